@@ -1,0 +1,1 @@
+"""orchestra: an embeddable runtime for orchestrations that live for ever."""

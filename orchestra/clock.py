@@ -1,0 +1,63 @@
+"""The one place that reads clocks and makes ids.
+
+Everything else is handed a :class:`Clock`, so that tests and the simulator can run on virtual time.
+All instants are integer microseconds since 1970-01-01 UTC.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock", "from_micros", "micros", "new_id", "to_micros"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Clock(Protocol):
+    """Two clocks: ``now`` is the wall (microseconds UTC), ``monotonic`` never goes back (seconds)."""
+
+    def now(self) -> int: ...
+
+    def monotonic(self) -> float: ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def new_id() -> str:
+    """Return a fresh random id: 32 hexadecimal digits (RFC 9562 version 4, without dashes)."""
+    # uuid4 is built on urandom; forked children therefore never repeat an id.
+    return uuid.UUID(bytes=os.urandom(16), version=4).hex
+
+
+def micros(delta: timedelta) -> int:
+    """Return a duration in microseconds."""
+    return delta // _MICROSECOND
+
+
+def to_micros(moment: datetime) -> int:
+    """Return an aware datetime as microseconds UTC.
+
+    Raises:
+        ValueError: the datetime is naive, so that nobody knows which instant it means.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone; use an aware datetime, for example datetime(..., tzinfo=UTC)")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(instant: int) -> datetime:
+    """Return microseconds UTC as an aware datetime."""
+    return _EPOCH + timedelta(microseconds=instant)

@@ -1,0 +1,396 @@
+"""Every error that the library raises, in one tree.
+
+::
+
+    OrchestraError
+    ├── RegistrationError                 the registry cannot be built
+    │   ├── DuplicateVersion
+    │   ├── InvalidVersion
+    │   ├── InvalidFunction
+    │   └── UnresolvableAnnotation
+    ├── UnknownOrchestration              no living node has the name
+    │   └── UnknownVersion                ... the name, but not the version
+    ├── UnknownActivity
+    ├── InstanceError                     about one instance; ``.instance_id``
+    │   ├── InstanceNotFound
+    │   ├── InstanceExists
+    │   ├── InstanceCompleted             it has ended; nothing can be sent to it
+    │   │   └── AlreadyCompleted          ... nor can it be cancelled or terminated
+    │   ├── InstanceStillOpen             it has not ended; it cannot be deleted
+    │   ├── InboxFull
+    │   ├── InstanceFailed                raised by ``Handle.result``
+    │   ├── InstanceCancelled
+    │   └── InstanceTerminated
+    ├── WaitTimeout
+    ├── PayloadError                      ``.subject``, ``.field``
+    │   ├── EncodeError
+    │   ├── DecodeError
+    │   └── PayloadTooLarge
+    ├── OrchestrationError                raised inside orchestration code, or about it
+    │   ├── ActivityFailed                ``.attempts``, ``.cause``
+    │   ├── OperationCancelled            a durable future that was cancelled is awaited
+    │   ├── ForeignAwait
+    │   ├── ContinueAsNewSwallowed
+    │   ├── ExecutionLimitExceeded
+    │   ├── NondeterminismError           holds the instance
+    │   └── HistoryCorrupt                holds the instance
+    ├── ActivityContextMissing
+    ├── RuntimeClosed
+    └── StoreError
+        ├── StoreBusy                     another writer holds the store; try again
+        ├── StoreUnavailable              it cannot be reached now; ``.retryable``
+        │   ├── StoreFull
+        │   └── StoreReadOnly
+        ├── StoreCorrupt
+        ├── SchemaMismatch                newer than this library, or older and not to be migrated
+        ├── NodeBuried                    this node was declared dead; what it owned is gone
+        └── OutcomeUnknown                the reply to a commit was lost
+
+    BaseException
+    └── Unwind                            not caught by ``except Exception``
+        ├── Cancelled                     delivered at the await of a cancelled orchestration or branch
+        ├── ContinueAsNew                 leaves the execution for the next one
+        └── Evicted                       the execution leaves memory; nothing is decided by it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "ActivityContextMissing",
+    "ActivityFailed",
+    "AlreadyCompleted",
+    "Attempt",
+    "Cancelled",
+    "ContinueAsNew",
+    "ContinueAsNewSwallowed",
+    "DecodeError",
+    "DuplicateVersion",
+    "EncodeError",
+    "ErrorInfo",
+    "Evicted",
+    "ExecutionLimitExceeded",
+    "ForeignAwait",
+    "HistoryCorrupt",
+    "InboxFull",
+    "InstanceCancelled",
+    "InstanceCompleted",
+    "InstanceError",
+    "InstanceExists",
+    "InstanceFailed",
+    "InstanceNotFound",
+    "InstanceStillOpen",
+    "InstanceTerminated",
+    "InvalidFunction",
+    "InvalidVersion",
+    "NodeBuried",
+    "NondeterminismError",
+    "OperationCancelled",
+    "OrchestraError",
+    "OrchestrationError",
+    "OutcomeUnknown",
+    "PayloadError",
+    "PayloadTooLarge",
+    "RegistrationError",
+    "RuntimeClosed",
+    "SchemaMismatch",
+    "StoreBusy",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "StoreReadOnly",
+    "StoreUnavailable",
+    "UnknownActivity",
+    "UnknownOrchestration",
+    "UnknownVersion",
+    "UnresolvableAnnotation",
+    "Unwind",
+    "WaitTimeout",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """What is kept of an exception: its type's qualified name, its message, its traceback as text."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed try of an activity: its number from 1, when it ended (microseconds UTC), and why."""
+
+    number: int
+    ended_at: int
+    error: ErrorInfo
+
+
+class OrchestraError(Exception):
+    """The root of all errors of this library."""
+
+
+# --- registration -----------------------------------------------------------------------------
+
+
+class RegistrationError(OrchestraError):
+    """A registry cannot be built from what was registered."""
+
+
+class DuplicateVersion(RegistrationError):
+    """One name has two functions under one version."""
+
+
+class InvalidVersion(RegistrationError, ValueError):
+    """A version is not semver (``MAJOR.MINOR.PATCH[-pre][+build]``)."""
+
+
+class InvalidFunction(RegistrationError, TypeError):
+    """A function has not the shape that its role asks for."""
+
+
+class UnresolvableAnnotation(RegistrationError, TypeError):
+    """An annotation names a type that cannot be found, or that has no JSON form."""
+
+
+class UnknownOrchestration(OrchestraError, LookupError):
+    """No living node has registered this orchestration."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class UnknownVersion(UnknownOrchestration):
+    """Living nodes have this orchestration, but not this version of it."""
+
+    def __init__(self, message: str, *, name: str, version: str) -> None:
+        super().__init__(message, name=name)
+        self.version = version
+
+
+class UnknownActivity(OrchestraError, LookupError):
+    """No activity of this name is registered on the node that has to run it."""
+
+
+# --- instances --------------------------------------------------------------------------------
+
+
+class InstanceError(OrchestraError):
+    """Something about one instance."""
+
+    def __init__(self, message: str, *, instance_id: str) -> None:
+        super().__init__(message)
+        self.instance_id = instance_id
+
+
+class InstanceNotFound(InstanceError, LookupError):
+    """There is no instance with this id."""
+
+
+class InstanceExists(InstanceError):
+    """The id is taken, by a start that was not this one."""
+
+
+class InstanceCompleted(InstanceError):
+    """The instance has ended and takes nothing any more."""
+
+
+class AlreadyCompleted(InstanceCompleted):
+    """The instance had ended before it could be cancelled or terminated."""
+
+
+class InstanceStillOpen(InstanceError):
+    """The instance has not ended; terminate it before it is deleted."""
+
+
+class InboxFull(InstanceError):
+    """The instance has as many unread messages as it may have; this one was not stored."""
+
+
+class InstanceFailed(InstanceError):
+    """The instance ended in failure; ``error`` says why."""
+
+    def __init__(self, message: str, *, instance_id: str, error: ErrorInfo | None) -> None:
+        super().__init__(message, instance_id=instance_id)
+        self.error = error
+
+
+class InstanceCancelled(InstanceError):
+    """The instance was cancelled."""
+
+
+class InstanceTerminated(InstanceError):
+    """The instance was terminated."""
+
+
+class WaitTimeout(OrchestraError, TimeoutError):
+    """What was waited for has not come within the time given. Nothing was changed by waiting."""
+
+
+# --- payloads ---------------------------------------------------------------------------------
+
+
+class PayloadError(OrchestraError):
+    """A value cannot travel. ``subject`` names whose value it is, ``field`` the place inside it."""
+
+    def __init__(self, message: str, *, subject: str, field: str = "") -> None:
+        super().__init__(message)
+        self.subject = subject
+        self.field = field
+
+
+class EncodeError(PayloadError, TypeError):
+    """A value has no JSON form (NaN, an infinity, an unsupported type)."""
+
+
+class DecodeError(PayloadError, ValueError):
+    """Stored bytes do not fit the annotation."""
+
+
+class PayloadTooLarge(PayloadError, ValueError):
+    """A value is larger than the limit; ``size`` and ``limit`` are in bytes."""
+
+    def __init__(self, message: str, *, subject: str, size: int, limit: int) -> None:
+        super().__init__(message, subject=subject)
+        self.size = size
+        self.limit = limit
+
+
+# --- orchestrations ---------------------------------------------------------------------------
+
+
+class OrchestrationError(OrchestraError):
+    """Raised inside orchestration code, or about it."""
+
+
+class ActivityFailed(OrchestrationError):
+    """An activity has failed for good. ``attempts`` holds every try, ``cause`` the last error."""
+
+    def __init__(self, activity: str, cause: ErrorInfo, attempts: Sequence[Attempt], reason: str) -> None:
+        tries = f"{len(attempts)} attempt{'' if len(attempts) == 1 else 's'}"
+        super().__init__(f"activity {activity!r} failed after {tries} ({reason}): {cause}")
+        self.activity = activity
+        self.cause = cause
+        self.attempts = tuple(attempts)
+        self.reason = reason
+
+
+class OperationCancelled(OrchestrationError):
+    """A durable future was awaited after it had been cancelled."""
+
+
+class ForeignAwait(OrchestrationError):
+    """Orchestration code awaited something that is not durable (a sleep, a socket, a lock)."""
+
+
+class ContinueAsNewSwallowed(OrchestrationError):
+    """``continue_as_new`` was called, and the orchestration then ended in another way."""
+
+
+class ExecutionLimitExceeded(OrchestrationError):
+    """One execution has grown over the hard limit of events or bytes."""
+
+
+class NondeterminismError(OrchestrationError):
+    """Code and history disagree. ``event_id`` is the event, ``line`` the place in the code."""
+
+    def __init__(self, message: str, *, event_id: int | None = None, line: str | None = None) -> None:
+        super().__init__(message)
+        self.event_id = event_id
+        self.line = line
+
+
+class HistoryCorrupt(OrchestrationError):
+    """A history is not what any execution can have written. ``event_id`` is where it goes wrong."""
+
+    def __init__(self, message: str, *, event_id: int | None = None) -> None:
+        super().__init__(message)
+        self.event_id = event_id
+
+
+class ActivityContextMissing(OrchestraError, LookupError):
+    """The ambient activity context was asked for outside an activity."""
+
+
+class RuntimeClosed(OrchestraError):
+    """The runtime or client is not running (not entered yet, stopping, or stopped)."""
+
+
+# --- the store --------------------------------------------------------------------------------
+
+
+class StoreError(OrchestraError):
+    """The durable store refused or failed. ``retryable``: the same call may go through later."""
+
+    retryable = False
+
+
+class StoreBusy(StoreError):
+    """Another writer held the store for the whole bounded wait."""
+
+    retryable = True
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached now. Nothing was written."""
+
+    retryable = True
+
+
+class StoreFull(StoreUnavailable):
+    """No space is left where the store lives. Nothing was written."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The store can be read, but not written."""
+
+
+class StoreCorrupt(StoreError):
+    """The store's file is damaged, or is not a store."""
+
+
+class SchemaMismatch(StoreError):
+    """The schema is newer than this library, or older and must not be migrated here."""
+
+
+class NodeBuried(StoreError):
+    """This node was declared dead. What it owned belongs to others; it must join under a new id."""
+
+
+class OutcomeUnknown(StoreError):
+    """The reply to a commit was lost: it may have happened, or not. Ask again with the same id."""
+
+    retryable = True
+
+
+# --- unwinding --------------------------------------------------------------------------------
+
+
+class Unwind(BaseException):
+    """Leaves orchestration code past every ``except Exception``."""
+
+
+class Cancelled(Unwind):
+    """The orchestration (or this branch of it) is cancelled.
+
+    ``finally`` bodies run and may await activities. Let it pass when they are done.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ContinueAsNew(Unwind):
+    """Raised by ``ctx.continue_as_new``: the execution ends, and the next one begins."""
+
+
+class Evicted(Unwind):
+    """The execution leaves memory. Whatever its ``finally`` bodies ask for now is not done."""

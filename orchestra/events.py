@@ -1,0 +1,399 @@
+"""The history of an execution: what its events are, and how one is stored.
+
+A history is a strict alternation. An *input* event says what happened (the execution started, an activity completed,
+a timer fired, a message arrived, a cancel was delivered); the *command* events behind it say what the code asked for until
+it had to wait again. Replay feeds the inputs and holds the commands against the code. The last event of a
+finished execution is its *terminal* event.
+
+The stored form keeps an event's own facts (the envelope) apart from user data (the payload). A provider looks into neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+from orchestra.codec import Payload, pack, unpack
+from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt
+from orchestra.retry import RetryPolicy
+
+__all__ = [
+    "FORMAT",
+    "FORMATS",
+    "ActivityCompleted",
+    "ActivityFailedEvent",
+    "ActivityScheduled",
+    "CancelRequested",
+    "CommandCancelled",
+    "CommandEvent",
+    "ContinuedAsNew",
+    "Event",
+    "EventAwaited",
+    "EventKind",
+    "EventReceived",
+    "EventRecord",
+    "ExecutionCancelled",
+    "ExecutionCompleted",
+    "ExecutionFailed",
+    "ExecutionStarted",
+    "ExecutionTerminated",
+    "InputEvent",
+    "TerminalEvent",
+    "TimerCreated",
+    "TimerFired",
+    "from_record",
+    "to_record",
+]
+
+FORMAT: Final = 1
+"""The event format that new executions are written in."""
+
+FORMATS: Final = (1,)
+"""The event formats that this library can read and go on with."""
+
+
+class EventKind(IntEnum):
+    """The number under which an event is stored. Never reused; 11 to 19 are reserved for children."""
+
+    EXECUTION_STARTED = 1
+    ACTIVITY_SCHEDULED = 2
+    ACTIVITY_COMPLETED = 3
+    ACTIVITY_FAILED = 4
+    TIMER_CREATED = 5
+    TIMER_FIRED = 6
+    EVENT_AWAITED = 7
+    EVENT_RECEIVED = 8
+    COMMAND_CANCELLED = 9
+    CANCEL_REQUESTED = 10
+    EXECUTION_COMPLETED = 20
+    EXECUTION_FAILED = 21
+    EXECUTION_CANCELLED = 22
+    EXECUTION_TERMINATED = 23
+    CONTINUED_AS_NEW = 24
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """An event as it is stored. ``at`` is microseconds UTC; ``id`` counts from 1 within the execution."""
+
+    id: int
+    kind: int
+    at: int
+    format: int
+    envelope: bytes
+    payload: Payload | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes that count towards an execution's limit."""
+        return len(self.envelope) + (0 if self.payload is None else len(self.payload.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What all events have: their number within the execution, and when they were (microseconds UTC)."""
+
+    kind: ClassVar[EventKind]
+    id: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputEvent(Event):
+    """Something that happened to the execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEvent(Event):
+    """Something that the code asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalEvent(Event):
+    """How the execution ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStarted(InputEvent):
+    """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4 and random."""
+
+    kind: ClassVar[EventKind] = EventKind.EXECUTION_STARTED
+    instance_id: str
+    incarnation: str
+    execution: int
+    name: str
+    version: str
+    seed: str
+    input: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityScheduled(CommandEvent):
+    """An activity was asked for. Times are microseconds; the policy is the one of that moment."""
+
+    kind: ClassVar[EventKind] = EventKind.ACTIVITY_SCHEDULED
+    name: str
+    arguments: Payload
+    retry: RetryPolicy
+    timeout: int | None
+    heartbeat_timeout: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCompleted(InputEvent):
+    kind: ClassVar[EventKind] = EventKind.ACTIVITY_COMPLETED
+    source: int
+    attempt: int
+    result: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFailedEvent(InputEvent):
+    """An activity has failed for good."""
+
+    kind: ClassVar[EventKind] = EventKind.ACTIVITY_FAILED
+    source: int
+    cause: ErrorInfo
+    attempts: tuple[Attempt, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerCreated(CommandEvent):
+    kind: ClassVar[EventKind] = EventKind.TIMER_CREATED
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired(InputEvent):
+    kind: ClassVar[EventKind] = EventKind.TIMER_FIRED
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventAwaited(CommandEvent):
+    """The code waits for a message of this name."""
+
+    kind: ClassVar[EventKind] = EventKind.EVENT_AWAITED
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventReceived(InputEvent):
+    """Message ``sequence`` of the inbox was delivered to the wait ``source``."""
+
+    kind: ClassVar[EventKind] = EventKind.EVENT_RECEIVED
+    source: int
+    name: str
+    sequence: int
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCancelled(CommandEvent):
+    """An activity, timer or wait that was pending is given up: it lost a race, or its branch was cancelled."""
+
+    kind: ClassVar[EventKind] = EventKind.COMMAND_CANCELLED
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested(InputEvent):
+    """The instance's cancel mark was delivered to the root."""
+
+    kind: ClassVar[EventKind] = EventKind.CANCEL_REQUESTED
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCompleted(TerminalEvent):
+    kind: ClassVar[EventKind] = EventKind.EXECUTION_COMPLETED
+    output: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFailed(TerminalEvent):
+    kind: ClassVar[EventKind] = EventKind.EXECUTION_FAILED
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCancelled(TerminalEvent):
+    kind: ClassVar[EventKind] = EventKind.EXECUTION_CANCELLED
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionTerminated(TerminalEvent):
+    kind: ClassVar[EventKind] = EventKind.EXECUTION_TERMINATED
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuedAsNew(TerminalEvent):
+    """The execution ended at its boundary. ``version`` is what the call named, if it named one."""
+
+    kind: ClassVar[EventKind] = EventKind.CONTINUED_AS_NEW
+    version: str | None
+    state: Payload
+
+
+# --- the stored form --------------------------------------------------------------------------
+
+
+def error_to_wire(error: ErrorInfo) -> list[str | None]:
+    """Return an error as JSON values."""
+    return [error.type, error.message, error.traceback]
+
+
+def error_from_wire(wire: list[Any]) -> ErrorInfo:
+    """Return what :func:`error_to_wire` wrote."""
+    return ErrorInfo(wire[0], wire[1], wire[2])
+
+
+def attempts_to_wire(attempts: tuple[Attempt, ...]) -> list[list[Any]]:
+    """Return attempts as JSON values."""
+    return [[attempt.number, attempt.ended_at, error_to_wire(attempt.error)] for attempt in attempts]
+
+
+def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
+    """Return what :func:`attempts_to_wire` wrote."""
+    return tuple(Attempt(number, ended_at, error_from_wire(error)) for number, ended_at, error in wire)
+
+
+def to_record(event: Event) -> EventRecord:
+    """Return the stored form of an event."""
+    envelope: dict[str, Any]
+    payload: Payload | None = None
+    match event:
+        case ExecutionStarted():
+            envelope = {
+                "instance": event.instance_id,
+                "incarnation": event.incarnation,
+                "execution": event.execution,
+                "name": event.name,
+                "version": event.version,
+                "seed": event.seed,
+            }
+            payload = event.input
+        case ActivityScheduled():
+            envelope = {
+                "name": event.name,
+                "retry": event.retry.to_wire(),
+                "timeout": event.timeout,
+                "heartbeat": event.heartbeat_timeout,
+            }
+            payload = event.arguments
+        case ActivityCompleted():
+            envelope = {"source": event.source, "attempt": event.attempt}
+            payload = event.result
+        case ActivityFailedEvent():
+            envelope = {
+                "source": event.source,
+                "cause": error_to_wire(event.cause),
+                "attempts": attempts_to_wire(event.attempts),
+                "reason": event.reason,
+            }
+        case TimerCreated():
+            envelope = {"due": event.due}
+        case TimerFired() | CommandCancelled():
+            envelope = {"source": event.source}
+        case EventAwaited():
+            envelope = {"name": event.name}
+        case EventReceived():
+            envelope = {"source": event.source, "name": event.name, "sequence": event.sequence}
+            payload = event.payload
+        case CancelRequested() | ExecutionCancelled() | ExecutionTerminated():
+            envelope = {"reason": event.reason}
+        case ExecutionCompleted():
+            envelope = {}
+            payload = event.output
+        case ExecutionFailed():
+            envelope = {"error": error_to_wire(event.error)}
+        case ContinuedAsNew():
+            envelope = {"version": event.version}
+            payload = event.state
+        case _:  # pragma: no cover
+            raise AssertionError(f"{type(event).__name__} has no stored form")
+    return EventRecord(event.id, event.kind.value, event.at, FORMAT, pack(envelope), payload)
+
+
+def from_record(record: EventRecord) -> Event:
+    """Return the event that a record holds.
+
+    Raises:
+        HistoryCorrupt: its kind or format is unknown, or its envelope is damaged.
+    """
+    if record.format not in FORMATS:
+        raise HistoryCorrupt(f"event {record.id} has format {record.format}; this library reads {FORMATS}", event_id=record.id)
+    try:
+        return _read(record, unpack(record.envelope))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id) from error
+
+
+def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:  # noqa: PLR0911 - one return for each kind
+    number, at = record.id, record.at
+    match EventKind(record.kind):
+        case EventKind.EXECUTION_STARTED:
+            return ExecutionStarted(
+                number,
+                at,
+                envelope["instance"],
+                envelope["incarnation"],
+                envelope["execution"],
+                envelope["name"],
+                envelope["version"],
+                envelope["seed"],
+                _payload(record),
+            )
+        case EventKind.ACTIVITY_SCHEDULED:
+            return ActivityScheduled(
+                number,
+                at,
+                envelope["name"],
+                _payload(record),
+                RetryPolicy.from_wire(envelope["retry"]),
+                envelope["timeout"],
+                envelope["heartbeat"],
+            )
+        case EventKind.ACTIVITY_COMPLETED:
+            return ActivityCompleted(number, at, envelope["source"], envelope["attempt"], _payload(record))
+        case EventKind.ACTIVITY_FAILED:
+            return ActivityFailedEvent(
+                number,
+                at,
+                envelope["source"],
+                error_from_wire(envelope["cause"]),
+                attempts_from_wire(envelope["attempts"]),
+                envelope["reason"],
+            )
+        case EventKind.TIMER_CREATED:
+            return TimerCreated(number, at, envelope["due"])
+        case EventKind.TIMER_FIRED:
+            return TimerFired(number, at, envelope["source"])
+        case EventKind.EVENT_AWAITED:
+            return EventAwaited(number, at, envelope["name"])
+        case EventKind.EVENT_RECEIVED:
+            return EventReceived(number, at, envelope["source"], envelope["name"], envelope["sequence"], _payload(record))
+        case EventKind.COMMAND_CANCELLED:
+            return CommandCancelled(number, at, envelope["source"])
+        case EventKind.CANCEL_REQUESTED:
+            return CancelRequested(number, at, envelope["reason"])
+        case EventKind.EXECUTION_COMPLETED:
+            return ExecutionCompleted(number, at, _payload(record))
+        case EventKind.EXECUTION_FAILED:
+            return ExecutionFailed(number, at, error_from_wire(envelope["error"]))
+        case EventKind.EXECUTION_CANCELLED:
+            return ExecutionCancelled(number, at, envelope["reason"])
+        case EventKind.EXECUTION_TERMINATED:
+            return ExecutionTerminated(number, at, envelope["reason"])
+        case EventKind.CONTINUED_AS_NEW:
+            return ContinuedAsNew(number, at, envelope["version"], _payload(record))
+
+
+def _payload(record: EventRecord) -> Payload:
+    if record.payload is None:
+        raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) has lost its payload", event_id=record.id)
+    return record.payload

@@ -1,0 +1,159 @@
+"""What a store must be able to do.
+
+A :class:`Provider` opens one durable store and offers three views of it: :class:`Store` is what the engine
+needs, :class:`Directory` reads for people, :class:`Admin` is what operators write. All three are plain synchronous code. ``Store``
+is called by one thread at a time; ``Directory`` and ``Admin`` by any.
+
+Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. Only
+:class:`~orchestra.errors.OutcomeUnknown` leaves open whether something was written.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestra.events import EventRecord
+from orchestra.providers.rows import (
+    Catalogue,
+    Change,
+    Commit,
+    ExecutionRow,
+    HeldRow,
+    InstanceQuery,
+    InstanceRecord,
+    Kind,
+    News,
+    NodeRecord,
+    Pin,
+)
+
+__all__ = ["Admin", "Directory", "Provider", "Store"]
+
+
+class Store(Protocol):
+    """What the engine needs."""
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        """Apply a group in one transaction. Each change is granted or refused by itself; a group never fails for one refusal.
+
+        The order is: the owners' writes and recoveries, then starts, messages, cancels and releases, then claims; within each, as given. A
+        claim therefore sees what the same group has made ready. Outcomes stand in the order of the changes.
+        """
+        ...
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        """Return the events of one execution in order."""
+        ...
+
+    def news(self, node_id: str) -> list[News]:
+        """Return what has arrived for instances that the node owns, and that none of its writes has taken note of.
+
+        Each entry holds all unread messages that are newer than the row's ``seen_seq``.
+        """
+        ...
+
+    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+        """Return the earliest instant at which an unowned instance of these kinds is due; ``None`` where none ever is."""
+        ...
+
+    def changed(self) -> bool:
+        """Return whether *another* process may have written since the last call. A hint; never needed for correctness."""
+        ...
+
+    def catalogue(self) -> Catalogue:
+        """Return the nodes that are not dead, the policies, and the kinds."""
+        ...
+
+    def join(self, node: NodeRecord) -> int:
+        """Make the node known and alive. Return the store's time."""
+        ...
+
+    def renew(self, node_id: str) -> int:
+        """Say that the node lives. Return the store's time.
+
+        Raises:
+            NodeBuried: it was declared dead.
+        """
+        ...
+
+    def leave(self, node_id: str) -> None:
+        """Remove the node; what it still owns is released."""
+        ...
+
+    def vanished(self) -> list[str]:
+        """Return nodes whose process is certainly gone (same host, lock released). A hint that shortens the wait."""
+        ...
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        """Declare a node dead if its ``renewals`` still stand at this number. Return whether it was done."""
+        ...
+
+    def sweep(self, limit: int = 256) -> int:
+        """Release instances whose owner has no living node row; each counts a take-over. Return how many."""
+        ...
+
+    def owned(self, node_id: str) -> list[str]:
+        """Return the ids of the instances that the node owns."""
+        ...
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        """Return the stored holds of these orchestrations."""
+        ...
+
+
+class Directory(Protocol):
+    """Reads for clients and dashboards. Never blocks a writer."""
+
+    def get(self, instance_id: str) -> InstanceRecord | None: ...
+
+    def list(self, query: InstanceQuery) -> list[InstanceRecord]: ...
+
+    def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]: ...
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]: ...
+
+    def catalogue(self) -> Catalogue: ...
+
+
+class Admin(Protocol):
+    """Operators' writes. They need no code of the orchestration."""
+
+    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+        """Set the version policy of a name; with ``only_first`` only where it has none. Return whether it was set."""
+        ...
+
+    def set_pin(self, instance_id: str, pin: Pin | None) -> bool:
+        """Tie an open instance to a version from its next boundary on, or untie it. Return whether it is open."""
+        ...
+
+    def delete(self, instance_id: str, incarnation: str) -> bool:
+        """Delete a closed instance and all that belongs to it. Return whether it was closed and there."""
+        ...
+
+
+class Provider(ABC):
+    """A durable store that can be opened."""
+
+    store: Store
+    directory: Directory
+    admin: Admin
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What it is and where, for people and logs. Holds no password."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Open the store; make or migrate its schema where needed. Opening an open provider is counted.
+
+        Raises:
+            SchemaMismatch: the schema is newer than this library.
+            StoreUnavailable: it cannot be reached.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it. Harmless when it is closed."""

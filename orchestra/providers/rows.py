@@ -1,0 +1,569 @@
+"""What crosses the border between the engine and a store: rows, changes and outcomes.
+
+All are immutable. Instants are integer microseconds UTC on the store's clock. ``None`` for ``wake_at`` means *never*;
+``0`` means *now*. A provider stores payloads, envelopes and summaries as they are and looks into none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from orchestra.codec import Payload
+from orchestra.events import EventRecord
+
+__all__ = [
+    "ActivityRow",
+    "Append",
+    "AppendRefused",
+    "Appended",
+    "Cancel",
+    "CancelMark",
+    "Capability",
+    "Catalogue",
+    "Change",
+    "Claim",
+    "Claimed",
+    "Commit",
+    "ExecutionDelta",
+    "ExecutionEnd",
+    "ExecutionRow",
+    "Granted",
+    "HeldRow",
+    "Hold",
+    "HoldKind",
+    "InstanceQuery",
+    "InstanceRecord",
+    "InstanceRow",
+    "InstanceState",
+    "Kind",
+    "MessageRow",
+    "News",
+    "NodeRecord",
+    "NodeRow",
+    "Outcome",
+    "Pin",
+    "PolicyRow",
+    "Recover",
+    "Recovered",
+    "Refusal",
+    "Refused",
+    "Release",
+    "Resolution",
+    "ResolvedBy",
+    "Snapshot",
+    "Start",
+    "StartExists",
+    "Started",
+    "Status",
+    "Write",
+]
+
+
+class Status(IntEnum):
+    """How an instance stands. ``OPEN`` until its last execution has ended (I4)."""
+
+    OPEN = 0
+    COMPLETED = 1
+    FAILED = 2
+    CANCELLED = 3
+    TERMINATED = 4
+
+
+class ExecutionEnd(IntEnum):
+    """How one execution ended. The first four mean the same as in :class:`Status`."""
+
+    COMPLETED = 1
+    FAILED = 2
+    CANCELLED = 3
+    TERMINATED = 4
+    CONTINUED_AS_NEW = 5
+
+
+class ResolvedBy(StrEnum):
+    """Who chose the version of an execution."""
+
+    POLICY = "policy"
+    EXPLICIT = "explicit"
+    PIN = "pin"
+
+
+class HoldKind(StrEnum):
+    """Why an instance cannot go on until somebody changes something."""
+
+    NONDETERMINISM = "nondeterminism"
+    HISTORY = "history"
+    STATE = "state"
+    STORE = "store"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a node must be able to do to run an instance now; what claims are routed by.
+
+    ``floating``: the execution has not begun and its version was chosen by policy, so that a node for which the
+    policy gives a higher version may take it.
+    """
+
+    queue: str
+    name: str
+    version: str
+    format: int
+    floating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMark:
+    """An instance is to be cancelled. It stays over boundaries."""
+
+    at: int
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """An operator has tied the instance to a version, from its next boundary on."""
+
+    version: str
+    at: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An instance is held. ``tried`` are the code fingerprints that could not go on with it."""
+
+    kind: HoldKind
+    detail: str
+    since: int
+    by: str
+    tried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How a version was chosen, by which node, and under which revision of the policy."""
+
+    how: ResolvedBy
+    by: str
+    policy_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRow:
+    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it (``None``: a client)."""
+
+    number: int
+    name: str
+    version: str
+    resolution: Resolution
+    state: Payload
+    state_version: str | None
+    created_at: int
+    format: int | None = None
+    fingerprint: str | None = None
+    opened_at: int | None = None
+    closed_at: int | None = None
+    end: ExecutionEnd | None = None
+    output: Payload | None = None
+    error: bytes | None = None
+    events: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionDelta:
+    """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
+
+    ``opened`` is (at, version, fingerprint, format, resolution); ``closed`` is (at, end, output, error). A closing delta
+    carries the execution's final counts of events and bytes.
+    """
+
+    number: int
+    create: ExecutionRow | None = None
+    opened: tuple[int, str, str, int, Resolution] | None = None
+    events: tuple[EventRecord, ...] = ()
+    closed: tuple[int, ExecutionEnd, Payload | None, bytes | None] | None = None
+    event_count: int = 0
+    byte_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8)."""
+
+    sequence: int
+    message_id: str
+    name: str
+    payload: Payload
+    sent_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityRow:
+    """An activity with something to remember: failed tries, a heartbeat. ``due`` is when the next try may begin."""
+
+    execution: int
+    event_id: int
+    attempt: int
+    due: int | None
+    started_at: int
+    attempts: bytes
+    heartbeat: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """What an owner must know of an instance to go on with it."""
+
+    instance_id: str
+    incarnation: str
+    kind: Kind
+    revision: int
+    owner: str | None
+    wake_at: int | None
+    inbox_seq: int
+    seen_seq: int
+    execution: int
+    opened: bool
+    takeovers: int
+    history_events: int
+    history_bytes: int
+    cancel: CancelMark | None = None
+    pin: Pin | None = None
+    hold: Hold | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A claimed instance: its row, its current execution, its unread messages, its remembered activities.
+
+    The history is read apart, and only where no warm execution stands for it.
+    """
+
+    row: InstanceRow
+    execution: ExecutionRow
+    messages: tuple[MessageRow, ...] = ()
+    activities: tuple[ActivityRow, ...] = ()
+
+
+# --- changes ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1)."""
+
+    instance_id: str
+    incarnation: str
+    request_id: str
+    kind: Kind
+    execution: ExecutionRow
+    wake_at: int = 0
+    created_by: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Put a message into an instance's inbox and make it ready. The same ``message_id`` again has no effect."""
+
+    instance_id: str
+    message_id: str
+    name: str
+    payload: Payload
+    sender: str = ""
+    limit: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Set the cancel mark and make the instance ready. A second one changes nothing."""
+
+    instance_id: str
+    reason: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceState:
+    """The hot columns as a write leaves them. ``owner=None`` releases the instance.
+
+    ``wake_at`` is stored as 0 where a message newer than ``seen_seq`` has arrived (protocol rule 4).
+    """
+
+    kind: Kind
+    owner: str | None
+    wake_at: int | None
+    seen_seq: int
+    execution: int
+    opened: bool
+    takeovers: int
+    status: Status
+    history_events: int
+    history_bytes: int
+    summary: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Everything that one step does to one instance, all or nothing, conditional on the fence.
+
+    The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes, ``owner``. A granted
+    write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
+    remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
+    instance removes its inbox and records what was unread.
+    """
+
+    instance_id: str
+    incarnation: str
+    revision: int
+    owner: str | None
+    state: InstanceState
+    executions: tuple[ExecutionDelta, ...] = ()
+    consumed: tuple[int, ...] = ()
+    activities: tuple[ActivityRow, ...] = ()
+    settled: tuple[int, ...] = ()
+    custom_status: Payload | None = None
+    hold: Hold | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind."""
+
+    node: str
+    kinds: tuple[Kind, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Find out, by a write, what became of an instance whose last reply was lost (protocol rule 9)."""
+
+    instance_id: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End a hold, so that the instance may be claimed again. Conditional on the revision."""
+
+    instance_id: str
+    incarnation: str
+    revision: int
+
+
+Change = Start | Append | Cancel | Write | Claim | Recover | Release
+
+
+# --- outcomes ---------------------------------------------------------------------------------
+
+
+class Refusal(StrEnum):
+    """Why a message or a cancel was not taken."""
+
+    NOT_FOUND = "not found"
+    CLOSED = "closed"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The instance is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartExists:
+    """The id is taken. ``same``: by this very request, so that the start has succeeded before."""
+
+    same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A message or mark was stored under ``sequence`` (or was there already: ``fresh=False``)."""
+
+    sequence: int
+    owner: str | None
+    fresh: bool
+    message: MessageRow | None = None
+    cancel: CancelMark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRefused:
+    """Nothing was stored."""
+
+    reason: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile."""
+
+    inbox_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The fence did not hold: the row belongs to somebody else. Nothing was written (I6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What was taken; it belongs to the claiming node now. ``more``: the limit was reached."""
+
+    snapshots: tuple[Snapshot, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The instance as it stands, still owned by the asking node, or ``None`` where it is not."""
+
+    snapshot: Snapshot | None
+
+
+Outcome = Started | StartExists | Appended | AppendRefused | Granted | Refused | Claimed | Recovered
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A committed group: the store's time, and an outcome for each change, in order."""
+
+    now: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something has arrived for an instance that the asking node owns."""
+
+    instance_id: str
+    incarnation: str
+    inbox_seq: int
+    cancel: CancelMark | None
+    messages: tuple[MessageRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """A stored hold, with what is needed to judge whether new code may try again."""
+
+    instance_id: str
+    incarnation: str
+    revision: int
+    kind: Kind
+    hold: Hold
+
+
+# --- nodes and catalogue ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One registered version of an orchestration and the fingerprint of its code."""
+
+    name: str
+    version: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """How a node presents itself. ``lease`` is in microseconds."""
+
+    node_id: str
+    host: str
+    boot_id: str
+    pid: int
+    library: str
+    formats: tuple[int, ...]
+    lease: int
+    capabilities: tuple[Capability, ...]
+    activities: tuple[str, ...]
+    queues: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as the store knows it. ``renewals`` standing still for a lease is what a watcher buries it for."""
+
+    record: NodeRecord
+    started_at: int
+    renewed_at: int
+    renewals: int
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """The version policy of a name: its text form, and who set it why."""
+
+    name: str
+    revision: int
+    value: str
+    by: str
+    reason: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Nodes that are not dead, policies, and every kind that was ever routed by, at ``now``."""
+
+    now: int
+    nodes: tuple[NodeRow, ...]
+    policies: Mapping[str, PolicyRow]
+    kinds: tuple[Kind, ...]
+
+    def versions(self, name: str) -> set[str]:
+        """Return the versions of a name that nodes have which are not dead."""
+        return {capability.version for node in self.nodes for capability in node.record.capabilities if capability.name == name}
+
+
+# --- reads ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceQuery:
+    """What to list; every condition must hold. The newest comes first.
+
+    ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``), or is of one of the ``unserved``
+    kinds. ``after`` is the (created_at, instance_id) of the last row of the page before.
+    """
+
+    name: str | None = None
+    version: str | None = None
+    statuses: tuple[Status, ...] | None = None
+    held: bool | None = None
+    unserved: tuple[Kind, ...] = ()
+    id_prefix: str | None = None
+    created_from: int | None = None
+    created_until: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    limit: int = 100
+    after: tuple[int, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    """Everything that a dashboard shows of an instance, as stored."""
+
+    row: InstanceRow
+    held: bool
+    status: Status
+    execution: ExecutionRow
+    summary: bytes
+    custom_status: Payload | None
+    created_at: int
+    updated_at: int
+    created_by: str
+    unread_messages: int
+    unread_at_end: Mapping[str, int]
+    labels: Mapping[str, str]
+    activities: tuple[ActivityRow, ...] = ()

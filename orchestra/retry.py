@@ -1,0 +1,98 @@
+"""How a failed activity is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from orchestra.clock import micros
+from orchestra.errors import RegistrationError
+
+__all__ = ["NO_RETRY", "NonRetryable", "RetryPolicy", "type_name"]
+
+
+class NonRetryable(Exception):
+    """Raise it in an activity (or raise a subclass) to say that another try would be useless."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to try again.
+
+    The wait before try *n + 1* is ``initial_interval * factor ** (n - 1)``, at most ``max_interval``, lessened by
+    up to ``jitter`` of itself at random. After ``max_attempts`` tries, or when the next try would begin later than
+    ``deadline`` after the first, the activity has failed for good. A timeout counts as an attempt, and so does a crash
+    of the node that ran it.
+
+    Args:
+        max_attempts: tries in all, the first included; ``None`` for no bound.
+        deadline: total time from the first try; ``None`` for no bound.
+        non_retryable: exception classes (or their qualified names) that end it at once.
+    """
+
+    max_attempts: int | None = 3
+    initial_interval: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    max_interval: timedelta = timedelta(minutes=1)
+    jitter: float = 0.1
+    deadline: timedelta | None = None
+    non_retryable: tuple[type[BaseException] | str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise RegistrationError(f"RetryPolicy.max_attempts is {self.max_attempts}; it must be 1 or more, or None")
+        if self.factor < 1:
+            raise RegistrationError(f"RetryPolicy.factor is {self.factor}; it must be 1 or more")
+        if not 0 <= self.jitter <= 1:
+            raise RegistrationError(f"RetryPolicy.jitter is {self.jitter}; it must be between 0 and 1")
+        if self.initial_interval < timedelta(0) or self.max_interval < timedelta(0):
+            raise RegistrationError("RetryPolicy intervals must not be negative")
+
+    def delay(self, failed: int, random: float) -> int:
+        """Return the wait in microseconds after ``failed`` tries; ``random`` is in [0, 1)."""
+        longest = micros(self.max_interval)
+        try:
+            wait = min(longest, micros(self.initial_interval) * self.factor ** (failed - 1))
+        except OverflowError:
+            wait = longest
+        return int(wait * (1 - self.jitter * random))
+
+    def non_retryable_names(self) -> tuple[str, ...]:
+        """Return the qualified names of the classes that end it at once."""
+        return tuple(entry if isinstance(entry, str) else type_name(entry) for entry in self.non_retryable)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the form that history keeps, so that a later change of code changes no running activity."""
+        return {
+            "n": self.max_attempts,
+            "i": micros(self.initial_interval),
+            "f": self.factor,
+            "c": micros(self.max_interval),
+            "j": self.jitter,
+            "d": None if self.deadline is None else micros(self.deadline),
+            "x": list(self.non_retryable_names()),
+        }
+
+    @staticmethod
+    def from_wire(wire: dict[str, Any]) -> RetryPolicy:
+        """Return what :meth:`to_wire` wrote."""
+        span: Callable[[int], timedelta] = lambda value: timedelta(microseconds=value)  # noqa: E731
+        return RetryPolicy(
+            max_attempts=wire["n"],
+            initial_interval=span(wire["i"]),
+            factor=wire["f"],
+            max_interval=span(wire["c"]),
+            jitter=wire["j"],
+            deadline=None if wire["d"] is None else span(wire["d"]),
+            non_retryable=tuple(wire["x"]),
+        )
+
+
+NO_RETRY = RetryPolicy(max_attempts=1)
+
+
+def type_name(cls: type[BaseException]) -> str:
+    """Return the name by which history knows an exception class: ``module.QualName``, bare for built-ins."""
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

@@ -333,7 +333,7 @@ def from_record(record: EventRecord) -> Event:
         raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id) from error
 
 
-def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:  # noqa: PLR0911 - one return for each kind
+def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
     number, at = record.id, record.at
     match EventKind(record.kind):
         case EventKind.EXECUTION_STARTED:

@@ -1,1 +1,1 @@
-"""Stores: the interfaces that one must fulfil (:mod:`.interfaces`), the values that cross them (:mod:`.rows`), and the implementations."""
+"""Stores: the interfaces that one fulfils, the values that cross them, and the implementations."""

@@ -1,8 +1,8 @@
 """What a store must be able to do.
 
 A :class:`Provider` opens one durable store and offers three views of it: :class:`Store` is what the engine
-needs, :class:`Directory` reads for people, :class:`Admin` is what operators write. All three are plain synchronous code. ``Store``
-is called by one thread at a time; ``Directory`` and ``Admin`` by any.
+needs, :class:`Directory` reads for people, :class:`Admin` is what operators write. All three are plain synchronous
+code. ``Store`` is called by one thread at a time; ``Directory`` and ``Admin`` by any.
 
 Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. Only
 :class:`~orchestra.errors.OutcomeUnknown` leaves open whether something was written.
@@ -36,10 +36,10 @@ class Store(Protocol):
     """What the engine needs."""
 
     def commit(self, changes: Sequence[Change]) -> Commit:
-        """Apply a group in one transaction. Each change is granted or refused by itself; a group never fails for one refusal.
+        """Apply a group in one transaction. Each change is granted or refused by itself; no refusal fails the group.
 
-        The order is: the owners' writes and recoveries, then starts, messages, cancels and releases, then claims; within each, as given. A
-        claim therefore sees what the same group has made ready. Outcomes stand in the order of the changes.
+        The order is: the owners' writes and recoveries, then starts, messages, cancels and releases, then claims; within
+        each, as given. A claim therefore sees what the same group has made ready. Outcomes stand in the order of the changes.
         """
         ...
 

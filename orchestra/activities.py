@@ -1,0 +1,267 @@
+"""Activities: ordinary functions with side effects, and what they know of their surroundings.
+
+An activity runs at least once; its result is applied exactly once. Use :attr:`ActivityContext.idempotency_key` where the
+outside world must not notice a second run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
+from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
+from orchestra.retry import RetryPolicy
+
+__all__ = [
+    "Activity",
+    "ActivityContext",
+    "activity",
+    "activity_context",
+    "as_activity",
+    "enclosing_names",
+    "resolve_annotations",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def enclosing_names(depth: int) -> dict[str, Any]:
+    """Return the local names of a caller, so that annotations may name types that are defined inside functions."""
+    return dict(sys._getframe(depth + 1).f_locals)
+
+
+def resolve_annotations(function: Callable[..., Any], local_names: dict[str, Any]) -> dict[str, Any]:
+    """Return a function's annotations as types.
+
+    Raises:
+        UnresolvableAnnotation: one of them names nothing that can be found.
+    """
+    try:
+        return typing.get_type_hints(function, localns=local_names or None, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise UnresolvableAnnotation(
+            f"the annotations of {function.__qualname__!r} cannot be resolved: {error}. Import the type at module level, "
+            "not only under TYPE_CHECKING"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How an activity's arguments travel."""
+
+    parameters: inspect.Signature
+    annotations: dict[str, Any]
+    result: Decoder[Any]
+
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, subject: str, limit: int) -> Payload:
+        """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where keywords remain.
+
+        Raises:
+            TypeError: they do not fit the function.
+        """
+        bound = self.parameters.bind(*args, **kwargs)
+        value = {"args": bound.args, "kwargs": bound.kwargs} if bound.kwargs else bound.args
+        return encode(value, subject=subject, limit=limit)
+
+    def decode(self, payload: Payload, *, subject: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return positional and keyword arguments, each read by its annotation."""
+        raw = plain(payload)
+        if isinstance(raw, list):
+            count = len(cast("list[Any]", raw))
+            return arguments_decoder(self._positional(count))(payload, subject), {}
+        args = encode(raw["args"], subject=subject)
+        kwargs = {
+            name: decoder(self.annotations.get(name, Any)).decode(encode(value, subject=subject), subject=f"{subject}, {name}")
+            for name, value in raw["kwargs"].items()
+        }
+        return arguments_decoder(self._positional(len(raw["args"])))(args, subject), kwargs
+
+    def _positional(self, count: int) -> list[Any]:
+        annotations: list[Any] = []
+        for parameter in self.parameters.parameters.values():
+            annotation = self.annotations.get(parameter.name, Any)
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                annotations.extend([annotation] * (count - len(annotations)))
+            elif parameter.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
+                annotations.append(annotation)
+        return annotations[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Activity(Generic[P, R]):
+    """An activity: a function, its name, and how it is run. Call it directly to run the plain function (in unit tests)."""
+
+    name: str
+    function: Callable[P, Any] | None
+    retry: RetryPolicy
+    timeout: timedelta | None
+    heartbeat_timeout: timedelta | None
+    signature: Signature | None
+    result: Decoder[Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the plain function."""
+        if self.function is None:
+            raise InvalidFunction(f"activity {self.name!r} is a reference by name; its function lives elsewhere")
+        return self.function(*args, **kwargs)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is ``async def``; others run in a thread."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def options(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+    ) -> Activity[P, R]:
+        """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``."""
+        return replace(
+            self,
+            retry=retry or self.retry,
+            timeout=timeout or self.timeout,
+            heartbeat_timeout=heartbeat_timeout or self.heartbeat_timeout,
+        )
+
+    @staticmethod
+    def named(
+        name: str,
+        returns: type[T] | Any = Any,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+    ) -> Activity[..., T]:
+        """Return a reference to an activity that is registered elsewhere, with the type of its result."""
+        return Activity(name, None, retry or RetryPolicy(), timeout, heartbeat_timeout, None, decoder(returns))
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Activity[P, R]: ...
+
+
+@overload
+def activity(function: Callable[P, Awaitable[R]], /) -> Activity[P, R]: ...
+@overload
+def activity(function: Callable[P, R], /) -> Activity[P, R]: ...
+@overload
+def activity(
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+) -> _Decorator: ...
+def activity(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+) -> Any:
+    """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and ``async def``.
+
+    Args:
+        name: the stable name in histories; the function's own by default.
+        retry: how failed tries are repeated; three tries by default.
+        timeout: how long one try may take; it counts as a failed attempt.
+        heartbeat_timeout: how long one try may go without :meth:`ActivityContext.heartbeat`.
+
+    Raises:
+        InvalidFunction: it is no function, or an option is not positive.
+        UnresolvableAnnotation: an annotation names no type that can be found.
+    """
+    local_names = enclosing_names(1)
+    for option, value in (("timeout", timeout), ("heartbeat_timeout", heartbeat_timeout)):
+        if value is not None and value <= timedelta(0):
+            raise InvalidFunction(f"{option} is {value}; it must be positive, or None")
+
+    def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
+        return _make(target, name, retry or RetryPolicy(), timeout, heartbeat_timeout, local_names)
+
+    return decorate if function is None else decorate(function)
+
+
+def as_activity(candidate: Callable[..., Any] | Activity[..., Any]) -> Activity[..., Any]:
+    """Return an activity as it is, and a plain function as an activity with default options."""
+    if isinstance(candidate, Activity):
+        return cast("Activity[..., Any]", candidate)
+    return _make(candidate, None, RetryPolicy(), None, None, {})
+
+
+def _make(
+    function: Callable[..., Any],
+    name: str | None,
+    retry: RetryPolicy,
+    timeout: timedelta | None,
+    heartbeat_timeout: timedelta | None,
+    local_names: dict[str, Any],
+) -> Activity[..., Any]:
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise InvalidFunction(f"{function!r} cannot be an activity: give a `def` or `async def` function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidFunction(f"{function.__qualname__!r} cannot be an activity: it is a generator; return a value instead")
+    annotations = resolve_annotations(function, local_names)
+    result = decoder(annotations.pop("return", Any))
+    signature = Signature(inspect.signature(function), annotations, result)
+    return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result)
+
+
+# --- the ambient context ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityContext:
+    """What a running activity knows. ``attempt`` counts from 1; ``last_heartbeat`` is the payload of the try before."""
+
+    activity: str
+    attempt: int
+    instance_id: str
+    execution_id: int
+    orchestration: str
+    version: str
+    idempotency_key: str
+    """The same for every try of this activity, and for no other: ``instance/incarnation/execution/activity``."""
+    last_heartbeat: Any
+    on_heartbeat: Callable[[Any], None]
+    is_cancelled: Callable[[], bool]
+
+    def heartbeat(self, payload: Any = None) -> None:
+        """Say that the activity is alive. The payload is given to the next try, should this one fail."""
+        self.on_heartbeat(payload)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the activity is no longer wanted. An ``async`` one is cancelled at its await; a ``def`` one asks here."""
+        return self.is_cancelled()
+
+
+AMBIENT: ContextVar[ActivityContext | None] = ContextVar("orchestra_activity", default=None)
+
+
+def activity_context() -> ActivityContext:
+    """Return the context of the activity that runs here.
+
+    Raises:
+        ActivityContextMissing: no activity runs here.
+    """
+    context = AMBIENT.get()
+    if context is None:
+        raise ActivityContextMissing("activity_context() can be called only inside an activity that the runtime runs")
+    return context

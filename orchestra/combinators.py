@@ -1,0 +1,190 @@
+"""Several awaits at once: gather, race, and a task group. All are structured: none leaves a branch behind.
+
+Results and winners follow the order of history, never the order of a set or of a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from orchestra.errors import Cancelled, ContinueAsNew, OrchestrationError
+from orchestra.futures import Future
+from orchestra.scheduler import Scheduler, Task
+
+__all__ = ["RaceResult", "TaskGroup", "gather", "race"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RaceResult(Generic[T]):
+    """Who won: the position of the winner among the arguments, and its value."""
+
+    index: int
+    value: T
+
+
+async def gather(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
+    """Wait for all; on the first error cancel the others, wait until they have ended, and raise it."""
+    branches = [scheduler.branch(awaitable) for awaitable in awaitables]
+    try:
+        await _until(scheduler, branches, count=len(branches))
+    except BaseException:
+        await _cancel_all(scheduler, branches)
+        raise
+    return [branch.result() for branch in branches]
+
+
+async def race(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> RaceResult[Any]:
+    """Wait for the first to end; cancel the others and wait until they have ended."""
+    if not awaitables:
+        raise OrchestrationError("a race needs at least one runner")
+    branches = [scheduler.branch(awaitable) for awaitable in awaitables]
+    try:
+        winner = await _until(scheduler, branches, count=1)
+    except BaseException:
+        await _cancel_all(scheduler, branches)
+        raise
+    await _cancel_all(scheduler, branches)
+    return RaceResult(branches.index(cast("Future[Any]", winner)), cast("Future[Any]", winner).result())
+
+
+async def _until(scheduler: Scheduler, branches: Sequence[Future[Any]], count: int) -> Future[Any] | None:
+    """Wait until ``count`` branches have ended, and return the last of these; raise the first error."""
+    ended: list[Future[Any]] = []
+    gate: Future[None] = Future(scheduler.seal)
+
+    def on_end(branch: Future[Any]) -> None:
+        if gate.done:
+            return
+        ended.append(branch)
+        if branch.error is not None:
+            gate.fail(branch.error)
+        elif len(ended) >= count:
+            gate.settle(None)
+
+    for branch in branches:
+        branch.add_callback(on_end)
+    if count:
+        try:
+            await gate
+        finally:
+            for branch in branches:
+                branch.remove_callback(on_end)
+    return ended[-1] if ended else None
+
+
+async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]]) -> None:
+    """Cancel what still runs and wait for its ``finally`` bodies, also through a further cancellation."""
+    for branch in branches:
+        branch.cancel()
+    late: Cancelled | None = None
+    for branch in branches:
+        while not branch.done:
+            gate: Future[None] = Future(scheduler.seal)
+            branch.add_callback(lambda _branch, gate=gate: gate.settle(None))
+            try:
+                await gate
+            except Cancelled as cancelled:
+                late = late or cancelled
+    if late is not None:
+        raise late
+
+
+class TaskGroup:
+    """A structured group of branches: ``async with ctx.task_group() as group``.
+
+    The block ends when all its branches have ended. The first error cancels the others and the block itself, and is raised
+    in an ``ExceptionGroup``; a cancel of the orchestration and ``continue_as_new`` pass unwrapped.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._tasks: list[Task[Any]] = []
+        self._errors: list[BaseException] = []
+        self._host: Task[Any] | None = None
+        self._host_cancel: Cancelled | None = None
+        self._in_body = False
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._host = self._scheduler.current
+        self._in_body = True
+        return self
+
+    def create_task(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a branch. Awaiting what is returned gives its result.
+
+        Raises:
+            OrchestrationError: the group's block is not entered, or has ended.
+        """
+        if self._host is None or self._closed:
+            coroutine.close()
+            raise OrchestrationError("branches can be started only inside `async with ctx.task_group() as group:`")
+        task = self._scheduler.spawn(coroutine)
+        self._tasks.append(task)
+        if self._errors:
+            task.cancel()
+        task.add_callback(self._on_end)
+        return task
+
+    def _on_end(self, task: Future[Any]) -> None:
+        error = task.error
+        if error is None or (isinstance(error, Cancelled) and cast("Task[Any]", task)._cancelling):
+            return
+        self._errors.append(error)
+        if len(self._errors) == 1:
+            for other in self._tasks:
+                other.cancel()
+            if self._in_body and self._host is not None and self._host is not self._scheduler.current:
+                self._host_cancel = Cancelled("a branch of the task group has failed")
+                self._host.throw(self._host_cancel)
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> bool:
+        self._in_body = False
+        if error is not None and error is not self._host_cancel:
+            if isinstance(error, GeneratorExit):
+                return False
+            self._errors.insert(0, error)
+            for task in self._tasks:
+                task.cancel()
+        try:
+            await self._join()
+        finally:
+            self._closed = True
+        return self._raise_errors(error)
+
+    async def _join(self) -> None:
+        late: Cancelled | None = None
+        while pending := [task for task in self._tasks if not task.done]:
+            try:
+                await _settled(self._scheduler, pending[0])
+            except Cancelled as cancelled:
+                late = late or cancelled
+                for task in self._tasks:
+                    task.cancel()
+        if late is not None:
+            self._errors.insert(0, late)
+
+    def _raise_errors(self, error: BaseException | None) -> bool:
+        for kind in (ContinueAsNew, Cancelled):
+            for caught in self._errors:
+                if isinstance(caught, kind):
+                    if caught is error:
+                        return False
+                    raise caught
+        others = [caught for caught in self._errors if not isinstance(caught, Cancelled)]
+        if others:
+            raise BaseExceptionGroup("unhandled errors in a task group", others) from None
+        return error is self._host_cancel and error is not None
+
+
+async def _settled(scheduler: Scheduler, future: Future[Any]) -> None:
+    gate: Future[None] = Future(scheduler.seal)
+    future.add_callback(lambda _future: gate.settle(None))
+    await gate

@@ -1,0 +1,295 @@
+"""What orchestration code sees."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+
+from orchestra.activities import Activity, as_activity
+from orchestra.clock import from_micros, micros, to_micros
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
+from orchestra.combinators import RaceResult, TaskGroup, gather, race
+from orchestra.errors import ContinueAsNew
+from orchestra.futures import DurableFuture
+from orchestra.retry import RetryPolicy
+from orchestra.scheduler import Scheduler
+from orchestra.versions import parse_version
+
+__all__ = ["Limits", "Machine", "OrchestrationContext", "RaceResult", "TaskGroup"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large one execution may grow.
+
+    From ``suggest_events`` events or ``suggest_bytes`` bytes on, ``ctx.continue_as_new_suggested`` is true. Over ``max_events``
+    or ``max_bytes`` the execution fails with ``ExecutionLimitExceeded``. ``max_payload`` bounds each single value.
+    """
+
+    suggest_events: int = 4_000
+    suggest_bytes: int = 8 * 1024 * 1024
+    max_events: int = 50_000
+    max_bytes: int = 64 * 1024 * 1024
+    max_payload: int = DEFAULT_PAYLOAD_LIMIT
+
+
+class Machine(Protocol):
+    """What a context stands on: the execution that runs the code."""
+
+    limits: Limits
+    scheduler: Scheduler
+    instance_id: str
+    execution_id: int
+    name: str
+    version: str
+
+    @property
+    def now(self) -> int: ...
+    @property
+    def history_events(self) -> int: ...
+    @property
+    def history_bytes(self) -> int: ...
+    @property
+    def is_replaying(self) -> bool: ...
+    @property
+    def random(self) -> Random: ...
+
+    def check(self) -> None: ...
+    def schedule_activity(
+        self,
+        name: str,
+        arguments: Payload,
+        retry: RetryPolicy,
+        timeout: int | None,
+        heartbeat_timeout: int | None,
+        result: Decoder[Any],
+    ) -> DurableFuture[Any]: ...
+    def schedule_timer(self, due: int) -> DurableFuture[None]: ...
+    def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
+    def request_boundary(self, state: Payload, version: str | None) -> None: ...
+    def set_custom_status(self, value: Payload) -> None: ...
+    def trace(self, level: int, message: str, fields: dict[str, Any]) -> None: ...
+
+
+class OrchestrationContext:
+    """The one door from orchestration code to the world. Valid inside the orchestration that it was given to.
+
+    Every ``schedule_*`` and ``wait_*`` call is recorded at once and returns a durable future; awaiting it is separate.
+    Calls and their order must depend on nothing but the input, earlier results, and this context.
+    """
+
+    __slots__ = ("_machine",)
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    # --- facts ---
+
+    @property
+    def instance_id(self) -> str:
+        """The id of the instance; it never changes."""
+        return self._machine.instance_id
+
+    @property
+    def execution_id(self) -> int:
+        """The number of this lap, from 1."""
+        return self._machine.execution_id
+
+    @property
+    def name(self) -> str:
+        """The stable name of the orchestration."""
+        return self._machine.name
+
+    @property
+    def version(self) -> str:
+        """The version that runs. It changes only at ``continue_as_new``."""
+        return self._machine.version
+
+    @property
+    def is_replaying(self) -> bool:
+        """True exactly while the code repeats what it did before."""
+        return self._machine.is_replaying
+
+    @property
+    def history_length(self) -> int:
+        """How many events this execution has."""
+        return self._machine.history_events
+
+    @property
+    def continue_as_new_suggested(self) -> bool:
+        """Whether this execution has grown so far that a boundary would be good. A newer version is never a reason."""
+        limits = self._machine.limits
+        return self._machine.history_events >= limits.suggest_events or self._machine.history_bytes >= limits.suggest_bytes
+
+    # --- deterministic and free ---
+
+    def now(self) -> datetime:
+        """Return the time of the event that woke the code: aware, UTC, never going back, the same on replay."""
+        return from_micros(self._machine.now)
+
+    def uuid4(self) -> uuid.UUID:
+        """Return a random UUID that is the same on replay."""
+        self._machine.check()
+        return uuid.UUID(int=self._machine.random.getrandbits(128), version=4)
+
+    def random(self) -> float:
+        """Return a random number in [0, 1) that is the same on replay."""
+        self._machine.check()
+        return self._machine.random.random()
+
+    # --- commands ---
+
+    @overload
+    def schedule_activity(self, activity: Activity[P, R], *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    @overload
+    def schedule_activity(self, activity: str, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
+    @overload
+    def schedule_activity(self, activity: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    @overload
+    def schedule_activity(self, activity: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(self, activity: Any, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+        """Run an activity: at least once, its result applied exactly once.
+
+        Args:
+            activity: an ``@activity``, a plain function, or a registered name (its result is then plain JSON; use
+                ``Activity.named(name, returns=...)`` for a typed one). ``activity.options(...)`` changes options for one call.
+
+        Raises:
+            EncodeError, PayloadTooLarge: an argument cannot travel.
+            TypeError: the arguments do not fit the function.
+            ActivityFailed: (at the await) it has failed for good.
+            DecodeError: (at the await) its result does not fit the annotation.
+        """
+        self._machine.check()
+        called: Activity[..., Any] = Activity.named(activity) if isinstance(activity, str) else as_activity(activity)
+        subject = f"arguments of activity {called.name!r} in {self._machine.name!r}"
+        limit = self._machine.limits.max_payload
+        if called.signature is None:
+            payload = encode({"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit)
+        else:
+            payload = called.signature.encode(args, kwargs, subject=subject, limit=limit)
+        return self._machine.schedule_activity(
+            called.name,
+            payload,
+            called.retry,
+            None if called.timeout is None else micros(called.timeout),
+            None if called.heartbeat_timeout is None else micros(called.heartbeat_timeout),
+            called.result,
+        )
+
+    def schedule_timer(self, when: timedelta | datetime) -> DurableFuture[None]:
+        """Fire after a duration, or at an aware datetime: never early on the store's clock, across restarts.
+
+        Raises:
+            ValueError: the datetime is naive.
+        """
+        self._machine.check()
+        due = to_micros(when) if isinstance(when, datetime) else self._machine.now + micros(when)
+        return self._machine.schedule_timer(due)
+
+    @overload
+    def wait_for_event(self, name: str) -> DurableFuture[Any]: ...
+    @overload
+    def wait_for_event(self, name: str, type: type[T]) -> DurableFuture[T]: ...
+    @overload
+    def wait_for_event(self, name: str, type: Any) -> DurableFuture[Any]: ...
+    def wait_for_event(self, name: str, type: Any = Any) -> DurableFuture[Any]:  # noqa: A002
+        """Wait for the next event of this name: each is delivered once, in the order of arrival, also from before the wait.
+
+        Args:
+            type: what the payload is read as; plain JSON by default.
+        """
+        self._machine.check()
+        return self._machine.wait_for_event(name, decoder(type))
+
+    def continue_as_new(self, state: Any = None, *, version: str | None = None) -> NoReturn:
+        """End this execution and begin the next one with ``state`` as its input. Never returns.
+
+        The next version is the one that the policy gives then, or exactly ``version``: up, down, or not deployed yet.
+
+        Raises:
+            EncodeError, PayloadTooLarge: the state cannot travel. The execution goes on.
+            InvalidVersion: ``version`` is not semver.
+        """
+        self._machine.check()
+        if version is not None:
+            parse_version(version)
+        payload = encode(
+            state, subject=f"state of orchestration {self._machine.name!r}", limit=self._machine.limits.max_payload
+        )
+        self._machine.request_boundary(payload, version)
+        raise ContinueAsNew
+
+    # --- several at once ---
+
+    @overload
+    async def gather(self, a: Awaitable[T1], b: Awaitable[T2], /) -> tuple[T1, T2]: ...
+    @overload
+    async def gather(self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /) -> tuple[T1, T2, T3]: ...
+    @overload
+    async def gather(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], /
+    ) -> tuple[T1, T2, T3, T4]: ...
+    @overload
+    async def gather(self, *awaitables: Awaitable[T]) -> tuple[T, ...]: ...
+    async def gather(self, *awaitables: Awaitable[Any]) -> tuple[Any, ...]:
+        """Wait for all of them; return their results in the order given.
+
+        The first error, in the order of history, cancels the others; it is raised when they have ended.
+        """
+        self._machine.check()
+        return tuple(await gather(self._machine.scheduler, awaitables))
+
+    async def race(self, *awaitables: Awaitable[T]) -> RaceResult[T]:
+        """Wait for the first of them to end, in the order of history; return its position and value.
+
+        The others are cancelled and leave nothing behind: their timers and waits are gone, late results are dropped.
+        """
+        self._machine.check()
+        return cast("RaceResult[T]", await race(self._machine.scheduler, awaitables))
+
+    def task_group(self) -> TaskGroup:
+        """Return a structured group of branches: ``async with ctx.task_group() as group: group.create_task(...)``."""
+        self._machine.check()
+        return TaskGroup(self._machine.scheduler)
+
+    # --- what others see ---
+
+    def set_custom_status(self, value: Any) -> None:
+        """Show a value in the instance's info. It stays over boundaries until it is set again.
+
+        Raises:
+            EncodeError, PayloadTooLarge: it cannot travel.
+        """
+        self._machine.check()
+        self._machine.set_custom_status(
+            encode(value, subject=f"custom status of {self._machine.name!r}", limit=self._machine.limits.max_payload)
+        )
+
+    def trace_debug(self, message: str, **fields: Any) -> None:
+        """Log a message, tagged with name, version, instance and execution. Silent on replay; written after the commit."""
+        self._machine.trace(10, message, fields)
+
+    def trace_info(self, message: str, **fields: Any) -> None:
+        """Log like :meth:`trace_debug`, at level INFO."""
+        self._machine.trace(20, message, fields)
+
+    def trace_warning(self, message: str, **fields: Any) -> None:
+        """Log like :meth:`trace_debug`, at level WARNING."""
+        self._machine.trace(30, message, fields)
+
+    def trace_error(self, message: str, **fields: Any) -> None:
+        """Log like :meth:`trace_debug`, at level ERROR."""
+        self._machine.trace(40, message, fields)

@@ -1,0 +1,131 @@
+"""What orchestration code awaits.
+
+A :class:`Future` is settled once, in memory, by the turn that runs. A :class:`DurableFuture` stands for a command in
+history (an activity, a timer, a wait for an event): its result comes from an event, now or on replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from orchestra.errors import Evicted, OperationCancelled
+
+__all__ = ["DurableFuture", "Future", "Seal"]
+
+T = TypeVar("T")
+
+
+class Seal:
+    """Whether an execution has left memory; shared by everything that belongs to it (protocol rule 22)."""
+
+    __slots__ = ("closed",)
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def check(self) -> None:
+        """Raise :class:`~orchestra.errors.Evicted` once the execution has left memory."""
+        if self.closed:
+            raise Evicted("this execution has left memory; nothing that it asks for now is done")
+
+
+class Future(Generic[T]):
+    """A value that is not there yet. Await it; it can be awaited by several branches, and again."""
+
+    __slots__ = ("_callbacks", "_error", "_value", "done", "seal")
+
+    def __init__(self, seal: Seal) -> None:
+        self.seal = seal
+        self.done = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[Future[Any]], None]] = []
+
+    def __await__(self) -> Generator[Future[Any], None, T]:
+        self.seal.check()
+        if not self.done:
+            yield self  # the task that runs this is parked here, and stepped again once the future is settled
+        return self.result()
+
+    def result(self) -> T:
+        """Return the value, or raise the error. Call it only when ``done``."""
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error with which it was settled, if it was."""
+        return self._error
+
+    def settle(self, value: T) -> None:
+        """Give it its value; later calls change nothing."""
+        self._finish(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Give it an error; later calls change nothing."""
+        self._finish(None, error)
+
+    def _finish(self, value: T | None, error: BaseException | None) -> None:
+        if self.done:
+            return
+        self.done, self._value, self._error = True, value, error
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for it now."""
+        return bool(self._callbacks)
+
+    def add_callback(self, callback: Callable[[Future[Any]], None]) -> None:
+        """Call back once settled (at once if it is), in the order of registration."""
+        if self.done:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def remove_callback(self, callback: Callable[[Future[Any]], None]) -> bool:
+        """Take a callback back. Return whether nobody waits any more."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+        return not self._callbacks
+
+    def cancel(self) -> None:
+        """Give up what this future stands for. Awaiting it then raises ``OperationCancelled``."""
+        self.fail(OperationCancelled("it was cancelled"))
+
+
+class Canceller(Protocol):
+    """Who records that a command is given up."""
+
+    def cancel_command(self, future: DurableFuture[Any]) -> None: ...
+
+
+class DurableFuture(Future[T]):
+    """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
+
+    __slots__ = ("_canceller", "event_id", "read", "subject")
+
+    def __init__(self, seal: Seal, canceller: Canceller, event_id: int, subject: str, read: Callable[[Any], T]) -> None:
+        super().__init__(seal)
+        self._canceller = canceller
+        self.event_id = event_id
+        self.subject = subject
+        self.read = read
+        """How the payload of its result becomes a value."""
+
+    def __repr__(self) -> str:
+        return f"<{'done' if self.done else 'pending'} {self.subject}, event {self.event_id}>"
+
+    def cancel(self) -> None:
+        """Give up the activity, timer or wait. Its late result is dropped; a wait takes no event any more.
+
+        Awaiting it afterwards raises ``OperationCancelled``. Harmless when it is done.
+        """
+        self.seal.check()
+        if not self.done:
+            self._canceller.cancel_command(self)
+            self.fail(OperationCancelled(f"{self.subject} was cancelled"))

@@ -1,0 +1,202 @@
+"""Which orchestrations this program knows: several versions under one stable name, and the policy that chooses.
+
+::
+
+    registry = (
+        OrchestrationRegistry.builder()
+        .register("watch", watch)                       # 1.0.0
+        .register("watch", watch_1_1_0, version="1.1.0")
+        .set_version_policy("watch", Latest())          # the default
+        .build()
+    )
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from orchestra.activities import enclosing_names, resolve_annotations
+from orchestra.codec import Decoder, decoder
+from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
+from orchestra.fingerprint import fingerprint
+from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, sort_key
+
+__all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
+
+OrchestrationFunction = Callable[[Any, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestrationDefinition:
+    """One registered version of an orchestration."""
+
+    name: str
+    version: str
+    function: OrchestrationFunction
+    state: Decoder[Any]
+    result: Decoder[Any]
+    fingerprint: str
+
+
+class OrchestrationRegistry:
+    """An immutable set of orchestrations. Make one with :meth:`builder`."""
+
+    __slots__ = ("_definitions", "_policies")
+
+    def __init__(
+        self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]], policies: Mapping[str, Policy]
+    ) -> None:
+        self._definitions = definitions
+        self._policies = policies
+
+    @staticmethod
+    def builder() -> RegistryBuilder:
+        """Return a new, empty builder."""
+        return RegistryBuilder()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
+        return tuple(sorted(self._definitions))
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the versions of a name in ascending order.
+
+        Raises:
+            UnknownOrchestration: the name is not registered.
+        """
+        return tuple(sorted(self._of(name), key=sort_key))
+
+    def policy(self, name: str) -> Policy:
+        """Return the policy that the builder gave a name; ``Latest()`` where it gave none."""
+        self._of(name)
+        return self._policies.get(name, Latest())
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies that the builder was given, by name."""
+        return self._policies
+
+    def resolve(self, name: str) -> str:
+        """Return the version that the builder's policy gives among the registered ones."""
+        version = resolve(self.policy(name), self._of(name))
+        assert version is not None  # a registered name has a version
+        return version
+
+    def get(self, name: str, version: str) -> OrchestrationDefinition:
+        """Return one definition.
+
+        Raises:
+            UnknownOrchestration: the name is not registered.
+            UnknownVersion: the name is, the version is not.
+        """
+        found = self._of(name).get(version)
+        if found is None:
+            have = ", ".join(self.versions(name))
+            raise UnknownVersion(f"{name!r} is registered in {have}, not in {version}", name=name, version=version)
+        return found
+
+    def find(self, name: str, version: str) -> OrchestrationDefinition | None:
+        """Return one definition, or ``None``."""
+        return self._definitions.get(name, {}).get(version)
+
+    def capabilities(self) -> tuple[OrchestrationDefinition, ...]:
+        """Return all definitions, by name and ascending version."""
+        return tuple(self.get(name, version) for name in self.names for version in self.versions(name))
+
+    def fingerprint(self, name: str, version: str) -> str:
+        """Return the fingerprint of a version's normalised code."""
+        return self.get(name, version).fingerprint
+
+    def _of(self, name: str) -> Mapping[str, OrchestrationDefinition]:
+        found = self._definitions.get(name)
+        if found is None:
+            have = ", ".join(map(repr, self.names)) or "nothing"
+            raise UnknownOrchestration(f"no orchestration {name!r} is registered here (registered: {have})", name=name)
+        return found
+
+
+class RegistryBuilder:
+    """Collects orchestrations. Everything is checked by :meth:`build` at the latest; order does not matter."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str, str, OrchestrationFunction, dict[str, Any]]] = []
+        self._policies: dict[str, Policy] = {}
+
+    def register(self, name: str, function: OrchestrationFunction, version: str = "1.0.0") -> RegistryBuilder:
+        """Add ``async def function(ctx, input)`` as one version of a name."""
+        self._entries.append((name, version, function, enclosing_names(1)))
+        return self
+
+    def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
+        """Say which version starts and boundaries take: ``Latest()`` or ``Exact("1.2.0")``.
+
+        A store remembers the first policy of a name. Later ones are set with ``client.set_version_policy``.
+        """
+        self._policies[name] = policy
+        return self
+
+    def build(self) -> OrchestrationRegistry:
+        """Return the registry.
+
+        Raises:
+            DuplicateVersion: one version of a name was registered twice.
+            InvalidVersion: a version is not semver.
+            InvalidFunction: a function is not ``async def`` with two positional parameters.
+            UnresolvableAnnotation: an annotation names no type that can be found or read.
+            RegistrationError: a name is empty, or a policy names what is not registered.
+        """
+        definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
+        for name, version, function, local_names in self._entries:
+            definition = _define(name, version, function, local_names)
+            versions = definitions.setdefault(name, {})
+            # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one question.
+            twin = next((known for known in versions.values() if sort_key(known.version) == sort_key(version)), None)
+            if twin is not None:
+                raise DuplicateVersion(
+                    f"{name!r} {version} is registered twice: {_place(twin.function)} and {_place(function)}; give one of them "
+                    "another version"
+                )
+            versions[version] = definition
+        self._check_policies(definitions)
+        return OrchestrationRegistry(
+            MappingProxyType({name: MappingProxyType(versions) for name, versions in definitions.items()}),
+            MappingProxyType(dict(self._policies)),
+        )
+
+    def _check_policies(self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]) -> None:
+        for name, policy in self._policies.items():
+            if name not in definitions:
+                raise RegistrationError(f"a version policy is set for {name!r}, which is not registered")
+            if isinstance(policy, Exact) and policy.version not in definitions[name]:
+                have = ", ".join(sorted(definitions[name], key=sort_key))
+                raise RegistrationError(f"the policy of {name!r} is Exact({policy.version!r}), but registered are {have}")
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _define(name: str, version: str, function: OrchestrationFunction, local_names: dict[str, Any]) -> OrchestrationDefinition:
+    if not name or not isinstance(name, str):
+        raise RegistrationError(f"an orchestration's name must be a non-empty string, not {name!r}")
+    parse_version(version)
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
+        raise InvalidFunction(f"{name!r} {version}: {function!r} is not a function; give `async def f(ctx, input)`")
+    if not inspect.iscoroutinefunction(function):
+        raise InvalidFunction(f"{name!r} {version}: {_place(function)} is not `async def`; write `async def f(ctx, input)`")
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [parameter for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    if len(parameters) < 2 or len(required) > 2 or any(parameter.kind not in positional for parameter in parameters[:2]):
+        raise InvalidFunction(
+            f"{name!r} {version}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, input)"
+        )
+    annotations = resolve_annotations(function, local_names)
+    state = decoder(annotations.get(parameters[1].name, Any))
+    result = decoder(annotations.get("return", Any))
+    return OrchestrationDefinition(name, version, function, state, result, fingerprint(function, state.schema()))

@@ -1,0 +1,9 @@
+"""The pure core: a synchronous state machine that runs orchestration code on events, and repeats it on its history.
+
+It knows no clock, no random source, no async library and no database. The same code runs and replays.
+"""
+
+from orchestra.replay.execution import Execution
+from orchestra.replay.turns import ActivityDied, ActivityDone, Ending, Identity, Input, LogEntry, Turn
+
+__all__ = ["ActivityDied", "ActivityDone", "Ending", "Execution", "Identity", "Input", "LogEntry", "Turn"]

@@ -1,0 +1,523 @@
+"""One execution: the live coroutine, what it waits for, and how an input becomes events."""
+
+from __future__ import annotations
+
+import heapq
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from orchestra.codec import Decoder, Payload, encode
+from orchestra.context import Limits, OrchestrationContext
+from orchestra.errors import (
+    ActivityFailed,
+    Cancelled,
+    ContinueAsNew,
+    ContinueAsNewSwallowed,
+    ErrorInfo,
+    Evicted,
+    ExecutionLimitExceeded,
+    NondeterminismError,
+    OrchestraError,
+    OrchestrationError,
+    PayloadError,
+)
+from orchestra.events import (
+    ActivityCompleted,
+    ActivityFailedEvent,
+    ActivityScheduled,
+    CancelRequested,
+    CommandCancelled,
+    CommandEvent,
+    ContinuedAsNew,
+    Event,
+    EventAwaited,
+    EventReceived,
+    EventRecord,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionStarted,
+    ExecutionTerminated,
+    InputEvent,
+    TerminalEvent,
+    TimerCreated,
+    TimerFired,
+)
+from orchestra.futures import DurableFuture, Seal
+from orchestra.providers.rows import MessageRow
+from orchestra.registry import OrchestrationDefinition
+from orchestra.replay.journal import Journal, describe, read_history
+from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
+from orchestra.retry import RetryPolicy, type_name
+from orchestra.scheduler import Scheduler, Task, parked_at
+
+__all__ = ["Execution"]
+
+_TRACEBACK_LIMIT = 8_000
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An activity, timer or wait that has no result yet."""
+
+    event: CommandEvent
+    future: DurableFuture[Any]
+
+
+class Execution:
+    """Runs one execution of one orchestration. Purely synchronous; the caller owns clock and store.
+
+    Use :meth:`start` for a new execution, or :meth:`replay` for one with a history; then :meth:`turn` for each step. An
+    execution that has raised from a step is of no further use.
+    """
+
+    def __init__(self, definition: OrchestrationDefinition, identity: Identity, limits: Limits) -> None:
+        self._definition = definition
+        self.identity = identity
+        self.limits = limits
+        self.instance_id = identity.instance_id
+        self.execution_id = identity.execution
+        self.name = identity.name
+        self.version = identity.version
+        self._seal = Seal()
+        self.scheduler = Scheduler(self._seal)
+        self._journal = Journal()
+        self._now = 0
+        self._seed = identity.seed
+        self._random: Random | None = None
+        self._root: Task[Any] | None = None
+        self._pending: dict[int, _Pending] = {}
+        self._waits: dict[str, OrderedDict[int, None]] = {}
+        self._timers: list[tuple[int, int]] = []
+        self._boundary: tuple[Payload, str | None] | None = None
+        self._cancel_delivered = False
+        self._fault: OrchestraError | None = None
+        self.ending: TerminalEvent | None = None
+        # Of the turn that runs:
+        self._logs: list[LogEntry] = []
+        self._custom_status: Payload | None = None
+        self._scheduled: list[ActivityScheduled] = []
+        self._cancelled: list[int] = []
+        self._consumed: list[int] = []
+
+    # --- steps ---
+
+    def start(self, state: Payload, now: int) -> None:
+        """Record the first event and run the code until it waits. The events come with the next :meth:`turn`.
+
+        Raises:
+            DecodeError: the state does not fit the annotation. Nothing was run.
+        """
+        self._now = now
+        identity = self.identity
+        started = ExecutionStarted(
+            1,
+            now,
+            identity.instance_id,
+            identity.incarnation,
+            identity.execution,
+            identity.name,
+            identity.version,
+            self._seed,
+            state,
+        )
+        self._journal.append(started)
+        self._begin(started)
+
+    def replay(self, records: Sequence[EventRecord]) -> None:
+        """Repeat a stored history. Afterwards the execution stands where it stood.
+
+        Raises:
+            HistoryCorrupt: no execution can have written this history.
+            NondeterminismError: the code does not ask for what history says.
+            DecodeError: the state does not fit the annotation.
+        """
+        events = read_history(self.instance_id, self.execution_id, records)
+        self._journal.load(events, records)
+        while (event := self._journal.next_recorded()) is not None:
+            self._repeat(event)
+        self._journal.replaying = False
+        self._reset_turn()
+
+    def turn(self, now: int, inputs: Iterable[Input] = (), inbox: Iterable[MessageRow] = (), cancel: str | None = None) -> Turn:
+        """Take in what has happened until ``now`` and run the code until it waits.
+
+        Args:
+            now: the store's time; timers that are due by then fire.
+            inputs: ends of activities, in the order of arrival.
+            inbox: unread messages in the order of arrival.
+            cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
+        """
+        self._now = max(self._now, now)
+        if cancel is not None and not self._cancel_delivered and self.ending is None:
+            self._feed(CancelRequested(self._journal.next_id, self._now, cancel))
+        ends = deque(inputs)
+        messages: dict[str, deque[MessageRow]] = {}
+        for message in inbox:
+            messages.setdefault(message.name, deque()).append(message)
+        while self.ending is None:
+            event = self._next_input(ends, messages)
+            if event is None:
+                break
+            self._feed(event)
+        self._check_limits()
+        return self._take_turn()
+
+    def evict(self) -> None:
+        """Drop the coroutine. Nothing is decided by it any more."""
+        self._seal.closed = True
+        self.scheduler.close()
+
+    # --- what the engine asks ---
+
+    @property
+    def activities(self) -> dict[int, ActivityScheduled]:
+        """The activities that have not ended, by event id."""
+        return {number: entry.event for number, entry in self._pending.items() if isinstance(entry.event, ActivityScheduled)}
+
+    @property
+    def pending(self) -> Iterable[CommandEvent]:
+        """What the code waits for, in the order in which it asked."""
+        return [entry.event for entry in self._pending.values()]
+
+    def is_pending(self, event_id: int) -> bool:
+        """Return whether a command has no result yet."""
+        return event_id in self._pending
+
+    @property
+    def next_timer(self) -> int | None:
+        """When the earliest pending timer is due."""
+        while self._timers and self._timers[0][1] not in self._pending:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def awaits(self, name: str) -> bool:
+        """Return whether the code waits for an event of this name."""
+        return bool(self._waits.get(name))
+
+    @property
+    def cancel_delivered(self) -> bool:
+        """Whether this execution has been told that it is cancelled."""
+        return self._cancel_delivered
+
+    # --- inputs ---
+
+    def _next_input(self, ends: deque[Input], messages: dict[str, deque[MessageRow]]) -> InputEvent | None:
+        """Return what happened first: an activity ended, a timer fell due, or a message came that is waited for."""
+        number = self._journal.next_id
+        while ends and ends[0].source not in self._pending:
+            ends.popleft()  # late: it was cancelled, or has ended already (I5)
+        timer = self.next_timer
+        message = min(
+            (messages[name][0] for name, waits in self._waits.items() if waits and messages.get(name)),
+            key=lambda candidate: candidate.sequence,
+            default=None,
+        )
+        times = (
+            ends[0].at if ends else None,
+            timer if timer is not None and timer <= self._now else None,
+            message.sent_at if message else None,
+        )
+        present = [moment for moment in times if moment is not None]
+        if not present:
+            return None
+        match times.index(min(present)):
+            case 0:
+                return _end_event(ends.popleft(), number, self._now)
+            case 1:
+                return TimerFired(number, self._now, heapq.heappop(self._timers)[1])
+            case _:
+                assert message is not None
+                messages[message.name].popleft()
+                source = next(iter(self._waits[message.name]))
+                self._consumed.append(message.sequence)
+                return EventReceived(number, self._now, source, message.name, message.sequence, message.payload)
+
+    def _feed(self, event: InputEvent) -> None:
+        self._journal.append(event)
+        self._apply(event)
+        self._run()
+
+    def _repeat(self, event: Event) -> None:
+        match event:
+            case ExecutionStarted():
+                self._now = event.at
+                self._seed = event.seed
+                self._begin(event)
+            case InputEvent():
+                self._now = event.at
+                self._apply(event)
+                self._run()
+            case TerminalEvent():
+                self._repeat_ending(event)
+            case _:
+                waits = parked_at(self._root.coroutine) if self._root else None
+                raise NondeterminismError(
+                    f"event {event.id} of history is {describe(event)}, but the code does not ask for it; it waits at {waits}",
+                    event_id=event.id,
+                    line=waits,
+                )
+
+    def _repeat_ending(self, event: TerminalEvent) -> None:
+        # An operator's end, or a limit, comes over the code from outside: the code need not have ended.
+        forced = isinstance(event, ExecutionTerminated) or (
+            isinstance(event, ExecutionFailed) and event.error.type == type_name(ExecutionLimitExceeded)
+        )
+        if not forced:
+            waits = parked_at(self._root.coroutine) if self._root else None
+            raise NondeterminismError(
+                f"event {event.id} of history is {describe(event)}, but the code has not ended; it waits at {waits}",
+                event_id=event.id,
+                line=waits,
+            )
+        self.ending = event
+        self.evict()
+
+    def _begin(self, started: ExecutionStarted) -> None:
+        subject = f"state of {self.instance_id!r} ({self.name} {self.version}, execution {self.execution_id})"
+        state = self._definition.state.decode(started.input, subject=subject)
+        coroutine = self._definition.function(OrchestrationContext(self), state)
+        self._root = self.scheduler.spawn(coroutine)  # pyright: ignore[reportArgumentType] - registered as async def
+        self._run()
+
+    def _apply(self, event: InputEvent) -> None:
+        if isinstance(event, CancelRequested):
+            self._cancel_delivered = True
+            assert self._root is not None
+            self._root.throw(Cancelled(event.reason))
+            return
+        assert isinstance(event, (ActivityCompleted, ActivityFailedEvent, TimerFired, EventReceived))
+        future = self._take(event)
+        match event:
+            case ActivityCompleted():
+                self._deliver(future, event.result)
+            case ActivityFailedEvent():
+                future.fail(ActivityFailed(future.subject, event.cause, event.attempts, event.reason))
+            case TimerFired():
+                future.settle(None)
+            case EventReceived():
+                self._deliver(future, event.payload)
+
+    def _take(self, event: ActivityCompleted | ActivityFailedEvent | TimerFired | EventReceived) -> DurableFuture[Any]:
+        entry = self._pending.get(event.source)
+        wanted = {
+            ActivityCompleted: ActivityScheduled,
+            ActivityFailedEvent: ActivityScheduled,
+            TimerFired: TimerCreated,
+            EventReceived: EventAwaited,
+        }[type(event)]
+        if entry is None or not isinstance(entry.event, wanted):
+            raise NondeterminismError(
+                f"event {event.id} of history is {describe(event)} of event {event.source}, which is not pending: "
+                "there was no such command, or it has ended before",
+                event_id=event.id,
+            )
+        self._forget(event.source)
+        return entry.future
+
+    def _forget(self, source: int) -> None:
+        entry = self._pending.pop(source)
+        if isinstance(entry.event, EventAwaited):
+            del self._waits[entry.event.name][source]
+
+    @staticmethod
+    def _deliver(future: DurableFuture[Any], payload: Payload) -> None:
+        try:
+            value = future.read(payload)
+        except PayloadError as error:
+            future.fail(error)
+        else:
+            future.settle(value)
+
+    # --- running ---
+
+    def _run(self) -> None:
+        self.scheduler.run()
+        if self._fault is not None:
+            fault = self._fault
+            self.evict()
+            raise fault
+        if self._root is not None and self._root.done and self.ending is None:
+            ending = self._ending_of(self._root)
+            self.ending = self._journal.command(ending)
+            self._root = None  # its error's traceback refers to this execution; without the cycle memory goes at once
+            self.evict()
+
+    def _ending_of(self, root: Task[Any]) -> TerminalEvent:
+        number, at = self._journal.next_id, self._now
+        error = root.error
+        if self._boundary is not None and not isinstance(error, ContinueAsNew):
+            how = f"raised {error!r}" if error is not None else "returned"
+            error = ContinueAsNewSwallowed(
+                f"{self.name!r} {self.version} called continue_as_new and then {how}; let ContinueAsNew pass through"
+            )
+        match error:
+            case None:
+                try:
+                    subject = f"output of orchestration {self.name!r}"
+                    output = encode(root.result(), subject=subject, limit=self.limits.max_payload)
+                except PayloadError as fault:
+                    return ExecutionFailed(number, at, error_info(fault))
+                return ExecutionCompleted(number, at, output)
+            case ContinueAsNew() if self._boundary is not None:
+                state, version = self._boundary
+                return ContinuedAsNew(number, at, version, state)
+            case Cancelled() if self._cancel_delivered:
+                return ExecutionCancelled(number, at, error.reason)
+            case _:
+                return ExecutionFailed(number, at, error_info(error))
+
+    def _check_limits(self) -> None:
+        count, size = self._journal.count, self._journal.size
+        if self.ending is not None or (count <= self.limits.max_events and size <= self.limits.max_bytes):
+            return
+        error = ExecutionLimitExceeded(
+            f"execution {self.execution_id} of {self.instance_id!r} ({self.name} {self.version}) has {count:,} events and "
+            f"{size:,} bytes; the limits are {self.limits.max_events:,} and {self.limits.max_bytes:,}. Call "
+            "ctx.continue_as_new when ctx.continue_as_new_suggested is true"
+        )
+        ending = ExecutionFailed(self._journal.next_id, self._now, error_info(error))
+        self._journal.append(ending)
+        self.ending = ending
+        self.evict()
+
+    def _take_turn(self) -> Turn:
+        ended = self.ending is not None
+        turn = Turn(
+            events=self._journal.take_fresh(),
+            scheduled=() if ended else tuple(event for event in self._scheduled if event.id in self._pending),
+            cancelled=tuple(self._cancelled),
+            consumed=tuple(self._consumed),
+            logs=tuple(self._logs),
+            custom_status=self._custom_status,
+            ending=self.ending,
+        )
+        self._reset_turn()
+        return turn
+
+    def _reset_turn(self) -> None:
+        self._logs = []
+        self._custom_status = None
+        self._scheduled = []
+        self._cancelled = []
+        self._consumed = []
+
+    # --- the machine that the context stands on ---
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    @property
+    def history_events(self) -> int:
+        return self._journal.count
+
+    @property
+    def history_bytes(self) -> int:
+        return self._journal.size
+
+    @property
+    def is_replaying(self) -> bool:
+        return self._journal.replaying
+
+    @property
+    def random(self) -> Random:
+        if self._random is None:
+            self._random = Random(self._seed)  # noqa: S311 - deterministic on purpose
+        return self._random
+
+    def check(self) -> None:
+        """Raise where the context must not be used now."""
+        self._seal.check()
+        if self.scheduler.current is None:
+            raise OrchestrationError(
+                f"the context of {self.instance_id!r} is used outside its orchestration's code; "
+                "pass values to activities, not ctx"
+            )
+
+    def schedule_activity(
+        self,
+        name: str,
+        arguments: Payload,
+        retry: RetryPolicy,
+        timeout: int | None,
+        heartbeat_timeout: int | None,
+        result: Decoder[Any],
+    ) -> DurableFuture[Any]:
+        event = self._command(
+            ActivityScheduled(self._journal.next_id, self._now, name, arguments, retry, timeout, heartbeat_timeout)
+        )
+        if not self._journal.replaying:
+            self._scheduled.append(event)
+        return self._open(event, name, result, f"result of activity {name!r} in {self.name!r}")
+
+    def schedule_timer(self, due: int) -> DurableFuture[None]:
+        event = self._command(TimerCreated(self._journal.next_id, self._now, due))
+        heapq.heappush(self._timers, (event.due, event.id))
+        return self._open(event, "timer", None, "")
+
+    def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:
+        event = self._command(EventAwaited(self._journal.next_id, self._now, name))
+        self._waits.setdefault(name, OrderedDict())[event.id] = None
+        return self._open(event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}")
+
+    def cancel_command(self, future: DurableFuture[Any]) -> None:
+        self._command(CommandCancelled(self._journal.next_id, self._now, future.event_id))
+        entry = self._pending[future.event_id]
+        self._forget(future.event_id)
+        if isinstance(entry.event, ActivityScheduled) and not self._journal.replaying:
+            self._cancelled.append(future.event_id)
+
+    def request_boundary(self, state: Payload, version: str | None) -> None:
+        self._boundary = (state, version)
+
+    def set_custom_status(self, value: Payload) -> None:
+        if not self._journal.replaying:
+            self._custom_status = value
+
+    def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        if not self._journal.replaying and not self._seal.closed:
+            self._logs.append(LogEntry(level, message, fields))
+
+    def _command(self, event: Any) -> Any:
+        try:
+            return self._journal.command(event)
+        except NondeterminismError as fault:
+            # User code may catch every Exception: the fault is kept, and the code is unwound past its handlers.
+            self._fault = fault
+            self._seal.closed = True
+            raise Evicted("code and history disagree") from fault
+
+    def _open(self, event: CommandEvent, name: str, reader: Decoder[Any] | None, subject: str) -> DurableFuture[Any]:
+        def read(payload: Payload) -> Any:
+            return None if reader is None else reader.decode(payload, subject=subject)
+
+        future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, read)
+        self._pending[event.id] = _Pending(event, future)
+        if self.scheduler.current is not None:
+            self.scheduler.current.owned.append(future)
+        return future
+
+
+def _end_event(end: Input, number: int, now: int) -> InputEvent:
+    match end:
+        case ActivityDone():
+            return ActivityCompleted(number, now, end.source, end.attempt, end.result)
+        case ActivityDied():
+            return ActivityFailedEvent(number, now, end.source, end.cause, end.attempts, end.reason)
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    """Return what is kept of an exception: the traceback's end, without this library's own frames."""
+    frames = (
+        entry
+        for entry in traceback.walk_tb(error.__traceback__)
+        if str(entry[0].f_globals.get("__name__", "")).partition(".")[0] != "orchestra"
+    )
+    lines = traceback.StackSummary.extract(frames).format()
+    text = "".join([*lines, *traceback.format_exception_only(error)])
+    return ErrorInfo(type_name(type(error)), str(error), text[-_TRACEBACK_LIMIT:])

@@ -1,0 +1,198 @@
+"""Holds what the code asks for against what history says it asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeVar
+
+from orchestra.errors import HistoryCorrupt, NondeterminismError
+from orchestra.events import (
+    ActivityScheduled,
+    CommandCancelled,
+    CommandEvent,
+    ContinuedAsNew,
+    Event,
+    EventAwaited,
+    EventRecord,
+    ExecutionCompleted,
+    ExecutionStarted,
+    TerminalEvent,
+    TimerCreated,
+    from_record,
+    to_record,
+)
+from orchestra.scheduler import place
+
+__all__ = ["Journal", "read_history"]
+
+E = TypeVar("E", CommandEvent, TerminalEvent)
+
+
+class Journal:
+    """The events of one execution: those that are recorded are compared, new ones are appended."""
+
+    def __init__(self) -> None:
+        self.replaying = False
+        self.count = 0
+        self.size = 0
+        self.fresh: list[EventRecord] = []
+        self._recorded: deque[tuple[Event, EventRecord]] = deque()
+
+    def load(self, events: Sequence[Event], records: Sequence[EventRecord]) -> None:
+        """Begin a replay."""
+        self._recorded.extend(zip(events, records, strict=True))
+        self.replaying = True
+
+    def next_recorded(self) -> Event | None:
+        """Take the next recorded event, if there is one."""
+        if not self._recorded:
+            return None
+        event, record = self._recorded.popleft()
+        self._count(record)
+        return event
+
+    @property
+    def next_id(self) -> int:
+        """The number of the next event."""
+        return self.count + 1
+
+    def append(self, event: Event) -> None:
+        """Record a new event."""
+        record = to_record(event)
+        self.fresh.append(record)
+        self._count(record)
+
+    def command(self, event: E) -> E:
+        """Record what the code asks for; on replay return the recorded event instead.
+
+        Raises:
+            NondeterminismError: history says otherwise.
+        """
+        if not self.replaying:
+            self.append(event)
+            return event
+        if not self._recorded:
+            raise NondeterminismError(
+                f"the code asks for {describe(event)} at {_user_line()}, where history had nothing more: "
+                f"after event {self.count} the code waited",
+                event_id=self.count,
+                line=_user_line(),
+            )
+        expected, record = self._recorded[0]
+        difference = _difference(event, expected)
+        if difference is not None:
+            raise NondeterminismError(
+                f"event {expected.id} of history is {describe(expected)}, but the code asks for {describe(event)} "
+                f"at {_user_line()}: {difference}",
+                event_id=expected.id,
+                line=_user_line(),
+            )
+        self._recorded.popleft()
+        self._count(record)
+        assert isinstance(expected, type(event))
+        return expected
+
+    def take_fresh(self) -> tuple[EventRecord, ...]:
+        """Return the new events since the last call."""
+        fresh, self.fresh = self.fresh, []
+        return tuple(fresh)
+
+    def _count(self, record: EventRecord) -> None:
+        self.count += 1
+        self.size += record.size
+
+
+def _difference(asked: Event, recorded: Event) -> str | None:
+    if type(asked) is not type(recorded):
+        return "another kind of event"
+    match asked, recorded:
+        case ActivityScheduled(), ActivityScheduled():
+            if asked.name != recorded.name:
+                return "another activity"
+            if asked.arguments.data != recorded.arguments.data:
+                return f"other arguments, {_short(asked.arguments.data)} instead of {_short(recorded.arguments.data)}"
+        case TimerCreated(), TimerCreated():
+            if asked.due != recorded.due:
+                return f"due {(asked.due - recorded.due) / 1e6:+g} s from the recorded one"
+        case EventAwaited(), EventAwaited():
+            if asked.name != recorded.name:
+                return "another event name"
+        case CommandCancelled(), CommandCancelled():
+            if asked.source != recorded.source:
+                return "another command"
+        case ExecutionCompleted(), ExecutionCompleted():
+            if asked.output.data != recorded.output.data:
+                return f"another output, {_short(asked.output.data)} instead of {_short(recorded.output.data)}"
+        case ContinuedAsNew(), ContinuedAsNew():
+            if asked.state.data != recorded.state.data:
+                return f"another state, {_short(asked.state.data)} instead of {_short(recorded.state.data)}"
+            if asked.version != recorded.version:
+                return "another version"
+        case _:
+            pass
+    return None
+
+
+def _short(data: bytes) -> str:
+    text = data.decode(errors="replace")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def describe(event: Event) -> str:
+    """Return an event in words, for errors."""
+    match event:
+        case ActivityScheduled():
+            return f"activity {event.name!r}"
+        case TimerCreated():
+            return "a timer"
+        case EventAwaited():
+            return f"a wait for event {event.name!r}"
+        case CommandCancelled():
+            return f"cancelling event {event.source}"
+        case TerminalEvent():
+            return f"the end of the execution ({event.kind.name.lower()})"
+        case _:
+            return event.kind.name.lower()
+
+
+def _user_line() -> str:
+    """Return the line of user code that is asking: the innermost frame outside of this package."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module != "orchestra" and not module.startswith("orchestra."):
+            return place(frame)
+        frame = frame.f_back
+    return "the end of the orchestration"
+
+
+def read_history(instance_id: str, execution: int, records: Sequence[EventRecord]) -> list[Event]:
+    """Return the events of a stored history.
+
+    Raises:
+        HistoryCorrupt: no execution can have written it: it is empty, does not begin with Started, has a gap or a number
+            twice, goes on after its end, or is another execution's.
+    """
+    what = f"history of {instance_id!r}, execution {execution}"
+    if not records:
+        raise HistoryCorrupt(f"{what} is empty")
+    events: list[Event] = []
+    for expected_id, record in enumerate(records, start=1):
+        if record.id != expected_id:
+            kind = "twice or out of order" if record.id < expected_id else "after a gap"
+            raise HistoryCorrupt(f"{what}: event {record.id} stands {kind}, where {expected_id} belongs", event_id=record.id)
+        event = from_record(record)
+        if events and isinstance(events[-1], TerminalEvent):
+            raise HistoryCorrupt(f"{what}: event {event.id} stands behind the end", event_id=event.id)
+        if isinstance(event, ExecutionStarted) != (expected_id == 1):
+            raise HistoryCorrupt(f"{what}: event {event.id} is {describe(event)}; only the first is Started", event_id=event.id)
+        if events and event.at < events[-1].at:
+            raise HistoryCorrupt(f"{what}: event {event.id} is older than the one before", event_id=event.id)
+        events.append(event)
+    started = events[0]
+    assert isinstance(started, ExecutionStarted)
+    if (started.instance_id, started.execution) != (instance_id, execution):
+        raise HistoryCorrupt(f"{what} holds the events of {started.instance_id!r}, execution {started.execution}", event_id=1)
+    return events

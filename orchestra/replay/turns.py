@@ -1,0 +1,81 @@
+"""What goes into a turn, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestra.codec import Payload
+from orchestra.errors import Attempt, ErrorInfo
+from orchestra.events import ActivityScheduled, EventRecord, TerminalEvent
+
+__all__ = ["ActivityDied", "ActivityDone", "Ending", "Identity", "Input", "LogEntry", "Turn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which execution of which instance runs on which version."""
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    name: str
+    version: str
+
+    @property
+    def seed(self) -> str:
+        """What uuid4 and random are derived from: differs for each execution, also of a deleted and restarted id."""
+        return f"{self.incarnation}/{self.execution}"
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityDone:
+    """An activity has returned. ``at`` is when the node learned it."""
+
+    source: int
+    at: int
+    attempt: int
+    result: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityDied:
+    """An activity has failed for good."""
+
+    source: int
+    at: int
+    cause: ErrorInfo
+    attempts: tuple[Attempt, ...]
+    reason: str
+
+
+Input = ActivityDone | ActivityDied
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A message of orchestration code, to be written once the turn is committed."""
+
+    level: int
+    message: str
+    fields: dict[str, Any]
+
+
+Ending = TerminalEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step of an execution: what is to be stored, and what is to be done after that.
+
+    ``scheduled`` are activities that were asked for and are still wanted at the turn's end; ``cancelled`` the event ids of
+    activities of earlier turns that are not wanted any more; ``consumed`` the sequence numbers of delivered messages.
+    """
+
+    events: tuple[EventRecord, ...]
+    scheduled: tuple[ActivityScheduled, ...]
+    cancelled: tuple[int, ...]
+    consumed: tuple[int, ...]
+    logs: tuple[LogEntry, ...]
+    custom_status: Payload | None
+    ending: TerminalEvent | None

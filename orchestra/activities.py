@@ -24,6 +24,7 @@ __all__ = [
     "ActivityContext",
     "activity",
     "activity_context",
+    "annotation_decoder",
     "as_activity",
     "enclosing_names",
     "resolve_annotations",
@@ -54,6 +55,18 @@ def resolve_annotations(function: Callable[..., Any], local_names: dict[str, Any
         ) from error
 
 
+def annotation_decoder(annotation: Any, what: str) -> Decoder[Any]:
+    """Return the decoder of an annotation; ``what`` says whose it is.
+
+    Raises:
+        UnresolvableAnnotation: it names no type that can be read from JSON.
+    """
+    try:
+        return decoder(annotation)
+    except UnresolvableAnnotation as error:
+        raise UnresolvableAnnotation(f"{what}: {error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """How an activity's arguments travel."""
@@ -80,10 +93,16 @@ class Signature:
             return arguments_decoder(self._positional(count))(payload, subject), {}
         args = encode(raw["args"], subject=subject)
         kwargs = {
-            name: decoder(self.annotations.get(name, Any)).decode(encode(value, subject=subject), subject=f"{subject}, {name}")
+            name: decoder(self._keyword(name)).decode(encode(value, subject=subject), subject=f"{subject}, {name}")
             for name, value in raw["kwargs"].items()
         }
         return arguments_decoder(self._positional(len(raw["args"])))(args, subject), kwargs
+
+    def _keyword(self, name: str) -> Any:
+        if name not in self.parameters.parameters:
+            kinds = self.parameters.parameters.values()
+            name = next((rest.name for rest in kinds if rest.kind is inspect.Parameter.VAR_KEYWORD), name)
+        return self.annotations.get(name, Any)
 
     def _positional(self, count: int) -> list[Any]:
         annotations: list[Any] = []
@@ -107,6 +126,11 @@ class Activity(Generic[P, R]):
     heartbeat_timeout: timedelta | None
     signature: Signature | None
     result: Decoder[Any]
+
+    def __post_init__(self) -> None:
+        for option, value in (("timeout", self.timeout), ("heartbeat_timeout", self.heartbeat_timeout)):
+            if value is not None and value <= timedelta(0):
+                raise InvalidFunction(f"{option} of activity {self.name!r} is {value}; it must be positive, or None")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the plain function."""
@@ -188,9 +212,6 @@ def activity(
         UnresolvableAnnotation: an annotation names no type that can be found.
     """
     local_names = enclosing_names(1)
-    for option, value in (("timeout", timeout), ("heartbeat_timeout", heartbeat_timeout)):
-        if value is not None and value <= timedelta(0):
-            raise InvalidFunction(f"{option} is {value}; it must be positive, or None")
 
     def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
         return _make(target, name, retry or RetryPolicy(), timeout, heartbeat_timeout, local_names)
@@ -218,7 +239,9 @@ def _make(
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidFunction(f"{function.__qualname__!r} cannot be an activity: it is a generator; return a value instead")
     annotations = resolve_annotations(function, local_names)
-    result = decoder(annotations.pop("return", Any))
+    result = annotation_decoder(annotations.pop("return", Any), f"the result of {function.__qualname__!r}")
+    for parameter, annotation in annotations.items():
+        annotation_decoder(annotation, f"{parameter!r} of {function.__qualname__!r}")
     signature = Signature(inspect.signature(function), annotations, result)
     return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result)
 

@@ -63,6 +63,9 @@ EMPTY: Final = Payload(b"null")
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS
 _SLOW_OPTIONS: Final = _OPTIONS | orjson.OPT_NON_STR_KEYS
 
+_DEPTH: Final = 256
+"""Deeper than anything that orjson writes."""
+
 
 def encode(value: object, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> Payload:
     """Return the wire form of a value.
@@ -112,7 +115,7 @@ def _reduce(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: getattr(value, name) for name in _field_names(type(value))}
     if isinstance(value, pydantic.BaseModel):
-        return value.model_dump(mode="json", by_alias=True, round_trip=True)
+        return _sets_in_order(value, value.model_dump(mode="json", by_alias=True, round_trip=True))
     if isinstance(value, AbstractSet):
         # The order of a set differs from process to process; replay compares bytes (I10).
         members = [orjson.dumps(member, default=_reduce, option=_SLOW_OPTIONS) for member in cast("AbstractSet[object]", value)]
@@ -129,13 +132,45 @@ def _reduce(value: object) -> object:
         raise TypeError(f"type {type(value).__qualname__} has no JSON form") from error
 
 
+def _sets_in_order(value: object, dumped: Any) -> Any:
+    """Return what pydantic wrote for a value, with the members of sets in an order that is the same in each process (I10)."""
+    if isinstance(value, pydantic.RootModel):
+        return _sets_in_order(cast("pydantic.RootModel[object]", value).root, dumped)
+    if isinstance(dumped, dict):
+        written = cast("dict[str, Any]", dumped)
+        parts = _parts(value, written)
+        return {key: _sets_in_order(parts.get(key), item) for key, item in written.items()}
+    if isinstance(dumped, list) and isinstance(value, (AbstractSet, list, tuple)):
+        parts = list(cast("Iterable[object]", value))
+        members = cast("list[Any]", dumped)
+        if len(parts) == len(members):  # else a serializer of the user's own wrote something else
+            members = [_sets_in_order(part, member) for part, member in zip(parts, members, strict=True)]
+        return sorted(members, key=orjson.dumps) if isinstance(value, AbstractSet) else members
+    return cast("Any", dumped)
+
+
+def _parts(value: object, written: Mapping[str, Any]) -> dict[str, object]:
+    """Return the parts of a value by the keys under which pydantic wrote them."""
+    if isinstance(value, pydantic.BaseModel):
+        fields = type(value).model_fields.items()
+        return {field.serialization_alias or name: getattr(value, name) for name, field in fields} | (value.model_extra or {})
+    if dataclasses.is_dataclass(value):
+        return {name: getattr(value, name) for name in _field_names(cast("type", type(value)))}
+    if isinstance(value, Mapping) and len(cast("Mapping[object, object]", value)) == len(written):
+        return dict(zip(written, cast("Mapping[object, object]", value).values(), strict=True))
+    return {}
+
+
 def _children(value: object) -> Iterable[tuple[str, object]]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f".{name}", getattr(value, name)) for name in _field_names(type(value))]
     if isinstance(value, pydantic.BaseModel):
-        return [(f".{name}", getattr(value, name)) for name in type(value).model_fields]
+        parts = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
+        return [(f".{name}", item) for name, item in parts.items()]
     if isinstance(value, Mapping):
-        return [(f"[{key!r}]", item) for key, item in cast("Mapping[object, object]", value).items()]
+        items = list(cast("Mapping[object, object]", value).items())
+        bad = [(f"[{key!r}]", key) for key, _ in items if isinstance(key, float) and not math.isfinite(key)]
+        return bad or [(f"[{key!r}]", item) for key, item in items]
     if isinstance(value, (Sequence, AbstractSet)) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [(f"[{index}]", item) for index, item in enumerate(cast("Sequence[object]", value))]
     return ()
@@ -148,7 +183,7 @@ def _find_fault(value: object) -> tuple[str, str] | None:
         path, item, depth = stack.pop()
         if isinstance(item, float) and not math.isfinite(item):
             return path, f"{item!r} has no JSON form; use None or a string"
-        if depth > 200:
+        if depth > _DEPTH:
             return path, "it is nested too deep, or contains itself"
         children = list(_children(item))
         if children:
@@ -179,6 +214,7 @@ class Decoder(Generic[T]):
         if annotation is not Any and annotation is not object:
             try:
                 self._adapter = pydantic.TypeAdapter(annotation)
+                self._adapter.rebuild(raise_errors=True)  # else a name that cannot be found shows at the first use only
             except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError) as error:
                 message = str(error).splitlines()[0]
                 raise UnresolvableAnnotation(f"{annotation!r} cannot be read from JSON: {message}") from error
@@ -209,6 +245,8 @@ class Decoder(Generic[T]):
             ) from error
         except orjson.JSONDecodeError as error:
             raise DecodeError(f"{subject} is not JSON: {error}", subject=subject) from error
+        except Exception as error:  # validators and __post_init__ are user code; they may raise anything
+            raise DecodeError(f"{subject} does not fit {_type_text(self.annotation)}: {error!r}", subject=subject) from error
 
     def schema(self) -> bytes:
         """Return a text that changes whenever what can be read changes."""
@@ -254,8 +292,6 @@ def plain(payload: Payload | None) -> Any:
 
 def arguments_decoder(annotations: Sequence[Any]) -> Callable[[Payload, str], tuple[Any, ...]]:
     """Return a function that reads a JSON array of positional arguments, one annotation each."""
-    if not annotations:
-        return lambda _payload, _subject: ()
     if all(annotation is Any for annotation in annotations):
         return lambda payload, subject: tuple(PLAIN.decode(payload, subject=subject))
     whole = decoder(tuple[tuple(annotations)])  # type: ignore[misc]

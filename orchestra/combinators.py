@@ -5,16 +5,17 @@ Results and winners follow the order of history, never the order of a set or of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from orchestra.errors import Cancelled, ContinueAsNew, OrchestrationError
+from orchestra.errors import Cancelled, ContinueAsNew, OperationCancelled, OrchestrationError
 from orchestra.futures import Future
 from orchestra.scheduler import Scheduler, Task
 
-__all__ = ["RaceResult", "TaskGroup", "gather", "race"]
+__all__ = ["RaceResult", "TaskGroup", "discard", "gather", "race"]
 
 T = TypeVar("T")
 
@@ -78,7 +79,10 @@ async def _until(scheduler: Scheduler, branches: Sequence[Future[Any]], count: i
 
 
 async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]]) -> None:
-    """Cancel what still runs and wait for its ``finally`` bodies, also through a further cancellation."""
+    """Cancel what still runs and wait for its ``finally`` bodies, also through a further cancellation.
+
+    A branch that has called ``continue_as_new`` is heard, whatever else ended the others.
+    """
     for branch in branches:
         branch.cancel()
     late: Cancelled | None = None
@@ -90,8 +94,18 @@ async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]]) -> 
                 await gate
             except Cancelled as cancelled:
                 late = late or cancelled
+    for branch in branches:
+        if isinstance(branch.error, ContinueAsNew):
+            raise branch.error
     if late is not None:
         raise late
+
+
+def discard(awaitables: Sequence[Awaitable[Any]]) -> None:
+    """Close coroutines that will never be started."""
+    for awaitable in awaitables:
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()
 
 
 class TaskGroup:
@@ -121,8 +135,11 @@ class TaskGroup:
         Raises:
             OrchestrationError: the group's block is not entered, or has ended.
         """
-        if self._host is None or self._closed:
+        if not inspect.iscoroutine(coroutine):
+            raise TypeError(f"a branch is a coroutine, the call of an `async def`; {coroutine!r} is not")
+        if self._scheduler.seal.closed or self._host is None or self._closed:
             coroutine.close()
+            self._scheduler.seal.check()
             raise OrchestrationError("branches can be started only inside `async with ctx.task_group() as group:`")
         task = self._scheduler.spawn(coroutine)
         self._tasks.append(task)
@@ -133,7 +150,7 @@ class TaskGroup:
 
     def _on_end(self, task: Future[Any]) -> None:
         error = task.error
-        if error is None or (isinstance(error, Cancelled) and cast("Task[Any]", task)._cancelling):
+        if error is None or (isinstance(error, OperationCancelled) and cast("Task[Any]", task).cancelling):
             return
         self._errors.append(error)
         if len(self._errors) == 1:
@@ -147,6 +164,8 @@ class TaskGroup:
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> bool:
         self._in_body = False
+        if self._host is not None and self._host_cancel is not None:
+            self._host.withdraw(self._host_cancel)  # the block has left by itself; nothing behind it is cancelled
         if error is not None and error is not self._host_cancel:
             if isinstance(error, GeneratorExit):
                 return False

@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Final, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from orchestra.activities import Activity, as_activity
 from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
-from orchestra.combinators import RaceResult, TaskGroup, gather, race
+from orchestra.combinators import RaceResult, TaskGroup, discard, gather, race
 from orchestra.errors import ContinueAsNew
 from orchestra.futures import DurableFuture
 from orchestra.retry import RetryPolicy
@@ -28,6 +28,8 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+
+_LATEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +195,12 @@ class OrchestrationContext:
         """Fire after a duration, or at an aware datetime: never early on the store's clock, across restarts.
 
         Raises:
-            ValueError: the datetime is naive.
+            ValueError: the datetime is naive, or the timer is due after the year 9999.
         """
         self._machine.check()
         due = to_micros(when) if isinstance(when, datetime) else self._machine.now + micros(when)
+        if due > _LATEST:
+            raise ValueError(f"a timer of {when!r} is due after the year 9999")
         return self._machine.schedule_timer(due)
 
     @overload
@@ -249,7 +253,7 @@ class OrchestrationContext:
 
         The first error, in the order of history, cancels the others; it is raised when they have ended.
         """
-        self._machine.check()
+        self._check_with(awaitables)
         return tuple(await gather(self._machine.scheduler, awaitables))
 
     async def race(self, *awaitables: Awaitable[T]) -> RaceResult[T]:
@@ -257,13 +261,20 @@ class OrchestrationContext:
 
         The others are cancelled and leave nothing behind: their timers and waits are gone, late results are dropped.
         """
-        self._machine.check()
+        self._check_with(awaitables)
         return cast("RaceResult[T]", await race(self._machine.scheduler, awaitables))
 
     def task_group(self) -> TaskGroup:
         """Return a structured group of branches: ``async with ctx.task_group() as group: group.create_task(...)``."""
         self._machine.check()
         return TaskGroup(self._machine.scheduler)
+
+    def _check_with(self, awaitables: tuple[Awaitable[Any], ...]) -> None:
+        try:
+            self._machine.check()
+        except BaseException:
+            discard(awaitables)
+            raise
 
     # --- what others see ---
 
@@ -278,18 +289,18 @@ class OrchestrationContext:
             encode(value, subject=f"custom status of {self._machine.name!r}", limit=self._machine.limits.max_payload)
         )
 
-    def trace_debug(self, message: str, **fields: Any) -> None:
+    def trace_debug(self, message: str, /, **fields: Any) -> None:
         """Log a message, tagged with name, version, instance and execution. Silent on replay; written after the commit."""
         self._machine.trace(10, message, fields)
 
-    def trace_info(self, message: str, **fields: Any) -> None:
+    def trace_info(self, message: str, /, **fields: Any) -> None:
         """Log like :meth:`trace_debug`, at level INFO."""
         self._machine.trace(20, message, fields)
 
-    def trace_warning(self, message: str, **fields: Any) -> None:
+    def trace_warning(self, message: str, /, **fields: Any) -> None:
         """Log like :meth:`trace_debug`, at level WARNING."""
         self._machine.trace(30, message, fields)
 
-    def trace_error(self, message: str, **fields: Any) -> None:
+    def trace_error(self, message: str, /, **fields: Any) -> None:
         """Log like :meth:`trace_debug`, at level ERROR."""
         self._machine.trace(40, message, fields)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from orchestra.codec import Payload, pack, unpack
-from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt
+from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
 from orchestra.retry import RetryPolicy
 
 __all__ = [
@@ -45,6 +45,8 @@ __all__ = [
     "from_record",
     "to_record",
 ]
+
+T = TypeVar("T")
 
 FORMAT: Final = 1
 """The event format that new executions are written in."""
@@ -329,7 +331,7 @@ def from_record(record: EventRecord) -> Event:
         raise HistoryCorrupt(f"event {record.id} has format {record.format}; this library reads {FORMATS}", event_id=record.id)
     try:
         return _read(record, unpack(record.envelope))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, RegistrationError) as error:  # the last: a policy's bounds
         raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id) from error
 
 
@@ -340,57 +342,77 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
             return ExecutionStarted(
                 number,
                 at,
-                envelope["instance"],
-                envelope["incarnation"],
-                envelope["execution"],
-                envelope["name"],
-                envelope["version"],
-                envelope["seed"],
+                _field(envelope, "instance", str),
+                _field(envelope, "incarnation", str),
+                _field(envelope, "execution", int),
+                _field(envelope, "name", str),
+                _field(envelope, "version", str),
+                _field(envelope, "seed", str),
                 _payload(record),
             )
         case EventKind.ACTIVITY_SCHEDULED:
             return ActivityScheduled(
                 number,
                 at,
-                envelope["name"],
+                _field(envelope, "name", str),
                 _payload(record),
                 RetryPolicy.from_wire(envelope["retry"]),
-                envelope["timeout"],
-                envelope["heartbeat"],
+                _optional(envelope, "timeout", int),
+                _optional(envelope, "heartbeat", int),
             )
         case EventKind.ACTIVITY_COMPLETED:
-            return ActivityCompleted(number, at, envelope["source"], envelope["attempt"], _payload(record))
+            return ActivityCompleted(
+                number, at, _field(envelope, "source", int), _field(envelope, "attempt", int), _payload(record)
+            )
         case EventKind.ACTIVITY_FAILED:
             return ActivityFailedEvent(
                 number,
                 at,
-                envelope["source"],
+                _field(envelope, "source", int),
                 error_from_wire(envelope["cause"]),
                 attempts_from_wire(envelope["attempts"]),
-                envelope["reason"],
+                _field(envelope, "reason", str),
             )
         case EventKind.TIMER_CREATED:
-            return TimerCreated(number, at, envelope["due"])
+            return TimerCreated(number, at, _field(envelope, "due", int))
         case EventKind.TIMER_FIRED:
-            return TimerFired(number, at, envelope["source"])
+            return TimerFired(number, at, _field(envelope, "source", int))
         case EventKind.EVENT_AWAITED:
-            return EventAwaited(number, at, envelope["name"])
+            return EventAwaited(number, at, _field(envelope, "name", str))
         case EventKind.EVENT_RECEIVED:
-            return EventReceived(number, at, envelope["source"], envelope["name"], envelope["sequence"], _payload(record))
+            return EventReceived(
+                number,
+                at,
+                _field(envelope, "source", int),
+                _field(envelope, "name", str),
+                _field(envelope, "sequence", int),
+                _payload(record),
+            )
         case EventKind.COMMAND_CANCELLED:
-            return CommandCancelled(number, at, envelope["source"])
+            return CommandCancelled(number, at, _field(envelope, "source", int))
         case EventKind.CANCEL_REQUESTED:
-            return CancelRequested(number, at, envelope["reason"])
+            return CancelRequested(number, at, _field(envelope, "reason", str))
         case EventKind.EXECUTION_COMPLETED:
             return ExecutionCompleted(number, at, _payload(record))
         case EventKind.EXECUTION_FAILED:
             return ExecutionFailed(number, at, error_from_wire(envelope["error"]))
         case EventKind.EXECUTION_CANCELLED:
-            return ExecutionCancelled(number, at, envelope["reason"])
+            return ExecutionCancelled(number, at, _field(envelope, "reason", str))
         case EventKind.EXECUTION_TERMINATED:
-            return ExecutionTerminated(number, at, envelope["reason"])
+            return ExecutionTerminated(number, at, _field(envelope, "reason", str))
         case EventKind.CONTINUED_AS_NEW:
-            return ContinuedAsNew(number, at, envelope["version"], _payload(record))
+            return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
+
+
+def _field(envelope: dict[str, Any], key: str, kind: type[T]) -> T:
+    value = envelope[key]
+    if not isinstance(value, kind):
+        raise TypeError(f"{key} is {value!r}")
+    return value
+
+
+def _optional(envelope: dict[str, Any], key: str, kind: type[T]) -> T | None:
+    return None if envelope[key] is None else _field(envelope, key, kind)
 
 
 def _payload(record: EventRecord) -> Payload:

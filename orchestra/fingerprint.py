@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 from collections.abc import Callable
-from types import CodeType, FunctionType
-from typing import Any
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Final, cast
 
 __all__ = ["fingerprint"]
+
+_LAYOUT: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME"})
+"""Instructions that depend on how code lies, not on what it does."""
 
 
 def fingerprint(function: Callable[..., Any], *also: bytes) -> str:
@@ -20,12 +24,14 @@ def fingerprint(function: Callable[..., Any], *also: bytes) -> str:
     package = function.__module__.partition(".")[0]
     pending: list[Any] = [function]
     while pending:
-        current = pending.pop(0)
+        candidate = pending.pop(0)
+        current = candidate.__func__ if isinstance(candidate, MethodType) else candidate
         if not isinstance(current, FunctionType) or id(current) in seen or current.__module__.partition(".")[0] != package:
             continue
         seen.add(id(current))
         digest.update(_normalised(current.__code__).encode())
-        digest.update(repr(current.__defaults__).encode() if _is_plain(current.__defaults__) else b"")
+        for defaults in (current.__defaults__ or (), tuple((current.__kwdefaults__ or {}).items())):
+            digest.update(repr(defaults).encode() if _is_plain(defaults) else b"")
         pending.extend(current.__globals__.get(name) for name in _names(current.__code__))
         pending.extend(cell.cell_contents for cell in current.__closure__ or () if _filled(cell))
     for part in also:
@@ -40,8 +46,13 @@ def _filled(cell: Any) -> bool:
         return False
 
 
-def _is_plain(values: tuple[Any, ...] | None) -> bool:
-    return all(isinstance(value, (int, float, str, bytes, bool, type(None))) for value in values or ())
+def _is_plain(values: tuple[Any, ...]) -> bool:
+    return all(
+        _is_plain(cast("tuple[Any, ...]", value))
+        if isinstance(value, tuple)
+        else isinstance(value, (int, float, str, bytes, bool, type(None)))
+        for value in values
+    )
 
 
 def _names(code: CodeType) -> list[str]:
@@ -54,15 +65,21 @@ def _names(code: CodeType) -> list[str]:
 
 def _normalised(code: CodeType) -> str:
     """Return code as text without file names, lines and docstrings."""
-    first = 1 if code.co_consts and isinstance(code.co_consts[0], str) else 0  # a docstring stands first, else None does
-    constants = [_constant(constant) for constant in code.co_consts[first:]]
-    parts = [code.co_name, code.co_code.hex(), str(code.co_names), str(code.co_varnames), str(code.co_freevars)]
-    return "|".join([*parts, *constants])
+    # Constants are written where they are used: a docstring stands among them, but nothing loads it, and it moves the others.
+    steps = [
+        f"{step.opname} {_constant(step.argval) if step.opcode in dis.hasconst else step.arg}"
+        for step in dis.get_instructions(code)
+        if step.opname not in _LAYOUT
+    ]
+    names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount, code.co_kwonlyargcount)
+    return "|".join([*map(str, names), *steps])
 
 
 def _constant(constant: object) -> str:
     if isinstance(constant, CodeType):
         return _normalised(constant)
+    if isinstance(constant, tuple):
+        return f"({','.join(map(_constant, cast('tuple[object, ...]', constant)))})"
     if isinstance(constant, frozenset):  # its order differs from process to process
-        return repr(sorted(map(repr, constant)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return f"{{{','.join(sorted(map(_constant, cast('frozenset[object]', constant))))}}}"
     return repr(constant)

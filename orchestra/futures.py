@@ -44,7 +44,7 @@ class Future(Generic[T]):
 
     def __await__(self) -> Generator[Future[Any], None, T]:
         self.seal.check()
-        if not self.done:
+        while not self.done:
             yield self  # the task that runs this is parked here, and stepped again once the future is settled
         return self.result()
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from orchestra.activities import enclosing_names, resolve_annotations
-from orchestra.codec import Decoder, decoder
+from orchestra.activities import annotation_decoder, enclosing_names, resolve_annotations
+from orchestra.codec import Decoder
 from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
 from orchestra.fingerprint import fingerprint
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, sort_key
@@ -172,6 +172,8 @@ class RegistryBuilder:
         for name, policy in self._policies.items():
             if name not in definitions:
                 raise RegistrationError(f"a version policy is set for {name!r}, which is not registered")
+            if not isinstance(policy, (Latest, Exact)):
+                raise RegistrationError(f"the policy of {name!r} is {policy!r}; give Latest() or Exact('1.2.0')")
             if isinstance(policy, Exact) and policy.version not in definitions[name]:
                 have = ", ".join(sorted(definitions[name], key=sort_key))
                 raise RegistrationError(f"the policy of {name!r} is Exact({policy.version!r}), but registered are {have}")
@@ -197,6 +199,6 @@ def _define(name: str, version: str, function: OrchestrationFunction, local_name
             f"{name!r} {version}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, input)"
         )
     annotations = resolve_annotations(function, local_names)
-    state = decoder(annotations.get(parameters[1].name, Any))
-    result = decoder(annotations.get("return", Any))
+    state = annotation_decoder(annotations.get(parameters[1].name, Any), f"{name!r} {version}: the input of {_place(function)}")
+    result = annotation_decoder(annotations.get("return", Any), f"{name!r} {version}: the result of {_place(function)}")
     return OrchestrationDefinition(name, version, function, state, result, fingerprint(function, state.schema()))

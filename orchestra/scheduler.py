@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Coroutine
 from types import FrameType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
-from orchestra.errors import Cancelled, ForeignAwait
+from orchestra.errors import Cancelled, ForeignAwait, OperationCancelled
 from orchestra.futures import DurableFuture, Future, Seal
 
 __all__ = ["Scheduler", "Task", "parked_at"]
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _FOREIGN: Final = frozenset({"asyncio", "anyio", "trio", "sniffio", "curio", "outcome", "concurrent", "selectors"})
 _OWN: Final = "orchestra"
+_PLUMBING: Final = frozenset({_OWN, "contextlib"})
 
 _ADVICE: Final = {
     "sleep": "use `await ctx.schedule_timer(timedelta(...))`",
@@ -35,7 +36,7 @@ _ADVICE_ELSE: Final = (
 class Task(Future[T]):
     """A running coroutine; as a future, its end."""
 
-    __slots__ = ("_cancelling", "_context", "_scheduler", "_throws", "coroutine", "owned", "parked_on")
+    __slots__ = ("_context", "_scheduler", "_throws", "cancelling", "coroutine", "owned", "parked_on")
 
     def __init__(self, scheduler: Scheduler, coroutine: Coroutine[Any, Any, T]) -> None:
         super().__init__(scheduler.seal)
@@ -44,7 +45,7 @@ class Task(Future[T]):
         # A context of its own, so that what user code binds in context variables stays with its execution.
         self._context = contextvars.copy_context()
         self._throws: deque[BaseException] = deque()
-        self._cancelling = False
+        self.cancelling = False
         self.parked_on: Future[Any] | None = None
         self.owned: list[DurableFuture[Any]] = []
 
@@ -58,19 +59,29 @@ class Task(Future[T]):
             else:
                 yielded = self._context.run(self.coroutine.send, None)
         except StopIteration as stop:
+            self._leave_nothing()
             self.settle(stop.value)
+        except KeyboardInterrupt:  # somebody stops the process; the code has not failed
+            raise
         except BaseException as error:  # noqa: BLE001 - whatever ends user code is its result
-            self._end(error)
+            self._leave_nothing()
+            self.fail(self._outcome(error))
         else:
             self._park(yielded)
 
-    def _end(self, error: BaseException) -> None:
-        if self._cancelling and not self.seal.closed:
-            # Nothing that a cancelled branch asked for outlives it.
+    def _leave_nothing(self) -> None:
+        # Nothing that a cancelled branch asked for outlives it, unless another branch waits for it.
+        if self.cancelling and not self.seal.closed:
             for future in self.owned:
-                if not future.done:
+                if not future.done and not future.awaited:
                     future.cancel()
-        self.fail(_explained(error))
+        self.owned.clear()
+
+    def _outcome(self, error: BaseException) -> BaseException:
+        # Who awaits a cancelled branch is not cancelled himself.
+        if self.cancelling and isinstance(error, Cancelled):
+            return OperationCancelled("the branch was cancelled")
+        return _explained(error)
 
     def _park(self, yielded: object) -> None:
         if not isinstance(yielded, Future) or yielded.seal is not self.seal:
@@ -86,9 +97,11 @@ class Task(Future[T]):
             self.parked_on = future
             future.add_callback(self._wake)
 
-    def _wake(self, _future: Future[Any]) -> None:
-        self.parked_on = None
-        self._scheduler.ready.append(self)
+    def _wake(self, future: Future[Any]) -> None:
+        # An earlier callback of the same future may have thrown into the task: it has been woken then, and only once.
+        if self.parked_on is future:
+            self.parked_on = None
+            self._scheduler.ready.append(self)
 
     def throw(self, error: BaseException) -> None:
         """Raise an error at the await where the task is (or at the next one, if it runs)."""
@@ -101,10 +114,15 @@ class Task(Future[T]):
                 _give_up(parked_on)
             self._scheduler.ready.append(self)
 
+    def withdraw(self, error: BaseException) -> None:
+        """Take back an error that was to be thrown and has not been yet."""
+        if error in self._throws:
+            self._throws.remove(error)
+
     def cancel(self) -> None:
         """Cancel the branch: ``Cancelled`` is raised at its await. A second call changes nothing."""
-        if not self._cancelling and not self.done:
-            self._cancelling = True
+        if not self.cancelling and not self.done:
+            self.cancelling = True
             self.throw(Cancelled("the branch was cancelled"))
 
 
@@ -170,6 +188,11 @@ def _module_root(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
+def is_user(frame: FrameType) -> bool:
+    """Return whether a frame runs code that is not this library's."""
+    return _module_root(frame) not in _PLUMBING
+
+
 def place(frame: FrameType, line: int | None = None) -> str:
     """Return ``file:line in function`` of a frame."""
     code = frame.f_code
@@ -190,13 +213,15 @@ def _await_chain(coroutine: object) -> list[FrameType]:
 
 def parked_at(coroutine: object) -> str | None:
     """Return the line of user code where a coroutine waits."""
-    users = [frame for frame in _await_chain(coroutine) if _module_root(frame) not in {_OWN, *_FOREIGN}]
+    users = [frame for frame in _await_chain(coroutine) if is_user(frame) and _module_root(frame) not in _FOREIGN]
     return place(users[-1]) if users else None
 
 
 def _foreign_await(coroutine: object, yielded: object) -> ForeignAwait:
     frames = _await_chain(coroutine)
     called = next((frame.f_code.co_name for frame in frames if _module_root(frame) in _FOREIGN), "")
+    if type(yielded).__qualname__ == "_GatheringFuture":  # asyncio.gather is no coroutine: it leaves no frame
+        called = "gather"
     where = parked_at(coroutine) or "orchestration code"
     what = f"{called}()" if called else f"something that is not durable ({type(yielded).__qualname__})"
     return ForeignAwait(f"{where} awaits {what}: {_ADVICE.get(called, _ADVICE_ELSE)}")

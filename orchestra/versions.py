@@ -38,7 +38,7 @@ def sort_key(text: str) -> semver.Version:
 def version_key(text: str) -> str:
     """Return a text that sorts, byte by byte, as the version does: the form that a database can order by."""
     version = parse_version(text)
-    core = ".".join(f"{part:010d}" for part in (version.major, version.minor, version.patch))
+    core = "".join(_number_key(str(part)) for part in (version.major, version.minor, version.patch))
     if version.prerelease is None:
         return core + "~"  # a release comes after all its pre-releases
     identifiers = [_identifier_key(part) for part in version.prerelease.split(".")]
@@ -46,8 +46,13 @@ def version_key(text: str) -> str:
 
 
 def _identifier_key(part: str) -> str:
-    # Numeric identifiers rank below alphanumeric ones, by value; "\x01" ends one so that a prefix sorts first.
-    return f"0{len(part):03d}{part}\x01" if part.isdigit() else f"1{part}\x01"
+    # Numeric identifiers rank below alphanumeric ones, by value; "\x01" ends a text so that a prefix sorts first.
+    return f"0{_number_key(part)}" if part.isdigit() else f"1{part}\x01"
+
+
+def _number_key(digits: str) -> str:
+    # More digits are a greater number: semver forbids leading zeros, and bounds no number (20240131120000.0.0).
+    return f"{len(digits):03d}{digits}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class HoldKind(StrEnum):
     HISTORY = "history"
     STATE = "state"
     STORE = "store"
+    INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import sys
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -53,7 +54,7 @@ from orchestra.registry import OrchestrationDefinition
 from orchestra.replay.journal import Journal, describe, read_history
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
 from orchestra.retry import RetryPolicy, type_name
-from orchestra.scheduler import Scheduler, Task, parked_at
+from orchestra.scheduler import Scheduler, Task, is_user, parked_at, place
 
 __all__ = ["Execution"]
 
@@ -136,7 +137,7 @@ class Execution:
             NondeterminismError: the code does not ask for what history says.
             DecodeError: the state does not fit the annotation.
         """
-        events = read_history(self.instance_id, self.execution_id, records)
+        events = read_history(self.identity, records)
         self._journal.load(events, records)
         while (event := self._journal.next_recorded()) is not None:
             self._repeat(event)
@@ -159,7 +160,7 @@ class Execution:
         messages: dict[str, deque[MessageRow]] = {}
         for message in inbox:
             messages.setdefault(message.name, deque()).append(message)
-        while self.ending is None:
+        while self.ending is None and not self._over_limit:
             event = self._next_input(ends, messages)
             if event is None:
                 break
@@ -239,8 +240,7 @@ class Execution:
 
     def _feed(self, event: InputEvent) -> None:
         self._journal.append(event)
-        self._apply(event)
-        self._run()
+        self._run(lambda: self._apply(event))
 
     def _repeat(self, event: Event) -> None:
         match event:
@@ -250,8 +250,7 @@ class Execution:
                 self._begin(event)
             case InputEvent():
                 self._now = event.at
-                self._apply(event)
-                self._run()
+                self._run(lambda: self._apply(event))
             case TerminalEvent():
                 self._repeat_ending(event)
             case _:
@@ -282,7 +281,7 @@ class Execution:
         state = self._definition.state.decode(started.input, subject=subject)
         coroutine = self._definition.function(OrchestrationContext(self), state)
         self._root = self.scheduler.spawn(coroutine)  # pyright: ignore[reportArgumentType] - registered as async def
-        self._run()
+        self._run(lambda: None)
 
     def _apply(self, event: InputEvent) -> None:
         if isinstance(event, CancelRequested):
@@ -304,13 +303,7 @@ class Execution:
 
     def _take(self, event: ActivityCompleted | ActivityFailedEvent | TimerFired | EventReceived) -> DurableFuture[Any]:
         entry = self._pending.get(event.source)
-        wanted = {
-            ActivityCompleted: ActivityScheduled,
-            ActivityFailedEvent: ActivityScheduled,
-            TimerFired: TimerCreated,
-            EventReceived: EventAwaited,
-        }[type(event)]
-        if entry is None or not isinstance(entry.event, wanted):
+        if entry is None or not _answers(event, entry.event):
             raise NondeterminismError(
                 f"event {event.id} of history is {describe(event)} of event {event.source}, which is not pending: "
                 "there was no such command, or it has ended before",
@@ -335,21 +328,30 @@ class Execution:
 
     # --- running ---
 
-    def _run(self) -> None:
-        self.scheduler.run()
+    def _run(self, apply: Callable[[], None]) -> None:
+        """Apply an input, and run the code until it waits."""
+        try:
+            apply()
+            self.scheduler.run()
+        except Evicted:
+            # A command that no line of user code asked for (a cancel gives up what is awaited) met another history.
+            if self._fault is None:
+                raise
         if self._fault is not None:
             fault = self._fault
             self.evict()
             raise fault
         if self._root is not None and self._root.done and self.ending is None:
             ending = self._ending_of(self._root)
-            self.ending = self._journal.command(ending)
+            self.ending = self._journal.command(ending, self._line)
             self._root = None  # its error's traceback refers to this execution; without the cycle memory goes at once
             self.evict()
 
     def _ending_of(self, root: Task[Any]) -> TerminalEvent:
         number, at = self._journal.next_id, self._now
         error = root.error
+        if isinstance(error, Cancelled) and self._cancel_delivered:  # also where it came while a boundary unwound
+            return ExecutionCancelled(number, at, error.reason)
         if self._boundary is not None and not isinstance(error, ContinueAsNew):
             how = f"raised {error!r}" if error is not None else "returned"
             error = ContinueAsNewSwallowed(
@@ -366,15 +368,17 @@ class Execution:
             case ContinueAsNew() if self._boundary is not None:
                 state, version = self._boundary
                 return ContinuedAsNew(number, at, version, state)
-            case Cancelled() if self._cancel_delivered:
-                return ExecutionCancelled(number, at, error.reason)
             case _:
                 return ExecutionFailed(number, at, error_info(error))
 
+    @property
+    def _over_limit(self) -> bool:
+        return self._journal.count > self.limits.max_events or self._journal.size > self.limits.max_bytes
+
     def _check_limits(self) -> None:
-        count, size = self._journal.count, self._journal.size
-        if self.ending is not None or (count <= self.limits.max_events and size <= self.limits.max_bytes):
+        if self.ending is not None or not self._over_limit:
             return
+        count, size = self._journal.count, self._journal.size
         error = ExecutionLimitExceeded(
             f"execution {self.execution_id} of {self.instance_id!r} ({self.name} {self.version}) has {count:,} events and "
             f"{size:,} bytes; the limits are {self.limits.max_events:,} and {self.limits.max_bytes:,}. Call "
@@ -387,10 +391,11 @@ class Execution:
 
     def _take_turn(self) -> Turn:
         ended = self.ending is not None
+        new = {event.id for event in self._scheduled}
         turn = Turn(
             events=self._journal.take_fresh(),
             scheduled=() if ended else tuple(event for event in self._scheduled if event.id in self._pending),
-            cancelled=tuple(self._cancelled),
+            cancelled=tuple(number for number in self._cancelled if number not in new),
             consumed=tuple(self._consumed),
             logs=tuple(self._logs),
             custom_status=self._custom_status,
@@ -480,17 +485,38 @@ class Execution:
             self._custom_status = value
 
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
-        if not self._journal.replaying and not self._seal.closed:
+        if self._seal.closed:
+            return
+        self.check()
+        if not self._journal.replaying:
             self._logs.append(LogEntry(level, message, fields))
 
     def _command(self, event: Any) -> Any:
         try:
-            return self._journal.command(event)
+            return self._journal.command(event, self._line)
         except NondeterminismError as fault:
             # User code may catch every Exception: the fault is kept, and the code is unwound past its handlers.
             self._fault = fault
             self._seal.closed = True
             raise Evicted("code and history disagree") from fault
+
+    def _line(self) -> str:
+        """Return the line of user code that asks; where none does, the line where the root waits or ended."""
+        frame = sys._getframe(1) if self.scheduler.current is not None else None
+        while frame is not None and frame.f_code is not Task[Any].step.__code__:
+            if is_user(frame):
+                return place(frame)
+            frame = frame.f_back
+        assert self._root is not None
+        if not self._root.done:
+            return parked_at(self._root.coroutine) or "orchestration code"
+        error = self._root.error
+        trace = traceback.walk_tb(error.__traceback__) if error is not None else ()
+        lines = [place(frame, line) for frame, line in trace if is_user(frame)]
+        if lines:
+            return lines[-1]
+        code = self._definition.function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, which has returned"
 
     def _open(self, event: CommandEvent, name: str, reader: Decoder[Any] | None, subject: str) -> DurableFuture[Any]:
         def read(payload: Payload) -> Any:
@@ -501,6 +527,17 @@ class Execution:
         if self.scheduler.current is not None:
             self.scheduler.current.owned.append(future)
         return future
+
+
+def _answers(event: InputEvent, command: CommandEvent) -> bool:
+    """Return whether an input is an answer to this command."""
+    match event, command:
+        case (ActivityCompleted() | ActivityFailedEvent(), ActivityScheduled()) | (TimerFired(), TimerCreated()):
+            return True
+        case EventReceived(), EventAwaited():
+            return event.name == command.name
+        case _:
+            return False
 
 
 def _end_event(end: Input, number: int, now: int) -> InputEvent:
@@ -520,4 +557,13 @@ def error_info(error: BaseException) -> ErrorInfo:
     )
     lines = traceback.StackSummary.extract(frames).format()
     text = "".join([*lines, *traceback.format_exception_only(error)])
-    return ErrorInfo(type_name(type(error)), str(error), text[-_TRACEBACK_LIMIT:])
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - a user's __str__ may be broken; the failure must be recorded all the same
+        message = "<its message cannot be read>"
+    return ErrorInfo(type_name(type(error)), _storable(message), _storable(text[-_TRACEBACK_LIMIT:]))
+
+
+def _storable(text: str) -> str:
+    # Lone surrogates (they come from undecodable file names) have no UTF-8 form.
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from orchestra.errors import HistoryCorrupt, NondeterminismError
@@ -23,7 +22,7 @@ from orchestra.events import (
     from_record,
     to_record,
 )
-from orchestra.scheduler import place
+from orchestra.replay.turns import Identity
 
 __all__ = ["Journal", "read_history"]
 
@@ -64,8 +63,11 @@ class Journal:
         self.fresh.append(record)
         self._count(record)
 
-    def command(self, event: E) -> E:
+    def command(self, event: E, line: Callable[[], str]) -> E:
         """Record what the code asks for; on replay return the recorded event instead.
+
+        Args:
+            line: names the line of code that asks, for errors.
 
         Raises:
             NondeterminismError: history says otherwise.
@@ -74,20 +76,22 @@ class Journal:
             self.append(event)
             return event
         if not self._recorded:
+            where = line()
             raise NondeterminismError(
-                f"the code asks for {describe(event)} at {_user_line()}, where history had nothing more: "
+                f"the code asks for {describe(event)} at {where}, where history had nothing more: "
                 f"after event {self.count} the code waited",
                 event_id=self.count,
-                line=_user_line(),
+                line=where,
             )
         expected, record = self._recorded[0]
         difference = _difference(event, expected)
         if difference is not None:
+            where = line()
             raise NondeterminismError(
                 f"event {expected.id} of history is {describe(expected)}, but the code asks for {describe(event)} "
-                f"at {_user_line()}: {difference}",
+                f"at {where}: {difference}",
                 event_id=expected.id,
-                line=_user_line(),
+                line=where,
             )
         self._recorded.popleft()
         self._count(record)
@@ -157,25 +161,14 @@ def describe(event: Event) -> str:
             return event.kind.name.lower()
 
 
-def _user_line() -> str:
-    """Return the line of user code that is asking: the innermost frame outside of this package."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if module != "orchestra" and not module.startswith("orchestra."):
-            return place(frame)
-        frame = frame.f_back
-    return "the end of the orchestration"
-
-
-def read_history(instance_id: str, execution: int, records: Sequence[EventRecord]) -> list[Event]:
+def read_history(identity: Identity, records: Sequence[EventRecord]) -> list[Event]:
     """Return the events of a stored history.
 
     Raises:
         HistoryCorrupt: no execution can have written it: it is empty, does not begin with Started, has a gap or a number
             twice, goes on after its end, or is another execution's.
     """
-    what = f"history of {instance_id!r}, execution {execution}"
+    what = f"history of {identity.instance_id!r}, execution {identity.execution}"
     if not records:
         raise HistoryCorrupt(f"{what} is empty")
     events: list[Event] = []
@@ -193,6 +186,7 @@ def read_history(instance_id: str, execution: int, records: Sequence[EventRecord
         events.append(event)
     started = events[0]
     assert isinstance(started, ExecutionStarted)
-    if (started.instance_id, started.execution) != (instance_id, execution):
-        raise HistoryCorrupt(f"{what} holds the events of {started.instance_id!r}, execution {started.execution}", event_id=1)
+    found = Identity(started.instance_id, started.incarnation, started.execution, started.name, started.version)
+    if found != identity:
+        raise HistoryCorrupt(f"{what} holds the events of another execution: {found} instead of {identity}", event_id=1)
     return events

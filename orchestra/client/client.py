@@ -1,0 +1,560 @@
+"""Talks to instances: inside a runtime as ``runtime.client``, or alone in a process that has no orchestrations of its own.
+
+::
+
+    async with Client(SqliteProvider("app.db")) as client:
+        info = await client.get_instance_info("watch-1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
+
+import anyio
+import anyio.to_thread
+
+from orchestra.client.direct import DirectPort
+from orchestra.client.info import (
+    ExecutionInfo,
+    InstanceInfo,
+    InstancePage,
+    InstanceStatus,
+    execution_info,
+    instance_info,
+    unserved_kinds,
+)
+from orchestra.client.port import ClientChange, Port
+from orchestra.clock import Clock, SystemClock, new_id, to_micros
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder, encode, pack
+from orchestra.errors import (
+    AlreadyCompleted,
+    ErrorInfo,
+    InboxFull,
+    InstanceCancelled,
+    InstanceCompleted,
+    InstanceExists,
+    InstanceFailed,
+    InstanceNotFound,
+    InstanceStillOpen,
+    InstanceTerminated,
+    OrchestraError,
+    RuntimeClosed,
+    StoreError,
+    UnknownOrchestration,
+    UnknownVersion,
+    WaitTimeout,
+)
+from orchestra.events import FORMAT, Event, ExecutionTerminated, error_to_wire, from_record, to_record
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import (
+    Append,
+    AppendRefused,
+    Cancel,
+    Catalogue,
+    ExecutionDelta,
+    ExecutionEnd,
+    ExecutionRow,
+    Granted,
+    InstanceQuery,
+    InstanceRecord,
+    InstanceState,
+    Kind,
+    Pin,
+    Refusal,
+    Resolution,
+    ResolvedBy,
+    Start,
+    StartExists,
+    Status,
+    Write,
+)
+from orchestra.registry import OrchestrationRegistry
+from orchestra.resolution import policy_of, start_version
+from orchestra.summary import EMPTY_SUMMARY
+from orchestra.versions import Policy, parse_version
+
+__all__ = ["Client", "Handle"]
+
+T = TypeVar("T")
+
+_CATALOGUE_AGE: Final = 1.0
+_WAIT_SLICE: Final = 1.0
+_TERMINATE_TRIES: Final = 50
+_STATUS_OF: Final = {
+    InstanceStatus.COMPLETED: Status.COMPLETED,
+    InstanceStatus.FAILED: Status.FAILED,
+    InstanceStatus.CANCELLED: Status.CANCELLED,
+    InstanceStatus.TERMINATED: Status.TERMINATED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A started instance."""
+
+    client: Client
+    instance_id: str
+
+    async def info(self) -> InstanceInfo:
+        """Return the instance as it stands now."""
+        return await self.client.get_instance_info(self.instance_id)
+
+    @overload
+    async def result(self, *, timeout: timedelta | None = None) -> Any: ...  # noqa: ASYNC109
+    @overload
+    async def result(self, type: type[T], *, timeout: timedelta | None = None) -> T: ...  # noqa: ASYNC109
+    async def result(self, type: Any = Any, *, timeout: timedelta | None = None) -> Any:  # noqa: A002, ASYNC109
+        """Wait for the instance's end, over all its boundaries, and return its output, read as ``type``.
+
+        Raises:
+            InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
+            WaitTimeout: it has not ended in time.
+            DecodeError: the output does not fit ``type``.
+        """
+        info = await self.client.wait_for_completion(self.instance_id, timeout=timeout)
+        if info.status is InstanceStatus.COMPLETED:
+            subject = f"output of {self.instance_id!r}"
+            return decoder(type).decode(encode(info.output, subject=subject), subject=subject)
+        detail = f"instance {self.instance_id!r} ({info.name} {info.version}) was {info.status.value}"
+        message = detail if info.error is None else f"{detail}: {info.error.message or info.error.type}"
+        match info.status:
+            case InstanceStatus.CANCELLED:
+                raise InstanceCancelled(message, instance_id=self.instance_id)
+            case InstanceStatus.TERMINATED:
+                raise InstanceTerminated(message, instance_id=self.instance_id)
+            case _:
+                raise InstanceFailed(message, instance_id=self.instance_id, error=info.error)
+
+    async def raise_event(self, name: str, payload: Any = None) -> None:
+        """Send it an event."""
+        await self.client.raise_event(self.instance_id, name, payload)
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to stop."""
+        await self.client.cancel(self.instance_id, reason)
+
+    async def terminate(self, reason: str = "") -> None:
+        """End it at once."""
+        await self.client.terminate(self.instance_id, reason)
+
+
+class Client:
+    """Asynchronous access to a store. An async context manager where it stands alone.
+
+    Every method that changes something returns once the change is durable (I1).
+
+    Args:
+        provider: the store.
+        inbox_limit: how many unread messages an instance may have before senders are refused.
+        payload_limit: bytes that one value may have.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        inbox_limit: int = 10_000,
+        payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
+        clock: Clock | None = None,
+    ) -> None:
+        self._provider = provider
+        self._inbox_limit = inbox_limit
+        self._payload_limit = payload_limit
+        self._clock = clock or SystemClock()
+        self._registry: OrchestrationRegistry | None = None
+        self._attached: Port | None = None
+        self._own: DirectPort | None = None
+        self._catalogue: Catalogue | None = None
+        self._catalogue_at = 0.0
+        self._name = "client"
+
+    @classmethod
+    def attached(
+        cls, provider: Provider, port: Port, registry: OrchestrationRegistry, name: str, *, inbox_limit: int, payload_limit: int
+    ) -> Client:
+        """Return the client of a runtime; the runtime opens and closes."""
+        client = cls(provider, inbox_limit=inbox_limit, payload_limit=payload_limit)
+        client._attached, client._registry, client._name = port, registry, name
+        return client
+
+    async def __aenter__(self) -> Self:
+        if self._attached is None:
+            await anyio.to_thread.run_sync(self._provider.open)
+            self._own = DirectPort(self._provider)
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if self._own is not None:
+            self._own.closed = True
+            self._own = None
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._provider.close)
+
+    @property
+    def _port(self) -> Port:
+        port = self._attached or self._own
+        if port is None:
+            raise RuntimeClosed("the client is not open; use `async with Client(provider) as client:`")
+        return port
+
+    # --- starting ---
+
+    async def start(
+        self,
+        name: str,
+        input: Any = None,  # noqa: A002 - the term of DESIGN
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        existing: Literal["error", "return"] = "error",
+    ) -> Handle:
+        """Start an instance, durably, and return its handle.
+
+        Args:
+            name: the orchestration.
+            input: the first state.
+            instance_id: its id for ever; a random one by default.
+            version: exactly this one; by default what the name's policy gives.
+            labels: small facts to list by.
+            request_id: the caller's own id of this request. Repeating a start with the same one answers with the handle.
+            existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
+
+        Raises:
+            UnknownOrchestration, UnknownVersion: no living node has registered it.
+            InstanceExists: the id is taken. It is free again only after ``delete``.
+            EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
+        """
+        if instance_id is not None and not instance_id:
+            raise OrchestraError("an instance id must not be empty")
+        payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
+        catalogue = await self._fresh_catalogue()
+        chosen = _chosen_version(catalogue, name, version)
+        definition = self._registry.find(name, chosen) if self._registry else None
+        if definition is not None:
+            definition.state.decode(payload, subject=f"input of {name!r} {chosen}")
+        how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
+        resolution = Resolution(how, self._name, policy_of(catalogue, name)[1])
+        change = Start(
+            instance_id=instance_id or new_id(),
+            incarnation=new_id(),
+            request_id=request_id or new_id(),
+            kind=Kind("", name, chosen, FORMAT, floating=version is None),
+            execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
+            created_by=self._name,
+            labels=dict(labels or {}),
+        )
+        outcome = await self._port.submit(change)
+        if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
+            raise InstanceExists(
+                f"instance {change.instance_id!r} exists; choose another id, delete it once it has ended, or pass "
+                "existing='return'",
+                instance_id=change.instance_id,
+            )
+        return Handle(self, change.instance_id)
+
+    def handle(self, instance_id: str) -> Handle:
+        """Return a handle for an id, without looking whether it exists."""
+        return Handle(self, instance_id)
+
+    # --- looking ---
+
+    async def get_instance_info(self, instance_id: str) -> InstanceInfo:
+        """Return an instance as it stands now.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+        """
+        return instance_info(await self._record(instance_id), await self._fresh_catalogue())
+
+    async def list_instances(
+        self,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        status: InstanceStatus | Sequence[InstanceStatus] | None = None,
+        held: bool | None = None,
+        id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 100,
+        page: str | None = None,
+    ) -> InstancePage:
+        """Return instances, the newest first; every condition that is given must hold.
+
+        Args:
+            status: one or several. ``PENDING``, ``RUNNING`` and ``HELD`` all mean instances that have not ended; with ``HELD``
+                alone only held ones are listed.
+            held: only held ones, or only those that are not.
+            page: ``next_page`` of the page before.
+        """
+        catalogue = await self._fresh_catalogue()
+        wanted = () if status is None else (status,) if isinstance(status, InstanceStatus) else tuple(status)
+        if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
+            held = True
+        query = InstanceQuery(
+            name=name,
+            version=version,
+            statuses=tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}) or None,
+            held=held,
+            unserved=unserved_kinds(catalogue),
+            id_prefix=id_prefix,
+            created_from=None if created_from is None else to_micros(created_from),
+            created_until=None if created_until is None else to_micros(created_until),
+            labels=dict(labels or {}),
+            limit=limit + 1,
+            after=_read_page(page),
+        )
+        records = await self._port.call(lambda: self._provider.directory.list(query))
+        items = tuple(instance_info(record, catalogue) for record in records[:limit])
+        last = records[limit - 1] if len(records) > limit else None
+        return InstancePage(items, None if last is None else f"{last.created_at}:{last.row.instance_id}")
+
+    async def list_executions(self, instance_id: str, *, after: int = 0, limit: int = 1000) -> tuple[ExecutionInfo, ...]:
+        """Return an instance's executions in ascending order, beginning behind number ``after``.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+        """
+        rows = await self._port.call(lambda: self._provider.directory.executions(instance_id, after, limit))
+        if not rows:
+            await self._record(instance_id)
+        return tuple(execution_info(instance_id, row) for row in rows)
+
+    async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[Event, ...]:
+        """Return the events of one execution, by default of the current one.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+        """
+        number = execution_id or (await self._record(instance_id)).row.execution
+        records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
+        if not records:
+            await self._record(instance_id)
+        return tuple(from_record(record) for record in records)
+
+    async def wait_for_completion(
+        self,
+        instance_id: str,
+        timeout: timedelta | None = None,  # noqa: ASYNC109 - a promise about the wait, not about the caller's scope
+    ) -> InstanceInfo:
+        """Wait until the instance has ended, over all its boundaries, and return it.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            WaitTimeout: it has not ended in time; it goes on.
+        """
+        deadline = None if timeout is None else self._clock.monotonic() + timeout.total_seconds()
+        with self._port.watch(instance_id) as watch:
+            while True:
+                record = await self._record(instance_id)
+                if record.status is not Status.OPEN:
+                    return instance_info(record, await self._fresh_catalogue())
+                remaining = _WAIT_SLICE if deadline is None else min(_WAIT_SLICE, deadline - self._clock.monotonic())
+                if remaining <= 0:
+                    raise WaitTimeout(f"instance {instance_id!r} has not ended within {timeout}")
+                await watch.wait(remaining)
+
+    # --- sending ---
+
+    async def raise_event(self, instance_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
+        """Send an event: it is kept until code waits for its name, over boundaries, and delivered once, in order of arrival.
+
+        Args:
+            message_id: the caller's own id of this message; the same one again has no effect (remembered for an hour
+                after delivery).
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InstanceCompleted: it has ended.
+            InboxFull: it has as many unread messages as it may have. Nothing was stored.
+        """
+        encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
+        change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limit)
+        await self._send(change, InstanceCompleted)
+
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel changes nothing.
+
+        One that has not begun ends without running code. The mark stays over boundaries.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            AlreadyCompleted: it has ended.
+        """
+        await self._send(Cancel(instance_id, reason, self._name), AlreadyCompleted)
+
+    async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:
+        outcome = await self._port.submit(change)
+        if not isinstance(outcome, AppendRefused):
+            return
+        instance_id = change.instance_id
+        match outcome.reason:
+            case Refusal.NOT_FOUND:
+                raise _not_found(instance_id)
+            case Refusal.CLOSED:
+                raise closed(f"instance {instance_id!r} has ended and takes nothing any more", instance_id=instance_id)
+            case Refusal.FULL:
+                raise InboxFull(
+                    f"instance {instance_id!r} has {self._inbox_limit:,} unread messages; nothing was stored. Let it read them, "
+                    "or send less",
+                    instance_id=instance_id,
+                )
+
+    # --- operating ---
+
+    async def terminate(self, instance_id: str, reason: str = "") -> None:
+        """End an instance at once. None of its code runs any more; its activities are aborted.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            AlreadyCompleted: it has ended.
+        """
+        for _ in range(_TERMINATE_TRIES):
+            record = await self._record(instance_id)
+            if record.status is not Status.OPEN:
+                raise AlreadyCompleted(
+                    f"instance {instance_id!r} has ended ({record.status.name.lower()})", instance_id=instance_id
+                )
+            now = (await self._port.call(self._provider.directory.catalogue)).now
+            if isinstance(await self._port.submit(_termination(record, reason, max(now, record.updated_at))), Granted):
+                return
+        raise StoreError(f"instance {instance_id!r} is written so often that terminating it did not succeed; try again")
+
+    async def delete(self, instance_id: str) -> None:
+        """Delete an ended instance and everything that belongs to it. Its id is free again.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InstanceStillOpen: it has not ended; terminate it first.
+        """
+        record = await self._record(instance_id)
+        incarnation = record.row.incarnation
+        if record.status is Status.OPEN or not await self._port.call(
+            lambda: self._provider.admin.delete(instance_id, incarnation)
+        ):
+            raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
+
+    async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "") -> None:
+        """Set which version starts and boundaries of a name take from now on. Running executions are not touched."""
+        await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
+        self._catalogue = None
+
+    async def get_version_policy(self, name: str) -> Policy:
+        """Return the policy of a name: ``Latest()`` where none was ever set."""
+        return policy_of(await self._fresh_catalogue(), name)[0]
+
+    async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
+        """Tie an instance to a version from its next boundary on, whatever the policy says.
+
+        Raises:
+            InvalidVersion: ``version`` is not semver.
+            InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+        """
+        parse_version(version)
+        await self._set_pin(instance_id, Pin(version, 0, self._name, reason))
+
+    async def unpin(self, instance_id: str) -> None:
+        """Let the policy choose again."""
+        await self._set_pin(instance_id, None)
+
+    async def _set_pin(self, instance_id: str, pin: Pin | None) -> None:
+        if not await self._port.call(lambda: self._provider.admin.set_pin(instance_id, pin)):
+            await self._record(instance_id)
+            raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
+
+    # --- reading ---
+
+    async def _record(self, instance_id: str) -> InstanceRecord:
+        record = await self._port.call(lambda: self._provider.directory.get(instance_id))
+        return record if record is not None else _raise_not_found(instance_id)
+
+    async def _fresh_catalogue(self) -> Catalogue:
+        """Return the catalogue, at most a second old."""
+        moment = self._clock.monotonic()
+        if self._catalogue is None or moment - self._catalogue_at > _CATALOGUE_AGE:
+            self._catalogue = await self._port.call(self._provider.directory.catalogue)
+            self._catalogue_at = moment
+        return self._catalogue
+
+
+def _not_found(instance_id: str) -> InstanceNotFound:
+    return InstanceNotFound(f"there is no instance {instance_id!r}", instance_id=instance_id)
+
+
+def _raise_not_found(instance_id: str) -> NoReturn:
+    raise _not_found(instance_id)
+
+
+def _read_page(page: str | None) -> tuple[int, str] | None:
+    if page is None:
+        return None
+    created_at, separator, instance_id = page.partition(":")
+    if not separator or not created_at.isdigit():
+        raise OrchestraError(f"{page!r} is no page; give back `next_page` of the page before")
+    return int(created_at), instance_id
+
+
+def _chosen_version(catalogue: Catalogue, name: str, version: str | None) -> str:
+    available = catalogue.versions(name)
+    if not available:
+        known = sorted({capability.name for node in catalogue.nodes for capability in node.record.capabilities})
+        have = ", ".join(map(repr, known)) or "nothing"
+        raise UnknownOrchestration(
+            f"no living node has registered orchestration {name!r} (registered: {have}); start a runtime that has it", name=name
+        )
+    if version is not None:
+        parse_version(version)
+    chosen = version or start_version(catalogue, name)
+    if chosen not in available:
+        have = ", ".join(sorted(available))
+        raise UnknownVersion(
+            f"no living node has registered {name!r} {chosen} (registered: {have})", name=name, version=str(chosen)
+        )
+    return str(chosen)
+
+
+def _termination(record: InstanceRecord, reason: str, now: int) -> ClientChange:
+    """Return the write that ends an instance from outside, conditional on the revision that was read (rule 6)."""
+    row = record.row
+    event = to_record(ExecutionTerminated(row.history_events + 1, now, reason))
+    events = (event,) if row.opened else ()
+    error = pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))})
+    event_count = row.history_events + len(events)
+    byte_count = row.history_bytes + sum(entry.size for entry in events)
+    return Write(
+        instance_id=row.instance_id,
+        incarnation=row.incarnation,
+        revision=row.revision,
+        owner=None,
+        state=InstanceState(
+            kind=row.kind,
+            owner=None,
+            wake_at=None,
+            seen_seq=row.inbox_seq,
+            execution=row.execution,
+            opened=row.opened,
+            takeovers=row.takeovers,
+            status=Status.TERMINATED,
+            history_events=event_count,
+            history_bytes=byte_count,
+            summary=EMPTY_SUMMARY,
+        ),
+        executions=(
+            ExecutionDelta(
+                row.execution,
+                events=events,
+                closed=(now, ExecutionEnd.TERMINATED, None, error),
+                event_count=event_count,
+                byte_count=byte_count,
+            ),
+        ),
+    )

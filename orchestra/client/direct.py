@@ -1,0 +1,101 @@
+"""A client's own way to the store, where no runtime runs: changes that wait together are committed together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from orchestra.client.port import ClientChange
+from orchestra.errors import RuntimeClosed, StoreError
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import Outcome
+
+__all__ = ["DirectPort", "PollingWatch"]
+
+T = TypeVar("T")
+
+_GROUP = 256
+
+
+class PollingWatch:
+    """Waits a while, longer each time."""
+
+    def __init__(self) -> None:
+        self._pause = 0.02
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep for the next pause."""
+        await anyio.sleep(min(seconds, self._pause))
+        self._pause = min(0.5, self._pause * 1.5)
+
+
+class _Pending:
+    __slots__ = ("change", "error", "outcome")
+
+    def __init__(self, change: ClientChange) -> None:
+        self.change = change
+        self.outcome: Outcome | None = None
+        self.error: Exception | None = None
+
+
+class DirectPort:
+    """Commits in worker threads, one group at a time."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._pending: list[_Pending] = []
+        self._lock = anyio.Lock()
+        self._store_lock = threading.Lock()
+        self._limiter = anyio.CapacityLimiter(4)
+        self.closed = False
+
+    async def submit(self, change: ClientChange) -> Outcome:
+        """Have a change committed with whatever else waits."""
+        if self.closed:
+            raise RuntimeClosed("this client is closed")
+        entry = _Pending(change)
+        self._pending.append(entry)
+        async with self._lock:
+            if entry.outcome is None and entry.error is None:
+                batch, self._pending = self._pending[:_GROUP], self._pending[_GROUP:]
+                if entry not in batch:  # a full group of older ones goes first
+                    batch.append(entry)
+                    self._pending.remove(entry)
+                # A cancel must not reach a running commit: its outcome belongs to others too.
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
+        if entry.error is not None:
+            raise entry.error
+        assert entry.outcome is not None
+        return entry.outcome
+
+    def _commit(self, batch: list[_Pending]) -> None:
+        try:
+            with self._store_lock:
+                commit = self._provider.store.commit([entry.change for entry in batch])
+        except StoreError as error:
+            if len(batch) == 1 or error.retryable:
+                for entry in batch:
+                    entry.error = error
+                return
+            for entry in batch:  # one of them is poisonous: find out which
+                self._commit([entry])
+        else:
+            for entry, outcome in zip(batch, commit.outcomes, strict=True):
+                entry.outcome = outcome
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run a blocking call in a worker thread."""
+        if self.closed:
+            raise RuntimeClosed("this client is closed")
+        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+    @contextmanager
+    def watch(self, instance_id: str) -> Generator[Any]:  # noqa: ARG002 - nobody here learns of a particular instance's end
+        """Poll, at growing intervals."""
+        yield PollingWatch()

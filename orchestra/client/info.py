@@ -1,0 +1,266 @@
+"""What clients and dashboards see of instances, executions and nodes: plain values, made from stored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from orchestra.clock import from_micros
+from orchestra.codec import Payload, plain, unpack
+from orchestra.errors import ErrorInfo
+from orchestra.events import error_from_wire
+from orchestra.providers.rows import Catalogue, ExecutionEnd, ExecutionRow, InstanceRecord, Kind, ResolvedBy, Status
+from orchestra.resolution import boundary_version, is_living, opening_version, serves
+from orchestra.summary import Summary, read_summary
+
+__all__ = [
+    "ExecutionInfo",
+    "InstanceInfo",
+    "InstancePage",
+    "InstanceStatus",
+    "PendingActivity",
+    "WaitingOn",
+    "execution_info",
+    "instance_info",
+    "unserved_kinds",
+]
+
+CRASHING_TAKEOVERS = 3
+
+
+class InstanceStatus(StrEnum):
+    """How an instance stands. ``PENDING``: its first turn is still to come."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    HELD = "held"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the instance has ended."""
+        return self in {self.COMPLETED, self.FAILED, self.CANCELLED, self.TERMINATED}
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingOn:
+    """One thing that an instance waits for: ``kind`` is activity, timer or event; ``until`` is a timer's due time."""
+
+    kind: str
+    name: str
+    since: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingActivity:
+    """An activity without a result: the number of its current (or next) try, and the last error."""
+
+    name: str
+    attempt: int
+    since: datetime
+    next_attempt_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceInfo:
+    """An instance as it stands. ``input`` and ``output`` are plain JSON values; lists show at most 16 waits."""
+
+    instance_id: str
+    name: str
+    version: str
+    target_version: str
+    """What it would take at its next boundary, as things stand now."""
+    status: InstanceStatus
+    held_reason: str | None
+    execution_id: int
+    input: Any
+    output: Any
+    error: ErrorInfo | None
+    custom_status: Any
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+    execution_started_at: datetime | None
+    next_wake_at: datetime | None
+    waiting_on: tuple[WaitingOn, ...]
+    waiting_counts: Mapping[str, int]
+    pending_activities: tuple[PendingActivity, ...]
+    history_events: int
+    history_bytes: int
+    unread_messages: int
+    owner: str | None
+    pinned_version: str | None
+    cancel_requested: bool
+    labels: Mapping[str, str]
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePage:
+    """A page of a list. Give ``next_page`` back to get what follows; ``None``: this was the last one."""
+
+    items: tuple[InstanceInfo, ...]
+    next_page: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionInfo:
+    """One execution of an instance."""
+
+    instance_id: str
+    execution_id: int
+    name: str
+    version: str
+    resolved_by: ResolvedBy
+    status: str
+    """``pending``, ``running``, ``continued_as_new``, ``completed``, ``failed``, ``cancelled`` or ``terminated``."""
+    input: Any
+    output: Any
+    error: ErrorInfo | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    history_events: int
+    history_bytes: int
+    fingerprint: str | None
+
+
+_STATUSES = {
+    Status.COMPLETED: InstanceStatus.COMPLETED,
+    Status.FAILED: InstanceStatus.FAILED,
+    Status.CANCELLED: InstanceStatus.CANCELLED,
+    Status.TERMINATED: InstanceStatus.TERMINATED,
+}
+
+
+def instance_info(record: InstanceRecord, catalogue: Catalogue) -> InstanceInfo:
+    """Return what is shown of a stored instance, judged against the nodes that live now."""
+    row, execution = record.row, record.execution
+    is_open = record.status is Status.OPEN
+    held_reason = _held_reason(record, catalogue) if is_open else None
+    summary = read_summary(record.summary) if is_open else Summary((), {})
+    return InstanceInfo(
+        instance_id=row.instance_id,
+        name=execution.name,
+        version=execution.version,
+        target_version=_target_version(record, catalogue) if is_open else execution.version,
+        status=_status(record, held_reason),
+        held_reason=held_reason,
+        execution_id=row.execution,
+        input=_shown(execution.state),
+        output=_shown(execution.output),
+        error=_error(execution.error),
+        custom_status=_shown(record.custom_status),
+        created_at=from_micros(record.created_at),
+        updated_at=from_micros(record.updated_at),
+        completed_at=None if is_open else _moment(execution.closed_at),
+        execution_started_at=_moment(execution.opened_at),
+        next_wake_at=_moment(row.wake_at) if is_open and row.wake_at else None,
+        waiting_on=_waiting_on(summary),
+        waiting_counts=summary.counts,
+        pending_activities=_pending_activities(summary),
+        history_events=row.history_events if is_open else execution.events,
+        history_bytes=row.history_bytes if is_open else execution.bytes,
+        unread_messages=record.unread_messages if is_open else sum(record.unread_at_end.values()),
+        owner=row.owner,
+        pinned_version=row.pin.version if row.pin else None,
+        cancel_requested=row.cancel is not None,
+        labels=record.labels,
+        incarnation=row.incarnation,
+    )
+
+
+def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
+    """Return what is shown of a stored execution."""
+    if row.end is not None:
+        status = ExecutionEnd(row.end).name.lower()
+    else:
+        status = "pending" if row.opened_at is None else "running"
+    return ExecutionInfo(
+        instance_id=instance_id,
+        execution_id=row.number,
+        name=row.name,
+        version=row.version,
+        resolved_by=row.resolution.how,
+        status=status,
+        input=_shown(row.state),
+        output=_shown(row.output),
+        error=_error(row.error),
+        started_at=_moment(row.opened_at),
+        ended_at=_moment(row.closed_at),
+        history_events=row.events,
+        history_bytes=row.bytes,
+        fingerprint=row.fingerprint,
+    )
+
+
+def unserved_kinds(catalogue: Catalogue) -> tuple[Kind, ...]:
+    """Return the kinds that no living node can run."""
+    return tuple(kind for kind in catalogue.kinds if not _is_served(kind, catalogue))
+
+
+def _is_served(kind: Kind, catalogue: Catalogue) -> bool:
+    return any(is_living(node, catalogue.now) and serves(node.record, kind, catalogue) for node in catalogue.nodes)
+
+
+def _held_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
+    row = record.row
+    if record.held and row.hold is not None:
+        return f"{row.hold.kind.value}: {row.hold.detail}"
+    if not _is_served(row.kind, catalogue):
+        # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
+        return f"no living node has registered {row.kind.name!r} {opening_version(catalogue, row.kind)}"
+    if row.takeovers >= CRASHING_TAKEOVERS and row.owner is None:
+        return f"crashing: {row.takeovers} nodes in a row were lost while they ran it"
+    return None
+
+
+def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
+    if record.status is not Status.OPEN:
+        return _STATUSES[record.status]
+    if held_reason is not None:
+        return InstanceStatus.HELD
+    started = record.row.opened or record.row.execution > 1
+    return InstanceStatus.RUNNING if started else InstanceStatus.PENDING
+
+
+def _target_version(record: InstanceRecord, catalogue: Catalogue) -> str:
+    row, execution = record.row, record.execution
+    return boundary_version(catalogue, execution.name, execution.version, explicit=None, pin=row.pin, node="")[0]
+
+
+def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
+    return tuple(WaitingOn(entry.kind, entry.name, from_micros(entry.since), _moment(entry.until)) for entry in summary.entries)
+
+
+def _pending_activities(summary: Summary) -> tuple[PendingActivity, ...]:
+    return tuple(
+        PendingActivity(
+            name=entry.name,
+            attempt=entry.tried.attempt if entry.tried else 1,
+            since=from_micros(entry.since),
+            next_attempt_at=_moment(entry.tried.due) if entry.tried else None,
+            last_error=entry.tried.last_error if entry.tried else None,
+        )
+        for entry in summary.entries
+        if entry.kind == "activity"
+    )
+
+
+def _shown(payload: Payload | None) -> Any:
+    return plain(payload)
+
+
+def _error(data: bytes | None) -> ErrorInfo | None:
+    return None if data is None else error_from_wire(unpack(data)["error"])
+
+
+def _moment(instant: int | None) -> datetime | None:
+    return None if instant is None else from_micros(instant)

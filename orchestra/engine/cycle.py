@@ -1,0 +1,207 @@
+"""One turn of the wheel: maintain, step, commit, apply; and what happens when the store does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from orchestra.clock import Clock
+from orchestra.engine.engine import Engine
+from orchestra.engine.items import Effect, Item, Reply, Submit
+from orchestra.engine.membership import Membership
+from orchestra.errors import NodeBuried, OutcomeUnknown, SchemaMismatch, StoreCorrupt, StoreError
+from orchestra.providers.interfaces import Store
+from orchestra.providers.rows import Change, Outcome
+from orchestra.telemetry import engine_logger
+
+__all__ = ["Cycle", "commit_group"]
+
+_FIRST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 5.0
+_COMPLAIN_EVERY: Final = 30.0
+
+
+def commit_group(store: Store, changes: Sequence[Change]) -> tuple[int | None, list[Outcome | StoreError]]:
+    """Commit a group; return the store's time, and an outcome or a final error for each change.
+
+    A group that fails for good is halved until the culprit is alone (rule 8).
+
+    Raises:
+        StoreError: nothing was written, and trying again later may help.
+    """
+    try:
+        commit = store.commit(changes)
+    except OutcomeUnknown as error:
+        return None, [error] * len(changes)
+    except StoreError as error:
+        if error.retryable or isinstance(error, (StoreCorrupt, SchemaMismatch)):
+            raise
+        return _halve(store, changes, error)
+    except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
+        return _halve(store, changes, StoreError(f"{type(error).__name__}: {error}"))
+    return commit.now, list(commit.outcomes)
+
+
+def _halve(store: Store, changes: Sequence[Change], error: StoreError) -> tuple[int | None, list[Outcome | StoreError]]:
+    if len(changes) == 1:
+        return None, [error]
+    middle = len(changes) // 2
+    first_now, first = commit_group(store, changes[:middle])
+    try:
+        second_now, second = commit_group(store, changes[middle:])
+    except StoreError:
+        # The first half stands, so the group cannot be tried again as a whole; the rest is asked for by writing.
+        return first_now, [*first, *[OutcomeUnknown("the store failed in the middle of a group")] * (len(changes) - middle)]
+    return second_now or first_now, [*first, *second]
+
+
+class Cycle:
+    """Drives an engine over a store. Synchronous; whoever calls it provides the thread and the waiting.
+
+    Args:
+        poll: seconds between looks at the store that no hint has asked for.
+    """
+
+    def __init__(self, store: Store, engine: Engine, membership: Membership, clock: Clock, *, poll: float = 1.0) -> None:
+        self._store = store
+        self._engine = engine
+        self._membership = membership
+        self._clock = clock
+        self._poll = poll
+        self._next_poll = 0.0
+        self._next_inventory = 0.0
+        self._retry_at = 0.0
+        self._backoff = 0.0
+        self._complained_at: float | None = None
+        self._error = StoreError("the store has not been asked yet")
+
+    def begin(self) -> None:
+        """Join the store and take stock, so that what a dead predecessor left is free at once.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        self._engine.heard_time(self._membership.join())
+        catalogue = self._store.catalogue()
+        if self._membership.bury_the_dead(catalogue):
+            catalogue = self._store.catalogue()
+        self._membership.sweep(at_once=True)
+        self._engine.refresh(catalogue)
+        self._next_poll = self._clock.monotonic() + self._poll
+        self._next_inventory = self._clock.monotonic() + self._engine.node.lease / 1e6
+
+    def run(self, items: Sequence[Item]) -> list[Effect]:
+        """Do one cycle with what has come in; return what the shell is to do.
+
+        Never raises a store's error: the cycle waits with growing pauses, and clients are told at once.
+        """
+        if self._clock.monotonic() < self._retry_at:
+            return self._while_away(items)
+        effects: list[Effect] = []
+        taken = False
+        try:
+            self._maintain()
+            if self._engine.in_flight:  # the group that could not be committed last time
+                effects.extend(self._commit(self._engine.in_flight))
+            taken = True
+            changes = self._engine.step(items)
+            effects.extend(self._engine.take_effects())
+            if changes:
+                effects.extend(self._commit(changes))
+            self._recovered()
+        except NodeBuried as error:
+            engine_logger.warning("%s", error)
+            effects.extend(self._be_reborn())
+            if not taken:
+                effects.extend(self.run(items))
+        except StoreError as error:
+            effects.extend(self._failed(error, [] if taken else items))
+        return effects
+
+    def _be_reborn(self) -> list[Effect]:
+        """Go on under a new id after having been buried: all memory is void."""
+        try:
+            effects = self._engine.reborn(self._membership.rejoin())
+            self._engine.refresh(self._store.catalogue())
+        except StoreError as error:
+            return self._failed(error, [])
+        return effects
+
+    def idle_seconds(self) -> float:
+        """Return for how long nothing has to be done unless something comes in."""
+        moment = self._clock.monotonic()
+        if moment < self._retry_at:
+            return self._retry_at - moment
+        if self._engine.has_work:
+            return 0.0
+        try:
+            due = self._engine.next_due()
+        except StoreError as error:
+            self._failed(error, [])
+            return self._backoff
+        wait = min(self._next_poll, self._membership.next_due()) - moment
+        if due is not None:
+            wait = min(wait, (due - self._engine.now) / 1e6)
+        return max(0.0, wait)
+
+    def listen(self) -> None:
+        """Take the store's hint that another process may have written."""
+        try:
+            if self._store.changed():
+                self._engine.look()
+        except StoreError as error:
+            self._failed(error, [])
+
+    def end(self) -> list[Effect]:
+        """Leave the store. What is still owned is released."""
+        try:
+            self._membership.leave()
+        except StoreError as error:
+            engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
+        self._engine.close()
+        return self._engine.take_effects()
+
+    def _commit(self, changes: Sequence[Change]) -> list[Effect]:
+        now, outcomes = commit_group(self._store, changes)
+        if now is not None:
+            self._engine.heard_time(now)
+        return self._engine.apply(outcomes)
+
+    def _maintain(self) -> None:
+        self._membership.renew()
+        moment = self._clock.monotonic()
+        if moment >= self._next_poll:
+            self._next_poll = moment + self._poll
+            catalogue = self._store.catalogue()
+            buried = self._membership.bury_the_dead(catalogue)
+            if self._membership.sweep(at_once=buried > 0) or buried:
+                catalogue = self._store.catalogue()
+            self._engine.refresh(catalogue)
+            self._engine.look()
+        if moment >= self._next_inventory:
+            self._next_inventory = moment + self._engine.node.lease / 1e6
+            self._engine.look_for_forgotten()
+
+    # --- the store is away ---
+
+    def _failed(self, error: StoreError, items: Sequence[Item]) -> list[Effect]:
+        moment = self._clock.monotonic()
+        self._backoff = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, self._backoff * 2))
+        self._retry_at = moment + self._backoff
+        self._error = error
+        if self._complained_at is None or moment - self._complained_at > _COMPLAIN_EVERY:
+            engine_logger.warning("the store does not take writes; waiting for it: %s", error)
+            self._complained_at = moment
+        return [*self._while_away(items), *self._engine.refuse_clients(error)]
+
+    def _while_away(self, items: Sequence[Item]) -> list[Effect]:
+        """Keep what activities have reported; tell clients at once that nothing was written."""
+        refused: list[Effect] = [Reply(item.token, self._error) for item in items if isinstance(item, Submit)]
+        self._engine.keep([item for item in items if not isinstance(item, Submit)])
+        return refused
+
+    def _recovered(self) -> None:
+        if self._backoff:
+            engine_logger.info("the store takes writes again")
+        self._backoff = 0.0
+        self._complained_at = None

@@ -1,0 +1,598 @@
+"""The engine: what this node owns, what it does next, and what follows from what was committed."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestra.clock import Clock
+from orchestra.context import Limits
+from orchestra.engine.desk import Desk
+from orchestra.engine.items import (
+    AbortActivity,
+    ActivityEnded,
+    ActivityFailure,
+    ActivityKey,
+    Effect,
+    Heartbeat,
+    InstanceEnded,
+    Item,
+    Reply,
+    RunActivity,
+    Submit,
+)
+from orchestra.engine.stepping import Step, Stepper
+from orchestra.errors import OutcomeUnknown, StoreError
+from orchestra.providers.interfaces import Store
+from orchestra.providers.rows import (
+    Append,
+    Appended,
+    Cancel,
+    Catalogue,
+    Change,
+    Claim,
+    Claimed,
+    Granted,
+    Kind,
+    NodeRecord,
+    Outcome,
+    Recover,
+    Recovered,
+    Refused,
+    Release,
+    Snapshot,
+    Start,
+    Write,
+)
+from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import ActivityDied, ActivityDone, Execution
+from orchestra.resolution import opening_version, servable_kinds
+
+__all__ = ["Engine", "EngineOptions"]
+
+_RETRIES_AFTER_UNKNOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Bounds. Durations are microseconds.
+
+    ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in memory after their
+    instance was released. ``group``: instances that are stepped for one commit.
+    """
+
+    max_owned: int = 4_096
+    warm: int = 4_096
+    group: int = 256
+    group_bytes: int = 1024 * 1024
+    keep_owned: int = 10_000_000
+    heartbeat_interval: int = 1_000_000
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A change that is being committed, and what is to be done with its outcome."""
+
+    change: Change
+    desk: Desk | None = None
+    step: Step | None = None
+    submit: Submit | None = None
+    unknown: int = 0
+
+
+class Engine:
+    """Owns instances, steps them, applies outcomes. ``step``, then a commit, then ``apply``; no group overlaps another."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: OrchestrationRegistry,
+        node: NodeRecord,
+        clock: Clock,
+        *,
+        limits: Limits | None = None,
+        options: EngineOptions | None = None,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+        self.node = node
+        self.options = options or EngineOptions()
+        self._stepper = Stepper(
+            node_id=node.node_id,
+            registry=registry,
+            limits=limits or Limits(),
+            read_history=store.history,
+            keep_owned=self.options.keep_owned,
+        )
+        self.catalogue = Catalogue(0, (), {}, ())
+        self._kinds: tuple[Kind, ...] = ()
+        self._desks: dict[str, Desk] = {}
+        self._ready: dict[str, None] = {}
+        self._timers: list[tuple[int, str]] = []
+        self._warm: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
+        self._running: set[ActivityKey] = set()
+        self._unknown: dict[str, None] = {}
+        self._poison: dict[str, str] = {}
+        self._deferred: list[Item] = []
+        self._queued: list[_Flight] = []
+        self._flight: list[_Flight] = []
+        self._effects: list[Effect] = []
+        self._want_claim = True
+        self._want_news = False
+        self._want_owned = False
+        self._next_claim: int | None = None
+        self._next_claim_known = False
+        self._stopping = False
+        self._read_error: StoreError | None = None
+        self._store_time = 0
+        self._store_time_at = 0.0
+
+    # --- the store's time (rule 25) ---
+
+    @property
+    def now(self) -> int:
+        """A lower bound of the store's time, so that no timer is early (I7)."""
+        return self._store_time + int((self._clock.monotonic() - self._store_time_at) * 1e6)
+
+    def heard_time(self, store_time: int) -> None:
+        """Take note of a time that the store has told; the lower bound never goes back."""
+        if store_time > self.now:
+            self._store_time = store_time
+            self._store_time_at = self._clock.monotonic()
+
+    # --- the node and the catalogue ---
+
+    def refresh(self, catalogue: Catalogue) -> None:
+        """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
+        self.heard_time(catalogue.now)
+        self.catalogue = catalogue
+        kinds = servable_kinds(self.node, catalogue)
+        if kinds != self._kinds:
+            self._kinds = kinds
+            self._want_claim = True
+            self._release_holds()
+
+    def reborn(self, node: NodeRecord) -> list[Effect]:
+        """Forget everything: this node was buried and goes on under a new id."""
+        effects: list[Effect] = [AbortActivity(key) for key in self._running]
+        for desk in self._desks.values():
+            if desk.execution is not None:
+                desk.execution.evict()
+        self._desks.clear()
+        self._ready.clear()
+        self._timers.clear()
+        self._running.clear()
+        self._unknown.clear()
+        self._poison.clear()
+        self._deferred.clear()
+        # Clients' changes are not the node's own: they are asked again; the rest died with the old id.
+        self._queued = [flight for flight in (*self._flight, *self._queued) if flight.submit is not None]
+        self._flight = []
+        self.node = node
+        self._stepper.node_id = node.node_id
+        self._want_claim = True
+        return effects
+
+    def _release_holds(self) -> None:
+        """Let code that has not been tried yet try once with what is held (rule 5)."""
+        for held in self._store.held(self._registry.names):
+            definition = self._registry.find(held.kind.name, opening_version(self.catalogue, held.kind))
+            if definition is not None and definition.fingerprint not in held.hold.tried:
+                self._queued.append(_Flight(Release(held.instance_id, held.incarnation, held.revision)))
+
+    # --- what is going on ---
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to step or to commit now."""
+        if self._ready or self._queued or self._unknown or self._want_news or self._want_owned or self._flight:
+            return True
+        now = self.now
+        if self._timers and self._timers[0][0] <= now:
+            return True
+        if self._next_claim is not None and self._next_claim <= now:
+            self._want_claim = True
+        return self._want_claim and not self._stopping and bool(self._kinds) and self._room() > 0
+
+    @property
+    def owned(self) -> int:
+        """How many instances are on the desk."""
+        return len(self._desks)
+
+    @property
+    def running(self) -> int:
+        """How many activities have been begun and not reported."""
+        return len(self._running)
+
+    def next_due(self) -> int | None:
+        """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
+        if not self._next_claim_known and not self._stopping:
+            self._next_claim = self._store.next_wake(self._kinds)
+            self._next_claim_known = True
+        owned = self._timers[0][0] if self._timers else None
+        return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds that this node claims."""
+        return self._kinds
+
+    def _room(self) -> int:
+        return min(self.options.group, self.options.max_owned - len(self._desks))
+
+    def look(self) -> None:
+        """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll."""
+        self._want_claim = self._want_news = True
+        self._next_claim_known = False
+
+    def look_for_forgotten(self) -> None:
+        """Compare what the store says this node owns with what it knows of, at the next step (rule 13)."""
+        self._want_owned = True
+
+    def keep(self, items: Iterable[Item]) -> None:
+        """Keep items for the next step."""
+        self._deferred.extend(items)
+
+    # --- one cycle ---
+
+    def step(self, items: Iterable[Item]) -> list[Change]:
+        """Take in items, step what is ready, and return the group of changes that is to be committed next.
+
+        Raises:
+            StoreError: nothing could be read; the items are taken nevertheless.
+        """
+        deferred, self._deferred = self._deferred, []
+        for item in (*deferred, *items):
+            self._take(item)
+        self._read_store()
+        now = self.now
+        self._wake_due(now)
+        flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
+        size = self._step_ready(flights, now)
+        self._take_queued(flights, size)
+        if self._want_claim and not self._stopping and self._kinds and self._room() > 0:
+            flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+        self._flight = flights
+        error, self._read_error = self._read_error, None
+        if error is not None and not flights:
+            raise error
+        return [flight.change for flight in flights]
+
+    def _step_ready(self, flights: list[_Flight], now: int) -> int:
+        """Step ready instances up to the bounds of a group. Return the bytes of their writes."""
+        size = 0
+        while self._ready and len(flights) < self.options.group and size < self.options.group_bytes:
+            instance_id = next(iter(self._ready))
+            del self._ready[instance_id]
+            desk = self._desks.get(instance_id)
+            if desk is None:
+                continue
+            try:
+                write, step = self._stepper.advance(desk, now, self.catalogue)
+            except StoreError as error:  # its history cannot be read now; that is no fault of the instance
+                self._ready[instance_id] = None
+                self._read_error = error
+                break
+            if write is not None:
+                flights.append(_Flight(write, desk=desk, step=step))
+                size += _size(write)
+            else:
+                self._follow(desk, step)
+        return size
+
+    def _take_queued(self, flights: list[_Flight], size: int) -> None:
+        taken = 0
+        for flight in self._queued:
+            if taken and (len(flights) >= 2 * self.options.group or size >= self.options.group_bytes):
+                break
+            flights.append(flight)
+            size += _size(flight.change)
+            taken += 1
+            self._want_claim = True  # what becomes ready here is claimed in the same transaction
+        del self._queued[:taken]
+
+    def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[Effect]:
+        """Follow up the outcomes of the last group; return what the shell is to do now."""
+        flights, self._flight = self._flight, []
+        for flight, outcome in zip(flights, outcomes, strict=True):
+            if isinstance(outcome, OutcomeUnknown):
+                self._outcome_unknown(flight, outcome)
+            elif isinstance(outcome, StoreError):
+                self._poisoned(flight, outcome)
+            elif flight.desk is not None and flight.step is not None:
+                self._written(flight.desk, flight.step, outcome)
+            elif flight.submit is not None:
+                self._submitted(flight, outcome)
+            else:
+                self._asked(flight, outcome)
+        return self.take_effects()
+
+    def take_effects(self) -> list[Effect]:
+        """Return the effects that have gathered."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def refuse_clients(self, error: StoreError) -> list[Effect]:
+        """Answer the clients of a group that could not be committed, and take their changes out of it."""
+        waiting = [flight.submit for flight in (*self._flight, *self._queued) if flight.submit is not None]
+        effects: list[Effect] = [Reply(submit.token, error) for submit in waiting]
+        self._flight = [flight for flight in self._flight if flight.submit is None]
+        self._queued = [flight for flight in self._queued if flight.submit is None]
+        return effects
+
+    @property
+    def in_flight(self) -> list[Change]:
+        """The group that was returned by the last step and not applied yet."""
+        return [flight.change for flight in self._flight]
+
+    # --- stopping ---
+
+    def stop_claiming(self) -> None:
+        """Claim nothing any more."""
+        self._stopping = True
+
+    def release_all(self) -> None:
+        """Give everything back at the next steps; what was running here begins again elsewhere."""
+        self._stopping = True
+        for instance_id, desk in self._desks.items():
+            desk.releasing = True
+            self._ready[instance_id] = None
+
+    def close(self) -> None:
+        """Drop all executions from memory."""
+        for desk in self._desks.values():
+            if desk.execution is not None:
+                desk.execution.evict()
+        for _, _, execution in self._warm.values():
+            execution.evict()
+        self._desks.clear()
+        self._warm.clear()
+
+    # --- items ---
+
+    def _take(self, item: Item) -> None:
+        match item:
+            case Submit(change=change):
+                self._queued.append(_Flight(change, submit=item))
+            case ActivityEnded():
+                self._activity_ended(item)
+            case Heartbeat():
+                self._heartbeat(item)
+
+    def _desk_of(self, key: ActivityKey) -> Desk | None:
+        desk = self._desks.get(key.instance_id)
+        if desk is None or (desk.incarnation, desk.current.number) != (key.incarnation, key.execution):
+            return None
+        return desk
+
+    def _activity_ended(self, item: ActivityEnded) -> None:
+        if self._is_coming_back(item.key):
+            self._deferred.append(item)
+            return
+        self._running.discard(item.key)
+        desk = self._desk_of(item.key)
+        entry = desk.tries.get(item.key.event_id) if desk is not None else None
+        if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
+            return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)
+        entry.heartbeat = item.heartbeat or entry.heartbeat
+        if isinstance(item.result, ActivityFailure):
+            died: ActivityDied | None = entry.fail(item.result, self.now, desk.instance_id)
+            if died is not None:
+                desk.inputs.append(died)
+        else:
+            entry.running = False
+            # Not to be begun again before its result is applied.
+            entry.due = None
+            desk.inputs.append(ActivityDone(item.key.event_id, self.now, item.attempt, item.result))
+        self._ready[desk.instance_id] = None
+
+    def _is_coming_back(self, key: ActivityKey) -> bool:
+        """Return whether the instance of a running activity is being asked for, or is claimed and not loaded yet."""
+        desk = self._desks.get(key.instance_id)
+        return key.instance_id in self._unknown or (desk is not None and key.event_id in desk.still_running and not desk.tries)
+
+    def _heartbeat(self, item: Heartbeat) -> None:
+        desk = self._desk_of(item.key)
+        entry = desk.tries.get(item.key.event_id) if desk is not None else None
+        if desk is not None and entry is not None and entry.running and entry.attempt == item.attempt:
+            entry.heartbeat, entry.changed = item.payload, True
+            self._ready[desk.instance_id] = None
+
+    # --- reading ---
+
+    def _read_store(self) -> None:
+        if self._want_news and self._desks:
+            for news in self._store.news(self.node.node_id):
+                desk = self._desks.get(news.instance_id)
+                if desk is not None and desk.incarnation == news.incarnation and news.inbox_seq > desk.known_seq:
+                    desk.take_messages(news.messages, news.inbox_seq)
+                    desk.cancel = news.cancel or desk.cancel
+                    self._ready[desk.instance_id] = None
+        self._want_news = False
+        if self._want_owned:
+            for instance_id in self._store.owned(self.node.node_id):
+                if instance_id not in self._desks:
+                    self._unknown[instance_id] = None
+            self._want_owned = False
+
+    def _wake_due(self, now: int) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            _, instance_id = heapq.heappop(self._timers)
+            if instance_id in self._desks:
+                self._ready[instance_id] = None
+
+    # --- outcomes ---
+
+    def _written(self, desk: Desk, step: Step, outcome: Outcome) -> None:
+        if not isinstance(outcome, Granted):
+            self._drop(desk)  # somebody else owns it; nothing of this step has happened (I6)
+            return
+        if self._desks.get(desk.instance_id) is not desk:
+            return
+        if outcome.inbox_seq > desk.known_seq:
+            # A message has come meanwhile: a park that meets one is not a park (rule 10).
+            self._want_news = self._want_claim = True
+        self._follow(desk, step)
+
+    def _follow(self, desk: Desk, step: Step) -> None:
+        """Do what follows from a step that stands."""
+        for effect in step.effects:
+            if isinstance(effect, RunActivity):
+                self._running.add(effect.key)
+            elif isinstance(effect, AbortActivity):
+                self._running.discard(effect.key)
+            self._effects.append(effect)
+        if not step.keep:
+            self._let_go(desk, step)
+        elif step.wake_at is not None:
+            if step.wake_at <= step.now:
+                self._ready[desk.instance_id] = None
+            else:
+                heapq.heappush(self._timers, (step.wake_at, desk.instance_id))
+
+    def _let_go(self, desk: Desk, step: Step) -> None:
+        self._desks.pop(desk.instance_id, None)
+        self._ready.pop(desk.instance_id, None)
+        if step.wake_at is not None:
+            self._next_claim = step.wake_at if self._next_claim is None else min(self._next_claim, step.wake_at)
+        execution = desk.execution
+        if execution is None or execution.ending is not None:
+            return
+        self._warm[desk.instance_id] = (desk.incarnation, desk.revision, execution)
+        self._warm.move_to_end(desk.instance_id)
+        if len(self._warm) > self.options.warm:
+            _, (_, _, oldest) = self._warm.popitem(last=False)
+            oldest.evict()
+
+    def _drop(self, desk: Desk) -> None:
+        """Forget an instance that is not this node's any more."""
+        if self._desks.get(desk.instance_id) is not desk:
+            return
+        self._forget(desk)
+        self._abort_running(desk.instance_id)
+
+    def _forget(self, desk: Desk) -> None:
+        self._desks.pop(desk.instance_id, None)
+        self._ready.pop(desk.instance_id, None)
+        if desk.execution is not None:
+            desk.execution.evict()
+
+    def _abort_running(self, instance_id: str) -> None:
+        for key in [key for key in self._running if key.instance_id == instance_id]:
+            self._running.discard(key)
+            self._effects.append(AbortActivity(key))
+
+    def _submitted(self, flight: _Flight, outcome: Outcome) -> None:
+        assert flight.submit is not None
+        change = flight.change
+        self._effects.append(Reply(flight.submit.token, outcome))
+        match change, outcome:
+            case ((Append() | Cancel()), Appended()):
+                self._appended(change.instance_id, outcome)
+            case Write(), Granted():
+                # An operator has written past the owner; if that is this node, its memory is void.
+                desk = self._desks.get(change.instance_id)
+                if desk is not None and desk.incarnation == change.incarnation:
+                    self._drop(desk)
+                if change.state.status:
+                    self._effects.append(InstanceEnded(change.instance_id))
+            case _:
+                pass
+
+    def _appended(self, instance_id: str, outcome: Appended) -> None:
+        desk = self._desks.get(instance_id)
+        if desk is None or outcome.owner != self.node.node_id or outcome.sequence <= desk.known_seq:
+            return
+        if outcome.sequence > desk.known_seq + 1:
+            self._want_news = True  # somebody else's message lies in between
+            return
+        desk.take_messages((outcome.message,) if outcome.message else (), outcome.sequence)
+        desk.cancel = outcome.cancel or desk.cancel
+        self._ready[instance_id] = None
+
+    def _asked(self, flight: _Flight, outcome: Outcome) -> None:
+        match outcome:
+            case Claimed(snapshots=snapshots, more=more):
+                self._want_claim = more
+                self._next_claim, self._next_claim_known = None, False
+                for snapshot in snapshots:
+                    self._adopt(snapshot)
+            case Recovered(snapshot=snapshot):
+                assert isinstance(flight.change, Recover)
+                self._unknown.pop(flight.change.instance_id, None)
+                if snapshot is not None:
+                    self._adopt(snapshot)
+                else:
+                    self._abort_running(flight.change.instance_id)
+            case Granted() | Refused():
+                pass  # a hold that was released, or that somebody else has released
+            case _:  # pragma: no cover
+                raise AssertionError(f"{outcome} does not answer {flight.change}")
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        desk = Desk.of(snapshot)
+        desk.poison = self._poison.pop(desk.instance_id, None)
+        number = desk.current.number
+        desk.still_running = frozenset(
+            key.event_id
+            for key in self._running
+            if (key.instance_id, key.incarnation, key.execution) == (desk.instance_id, desk.incarnation, number)
+        )
+        warm = self._warm.pop(desk.instance_id, None)
+        if warm is not None:
+            incarnation, revision, execution = warm
+            # Valid only if nothing but the claim has happened since this node's own acknowledged write (rule 3).
+            if (incarnation, revision + 1, execution.execution_id) == (desk.incarnation, desk.revision, number) and desk.opened:
+                desk.execution = execution
+                self._stepper.remember_tries(desk, self.now)
+            else:
+                execution.evict()
+        self._desks[desk.instance_id] = desk
+        self._ready[desk.instance_id] = None
+
+    # --- failures ---
+
+    def _outcome_unknown(self, flight: _Flight, error: OutcomeUnknown) -> None:
+        """Nobody knows whether it was committed: ask by writing again (rule 9)."""
+        change = flight.change
+        if flight.desk is not None:
+            self._forget(flight.desk)
+            self._unknown[flight.desk.instance_id] = None
+        elif flight.submit is not None:
+            # Starts and messages carry ids of their sender, cancels are idempotent: the same again tells the truth.
+            if isinstance(change, (Start, Append, Cancel)) and flight.unknown < _RETRIES_AFTER_UNKNOWN:
+                flight.unknown += 1
+                self._queued.append(flight)
+            else:
+                self._effects.append(Reply(flight.submit.token, error))
+        elif isinstance(change, Claim):
+            self._want_claim = True
+        self._want_owned = True
+
+    def _poisoned(self, flight: _Flight, error: StoreError) -> None:
+        """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""
+        if flight.submit is not None:
+            self._effects.append(Reply(flight.submit.token, error))
+        elif flight.desk is not None:
+            # The desk is ahead of the store by the failed step: get the row back, and hold it as it stands.
+            self._forget(flight.desk)
+            self._unknown[flight.desk.instance_id] = None
+            self._poison[flight.desk.instance_id] = f"{type(error).__name__}: {error}"
+        elif isinstance(flight.change, Recover):
+            self._unknown.pop(flight.change.instance_id, None)
+
+
+def _size(change: Change) -> int:
+    match change:
+        case Write():
+            events = sum(record.size for delta in change.executions for record in delta.events)
+            return 512 + events + len(change.state.summary)
+        case Start():
+            return 512 + len(change.execution.state.data)
+        case Append():
+            return 256 + len(change.payload.data)
+        case _:
+            return 128

@@ -1,0 +1,135 @@
+"""What the engine is told (items), and what it asks its shell to do once a commit stands (effects)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from orchestra.codec import Payload
+from orchestra.errors import ErrorInfo, OrchestraError
+from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Write
+from orchestra.replay import Identity, LogEntry
+
+__all__ = [
+    "AbortActivity",
+    "ActivityEnded",
+    "ActivityFailure",
+    "ActivityKey",
+    "Effect",
+    "Heartbeat",
+    "InstanceEnded",
+    "Item",
+    "Reply",
+    "RunActivity",
+    "Submit",
+    "WriteLogs",
+]
+
+ClientChange = Start | Append | Cancel | Write | Release
+
+
+class ActivityKey(NamedTuple):
+    """Which activity of which execution of which life of an instance."""
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+
+    def __str__(self) -> str:
+        return "/".join(map(str, self))
+
+
+# --- items ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A client's change; ``token`` comes back with the reply."""
+
+    change: ClientChange
+    token: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFailure:
+    """Why a try ended without a result. ``unregistered``: nothing was tried, the node lacks the activity."""
+
+    error: ErrorInfo
+    type_names: tuple[str, ...]
+    """The names of the exception's class and of its bases, for the policy's list of non-retryable ones."""
+    non_retryable: bool = False
+    unregistered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityEnded:
+    """A try of an activity has ended: with a result, or with a failure."""
+
+    key: ActivityKey
+    attempt: int
+    result: Payload | ActivityFailure
+    heartbeat: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A running activity has something to remember for its next try."""
+
+    key: ActivityKey
+    attempt: int
+    payload: Payload
+
+
+Item = Submit | ActivityEnded | Heartbeat
+
+
+# --- effects ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunActivity:
+    """Begin a try. Timeouts are microseconds."""
+
+    key: ActivityKey
+    name: str
+    arguments: Payload
+    attempt: int
+    timeout: int | None
+    heartbeat_timeout: int | None
+    last_heartbeat: Payload | None
+    orchestration: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortActivity:
+    """A try is not wanted any more; its end need not be reported."""
+
+    key: ActivityKey
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a client's change."""
+
+    token: Any
+    outcome: Outcome | OrchestraError
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceEnded:
+    """An instance has ended; who waits for it in this process may look."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLogs:
+    """What orchestration code has said in a turn that now stands."""
+
+    identity: Identity
+    entries: tuple[LogEntry, ...]
+
+
+Effect = RunActivity | AbortActivity | Reply | InstanceEnded | WriteLogs

@@ -1,0 +1,108 @@
+"""This node among the others: being alive, and noticing who is not (protocol rules 11 to 13)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from orchestra.clock import Clock, new_id
+from orchestra.providers.interfaces import Store
+from orchestra.providers.rows import Catalogue, NodeRecord
+from orchestra.telemetry import engine_logger
+
+__all__ = ["Membership"]
+
+_RENEWALS_PER_LEASE: Final = 3
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A node's renewals as last seen, and since when they stand there (on this node's own monotonic clock)."""
+
+    renewals: int
+    since: float
+
+
+class Membership:
+    """Joins, renews, watches, buries and sweeps. All waiting times are measured on the own monotonic clock."""
+
+    def __init__(self, store: Store, node: NodeRecord, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.node = node
+        self._lease = node.lease / 1e6
+        self._renewed = 0.0
+        self._steady_since = 0.0
+        self._swept = 0.0
+        self._watched: dict[str, _Watched] = {}
+
+    def join(self) -> int:
+        """Appear in the store, after clearing away what certainly is dead. Return the store's time."""
+        now = self._store.join(self.node)
+        self._renewed = self._steady_since = self._clock.monotonic()
+        self._watched.clear()
+        return now
+
+    def rejoin(self) -> NodeRecord:
+        """Join again under a new id, after having been buried."""
+        self.node = replace(self.node, node_id=new_id())
+        self.join()
+        return self.node
+
+    def next_due(self) -> float:
+        """Return the monotonic instant at which :meth:`renew` is due."""
+        return self._renewed + self._lease / _RENEWALS_PER_LEASE
+
+    def renew(self) -> bool:
+        """Say that this node lives, if that is due. Return whether it was.
+
+        Raises:
+            NodeBuried: others have declared it dead.
+        """
+        moment = self._clock.monotonic()
+        if moment < self.next_due():
+            return False
+        if moment - self._renewed > self._lease:
+            # It could not renew for a while (a store outage, a pause): nobody may be buried for the same while.
+            self._steady_since = moment
+        self._store.renew(self.node.node_id)
+        self._renewed = self._clock.monotonic()
+        return True
+
+    def leave(self) -> None:
+        """Disappear from the store."""
+        self._store.leave(self.node.node_id)
+
+    def bury_the_dead(self, catalogue: Catalogue) -> int:
+        """Bury nodes whose renewals have stood still for a full lease, or whose process is gone. Return how many."""
+        moment = self._clock.monotonic()
+        vanished = set(self._store.vanished())
+        buried = 0
+        known: dict[str, _Watched] = {}
+        for row in catalogue.nodes:
+            node_id = row.record.node_id
+            if node_id == self.node.node_id:
+                continue
+            watched = self._watched.get(node_id)
+            if watched is None or watched.renewals != row.renewals:
+                watched = _Watched(row.renewals, moment)
+            known[node_id] = watched
+            lease = row.record.lease / 1e6
+            # Only time in which this node could itself renew counts: after a store outage nobody is dead yet.
+            still = moment - max(watched.since, self._steady_since)
+            if (node_id in vanished or still > lease) and self._store.bury(node_id, row.renewals):
+                engine_logger.warning("node %s (pid %d on %s) is dead and was buried", node_id, row.record.pid, row.record.host)
+                buried += 1
+        self._watched = known
+        return buried
+
+    def sweep(self, *, at_once: bool) -> int:
+        """Release what ghosts own, once a lease or at once. Return how many instances became free."""
+        moment = self._clock.monotonic()
+        if not at_once and moment - self._swept < self._lease:
+            return 0
+        self._swept = moment
+        swept = 0
+        while released := self._store.sweep():
+            swept += released
+        return swept

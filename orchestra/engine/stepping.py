@@ -1,0 +1,441 @@
+"""One step of one instance: from what has arrived to the one write that records it.
+
+Opening, turns, boundaries, retries, parking and holding all end in a single :class:`~orchestra.providers.rows.Write`. The
+desk is changed as if the write were granted already; should it be refused, the desk is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from orchestra.codec import Payload, pack
+from orchestra.context import Limits
+from orchestra.engine.desk import Desk, Try
+from orchestra.engine.items import AbortActivity, Effect, InstanceEnded, RunActivity, WriteLogs
+from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError, StoreError
+from orchestra.events import (
+    FORMAT,
+    ContinuedAsNew,
+    EventRecord,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    TerminalEvent,
+    error_to_wire,
+)
+from orchestra.providers.rows import (
+    Catalogue,
+    ExecutionDelta,
+    ExecutionEnd,
+    ExecutionRow,
+    Hold,
+    HoldKind,
+    InstanceState,
+    Kind,
+    Resolution,
+    ResolvedBy,
+    Status,
+    Write,
+)
+from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import Execution, Turn
+from orchestra.resolution import boundary_version, opening_version
+from orchestra.summary import EMPTY_SUMMARY, write_summary
+
+__all__ = ["Step", "Stepper"]
+
+_LAPS_PER_WRITE: Final = 8
+"""Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
+
+_ENDS: Final = {
+    ExecutionEnd.COMPLETED: Status.COMPLETED,
+    ExecutionEnd.FAILED: Status.FAILED,
+    ExecutionEnd.CANCELLED: Status.CANCELLED,
+    ExecutionEnd.TERMINATED: Status.TERMINATED,
+}
+
+
+class _Unservable(Exception):
+    """This node cannot run the execution that is next."""
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step has gathered."""
+
+    now: int
+    deltas: list[ExecutionDelta] = field(default_factory=list[ExecutionDelta])
+    effects: list[Effect] = field(default_factory=list[Effect])
+    consumed: list[int] = field(default_factory=list[int])
+    settled: list[int] = field(default_factory=list[int])
+    custom_status: Payload | None = None
+    status: Status = Status.OPEN
+    hold: Hold | None = None
+    unservable: bool = False
+    wake_at: int | None = None
+    keep: bool = True
+
+
+class Stepper:
+    """Makes steps. Knows the registry and how to read a history; owns nothing."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        registry: OrchestrationRegistry,
+        limits: Limits,
+        read_history: Callable[[str, int], list[EventRecord]],
+        keep_owned: int,
+    ) -> None:
+        self.node_id = node_id
+        self._registry = registry
+        self._limits = limits
+        self._read_history = read_history
+        self._keep_owned = keep_owned
+
+    def advance(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[Write | None, Step]:
+        """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
+
+        Faults of the instance never come out of here: they hold it (I12).
+
+        Raises:
+            StoreError: its history cannot be read now. Nothing has changed.
+        """
+        step = Step(now)
+        try:
+            if desk.poison is not None:
+                desk.trying = desk.current.fingerprint
+                step.hold = self._held(desk, now, HoldKind.STORE, desk.poison)
+            else:
+                self._run(desk, step, catalogue)
+        except StoreError:
+            raise
+        except _Unservable:
+            step.unservable = True
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
+            step.hold = self._hold(desk, now, error)
+        self._settle_activities(desk, step)
+        self._park(desk, step)
+        if self._is_idle(desk, step):
+            return None, step
+        return self._write(desk, step), step
+
+    # --- running ---
+
+    def _run(self, desk: Desk, step: Step, catalogue: Catalogue) -> None:
+        created: ExecutionRow | None = None
+        for _ in range(_LAPS_PER_WRITE):
+            if desk.cancel is not None and not desk.opened:
+                break
+            before = desk.current, desk.kind, desk.opened
+            try:
+                ending = self._lap(desk, step, created, catalogue)
+            except Exception:
+                # What this lap did is not stored; what the laps before it did is.
+                desk.current, desk.kind, desk.opened = before
+                if created is not None:
+                    step.deltas.append(ExecutionDelta(created.number, create=created))
+                raise
+            if not isinstance(ending, ContinuedAsNew):
+                return
+            created = self._cross_boundary(desk, step, ending, catalogue)
+            if desk.takeovers or desk.releasing:
+                break  # a crash loop in the next execution must be charged to it alone
+        if desk.cancel is not None:
+            self._cancel_unopened(desk, step, created)
+        elif created is not None:
+            step.deltas.append(ExecutionDelta(created.number, create=created))
+
+    def _lap(self, desk: Desk, step: Step, created: ExecutionRow | None, catalogue: Catalogue) -> TerminalEvent | None:
+        """Run the current execution as far as it goes now. Return its end, if it has ended."""
+        opened = None
+        if not desk.opened:
+            opened = self._open(desk, step.now, catalogue)
+            if created is not None:
+                created, opened = desk.current, None  # the row is inserted as it is once opened
+        elif desk.execution is None:
+            self._load(desk, step.now)
+        return self._turn(desk, step, created, opened)
+
+    def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
+        """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
+        version = opening_version(catalogue, desk.kind)
+        definition = self._registry.find(desk.kind.name, version)
+        if definition is None:
+            raise _Unservable
+        desk.trying = definition.fingerprint
+        resolution = desk.current.resolution
+        if version != desk.current.version:
+            # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
+            resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
+        execution = Execution(definition, replace(desk.identity, version=version), self._limits)
+        execution.start(desk.current.state, now)
+        desk.execution = execution
+        desk.opened = True
+        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT)
+        desk.current = replace(
+            desk.current,
+            version=version,
+            resolution=resolution,
+            format=FORMAT,
+            fingerprint=definition.fingerprint,
+            opened_at=now,
+        )
+        return now, version, definition.fingerprint, FORMAT, resolution
+
+    def _load(self, desk: Desk, now: int) -> None:
+        """Bring a cold execution to where it stood, and its activities with it."""
+        definition = self._registry.find(desk.kind.name, desk.current.version)
+        if definition is None:
+            raise _Unservable
+        desk.trying = definition.fingerprint
+        execution = Execution(definition, desk.identity, self._limits)
+        execution.replay(self._read_history(desk.instance_id, desk.current.number))
+        desk.execution = execution
+        self.remember_tries(desk, now)
+
+    @staticmethod
+    def remember_tries(desk: Desk, now: int) -> None:
+        """Take up the pending activities of a claimed instance; crashes of earlier owners count as attempts (rule 14)."""
+        assert desk.execution is not None
+        for number, event in desk.execution.activities.items():
+            entry = Try.remembered(event, desk.remembered.get(number))
+            desk.tries[number] = entry
+            if number in desk.still_running:
+                entry.running = True
+            elif desk.takeovers:
+                died = entry.crash(desk.takeovers, now)
+                if died is not None:
+                    desk.inputs.append(died)
+
+    def _turn(
+        self,
+        desk: Desk,
+        step: Step,
+        created: ExecutionRow | None,
+        opened: tuple[int, str, str, int, Resolution] | None,
+    ) -> TerminalEvent | None:
+        assert desk.execution is not None
+        inputs, desk.inputs = desk.inputs, []
+        turn = desk.execution.turn(
+            step.now, inputs, desk.inbox.values(), cancel=None if desk.cancel is None else desk.cancel.reason
+        )
+        for sequence in turn.consumed:
+            del desk.inbox[sequence]
+        step.consumed.extend(turn.consumed)
+        step.custom_status = turn.custom_status or step.custom_status
+        if turn.logs:
+            step.effects.append(WriteLogs(desk.identity, turn.logs))
+        for event in turn.scheduled:
+            desk.tries[event.id] = Try(event, started_at=step.now)
+        ending = turn.ending
+        desk.history_events = desk.execution.history_events
+        desk.history_bytes = desk.execution.history_bytes
+        if created is not None or opened is not None or turn.events:
+            step.deltas.append(
+                ExecutionDelta(
+                    desk.current.number,
+                    create=created,
+                    opened=opened,
+                    events=turn.events,
+                    closed=None if ending is None else _closed(ending, step.now),
+                    event_count=desk.history_events,
+                    byte_count=desk.history_bytes,
+                )
+            )
+        if ending is not None:
+            self._end_execution(desk, step, turn)
+        return ending
+
+    def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:
+        step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+        desk.tries.clear()
+        desk.remembered.clear()
+        desk.inputs.clear()
+        step.settled.clear()  # closing the execution forgets its activities
+        if not isinstance(turn.ending, ContinuedAsNew):
+            assert turn.ending is not None
+            step.status = _ENDS[_end_kind(turn.ending)]
+
+    def _cross_boundary(self, desk: Desk, step: Step, ending: ContinuedAsNew, catalogue: Catalogue) -> ExecutionRow:
+        """Make the next execution, unopened (rule 16)."""
+        version, resolution = boundary_version(
+            catalogue,
+            desk.kind.name,
+            desk.current.version,
+            explicit=ending.version,
+            pin=desk.pin,
+            node=self.node_id,
+        )
+        desk.current = ExecutionRow(
+            number=desk.current.number + 1,
+            name=desk.kind.name,
+            version=version,
+            resolution=resolution,
+            state=ending.state,
+            state_version=desk.current.version,
+            created_at=step.now,
+        )
+        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT, floating=resolution.how is ResolvedBy.POLICY)
+        desk.opened = False
+        desk.execution = None
+        desk.history_events = desk.history_bytes = 0
+        return desk.current
+
+    def _cancel_unopened(self, desk: Desk, step: Step, created: ExecutionRow | None) -> None:
+        """End an execution that is cancelled before its first turn, without running code (rule 18)."""
+        assert desk.cancel is not None
+        error = pack({"error": error_to_wire(ErrorInfo("orchestra.Cancelled", desk.cancel.reason))})
+        closed = (step.now, ExecutionEnd.CANCELLED, None, error)
+        step.deltas.append(ExecutionDelta(desk.current.number, create=created, closed=closed))
+        step.status = Status.CANCELLED
+
+    # --- after running ---
+
+    def _settle_activities(self, desk: Desk, step: Step) -> None:
+        """Forget activities that are not pending any more, and begin those that may begin."""
+        execution = desk.execution
+        for number, entry in list(desk.tries.items()):
+            if execution is not None and not execution.is_pending(number):
+                del desk.tries[number]
+                if entry.running:
+                    step.effects.append(AbortActivity(desk.key(number)))
+                if entry.stored:
+                    step.settled.append(number)
+            elif not entry.running and (entry.due is None or entry.due <= step.now) and self._may_run(desk, step):
+                entry.running, entry.due = True, None
+                step.effects.append(_run_activity(desk, entry))
+
+    @staticmethod
+    def _may_run(desk: Desk, step: Step) -> bool:
+        return not desk.releasing and step.hold is None and not step.unservable
+
+    def _park(self, desk: Desk, step: Step) -> None:
+        """Decide whether the instance stays on the desk, and when it is to be looked at again."""
+        running = any(entry.running for entry in desk.tries.values())
+        if step.hold is not None or step.status is not Status.OPEN:
+            step.keep, step.wake_at = False, None
+        elif step.unservable or not desk.opened:
+            step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
+        else:
+            assert desk.execution is not None
+            candidates = (desk.execution.next_timer, desk.next_due())
+            step.wake_at = min((instant for instant in candidates if instant is not None), default=None)
+            waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
+            step.keep = not desk.releasing and (running or not waits_long)
+            if not step.keep and any(entry.due is None for entry in desk.tries.values()):
+                step.wake_at = 0  # what ran here must begin again elsewhere
+        if not step.keep:
+            step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+
+    @staticmethod
+    def _is_idle(desk: Desk, step: Step) -> bool:
+        return step.keep and not step.deltas and not step.settled and not any(entry.changed for entry in desk.tries.values())
+
+    def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
+        match error:
+            case NondeterminismError():
+                kind = HoldKind.NONDETERMINISM
+            case HistoryCorrupt():
+                kind = HoldKind.HISTORY
+            case DecodeError():
+                kind = HoldKind.STATE
+            case _:
+                kind = HoldKind.INTERNAL
+        return self._held(desk, now, kind, f"{type(error).__name__}: {error}")
+
+    def _held(self, desk: Desk, now: int, kind: HoldKind, detail: str) -> Hold:
+        """Return a hold that names the code that was tried. Whatever ran of the execution is dropped."""
+        if desk.execution is not None:
+            desk.execution.evict()
+            desk.execution = None
+        tried = {*desk.tried, desk.trying}
+        return Hold(kind, detail, now, self.node_id, tuple(sorted(filter(None, tried))))
+
+    # --- the write ---
+
+    def _write(self, desk: Desk, step: Step) -> Write:
+        if step.deltas:
+            # A turn was made: whatever crashed before it has been overcome (rule 14).
+            desk.takeovers = 0
+            for entry in desk.tries.values():
+                entry.changed, entry.counted = entry.changed or entry.counted > 0, 0
+        changed = [entry for entry in desk.tries.values() if entry.changed]
+        rows = tuple(entry.row(desk.current.number) for entry in changed) if step.status is Status.OPEN else ()
+        for entry in changed:
+            entry.stored, entry.changed = True, False
+        summary = EMPTY_SUMMARY
+        if desk.execution is not None and step.status is Status.OPEN:
+            summary = write_summary(desk.execution.pending, desk.tried_entries())
+        state = InstanceState(
+            kind=desk.kind,
+            owner=self.node_id if step.keep else None,
+            wake_at=step.wake_at,
+            seen_seq=desk.known_seq,
+            execution=desk.current.number,
+            opened=desk.opened,
+            takeovers=desk.takeovers,
+            status=step.status,
+            history_events=desk.history_events,
+            history_bytes=desk.history_bytes,
+            summary=summary,
+        )
+        write = Write(
+            instance_id=desk.instance_id,
+            incarnation=desk.incarnation,
+            revision=desk.revision,
+            owner=self.node_id,
+            state=state,
+            executions=tuple(step.deltas),
+            consumed=tuple(step.consumed),
+            activities=rows,
+            settled=tuple(step.settled),
+            custom_status=step.custom_status,
+            hold=step.hold,
+        )
+        desk.revision += 1
+        desk.seen_seq = desk.known_seq
+        if step.status is not Status.OPEN:
+            step.effects.append(InstanceEnded(desk.instance_id))
+        return write
+
+
+def _run_activity(desk: Desk, entry: Try) -> RunActivity:
+    return RunActivity(
+        key=desk.key(entry.event.id),
+        name=entry.event.name,
+        arguments=entry.event.arguments,
+        attempt=entry.attempt,
+        timeout=entry.event.timeout,
+        heartbeat_timeout=entry.event.heartbeat_timeout,
+        last_heartbeat=entry.heartbeat,
+        orchestration=desk.kind.name,
+        version=desk.current.version,
+    )
+
+
+def _end_kind(ending: TerminalEvent) -> ExecutionEnd:
+    match ending:
+        case ExecutionCompleted():
+            return ExecutionEnd.COMPLETED
+        case ExecutionFailed():
+            return ExecutionEnd.FAILED
+        case ExecutionCancelled():
+            return ExecutionEnd.CANCELLED
+        case ContinuedAsNew():
+            return ExecutionEnd.CONTINUED_AS_NEW
+        case _:
+            return ExecutionEnd.TERMINATED
+
+
+def _closed(ending: TerminalEvent, now: int) -> tuple[int, ExecutionEnd, Payload | None, bytes | None]:
+    output = ending.output if isinstance(ending, ExecutionCompleted) else None
+    error: bytes | None = None
+    if isinstance(ending, ExecutionFailed):
+        error = pack({"error": error_to_wire(ending.error)})
+    elif isinstance(ending, ExecutionCancelled):
+        error = pack({"error": error_to_wire(ErrorInfo("orchestra.Cancelled", ending.reason))})
+    return now, _end_kind(ending), output, error

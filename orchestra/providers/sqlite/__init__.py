@@ -1,0 +1,7 @@
+"""The embedded store: SQLite in write-ahead mode, one file."""
+
+from __future__ import annotations
+
+from orchestra.providers.sqlite.provider import SqliteProvider
+
+__all__ = ["SqliteProvider"]

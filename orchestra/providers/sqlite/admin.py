@@ -1,0 +1,53 @@
+"""What operators write, on SQLite. Each leaves a row in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.codec import pack
+from orchestra.providers.rows import Pin
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.decoding import pin_to_bytes
+from orchestra.providers.sqlite.writer import Transaction, Writer
+
+__all__ = ["SqliteAdmin"]
+
+
+class SqliteAdmin:
+    """Implements :class:`~orchestra.providers.interfaces.Admin`; the promises are written there."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+        statement = sql.ADD_POLICY if only_first else sql.SET_POLICY
+        with self._writer.transaction() as transaction:
+            if transaction.connection.execute(statement, (name, value, by, reason, transaction.now)).rowcount == 0:
+                return False
+            _record(transaction, by, "set policy", name, {"value": value, "reason": reason})
+        return True
+
+    def set_pin(self, instance_id: str, pin: Pin | None) -> bool:
+        with self._writer.transaction() as transaction:
+            if transaction.connection.execute(sql.REVOKE, (transaction.now, instance_id)).rowcount == 0:
+                return False
+            stored = None if pin is None else pin_to_bytes(pin)
+            transaction.connection.execute(sql.SET_PIN, (stored, instance_id))
+            if pin is None:
+                _record(transaction, "", "unpin", instance_id, {})
+            else:
+                _record(transaction, pin.by, "pin", instance_id, {"version": pin.version, "reason": pin.reason})
+        return True
+
+    def delete(self, instance_id: str, incarnation: str) -> bool:
+        with self._writer.transaction() as transaction:
+            if transaction.connection.execute(sql.DELETE_INSTANCE, (instance_id, incarnation)).rowcount == 0:
+                return False
+            for statement in sql.DELETE_BELONGINGS:
+                transaction.connection.execute(statement, (instance_id,))
+            _record(transaction, "", "delete", instance_id, {"incarnation": incarnation})
+        return True
+
+
+def _record(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, str]) -> None:
+    transaction.connection.execute(sql.ADD_OPERATION, (transaction.now, actor, action, subject, pack(detail)))

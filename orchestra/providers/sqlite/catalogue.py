@@ -1,0 +1,63 @@
+"""Who is there, and what they can run."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from typing import Any
+
+from orchestra.codec import pack, unpack
+from orchestra.providers.rows import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.kinds import read_kind
+
+__all__ = ["abilities_to_bytes", "read_catalogue"]
+
+
+def read_catalogue(connection: sqlite3.Connection, now: int) -> Catalogue:
+    """Return the catalogue, all of one moment."""
+    connection.execute(sql.BEGIN_READ)
+    try:
+        return Catalogue(
+            now=now,
+            nodes=_read_nodes(connection),
+            policies={row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)},
+            kinds=tuple(read_kind(row) for row in connection.execute(sql.LIST_KINDS)),
+        )
+    finally:
+        connection.execute(sql.ROLLBACK)
+
+
+def abilities_to_bytes(node: NodeRecord) -> bytes:
+    """Return the stored form of what only nodes read of a node."""
+    return pack({"formats": list(node.formats), "queues": list(node.queues)})
+
+
+def _read_nodes(connection: sqlite3.Connection) -> tuple[NodeRow, ...]:
+    capabilities: dict[str, list[Capability]] = defaultdict(list)
+    for node_id, name, version, fingerprint in connection.execute(sql.LIST_CAPABILITIES):
+        capabilities[node_id].append(Capability(name, version, fingerprint))
+    activities: dict[str, list[str]] = defaultdict(list)
+    for node_id, name in connection.execute(sql.LIST_NODE_ACTIVITIES):
+        activities[node_id].append(name)
+    return tuple(
+        _read_node(row, tuple(capabilities[row[0]]), tuple(activities[row[0]])) for row in connection.execute(sql.LIST_NODES)
+    )
+
+
+def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]) -> NodeRow:
+    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead = row
+    values = unpack(abilities)
+    record = NodeRecord(
+        node_id=node_id,
+        host=host,
+        boot_id=boot_id,
+        pid=pid,
+        library=library,
+        formats=tuple(values["formats"]),
+        lease=lease,
+        capabilities=capabilities,
+        activities=activities,
+        queues=tuple(values["queues"]),
+    )
+    return NodeRow(record, started_at, renewed_at, renewals, bool(dead))

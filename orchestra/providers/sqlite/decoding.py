@@ -1,0 +1,271 @@
+"""Rows of SQLite as the values of :mod:`orchestra.providers.rows`, and back where it takes more than a column."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from orchestra.codec import Payload, pack, unpack
+from orchestra.events import EventRecord
+from orchestra.providers.rows import (
+    ActivityRow,
+    CancelMark,
+    ExecutionEnd,
+    ExecutionRow,
+    Hold,
+    HoldKind,
+    InstanceRow,
+    Kind,
+    MessageRow,
+    Pin,
+    Resolution,
+    ResolvedBy,
+)
+from orchestra.versions import version_key
+
+__all__ = [
+    "EXECUTION_WIDTH",
+    "INSTANCE_WIDTH",
+    "MESSAGE_WIDTH",
+    "activity_values",
+    "event_values",
+    "execution_values",
+    "hold_from_bytes",
+    "hold_to_bytes",
+    "pin_to_bytes",
+    "read_activity",
+    "read_cancel",
+    "read_event",
+    "read_execution",
+    "read_instance",
+    "read_message",
+    "read_payload",
+    "sortable_version",
+]
+
+Columns = tuple[Any, ...]
+
+INSTANCE_WIDTH = 17
+EXECUTION_WIDTH = 20
+MESSAGE_WIDTH = 6
+"""How many columns the lists in :mod:`~orchestra.providers.sqlite.statements` have."""
+
+sortable_version = lru_cache(maxsize=4096)(version_key)
+
+
+# --- payloads ---------------------------------------------------------------------------------
+
+
+def read_payload(data: bytes | None, encoding: int | None) -> Payload | None:
+    """Return an optional payload from its two columns."""
+    return None if data is None or encoding is None else Payload(data, encoding)
+
+
+def payload_values(payload: Payload | None) -> tuple[bytes | None, int | None]:
+    """Return the two columns of an optional payload."""
+    return (None, None) if payload is None else (payload.data, payload.encoding)
+
+
+# --- events and messages ----------------------------------------------------------------------
+
+
+def read_event(columns: Columns) -> EventRecord:
+    """Return an event from its columns."""
+    number, kind, at, event_format, envelope, data, encoding = columns
+    return EventRecord(number, kind, at, event_format, envelope, read_payload(data, encoding))
+
+
+def event_values(instance_id: str, execution: int, event: EventRecord) -> Columns:
+    """Return the columns of an event."""
+    payload = event.payload
+    if payload is None:
+        return (instance_id, execution, event.id, event.kind, event.at, event.format, event.envelope, None, None)
+    return (
+        instance_id,
+        execution,
+        event.id,
+        event.kind,
+        event.at,
+        event.format,
+        event.envelope,
+        payload.data,
+        payload.encoding,
+    )
+
+
+def read_message(columns: Columns) -> MessageRow:
+    """Return a message from its columns."""
+    sequence, message_id, name, data, encoding, sent_at = columns
+    return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at)
+
+
+# --- activities -------------------------------------------------------------------------------
+
+
+def read_activity(columns: Columns) -> ActivityRow:
+    """Return a remembered activity from its columns."""
+    execution, event_id, attempt, due, started_at, attempts, heartbeat, encoding = columns
+    return ActivityRow(execution, event_id, attempt, due, started_at, attempts, read_payload(heartbeat, encoding))
+
+
+def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
+    """Return the columns of a remembered activity."""
+    return (
+        instance_id,
+        activity.execution,
+        activity.event_id,
+        activity.attempt,
+        activity.due,
+        activity.started_at,
+        activity.attempts,
+        *payload_values(activity.heartbeat),
+    )
+
+
+# --- executions -------------------------------------------------------------------------------
+
+
+def read_execution(columns: Columns) -> ExecutionRow:
+    """Return an execution from its columns."""
+    (
+        number,
+        name,
+        version,
+        resolved_how,
+        resolved_by,
+        policy_revision,
+        state,
+        state_encoding,
+        state_version,
+        created_at,
+        event_format,
+        fingerprint,
+        opened_at,
+        closed_at,
+        end,
+        output,
+        output_encoding,
+        error,
+        events,
+        size,
+    ) = columns
+    return ExecutionRow(
+        number=number,
+        name=name,
+        version=version,
+        resolution=Resolution(ResolvedBy(resolved_how), resolved_by, policy_revision),
+        state=Payload(state, state_encoding),
+        state_version=state_version,
+        created_at=created_at,
+        format=event_format,
+        fingerprint=fingerprint,
+        opened_at=opened_at,
+        closed_at=closed_at,
+        end=None if end is None else ExecutionEnd(end),
+        output=read_payload(output, output_encoding),
+        error=error,
+        events=events,
+        bytes=size,
+    )
+
+
+def execution_values(
+    instance_id: str, row: ExecutionRow, opened: tuple[int, str, str, int, Resolution] | None = None
+) -> Columns:
+    """Return the columns of a new execution, opened as ``opened`` says where the same write opens it."""
+    opened_at, version, fingerprint, event_format, resolution = (
+        (row.opened_at, row.version, row.fingerprint, row.format, row.resolution) if opened is None else opened
+    )
+    return (
+        instance_id,
+        row.number,
+        row.name,
+        version,
+        sortable_version(version),
+        resolution.how.value,
+        resolution.by,
+        resolution.policy_revision,
+        row.state.data,
+        row.state.encoding,
+        row.state_version,
+        row.created_at,
+        event_format,
+        fingerprint,
+        opened_at,
+        row.closed_at,
+        None if row.end is None else row.end.value,
+        *payload_values(row.output),
+        row.error,
+        row.events,
+        row.bytes,
+    )
+
+
+# --- instances --------------------------------------------------------------------------------
+
+
+def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
+    """Return an instance from its kind and its columns."""
+    (
+        instance_id,
+        incarnation,
+        revision,
+        owner,
+        wake_at,
+        inbox_seq,
+        seen_seq,
+        execution,
+        opened,
+        takeovers,
+        history_events,
+        history_bytes,
+        cancel_at,
+        cancel_reason,
+        cancel_by,
+        pin,
+        hold,
+    ) = columns
+    return InstanceRow(
+        instance_id=instance_id,
+        incarnation=incarnation,
+        kind=kind,
+        revision=revision,
+        owner=owner,
+        wake_at=wake_at,
+        inbox_seq=inbox_seq,
+        seen_seq=seen_seq,
+        execution=execution,
+        opened=bool(opened),
+        takeovers=takeovers,
+        history_events=history_events,
+        history_bytes=history_bytes,
+        cancel=read_cancel(cancel_at, cancel_reason, cancel_by),
+        pin=None if pin is None else _pin_from_bytes(pin),
+        hold=None if hold is None else hold_from_bytes(hold),
+    )
+
+
+def read_cancel(at: int | None, reason: str, by: str) -> CancelMark | None:
+    """Return the cancel mark from its columns."""
+    return None if at is None else CancelMark(at, reason, by)
+
+
+def hold_to_bytes(hold: Hold) -> bytes:
+    """Return the stored form of a hold."""
+    return pack({"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by, "tried": list(hold.tried)})
+
+
+def hold_from_bytes(data: bytes) -> Hold:
+    """Return the hold that :func:`hold_to_bytes` wrote."""
+    values = unpack(data)
+    return Hold(HoldKind(values["kind"]), values["detail"], values["since"], values["by"], tuple(values["tried"]))
+
+
+def pin_to_bytes(pin: Pin) -> bytes:
+    """Return the stored form of a pin."""
+    return pack({"version": pin.version, "at": pin.at, "by": pin.by, "reason": pin.reason})
+
+
+def _pin_from_bytes(data: bytes) -> Pin:
+    values = unpack(data)
+    return Pin(values["version"], values["at"], values["by"], values["reason"])

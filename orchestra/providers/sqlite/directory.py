@@ -1,0 +1,234 @@
+"""Reads for clients and dashboards, on connections of their own that can only read."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from orchestra.codec import unpack
+from orchestra.errors import StoreUnavailable
+from orchestra.events import EventRecord
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.connection import connect_reader
+from orchestra.providers.sqlite.decoding import (
+    EXECUTION_WIDTH,
+    INSTANCE_WIDTH,
+    read_activity,
+    read_event,
+    read_execution,
+    read_instance,
+    read_payload,
+)
+from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.writer import StoreClock
+
+__all__ = ["ReaderPool", "SqliteDirectory"]
+
+_IDLE_READERS: Final = 4
+_KIND_WIDTH: Final = 5
+_HIGHEST_CHARACTER: Final = 0x10FFFF
+_SURROGATES: Final = range(0xD800, 0xE000)
+
+
+class ReaderPool:
+    """Read-only connections for any thread. A few are kept; more are made when they are needed at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._guard = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._is_open = False
+        self._process = os.getpid()
+
+    def open(self) -> None:
+        self._is_open = True
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when they are given back."""
+        if self._process != os.getpid():
+            return
+        with self._guard:
+            self._is_open = False
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextmanager
+    def reading(self) -> Generator[sqlite3.Connection]:
+        """Lend a connection for the body."""
+        connection = self._take()
+        try:
+            with translated(self._settings.path):
+                yield connection
+        except BaseException:
+            # Whatever state it is in, the next reader shall not inherit it.
+            connection.close()
+            raise
+        self._give_back(connection)
+
+    def _take(self) -> sqlite3.Connection:
+        if self._process != os.getpid():
+            raise StoreUnavailable(f"{self._settings.path}: opened by process {self._process}, which has forked this one")
+        with self._guard:
+            if not self._is_open:
+                raise StoreUnavailable(f"{self._settings.path} is not open")
+            if self._idle:
+                return self._idle.pop()
+        return connect_reader(self._settings)
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._guard:
+            if self._is_open and len(self._idle) < _IDLE_READERS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+class SqliteDirectory:
+    """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
+
+    def __init__(self, readers: ReaderPool, clock: StoreClock) -> None:
+        self._readers = readers
+        self._clock = clock
+
+    def get(self, instance_id: str) -> InstanceRecord | None:
+        with self._readers.reading() as connection, _one_moment(connection):
+            row = connection.execute(sql.READ_RECORDS + sql.BY_ID, (instance_id,)).fetchone()
+            activities = connection.execute(sql.READ_ACTIVITIES % "?", (instance_id,)).fetchall()
+        return None if row is None else _read_record(row, activities)
+
+    def list(self, query: InstanceQuery) -> list[InstanceRecord]:
+        conditions, values = _conditions(query)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        statement = sql.READ_RECORDS + where + sql.NEWEST_FIRST
+        with self._readers.reading() as connection:
+            rows = connection.execute(statement, (*values, query.limit)).fetchall()
+        return [_read_record(row, []) for row in rows]
+
+    def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
+        with self._readers.reading() as connection:
+            rows = connection.execute(sql.LIST_EXECUTIONS, (instance_id, after, limit)).fetchall()
+        return [read_execution(row) for row in rows]
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        with self._readers.reading() as connection:
+            rows = connection.execute(sql.READ_HISTORY, (instance_id, execution)).fetchall()
+        return [read_event(row) for row in rows]
+
+    def catalogue(self) -> Catalogue:
+        with self._readers.reading() as connection:
+            return read_catalogue(connection, self._clock.now())
+
+
+@contextmanager
+def _one_moment(connection: sqlite3.Connection) -> Generator[None]:
+    """Let all reads of the body see the same state of the store."""
+    connection.execute(sql.BEGIN_READ)
+    try:
+        yield
+    finally:
+        connection.execute(sql.ROLLBACK)
+
+
+def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
+    """Return the conditions of a query and their values. Only constants are ever put together (I15)."""
+    conditions: list[str] = []
+    values: list[Any] = []
+
+    def require(condition: str, *parameters: Any) -> None:
+        conditions.append(condition)
+        values.extend(parameters)
+
+    if query.name is not None:
+        require("k.name = ?", query.name)
+    if query.version is not None:
+        require("k.version = ?", query.version)
+    if query.statuses is not None:
+        require(f"i.status IN ({_placeholders(query.statuses)})", *(status.value for status in query.statuses))
+    if query.held is not None:
+        condition, parameters = _stands_still(query.unserved)
+        require(condition if query.held else f"NOT {condition}", *parameters)
+    if query.id_prefix:
+        require("i.instance_id >= ?", query.id_prefix)
+        beyond = _first_beyond(query.id_prefix)
+        if beyond is not None:
+            require("i.instance_id < ?", beyond)
+    if query.created_from is not None:
+        require("i.created_at >= ?", query.created_from)
+    if query.created_until is not None:
+        require("i.created_at < ?", query.created_until)
+    for key, value in query.labels.items():
+        require("EXISTS (SELECT 1 FROM label l WHERE l.instance_id = i.instance_id AND l.key = ? AND l.value = ?)", key, value)
+    if query.after is not None:
+        require("(i.created_at, i.instance_id) < (?, ?)", *query.after)
+    return conditions, values
+
+
+def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
+    """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to run it (rule 5)."""
+    condition = "i.held = 1 OR i.takeovers >= 3"
+    values: list[Any] = []
+    for kind in unserved:
+        condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ?)"
+        values += [kind.queue, kind.name, kind.version, kind.format, int(kind.floating)]
+    return f"(i.status = 0 AND ({condition}))", values
+
+
+def _placeholders(values: tuple[Any, ...]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _first_beyond(prefix: str) -> str | None:
+    """Return the least text that is greater than every text with this prefix, if there is one.
+
+    Ids are compared by code point. A range needs no escaping, and can use the key.
+    """
+    while prefix:
+        following = ord(prefix[-1]) + 1
+        if following <= _HIGHEST_CHARACTER:
+            return prefix[:-1] + chr(_SURROGATES.stop if following in _SURROGATES else following)
+        prefix = prefix[:-1]
+    return None
+
+
+def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> InstanceRecord:
+    kind = read_kind((row[0], row[1], row[2], row[3], row[4]))
+    instance = read_instance(kind, row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH])
+    execution_start = _KIND_WIDTH + INSTANCE_WIDTH
+    execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH])
+    (
+        held,
+        status,
+        summary,
+        custom_status,
+        custom_status_encoding,
+        created_at,
+        updated_at,
+        created_by,
+        unread_messages,
+        unread_at_end,
+        labels,
+    ) = row[execution_start + EXECUTION_WIDTH :]
+    return InstanceRecord(
+        row=instance,
+        held=bool(held),
+        status=Status(status),
+        execution=execution,
+        summary=summary,
+        custom_status=read_payload(custom_status, custom_status_encoding),
+        created_at=created_at,
+        updated_at=updated_at,
+        created_by=created_by,
+        unread_messages=unread_messages,
+        unread_at_end={} if unread_at_end is None else unpack(unread_at_end),
+        labels=unpack(labels),
+        activities=tuple(read_activity(activity[1:]) for activity in activities),
+    )

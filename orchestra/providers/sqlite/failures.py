@@ -1,0 +1,72 @@
+"""SQLite's errors as the library's: classified by code, never by text, and kept as ``__cause__``."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from orchestra.errors import (
+    OutcomeUnknown,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+__all__ = ["translate", "translated", "translated_commit"]
+
+_ERRORS: Final[dict[int, type[StoreError]]] = {
+    sqlite3.SQLITE_BUSY: StoreBusy,
+    sqlite3.SQLITE_LOCKED: StoreBusy,
+    sqlite3.SQLITE_PROTOCOL: StoreBusy,
+    sqlite3.SQLITE_FULL: StoreFull,
+    sqlite3.SQLITE_READONLY: StoreReadOnly,
+    sqlite3.SQLITE_PERM: StoreReadOnly,
+    sqlite3.SQLITE_CANTOPEN: StoreUnavailable,
+    sqlite3.SQLITE_IOERR: StoreUnavailable,
+    sqlite3.SQLITE_NOMEM: StoreUnavailable,
+    sqlite3.SQLITE_CORRUPT: StoreCorrupt,
+    sqlite3.SQLITE_NOTADB: StoreCorrupt,
+}
+
+_DRIVER_ERRORS: Final = (sqlite3.Error, ValueError, OverflowError)
+"""``ValueError`` and ``OverflowError``: values that no database can hold (lone surrogates, integers beyond 64 bits)."""
+
+
+def translate(error: Exception, path: Path) -> StoreError:
+    """Return what an error of the driver means. What is not known to pass by itself is not retryable."""
+    code = primary_code(error)
+    kind = StoreError if code is None else _ERRORS.get(code, StoreError)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return kind(f"{path}: {error} ({name})")
+
+
+def primary_code(error: Exception) -> int | None:
+    """Return SQLite's primary result code, if the error has one."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+@contextmanager
+def translated(path: Path) -> Generator[None]:
+    """Raise the driver's errors as the library's."""
+    try:
+        yield
+    except _DRIVER_ERRORS as error:
+        raise translate(error, path) from error
+
+
+@contextmanager
+def translated_commit(path: Path) -> Generator[None]:
+    """Do the same around a COMMIT, where a failing device leaves open whether the log has taken it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if primary_code(error) == sqlite3.SQLITE_IOERR:
+            raise OutcomeUnknown(f"{path}: {error}") from error
+        raise translate(error, path) from error

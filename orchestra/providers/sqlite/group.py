@@ -1,0 +1,237 @@
+"""One group of changes inside one transaction: the phases of the commit protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, islice, zip_longest
+from typing import Final, assert_never
+
+from orchestra.providers.rows import (
+    Append,
+    Appended,
+    AppendRefused,
+    Cancel,
+    CancelMark,
+    Change,
+    Claim,
+    Claimed,
+    Granted,
+    Kind,
+    MessageRow,
+    Outcome,
+    Recover,
+    Recovered,
+    Refusal,
+    Refused,
+    Release,
+    Start,
+    Started,
+    StartExists,
+    Status,
+    Write,
+)
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.batch import Batch
+from orchestra.providers.sqlite.decoding import execution_values, read_cancel, read_message
+from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.snapshots import read_snapshots
+from orchestra.providers.sqlite.writer import Transaction
+
+__all__ = ["LONGEST_DELAY", "Group"]
+
+LONGEST_DELAY: Final = 300_000_000
+"""Microseconds that an instance waits at most which has crashed its owners repeatedly (protocol rule 14)."""
+
+_OPEN: Final = Status.OPEN.value
+
+
+class Group:
+    """Applies changes in the order of the protocol: owners' writes, then arrivals, then claims (rule 7)."""
+
+    def __init__(self, transaction: Transaction, settings: Settings) -> None:
+        self._transaction = transaction
+        self._connection = transaction.connection
+        self._now = transaction.now
+        self._settings = settings
+        self._batch = Batch(transaction.connection, transaction.now, settings)
+
+    def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
+        """Apply the changes; return their outcomes in their order."""
+        outcomes: dict[int, Outcome] = {}
+        arrivals: list[tuple[int, Start | Append | Cancel | Release]] = []
+        claims: list[tuple[int, Claim]] = []
+        for position, change in enumerate(changes):
+            if isinstance(change, Write):
+                outcomes[position] = self._write(change)
+            elif isinstance(change, Recover):
+                outcomes[position] = self._recover(change)
+            elif isinstance(change, Claim):
+                claims.append((position, change))
+            else:
+                arrivals.append((position, change))
+        self._batch.flush()
+        for position, arrival in arrivals:
+            outcomes[position] = self._arrive(arrival)
+        for position, claim in claims:
+            outcomes[position] = self._claim(claim)
+        return tuple(outcomes[position] for position in range(len(changes)))
+
+    # --- owners ---------------------------------------------------------------------------
+
+    def _write(self, write: Write) -> Granted | Refused:
+        state = write.state
+        is_open = state.status is Status.OPEN
+        values = (
+            self._transaction.kinds.number(self._connection, state.kind),
+            state.owner if is_open else None,
+            state.status.value,
+            is_open and write.hold is not None,
+            state.status.value,
+            state.seen_seq,
+            state.wake_at if is_open else None,
+            state.seen_seq,
+            state.execution,
+            state.opened,
+            state.takeovers,
+            state.history_events,
+            state.history_bytes,
+            state.summary,
+            self._now,
+            write.instance_id,
+            write.incarnation,
+            write.revision,
+        )
+        if write.owner is None:
+            row = self._connection.execute(sql.WRITE_AS_OPERATOR, values).fetchone()
+        else:
+            row = self._connection.execute(sql.WRITE_AS_OWNER, (*values, write.owner)).fetchone()
+        if row is None:
+            return Refused()  # I6
+        self._batch.add(write)
+        return Granted(row[0])
+
+    def _recover(self, recover: Recover) -> Recovered:
+        # A write and not a read: it waits for the lost one, if that is still under way, and fences it off (rule 9).
+        if self._connection.execute(sql.RECOVER, (recover.instance_id, recover.node)).rowcount == 0:
+            return Recovered(None)
+        self._batch.flush()
+        return Recovered(read_snapshots(self._transaction, (recover.instance_id,))[0])
+
+    # --- arrivals -------------------------------------------------------------------------
+
+    def _arrive(self, arrival: Start | Append | Cancel | Release) -> Outcome:
+        match arrival:
+            case Append():
+                return self._append(arrival)
+            case Start():
+                return self._start(arrival)
+            case Cancel():
+                return self._cancel(arrival)
+            case Release():
+                return self._release(arrival)
+            case _:
+                assert_never(arrival)
+
+    def _start(self, start: Start) -> Started | StartExists:
+        execution = start.execution
+        values = (
+            start.instance_id,
+            start.incarnation,
+            self._transaction.kinds.number(self._connection, start.kind),
+            start.wake_at,
+            execution.number,
+            execution.opened_at is not None,
+            self._now,
+            self._now,
+        )
+        if self._connection.execute(sql.ADD_INSTANCE, values).rowcount == 0:
+            request_id = self._connection.execute(sql.READ_REQUEST, (start.instance_id,)).fetchone()[0]
+            return StartExists(same=request_id == start.request_id)
+        self._connection.execute(sql.ADD_DETAIL, (start.instance_id, start.request_id, start.created_by))
+        self._connection.execute(sql.ADD_EXECUTION, execution_values(start.instance_id, execution))
+        for key, value in start.labels.items():
+            self._connection.execute(sql.ADD_LABEL, (start.instance_id, key, value))
+        return Started()
+
+    def _append(self, append: Append) -> Appended | AppendRefused:
+        instance_id, message_id = append.instance_id, append.message_id
+        remembered_since = self._now - self._settings.tombstone_window
+        addressee = self._connection.execute(
+            sql.FIND_ADDRESSEE, (message_id, message_id, remembered_since, instance_id)
+        ).fetchone()
+        if addressee is None:
+            return AppendRefused(Refusal.NOT_FOUND)
+        status, inbox_seq, owner, unread_as, removed_as = addressee
+        if unread_as is not None:
+            row = self._connection.execute(sql.READ_MESSAGE, (instance_id, unread_as)).fetchone()
+            return Appended(unread_as, owner, fresh=False, message=read_message(row))
+        if removed_as is not None:
+            # Also after the end: the sender learns that its message was read, which is the truth (rule 21).
+            return Appended(removed_as, owner, fresh=False)
+        if status != _OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        if self._is_full(instance_id, inbox_seq, append.limit):
+            return AppendRefused(Refusal.FULL)
+        message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now)
+        self._connection.execute(sql.RING, (self._now, self._now, self._now + LONGEST_DELAY, instance_id))
+        self._connection.execute(
+            sql.ADD_MESSAGE,
+            (
+                instance_id,
+                append.sender,
+                message.sequence,
+                message_id,
+                append.name,
+                append.payload.data,
+                append.payload.encoding,
+                self._now,
+            ),
+        )
+        return Appended(message.sequence, owner, fresh=True, message=message)
+
+    def _is_full(self, instance_id: str, inbox_seq: int, limit: int) -> bool:
+        # There are never more unread messages than there ever were; young instances need no count.
+        if inbox_seq < limit:
+            return False
+        return self._connection.execute(sql.COUNT_UNREAD, (instance_id, limit)).fetchone()[0] >= limit
+
+    def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
+        row = self._connection.execute(sql.FIND_CANCEL, (cancel.instance_id,)).fetchone()
+        if row is None:
+            return AppendRefused(Refusal.NOT_FOUND)
+        status, inbox_seq, owner, at, reason, by, sequence = row
+        if status != _OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        standing = read_cancel(at, reason, by)
+        if standing is not None:
+            return Appended(sequence, owner, fresh=False, cancel=standing)
+        mark = CancelMark(self._now, cancel.reason, cancel.by)
+        self._connection.execute(
+            sql.MARK_CANCELLED,
+            (self._now, self._now, self._now + LONGEST_DELAY, mark.at, mark.reason, mark.by, cancel.instance_id),
+        )
+        return Appended(inbox_seq + 1, owner, fresh=True, cancel=mark)
+
+    def _release(self, release: Release) -> Granted | Refused:
+        row = self._connection.execute(
+            sql.RELEASE_HOLD, (self._now, release.instance_id, release.incarnation, release.revision)
+        ).fetchone()
+        return Refused() if row is None else Granted(row[0])
+
+    # --- claims ---------------------------------------------------------------------------
+
+    def _claim(self, claim: Claim) -> Claimed:
+        ready = [self._find_ready(kind, claim.limit) for kind in dict.fromkeys(claim.kinds)]
+        # One of each kind in turn, so that a kind with much to do starves no other.
+        in_turn = (instance_id for instance_id in chain.from_iterable(zip_longest(*ready)) if instance_id is not None)
+        instance_ids = list(islice(in_turn, claim.limit))
+        if instance_ids:
+            self._connection.executemany(sql.CLAIM, [(claim.node, instance_id) for instance_id in instance_ids])
+        snapshots = read_snapshots(self._transaction, instance_ids)
+        return Claimed(tuple(snapshots), more=len(snapshots) == claim.limit)
+
+    def _find_ready(self, kind: Kind, limit: int) -> list[str]:
+        number = self._transaction.kinds.find(self._connection, kind)
+        if number is None:
+            return []
+        return [row[0] for row in self._connection.execute(sql.FIND_READY, (number, self._now, limit))]

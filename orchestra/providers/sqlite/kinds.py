@@ -1,0 +1,80 @@
+"""Kinds as small integers, which claims are indexed by (protocol rule 24)."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from orchestra.errors import StoreCorrupt
+from orchestra.providers.rows import Kind
+from orchestra.providers.sqlite import statements as sql
+
+__all__ = ["Kinds", "read_kind"]
+
+
+class Kinds:
+    """The numbers of kinds, remembered. A number is given once and never changes.
+
+    What the transaction in progress has added is remembered apart, and forgotten if it is rolled back: another process
+    may then give the number to another kind.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[Kind, int] = {}
+        self._kinds: dict[int, Kind] = {}
+        self._unconfirmed: list[tuple[Kind, int]] = []
+
+    def number(self, connection: sqlite3.Connection, kind: Kind) -> int:
+        """Return the number of a kind, giving it one if it has none. Inside a write transaction only."""
+        number = self.find(connection, kind)
+        if number is None:
+            number = int(connection.execute(sql.ADD_KIND, _values(kind)).fetchone()[0])
+            self._remember(kind, number)
+            self._unconfirmed.append((kind, number))
+        return number
+
+    def find(self, connection: sqlite3.Connection, kind: Kind) -> int | None:
+        """Return the number of a kind, or ``None`` where nothing was ever routed by it."""
+        number = self._numbers.get(kind)
+        if number is None:
+            row = connection.execute(sql.FIND_KIND, _values(kind)).fetchone()
+            if row is None:
+                return None
+            number = int(row[0])
+            self._remember(kind, number)
+        return number
+
+    def kind(self, connection: sqlite3.Connection, number: int) -> Kind:
+        """Return the kind that has this number."""
+        kind = self._kinds.get(number)
+        if kind is None:
+            row = connection.execute(sql.READ_KIND, (number,)).fetchone()
+            if row is None:
+                raise StoreCorrupt(f"kind {number} is used, but not known")
+            kind = read_kind(row)
+            self._remember(kind, number)
+        return kind
+
+    def confirm(self) -> None:
+        """The transaction was committed."""
+        self._unconfirmed.clear()
+
+    def forget_unconfirmed(self) -> None:
+        """The transaction was rolled back."""
+        for kind, number in self._unconfirmed:
+            del self._numbers[kind]
+            del self._kinds[number]
+        self._unconfirmed.clear()
+
+    def _remember(self, kind: Kind, number: int) -> None:
+        self._numbers[kind] = number
+        self._kinds[number] = kind
+
+
+def read_kind(columns: tuple[str, str, str, int, int]) -> Kind:
+    """Return a kind from its columns."""
+    queue, name, version, event_format, floating = columns
+    return Kind(queue, name, version, event_format, bool(floating))
+
+
+def _values(kind: Kind) -> tuple[str, str, str, int, int]:
+    return (kind.name, kind.version, kind.queue, kind.format, int(kind.floating))

@@ -1,0 +1,122 @@
+"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol rules 11 to 14)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orchestra.errors import NodeBuried
+from orchestra.providers.rows import NodeRecord
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import abilities_to_bytes
+from orchestra.providers.sqlite.filelock import NodeLock
+from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.writer import Transaction, Writer
+
+__all__ = ["Nodes"]
+
+_KEEP_DEAD: Final = 24 * 3_600_000_000
+"""How long the row of a dead node is kept, for people who ask what happened. In microseconds."""
+
+
+class Nodes:
+    """The nodes of a store. Those that this process has joined hold a lock file, which dies with the process."""
+
+    def __init__(self, writer: Writer, settings: Settings) -> None:
+        self._writer = writer
+        self._settings = settings
+        self._joined: dict[str, tuple[NodeRecord, NodeLock]] = {}
+
+    def close(self) -> None:
+        """Let go of the lock files, as the death of the process does."""
+        while self._joined:
+            _, (_, lock) = self._joined.popitem()
+            lock.close()
+
+    def join(self, node: NodeRecord) -> int:
+        """Make the node known and alive. Return the store's time."""
+        # The lock comes before the row: a row without a lock would look like a death (rule 26).
+        lock = NodeLock(self._settings.node_lock_path(node.node_id))
+        try:
+            with self._writer.transaction() as transaction:
+                _insert(transaction, node)
+        except BaseException:
+            lock.remove()
+            raise
+        self._joined[node.node_id] = (node, lock)
+        return transaction.now
+
+    def renew(self, node_id: str) -> int:
+        """Say that the node lives. Return the store's time."""
+        with self._writer.transaction() as transaction:
+            renewed = transaction.connection.execute(sql.RENEW_NODE, (transaction.now, node_id)).rowcount
+        if renewed == 0:
+            raise NodeBuried(f"node {node_id} was declared dead, or has left")
+        return transaction.now
+
+    def leave(self, node_id: str) -> None:
+        """Remove the node; what it still owns is released."""
+        with self._writer.transaction() as transaction:
+            connection = transaction.connection
+            connection.execute(sql.RELEASE_OWNED, (node_id,))
+            _forget_abilities(transaction, node_id)
+            connection.execute(sql.REMOVE_NODE, (node_id,))
+        joined = self._joined.pop(node_id, None)
+        if joined is not None:
+            joined[1].remove()
+
+    def vanished(self) -> list[str]:
+        """Return neighbours on this host, in this boot, whose lock is free: their process is certainly gone."""
+        places = {(node.host, node.boot_id) for node, _ in self._joined.values()}
+        with self._writer.reading() as reading:
+            neighbours = [row[0] for place in places for row in reading.connection.execute(sql.LIST_NEIGHBOURS, place)]
+        return [
+            node_id
+            for node_id in neighbours
+            if node_id not in self._joined and NodeLock.is_free(self._settings.node_lock_path(node_id))
+        ]
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        """Declare a node dead if its renewals still stand at this number. Return whether it was done."""
+        with self._writer.transaction() as transaction:
+            buried = transaction.connection.execute(sql.BURY_NODE, (node_id, renewals)).rowcount == 1
+            if buried:
+                _forget_abilities(transaction, node_id)
+        if buried:
+            NodeLock.clear(self._settings.node_lock_path(node_id))
+        return buried
+
+    def sweep(self, limit: int) -> int:
+        """Release instances whose owner has no living node row. Return how many."""
+        with self._writer.transaction() as transaction:
+            connection, now = transaction.connection, transaction.now
+            ghosts = connection.execute(sql.FIND_GHOST_OWNED, (limit,)).fetchall()
+            if not ghosts:
+                return 0
+            return connection.executemany(sql.TAKE_OVER, [(now, *ghost) for ghost in ghosts]).rowcount
+
+
+def _insert(transaction: Transaction, node: NodeRecord) -> None:
+    connection, now = transaction.connection, transaction.now
+    connection.execute(sql.PRUNE_NODES, (now - _KEEP_DEAD,))
+    connection.execute(
+        sql.ADD_NODE,
+        (
+            node.node_id,
+            node.host,
+            node.boot_id,
+            node.pid,
+            node.library,
+            abilities_to_bytes(node),
+            node.lease,
+            now,
+            now,
+        ),
+    )
+    capabilities = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
+    connection.executemany(sql.ADD_CAPABILITY, [(node.node_id, *key, fingerprint) for key, fingerprint in capabilities.items()])
+    connection.executemany(sql.ADD_NODE_ACTIVITY, [(node.node_id, name) for name in dict.fromkeys(node.activities)])
+
+
+def _forget_abilities(transaction: Transaction, node_id: str) -> None:
+    transaction.connection.execute(sql.REMOVE_CAPABILITIES, (node_id,))
+    transaction.connection.execute(sql.REMOVE_NODE_ACTIVITIES, (node_id,))

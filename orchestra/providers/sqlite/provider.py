@@ -1,0 +1,113 @@
+"""The SQLite provider: one file, any number of processes on one machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from orchestra.clock import Clock, SystemClock, micros
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.sqlite.admin import SqliteAdmin
+from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
+from orchestra.providers.sqlite.nodes import Nodes
+from orchestra.providers.sqlite.settings import Durability, Settings
+from orchestra.providers.sqlite.store import SqliteStore
+from orchestra.providers.sqlite.writer import StoreClock, Writer
+
+__all__ = ["SqliteProvider"]
+
+_BUSY_TIMEOUT: Final = timedelta(seconds=5)
+_TOMBSTONES: Final = timedelta(hours=1)
+
+
+class SqliteProvider(Provider):
+    """A durable store in one SQLite file, on a local file system.
+
+    Args:
+        path: the file; made when it is not there. Beside it lie SQLite's log and the lock files.
+        durability: ``"full"``: an acknowledged commit survives a power cut. ``"relaxed"``: it survives the death of the
+            process, but a power cut may take the last commits; the file stays consistent.
+        clock: the store's clock.
+        busy_timeout: how long a write waits for other writers before :class:`~orchestra.errors.StoreBusy`.
+        migrate: whether an older schema is brought up to date when the store is opened.
+        tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        histories: of how many laps of an instance the events are kept, at least; up to twice as many are, as they go together.
+        executions: the same for the rows of executions.
+
+    Raises:
+        ValueError: the path names no file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "full",
+        clock: Clock | None = None,
+        busy_timeout: timedelta = _BUSY_TIMEOUT,
+        migrate: bool = True,
+        tombstones: timedelta = _TOMBSTONES,
+        histories: int = 10,
+        executions: int = 1000,
+    ) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise ValueError(f"{os.fspath(path)!r} names no file; a durable store needs one")
+        if durability not in ("full", "relaxed"):
+            raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
+        if histories < 1 or executions < histories:
+            raise ValueError("at least one history is kept, and at least as many executions as histories")
+        settings = Settings(
+            path=Path(path),
+            durability=durability,
+            clock=clock or SystemClock(),
+            busy_seconds=busy_timeout.total_seconds(),
+            migrate=migrate,
+            tombstone_window=micros(tombstones),
+            kept_histories=histories,
+            kept_executions=executions,
+        )
+        store_clock = StoreClock(settings.clock)
+        self._settings = settings
+        self._writer = Writer(settings, store_clock)
+        self._readers = ReaderPool(settings)
+        self._nodes = Nodes(self._writer, settings)
+        self._guard = threading.Lock()
+        self._openings = 0
+        self.store = SqliteStore(self._writer, self._nodes, settings)
+        self.directory = SqliteDirectory(self._readers, store_clock)
+        self.admin = SqliteAdmin(self._writer)
+
+    @property
+    def description(self) -> str:
+        """What it is and where."""
+        return f"SQLite store {self._settings.path} ({self._settings.durability} durability)"
+
+    def open(self) -> None:
+        """Open the file; make or migrate its schema where needed. Opening an open provider is counted.
+
+        Raises:
+            SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is off.
+            StoreUnavailable: the file cannot be opened.
+        """
+        with self._guard:
+            if self._openings == 0:
+                self._writer.open()
+                self._readers.open()
+            self._openings += 1
+
+    def close(self) -> None:
+        """Close what the last of the openings has opened. Harmless when it is closed.
+
+        Nodes that have not left look like nodes whose process has died.
+        """
+        with self._guard:
+            if self._openings == 0:
+                return
+            self._openings -= 1
+            if self._openings == 0:
+                self._readers.close()
+                self._writer.close()
+                self._nodes.close()

@@ -1,0 +1,42 @@
+"""What a SQLite store is opened with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from orchestra.clock import Clock
+
+__all__ = ["Durability", "Settings"]
+
+Durability = Literal["full", "relaxed"]
+"""``full``: an acknowledged commit survives a power cut. ``relaxed``: it survives the death of the process only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of :class:`~orchestra.providers.sqlite.SqliteProvider`; instants and durations in microseconds."""
+
+    path: Path
+    durability: Durability
+    clock: Clock
+    busy_seconds: float
+    migrate: bool
+    tombstone_window: int
+    kept_histories: int
+    kept_executions: int
+
+    @property
+    def lock_path(self) -> Path:
+        """The file that the writers' lock is taken on."""
+        return self.path.with_name(self.path.name + ".lock")
+
+    def node_lock_path(self, node_id: str) -> Path:
+        """The file that a node holds while it lives."""
+        return self.path.with_name(f"{self.path.name}.node-{_file_name(node_id)}.lock")
+
+
+def _file_name(node_id: str) -> str:
+    """Return an id as a part of a file name: what is not a letter, a digit, ``-`` or ``_`` is written as its code."""
+    return "".join(character if character.isalnum() or character in "-_" else f"%{ord(character):x}%" for character in node_id)

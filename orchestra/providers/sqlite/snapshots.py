@@ -1,0 +1,76 @@
+"""Reading instances as their owners need them, many with few statements."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Final
+
+from orchestra.providers.rows import ActivityRow, InstanceRow, MessageRow, Snapshot
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.decoding import (
+    INSTANCE_WIDTH,
+    read_activity,
+    read_execution,
+    read_instance,
+    read_message,
+)
+from orchestra.providers.sqlite.writer import Transaction
+
+__all__ = ["read_snapshots"]
+
+_LENGTHS: Final = (1, 8, 64, 256)
+"""How many ids a statement asks for. Few lengths make few statements, which stay prepared."""
+
+
+def read_snapshots(transaction: Transaction, instance_ids: Sequence[str]) -> list[Snapshot]:
+    """Return the snapshots of instances that are there, in the order of the ids."""
+    snapshots: dict[str, Snapshot] = {}
+    for part in _parts(instance_ids):
+        snapshots.update(_read_part(transaction, part))
+    return [snapshots[instance_id] for instance_id in instance_ids if instance_id in snapshots]
+
+
+def _read_part(transaction: Transaction, instance_ids: tuple[str | None, ...]) -> Iterator[tuple[str, Snapshot]]:
+    rows = _run(transaction, sql.READ_SNAPSHOTS, instance_ids)
+    instances = [_read_row(transaction, row) for row in rows]
+    messages: dict[str, list[MessageRow]] = defaultdict(list)
+    if any(instance.inbox_seq for instance in instances):
+        for instance_id, *columns in _run(transaction, sql.READ_INBOXES, instance_ids):
+            messages[instance_id].append(read_message(tuple(columns)))
+    activities: dict[str, list[ActivityRow]] = defaultdict(list)
+    for instance_id, *columns in _run(transaction, sql.READ_ACTIVITIES, instance_ids):
+        activities[instance_id].append(read_activity(tuple(columns)))
+    for instance, row in zip(instances, rows, strict=True):
+        number = instance.execution
+        yield (
+            instance.instance_id,
+            Snapshot(
+                instance,
+                read_execution(row[1 + INSTANCE_WIDTH :]),
+                tuple(messages[instance.instance_id]),
+                tuple(activity for activity in activities[instance.instance_id] if activity.execution == number),
+            ),
+        )
+
+
+def _read_row(transaction: Transaction, row: tuple[Any, ...]) -> InstanceRow:
+    return read_instance(transaction.kinds.kind(transaction.connection, row[0]), row[1 : 1 + INSTANCE_WIDTH])
+
+
+def _run(transaction: Transaction, template: str, instance_ids: tuple[str | None, ...]) -> list[tuple[Any, ...]]:
+    return transaction.connection.execute(_with_placeholders(template, len(instance_ids)), instance_ids).fetchall()
+
+
+def _parts(instance_ids: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+    """Yield the ids in parts, each filled up with NULL, which is nobody's id, to one of the lengths."""
+    for start in range(0, len(instance_ids), _LENGTHS[-1]):
+        part = instance_ids[start : start + _LENGTHS[-1]]
+        length = next(length for length in _LENGTHS if length >= len(part))
+        yield (*part, *(None,) * (length - len(part)))
+
+
+@cache
+def _with_placeholders(template: str, count: int) -> str:
+    return template % ", ".join("?" * count)

@@ -1,0 +1,281 @@
+"""Every SQL statement of the provider, by name.
+
+All are constants, so that the connection's statement cache always hits. Values travel as parameters only (I15).
+Parameters are positional; each statement is executed in one place.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- columns ----------------------------------------------------------------------------------
+
+EXECUTION_COLUMNS: Final = """
+    x.execution, x.name, x.version, x.resolved_how, x.resolved_by, x.policy_revision, x.state, x.state_encoding,
+    x.state_version, x.created_at, x.format, x.fingerprint, x.opened_at, x.closed_at, x.end_kind, x.output,
+    x.output_encoding, x.error, x.event_count, x.byte_count"""
+
+INSTANCE_COLUMNS: Final = """
+    i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
+    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold"""
+
+KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
+
+_EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at"
+_ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
+
+# --- transactions -----------------------------------------------------------------------------
+
+BEGIN_WRITE: Final = "BEGIN IMMEDIATE"
+BEGIN_READ: Final = "BEGIN"
+COMMIT: Final = "COMMIT"
+ROLLBACK: Final = "ROLLBACK"
+DATA_VERSION: Final = "PRAGMA data_version"
+
+# --- schema -----------------------------------------------------------------------------------
+
+TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+READ_SCHEMA: Final = "SELECT value FROM meta WHERE key = 'schema'"
+SET_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+ADD_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+
+# --- kinds ------------------------------------------------------------------------------------
+
+FIND_KIND: Final = """
+    SELECT kind_id FROM kind WHERE name = ? AND version = ? AND queue = ? AND format = ? AND floating = ?"""
+ADD_KIND: Final = "INSERT INTO kind (name, version, queue, format, floating) VALUES (?, ?, ?, ?, ?) RETURNING kind_id"
+LIST_KINDS: Final = f"SELECT {KIND_COLUMNS} FROM kind k ORDER BY k.kind_id"
+
+# --- the owners' writes -----------------------------------------------------------------------
+
+# wake_at: a message newer than what the turn has seen makes the instance ready, whatever the turn wanted (rule 4).
+_WRITE: Final = """
+    UPDATE instance SET
+        revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?,
+        wake_at = CASE WHEN ? = 0 AND inbox_seq > ? THEN 0 ELSE ? END,
+        seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
+        updated_at = ?
+    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0"""
+WRITE_AS_OWNER: Final = f"{_WRITE} AND owner = ? RETURNING inbox_seq"
+WRITE_AS_OPERATOR: Final = f"{_WRITE} RETURNING inbox_seq"
+
+ADD_EXECUTION: Final = """
+    INSERT INTO execution (
+        instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
+        state_encoding, state_version, created_at, format, fingerprint, opened_at, closed_at, end_kind, output,
+        output_encoding, error, event_count, byte_count)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+OPEN_EXECUTION: Final = """
+    UPDATE execution SET
+        opened_at = ?, version = ?, version_key = ?, fingerprint = ?, format = ?, resolved_how = ?, resolved_by = ?,
+        policy_revision = ?
+    WHERE instance_id = ? AND execution = ? AND opened_at IS NULL AND closed_at IS NULL"""
+CLOSE_EXECUTION: Final = """
+    UPDATE execution SET
+        closed_at = ?, end_kind = ?, output = ?, output_encoding = ?, error = ?, event_count = ?, byte_count = ?
+    WHERE instance_id = ? AND execution = ? AND closed_at IS NULL"""
+ADD_EVENT: Final = f"""
+    INSERT INTO event (instance_id, execution, {_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+PUT_ACTIVITY: Final = f"""
+    INSERT INTO activity (instance_id, {_ACTIVITY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
+        attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
+        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding"""
+SETTLE_ACTIVITY: Final = "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
+FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
+
+# OR REPLACE: the same id may have been sent anew after its first tombstone had lost its meaning.
+BURY_MESSAGE: Final = """
+    INSERT OR REPLACE INTO tombstone (instance_id, message_id, sequence, removed_at)
+    SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ?"""
+REMOVE_MESSAGE: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ?"
+EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
+PRUNE_TOMBSTONES: Final = """
+    DELETE FROM tombstone WHERE (instance_id, message_id) IN (
+        SELECT instance_id, message_id FROM tombstone WHERE removed_at <= ? ORDER BY removed_at LIMIT ?)"""
+
+SET_CUSTOM_STATUS: Final = """
+    UPDATE instance_detail SET custom_status = ?, custom_status_encoding = ? WHERE instance_id = ?"""
+SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
+COUNT_UNREAD_BY_NAME: Final = "SELECT name, count(*) FROM message WHERE instance_id = ? GROUP BY name"
+SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
+
+PRUNE_EVENTS: Final = "DELETE FROM event WHERE instance_id = ? AND execution <= ?"
+PRUNE_EXECUTIONS: Final = "DELETE FROM execution WHERE instance_id = ? AND execution <= ?"
+
+RECOVER: Final = "UPDATE instance SET revision = revision + 1 WHERE instance_id = ? AND owner = ?"
+
+# --- arrivals ---------------------------------------------------------------------------------
+
+ADD_INSTANCE: Final = """
+    INSERT INTO instance (
+        instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
+        takeovers, history_events, history_bytes, created_at, updated_at, summary)
+    VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'')
+    ON CONFLICT (instance_id) DO NOTHING"""
+ADD_DETAIL: Final = "INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES (?, ?, ?)"
+ADD_LABEL: Final = "INSERT INTO label (instance_id, key, value) VALUES (?, ?, ?)"
+READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
+
+FIND_ADDRESSEE: Final = """
+    SELECT i.status, i.inbox_seq, i.owner,
+        (SELECT m.sequence FROM message m WHERE m.instance_id = i.instance_id AND m.message_id = ?),
+        (SELECT t.sequence FROM tombstone t
+         WHERE t.instance_id = i.instance_id AND t.message_id = ? AND t.removed_at > ?)
+    FROM instance i WHERE i.instance_id = ?"""
+COUNT_UNREAD: Final = "SELECT count(*) FROM (SELECT 1 FROM message WHERE instance_id = ? LIMIT ?)"
+READ_MESSAGE: Final = f"SELECT {_MESSAGE_COLUMNS} FROM message WHERE instance_id = ? AND sequence = ?"
+ADD_MESSAGE: Final = f"""
+    INSERT INTO message (instance_id, sender, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+
+# Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
+# sooner, and no later than the longest delay.
+_MAKE_READY: Final = """
+    wake_at = CASE WHEN takeovers >= 3 AND owner IS NULL AND wake_at > ? THEN min(wake_at, ?) ELSE 0 END"""
+RING: Final = f"""
+    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY}
+    WHERE instance_id = ? AND status = 0"""
+
+FIND_CANCEL: Final = """
+    SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_seq FROM instance WHERE instance_id = ?"""
+MARK_CANCELLED: Final = f"""
+    UPDATE instance SET
+        inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY},
+        cancel_at = ?, cancel_reason = ?, cancel_by = ?, cancel_seq = inbox_seq + 1
+    WHERE instance_id = ? AND status = 0 AND cancel_at IS NULL"""
+
+RELEASE_HOLD: Final = """
+    UPDATE instance SET held = 0, wake_at = 0, revision = revision + 1, updated_at = ?
+    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND held = 1 AND status = 0
+    RETURNING inbox_seq"""
+
+# --- claims -----------------------------------------------------------------------------------
+
+_CLAIMABLE: Final = "kind = ? AND owner IS NULL AND status = 0 AND held = 0 AND wake_at IS NOT NULL"
+FIND_READY: Final = f"""
+    SELECT instance_id FROM instance WHERE {_CLAIMABLE} AND wake_at <= ? ORDER BY wake_at, instance_id LIMIT ?"""
+NEXT_WAKE: Final = f"SELECT wake_at FROM instance WHERE {_CLAIMABLE} ORDER BY wake_at LIMIT 1"
+CLAIM: Final = """
+    UPDATE instance SET owner = ?, revision = revision + 1
+    WHERE instance_id = ? AND owner IS NULL AND status = 0 AND held = 0"""
+
+# --- snapshots: %s is a list of placeholders, of a few fixed lengths --------------------------
+
+READ_SNAPSHOTS: Final = f"""
+    SELECT i.kind, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS}
+    FROM instance i
+    JOIN instance_detail d ON d.instance_id = i.instance_id
+    JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution
+    WHERE i.instance_id IN (%s)"""
+READ_INBOXES: Final = f"""
+    SELECT instance_id, {_MESSAGE_COLUMNS} FROM message WHERE instance_id IN (%s) ORDER BY instance_id, sequence"""
+READ_ACTIVITIES: Final = f"""
+    SELECT instance_id, {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id IN (%s)
+    ORDER BY instance_id, execution, event_id"""
+READ_KIND: Final = f"SELECT {KIND_COLUMNS} FROM kind k WHERE k.kind_id = ?"
+
+# --- reads of the store -----------------------------------------------------------------------
+
+READ_HISTORY: Final = f"""
+    SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
+READ_NEWS: Final = """
+    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by,
+        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at
+    FROM instance i LEFT JOIN message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
+    WHERE i.owner = ? AND i.inbox_seq > i.seen_seq
+    ORDER BY i.instance_id, m.sequence"""
+LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
+LIST_HELD: Final = f"""
+    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
+    FROM kind k
+    JOIN instance i ON i.kind = k.kind_id AND i.held = 1
+    JOIN instance_detail d ON d.instance_id = i.instance_id
+    WHERE k.name = ? AND d.hold IS NOT NULL AND i.status = 0
+    ORDER BY i.instance_id"""
+
+# --- nodes ------------------------------------------------------------------------------------
+
+ADD_NODE: Final = """
+    INSERT INTO node (
+        node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"""
+ADD_CAPABILITY: Final = "INSERT INTO capability (node_id, name, version, fingerprint) VALUES (?, ?, ?, ?)"
+ADD_NODE_ACTIVITY: Final = "INSERT INTO node_activity (node_id, name) VALUES (?, ?)"
+RENEW_NODE: Final = "UPDATE node SET renewals = renewals + 1, renewed_at = ? WHERE node_id = ? AND dead = 0"
+BURY_NODE: Final = "UPDATE node SET dead = 1 WHERE node_id = ? AND renewals = ? AND dead = 0"
+REMOVE_NODE: Final = "DELETE FROM node WHERE node_id = ?"
+REMOVE_CAPABILITIES: Final = "DELETE FROM capability WHERE node_id = ?"
+REMOVE_NODE_ACTIVITIES: Final = "DELETE FROM node_activity WHERE node_id = ?"
+PRUNE_NODES: Final = "DELETE FROM node WHERE dead = 1 AND renewed_at < ?"
+RELEASE_OWNED: Final = """
+    UPDATE instance SET owner = NULL, wake_at = 0, revision = revision + 1 WHERE owner = ?"""
+LIST_NEIGHBOURS: Final = """
+    SELECT node_id FROM node WHERE dead = 0 AND host = ? AND boot_id = ? ORDER BY node_id"""
+FIND_GHOST_OWNED: Final = """
+    SELECT i.instance_id, i.revision FROM instance i
+    WHERE i.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = i.owner AND n.dead = 0)
+    LIMIT ?"""
+# From the third take-over on the next claim waits 2^n seconds, at most five minutes (rule 14).
+TAKE_OVER: Final = """
+    UPDATE instance SET
+        owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
+        wake_at = CASE WHEN takeovers < 2 THEN 0 ELSE ? + min(1000000 << min(takeovers + 1, 9), 300000000) END
+    WHERE instance_id = ? AND revision = ?"""
+
+LIST_NODES: Final = """
+    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead
+    FROM node WHERE dead = 0 ORDER BY node_id"""
+LIST_CAPABILITIES: Final = """
+    SELECT c.node_id, c.name, c.version, c.fingerprint FROM capability c
+    JOIN node n ON n.node_id = c.node_id AND n.dead = 0 ORDER BY c.node_id, c.name, c.version"""
+LIST_NODE_ACTIVITIES: Final = """
+    SELECT a.node_id, a.name FROM node_activity a
+    JOIN node n ON n.node_id = a.node_id AND n.dead = 0 ORDER BY a.node_id, a.name"""
+LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FROM policy ORDER BY name"
+
+# --- the directory ----------------------------------------------------------------------------
+
+READ_RECORDS: Final = f"""
+    SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
+        i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
+        (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id), d.unread_at_end,
+        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id)
+    FROM instance i
+    JOIN kind k ON k.kind_id = i.kind
+    JOIN instance_detail d ON d.instance_id = i.instance_id
+    JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+BY_ID: Final = " WHERE i.instance_id = ?"
+NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT ?"
+LIST_EXECUTIONS: Final = f"""
+    SELECT {EXECUTION_COLUMNS} FROM execution x
+    WHERE x.instance_id = ? AND x.execution > ? ORDER BY x.execution LIMIT ?"""
+
+# --- operators --------------------------------------------------------------------------------
+
+ADD_POLICY: Final = """
+    INSERT INTO policy (name, revision, value, set_by, reason, set_at) VALUES (?, 1, ?, ?, ?, ?)
+    ON CONFLICT (name) DO NOTHING"""
+SET_POLICY: Final = """
+    INSERT INTO policy (name, revision, value, set_by, reason, set_at) VALUES (?, 1, ?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET
+        revision = revision + 1, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
+        set_at = excluded.set_at"""
+# Takes ownership away (rule 6), so that the pin reaches an owner which has the instance in memory.
+REVOKE: Final = """
+    UPDATE instance SET
+        revision = revision + 1, wake_at = CASE WHEN owner IS NULL THEN wake_at ELSE 0 END, owner = NULL, updated_at = ?
+    WHERE instance_id = ? AND status = 0"""
+SET_PIN: Final = "UPDATE instance_detail SET pin = ? WHERE instance_id = ?"
+DELETE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ? AND incarnation = ? AND status <> 0"
+DELETE_BELONGINGS: Final = (
+    "DELETE FROM instance_detail WHERE instance_id = ?",
+    "DELETE FROM label WHERE instance_id = ?",
+    "DELETE FROM execution WHERE instance_id = ?",
+    "DELETE FROM event WHERE instance_id = ?",
+    "DELETE FROM message WHERE instance_id = ?",
+    "DELETE FROM tombstone WHERE instance_id = ?",
+    "DELETE FROM activity WHERE instance_id = ?",
+)
+ADD_OPERATION: Final = "INSERT INTO operation (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)"

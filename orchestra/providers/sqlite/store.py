@@ -1,0 +1,112 @@
+"""What the engine needs, on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from orchestra.events import EventRecord
+from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.decoding import hold_from_bytes, read_cancel, read_event, read_message
+from orchestra.providers.sqlite.group import Group
+from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.nodes import Nodes
+from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.writer import Writer
+
+__all__ = ["SqliteStore"]
+
+
+class SqliteStore:
+    """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
+
+    def __init__(self, writer: Writer, nodes: Nodes, settings: Settings) -> None:
+        self._writer = writer
+        self._nodes = nodes
+        self._settings = settings
+        self._data_version = 0
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        with self._writer.transaction() as transaction:
+            outcomes = Group(transaction, self._settings).apply(changes)
+        return Commit(transaction.now, outcomes)
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        with self._writer.reading() as reading:
+            rows = reading.connection.execute(sql.READ_HISTORY, (instance_id, execution)).fetchall()
+        return [read_event(row) for row in rows]
+
+    def news(self, node_id: str) -> list[News]:
+        with self._writer.reading() as reading:
+            rows = reading.connection.execute(sql.READ_NEWS, (node_id,)).fetchall()
+        return [_read_news(list(of_one)) for _, of_one in groupby(rows, key=lambda row: row[0])]
+
+    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+        earliest: list[int] = []
+        with self._writer.reading() as reading:
+            for kind in kinds:
+                number = reading.kinds.find(reading.connection, kind)
+                row = None if number is None else reading.connection.execute(sql.NEXT_WAKE, (number,)).fetchone()
+                if row is not None:
+                    earliest.append(row[0])
+        return min(earliest, default=None)
+
+    def changed(self) -> bool:
+        with self._writer.reading() as reading:
+            version = reading.connection.execute(sql.DATA_VERSION).fetchone()[0]
+        changed, self._data_version = version != self._data_version, version
+        return changed
+
+    def catalogue(self) -> Catalogue:
+        with self._writer.reading() as reading:
+            return read_catalogue(reading.connection, reading.now)
+
+    def join(self, node: NodeRecord) -> int:
+        return self._nodes.join(node)
+
+    def renew(self, node_id: str) -> int:
+        return self._nodes.renew(node_id)
+
+    def leave(self, node_id: str) -> None:
+        self._nodes.leave(node_id)
+
+    def vanished(self) -> list[str]:
+        return self._nodes.vanished()
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        return self._nodes.bury(node_id, renewals)
+
+    def sweep(self, limit: int = 256) -> int:
+        return self._nodes.sweep(limit)
+
+    def owned(self, node_id: str) -> list[str]:
+        with self._writer.reading() as reading:
+            return [row[0] for row in reading.connection.execute(sql.LIST_OWNED, (node_id,))]
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        with self._writer.reading() as reading:
+            rows = [row for name in dict.fromkeys(names) for row in reading.connection.execute(sql.LIST_HELD, (name,))]
+        return [_read_held(row) for row in rows]
+
+
+def _read_news(rows: list[tuple[Any, ...]]) -> News:
+    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, *_ = rows[0]
+    return News(
+        instance_id,
+        incarnation,
+        inbox_seq,
+        read_cancel(cancel_at, cancel_reason, cancel_by),
+        # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
+        tuple(read_message(row[6:]) for row in rows if row[6] is not None),
+    )
+
+
+def _read_held(row: tuple[Any, ...]) -> HeldRow:
+    instance_id, incarnation, revision, *kind, hold = row
+    queue, name, version, event_format, floating = kind
+    return HeldRow(
+        instance_id, incarnation, revision, read_kind((queue, name, version, event_format, floating)), hold_from_bytes(hold)
+    )

@@ -1,0 +1,222 @@
+"""The one connection of a process that writes, and its transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from orchestra.clock import Clock
+from orchestra.errors import StoreBusy, StoreError, StoreUnavailable
+from orchestra.providers.sqlite import schema
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.connection import connect_writer
+from orchestra.providers.sqlite.failures import translated, translated_commit
+from orchestra.providers.sqlite.filelock import FileLock
+from orchestra.providers.sqlite.kinds import Kinds
+from orchestra.providers.sqlite.settings import Settings
+
+__all__ = ["StoreClock", "Transaction", "Writer"]
+
+
+class StoreClock:
+    """The store's time in this process. It never goes back, whatever the machine's clock does (protocol rule 25)."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = 0
+        self._guard = threading.Lock()
+
+    def now(self) -> int:
+        """Return microseconds UTC."""
+        with self._guard:
+            self._last = max(self._last, self._clock.now())
+            return self._last
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What a statement needs: the connection, the store's time of the transaction, the kinds."""
+
+    connection: sqlite3.Connection
+    now: int
+    kinds: Kinds
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """An open file: it must stay the one that the path names."""
+
+    connection: sqlite3.Connection
+    lock: FileLock
+    identity: tuple[int, int]
+    kinds: Kinds
+
+
+class Writer:
+    """Serializes everything that goes over the writer's connection, between threads and between processes.
+
+    SQLite has a bug that damages the file when two processes write or checkpoint at the same moment (3.7.0 to 3.51.2), and
+    its busy handler starves the unlucky. Hence the file lock around each write transaction, and around closing, which
+    checkpoints.
+    """
+
+    def __init__(self, settings: Settings, clock: StoreClock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._session: _Session | None = None
+        self._is_open = False
+        self._process = os.getpid()
+
+    def open(self) -> None:
+        """Open the file; make or migrate its schema."""
+        with self._exclusive():
+            if self._session is None:
+                self._session = self._connect()
+            self._is_open = True
+
+    def close(self) -> None:
+        """Close the file. Harmless when it is closed; in a forked child it leaves the parent's connection alone."""
+        if self._process != os.getpid():
+            return
+        with self._guard:
+            self._is_open = False
+            self._disconnect()
+
+    @contextmanager
+    def transaction(self) -> Generator[Transaction]:
+        """Run the body in one write transaction: all of it is committed, or nothing.
+
+        Raises:
+            OutcomeUnknown: the commit itself failed in the device.
+            StoreError: any other failure; nothing was written.
+        """
+        with self._exclusive():
+            session = self._current()
+            session.lock.acquire(self._settings.busy_seconds)
+            try:
+                yield from self._transact(session)
+            finally:
+                session.lock.release()
+
+    @contextmanager
+    def reading(self) -> Generator[Transaction]:
+        """Run the body on the writer's connection, without a lock; several statements may see different moments."""
+        with self._exclusive():
+            session = self._current()
+            with translated(self._settings.path):
+                yield Transaction(session.connection, self._clock.now(), session.kinds)
+
+    def _transact(self, session: _Session) -> Generator[Transaction]:
+        connection = session.connection
+        try:
+            with translated(self._settings.path):
+                connection.execute(sql.BEGIN_WRITE)
+                yield Transaction(connection, self._clock.now(), session.kinds)
+            with translated_commit(self._settings.path):
+                connection.execute(sql.COMMIT)
+        except BaseException:
+            session.kinds.forget_unconfirmed()
+            _roll_back(connection)
+            raise
+        session.kinds.confirm()
+
+    @contextmanager
+    def _exclusive(self) -> Generator[None]:
+        if self._process != os.getpid():
+            raise StoreUnavailable(
+                f"{self._settings.path}: opened by process {self._process}, which has forked this one ({os.getpid()}); "
+                "a connection does not survive a fork: make a new provider in the child"
+            )
+        if not self._guard.acquire(timeout=self._settings.busy_seconds):
+            raise StoreBusy(f"{self._settings.path}: another thread has held the writer for {self._settings.busy_seconds:g} s")
+        try:
+            yield
+        finally:
+            self._guard.release()
+
+    def _current(self) -> _Session:
+        """Return the session, after making sure that its file is still the one at the path.
+
+        A file that was removed under us would take writes and lose them with our descriptor (I1).
+        """
+        if not self._is_open:
+            raise StoreUnavailable(f"{self._settings.path} is not open")
+        if self._session is not None and self._session.identity != self._identity():
+            self._disconnect()
+        if self._session is None:
+            self._session = self._connect()
+        return self._session
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            status = self._settings.path.stat()
+        except OSError as error:
+            raise StoreUnavailable(f"{self._settings.path}: {error.strerror}") from error
+        return status.st_dev, status.st_ino
+
+    def _connect(self) -> _Session:
+        lock = self._open_lock()
+        try:
+            lock.acquire(self._settings.busy_seconds)
+            try:
+                connection = connect_writer(self._settings)
+                try:
+                    self._prepare(connection)
+                    return _Session(connection, lock, self._identity(), Kinds())
+                except BaseException:
+                    connection.close()
+                    raise
+            finally:
+                lock.release()
+        except BaseException:
+            lock.close()
+            raise
+
+    def _open_lock(self) -> FileLock:
+        directory = self._settings.path.absolute().parent
+        if not directory.is_dir():
+            raise StoreUnavailable(f"{self._settings.path}: the directory {directory} does not exist")
+        return FileLock(self._settings.lock_path)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        with translated(self._settings.path):
+            connection.execute(sql.BEGIN_WRITE)
+            try:
+                schema.prepare(connection, self._settings.path, migrate=self._settings.migrate)
+                connection.execute(sql.COMMIT)
+            except BaseException:
+                _roll_back(connection)
+                raise
+
+    def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        locked = _try_acquire(session.lock, self._settings.busy_seconds)
+        try:
+            session.connection.close()
+        finally:
+            if locked:
+                session.lock.release()
+            session.lock.close()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # SQLite has rolled back by itself after some errors (a full disk); then there is no transaction any more.
+    if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute(sql.ROLLBACK)
+
+
+def _try_acquire(lock: FileLock, timeout: float) -> bool:
+    try:
+        lock.acquire(timeout)
+    except StoreError:
+        return False
+    return True

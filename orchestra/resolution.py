@@ -1,0 +1,88 @@
+"""Which version an execution gets, and which node may run it.
+
+Versions are resolved at a start, at a boundary, and while an execution waits to be opened; at no other moment. All nodes and
+clients resolve alike, against the catalogue in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestra.events import FORMATS
+from orchestra.providers.rows import Catalogue, Kind, NodeRecord, NodeRow, Pin, Resolution, ResolvedBy
+from orchestra.versions import Latest, Policy, policy_from_text, resolve, sort_key
+
+__all__ = ["boundary_version", "is_living", "opening_version", "policy_of", "servable_kinds", "serves", "start_version"]
+
+
+def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
+    """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever set."""
+    row = catalogue.policies.get(name)
+    return (Latest(), 0) if row is None else (policy_from_text(row.value), row.revision)
+
+
+def start_version(catalogue: Catalogue, name: str) -> str | None:
+    """Return the version that a start takes, or ``None`` where no node has the name."""
+    versions = catalogue.versions(name)
+    return resolve(policy_of(catalogue, name)[0], versions) if versions else None
+
+
+def opening_version(catalogue: Catalogue, kind: Kind) -> str:
+    """Return the version with which an execution that waits is opened: for a floating one, never lower than recorded."""
+    if not kind.floating:
+        return kind.version
+    resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name))
+    return kind.version if resolved is None else max(kind.version, resolved, key=sort_key)
+
+
+def boundary_version(
+    catalogue: Catalogue, name: str, current: str, *, explicit: str | None, pin: Pin | None, node: str
+) -> tuple[str, Resolution]:
+    """Return the version of the next execution and how it was chosen.
+
+    The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes down.
+    """
+    policy, revision = policy_of(catalogue, name)
+    if explicit is not None:
+        return explicit, Resolution(ResolvedBy.EXPLICIT, node, revision)
+    if pin is not None:
+        return pin.version, Resolution(ResolvedBy.PIN, node, revision)
+    resolved = resolve(policy, catalogue.versions(name))
+    if resolved is None:
+        resolved = current
+    elif isinstance(policy, Latest):
+        resolved = max(current, resolved, key=sort_key)
+    return resolved, Resolution(ResolvedBy.POLICY, node, revision)
+
+
+def serves(node: NodeRecord, kind: Kind, catalogue: Catalogue) -> bool:
+    """Return whether a node can run instances of a kind now."""
+    if kind.format not in node.formats or kind.queue not in node.queues:
+        return False
+    version = opening_version(catalogue, kind)
+    return any(capability.name == kind.name and capability.version == version for capability in node.capabilities)
+
+
+def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
+    """Return the kinds that a node may claim: those known to the store, and those that its own registry implies."""
+    own = {
+        Kind(queue, capability.name, capability.version, event_format, floating)
+        for queue in node.queues
+        for capability in node.capabilities
+        for event_format in FORMATS
+        for floating in (False, True)
+    }
+    candidates: Iterable[Kind] = sorted(own | set(catalogue.kinds), key=_kind_order)
+    return tuple(kind for kind in candidates if serves(node, kind, catalogue))
+
+
+def _kind_order(kind: Kind) -> tuple[str, str, str, int, bool]:
+    return kind.queue, kind.name, kind.version, kind.format, kind.floating
+
+
+def is_living(node: NodeRow, now: int) -> bool:
+    """Return whether a reader should take a node for alive: not dead, and renewed within three leases.
+
+    For what people are shown only: nobody acts on a lapse alone (protocol rule 11).
+    """
+    return not node.dead and now - node.renewed_at <= 3 * node.record.lease

@@ -1,0 +1,220 @@
+"""Runs activities: bounded, with timeouts, heartbeats and cancellation, in tasks (``async def``) or threads (``def``)."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.to_thread
+
+from orchestra.activities import AMBIENT, Activity, ActivityContext
+from orchestra.clock import Clock
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode, plain
+from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
+from orchestra.errors import ErrorInfo, PayloadError
+from orchestra.replay.execution import error_info
+from orchestra.retry import NonRetryable, type_name
+
+__all__ = ["ActivityRunner"]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One try that is under way."""
+
+    effect: RunActivity
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    aborted: bool = False
+    expired: bool = False
+    started: float = 0.0
+    beaten: float = 0.0
+    heartbeat: Payload | None = None
+    reported: float = 0.0
+
+
+class ActivityRunner:
+    """Runs at most ``limit`` tries at once; the others wait in the order in which they came.
+
+    Args:
+        report: where ends and heartbeats go.
+        threads: how many ``def`` activities run at once.
+        heartbeat_interval: seconds between heartbeats that are stored; the last one always is, if the try fails.
+    """
+
+    def __init__(
+        self,
+        activities: Mapping[str, Activity[..., Any]],
+        report: Callable[[Item], None],
+        clock: Clock,
+        *,
+        limit: int,
+        threads: int,
+        payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
+        heartbeat_interval: float = 1.0,
+    ) -> None:
+        self._activities = activities
+        self._report = report
+        self._clock = clock
+        self._limit = limit
+        self._threads = anyio.CapacityLimiter(threads)
+        self._payload_limit = payload_limit
+        self._heartbeat_interval = heartbeat_interval
+        self._runs: dict[ActivityKey, _Run] = {}
+        self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
+        self._group: anyio.abc.TaskGroup | None = None
+        self._loop_thread = 0
+        self._stopping = False
+        self._idle = anyio.Event()
+
+    def start(self, group: anyio.abc.TaskGroup) -> None:
+        """Run tries as tasks of this group from now on."""
+        self._group = group
+        self._loop_thread = threading.get_ident()
+
+    @property
+    def active(self) -> int:
+        """How many tries are under way."""
+        return len(self._runs)
+
+    def begin(self, effect: RunActivity) -> None:
+        """Begin a try, or let it wait for a free place."""
+        if self._stopping:
+            return  # it was never begun; its instance is released, and it begins elsewhere
+        if len(self._runs) >= self._limit:
+            self._waiting[effect.key] = effect
+        else:
+            self._spawn(effect)
+
+    def abort(self, key: ActivityKey) -> None:
+        """Give up a try: cancel it, and report nothing."""
+        self._waiting.pop(key, None)
+        run = self._runs.get(key)
+        if run is not None:
+            run.aborted = True
+            run.scope.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing any more, and wait for what runs, for at most ``seconds``."""
+        self._stopping = True
+        self._waiting.clear()
+        if self._runs:
+            self._idle = anyio.Event()
+            with anyio.move_on_after(seconds):
+                await self._idle.wait()
+
+    def abort_all(self) -> None:
+        """Give up everything."""
+        self._stopping = True
+        self._waiting.clear()
+        for key in list(self._runs):
+            self.abort(key)
+
+    def _spawn(self, effect: RunActivity) -> None:
+        assert self._group is not None
+        run = _Run(effect, started=self._clock.monotonic())
+        self._runs[effect.key] = run
+        self._group.start_soon(self._run, run)
+
+    async def _run(self, run: _Run) -> None:
+        effect = run.effect
+        try:
+            result = await self._attempt(run)
+            if result is not None and not run.aborted:
+                self._report(ActivityEnded(effect.key, effect.attempt, result, run.heartbeat))
+        finally:
+            if self._runs.get(effect.key) is run:
+                del self._runs[effect.key]
+            if not self._runs:
+                self._idle.set()
+        while self._waiting and len(self._runs) < self._limit:
+            self._spawn(self._waiting.popitem(last=False)[1])
+
+    async def _attempt(self, run: _Run) -> Payload | ActivityFailure | None:
+        """Return the result or the failure of one try; ``None`` where it was cancelled from outside."""
+        effect = run.effect
+        activity = self._activities.get(effect.name)
+        if activity is None:
+            error = ErrorInfo("orchestra.errors.UnknownActivity", f"no activity {effect.name!r} is registered on this node")
+            return ActivityFailure(error, (), unregistered=True)
+        subject = f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
+        try:
+            with run.scope:
+                self._set_deadline(run)
+                value = await self._call(activity, run, subject)
+                return encode(value, subject=f"result of {subject}", limit=self._payload_limit)
+        except Exception as error:  # noqa: BLE001 - whatever user code raises is the attempt's failure
+            return _failure(error)
+        return None if run.aborted else self._timeout(run)
+
+    async def _call(self, activity: Activity[..., Any], run: _Run, subject: str) -> Any:
+        assert activity.function is not None
+        assert activity.signature is not None
+        args, kwargs = activity.signature.decode(run.effect.arguments, subject=f"arguments of {subject}")
+        AMBIENT.set(self._context(run))
+        if activity.is_async:
+            return await activity(*args, **kwargs)
+        return await anyio.to_thread.run_sync(lambda: activity(*args, **kwargs), abandon_on_cancel=True, limiter=self._threads)
+
+    def _context(self, run: _Run) -> ActivityContext:
+        effect = run.effect
+        return ActivityContext(
+            activity=effect.name,
+            attempt=effect.attempt,
+            instance_id=effect.key.instance_id,
+            execution_id=effect.key.execution,
+            orchestration=effect.orchestration,
+            version=effect.version,
+            idempotency_key=str(effect.key),
+            last_heartbeat=plain(effect.last_heartbeat),
+            on_heartbeat=lambda payload: self._beat(run, payload),
+            is_cancelled=lambda: run.aborted or run.expired or run.scope.cancel_called,
+        )
+
+    # --- deadlines ---
+
+    def _beat(self, run: _Run, payload: Any) -> None:
+        """Take a heartbeat, on the event loop or in an activity's thread."""
+        run.heartbeat = encode(payload, subject=f"heartbeat of activity {run.effect.name!r}", limit=self._payload_limit)
+        moment = self._clock.monotonic()
+        run.beaten = moment
+        if run.effect.heartbeat_timeout is not None:
+            if threading.get_ident() == self._loop_thread:
+                self._set_deadline(run)
+            else:
+                anyio.from_thread.run_sync(self._set_deadline, run)
+        if moment - run.reported >= self._heartbeat_interval:
+            run.reported = moment
+            self._report(Heartbeat(run.effect.key, run.effect.attempt, run.heartbeat))
+
+    def _set_deadline(self, run: _Run) -> None:
+        deadlines: list[float] = []
+        if run.effect.timeout is not None:
+            deadlines.append(run.started + run.effect.timeout / 1e6)
+        if run.effect.heartbeat_timeout is not None:
+            deadlines.append(max(run.started, run.beaten) + run.effect.heartbeat_timeout / 1e6)
+        if deadlines:
+            run.scope.deadline = anyio.current_time() + min(deadlines) - self._clock.monotonic()
+
+    def _timeout(self, run: _Run) -> ActivityFailure | None:
+        if not run.scope.cancelled_caught:
+            return None
+        run.expired = True
+        effect = run.effect
+        since_start = self._clock.monotonic() - run.started
+        if effect.timeout is not None and since_start >= effect.timeout / 1e6:
+            message = f"activity {effect.name!r} did not end within {effect.timeout / 1e6:g} s"
+        else:
+            message = f"activity {effect.name!r} sent no heartbeat for {(effect.heartbeat_timeout or 0) / 1e6:g} s"
+        return ActivityFailure(ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception"))
+
+
+def _failure(error: Exception) -> ActivityFailure:
+    names = tuple(type_name(cls) for cls in type(error).__mro__ if issubclass(cls, BaseException))
+    # A value that cannot travel will not travel the next time either.
+    return ActivityFailure(error_info(error), names, non_retryable=isinstance(error, (NonRetryable, PayloadError)))

@@ -1,0 +1,366 @@
+"""The runtime itself: one node of a store, embedded in the program that enters it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from orchestra.activities import Activity, as_activity
+from orchestra.client import Client
+from orchestra.client.port import ClientChange
+from orchestra.clock import Clock, SystemClock, micros, new_id
+from orchestra.context import Limits
+from orchestra.engine.cycle import Cycle
+from orchestra.engine.engine import Engine, EngineOptions
+from orchestra.engine.items import AbortActivity, InstanceEnded, Item, Reply, RunActivity, Submit, WriteLogs
+from orchestra.engine.membership import Membership
+from orchestra.errors import OrchestraError, RegistrationError, RuntimeClosed
+from orchestra.events import FORMATS
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import Capability, NodeRecord, Outcome
+from orchestra.registry import OrchestrationRegistry
+from orchestra.runtime.activities import ActivityRunner
+from orchestra.runtime.bridge import Bridge
+from orchestra.runtime.worker import Begun, Ended, EngineThread
+from orchestra.telemetry import engine_logger, log_orchestration
+from orchestra.versions import policy_from_text
+
+__all__ = ["Runtime"]
+
+T = TypeVar("T")
+
+_RELEASE_SECONDS: Final = 5.0
+
+
+class _Pending:
+    """A client's change on its way through the engine."""
+
+    __slots__ = ("done", "outcome")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.outcome: Outcome | OrchestraError | None = None
+
+
+class _Watch:
+    """Woken when this node sees the instance end; other nodes' ends are found by looking again."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+            self._event = anyio.Event()
+
+
+class Runtime:
+    """Runs orchestrations and activities while it is entered::
+
+        async with Runtime(SqliteProvider("app.db"), registry, activities=[probe]) as runtime:
+            await runtime.client.start("watch", Watch("http://..."), instance_id="watch-1")
+
+    Leaving it stops in order: nothing new is taken, running activities get ``grace``, ownership is released.
+
+    Args:
+        provider: the store.
+        registry: the orchestrations of this node.
+        activities: functions or ``@activity`` objects.
+        limits: how large one execution may grow.
+        max_concurrent_activities: activities that run at once; others wait.
+        max_activity_threads: of these, how many ``def`` activities.
+        max_owned: instances that this node works on at once.
+        warm_executions: coroutines of parked instances that are kept in memory.
+        lease: after how long without a sign of life other nodes take over.
+        grace: how long running activities may take to end when the runtime stops.
+        poll: how often the store is looked at without any hint.
+        inbox_limit: unread messages that an instance may have.
+
+    Raises:
+        RegistrationError: two activities have one name.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        registry: OrchestrationRegistry,
+        activities: Sequence[Callable[..., Any] | Activity[..., Any]] = (),
+        *,
+        limits: Limits | None = None,
+        max_concurrent_activities: int = 256,
+        max_activity_threads: int = 32,
+        max_owned: int = 4096,
+        warm_executions: int = 4096,
+        lease: timedelta = timedelta(seconds=10),
+        grace: timedelta = timedelta(seconds=10),
+        poll: timedelta = timedelta(seconds=1),
+        inbox_limit: int = 10_000,
+        clock: Clock | None = None,
+    ) -> None:
+        self._provider = provider
+        self._registry = registry
+        self._activities = _by_name(activities)
+        self._limits = limits or Limits()
+        self._max_concurrent = max_concurrent_activities
+        self._max_threads = max_activity_threads
+        self._options = EngineOptions(max_owned=max_owned, warm=warm_executions)
+        self._lease = lease
+        self._grace = grace
+        self._poll = poll
+        self._clock = clock or SystemClock()
+        self._watches: dict[str, list[_Watch]] = {}
+        self._pending: set[_Pending] = set()
+        self._state = "new"
+        self._readers: anyio.CapacityLimiter
+        self._ended: anyio.Event
+        self._bridge: Bridge[Any]
+        self._thread: EngineThread
+        self._runner: ActivityRunner
+        self._group: anyio.abc.TaskGroup
+        self.node_id = new_id()
+        self.client = Client.attached(
+            provider,
+            self,
+            registry,
+            self.node_id,
+            inbox_limit=inbox_limit,
+            payload_limit=self._limits.max_payload,
+        )
+
+    # --- life ---
+
+    async def __aenter__(self) -> Self:
+        """Open the store, join it, and begin.
+
+        Raises:
+            StoreError: the store cannot be used.
+            RuntimeClosed: this runtime has been entered before.
+        """
+        if self._state != "new":
+            raise RuntimeClosed("a runtime can be entered once; make a new one")
+        self._state = "starting"
+        await anyio.to_thread.run_sync(self._provider.open)
+        try:
+            await self._begin()
+        except BaseException:
+            self._state = "stopped"
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._provider.close)
+            raise
+        self._state = "running"
+        return self
+
+    async def _begin(self) -> None:
+        node = self._node()
+        store = self._provider.store
+        engine = Engine(store, self._registry, node, self._clock, limits=self._limits, options=self._options)
+        cycle = Cycle(store, engine, Membership(store, node, self._clock), self._clock, poll=self._poll.total_seconds())
+        self._bridge = Bridge()
+        self._thread = EngineThread(cycle, engine, self._bridge)
+        self._runner = ActivityRunner(
+            self._activities,
+            self._report,
+            self._clock,
+            limit=self._max_concurrent,
+            threads=self._max_threads,
+            payload_limit=self._limits.max_payload,
+        )
+        self._ended = anyio.Event()
+        self._readers = anyio.CapacityLimiter(2)
+        await anyio.to_thread.run_sync(self._set_first_policies)
+        self._thread.start()
+        begun, *rest = await self._bridge.receive()
+        assert isinstance(begun, Begun)
+        if begun.error is not None:
+            self._bridge.close()
+            raise begun.error
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._runner.start(self._group)
+        self._handle(rest)
+        self._group.start_soon(self._shell)
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Stop in order, also when the block was cancelled."""
+        self._state = "stopping"
+        with anyio.CancelScope(shield=True):
+            if not self._ended.is_set():
+                await self._stop()
+            self._state = "stopped"
+            for pending in self._pending:
+                pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
+                pending.done.set()
+            self._group.cancel_scope.cancel()
+        try:
+            await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._thread.join, _RELEASE_SECONDS)
+                self._bridge.close()
+                await anyio.to_thread.run_sync(self._provider.close)
+
+    async def _stop(self) -> None:
+        self._thread.stop_claiming()
+        await self._runner.drain(self._grace.total_seconds())
+        self._thread.stop()
+        with anyio.move_on_after(_RELEASE_SECONDS):
+            await self._ended.wait()
+        if not self._ended.is_set():
+            engine_logger.warning("the store takes no writes; what this node owns is taken over when its lease has run out")
+            self._thread.stop(at_once=True)
+        self._runner.abort_all()
+
+    def _node(self) -> NodeRecord:
+        return NodeRecord(
+            node_id=self.node_id,
+            host=platform.node(),
+            boot_id=_boot_id(),
+            pid=os.getpid(),
+            library=_library_version(),
+            formats=FORMATS,
+            lease=micros(self._lease),
+            capabilities=tuple(
+                Capability(definition.name, definition.version, definition.fingerprint)
+                for definition in self._registry.capabilities()
+            ),
+            activities=tuple(sorted(self._activities)),
+        )
+
+    def _set_first_policies(self) -> None:
+        """Give the store the builder's policies where it has none; say so where it has another one."""
+        admin, directory = self._provider.admin, self._provider.directory
+        for name, policy in self._registry.policies.items():
+            if admin.set_policy(name, str(policy), by=self.node_id, reason="registry", only_first=True):
+                continue
+            stored = policy_from_text(directory.catalogue().policies[name].value)
+            if stored != policy:
+                engine_logger.warning(
+                    "the store's version policy for %r is %s, the registry's is %s; the store's counts. Change it with "
+                    "client.set_version_policy(%r, ...)",
+                    name,
+                    stored,
+                    policy,
+                    name,
+                )
+
+    # --- the shell ---
+
+    async def _shell(self) -> None:
+        while not self._ended.is_set():
+            self._handle(await self._bridge.receive())
+
+    def _handle(self, effects: Sequence[Any]) -> None:
+        for effect in effects:
+            match effect:
+                case RunActivity():
+                    self._runner.begin(effect)
+                case Reply(token=token, outcome=outcome):
+                    token.outcome = outcome
+                    token.done.set()
+                case AbortActivity(key=key):
+                    self._runner.abort(key)
+                case InstanceEnded(instance_id=instance_id):
+                    for watch in self._watches.get(instance_id, ()):
+                        watch.wake()
+                case WriteLogs(identity=identity, entries=entries):
+                    for entry in entries:
+                        log_orchestration(
+                            entry.level,
+                            entry.message,
+                            entry.fields,
+                            name=identity.name,
+                            version=identity.version,
+                            instance_id=identity.instance_id,
+                            execution_id=identity.execution,
+                        )
+                case Ended(error=error):
+                    self._ended.set()
+                    if error is not None:
+                        raise error
+                case _:  # pragma: no cover
+                    raise AssertionError(f"unknown effect {effect}")
+
+    def _report(self, item: Item) -> None:
+        if self._state != "stopped" and not self._ended.is_set():
+            self._thread.put(item)
+
+    # --- the client's port ---
+
+    async def submit(self, change: ClientChange) -> Outcome:
+        """Have the engine commit a client's change together with its own."""
+        if self._state not in {"running", "stopping"} or self._ended.is_set():
+            raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
+        pending = _Pending()
+        self._pending.add(pending)
+        try:
+            self._thread.put(Submit(change, pending))
+            await pending.done.wait()
+        finally:
+            self._pending.discard(pending)
+        assert pending.outcome is not None
+        if isinstance(pending.outcome, OrchestraError):
+            raise pending.outcome
+        return pending.outcome
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run a blocking read in a worker thread."""
+        if self._state not in {"running", "stopping"}:
+            raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
+        return await anyio.to_thread.run_sync(function, limiter=self._readers)
+
+    @contextmanager
+    def watch(self, instance_id: str) -> Generator[_Watch]:
+        """Watch for an instance's end on this node."""
+        watch = _Watch()
+        watches = self._watches.setdefault(instance_id, [])
+        watches.append(watch)
+        try:
+            yield watch
+        finally:
+            watches.remove(watch)
+            if not watches:
+                self._watches.pop(instance_id, None)
+
+
+def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:
+    named: dict[str, Activity[..., Any]] = {}
+    for candidate in activities:
+        activity = as_activity(candidate)
+        if activity.name in named:
+            raise RegistrationError(f"two activities are named {activity.name!r}; give one of them @activity(name=...)")
+        named[activity.name] = activity
+    return named
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _library_version() -> str:
+    try:
+        return version("orchestra-runtime")
+    except PackageNotFoundError:
+        return "unknown"

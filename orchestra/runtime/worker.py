@@ -1,0 +1,126 @@
+"""The thread on which the engine runs, so that no orchestration and no commit ever stops the host's event loop."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestra.engine.cycle import Cycle
+from orchestra.engine.engine import Engine
+from orchestra.engine.items import Effect, Item
+from orchestra.errors import RuntimeClosed
+from orchestra.runtime.bridge import Bridge
+
+__all__ = ["Begun", "Ended", "EngineThread"]
+
+_HINT_INTERVAL: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The engine runs, or could not begin."""
+
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The engine's thread has ended: in order, or by a fault of the engine itself."""
+
+    error: BaseException | None
+
+
+class EngineThread:
+    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends effects over the bridge."""
+
+    def __init__(self, cycle: Cycle, engine: Engine, bridge: Bridge[Any]) -> None:
+        self._cycle = cycle
+        self._engine = engine
+        self._bridge = bridge
+        self._queue: queue.SimpleQueue[Item | Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name="orchestra-engine", daemon=True)
+        self._stop_requested = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the thread; ``Begun`` comes over the bridge."""
+        self._thread.start()
+
+    def put(self, item: Item) -> None:
+        """Give the engine something to do.
+
+        Raises:
+            RuntimeClosed: it has stopped.
+        """
+        if self._closed:
+            raise RuntimeClosed("the runtime has stopped")
+        self._queue.put(item)
+
+    def stop_claiming(self) -> None:
+        """Have the engine take nothing new."""
+        self._queue.put(self._engine.stop_claiming)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have the engine release everything and end; ``Ended`` comes over the bridge."""
+
+        def request() -> None:
+            self._stop_requested = True
+            self._engine.release_all()
+            if at_once:
+                self._closed = True
+
+        self._queue.put(request)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread's end. Return whether it has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        try:
+            self._cycle.begin()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the runtime was entered
+            self._closed = True
+            self._bridge.push([Begun(error)])
+            return
+        self._bridge.push([Begun(None)])
+        fault: BaseException | None = None
+        try:
+            while not self._finished():
+                self._push(self._cycle.run(self._gather()))
+        except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
+            fault = error
+        self._closed = True
+        self._push(self._cycle.end())
+        self._bridge.push([Ended(fault)])
+
+    def _finished(self) -> bool:
+        return self._closed or (self._stop_requested and self._engine.owned == 0 and not self._engine.has_work)
+
+    def _push(self, effects: Sequence[Effect]) -> None:
+        if effects:
+            self._bridge.push(effects)
+
+    def _gather(self) -> list[Item]:
+        """Wait for items as long as nothing is due, and take all that are there."""
+        items: list[Item] = []
+        wait = self._cycle.idle_seconds()
+        while not items and wait > 0 and not self._stop_requested:
+            try:
+                self._receive(items, self._queue.get(timeout=min(wait, _HINT_INTERVAL)))
+            except queue.Empty:
+                self._cycle.listen()
+            wait = self._cycle.idle_seconds()
+        while not self._queue.empty():
+            self._receive(items, self._queue.get())
+        return items
+
+    @staticmethod
+    def _receive(items: list[Item], received: Item | Callable[[], None]) -> None:
+        if callable(received):
+            received()
+        else:
+            items.append(received)

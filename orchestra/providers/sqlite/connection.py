@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -10,12 +11,25 @@ from orchestra.errors import StoreUnavailable
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.settings import Settings
 
-__all__ = ["connect_reader", "connect_writer"]
+__all__ = ["connect_reader", "connect_writer", "file_identity"]
 
 _CACHED_STATEMENTS: Final = 512
 _PAGE_CACHE_KIB: Final = 16 * 1024
 _JOURNAL_LIMIT: Final = 64 * 1024 * 1024
 _SYNCHRONOUS: Final = {"full": 2, "relaxed": 1}
+
+
+def file_identity(path: Path) -> tuple[int, int]:
+    """Return what tells the file at a path from another one that may come to lie there.
+
+    Raises:
+        StoreUnavailable: there is no file, or it cannot be reached.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    return status.st_dev, status.st_ino
 
 
 def connect_writer(settings: Settings) -> sqlite3.Connection:

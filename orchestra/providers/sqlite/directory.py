@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.codec import unpack
@@ -15,7 +16,7 @@ from orchestra.events import EventRecord
 from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
-from orchestra.providers.sqlite.connection import connect_reader
+from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
@@ -38,13 +39,21 @@ _HIGHEST_CHARACTER: Final = 0x10FFFF
 _SURROGATES: Final = range(0xD800, 0xE000)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A connection, and which file it was opened on."""
+
+    connection: sqlite3.Connection
+    identity: tuple[int, int]
+
+
 class ReaderPool:
     """Read-only connections for any thread. A few are kept; more are made when they are needed at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._guard = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[_Reader] = []
         self._is_open = False
         self._process = os.getpid()
 
@@ -58,38 +67,42 @@ class ReaderPool:
         with self._guard:
             self._is_open = False
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        for reader in idle:
+            reader.connection.close()
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
         """Lend a connection for the body."""
-        connection = self._take()
+        reader = self._take()
         try:
             with translated(self._settings.path):
-                yield connection
+                yield reader.connection
         except BaseException:
             # Whatever state it is in, the next reader shall not inherit it.
-            connection.close()
+            reader.connection.close()
             raise
-        self._give_back(connection)
+        self._give_back(reader)
 
-    def _take(self) -> sqlite3.Connection:
+    def _take(self) -> _Reader:
         if self._process != os.getpid():
             raise StoreUnavailable(f"{self._settings.path}: opened by process {self._process}, which has forked this one")
         with self._guard:
             if not self._is_open:
                 raise StoreUnavailable(f"{self._settings.path} is not open")
-            if self._idle:
-                return self._idle.pop()
-        return connect_reader(self._settings)
+            identity = file_identity(self._settings.path)
+            while self._idle:
+                reader = self._idle.pop()
+                if reader.identity == identity:
+                    return reader
+                reader.connection.close()  # it would go on reading the file that was here before
+        return _Reader(connect_reader(self._settings), identity)
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, reader: _Reader) -> None:
         with self._guard:
             if self._is_open and len(self._idle) < _IDLE_READERS:
-                self._idle.append(connection)
+                self._idle.append(reader)
                 return
-        connection.close()
+        reader.connection.close()
 
 
 class SqliteDirectory:

@@ -14,7 +14,7 @@ from orchestra.clock import Clock
 from orchestra.errors import StoreBusy, StoreError, StoreUnavailable
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.connection import connect_writer
+from orchestra.providers.sqlite.connection import connect_writer, file_identity
 from orchestra.providers.sqlite.failures import translated, translated_commit
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.providers.sqlite.kinds import Kinds
@@ -147,18 +147,11 @@ class Writer:
         """
         if not self._is_open:
             raise StoreUnavailable(f"{self._settings.path} is not open")
-        if self._session is not None and self._session.identity != self._identity():
+        if self._session is not None and self._session.identity != file_identity(self._settings.path):
             self._disconnect()
         if self._session is None:
             self._session = self._connect()
         return self._session
-
-    def _identity(self) -> tuple[int, int]:
-        try:
-            status = self._settings.path.stat()
-        except OSError as error:
-            raise StoreUnavailable(f"{self._settings.path}: {error.strerror}") from error
-        return status.st_dev, status.st_ino
 
     def _connect(self) -> _Session:
         lock = self._open_lock()
@@ -168,7 +161,7 @@ class Writer:
                 connection = connect_writer(self._settings)
                 try:
                     self._prepare(connection)
-                    return _Session(connection, lock, self._identity(), Kinds())
+                    return _Session(connection, lock, file_identity(self._settings.path), Kinds())
                 except BaseException:
                     connection.close()
                     raise
@@ -198,6 +191,7 @@ class Writer:
         session, self._session = self._session, None
         if session is None:
             return
+        # Closing checkpoints, if nobody else has the file open; where the lock cannot be had, somebody has.
         locked = _try_acquire(session.lock, self._settings.busy_seconds)
         try:
             session.connection.close()

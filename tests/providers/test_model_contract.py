@@ -1,0 +1,21 @@
+"""The reference keeps the contract itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.clock import Clock
+from orchestra.providers.interfaces import Provider
+from orchestra.testing import ModelProvider, ModelWorld
+from orchestra.testing.contract import ProviderContract
+
+
+class TestModel(ProviderContract):
+    @pytest.fixture(autouse=True)
+    def _no_worlds(self) -> None:
+        self.worlds: dict[Path, ModelWorld] = {}
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        return ModelProvider(self.worlds.setdefault(location, ModelWorld()), clock=clock)

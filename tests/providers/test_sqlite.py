@@ -1,0 +1,565 @@
+"""What is particular to SQLite: files, processes, locks, query plans, error codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestra.codec import Payload
+from orchestra.errors import (
+    NodeBuried,
+    OutcomeUnknown,
+    SchemaMismatch,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from orchestra.providers.rows import Append, Appended, Claim, Claimed, InstanceQuery, Recover, Started, Status
+from orchestra.providers.sqlite import SqliteProvider, failures, schema
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.filelock import FileLock
+from orchestra.testing import ManualClock
+from orchestra.testing.contract import KIND, a_node, a_park, a_start, a_write, an_append, begin, claim, one, read
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def provider(path):
+    provider = SqliteProvider(path)
+    provider.open()
+    yield provider
+    provider.close()
+
+
+def writer_of(provider):
+    """Return the writer's connection, to do to it what the world does to files."""
+    return provider._writer._session.connection
+
+
+def run_python(script, *arguments):
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)], stdout=subprocess.PIPE)
+
+
+def edit(path, statement):
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [":memory:", ""])
+def test_a_store_without_a_file_is_refused(path):
+    with pytest.raises(ValueError, match="needs one"):
+        SqliteProvider(path)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    provider = SqliteProvider(tmp_path / "nowhere" / "store.db")
+    with pytest.raises(StoreUnavailable, match="nowhere"):
+        provider.open()
+    (tmp_path / "nowhere").mkdir()
+    provider.open()
+    assert one(provider, a_start("i")) == Started()
+    provider.close()
+
+
+def test_a_path_that_cannot_be_opened_is_unavailable(tmp_path):
+    (tmp_path / "store.db").mkdir()
+    with pytest.raises(StoreUnavailable):
+        SqliteProvider(tmp_path / "store.db").open()
+
+
+def test_a_file_that_is_no_database_is_corrupt(path):
+    path.write_bytes(b"this is a shopping list, and not a short one at that" * 100)
+    with pytest.raises(StoreCorrupt) as raised:
+        SqliteProvider(path).open()
+    assert isinstance(raised.value.__cause__, sqlite3.DatabaseError)
+
+
+def test_the_database_of_somebody_else_is_left_alone(path):
+    edit(path, "CREATE TABLE precious (thing TEXT)")
+    with pytest.raises(StoreCorrupt, match="not one of this library"):
+        SqliteProvider(path).open()
+
+
+def test_durability_is_full_unless_it_is_relaxed_by_name(tmp_path):
+    full, relaxed = SqliteProvider(tmp_path / "a.db"), SqliteProvider(tmp_path / "b.db", durability="relaxed")
+    for provider, synchronous, name in ((full, 2, "full"), (relaxed, 1, "relaxed")):
+        provider.open()
+        assert writer_of(provider).execute("PRAGMA synchronous").fetchone() == (synchronous,)
+        assert writer_of(provider).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert name in provider.description
+        provider.close()
+    with pytest.raises(ValueError, match="durability"):
+        SqliteProvider(tmp_path / "c.db", durability="off")
+
+
+def test_special_characters_of_a_path_are_characters_of_a_file_name(tmp_path):
+    provider = SqliteProvider(tmp_path / "what? 100%#1&mode=memory.db")
+    provider.open()
+    provider.store.join(a_node("n/../1"))
+    assert one(provider, a_start("i")) == Started()
+    assert read(provider).status is Status.OPEN
+    assert (tmp_path / "what? 100%#1&mode=memory.db").exists()
+    provider.close()
+
+
+def test_a_closed_provider_is_unavailable(path):
+    provider = SqliteProvider(path)
+    for ask in (lambda: provider.store.commit([]), lambda: provider.directory.get("i"), lambda: provider.store.owned("n1")):
+        with pytest.raises(StoreUnavailable, match="not open"):
+            ask()
+
+
+# --- the schema ---------------------------------------------------------------------------------
+
+
+def test_a_newer_schema_is_refused(path, provider):
+    provider.close()
+    edit(path, "UPDATE meta SET value = '99' WHERE key = 'schema'")
+    with pytest.raises(SchemaMismatch, match="schema 99"):
+        SqliteProvider(path).open()
+
+
+def test_an_older_schema_is_reported_where_migration_is_switched_off(path):
+    with pytest.raises(SchemaMismatch, match="switched off"):
+        SqliteProvider(path, migrate=False).open()
+    SqliteProvider(path).open()
+    current = SqliteProvider(path, migrate=False)
+    current.open()
+    current.close()
+
+
+def test_an_older_schema_is_migrated_in_one_piece(path, provider, monkeypatch):
+    assert one(provider, a_start("i")) == Started()
+    provider.close()
+    known = schema.migrations()
+    broken = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;", "INSERT INTO nowhere VALUES (1);"))
+    monkeypatch.setattr(schema, "migrations", lambda: (*known, broken))
+    with pytest.raises(StoreError):
+        SqliteProvider(path).open()
+    whole = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;",))
+    monkeypatch.setattr(schema, "migrations", lambda: (*known, whole))
+    migrated = SqliteProvider(path)
+    migrated.open()
+    assert read(migrated).status is Status.OPEN
+    assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("2",)
+    migrated.close()
+
+
+def test_the_migrations_are_numbered_from_one_without_a_gap():
+    assert [migration.number for migration in schema.migrations()] == list(range(1, len(schema.migrations()) + 1))
+
+
+def test_many_processes_that_open_an_empty_store_make_it_once(path):
+    script = """
+        import sys
+        from orchestra.providers.sqlite import SqliteProvider
+        from orchestra.testing.contract import a_start, one
+        provider = SqliteProvider(sys.argv[1])
+        provider.open()
+        print(one(provider, a_start(sys.argv[2])))
+        provider.close()
+    """
+    processes = [run_python(script, path, f"i{number}") for number in range(6)]
+    answers = [process.communicate()[0] for process in processes]
+    assert answers == [b"Started()\n"] * 6
+    provider = SqliteProvider(path)
+    provider.open()
+    assert len(provider.directory.list(InstanceQuery())) == 6
+    assert writer_of(provider).execute("SELECT count(*) FROM meta WHERE key = 'store_id'").fetchone() == (1,)
+    provider.close()
+
+
+# --- crashes ------------------------------------------------------------------------------------
+
+
+def test_every_acknowledged_commit_survives_a_killed_writer(path):
+    script = """
+        import sys
+        from orchestra.providers.sqlite import SqliteProvider
+        from orchestra.testing.contract import a_start, an_append
+        provider = SqliteProvider(sys.argv[1])
+        provider.open()
+        provider.store.commit([a_start("i"), a_start("j")])
+        number = 0
+        while True:
+            provider.store.commit([an_append("i", f"m{number}"), an_append("j", f"m{number}")])
+            print(number, flush=True)
+            number += 1
+    """
+    acknowledged = -1
+    for least in (20, 45, 70):
+        process = run_python(script.replace("number = 0", f"number = {acknowledged + 1}"), path)
+        for line in process.stdout:
+            acknowledged = int(line)
+            if acknowledged >= least:
+                break
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read().split()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+        process.stdout.close()
+        process.wait()
+    provider = SqliteProvider(path)
+    provider.open()
+    assert writer_of(provider).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    first, second = read(provider, "i"), read(provider, "j")
+    assert first.unread_messages == second.unread_messages, "a group is all or nothing"
+    assert first.unread_messages in (acknowledged + 1, acknowledged + 2)
+    provider.close()
+
+
+def test_a_killed_node_is_seen_to_have_vanished_and_a_living_one_is_not(path, provider):
+    script = """
+        import sys
+        from orchestra.providers.sqlite import SqliteProvider
+        from orchestra.testing.contract import a_node, begin
+        provider = SqliteProvider(sys.argv[1])
+        provider.open()
+        provider.store.join(a_node("n2"))
+        begin(provider, "theirs", node="n2")
+        print("joined", flush=True)
+        sys.stdin.read()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    provider.store.join(a_node("n1"))
+    assert provider.store.vanished() == []
+    process.kill()
+    process.communicate()
+    assert provider.store.vanished() == ["n2"]
+    (node,) = (node for node in provider.store.catalogue().nodes if node.record.node_id == "n2")
+    assert provider.store.bury("n2", node.renewals)
+    assert provider.store.vanished() == []
+    assert provider.store.sweep() == 1
+    assert not list(path.parent.glob("*n2*")), "the lock file of a dead node is removed"
+
+
+def test_leaving_removes_the_lock_file_and_closing_leaves_it(path, provider):
+    provider.store.join(a_node("n1"))
+    provider.store.join(a_node("n2"))
+    provider.store.leave("n1")
+    assert [file.name for file in path.parent.glob("*.node-*")] == ["store.db.node-n2.lock"]
+    provider.close()
+    assert [file.name for file in path.parent.glob("*.node-*")] == ["store.db.node-n2.lock"]
+
+
+def test_a_node_cannot_be_joined_twice(path, provider):
+    provider.store.join(a_node("n1"))
+    with pytest.raises(StoreError, match="another process is this node"):
+        provider.store.join(a_node("n1"))
+    provider.store.renew("n1")
+
+
+def test_the_lock_of_a_buried_node_that_lives_is_not_removed(path, provider):
+    other = SqliteProvider(path)
+    other.open()
+    other.store.join(a_node("n2"))
+    assert provider.store.bury("n2", 0)
+    assert len(list(path.parent.glob("*.node-n2.lock"))) == 1
+    with pytest.raises(NodeBuried):
+        other.store.renew("n2")
+    other.store.leave("n2")
+    assert not list(path.parent.glob("*.node-n2.lock"))
+    other.close()
+
+
+def test_a_forked_child_is_refused_and_takes_no_lock_away(path, provider):
+    provider.store.join(a_node("n1"))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - counted in the parent only
+        answer = b"nothing raised"
+        try:
+            provider.store.commit([])
+        except StoreUnavailable as error:
+            answer = str(error).encode()
+        try:
+            provider.directory.get("i")
+        except StoreUnavailable:
+            answer += b"; nor read"
+        provider.close()
+        os.write(writer, answer)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answers:
+        answer = answers.read()
+    os.waitpid(child, 0)
+    assert b"does not survive a fork" in answer
+    assert b"nor read" in answer
+    assert one(provider, a_start("i")) == Started()
+    other = SqliteProvider(path)
+    other.open()
+    other.store.join(a_node("n2"))
+    assert other.store.vanished() == []
+    other.close()
+
+
+# --- trouble with files -------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_a_typed_error_and_passes(provider):
+    row = begin(provider)
+    connection = writer_of(provider)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    large = Append("i", "m", "go", Payload(b"x" * 100_000))
+    for _ in range(2):
+        with pytest.raises(StoreFull) as raised:
+            provider.store.commit([large, a_start("j")])
+        assert raised.value.retryable
+        assert isinstance(raised.value.__cause__, sqlite3.OperationalError)
+    assert provider.directory.get("j") is None
+    connection.execute("PRAGMA max_page_count = 1000000")
+    assert isinstance(one(provider, large), Appended)
+    assert one(provider, a_write(row)).inbox_seq == 1
+
+
+def test_a_read_only_file_is_a_typed_error_and_passes(provider):
+    writer_of(provider).execute("PRAGMA query_only = 1")
+    with pytest.raises(StoreReadOnly):
+        provider.store.commit([a_start("i")])
+    writer_of(provider).execute("PRAGMA query_only = 0")
+    assert one(provider, a_start("i")) == Started()
+
+
+def test_a_file_that_is_gone_takes_no_write_and_loses_none(path, provider):
+    assert one(provider, a_start("i")) == Started()
+    hidden = path.parent / "hidden"
+    hidden.mkdir()
+    files = [path, path.with_name("store.db-wal"), path.with_name("store.db-shm")]
+    for file in files:
+        file.rename(hidden / file.name)
+    with pytest.raises(StoreUnavailable):
+        one(provider, a_start("j"))
+    for file in files:
+        (hidden / file.name).rename(file)
+    assert one(provider, a_start("j")) == Started()
+    assert read(provider, "i").status is Status.OPEN
+
+
+def test_a_file_that_was_replaced_is_opened_anew(path, provider):
+    assert one(provider, a_start("i")) == Started()
+    assert read(provider).row.incarnation == "a"
+    for file in path.parent.glob("store.db*"):
+        file.unlink()
+    other = SqliteProvider(path)
+    other.open()
+    other.close()
+    assert one(provider, a_start("i", incarnation="b")) == Started()
+    assert claim(provider)[0].row.incarnation == "b"
+    assert read(provider).row.incarnation == "b"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_BUSY, StoreBusy),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, StoreBusy),
+        (sqlite3.SQLITE_LOCKED, StoreBusy),
+        (sqlite3.SQLITE_FULL, StoreFull),
+        (sqlite3.SQLITE_READONLY_DBMOVED, StoreReadOnly),
+        (sqlite3.SQLITE_CANTOPEN, StoreUnavailable),
+        (sqlite3.SQLITE_IOERR_FSYNC, StoreUnavailable),
+        (sqlite3.SQLITE_CORRUPT_INDEX, StoreCorrupt),
+        (sqlite3.SQLITE_NOTADB, StoreCorrupt),
+        (sqlite3.SQLITE_TOOBIG, StoreError),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, StoreError),
+        (None, StoreError),
+    ],
+)
+def test_errors_are_told_apart_by_their_code(code, expected):
+    error = sqlite3.OperationalError("whatever the text says: database is locked")
+    if code is not None:
+        error.sqlite_errorcode = code
+    translated = failures.translate(error, Path("store.db"))
+    assert type(translated) is expected
+    assert translated.retryable == (expected is not StoreError and expected is not StoreCorrupt)
+
+
+def test_a_device_that_fails_in_the_commit_leaves_the_outcome_open():
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    with pytest.raises(OutcomeUnknown) as raised, failures.translated_commit(Path("store.db")):
+        raise error
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("poison", [a_start("\ud800"), a_start("i", wake_at=2**70)])
+def test_values_that_no_database_can_hold_are_poison(provider, poison):
+    with pytest.raises(StoreError) as raised:
+        provider.store.commit([a_start("j"), poison])
+    assert not raised.value.retryable
+    assert one(provider, a_start("j")) == Started()
+
+
+def test_a_nul_in_an_id_is_a_character_like_others(provider):
+    assert one(provider, a_start("a\x00b")) == Started()
+    assert one(provider, a_start("a\x00c")) == Started()
+    assert sorted(snapshot.row.instance_id for snapshot in claim(provider)) == ["a\x00b", "a\x00c"]
+
+
+# --- the lock -----------------------------------------------------------------------------------
+
+
+def test_waiting_for_another_process_is_bounded_and_names_it(path, provider):
+    impatient = SqliteProvider(path, busy_timeout=timedelta(milliseconds=20))
+    impatient.open()
+    lock = FileLock(path.with_name("store.db.lock"))
+    lock.acquire(1)
+    with pytest.raises(StoreBusy, match=str(os.getpid())):
+        impatient.store.commit([])
+    assert impatient.directory.list(InstanceQuery()) == [], "readers wait for nobody"
+    lock.release()
+    assert one(impatient, a_start("i")) == Started()
+    lock.close()
+    impatient.close()
+
+
+def test_somebody_who_writes_past_the_lock_makes_the_store_busy(path, provider):
+    impatient = SqliteProvider(path, busy_timeout=timedelta(milliseconds=20))
+    impatient.open()
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        impatient.store.commit([a_start("i")])
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    assert one(impatient, a_start("i")) == Started()
+    impatient.close()
+
+
+def test_a_busy_writer_lets_the_others_in(path):
+    """Scenario 43: without a queue, who polls for the lock never meets the moment in which it is free."""
+    busy, patient = FileLock(path.with_name("x.lock")), FileLock(path.with_name("x.lock"))
+    turns = []
+    done = threading.Event()
+
+    def hurry():
+        while not done.is_set():
+            busy.acquire(10)
+            turns.append("busy")
+            busy.release()
+
+    thread = threading.Thread(target=hurry)
+    thread.start()
+    for _ in range(50):
+        patient.acquire(10)
+        patient.release()
+    done.set()
+    thread.join()
+    busy.close()
+    patient.close()
+    assert turns
+
+
+def test_processes_share_one_file_without_losing_anything(path, provider):
+    script = """
+        import sys
+        from orchestra.providers.sqlite import SqliteProvider
+        from orchestra.testing.contract import an_append, one
+        provider = SqliteProvider(sys.argv[1])
+        provider.open()
+        for number in range(50):
+            one(provider, an_append("i", f"{sys.argv[2]}-{number}"))
+        provider.close()
+    """
+    assert one(provider, a_start("i")) == Started()
+    processes = [run_python(script, path, sender) for sender in range(3)]
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    assert read(provider).unread_messages == 150
+    assert writer_of(provider).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+# --- query plans --------------------------------------------------------------------------------
+
+
+def plan(provider, statement, *values):
+    return [row[3] for row in writer_of(provider).execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+def test_claims_probe_the_partial_index_without_scan_or_sort(provider):
+    (due,) = plan(provider, sql.FIND_READY, 1, 5, 10)
+    assert due == "SEARCH instance USING INDEX instance_claim (kind=? AND wake_at>? AND wake_at<?)"
+    (earliest,) = plan(provider, sql.NEXT_WAKE, 1)
+    assert earliest == "SEARCH instance USING INDEX instance_claim (kind=? AND wake_at>?)"
+
+
+def test_news_is_found_among_what_is_new_only(provider):
+    instances, messages, *_ = plan(provider, sql.READ_NEWS, "n1")
+    assert instances == "SEARCH i USING INDEX instance_news (owner=?)"
+    assert messages.startswith("SEARCH m USING PRIMARY KEY (instance_id=? AND sequence>?)")
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"),
+    [
+        (sql.LIST_OWNED, ("n1",), "instance_owner"),
+        (sql.FIND_GHOST_OWNED, (1,), "instance_owner"),
+        (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
+        (sql.FIND_ADDRESSEE, ("m", "m", 1, "i"), "message_identity"),
+        (sql.PRUNE_TOMBSTONES, (1, 10), "tombstone_age"),
+    ],
+)
+def test_reads_go_by_their_index_and_sort_nothing(provider, statement, values, index):
+    steps = plan(provider, statement, *values)
+    assert any(index in step for step in steps), steps
+    assert not any("TEMP B-TREE FOR ORDER BY" in step for step in steps), steps
+
+
+def test_held_instances_are_found_without_looking_at_others(provider):
+    steps = plan(provider, sql.LIST_HELD, "watch")
+    assert "SEARCH i USING INDEX instance_held (kind=?)" in steps
+
+
+def test_operators_leave_an_audit(provider):
+    begin(provider)
+    provider.admin.set_policy("watch", "latest", by="me", reason="why not")
+    provider.admin.set_policy("watch", "latest", by="me", reason="again", only_first=True)
+    provider.admin.set_pin("i", None)
+    provider.admin.delete("i", "a")
+    rows = writer_of(provider).execute("SELECT action, actor, subject FROM operation ORDER BY operation_id").fetchall()
+    assert rows == [("set policy", "me", "watch"), ("unpin", "", "i")], "what was refused is no operation"
+
+
+def test_tombstones_are_pruned_in_small_parts(path):
+    clock = ManualClock()
+    provider = SqliteProvider(path, clock=clock, tombstones=timedelta(seconds=1))
+    provider.open()
+    begin(provider)
+    for number in range(20):
+        row = provider.store.commit([an_append("i", f"m{number}"), Recover("i", "n1")]).outcomes[1].snapshot.row
+        provider.store.commit([a_write(row, consumed=(number + 1,))])
+        clock.advance(timedelta(seconds=2 if number > 10 else 0))
+    (left,) = writer_of(provider).execute("SELECT count(*) FROM tombstone").fetchone()
+    assert left < 12
+    provider.close()
+
+
+def test_a_parked_instance_is_in_no_index_that_a_claim_looks_at(provider):
+    row = begin(provider)
+    one(provider, a_park(row))
+    assert one(provider, Claim("n1", (KIND,), 1)) == Claimed((), more=False)

@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -67,6 +67,9 @@ def annotation_decoder(annotation: Any, what: str) -> Decoder[Any]:
         raise UnresolvableAnnotation(f"{what}: {error}") from error
 
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """How an activity's arguments travel."""
@@ -74,6 +77,21 @@ class Signature:
     parameters: inspect.Signature
     annotations: dict[str, Any]
     result: Decoder[Any]
+    arity: range
+    """How many positional arguments alone suffice; empty where there are others."""
+    readers: dict[int, Callable[[Payload, str], tuple[Any, ...]]] = field(
+        default_factory=dict[int, Callable[[Payload, str], tuple[Any, ...]]]
+    )
+
+    @staticmethod
+    def of(function: Callable[..., Any], annotations: dict[str, Any], result: Decoder[Any]) -> Signature:
+        """Return how a function's arguments travel."""
+        signature = inspect.signature(function)
+        parameters = signature.parameters.values()
+        required = sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
+        simple = all(parameter.kind in _POSITIONAL for parameter in parameters)
+        arity = range(required, len(parameters) + 1) if simple else range(0)
+        return Signature(signature, annotations, result, arity)
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, subject: str, limit: int) -> Payload:
         """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where keywords remain.
@@ -81,6 +99,8 @@ class Signature:
         Raises:
             TypeError: they do not fit the function.
         """
+        if not kwargs and len(args) in self.arity:
+            return encode(args, subject=subject, limit=limit)
         bound = self.parameters.bind(*args, **kwargs)
         value = {"args": bound.args, "kwargs": bound.kwargs} if bound.kwargs else bound.args
         return encode(value, subject=subject, limit=limit)
@@ -89,14 +109,19 @@ class Signature:
         """Return positional and keyword arguments, each read by its annotation."""
         raw = plain(payload)
         if isinstance(raw, list):
-            count = len(cast("list[Any]", raw))
-            return arguments_decoder(self._positional(count))(payload, subject), {}
+            return self._reader(len(cast("list[Any]", raw)))(payload, subject), {}
         args = encode(raw["args"], subject=subject)
         kwargs = {
             name: decoder(self._keyword(name)).decode(encode(value, subject=subject), subject=f"{subject}, {name}")
             for name, value in raw["kwargs"].items()
         }
-        return arguments_decoder(self._positional(len(raw["args"])))(args, subject), kwargs
+        return self._reader(len(raw["args"]))(args, subject), kwargs
+
+    def _reader(self, count: int) -> Callable[[Payload, str], tuple[Any, ...]]:
+        reader = self.readers.get(count)
+        if reader is None:
+            reader = self.readers[count] = arguments_decoder(self._positional(count))
+        return reader
 
     def _keyword(self, name: str) -> Any:
         if name not in self.parameters.parameters:
@@ -110,7 +135,7 @@ class Signature:
             annotation = self.annotations.get(parameter.name, Any)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 annotations.extend([annotation] * (count - len(annotations)))
-            elif parameter.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
+            elif parameter.kind in _POSITIONAL:
                 annotations.append(annotation)
         return annotations[:count]
 
@@ -242,7 +267,7 @@ def _make(
     result = annotation_decoder(annotations.pop("return", Any), f"the result of {function.__qualname__!r}")
     for parameter, annotation in annotations.items():
         annotation_decoder(annotation, f"{parameter!r} of {function.__qualname__!r}")
-    signature = Signature(inspect.signature(function), annotations, result)
+    signature = Signature.of(function, annotations, result)
     return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result)
 
 

@@ -267,8 +267,12 @@ def decoder(annotation: Any) -> Decoder[Any]:
     Raises:
         UnresolvableAnnotation: it names no type that can be read from JSON.
     """
+    if annotation is Any:
+        return PLAIN
     try:
         found = _decoders.get(annotation)
+        if found is not None and isinstance(annotation, type):
+            return found
         # `int | str == str | int`, and `Literal[1] == Literal[True]`-like look-alikes exist: equality is not identity.
         if found is not None and repr(found.annotation) == repr(annotation):
             return found

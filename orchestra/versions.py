@@ -30,11 +30,12 @@ def parse_version(text: str) -> semver.Version:
         raise InvalidVersion(f"{text!r} is not a semantic version; write MAJOR.MINOR.PATCH, for example '1.2.0'") from error
 
 
-def sort_key(text: str) -> semver.Version:
+def sort_key(text: str) -> str:
     """Return a key that orders versions by semver precedence."""
-    return parse_version(text)
+    return version_key(text)
 
 
+@lru_cache(maxsize=4096)
 def version_key(text: str) -> str:
     """Return a text that sorts, byte by byte, as the version does: the form that a database can order by."""
     version = parse_version(text)

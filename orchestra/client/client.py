@@ -25,11 +25,12 @@ from orchestra.client.info import (
     InstanceStatus,
     execution_info,
     instance_info,
+    stored_error,
     unserved_kinds,
 )
-from orchestra.client.port import ClientChange, Port
+from orchestra.client.port import ClientChange, End, Port
 from orchestra.clock import Clock, SystemClock, new_id, to_micros
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder, encode, pack
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, EMPTY, decoder, encode, pack
 from orchestra.errors import (
     AlreadyCompleted,
     ErrorInfo,
@@ -84,6 +85,7 @@ T = TypeVar("T")
 _CATALOGUE_AGE: Final = 1.0
 _WAIT_SLICE: Final = 1.0
 _TERMINATE_TRIES: Final = 50
+_PAST: Final = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled", Status.TERMINATED: "was terminated"}
 _STATUS_OF: Final = {
     InstanceStatus.COMPLETED: Status.COMPLETED,
     InstanceStatus.FAILED: Status.FAILED,
@@ -115,19 +117,19 @@ class Handle:
             WaitTimeout: it has not ended in time.
             DecodeError: the output does not fit ``type``.
         """
-        info = await self.client.wait_for_completion(self.instance_id, timeout=timeout)
-        if info.status is InstanceStatus.COMPLETED:
-            subject = f"output of {self.instance_id!r}"
-            return decoder(type).decode(encode(info.output, subject=subject), subject=subject)
-        detail = f"instance {self.instance_id!r} ({info.name} {info.version}) was {info.status.value}"
-        message = detail if info.error is None else f"{detail}: {info.error.message or info.error.type}"
-        match info.status:
-            case InstanceStatus.CANCELLED:
+        end = await self.client.wait_for_end(self.instance_id, timeout)
+        if end.status is Status.COMPLETED:
+            return decoder(type).decode(end.output or EMPTY, subject=f"output of {self.instance_id!r}")
+        error = stored_error(end.error)
+        detail = f"instance {self.instance_id!r} {_PAST[end.status]}"
+        message = f"{detail}: {error.message or error.type}" if error else detail
+        match end.status:
+            case Status.CANCELLED:
                 raise InstanceCancelled(message, instance_id=self.instance_id)
-            case InstanceStatus.TERMINATED:
+            case Status.TERMINATED:
                 raise InstanceTerminated(message, instance_id=self.instance_id)
             case _:
-                raise InstanceFailed(message, instance_id=self.instance_id, error=info.error)
+                raise InstanceFailed(message, instance_id=self.instance_id, error=error)
 
     async def raise_event(self, name: str, payload: Any = None) -> None:
         """Send it an event."""
@@ -352,16 +354,25 @@ class Client:
             InstanceNotFound: there is none with this id.
             WaitTimeout: it has not ended in time; it goes on.
         """
+        await self.wait_for_end(instance_id, timeout)
+        return await self.get_instance_info(instance_id)
+
+    async def wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
+        """Wait like :meth:`wait_for_completion`; return only how it has ended."""
         deadline = None if timeout is None else self._clock.monotonic() + timeout.total_seconds()
         with self._port.watch(instance_id) as watch:
-            while True:
-                record = await self._record(instance_id)
-                if record.status is not Status.OPEN:
-                    return instance_info(record, await self._fresh_catalogue())
+            look = not watch.known_open
+            while watch.end is None:
+                if look:
+                    record = await self._record(instance_id)
+                    if record.status is not Status.OPEN:
+                        return End(record.status, record.execution.output, record.execution.error)
+                look = True
                 remaining = _WAIT_SLICE if deadline is None else min(_WAIT_SLICE, deadline - self._clock.monotonic())
                 if remaining <= 0:
                     raise WaitTimeout(f"instance {instance_id!r} has not ended within {timeout}")
                 await watch.wait(remaining)
+            return watch.end
 
     # --- sending ---
 

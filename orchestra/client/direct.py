@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from orchestra.client.port import ClientChange
+from orchestra.client.port import ClientChange, End
 from orchestra.errors import RuntimeClosed, StoreError
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import Outcome
@@ -24,6 +24,9 @@ _GROUP = 256
 
 class PollingWatch:
     """Waits a while, longer each time."""
+
+    end: End | None = None
+    known_open = False
 
     def __init__(self) -> None:
         self._pause = 0.02

@@ -25,6 +25,7 @@ __all__ = [
     "WaitingOn",
     "execution_info",
     "instance_info",
+    "stored_error",
     "unserved_kinds",
 ]
 
@@ -156,7 +157,7 @@ def instance_info(record: InstanceRecord, catalogue: Catalogue) -> InstanceInfo:
         execution_id=row.execution,
         input=_shown(execution.state),
         output=_shown(execution.output),
-        error=_error(execution.error),
+        error=stored_error(execution.error),
         custom_status=_shown(record.custom_status),
         created_at=from_micros(record.created_at),
         updated_at=from_micros(record.updated_at),
@@ -192,7 +193,7 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
         status=status,
         input=_shown(row.state),
         output=_shown(row.output),
-        error=_error(row.error),
+        error=stored_error(row.error),
         started_at=_moment(row.opened_at),
         ended_at=_moment(row.closed_at),
         history_events=row.events,
@@ -258,7 +259,8 @@ def _shown(payload: Payload | None) -> Any:
     return plain(payload)
 
 
-def _error(data: bytes | None) -> ErrorInfo | None:
+def stored_error(data: bytes | None) -> ErrorInfo | None:
+    """Return the error that an execution's row holds."""
     return None if data is None else error_from_wire(unpack(data)["error"])
 
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Write
+from orchestra.codec import Payload
+from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Status, Write
 
-__all__ = ["ClientChange", "EndWatch", "Port"]
+__all__ = ["ClientChange", "End", "EndWatch", "Port"]
 
 T = TypeVar("T")
 
 ClientChange = Start | Append | Cancel | Write | Release
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an instance has ended."""
+
+    status: Status
+    output: Payload | None
+    error: bytes | None
+
+
 class EndWatch(Protocol):
     """Tells when an instance may have ended."""
+
+    @property
+    def end(self) -> End | None:
+        """How it has ended, where that is known without looking."""
+        ...
+
+    @property
+    def known_open(self) -> bool:
+        """Whether it had not ended when the watch began; then there is no need to look at once."""
+        ...
 
     async def wait(self, seconds: float) -> None:
         """Return when it may have ended, and after ``seconds`` at the latest."""

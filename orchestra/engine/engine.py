@@ -497,8 +497,9 @@ class Engine:
                 desk = self._desks.get(change.instance_id)
                 if desk is not None and desk.incarnation == change.incarnation:
                     self._drop(desk)
-                if change.state.status:
-                    self._effects.append(InstanceEnded(change.instance_id))
+                closed = change.executions[-1].closed if change.executions else None
+                if closed is not None:
+                    self._effects.append(InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3]))
             case _:
                 pass
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo, OrchestraError
-from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Write
+from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Status, Write
 from orchestra.replay import Identity, LogEntry
 
 __all__ = [
@@ -119,9 +119,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class InstanceEnded:
-    """An instance has ended; who waits for it in this process may look."""
+    """An instance has ended in this way; who waits for it in this process need not look."""
 
     instance_id: str
+    status: Status
+    output: Payload | None
+    error: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

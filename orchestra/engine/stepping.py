@@ -398,8 +398,8 @@ class Stepper:
         )
         desk.revision += 1
         desk.seen_seq = desk.known_seq
-        if step.status is not Status.OPEN:
-            step.effects.append(InstanceEnded(desk.instance_id))
+        if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
+            step.effects.append(InstanceEnded(desk.instance_id, step.status, closed[2], closed[3]))
         return write
 
 

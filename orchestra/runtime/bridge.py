@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class Bridge(Generic[T]):
         self._entries.extend(entries)
         if not self._signalled:
             self._signalled = True
-            self._sender.send(b"\0")
+            with contextlib.suppress(OSError):  # closed: the runtime has given the engine up, and nobody listens
+                self._sender.send(b"\0")
 
     async def receive(self) -> list[T]:
         """Wait for entries and take all that are there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +19,7 @@ import anyio.to_thread
 
 from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
-from orchestra.client.port import ClientChange
+from orchestra.client.port import ClientChange, End
 from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
@@ -28,10 +29,11 @@ from orchestra.engine.membership import Membership
 from orchestra.errors import OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Capability, NodeRecord, Outcome
+from orchestra.providers.rows import Capability, NodeRecord, Outcome, Start, Started
 from orchestra.registry import OrchestrationRegistry
 from orchestra.runtime.activities import ActivityRunner
 from orchestra.runtime.bridge import Bridge
+from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.worker import Begun, Ended, EngineThread
 from orchestra.telemetry import engine_logger, log_orchestration
 from orchestra.versions import policy_from_text
@@ -41,14 +43,16 @@ __all__ = ["Runtime"]
 T = TypeVar("T")
 
 _RELEASE_SECONDS: Final = 5.0
+_REMEMBERED_STARTS: Final = 10_000
 
 
 class _Pending:
     """A client's change on its way through the engine."""
 
-    __slots__ = ("done", "outcome")
+    __slots__ = ("change", "done", "outcome")
 
-    def __init__(self) -> None:
+    def __init__(self, change: ClientChange) -> None:
+        self.change = change
         self.done = anyio.Event()
         self.outcome: Outcome | OrchestraError | None = None
 
@@ -56,16 +60,18 @@ class _Pending:
 class _Watch:
     """Woken when this node sees the instance end; other nodes' ends are found by looking again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, known_open: bool) -> None:
+        self.known_open = known_open
+        self.end: End | None = None
         self._event = anyio.Event()
 
-    def wake(self) -> None:
+    def wake(self, end: End) -> None:
+        self.end = end
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
             await self._event.wait()
-            self._event = anyio.Event()
 
 
 class Runtime:
@@ -123,9 +129,11 @@ class Runtime:
         self._poll = poll
         self._clock = clock or SystemClock()
         self._watches: dict[str, list[_Watch]] = {}
+        self._started: OrderedDict[str, None] = OrderedDict()
+        """Instances that were started here and have not been seen to end: who waits for one need not look first."""
         self._pending: set[_Pending] = set()
         self._state = "new"
-        self._readers: anyio.CapacityLimiter
+        self._readers: Readers
         self._ended: anyio.Event
         self._bridge: Bridge[Any]
         self._thread: EngineThread
@@ -180,7 +188,7 @@ class Runtime:
             payload_limit=self._limits.max_payload,
         )
         self._ended = anyio.Event()
-        self._readers = anyio.CapacityLimiter(2)
+        self._readers = Readers(self._bridge)
         await anyio.to_thread.run_sync(self._set_first_policies)
         self._thread.start()
         begun, *rest = await self._bridge.receive()
@@ -206,6 +214,7 @@ class Runtime:
             for pending in self._pending:
                 pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
                 pending.done.set()
+            self._readers.stop()
             self._group.cancel_scope.cancel()
         try:
             await self._group.__aexit__(None, None, None)
@@ -216,6 +225,7 @@ class Runtime:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._thread.join, _RELEASE_SECONDS)
+                await anyio.to_thread.run_sync(self._readers.join)
                 self._bridge.close()
                 await anyio.to_thread.run_sync(self._provider.close)
 
@@ -274,14 +284,18 @@ class Runtime:
             match effect:
                 case RunActivity():
                     self._runner.begin(effect)
+                case ReadDone():
+                    effect.read.done.set()
                 case Reply(token=token, outcome=outcome):
+                    self._note_start(token.change, outcome)
                     token.outcome = outcome
                     token.done.set()
                 case AbortActivity(key=key):
                     self._runner.abort(key)
                 case InstanceEnded(instance_id=instance_id):
+                    self._started.pop(instance_id, None)
                     for watch in self._watches.get(instance_id, ()):
-                        watch.wake()
+                        watch.wake(End(effect.status, effect.output, effect.error))
                 case WriteLogs(identity=identity, entries=entries):
                     for entry in entries:
                         log_orchestration(
@@ -300,6 +314,12 @@ class Runtime:
                 case _:  # pragma: no cover
                     raise AssertionError(f"unknown effect {effect}")
 
+    def _note_start(self, change: ClientChange, outcome: object) -> None:
+        if isinstance(change, Start) and isinstance(outcome, Started):
+            self._started[change.instance_id] = None
+            if len(self._started) > _REMEMBERED_STARTS:
+                self._started.popitem(last=False)
+
     def _report(self, item: Item) -> None:
         if self._state != "stopped" and not self._ended.is_set():
             self._thread.put(item)
@@ -310,7 +330,7 @@ class Runtime:
         """Have the engine commit a client's change together with its own."""
         if self._state not in {"running", "stopping"} or self._ended.is_set():
             raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
-        pending = _Pending()
+        pending = _Pending(change)
         self._pending.add(pending)
         try:
             self._thread.put(Submit(change, pending))
@@ -326,12 +346,12 @@ class Runtime:
         """Run a blocking read in a worker thread."""
         if self._state not in {"running", "stopping"}:
             raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
-        return await anyio.to_thread.run_sync(function, limiter=self._readers)
+        return await self._readers.call(function)
 
     @contextmanager
     def watch(self, instance_id: str) -> Generator[_Watch]:
         """Watch for an instance's end on this node."""
-        watch = _Watch()
+        watch = _Watch(known_open=instance_id in self._started)
         watches = self._watches.setdefault(instance_id, [])
         watches.append(watch)
         try:

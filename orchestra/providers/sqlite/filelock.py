@@ -54,8 +54,11 @@ class _LockFile:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def write_pid(self) -> None:
-        # The pid is for people who look for the holder. A full disk must not keep anybody from locking.
+        # The pid is for people who look for the holder. A full disk must not keep anybody from locking. Written only where it
+        # changes: a touched file would be one more thing for the next fsync to carry.
         with contextlib.suppress(OSError):
+            if self.read_pid() == str(os.getpid()):
+                return
             os.pwrite(self._descriptor, b"%-10d\n" % os.getpid(), 0)
 
     def read_pid(self) -> str:

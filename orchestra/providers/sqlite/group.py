@@ -81,6 +81,8 @@ class Group:
     def _write(self, write: Write) -> Granted | Refused:
         state = write.state
         is_open = state.status is Status.OPEN
+        if is_open and write.owner is not None and write.owner == state.owner and write.hold is None:
+            return self._write_and_keep(write)
         values = (
             self._transaction.kinds.number(self._connection, state.kind),
             state.owner if is_open else None,
@@ -105,6 +107,31 @@ class Group:
             row = self._connection.execute(sql.WRITE_AS_OPERATOR, values).fetchone()
         else:
             row = self._connection.execute(sql.WRITE_AS_OWNER, (*values, write.owner)).fetchone()
+        if row is None:
+            return Refused()  # I6
+        self._batch.add(write)
+        return Granted(row[0])
+
+    def _write_and_keep(self, write: Write) -> Granted | Refused:
+        state = write.state
+        values = (
+            self._transaction.kinds.number(self._connection, state.kind),
+            state.seen_seq,
+            state.seen_seq,
+            state.wake_at,
+            state.execution,
+            state.opened,
+            state.takeovers,
+            state.history_events,
+            state.history_bytes,
+            state.summary,
+            self._now,
+            write.instance_id,
+            write.incarnation,
+            write.revision,
+            write.owner,
+        )
+        row = self._connection.execute(sql.WRITE_AND_KEEP, values).fetchone()
         if row is None:
             return Refused()  # I6
         self._batch.add(write)

@@ -58,6 +58,18 @@ _WRITE: Final = """
         updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0"""
 WRITE_AS_OWNER: Final = f"{_WRITE} AND owner = ? RETURNING inbox_seq"
+# The write of an owner that goes on owning, which is nearly every one. It names no column that changes hands, so that SQLite
+# touches none of the indexes on them: a page less in each commit.
+WRITE_AND_KEEP: Final = """
+    UPDATE instance SET
+        revision = revision + 1,
+        kind = ?,
+        seen_seq = ?,
+        wake_at = CASE WHEN inbox_seq > ? THEN 0 ELSE ? END,
+        execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
+        updated_at = ?
+    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?
+    RETURNING inbox_seq"""
 WRITE_AS_OPERATOR: Final = f"{_WRITE} RETURNING inbox_seq"
 
 ADD_EXECUTION: Final = """

@@ -1,0 +1,183 @@
+"""Measures orchestra against the bare SQLite driver, in one run on one file system, all with ``synchronous=FULL``.
+
+    python ops/bench/bench.py [--directory DIR] [--repeat N]
+
+W1: 1,000 short orchestrations (one activity each) at once, started and awaited through the client.
+W3: 50 instances of a loop, 40 laps each, one activity a lap.
+W4: one orchestration of 500, and of 2,000, sequential activities.
+
+Beside them the same rows are written by ``sqlite3`` alone: one commit a step, and grouped. Absolute figures depend on the machine;
+the ratios are what to look at. Nothing here is a test, and nothing in the tests is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from orchestra import Limits, OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity
+
+LIMIT = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Lap:
+    """The state of the loop of W3."""
+
+    number: int
+    laps: int
+
+
+@activity
+async def increment(value: int) -> int:
+    return value + 1
+
+
+async def short(ctx: OrchestrationContext, value: int) -> int:
+    return await ctx.schedule_activity(increment, value)
+
+
+async def loop(ctx: OrchestrationContext, state: Lap) -> int:
+    done = await ctx.schedule_activity(increment, state.number)
+    if done == state.laps:
+        return done
+    ctx.continue_as_new(replace(state, number=done))
+
+
+async def sequence(ctx: OrchestrationContext, steps: int) -> int:
+    value = 0
+    for _ in range(steps):
+        value = await ctx.schedule_activity(increment, value)
+    return value
+
+
+REGISTRY = (
+    OrchestrationRegistry.builder().register("short", short).register("loop", loop).register("sequence", sequence).build()
+)
+
+
+async def measured(directory: Path, work: Callable[[Runtime], Awaitable[None]]) -> float:
+    """Return the seconds that some work takes on a fresh file, without opening and closing it."""
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        runtime = Runtime(SqliteProvider(Path(folder) / "bench.db"), REGISTRY, [increment], limits=Limits(max_events=100_000))
+        async with runtime:
+            begun = time.perf_counter()
+            await work(runtime)
+            return time.perf_counter() - begun
+
+
+async def w1(runtime: Runtime, count: int = 1000) -> None:
+    async def one(number: int) -> None:
+        handle = await runtime.client.start("short", number, instance_id=f"short-{number}")
+        assert await handle.result(int, timeout=LIMIT) == number + 1
+
+    async with anyio.create_task_group() as group:
+        for number in range(count):
+            group.start_soon(one, number)
+
+
+async def w3(runtime: Runtime, instances: int = 50, laps: int = 40) -> None:
+    async def one(number: int) -> None:
+        handle = await runtime.client.start("loop", Lap(0, laps), instance_id=f"loop-{number}")
+        assert await handle.result(int, timeout=LIMIT) == laps
+
+    async with anyio.create_task_group() as group:
+        for number in range(instances):
+            group.start_soon(one, number)
+
+
+def w4(steps: int) -> Callable[[Runtime], Awaitable[None]]:
+    async def work(runtime: Runtime) -> None:
+        handle = await runtime.client.start("sequence", steps)
+        assert await handle.result(int, timeout=LIMIT) == steps
+
+    return work
+
+
+def bare(directory: Path, steps: int, group: int) -> float:
+    """Return steps a second of the bare driver: the rows of one step (two events, one update), ``group`` steps a commit."""
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        database = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("CREATE TABLE event (instance TEXT, id INTEGER, data BLOB, PRIMARY KEY (instance, id)) WITHOUT ROWID")
+        database.execute("CREATE TABLE instance (id TEXT PRIMARY KEY, revision INTEGER, data BLOB)")
+        database.execute("INSERT INTO instance VALUES ('one', 0, ?)", (b"x" * 200,))
+        begun = time.perf_counter()
+        for start in range(0, steps, group):
+            database.execute("BEGIN IMMEDIATE")
+            for step in range(start, min(start + group, steps)):
+                rows = [("one", 2 * step, b"x" * 150), ("one", 2 * step + 1, b"x" * 60)]
+                database.executemany("INSERT INTO event VALUES (?, ?, ?)", rows)
+                database.execute("UPDATE instance SET revision = revision + 1, data = ? WHERE id = 'one'", (b"x" * 200,))
+            database.execute("COMMIT")
+        seconds = time.perf_counter() - begun
+        database.close()
+        return steps / seconds
+
+
+@dataclass
+class Round:
+    """What one round has measured: per second, and seconds for W4."""
+
+    bare_single: float
+    bare_grouped: float
+    w1: float
+    w3: float
+    w4_500: float
+    w4_2000: float
+
+
+async def round_of(directory: Path) -> Round:
+    """Measure everything once, the bare driver before and after, so that a machine that drifts shows."""
+    before = bare(directory, 1000, 1)
+    w1_seconds = await measured(directory, w1)
+    w3_seconds = await measured(directory, w3)
+    small = await measured(directory, w4(500))
+    large = await measured(directory, w4(2000))
+    after = bare(directory, 1000, 1)
+    return Round((before + after) / 2, bare(directory, 20_000, 100), 1000 / w1_seconds, 2000 / w3_seconds, small, large)
+
+
+def report(rounds: list[Round]) -> str:
+    """Return the table: medians over the rounds, and the ratios."""
+
+    def median(read: Callable[[Round], float]) -> float:
+        return statistics.median(read(one) for one in rounds)
+
+    rows: list[tuple[str, str, Any]] = [
+        ("bare driver, one step a commit", f"{median(lambda r: r.bare_single):,.0f}/s", ""),
+        ("bare driver, 100 steps a commit", f"{median(lambda r: r.bare_grouped):,.0f}/s", ""),
+        ("W1, 1,000 short orchestrations at once", f"{median(lambda r: r.w1):,.0f}/s", "aim: > 2,000/s at 4,000 bare commits/s"),
+        ("  per bare single commit", f"{median(lambda r: r.w1 / r.bare_single):.2f}", "aim: > 0.50"),
+        ("W3, 50 instances x 40 laps", f"{median(lambda r: r.w3):,.0f} laps/s", "aim: > 2,000/s at 4,000 bare commits/s"),
+        ("  per bare single commit", f"{median(lambda r: r.w3 / r.bare_single):.2f}", "aim: > 0.50"),
+        ("W4, 500 sequential activities", f"{median(lambda r: r.w4_500) / 500 * 1e6:,.0f} us a step", ""),
+        ("  in bare commits", f"{median(lambda r: r.w4_500 / 500 * r.bare_single):.2f}", "aim: < 2"),
+        ("W4, 2,000 sequential activities", f"{median(lambda r: r.w4_2000) / 2000 * 1e6:,.0f} us a step", ""),
+        ("  against 500", f"{median(lambda r: r.w4_2000 / r.w4_500):.2f} x", "aim: < 4.3"),
+    ]
+    return "\n".join(f"| {name:<42} | {figure:>16} | {aim} |" for name, figure, aim in rows)
+
+
+async def main() -> None:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the databases are made")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the table shows medians")
+    options = parser.parse_args()
+    print(report([await round_of(options.directory) for _ in range(options.repeat)]))
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -46,8 +46,10 @@ def resolve_annotations(function: Callable[..., Any], local_names: dict[str, Any
     Raises:
         UnresolvableAnnotation: one of them names nothing that can be found.
     """
+    # Only a function that is defined inside another one can mean its local names.
+    local = local_names if "<locals>" in function.__qualname__ else None
     try:
-        return typing.get_type_hints(function, localns=local_names or None, include_extras=True)
+        return typing.get_type_hints(function, localns=local, include_extras=True)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise UnresolvableAnnotation(
             f"the annotations of {function.__qualname__!r} cannot be resolved: {error}. Import the type at module level, "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -52,21 +50,31 @@ def primary_code(error: Exception) -> int | None:
     return None if code is None else code & 0xFF
 
 
-@contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Raise the driver's errors as the library's."""
-    try:
-        yield
-    except _DRIVER_ERRORS as error:
-        raise translate(error, path) from error
+class translated:  # noqa: N801 - used as a context manager, named like contextlib's
+    """Raise the driver's errors as the library's. A class, since it stands around every statement of the hot path."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, _DRIVER_ERRORS):
+            raise self._translate(error) from error
+
+    def _translate(self, error: Exception) -> StoreError:
+        return translate(error, self._path)
 
 
-@contextmanager
-def translated_commit(path: Path) -> Generator[None]:
+class translated_commit(translated):  # noqa: N801
     """Do the same around a COMMIT, where a failing device leaves open whether the log has taken it."""
-    try:
-        yield
-    except sqlite3.Error as error:
+
+    __slots__ = ()
+
+    def _translate(self, error: Exception) -> StoreError:
         if primary_code(error) == sqlite3.SQLITE_IOERR:
-            raise OutcomeUnknown(f"{path}: {error}") from error
-        raise translate(error, path) from error
+            return OutcomeUnknown(f"{self._path}: {error}")
+        return translate(error, self._path)

@@ -57,9 +57,9 @@ class _LockFile:
         # The pid is for people who look for the holder. A full disk must not keep anybody from locking. Written only where it
         # changes: a touched file would be one more thing for the next fsync to carry.
         with contextlib.suppress(OSError):
-            if self.read_pid() == str(os.getpid()):
-                return
-            os.pwrite(self._descriptor, b"%-10d\n" % os.getpid(), 0)
+            mark = b"%-10d\n" % os.getpid()
+            if os.pread(self._descriptor, len(mark), 0) != mark:
+                os.pwrite(self._descriptor, mark, 0)
 
     def read_pid(self) -> str:
         return os.pread(self._descriptor, 16, 0).decode("ascii", "replace").strip()

@@ -99,8 +99,18 @@ class Writer:
         with self._exclusive():
             session = self._current()
             session.lock.acquire(self._settings.busy_seconds)
+            connection = session.connection
             try:
-                yield from self._transact(session)
+                with translated(self._settings.path):
+                    connection.execute(sql.BEGIN_WRITE)
+                    yield Transaction(connection, self._clock.now(), session.kinds)
+                with translated_commit(self._settings.path):
+                    connection.execute(sql.COMMIT)
+                session.kinds.confirm()
+            except BaseException:
+                session.kinds.forget_unconfirmed()
+                _roll_back(connection)
+                raise
             finally:
                 session.lock.release()
 
@@ -111,20 +121,6 @@ class Writer:
             session = self._current()
             with translated(self._settings.path):
                 yield Transaction(session.connection, self._clock.now(), session.kinds)
-
-    def _transact(self, session: _Session) -> Generator[Transaction]:
-        connection = session.connection
-        try:
-            with translated(self._settings.path):
-                connection.execute(sql.BEGIN_WRITE)
-                yield Transaction(connection, self._clock.now(), session.kinds)
-            with translated_commit(self._settings.path):
-                connection.execute(sql.COMMIT)
-        except BaseException:
-            session.kinds.forget_unconfirmed()
-            _roll_back(connection)
-            raise
-        session.kinds.confirm()
 
     @contextmanager
     def _exclusive(self) -> Generator[None]:

@@ -32,7 +32,8 @@ def opening_version(catalogue: Catalogue, kind: Kind) -> str:
     if not kind.floating:
         return kind.version
     resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name))
-    return kind.version if resolved is None else max(kind.version, resolved, key=sort_key)
+    # Where only build metadata differs, the one that exists counts: a new build must go on with what the old one left.
+    return kind.version if resolved is None else max(resolved, kind.version, key=sort_key)
 
 
 def boundary_version(
@@ -51,7 +52,7 @@ def boundary_version(
     if resolved is None:
         resolved = current
     elif isinstance(policy, Latest):
-        resolved = max(current, resolved, key=sort_key)
+        resolved = max(resolved, current, key=sort_key)
     return resolved, Resolution(ResolvedBy.POLICY, node, revision)
 
 

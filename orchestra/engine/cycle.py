@@ -73,6 +73,7 @@ class Cycle:
         self._retry_at = 0.0
         self._backoff = 0.0
         self._complained_at: float | None = None
+        self._complaining = False
         self._error = StoreError("the store has not been asked yet")
 
     def begin(self) -> None:
@@ -120,11 +121,12 @@ class Cycle:
 
     def _be_reborn(self) -> list[Effect]:
         """Go on under a new id after having been buried: all memory is void."""
+        effects: list[Effect] = []
         try:
-            effects = self._engine.reborn(self._membership.rejoin())
+            effects.extend(self._engine.reborn(self._membership.rejoin()))
             self._engine.refresh(self._store.catalogue())
         except StoreError as error:
-            return self._failed(error, [])
+            effects.extend(self._failed(error, []))
         return effects
 
     def idle_seconds(self) -> float:
@@ -188,10 +190,12 @@ class Cycle:
         moment = self._clock.monotonic()
         self._backoff = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, self._backoff * 2))
         self._retry_at = moment + self._backoff
+        # The store is looked at first thing then, so that a cycle without work is not taken for a recovery.
+        self._next_poll = min(self._next_poll, self._retry_at)
         self._error = error
         if self._complained_at is None or moment - self._complained_at > _COMPLAIN_EVERY:
             engine_logger.warning("the store does not take writes; waiting for it: %s", error)
-            self._complained_at = moment
+            self._complained_at, self._complaining = moment, True
         return [*self._while_away(items), *self._engine.refuse_clients(error)]
 
     def _while_away(self, items: Sequence[Item]) -> list[Effect]:
@@ -201,7 +205,7 @@ class Cycle:
         return refused
 
     def _recovered(self) -> None:
-        if self._backoff:
-            engine_logger.info("the store takes writes again")
         self._backoff = 0.0
-        self._complained_at = None
+        if self._complaining:  # a store that comes and goes must not fill the log: the next complaint has its time to wait
+            engine_logger.info("the store takes writes again")
+            self._complaining = False

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from orchestra.clock import micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.engine.items import ActivityFailure, ActivityKey
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
-from orchestra.providers.rows import ActivityRow, CancelMark, ExecutionRow, Kind, MessageRow, Pin, Snapshot
+from orchestra.providers.rows import ActivityRow, CancelMark, ExecutionRow, HoldKind, Kind, MessageRow, Pin, Snapshot
 from orchestra.replay import ActivityDied, Execution, Identity, Input
 from orchestra.summary import Tried
 
@@ -74,6 +75,8 @@ class Try:
             if died is not None:
                 return died
         self.due = None
+        if lost and self._is_too_late(now):
+            return self._died(now, "deadline reached")
         return None
 
     def fail(self, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
@@ -91,10 +94,12 @@ class Try:
         # Seeded, so that the engine needs no source of randomness, and different for each try.
         spread = Random(f"{instance_id}/{self.event.id}/{self.attempt}").random()  # noqa: S311
         self.due = now + policy.delay(self.attempt - 1, spread)
-        deadline = None if policy.deadline is None else self.started_at + policy.deadline.total_seconds() * 1e6
-        if deadline is not None and self.due > deadline:
-            return self._died(now, "deadline reached")
-        return None
+        return self._died(now, "deadline reached") if self._is_too_late(self.due) else None
+
+    def _is_too_late(self, begin: int) -> bool:
+        """Return whether a next try would begin behind the policy's deadline."""
+        deadline = self.event.retry.deadline
+        return deadline is not None and begin > self.started_at + micros(deadline)
 
     def _count(self, error: ErrorInfo, now: int, final: str | None) -> ActivityDied | None:
         self.failed = (*self.failed, Attempt(self.attempt, now, error))[-_KEPT_ATTEMPTS:]
@@ -136,18 +141,23 @@ class Desk:
     execution: Execution | None = None
     tries: dict[int, Try] = field(default_factory=dict[int, Try])
     inputs: list[Input] = field(default_factory=list[Input])
-    still_running: frozenset[int] = frozenset()
-    """Activities that this node was already running when it got the instance back."""
+    still_running: dict[int, int] = field(default_factory=dict[int, int])
+    """Activities, and their attempts, that this node was already running when it got the instance back."""
     releasing: bool = False
-    poison: str | None = None
-    """What the store said of a write of this instance that it will never take."""
+    poison: tuple[HoldKind, str] | None = None
+    """Why this instance cannot be written as it would go on: what the store will never take, or a fault of the engine."""
     trying: str | None = None
     """The fingerprint of the code that is being run, for a hold to name."""
+    armed: int | None = None
+    """The instant for which the engine has a timer that will look at this desk."""
 
     @staticmethod
     def of(snapshot: Snapshot) -> Desk:
         """Return the desk of a claimed instance."""
         row = snapshot.row
+        opened_at = snapshot.execution.opened_at
+        # Code that opened an execution after the hold has got over it: what was tried before counts no more.
+        stands = row.hold is not None and not (row.opened and opened_at is not None and opened_at > row.hold.since)
         return Desk(
             instance_id=row.instance_id,
             incarnation=row.incarnation,
@@ -160,7 +170,7 @@ class Desk:
             current=snapshot.execution,
             cancel=row.cancel,
             pin=row.pin,
-            tried=row.hold.tried if row.hold else (),
+            tried=row.hold.tried if row.hold is not None and stands else (),
             held_since=row.hold.since if row.hold else None,
             history_events=row.history_events,
             history_bytes=row.history_bytes,
@@ -186,7 +196,8 @@ class Desk:
 
     def running_keys(self) -> list[ActivityKey]:
         """Return the keys of activities that run now."""
-        return [self.key(number) for number, entry in self.tries.items() if entry.running]
+        running = [number for number, entry in self.tries.items() if entry.running]
+        return [self.key(number) for number in (*running, *self.still_running)]
 
     def tried_entries(self) -> dict[int, Tried]:
         """Return what is shown of activities that are not in a plain first try."""

@@ -23,7 +23,7 @@ from orchestra.engine.items import (
     RunActivity,
     Submit,
 )
-from orchestra.engine.stepping import Step, Stepper
+from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import (
@@ -35,6 +35,7 @@ from orchestra.providers.rows import (
     Claim,
     Claimed,
     Granted,
+    HoldKind,
     Kind,
     NodeRecord,
     Outcome,
@@ -49,10 +50,12 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDied, ActivityDone, Execution
 from orchestra.resolution import opening_version, servable_kinds
+from orchestra.telemetry import engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
 
 _RETRIES_AFTER_UNKNOWN = 5
+_SPARE_TIMERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,9 @@ class Engine:
         self._ready: dict[str, None] = {}
         self._timers: list[tuple[int, str]] = []
         self._warm: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
-        self._running: set[ActivityKey] = set()
+        self._running: dict[ActivityKey, int] = {}
         self._unknown: dict[str, None] = {}
-        self._poison: dict[str, str] = {}
+        self._poison: dict[str, tuple[HoldKind, str]] = {}
         self._deferred: list[Item] = []
         self._queued: list[_Flight] = []
         self._flight: list[_Flight] = []
@@ -123,9 +126,11 @@ class Engine:
         self._want_claim = True
         self._want_news = False
         self._want_owned = False
+        self._want_held = False
         self._next_claim: int | None = None
         self._next_claim_known = False
         self._stopping = False
+        self._releasing = False
         self._read_error: StoreError | None = None
         self._store_time = 0
         self._store_time_at = 0.0
@@ -153,6 +158,8 @@ class Engine:
         if kinds != self._kinds:
             self._kinds = kinds
             self._want_claim = True
+            self._want_held = True
+        if self._want_held and not self._stopping:
             self._release_holds()
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
@@ -182,13 +189,14 @@ class Engine:
             definition = self._registry.find(held.kind.name, opening_version(self.catalogue, held.kind))
             if definition is not None and definition.fingerprint not in held.hold.tried:
                 self._queued.append(_Flight(Release(held.instance_id, held.incarnation, held.revision)))
+        self._want_held = False
 
     # --- what is going on ---
 
     @property
     def has_work(self) -> bool:
         """Whether there is something to step or to commit now."""
-        if self._ready or self._queued or self._unknown or self._want_news or self._want_owned or self._flight:
+        if self._ready or self._queued or self._unknown or self._want_news or self._want_owned or self._flight or self._deferred:
             return True
         now = self.now
         if self._timers and self._timers[0][0] <= now:
@@ -209,10 +217,12 @@ class Engine:
 
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
-        if not self._next_claim_known and not self._stopping:
+        owned = self._timers[0][0] if self._timers else None
+        if self._stopping or self._room() <= 0:
+            return owned  # what cannot be claimed now is not waited for: it may be due already
+        if not self._next_claim_known:
             self._next_claim = self._store.next_wake(self._kinds)
             self._next_claim_known = True
-        owned = self._timers[0][0] if self._timers else None
         return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
 
     @property
@@ -229,8 +239,11 @@ class Engine:
         self._next_claim_known = False
 
     def look_for_forgotten(self) -> None:
-        """Compare what the store says this node owns with what it knows of, at the next step (rule 13)."""
-        self._want_owned = True
+        """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
+
+        Holds are looked through as well: other nodes' code may have been held since the catalogue last changed (rule 5).
+        """
+        self._want_owned = self._want_held = True
 
     def keep(self, items: Iterable[Item]) -> None:
         """Keep items for the next step."""
@@ -276,6 +289,10 @@ class Engine:
                 self._ready[instance_id] = None
                 self._read_error = error
                 break
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
+                engine_logger.exception("instance %r could not be stepped; it is held", instance_id)
+                self._hold_as_stored(desk, HoldKind.INTERNAL, error)
+                continue
             if write is not None:
                 flights.append(_Flight(write, desk=desk, step=step))
                 size += _size(write)
@@ -336,7 +353,7 @@ class Engine:
 
     def release_all(self) -> None:
         """Give everything back at the next steps; what was running here begins again elsewhere."""
-        self._stopping = True
+        self._stopping = self._releasing = True
         for instance_id, desk in self._desks.items():
             desk.releasing = True
             self._ready[instance_id] = None
@@ -372,7 +389,8 @@ class Engine:
         if self._is_coming_back(item.key):
             self._deferred.append(item)
             return
-        self._running.discard(item.key)
+        if self._running.get(item.key) == item.attempt:
+            del self._running[item.key]
         desk = self._desk_of(item.key)
         entry = desk.tries.get(item.key.event_id) if desk is not None else None
         if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
@@ -392,7 +410,7 @@ class Engine:
     def _is_coming_back(self, key: ActivityKey) -> bool:
         """Return whether the instance of a running activity is being asked for, or is claimed and not loaded yet."""
         desk = self._desks.get(key.instance_id)
-        return key.instance_id in self._unknown or (desk is not None and key.event_id in desk.still_running and not desk.tries)
+        return key.instance_id in self._unknown or (desk is not None and key.event_id in desk.still_running)
 
     def _heartbeat(self, item: Heartbeat) -> None:
         desk = self._desk_of(item.key)
@@ -413,16 +431,21 @@ class Engine:
                     self._ready[desk.instance_id] = None
         self._want_news = False
         if self._want_owned:
-            for instance_id in self._store.owned(self.node.node_id):
-                if instance_id not in self._desks:
-                    self._unknown[instance_id] = None
+            owned = set(self._store.owned(self.node.node_id))
+            self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in self._desks))
+            # Taken away by an operator or by other nodes: what runs for it is not wanted any more.
+            for desk in [desk for desk in self._desks.values() if desk.instance_id not in owned]:
+                self._drop(desk)
             self._want_owned = False
 
     def _wake_due(self, now: int) -> None:
         while self._timers and self._timers[0][0] <= now:
-            _, instance_id = heapq.heappop(self._timers)
-            if instance_id in self._desks:
+            instant, instance_id = heapq.heappop(self._timers)
+            desk = self._desks.get(instance_id)
+            if desk is not None:
                 self._ready[instance_id] = None
+                if desk.armed == instant:
+                    desk.armed = None
 
     # --- outcomes ---
 
@@ -441,9 +464,9 @@ class Engine:
         """Do what follows from a step that stands."""
         for effect in step.effects:
             if isinstance(effect, RunActivity):
-                self._running.add(effect.key)
+                self._running[effect.key] = effect.attempt
             elif isinstance(effect, AbortActivity):
-                self._running.discard(effect.key)
+                self._running.pop(effect.key, None)
             self._effects.append(effect)
         if not step.keep:
             self._let_go(desk, step)
@@ -451,7 +474,18 @@ class Engine:
             if step.wake_at <= step.now:
                 self._ready[desk.instance_id] = None
             else:
-                heapq.heappush(self._timers, (step.wake_at, desk.instance_id))
+                self._arm(desk, step.wake_at)
+
+    def _arm(self, desk: Desk, instant: int) -> None:
+        """Have the desk looked at by then. A desk has few entries in the heap, however often it is stepped."""
+        if desk.armed is not None and desk.armed <= instant:
+            return  # it is looked at before, and armed again then
+        desk.armed = instant
+        heapq.heappush(self._timers, (instant, desk.instance_id))
+        if len(self._timers) > 2 * len(self._desks) + _SPARE_TIMERS:
+            armed = ((desk.armed, desk.instance_id) for desk in self._desks.values())
+            self._timers = [(at, instance_id) for at, instance_id in armed if at is not None]
+            heapq.heapify(self._timers)
 
     def _let_go(self, desk: Desk, step: Step) -> None:
         self._desks.pop(desk.instance_id, None)
@@ -482,8 +516,11 @@ class Engine:
 
     def _abort_running(self, instance_id: str) -> None:
         for key in [key for key in self._running if key.instance_id == instance_id]:
-            self._running.discard(key)
-            self._effects.append(AbortActivity(key))
+            self._abort(key)
+
+    def _abort(self, key: ActivityKey) -> None:
+        self._running.pop(key, None)
+        self._effects.append(AbortActivity(key))
 
     def _submitted(self, flight: _Flight, outcome: Outcome) -> None:
         assert flight.submit is not None
@@ -527,6 +564,7 @@ class Engine:
                 if snapshot is not None:
                     self._adopt(snapshot)
                 else:
+                    self._poison.pop(flight.change.instance_id, None)
                     self._abort_running(flight.change.instance_id)
             case Granted() | Refused():
                 pass  # a hold that was released, or that somebody else has released
@@ -535,20 +573,25 @@ class Engine:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         desk = Desk.of(snapshot)
+        stale = self._desks.get(desk.instance_id)
+        if stale is not None:  # it was taken away and came back before this node noticed
+            self._forget(stale)
+        desk.releasing = self._releasing
         desk.poison = self._poison.pop(desk.instance_id, None)
         number = desk.current.number
-        desk.still_running = frozenset(
-            key.event_id
-            for key in self._running
-            if (key.instance_id, key.incarnation, key.execution) == (desk.instance_id, desk.incarnation, number)
-        )
+        for key in [key for key in self._running if key.instance_id == desk.instance_id]:
+            if (key.incarnation, key.execution) == (desk.incarnation, number):
+                desk.still_running[key.event_id] = self._running[key]
+            else:
+                self._abort(key)
         warm = self._warm.pop(desk.instance_id, None)
         if warm is not None:
             incarnation, revision, execution = warm
             # Valid only if nothing but the claim has happened since this node's own acknowledged write (rule 3).
             if (incarnation, revision + 1, execution.execution_id) == (desk.incarnation, desk.revision, number) and desk.opened:
                 desk.execution = execution
-                self._stepper.remember_tries(desk, self.now)
+                for key in self._stepper.remember_tries(desk, self.now):
+                    self._abort(key)
             else:
                 execution.evict()
         self._desks[desk.instance_id] = desk
@@ -578,12 +621,24 @@ class Engine:
         if flight.submit is not None:
             self._effects.append(Reply(flight.submit.token, error))
         elif flight.desk is not None:
-            # The desk is ahead of the store by the failed step: get the row back, and hold it as it stands.
-            self._forget(flight.desk)
-            self._unknown[flight.desk.instance_id] = None
-            self._poison[flight.desk.instance_id] = f"{type(error).__name__}: {error}"
+            self._hold_as_stored(flight.desk, HoldKind.STORE, error)
         elif isinstance(flight.change, Recover):
             self._unknown.pop(flight.change.instance_id, None)
+        else:
+            engine_logger.error("the store will not take %s: %s", type(flight.change).__name__, error)
+            if isinstance(flight.change, Claim):  # not again before the next poll
+                self._want_claim, self._next_claim, self._next_claim_known = False, None, True
+
+    def _hold_as_stored(self, desk: Desk, kind: HoldKind, error: Exception) -> None:
+        """Hold an instance whose desk is ahead of the store by a failed step: get the row back, and hold it as it stands."""
+        self._forget(desk)
+        if desk.poison is not None:
+            # Not even the hold can be written. Leave it alone; the next inventory tries once more.
+            engine_logger.error("instance %r cannot be held: %s", desk.instance_id, error)
+            self._abort_running(desk.instance_id)
+            return
+        self._unknown[desk.instance_id] = None
+        self._poison[desk.instance_id] = kind, describe_error(error)
 
 
 def _size(change: Change) -> int:

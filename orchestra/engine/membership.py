@@ -62,8 +62,9 @@ class Membership:
         moment = self._clock.monotonic()
         if moment < self.next_due():
             return False
-        if moment - self._renewed > self._lease:
-            # It could not renew for a while (a store outage, a pause): nobody may be buried for the same while.
+        if moment - self._renewed > self._lease / 2:
+            # It could not renew for a while (a store outage, a pause): nobody may be buried for the same while. Half a lease,
+            # because the others may have renewed a third of it before, and wait for a while before they try again.
             self._steady_since = moment
         self._store.renew(self.node.node_id)
         self._renewed = self._clock.monotonic()

@@ -13,7 +13,7 @@ from typing import Final
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk, Try
-from orchestra.engine.items import AbortActivity, Effect, InstanceEnded, RunActivity, WriteLogs
+from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError, StoreError
 from orchestra.events import (
     FORMAT,
@@ -44,10 +44,13 @@ from orchestra.replay import Execution, Turn
 from orchestra.resolution import boundary_version, opening_version
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 
-__all__ = ["Step", "Stepper"]
+__all__ = ["Step", "Stepper", "describe_error"]
 
 _LAPS_PER_WRITE: Final = 8
 """Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
+
+_DETAIL: Final = 4_000
+"""Characters of an error that a hold keeps."""
 
 _ENDS: Final = {
     ExecutionEnd.COMPLETED: Status.COMPLETED,
@@ -59,6 +62,14 @@ _ENDS: Final = {
 
 class _Unservable(Exception):
     """This node cannot run the execution that is next."""
+
+
+class _Boundary(Exception):
+    """The next execution could not be made. What the step has gathered does not stand by itself."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -99,7 +110,8 @@ class Stepper:
     def advance(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[Write | None, Step]:
         """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
 
-        Faults of the instance never come out of here: they hold it (I12).
+        Faults of the instance's code and state never come out of here: they hold it (I12). After any other exception the desk is
+        of no further use.
 
         Raises:
             StoreError: its history cannot be read now. Nothing has changed.
@@ -107,12 +119,16 @@ class Stepper:
         step = Step(now)
         try:
             if desk.poison is not None:
-                desk.trying = desk.current.fingerprint
-                step.hold = self._held(desk, now, HoldKind.STORE, desk.poison)
+                desk.trying = self._fingerprint(desk, catalogue)
+                step.hold = self._held(desk, now, *desk.poison)
             else:
                 self._run(desk, step, catalogue)
-        except StoreError:
-            raise
+        except StoreError as error:
+            if error.retryable:
+                raise
+            step.hold = self._held(desk, now, HoldKind.STORE, describe_error(error))
+        except _Boundary as broken:
+            raise broken.error from None
         except _Unservable:
             step.unservable = True
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
@@ -141,7 +157,10 @@ class Stepper:
                 raise
             if not isinstance(ending, ContinuedAsNew):
                 return
-            created = self._cross_boundary(desk, step, ending, catalogue)
+            try:
+                created = self._cross_boundary(desk, step, ending, catalogue)
+            except Exception as error:
+                raise _Boundary(error) from error
             if desk.takeovers or desk.releasing:
                 break  # a crash loop in the next execution must be charged to it alone
         if desk.cancel is not None:
@@ -157,7 +176,7 @@ class Stepper:
             if created is not None:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
-            self._load(desk, step.now)
+            step.effects.extend(map(AbortActivity, self._load(desk, step.now)))
         return self._turn(desk, step, created, opened)
 
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
@@ -172,9 +191,14 @@ class Stepper:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
         execution = Execution(definition, replace(desk.identity, version=version), self._limits)
-        execution.start(desk.current.state, now)
+        try:
+            execution.start(desk.current.state, now)
+        except BaseException:
+            execution.evict()
+            raise
         desk.execution = execution
         desk.opened = True
+        desk.tried = ()
         desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT)
         desk.current = replace(
             desk.current,
@@ -186,30 +210,40 @@ class Stepper:
         )
         return now, version, definition.fingerprint, FORMAT, resolution
 
-    def _load(self, desk: Desk, now: int) -> None:
-        """Bring a cold execution to where it stood, and its activities with it."""
+    def _load(self, desk: Desk, now: int) -> list[ActivityKey]:
+        """Bring a cold execution to where it stood, and its activities with it. Return running ones that it does not want."""
         definition = self._registry.find(desk.kind.name, desk.current.version)
         if definition is None:
             raise _Unservable
         desk.trying = definition.fingerprint
         execution = Execution(definition, desk.identity, self._limits)
-        execution.replay(self._read_history(desk.instance_id, desk.current.number))
+        try:
+            execution.replay(self._read_history(desk.instance_id, desk.current.number))
+        except BaseException:
+            execution.evict()
+            raise
         desk.execution = execution
-        self.remember_tries(desk, now)
+        return self.remember_tries(desk, now)
 
     @staticmethod
-    def remember_tries(desk: Desk, now: int) -> None:
-        """Take up the pending activities of a claimed instance; crashes of earlier owners count as attempts (rule 14)."""
+    def remember_tries(desk: Desk, now: int) -> list[ActivityKey]:
+        """Take up the pending activities of a claimed instance; crashes of earlier owners count as attempts (rule 14).
+
+        Return the activities that run here still and are not wanted any more: cancelled, or in another attempt by now.
+        """
         assert desk.execution is not None
+        still_running, desk.still_running = desk.still_running, {}
         for number, event in desk.execution.activities.items():
             entry = Try.remembered(event, desk.remembered.get(number))
             desk.tries[number] = entry
-            if number in desk.still_running:
+            if still_running.get(number) == entry.attempt:
+                del still_running[number]
                 entry.running = True
             elif desk.takeovers:
                 died = entry.crash(desk.takeovers, now)
                 if died is not None:
                     desk.inputs.append(died)
+        return [desk.key(number) for number in still_running]
 
     def _turn(
         self,
@@ -345,7 +379,17 @@ class Stepper:
                 kind = HoldKind.STATE
             case _:
                 kind = HoldKind.INTERNAL
-        return self._held(desk, now, kind, f"{type(error).__name__}: {error}")
+        return self._held(desk, now, kind, describe_error(error))
+
+    def _fingerprint(self, desk: Desk, catalogue: Catalogue) -> str | None:
+        """Return the fingerprint of the code that would run now."""
+        if desk.opened:
+            return desk.current.fingerprint
+        try:
+            definition = self._registry.find(desk.kind.name, opening_version(catalogue, desk.kind))
+        except Exception:  # noqa: BLE001 - it is for this fault that the instance is held
+            return None
+        return None if definition is None else definition.fingerprint
 
     def _held(self, desk: Desk, now: int, kind: HoldKind, detail: str) -> Hold:
         """Return a hold that names the code that was tried. Whatever ran of the execution is dropped."""
@@ -401,6 +445,13 @@ class Stepper:
         if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
             step.effects.append(InstanceEnded(desk.instance_id, step.status, closed[2], closed[3]))
         return write
+
+
+def describe_error(error: Exception) -> str:
+    """Return an error as a hold tells of it."""
+    text = f"{type(error).__name__}: {error}"
+    # Lone surrogates have no UTF-8 form; a hold must be storable whatever it tells of.
+    return text[:_DETAIL].encode("utf-8", "backslashreplace").decode()
 
 
 def _run_activity(desk: Desk, entry: Try) -> RunActivity:

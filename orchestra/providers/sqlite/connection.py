@@ -16,8 +16,6 @@ __all__ = ["connect_reader", "connect_writer", "file_identity"]
 _CACHED_STATEMENTS: Final = 512
 _PAGE_CACHE_KIB: Final = 16 * 1024
 _JOURNAL_LIMIT: Final = 64 * 1024 * 1024
-_CHECKPOINT_PAGES: Final = 4000
-"""A checkpoint writes each page once, however often it has changed since the last: fewer and larger ones cost less."""
 _SYNCHRONOUS: Final = {"full": 2, "relaxed": 1}
 
 
@@ -76,7 +74,6 @@ def _configure_writer(connection: sqlite3.Connection, settings: Settings) -> Non
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
     connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     # A pragma that does not take effect says nothing; I13 rests on these two.
     if journal != "wal":
         raise StoreUnavailable(f"{settings.path}: the file system allows no write-ahead log (journal mode {journal!r})")

@@ -1,0 +1,173 @@
+"""Drives one Execution step by step, and replays its history into a fresh one after every step (I10)."""
+
+from __future__ import annotations
+
+from orchestra.codec import encode, plain
+from orchestra.context import Limits
+from orchestra.errors import Attempt, ErrorInfo
+from orchestra.events import (
+    ActivityScheduled,
+    CommandCancelled,
+    CommandEvent,
+    EventAwaited,
+    ExecutionCompleted,
+    ExecutionFailed,
+    InputEvent,
+    from_record,
+)
+from orchestra.providers.rows import MessageRow
+from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import ActivityDied, ActivityDone, Execution, Identity
+
+SECOND = 1_000_000
+SUBJECT = Identity("subject-1", "incarnation-1", 1, "subject", "1.0.0")
+
+
+def define(function):
+    """Return the definition of a function that is registered as ``subject`` 1.0.0."""
+    return OrchestrationRegistry.builder().register("subject", function).build().get("subject", "1.0.0")
+
+
+def fresh(function, identity=SUBJECT, limits=None):
+    """Return an execution that has not begun."""
+    return Execution(define(function), identity, limits or Limits())
+
+
+def replay(function, history, identity=SUBJECT, limits=None):
+    """Return an execution that has repeated a history."""
+    execution = fresh(function, identity, limits)
+    execution.replay(history)
+    return execution
+
+
+class Drive:
+    """A running execution and the world around it: a clock, an inbox, workers.
+
+    ``cold``: drop the execution from memory after every step, and go on with its replay.
+    """
+
+    def __init__(self, function, state=None, *, identity=SUBJECT, limits=None, now=0, cold=False, inbox=()):
+        self.function = function
+        self.identity = identity
+        self.limits = limits
+        self.now = now
+        self.cold = cold
+        self.history = []
+        self.inbox = []
+        self.sent = 0
+        self.turns = []
+        for name, value in inbox:
+            self.put(name, value)
+        self.execution = fresh(function, identity, limits)
+        self.execution.start(encode(state, subject="state"), now)
+        self.turn()
+
+    # --- what happens ---
+
+    def turn(self, inputs=(), cancel=None):
+        """Take one turn with what is in the inbox, and check that its history repeats."""
+        turn = self.execution.turn(self.now, inputs, list(self.inbox), cancel)
+        self.turns.append(turn)
+        self.history += turn.events
+        self.inbox = [message for message in self.inbox if message.sequence not in turn.consumed]
+        assert self.ending or self.pending, "it waits for nothing that could happen (I11)"
+        twin = self.check_replay()
+        if self.cold:
+            self.execution.evict()
+            self.execution = twin
+        else:
+            twin.evict()
+        return turn
+
+    def done(self, name, value=None):
+        """The oldest pending activity of this name returns."""
+        return self.turn([ActivityDone(self.activity(name), self.now, 1, encode(value, subject="result"))])
+
+    def died(self, name, message="boom"):
+        """The oldest pending activity of this name fails for good."""
+        error = ErrorInfo("ValueError", message)
+        attempts = (Attempt(1, self.now, error),)
+        return self.turn([ActivityDied(self.activity(name), self.now, error, attempts, "attempts exhausted")])
+
+    def advance(self, seconds):
+        """Time passes."""
+        self.now += int(seconds * SECOND)
+        return self.turn()
+
+    def put(self, name, value=None):
+        """A message arrives, and nobody looks yet."""
+        self.sent += 1
+        self.inbox.append(MessageRow(self.sent, f"m{self.sent}", name, encode(value, subject="message"), self.now))
+
+    def send(self, name, value=None):
+        """A message arrives."""
+        self.put(name, value)
+        return self.turn()
+
+    def cancel(self, reason="enough"):
+        """The instance is cancelled."""
+        return self.turn(cancel=reason)
+
+    # --- what is seen ---
+
+    @property
+    def events(self):
+        return [from_record(record) for record in self.history]
+
+    @property
+    def ending(self):
+        return self.execution.ending
+
+    @property
+    def output(self):
+        assert isinstance(self.ending, ExecutionCompleted), self.ending
+        return plain(self.ending.output)
+
+    @property
+    def error(self):
+        assert isinstance(self.ending, ExecutionFailed), self.ending
+        return self.ending.error
+
+    @property
+    def pending(self):
+        """What the code waits for, in words: ``['activity a', 'timer', 'event x']``."""
+        return [words(event) for event in self.execution.pending]
+
+    @property
+    def commands(self):
+        """All that the code has asked for, in words."""
+        return [words(event) for event in self.events if isinstance(event, CommandEvent)]
+
+    def activity(self, name):
+        """Return the event id of the oldest pending activity of a name."""
+        return next(number for number, event in self.execution.activities.items() if event.name == name)
+
+    def check_replay(self):
+        """Replay the history so far. It must arrive at the same point, and ask for nothing new (I10)."""
+        twin = replay(self.function, self.history, self.identity, self.limits)
+        assert twin.ending == self.execution.ending
+        if twin.ending is None:
+            assert list(twin.pending) == list(self.execution.pending)
+            assert twin.next_timer == self.execution.next_timer
+        assert (twin.history_events, twin.history_bytes) == (self.execution.history_events, self.execution.history_bytes)
+        turn = twin.turn(self.now)
+        assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == ((), (), (), (), None)
+        return twin
+
+
+def words(event):
+    match event:
+        case ActivityScheduled():
+            return f"activity {event.name}"
+        case EventAwaited():
+            return f"event {event.name}"
+        case CommandCancelled():
+            return f"cancel {event.source}"
+        case _:
+            return "timer"
+
+
+def prefixes(history):
+    """Return every beginning of a history at which an execution can have stood: those that end before an input."""
+    cuts = [at for at, record in enumerate(history) if at and isinstance(from_record(record), InputEvent)]
+    return [history[:cut] for cut in [*cuts, len(history)]]

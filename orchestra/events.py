@@ -118,7 +118,11 @@ class TerminalEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStarted(InputEvent):
-    """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4 and random."""
+    """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4 and random.
+
+    From ``suggest_events`` events or ``suggest_bytes`` bytes on a boundary is suggested to the code: recorded, so that a
+    deploy with other settings changes no answer that the code has had.
+    """
 
     kind: ClassVar[EventKind] = EventKind.EXECUTION_STARTED
     instance_id: str
@@ -127,6 +131,8 @@ class ExecutionStarted(InputEvent):
     name: str
     version: str
     seed: str
+    suggest_events: int
+    suggest_bytes: int
     input: Payload
 
 
@@ -277,6 +283,7 @@ def to_record(event: Event) -> EventRecord:
                 "name": event.name,
                 "version": event.version,
                 "seed": event.seed,
+                "suggest": [event.suggest_events, event.suggest_bytes],
             }
             payload = event.input
         case ActivityScheduled():
@@ -348,6 +355,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 _field(envelope, "name", str),
                 _field(envelope, "version", str),
                 _field(envelope, "seed", str),
+                *_suggestion(envelope),
                 _payload(record),
             )
         case EventKind.ACTIVITY_SCHEDULED:
@@ -413,6 +421,11 @@ def _field(envelope: dict[str, Any], key: str, kind: type[T]) -> T:
 
 def _optional(envelope: dict[str, Any], key: str, kind: type[T]) -> T | None:
     return None if envelope[key] is None else _field(envelope, key, kind)
+
+
+def _suggestion(envelope: dict[str, Any]) -> tuple[int, int]:
+    events, size = _field(envelope, "suggest", list)
+    return int(events), int(size)
 
 
 def _payload(record: EventRecord) -> Payload:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -124,6 +124,8 @@ class Execution:
             identity.name,
             identity.version,
             self._seed,
+            self.limits.suggest_events,
+            self.limits.suggest_bytes,
             state,
         )
         self._journal.append(started)
@@ -247,6 +249,7 @@ class Execution:
             case ExecutionStarted():
                 self._now = event.at
                 self._seed = event.seed
+                self.limits = replace(self.limits, suggest_events=event.suggest_events, suggest_bytes=event.suggest_bytes)
                 self._begin(event)
             case InputEvent():
                 self._now = event.at

@@ -5,7 +5,10 @@ from datetime import timedelta
 import pytest
 from driver import Drive, replay
 
+from orchestra.codec import encode
 from orchestra.context import Limits
+from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import Execution, Identity
 
 EXCEEDED = "orchestra.errors.ExecutionLimitExceeded"
 
@@ -71,3 +74,21 @@ def test_each_value_is_bounded_and_the_code_may_catch_it():
         return refused
 
     assert Drive(subject, limits=Limits(max_payload=90)).output == [["PayloadTooLarge", 90]] * 3
+
+
+def test_a_deploy_with_another_suggestion_changes_no_answer_that_the_code_has_had():
+    async def loop(ctx, state):
+        while not ctx.continue_as_new_suggested:
+            await ctx.schedule_timer(timedelta(seconds=1))
+        ctx.continue_as_new(state)
+
+    registry = OrchestrationRegistry.builder().register("loop", loop).build()
+    identity = Identity("i", "incarnation", 1, "loop", "1.0.0")
+    before = Execution(registry.get("loop", "1.0.0"), identity, Limits(suggest_events=8))
+    before.start(encode(None, subject="state"), 1)
+    records = [*before.turn(1).events, *before.turn(2_000_000).events]
+
+    after = Execution(registry.get("loop", "1.0.0"), identity, Limits(suggest_events=3))
+    after.replay(records)
+
+    assert [event.id for event in after.pending] == [event.id for event in before.pending]

@@ -283,7 +283,8 @@ def to_record(event: Event) -> EventRecord:
                 "name": event.name,
                 "version": event.version,
                 "seed": event.seed,
-                "suggest": [event.suggest_events, event.suggest_bytes],
+                "suggest_events": event.suggest_events,
+                "suggest_bytes": event.suggest_bytes,
             }
             payload = event.input
         case ActivityScheduled():
@@ -355,7 +356,8 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 _field(envelope, "name", str),
                 _field(envelope, "version", str),
                 _field(envelope, "seed", str),
-                *_suggestion(envelope),
+                _field(envelope, "suggest_events", int),
+                _field(envelope, "suggest_bytes", int),
                 _payload(record),
             )
         case EventKind.ACTIVITY_SCHEDULED:
@@ -421,11 +423,6 @@ def _field(envelope: dict[str, Any], key: str, kind: type[T]) -> T:
 
 def _optional(envelope: dict[str, Any], key: str, kind: type[T]) -> T | None:
     return None if envelope[key] is None else _field(envelope, key, kind)
-
-
-def _suggestion(envelope: dict[str, Any]) -> tuple[int, int]:
-    events, size = _field(envelope, "suggest", list)
-    return int(events), int(size)
 
 
 def _payload(record: EventRecord) -> Payload:

@@ -415,8 +415,8 @@ class Client:
                 raise closed(f"instance {instance_id!r} has ended and takes nothing any more", instance_id=instance_id)
             case Refusal.FULL:
                 raise InboxFull(
-                    f"instance {instance_id!r} has {self._inbox_limit:,} unread messages; nothing was stored. Let it read them, "
-                    "or send less",
+                    f"instance {instance_id!r} has {self._inbox_limit:,} unread messages; nothing was stored. Let it read "
+                    "them, or send less",
                     instance_id=instance_id,
                 )
 

@@ -180,10 +180,8 @@ def instance_info(record: InstanceRecord, catalogue: Catalogue) -> InstanceInfo:
 
 def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
     """Return what is shown of a stored execution."""
-    if row.end is not None:
-        status = ExecutionEnd(row.end).name.lower()
-    else:
-        status = "pending" if row.opened_at is None else "running"
+    going = "pending" if row.opened_at is None else "running"
+    status = going if row.end is None else ExecutionEnd(row.end).name.lower()
     return ExecutionInfo(
         instance_id=instance_id,
         execution_id=row.number,

@@ -68,7 +68,9 @@ def write_summary(pending: Iterable[CommandEvent], tried: Mapping[int, Tried]) -
 
 
 def read_summary(data: bytes) -> Summary:
-    """Return what :func:`write_summary` wrote."""
+    """Return what :func:`write_summary` wrote; an empty summary before an instance's first turn, where nothing was written."""
+    if not data:
+        return Summary((), {})
     stored = unpack(data)
     entries = tuple(
         WaitEntry(kind, name, since, until, event_id, None if tried is None else Tried(*tried))

@@ -83,6 +83,8 @@ __all__ = ["Client", "Handle"]
 T = TypeVar("T")
 
 _CATALOGUE_AGE: Final = 1.0
+_HELD_AGE: Final = 0.05
+"""How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
 _WAIT_SLICE: Final = 1.0
 _TERMINATE_TRIES: Final = 50
 _PAST: Final = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled", Status.TERMINATED: "was terminated"}
@@ -185,6 +187,8 @@ class Client:
 
     async def __aenter__(self) -> Self:
         if self._attached is None:
+            if self._own is not None:
+                raise RuntimeClosed("this client is open already; enter it once, or make another one")
             await anyio.to_thread.run_sync(self._provider.open)
             self._own = DirectPort(self._provider)
         return self
@@ -238,7 +242,12 @@ class Client:
             raise OrchestraError("an instance id must not be empty")
         payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
-        chosen = _chosen_version(catalogue, name, version)
+        try:
+            chosen = _chosen_version(catalogue, name, version)
+        except UnknownOrchestration:
+            self._catalogue = None  # it may have been registered within the last second
+            catalogue = await self._fresh_catalogue()
+            chosen = _chosen_version(catalogue, name, version)
         definition = self._registry.find(name, chosen) if self._registry else None
         if definition is not None:
             definition.state.decode(payload, subject=f"input of {name!r} {chosen}")
@@ -274,7 +283,11 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
         """
-        return instance_info(await self._record(instance_id), await self._fresh_catalogue())
+        record = await self._record(instance_id)
+        info = instance_info(record, await self._fresh_catalogue())
+        if info.status is InstanceStatus.HELD:  # perhaps only by nodes that have come within the last second
+            info = instance_info(record, await self._fresh_catalogue(_HELD_AGE))
+        return info
 
     async def list_instances(
         self,
@@ -296,9 +309,12 @@ class Client:
             status: one or several. ``PENDING``, ``RUNNING`` and ``HELD`` all mean instances that have not ended; with ``HELD``
                 alone only held ones are listed.
             held: only held ones, or only those that are not.
+            limit: how many at most, 1 or more.
             page: ``next_page`` of the page before.
         """
-        catalogue = await self._fresh_catalogue()
+        if limit < 1:
+            raise OrchestraError(f"a page of {limit} instances cannot be listed; limit must be 1 or more")
+        catalogue = await self._fresh_catalogue(_HELD_AGE)
         wanted = () if status is None else (status,) if isinstance(status, InstanceStatus) else tuple(status)
         if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
             held = True
@@ -337,7 +353,7 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
         """
-        number = execution_id or (await self._record(instance_id)).row.execution
+        number = (await self._record(instance_id)).row.execution if execution_id is None else execution_id
         records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
         if not records:
             await self._record(instance_id)
@@ -449,10 +465,11 @@ class Client:
         """
         record = await self._record(instance_id)
         incarnation = record.row.incarnation
-        if record.status is Status.OPEN or not await self._port.call(
-            lambda: self._provider.admin.delete(instance_id, incarnation)
-        ):
+        if record.status is Status.OPEN:
             raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
+        # What has ended stays so: if it cannot be deleted, somebody else has deleted it meanwhile.
+        if not await self._port.call(lambda: self._provider.admin.delete(instance_id, incarnation)):
+            raise _not_found(instance_id)
 
     async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "") -> None:
         """Set which version starts and boundaries of a name take from now on. Running executions are not touched."""
@@ -488,10 +505,10 @@ class Client:
         record = await self._port.call(lambda: self._provider.directory.get(instance_id))
         return record if record is not None else _raise_not_found(instance_id)
 
-    async def _fresh_catalogue(self) -> Catalogue:
-        """Return the catalogue, at most a second old."""
+    async def _fresh_catalogue(self, age: float = _CATALOGUE_AGE) -> Catalogue:
+        """Return the catalogue, at most ``age`` seconds old."""
         moment = self._clock.monotonic()
-        if self._catalogue is None or moment - self._catalogue_at > _CATALOGUE_AGE:
+        if self._catalogue is None or moment - self._catalogue_at > age:
             self._catalogue = await self._port.call(self._provider.directory.catalogue)
             self._catalogue_at = moment
         return self._catalogue

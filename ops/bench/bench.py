@@ -158,7 +158,11 @@ def report(rounds: list[Round]) -> str:
     rows: list[tuple[str, str, Any]] = [
         ("bare driver, one step a commit", f"{median(lambda r: r.bare_single):,.0f}/s", ""),
         ("bare driver, 100 steps a commit", f"{median(lambda r: r.bare_grouped):,.0f}/s", ""),
-        ("W1, 1,000 short orchestrations at once", f"{median(lambda r: r.w1):,.0f}/s", "aim: > 2,000/s at 4,000 bare commits/s"),
+        (
+            "W1, 1,000 short orchestrations at once",
+            f"{median(lambda r: r.w1):,.0f}/s",
+            "aim: > 2,000/s at 4,000 bare commits/s",
+        ),
         ("  per bare single commit", f"{median(lambda r: r.w1 / r.bare_single):.2f}", "aim: > 0.50"),
         ("W3, 50 instances x 40 laps", f"{median(lambda r: r.w3):,.0f} laps/s", "aim: > 2,000/s at 4,000 bare commits/s"),
         ("  per bare single commit", f"{median(lambda r: r.w3 / r.bare_single):.2f}", "aim: > 0.50"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import sys
 import traceback
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -36,6 +36,7 @@ from orchestra.events import (
     ContinuedAsNew,
     Event,
     EventAwaited,
+    EventKind,
     EventReceived,
     EventRecord,
     ExecutionCancelled,
@@ -92,6 +93,7 @@ class Execution:
         self._random: Random | None = None
         self._root: Task[Any] | None = None
         self._pending: dict[int, _Pending] = {}
+        self._counts: Counter[EventKind] = Counter()
         self._waits: dict[str, OrderedDict[int, None]] = {}
         self._timers: list[tuple[int, int]] = []
         self._boundary: tuple[Payload, str | None] | None = None
@@ -103,6 +105,7 @@ class Execution:
         self._custom_status: Payload | None = None
         self._scheduled: list[ActivityScheduled] = []
         self._cancelled: list[int] = []
+        self._settled: list[int] = []
         self._consumed: list[int] = []
 
     # --- steps ---
@@ -185,7 +188,12 @@ class Execution:
     @property
     def pending(self) -> Iterable[CommandEvent]:
         """What the code waits for, in the order in which it asked."""
-        return [entry.event for entry in self._pending.values()]
+        return (entry.event for entry in self._pending.values())
+
+    @property
+    def pending_counts(self) -> Mapping[EventKind, int]:
+        """How many commands of each kind have no result yet."""
+        return self._counts
 
     def is_pending(self, event_id: int) -> bool:
         """Return whether a command has no result yet."""
@@ -316,9 +324,12 @@ class Execution:
         return entry.future
 
     def _forget(self, source: int) -> None:
-        entry = self._pending.pop(source)
-        if isinstance(entry.event, EventAwaited):
-            del self._waits[entry.event.name][source]
+        event = self._pending.pop(source).event
+        self._counts[event.kind] -= 1
+        if isinstance(event, EventAwaited):
+            del self._waits[event.name][source]
+        elif isinstance(event, ActivityScheduled):
+            self._settled.append(source)
 
     @staticmethod
     def _deliver(future: DurableFuture[Any], payload: Payload) -> None:
@@ -399,6 +410,7 @@ class Execution:
             events=self._journal.take_fresh(),
             scheduled=() if ended else tuple(event for event in self._scheduled if event.id in self._pending),
             cancelled=tuple(number for number in self._cancelled if number not in new),
+            settled=tuple(self._settled),
             consumed=tuple(self._consumed),
             logs=tuple(self._logs),
             custom_status=self._custom_status,
@@ -412,6 +424,7 @@ class Execution:
         self._custom_status = None
         self._scheduled = []
         self._cancelled = []
+        self._settled = []
         self._consumed = []
 
     # --- the machine that the context stands on ---
@@ -527,6 +540,7 @@ class Execution:
 
         future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, read)
         self._pending[event.id] = _Pending(event, future)
+        self._counts[event.kind] += 1
         if self.scheduler.current is not None:
             self.scheduler.current.owned.append(future)
         return future

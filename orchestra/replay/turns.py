@@ -9,7 +9,7 @@ from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, EventRecord, TerminalEvent
 
-__all__ = ["ActivityDied", "ActivityDone", "Ending", "Identity", "Input", "LogEntry", "Turn"]
+__all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +61,19 @@ class LogEntry:
     fields: dict[str, Any]
 
 
-Ending = TerminalEvent
-
-
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One step of an execution: what is to be stored, and what is to be done after that.
 
     ``scheduled`` are activities that were asked for and are still wanted at the turn's end; ``cancelled`` the event ids of
-    activities of earlier turns that are not wanted any more; ``consumed`` the sequence numbers of delivered messages.
+    activities of earlier turns that are not wanted any more; ``settled`` those of all activities that have ended or were
+    cancelled; ``consumed`` the sequence numbers of delivered messages.
     """
 
     events: tuple[EventRecord, ...]
     scheduled: tuple[ActivityScheduled, ...]
     cancelled: tuple[int, ...]
+    settled: tuple[int, ...]
     consumed: tuple[int, ...]
     logs: tuple[LogEntry, ...]
     custom_status: Payload | None

@@ -282,7 +282,7 @@ def test_a_context_works_only_while_its_code_runs(use):
     drive = Drive(subject)
     with pytest.raises(OrchestrationError, match="used outside its orchestration's code"):
         USES[use](kept[0])
-    assert drive.turn() == Turn((), (), (), (), (), None, None)
+    assert drive.turn() == Turn((), (), (), (), (), (), None, None)
 
 
 def test_facts_of_the_execution_are_at_hand():

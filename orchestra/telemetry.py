@@ -71,7 +71,7 @@ class ContextFilter(logging.Filter):
 
 
 class PlainFormatter(logging.Formatter):
-    """One line a record: ``12:00:01.250 INFO  watch 1.1.0 [watch-1 #42] probed status=200``.
+    """One line a record: ``12:00:01.250 INFO  watch 1.1.0 [watch-1 #42] probed status=200``, a traceback indented below it.
 
     Control characters in user text are escaped, so that no value can forge a line (I15).
     """
@@ -85,10 +85,12 @@ class PlainFormatter(logging.Formatter):
         parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}", f"{record.levelname:<7}", self._subject(record)]
         parts.append(_escape(record.getMessage()))
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
-        parts.extend(f"{key}={_value(value)}" for key, value in (fields or {}).items())
+        parts.extend(f"{_escape(str(key))}={_value(value)}" for key, value in (fields or {}).items())
         line = " ".join(part for part in parts if part)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += _indented(self.formatException(record.exc_info))
+        if record.stack_info:
+            line += _indented(self.formatStack(record.stack_info))
         return line
 
     @staticmethod
@@ -106,6 +108,10 @@ class PlainFormatter(logging.Formatter):
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return repr(text) if not text or any(character.isspace() for character in text) else _escape(text)
+
+
+def _indented(text: str) -> str:
+    return "".join(f"\n    {_escape(line)}" for line in text.splitlines())
 
 
 def _escape(text: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
 
@@ -62,9 +63,12 @@ from orchestra.providers.rows import (
     Granted,
     InstanceQuery,
     InstanceRecord,
+    InstanceRow,
     InstanceState,
     Kind,
     Pin,
+    Recover,
+    Recovered,
     Refusal,
     Resolution,
     ResolvedBy,
@@ -227,7 +231,7 @@ class Client:
         Args:
             name: the orchestration.
             input: the first state.
-            instance_id: its id for ever; a random one by default.
+            instance_id: its id for ever; by default a random one, or one that is made from ``request_id``.
             version: exactly this one; by default what the name's policy gives.
             labels: small facts to list by.
             request_id: the caller's own id of this request. Repeating a start with the same one answers with the handle.
@@ -245,8 +249,7 @@ class Client:
         try:
             chosen = _chosen_version(catalogue, name, version)
         except UnknownOrchestration:
-            self._catalogue = None  # it may have been registered within the last second
-            catalogue = await self._fresh_catalogue()
+            catalogue = await self._fresh_catalogue(0)  # it may have been registered within the last second
             chosen = _chosen_version(catalogue, name, version)
         definition = self._registry.find(name, chosen) if self._registry else None
         if definition is not None:
@@ -254,7 +257,7 @@ class Client:
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, self._name, policy_of(catalogue, name)[1])
         change = Start(
-            instance_id=instance_id or new_id(),
+            instance_id=instance_id or (new_id() if request_id is None else _id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
             kind=Kind("", name, chosen, FORMAT, floating=version is None),
@@ -445,14 +448,22 @@ class Client:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
         """
-        for _ in range(_TERMINATE_TRIES):
+        for number in range(_TERMINATE_TRIES):
             record = await self._record(instance_id)
             if record.status is not Status.OPEN:
                 raise AlreadyCompleted(
                     f"instance {instance_id!r} has ended ({record.status.name.lower()})", instance_id=instance_id
                 )
+            row = record.row
+            if number and row.owner is not None:
+                # A loop that hardly waits is written again before this write comes. Raising the revision in its owner's name
+                # makes the owner's next write be refused (rule 1), and nobody else may write it meanwhile.
+                outcome = await self._port.submit(Recover(instance_id, row.owner))
+                if not isinstance(outcome, Recovered) or outcome.snapshot is None:
+                    continue  # it has been parked or has ended
+                row = outcome.snapshot.row
             now = (await self._port.call(self._provider.directory.catalogue)).now
-            if isinstance(await self._port.submit(_termination(record, reason, max(now, record.updated_at))), Granted):
+            if isinstance(await self._port.submit(_termination(row, reason, max(now, record.updated_at))), Granted):
                 return
         raise StoreError(f"instance {instance_id!r} is written so often that terminating it did not succeed; try again")
 
@@ -475,6 +486,7 @@ class Client:
         """Set which version starts and boundaries of a name take from now on. Running executions are not touched."""
         await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
         self._catalogue = None
+        self._port.written_past()
 
     async def get_version_policy(self, name: str) -> Policy:
         """Return the policy of a name: ``Latest()`` where none was ever set."""
@@ -498,6 +510,7 @@ class Client:
         if not await self._port.call(lambda: self._provider.admin.set_pin(instance_id, pin)):
             await self._record(instance_id)
             raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
+        self._port.written_past()
 
     # --- reading ---
 
@@ -520,6 +533,11 @@ def _not_found(instance_id: str) -> InstanceNotFound:
 
 def _raise_not_found(instance_id: str) -> NoReturn:
     raise _not_found(instance_id)
+
+
+def _id_of_request(name: str, request_id: str) -> str:
+    """Return the id of an instance that was given none: the same for each repetition of the request (I1)."""
+    return blake2b(encode([name, request_id], subject="request id").data, digest_size=16).hexdigest()
 
 
 def _read_page(page: str | None) -> tuple[int, str] | None:
@@ -550,9 +568,8 @@ def _chosen_version(catalogue: Catalogue, name: str, version: str | None) -> str
     return str(chosen)
 
 
-def _termination(record: InstanceRecord, reason: str, now: int) -> ClientChange:
+def _termination(row: InstanceRow, reason: str, now: int) -> ClientChange:
     """Return the write that ends an instance from outside, conditional on the revision that was read (rule 6)."""
-    row = record.row
     event = to_record(ExecutionTerminated(row.history_events + 1, now, reason))
     events = (event,) if row.opened else ()
     error = pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))})

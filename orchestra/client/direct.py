@@ -63,6 +63,17 @@ class DirectPort:
             raise RuntimeClosed("this client is closed")
         entry = _Pending(change)
         self._pending.append(entry)
+        try:
+            await self._commit_until_done(entry)
+        finally:
+            if entry in self._pending:  # cancelled while it waited: it must not happen behind its sender's back
+                self._pending.remove(entry)
+        if entry.error is not None:
+            raise entry.error
+        assert entry.outcome is not None
+        return entry.outcome
+
+    async def _commit_until_done(self, entry: _Pending) -> None:
         async with self._lock:
             if entry.outcome is None and entry.error is None:
                 batch, self._pending = self._pending[:_GROUP], self._pending[_GROUP:]
@@ -72,19 +83,16 @@ class DirectPort:
                 # A cancel must not reach a running commit: its outcome belongs to others too.
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
-        if entry.error is not None:
-            raise entry.error
-        assert entry.outcome is not None
-        return entry.outcome
 
     def _commit(self, batch: list[_Pending]) -> None:
         try:
             with self._store_lock:
                 commit = self._provider.store.commit([entry.change for entry in batch])
-        except StoreError as error:
-            if len(batch) == 1 or error.retryable:
+        except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
+            known = error if isinstance(error, StoreError) else StoreError(f"{type(error).__name__}: {error}")
+            if len(batch) == 1 or known.retryable:
                 for entry in batch:
-                    entry.error = error
+                    entry.error = known
                 return
             for entry in batch:  # one of them is poisonous: find out which
                 self._commit([entry])
@@ -97,6 +105,9 @@ class DirectPort:
         if self.closed:
             raise RuntimeClosed("this client is closed")
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+    def written_past(self) -> None:
+        """Nothing has to be told: engines elsewhere look at the store by themselves."""
 
     @contextmanager
     def watch(self, instance_id: str) -> Generator[Any]:  # noqa: ARG002 - nobody here learns of a particular instance's end

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from orchestra.codec import Payload
-from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Status, Write
+from orchestra.providers.rows import Append, Cancel, Outcome, Recover, Release, Start, Status, Write
 
 __all__ = ["ClientChange", "End", "EndWatch", "Port"]
 
 T = TypeVar("T")
 
-ClientChange = Start | Append | Cancel | Write | Release
+ClientChange = Start | Append | Cancel | Write | Release | Recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,10 @@ class Port(Protocol):
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a blocking call of the directory or of the admin off the event loop."""
+        ...
+
+    def written_past(self) -> None:
+        """Say that something was written by the admin, past the engine."""
         ...
 
     def watch(self, instance_id: str) -> AbstractContextManager[EndWatch]:

@@ -196,7 +196,15 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether there is something to step or to commit now."""
-        if self._ready or self._queued or self._unknown or self._want_news or self._want_owned or self._flight or self._deferred:
+        if (
+            self._ready
+            or self._queued
+            or self._unknown
+            or self._want_news
+            or self._want_owned
+            or self._flight
+            or self._deferred
+        ):
             return True
         now = self.now
         if self._timers and self._timers[0][0] <= now:
@@ -334,8 +342,9 @@ class Engine:
 
     def refuse_clients(self, error: StoreError) -> list[Effect]:
         """Answer the clients of a group that could not be committed, and take their changes out of it."""
-        waiting = [flight.submit for flight in (*self._flight, *self._queued) if flight.submit is not None]
-        effects: list[Effect] = [Reply(submit.token, error) for submit in waiting]
+        effects: list[Effect] = [
+            _refusal(flight, error) for flight in (*self._flight, *self._queued) if flight.submit is not None
+        ]
         self._flight = [flight for flight in self._flight if flight.submit is None]
         self._queued = [flight for flight in self._queued if flight.submit is None]
         return effects
@@ -619,7 +628,7 @@ class Engine:
     def _poisoned(self, flight: _Flight, error: StoreError) -> None:
         """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""
         if flight.submit is not None:
-            self._effects.append(Reply(flight.submit.token, error))
+            self._effects.append(_refusal(flight, error))
         elif flight.desk is not None:
             self._hold_as_stored(flight.desk, HoldKind.STORE, error)
         elif isinstance(flight.change, Recover):
@@ -639,6 +648,16 @@ class Engine:
             return
         self._unknown[desk.instance_id] = None
         self._poison[desk.instance_id] = kind, describe_error(error)
+
+
+def _refusal(flight: _Flight, error: StoreError) -> Reply:
+    """Answer a client whose change could not be committed. Where an earlier try may have been, nobody knows (I1)."""
+    assert flight.submit is not None
+    if flight.unknown and not isinstance(error, OutcomeUnknown):
+        unknown = OutcomeUnknown(f"the reply to the commit was lost, and asking again failed: {error}")
+        unknown.__cause__ = error
+        return Reply(flight.submit.token, unknown)
+    return Reply(flight.submit.token, error)
 
 
 def _size(change: Change) -> int:

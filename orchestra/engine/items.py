@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo, OrchestraError
-from orchestra.providers.rows import Append, Cancel, Outcome, Release, Start, Status, Write
+from orchestra.providers.rows import Append, Cancel, Outcome, Recover, Release, Start, Status, Write
 from orchestra.replay import Identity, LogEntry
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "WriteLogs",
 ]
 
-ClientChange = Start | Append | Cancel | Write | Release
+ClientChange = Start | Append | Cancel | Write | Release | Recover
 
 
 class ActivityKey(NamedTuple):

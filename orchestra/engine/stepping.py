@@ -41,7 +41,7 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Turn
-from orchestra.resolution import boundary_version, opening_version
+from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 
 __all__ = ["Step", "Stepper", "describe_error"]
@@ -110,8 +110,8 @@ class Stepper:
     def advance(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[Write | None, Step]:
         """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
 
-        Faults of the instance's code and state never come out of here: they hold it (I12). After any other exception the desk is
-        of no further use.
+        Faults of the instance's code and state never come out of here: they hold it (I12). After any other exception the desk
+        is of no further use.
 
         Raises:
             StoreError: its history cannot be read now. Nothing has changed.
@@ -181,12 +181,14 @@ class Stepper:
 
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
         """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
-        version = opening_version(catalogue, desk.kind)
+        resolution = desk.current.resolution
+        # Who chose the version may know a later policy than this node's catalogue, which is up to a poll old.
+        is_stale = policy_of(catalogue, desk.kind.name)[1] < resolution.policy_revision
+        version = desk.kind.version if is_stale else opening_version(catalogue, desk.kind)
         definition = self._registry.find(desk.kind.name, version)
         if definition is None:
             raise _Unservable
         desk.trying = definition.fingerprint
-        resolution = desk.current.resolution
         if version != desk.current.version:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)

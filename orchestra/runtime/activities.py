@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.from_thread
 import anyio.to_thread
 
 from orchestra.activities import AMBIENT, Activity, ActivityContext
@@ -21,21 +20,34 @@ from orchestra.errors import ErrorInfo, PayloadError
 from orchestra.replay.execution import error_info
 from orchestra.retry import NonRetryable, type_name
 
-__all__ = ["ActivityRunner"]
+__all__ = ["ActivityRunner", "Beaten"]
 
 
-@dataclass(slots=True)
+def _shielded() -> anyio.CancelScope:
+    # A host that is cancelled stops in order: what runs gets its grace, and is cancelled by the runner alone.
+    return anyio.CancelScope(shield=True)
+
+
+@dataclass(slots=True, eq=False)
 class _Run:
-    """One try that is under way."""
+    """One try that is under way. Moments are monotonic seconds."""
 
     effect: RunActivity
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    scope: anyio.CancelScope = field(default_factory=_shielded)
     aborted: bool = False
     expired: bool = False
     started: float = 0.0
     beaten: float = 0.0
+    deadline: float = math.inf
     heartbeat: Payload | None = None
     reported: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beaten:
+    """A try has sent a heartbeat; the event loop is to put its deadline off."""
+
+    run: _Run
 
 
 class ActivityRunner:
@@ -43,7 +55,8 @@ class ActivityRunner:
 
     Args:
         report: where ends and heartbeats go.
-        threads: how many ``def`` activities run at once.
+        post: hands something to the event loop, from any thread; it comes back to :meth:`beaten`.
+        threads: how many ``def`` activities run at once. One that was given up does not count, although its thread may go on.
         heartbeat_interval: seconds between heartbeats that are stored; the last one always is, if the try fails.
     """
 
@@ -51,6 +64,7 @@ class ActivityRunner:
         self,
         activities: Mapping[str, Activity[..., Any]],
         report: Callable[[Item], None],
+        post: Callable[[Beaten], None],
         clock: Clock,
         *,
         limit: int,
@@ -60,22 +74,22 @@ class ActivityRunner:
     ) -> None:
         self._activities = activities
         self._report = report
+        self._post = post
         self._clock = clock
         self._limit = limit
         self._threads = anyio.CapacityLimiter(threads)
+        self._unlimited = anyio.CapacityLimiter(math.inf)
         self._payload_limit = payload_limit
         self._heartbeat_interval = heartbeat_interval
         self._runs: dict[ActivityKey, _Run] = {}
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
         self._group: anyio.abc.TaskGroup | None = None
-        self._loop_thread = 0
         self._stopping = False
         self._idle = anyio.Event()
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Run tries as tasks of this group from now on."""
         self._group = group
-        self._loop_thread = threading.get_ident()
 
     @property
     def active(self) -> int:
@@ -117,7 +131,7 @@ class ActivityRunner:
 
     def _spawn(self, effect: RunActivity) -> None:
         assert self._group is not None
-        run = _Run(effect, started=self._clock.monotonic())
+        run = _Run(effect)
         self._runs[effect.key] = run
         self._group.start_soon(self._run, run)
 
@@ -145,10 +159,19 @@ class ActivityRunner:
         subject = f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
         try:
             with run.scope:
-                self._set_deadline(run)
+                if run.aborted:
+                    return None  # given up before it began
                 value = await self._call(activity, run, subject)
                 return encode(value, subject=f"result of {subject}", limit=self._payload_limit)
-        except Exception as error:  # noqa: BLE001 - whatever user code raises is the attempt's failure
+        except anyio.get_cancelled_exc_class():
+            # Not by the runner: its own cancels end in the scope. Somebody has cancelled the task, or what it awaited; with no
+            # word of it the activity would be pending for ever. It counts as no attempt: the whole program may be going down.
+            return ActivityFailure(ErrorInfo("orchestra.ActivityCancelled", "cancelled from outside"), (), unregistered=True)
+        except BaseException as error:
+            # Whatever user code raises is the attempt's failure: sys.exit() in a thread must not end the program. Ctrl-C must,
+            # and comes to the event loop's thread only.
+            if activity.is_async and isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+                raise
             return _failure(error)
         return None if run.aborted else self._timeout(run)
 
@@ -158,8 +181,16 @@ class ActivityRunner:
         args, kwargs = activity.signature.decode(run.effect.arguments, subject=f"arguments of {subject}")
         AMBIENT.set(self._context(run))
         if activity.is_async:
+            self._begin_time(run)
             return await activity(*args, **kwargs)
-        return await anyio.to_thread.run_sync(lambda: activity(*args, **kwargs), abandon_on_cancel=True, limiter=self._threads)
+        async with self._threads:
+            self._begin_time(run)  # waiting for a thread is not the activity's time
+            value = await anyio.to_thread.run_sync(
+                lambda: _caught(activity, args, kwargs), abandon_on_cancel=True, limiter=self._unlimited
+            )
+        if isinstance(value, _Raised):
+            raise value.error
+        return value
 
     def _context(self, run: _Run) -> ActivityContext:
         effect = run.effect
@@ -173,21 +204,28 @@ class ActivityRunner:
             idempotency_key=str(effect.key),
             last_heartbeat=plain(effect.last_heartbeat),
             on_heartbeat=lambda payload: self._beat(run, payload),
-            is_cancelled=lambda: run.aborted or run.expired or run.scope.cancel_called,
+            # Asked in any thread, so it must not touch the scope, which belongs to the event loop.
+            is_cancelled=lambda: run.aborted or run.expired or self._clock.monotonic() >= run.deadline,
         )
 
     # --- deadlines ---
 
+    def _begin_time(self, run: _Run) -> None:
+        run.started = self._clock.monotonic()
+        self._set_deadline(run)
+
+    def beaten(self, run: _Run) -> None:
+        """Put the deadline of a try off. To be called on the event loop."""
+        if self._runs.get(run.effect.key) is run:
+            self._set_deadline(run)
+
     def _beat(self, run: _Run, payload: Any) -> None:
-        """Take a heartbeat, on the event loop or in an activity's thread."""
+        """Take a heartbeat, in any thread."""
         run.heartbeat = encode(payload, subject=f"heartbeat of activity {run.effect.name!r}", limit=self._payload_limit)
         moment = self._clock.monotonic()
         run.beaten = moment
         if run.effect.heartbeat_timeout is not None:
-            if threading.get_ident() == self._loop_thread:
-                self._set_deadline(run)
-            else:
-                anyio.from_thread.run_sync(self._set_deadline, run)
+            self._post(Beaten(run))
         if moment - run.reported >= self._heartbeat_interval:
             run.reported = moment
             self._report(Heartbeat(run.effect.key, run.effect.attempt, run.heartbeat))
@@ -199,7 +237,8 @@ class ActivityRunner:
         if run.effect.heartbeat_timeout is not None:
             deadlines.append(max(run.started, run.beaten) + run.effect.heartbeat_timeout / 1e6)
         if deadlines:
-            run.scope.deadline = anyio.current_time() + min(deadlines) - self._clock.monotonic()
+            run.deadline = min(deadlines)
+            run.scope.deadline = anyio.current_time() + run.deadline - self._clock.monotonic()
 
     def _timeout(self, run: _Run) -> ActivityFailure | None:
         if not run.scope.cancelled_caught:
@@ -214,7 +253,20 @@ class ActivityRunner:
         return ActivityFailure(ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception"))
 
 
-def _failure(error: Exception) -> ActivityFailure:
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    error: BaseException
+
+
+def _caught(activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function in a thread; return what it raises, for some exceptions mean something else to an event loop."""
+    try:
+        return activity(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the attempt
+        return _Raised(error)
+
+
+def _failure(error: BaseException) -> ActivityFailure:
     names = tuple(type_name(cls) for cls in type(error).__mro__ if issubclass(cls, BaseException))
     # A value that cannot travel will not travel the next time either.
     return ActivityFailure(error_info(error), names, non_retryable=isinstance(error, (NonRetryable, PayloadError)))

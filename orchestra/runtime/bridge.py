@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Bridge(Generic[T]):
-    """A queue from one thread to one task. A socket pair wakes the task: cheaper than a thread hop, on both backends."""
+    """A queue from threads to one task. A socket pair wakes the task: cheaper than a thread hop, on both backends."""
 
     def __init__(self) -> None:
         self._entries: deque[T] = deque()
@@ -26,7 +26,7 @@ class Bridge(Generic[T]):
         self._signalled = False
 
     def push(self, entries: Sequence[T]) -> None:
-        """Hand entries over. Called by the engine's thread."""
+        """Hand entries over, from any thread. Two at once may wake the task twice, but never not at all."""
         self._entries.extend(entries)
         if not self._signalled:
             self._signalled = True

@@ -6,7 +6,7 @@ import os
 import platform
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +31,7 @@ from orchestra.events import FORMATS
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import Capability, NodeRecord, Outcome, Start, Started
 from orchestra.registry import OrchestrationRegistry
-from orchestra.runtime.activities import ActivityRunner
+from orchestra.runtime.activities import ActivityRunner, Beaten
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.worker import Begun, Ended, EngineThread
@@ -65,7 +65,7 @@ class _Watch:
         self.end: End | None = None
         self._event = anyio.Event()
 
-    def wake(self, end: End) -> None:
+    def wake(self, end: End | None) -> None:
         self.end = end
         self._event.set()
 
@@ -133,12 +133,14 @@ class Runtime:
         """Instances that were started here and have not been seen to end: who waits for one need not look first."""
         self._pending: set[_Pending] = set()
         self._state = "new"
+        self._process = os.getpid()
         self._readers: Readers
         self._ended: anyio.Event
         self._bridge: Bridge[Any]
         self._thread: EngineThread
         self._runner: ActivityRunner
         self._group: anyio.abc.TaskGroup
+        self._shell_scope: anyio.CancelScope
         self.node_id = new_id()
         self.client = Client.attached(
             provider,
@@ -161,18 +163,23 @@ class Runtime:
         if self._state != "new":
             raise RuntimeClosed("a runtime can be entered once; make a new one")
         self._state = "starting"
-        await anyio.to_thread.run_sync(self._provider.open)
+        self._process = os.getpid()
         try:
-            await self._begin()
+            await _in_thread(self._provider.open)
+            try:
+                await self._begin()
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await _in_thread(self._provider.close)
+                raise
         except BaseException:
             self._state = "stopped"
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._provider.close)
             raise
         self._state = "running"
         return self
 
     async def _begin(self) -> None:
+        await _in_thread(self._set_first_policies)
         node = self._node()
         store = self._provider.store
         engine = Engine(store, self._registry, node, self._clock, limits=self._limits, options=self._options)
@@ -182,6 +189,7 @@ class Runtime:
         self._runner = ActivityRunner(
             self._activities,
             self._report,
+            lambda beaten: self._bridge.push([beaten]),
             self._clock,
             limit=self._max_concurrent,
             threads=self._max_threads,
@@ -189,13 +197,20 @@ class Runtime:
         )
         self._ended = anyio.Event()
         self._readers = Readers(self._bridge)
-        await anyio.to_thread.run_sync(self._set_first_policies)
         self._thread.start()
-        begun, *rest = await self._bridge.receive()
-        assert isinstance(begun, Begun)
-        if begun.error is not None:
+        try:
+            begun, *rest = await self._bridge.receive()
+            assert isinstance(begun, Begun)
+            if begun.error is not None:
+                raise begun.error
+        except BaseException:
+            # Also where the host has been cancelled meanwhile: the thread may have joined the store by now.
+            self._thread.stop(at_once=True)
+            with anyio.CancelScope(shield=True):
+                await _in_thread(self._thread.join, _RELEASE_SECONDS)
             self._bridge.close()
-            raise begun.error
+            raise
+        self._shell_scope = anyio.CancelScope(shield=True)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._runner.start(self._group)
@@ -211,11 +226,9 @@ class Runtime:
             if not self._ended.is_set():
                 await self._stop()
             self._state = "stopped"
-            for pending in self._pending:
-                pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
-                pending.done.set()
-            self._readers.stop()
-            self._group.cancel_scope.cancel()
+            self._dismiss_clients()
+            self._runner.abort_all()
+            self._shell_scope.cancel()
         try:
             await self._group.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
@@ -224,10 +237,11 @@ class Runtime:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._thread.join, _RELEASE_SECONDS)
-                await anyio.to_thread.run_sync(self._readers.join)
+                if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
+                    engine_logger.warning("an orchestration blocks the engine's thread, which is left behind")
+                await _in_thread(self._readers.join)
                 self._bridge.close()
-                await anyio.to_thread.run_sync(self._provider.close)
+                await _in_thread(self._provider.close)
 
     async def _stop(self) -> None:
         self._thread.stop_claiming()
@@ -238,7 +252,17 @@ class Runtime:
         if not self._ended.is_set():
             engine_logger.warning("the store takes no writes; what this node owns is taken over when its lease has run out")
             self._thread.stop(at_once=True)
-        self._runner.abort_all()
+
+    def _dismiss_clients(self) -> None:
+        """Answer everybody who still waits for this runtime."""
+        for pending in self._pending:
+            if pending.outcome is None:
+                pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
+                pending.done.set()
+        self._readers.stop()
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake(None)  # it looks again, and is told that the runtime has stopped
 
     def _node(self) -> NodeRecord:
         return NodeRecord(
@@ -276,8 +300,10 @@ class Runtime:
     # --- the shell ---
 
     async def _shell(self) -> None:
-        while not self._ended.is_set():
-            self._handle(await self._bridge.receive())
+        # Shielded: a host that is cancelled still stops in order, and that needs this loop.
+        with self._shell_scope:
+            while not self._ended.is_set():
+                self._handle(await self._bridge.receive())
 
     def _handle(self, effects: Sequence[Any]) -> None:
         for effect in effects:
@@ -286,6 +312,8 @@ class Runtime:
                     self._runner.begin(effect)
                 case ReadDone():
                     effect.read.done.set()
+                case Beaten(run=run):
+                    self._runner.beaten(run)
                 case Reply(token=token, outcome=outcome):
                     self._note_start(token.change, outcome)
                     token.outcome = outcome
@@ -309,6 +337,7 @@ class Runtime:
                         )
                 case Ended(error=error):
                     self._ended.set()
+                    self._dismiss_clients()
                     if error is not None:
                         raise error
                 case _:  # pragma: no cover
@@ -321,15 +350,14 @@ class Runtime:
                 self._started.popitem(last=False)
 
     def _report(self, item: Item) -> None:
-        if self._state != "stopped" and not self._ended.is_set():
+        with suppress(RuntimeClosed):  # its instance has been released and goes on elsewhere
             self._thread.put(item)
 
     # --- the client's port ---
 
     async def submit(self, change: ClientChange) -> Outcome:
         """Have the engine commit a client's change together with its own."""
-        if self._state not in {"running", "stopping"} or self._ended.is_set():
-            raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
+        self._require_running()
         pending = _Pending(change)
         self._pending.add(pending)
         try:
@@ -344,9 +372,20 @@ class Runtime:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a blocking read in a worker thread."""
+        self._require_running()
+        return await self._readers.call(function)
+
+    def written_past(self) -> None:
+        """Have the engine look at what was written past it, before it does what is asked of it next."""
+        self._thread.look()
+
+    def _require_running(self) -> None:
+        if self._process != os.getpid():
+            raise RuntimeClosed("this process was forked from the one that runs the runtime; make a new runtime in it")
         if self._state not in {"running", "stopping"}:
             raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
-        return await self._readers.call(function)
+        if self._ended.is_set():
+            raise RuntimeClosed("the runtime has stopped")
 
     @contextmanager
     def watch(self, instance_id: str) -> Generator[_Watch]:
@@ -360,6 +399,11 @@ class Runtime:
             watches.remove(watch)
             if not watches:
                 self._watches.pop(instance_id, None)
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Run a blocking call that is never abandoned. The host may have used up the threads of the default limiter."""
+    return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
 
 
 def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:

@@ -59,6 +59,14 @@ class EngineThread:
             raise RuntimeClosed("the runtime has stopped")
         self._queue.put(item)
 
+    def look(self) -> None:
+        """Have the engine look at the store now, for something was written past it."""
+
+        def request() -> None:
+            self._cycle._next_poll = 0.0
+
+        self._queue.put(request)
+
     def stop_claiming(self) -> None:
         """Have the engine take nothing new."""
         self._queue.put(self._engine.stop_claiming)
@@ -94,7 +102,10 @@ class EngineThread:
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
             fault = error
         self._closed = True
-        self._push(self._cycle.end())
+        try:
+            self._push(self._cycle.end())
+        except BaseException as error:  # noqa: BLE001 - whatever goes wrong now, the end itself must be told
+            fault = fault or error
         self._bridge.push([Ended(fault)])
 
     def _finished(self) -> bool:
@@ -108,7 +119,7 @@ class EngineThread:
         """Wait for items as long as nothing is due, and take all that are there."""
         items: list[Item] = []
         wait = self._cycle.idle_seconds()
-        while not items and wait > 0 and not self._stop_requested:
+        while not items and wait > 0 and not self._finished():
             try:
                 self._receive(items, self._queue.get(timeout=min(wait, _HINT_INTERVAL)))
             except queue.Empty:

@@ -1,0 +1,124 @@
+"""The web application: the runtime lives in its lifespan, and HTTP is a thin skin over the runtime's client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Annotated, TypedDict
+
+from failures import answer_failure
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from settings import Settings
+from views import ConfigEvent, Event, ExecutionView, InstanceView, PageView, Start
+from watches import NAME, Watch, build_registry, probe
+
+from orchestra import Client, ExecutionInfo, InstanceInfo, InstancePage, InstanceStatus, OrchestraError, Runtime, SqliteProvider
+
+
+class State(TypedDict):
+    """What every request can reach."""
+
+    client: Client
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application. Also for ``uvicorn --factory app:create_app``, with settings from the environment."""
+    chosen = settings or Settings.from_environment()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        runtime = Runtime(
+            SqliteProvider(chosen.database),
+            build_registry(chosen.versions),
+            activities=[probe],
+            grace=timedelta(seconds=5),
+            inbox_limit=chosen.inbox_limit,
+        )
+        async with runtime:  # leaving it stops in order: activities get their grace, ownership is released
+            yield {"client": runtime.client}
+
+    app = FastAPI(title="Watches", lifespan=lifespan)
+    app.include_router(router)
+    app.add_api_route("/health", health)
+    app.add_exception_handler(OrchestraError, answer_failure)
+    return app
+
+
+def client_of(request: Request) -> Client:
+    """Return the client of the runtime that the lifespan has entered."""
+    return request.state.client
+
+
+Orchestrations = Annotated[Client, Depends(client_of)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+"""A caller that got no answer repeats the request with the same key, and nothing happens twice."""
+Limit = Annotated[int, Query(ge=1, le=500)]
+
+router = APIRouter(prefix="/api/orchestrations")
+
+
+@router.post("", status_code=201, response_model=InstanceView)
+async def start(body: Start, client: Orchestrations, response: Response, key: Key = None) -> InstanceInfo:
+    """Start a watch. Once this has answered, the watch goes on over crashes and deploys until it is stopped."""
+    handle = await client.start(
+        NAME,
+        Watch(body.url, body.pause_seconds),
+        instance_id=body.instance_id,
+        version=body.version,
+        labels=body.labels,
+        request_id=key,
+    )
+    response.headers["Location"] = f"{router.prefix}/{handle.instance_id}"
+    return await handle.info()
+
+
+@router.get("", response_model=PageView)
+async def list_instances(
+    client: Orchestrations,
+    status: Annotated[list[InstanceStatus] | None, Query()] = None,
+    version: str | None = None,
+    limit: Limit = 50,
+    page: str | None = None,
+) -> InstancePage:
+    """List instances, the newest first."""
+    return await client.list_instances(name=NAME, status=status, version=version, limit=limit, page=page)
+
+
+@router.get("/{instance_id}", response_model=InstanceView)
+async def get_instance(instance_id: str, client: Orchestrations) -> InstanceInfo:
+    """Show an instance: the version that it runs on, the one that it would take next, its status, what it waits for."""
+    return await client.get_instance_info(instance_id)
+
+
+@router.get("/{instance_id}/executions", response_model=list[ExecutionView])
+async def list_executions(
+    instance_id: str, client: Orchestrations, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 50
+) -> tuple[ExecutionInfo, ...]:
+    """List the laps of an instance in ascending order, beginning behind number ``after``."""
+    return await client.list_executions(instance_id, after=after, limit=limit)
+
+
+@router.post("/{instance_id}/events", status_code=202, response_class=Response)
+async def raise_event(instance_id: str, body: Event, client: Orchestrations, key: Key = None) -> None:
+    """Send an instance an event. It is stored when this has answered, and read when the loop waits for it."""
+    payload = body.payload if isinstance(body, ConfigEvent) else None
+    await client.raise_event(instance_id, body.name, payload, message_id=key)
+
+
+@router.post("/{instance_id}/cancel", status_code=202, response_class=Response)
+async def cancel(instance_id: str, client: Orchestrations, reason: str = "") -> None:
+    """Ask an instance to stop where it is."""
+    await client.cancel(instance_id, reason)
+
+
+@router.delete("/{instance_id}", status_code=204)
+async def delete(instance_id: str, client: Orchestrations) -> None:
+    """Delete an instance that has ended."""
+    await client.delete(instance_id)
+
+
+async def health(client: Orchestrations) -> dict[str, str]:
+    """Say that the store answers and the runtime runs; else 503, and the supervisor of this process may start it again."""
+    await client.list_instances(name=NAME, limit=1)
+    return {"status": "ok"}

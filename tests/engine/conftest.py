@@ -1,0 +1,37 @@
+"""Makes ``harness`` importable, and worlds over both stores."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import World
+
+from orchestra.providers.sqlite import SqliteProvider
+from orchestra.testing import ModelProvider
+
+
+@pytest.fixture
+def world():
+    """A world over the reference store."""
+    made = World(lambda clock: ModelProvider(clock=clock, histories=10_000, executions=10_000))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["model", "sqlite"])
+def any_world(request, tmp_path):
+    """A world over each store."""
+
+    def provider(clock):
+        if request.param == "model":
+            return ModelProvider(clock=clock, histories=10_000, executions=10_000)
+        return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed", histories=10_000, executions=10_000)
+
+    made = World(provider)
+    yield made
+    made.close()

@@ -1,0 +1,374 @@
+"""Instances that cannot go on: held alone, visibly, and released by code that has not been tried yet (rules 5, 8, 16)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from harness import HOLD, check_instance, check_rest, registry, several
+
+from orchestra.engine.desk import Desk
+from orchestra.engine.stepping import Stepper
+from orchestra.errors import StoreCorrupt, StoreError
+from orchestra.providers.rows import HoldKind, Release, Status, Write
+
+
+@dataclass
+class Narrow:
+    count: int
+
+
+async def first(ctx, _):
+    await ctx.wait_for_event("go")
+    await ctx.schedule_activity("first")
+    return "first"
+
+
+async def other_order(ctx, _):
+    await ctx.schedule_activity("other")
+    return "other"
+
+
+async def repaired(ctx, _):
+    await ctx.wait_for_event("go")
+    await ctx.schedule_activity("first")
+    return "repaired"
+
+
+async def writes_text(ctx, left):
+    await ctx.wait_for_event("go")
+    ctx.continue_as_new({"count": "three"})
+
+
+async def reads_numbers(ctx, state: Narrow):
+    return state.count
+
+
+async def reads_anything(ctx, state):
+    return state["count"]
+
+
+async def works(ctx, _):
+    return await ctx.schedule_activity("work")
+
+
+def held_by_nondeterminism(world):
+    node = world.node(registry(first))
+    instance_id = world.start()
+    world.run(1)
+    node.crash()
+    broken = world.node(registry(other_order))
+    world.send(instance_id)
+    world.run(1.1)
+    return instance_id, broken
+
+
+def test_nondeterminism_holds_the_instance_and_names_event_code_and_line(any_world):
+    instance_id, broken = held_by_nondeterminism(any_world)
+    record = any_world.record(instance_id)
+    assert record.held
+    hold = record.row.hold
+    assert hold.kind is HoldKind.NONDETERMINISM
+    assert "event 2" in hold.detail
+    assert "activity 'other'" in hold.detail
+    assert "test_holds.py" in hold.detail
+    assert hold.tried == (broken.registry.fingerprint("job", "1.0.0"),)
+    assert any_world.kinds(instance_id) == ["EXECUTION_STARTED", "EVENT_AWAITED"]
+    assert record.row.owner is None
+    assert broken.attempts == []
+    check_rest(any_world)
+
+
+def test_a_held_instance_is_not_claimed_by_messages_nor_polls(any_world):
+    instance_id, broken = held_by_nondeterminism(any_world)
+    revision = any_world.record(instance_id).row.revision
+    broken.store.forget()
+    for _ in range(3):
+        any_world.send(instance_id)
+        any_world.run(12)
+    assert any_world.record(instance_id).row.revision == revision
+    assert broken.store.writes == []
+
+
+def test_new_code_releases_it_once_and_goes_on_where_it_stood(any_world):
+    instance_id, broken = held_by_nondeterminism(any_world)
+    broken.crash()
+    fixed = any_world.node(registry(repaired), {"first": lambda run: 1})
+    any_world.run(1.1)
+    assert any_world.output(instance_id) == "repaired"
+    assert len([change for change in fixed.store.changes if isinstance(change, Release)]) == 1
+    check_rest(any_world, [fixed.registry])
+
+
+def test_the_same_code_does_not_release_it(any_world):
+    instance_id, broken = held_by_nondeterminism(any_world)
+    broken.crash()
+    again = any_world.node(registry(other_order))
+    any_world.run(40)
+    assert any_world.record(instance_id).held
+    assert [change for change in again.store.changes if isinstance(change, Release)] == []
+
+
+def test_a_node_that_was_there_all_the_time_releases_what_another_node_holds(any_world):
+    """Nothing changes in the catalogue when a hold is written; the inventory finds it (rule 5)."""
+    fixed = any_world.node(registry(first), {"first": lambda run: 1})
+    instance_id = any_world.start()
+    any_world.run(1)
+    broken = any_world.node(registry(other_order))
+    any_world.run(2)
+    any_world.send(instance_id)
+    broken.engine.look()
+    broken.settle()
+    assert any_world.record(instance_id).held
+    any_world.run(25)
+    assert any_world.output(instance_id) == "first"
+    check_rest(any_world, [fixed.registry])
+
+
+def test_two_nodes_whose_code_both_fails_do_not_release_it_for_ever(any_world):
+    async def third_order(ctx, _):
+        await ctx.schedule_activity("third")
+
+    instance_id, broken = held_by_nondeterminism(any_world)
+    worse = any_world.node(registry(third_order))
+    any_world.run(120)
+    record = any_world.record(instance_id)
+    assert record.held
+    assert set(record.row.hold.tried) == {node.registry.fingerprint("job", "1.0.0") for node in (broken, worse)}
+    releases = [change for node in (broken, worse) for change in node.store.changes if isinstance(change, Release)]
+    assert 1 <= len(releases) <= 3
+
+
+def test_code_that_was_tried_before_is_tried_again_after_other_code_got_over_the_hold(world):
+    """A rollback: the fingerprints of an old hold must not count for a new one."""
+
+    async def one(ctx, state):
+        heard = await ctx.wait_for_event("go")
+        ctx.continue_as_new(heard)
+
+    async def strict(ctx, state: Narrow):
+        await ctx.wait_for_event("go")
+        return "narrow"
+
+    node = world.node(registry(strict))
+    instance_id = world.start(state="no number")
+    world.run(1)
+    assert world.record(instance_id).row.hold.tried == (node.registry.fingerprint("job", "1.0.0"),)
+    node.crash()
+    node = world.node(registry(one))
+    world.run(1.1)
+    assert not world.record(instance_id).held
+    node.crash()
+
+    async def other_strict(ctx, state: Narrow):
+        await ctx.wait_for_event("other")
+
+    world.send(instance_id, value={"count": 1})
+    world.run(1)
+    node = world.node(registry(one))
+    world.run(1.1)
+    assert world.record(instance_id).row.execution == 2
+    node.crash()
+    node = world.node(registry(other_strict))
+    world.send(instance_id, value={"count": 2})
+    world.run(1.1)
+    record = world.record(instance_id)
+    assert record.held
+    assert record.row.hold.tried == (node.registry.fingerprint("job", "1.0.0"),)
+
+
+def test_a_state_that_does_not_fit_holds_the_next_execution_unopened_behind_a_closed_one(any_world):
+    node = any_world.node(registry(v1_0_0=writes_text, v1_1_0=reads_numbers))
+    instance_id = any_world.start(version="1.0.0")
+    any_world.run(1)
+    node.store.forget()
+    any_world.send(instance_id)
+    any_world.run(1.1)
+    (write,) = node.store.writes
+    assert [delta.number for delta in write.executions] == [1, 2], "the boundary is one write, held or not"
+    record = any_world.record(instance_id)
+    assert record.held
+    assert record.row.hold.kind is HoldKind.STATE
+    assert "count" in record.row.hold.detail
+    closed, waiting = any_world.executions(instance_id)
+    assert (closed.end.name, waiting.opened_at, waiting.version) == ("CONTINUED_AS_NEW", None, "1.1.0")
+    check_rest(any_world, [node.registry])
+
+
+def test_a_higher_fixed_version_releases_what_its_predecessor_could_not_read(any_world):
+    node = any_world.node(registry(v1_0_0=writes_text, v1_1_0=reads_numbers))
+    instance_id = any_world.start(version="1.0.0")
+    any_world.run(1)
+    any_world.send(instance_id)
+    any_world.run(1.1)
+    assert any_world.record(instance_id).held
+    any_world.node(registry(v1_2_0=reads_anything))
+    any_world.run(2.2)
+    assert any_world.output(instance_id) == "three"
+    assert any_world.versions(instance_id) == ["1.0.0", "1.2.0"]
+    check_rest(any_world, [node.registry])
+
+
+def test_a_state_that_does_not_fit_at_a_start_holds_it_before_any_code_ran(any_world):
+    any_world.node(registry(reads_numbers))
+    instance_id = any_world.start(state={"count": "x"})
+    any_world.run(1)
+    record = any_world.record(instance_id)
+    assert (record.held, record.row.hold.kind, record.row.opened) == (True, HoldKind.STATE, False)
+    assert any_world.events(instance_id) == []
+
+
+def test_a_history_that_no_execution_can_have_written_holds_the_instance(world):
+    node = world.node(registry(first))
+    instance_id = world.start()
+    world.run(1)
+    node.crash()
+    reader = world.node(registry(first), {"first": HOLD})
+    inner = reader.store.inner.history
+    reader.engine._stepper._read_history = lambda *args: inner(*args)[1:]
+    world.send(instance_id)
+    world.run(1.1)
+    assert world.record(instance_id).row.hold.kind is HoldKind.HISTORY
+    check_instance(world, instance_id, [node.registry])
+
+
+@pytest.mark.parametrize(
+    "error", [StoreCorrupt("a page is damaged"), StoreError("a row does not fit"), ValueError("odd bytes")]
+)
+def test_a_history_that_cannot_be_read_holds_that_instance_and_the_node_goes_on(world, error):
+    node = world.node(registry(first), {"first": lambda run: 1})
+    bad = world.start()
+    world.run(1)
+    node.crash()
+    node = world.node(registry(first), {"first": lambda run: 1})
+    node.store.unreadable[bad] = error
+    world.send(bad)
+    good = world.start()
+    world.send(good)
+    world.run(1.1)
+    assert world.record(bad).held
+    assert world.output(good) == "first"
+    token = node.submit(world.append_change(bad))
+    node.settle()
+    assert not isinstance(node.replies[token], Exception), "clients were refused for one instance's fault"
+
+
+def test_a_poisonous_write_holds_its_instance_and_the_others_of_the_group_commit(any_world):
+    node = any_world.node(registry(works), {"work": HOLD})
+    ids = [any_world.start() for _ in range(9)]
+    any_world.run(1)
+    bad = ids[4]
+    node.store.poisonous = lambda change: isinstance(change, Write) and change.instance_id == bad and bool(change.executions)
+    for effect in list(node.running.values()):
+        node.finish(effect, effect.key.instance_id)
+    any_world.run(2)
+    for instance_id in ids:
+        record = any_world.record(instance_id)
+        if instance_id == bad:
+            assert record.held
+            assert record.row.hold.kind is HoldKind.STORE
+            assert "does not fit" in record.row.hold.detail
+            assert record.status is Status.OPEN
+        else:
+            assert any_world.output(instance_id) == instance_id
+    assert node.engine.owned == 0
+    check_rest(any_world, [node.registry])
+
+
+def test_an_instance_that_not_even_a_hold_can_be_written_for_is_left_alone_without_spinning(world):
+    node = world.node(registry(works), {"work": HOLD})
+    bad, good = world.start(), world.start()
+    world.run(1)
+    node.store.poisonous = lambda change: isinstance(change, Write) and change.instance_id == bad
+    for effect in list(node.running.values()):
+        node.finish(effect, "done")
+    node.store.forget()
+    world.run(3)
+    assert node.store.calls["commit"] < 20
+    assert world.output(good) == "done"
+    world.run(60)
+    node.store.poisonous = lambda change: False
+    world.run(15)
+    node.finish(value="in the end")
+    world.run(1)
+    assert world.output(bad) == "in the end"
+
+
+def test_a_claim_that_the_store_will_never_take_does_not_make_the_node_spin(world):
+    node = world.node(registry(works), {"work": HOLD})
+    world.start()
+    node.store.poisonous = lambda change: type(change).__name__ == "Claim"
+    node.store.forget()
+    node.engine.look()
+    world.run(5)
+    assert node.store.calls["commit"] < 20
+    node.store.poisonous = lambda change: False
+    world.run(2)
+    assert len(node.running) == 1
+
+
+@pytest.mark.parametrize("where", ["_settle_activities", "_park", "_write", "_cross_boundary", "_turn"])
+def test_a_fault_of_the_engine_over_one_instance_holds_it_and_not_the_others(world, monkeypatch, where):
+    async def laps(ctx, left):
+        await ctx.schedule_activity("work")
+        if left:
+            ctx.continue_as_new(left - 1)
+        return "done"
+
+    node = world.node(registry(laps), {"work": HOLD})
+    bad, good = world.start(state=1), world.start(state=1)
+    world.run(1)
+    original = getattr(Stepper, where)
+
+    def broken(*args):
+        desk = next(argument for argument in args if isinstance(argument, Desk))
+        if desk.instance_id == bad and desk.poison is None:
+            raise ZeroDivisionError("a fault of the engine")
+        return original(*args)
+
+    is_static = isinstance(Stepper.__dict__[where], staticmethod)
+    monkeypatch.setattr(Stepper, where, staticmethod(broken) if is_static else broken)
+    for _ in range(2):
+        for effect in list(node.running.values()):
+            node.finish(effect)
+        world.run(1)
+    record = world.record(bad)
+    assert record.held
+    assert record.row.hold.kind is HoldKind.INTERNAL
+    assert "ZeroDivisionError" in record.row.hold.detail
+    assert world.output(good) == "done"
+    check_rest(world, [node.registry])
+
+
+def test_a_hold_is_storable_whatever_its_error_says(any_world):
+    async def plain(ctx, _):
+        return "fine"
+
+    node = any_world.node(several(plain=plain))
+    node.engine._stepper._open = lambda *args: (_ for _ in ()).throw(ValueError("\ud800" + "x" * 100_000))
+    instance_id = any_world.start("plain")
+    any_world.run(1)
+    record = any_world.record(instance_id)
+    assert record.held
+    assert "\\ud800" in record.row.hold.detail
+    assert len(record.row.hold.detail) < 10_000
+
+
+def test_a_policy_that_cannot_be_read_holds_what_needs_it(world):
+    node = world.node(registry(writes_text))
+    instance_id = world.start()
+    world.run(1)
+    good = world.start(version="1.0.0")
+    world.run(1)
+    catalogue = node.engine.catalogue
+    broken = type(catalogue)(catalogue.now, catalogue.nodes, {"job": object()}, catalogue.kinds)
+    node.engine.catalogue = broken
+    world.send(instance_id)
+    node.engine.look()
+    node.settle()
+    record = world.record(instance_id)
+    assert record.held
+    assert record.row.hold.kind is HoldKind.INTERNAL
+    assert [row.number for row in world.executions(instance_id)] == [1], "half a boundary was stored"
+    assert not world.record(good).held
+    check_instance(world, instance_id, [node.registry])

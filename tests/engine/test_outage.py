@@ -1,0 +1,175 @@
+"""The store is away, busy, full (scenarios 39 to 42)."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from harness import HOLD, check_rest, registry
+
+from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly, StoreUnavailable
+from orchestra.providers.rows import Append, Appended, Status
+
+ERRORS = [StoreUnavailable("away"), StoreFull("full"), StoreReadOnly("read-only"), StoreBusy("busy"), StoreCorrupt("damaged")]
+
+
+async def works(ctx, left):
+    value = await ctx.schedule_activity("work")
+    if left:
+        ctx.continue_as_new(left - 1)
+    return value
+
+
+CODE = registry(works)
+
+
+def lines(caplog, level=logging.WARNING):
+    return [entry.getMessage() for entry in caplog.records if entry.name == "orchestra.engine" and entry.levelno >= level]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_minute_without_the_store_costs_few_calls_one_line_and_no_result(any_world, error, caplog):
+    caplog.set_level(logging.INFO)
+    node = any_world.node(CODE, {"work": HOLD})
+    ids = [any_world.start(state=0) for _ in range(3)]
+    any_world.run(1)
+    node.store.down = error
+    for effect in list(node.running.values()):
+        node.finish(effect, effect.key.instance_id)
+    node.store.forget()
+    any_world.run(29)
+    assert sum(node.store.calls.values()) < 40, "the store is hammered"
+    assert len(lines(caplog)) == 1
+    node.store.down = None
+    any_world.run(6)
+    assert [any_world.output(one) for one in ids] == ids
+    assert len(node.attempts) == 3, "results that were there have been lost"
+    assert len([line for line in lines(caplog, logging.INFO) if "again" in line]) == 1
+    check_rest(any_world, [CODE])
+
+
+def test_an_idle_node_does_not_take_a_cycle_without_work_for_the_store_s_return(world, caplog):
+    """Only the poll fails; the cycles between two polls touch nothing and prove nothing."""
+    caplog.set_level(logging.INFO)
+    node = world.node(CODE, lease=1_000)
+    world.run(5)
+    node.store.down = StoreUnavailable("away")
+    node.store.forget()
+    world.run(28)
+    assert len(lines(caplog, logging.INFO)) == 1
+    assert sum(node.store.calls.values()) < 20, "the pauses do not grow"
+    node.store.down = None
+    world.run(10)
+    assert len(lines(caplog, logging.INFO)) == 2
+
+
+def test_a_store_that_comes_and_goes_does_not_fill_the_log(world, caplog):
+    caplog.set_level(logging.INFO)
+    node = world.node(CODE)
+    for _ in range(50):
+        node.store.down = StoreUnavailable("away")
+        world.run(0.2)
+        node.store.down = None
+        world.run(0.4)
+    assert len(lines(caplog, logging.INFO)) <= 4
+
+
+def test_clients_are_told_at_once_and_their_changes_are_not_made_later(any_world):
+    node = any_world.node(CODE, {"work": HOLD})
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    node.store.down = StoreFull("no space")
+    first = node.submit(any_world.append_change(instance_id))
+    node.cycle_once()
+    assert isinstance(node.replies[first], StoreFull)
+    second = node.submit(any_world.append_change(instance_id))  # during the pause
+    calls = node.store.calls["commit"]
+    node.cycle_once()
+    assert isinstance(node.replies[second], StoreFull)
+    assert node.store.calls["commit"] == calls
+    node.store.down = None
+    any_world.run(10)
+    assert any_world.record(instance_id).row.inbox_seq == 0
+    third = node.submit(any_world.append_change(instance_id))
+    node.settle()
+    assert isinstance(node.replies[third], Appended)
+    assert len([change for change in node.store.changes if isinstance(change, Append)]) == 1
+
+
+def test_results_that_come_during_the_pause_are_applied_as_soon_as_it_ends(world):
+    node = world.node(CODE, {"work": HOLD}, poll=100.0)
+    instance_id = world.start(state=0)
+    node.engine.look()
+    world.run(1)
+    node.store.replies.append(StoreBusy("busy"))
+    token = node.submit(world.append_change(instance_id))
+    node.cycle_once()
+    assert isinstance(node.replies[token], StoreBusy)
+    node.finish(value="kept")
+    node.cycle_once()
+    world.run(0.1)
+    assert world.output(instance_id) == "kept"
+
+
+def test_the_pauses_grow_and_are_bounded(world):
+    node = world.node(CODE)
+    world.run(1)
+    node.store.down = StoreUnavailable("away")
+    pauses = []
+    while len(pauses) < 12:
+        wait = node.cycle.idle_seconds()
+        pauses.append(wait)
+        world.clock.skip(wait + 1e-6)
+        node.cycle_once()
+    assert max(pauses) <= 5
+    assert pauses[-1] == pytest.approx(5, abs=0.1)
+    assert pauses[3] < 1
+
+
+def test_an_instance_does_not_fail_because_of_the_store(any_world):
+    node = any_world.node(CODE, {"work": HOLD})
+    instance_id = any_world.start(state=20)
+    any_world.run(1)
+    for number in range(21):
+        node.store.replies.extend([ERRORS[number % 4]] * (number % 3))
+        node.finish(value=number)
+        any_world.run(2)
+    assert any_world.output(instance_id) == 20
+    assert len(node.attempts) == 21
+    check_rest(any_world, [CODE])
+
+
+def test_a_history_that_cannot_be_read_now_is_read_later(world):
+    first = world.node(CODE, {"work": HOLD})
+    instance_id = world.start(state=0)
+    world.run(1)
+    first.stop()
+    node = world.node(CODE, {"work": HOLD})
+    node.store.unreadable[instance_id] = StoreUnavailable("away")
+    world.run(20)
+    assert world.record(instance_id).row.hold is None
+    node.store.unreadable.clear()
+    world.run(6)
+    node.finish(value=1)
+    world.run(1)
+    assert world.output(instance_id) == 1
+
+
+def test_a_store_that_is_away_at_the_beginning_is_an_error_of_the_beginning(world):
+    node = world.node(CODE, begin=False)
+    node.store.down = SchemaMismatch("newer")
+    with pytest.raises(SchemaMismatch):
+        node.cycle.begin()
+
+
+def test_leaving_a_store_that_is_away_ends_in_order(world, caplog):
+    node = world.node(CODE, {"work": HOLD})
+    instance_id = world.start(state=0)
+    world.run(1)
+    node.store.down = StoreUnavailable("away")
+    node.stop()
+    assert any("lease" in line for line in lines(caplog))
+    assert world.status(instance_id) is Status.OPEN
+    heir = world.node(CODE, {"work": HOLD})
+    world.run(13)
+    assert heir.the_running().attempt == 2

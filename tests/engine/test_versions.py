@@ -1,0 +1,332 @@
+"""When a version is chosen, and by whom an execution is run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from harness import HOLD, YEAR, check_rest, registry
+
+from orchestra.providers.rows import Pin, ResolvedBy, Status
+from orchestra.resolution import boundary_version, opening_version
+from orchestra.versions import Exact, Latest
+
+
+async def old(ctx, left):
+    await ctx.schedule_activity("work", "old")
+    ctx.continue_as_new(left - 1)
+
+
+async def new(ctx, left):
+    await ctx.schedule_activity("work", "new")
+    if left > 0:
+        ctx.continue_as_new(left - 1)
+    return "new"
+
+
+def lap(world, node, times=1):
+    for _ in range(times):
+        node.finish()
+        node.settle()
+        world.run(1.1)
+
+
+OLD = registry(v1_0_0=old)
+BOTH = registry(v1_0_0=old, v1_1_0=new)
+
+
+def test_a_start_takes_the_highest_release_by_rank(world):
+    world.node(registry(v1_9_0=old, v1_10_0=new, v1_2_0=old), {"work": HOLD})
+    assert world.record(world.start(state=1)).row.kind.version == "1.10.0"
+
+
+def test_a_pre_release_counts_only_where_nothing_else_exists(world):
+    builder = registry(old).builder().register("job", old, version="2.0.0-rc.1").register("job", new, version="2.0.0-rc.2")
+    world.node(builder.build(), {"work": HOLD})
+    assert world.record(world.start(state=1)).row.kind.version == "2.0.0-rc.2"
+
+
+def test_an_exact_start_stays_until_its_boundary(any_world):
+    node = any_world.node(BOTH, {"work": HOLD})
+    instance_id = any_world.start(state=2, version="1.0.0")
+    any_world.run(1)
+    assert node.the_running().version == "1.0.0"
+    lap(any_world, node)
+    assert any_world.versions(instance_id) == ["1.0.0", "1.1.0"]
+    assert [row.resolution.how for row in any_world.executions(instance_id)] == [ResolvedBy.EXPLICIT, ResolvedBy.POLICY]
+
+
+def test_a_policy_acts_only_at_starts_and_boundaries(any_world):
+    node = any_world.node(BOTH, {"work": HOLD})
+    any_world.set_policy(Exact("1.0.0"))
+    first = any_world.start(state=9)
+    any_world.run(1)
+    lap(any_world, node)
+    assert any_world.versions(first) == ["1.0.0", "1.0.0"]
+    any_world.set_policy(Latest())
+    any_world.run(5)
+    assert any_world.versions(first) == ["1.0.0", "1.0.0"], "a policy touched a running execution"
+    lap(any_world, node)
+    assert any_world.versions(first) == ["1.0.0", "1.0.0", "1.1.0"]
+    any_world.set_policy(Exact("1.0.0"))  # Exact may go down; Latest never does
+    any_world.run(2)
+    lap(any_world, node)
+    any_world.set_policy(Latest())
+    any_world.run(2)
+    lap(any_world, node)
+    assert any_world.versions(first) == ["1.0.0", "1.0.0", "1.1.0", "1.0.0", "1.1.0"]
+    check_rest(any_world, [BOTH])
+
+
+def test_a_policy_set_just_before_a_start_counts_for_it(any_world):
+    """The node's catalogue is up to a poll old; the client's resolution names the later revision of the policy."""
+    node = any_world.node(BOTH, {"work": HOLD})
+    any_world.set_policy(Exact("1.0.0"))
+    instance_id = node.start(state=1)
+    node.settle()
+    assert any_world.versions(instance_id) == ["1.0.0"]
+
+
+def test_latest_never_goes_down_at_a_boundary(world):
+    """The only node with 1.1.0 leaves while it runs; its next lap waits for 1.1.0 and is not given to 1.0.0."""
+    modern = world.node(BOTH, {"work": HOLD})
+    instance_id = world.start(state=5)
+    world.run(1)
+    assert modern.the_running().version == "1.1.0"
+    lap(world, modern)
+    modern.stop()
+    ancient = world.node(OLD, {"work": HOLD})
+    world.run(30)
+    assert ancient.attempts == []
+    row = world.record(instance_id).row
+    assert (row.kind.version, row.owner) == ("1.1.0", None)
+    again = world.node(BOTH, {"work": HOLD})
+    world.run(2)
+    assert again.the_running().version == "1.1.0"
+    check_rest(world, [BOTH])
+
+
+def test_new_code_goes_on_with_the_recorded_version_and_moves_at_the_boundary(any_world):
+    node = any_world.node(OLD, {"work": HOLD})
+    instance_id = any_world.start(state=9)
+    any_world.run(1)
+    lap(any_world, node, 3)
+    node.stop()
+    deployed = any_world.node(BOTH, {"work": HOLD})
+    any_world.run(3)
+    effect = deployed.the_running()
+    assert (effect.version, effect.key.execution) == ("1.0.0", 4)
+    assert effect.attempt == 1, "an orderly stop was counted as a crash"
+    lap(any_world, deployed)
+    assert any_world.versions(instance_id) == ["1.0.0"] * 4 + ["1.1.0"]
+    assert deployed.the_running().arguments.data == b'["new"]'
+    check_rest(any_world, [BOTH])
+
+
+def test_a_wake_up_by_a_message_alone_after_a_restart_runs_the_version_recorded_for_execution_5(any_world):
+    async def one(ctx, number):
+        await ctx.wait_for_event("go")
+        ctx.trace_info(f"one {number}")
+        if number < 6:
+            ctx.continue_as_new(number + 1)
+        return number
+
+    async def two(ctx, number):
+        await ctx.wait_for_event("go")
+        ctx.trace_info(f"two {number}")
+        return number
+
+    before = any_world.node(registry(v1_0_0=one))
+    instance_id = any_world.start(state=1)
+    for _ in range(4):
+        any_world.run(1.1)
+        any_world.send(instance_id)
+    any_world.run(1.1)
+    assert any_world.record(instance_id).row.execution == 5
+    before.crash()
+    after = any_world.node(registry(v1_0_0=one, v2_0_0=two))
+    any_world.run(1)
+    any_world.send(instance_id)
+    any_world.run(1.1)
+    assert after.logs == ["one 5"]
+    assert any_world.versions(instance_id) == ["1.0.0"] * 5 + ["2.0.0"]
+    any_world.send(instance_id)
+    any_world.run(1.1)
+    assert after.logs == ["one 5", "two 6"]
+    check_rest(any_world, [after.registry])
+
+
+@pytest.mark.parametrize("target", ["1.0.0", "1.1.0", "2.0.0"])
+def test_continue_as_new_goes_exactly_where_it_is_told(any_world, target):
+    async def jumps(ctx, where):
+        if where:
+            ctx.continue_as_new(None, version=where)
+        return ctx.version
+
+    any_world.node(registry(v1_0_0=jumps, v1_1_0=jumps, v2_0_0=jumps))
+    instance_id = any_world.start(state=target, version="1.1.0")
+    any_world.run(1)
+    assert any_world.versions(instance_id) == ["1.1.0", target]
+    assert any_world.executions(instance_id)[1].resolution.how is ResolvedBy.EXPLICIT
+    assert any_world.output(instance_id) == target
+
+
+def test_a_version_that_nobody_has_yet_waits_a_year_at_no_cost_and_goes_on_when_it_is_deployed(any_world):
+    async def jumps(ctx, where):
+        if where:
+            ctx.continue_as_new(None, version=where)
+        return "there"
+
+    code = registry(v1_0_0=jumps)
+    node = any_world.node(code)
+    instance_id = any_world.start(state="3.0.0")
+    any_world.run(1)
+    record = any_world.record(instance_id)
+    assert (record.row.owner, record.row.opened, record.row.execution, record.held) == (None, False, 2, False)
+    assert any_world.executions(instance_id)[1].opened_at is None
+    node.store.forget()
+    any_world.run(20)
+    assert node.store.writes == []
+    assert any_world.record(instance_id).row.revision == record.row.revision, "it was claimed by a node that cannot run it"
+    any_world.clock.skip(YEAR)
+    any_world.run(20)
+    assert any_world.record(instance_id).row.revision == record.row.revision
+    any_world.node(registry(v3_0_0=jumps))
+    any_world.run(1)
+    assert any_world.output(instance_id) == "there"
+    check_rest(any_world, [code])
+
+
+def test_a_floating_start_that_waits_is_opened_on_the_highest_version_then(world):
+    """It was resolved when only 1.0.0 lived; by the time that a node has room, 1.1.0 does."""
+    first = world.node(OLD, {"work": HOLD})
+    instance_id = world.start(state=1)
+    first.crash()
+    assert world.record(instance_id).row.kind.version == "1.0.0"
+    second = world.node(BOTH, {"work": HOLD})
+    world.run(1)
+    assert second.the_running().version == "1.1.0"
+    (row,) = world.executions(instance_id)
+    assert (row.version, row.resolution.how, row.resolution.by) == ("1.1.0", ResolvedBy.POLICY, second.node_id)
+    check_rest(world, [BOTH])
+
+
+def test_an_explicit_start_that_waits_is_not_resolved_again(world):
+    first = world.node(OLD, {"work": HOLD})
+    instance_id = world.start(state=1, version="1.0.0")
+    first.crash()
+    second = world.node(BOTH, {"work": HOLD})
+    world.run(1)
+    assert second.the_running().version == "1.0.0"
+    assert world.versions(instance_id) == ["1.0.0"]
+
+
+def test_what_waits_is_never_resolved_downwards(world):
+    node = world.node(BOTH, {"work": HOLD})
+    world.set_policy(Exact("1.1.0"))
+    node.crash()
+    instance_id = world.start(state=0)
+    world.set_policy(Exact("1.0.0"))
+    world.node(BOTH, {"work": HOLD})
+    world.run(1)
+    assert world.versions(instance_id) == ["1.1.0"]
+
+
+def test_a_pin_beats_the_policy_and_the_code_beats_the_pin(world):
+    async def jumps(ctx, where):
+        await ctx.schedule_activity("work")
+        ctx.continue_as_new(None, version=where)
+
+    code = registry(v1_0_0=jumps, v1_1_0=jumps, v1_2_0=jumps)
+    node = world.node(code, {"work": HOLD})
+    pinned, told = world.start(state=None), world.start(state="1.1.0")
+    for instance_id in (pinned, told):
+        world.admin.set_pin(instance_id, Pin("1.0.0", 0, "operator", "trouble"))
+    world.run(1)
+    for effect in list(node.running.values()):
+        node.finish(effect)
+    world.run(1)
+    assert world.versions(pinned) == ["1.2.0", "1.0.0"]
+    assert world.executions(pinned)[1].resolution.how is ResolvedBy.PIN
+    assert world.versions(told) == ["1.2.0", "1.1.0"]
+
+
+def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_what_they_cannot_run(any_world):
+    ancient, modern = any_world.node(OLD, {"work": HOLD}), any_world.node(BOTH, {"work": HOLD})
+    any_world.run(1.1)
+    ids = [any_world.start(state=4, version="1.0.0" if number % 2 else None) for number in range(8)]
+    ancient.engine.look()
+    ancient.settle()
+    for _ in range(8):
+        any_world.run(1.1)
+        for node in (ancient, modern):
+            for effect in list(node.running.values()):
+                assert node.registry.find("job", effect.version) is not None
+                node.finish(effect)
+    any_world.run(2)
+    assert {effect.version for effect in ancient.attempts} == {"1.0.0"}
+    for instance_id in ids:
+        assert any_world.output(instance_id) == "new"
+        versions = any_world.versions(instance_id)
+        assert versions == sorted(versions), "a downgrade"
+    for write in ancient.store.writes:
+        assert write.state.owner is None or write.state.kind.version == "1.0.0"
+    check_rest(any_world, [BOTH])
+
+
+def test_a_boundary_to_a_version_of_another_node_leaves_the_next_execution_unopened_for_it(world):
+    ancient = world.node(OLD, {"work": HOLD})
+    instance_id = world.start(state=1)
+    ancient.settle()
+    modern = world.node(BOTH, {"work": HOLD})
+    world.run(1.5)
+    ancient.store.forget()
+    ancient.finish()
+    ancient.settle()
+    (write,) = ancient.store.writes
+    assert (write.state.owner, write.state.opened, write.state.wake_at) == (None, False, 0)
+    assert write.executions[-1].create.version == "1.1.0"
+    world.run(1.1)
+    assert modern.the_running().version == "1.1.0"
+    assert world.versions(instance_id) == ["1.0.0", "1.1.0"]
+
+
+def test_a_new_build_goes_on_with_what_another_build_of_the_same_version_left(world):
+    """Build metadata does not rank; else 1.0.0+<commit> would leave every loop waiting for a build that is gone."""
+    before = world.node(OLD.builder().register("job", old, version="1.0.0+a").build(), {"work": HOLD})
+    instance_id = world.start(state=3)
+    world.run(1)
+    lap(world, before)
+    before.stop()
+    world.node(OLD.builder().register("job", new, version="1.0.0+b").build(), {"work": HOLD})
+    finishing = world.node(before.registry, {"work": HOLD})
+    world.run(1)
+    assert finishing.the_running().version == "1.0.0+a", "the running execution was given other code"
+    lap(world, finishing)
+    assert world.versions(instance_id) == ["1.0.0+a", "1.0.0+a", "1.0.0+b"]
+
+
+def test_resolution_prefers_the_build_that_exists(world):
+    world.node(OLD.builder().register("job", old, version="1.0.0+b").build())
+    catalogue = world.store.catalogue()
+    instance_kind = world.start_change().kind
+    assert boundary_version(catalogue, "job", "1.0.0+a", explicit=None, pin=None, node="n")[0] == "1.0.0+b"
+    assert opening_version(catalogue, type(instance_kind)("", "job", "1.0.0+a", 1, floating=True)) == "1.0.0+b"
+    assert opening_version(catalogue, type(instance_kind)("", "job", "1.0.1", 1, floating=True)) == "1.0.1"
+
+
+def test_a_timer_alone_wakes_the_recorded_version_on_a_node_that_has_it(world):
+    async def sleeper(ctx, _):
+        await ctx.schedule_timer(timedelta(hours=1))
+        return ctx.version
+
+    first = world.node(registry(v1_0_0=sleeper))
+    instance_id = world.start()
+    world.run(1)
+    first.crash()
+    world.node(registry(v1_1_0=sleeper))
+    world.run(4000)
+    assert world.status(instance_id) is Status.OPEN
+    world.node(registry(v1_0_0=sleeper))
+    world.run(1)
+    assert world.output(instance_id) == "1.0.0"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from orchestra.codec import pack, unpack
-from orchestra.events import ActivityScheduled, CommandEvent, EventAwaited, TimerCreated
+from orchestra.events import ActivityScheduled, CommandEvent, EventAwaited, EventKind, TimerCreated
 
 __all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_summary", "write_summary"]
 
@@ -45,26 +46,25 @@ class Summary:
 EMPTY_SUMMARY: Final = pack({"w": [], "n": {}})
 
 
-def write_summary(pending: Iterable[CommandEvent], tried: Mapping[int, Tried]) -> bytes:
-    """Return the stored form of what is pending."""
+_KINDS: Final = {
+    EventKind.ACTIVITY_SCHEDULED: "activity",
+    EventKind.TIMER_CREATED: "timer",
+    EventKind.EVENT_AWAITED: "event",
+}
+
+
+def write_summary(
+    pending: Iterable[CommandEvent], counts: Mapping[EventKind, int], tried: Callable[[int], Tried | None]
+) -> bytes:
+    """Return the stored form of what is pending; only the first few are looked at."""
     entries: list[list[Any]] = []
-    counts: dict[str, int] = {}
-    for event in pending:
-        match event:
-            case ActivityScheduled():
-                kind, name, until = "activity", event.name, None
-            case TimerCreated():
-                kind, name, until = "timer", "", event.due
-            case EventAwaited():
-                kind, name, until = "event", event.name, None
-            case _:
-                continue
-        counts[kind] = counts.get(kind, 0) + 1
-        if len(entries) < _CAP:
-            known = tried.get(event.id) if kind == "activity" else None
-            shown = None if known is None else [known.attempt, known.due, known.last_error and known.last_error[:_TEXT]]
-            entries.append([kind, name, event.at, until, event.id, shown])
-    return pack({"w": entries, "n": counts})
+    for event in islice(pending, _CAP):
+        name = event.name if isinstance(event, (ActivityScheduled, EventAwaited)) else ""
+        until = event.due if isinstance(event, TimerCreated) else None
+        known = tried(event.id) if isinstance(event, ActivityScheduled) else None
+        shown = None if known is None else [known.attempt, known.due, known.last_error and known.last_error[:_TEXT]]
+        entries.append([_KINDS[event.kind], name, event.at, until, event.id, shown])
+    return pack({"w": entries, "n": {_KINDS[kind]: count for kind, count in counts.items() if count}})
 
 
 def read_summary(data: bytes) -> Summary:

@@ -48,7 +48,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import ActivityDied, ActivityDone, Execution
+from orchestra.replay import ActivityDone, Execution
 from orchestra.resolution import opening_version, servable_kinds
 from orchestra.telemetry import engine_logger
 
@@ -406,13 +406,11 @@ class Engine:
             return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)
         entry.heartbeat = item.heartbeat or entry.heartbeat
         if isinstance(item.result, ActivityFailure):
-            died: ActivityDied | None = entry.fail(item.result, self.now, desk.instance_id)
+            died = desk.tries.fail(item.key.event_id, item.result, self.now, desk.instance_id)
             if died is not None:
                 desk.inputs.append(died)
         else:
-            entry.running = False
-            # Not to be begun again before its result is applied.
-            entry.due = None
+            desk.tries.end(item.key.event_id)
             desk.inputs.append(ActivityDone(item.key.event_id, self.now, item.attempt, item.result))
         self._ready[desk.instance_id] = None
 
@@ -425,7 +423,7 @@ class Engine:
         desk = self._desk_of(item.key)
         entry = desk.tries.get(item.key.event_id) if desk is not None else None
         if desk is not None and entry is not None and entry.running and entry.attempt == item.attempt:
-            entry.heartbeat, entry.changed = item.payload, True
+            desk.tries.beat(item.key.event_id, item.payload)
             self._ready[desk.instance_id] = None
 
     # --- reading ---

@@ -6,14 +6,15 @@ desk is changed as if the write were granted already; should it be refused, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
-from orchestra.engine.desk import Desk, Try
+from orchestra.engine.desk import Desk
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
+from orchestra.engine.tries import Try
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError, StoreError
 from orchestra.events import (
     FORMAT,
@@ -133,7 +134,7 @@ class Stepper:
             step.unservable = True
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
             step.hold = self._hold(desk, now, error)
-        self._settle_activities(desk, step)
+        self._begin_activities(desk, step)
         self._park(desk, step)
         if self._is_idle(desk, step):
             return None, step
@@ -237,12 +238,12 @@ class Stepper:
         still_running, desk.still_running = desk.still_running, {}
         for number, event in desk.execution.activities.items():
             entry = Try.remembered(event, desk.remembered.get(number))
-            desk.tries[number] = entry
             if still_running.get(number) == entry.attempt:
                 del still_running[number]
                 entry.running = True
-            elif desk.takeovers:
-                died = entry.crash(desk.takeovers, now)
+            desk.tries.add(entry)
+            if desk.takeovers and not entry.running:
+                died = desk.tries.crash(number, desk.takeovers, now)
                 if died is not None:
                     desk.inputs.append(died)
         return [desk.key(number) for number in still_running]
@@ -266,7 +267,8 @@ class Stepper:
         if turn.logs:
             step.effects.append(WriteLogs(desk.identity, turn.logs))
         for event in turn.scheduled:
-            desk.tries[event.id] = Try(event, started_at=step.now)
+            desk.tries.add(Try(event, started_at=step.now))
+        self._settle_activities(desk, step, turn.settled)
         ending = turn.ending
         desk.history_events = desk.execution.history_events
         desk.history_bytes = desk.execution.history_bytes
@@ -331,45 +333,42 @@ class Stepper:
 
     # --- after running ---
 
-    def _settle_activities(self, desk: Desk, step: Step) -> None:
-        """Forget activities that are not pending any more, and begin those that may begin."""
-        execution = desk.execution
-        for number, entry in list(desk.tries.items()):
-            if execution is not None and not execution.is_pending(number):
-                del desk.tries[number]
-                if entry.running:
-                    step.effects.append(AbortActivity(desk.key(number)))
-                if entry.stored:
-                    step.settled.append(number)
-            elif not entry.running and (entry.due is None or entry.due <= step.now) and self._may_run(desk, step):
-                entry.running, entry.due = True, None
-                step.effects.append(_run_activity(desk, entry))
+    @staticmethod
+    def _settle_activities(desk: Desk, step: Step, settled: Iterable[int]) -> None:
+        """Forget activities that have ended or were cancelled."""
+        for number in settled:
+            entry = desk.tries.settle(number)
+            if entry is not None and entry.running:
+                step.effects.append(AbortActivity(desk.key(number)))
+            if entry is not None and entry.stored:
+                step.settled.append(number)
 
     @staticmethod
-    def _may_run(desk: Desk, step: Step) -> bool:
-        return not desk.releasing and step.hold is None and not step.unservable
+    def _begin_activities(desk: Desk, step: Step) -> None:
+        """Begin the tries that may begin, once the write stands."""
+        if not desk.releasing and step.hold is None and not step.unservable:
+            step.effects.extend(_run_activity(desk, entry) for entry in desk.tries.begin_due(step.now))
 
     def _park(self, desk: Desk, step: Step) -> None:
         """Decide whether the instance stays on the desk, and when it is to be looked at again."""
-        running = any(entry.running for entry in desk.tries.values())
         if step.hold is not None or step.status is not Status.OPEN:
             step.keep, step.wake_at = False, None
         elif step.unservable or not desk.opened:
             step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
         else:
             assert desk.execution is not None
-            candidates = (desk.execution.next_timer, desk.next_due())
+            candidates = (desk.execution.next_timer, desk.tries.next_due)
             step.wake_at = min((instant for instant in candidates if instant is not None), default=None)
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
-            step.keep = not desk.releasing and (running or not waits_long)
-            if not step.keep and any(entry.due is None for entry in desk.tries.values()):
+            step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
+            if not step.keep and desk.tries.any_unfinished:
                 step.wake_at = 0  # what ran here must begin again elsewhere
         if not step.keep:
             step.effects.extend(AbortActivity(key) for key in desk.running_keys())
 
     @staticmethod
     def _is_idle(desk: Desk, step: Step) -> bool:
-        return step.keep and not step.deltas and not step.settled and not any(entry.changed for entry in desk.tries.values())
+        return step.keep and not step.deltas and not step.settled and not desk.tries.any_changed
 
     def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
         match error:
@@ -405,17 +404,13 @@ class Stepper:
 
     def _write(self, desk: Desk, step: Step) -> Write:
         if step.deltas:
-            # A turn was made: whatever crashed before it has been overcome (rule 14).
             desk.takeovers = 0
-            for entry in desk.tries.values():
-                entry.changed, entry.counted = entry.changed or entry.counted > 0, 0
-        changed = [entry for entry in desk.tries.values() if entry.changed]
+            desk.tries.forget_crashes()
+        changed = desk.tries.take_changed()
         rows = tuple(entry.row(desk.current.number) for entry in changed) if step.status is Status.OPEN else ()
-        for entry in changed:
-            entry.stored, entry.changed = True, False
         summary = EMPTY_SUMMARY
         if desk.execution is not None and step.status is Status.OPEN:
-            summary = write_summary(desk.execution.pending, desk.tried_entries())
+            summary = write_summary(desk.execution.pending, desk.execution.pending_counts, desk.tries.shown)
         state = InstanceState(
             kind=desk.kind,
             owner=self.node_id if step.keep else None,

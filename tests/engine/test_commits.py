@@ -210,3 +210,23 @@ def test_timers_of_an_owned_instance_leave_nothing_behind_in_memory(world):
     node.finish()
     node.settle()
     assert world.output(instance_id) == "done"
+
+
+def test_far_timers_of_instances_that_come_and_go_leave_nothing_behind_in_memory(world):
+    async def comes_and_goes(ctx, left):
+        await ctx.wait_for_event("go")
+        await ctx.race(ctx.schedule_activity("work", left), ctx.schedule_timer(timedelta(days=300)))
+        if left:
+            ctx.continue_as_new(left - 1)
+        return "done"
+
+    node = world.node(registry(comes_and_goes), {"work": HOLD})
+    instance_id = world.start(state=300)
+    world.run(1)
+    for _ in range(300):
+        node.submit(world.append_change(instance_id))
+        node.settle()
+        node.finish()
+        node.settle()
+    assert world.record(instance_id).row.execution == 301
+    assert len(node.engine._timers) < 150

@@ -372,3 +372,54 @@ def test_a_policy_that_cannot_be_read_holds_what_needs_it(world):
     assert [row.number for row in world.executions(instance_id)] == [1], "half a boundary was stored"
     assert not world.record(good).held
     check_instance(world, instance_id, [node.registry])
+
+
+def test_what_runs_beside_a_poisonous_write_is_aborted_when_its_instance_is_held(world):
+    async def two(ctx, _):
+        return await ctx.gather(ctx.schedule_activity("a"), ctx.schedule_activity("b"))
+
+    node = world.node(registry(two), {"a": HOLD, "b": HOLD})
+    instance_id = world.start()
+    world.run(1)
+    beside = node.the_running("b").key
+    node.store.poisonous = lambda change: isinstance(change, Write) and bool(change.executions)
+    node.finish(node.the_running("a"), 1)
+    world.run(1)
+    assert world.record(instance_id).held
+    assert node.aborted == [beside]
+    assert node.engine.running == 0
+
+
+def test_a_fault_in_the_first_turn_of_the_next_execution_leaves_it_unopened_behind_a_whole_boundary(world, monkeypatch):
+    async def laps(ctx, left):
+        await ctx.schedule_activity("work")
+        ctx.continue_as_new(left - 1)
+
+    node = world.node(registry(laps), {"work": HOLD})
+    instance_id = world.start(state=5)
+    world.run(1)
+    original = Stepper._turn
+
+    def broken(self, desk, *args):
+        if desk.current.number == 2:
+            raise ZeroDivisionError("a fault of the engine")
+        return original(self, desk, *args)
+
+    monkeypatch.setattr(Stepper, "_turn", broken)
+    node.finish()
+    world.run(1)
+    record = check_instance(world, instance_id, [node.registry])
+    assert (record.held, record.row.execution, record.row.opened) == (True, 2, False)
+    monkeypatch.undo()
+    node.crash()
+
+    async def laps_again(ctx, left):
+        await ctx.schedule_activity("work")
+        return left
+
+    after = world.node(registry(laps_again), {"work": HOLD})
+    world.run(1)
+    after.finish()
+    world.run(1)
+    assert world.output(instance_id) == 4
+    check_rest(world, [after.registry])

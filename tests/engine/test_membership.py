@@ -273,3 +273,21 @@ def test_renewals_are_three_a_lease_and_no_more(world):
     node.store.forget()
     world.run(90)
     assert 28 <= node.store.calls["renew"] <= 31
+
+
+def test_an_outage_shorter_than_a_lease_buries_nobody_whose_renewal_it_only_delayed(world):
+    """The one was about to renew when the store went away, the other had just done so, and is back first."""
+    late = world.node(CODE, lease=10)
+    world.run(3)
+    early = world.node(CODE, lease=10)
+    world.run(6.9)  # `late` has renewed at 6.7 s and would at 10 s; `early` did at 9.7 s
+    for node in (late, early):
+        node.store.down = StoreUnavailable("away")
+    world.run(6)
+    early.store.down = None
+    world.run(4)
+    assert early.store.calls["renew"] > 2
+    assert late.node_id in living(world)
+    late.store.down = None
+    world.run(20)
+    assert living(world) == {late.node_id, early.node_id}

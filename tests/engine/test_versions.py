@@ -330,3 +330,17 @@ def test_a_timer_alone_wakes_the_recorded_version_on_a_node_that_has_it(world):
     world.node(registry(v1_0_0=sleeper))
     world.run(1)
     assert world.output(instance_id) == "1.0.0"
+
+
+def test_latest_does_not_lead_from_a_pre_release_down_to_an_older_release(any_world):
+    """Pre-releases are not chosen where releases exist; what runs on one stays there until its release comes."""
+    code = OLD.builder().register("job", old, version="1.0.0").register("job", new, version="2.0.0-rc.1").build()
+    node = any_world.node(code, {"work": HOLD})
+    instance_id = any_world.start(state=5, version="2.0.0-rc.1")
+    any_world.run(1)
+    lap(any_world, node)
+    assert any_world.versions(instance_id) == ["2.0.0-rc.1", "2.0.0-rc.1"]
+    any_world.node(registry(v2_0_0=new), {"work": HOLD})
+    any_world.run(2)
+    lap(any_world, node)
+    assert any_world.versions(instance_id)[-1] == "2.0.0"

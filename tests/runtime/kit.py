@@ -31,13 +31,13 @@ def registry(*entries, policies=None):
 
 
 def runtime(path, *entries, activities=(), policies=None, **options):
-    """Return a runtime over a provider of its own."""
-    return Runtime(SqliteProvider(path), registry(*entries, policies=policies), activities, **options)
+    """Return a runtime over a provider of its own. Power cuts are no matter here, so it need not wait for the disk."""
+    return Runtime(SqliteProvider(path, durability="relaxed"), registry(*entries, policies=policies), activities, **options)
 
 
 def alone(path, **options):
     """Return a client without a runtime, over a provider of its own."""
-    return Client(SqliteProvider(path), **options)
+    return Client(SqliteProvider(path, durability="relaxed"), **options)
 
 
 def bounded(test):

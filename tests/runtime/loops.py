@@ -36,11 +36,10 @@ async def loop(ctx, state: Loop):
     laps = await ctx.schedule_activity(add if state.laps % 2 else add_in_thread, state.laps, 1)
     await ctx.schedule_timer(timedelta(milliseconds=1))
     won = await ctx.race(ctx.wait_for_event("number", int), ctx.schedule_timer(timedelta(milliseconds=3)))
-    if won.index == 0:
-        if won.value == -1:
-            return [ctx.version, list(state.seen)]
-        state = replace(state, seen=(*state.seen, won.value))
-    ctx.continue_as_new(replace(state, laps=laps))
+    if won.value != -1:
+        seen = state.seen if won.value is None else (*state.seen, won.value)
+        ctx.continue_as_new(replace(state, laps=laps, seen=seen))
+    return [ctx.version, list(state.seen)]
 
 
 async def nap(ctx, milliseconds: int) -> str:

@@ -1,5 +1,6 @@
 """The client of a runtime: every call, and every error that it may answer with."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -753,10 +754,8 @@ async def test_of_terminate_and_completion_one_happens_and_everybody_is_told_the
             outcomes = []
 
             async def finish(handle=handle):
-                try:
+                with suppress(InstanceCompleted):
                     await handle.raise_event("go", "finished")
-                except InstanceCompleted:
-                    pass
 
             async def end(handle=handle, outcomes=outcomes):
                 try:

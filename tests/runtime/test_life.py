@@ -159,11 +159,15 @@ class Boom(Exception):
 @bounded
 async def test_an_exception_of_the_body_comes_out_unchanged(path):
     boom = Boom("mine")
-    with pytest.raises(Boom) as caught:
+
+    async def host():
         async with runtime(path, waits_for_ever, activities=[forever], grace=timedelta(0)) as node:
             handle = await node.client.start("waits_for_ever")
             await info_when(handle, lambda info: info.pending_activities)
             raise boom
+
+    with pytest.raises(Boom) as caught:
+        await host()
     assert caught.value is boom
     assert boom.__cause__ is None
 
@@ -303,10 +307,10 @@ async def test_what_does_not_end_in_its_grace_is_given_up_and_begins_again_elsew
 @bounded
 async def test_another_runtime_goes_on_at_once_with_what_a_stopped_one_had(path):
     async def lap(ctx, number: int):
-        if number == 3:
-            return await ctx.wait_for_event("go")
-        await ctx.wait_for_event("go")
-        ctx.continue_as_new(number + 1)
+        told = await ctx.wait_for_event("go")
+        if number < 3:
+            ctx.continue_as_new(number + 1)
+        return told
 
     options = {"lease": timedelta(hours=1), "poll": timedelta(hours=1)}
     async with runtime(path, lap, **options) as other:
@@ -436,26 +440,28 @@ async def test_a_fault_of_the_engine_comes_out_of_the_block_and_ends_every_wait(
         except RuntimeClosed:
             outcomes.append("closed")
 
+    def fault(items):
+        raise ZeroDivisionError("planned")
+
+    async def host(group):
+        async with Runtime(provider, registry(idle, waits_for_ever), [forever], grace=timedelta(0)) as node:
+            await node.client.start("waits_for_ever")
+            handle = await node.client.start("idle")
+            group.start_soon(wait, handle.result)
+            await until(lambda: node._watches)
+            monkeypatch.setattr(node._thread._engine, "step", fault)
+            group.start_soon(wait, lambda: handle.raise_event("go"))
+            await anyio.sleep_forever()
+
     async with anyio.create_task_group() as group:
         with pytest.raises(ZeroDivisionError, match="planned"):
-            async with Runtime(provider, registry(idle, waits_for_ever), [forever], grace=timedelta(0)) as node:
-                await node.client.start("waits_for_ever")
-                handle = await node.client.start("idle")
-                group.start_soon(wait, handle.result)
-                await until(lambda: node._watches)
-
-                def fault(items):
-                    raise ZeroDivisionError("planned")
-
-                monkeypatch.setattr(node._thread._engine, "step", fault)
-                group.start_soon(wait, lambda: handle.raise_event("go"))
-                await anyio.sleep_forever()
+            await host(group)
     assert outcomes == ["closed"] * 2
 
 
 @bounded
 async def test_a_fault_at_the_very_end_is_told_too(path, monkeypatch):
-    with pytest.raises(ZeroDivisionError, match="planned"):
+    async def host():
         async with runtime(path, idle) as node:
             end = node._thread._cycle.end
 
@@ -464,6 +470,9 @@ async def test_a_fault_at_the_very_end_is_told_too(path, monkeypatch):
                 raise ZeroDivisionError("planned")
 
             monkeypatch.setattr(node._thread._cycle, "end", fault)
+
+    with pytest.raises(ZeroDivisionError, match="planned"):
+        await host()
 
 
 @bounded

@@ -154,9 +154,12 @@ def formatted(message, *args, exc_info=None, stack_info=False, **extra):
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PlainFormatter())
-    logger = logging.Logger("test")
+    logger = logging.getLogger("a.test")
     logger.addHandler(handler)
-    logger.warning(message, *args, exc_info=exc_info, stack_info=stack_info, extra=extra)
+    try:
+        logger.warning(message, *args, exc_info=exc_info, stack_info=stack_info, extra=extra)
+    finally:
+        logger.removeHandler(handler)
     return stream.getvalue()
 
 
@@ -166,7 +169,8 @@ TAGS = {"orchestration": "watch", "version": "1.1.0", "instance_id": "watch-1", 
 def test_a_line_shows_time_level_place_message_and_fields():
     line = formatted("%s", "probed 100 %", **TAGS, fields={"status": 200, "text": "a b", "none": None, "empty": "", "s": "x"})
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d\.\d\d\d WARNING watch 1\.1\.0 \[watch-1 #42\] probed 100 % status=200 text='a b' none=None empty='' s=x\n",
+        r"\d\d:\d\d:\d\d\.\d\d\d WARNING watch 1\.1\.0 \[watch-1 #42\] probed 100 % "
+        r"status=200 text='a b' none=None empty='' s=x\n",
         line,
     )
 
@@ -178,7 +182,7 @@ def test_a_line_of_an_activity_shows_its_try():
 
 
 def test_a_line_of_anything_else_shows_its_logger():
-    assert re.fullmatch(r"\S+ WARNING test hello\n", formatted("hello"))
+    assert re.fullmatch(r"\S+ WARNING a\.test hello\n", formatted("hello"))
 
 
 FORGED = "x\n12:00:00.000 INFO    forged\r\x1b[31m\x00\u2028\x85"

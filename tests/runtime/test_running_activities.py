@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -508,7 +509,7 @@ async def test_a_heartbeat_that_stops_ends_the_try_and_its_payload_reaches_the_n
                 gate()
             return attempt
 
-    result, history = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
+    result, _ = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
     gate.open()
     assert result == 2
     assert seen == [None, {"done": 2}]
@@ -675,10 +676,8 @@ async def test_an_activity_that_answers_its_cancellation_with_a_result_is_not_be
     @activity
     async def defiant() -> str:
         begun.set()
-        try:
+        with suppress(BaseException):
             await anyio.sleep_forever()
-        except BaseException:
-            pass
         left.set()
         return "I do not care"
 

@@ -28,9 +28,9 @@ async def lap(ctx, number: int):
     """Continues when it is told to, and says on which version it ran."""
     ctx.set_custom_status(f"{ctx.version} lap {ctx.execution_id}")
     told = await ctx.wait_for_event("go")
-    if told == "end":
-        return number
-    ctx.continue_as_new(number + 1, version=told)
+    if told != "end":
+        ctx.continue_as_new(number + 1, version=told)
+    return number
 
 
 def laps(*versions):
@@ -156,9 +156,9 @@ async def test_11_a_loop_of_n_laps_has_n_executions_each_closed_and_bounded(path
 
     async def loop(ctx, number: int):
         doubled = await ctx.schedule_activity(double, number)
-        if number == 12:
-            return doubled
-        ctx.continue_as_new(number + 1)
+        if number < 12:
+            ctx.continue_as_new(number + 1)
+        return doubled
 
     async with runtime(path, loop, activities=[double]) as node:
         handle = await node.client.start("loop", 1)
@@ -213,9 +213,9 @@ async def test_14_signals_that_race_with_boundaries_are_each_delivered_once_and_
         winner = await ctx.race(ctx.wait_for_event("go"), ctx.schedule_timer(timedelta(0)))
         if winner.index == 0:
             seen = [*seen, winner.value]
-        if len(seen) == count:
-            return seen
-        ctx.continue_as_new(seen)
+        if len(seen) < count:
+            ctx.continue_as_new(seen)
+        return seen
 
     async with runtime(path, collects) as node:
         handle = await node.client.start("collects", [])

@@ -1,0 +1,239 @@
+"""The activities of an execution that have no result yet, and their tries.
+
+Everything here costs in proportion to what changes, never to how many are pending: a fan-out of ten thousand is ordinary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from orchestra.clock import micros
+from orchestra.codec import Payload, pack, unpack
+from orchestra.engine.items import ActivityFailure
+from orchestra.errors import Attempt, ErrorInfo
+from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
+from orchestra.providers.rows import ActivityRow
+from orchestra.replay import ActivityDied
+from orchestra.summary import Tried
+
+__all__ = ["Tries", "Try"]
+
+_NOT_REGISTERED_DELAY: Final = 15_000_000
+_KEPT_ATTEMPTS: Final = 20
+
+CRASHED: Final = ErrorInfo("orchestra.NodeLost", "the node that ran it was lost")
+
+
+@dataclass(slots=True)
+class Try:
+    """A pending activity: its current try, what went before, and when it may begin (``None``: at once)."""
+
+    event: ActivityScheduled
+    attempt: int = 1
+    started_at: int = 0
+    failed: tuple[Attempt, ...] = ()
+    due: int | None = None
+    running: bool = False
+    heartbeat: Payload | None = None
+    stored: bool = False
+    last_error: str | None = None
+    counted: int = 0
+    """How many of the row's take-overs have been counted as attempts."""
+
+    @staticmethod
+    def remembered(event: ActivityScheduled, row: ActivityRow | None) -> Try:
+        """Return a pending activity as a claim finds it."""
+        if row is None:
+            return Try(event, started_at=event.at)
+        known = unpack(row.attempts)
+        failed = attempts_from_wire(known["tries"])
+        return Try(
+            event,
+            row.attempt,
+            row.started_at,
+            failed,
+            row.due,
+            heartbeat=row.heartbeat,
+            stored=True,
+            last_error=str(failed[-1].error) if failed else None,
+            counted=known["counted"],
+        )
+
+    def row(self, execution: int) -> ActivityRow:
+        """Return what the store is to remember."""
+        attempts = pack({"tries": attempts_to_wire(self.failed), "counted": self.counted})
+        return ActivityRow(execution, self.event.id, self.attempt, self.due, self.started_at, attempts, self.heartbeat)
+
+    def crash(self, takeovers: int, now: int) -> ActivityDied | None:
+        """Count attempts that were lost with their node (protocol rule 14). Return the end, if that was the last one."""
+        lost, self.counted = takeovers - self.counted, takeovers
+        if self.due is not None and self.due > now:
+            return None  # it was waiting for its next try, not running
+        for _ in range(lost):
+            died = self._count(CRASHED, now, final=None)
+            if died is not None:
+                return died
+        self.due = None
+        if lost and self._is_too_late(now):
+            return self._died(now, "deadline reached")
+        return None
+
+    def fail(self, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
+        """Take note of a failed try. Return the end where there is no next one; else ``due`` says when that begins."""
+        self.running = False
+        if failure.unregistered:
+            # Nothing was tried, so nothing is counted: a deploy must not fail an instance.
+            self.due, self.last_error = now + _NOT_REGISTERED_DELAY, str(failure.error)
+            return None
+        policy = self.event.retry
+        listed = set(policy.non_retryable_names()) & set(failure.type_names)
+        died = self._count(failure.error, now, final="not retryable" if failure.non_retryable or listed else None)
+        if died is not None:
+            return died
+        # Seeded, so that the engine needs no source of randomness, and different for each try.
+        spread = Random(f"{instance_id}/{self.event.id}/{self.attempt}").random()  # noqa: S311
+        self.due = now + policy.delay(self.attempt - 1, spread)
+        return self._died(now, "deadline reached") if self._is_too_late(self.due) else None
+
+    def _is_too_late(self, begin: int) -> bool:
+        """Return whether a next try would begin behind the policy's deadline."""
+        deadline = self.event.retry.deadline
+        return deadline is not None and begin > self.started_at + micros(deadline)
+
+    def _count(self, error: ErrorInfo, now: int, final: str | None) -> ActivityDied | None:
+        self.failed = (*self.failed, Attempt(self.attempt, now, error))[-_KEPT_ATTEMPTS:]
+        self.last_error = str(error)
+        limit = self.event.retry.max_attempts
+        if final is None and limit is not None and self.attempt >= limit:
+            final = "attempts exhausted"
+        if final is not None:
+            return self._died(now, final)
+        self.attempt += 1
+        return None
+
+    def _died(self, now: int, reason: str) -> ActivityDied:
+        return ActivityDied(self.event.id, now, self.failed[-1].error, self.failed, reason)
+
+
+class Tries:
+    """The pending activities by event id. Knows which of them wait, and which the store does not know as they are."""
+
+    __slots__ = ("_all", "_changed", "_crashed", "_waiting")
+
+    def __init__(self) -> None:
+        self._all: dict[int, Try] = {}
+        self._waiting: dict[int, None] = {}
+        self._changed: dict[int, None] = {}
+        self._crashed: dict[int, None] = {}
+
+    def get(self, number: int) -> Try | None:
+        """Return a pending activity."""
+        return self._all.get(number)
+
+    def add(self, entry: Try) -> None:
+        """Take up an activity; it runs already, or waits to begin."""
+        self._all[entry.event.id] = entry
+        if not entry.running:
+            self._waiting[entry.event.id] = None
+        if entry.counted:
+            self._crashed[entry.event.id] = None
+
+    def crash(self, number: int, takeovers: int, now: int) -> ActivityDied | None:
+        """Count what was lost with earlier owners; see :meth:`Try.crash`."""
+        self._changed[number] = self._crashed[number] = None
+        return self._unless_died(number, self._all[number].crash(takeovers, now))
+
+    def fail(self, number: int, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
+        """Take note of a failed try; see :meth:`Try.fail`."""
+        self._changed[number] = None
+        return self._unless_died(number, self._all[number].fail(failure, now, instance_id))
+
+    def _unless_died(self, number: int, died: ActivityDied | None) -> ActivityDied | None:
+        if died is None:
+            self._waiting[number] = None
+        else:
+            self._waiting.pop(number, None)  # not to be begun again before its end is applied
+        return died
+
+    def end(self, number: int) -> None:
+        """Take note that a try has returned; its result is still to be applied."""
+        self._all[number].running = False
+
+    def beat(self, number: int, payload: Payload) -> None:
+        """Take note of a heartbeat."""
+        self._all[number].heartbeat = payload
+        self._changed[number] = None
+
+    def settle(self, number: int) -> Try | None:
+        """Forget an activity that is not pending any more, and return it."""
+        self._waiting.pop(number, None)
+        self._changed.pop(number, None)
+        self._crashed.pop(number, None)
+        return self._all.pop(number, None)
+
+    def begin_due(self, now: int) -> Iterator[Try]:
+        """Begin the tries that may begin, and return them."""
+        for number in list(self._waiting):
+            entry = self._all[number]
+            if entry.due is None or entry.due <= now:
+                del self._waiting[number]
+                entry.running, entry.due = True, None
+                yield entry
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._all.clear()
+        self._waiting.clear()
+        self._changed.clear()
+        self._crashed.clear()
+
+    @property
+    def running(self) -> list[int]:
+        """The event ids of activities that run now."""
+        return [number for number, entry in self._all.items() if entry.running]
+
+    @property
+    def any_running(self) -> bool:
+        """Whether one runs. To be asked after a turn, when every result has been applied."""
+        return len(self._all) > len(self._waiting)
+
+    @property
+    def any_unfinished(self) -> bool:
+        """Whether one runs, or could begin at once."""
+        return self.any_running or any(self._all[number].due is None for number in self._waiting)
+
+    @property
+    def any_changed(self) -> bool:
+        """Whether the store does not know one as it is."""
+        return bool(self._changed)
+
+    @property
+    def next_due(self) -> int | None:
+        """When the earliest waiting try may begin."""
+        due = (self._all[number].due for number in self._waiting)
+        return min((instant for instant in due if instant is not None), default=None)
+
+    def shown(self, number: int) -> Tried | None:
+        """Return what is shown of an activity, unless it is in a plain first try."""
+        entry = self._all.get(number)
+        if entry is None or (entry.attempt == 1 and entry.last_error is None):
+            return None
+        return Tried(entry.attempt, entry.due, entry.last_error)
+
+    def forget_crashes(self) -> None:
+        """Begin to count take-overs anew: a turn was made, so whatever crashed before it has been overcome (rule 14)."""
+        for number in self._crashed:
+            self._all[number].counted = 0
+            self._changed[number] = None
+        self._crashed.clear()
+
+    def take_changed(self) -> list[Try]:
+        """Return those that the store is to remember as they are now."""
+        changed, self._changed = self._changed, {}
+        entries = [self._all[number] for number in changed]
+        for entry in entries:
+            entry.stored = True
+        return entries

@@ -1,0 +1,566 @@
+"""Reads a whole store and holds it against the invariants, for the suites of services and for the library's own.
+
+::
+
+    report = check_store(SqliteProvider("app.db"), registry)
+    report.raise_if_violated()
+
+Everything is read through the provider's directory, so that it works on every store. What a directory cannot show, such as
+rows that belong to nobody, is not looked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from orchestra.codec import unpack
+from orchestra.context import Limits
+from orchestra.errors import OrchestraError, StoreError
+from orchestra.events import (
+    ActivityCompleted,
+    ActivityFailedEvent,
+    ActivityScheduled,
+    CancelRequested,
+    CommandCancelled,
+    CommandEvent,
+    ContinuedAsNew,
+    Event,
+    EventAwaited,
+    EventReceived,
+    EventRecord,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionStarted,
+    ExecutionTerminated,
+    TerminalEvent,
+    TimerCreated,
+    TimerFired,
+    error_from_wire,
+)
+from orchestra.providers.interfaces import Directory, Provider
+from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ResolvedBy, Status
+from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import Execution, Identity
+from orchestra.replay.journal import describe, read_history
+from orchestra.summary import read_summary
+
+__all__ = ["InvariantsViolated", "Report", "Violation", "check_store"]
+
+_PAGE: Final = 200
+_TRIES: Final = 5
+_SHOWN: Final = 50
+
+_DRIFT: Final = 1_000_000
+"""Microseconds by which the machine's wall clock may be corrected while a node counts on with its monotonic one."""
+
+_DELAYING_TAKEOVERS: Final = 3
+"""From so many take-overs on an instance waits, whatever it is due for (protocol rule 14)."""
+
+_ENDS: Final[Mapping[type[TerminalEvent], ExecutionEnd]] = {
+    ExecutionCompleted: ExecutionEnd.COMPLETED,
+    ExecutionFailed: ExecutionEnd.FAILED,
+    ExecutionCancelled: ExecutionEnd.CANCELLED,
+    ExecutionTerminated: ExecutionEnd.TERMINATED,
+    ContinuedAsNew: ExecutionEnd.CONTINUED_AS_NEW,
+}
+
+_UNRUN_ENDS: Final = {ExecutionEnd.CANCELLED, ExecutionEnd.TERMINATED}
+"""How an execution may end that never ran: from outside only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that must not be. ``invariant`` is its number, from I1 to I15."""
+
+    invariant: str
+    problem: str
+    instance_id: str
+    execution: int | None = None
+    event_id: int | None = None
+
+    def __str__(self) -> str:
+        place = f"instance {self.instance_id!r}"
+        if self.execution is not None:
+            place += f", execution {self.execution}"
+        if self.event_id is not None:
+            place += f", event {self.event_id}"
+        return f"{self.invariant}: {place}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was looked at, and what was wrong with it.
+
+    ``histories`` are the executions whose events are kept; ``replayed`` of them were replayed. ``unsettled`` are instances that
+    could not be looked at because they changed all the time; there are none in a store at rest.
+    """
+
+    violations: tuple[Violation, ...]
+    instances: int
+    executions: int
+    histories: int
+    events: int
+    replayed: int
+    unsettled: tuple[str, ...] = ()
+
+    def raise_if_violated(self) -> None:
+        """Do nothing if all is well.
+
+        Raises:
+            InvariantsViolated: it is not.
+        """
+        if self.violations:
+            raise InvariantsViolated(self)
+
+    def __str__(self) -> str:
+        looked = (
+            f"{self.instances:,} instances, {self.executions:,} executions, {self.histories:,} histories with {self.events:,} "
+            f"events ({self.replayed:,} replayed): {len(self.violations)} violations"
+        )
+        lines = [looked, *map(str, self.violations[:_SHOWN])]
+        if len(self.violations) > _SHOWN:
+            lines.append(f"... and {len(self.violations) - _SHOWN} more")
+        return "\n".join(lines)
+
+
+class InvariantsViolated(AssertionError):
+    """A store is not as it must be. ``report`` says how."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+def check_store(
+    provider: Provider, registry: OrchestrationRegistry | None = None, *, quiescent: bool = True, limits: Limits | None = None
+) -> Report:
+    """Look at every instance of a store.
+
+    Checked are the order and completeness of histories (I2) and executions (I3), that columns say what histories say (I4),
+    that every result answers one command (I5), that no timer was early (I7) and that events were delivered in their order
+    (I8). With a registry every kept history is replayed (I10).
+
+    Args:
+        provider: the store; it is opened for the while.
+        registry: the code to replay with; histories of versions that it lacks are not replayed, nor those that are held.
+        quiescent: nothing runs on the store now. Then nobody may own anything (I9), and every open instance must wait
+            for something that will wake it (I11).
+        limits: those that the executions ran under, where they were not the default ones.
+    """
+    provider.open()
+    try:
+        return _Inspection(provider.directory, registry, limits or Limits(), quiescent=quiescent).run()
+    finally:
+        provider.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """All that is read of one instance, as of one moment."""
+
+    record: InstanceRecord
+    rows: tuple[ExecutionRow, ...]
+    records: Mapping[int, list[EventRecord]]
+
+    @property
+    def instance_id(self) -> str:
+        return self.record.row.instance_id
+
+    def identity(self, row: ExecutionRow) -> Identity:
+        return Identity(self.instance_id, self.record.row.incarnation, row.number, row.name, row.version)
+
+
+class _Findings:
+    """Violations of one instance."""
+
+    def __init__(self, instance_id: str) -> None:
+        self._instance_id = instance_id
+        self.violations: list[Violation] = []
+
+    def add(self, invariant: str, problem: str, execution: int | None = None, event_id: int | None = None) -> None:
+        self.violations.append(Violation(invariant, problem, self._instance_id, execution, event_id))
+
+
+class _Inspection:
+    """Goes through a store once, and counts."""
+
+    def __init__(
+        self, directory: Directory, registry: OrchestrationRegistry | None, limits: Limits, *, quiescent: bool
+    ) -> None:
+        self._directory = directory
+        self._registry = registry
+        self._limits = limits
+        self._quiescent = quiescent
+        self._violations: list[Violation] = []
+        self._unsettled: list[str] = []
+        self._instances = self._executions = self._histories = self._events = self._replayed = 0
+
+    def run(self) -> Report:
+        for instance_id in self._instance_ids():
+            found = _Findings(instance_id)
+            self._instances += 1
+            try:
+                self._check(instance_id, found)
+            except StoreError:
+                raise  # the store cannot be read now; that says nothing about what is in it
+            except Exception as error:  # noqa: BLE001 - whatever is stored there, the others are to be looked at too
+                found.add("I13", f"it cannot be read: {type(error).__name__}: {error}")
+            self._violations.extend(found.violations)
+        return Report(
+            tuple(self._violations),
+            self._instances,
+            self._executions,
+            self._histories,
+            self._events,
+            self._replayed,
+            tuple(self._unsettled),
+        )
+
+    # --- reading ---
+
+    def _instance_ids(self) -> Iterator[str]:
+        after: tuple[int, str] | None = None
+        while True:
+            page = self._directory.list(InstanceQuery(limit=_PAGE, after=after))
+            yield from (record.row.instance_id for record in page)
+            if len(page) < _PAGE:
+                return
+            after = (page[-1].created_at, page[-1].row.instance_id)
+
+    def _read(self, instance_id: str) -> _Instance | None:
+        """Return an instance as it stood at one moment; ``None`` where it does not stand still, or has been deleted."""
+        for _ in range(_TRIES):
+            before = self._directory.get(instance_id)
+            if before is None:
+                return None
+            rows = tuple(self._rows(instance_id))
+            first, last = (rows[0].number, rows[-1].number) if rows else (1, 0)
+            numbers = range(max(1, first - 1), last + 2)  # one more on both sides, where nothing must be
+            records = {number: self._directory.history(instance_id, number) for number in numbers}
+            if self._directory.get(instance_id) == before:
+                return _Instance(before, rows, records)
+        return None
+
+    def _rows(self, instance_id: str) -> Iterator[ExecutionRow]:
+        after = 0
+        while page := self._directory.executions(instance_id, after, _PAGE):
+            yield from page
+            after = page[-1].number
+
+    # --- checking ---
+
+    def _check(self, instance_id: str, found: _Findings) -> None:
+        instance = self._read(instance_id)
+        if instance is None:
+            self._unsettled.append(instance_id)
+            if self._quiescent:
+                found.add("I9", "it changes although nothing runs")
+            return
+        _check_executions(instance, found)
+        _check_retention(instance, found)
+        _check_columns(instance, found)
+        histories = self._read_histories(instance, found)
+        for row in instance.rows:
+            events = histories.get(row.number)
+            if events is not None:
+                _check_end(instance, row, events, found)
+                _check_commands(instance, row, events, found)
+        _check_boundaries(instance, histories, found)
+        _check_messages(instance, histories, found)
+        _check_activities(instance, histories, found)
+        if self._quiescent:
+            _check_rest(instance, histories.get(instance.record.row.execution), found)
+        if self._registry is not None:
+            for number, events in histories.items():
+                self._check_replay(instance, number, events, found)
+
+    def _read_histories(self, instance: _Instance, found: _Findings) -> dict[int, list[Event]]:
+        histories: dict[int, list[Event]] = {}
+        self._executions += len(instance.rows)
+        for row in instance.rows:
+            records = instance.records[row.number]
+            if not records:
+                continue
+            self._histories += 1
+            self._events += len(records)
+            if row.opened_at is None:
+                found.add("I3", f"it was never opened and has {len(records)} events", row.number)
+                continue
+            try:
+                histories[row.number] = read_history(instance.identity(row), records)
+            except OrchestraError as error:
+                found.add("I2", str(error), row.number, getattr(error, "event_id", None))
+        return histories
+
+    def _check_replay(self, instance: _Instance, number: int, events: Sequence[Event], found: _Findings) -> None:
+        assert self._registry is not None
+        row = next(row for row in instance.rows if row.number == number)
+        definition = self._registry.find(row.name, row.version)
+        if definition is None or (instance.record.held and number == instance.record.row.execution):
+            return
+        self._replayed += 1
+        execution = Execution(definition, instance.identity(row), self._limits)
+        try:
+            execution.replay(instance.records[number])
+            ending, pending = execution.ending, [event.id for event in execution.pending]
+        except Exception as error:  # noqa: BLE001 - whatever the code does, it did not do it when the history was written
+            found.add("I10", f"it does not replay: {type(error).__name__}: {error}", number, getattr(error, "event_id", None))
+            return
+        finally:
+            execution.evict()
+        last = events[-1] if isinstance(events[-1], TerminalEvent) else None
+        if ending != last:
+            found.add("I10", f"replayed it ends with {ending}, in history with {last}", number, events[-1].id)
+        elif last is None and pending != [event.id for event in _pending(events)]:
+            found.add("I10", f"replayed it waits for events {pending}, other than in history", number, events[-1].id)
+
+
+# --- one instance -----------------------------------------------------------------------------
+
+
+def _check_executions(instance: _Instance, found: _Findings) -> None:
+    """Executions are consecutive up to the current one, and all but that have ended in a boundary (I3)."""
+    current = instance.record.row.execution
+    rows = instance.rows
+    if not rows:
+        found.add("I3", "it has no executions")
+        return
+    for before, row in pairwise(rows):
+        if row.number != before.number + 1:
+            found.add("I3", f"it follows execution {before.number}", row.number)
+    if rows[-1].number != current:
+        found.add("I3", f"it is the last one, but the instance is in execution {current}", rows[-1].number)
+    for row in rows[:-1]:
+        if row.end is not ExecutionEnd.CONTINUED_AS_NEW:
+            found.add("I3", f"it is followed by another one, but its end is {row.end!r}", row.number)
+        if row.opened_at is None:
+            found.add("I3", "it is followed by another one, but was never opened", row.number)
+    if rows[-1].end is ExecutionEnd.CONTINUED_AS_NEW:
+        found.add("I3", "it continued as new, but nothing follows", rows[-1].number)
+    if instance.record.execution != rows[-1]:
+        found.add("I4", "the instance shows another row for it", rows[-1].number)
+
+
+def _check_retention(instance: _Instance, found: _Findings) -> None:
+    """Events are let go of from the oldest execution on, those of the current one never (I3)."""
+    kept: int | None = None
+    for number in sorted(instance.records):
+        row = next((row for row in instance.rows if row.number == number), None)
+        if row is None:
+            if instance.records[number]:
+                found.add("I9", "there are events of an execution that there is not", number)
+        elif instance.records[number]:
+            kept = number
+        elif row.opened_at is not None and (kept is not None or number == instance.record.row.execution):
+            found.add("I3", "its events are gone, but older ones are kept" if kept else "its events are gone", number)
+
+
+def _check_columns(instance: _Instance, found: _Findings) -> None:
+    """The status is what the last execution's end says (I4)."""
+    record, row = instance.record, instance.record.row
+    if not instance.rows:
+        return
+    last = instance.rows[-1]
+    expected = Status.OPEN if last.end in (None, ExecutionEnd.CONTINUED_AS_NEW) else Status(last.end.value)
+    if record.status is not expected:
+        found.add("I4", f"the status is {record.status.name}, but its execution has the end {last.end!r}", last.number)
+    if row.opened != (last.opened_at is not None):
+        found.add("I4", f"the instance says opened={row.opened}, the execution opened_at={last.opened_at}", last.number)
+    if (row.kind.name, row.kind.version) != (last.name, last.version):
+        found.add("I4", f"it is {last.name!r} {last.version}, but is routed as {row.kind}", last.number)
+    if row.kind.floating and last.opened_at is not None:
+        found.add("I4", "it has begun, but its version floats", last.number)
+    for execution in instance.rows:
+        if (execution.end is None) != (execution.closed_at is None):
+            found.add("I4", f"its end is {execution.end!r}, but closed_at is {execution.closed_at}", execution.number)
+        if execution.opened_at is None and execution.end is not None and execution.end not in _UNRUN_ENDS:
+            found.add("I4", f"it was never opened, but its end is {execution.end!r}", execution.number)
+
+
+def _check_end(instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings) -> None:
+    """The last event says the same as the execution's row (I4)."""
+    last = events[-1]
+    in_history = _ENDS[type(last)] if isinstance(last, TerminalEvent) else None
+    if in_history is not row.end:
+        found.add("I4", f"history ends with {describe(last)}, but its end is {row.end!r}", row.number, last.id)
+        return
+    records = instance.records[row.number]
+    size = sum(record.size for record in records)
+    current = instance.record.row
+    stored = (row.events, row.bytes) if row.end else (current.history_events, current.history_bytes)
+    if stored != (len(records), size):
+        found.add("I4", f"its history has {len(records)} events and {size} bytes, counted are {stored}", row.number)
+    match last:
+        case ExecutionCompleted() if row.output != last.output:
+            found.add("I4", "its output is not the one of its history", row.number, last.id)
+        case ExecutionFailed() if row.error is None or error_from_wire(unpack(row.error)["error"]) != last.error:
+            found.add("I4", "its error is not the one of its history", row.number, last.id)
+        case _:
+            pass
+
+
+def _check_commands(instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings) -> None:
+    """Every result answers one command, once, and not after its cancel (I5); timers are never early (I7)."""
+    commands: dict[int, CommandEvent] = {}
+    over: dict[int, str] = {}
+    started = events[0]
+    assert isinstance(started, ExecutionStarted)
+    if started.input != row.state:
+        found.add("I4", "it was started on another state than its row has", row.number, started.id)
+    for event in events:
+        if event.at > instance.record.updated_at + _DRIFT:
+            found.add("I7", f"it lies {(event.at - instance.record.updated_at) / 1e6:g} s in the future", row.number, event.id)
+        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited)):
+            commands[event.id] = event
+            continue
+        source = _source(event)
+        if source is None:
+            continue
+        command = commands.get(source)
+        if command is None:
+            found.add("I5", f"{describe(event)} of event {source}, which asks for nothing", row.number, event.id)
+            continue
+        if source in over:
+            found.add("I5", f"{describe(event)} of event {source}, which {over[source]}", row.number, event.id)
+        over[source] = f"event {event.id} has {'cancelled' if isinstance(event, CommandCancelled) else 'answered'} already"
+        _check_answer(event, command, row.number, found)
+
+
+def _check_answer(event: Event, command: CommandEvent, number: int, found: _Findings) -> None:
+    fits = True
+    match event, command:
+        case CommandCancelled(), _:
+            pass
+        case ActivityCompleted(), ActivityScheduled():
+            limit = command.retry.max_attempts
+            if event.attempt < 1 or (limit is not None and event.attempt > limit):
+                found.add("I5", f"it comes from attempt {event.attempt} of {limit}", number, event.id)
+        case ActivityFailedEvent(), ActivityScheduled():
+            pass
+        case TimerFired(), TimerCreated():
+            if event.at < command.due:
+                found.add("I7", f"the timer fired {(command.due - event.at) / 1e6:g} s early", number, event.id)
+        case EventReceived(), EventAwaited():
+            fits = event.name == command.name
+        case _:
+            fits = False
+    if not fits:
+        found.add("I5", f"{describe(event)} answers event {command.id}, which is {describe(command)}", number, event.id)
+
+
+def _check_boundaries(instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings) -> None:
+    """What crosses a boundary is what the code gave: the state, and the version if it named one (I3)."""
+    for before, row in pairwise(instance.rows):
+        number = row.number
+        if row.name != before.name:
+            found.add("I3", f"it is {row.name!r}, the one before {before.name!r}", number)
+        if row.state_version != before.version:
+            found.add("I3", f"its state was written by {row.state_version}, but the one before ran on {before.version}", number)
+        last = histories[before.number][-1] if before.number in histories else None
+        if not isinstance(last, ContinuedAsNew):
+            continue
+        if row.state != last.state:
+            found.add("I3", "its state is not what the one before handed over", number)
+        if last.version is not None and row.version != last.version:
+            found.add("I3", f"it is on {row.version}, but the code asked for {last.version}", number)
+        if (last.version is not None) != (row.resolution.how is ResolvedBy.EXPLICIT):
+            found.add("I3", f"its version was resolved by {row.resolution.how}, the code asked for {last.version}", number)
+
+
+def _check_messages(instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings) -> None:
+    """Events are delivered at most once, and in the order of arrival within a name (I8)."""
+    latest: dict[str, int] = {}
+    delivered: dict[int, int] = {}
+    for number in sorted(histories):
+        for event in histories[number]:
+            if not isinstance(event, EventReceived):
+                continue
+            sequence = event.sequence
+            if sequence in delivered:
+                found.add(
+                    "I8", f"message {sequence} was delivered in execution {delivered[sequence]} already", number, event.id
+                )
+            elif sequence < latest.get(event.name, 0):
+                found.add("I8", f"message {sequence} of {event.name!r} comes behind {latest[event.name]}", number, event.id)
+            if sequence > instance.record.row.inbox_seq:
+                found.add("I8", f"message {sequence} never arrived", number, event.id)
+            delivered[sequence] = number
+            latest[event.name] = max(sequence, latest.get(event.name, 0))
+
+
+def _check_activities(instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings) -> None:
+    """Nothing is remembered of activities that nobody waits for (I9)."""
+    record = instance.record
+    current = histories.get(record.row.execution)
+    pending = {event.id for event in _pending(current or ()) if isinstance(event, ActivityScheduled)}
+    for row in record.activities:
+        if record.status is not Status.OPEN:
+            found.add("I9", "an activity is remembered after the end", row.execution, row.event_id)
+        elif row.execution != record.row.execution or (current is not None and row.event_id not in pending):
+            found.add("I9", "an activity is remembered that is not pending", row.execution, row.event_id)
+    if record.status is not Status.OPEN and record.unread_messages:
+        found.add("I9", f"{record.unread_messages} messages are left after the end")
+
+
+def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Findings) -> None:
+    """Where nothing runs, nobody owns (I9), and whoever is open will be woken (I11)."""
+    record, row = instance.record, instance.record.row
+    number = row.execution
+    if row.owner is not None:
+        found.add("I9", f"it is owned by {row.owner}", number)
+        return
+    if record.status is not Status.OPEN or record.held:
+        return
+    if not row.opened or events is None:
+        if row.wake_at is None:
+            found.add("I11", "it has not begun, and nothing will wake it", number)
+        return
+    pending = list(_pending(events))
+    if not pending:
+        found.add("I11", "it waits for nothing, and has not ended", number)
+    _check_named(record, pending, found)
+    delayed = row.takeovers >= _DELAYING_TAKEOVERS
+    if row.inbox_seq > row.seen_seq and row.wake_at != 0 and not delayed:
+        found.add("I11", f"message {row.inbox_seq} has arrived, seen is {row.seen_seq}, and it sleeps", number)
+    told = any(isinstance(event, CancelRequested) for event in events)
+    if row.cancel is not None and not told and row.wake_at != 0 and not delayed:
+        found.add("I1", "it was cancelled and has not been told", number)
+    if row.wake_at is None and any(isinstance(event, ActivityScheduled) for event in pending):
+        found.add("I11", "an activity is pending, and nobody will run it", number)
+    due = min((event.due for event in pending if isinstance(event, TimerCreated)), default=None)
+    if due is not None and (row.wake_at is None or (row.wake_at > due and not delayed)):
+        found.add("I11", f"a timer is due at {due}, but it wakes at {row.wake_at}", number)
+
+
+def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found: _Findings) -> None:
+    """What the instance waits for is what its info names (I11)."""
+    kinds: dict[type[CommandEvent], str] = {ActivityScheduled: "activity", TimerCreated: "timer", EventAwaited: "event"}
+    expected = Counter(kinds[type(event)] for event in pending)
+    named = read_summary(record.summary).counts
+    if dict(named) != dict(expected):
+        found.add("I11", f"it waits for {dict(expected)}, but its info names {dict(named)}", record.row.execution)
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def _source(event: Event) -> int | None:
+    """Return the number of the command that an event ends."""
+    match event:
+        case ActivityCompleted() | ActivityFailedEvent() | TimerFired() | EventReceived() | CommandCancelled():
+            return event.source
+        case _:
+            return None
+
+
+def _pending(events: Sequence[Event]) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited]:
+    """Yield the commands that have no end yet."""
+    over = {_source(event) for event in events}
+    for event in events:
+        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited)) and event.id not in over:
+            yield event

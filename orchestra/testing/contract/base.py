@@ -1,0 +1,48 @@
+"""What every part of the contract stands on: how a provider is made, and the fixtures of a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+
+from orchestra.clock import Clock
+from orchestra.providers.interfaces import Provider
+from orchestra.testing.model import ManualClock
+
+Open = Callable[[], Provider]
+
+
+class ContractBase:
+    """Makes the providers of a test."""
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        """Return a new, unopened provider of the store at ``location``.
+
+        Two providers of one location are what two processes are on one store. The location is an empty directory at first.
+        """
+        raise NotImplementedError
+
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest.fixture
+    def connect(self, tmp_path: Path, clock: ManualClock) -> Generator[Open]:
+        """Return a function that opens one more connection to the store of this test."""
+        opened: list[Provider] = []
+
+        def open_another() -> Provider:
+            provider = self.make_provider(tmp_path, clock)
+            provider.open()
+            opened.append(provider)
+            return provider
+
+        yield open_another
+        for provider in opened:
+            provider.close()
+
+    @pytest.fixture
+    def provider(self, connect: Open) -> Provider:
+        return connect()

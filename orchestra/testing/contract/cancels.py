@@ -1,0 +1,66 @@
+"""The request to cancel an instance (rule 18)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import (
+    Appended,
+    AppendRefused,
+    Cancel,
+    ExecutionDelta,
+    ExecutionEnd,
+    Granted,
+    Refusal,
+)
+from orchestra.testing.contract.base import ContractBase
+from orchestra.testing.contract.shorthand import (
+    a_park,
+    a_state,
+    a_write,
+    an_end,
+    an_execution,
+    begin,
+    claim,
+    expect,
+    one,
+    read,
+)
+from orchestra.testing.model import ManualClock
+
+
+class CancelTests(ContractBase):
+    """A mark that is set once, and that wakes."""
+
+    def test_a_cancel_wakes_and_a_second_one_changes_nothing(self, provider: Provider, clock: ManualClock) -> None:
+        expect(one(provider, a_park(begin(provider))), Granted)
+        first = expect(one(provider, Cancel("i", "enough", "me")), Appended)
+        assert (first.fresh, first.sequence, first.message) == (True, 1, None)
+        assert first.cancel is not None
+        assert (first.cancel.reason, first.cancel.by, first.cancel.at) == ("enough", "me", clock.now())
+        (snapshot,) = claim(provider)
+        assert snapshot.row.cancel == first.cancel
+        before = read(provider)
+        second = expect(one(provider, Cancel("i", "really", "you")), Appended)
+        assert second == replace(first, fresh=False, owner="n1")
+        assert read(provider) == before
+
+    def test_a_cancel_crosses_the_boundary(self, provider: Provider) -> None:
+        row = begin(provider)
+        expect(one(provider, Cancel("i", "enough")), Appended)
+        deltas = (
+            ExecutionDelta(1, closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None)),
+            ExecutionDelta(2, create=an_execution(2)),
+        )
+        write = a_write(row, a_state(row, owner=None, seen_seq=1, wake_at=0, execution=2, opened=False), executions=deltas)
+        expect(one(provider, write), Granted)
+        (snapshot,) = claim(provider)
+        assert snapshot.row.cancel is not None
+
+    def test_a_cancel_before_the_end_is_taken_and_one_after_it_is_refused(self, provider: Provider) -> None:
+        row = begin(provider)
+        assert expect(one(provider, Cancel("i", "enough")), Appended).fresh
+        assert one(provider, an_end(row)) == Granted(inbox_seq=1)
+        assert one(provider, Cancel("i", "enough")) == AppendRefused(Refusal.CLOSED)
+        assert one(provider, Cancel("nobody", "enough")) == AppendRefused(Refusal.NOT_FOUND)

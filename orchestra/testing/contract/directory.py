@@ -1,0 +1,147 @@
+"""What readers of the directory see."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from orchestra.codec import Payload
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import (
+    Append,
+    Appended,
+    ExecutionDelta,
+    Granted,
+    InstanceQuery,
+    Started,
+    Status,
+)
+from orchestra.testing.contract.base import ContractBase
+from orchestra.testing.contract.shorthand import (
+    FOREIGN_KIND,
+    KIND,
+    OTHER_KIND,
+    SECOND,
+    a_hold,
+    a_start,
+    a_state,
+    a_write,
+    an_append,
+    an_end,
+    an_event,
+    begin,
+    claim,
+    expect,
+    one,
+    read,
+)
+from orchestra.testing.model import ManualClock
+
+
+class DirectoryTests(ContractBase):
+    """Records, lists and pages."""
+
+    def test_everything_comes_back_as_it_was_stored(self, provider: Provider, clock: ManualClock) -> None:
+        text = "naïve ☃ 'quoted\" \\ %_ \U0001f600 </script> ; DROP TABLE instance"
+        labels = {text: text, "team": "blue"}
+        start = replace(a_start(text), labels=labels, created_by=text, request_id=text, incarnation=text)
+        expect(one(provider, start), Started)
+        created_at = clock.now()
+        clock.advance(timedelta(seconds=1))
+        (snapshot,) = claim(provider)
+        append = Append(text, text, text, Payload(b"\x00\xff", encoding=7), sender=text)
+        sent = expect(one(provider, append), Appended)
+        state = a_state(snapshot.row, summary=b"\x00summary", history_events=3, history_bytes=4)
+        events = (replace(an_event(1), at=2**62, envelope=b"\x00\xff"), an_event(2))
+        custom = Payload(b"custom", encoding=3)
+        write = a_write(snapshot.row, state, executions=(ExecutionDelta(1, events=events),), custom_status=custom)
+        expect(one(provider, write), Granted)
+        record = read(provider, text)
+        assert (record.labels, record.created_by, record.summary, record.custom_status) == (
+            labels,
+            text,
+            b"\x00summary",
+            custom,
+        )
+        assert (record.created_at, record.updated_at) == (created_at, clock.now())
+        assert (record.row.history_events, record.row.history_bytes, record.row.incarnation) == (3, 4, text)
+        assert provider.store.history(text, 1) == list(events) == provider.directory.history(text, 1)
+        (news,) = provider.store.news("n1")
+        assert news.messages == (sent.message,)
+        expect(one(provider, a_write(record.row)), Granted)
+        assert read(provider, text).custom_status == custom, "what a write does not mention stays"
+
+    def test_lists_are_filtered(self, provider: Provider, clock: ManualClock) -> None:
+        starts = [
+            replace(a_start("a_1"), labels={"team": "blue", "tier": "1"}),
+            replace(a_start("a%2", kind=OTHER_KIND), labels={"team": "blue"}),
+            replace(a_start("ab3", kind=FOREIGN_KIND), labels={"team": "red"}),
+            a_start("b\U0010ffff"),
+        ]
+        for start in starts:
+            expect(one(provider, start), Started)
+            clock.advance(timedelta(seconds=1))
+        first = clock.now() - 4 * SECOND
+        (snapshot,) = claim(provider, limit=1)
+        expect(one(provider, an_end(snapshot.row, Status.FAILED)), Granted)
+
+        def found(**conditions: Any) -> list[str]:
+            return [record.row.instance_id for record in provider.directory.list(InstanceQuery(**conditions))]
+
+        assert found() == ["b\U0010ffff", "ab3", "a%2", "a_1"]
+        assert found(name="other") == ["ab3"]
+        assert found(name="watch", version="1.1.0") == ["a%2"]
+        assert found(statuses=(Status.FAILED, Status.COMPLETED)) == ["a_1"]
+        assert found(statuses=()) == []
+        assert found(id_prefix="a") == ["ab3", "a%2", "a_1"]
+        assert found(id_prefix="a%") == ["a%2"]
+        assert found(id_prefix="a_") == ["a_1"]
+        assert found(id_prefix="b\U0010ffff") == ["b\U0010ffff"]
+        assert found(labels={"team": "blue"}) == ["a%2", "a_1"]
+        assert found(labels={"team": "blue", "tier": "1"}) == ["a_1"]
+        assert found(created_from=first + SECOND, created_until=first + 3 * SECOND) == ["ab3", "a%2"]
+        assert found(held=True) == []
+        assert found(held=True, unserved=(FOREIGN_KIND,)) == ["ab3"]
+        assert found(held=True, unserved=(KIND, FOREIGN_KIND)) == ["b\U0010ffff", "ab3"], "what has ended is not held"
+        assert found(held=False, unserved=(FOREIGN_KIND,)) == ["b\U0010ffff", "a%2", "a_1"]
+
+    def test_a_list_is_read_page_by_page(self, provider: Provider) -> None:
+        names = [f"i{number:02d}" for number in range(25)]
+        provider.store.commit([a_start(name) for name in names])
+        after: tuple[int, str] | None = None
+        pages: list[list[str]] = []
+        while page := provider.directory.list(InstanceQuery(limit=10, after=after)):
+            pages.append([record.row.instance_id for record in page])
+            after = (page[-1].created_at, page[-1].row.instance_id)
+        assert [len(page) for page in pages] == [10, 10, 5]
+        assert [name for page in pages for name in page] == names[::-1]
+
+    def test_a_listed_record_is_the_one_that_is_got(self, provider: Provider) -> None:
+        row = begin(provider)
+        expect(one(provider, an_append("i")), Appended)
+        expect(one(provider, a_write(row, a_state(row, owner=None), hold=a_hold(), custom_status=Payload(b"1"))), Granted)
+        assert provider.directory.list(InstanceQuery(held=True)) == [read(provider)]
+
+    def test_readers_work_in_many_threads_while_the_writer_writes(self, provider: Provider) -> None:
+        begin(provider)
+        failures: list[BaseException] = []
+
+        def read_often() -> None:
+            try:
+                for _ in range(20):
+                    read(provider)
+                    provider.directory.list(InstanceQuery())
+                    provider.directory.catalogue()
+            except BaseException as error:  # noqa: BLE001 - reported below, in the thread of the test
+                failures.append(error)
+
+        threads = [threading.Thread(target=read_often) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            expect(one(provider, an_append("i", f"m{number}")), Appended)
+        for thread in threads:
+            thread.join()
+        assert failures == []

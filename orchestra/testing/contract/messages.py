@@ -1,0 +1,161 @@
+"""Messages: they wake, they are kept in order, and each counts once (rules 4, 10 and 21, scenario 36)."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from orchestra.errors import StoreError
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import (
+    Appended,
+    AppendRefused,
+    Cancel,
+    Claim,
+    Claimed,
+    Granted,
+    Refusal,
+    Started,
+)
+from orchestra.testing.contract.base import ContractBase, Open
+from orchestra.testing.contract.shorthand import (
+    KIND,
+    a_park,
+    a_start,
+    a_state,
+    a_write,
+    an_append,
+    begin,
+    claim,
+    expect,
+    ids,
+    one,
+    read,
+)
+from orchestra.testing.model import ManualClock
+
+
+class MessageTests(ContractBase):
+    """What is sent to an instance, until it is consumed."""
+
+    def test_a_message_that_came_before_the_park_wakes_the_instance(self, provider: Provider) -> None:
+        row = begin(provider)
+        appended = expect(one(provider, an_append("i")), Appended)
+        assert appended.owner == "n1"
+        assert one(provider, a_park(row)) == Granted(inbox_seq=1)
+        assert ids(claim(provider)) == ["i"]
+
+    def test_a_message_that_came_after_the_park_wakes_the_instance(self, provider: Provider) -> None:
+        row = begin(provider)
+        assert one(provider, a_park(row)) == Granted(inbox_seq=0)
+        assert claim(provider) == ()
+        assert expect(one(provider, an_append("i")), Appended).owner is None
+        (snapshot,) = claim(provider)
+        assert [message.name for message in snapshot.messages] == ["go"]
+
+    def test_a_park_that_meets_a_message_in_its_group_is_no_park(self, provider: Provider) -> None:
+        row = begin(provider)
+        group = (a_park(row, wake_at=10**17), an_append("i"), Claim("n1", (KIND,), 1))
+        granted, _, claimed = provider.store.commit(group).outcomes
+        assert granted == Granted(inbox_seq=0)
+        (snapshot,) = expect(claimed, Claimed).snapshots
+        assert [message.sequence for message in snapshot.messages] == [1]
+
+    def test_a_message_that_was_seen_and_that_nobody_awaits_lets_the_instance_rest(self, provider: Provider) -> None:
+        expect(one(provider, a_start("i")), Started)
+        expect(one(provider, an_append("i")), Appended)
+        (snapshot,) = claim(provider)
+        expect(one(provider, a_park(snapshot.row)), Granted)
+        assert claim(provider) == ()
+        assert read(provider).unread_messages == 1
+
+    def test_messages_are_numbered_in_the_order_of_their_arrival(self, connect: Open) -> None:
+        first, second = connect(), connect()
+        expect(one(first, a_start("i")), Started)
+        for number in range(1, 6):
+            provider = first if number % 2 else second
+            assert expect(one(provider, an_append("i", f"m{number}")), Appended).sequence == number
+        (snapshot,) = claim(second)
+        assert [message.message_id for message in snapshot.messages] == ["m1", "m2", "m3", "m4", "m5"]
+
+    def test_news_tells_of_what_no_write_has_taken_note_of(self, provider: Provider) -> None:
+        row = begin(provider)
+        assert provider.store.news("n1") == []
+        expect(one(provider, an_append("i", "m1")), Appended)
+        expect(one(provider, a_write(row)), Granted)  # it has seen nothing yet: seen_seq is 0
+        expect(one(provider, an_append("i", "m2")), Appended)
+        (news,) = provider.store.news("n1")
+        assert (news.instance_id, news.incarnation, news.inbox_seq, news.cancel) == ("i", "a", 2, None)
+        assert [message.sequence for message in news.messages] == [1, 2]
+        assert provider.store.news("n2") == []
+        row = read(provider).row
+        expect(one(provider, a_write(row, a_state(row, seen_seq=2))), Granted)
+        assert provider.store.news("n1") == []
+        expect(one(provider, Cancel("i", "enough", "me")), Appended)
+        (news,) = provider.store.news("n1")
+        assert news.messages == ()
+        assert news.cancel is not None
+        assert (news.inbox_seq, news.cancel.reason) == (3, "enough")
+
+    def test_an_unread_message_is_stored_once(self, provider: Provider) -> None:
+        expect(one(provider, a_start("i")), Started)
+        first, second = (expect(one(provider, an_append("i")), Appended) for _ in range(2))
+        assert (first.fresh, second) == (True, replace(first, fresh=False))
+        assert read(provider).unread_messages == 1
+
+    def test_a_message_that_was_read_is_remembered_for_a_window(self, provider: Provider, clock: ManualClock) -> None:
+        row = begin(provider)
+        expect(one(provider, an_append("i")), Appended)
+        expect(one(provider, a_write(row, consumed=(1,))), Granted)
+        clock.advance(timedelta(minutes=59))
+        before = read(provider)
+        assert one(provider, an_append("i")) == Appended(1, "n1", fresh=False)
+        assert read(provider) == before
+        clock.advance(timedelta(minutes=1))
+        assert expect(one(provider, an_append("i")), Appended).sequence == 2
+        row = read(provider).row
+        expect(one(provider, a_write(row, consumed=(2,))), Granted)
+        assert one(provider, an_append("i")) == Appended(2, "n1", fresh=False)
+
+    def test_the_same_message_id_at_two_instances_is_two_messages(self, provider: Provider) -> None:
+        outcomes = provider.store.commit([a_start("i"), a_start("j"), an_append("i"), an_append("j")]).outcomes
+        assert [expect(outcome, Appended).fresh for outcome in outcomes[2:]] == [True, True]
+
+    def test_a_message_cannot_be_consumed_twice(self, provider: Provider) -> None:
+        row = begin(provider)
+        expect(one(provider, an_append("i")), Appended)
+        expect(one(provider, a_write(row, consumed=(1,))), Granted)
+        with pytest.raises(StoreError):
+            one(provider, a_write(read(provider).row, consumed=(1,)))
+
+    def test_a_full_inbox_refuses_and_takes_again_when_something_was_read(self, provider: Provider) -> None:
+        row = begin(provider)
+        outcomes = provider.store.commit([an_append("i", f"m{number}", limit=3) for number in range(4)]).outcomes
+        assert [type(outcome) for outcome in outcomes] == [Appended, Appended, Appended, AppendRefused]
+        assert outcomes[3] == AppendRefused(Refusal.FULL)
+        assert not expect(one(provider, an_append("i", "m0", limit=3)), Appended).fresh, "it is there already"
+        expect(one(provider, a_write(row, consumed=(2,))), Granted)
+        assert expect(one(provider, an_append("i", "m3", limit=3)), Appended).sequence == 4
+
+    def test_concurrent_writers_all_get_their_turn(self, connect: Open) -> None:
+        providers = [connect() for _ in range(4)]
+        expect(one(providers[0], a_start("i")), Started)
+        failures: list[Exception] = []
+
+        def send(provider: Provider, sender: int) -> None:
+            try:
+                for number in range(25):
+                    expect(one(provider, an_append("i", f"{sender}-{number}")), Appended)
+            except Exception as error:  # noqa: BLE001 - reported below, in the thread of the test
+                failures.append(error)
+
+        threads = [threading.Thread(target=send, args=(each, number)) for number, each in enumerate(providers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert (read(providers[0]).unread_messages, read(providers[0]).row.inbox_seq) == (100, 100)

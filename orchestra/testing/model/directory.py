@@ -1,0 +1,63 @@
+"""What readers of the model see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestra.events import EventRecord
+from orchestra.providers.rows import (
+    Catalogue,
+    ExecutionRow,
+    InstanceQuery,
+    InstanceRecord,
+    Status,
+)
+from orchestra.testing.model.store import ModelStore
+from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, ModelWorld
+
+
+class ModelDirectory:
+    """Implements :class:`~orchestra.providers.interfaces.Directory`."""
+
+    def __init__(self, world: ModelWorld, store: ModelStore) -> None:
+        self._world = world
+        self._store = store
+
+    def get(self, instance_id: str) -> InstanceRecord | None:
+        instance = self._world.instances.get(instance_id)
+        return None if instance is None else instance.record()
+
+    def list(self, query: InstanceQuery) -> list[InstanceRecord]:
+        records = [replace(instance.record(), activities=()) for instance in list(self._world.instances.values())]
+        matching = [record for record in records if _matches(record, query)]
+        matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
+        return matching[: query.limit]
+
+    def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
+        instance = self._world.instances.get(instance_id)
+        if instance is None:
+            return []
+        return [instance.executions[number] for number in sorted(instance.executions) if number > after][:limit]
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        return self._store.history(instance_id, execution)
+
+    def catalogue(self) -> Catalogue:
+        return self._world.catalogue()
+
+
+def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
+    row = record.row
+    is_open = record.status is Status.OPEN
+    stands_still = is_open and (record.held or row.takeovers >= CRASHES_BEFORE_DELAY or row.kind in query.unserved)
+    return (
+        (query.name is None or row.kind.name == query.name)
+        and (query.version is None or row.kind.version == query.version)
+        and (query.statuses is None or record.status in query.statuses)
+        and (query.held is None or query.held == stands_still)
+        and (query.id_prefix is None or row.instance_id.startswith(query.id_prefix))
+        and (query.created_from is None or record.created_at >= query.created_from)
+        and (query.created_until is None or record.created_at < query.created_until)
+        and all(record.labels.get(key) == value for key, value in query.labels.items())
+        and (query.after is None or (record.created_at, row.instance_id) < query.after)
+    )

@@ -1,0 +1,303 @@
+"""What one commit does to the world, change by change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
+
+from orchestra.errors import StoreError
+from orchestra.events import EventRecord
+from orchestra.providers.rows import (
+    Append,
+    Appended,
+    AppendRefused,
+    Cancel,
+    CancelMark,
+    Change,
+    Claim,
+    Claimed,
+    ExecutionDelta,
+    ExecutionRow,
+    Granted,
+    InstanceRow,
+    Kind,
+    MessageRow,
+    Outcome,
+    Recover,
+    Recovered,
+    Refusal,
+    Refused,
+    Release,
+    Snapshot,
+    Start,
+    Started,
+    StartExists,
+    Status,
+    Write,
+)
+from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelInstance, ModelWorld
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    tombstone_window: int
+    histories: int
+    executions: int
+
+
+class Group:
+    """One commit in progress."""
+
+    def __init__(self, world: ModelWorld, now: int, limits: Limits) -> None:
+        self._instances = world.instances
+        self._kinds = world.kinds
+        self._now = now
+        self._limits = limits
+
+    def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
+        outcomes: dict[int, Outcome] = {}
+        for position in sorted(range(len(changes)), key=lambda position: (_phase(changes[position]), position)):
+            outcomes[position] = self._apply_one(changes[position])
+        return tuple(outcomes[position] for position in range(len(changes)))
+
+    def _apply_one(self, change: Change) -> Outcome:
+        match change:
+            case Write():
+                return self._write(change)
+            case Recover():
+                return self._recover(change)
+            case Start():
+                return self._start(change)
+            case Append():
+                return self._append(change)
+            case Cancel():
+                return self._cancel(change)
+            case Release():
+                return self._release(change)
+            case Claim():
+                return self._claim(change)
+
+    def _write(self, write: Write) -> Granted | Refused:
+        self._kinds.setdefault(write.state.kind)
+        instance = self._instances.get(write.instance_id)
+        if instance is None or instance.status is not Status.OPEN:
+            return Refused()
+        row, state = instance.row, write.state
+        if (row.incarnation, row.revision) != (write.incarnation, write.revision) or write.owner not in (None, row.owner):
+            return Refused()
+        for delta in write.executions:
+            instance = self._apply_delta(instance, delta)
+        instance = self._consume(instance, write.consumed)
+        is_open = state.status is Status.OPEN
+        is_ready = row.inbox_seq > state.seen_seq
+        row = replace(
+            row,
+            revision=row.revision + 1,
+            kind=state.kind,
+            owner=state.owner if is_open else None,
+            wake_at=None if not is_open else 0 if is_ready else state.wake_at,
+            seen_seq=state.seen_seq,
+            execution=state.execution,
+            opened=state.opened,
+            takeovers=state.takeovers,
+            history_events=state.history_events,
+            history_bytes=state.history_bytes,
+            hold=write.hold or row.hold,
+        )
+        activities = dict(instance.activities)
+        for event_id in write.settled:
+            activities.pop((state.execution, event_id), None)
+        for activity in write.activities:
+            activities[activity.execution, activity.event_id] = activity
+        instance = replace(
+            instance,
+            row=row,
+            status=state.status,
+            held=is_open and write.hold is not None,
+            summary=state.summary,
+            custom_status=write.custom_status or instance.custom_status,
+            activities=activities if is_open else instance.activities,
+            updated_at=self._now,
+        )
+        if not is_open:
+            unread = Counter(message.name for message in instance.messages)
+            instance = replace(instance, messages=(), unread_at_end=dict(unread))
+        self._instances[write.instance_id] = instance
+        return Granted(row.inbox_seq)
+
+    def _apply_delta(self, instance: ModelInstance, delta: ExecutionDelta) -> ModelInstance:
+        number = delta.number
+        executions, events, activities = dict(instance.executions), dict(instance.events), instance.activities
+        if delta.create is not None:
+            require(number not in executions, "an execution was made twice")
+            executions[number] = delta.create
+            self._retain(executions, events, number)
+        require(number in executions, "an execution is not there")
+        if delta.opened is not None:
+            require(executions[number].opened_at is None, "an execution was opened twice")
+            at, version, fingerprint, event_format, resolution = delta.opened
+            executions[number] = replace(
+                executions[number],
+                opened_at=at,
+                version=version,
+                fingerprint=fingerprint,
+                format=event_format,
+                resolution=resolution,
+            )
+        if delta.events:
+            history = (*events.get(number, ()), *delta.events)
+            require(len({event.id for event in history}) == len(history), "an event was written twice")
+            events[number] = history
+        if delta.closed is not None:
+            require(executions[number].closed_at is None, "an execution was closed twice")
+            at, end, output, error = delta.closed
+            executions[number] = replace(
+                executions[number],
+                closed_at=at,
+                end=end,
+                output=output,
+                error=error,
+                events=delta.event_count,
+                bytes=delta.byte_count,
+            )
+            activities = {}
+        return replace(instance, executions=executions, events=events, activities=activities)
+
+    def _retain(self, executions: dict[int, ExecutionRow], events: dict[int, tuple[EventRecord, ...]], number: int) -> None:
+        for kept, items in ((self._limits.histories, events), (self._limits.executions, executions)):
+            if number > kept and number % kept == 0:
+                for old in [old for old in items if old <= number - kept]:
+                    del items[old]
+
+    def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
+        removed = [message for message in instance.messages if message.sequence in consumed]
+        require(len(removed) == len(consumed), "a message was consumed that is not there")
+        buried = {message.message_id: (message.sequence, self._now) for message in removed}
+        rest = tuple(message for message in instance.messages if message.sequence not in consumed)
+        return replace(instance, messages=rest, tombstones={**instance.tombstones, **buried})
+
+    def _recover(self, recover: Recover) -> Recovered:
+        instance = self._instances.get(recover.instance_id)
+        if instance is None or instance.row.owner != recover.node:
+            return Recovered(None)
+        instance = replace(instance, row=replace(instance.row, revision=instance.row.revision + 1))
+        self._instances[recover.instance_id] = instance
+        return Recovered(instance.snapshot())
+
+    def _start(self, start: Start) -> Started | StartExists:
+        self._kinds.setdefault(start.kind)
+        standing = self._instances.get(start.instance_id)
+        if standing is not None:
+            return StartExists(same=standing.request_id == start.request_id)
+        row = InstanceRow(
+            instance_id=start.instance_id,
+            incarnation=start.incarnation,
+            kind=start.kind,
+            revision=1,
+            owner=None,
+            wake_at=start.wake_at,
+            inbox_seq=0,
+            seen_seq=0,
+            execution=start.execution.number,
+            opened=start.execution.opened_at is not None,
+            takeovers=0,
+            history_events=0,
+            history_bytes=0,
+        )
+        self._instances[start.instance_id] = ModelInstance(
+            row=row,
+            request_id=start.request_id,
+            created_at=self._now,
+            updated_at=self._now,
+            created_by=start.created_by,
+            labels=dict(start.labels),
+            executions={start.execution.number: start.execution},
+        )
+        return Started()
+
+    def _append(self, append: Append) -> Appended | AppendRefused:
+        instance = self._instances.get(append.instance_id)
+        if instance is None:
+            return AppendRefused(Refusal.NOT_FOUND)
+        for message in instance.messages:
+            if message.message_id == append.message_id:
+                return Appended(message.sequence, instance.row.owner, fresh=False, message=message)
+        sequence, removed_at = instance.tombstones.get(append.message_id, (0, 0))
+        if sequence and removed_at > self._now - self._limits.tombstone_window:
+            return Appended(sequence, instance.row.owner, fresh=False)
+        if instance.status is not Status.OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        if len(instance.messages) >= append.limit:
+            return AppendRefused(Refusal.FULL)
+        row = self._ring(instance.row)
+        message = MessageRow(row.inbox_seq, append.message_id, append.name, append.payload, self._now)
+        self._instances[append.instance_id] = replace(
+            instance, row=row, messages=(*instance.messages, message), updated_at=self._now
+        )
+        return Appended(message.sequence, row.owner, fresh=True, message=message)
+
+    def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
+        instance = self._instances.get(cancel.instance_id)
+        if instance is None:
+            return AppendRefused(Refusal.NOT_FOUND)
+        if instance.status is not Status.OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        if instance.row.cancel is not None:
+            return Appended(instance.cancel_sequence, instance.row.owner, fresh=False, cancel=instance.row.cancel)
+        mark = CancelMark(self._now, cancel.reason, cancel.by)
+        row = replace(self._ring(instance.row), cancel=mark)
+        self._instances[cancel.instance_id] = replace(instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now)
+        return Appended(row.inbox_seq, row.owner, fresh=True, cancel=mark)
+
+    def _ring(self, row: InstanceRow) -> InstanceRow:
+        wake_at = 0
+        if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None and row.wake_at is not None and row.wake_at > self._now:
+            wake_at = min(row.wake_at, self._now + LONGEST_DELAY)
+        return replace(row, inbox_seq=row.inbox_seq + 1, wake_at=wake_at)
+
+    def _release(self, release: Release) -> Granted | Refused:
+        instance = self._instances.get(release.instance_id)
+        if instance is None or not instance.held:
+            return Refused()
+        row = instance.row
+        if (row.incarnation, row.revision) != (release.incarnation, release.revision):
+            return Refused()
+        row = replace(row, revision=row.revision + 1, wake_at=0)
+        self._instances[release.instance_id] = replace(instance, row=row, held=False, updated_at=self._now)
+        return Granted(row.inbox_seq)
+
+    def _claim(self, claim: Claim) -> Claimed:
+        ready = [self._ready(kind) for kind in dict.fromkeys(claim.kinds)]
+        in_turn = (instance for instance in chain.from_iterable(zip_longest(*ready)) if instance is not None)
+        claimed: list[Snapshot] = []
+        for instance in islice(in_turn, claim.limit):
+            row = replace(instance.row, owner=claim.node, revision=instance.row.revision + 1)
+            taken = replace(instance, row=row)
+            self._instances[row.instance_id] = taken
+            claimed.append(taken.snapshot())
+        return Claimed(tuple(claimed), more=len(claimed) == claim.limit)
+
+    def _ready(self, kind: Kind) -> list[ModelInstance]:
+        due = [
+            (instance.row.wake_at or 0, instance.row.instance_id, instance)
+            for instance in self._instances.values()
+            if instance.row.kind == kind and instance.is_claimable() and (instance.row.wake_at or 0) <= self._now
+        ]
+        return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
+
+
+def _phase(change: Change) -> int:
+    match change:
+        case Write() | Recover():
+            return 0
+        case Claim():
+            return 2
+        case _:
+            return 1
+
+
+def require(condition: bool, failure: str) -> None:  # noqa: FBT001
+    if not condition:
+        raise StoreError(f"a write does not fit what is stored: {failure}")

@@ -1,0 +1,49 @@
+"""The provider of the model."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from orchestra.clock import Clock, SystemClock, micros
+from orchestra.providers.interfaces import Provider
+from orchestra.testing.model.admin import ModelAdmin
+from orchestra.testing.model.directory import ModelDirectory
+from orchestra.testing.model.group import Limits
+from orchestra.testing.model.store import ModelStore
+from orchestra.testing.model.world import ModelWorld
+
+
+class ModelProvider(Provider):
+    """A provider that keeps everything in a :class:`ModelWorld`; several may share one, as processes share a file."""
+
+    def __init__(
+        self,
+        world: ModelWorld | None = None,
+        *,
+        clock: Clock | None = None,
+        tombstones: timedelta = timedelta(hours=1),
+        histories: int = 10,
+        executions: int = 1000,
+    ) -> None:
+        self.world = world = world or ModelWorld()
+        clock = clock or SystemClock()
+        self._store = ModelStore(world, clock, Limits(micros(tombstones), histories, executions))
+        self._openings = 0
+        self.store = self._store
+        self.directory = ModelDirectory(world, self._store)
+        self.admin = ModelAdmin(world, self._store, clock)
+
+    @property
+    def description(self) -> str:
+        """What it is and where."""
+        return "model store in memory"
+
+    def open(self) -> None:
+        """Do nothing but count."""
+        self._openings += 1
+
+    def close(self) -> None:
+        """Let the nodes that were joined through this provider look dead, once it is closed as often as opened."""
+        self._openings = max(self._openings - 1, 0)
+        if self._openings == 0:
+            self._store.close()

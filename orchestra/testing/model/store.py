@@ -1,0 +1,144 @@
+"""The store of the model: commits, news, wake-ups and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestra.clock import Clock
+from orchestra.errors import NodeBuried
+from orchestra.events import EventRecord
+from orchestra.providers.rows import (
+    Catalogue,
+    Change,
+    Commit,
+    HeldRow,
+    Kind,
+    News,
+    NodeRecord,
+    NodeRow,
+)
+from orchestra.testing.model.group import Group, Limits, require
+from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelWorld
+
+
+class ModelStore:
+    """Implements :class:`~orchestra.providers.interfaces.Store`."""
+
+    def __init__(self, world: ModelWorld, clock: Clock, limits: Limits) -> None:
+        self._world = world
+        self._clock = clock
+        self._limits = limits
+        self._joined: dict[str, NodeRecord] = {}
+        self._foreign_writes = 0
+
+    def close(self) -> None:
+        """Let the nodes that were joined here look dead, as those of a process that has ended."""
+        self._world.running.difference_update(self._joined)
+        self._joined.clear()
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        with self._world.transaction(self, self._clock) as now:
+            return Commit(now, Group(self._world, now, self._limits).apply(changes))
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        instance = self._world.instances.get(instance_id)
+        return [] if instance is None else sorted(instance.events.get(execution, ()), key=lambda event: event.id)
+
+    def news(self, node_id: str) -> list[News]:
+        return [
+            News(
+                instance_id,
+                instance.row.incarnation,
+                instance.row.inbox_seq,
+                instance.row.cancel,
+                tuple(message for message in instance.messages if message.sequence > instance.row.seen_seq),
+            )
+            for instance_id, instance in sorted(self._world.instances.items())
+            if instance.row.owner == node_id and instance.row.inbox_seq > instance.row.seen_seq
+        ]
+
+    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+        rows = [instance.row for instance in self._world.instances.values() if instance.is_claimable()]
+        return min((row.wake_at for row in rows if row.wake_at is not None and row.kind in kinds), default=None)
+
+    def changed(self) -> bool:
+        foreign = self._world.writes.total() - self._world.writes[id(self)]
+        changed, self._foreign_writes = foreign != self._foreign_writes, foreign
+        return changed
+
+    def catalogue(self) -> Catalogue:
+        return self._world.catalogue()
+
+    def join(self, node: NodeRecord) -> int:
+        with self._world.transaction(self, self._clock) as now:
+            require(node.node_id not in self._world.nodes, "a node joined twice")
+            self._world.nodes[node.node_id] = NodeRow(node, now, now, 0, dead=False)
+            self._world.running.add(node.node_id)
+            self._joined[node.node_id] = node
+            return now
+
+    def renew(self, node_id: str) -> int:
+        with self._world.transaction(self, self._clock) as now:
+            node = self._world.nodes.get(node_id)
+            if node is None or node.dead:
+                raise NodeBuried(f"node {node_id} was declared dead, or has left")
+            self._world.nodes[node_id] = replace(node, renewals=node.renewals + 1, renewed_at=now)
+            return now
+
+    def leave(self, node_id: str) -> None:
+        with self._world.transaction(self, self._clock):
+            for instance_id in self.owned(node_id):
+                instance = self._world.instances[instance_id]
+                row = replace(instance.row, owner=None, wake_at=0, revision=instance.row.revision + 1)
+                self._world.instances[instance_id] = replace(instance, row=row)
+            self._world.nodes.pop(node_id, None)
+            self._world.running.discard(node_id)
+            self._joined.pop(node_id, None)
+
+    def vanished(self) -> list[str]:
+        places = {(node.host, node.boot_id) for node in self._joined.values()}
+        return [
+            node_id
+            for node_id, node in sorted(self._world.nodes.items())
+            if not node.dead and node_id not in self._world.running and (node.record.host, node.record.boot_id) in places
+        ]
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        with self._world.transaction(self, self._clock):
+            node = self._world.nodes.get(node_id)
+            if node is None or node.dead or node.renewals != renewals:
+                return False
+            self._world.nodes[node_id] = replace(node, dead=True)
+            return True
+
+    def sweep(self, limit: int = 256) -> int:
+        with self._world.transaction(self, self._clock) as now:
+            living = {node_id for node_id, node in self._world.nodes.items() if not node.dead}
+            ghosts = [
+                instance
+                for instance in self._world.instances.values()
+                if instance.row.owner is not None and instance.row.owner not in living
+            ][:limit]
+            for instance in ghosts:
+                takeovers = instance.row.takeovers + 1
+                delay = min(2**takeovers * 1_000_000, LONGEST_DELAY)
+                row = replace(
+                    instance.row,
+                    owner=None,
+                    revision=instance.row.revision + 1,
+                    takeovers=takeovers,
+                    wake_at=0 if takeovers < CRASHES_BEFORE_DELAY else now + delay,
+                )
+                self._world.instances[row.instance_id] = replace(instance, row=row)
+            return len(ghosts)
+
+    def owned(self, node_id: str) -> list[str]:
+        return sorted(key for key, instance in self._world.instances.items() if instance.row.owner == node_id)
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        return [
+            HeldRow(row.instance_id, row.incarnation, row.revision, row.kind, row.hold)
+            for _, instance in sorted(self._world.instances.items())
+            if instance.held and (row := instance.row).hold is not None and row.kind.name in names
+        ]

@@ -1,0 +1,110 @@
+"""What the model remembers: instances, nodes and policies, in plain dictionaries."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from orchestra.clock import Clock
+from orchestra.codec import Payload
+from orchestra.events import EventRecord
+from orchestra.providers.rows import (
+    ActivityRow,
+    Catalogue,
+    ExecutionRow,
+    InstanceRecord,
+    InstanceRow,
+    Kind,
+    MessageRow,
+    NodeRow,
+    PolicyRow,
+    Snapshot,
+    Status,
+)
+
+CRASHES_BEFORE_DELAY: Final = 3
+LONGEST_DELAY: Final = 300_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInstance:
+    """All that belongs to one instance."""
+
+    row: InstanceRow
+    request_id: str
+    created_at: int
+    updated_at: int
+    created_by: str
+    labels: Mapping[str, str]
+    executions: Mapping[int, ExecutionRow]
+    status: Status = Status.OPEN
+    held: bool = False
+    summary: bytes = b""
+    custom_status: Payload | None = None
+    cancel_sequence: int = 0
+    events: Mapping[int, tuple[EventRecord, ...]] = field(default_factory=dict[int, tuple[EventRecord, ...]])
+    messages: tuple[MessageRow, ...] = ()
+    tombstones: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    activities: Mapping[tuple[int, int], ActivityRow] = field(default_factory=dict[tuple[int, int], ActivityRow])
+    unread_at_end: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def is_claimable(self) -> bool:
+        return self.row.owner is None and not self.held and self.status is Status.OPEN and self.row.wake_at is not None
+
+    def snapshot(self) -> Snapshot:
+        number = self.row.execution
+        activities = tuple(self.activities[key] for key in sorted(self.activities) if key[0] == number)
+        return Snapshot(self.row, self.executions[number], self.messages, activities)
+
+    def record(self) -> InstanceRecord:
+        return InstanceRecord(
+            row=self.row,
+            held=self.held,
+            status=self.status,
+            execution=self.executions[self.row.execution],
+            summary=self.summary,
+            custom_status=self.custom_status,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            created_by=self.created_by,
+            unread_messages=len(self.messages),
+            unread_at_end=self.unread_at_end,
+            labels=self.labels,
+            activities=tuple(self.activities[key] for key in sorted(self.activities)),
+        )
+
+
+@dataclass(slots=True)
+class ModelWorld:
+    """What a file or a server is to a real provider: several providers may share one."""
+
+    instances: dict[str, ModelInstance] = field(default_factory=dict[str, ModelInstance])
+    nodes: dict[str, NodeRow] = field(default_factory=dict[str, NodeRow])
+    policies: dict[str, PolicyRow] = field(default_factory=dict[str, PolicyRow])
+    kinds: dict[Kind, None] = field(default_factory=dict[Kind, None])
+    running: set[str] = field(default_factory=set[str])
+    writes: Counter[int] = field(default_factory=Counter[int])
+    now: int = 0
+    guard: threading.RLock = field(default_factory=threading.RLock)
+
+    @contextmanager
+    def transaction(self, writer: object, clock: Clock) -> Generator[int]:
+        """Run the body, all or nothing, at the instant that is given to it."""
+        with self.guard:
+            before = (dict(self.instances), dict(self.nodes), dict(self.policies), dict(self.kinds))
+            self.now = max(self.now, clock.now())
+            try:
+                yield self.now
+            except BaseException:
+                self.instances, self.nodes, self.policies, self.kinds = before
+                raise
+            self.writes[id(writer)] += 1
+
+    def catalogue(self) -> Catalogue:
+        with self.guard:
+            nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
+            return Catalogue(self.now, nodes, dict(self.policies), tuple(self.kinds))

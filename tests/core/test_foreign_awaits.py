@@ -95,9 +95,7 @@ def test_asyncio_gather_is_answered_with_the_gather_of_the_context():
         await asyncio.gather(future)
 
     async def main():
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(None)
-        return Drive(partial_state(subject, future))
+        return Drive(partial_state(subject, asyncio.get_running_loop().create_future()))
 
     error = asyncio.run(main()).error
     assert "awaits gather(): use `await ctx.gather(...)`" in error.message

@@ -31,7 +31,7 @@ from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.testing import ManualClock
-from orchestra.testing.contract import KIND, a_node, a_park, a_start, a_write, an_append, begin, claim, one, read
+from orchestra.testing.contract.shorthand import KIND, a_node, a_park, a_start, a_write, an_append, begin, claim, one, read
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_many_processes_that_open_an_empty_store_make_it_once(path):
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract import a_start, one
+        from orchestra.testing.contract.shorthand import a_start, one
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         print(one(provider, a_start(sys.argv[2])))
@@ -197,7 +197,7 @@ def test_every_acknowledged_commit_survives_a_killed_writer(path):
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract import a_start, an_append
+        from orchestra.testing.contract.shorthand import a_start, an_append
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         provider.store.commit([a_start("i"), a_start("j")])
@@ -232,7 +232,7 @@ def test_a_killed_node_is_seen_to_have_vanished_and_a_living_one_is_not(path, pr
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract import a_node, begin
+        from orchestra.testing.contract.shorthand import a_node, begin
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         provider.store.join(a_node("n2"))
@@ -478,7 +478,7 @@ def test_processes_share_one_file_without_losing_anything(path, provider):
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract import an_append, one
+        from orchestra.testing.contract.shorthand import an_append, one
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         for number in range(50):

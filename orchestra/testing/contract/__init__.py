@@ -7,6 +7,8 @@ A provider's test module subclasses :class:`ProviderContract` and says how one i
             return SqliteProvider(location / "store.db", clock=clock)
 
 The tests name the rules of the commit protocol and the invariants that they hold. Where two things race, both orders are tried.
+Each module of this package holds the tests of one subject; what they are written with is in
+:mod:`~orchestra.testing.contract.shorthand`.
 """
 
 from __future__ import annotations

@@ -5,28 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Appended,
-    AppendRefused,
-    Cancel,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    Refusal,
-)
+from orchestra.providers.rows import Appended, AppendRefused, Cancel, ExecutionDelta, ExecutionEnd, Granted, Refusal
 from orchestra.testing.contract.base import ContractBase
-from orchestra.testing.contract.shorthand import (
-    a_park,
-    a_state,
-    a_write,
-    an_end,
-    an_execution,
-    begin,
-    claim,
-    expect,
-    one,
-    read,
-)
+from orchestra.testing.contract.shorthand import a_park, a_state, a_write, an_end, an_execution, begin, claim, expect, one, read
 from orchestra.testing.model import ManualClock
 
 

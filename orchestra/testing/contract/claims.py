@@ -7,22 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Claim,
-    Claimed,
-)
+from orchestra.providers.rows import Claim, Claimed
 from orchestra.testing.contract.base import ContractBase, Open
-from orchestra.testing.contract.shorthand import (
-    FOREIGN_KIND,
-    KIND,
-    OTHER_KIND,
-    a_start,
-    an_append,
-    claim,
-    expect,
-    ids,
-    one,
-)
+from orchestra.testing.contract.shorthand import FOREIGN_KIND, KIND, OTHER_KIND, a_start, an_append, claim, expect, ids, one
 from orchestra.testing.model import ManualClock
 
 

@@ -11,12 +11,7 @@ from typing import Final
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    rule,
-    run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from orchestra.clock import Clock
 from orchestra.codec import Payload
@@ -69,15 +64,19 @@ _mostly = some.sampled_from((True, True, True, True, False))
 class ComparedWithModel(RuleBasedStateMachine):
     """Gives the same random changes to a provider and to the model, and compares all that can be seen."""
 
-    def __init__(self, make_provider: Callable[[Path, Clock], Provider]) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
         self.folder = tempfile.TemporaryDirectory()
-        self.provider = make_provider(Path(self.folder.name), self.clock)
+        self.provider = self.make_provider(Path(self.folder.name), self.clock)
         self.model = ModelProvider(clock=self.clock)
         self.provider.open()
         self.model.open()
         self.made = 0
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        """Return the provider that is compared, as :meth:`ContractBase.make_provider` does."""
+        raise NotImplementedError
 
     def teardown(self) -> None:
         self.provider.close()
@@ -260,8 +259,14 @@ class ComparisonTests(ContractBase):
 
     def test_it_does_what_the_model_does(self) -> None:
         """Compares random groups of changes with :class:`~orchestra.testing.model.ModelProvider`."""
+        contract = self
+
+        class Compared(ComparedWithModel):
+            def make_provider(self, location: Path, clock: Clock) -> Provider:
+                return contract.make_provider(location, clock)
+
         run_state_machine_as_test(
-            lambda: ComparedWithModel(self.make_provider),
+            Compared,
             settings=settings(
                 max_examples=40,
                 stateful_step_count=25,

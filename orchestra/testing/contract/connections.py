@@ -6,22 +6,9 @@ import threading
 from pathlib import Path
 
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    ExecutionDelta,
-    Granted,
-    InstanceQuery,
-    Started,
-)
+from orchestra.providers.rows import ExecutionDelta, Granted, InstanceQuery, Started
 from orchestra.testing.contract.base import ContractBase, Open
-from orchestra.testing.contract.shorthand import (
-    a_start,
-    a_write,
-    an_event,
-    begin,
-    expect,
-    one,
-    read,
-)
+from orchestra.testing.contract.shorthand import a_start, a_write, an_event, begin, expect, one, read
 from orchestra.testing.model import ManualClock
 
 

@@ -9,15 +9,7 @@ from typing import Any
 
 from orchestra.codec import Payload
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Append,
-    Appended,
-    ExecutionDelta,
-    Granted,
-    InstanceQuery,
-    Started,
-    Status,
-)
+from orchestra.providers.rows import Append, Appended, ExecutionDelta, Granted, InstanceQuery, Started, Status
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,

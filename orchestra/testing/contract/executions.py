@@ -9,14 +9,7 @@ import pytest
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    ActivityRow,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    Resolution,
-    ResolvedBy,
-)
+from orchestra.providers.rows import ActivityRow, ExecutionDelta, ExecutionEnd, Granted, Resolution, ResolvedBy
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     OTHER_KIND,

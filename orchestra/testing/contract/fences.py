@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    ActivityRow,
-    Appended,
-    ExecutionDelta,
-    Granted,
-    Recover,
-    Recovered,
-    Refused,
-    Started,
-)
+from orchestra.providers.rows import ActivityRow, Appended, ExecutionDelta, Granted, Recover, Recovered, Refused, Started
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     a_node,

@@ -5,25 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Appended,
-    Granted,
-    Refused,
-    Release,
-)
+from orchestra.providers.rows import Appended, Granted, Refused, Release
 from orchestra.testing.contract.base import ContractBase
-from orchestra.testing.contract.shorthand import (
-    KIND,
-    a_hold,
-    a_state,
-    a_write,
-    an_append,
-    begin,
-    claim,
-    expect,
-    one,
-    read,
-)
+from orchestra.testing.contract.shorthand import KIND, a_hold, a_state, a_write, an_append, begin, claim, expect, one, read
 from orchestra.testing.model import ManualClock
 
 

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from orchestra.codec import Payload
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    ActivityRow,
-    Appended,
-    AppendRefused,
-    Granted,
-    Refusal,
-    Started,
-    StartExists,
-    Status,
-)
+from orchestra.providers.rows import ActivityRow, Appended, AppendRefused, Granted, Refusal, Started, StartExists, Status
 from orchestra.testing.contract.base import ContractBase, Open
-from orchestra.testing.contract.shorthand import (
-    a_start,
-    an_append,
-    an_end,
-    begin,
-    expect,
-    one,
-    read,
-)
+from orchestra.testing.contract.shorthand import a_start, an_append, an_end, begin, expect, one, read
 
 
 class LifetimeTests(ContractBase):
     """An instance begins once, and when it has ended, nothing more reaches it."""
+
+    def test_starting_twice_makes_one_instance(self, connect: Open) -> None:
+        first, second = connect(), connect()
+        assert first.store.commit([a_start("i"), a_start("i")]).outcomes == (Started(), StartExists(same=True))
+        assert one(second, a_start("i", incarnation="z")) == StartExists(same=True)
+        assert one(second, a_start("i", request_id="other")) == StartExists(same=False)
+        assert read(second).row.incarnation == "a"
 
     def test_the_end_empties_the_inbox_and_counts_what_was_unread(self, provider: Provider) -> None:
         row = begin(provider)
@@ -50,10 +40,3 @@ class LifetimeTests(ContractBase):
         expect(one(provider, an_end(row, consumed=(1,))), Granted)
         assert one(provider, an_append("i", "read")) == Appended(1, None, fresh=False)
         assert one(provider, an_append("i", "unread")) == AppendRefused(Refusal.CLOSED)
-
-    def test_starting_twice_makes_one_instance(self, connect: Open) -> None:
-        first, second = connect(), connect()
-        assert first.store.commit([a_start("i"), a_start("i")]).outcomes == (Started(), StartExists(same=True))
-        assert one(second, a_start("i", incarnation="z")) == StartExists(same=True)
-        assert one(second, a_start("i", request_id="other")) == StartExists(same=False)
-        assert read(second).row.incarnation == "a"

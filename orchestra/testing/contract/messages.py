@@ -10,16 +10,7 @@ import pytest
 
 from orchestra.errors import StoreError
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Appended,
-    AppendRefused,
-    Cancel,
-    Claim,
-    Claimed,
-    Granted,
-    Refusal,
-    Started,
-)
+from orchestra.providers.rows import Appended, AppendRefused, Cancel, Claim, Claimed, Granted, Refusal, Started
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

@@ -8,15 +8,7 @@ import pytest
 
 from orchestra.errors import NodeBuried
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Appended,
-    Cancel,
-    Claim,
-    Granted,
-    InstanceQuery,
-    Refused,
-    Started,
-)
+from orchestra.providers.rows import Appended, Cancel, Claim, Granted, InstanceQuery, Refused, Started
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

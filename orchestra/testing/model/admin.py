@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestra.clock import Clock
-from orchestra.providers.rows import (
-    Pin,
-    PolicyRow,
-    Status,
-)
+from orchestra.providers.rows import Pin, PolicyRow, Status
 from orchestra.testing.model.store import ModelStore
 from orchestra.testing.model.world import ModelWorld
 

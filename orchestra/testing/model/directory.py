@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestra.events import EventRecord
-from orchestra.providers.rows import (
-    Catalogue,
-    ExecutionRow,
-    InstanceQuery,
-    InstanceRecord,
-    Status,
-)
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Status
 from orchestra.testing.model.store import ModelStore
 from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, ModelWorld
 

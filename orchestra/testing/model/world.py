@@ -27,7 +27,10 @@ from orchestra.providers.rows import (
 )
 
 CRASHES_BEFORE_DELAY: Final = 3
+"""From how many crashes of its owners on an instance is claimed only after a delay."""
+
 LONGEST_DELAY: Final = 300_000_000
+"""How long it waits at most, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import signal
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import trio
 
@@ -67,4 +68,4 @@ if __name__ == "__main__":
     handler.setFormatter(PlainFormatter())
     logging.getLogger("orchestra").addHandler(handler)
     logging.getLogger("orchestra").setLevel(logging.INFO)
-    trio.run(main, *sys.argv[1:])
+    trio.run(partial(main, *sys.argv[1:]))

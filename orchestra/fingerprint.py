@@ -69,10 +69,15 @@ def _normalised(code: CodeType) -> str:
     steps = [
         f"{step.opname} {_constant(step.argval) if step.opcode in dis.hasconst else step.arg}"
         for step in dis.get_instructions(code)
-        if step.opname not in _LAYOUT
+        if step.opname not in _LAYOUT and not _is_line_number(code, step)
     ]
     names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount, code.co_kwonlyargcount)
     return "|".join([*map(str, names), *steps])
+
+
+def _is_line_number(code: CodeType, step: dis.Instruction) -> bool:
+    # From Python 3.13 on the body of a class stores its own line as `__firstlineno__`.
+    return "__firstlineno__" in code.co_names and step.opcode in dis.hasconst and step.argval == code.co_firstlineno
 
 
 def _constant(constant: object) -> str:

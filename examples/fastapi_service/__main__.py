@@ -10,7 +10,8 @@
 SIGTERM and Ctrl-C stop in order: requests end, running probes get a few seconds, everything is released. After a `kill -9` the
 next start goes on where the store says. `VERSIONS=1.0.0` runs it as if 1.1.0 had not been deployed yet.
 
-Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API.
+Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API. A request with an
+`Idempotency-Key` header can be repeated when its answer got lost: nothing happens twice.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from app import create_app
@@ -35,11 +38,16 @@ def write_log() -> None:
     logger.setLevel(logging.INFO)
 
 
+def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End the process with 0."""
+    sys.exit(0)
+
+
 def main() -> None:
     """Serve until a signal comes."""
     # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not with "killed by SIGTERM".
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, leave)
     settings = Settings.from_environment()
     write_log()
     uvicorn.run(create_app(settings), host=settings.host, port=settings.port, lifespan="on", timeout_graceful_shutdown=5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, TypedDict
@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     chosen = settings or Settings.from_environment()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
         runtime = Runtime(
             SqliteProvider(chosen.database),
             build_registry(chosen.versions),
@@ -78,11 +78,12 @@ async def list_instances(
     client: Orchestrations,
     status: Annotated[list[InstanceStatus] | None, Query()] = None,
     version: str | None = None,
+    prefix: str | None = None,
     limit: Limit = 50,
     page: str | None = None,
 ) -> InstancePage:
-    """List instances, the newest first."""
-    return await client.list_instances(name=NAME, status=status, version=version, limit=limit, page=page)
+    """List instances, the newest first; ``prefix`` is how their ids begin."""
+    return await client.list_instances(name=NAME, status=status, version=version, id_prefix=prefix, limit=limit, page=page)
 
 
 @router.get("/{instance_id}", response_model=InstanceView)
@@ -93,7 +94,7 @@ async def get_instance(instance_id: str, client: Orchestrations) -> InstanceInfo
 
 @router.get("/{instance_id}/executions", response_model=list[ExecutionView])
 async def list_executions(
-    instance_id: str, client: Orchestrations, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 50
+    instance_id: str, client: Orchestrations, after: Annotated[int, Query(ge=0, le=2**53)] = 0, limit: Limit = 50
 ) -> tuple[ExecutionInfo, ...]:
     """List the laps of an instance in ascending order, beginning behind number ``after``."""
     return await client.list_executions(instance_id, after=after, limit=limit)

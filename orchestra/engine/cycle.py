@@ -147,7 +147,9 @@ class Cycle:
         return max(0.0, wait)
 
     def listen(self) -> None:
-        """Take the store's hint that another process may have written."""
+        """Take the store's hint that another process may have written. While it is away, it is left alone."""
+        if self._clock.monotonic() < self._retry_at:
+            return
         try:
             if self._store.changed():
                 self._engine.look()

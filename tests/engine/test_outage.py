@@ -126,6 +126,27 @@ def test_the_pauses_grow_and_are_bounded(world):
     assert pauses[3] < 1
 
 
+def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_off_its_return(world):
+    """The runtime listens every 50 ms; each failure would lengthen the pause."""
+    node = world.node(CODE)
+    world.run(1)
+    node.store.down = StoreUnavailable("away")
+    node.store.forget()
+    for _ in range(200):
+        world.clock.skip(0.05)
+        node.cycle.listen()
+        if node.cycle.idle_seconds() <= 0:
+            node.cycle_once()
+    assert sum(node.store.calls.values()) < 20, "a store that is away is hammered"
+    node.store.down = None
+    for _ in range(105):
+        world.clock.skip(0.05)
+        node.cycle.listen()
+        if node.cycle.idle_seconds() <= 0:
+            node.cycle_once()
+    assert node.cycle._backoff == 0
+
+
 def test_an_instance_does_not_fail_because_of_the_store(any_world):
     node = any_world.node(CODE, {"work": HOLD})
     instance_id = any_world.start(state=20)

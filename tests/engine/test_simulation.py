@@ -263,11 +263,13 @@ class Simulation:
             node.beat(self.random.randint(0, 100), effect)
 
     def run(self):
-        for _ in range(self.random.randint(120, 400)):
-            self.act()
-        self.calm_down()
-        self.check()
-        self.world.close()
+        try:
+            for _ in range(self.random.randint(120, 400)):
+                self.act()
+            self.calm_down()
+            self.check()
+        finally:
+            self.world.close()
 
     def calm_down(self):
         """Stop the faults; let everything end that can."""

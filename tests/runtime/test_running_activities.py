@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import anyio
 import pytest
-from kit import QUICK, Gate, alone, bounded, info_when, runtime, until, when_set
+from kit import QUICK, Gate, alone, bounded, info_when, registry, runtime, until, when_set
 
 from orchestra import (
     NO_RETRY,
@@ -20,9 +20,12 @@ from orchestra import (
     Limits,
     NonRetryable,
     RetryPolicy,
+    Runtime,
+    SqliteProvider,
     activity,
     activity_context,
 )
+from orchestra.clock import SystemClock
 from orchestra.errors import InstanceTerminated
 
 pytestmark = pytest.mark.anyio
@@ -345,9 +348,7 @@ async def test_a_result_over_the_limit_fails_the_activity_at_once(path):
 
 
 @bounded
-async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(path, monkeypatch):
-    from orchestra.engine import desk
-
+async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(path):
     @activity
     async def rare() -> str:
         return "here"
@@ -363,15 +364,15 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
         assert (pending.attempt, info.status) == (1, "running")
         # A try counts as none while nothing could be tried; the next look is soon enough for a deploy.
         assert timedelta(seconds=1) < pending.next_attempt_at - pending.since < timedelta(minutes=1)
-    monkeypatch.setattr(desk, "_NOT_REGISTERED_DELAY", 1000)
-    async with runtime(path.with_suffix(".new"), once) as node:
-        await node.client.start("once", instance_id="two")
-        await info_when(
-            node.client.handle("two"), lambda info: info.pending_activities and info.pending_activities[0].last_error
-        )
-    async with runtime(path.with_suffix(".new"), once, activities=[rare]) as node:
-        assert await node.client.handle("two").result() == "here"
-        history = await node.client.get_history("two")
+
+    class Later(SystemClock):
+        def now(self):
+            return super().now() + 60_000_000
+
+    provider = SqliteProvider(path, clock=Later())
+    async with Runtime(provider, registry(once), [rare]) as node:
+        assert await node.client.handle("one").result() == "here"
+        history = await node.client.get_history("one")
     assert [event.attempt for event in history if event.kind.name == "ACTIVITY_COMPLETED"] == [1]
 
 

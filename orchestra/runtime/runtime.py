@@ -222,13 +222,20 @@ class Runtime:
     ) -> None:
         """Stop in order, also when the block was cancelled."""
         self._state = "stopping"
-        with anyio.CancelScope(shield=True):
-            if not self._ended.is_set():
-                await self._stop()
+        try:
+            with anyio.CancelScope(shield=True):
+                if not self._ended.is_set():
+                    await self._stop()
+        finally:
+            # No shield keeps out a second cancel by the event loop itself; it may cut the grace, but leaves nothing running.
             self._state = "stopped"
             self._dismiss_clients()
             self._runner.abort_all()
+            self._thread.stop(at_once=True)
             self._shell_scope.cancel()
+            await self._leave()
+
+    async def _leave(self) -> None:
         try:
             await self._group.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
@@ -247,11 +254,11 @@ class Runtime:
         self._thread.stop_claiming()
         await self._runner.drain(self._grace.total_seconds())
         self._thread.stop()
-        with anyio.move_on_after(_RELEASE_SECONDS):
-            await self._ended.wait()
-        if not self._ended.is_set():
+        # The thread itself is waited for, and not its word: the shell may have been cancelled by the event loop.
+        if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
             engine_logger.warning("the store takes no writes; what this node owns is taken over when its lease has run out")
-            self._thread.stop(at_once=True)
+        elif not self._ended.is_set():
+            self._handle(self._bridge.take())
 
     def _dismiss_clients(self) -> None:
         """Answer everybody who still waits for this runtime."""

@@ -254,7 +254,7 @@ async def watch(ctx, state):
 UNNOTICED = {
     "nothing": BASE,
     "a comment": BASE.replace("    return value + 1", "    # why\n    return value + 1"),
-    "lines": "\n\n\n" + BASE.replace("names = ", "names = \\\n        "),
+    "lines": "\n\n\n" + BASE.replace("    if state", "\n\n    if state"),
     "a docstring": BASE.replace("async def watch(ctx, state):", 'async def watch(ctx, state):\n    """What it does."""'),
     "another docstring": BASE.replace("def helper(value):", 'def helper(value):\n    """Helps."""'),
     "code that it does not name": BASE.replace("    return value\n", "    return value * 2\n"),

@@ -234,6 +234,77 @@ async def test_a_cancelled_host_gives_running_activities_their_grace(path):
 
 
 @bounded
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # only there a task can be cancelled past every shield
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_cancelling_the_hosts_task_past_the_shields_leaves_nothing_running(path, caplog, cancels):
+    import asyncio
+
+    begun, stopping = anyio.Event(), anyio.Event()
+
+    @activity
+    async def slow() -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopping.set()
+
+    async def once(ctx, value):
+        await ctx.schedule_activity(slow)
+
+    async def host():
+        grace = timedelta(hours=1) if cancels == 2 else timedelta(0)
+        async with runtime(path, once, activities=[slow], grace=grace) as node:
+            nodes.append(node)
+            await node.client.start("once", instance_id="one")
+            await anyio.sleep_forever()
+
+    nodes = []
+    task = asyncio.create_task(host())
+    await begun.wait()
+    task.cancel()
+    if cancels == 2:
+        await until(lambda: nodes[0]._runner._stopping)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stopping.is_set()
+    assert caplog.messages == []
+    async with alone(path) as client:
+        assert (await client.get_instance_info("one")).owner is None
+        assert client._provider.directory.catalogue().nodes == ()
+
+
+@bounded
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as above
+async def test_a_loop_that_cancels_all_its_tasks_at_its_end_leaves_nothing_behind(path, caplog):
+    import asyncio
+
+    async def host():
+        async with runtime(path, waits_for_ever, activities=[forever], lease=timedelta(hours=1)) as node:
+            handle = await node.client.start("waits_for_ever", instance_id="one")
+            await info_when(handle, lambda info: info.pending_activities)
+            begun.set()
+            await anyio.sleep_forever()
+
+    async def forgetful():
+        task = asyncio.create_task(host())
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        return task
+
+    begun = threading.Event()
+    task = await anyio.to_thread.run_sync(asyncio.run, forgetful())
+    assert task.cancelled()
+    assert caplog.messages == []
+    async with alone(path) as client:
+        info = await client.get_instance_info("one")
+        assert info.owner is None
+        assert [one.attempt for one in info.pending_activities] == [1]  # it was no attempt of the activity's own
+        assert client._provider.directory.catalogue().nodes == ()
+
+
+@bounded
 async def test_a_stop_gives_running_activities_their_grace(path):
     gate = Gate()
     begun, go_on = anyio.Event(), anyio.Event()

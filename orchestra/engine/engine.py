@@ -228,10 +228,13 @@ class Engine:
         owned = self._timers[0][0] if self._timers else None
         if self._stopping or self._room() <= 0:
             return owned  # what cannot be claimed now is not waited for: it may be due already
+        self._ask_for_next_claim()
+        return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
+
+    def _ask_for_next_claim(self) -> None:
         if not self._next_claim_known:
             self._next_claim = self._store.next_wake(self._kinds)
             self._next_claim_known = True
-        return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -242,8 +245,11 @@ class Engine:
         return min(self.options.group, self.options.max_owned - len(self._desks))
 
     def look(self) -> None:
-        """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll."""
-        self._want_claim = self._want_news = True
+        """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
+
+        It is asked by reading: a node that finds nothing writes nothing.
+        """
+        self._want_news = True
         self._next_claim_known = False
 
     def look_for_forgotten(self) -> None:
@@ -274,13 +280,20 @@ class Engine:
         flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._step_ready(flights, now)
         self._take_queued(flights, size)
-        if self._want_claim and not self._stopping and self._kinds and self._room() > 0:
+        if self._may_claim(now):
             flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
         self._flight = flights
         error, self._read_error = self._read_error, None
         if error is not None and not flights:
             raise error
         return [flight.change for flight in flights]
+
+    def _may_claim(self, now: int) -> bool:
+        """Return whether something may be there to be claimed, and there is room for it."""
+        if self._stopping or not self._kinds or self._room() <= 0:
+            return False
+        self._ask_for_next_claim()
+        return self._want_claim or (self._next_claim is not None and self._next_claim <= now)
 
     def _step_ready(self, flights: list[_Flight], now: int) -> int:
         """Step ready instances up to the bounds of a group. Return the bytes of their writes."""

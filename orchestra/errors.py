@@ -11,6 +11,7 @@
     ├── UnknownOrchestration              no living node has the name
     │   └── UnknownVersion                ... the name, but not the version
     ├── UnknownActivity
+    ├── InvalidArgument                   an id, label, page or limit that cannot be one
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
     │   ├── InstanceExists
@@ -83,6 +84,7 @@ __all__ = [
     "InstanceNotFound",
     "InstanceStillOpen",
     "InstanceTerminated",
+    "InvalidArgument",
     "InvalidFunction",
     "InvalidVersion",
     "NodeBuried",
@@ -177,6 +179,10 @@ class UnknownVersion(UnknownOrchestration):
 
 class UnknownActivity(OrchestraError, LookupError):
     """No activity of this name is registered on the node that has to run it."""
+
+
+class InvalidArgument(OrchestraError, ValueError):
+    """What a client was given cannot be an id, a label, a page or a limit. Nothing was asked of the store."""
 
 
 # --- instances --------------------------------------------------------------------------------

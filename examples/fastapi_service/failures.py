@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from orchestra import OrchestraError
+from orchestra import InvalidArgument, OrchestraError
 from orchestra.errors import (
     AlreadyCompleted,
     InboxFull,
@@ -45,7 +45,8 @@ STATUSES: Final[dict[type[Exception], int]] = {
     RuntimeClosed: 503,
     StoreError: 500,
     OrchestrationError: 500,
-    OrchestraError: 422,  # what has no type of its own is about an argument
+    InvalidArgument: 422,
+    OrchestraError: 500,
 }
 
 logger = logging.getLogger("uvicorn.error")

@@ -6,8 +6,8 @@ W1: 1,000 short orchestrations (one activity each) at once, started and awaited 
 W3: 50 instances of a loop, 40 laps each, one activity a lap.
 W4: one orchestration of 500, and of 2,000, sequential activities.
 
-Beside them the same rows are written by ``sqlite3`` alone: one commit a step, and grouped. Absolute figures depend on the machine;
-the ratios are what to look at. Nothing here is a test, and nothing in the tests is timed.
+Beside them the same rows are written by ``sqlite3`` alone: one commit a step, and grouped. Absolute figures depend on the
+machine; the ratios are what to look at. Nothing here is a test, and nothing in the tests is timed.
 """
 
 from __future__ import annotations

@@ -9,16 +9,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from orchestra.client.arguments import check_limit, check_number, check_start, read_page
+from orchestra.client.changes import chosen_version, id_of_request, termination
 from orchestra.client.direct import DirectPort
+from orchestra.client.handle import Handle
 from orchestra.client.info import (
     ExecutionInfo,
     InstanceInfo,
@@ -26,45 +27,34 @@ from orchestra.client.info import (
     InstanceStatus,
     execution_info,
     instance_info,
-    stored_error,
     unserved_kinds,
 )
-from orchestra.client.port import ClientChange, End, Port
+from orchestra.client.port import End, Port
 from orchestra.clock import Clock, SystemClock, new_id, to_micros
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, EMPTY, decoder, encode, pack
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, encode
 from orchestra.errors import (
     AlreadyCompleted,
-    ErrorInfo,
     InboxFull,
-    InstanceCancelled,
     InstanceCompleted,
     InstanceExists,
-    InstanceFailed,
     InstanceNotFound,
     InstanceStillOpen,
-    InstanceTerminated,
-    OrchestraError,
     RuntimeClosed,
     StoreError,
     UnknownOrchestration,
-    UnknownVersion,
     WaitTimeout,
 )
-from orchestra.events import FORMAT, Event, ExecutionTerminated, error_to_wire, from_record, to_record
+from orchestra.events import FORMAT, Event, from_record
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     Append,
     AppendRefused,
     Cancel,
     Catalogue,
-    ExecutionDelta,
-    ExecutionEnd,
     ExecutionRow,
     Granted,
     InstanceQuery,
     InstanceRecord,
-    InstanceRow,
-    InstanceState,
     Kind,
     Pin,
     Recover,
@@ -75,11 +65,9 @@ from orchestra.providers.rows import (
     Start,
     StartExists,
     Status,
-    Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of, start_version
-from orchestra.summary import EMPTY_SUMMARY
+from orchestra.resolution import policy_of
 from orchestra.versions import Policy, parse_version
 
 __all__ = ["Client", "Handle"]
@@ -98,56 +86,6 @@ _STATUS_OF: Final = {
     InstanceStatus.CANCELLED: Status.CANCELLED,
     InstanceStatus.TERMINATED: Status.TERMINATED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """A started instance."""
-
-    client: Client
-    instance_id: str
-
-    async def info(self) -> InstanceInfo:
-        """Return the instance as it stands now."""
-        return await self.client.get_instance_info(self.instance_id)
-
-    @overload
-    async def result(self, *, timeout: timedelta | None = None) -> Any: ...  # noqa: ASYNC109
-    @overload
-    async def result(self, type: type[T], *, timeout: timedelta | None = None) -> T: ...  # noqa: ASYNC109
-    async def result(self, type: Any = Any, *, timeout: timedelta | None = None) -> Any:  # noqa: A002, ASYNC109
-        """Wait for the instance's end, over all its boundaries, and return its output, read as ``type``.
-
-        Raises:
-            InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
-            WaitTimeout: it has not ended in time.
-            DecodeError: the output does not fit ``type``.
-        """
-        end = await self.client.wait_for_end(self.instance_id, timeout)
-        if end.status is Status.COMPLETED:
-            return decoder(type).decode(end.output or EMPTY, subject=f"output of {self.instance_id!r}")
-        error = stored_error(end.error)
-        detail = f"instance {self.instance_id!r} {_PAST[end.status]}"
-        message = f"{detail}: {error.message or error.type}" if error else detail
-        match end.status:
-            case Status.CANCELLED:
-                raise InstanceCancelled(message, instance_id=self.instance_id)
-            case Status.TERMINATED:
-                raise InstanceTerminated(message, instance_id=self.instance_id)
-            case _:
-                raise InstanceFailed(message, instance_id=self.instance_id, error=error)
-
-    async def raise_event(self, name: str, payload: Any = None) -> None:
-        """Send it an event."""
-        await self.client.raise_event(self.instance_id, name, payload)
-
-    async def cancel(self, reason: str = "") -> None:
-        """Ask it to stop."""
-        await self.client.cancel(self.instance_id, reason)
-
-    async def terminate(self, reason: str = "") -> None:
-        """End it at once."""
-        await self.client.terminate(self.instance_id, reason)
 
 
 class Client:
@@ -240,24 +178,24 @@ class Client:
         Raises:
             UnknownOrchestration, UnknownVersion: no living node has registered it.
             InstanceExists: the id is taken. It is free again only after ``delete``.
+            InvalidArgument: the id or a label is not printable text of a reasonable length.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
-        if instance_id is not None and not instance_id:
-            raise OrchestraError("an instance id must not be empty")
+        check_start(instance_id, labels)
         payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
         try:
-            chosen = _chosen_version(catalogue, name, version)
+            chosen = chosen_version(catalogue, name, version)
         except UnknownOrchestration:
             catalogue = await self._fresh_catalogue(0)  # it may have been registered within the last second
-            chosen = _chosen_version(catalogue, name, version)
+            chosen = chosen_version(catalogue, name, version)
         definition = self._registry.find(name, chosen) if self._registry else None
         if definition is not None:
             definition.state.decode(payload, subject=f"input of {name!r} {chosen}")
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, self._name, policy_of(catalogue, name)[1])
         change = Start(
-            instance_id=instance_id or (new_id() if request_id is None else _id_of_request(name, request_id)),
+            instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
             kind=Kind("", name, chosen, FORMAT, floating=version is None),
@@ -314,9 +252,11 @@ class Client:
             held: only held ones, or only those that are not.
             limit: how many at most, 1 or more.
             page: ``next_page`` of the page before.
+
+        Raises:
+            InvalidArgument: ``page`` is not one, or ``limit`` is below 1.
         """
-        if limit < 1:
-            raise OrchestraError(f"a page of {limit} instances cannot be listed; limit must be 1 or more")
+        check_limit(limit)
         catalogue = await self._fresh_catalogue(_HELD_AGE)
         wanted = () if status is None else (status,) if isinstance(status, InstanceStatus) else tuple(status)
         if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
@@ -332,7 +272,7 @@ class Client:
             created_until=None if created_until is None else to_micros(created_until),
             labels=dict(labels or {}),
             limit=limit + 1,
-            after=_read_page(page),
+            after=read_page(page),
         )
         records = await self._port.call(lambda: self._provider.directory.list(query))
         items = tuple(instance_info(record, catalogue) for record in records[:limit])
@@ -344,7 +284,10 @@ class Client:
 
         Raises:
             InstanceNotFound: there is none with this id.
+            InvalidArgument: ``limit`` is below 1, or a number is larger than any that can be.
         """
+        check_limit(limit)
+        check_number(after, "after")
         rows = await self._port.call(lambda: self._provider.directory.executions(instance_id, after, limit))
         if not rows:
             await self._record(instance_id)
@@ -463,7 +406,7 @@ class Client:
                     continue  # it has been parked or has ended
                 row = outcome.snapshot.row
             now = (await self._port.call(self._provider.directory.catalogue)).now
-            if isinstance(await self._port.submit(_termination(row, reason, max(now, record.updated_at))), Granted):
+            if isinstance(await self._port.submit(termination(row, reason, max(now, record.updated_at))), Granted):
                 return
         raise StoreError(f"instance {instance_id!r} is written so often that terminating it did not succeed; try again")
 
@@ -533,73 +476,3 @@ def _not_found(instance_id: str) -> InstanceNotFound:
 
 def _raise_not_found(instance_id: str) -> NoReturn:
     raise _not_found(instance_id)
-
-
-def _id_of_request(name: str, request_id: str) -> str:
-    """Return the id of an instance that was given none: the same for each repetition of the request (I1)."""
-    return blake2b(encode([name, request_id], subject="request id").data, digest_size=16).hexdigest()
-
-
-def _read_page(page: str | None) -> tuple[int, str] | None:
-    if page is None:
-        return None
-    created_at, separator, instance_id = page.partition(":")
-    if not separator or not created_at.isdigit():
-        raise OrchestraError(f"{page!r} is no page; give back `next_page` of the page before")
-    return int(created_at), instance_id
-
-
-def _chosen_version(catalogue: Catalogue, name: str, version: str | None) -> str:
-    available = catalogue.versions(name)
-    if not available:
-        known = sorted({capability.name for node in catalogue.nodes for capability in node.record.capabilities})
-        have = ", ".join(map(repr, known)) or "nothing"
-        raise UnknownOrchestration(
-            f"no living node has registered orchestration {name!r} (registered: {have}); start a runtime that has it", name=name
-        )
-    if version is not None:
-        parse_version(version)
-    chosen = version or start_version(catalogue, name)
-    if chosen not in available:
-        have = ", ".join(sorted(available))
-        raise UnknownVersion(
-            f"no living node has registered {name!r} {chosen} (registered: {have})", name=name, version=str(chosen)
-        )
-    return str(chosen)
-
-
-def _termination(row: InstanceRow, reason: str, now: int) -> ClientChange:
-    """Return the write that ends an instance from outside, conditional on the revision that was read (rule 6)."""
-    event = to_record(ExecutionTerminated(row.history_events + 1, now, reason))
-    events = (event,) if row.opened else ()
-    error = pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))})
-    event_count = row.history_events + len(events)
-    byte_count = row.history_bytes + sum(entry.size for entry in events)
-    return Write(
-        instance_id=row.instance_id,
-        incarnation=row.incarnation,
-        revision=row.revision,
-        owner=None,
-        state=InstanceState(
-            kind=row.kind,
-            owner=None,
-            wake_at=None,
-            seen_seq=row.inbox_seq,
-            execution=row.execution,
-            opened=row.opened,
-            takeovers=row.takeovers,
-            status=Status.TERMINATED,
-            history_events=event_count,
-            history_bytes=byte_count,
-            summary=EMPTY_SUMMARY,
-        ),
-        executions=(
-            ExecutionDelta(
-                row.execution,
-                events=events,
-                closed=(now, ExecutionEnd.TERMINATED, None, error),
-                event_count=event_count,
-                byte_count=byte_count,
-            ),
-        ),
-    )

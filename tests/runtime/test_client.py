@@ -34,8 +34,8 @@ from orchestra.errors import (
     InstanceError,
     InstanceStillOpen,
     InstanceTerminated,
+    InvalidArgument,
     InvalidVersion,
-    OrchestraError,
     PayloadTooLarge,
 )
 from orchestra.events import EventAwaited, EventReceived, ExecutionCompleted, ExecutionStarted
@@ -93,10 +93,14 @@ async def test_any_text_may_be_an_id(path, instance_id):
 @bounded
 async def test_an_id_that_is_empty_or_no_text_is_refused_and_harms_nobody(path):
     async with runtime(path, echo) as node:
-        with pytest.raises(OrchestraError, match="empty"):
+        with pytest.raises(InvalidArgument, match="empty"):
             await node.client.start("echo", instance_id="")
-        with pytest.raises(OrchestraError):
-            await node.client.start("echo", instance_id="half a \ud83d pair")
+        for no_id in ("half a \ud83d pair", "a\0b", "x" * 513):
+            with pytest.raises(InvalidArgument):
+                await node.client.start("echo", instance_id=no_id)
+        for no_labels in ({"": "a"}, {"a": 1}, {"a": "\n"}):
+            with pytest.raises(InvalidArgument, match="label"):
+                await node.client.start("echo", labels=no_labels)
         assert await (await node.client.start("echo", 5)).result() == 5
 
 
@@ -315,12 +319,16 @@ async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_c
 async def test_a_page_that_is_none_and_a_limit_that_is_none_are_refused(path):
     async with runtime(path, idle) as node:
         await node.client.start("idle")
-        for page in ("", "nonsense", "12", ":x", "-1:x"):
-            with pytest.raises(OrchestraError, match="is no page"):
+        for page in ("", "nonsense", "12", ":x", "-1:x", "²:x", "9" * 30 + ":x"):
+            with pytest.raises(InvalidArgument, match="is no page"):
                 await node.client.list_instances(page=page)
-        for limit in (0, -1):
-            with pytest.raises(OrchestraError, match="limit"):
+        for limit in (0, -1, 2**63):
+            with pytest.raises(InvalidArgument, match="limit"):
                 await node.client.list_instances(limit=limit)
+            with pytest.raises(InvalidArgument, match="limit"):
+                await node.client.list_executions("any", limit=limit)
+        with pytest.raises(InvalidArgument, match="after"):
+            await node.client.list_executions("any", after=10**30)
 
 
 # --- what an info says --------------------------------------------------------------------------

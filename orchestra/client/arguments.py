@@ -1,0 +1,79 @@
+"""What may be an id, a label, a page and a limit: checked before anything is asked of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from orchestra.errors import InvalidArgument
+
+__all__ = ["check_limit", "check_number", "check_start", "check_text", "read_page"]
+
+_LONGEST: Final = 1024
+_HIGHEST: Final = 2**62
+"""No store counts further than 64 bits."""
+
+
+def check_start(instance_id: str | None, request_id: str | None, labels: Mapping[str, str] | None) -> None:
+    """Check what a start is called by.
+
+    Raises:
+        InvalidArgument: an id or a label is not text of 1 to 1,024 characters (a label's value may be empty).
+    """
+    check_text(instance_id, "an instance id")
+    check_text(request_id, "a request id")
+    for key, value in (labels or {}).items():
+        check_text(key, "a label")
+        check_text(value or " ", f"the value of label {key!r}")
+
+
+def check_text(text: object, what: str) -> None:
+    """Check a name or an id, where one is given.
+
+    Raises:
+        InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL, no half surrogate pair).
+    """
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{what} must be text, not {type(text).__name__}")
+    if not text:
+        raise InvalidArgument(f"{what} must not be empty")
+    if len(text) > _LONGEST:
+        raise InvalidArgument(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidArgument(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
+
+
+def check_limit(limit: int) -> None:
+    """Check how many are asked for.
+
+    Raises:
+        InvalidArgument: none, or more than can be counted.
+    """
+    if not 1 <= limit < _HIGHEST:
+        raise InvalidArgument(f"a limit of {limit} is not possible; it must be 1 or more")
+
+
+def check_number(number: int, what: str) -> None:
+    """Check a number that something begins behind.
+
+    Raises:
+        InvalidArgument: it is larger than can be counted.
+    """
+    if abs(number) >= _HIGHEST:
+        raise InvalidArgument(f"{what} is {number}; no number is as large")
+
+
+def read_page(page: str | None) -> tuple[int, str] | None:
+    """Return where a page begins.
+
+    Raises:
+        InvalidArgument: it is not what a list has given back.
+    """
+    if page is None:
+        return None
+    created_at, separator, instance_id = page.partition(":")
+    if not separator or not (created_at.isascii() and created_at.isdecimal()) or int(created_at) >= _HIGHEST:
+        raise InvalidArgument(f"{page!r} is no page; give back `next_page` of the page before")
+    return int(created_at), instance_id

@@ -3,8 +3,8 @@
     python ops/crash/run.py --cycles 1000 --seed 7
 
 The work is cut into rounds of at most 100 cycles, each on a fresh store, with a seed of its own made from the given one; the
-verdict comes after each round. A round with violations leaves its directory behind and says where. The seed repeats the plan (what
-is sent, how and after how long a worker is killed), not the machine's own timing. The last line is a row for a table.
+verdict comes after each round. A round with violations leaves its directory behind and says where. The seed repeats the plan
+(what is sent, how and after how long a worker is killed), not the machine's own timing. The last line is a row for a table.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def round_of(name: str, campaign: Callable[..., Awaitable[Outcome]], directory: 
     folder = Path(tempfile.mkdtemp(prefix=f"crash-{name}-", dir=directory))
     try:
         outcome = anyio.run(campaign, folder, seed, *more)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the rounds that follow are to be run all the same
         outcome = Outcome([f"the campaign broke off: {error!r}"])
     print(f"{name} seed {seed} {more}: {outcome}", flush=True)
     if outcome.problems:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NoReturn, Self, TypeVar
 import anyio
 import anyio.to_thread
 
-from orchestra.client.arguments import check_limit, check_number, check_start, read_page
+from orchestra.client.arguments import check_limit, check_number, check_start, check_text, read_page
 from orchestra.client.changes import chosen_version, id_of_request, termination
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
@@ -179,9 +179,10 @@ class Client:
             UnknownOrchestration, UnknownVersion: no living node has registered it.
             InstanceExists: the id is taken. It is free again only after ``delete``.
             InvalidArgument: the id or a label is not printable text of a reasonable length.
+            InvalidArgument: an id or a label is not text of 1 to 1,024 characters.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
-        check_start(instance_id, labels)
+        check_start(instance_id, request_id, labels)
         payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
         try:
@@ -349,7 +350,10 @@ class Client:
             InstanceNotFound: there is none with this id.
             InstanceCompleted: it has ended.
             InboxFull: it has as many unread messages as it may have. Nothing was stored.
+            InvalidArgument: ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
         """
+        check_text(name, "an event's name")
+        check_text(message_id, "a message id")
         encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
         change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limit)
         await self._send(change, InstanceCompleted)

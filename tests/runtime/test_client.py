@@ -78,7 +78,7 @@ async def test_a_start_without_an_id_makes_one(path):
 
 
 @bounded
-@pytest.mark.parametrize("instance_id", ["a/b c", "ünï-🦉", "x" * 1000, "'; DROP TABLE instance; --", "new\nline", "\x00nul"])
+@pytest.mark.parametrize("instance_id", ["a/b c", "ünï-🦉", "x" * 1000, "'; DROP TABLE instance; --", "new\nline"])
 async def test_any_text_may_be_an_id(path, instance_id):
     async with runtime(path, echo) as node:
         handle = await node.client.start("echo", 1, instance_id=instance_id)
@@ -95,10 +95,10 @@ async def test_an_id_that_is_empty_or_no_text_is_refused_and_harms_nobody(path):
     async with runtime(path, echo) as node:
         with pytest.raises(InvalidArgument, match="empty"):
             await node.client.start("echo", instance_id="")
-        for no_id in ("half a \ud83d pair", "a\0b", "x" * 513):
+        for no_id in ("half a \ud83d pair", "a\0b", "x" * 1025):
             with pytest.raises(InvalidArgument):
                 await node.client.start("echo", instance_id=no_id)
-        for no_labels in ({"": "a"}, {"a": 1}, {"a": "\n"}):
+        for no_labels in ({"": "a"}, {"a": 1}, {"a": "\0"}):
             with pytest.raises(InvalidArgument, match="label"):
                 await node.client.start("echo", labels=no_labels)
         assert await (await node.client.start("echo", 5)).result() == 5
@@ -902,7 +902,7 @@ async def test_a_policy_decides_starts_and_boundaries_from_then_on(path):
 
 @bounded
 async def test_labels_stay_as_they_were_given(path):
-    labels = {"team": "a=b, c", "": "empty key", "emptyvalue": "", "ü": "\n"}
+    labels = {"team": "a=b, c", "emptyvalue": "", "ü": "\n"}
     async with runtime(path, idle) as node:
         handle = await node.client.start("idle", labels=labels)
         assert (await handle.info()).labels == labels

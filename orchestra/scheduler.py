@@ -184,13 +184,13 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
 # --- naming the line --------------------------------------------------------------------------
 
 
-def _module_root(frame: FrameType) -> str:
+def module_root(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def is_user(frame: FrameType) -> bool:
     """Return whether a frame runs code that is not this library's."""
-    return _module_root(frame) not in _PLUMBING
+    return module_root(frame) not in _PLUMBING
 
 
 def place(frame: FrameType, line: int | None = None) -> str:
@@ -213,13 +213,13 @@ def _await_chain(coroutine: object) -> list[FrameType]:
 
 def parked_at(coroutine: object) -> str | None:
     """Return the line of user code where a coroutine waits."""
-    users = [frame for frame in _await_chain(coroutine) if is_user(frame) and _module_root(frame) not in _FOREIGN]
+    users = [frame for frame in _await_chain(coroutine) if is_user(frame) and module_root(frame) not in _FOREIGN]
     return place(users[-1]) if users else None
 
 
 def _foreign_await(coroutine: object, yielded: object) -> ForeignAwait:
     frames = _await_chain(coroutine)
-    called = next((frame.f_code.co_name for frame in frames if _module_root(frame) in _FOREIGN), "")
+    called = next((frame.f_code.co_name for frame in frames if module_root(frame) in _FOREIGN), "")
     if type(yielded).__qualname__ == "_GatheringFuture":  # asyncio.gather is no coroutine: it leaves no frame
         called = "gather"
     where = parked_at(coroutine) or "orchestration code"
@@ -236,8 +236,8 @@ def _explained(error: BaseException) -> BaseException:
     called = ""
     foreign = False
     while trace is not None:
-        foreign = _module_root(trace.tb_frame) in _FOREIGN
-        if not foreign and _module_root(trace.tb_frame) != _OWN:
+        foreign = module_root(trace.tb_frame) in _FOREIGN
+        if not foreign and module_root(trace.tb_frame) != _OWN:
             user, called = (trace.tb_frame, trace.tb_lineno), ""
         elif foreign and not called:
             called = trace.tb_frame.f_code.co_name

@@ -130,6 +130,8 @@ class Engine:
         self._next_claim: int | None = None
         self._next_claim_known = False
         self._stopping = False
+        self.stepping: tuple[float, Desk] | None = None
+        """Which instance is being stepped, and since when on the monotonic clock; read by the watchdog."""
         self._releasing = False
         self._read_error: StoreError | None = None
         self._store_time = 0
@@ -304,6 +306,7 @@ class Engine:
             desk = self._desks.get(instance_id)
             if desk is None:
                 continue
+            self.stepping = (self._clock.monotonic(), desk)
             try:
                 write, step = self._stepper.advance(desk, now, self.catalogue)
             except StoreError as error:  # its history cannot be read now; that is no fault of the instance
@@ -319,6 +322,7 @@ class Engine:
                 size += _size(write)
             else:
                 self._follow(desk, step)
+        self.stepping = None
         return size
 
     def _take_queued(self, flights: list[_Flight], size: int) -> None:

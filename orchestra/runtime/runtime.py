@@ -34,6 +34,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.runtime.activities import ActivityRunner, Beaten
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import ReadDone, Readers
+from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
 from orchestra.telemetry import engine_logger, log_orchestration
 from orchestra.versions import policy_from_text
@@ -95,6 +96,7 @@ class Runtime:
         grace: how long running activities may take to end when the runtime stops.
         poll: how often the store is looked at without any hint.
         inbox_limit: unread messages that an instance may have.
+        blocked_after: after how long a turn of orchestration code that blocks is named in the log.
 
     Raises:
         RegistrationError: two activities have one name.
@@ -115,6 +117,7 @@ class Runtime:
         grace: timedelta = timedelta(seconds=10),
         poll: timedelta = timedelta(seconds=1),
         inbox_limit: int = 10_000,
+        blocked_after: timedelta = timedelta(seconds=1),
         clock: Clock | None = None,
     ) -> None:
         self._provider = provider
@@ -127,6 +130,7 @@ class Runtime:
         self._lease = lease
         self._grace = grace
         self._poll = poll
+        self._blocked_after = blocked_after
         self._clock = clock or SystemClock()
         self._watches: dict[str, list[_Watch]] = {}
         self._started: OrderedDict[str, None] = OrderedDict()
@@ -140,6 +144,7 @@ class Runtime:
         self._thread: EngineThread
         self._runner: ActivityRunner
         self._group: anyio.abc.TaskGroup
+        self._watch_scope: anyio.CancelScope
         self._shell_scope: anyio.CancelScope
         self.node_id = new_id()
         self.client = Client.attached(
@@ -216,6 +221,8 @@ class Runtime:
         self._runner.start(self._group)
         self._handle(rest)
         self._group.start_soon(self._shell)
+        self._watch_scope = anyio.CancelScope()
+        self._group.start_soon(self._watch, Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds()))
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
@@ -233,6 +240,7 @@ class Runtime:
             self._runner.abort_all()
             self._thread.stop(at_once=True)
             self._shell_scope.cancel()
+            self._watch_scope.cancel()
             await self._leave()
 
     async def _leave(self) -> None:
@@ -311,6 +319,10 @@ class Runtime:
         with self._shell_scope:
             while not self._ended.is_set():
                 self._handle(await self._bridge.receive())
+
+    async def _watch(self, watchdog: Watchdog) -> None:
+        with self._watch_scope:
+            await watchdog.watch()
 
     def _handle(self, effects: Sequence[Any]) -> None:
         for effect in effects:

@@ -49,6 +49,11 @@ class EngineThread:
         """Start the thread; ``Begun`` comes over the bridge."""
         self._thread.start()
 
+    @property
+    def thread_id(self) -> int | None:
+        """The thread's identifier, while it lives."""
+        return self._thread.ident
+
     def put(self, item: Item) -> None:
         """Give the engine something to do.
 

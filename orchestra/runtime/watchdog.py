@@ -1,0 +1,76 @@
+"""Names orchestration code that blocks: a sleep, a socket, an endless loop inside a turn.
+
+Such code cannot be stopped, for it is Python in a thread; but whoever wrote it should be told which line it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any, Final
+
+import anyio
+
+from orchestra.clock import Clock
+from orchestra.engine.engine import Engine
+from orchestra.runtime.worker import EngineThread
+from orchestra.scheduler import module_root, place
+from orchestra.telemetry import engine_logger
+
+__all__ = ["Watchdog"]
+
+_LOOKS_PER_LIMIT: Final = 2
+
+
+class Watchdog:
+    """Looks at the engine's thread from the event loop; warns once of each turn that takes longer than ``limit`` seconds."""
+
+    def __init__(self, engine: Engine, thread: EngineThread, clock: Clock, limit: float) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._clock = clock
+        self._limit = limit
+        self._warned_of = 0.0
+
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await anyio.sleep(self._limit / _LOOKS_PER_LIMIT)
+            self.look()
+
+    def look(self) -> None:
+        """Warn if a turn has been running for too long and was not warned of before."""
+        stepping = self._engine.stepping
+        if stepping is None:
+            return
+        since, desk = stepping
+        blocked = self._clock.monotonic() - since
+        if blocked < self._limit or since == self._warned_of:
+            return
+        self._warned_of = since
+        identity = desk.identity
+        extra: dict[str, Any] = {
+            "orchestration": identity.name,
+            "version": identity.version,
+            "instance_id": identity.instance_id,
+            "execution_id": identity.execution,
+            "attempt": None,
+            "fields": {},
+        }
+        engine_logger.warning(
+            "it has blocked its node for %.1f s at %s; every instance of this node waits. Orchestration code must not "
+            "wait or work by itself: move that into an activity",
+            blocked,
+            self._line(),
+            extra=extra,
+        )
+
+    def _line(self) -> str:
+        frame: FrameType | None = sys._current_frames().get(self._thread.thread_id or 0)
+        users: list[FrameType] = []
+        while frame is not None and module_root(frame) != "orchestra":
+            users.append(frame)
+            frame = frame.f_back
+        # Innermost first; the outermost is the orchestration's own. What it calls in other packages helps nobody find the line.
+        own = [user for user in users if module_root(user) == module_root(users[-1])]
+        return place(own[0]) if own else "an unknown place"

@@ -23,11 +23,9 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
 
-import anyio
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "crash"))
 
-from crashes.campaigns import Outcome, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
+from crashes.campaigns import Outcome, conduct, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
 
 CYCLES_PER_ROUND = 100
 PAUSES_PER_ROUND = 20
@@ -50,10 +48,7 @@ HEAD = (
 def round_of(name: str, campaign: Callable[..., Awaitable[Outcome]], directory: Path | None, seed: int, *more: int) -> Outcome:
     """Run one campaign in a directory of its own, which is removed if all is well."""
     folder = Path(tempfile.mkdtemp(prefix=f"crash-{name}-", dir=directory))
-    try:
-        outcome = anyio.run(campaign, folder, seed, *more)
-    except Exception as error:  # noqa: BLE001 - the rounds that follow are to be run all the same
-        outcome = Outcome([f"the campaign broke off: {error!r}"])
+    outcome = conduct(campaign, folder, seed, *more)
     print(f"{name} seed {seed} {more}: {outcome}", flush=True)
     if outcome.problems:
         print(f"kept: {folder}", flush=True)

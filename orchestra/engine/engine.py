@@ -116,7 +116,8 @@ class Engine:
         self._ready: dict[str, None] = {}
         self._timers: list[tuple[int, str]] = []
         self._warm: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
-        self._running: dict[ActivityKey, int] = {}
+        self._running: dict[str, dict[ActivityKey, int]] = {}
+        """By instance: the activities that were begun and not reported, and their attempts."""
         self._unknown: dict[str, None] = {}
         self._poison: dict[str, tuple[HoldKind, str]] = {}
         self._deferred: list[Item] = []
@@ -166,7 +167,7 @@ class Engine:
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
         """Forget everything: this node was buried and goes on under a new id."""
-        effects: list[Effect] = [AbortActivity(key) for key in self._running]
+        effects: list[Effect] = [AbortActivity(key) for keys in self._running.values() for key in keys]
         for desk in self._desks.values():
             if desk.execution is not None:
                 desk.execution.evict()
@@ -223,7 +224,7 @@ class Engine:
     @property
     def running(self) -> int:
         """How many activities have been begun and not reported."""
-        return len(self._running)
+        return sum(map(len, self._running.values()))
 
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
@@ -415,8 +416,8 @@ class Engine:
         if self._is_coming_back(item.key):
             self._deferred.append(item)
             return
-        if self._running.get(item.key) == item.attempt:
-            del self._running[item.key]
+        if self._running.get(item.key.instance_id, {}).get(item.key) == item.attempt:
+            self._stopped_running(item.key)
         desk = self._desk_of(item.key)
         entry = desk.tries.get(item.key.event_id) if desk is not None else None
         if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
@@ -488,9 +489,9 @@ class Engine:
         """Do what follows from a step that stands."""
         for effect in step.effects:
             if isinstance(effect, RunActivity):
-                self._running[effect.key] = effect.attempt
+                self._running.setdefault(effect.key.instance_id, {})[effect.key] = effect.attempt
             elif isinstance(effect, AbortActivity):
-                self._running.pop(effect.key, None)
+                self._stopped_running(effect.key)
             self._effects.append(effect)
         if not step.keep:
             self._let_go(desk, step)
@@ -539,11 +540,17 @@ class Engine:
             desk.execution.evict()
 
     def _abort_running(self, instance_id: str) -> None:
-        for key in [key for key in self._running if key.instance_id == instance_id]:
+        for key in list(self._running.get(instance_id, ())):
             self._abort(key)
 
+    def _stopped_running(self, key: ActivityKey) -> None:
+        keys = self._running.get(key.instance_id, {})
+        keys.pop(key, None)
+        if not keys:
+            self._running.pop(key.instance_id, None)
+
     def _abort(self, key: ActivityKey) -> None:
-        self._running.pop(key, None)
+        self._stopped_running(key)
         self._effects.append(AbortActivity(key))
 
     def _submitted(self, flight: _Flight, outcome: Outcome) -> None:
@@ -603,9 +610,9 @@ class Engine:
         desk.releasing = self._releasing
         desk.poison = self._poison.pop(desk.instance_id, None)
         number = desk.current.number
-        for key in [key for key in self._running if key.instance_id == desk.instance_id]:
+        for key, attempt in list(self._running.get(desk.instance_id, {}).items()):
             if (key.incarnation, key.execution) == (desk.incarnation, number):
-                desk.still_running[key.event_id] = self._running[key]
+                desk.still_running[key.event_id] = attempt
             else:
                 self._abort(key)
         warm = self._warm.pop(desk.instance_id, None)

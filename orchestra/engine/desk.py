@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestra.engine.items import ActivityKey
+from orchestra.engine.items import ActivityEnded, ActivityKey
 from orchestra.engine.tries import Tries
 from orchestra.providers.rows import ActivityRow, CancelMark, ExecutionRow, HoldKind, Kind, MessageRow, Pin, Snapshot
 from orchestra.replay import Execution, Identity, Input
@@ -37,6 +37,8 @@ class Desk:
     execution: Execution | None = None
     tries: Tries = field(default_factory=Tries)
     inputs: list[Input] = field(default_factory=list[Input])
+    unacknowledged: list[ActivityEnded] = field(default_factory=list[ActivityEnded])
+    """What activities have reported and no write that stands has recorded yet."""
     still_running: dict[int, int] = field(default_factory=dict[int, int])
     """Activities, and their attempts, that this node was already running when it got the instance back."""
     releasing: bool = False

@@ -422,6 +422,7 @@ class Engine:
         entry = desk.tries.get(item.key.event_id) if desk is not None else None
         if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
             return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)
+        desk.unacknowledged.append(item)
         entry.heartbeat = item.heartbeat or entry.heartbeat
         if isinstance(item.result, ActivityFailure):
             died = desk.tries.fail(item.key.event_id, item.result, self.now, desk.instance_id)
@@ -487,6 +488,7 @@ class Engine:
 
     def _follow(self, desk: Desk, step: Step) -> None:
         """Do what follows from a step that stands."""
+        desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
                 self._running.setdefault(effect.key.instance_id, {})[effect.key] = effect.attempt
@@ -636,6 +638,7 @@ class Engine:
         if flight.desk is not None:
             self._forget(flight.desk)
             self._unknown[flight.desk.instance_id] = None
+            self._report_again(flight.desk)
         elif flight.submit is not None:
             # Starts and messages carry ids of their sender, cancels are idempotent: the same again tells the truth.
             if isinstance(change, (Start, Append, Cancel)) and flight.unknown < _RETRIES_AFTER_UNKNOWN:
@@ -646,6 +649,12 @@ class Engine:
         elif isinstance(change, Claim):
             self._want_claim = True
         self._want_owned = True
+
+    def _report_again(self, desk: Desk) -> None:
+        """Keep what activities have reported: if the lost write is not there, it is applied to the instance as it comes back."""
+        for item in desk.unacknowledged:
+            self._running.setdefault(desk.instance_id, {})[item.key] = item.attempt
+        self._deferred.extend(desk.unacknowledged)
 
     def _poisoned(self, flight: _Flight, error: StoreError) -> None:
         """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""

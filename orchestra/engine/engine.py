@@ -651,7 +651,7 @@ class Engine:
         self._want_owned = True
 
     def _report_again(self, desk: Desk) -> None:
-        """Keep what activities have reported: if the lost write is not there, it is applied to the instance as it comes back."""
+        """Keep what activities have reported: if the lost write is not there, it is applied once the instance is back."""
         for item in desk.unacknowledged:
             self._running.setdefault(desk.instance_id, {})[item.key] = item.attempt
         self._deferred.extend(desk.unacknowledged)

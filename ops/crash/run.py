@@ -104,7 +104,7 @@ def main() -> int:
         while left > 0:
             now = min(per_round, left)
             for arguments in more or ((now,),):
-                total.add(round_of(what.replace(" -", "-").replace(" ", "-"), campaign, options.directory, its_seed, *arguments))
+                total.add(round_of(what.replace(" ", "-"), campaign, options.directory, its_seed, *arguments))
             left -= now
             its_seed = seeds.randrange(1_000_000)
         if cycles:

@@ -290,7 +290,7 @@ def test_each_error_has_its_status(service: Service, target: Target) -> None:
     assert failure(http.delete(f"{API}/errors")) == (409, "InstanceStillOpen")
     assert failure(http.post(API, json={**body, "version": "9.9.9"})) == (422, "UnknownVersion")
     assert failure(http.post(API, json={**body, "version": "newest"})) == (422, "InvalidVersion")
-    assert failure(http.get(API, params={"page": "three"})) == (422, "OrchestraError")
+    assert failure(http.get(API, params={"page": "three"})) == (422, "InvalidArgument")
     for wrong in ({"url": "ftp://x"}, {"pause_seconds": 0}, {"instance_id": "a/b"}, {"url": None}):
         assert failure(http.post(API, json={**body, **wrong})) == (422, None)
     assert failure(service.send("errors", "nonsense")) == (422, None)

@@ -143,7 +143,9 @@ def test_a_newer_schema_is_refused(path, provider):
 def test_an_older_schema_is_reported_where_migration_is_switched_off(path):
     with pytest.raises(SchemaMismatch, match="switched off"):
         SqliteProvider(path, migrate=False).open()
-    SqliteProvider(path).open()
+    migrating = SqliteProvider(path)
+    migrating.open()
+    migrating.close()
     current = SqliteProvider(path, migrate=False)
     current.open()
     current.close()

@@ -225,6 +225,12 @@ class Stepper:
         except BaseException:
             execution.evict()
             raise
+        if execution.ending is not None:
+            # It was ended between the claim and this reading, and the fence refuses the hold; or the store is damaged.
+            execution.evict()
+            raise HistoryCorrupt(
+                f"history of {desk.instance_id!r}, execution {desk.current.number}, has ended, and its row has not"
+            )
         desk.execution = execution
         return self.remember_tries(desk, now)
 

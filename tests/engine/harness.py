@@ -117,7 +117,7 @@ class FaultyStore:
     ``"lost after"`` raise OutcomeUnknown without and with it, ``None`` lets it through, ``"odd"`` refuses a
     group for good, but none of its halves. ``down``: every call raises this. ``poisonous``: which changes are never taken.
     ``unreadable``: what reading an instance's history raises. ``before_commit`` is called once between a step and its commit,
-    ``around`` before and after each commit.
+    ``around`` before and after each commit, ``before_history`` before each reading of a history.
     """
 
     def __init__(self, store):
@@ -127,6 +127,7 @@ class FaultyStore:
         self.poisonous = lambda change: False
         self.unreadable = {}
         self.before_commit = None
+        self.before_history = None
         self.around = None
         self.groups = []
         self.histories = []
@@ -159,6 +160,8 @@ class FaultyStore:
 
     def history(self, instance_id, execution):
         self._reach("history")
+        if self.before_history is not None:
+            self.before_history()
         if instance_id in self.unreadable:
             raise self.unreadable[instance_id]
         self.histories.append((instance_id, execution))

@@ -468,3 +468,21 @@ def test_a_failed_try_whose_reply_is_lost_counts_once(any_world, lost):
     any_world.run(1)
     assert any_world.status(instance_id) is Status.FAILED
     check_rest(any_world, [node.registry])
+
+
+def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_is_let_go(any_world, caplog):
+    async def waits(ctx, _):
+        await ctx.wait_for_event("never")
+
+    first = any_world.node(registry(waits))
+    instance_id = any_world.start()
+    any_world.run(1)
+    first.stop()
+    second = any_world.node(registry(waits))
+    second.store.before_history = lambda: any_world.terminate(instance_id)
+    any_world.send(instance_id)
+    any_world.run(2)
+    assert any_world.status(instance_id) is Status.TERMINATED
+    assert not second.engine._desks
+    assert not caplog.records
+    check_rest(any_world, [second.registry])

@@ -1,0 +1,304 @@
+"""Campaigns: so many cycles of something bad, then peace, then the verdict."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+
+import anyio
+import anyio.abc
+
+from crashes.processes import PATIENCE, Worker, Workforce, read_lines, until
+from crashes.traffic import Traffic
+from crashes.verdict import counts_of_runs, judge, own_open
+from orchestra import Client, SqliteProvider
+from orchestra.errors import StoreBusy
+from orchestra.providers.sqlite.filelock import FileLock
+
+LEASE = 0.9
+"""Seconds; of the workers that are stopped."""
+
+
+@dataclass
+class Outcome:
+    """What a campaign did, and what was wrong afterwards."""
+
+    problems: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Outcome) -> None:
+        self.problems += other.problems
+        self.counts += other.counts
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {number:,}" for name, number in self.counts.items())
+        return "\n".join([f"{counts}, violations {len(self.problems)}", *self.problems[:50]])
+
+
+def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int) -> Outcome:
+    """Run a campaign. That it breaks off is a problem like any other."""
+    try:
+        return anyio.run(campaign, folder, seed, *more)
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        return Outcome([f"the campaign broke off: {text[-4000:]}"])
+
+
+@asynccontextmanager
+async def client_of(store: Path) -> AsyncGenerator[Client]:
+    async with Client(SqliteProvider(store, busy_timeout=timedelta(seconds=10))) as client:
+        yield client
+
+
+async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> None:
+    """Let everything end, send the workers home, and judge."""
+    directory = traffic.client._provider.directory
+    if workforce.has_intake:
+        for worker in workforce.living:
+            worker.signal(signal.SIGUSR2)
+            await until(
+                lambda worker=worker: ["end", None] in read_lines(worker.acknowledged), f"{worker.name} takes in no more"
+            )
+
+    def all_over() -> bool:
+        return not traffic.open_instances() and not own_open(directory, workforce.all)
+
+    try:
+        await until(all_over, "everything ends", PATIENCE)
+    except TimeoutError:
+        for instance_id in [*traffic.open_instances(), *own_open(directory, workforce.all)][:20]:
+            record = directory.get(instance_id)
+            outcome.problems.append(f"I11: {instance_id!r} has not ended: {record and record.row}")
+    for worker in workforce.living:
+        if not await worker.go_home():
+            outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")
+
+
+def verdict(store: Path, workforce: Workforce, traffic: Traffic, outcome: Outcome, *, code: str) -> Outcome:
+    """Judge once everybody has closed the store."""
+    problems, report = judge(store, traffic.promises, workforce.all, code)
+    outcome.problems += problems
+    runs, repeated = counts_of_runs(store.parent / "ledger")
+    outcome.counts.update(traffic.promises.counts)
+    outcome.counts.update(
+        {
+            "activities": runs,
+            "run again": repeated,
+            "executions": report.executions,
+            "replayed": report.replayed,
+            "client retries": traffic.promises.repeats,
+        }
+    )
+    writes = Counter(line[4] for worker in workforce.all for line in read_lines(worker.writes))
+    outcome.counts.update({"writes": writes[True], "refused": writes[False]})
+    return outcome
+
+
+# --- kill -9 ----------------------------------------------------------------------------------
+
+
+async def kill_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
+    """Kill the worker that runs, again and again, at random moments, while a client goes on sending."""
+    random = Random(seed)
+    store = folder / "store.db"
+    outcome = Outcome()
+    with Workforce(store, intake=True) as workforce:
+        async with client_of(store) as client:
+            traffic = Traffic(client, Random(random.random()))
+            first = await workforce.begin()
+            await first.ready()
+            async with anyio.create_task_group() as group:
+                group.start_soon(traffic.work)
+                await _kill_and_replace(workforce, random, cycles, first, outcome)
+                traffic.stopping = True
+            await finish(workforce, traffic, outcome)
+        return verdict(store, workforce, traffic, outcome, code="old")
+
+
+async def _kill_and_replace(workforce: Workforce, random: Random, cycles: int, worker: Worker, outcome: Outcome) -> None:
+    done = 0
+    while done < cycles:
+        await anyio.sleep(random.random() ** 2 * 0.6)
+        way = random.choices(("alone", "beside another", "while it starts"), (5, 3, 2))[0]
+        outcome.counts[f"kills {way}"] += 1
+        done += 1
+        if way == "beside another":  # which takes over while it runs
+            successor = await workforce.begin()
+            await successor.ready()
+            await anyio.sleep(random.random() * 0.2)
+            await worker.kill()
+        else:
+            await worker.kill()
+            successor = await workforce.begin()
+            if way == "while it starts":
+                await anyio.sleep(random.random() * 0.06)
+                await successor.kill()
+                successor = await workforce.begin()
+            await successor.ready()
+        worker = successor
+
+
+# --- SIGSTOP ----------------------------------------------------------------------------------
+
+
+async def pause_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
+    """Stop one of two workers until the other one has taken over, and let it go on then: whatever it writes is refused."""
+    random = Random(seed)
+    store = folder / "store.db"
+    outcome = Outcome()
+    with Workforce(store, lease=LEASE, intake=True) as workforce:
+        async with client_of(store) as client:
+            traffic = Traffic(client, Random(random.random()))
+            workers = [await workforce.begin(), await workforce.begin()]
+            for worker in workers:
+                await worker.ready()
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: traffic.work(listeners=4, at_once=12))
+                for cycle in range(cycles):
+                    await anyio.sleep(0.2 + random.random() * 0.4)
+                    random.shuffle(workers)
+                    # Every other time it stops by itself with a write in its hands, which then comes too late for certain.
+                    await _pause(store, workers[0], workers[1], outcome, in_hand=cycle % 2 == 0)
+                traffic.stopping = True
+            await finish(workforce, traffic, outcome)
+        return verdict(store, workforce, traffic, outcome, code="old")
+
+
+async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool) -> None:
+    await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node")
+    if in_hand:
+        victim.signal(signal.SIGUSR1)
+        await until(lambda: victim.is_stopped, f"worker {victim.name} has a write to make")
+    else:
+        while True:
+            victim.signal(signal.SIGSTOP)
+            await until(lambda: victim.is_stopped, f"worker {victim.name} stops")
+            if not await anyio.to_thread.run_sync(_holds_lock, store, victim):
+                break
+            victim.signal(signal.SIGCONT)  # nobody could take over; another moment
+            outcome.counts["stopped in a commit"] += 1
+            await anyio.sleep(0.003)
+    node_id = _node_of(store, victim)
+    written = sum(1 for _ in read_lines(victim.writes))
+    try:
+        await until(lambda: not _node_of(store, victim) and not _owned(store, node_id), f"{victim.name} is taken over")
+        before = other.granted
+        await until(lambda: other.granted > before + 3, f"{other.name} goes on")
+    finally:
+        since = time.time_ns() // 1000
+        victim.signal(signal.SIGCONT)
+    await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node again")
+    outcome.counts["stopped with a write in hand" if in_hand else "stopped anywhere"] += 1
+    refused = 0
+    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[written:]:
+        if owner != node_id:
+            continue
+        if granted and now >= since:
+            outcome.problems.append(f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}")
+        refused += not granted
+    if in_hand and not refused:
+        outcome.problems.append(f"worker {victim.name} was stopped with a write in its hands, but none was refused")
+
+
+def _holds_lock(store: Path, worker: Worker) -> bool:
+    """Return whether a stopped worker keeps everybody else from writing."""
+    lock = FileLock(store.with_name(store.name + ".lock"))
+    try:
+        lock.acquire(0.5)
+    except StoreBusy:
+        return True
+    else:
+        lock.release()
+        return False
+    finally:
+        lock.close()
+
+
+def _query(store: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def _node_of(store: Path, worker: Worker) -> object:
+    found = _query(store, "SELECT node_id FROM node WHERE pid = ? AND dead = 0", worker.pid)
+    return found[0][0] if found else None
+
+
+def _owned(store: Path, node_id: object) -> bool:
+    return bool(_query(store, "SELECT 1 FROM instance WHERE owner = ? LIMIT 1", node_id))
+
+
+# --- together ---------------------------------------------------------------------------------
+
+
+async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: int = 20) -> Outcome:
+    """A worker with 1.0.0 and one with 1.0.0 and 1.1.0 on one file; the newer one is killed and comes back."""
+    random = Random(seed)
+    store = folder / "store.db"
+    outcome = Outcome()
+    with Workforce(store) as workforce:
+        async with client_of(store) as client:
+            traffic = Traffic(client, Random(random.random()))
+
+            async def start(count: int, laps: int, **options: str) -> None:
+                async with anyio.create_task_group() as group:
+                    for _ in range(count):
+                        group.start_soon(lambda: traffic.start_climb(laps, **options))
+
+            old = await workforce.begin("--code", "old")
+            await old.ready()
+            await start(climbers, laps)
+            await start(climbers, laps, word="1.0.0")
+            newer = await workforce.begin("--code", "new")
+            await newer.ready()
+            await start(climbers, laps)
+            await start(climbers, laps, word="1.0.0")
+            await start(2, 5 * laps, first="1.1.0")
+            await until(lambda: newer.granted, "the newer one does something")
+            await anyio.sleep(random.random() * 0.05)
+            await newer.kill()
+            # Nobody who was on 1.1.0 goes back; who was not goes on.
+            await start(climbers, laps)
+            await anyio.sleep(random.random() * 0.3)
+            newest = await workforce.begin("--code", "new")
+            await newest.ready()
+            await start(climbers, laps)
+            await finish(workforce, traffic, outcome)
+            for worker in (old, newer, newest):
+                granted = worker.granted
+                outcome.counts[f"writes of {worker.name}"] = granted
+                if not granted:
+                    outcome.problems.append(f"worker {worker.name} was starved")
+        return verdict(store, workforce, traffic, outcome, code="new")
+
+
+async def sharing_campaign(folder: Path, seed: int, workers: int, instances: int = 24, laps: int = 8) -> Outcome:
+    """Several workers on one file share the work; nobody goes without."""
+    store = folder / "store.db"
+    outcome = Outcome()
+    share = -(-instances // workers)
+    with Workforce(store, max_owned=share) as workforce:
+        async with client_of(store) as client:
+            traffic = Traffic(client, Random(seed))
+            crew = [await workforce.begin() for _ in range(workers)]
+            for worker in crew:
+                await worker.ready()
+            async with anyio.create_task_group() as group:
+                for _ in range(instances):
+                    group.start_soon(traffic.start_laps, laps)
+            await finish(workforce, traffic, outcome)
+            for worker in crew:
+                granted = worker.granted
+                outcome.counts[f"writes of {worker.name}"] = granted
+                if not granted:
+                    outcome.problems.append(f"worker {worker.name} was starved")
+        return verdict(store, workforce, traffic, outcome, code="old")

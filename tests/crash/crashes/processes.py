@@ -1,0 +1,162 @@
+"""Workers as processes: kept ready, let go, killed, stopped, sent home."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+
+PATIENCE = 60.0
+"""Seconds after which a wait is taken for a hang."""
+
+NAP = 0.01
+
+
+async def until(look: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Look again and again until what comes is true; return it."""
+    with anyio.move_on_after(seconds):
+        while True:
+            found = look()
+            if found:
+                return found
+            await anyio.sleep(NAP)
+    raise TimeoutError(f"not within {seconds:g} s: {what}")
+
+
+def read_lines(path: Path) -> Iterator[list[Any]]:
+    """Yield the values of a file of JSON lines. Its writer's death may have cut the last one off."""
+    if path.exists():
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            yield json.loads(line)
+
+
+class Nursery:
+    """A process that has imported everything and forks workers."""
+
+    def __init__(self, hash_seed: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "crashes.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": str(hash_seed)},
+        )
+
+    async def fork(self, arguments: list[str]) -> int:
+        """Return the process id of a new worker."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(arguments).encode() + b"\n")
+        stdin.flush()
+        return int(await anyio.to_thread.run_sync(stdout.readline))
+
+    def close(self) -> None:
+        """End it, and all that it has forked."""
+        self._process.communicate()
+
+
+class Worker:
+    """One worker, as others see it."""
+
+    def __init__(self, folder: Path, name: str, pid: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.writes = folder / f"writes-{name}"
+        self.acknowledged = folder / f"acknowledged-{name}"
+        self._errors = folder / f"errors-{name}"
+        self._status = folder / f"status-{name}"
+
+    @property
+    def is_alive(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    @property
+    def errors(self) -> str:
+        """What it has logged, and what came out of it beside that."""
+        return self._errors.read_text(errors="replace") if self._errors.exists() else ""
+
+    def has_come_to(self, word: str) -> bool:
+        return [word] in read_lines(self._status)
+
+    async def ready(self) -> None:
+        """Wait until its runtime runs."""
+        await until(lambda: self.has_come_to("ready") or not self.is_alive, f"worker {self.name} begins")
+        if not self.has_come_to("ready"):
+            raise RuntimeError(f"worker {self.name} did not begin: {self.errors}")
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a SIGSTOP has taken effect."""
+        status = Path(f"/proc/{self.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "T"
+
+    @property
+    def granted(self) -> int:
+        """How many of its writes were granted."""
+        return sum(1 for line in read_lines(self.writes) if line[4])
+
+    async def kill(self) -> None:
+        """``kill -9``, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        await until(lambda: not self.is_alive, f"worker {self.name} is gone")
+
+    async def go_home(self) -> bool:
+        """Ask it to stop in order; return whether it has."""
+        self.signal(signal.SIGTERM)
+        await until(lambda: not self.is_alive, f"worker {self.name} stops")
+        return self.has_come_to("ended")
+
+
+class Workforce:
+    """All the workers of one store. Leaving it leaves none behind.
+
+    Two nurseries take turns, so that histories are replayed under another ``PYTHONHASHSEED`` than that of their writer (I10).
+    """
+
+    def __init__(self, store: Path, **options: Any) -> None:
+        self._store = store
+        self._arguments: list[str] = []
+        for option, value in options.items():
+            flag = f"--{option.replace('_', '-')}"
+            self._arguments += [flag] if value is True else [flag, str(value)]
+        self._nurseries: list[Nursery] = []
+        self.has_intake = bool(options.get("intake"))
+        self.all: list[Worker] = []
+
+    def __enter__(self) -> Self:
+        self._nurseries = [Nursery(1), Nursery(2)]
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        for nursery in self._nurseries:
+            nursery.close()
+
+    @property
+    def living(self) -> list[Worker]:
+        return [worker for worker in self.all if worker.is_alive]
+
+    async def begin(self, *more: str) -> Worker:
+        """Return a worker that has just been started."""
+        name = str(len(self.all) + 1)
+        nursery = self._nurseries[len(self.all) % 2]
+        pid = await nursery.fork([str(self._store), "--name", name, *self._arguments, *more])
+        self.all.append(Worker(self._store.parent, name, pid))
+        return self.all[-1]

@@ -1,0 +1,273 @@
+"""The orchestrations that the workers run. Whatever is lost or done twice shows in their states."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+
+from orchestra import (
+    Activity,
+    ActivityFailed,
+    OrchestrationContext,
+    OrchestrationRegistry,
+    RetryPolicy,
+    activity,
+    activity_context,
+)
+
+ENDURING = RetryPolicy(max_attempts=None, initial_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50))
+"""Every kill counts as an attempt, and there are many kills."""
+
+WRONG_KEPT = 5
+
+
+class Ledger:
+    """What activities have really done, a line each, written before they return. Lines survive the writer's death."""
+
+    def __init__(self) -> None:
+        self._file = -1
+        self._numbers = count(1)
+
+    def open(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def enter(self) -> str:
+        """Note that the activity that runs here is done. Return a token that no other run of it has."""
+        context = activity_context()
+        token = f"{os.getpid()}-{next(self._numbers)}"
+        os.write(self._file, f"{context.idempotency_key} {context.attempt} {token}\n".encode())
+        return token
+
+
+LEDGER = Ledger()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an activity returns: what it was asked, and which run of it this is."""
+
+    value: int
+    token: str
+
+
+class Flaky(Exception):
+    """Fails some first tries."""
+
+
+def _moment() -> float:
+    return Random().random() * 0.004
+
+
+@activity(retry=ENDURING)
+def step_in_thread(value: int) -> Done:
+    time.sleep(_moment())
+    if value % 5 == 3 and activity_context().attempt == 1:
+        raise Flaky(f"step {value}")
+    return Done(value, LEDGER.enter())
+
+
+@activity(retry=ENDURING)
+async def step(value: int) -> Done:
+    await anyio.sleep(_moment())
+    return Done(value, LEDGER.enter())
+
+
+@activity(retry=ENDURING)
+async def slow_step(value: int) -> Done:
+    await anyio.sleep(_moment() * 10)
+    return Done(value, LEDGER.enter())
+
+
+@activity(retry=RetryPolicy(max_attempts=1))
+async def hopeless(value: int) -> Done:
+    raise Flaky(f"never {value}")
+
+
+def digest(before: int, *parts: object) -> int:
+    return zlib.crc32(repr(parts).encode(), before)
+
+
+# --- laps -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Laps:
+    """A loop of ``total`` laps. ``digest`` is made of every lap's results, in order."""
+
+    total: int
+    done: int = 0
+    digest: int = 0
+    wrong: tuple[str, ...] = ()
+
+
+def digest_of_laps(total: int) -> int:
+    """Return what the digest must be in the end."""
+    value = 0
+    for lap in range(total):
+        value = digest(value, lap, lap, lap)
+    return value
+
+
+async def laps(ctx: OrchestrationContext, state: Laps) -> Laps:
+    wrong = state.wrong
+    if ctx.execution_id != state.done + 1:
+        wrong = (*wrong, f"lap {state.done} runs as execution {ctx.execution_id}")[:WRONG_KEPT]
+    first, second = await ctx.gather(ctx.schedule_activity(step_in_thread, state.done), ctx.schedule_activity(step, state.done))
+    await ctx.schedule_timer(timedelta(milliseconds=10 * ctx.random()))
+    state = replace(state, done=state.done + 1, digest=digest(state.digest, state.done, first.value, second.value), wrong=wrong)
+    if state.done >= state.total:
+        return state
+    ctx.continue_as_new(state)
+
+
+# --- listening --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How many events of each name have come; each carries its number. ``expected`` is how many there will be."""
+
+    timer_ms: int | None
+    heard: dict[str, int]
+    laps: int = 0
+    expected: dict[str, int] | None = None
+    wrong: tuple[str, ...] = ()
+
+
+NAMES = ("a", "b")
+EVENTS_PER_LAP = 4
+
+
+async def listen(ctx: OrchestrationContext, state: Heard) -> Heard:
+    for _ in range(EVENTS_PER_LAP):
+        if _has_all(state):
+            return state
+        waits: list[Any] = [ctx.wait_for_event(name, int) for name in NAMES]
+        waits.append(ctx.wait_for_event("end", dict[str, int]))
+        if state.timer_ms is not None:
+            waits.append(ctx.schedule_timer(timedelta(milliseconds=state.timer_ms)))
+        index, value = (winner := await ctx.race(*waits)).index, winner.value
+        if index < len(NAMES):
+            name = NAMES[index]
+            wrong = state.wrong
+            if value != state.heard[name]:
+                wrong = (*wrong, f"{name} {value} came, {state.heard[name]} was next")[:WRONG_KEPT]
+            state = replace(state, heard={**state.heard, name: state.heard[name] + 1}, wrong=wrong)
+        elif index == len(NAMES):
+            state = replace(state, expected=value)
+    if _has_all(state):
+        return state
+    ctx.continue_as_new(replace(state, laps=state.laps + 1))
+
+
+def _has_all(state: Heard) -> bool:
+    return state.expected is not None and all(state.heard[name] >= state.expected[name] for name in NAMES)
+
+
+# --- several at once --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fan:
+    rounds: int
+    done: int = 0
+    wrong: tuple[str, ...] = ()
+
+
+async def fan(ctx: OrchestrationContext, state: Fan) -> Fan:
+    wrong = state.wrong
+    results = await ctx.gather(*(ctx.schedule_activity(step, number) for number in range(4)))
+    if [result.value for result in results] != [0, 1, 2, 3]:
+        wrong = (*wrong, f"gathered {results}")
+    winner = await ctx.race(ctx.schedule_activity(slow_step, 7), ctx.schedule_timer(timedelta(milliseconds=8)))
+    if winner.index == 0 and winner.value.value != 7:
+        wrong = (*wrong, f"raced {winner}")
+    async with ctx.task_group() as group:
+        branches = [group.create_task(_two_steps(ctx, number)) for number in (10, 20)]
+    if [await branch for branch in branches] != [21, 41]:
+        wrong = (*wrong, "the branches went wrong")
+    try:
+        await ctx.schedule_activity(hopeless, 1)
+        wrong = (*wrong, "the hopeless came back")
+    except ActivityFailed:
+        pass
+    state = replace(state, done=state.done + 1, wrong=wrong[:WRONG_KEPT])
+    if state.done >= state.rounds:
+        return state
+    ctx.continue_as_new(state)
+
+
+async def _two_steps(ctx: OrchestrationContext, number: int) -> int:
+    first = await ctx.schedule_activity(step, number)
+    second = await ctx.schedule_activity(step_in_thread, first.value + 1)
+    return first.value + second.value
+
+
+# --- ended from outside, or at one word -------------------------------------------------------
+
+
+async def hang(ctx: OrchestrationContext, ticks: int) -> None:
+    try:
+        while True:
+            await ctx.race(ctx.wait_for_event("never"), ctx.schedule_timer(timedelta(milliseconds=25)))
+            ticks += 1
+            if ticks % 3 == 0:
+                ctx.continue_as_new(ticks)
+    finally:
+        await ctx.schedule_activity(step, ticks)
+
+
+async def once(ctx: OrchestrationContext, value: int) -> int:
+    word = await ctx.wait_for_event("go", int)
+    return (await ctx.schedule_activity(step, value + word)).value
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A loop that remembers which version ran each of its laps. ``word`` is what it names at its boundaries."""
+
+    total: int
+    word: str | None = None
+    versions: tuple[str, ...] = ()
+
+
+async def climb(ctx: OrchestrationContext, state: Climb) -> Climb:
+    return await _climb(ctx, state)
+
+
+async def climb_1_1_0(ctx: OrchestrationContext, state: Climb) -> Climb:
+    await ctx.schedule_timer(timedelta(milliseconds=1))
+    return await _climb(ctx, state)
+
+
+async def _climb(ctx: OrchestrationContext, state: Climb) -> Climb:
+    await ctx.schedule_activity(step, len(state.versions))
+    state = replace(state, versions=(*state.versions, ctx.version))
+    if len(state.versions) >= state.total:
+        return state
+    ctx.continue_as_new(state, version=state.word)
+
+
+def registry(code: str) -> OrchestrationRegistry:
+    """Return what a worker with this code has: ``old`` knows ``climb`` 1.0.0 only."""
+    builder = OrchestrationRegistry.builder()
+    for function in (laps, listen, fan, hang, once, climb):
+        builder.register(function.__name__, function)
+    if code == "new":
+        builder.register("climb", climb_1_1_0, version="1.1.0")
+    return builder.build()
+
+
+ACTIVITIES: list[Activity[..., Any]] = [step, step_in_thread, slow_step, hopeless]

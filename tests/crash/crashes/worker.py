@@ -1,0 +1,160 @@
+"""A process with a runtime, and the nursery that forks such processes: importing everything anew takes longer than most live.
+
+What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see ``program``), ``status-NAME`` (how
+far it has come), ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every owner's write, a JSON line each) and
+``acknowledged-NAME`` (what its own client was told).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import anyio
+
+from crashes import program
+from orchestra import Runtime, SqliteProvider
+from orchestra.providers.rows import Change, Commit, Granted, Refused, Write
+
+
+class Lines:
+    """A file of lines, each written at once: what was written is there after a kill."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def write(self, *values: object) -> None:
+        os.write(self._file, (json.dumps(values) + "\n").encode())
+
+
+class Watched(SqliteProvider):
+    """A provider that notes what becomes of owners' writes, and that can be told to stop right before one."""
+
+    def __init__(self, path: Path, lines: Lines) -> None:
+        super().__init__(path)
+        self._lines = lines
+        self._commit = self.store.commit
+        self.store.commit = self._noted_commit
+        self.stop_before_write = False
+
+    def _noted_commit(self, changes: Sequence[Change]) -> Commit:
+        if self.stop_before_write and any(isinstance(change, Write) for change in changes):
+            self.stop_before_write = False
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.05)  # until it takes effect: it need not be this thread that gets the signal
+        commit = self._commit(changes)
+        for change, outcome in zip(changes, commit.outcomes, strict=True):
+            if isinstance(change, Write) and isinstance(outcome, (Granted, Refused)):
+                granted = isinstance(outcome, Granted)
+                self._lines.write(change.instance_id, change.incarnation, change.revision, change.owner, granted, commit.now)
+        return commit
+
+
+async def main(options: argparse.Namespace) -> None:
+    folder = options.store.parent
+    status = Lines(folder / f"status-{options.name}")
+    program.LEDGER.open(folder / "ledger")
+    provider = Watched(options.store, Lines(folder / f"writes-{options.name}"))
+    runtime = Runtime(
+        provider,
+        program.registry(options.code),
+        program.ACTIVITIES,
+        lease=timedelta(seconds=options.lease),
+        poll=timedelta(seconds=0.1),
+        grace=timedelta(seconds=2),
+        max_owned=options.max_owned,
+    )
+
+    def stop_before_write(_signal: int, _frame: object) -> None:
+        provider.stop_before_write = True
+
+    intake = Intake(runtime, options.name, Lines(folder / f"acknowledged-{options.name}"))
+    signal.signal(signal.SIGUSR1, stop_before_write)
+    signal.signal(signal.SIGUSR2, intake.stop)
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with runtime, anyio.create_task_group() as group:
+            status.write("ready")
+            if options.intake:
+                group.start_soon(intake.run)
+            async for _ in signals:
+                group.cancel_scope.cancel()
+                break
+    status.write("ended")
+
+
+class Intake:
+    """Uses this process's own client: a kill may come between its commit and its word."""
+
+    def __init__(self, runtime: Runtime, name: str, acknowledged: Lines) -> None:
+        self._runtime = runtime
+        self._name = name
+        self._acknowledged = acknowledged
+        self._stopping = False
+
+    def stop(self, _signal: int, _frame: object) -> None:
+        self._stopping = True
+
+    async def run(self) -> None:
+        for number in count():
+            if self._stopping:
+                break
+            instance_id = f"own-{self._name}-{number}"
+            await self._runtime.client.start("once", number, instance_id=instance_id)
+            self._acknowledged.write("start", instance_id)
+            await self._runtime.client.raise_event(instance_id, "go", 1)
+            self._acknowledged.write("event", instance_id)
+            await anyio.sleep(0.02)
+        self._acknowledged.write("end", None)
+
+
+def work(arguments: list[str]) -> None:
+    """Be a worker."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--code", choices=("old", "new"), default="old")
+    parser.add_argument("--lease", type=float, default=10)
+    parser.add_argument("--max-owned", type=int, default=4096)
+    parser.add_argument("--intake", action="store_true")
+    options = parser.parse_args(arguments)
+    errors = os.open(options.store.parent / f"errors-{options.name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    anyio.run(main, options)
+
+
+def nurse() -> None:
+    """Fork a worker for each line of arguments, and say its process id. Whoever is left at the end of the lines is killed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them, and none stays behind as a zombie
+    children = []
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                work(json.loads(line))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+        print(child, flush=True)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    nurse()

@@ -1,0 +1,60 @@
+"""The verdict over a campaign finds what the checker cannot see."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from crashes.processes import Worker
+from crashes.verdict import raw_problems, write_problems
+
+from orchestra import SqliteProvider
+
+NEITHER = 2**22 + 1
+"""No process has this id."""
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "store.db"
+    provider = SqliteProvider(path)
+    provider.open()
+    provider.close()
+    return path
+
+
+def write(folder, name, *lines):
+    (folder / f"writes-{name}").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Worker(folder, name, NEITHER)
+
+
+def test_an_empty_store_is_sound(store):
+    assert list(raw_problems(store)) == []
+
+
+def test_rows_that_belong_to_nobody_are_found(store):
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("INSERT INTO label (instance_id, key, value) VALUES ('gone', 'k', 'v')")
+        connection.execute("INSERT INTO capability (node_id, name, version, fingerprint) VALUES ('gone', 'n', '1.0.0', 'f')")
+        connection.commit()
+    assert list(raw_problems(store)) == [
+        "I9: label has rows of 'gone', which is not there",
+        "I9: abilities of a node that does not live: gone",
+    ]
+
+
+def test_a_damaged_file_is_found(store):
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_created'").fetchone()[0]
+        connection.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'label_value'", (root,))
+        connection.commit()
+    assert any(problem.startswith("I13") for problem in raw_problems(store))
+
+
+def test_two_writes_from_one_revision_are_found(tmp_path):
+    one = write(tmp_path, "1", ["a", "i", 1, "node-1", True, 0], ["a", "i", 2, "node-1", False, 0])
+    two = write(tmp_path, "2", ["a", "i", 2, "node-2", True, 0], ["a", "other", 1, "node-2", True, 0])
+    assert list(write_problems([one, two])) == []
+    three = write(tmp_path, "3", ["a", "i", 2, "node-3", True, 0])
+    assert list(write_problems([one, two, three])) == ["I6: revision 2 of 'a' was written by node-2 and by node-3"]

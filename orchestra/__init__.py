@@ -14,6 +14,7 @@ from orchestra.client import (
     InstancePage,
     InstanceStatus,
     PendingActivity,
+    PurgeReport,
     WaitingOn,
 )
 from orchestra.context import Limits, OrchestrationContext, RaceResult, TaskGroup
@@ -72,6 +73,7 @@ __all__ = [
     "OrchestrationRegistry",
     "PendingActivity",
     "PlainFormatter",
+    "PurgeReport",
     "RaceResult",
     "RegistryBuilder",
     "RetryPolicy",

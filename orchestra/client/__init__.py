@@ -7,6 +7,7 @@ from orchestra.client.info import (
     InstancePage,
     InstanceStatus,
     PendingActivity,
+    PurgeReport,
     WaitingOn,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "InstancePage",
     "InstanceStatus",
     "PendingActivity",
+    "PurgeReport",
     "WaitingOn",
 ]

@@ -16,7 +16,16 @@ from typing import Any, Final, Literal, NoReturn, Self, TypeVar
 import anyio
 import anyio.to_thread
 
-from orchestra.client.arguments import check_limit, check_number, check_start, check_text, read_page
+from orchestra.client.arguments import (
+    check_limit,
+    check_number,
+    check_policy,
+    check_reason,
+    check_start,
+    check_text,
+    read_page,
+    read_statuses,
+)
 from orchestra.client.changes import chosen_version, id_of_request, termination
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
@@ -25,6 +34,7 @@ from orchestra.client.info import (
     InstanceInfo,
     InstancePage,
     InstanceStatus,
+    PurgeReport,
     execution_info,
     instance_info,
     unserved_kinds,
@@ -79,7 +89,7 @@ _HELD_AGE: Final = 0.05
 """How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
 _WAIT_SLICE: Final = 1.0
 _TERMINATE_TRIES: Final = 50
-_PAST: Final = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled", Status.TERMINATED: "was terminated"}
+_NAMED: Final = 100
 _STATUS_OF: Final = {
     InstanceStatus.COMPLETED: Status.COMPLETED,
     InstanceStatus.FAILED: Status.FAILED,
@@ -178,7 +188,6 @@ class Client:
         Raises:
             UnknownOrchestration, UnknownVersion: no living node has registered it.
             InstanceExists: the id is taken. It is free again only after ``delete``.
-            InvalidArgument: the id or a label is not printable text of a reasonable length.
             InvalidArgument: an id or a label is not text of 1 to 1,024 characters.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
@@ -255,11 +264,12 @@ class Client:
             page: ``next_page`` of the page before.
 
         Raises:
-            InvalidArgument: ``page`` is not one, or ``limit`` is below 1.
+            InvalidArgument: ``page`` is not one, ``limit`` is below 1, or ``status`` is none.
+            ValueError: a datetime is naive.
         """
         check_limit(limit)
         catalogue = await self._fresh_catalogue(_HELD_AGE)
-        wanted = () if status is None else (status,) if isinstance(status, InstanceStatus) else tuple(status)
+        wanted = read_statuses(status)
         if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
             held = True
         query = InstanceQuery(
@@ -295,11 +305,14 @@ class Client:
         return tuple(execution_info(instance_id, row) for row in rows)
 
     async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[Event, ...]:
-        """Return the events of one execution, by default of the current one.
+        """Return the events of one execution, by default of the current one; none where they are not kept any more.
 
         Raises:
             InstanceNotFound: there is none with this id.
+            InvalidArgument: the number is larger than any that can be.
         """
+        if execution_id is not None:
+            check_number(execution_id, "execution_id")
         number = (await self._record(instance_id)).row.execution if execution_id is None else execution_id
         records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
         if not records:
@@ -324,7 +337,8 @@ class Client:
         """Wait like :meth:`wait_for_completion`; return only how it has ended."""
         deadline = None if timeout is None else self._clock.monotonic() + timeout.total_seconds()
         with self._port.watch(instance_id) as watch:
-            look = not watch.known_open
+            # Who gives no time is told how it stands now: it may have ended elsewhere.
+            look = not watch.known_open or (timeout is not None and timeout <= timedelta(0))
             while watch.end is None:
                 if look:
                     record = await self._record(instance_id)
@@ -366,7 +380,9 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
+            InvalidArgument: the reason is not text of at most 1,024 characters.
         """
+        check_reason(reason)
         await self._send(Cancel(instance_id, reason, self._name), AlreadyCompleted)
 
     async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:
@@ -394,7 +410,9 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
+            InvalidArgument: the reason is not text of at most 1,024 characters.
         """
+        check_reason(reason)
         for number in range(_TERMINATE_TRIES):
             record = await self._record(instance_id)
             if record.status is not Status.OPEN:
@@ -426,11 +444,60 @@ class Client:
         if record.status is Status.OPEN:
             raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
         # What has ended stays so: if it cannot be deleted, somebody else has deleted it meanwhile.
-        if not await self._port.call(lambda: self._provider.admin.delete(instance_id, incarnation)):
+        if not await self._delete(instance_id, incarnation):
             raise _not_found(instance_id)
 
+    async def purge(
+        self,
+        *,
+        completed_before: datetime,
+        name: str | None = None,
+        status: InstanceStatus | Sequence[InstanceStatus] | None = None,
+        id_prefix: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        dry_run: bool = True,
+    ) -> PurgeReport:
+        """Delete instances that ended before a moment; every condition that is given must hold.
+
+        Args:
+            status: which ends; all of them by default. Instances that have not ended are never touched.
+            dry_run: only say what would be deleted. The default, for nothing brings a deleted instance back.
+
+        Raises:
+            ValueError: ``completed_before`` is naive.
+        """
+        to_micros(completed_before)
+        wanted = (status,) if isinstance(status, InstanceStatus) else tuple(status or ())
+        ends = tuple(one for one in wanted or InstanceStatus if one.is_final)
+        if not ends:
+            return PurgeReport(dry_run, 0, ())
+        count, first, page = 0, list[str](), None
+        while True:
+            found = await self.list_instances(name=name, status=ends, id_prefix=id_prefix, labels=labels, page=page)
+            for info in found.items:
+                if info.completed_at is None or info.completed_at >= completed_before:
+                    continue
+                instance_id, incarnation = info.instance_id, info.incarnation
+                if not dry_run and not await self._delete(instance_id, incarnation):
+                    continue  # somebody else has deleted it meanwhile
+                count += 1
+                first.extend([instance_id] if len(first) < _NAMED else [])
+            page = found.next_page
+            if page is None:
+                return PurgeReport(dry_run, count, tuple(first))
+
+    async def _delete(self, instance_id: str, incarnation: str) -> bool:
+        return await self._port.call(lambda: self._provider.admin.delete(instance_id, incarnation))
+
     async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "") -> None:
-        """Set which version starts and boundaries of a name take from now on. Running executions are not touched."""
+        """Set which version starts and boundaries of a name take from now on. Running executions are not touched.
+
+        Raises:
+            InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or the reason is no text.
+        """
+        check_text(name, "a name")
+        check_policy(policy)
+        check_reason(reason)
         await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
         self._catalogue = None
         self._port.written_past()
@@ -445,12 +512,18 @@ class Client:
         Raises:
             InvalidVersion: ``version`` is not semver.
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+            InvalidArgument: the reason is not text of at most 1,024 characters.
         """
         parse_version(version)
+        check_reason(reason)
         await self._set_pin(instance_id, Pin(version, 0, self._name, reason))
 
     async def unpin(self, instance_id: str) -> None:
-        """Let the policy choose again."""
+        """Let the policy choose again.
+
+        Raises:
+            InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+        """
         await self._set_pin(instance_id, None)
 
     async def _set_pin(self, instance_id: str, pin: Pin | None) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "InstancePage",
     "InstanceStatus",
     "PendingActivity",
+    "PurgeReport",
     "WaitingOn",
     "execution_info",
     "instance_info",
@@ -110,6 +111,15 @@ class InstancePage:
 
     items: tuple[InstanceInfo, ...]
     next_page: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReport:
+    """What a purge has deleted, or (``dry_run``) would delete: how many instances, and the ids of the first hundred."""
+
+    dry_run: bool
+    count: int
+    instance_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

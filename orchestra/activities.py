@@ -177,23 +177,49 @@ class Activity(Generic[P, R]):
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
     ) -> Activity[P, R]:
-        """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``."""
+        """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``.
+
+        What is not given stays as it is.
+
+        Raises:
+            InvalidFunction: an option is not positive.
+        """
         return replace(
             self,
-            retry=retry or self.retry,
-            timeout=timeout or self.timeout,
-            heartbeat_timeout=heartbeat_timeout or self.heartbeat_timeout,
+            retry=self.retry if retry is None else retry,
+            timeout=self.timeout if timeout is None else timeout,
+            heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is None else heartbeat_timeout,
         )
 
+    @overload
     @staticmethod
     def named(
         name: str,
-        returns: type[T] | Any = Any,
+        returns: type[T],
         *,
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
-    ) -> Activity[..., T]:
+    ) -> Activity[..., T]: ...
+    @overload
+    @staticmethod
+    def named(
+        name: str,
+        returns: Any = Any,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+    ) -> Activity[..., Any]: ...
+    @staticmethod
+    def named(
+        name: str,
+        returns: Any = Any,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+    ) -> Activity[..., Any]:
         """Return a reference to an activity that is registered elsewhere, with the type of its result."""
         return Activity(name, None, retry or RetryPolicy(), timeout, heartbeat_timeout, None, decoder(returns))
 
@@ -235,7 +261,7 @@ def activity(
         heartbeat_timeout: how long one try may go without :meth:`ActivityContext.heartbeat`.
 
     Raises:
-        InvalidFunction: it is no function, or an option is not positive.
+        InvalidFunction: it is no function, a method without its object, or an option is not positive.
         UnresolvableAnnotation: an annotation names no type that can be found.
     """
     local_names = enclosing_names(1)
@@ -265,12 +291,25 @@ def _make(
         raise InvalidFunction(f"{function!r} cannot be an activity: give a `def` or `async def` function")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidFunction(f"{function.__qualname__!r} cannot be an activity: it is a generator; return a value instead")
+    if _needs_an_object(function):
+        raise InvalidFunction(
+            f"{function.__qualname__!r} cannot be an activity: it is a method, and history keeps no object to call it on. Leave "
+            "the method plain and give the bound one, `service.method`, to Runtime(activities=...) and to schedule_activity"
+        )
     annotations = resolve_annotations(function, local_names)
     result = annotation_decoder(annotations.pop("return", Any), f"the result of {function.__qualname__!r}")
     for parameter, annotation in annotations.items():
         annotation_decoder(annotation, f"{parameter!r} of {function.__qualname__!r}")
     signature = Signature.of(function, annotations, result)
     return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result)
+
+
+def _needs_an_object(function: Callable[..., Any]) -> bool:
+    """Return whether this is a method of a class that is not bound to an object."""
+    owner = function.__qualname__.rpartition(".")[0]
+    if inspect.ismethod(function) or not owner or owner.endswith("<locals>"):
+        return False
+    return next(iter(inspect.signature(function).parameters), "") in {"self", "cls"}
 
 
 # --- the ambient context ----------------------------------------------------------------------

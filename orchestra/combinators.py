@@ -162,7 +162,7 @@ class TaskGroup:
 
     async def __aexit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:  # `bool` would tell type checkers that errors of the block are swallowed; none ever is
         self._in_body = False
         if self._host is not None and self._host_cancel is not None:
             self._host.withdraw(self._host_cancel)  # the block has left by itself; nothing behind it is cancelled

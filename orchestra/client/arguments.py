@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
+from orchestra.versions import Exact, Latest
 
-__all__ = ["check_limit", "check_number", "check_start", "check_text", "read_page"]
+__all__ = [
+    "check_limit",
+    "check_number",
+    "check_policy",
+    "check_reason",
+    "check_start",
+    "check_text",
+    "read_page",
+    "read_statuses",
+]
 
 _LONGEST: Final = 1024
 _HIGHEST: Final = 2**62
@@ -45,6 +56,25 @@ def check_text(text: object, what: str) -> None:
         raise InvalidArgument(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
 
 
+def check_reason(reason: object) -> None:
+    """Check why something is done; it may be empty.
+
+    Raises:
+        InvalidArgument: it is not text of at most 1,024 characters that every store can hold.
+    """
+    check_text(" " if reason == "" or reason is None else reason, "a reason")
+
+
+def check_policy(policy: object) -> None:
+    """Check a version policy. A bare version would otherwise be stored as text, and read back as ``Latest()``.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not isinstance(policy, (Latest, Exact)):
+        raise InvalidArgument(f"{policy!r} is no version policy; give Latest() or Exact('1.2.0')")
+
+
 def check_limit(limit: int) -> None:
     """Check how many are asked for.
 
@@ -63,6 +93,21 @@ def check_number(number: int, what: str) -> None:
     """
     if abs(number) >= _HIGHEST:
         raise InvalidArgument(f"{what} is {number}; no number is as large")
+
+
+def read_statuses(status: InstanceStatus | Sequence[InstanceStatus] | None) -> tuple[InstanceStatus, ...]:
+    """Return the statuses that are asked for; their texts do as well.
+
+    Raises:
+        InvalidArgument: one of them is none.
+    """
+    if status is None:
+        return ()
+    try:
+        return tuple(map(InstanceStatus, (status,) if isinstance(status, str) else status))
+    except (ValueError, TypeError):
+        known = ", ".join(InstanceStatus)
+        raise InvalidArgument(f"{status!r} is no status; give one or several of {known}") from None
 
 
 def read_page(page: str | None) -> tuple[int, str] | None:

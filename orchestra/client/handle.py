@@ -36,6 +36,8 @@ class Handle:
     async def result(self, *, timeout: timedelta | None = None) -> Any: ...  # noqa: ASYNC109
     @overload
     async def result(self, type: type[T], *, timeout: timedelta | None = None) -> T: ...  # noqa: ASYNC109
+    @overload
+    async def result(self, type: Any, *, timeout: timedelta | None = None) -> Any: ...  # noqa: ASYNC109
     async def result(self, type: Any = Any, *, timeout: timedelta | None = None) -> Any:  # noqa: A002, ASYNC109
         """Wait for the instance's end, over all its boundaries, and return its output, read as ``type``.
 

@@ -29,7 +29,6 @@ class Desk:
     cancel: CancelMark | None
     pin: Pin | None
     tried: tuple[str, ...]
-    held_since: int | None
     history_events: int
     history_bytes: int
     remembered: dict[int, ActivityRow]
@@ -69,7 +68,6 @@ class Desk:
             cancel=row.cancel,
             pin=row.pin,
             tried=row.hold.tried if row.hold is not None and stands else (),
-            held_since=row.hold.since if row.hold else None,
             history_events=row.history_events,
             history_bytes=row.history_bytes,
             remembered={activity.event_id: activity for activity in snapshot.activities},

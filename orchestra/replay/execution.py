@@ -195,25 +195,12 @@ class Execution:
         """How many commands of each kind have no result yet."""
         return self._counts
 
-    def is_pending(self, event_id: int) -> bool:
-        """Return whether a command has no result yet."""
-        return event_id in self._pending
-
     @property
     def next_timer(self) -> int | None:
         """When the earliest pending timer is due."""
         while self._timers and self._timers[0][1] not in self._pending:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
-
-    def awaits(self, name: str) -> bool:
-        """Return whether the code waits for an event of this name."""
-        return bool(self._waits.get(name))
-
-    @property
-    def cancel_delivered(self) -> bool:
-        """Whether this execution has been told that it is cancelled."""
-        return self._cancel_delivered
 
     # --- inputs ---
 

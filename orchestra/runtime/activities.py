@@ -91,11 +91,6 @@ class ActivityRunner:
         """Run tries as tasks of this group from now on."""
         self._group = group
 
-    @property
-    def active(self) -> int:
-        """How many tries are under way."""
-        return len(self._runs)
-
     def begin(self, effect: RunActivity) -> None:
         """Begin a try, or let it wait for a free place."""
         if self._stopping:

@@ -100,6 +100,7 @@ class Runtime:
 
     Raises:
         RegistrationError: two activities have one name.
+        ValueError: a number or a duration is too small to work with.
     """
 
     def __init__(
@@ -120,6 +121,16 @@ class Runtime:
         blocked_after: timedelta = timedelta(seconds=1),
         clock: Clock | None = None,
     ) -> None:
+        _at_least(
+            1,
+            max_concurrent_activities=max_concurrent_activities,
+            max_activity_threads=max_activity_threads,
+            max_owned=max_owned,
+            inbox_limit=inbox_limit,
+        )
+        _at_least(0, warm_executions=warm_executions)
+        _at_least(timedelta(milliseconds=1), lease=lease, poll=poll, blocked_after=blocked_after)
+        _at_least(timedelta(0), grace=grace)
         self._provider = provider
         self._registry = registry
         self._activities = _by_name(activities)
@@ -423,6 +434,12 @@ class Runtime:
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     """Run a blocking call that is never abandoned. The host may have used up the threads of the default limiter."""
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
+
+
+def _at_least(least: Any, **settings: Any) -> None:
+    for name, value in settings.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
 def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:

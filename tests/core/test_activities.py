@@ -81,6 +81,29 @@ def test_a_timeout_must_be_positive(make, option):
         make(**{option: timedelta(days=-1)})
 
 
+@pytest.mark.parametrize("option", ["timeout", "heartbeat_timeout"])
+def test_an_option_of_nothing_is_refused_and_not_taken_for_no_option(option):
+    with pytest.raises(InvalidFunction, match="it must be positive"):
+        bare.options(**{option: timedelta(0)})
+
+
+class Service:
+    async def fetch(self, url: str) -> int: ...
+
+    @staticmethod
+    def load(url: str) -> int: ...
+
+
+@pytest.mark.parametrize("make", [activity, activity(name="x"), as_activity])
+def test_a_method_without_its_object_is_refused_with_what_to_give_instead(make):
+    with pytest.raises(InvalidFunction, match=r"'Service\.fetch' cannot be an activity: .* `service\.method`"):
+        make(Service.fetch)
+
+
+def test_a_bound_method_and_a_static_one_can_be_activities():
+    assert (as_activity(Service().fetch).name, as_activity(Service.load).name) == ("fetch", "load")
+
+
 async def async_generator():
     yield 1
 
@@ -254,12 +277,16 @@ async def watch(ctx: OrchestrationContext, url: str) -> None:
     reveal_type(await ctx.schedule_activity(probe, url))
     reveal_type(await ctx.schedule_activity(load, url, deep=True))
     reveal_type(await ctx.schedule_activity(Activity.named("remote", returns=float)))
+    reveal_type(await ctx.schedule_activity(Activity.named("remote", returns=int | None)))
+    reveal_type(await ctx.schedule_activity(Activity.named("remote")))
     reveal_type(await ctx.schedule_timer(timedelta(1)))
     reveal_type(await ctx.wait_for_event("x", str))
     reveal_type(await ctx.gather(ctx.schedule_activity(probe, url), branch(ctx)))
     reveal_type((await ctx.race(ctx.schedule_activity(probe, url), ctx.schedule_activity(probe, url))).value)
     async with ctx.task_group() as group:
-        reveal_type(await group.create_task(branch(ctx)))
+        task = group.create_task(branch(ctx))
+        reveal_type(await task)
+    reveal_type(task)
     ctx.schedule_activity(probe, 7)
     ctx.schedule_activity(load, url, deeper=True)
     ctx.continue_as_new(url)
@@ -271,11 +298,14 @@ REVEALED = [
     "int",
     "list[str]",
     "float",
+    "Any",
+    "Any",
     "None",
     "str",
     "tuple[int, bytes]",
     "int",
     "bytes",
+    "Future[bytes]",
 ]
 
 

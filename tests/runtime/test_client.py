@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import anyio
 import pytest
-from kit import bounded, echo, idle, info_when, runtime, until
+from kit import alone, bounded, echo, idle, info_when, runtime, until
 
 from orchestra import (
     NO_RETRY,
@@ -316,6 +316,27 @@ async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_c
 
 
 @bounded
+async def test_a_status_may_be_its_text_and_no_other_text(path):
+    async with runtime(path, idle, echo) as node:
+        await node.client.start("idle", instance_id="open")
+        await (await node.client.start("echo", instance_id="ended")).result()
+        assert [info.instance_id for info in (await node.client.list_instances(status="completed")).items] == ["ended"]
+        assert [info.instance_id for info in (await node.client.list_instances(status=["running"])).items] == ["open"]
+        for status in ("complete", ["completed", "complete"], 7):
+            with pytest.raises(InvalidArgument, match="is no status; give one or several of pending, running"):
+                await node.client.list_instances(status=status)
+
+
+@bounded
+async def test_a_history_that_cannot_be_is_refused(path):
+    async with runtime(path, idle) as node:
+        await node.client.start("idle", instance_id="x")
+        with pytest.raises(InvalidArgument, match="execution_id"):
+            await node.client.get_history("x", 2**70)
+        assert await node.client.get_history("x", 2) == ()
+
+
+@bounded
 async def test_a_page_that_is_none_and_a_limit_that_is_none_are_refused(path):
     async with runtime(path, idle) as node:
         await node.client.start("idle")
@@ -497,6 +518,20 @@ async def test_a_wait_gives_up_in_time_and_changes_nothing(path):
         with pytest.raises(InstanceNotFound):
             await node.client.wait_for_completion("nobody", timedelta(seconds=10))
         assert node._watches == {}
+
+
+@bounded
+async def test_a_wait_without_time_tells_what_has_happened_elsewhere(path):
+    async with runtime(path, idle) as node, alone(path) as elsewhere:
+        handle = await node.client.start("idle", instance_id="x")
+        with pytest.raises(WaitTimeout):
+            await handle.result(timeout=timedelta(0))
+        await elsewhere.terminate("x")
+        with pytest.raises(InstanceTerminated):
+            await handle.result(timeout=timedelta(0))
+        await elsewhere.delete("x")
+        with pytest.raises(InstanceNotFound):
+            await handle.result(timeout=timedelta(0))
 
 
 @bounded
@@ -898,6 +933,33 @@ async def test_a_policy_decides_starts_and_boundaries_from_then_on(path):
         assert info.version == "1.0.0"
         await client.set_version_policy("lap", Latest())
         assert (await (await client.start("lap", 1)).info()).version == "1.1.0"
+
+
+@bounded
+async def test_what_is_no_policy_is_refused_and_changes_nothing(path):
+    async with runtime(path, idle, policies={"idle": Exact("1.0.0")}) as node:
+        for policy in ("1.0.0", "exact:1.0.0", None, Exact):
+            with pytest.raises(InvalidArgument, match="is no version policy; give Latest"):
+                await node.client.set_version_policy("idle", policy)
+        assert await node.client.get_version_policy("idle") == Exact("1.0.0")
+
+
+@bounded
+async def test_a_reason_that_no_store_can_hold_is_refused_before_anything_happens(path):
+    async with runtime(path, idle) as node:
+        client = node.client
+        await client.start("idle", instance_id="x")
+        for reason in ("\ud800", "a\0b", "x" * 1025, 7):
+            for call in (
+                client.cancel("x", reason),
+                client.terminate("x", reason),
+                client.pin("x", "1.0.0", reason=reason),
+                client.set_version_policy("idle", Latest(), reason=reason),
+            ):
+                with pytest.raises(InvalidArgument, match="a reason"):
+                    await call
+        info = await client.get_instance_info("x")
+        assert (info.cancel_requested, info.pinned_version, info.status.is_final) == (False, None, False)
 
 
 @bounded

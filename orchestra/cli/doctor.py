@@ -1,0 +1,83 @@
+"""``orchestra doctor``: looks at a store and says what is wrong with it. It only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from orchestra.cli import findings
+from orchestra.cli.checks import Check, Report, Verdict
+from orchestra.clock import Clock
+from orchestra.errors import OrchestraError, StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreUnavailable
+from orchestra.providers.sqlite.diagnosis import Diagnosis, diagnose, library_version
+
+__all__ = ["examine"]
+
+_REMEDIES: Final[dict[type[StoreError], str]] = {
+    StoreBusy: "Try again.",
+    StoreCorrupt: "Make sure that it is the right file. If it is, keep a copy of it and of its -wal, and restore a backup.",
+    StoreReadOnly: "Run the command as the user that the services run as.",
+    StoreUnavailable: "Check the path and its permissions.",
+}
+
+_UNREADABLE: Final = (OrchestraError, ValueError, KeyError, TypeError)
+"""What reading a value that this library never wrote may raise: a version that is none, bytes that are no JSON."""
+
+
+def examine(path: Path, clock: Clock, *, quick: bool) -> Report:
+    """Return all findings about the store at a path."""
+    library = findings.sqlite_check(library_version())
+    try:
+        checks = diagnose(path, clock, lambda diagnosis: _look(diagnosis, quick=quick))
+    except StoreError as error:
+        return Report(str(path), (library, _failed("store", error)), readable=False)
+    return Report(str(path), (library, *checks))
+
+
+def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
+    checks = [
+        _guarded("pragmas", lambda: findings.pragmas_check(diagnosis.pragmas())),
+        _guarded("integrity", lambda: findings.integrity_check(diagnosis.integrity(quick=quick), quick=quick)),
+        _guarded("lock", lambda: findings.lock_check(diagnosis.write_lock())),
+    ]
+    try:
+        schema = diagnosis.schema()
+    except StoreError as error:
+        return [*checks, _failed("schema", error)]
+    checks.append(findings.schema_check(schema))
+    if schema.number != schema.known:
+        return checks
+    try:
+        found = diagnosis.population()
+    except StoreError as error:
+        return [*checks, _failed("contents", error)]
+    except _UNREADABLE as error:
+        return [*checks, _undecodable("contents", error)]
+    return [
+        *checks,
+        _guarded("nodes", lambda: findings.nodes_check(found)),
+        _guarded("ghosts", lambda: findings.ghosts_check(found)),
+        _guarded("held", lambda: findings.held_check(found)),
+        _guarded("clock", lambda: findings.clock_check(found.newest, diagnosis.now())),
+    ]
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Return the finding, or that there is none: one damaged part must not hide the others."""
+    try:
+        return check()
+    except StoreError as error:
+        return _failed(name, error)
+    except _UNREADABLE as error:
+        return _undecodable(name, error)
+
+
+def _failed(name: str, error: StoreError) -> Check:
+    remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), _REMEDIES[StoreCorrupt])
+    return Check(name, Verdict.WARNING if isinstance(error, StoreBusy) else Verdict.FAILURE, str(error), remedy=remedy)
+
+
+def _undecodable(name: str, error: Exception) -> Check:
+    text = f"what is stored cannot be understood: {error!r}"
+    return Check(name, Verdict.FAILURE, text, remedy=_REMEDIES[StoreCorrupt])

@@ -1,0 +1,374 @@
+"""Facts about a store as findings: what is well, what is not, and what to do. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Final
+
+from orchestra.cli.checks import Check, Verdict
+from orchestra.providers.rows import Catalogue, Kind, NodeRow
+from orchestra.providers.sqlite.diagnosis import (
+    LISTED,
+    LOG_LIMIT,
+    NodeLockState,
+    Population,
+    Pragmas,
+    SchemaState,
+    Tally,
+    WriteLockState,
+)
+from orchestra.resolution import is_living, opening_version, serves
+
+__all__ = [
+    "clock_check",
+    "ghosts_check",
+    "held_check",
+    "integrity_check",
+    "lock_check",
+    "nodes_check",
+    "pragmas_check",
+    "schema_check",
+    "sqlite_check",
+]
+
+_OLDEST_LIBRARY: Final = (3, 37, 0)
+"""The first that knows STRICT tables."""
+
+_RESET_BUG: Final = ((3, 7, 0), (3, 51, 2))
+_RESET_BUG_FIXED_IN: Final = {(3, 44): 6, (3, 50): 7}
+"""Older series into which the fix was taken, and from which patch on they have it."""
+
+_CLOCK_TOLERANCE: Final = 1_000_000
+
+Version = tuple[int, int, int]
+
+
+# --- the library and the file -----------------------------------------------------------------
+
+
+def sqlite_check(version: Version) -> Check:
+    """Judge the SQLite library of this process; the services' own may be another one."""
+    text = ".".join(map(str, version))
+    if version < _OLDEST_LIBRARY:
+        return Check(
+            "sqlite",
+            Verdict.FAILURE,
+            f"{text} is too old: it cannot read STRICT tables",
+            remedy="Use a Python with SQLite 3.37 or later; best 3.51.3 or later.",
+        )
+    if _has_reset_bug(version):
+        return Check(
+            "sqlite",
+            Verdict.NOTICE,
+            f"{text} has the WAL-reset bug (3.7.0 to 3.51.2, but for fixed patches of old series), which can damage a file "
+            "that two connections write at once. The file lock around each write transaction protects from it.",
+            remedy="Let nothing but orchestra write to the file; SQLite 3.51.3 is free of the bug.",
+        )
+    return Check("sqlite", Verdict.OK, f"{text}, free of the WAL-reset bug")
+
+
+def _has_reset_bug(version: Version) -> bool:
+    first, last = _RESET_BUG
+    fixed_in = _RESET_BUG_FIXED_IN.get(version[:2])
+    return first <= version <= last and (fixed_in is None or version[2] < fixed_in)
+
+
+def pragmas_check(pragmas: Pragmas) -> Check:
+    """Judge the journal mode and the size of the log."""
+    size = _bytes(pragmas.page_size * pragmas.pages)
+    free = f", {pragmas.free_pages:,} of {pragmas.pages:,} pages free" if pragmas.free_pages else ""
+    if pragmas.journal_mode is None:
+        return Check("pragmas", Verdict.OK, f"at rest, without a log; file {size}{free}")
+    text = f"journal mode {pragmas.journal_mode}, file {size}{free}, log {_bytes(pragmas.log_size)}"
+    if pragmas.journal_mode != "wal":
+        return Check(
+            "pragmas",
+            Verdict.NOTICE,
+            text,
+            remedy="A runtime works with the write-ahead log only, and turns it on when it opens the file.",
+        )
+    if pragmas.log_size > LOG_LIMIT:
+        return Check(
+            "pragmas",
+            Verdict.WARNING,
+            f"{text}: checkpoints do not keep up",
+            remedy="Look for a program that has a read transaction open on the file for long, and end it.",
+        )
+    return Check("pragmas", Verdict.OK, text)
+
+
+def integrity_check(faults: tuple[str, ...], *, quick: bool) -> Check:
+    """Judge what SQLite found wrong with the file."""
+    name = "quick check" if quick else "full check"
+    if faults:
+        return Check(
+            "integrity",
+            Verdict.FAILURE,
+            f"the {name} finds the file damaged",
+            details=faults,
+            remedy="Stop the services and keep a copy of the file and of its -wal. Restore a backup, or recover with sqlite3's "
+            ".recover.",
+        )
+    return Check("integrity", Verdict.OK, f"the {name} finds no fault")
+
+
+def schema_check(schema: SchemaState) -> Check:
+    """Judge whether this library can work with the file."""
+    if schema.number > schema.known:
+        return Check(
+            "schema",
+            Verdict.FAILURE,
+            f"schema {schema.number}; this library knows up to {schema.known}, so that what the file holds is not looked at",
+            remedy="Use the library that the services use.",
+        )
+    if schema.number < schema.known:
+        return Check(
+            "schema",
+            Verdict.NOTICE,
+            f"schema {schema.number}; this library has {schema.known}, so that what the file holds is not looked at",
+            remedy="The next runtime of this library that opens the file migrates it.",
+        )
+    details = (
+        *(f"missing: {name}" for name in schema.missing),
+        *(f"changed: {name}" for name in schema.changed),
+        *(f"not of this library: {name}" for name in schema.added),
+    )
+    if schema.missing or schema.changed:
+        return Check(
+            "schema",
+            Verdict.FAILURE,
+            f"schema {schema.number}, but somebody has changed it",
+            details,
+            remedy="Undo the change, or restore a backup.",
+        )
+    if schema.added:
+        return Check("schema", Verdict.NOTICE, f"schema {schema.number}, and more", details)
+    return Check("schema", Verdict.OK, f"schema {schema.number}")
+
+
+def lock_check(lock: WriteLockState) -> Check:
+    """Judge who holds the writers' lock."""
+    if lock.last is None:
+        return Check("lock", Verdict.OK, "nobody has written here yet")
+    if lock.stuck:
+        return Check(
+            "lock",
+            Verdict.WARNING,
+            f"process {lock.last} holds the write lock, and commits nothing meanwhile; nobody else can write",
+            remedy=f"See what process {lock.last} does; if it is stopped, continue or kill it. The lock goes with it.",
+        )
+    if lock.holder is not None:
+        return Check("lock", Verdict.OK, f"process {lock.holder} is writing")
+    state = "running" if lock.runs else "gone"
+    return Check("lock", Verdict.OK, f"last taken by process {lock.last} ({state})")
+
+
+# --- nodes ------------------------------------------------------------------------------------
+
+
+class _Presence(Enum):
+    """How a node stands, and what is said of it."""
+
+    LIVING = "alive"
+    STALLED = "holds its lock, but gives no sign of life: stopped, or blocked"
+    GONE = "its process is gone"
+    SILENT = "gives no sign of life"
+
+
+def nodes_check(found: Population) -> Check:
+    """Judge who is there."""
+    presences = {node.record.node_id: _presence(node, found) for node in found.catalogue.nodes}
+    details = [_node_line(node, presences[node.record.node_id], found) for node in found.catalogue.nodes]
+    now = found.catalogue.now
+    details += [
+        f"{one.node_id} (process {one.pid} on {one.host}): buried, last seen {_ago(now - one.renewed_at)}"
+        for one in found.buried[:LISTED]
+    ]
+    living = sum(presence is _Presence.LIVING for presence in presences.values())
+    counts = [f"{living} living"]
+    for presence, word in ((_Presence.STALLED, "stalled"), (_Presence.GONE, "dead"), (_Presence.SILENT, "silent")):
+        count = sum(each is presence for each in presences.values())
+        counts += [f"{count} {word}"] if count else []
+    if found.buried:
+        counts.append(f"{len(found.buried)} buried")
+    text = ", ".join(counts)
+    remedies = [_REMEDIES[presence] for presence in _REMEDIES if presence in presences.values()]
+    if remedies:
+        return Check("nodes", Verdict.WARNING, text, tuple(details), remedy=" ".join(remedies))
+    count = sum(tally.open for tally in found.tallies)
+    if not living and count:
+        return Check(
+            "nodes",
+            Verdict.NOTICE,
+            f"{text}: {_count(count, 'open instance')} will go on when a runtime starts",
+            tuple(details),
+        )
+    return Check("nodes", Verdict.NOTICE if found.buried else Verdict.OK, text, tuple(details))
+
+
+_REMEDIES: Final = {
+    _Presence.GONE: "The next runtime that starts on this machine buries the dead node and releases what it owned: at once, or "
+    "within a lease if the machine has been restarted since.",
+    _Presence.SILENT: "A runtime that runs buries the silent node once it has watched it for a lease; start one "
+    "if there is none.",
+    _Presence.STALLED: "See what the stalled process does. Others take its work over once they have watched it for a lease.",
+}
+
+
+def ghosts_check(found: Population) -> Check:
+    """Judge whether instances are owned by somebody who is not there (protocol rule 12)."""
+    nodes = {node.record.node_id: node for node in found.catalogue.nodes}
+    buried = {one.node_id for one in found.buried}
+    details: list[str] = []
+    total = 0
+    for owner, count in found.owners.items():
+        node = nodes.get(owner)
+        if node is None:
+            why = "buried" if owner in buried else "unknown"
+        elif _presence(node, found) in (_Presence.GONE, _Presence.SILENT):
+            why = _presence(node, found).value
+        else:
+            continue
+        total += count
+        details.append(f"{_count(count, 'instance')} of {owner}: {why}")
+    if not details:
+        owned = sum(found.owners.values())
+        return Check("ghosts", Verdict.OK, f"none; {_count(owned, 'instance')} owned by living nodes" if owned else "none")
+    return Check(
+        "ghosts",
+        Verdict.WARNING,
+        f"{_count(total, 'instance')} owned by nodes that are not there",
+        _first(details),
+        remedy="The next runtime start releases them; a runtime that runs does so within a lease.",
+    )
+
+
+def _presence(node: NodeRow, found: Population) -> _Presence:
+    lock = found.locks.get(node.record.node_id, NodeLockState.MISSING)
+    if lock is NodeLockState.FREE:
+        return _Presence.GONE
+    if is_living(node, found.catalogue.now):
+        return _Presence.LIVING
+    return _Presence.STALLED if lock is NodeLockState.HELD else _Presence.SILENT
+
+
+def _node_line(node: NodeRow, presence: _Presence, found: Population) -> str:
+    record = node.record
+    seen = _ago(found.catalogue.now - node.renewed_at)
+    owned = found.owners.get(record.node_id, 0)
+    return f"{record.node_id} (process {record.pid} on {record.host}): {presence.value}, last seen {seen}, owns {owned:,}"
+
+
+# --- instances --------------------------------------------------------------------------------
+
+
+def held_check(found: Population) -> Check:
+    """Judge which instances cannot go on, in the words of ``InstanceInfo.held_reason``."""
+    living = tuple(node for node in found.catalogue.nodes if _presence(node, found) is _Presence.LIVING)
+    there = Catalogue(found.catalogue.now, living, found.catalogue.policies, found.catalogue.kinds)
+    held = sum(tally.held for tally in found.tallies)
+    unserved = _unserved(found.tallies, there)
+    crashing = sum(tally.crashing for tally in found.tallies)
+    details = [f"{one.instance_id}: {one.reason}" for one in found.held]
+    details += [f"{_count(held - len(found.held), 'more held instance')}"] if held > len(found.held) else []
+    if living:
+        details += _first(_unserved_lines(unserved, there))
+    details += [
+        f"{one.instance_id}: crashing: {one.takeovers} nodes in a row were lost while they ran it" for one in found.crashing
+    ]
+    details += [f"{_count(crashing - len(found.crashing), 'more crashing instance')}"] if crashing > len(found.crashing) else []
+    count = sum(tally.open for tally in found.tallies)
+    counts = [
+        f"{number:,} {word}"
+        for number, word in ((held, "held"), (sum(unserved.values()) if living else 0, "unserved"), (crashing, "crashing"))
+        if number
+    ]
+    text = f"{', '.join(counts) or 'none'} of {_count(count, 'open instance')}"
+    if counts:
+        return Check(
+            "held", Verdict.WARNING, text, tuple(details), remedy=_held_remedy(held, crashing, unserved if living else {})
+        )
+    if unserved:
+        return Check("held", Verdict.NOTICE, f"{text}; with no node there, nobody can tell which versions are deployed")
+    return Check("held", Verdict.OK, text)
+
+
+def _unserved(tallies: Iterable[Tally], there: Catalogue) -> dict[Kind | None, int]:
+    """Return the kinds that nobody there can run, and how many instances of each wait that are not held by themselves."""
+    return {
+        tally.kind: tally.open - tally.held
+        for tally in tallies
+        if tally.open > tally.held
+        and (tally.kind is None or not any(serves(node.record, tally.kind, there) for node in there.nodes))
+    }
+
+
+def _unserved_lines(unserved: Mapping[Kind | None, int], there: Catalogue) -> list[str]:
+    return [
+        f"{_count(number, 'instance')}: "
+        + (
+            "of a kind that is not in the store"
+            if kind is None
+            else f"no living node has registered {kind.name!r} {opening_version(there, kind)}"
+        )
+        for kind, number in unserved.items()
+    ]
+
+
+def _held_remedy(held: int, crashing: int, unserved: Mapping[Kind | None, int]) -> str:
+    parts: list[str] = []
+    if held:
+        parts.append("Deploy code that can go on with what is held (ops/operating.md says which); it is tried by itself.")
+    if unserved:
+        parts.append("Deploy the versions that no node has.")
+    if crashing:
+        parts.append("Look in the logs for what ended the processes that ran the crashing ones.")
+    return " ".join(parts)
+
+
+def clock_check(newest: int | None, now: int) -> Check:
+    """Judge the machine's clock by the newest row."""
+    if newest is None:
+        return Check("clock", Verdict.OK, "nothing has been written yet")
+    ahead = newest - now
+    if ahead > _CLOCK_TOLERANCE:
+        return Check(
+            "clock",
+            Verdict.WARNING,
+            f"the newest row was written {_duration(ahead)} in the future",
+            remedy="Set this machine's clock right. If it was ahead before, timers that were set then fire as much later.",
+        )
+    return Check("clock", Verdict.OK, f"newest row written {_ago(max(-ahead, 0))}")
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def _first(lines: list[str]) -> tuple[str, ...]:
+    return (*lines[:LISTED], *([f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _bytes(size: int) -> str:
+    value, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def _ago(micros: int) -> str:
+    return f"{_duration(micros)} ago" if micros >= 0 else f"{_duration(-micros)} in the future"
+
+
+def _duration(micros: int) -> str:
+    seconds = micros / 1e6
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.1f} {unit}" if seconds / size < 10 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:,.0f} days"

@@ -1,0 +1,470 @@
+"""What can be told about a store from outside, without changing it and without being in anybody's way.
+
+Everything is read over one connection that can only read. A store at rest, beside which there is no log, is opened as a file
+that does not change: an ordinary reader would leave a log and its index behind, owned by whoever has looked. Whether it really
+did not change is asked afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from time import sleep
+from typing import Any, Final, TypeVar
+
+from orchestra.clock import Clock
+from orchestra.errors import StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.providers.rows import Catalogue, Kind, PolicyRow
+from orchestra.providers.sqlite import schema
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import _read_nodes
+from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
+from orchestra.providers.sqlite.decoding import hold_from_bytes
+from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.settings import Settings
+
+__all__ = [
+    "LISTED",
+    "LOG_LIMIT",
+    "Buried",
+    "Crashing",
+    "Diagnosis",
+    "HeldInstance",
+    "NodeLockState",
+    "Population",
+    "Pragmas",
+    "SchemaState",
+    "Tally",
+    "WriteLockState",
+    "diagnose",
+    "library_version",
+]
+
+T = TypeVar("T")
+
+LISTED: Final = 10
+"""Of how many instances of a sort the ids are read."""
+
+LOG_LIMIT: Final = _JOURNAL_LIMIT
+"""Bytes that the log has at most while checkpoints keep up."""
+
+_FAULTS: Final = 10
+_BUSY_SECONDS: Final = 5.0
+_WATCHED: Final = 20
+_NAP: Final = 0.05
+_KERNEL_LOCKS: Final = Path("/proc/locks")
+
+_META: Final = "SELECT key, value FROM meta"
+_OBJECTS: Final = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"
+_BURIED: Final = "SELECT node_id, host, pid, renewed_at FROM node WHERE dead = 1 ORDER BY renewed_at DESC"
+_OWNERS: Final = "SELECT owner, count(*) FROM instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_KINDS_BY_NUMBER: Final = f"SELECT k.kind_id, {sql.KIND_COLUMNS} FROM kind k"
+_TALLIES: Final = """
+    SELECT kind, sum(status = 0), sum(status = 0 AND held = 1),
+        sum(status = 0 AND held = 0 AND takeovers >= 3 AND owner IS NULL), max(updated_at)
+    FROM instance GROUP BY kind ORDER BY kind"""
+_HELD: Final = """
+    SELECT i.instance_id, d.hold FROM instance i JOIN instance_detail d ON d.instance_id = i.instance_id
+    WHERE i.held = 1 AND i.status = 0 ORDER BY i.instance_id LIMIT ?"""
+_CRASHING: Final = """
+    SELECT instance_id, takeovers FROM instance
+    WHERE status = 0 AND held = 0 AND takeovers >= 3 AND owner IS NULL ORDER BY instance_id LIMIT ?"""
+_NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM node"
+
+
+# --- what is found ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """The number of the file's schema and of the newest that is known here; how its objects differ, where both are the same."""
+
+    number: int
+    known: int
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pragmas:
+    """What the file says of itself. Sizes in bytes. ``synchronous`` is not there: each connection has its own.
+
+    ``journal_mode`` is ``None`` for a store at rest: SQLite tells it only of a file that is read with its log.
+    """
+
+    journal_mode: str | None
+    page_size: int
+    pages: int
+    free_pages: int
+    log_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLockState:
+    """The lock that writers hold from BEGIN to COMMIT.
+
+    ``last`` is the process that took it last (``None``: nobody ever did), ``runs`` whether there is such a process,
+    ``holder`` who has it now, as far as the kernel tells. ``stuck``: that one kept it all the while it was watched, and
+    committed nothing.
+    """
+
+    last: int | None
+    runs: bool
+    holder: int | None
+    stuck: bool
+
+
+class NodeLockState(StrEnum):
+    """How the lock of a node stands. ``FREE``: its process is certainly gone."""
+
+    HELD = "held"
+    FREE = "free"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A node that others have declared dead."""
+
+    node_id: str
+    host: str
+    pid: int
+    renewed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many instances of a kind there are: open ones, and of these the held ones and the crashing ones."""
+
+    kind: Kind | None
+    open: int
+    held: int
+    crashing: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldInstance:
+    """An instance with a stored hold."""
+
+    instance_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashing:
+    """An instance whose owners were lost again and again."""
+
+    instance_id: str
+    takeovers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Nodes and instances, all of one moment. ``newest`` is the latest instant at which a row says it was written."""
+
+    catalogue: Catalogue
+    locks: Mapping[str, NodeLockState]
+    buried: tuple[Buried, ...]
+    owners: Mapping[str, int]
+    tallies: tuple[Tally, ...]
+    held: tuple[HeldInstance, ...]
+    crashing: tuple[Crashing, ...]
+    newest: int | None
+
+
+# --- finding it -------------------------------------------------------------------------------
+
+
+def library_version() -> tuple[int, int, int]:
+    """Return the version of the SQLite library in this process."""
+    return sqlite3.sqlite_version_info
+
+
+def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
+    """Return what ``look`` makes of the store. It is called a second time where the store has left its rest meanwhile.
+
+    Raises:
+        StoreUnavailable: there is no such file, or it cannot be reached.
+        StoreCorrupt: it is no database, or not one of this library.
+    """
+    settings = Settings(
+        path=path,
+        durability="full",
+        clock=clock,
+        busy_seconds=_BUSY_SECONDS,
+        migrate=False,
+        tombstone_window=0,
+        kept_histories=1,
+        kept_executions=1,
+    )
+    _require_file(path)
+    before = _rest(path)
+    if before is not None:
+        with _open(settings, at_rest=True) as diagnosis:
+            found = look(diagnosis)
+        if _rest(path) == before:
+            return found
+    with _open(settings, at_rest=False) as diagnosis:
+        return look(diagnosis)
+
+
+class Diagnosis:
+    """Reads the facts. Each method stands for itself, so that what is damaged does not hide the rest.
+
+    Raises:
+        StoreError: from every method that reads the file: it could not be read.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, settings: Settings, *, at_rest: bool) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._at_rest = at_rest
+
+    def integrity(self, *, quick: bool) -> tuple[str, ...]:
+        """Return what SQLite finds wrong, at most a few faults. Writers go on meanwhile; the log only grows."""
+        pragma = "quick_check" if quick else "integrity_check"
+        with translated(self._settings.path):
+            rows = self._connection.execute(f"PRAGMA {pragma}({_FAULTS})").fetchall()
+        return tuple(str(row[0]) for row in rows if row[0] != "ok")
+
+    def schema(self) -> SchemaState:
+        """Compare the schema with the one that this library would have made."""
+        with translated(self._settings.path):
+            number = _schema_number(self._connection, self._settings.path)
+            found = dict(self._connection.execute(_OBJECTS))
+        known = schema.migrations()[-1].number
+        if number != known:
+            return SchemaState(number, known)
+        expected = _expected_objects()
+        return SchemaState(
+            number,
+            known,
+            missing=tuple(sorted(expected.keys() - found.keys())),
+            changed=tuple(sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])),
+            added=tuple(sorted(found.keys() - expected.keys())),
+        )
+
+    def pragmas(self) -> Pragmas:
+        """Return what the file says of itself."""
+        with translated(self._settings.path):
+            return Pragmas(
+                journal_mode=None if self._at_rest else self._pragma("journal_mode"),
+                page_size=self._pragma("page_size"),
+                pages=self._pragma("page_count"),
+                free_pages=self._pragma("freelist_count"),
+                log_size=_size(_beside(self._settings.path, "-wal")),
+            )
+
+    def write_lock(self) -> WriteLockState:
+        """Return how the writers' lock stands, without ever taking it: whoever writes shall not wait for somebody who looks."""
+        path = self._settings.lock_path
+        last = _read_pid(path)
+        if last is None:
+            return WriteLockState(None, runs=False, holder=None, stuck=False)
+        held = _holds(path, last)
+        stuck = held and self._stands_still(path, last)
+        return WriteLockState(last, runs=_runs(last), holder=last if held else None, stuck=stuck)
+
+    def population(self) -> Population:
+        """Return the nodes, what they own, and which instances stand still."""
+        connection = self._connection
+        with translated(self._settings.path):
+            connection.execute(sql.BEGIN_READ)
+            try:
+                numbers = {row[0]: read_kind(row[1:]) for row in connection.execute(_KINDS_BY_NUMBER)}
+                tallies = connection.execute(_TALLIES).fetchall()
+                instants = [row[4] for row in tallies] + [connection.execute(_NEWEST_RENEWAL).fetchone()[0]]
+                found = Population(
+                    catalogue=Catalogue(
+                        now=0,
+                        nodes=_read_nodes(connection),
+                        policies={row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)},
+                        kinds=tuple(numbers.values()),
+                    ),
+                    locks={},
+                    buried=tuple(Buried(*row) for row in connection.execute(_BURIED)),
+                    owners=dict(connection.execute(_OWNERS)),
+                    tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
+                    held=tuple(HeldInstance(row[0], _reason(row[1])) for row in connection.execute(_HELD, (LISTED,))),
+                    crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
+                    newest=max((instant for instant in instants if instant is not None), default=None),
+                )
+            finally:
+                connection.execute(sql.ROLLBACK)
+        # The locks are probed after the rows were read: a node takes its lock before it has a row, and a node that leaves
+        # removes the file. Hence a lock that is free belongs to somebody who died.
+        return _with_locks(found, self._settings)
+
+    def now(self) -> int:
+        """Return the machine's time."""
+        return self._settings.clock.now()
+
+    def _pragma(self, name: str) -> Any:
+        return self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    def _stands_still(self, path: Path, holder: int) -> bool:
+        with translated(self._settings.path):
+            version = self._pragma("data_version")
+            for _ in range(_WATCHED):
+                sleep(_NAP)
+                if not _holds(path, holder) or self._pragma("data_version") != version:
+                    return False
+        return True
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def _require_file(path: Path) -> None:
+    # A pipe, above all, must not be opened: that would wait for whoever writes to it.
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise StoreUnavailable(f"{path}: not a regular file")
+
+
+@contextmanager
+def _open(settings: Settings, *, at_rest: bool) -> Generator[Diagnosis]:
+    path = settings.path
+    with translated(path):
+        connection = _connect(settings, "ro&immutable=1") if at_rest else connect_reader(settings)
+    with contextlib.closing(connection):
+        if _schema_number(connection, path) == 0:
+            raise StoreCorrupt(f"{path}: an empty database, not yet a store; a runtime that opens it makes it one")
+        yield Diagnosis(connection, settings, at_rest=at_rest)
+
+
+def _schema_number(connection: sqlite3.Connection, path: Path) -> int:
+    # Read inside `translated` alone it would pass for a fault of the driver: the number is text in the file.
+    try:
+        with translated(path):
+            return schema._read_number(connection, path)
+    except StoreError as error:
+        if isinstance(error.__cause__, ValueError):
+            raise StoreCorrupt(f"{path}: the number of its schema is no number") from error
+        raise
+
+
+def _rest(path: Path) -> tuple[int, int, int] | None:
+    """Return what would change if the file were written, or ``None`` where it may be in use."""
+    if any(_beside(path, suffix).exists() for suffix in ("-wal", "-journal")):
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _expected_objects() -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        for migration in schema.migrations():
+            for statement in migration.statements:
+                connection.execute(statement)
+        return dict(connection.execute(_OBJECTS))
+
+
+def _reason(hold: bytes | None) -> str:
+    try:
+        found = hold_from_bytes(hold or b"")
+    except (ValueError, KeyError, TypeError):
+        return "the stored reason cannot be read"
+    return f"{found.kind.value}: {found.detail}"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# --- locks ------------------------------------------------------------------------------------
+
+
+def _with_locks(found: Population, settings: Settings) -> Population:
+    nodes = found.catalogue.nodes
+    locks = {node.record.node_id: _probe(settings.node_lock_path(node.record.node_id)) for node in nodes}
+    return Population(
+        catalogue=Catalogue(settings.clock.now(), nodes, found.catalogue.policies, found.catalogue.kinds),
+        locks=locks,
+        buried=found.buried,
+        owners=found.owners,
+        tallies=found.tallies,
+        held=found.held,
+        crashing=found.crashing,
+        newest=found.newest,
+    )
+
+
+def _probe(path: Path) -> NodeLockState:
+    """Return how a node's lock stands.
+
+    The file is never made, and the lock asked for is a shared one, for no longer than the call: two who look do not meet. A
+    node itself never asks for a lock that is older than its row; its neighbours, who do, look again after a moment.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return NodeLockState.MISSING
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return NodeLockState.HELD
+    finally:
+        os.close(descriptor)  # unlocks as well
+    return NodeLockState.FREE
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            return int(file.read(16))
+    except (OSError, ValueError):
+        return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _holds(path: Path, pid: int) -> bool:
+    """Return whether the kernel says that a process holds the lock; ``False`` where the kernel does not say."""
+    try:
+        inode = path.stat().st_ino
+        lines = _KERNEL_LOCKS.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return False
+    # The inode alone could be one of another file system, whose number there need not be the one that `stat` gives. The pid
+    # in the file makes sure.
+    return any(_is_lock(line.split(), inode, pid) for line in lines)
+
+
+def _is_lock(words: list[str], inode: int, pid: int) -> bool:
+    match words:
+        case [_, "FLOCK", _, "WRITE", holder, place, *_]:
+            return holder == str(pid) and place.rpartition(":")[2] == str(inode)
+        case _:
+            return False

@@ -1,0 +1,34 @@
+"""Stores in every state that a doctor may find them in."""
+
+import sqlite3
+
+import pytest
+
+from orchestra.providers.sqlite import SqliteProvider
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def provider(path):
+    """A store that this process has open."""
+    provider = SqliteProvider(path, durability="relaxed")
+    provider.open()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def edit(path):
+    """Changes the file as somebody would who should not."""
+
+    def run(*statements):
+        connection = sqlite3.connect(path, isolation_level=None)
+        rows = [connection.execute(statement).fetchall() for statement in statements]
+        connection.close()
+        return rows
+
+    return run

@@ -1,0 +1,140 @@
+"""The command: what it prints, and what it ends with."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from orchestra.cli import main
+from orchestra.testing.contract.shorthand import a_hold, a_node, a_start, a_state, a_write, begin, one
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-W", "error", "-m", "orchestra.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=20, check=False, **options)
+
+
+@pytest.fixture
+def sick(provider):
+    """A store with a held instance, whose reason tries to write on the terminal."""
+    row = begin(provider, "watch-\x1b[31m1")
+    hold = a_hold()
+    hold = type(hold)(hold.kind, "first line\nsecond line " + "and more " * 60, hold.since, hold.by, hold.tried)
+    one(provider, a_write(row, a_state(row, owner=None), hold=hold))
+    return provider
+
+
+def test_the_exit_code_says_how_bad_it_is(path, provider, edit, capfd):
+    assert main(["doctor", "--store", str(path)]) == 0
+    row = begin(provider)
+    one(provider, a_write(row, a_state(row, owner=None), hold=a_hold()))
+    assert main(["doctor", "--store", str(path)]) == 1
+    provider.close()
+    edit("DROP INDEX instance_claim")
+    assert main(["doctor", "--store", str(path), "--quick"]) == 2
+    assert main(["doctor", "--store", str(path) + ".nowhere"]) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["doctor"],
+        ["surgeon"],
+        ["doctor", "--store", "postgresql://host/db"],
+        ["doctor", "--store", "sqlite:///"],
+        ["doctor", "--store", ""],
+        ["doctor", "--store", "a\0b"],
+        ["doctor", "--store", "a.db", "--verbose"],
+    ],
+)
+def test_misuse_is_told_from_a_sick_store(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 3
+    assert "usage" in capsys.readouterr().err
+
+
+def test_help_names_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["doctor", "--help"])
+    assert raised.value.code == 0
+    assert "exit code" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("store", [".", "/", "..", "x" * 5000])
+def test_a_path_that_names_no_file_is_no_store(store, capfd):
+    assert main(["doctor", "--store", store]) == 3
+
+
+def test_a_store_may_be_named_by_a_url(path, provider, monkeypatch, capsys):
+    monkeypatch.chdir(path.parent)
+    assert main(["doctor", "--store", f"sqlite:///{path}"]) == 0
+    assert main(["doctor", "--store", "sqlite:///app.db"]) == 0
+    assert "store: app.db" in capsys.readouterr().out
+
+
+def test_the_text_fits_a_terminal_and_moves_no_cursor(path, sick):
+    done = run("doctor", "--store", path)
+    assert done.returncode == 1
+    lines = done.stdout.decode().splitlines()
+    # Only a word that is longer than the line, such as a path, may stand out; there is none after the first lines.
+    assert max(map(len, lines[2:])) <= 80
+    assert "\x1b" not in done.stdout.decode()
+    assert r"watch-\x1b[31m1: state: first line\nsecond line" in " ".join(line.strip() for line in lines)
+    assert any(line.startswith("warning  held       1 held of 1 open instance") for line in lines)
+    assert done.stderr == b""
+
+
+def test_the_json_holds_the_same_findings_in_full(path, sick):
+    done = run("doctor", "--json", "--store", path)
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 1
+    assert report["verdict"] == "warning"
+    assert report["readable"] is True
+    assert report["store"] == str(path)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert set(checks["held"]) == {"name", "verdict", "text", "details", "remedy"}
+    assert checks["held"]["details"][0].startswith("watch-\x1b[31m1: state: first line\nsecond line and more")
+    assert len(checks["held"]["details"][0]) > 500
+
+
+def test_what_is_no_store_has_a_json_form_too(tmp_path):
+    done = run("doctor", "--json", "--store", tmp_path / "nowhere.db")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["exit_code"], report["readable"], report["verdict"]) == (3, 3, False, "failure")
+
+
+def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_can_be(tmp_path):
+    store = os.fsencode(tmp_path) + b"/\xff.db"
+    command = [sys.executable, "-m", "orchestra.cli", "doctor", "--store", store]
+    plain = subprocess.run(command, capture_output=True, check=False, timeout=20)
+    assert plain.returncode == 3
+    assert rb"\udcff.db" in plain.stdout
+    assert json.loads(subprocess.run([*command, "--json"], capture_output=True, check=False, timeout=20).stdout)
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_obstacle(path, provider):
+    provider.store.join(a_node("knoten-ä"))
+    one(provider, a_start("i"))
+    done = run("doctor", "--store", path, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert rb"knoten-\xe4" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(path, provider):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "orchestra.cli", "doctor", "--store", path]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, timeout=20)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_installed_command_is_this_one():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"orchestra": "orchestra.cli:main"}

@@ -293,8 +293,8 @@ def _make(
         raise InvalidFunction(f"{function.__qualname__!r} cannot be an activity: it is a generator; return a value instead")
     if _needs_an_object(function):
         raise InvalidFunction(
-            f"{function.__qualname__!r} cannot be an activity: it is a method, and history keeps no object to call it on. Leave "
-            "the method plain and give the bound one, `service.method`, to Runtime(activities=...) and to schedule_activity"
+            f"{function.__qualname__!r} cannot be an activity: it is a method, and history keeps no object to call it on. "
+            "Leave it plain and give the bound one, `service.method`, to Runtime(activities=...) and to schedule_activity"
         )
     annotations = resolve_annotations(function, local_names)
     result = annotation_decoder(annotations.pop("return", Any), f"the result of {function.__qualname__!r}")

@@ -195,9 +195,12 @@ class OrchestrationContext:
         """Fire after a duration, or at an aware datetime: never early on the store's clock, across restarts.
 
         Raises:
+            TypeError: it is neither a timedelta nor a datetime.
             ValueError: the datetime is naive, or the timer is due after the year 9999.
         """
         self._machine.check()
+        if not isinstance(when, (timedelta, datetime)):
+            raise TypeError(f"a timer takes a timedelta or an aware datetime, not {when!r}; write timedelta(seconds=...)")
         due = to_micros(when) if isinstance(when, datetime) else self._machine.now + micros(when)
         if due > _LATEST:
             raise ValueError(f"a timer of {when!r} is due after the year 9999")

@@ -375,7 +375,8 @@ class Client:
     async def cancel(self, instance_id: str, reason: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel changes nothing.
 
-        One that has not begun ends without running code. The mark stays over boundaries.
+        One that has not begun ends without running code. The mark stays over boundaries. One that is held, or whose version no
+        living node has, is told once it goes on; :meth:`terminate` ends it now.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -465,10 +466,11 @@ class Client:
 
         Raises:
             ValueError: ``completed_before`` is naive.
+            InvalidArgument: ``status`` is none.
         """
         to_micros(completed_before)
-        wanted = (status,) if isinstance(status, InstanceStatus) else tuple(status or ())
-        ends = tuple(one for one in wanted or InstanceStatus if one.is_final)
+        wanted = tuple(InstanceStatus) if status is None else read_statuses(status)  # an empty choice is not all of them
+        ends = tuple(one for one in wanted if one.is_final)
         if not ends:
             return PurgeReport(dry_run, 0, ())
         count, first, page = 0, list[str](), None

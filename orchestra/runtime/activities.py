@@ -19,6 +19,7 @@ from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, 
 from orchestra.errors import ErrorInfo, PayloadError
 from orchestra.replay.execution import error_info
 from orchestra.retry import NonRetryable, type_name
+from orchestra.telemetry import engine_logger
 
 __all__ = ["ActivityRunner", "Beaten"]
 
@@ -83,6 +84,7 @@ class ActivityRunner:
         self._heartbeat_interval = heartbeat_interval
         self._runs: dict[ActivityKey, _Run] = {}
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
+        self._missing: set[str] = set()
         self._group: anyio.abc.TaskGroup | None = None
         self._stopping = False
         self._idle = anyio.Event()
@@ -149,6 +151,7 @@ class ActivityRunner:
         effect = run.effect
         activity = self._activities.get(effect.name)
         if activity is None:
+            self._complain_of_missing(effect)
             error = ErrorInfo("orchestra.errors.UnknownActivity", f"no activity {effect.name!r} is registered on this node")
             return ActivityFailure(error, (), unregistered=True)
         subject = f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
@@ -169,6 +172,16 @@ class ActivityRunner:
                 raise
             return _failure(error)
         return None if run.aborted else self._timeout(run)
+
+    def _complain_of_missing(self, effect: RunActivity) -> None:
+        """Say once of each name what would otherwise look like an instance that hangs."""
+        if effect.name not in self._missing:
+            self._missing.add(effect.name)
+            engine_logger.warning(
+                "no activity %r is registered on this node; %r waits for one that has it. Give it to Runtime(activities=...)",
+                effect.name,
+                effect.key.instance_id,
+            )
 
     async def _call(self, activity: Activity[..., Any], run: _Run, subject: str) -> Any:
         assert activity.function is not None

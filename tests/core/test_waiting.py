@@ -196,8 +196,12 @@ def test_a_timer_that_is_due_already_fires_in_the_same_turn(when):
 
 @pytest.mark.parametrize(
     ("when", "message"),
-    [(datetime(2030, 1, 1), "no time zone"), (timedelta.max, "year 9999")],  # noqa: DTZ001 - naive is the point
-    ids=["naive", "too far"],
+    [
+        (datetime(2030, 1, 1), "no time zone"),  # noqa: DTZ001 - naive is the point
+        (timedelta.max, "year 9999"),
+        (5, "not 5; write timedelta(seconds=...)"),
+    ],
+    ids=["naive", "too far", "a bare number"],
 )
 def test_a_timer_without_an_instant_is_refused(when, message):
     async def subject(ctx, _):

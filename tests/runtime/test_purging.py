@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestra import InstanceNotFound, InstanceStatus, OrchestrationRegistry, Runtime, SqliteProvider
+from orchestra import InstanceNotFound, InstanceStatus, InvalidArgument, OrchestrationRegistry, Runtime, SqliteProvider
 
 pytestmark = pytest.mark.anyio
 
@@ -62,3 +62,13 @@ async def test_statuses_that_are_no_ends_purge_nothing(path):
         )
         assert report.count == 0
         assert len((await runtime.client.list_instances()).items) == 2
+
+
+async def test_an_empty_choice_of_statuses_purges_nothing_and_a_wrong_one_is_refused(path):
+    async with Runtime(SqliteProvider(path), REGISTRY) as runtime:
+        await (await runtime.client.start("ends", "ends")).result()
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        assert (await runtime.client.purge(completed_before=tomorrow, status=[], dry_run=False)).count == 0
+        with pytest.raises(InvalidArgument, match="is no status"):
+            await runtime.client.purge(completed_before=tomorrow, status="ended", dry_run=False)
+        assert (await runtime.client.purge(completed_before=tomorrow, status="completed", dry_run=False)).count == 1

@@ -348,7 +348,7 @@ async def test_a_result_over_the_limit_fails_the_activity_at_once(path):
 
 
 @bounded
-async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(path):
+async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(path, caplog):
     @activity
     async def rare() -> str:
         return "here"
@@ -359,6 +359,11 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
     async with runtime(path, once) as node:
         handle = await node.client.start("once", instance_id="one")
         info = await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].last_error)
+        await info_when(
+            await node.client.start("once"), lambda info: info.pending_activities and info.pending_activities[0].last_error
+        )
+        (line,) = [record.getMessage() for record in caplog.records if "'rare'" in record.getMessage()]
+        assert "'one' waits for one that has it. Give it to Runtime(activities=...)" in line  # once, however many wait
         (pending,) = info.pending_activities
         assert "'rare'" in pending.last_error
         assert (pending.attempt, info.status) == (1, "running")

@@ -18,6 +18,7 @@
     │   ├── InstanceCompleted             it has ended; nothing can be sent to it
     │   │   └── AlreadyCompleted          ... nor can it be cancelled or terminated
     │   ├── InstanceStillOpen             it has not ended; it cannot be deleted
+    │   ├── InstanceNotHeld                   nothing holds it; there is nothing to release
     │   ├── InboxFull
     │   ├── InstanceFailed                raised by ``Handle.result``
     │   ├── InstanceCancelled
@@ -82,6 +83,7 @@ __all__ = [
     "InstanceExists",
     "InstanceFailed",
     "InstanceNotFound",
+    "InstanceNotHeld",
     "InstanceStillOpen",
     "InstanceTerminated",
     "InvalidArgument",
@@ -214,6 +216,10 @@ class AlreadyCompleted(InstanceCompleted):
 
 class InstanceStillOpen(InstanceError):
     """The instance has not ended; terminate it before it is deleted."""
+
+
+class InstanceNotHeld(InstanceError):
+    """The instance has no stored hold that could be released."""
 
 
 class InboxFull(InstanceError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dis
 import hashlib
-from collections.abc import Callable
-from types import CodeType, FunctionType, MethodType
+import typing
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
 __all__ = ["fingerprint"]
@@ -14,29 +15,64 @@ _LAYOUT: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME"}
 """Instructions that depend on how code lies, not on what it does."""
 
 
-def fingerprint(function: Callable[..., Any], *also: bytes) -> str:
-    """Return 16 hexadecimal digits over a function's normalised code, the functions of its package that it names, and ``also``.
+def fingerprint(function: Callable[..., Any], *also: bytes, state: Any = None) -> str:
+    """Return 16 hexadecimal digits over a function's normalised code, what it names of its package, and ``also``.
 
-    Helpers count because a repair is as likely in a helper as in the orchestration itself.
+    Named functions, classes with their methods, and members of modules count, and so do the classes of ``state``, an
+    annotation: a repair is as likely in a helper as in the orchestration itself. What is reached in other ways does not.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
     package = function.__module__.partition(".")[0]
-    pending: list[Any] = [function]
+    pending: list[Any] = [function, *_classes(state)]
     while pending:
-        candidate = pending.pop(0)
-        current = candidate.__func__ if isinstance(candidate, MethodType) else candidate
-        if not isinstance(current, FunctionType) or id(current) in seen or current.__module__.partition(".")[0] != package:
+        current = _unwrapped(pending.pop(0))
+        if id(current) in seen or _package(current) != package:
             continue
         seen.add(id(current))
+        if isinstance(current, type):
+            digest.update(current.__qualname__.encode())
+            pending.extend(member for cls in current.__mro__ for member in vars(cls).values())
+            continue
+        if not isinstance(current, FunctionType):
+            continue
         digest.update(_normalised(current.__code__).encode())
         for defaults in (current.__defaults__ or (), tuple((current.__kwdefaults__ or {}).items())):
             digest.update(repr(defaults).encode() if _is_plain(defaults) else b"")
-        pending.extend(current.__globals__.get(name) for name in _names(current.__code__))
+        pending.extend(_named(current, package))
         pending.extend(cell.cell_contents for cell in current.__closure__ or () if _filled(cell))
     for part in also:
         digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return the function behind a method, a property or the like; anything else as it is."""
+    if isinstance(value, (MethodType, staticmethod, classmethod)):
+        return cast("Any", value).__func__
+    return value.fget if isinstance(value, property) else value
+
+
+def _classes(annotation: Any) -> Iterator[Any]:
+    """Yield the classes that an annotation names."""
+    yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _classes(argument)
+
+
+def _package(value: Any) -> str:
+    return str(getattr(value, "__module__", "")).partition(".")[0]
+
+
+def _named(function: FunctionType, package: str) -> Iterator[Any]:
+    """Yield what a function's code names: globals, and members of modules of its package."""
+    names = _names(function.__code__)
+    for name in names:
+        value = function.__globals__.get(name)
+        if isinstance(value, ModuleType) and value.__name__.partition(".")[0] == package:
+            yield from (getattr(value, member, None) for member in names)
+        else:
+            yield value
 
 
 def _filled(cell: Any) -> bool:

@@ -201,4 +201,6 @@ def _define(name: str, version: str, function: OrchestrationFunction, local_name
     annotations = resolve_annotations(function, local_names)
     state = annotation_decoder(annotations.get(parameters[1].name, Any), f"{name!r} {version}: the input of {_place(function)}")
     result = annotation_decoder(annotations.get("return", Any), f"{name!r} {version}: the result of {_place(function)}")
-    return OrchestrationDefinition(name, version, function, state, result, fingerprint(function, state.schema()))
+    return OrchestrationDefinition(
+        name, version, function, state, result, fingerprint(function, state.schema(), state=state.annotation)
+    )

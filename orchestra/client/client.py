@@ -48,6 +48,7 @@ from orchestra.errors import (
     InstanceCompleted,
     InstanceExists,
     InstanceNotFound,
+    InstanceNotHeld,
     InstanceStillOpen,
     RuntimeClosed,
     StoreError,
@@ -70,6 +71,7 @@ from orchestra.providers.rows import (
     Recover,
     Recovered,
     Refusal,
+    Release,
     Resolution,
     ResolvedBy,
     Start,
@@ -447,6 +449,23 @@ class Client:
         # What has ended stays so: if it cannot be deleted, somebody else has deleted it meanwhile.
         if not await self._delete(instance_id, incarnation):
             raise _not_found(instance_id)
+
+    async def release(self, instance_id: str) -> None:
+        """Let the code that is there try once more with a held instance.
+
+        Deployed code whose fingerprint has changed tries by itself; this is for a cause that lies elsewhere.
+
+        Raises:
+            InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+            InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not deployed, a crash loop).
+        """
+        record = await self._record(instance_id)
+        if record.status is not Status.OPEN:
+            raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
+        row = record.row
+        change = Release(instance_id, row.incarnation, row.revision)
+        if not record.held or not isinstance(await self._port.submit(change), Granted):
+            raise InstanceNotHeld(f"instance {instance_id!r} has no stored hold to release", instance_id=instance_id)
 
     async def purge(
         self,

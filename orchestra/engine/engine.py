@@ -477,7 +477,9 @@ class Engine:
 
     def _written(self, desk: Desk, step: Step, outcome: Outcome) -> None:
         if not isinstance(outcome, Granted):
-            self._drop(desk)  # somebody else owns it; nothing of this step has happened (I6)
+            # Nothing of this step has happened (I6). Most often the row belongs to somebody else by now; but an operator
+            # may have raised the revision in this node's name, so it is asked for by writing.
+            self._ask_for(desk)
             return
         if self._desks.get(desk.instance_id) is not desk:
             return
@@ -598,6 +600,7 @@ class Engine:
                     self._adopt(snapshot)
                 else:
                     self._poison.pop(flight.change.instance_id, None)
+                    self._drop_reports(flight.change.instance_id)
                     self._abort_running(flight.change.instance_id)
             case Granted() | Refused():
                 pass  # a hold that was released, or that somebody else has released
@@ -636,9 +639,7 @@ class Engine:
         """Nobody knows whether it was committed: ask by writing again (rule 9)."""
         change = flight.change
         if flight.desk is not None:
-            self._forget(flight.desk)
-            self._unknown[flight.desk.instance_id] = None
-            self._report_again(flight.desk)
+            self._ask_for(flight.desk)
         elif flight.submit is not None:
             # Starts and messages carry ids of their sender, cancels are idempotent: the same again tells the truth.
             if isinstance(change, (Start, Append, Cancel)) and flight.unknown < _RETRIES_AFTER_UNKNOWN:
@@ -650,11 +651,29 @@ class Engine:
             self._want_claim = True
         self._want_owned = True
 
-    def _report_again(self, desk: Desk) -> None:
-        """Keep what activities have reported: if the lost write is not there, it is applied once the instance is back."""
+    def _ask_for(self, desk: Desk) -> None:
+        """Find out by a write what has become of an instance, and whose it is.
+
+        What its activities have reported is kept: if no write has recorded it, it is applied once the instance is back.
+        """
+        if self._desks.get(desk.instance_id) is not desk:
+            return
+        self._forget(desk)
+        self._unknown[desk.instance_id] = None
         for item in desk.unacknowledged:
             self._running.setdefault(desk.instance_id, {})[item.key] = item.attempt
         self._deferred.extend(desk.unacknowledged)
+
+    def _drop_reports(self, instance_id: str) -> None:
+        """Drop what activities have reported for an instance that is not this node's any more."""
+        kept: list[Item] = []
+        for item in self._deferred:
+            if isinstance(item, (ActivityEnded, Heartbeat)) and item.key.instance_id == instance_id:
+                if isinstance(item, ActivityEnded):
+                    self._stopped_running(item.key)
+            else:
+                kept.append(item)
+        self._deferred = kept
 
     def _poisoned(self, flight: _Flight, error: StoreError) -> None:
         """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""

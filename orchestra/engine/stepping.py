@@ -406,10 +406,16 @@ class Stepper:
         tried = {*desk.tried, desk.trying}
         return Hold(kind, detail, now, self.node_id, tuple(sorted(filter(None, tried))))
 
+    @staticmethod
+    def _is_parked(desk: Desk, step: Step) -> bool:
+        """Return whether the instance is let go in order, to wait: this node has survived it."""
+        return not (step.keep or step.unservable or desk.releasing) and step.hold is None
+
     # --- the write ---
 
     def _write(self, desk: Desk, step: Step) -> Write:
-        if step.deltas:
+        if step.deltas or self._is_parked(desk, step):
+            # Whatever crashed before has been overcome (rule 14).
             desk.takeovers = 0
             desk.tries.forget_crashes()
         changed = desk.tries.take_changed()

@@ -534,8 +534,8 @@ class Catalogue:
 class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
-    ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``), or is of one of the ``unserved``
-    kinds. ``after`` is the (created_at, instance_id) of the last row of the page before.
+    ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an
+    ``unserved`` kind. ``after`` is the (created_at, instance_id) of the last row of the page before.
     """
 
     name: str | None = None

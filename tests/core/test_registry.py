@@ -301,3 +301,49 @@ def test_methods_have_fingerprints_of_their_own():
 def test_a_function_that_calls_itself_has_a_fingerprint(module):
     recursive = module("async def watch(ctx, state):\n    return await watch(ctx, state)")
     assert len(fingerprint(recursive.watch)) == 16
+
+
+STATEFUL = """
+from dataclasses import dataclass
+class Base:
+    def inherited(self): return 1
+class Helper(Base):
+    @staticmethod
+    def pick(): return 1
+    @property
+    def fast(self): return 1
+@dataclass
+class State:
+    count: int
+    def __post_init__(self): self.count += 1
+async def watch(ctx, state: State | None):
+    return Helper().fast
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("self.count += 1", "self.count += 2"),
+        ("def pick(): return 1", "def pick(): return 2"),
+        ("def fast(self): return 1", "def fast(self): return 2"),
+        ("def inherited(self): return 1", "def inherited(self): return 2"),
+    ],
+    ids=["the state's own code", "a static method", "a property", "an inherited method"],
+)
+def test_a_fingerprint_notices_what_classes_do(module, old, new):
+    assert old in STATEFUL
+    first = build(("watch", module(STATEFUL).watch)).fingerprint("watch", "1.0.0")
+    again = build(("watch", module(STATEFUL).watch)).fingerprint("watch", "1.0.0")
+    second = build(("watch", module(STATEFUL.replace(old, new)).watch)).fingerprint("watch", "1.0.0")
+    assert first == again != second
+
+
+def test_a_fingerprint_notices_what_is_called_through_a_module_of_its_package(module):
+    def with_helpers(value):
+        made = module("async def watch(ctx, state):\n    return helpers.pick()")
+        made.helpers = module(f"def pick():\n    return {value}")
+        made.helpers.__name__ = made.__name__
+        return fingerprint(made.watch)
+
+    assert with_helpers(1) == with_helpers(1) != with_helpers(2)

@@ -486,3 +486,15 @@ def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_
     assert not second.engine._desks
     assert not caplog.records
     check_rest(any_world, [second.registry])
+
+
+def test_a_revision_that_was_raised_in_the_owners_name_costs_neither_the_result_nor_another_try(any_world):
+    node = any_world.node(registry(works), {"work": HOLD})
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    any_world.store.commit([Recover(instance_id, node.node_id)])  # as a terminate does that is given up half way
+    node.finish(value="result")
+    any_world.run(1)
+    assert any_world.output(instance_id) == "result"
+    assert len(node.attempts) == 1
+    check_rest(any_world, [node.registry])

@@ -187,7 +187,7 @@ def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
 
 def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
     """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to run it (rule 5)."""
-    condition = "i.held = 1 OR i.takeovers >= 3"
+    condition = "i.held = 1 OR (i.takeovers >= 3 AND i.owner IS NULL)"
     values: list[Any] = []
     for kind in unserved:
         condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ?)"

@@ -43,7 +43,9 @@ class ModelDirectory:
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
     row = record.row
     is_open = record.status is Status.OPEN
-    stands_still = is_open and (record.held or row.takeovers >= CRASHES_BEFORE_DELAY or row.kind in query.unserved)
+    stands_still = is_open and (
+        record.held or (row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None) or row.kind in query.unserved
+    )
     return (
         (query.name is None or row.kind.name == query.name)
         and (query.version is None or row.kind.version == query.version)

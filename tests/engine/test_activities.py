@@ -9,7 +9,7 @@ from harness import HOLD, SECOND, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed
-from orchestra.providers.rows import Status
+from orchestra.providers.rows import ExecutionEnd, Status
 from orchestra.retry import NonRetryable, RetryPolicy
 
 
@@ -333,3 +333,61 @@ def test_a_retry_does_not_begin_before_its_attempt_is_stored(world):
     (write,) = [write for write in node.store.writes if write.activities]
     assert write.activities[0].attempt == 2
     assert len(node.attempts) == 1
+
+
+def test_a_try_that_ends_in_order_after_crashes_ends_the_crash_loop(any_world):
+    patient = RetryPolicy(max_attempts=None, initial_interval=timedelta(hours=1), max_interval=timedelta(hours=1), jitter=0)
+
+    async def both(ctx, _):
+        work = ctx.schedule_activity(Activity.named("work", retry=patient))
+        return await ctx.race(work, ctx.wait_for_event("go"))
+
+    code = registry(both)
+    node = any_world.node(code, {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    for _ in range(2):
+        node = takeover(any_world, node, code)
+    node.crash()
+    node = any_world.node(code, {"work": HOLD})
+    while any_world.record(instance_id).row.takeovers < 3:
+        any_world.run(0.5)
+    any_world.run(10)
+    node.fail()  # the fourth try survives, and fails in the ordinary way; the next one is due in an hour
+    any_world.run(1)
+    assert any_world.record(instance_id).row.takeovers == 0
+    any_world.send(instance_id)
+    any_world.run(2)
+    assert any_world.status(instance_id) is Status.COMPLETED, "a message waits for a delay that is over"
+    check_rest(any_world, [code])
+
+
+def test_a_crash_between_the_boundary_and_the_first_turn_is_charged_to_the_new_execution(any_world):
+    """Scenario 16: the closed execution keeps its end; the new one simply starts, and counts its own crashes."""
+
+    async def first(ctx, _):
+        ctx.continue_as_new("state", version="2.0.0")
+
+    async def second(ctx, state):
+        return [state, await ctx.schedule_activity("work")]
+
+    node = any_world.node(registry(v1_0_0=first))
+    instance_id = any_world.start(version="1.0.0")
+    any_world.run(1)
+    closed, unopened = any_world.executions(instance_id)
+    assert (closed.end, unopened.opened_at) == (ExecutionEnd.CONTINUED_AS_NEW, None)
+    node.crash()
+
+    code = registry(v2_0_0=second)
+    node = any_world.node(code, {"work": HOLD})
+    any_world.run(15)
+    row = any_world.record(instance_id).row
+    assert (row.execution, row.opened, row.takeovers) == (2, True, 0)
+    node = takeover(any_world, node, code)
+    row = any_world.record(instance_id).row
+    assert (row.execution, row.takeovers) == (2, 1)
+    assert any_world.executions(instance_id)[0] == closed
+    node.finish(value="done")
+    any_world.run(1)
+    assert any_world.output(instance_id) == ["state", "done"]
+    check_rest(any_world, [registry(v1_0_0=first, v2_0_0=second)])

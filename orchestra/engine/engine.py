@@ -120,6 +120,8 @@ class Engine:
         """By instance: the activities that were begun and not reported, and their attempts."""
         self._unknown: dict[str, None] = {}
         self._poison: dict[str, tuple[HoldKind, str]] = {}
+        self._suspects: dict[str, list[ActivityEnded]] = {}
+        """Instances whose write was refused, and what their activities have reported."""
         self._deferred: list[Item] = []
         self._queued: list[_Flight] = []
         self._flight: list[_Flight] = []
@@ -177,6 +179,7 @@ class Engine:
         self._running.clear()
         self._unknown.clear()
         self._poison.clear()
+        self._suspects.clear()
         self._deferred.clear()
         # Clients' changes are not the node's own: they are asked again; the rest died with the old id.
         self._queued = [flight for flight in (*self._flight, *self._queued) if flight.submit is not None]
@@ -254,6 +257,7 @@ class Engine:
         """
         self._want_news = True
         self._next_claim_known = False
+        self._ask_for_suspects()
 
     def look_for_forgotten(self) -> None:
         """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
@@ -413,6 +417,9 @@ class Engine:
         return desk
 
     def _activity_ended(self, item: ActivityEnded) -> None:
+        if item.key.instance_id in self._suspects:
+            self._suspects[item.key.instance_id].append(item)
+            return
         if self._is_coming_back(item.key):
             self._deferred.append(item)
             return
@@ -477,9 +484,7 @@ class Engine:
 
     def _written(self, desk: Desk, step: Step, outcome: Outcome) -> None:
         if not isinstance(outcome, Granted):
-            # Nothing of this step has happened (I6). Most often the row belongs to somebody else by now; but an operator
-            # may have raised the revision in this node's name, so it is asked for by writing.
-            self._ask_for(desk)
+            self._suspect(desk)  # nothing of this step has happened (I6)
             return
         if self._desks.get(desk.instance_id) is not desk:
             return
@@ -487,6 +492,26 @@ class Engine:
             # A message has come meanwhile: a park that meets one is not a park (rule 10).
             self._want_news = self._want_claim = True
         self._follow(desk, step)
+
+    def _suspect(self, desk: Desk) -> None:
+        """Let go of an instance whose write was refused, and find out at the next look whose it is.
+
+        Most often it is somebody else's by now, so what runs for it is aborted. But an operator may have raised the revision
+        in this node's name, to come in between the writes of a busy instance: so it is not asked for at once, and what
+        activities have reported is kept.
+        """
+        if self._desks.get(desk.instance_id) is desk:
+            reported = {item.key for item in desk.unacknowledged}
+            self._suspects[desk.instance_id] = list(desk.unacknowledged)
+            self._forget(desk)
+            for key in [key for key in self._running.get(desk.instance_id, ()) if key not in reported]:
+                self._abort(key)
+
+    def _ask_for_suspects(self) -> None:
+        suspects, self._suspects = self._suspects, {}
+        for instance_id, reports in suspects.items():
+            if instance_id not in self._desks:
+                self._ask_for(instance_id, reports)
 
     def _follow(self, desk: Desk, step: Step) -> None:
         """Do what follows from a step that stands."""
@@ -612,6 +637,7 @@ class Engine:
         stale = self._desks.get(desk.instance_id)
         if stale is not None:  # it was taken away and came back before this node noticed
             self._forget(stale)
+        self._keep_reports(desk.instance_id, self._suspects.pop(desk.instance_id, ()))
         desk.releasing = self._releasing
         desk.poison = self._poison.pop(desk.instance_id, None)
         number = desk.current.number
@@ -639,7 +665,9 @@ class Engine:
         """Nobody knows whether it was committed: ask by writing again (rule 9)."""
         change = flight.change
         if flight.desk is not None:
-            self._ask_for(flight.desk)
+            if self._desks.get(flight.desk.instance_id) is flight.desk:
+                self._forget(flight.desk)
+                self._ask_for(flight.desk.instance_id, flight.desk.unacknowledged)
         elif flight.submit is not None:
             # Starts and messages carry ids of their sender, cancels are idempotent: the same again tells the truth.
             if isinstance(change, (Start, Append, Cancel)) and flight.unknown < _RETRIES_AFTER_UNKNOWN:
@@ -651,18 +679,18 @@ class Engine:
             self._want_claim = True
         self._want_owned = True
 
-    def _ask_for(self, desk: Desk) -> None:
+    def _ask_for(self, instance_id: str, reports: Sequence[ActivityEnded]) -> None:
         """Find out by a write what has become of an instance, and whose it is.
 
         What its activities have reported is kept: if no write has recorded it, it is applied once the instance is back.
         """
-        if self._desks.get(desk.instance_id) is not desk:
-            return
-        self._forget(desk)
-        self._unknown[desk.instance_id] = None
-        for item in desk.unacknowledged:
-            self._running.setdefault(desk.instance_id, {})[item.key] = item.attempt
-        self._deferred.extend(desk.unacknowledged)
+        self._unknown[instance_id] = None
+        self._keep_reports(instance_id, reports)
+
+    def _keep_reports(self, instance_id: str, reports: Sequence[ActivityEnded]) -> None:
+        for item in reports:
+            self._running.setdefault(instance_id, {})[item.key] = item.attempt
+        self._deferred.extend(reports)
 
     def _drop_reports(self, instance_id: str) -> None:
         """Drop what activities have reported for an instance that is not this node's any more."""

@@ -298,7 +298,7 @@ def arguments_decoder(annotations: Sequence[Any]) -> Callable[[Payload, str], tu
     """Return a function that reads a JSON array of positional arguments, one annotation each."""
     if all(annotation is Any for annotation in annotations):
         return lambda payload, subject: tuple(PLAIN.decode(payload, subject=subject))
-    whole = decoder(tuple[tuple(annotations)])  # type: ignore[misc]
+    whole = decoder(tuple.__class_getitem__(tuple(annotations)))
     return lambda payload, subject: whole.decode(payload, subject=subject)
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from orchestra.client.port import ClientChange
 from orchestra.codec import encode, pack
 from orchestra.errors import ErrorInfo, UnknownOrchestration, UnknownVersion
 from orchestra.events import ExecutionTerminated, error_to_wire, to_record
-from orchestra.providers.rows import Catalogue, ExecutionDelta, ExecutionEnd, InstanceRow, InstanceState, Status, Write
+from orchestra.providers.rows import (
+    Catalogue,
+    ClientChange,
+    ExecutionDelta,
+    ExecutionEnd,
+    InstanceRow,
+    InstanceState,
+    Status,
+    Write,
+)
 from orchestra.resolution import start_version
 from orchestra.summary import EMPTY_SUMMARY
 from orchestra.versions import parse_version

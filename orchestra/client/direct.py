@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from orchestra.client.port import ClientChange, End
+from orchestra.client.port import End
 from orchestra.errors import RuntimeClosed, StoreError
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Outcome
+from orchestra.providers.rows import ClientChange, Outcome
 
 __all__ = ["DirectPort", "PollingWatch"]
 

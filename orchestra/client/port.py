@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from orchestra.codec import Payload
-from orchestra.providers.rows import Append, Cancel, Outcome, Recover, Release, Start, Status, Write
+from orchestra.providers.rows import ClientChange, Outcome, Status
 
-__all__ = ["ClientChange", "End", "EndWatch", "Port"]
+__all__ = ["End", "EndWatch", "Port"]
 
 T = TypeVar("T")
-
-ClientChange = Start | Append | Cancel | Write | Release | Recover
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo, OrchestraError
-from orchestra.providers.rows import Append, Cancel, Outcome, Recover, Release, Start, Status, Write
+from orchestra.providers.rows import ClientChange, Outcome, Status
 from orchestra.replay import Identity, LogEntry
 
 __all__ = [
@@ -24,8 +24,6 @@ __all__ = [
     "Submit",
     "WriteLogs",
 ]
-
-ClientChange = Start | Append | Cancel | Write | Release | Recover
 
 
 class ActivityKey(NamedTuple):

@@ -25,6 +25,7 @@ __all__ = [
     "Change",
     "Claim",
     "Claimed",
+    "ClientChange",
     "Commit",
     "ExecutionDelta",
     "ExecutionEnd",
@@ -357,6 +358,9 @@ class Release:
     incarnation: str
     revision: int
 
+
+ClientChange = Start | Append | Cancel | Write | Release | Recover
+"""What may come from outside the engine: clients' wishes and operators' writes."""
 
 Change = Start | Append | Cancel | Write | Claim | Recover | Release
 

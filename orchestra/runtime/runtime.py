@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
-from orchestra.client.port import ClientChange, End
+from orchestra.client.port import End
 from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
@@ -29,7 +29,7 @@ from orchestra.engine.membership import Membership
 from orchestra.errors import OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Capability, NodeRecord, Outcome, Start, Started
+from orchestra.providers.rows import Capability, ClientChange, NodeRecord, Outcome, Start, Started
 from orchestra.registry import OrchestrationRegistry
 from orchestra.runtime.activities import ActivityRunner, Beaten
 from orchestra.runtime.bridge import Bridge

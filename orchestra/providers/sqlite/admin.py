@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestra.codec import pack
+from orchestra.providers.decoding import pin_to_bytes
 from orchestra.providers.rows import Pin
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.decoding import pin_to_bytes
 from orchestra.providers.sqlite.writer import Transaction, Writer
 
 __all__ = ["SqliteAdmin"]

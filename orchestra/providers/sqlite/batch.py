@@ -9,9 +9,7 @@ from typing import Any
 
 from orchestra.codec import pack
 from orchestra.errors import StoreError
-from orchestra.providers.rows import ExecutionDelta, Status, Write
-from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.decoding import (
+from orchestra.providers.decoding import (
     activity_values,
     event_values,
     execution_values,
@@ -19,6 +17,8 @@ from orchestra.providers.sqlite.decoding import (
     payload_values,
     sortable_version,
 )
+from orchestra.providers.rows import ExecutionDelta, Status, Write
+from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = ["Batch"]

@@ -22,12 +22,12 @@ from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.providers.decoding import hold_from_bytes
 from orchestra.providers.rows import Catalogue, Kind, PolicyRow
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import _read_nodes
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
-from orchestra.providers.sqlite.decoding import hold_from_bytes
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.settings import Settings

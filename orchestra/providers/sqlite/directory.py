@@ -13,11 +13,7 @@ from typing import Any, Final
 from orchestra.codec import unpack
 from orchestra.errors import StoreUnavailable
 from orchestra.events import EventRecord
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
-from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.catalogue import read_catalogue
-from orchestra.providers.sqlite.connection import connect_reader, file_identity
-from orchestra.providers.sqlite.decoding import (
+from orchestra.providers.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
     read_activity,
@@ -26,6 +22,10 @@ from orchestra.providers.sqlite.decoding import (
     read_instance,
     read_payload,
 )
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.connection import connect_reader, file_identity
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.settings import Settings

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import chain, islice, zip_longest
 from typing import Final, assert_never
 
+from orchestra.providers.decoding import execution_values, read_cancel, read_message
 from orchestra.providers.rows import (
     Append,
     Appended,
@@ -32,7 +33,6 @@ from orchestra.providers.rows import (
 )
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.batch import Batch
-from orchestra.providers.sqlite.decoding import execution_values, read_cancel, read_message
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction

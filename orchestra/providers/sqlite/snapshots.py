@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
-from orchestra.providers.rows import ActivityRow, InstanceRow, MessageRow, Snapshot
-from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.decoding import (
+from orchestra.providers.decoding import (
     INSTANCE_WIDTH,
     read_activity,
     read_execution,
     read_instance,
     read_message,
 )
+from orchestra.providers.rows import ActivityRow, InstanceRow, MessageRow, Snapshot
+from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
 
 __all__ = ["read_snapshots"]

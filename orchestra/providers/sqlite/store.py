@@ -7,10 +7,10 @@ from itertools import groupby
 from typing import Any
 
 from orchestra.events import EventRecord
+from orchestra.providers.decoding import hold_from_bytes, read_cancel, read_event, read_message
 from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
-from orchestra.providers.sqlite.decoding import hold_from_bytes, read_cancel, read_event, read_message
 from orchestra.providers.sqlite.group import Group
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.nodes import Nodes

@@ -1,4 +1,4 @@
-"""Rows of SQLite as the values of :mod:`orchestra.providers.rows`, and back where it takes more than a column."""
+"""Rows of a database as the values of :mod:`orchestra.providers.rows`, and back where it takes more than a column."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ __all__ = [
     "execution_values",
     "hold_from_bytes",
     "hold_to_bytes",
+    "pin_from_bytes",
     "pin_to_bytes",
     "read_activity",
     "read_cancel",
@@ -48,7 +49,7 @@ Columns = tuple[Any, ...]
 INSTANCE_WIDTH = 17
 EXECUTION_WIDTH = 20
 MESSAGE_WIDTH = 6
-"""How many columns the lists in :mod:`~orchestra.providers.sqlite.statements` have."""
+"""How many columns the providers' lists of columns have."""
 
 sortable_version = lru_cache(maxsize=4096)(version_key)
 
@@ -240,7 +241,7 @@ def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
         history_events=history_events,
         history_bytes=history_bytes,
         cancel=read_cancel(cancel_at, cancel_reason, cancel_by),
-        pin=None if pin is None else _pin_from_bytes(pin),
+        pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold),
     )
 
@@ -266,6 +267,7 @@ def pin_to_bytes(pin: Pin) -> bytes:
     return pack({"version": pin.version, "at": pin.at, "by": pin.by, "reason": pin.reason})
 
 
-def _pin_from_bytes(data: bytes) -> Pin:
+def pin_from_bytes(data: bytes) -> Pin:
+    """Return the pin that :func:`pin_to_bytes` wrote."""
     values = unpack(data)
     return Pin(values["version"], values["at"], values["by"], values["reason"])

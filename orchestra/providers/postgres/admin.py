@@ -1,0 +1,86 @@
+"""What operators write, on PostgreSQL. Each leaves a row in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.clock import new_id
+from orchestra.codec import pack
+from orchestra.providers.decoding import pin_to_bytes
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.calls import Calls, Script, Transaction
+from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.rows import Pin
+
+__all__ = ["PostgresAdmin"]
+
+
+class PostgresAdmin:
+    """Implements :class:`~orchestra.providers.interfaces.Admin`; the promises are written there."""
+
+    def __init__(self, calls: Calls, pulse: Pulse) -> None:
+        self._calls = calls
+        self._pulse = pulse
+
+    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+        statement = sql.ADD_POLICY if only_first else sql.SET_POLICY
+
+        def work(transaction: Transaction) -> bool:
+            transaction.begin()
+            script = transaction.script()
+            changed = script.add(statement, name, value, by, reason, transaction.now)
+            script.run()
+            if changed.count == 0:
+                transaction.commit()
+                return False
+            transaction.commit(_recorded(transaction, by, "set policy", name, {"value": value, "reason": reason}))
+            return True
+
+        return self._calls.transaction(work)
+
+    def set_pin(self, instance_id: str, pin: Pin | None) -> bool:
+        def work(transaction: Transaction) -> bool:
+            transaction.begin()
+            script = transaction.script()
+            revoked = script.add(sql.REVOKE, transaction.now, instance_id)
+            script.run()
+            if revoked.count == 0:
+                transaction.commit()
+                return False
+            if pin is None:
+                script = _recorded(transaction, "", "unpin", instance_id, {})
+            else:
+                detail = {"version": pin.version, "reason": pin.reason}
+                script = _recorded(transaction, pin.by, "pin", instance_id, detail)
+            script.add(sql.SET_PIN, None if pin is None else pin_to_bytes(pin), instance_id)
+            transaction.commit(script)
+            return True
+
+        pinned = self._calls.transaction(work)
+        if pinned:
+            self._pulse.notify()
+        return pinned
+
+    def delete(self, instance_id: str, incarnation: str) -> bool:
+        def work(transaction: Transaction) -> bool:
+            transaction.begin()
+            script = transaction.script()
+            deleted = script.add(sql.DELETE_INSTANCE, instance_id, incarnation)
+            script.run()
+            if deleted.count == 0:
+                transaction.commit()
+                return False
+            script = _recorded(transaction, "", "delete", instance_id, {"incarnation": incarnation})
+            for statement in sql.DELETE_BELONGINGS:
+                script.add(statement, instance_id)
+            transaction.commit(script)
+            return True
+
+        return self._calls.transaction(work)
+
+
+def _recorded(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, str]) -> Script:
+    """Return a script that leaves a row in the audit."""
+    script = transaction.script()
+    script.add(sql.ADD_OPERATION, new_id(), transaction.now, actor, action, subject, pack(detail))
+    return script

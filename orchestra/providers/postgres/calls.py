@@ -1,0 +1,374 @@
+"""Calls of the server: statements that travel together, transactions, and what is tried again inside.
+
+Nothing here waits for anything but the server. A transaction lasts as long as a call of this module's users: no code of
+orchestrations, activities or services runs inside, and nothing is awaited.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.connection import Connection, Connector
+from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, translate
+from orchestra.providers.postgres.settings import Settings
+
+__all__ = ["Calls", "Lane", "Pool", "Result", "Script", "StoreTime", "Transaction"]
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Read = tuple[str, Sequence[Any]]
+
+_TRIES: Final = 6
+_PAUSE: Final = 0.005
+_IDLE_CONNECTIONS: Final = 4
+
+
+class StoreTime:
+    """The store's time: the server's, unless a clock was given. It never goes back for one provider (protocol rule 25)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._clock = settings.clock
+        self._last = 0
+        self._guard = threading.Lock()
+
+    @property
+    def read(self) -> Read:
+        """The statement that tells the time. It is to run when all locks are held: the times of the messages of an instance
+        then have the order of their numbers.
+        """
+        own = 0 if self._clock is None else self._clock.now()
+        return sql.READ_TIME, (max(own, self._last), self._clock is None)
+
+    def heard(self, row: Row) -> int:
+        """Take the time that the statement has told; return it."""
+        with self._guard:
+            self._last = max(self._last, row[0])
+            return self._last
+
+
+class Result:
+    """What a statement of a script has come to, once the script has run."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: psycopg.Cursor[Row]) -> None:
+        self._cursor = cursor
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that it returned. To be read once."""
+        return self._cursor.fetchall()
+
+    @property
+    def count(self) -> int:
+        """How many rows it has changed."""
+        return self._cursor.rowcount
+
+    @property
+    def tag(self) -> str | None:
+        """What the server calls that which was done."""
+        return self._cursor.statusmessage
+
+
+class Script:
+    """Statements that go to the server together: one round trip, whatever their number."""
+
+    def __init__(self, connection: Connection, connector: Connector) -> None:
+        self._connection = connection
+        self._connector = connector
+        self._statements: list[tuple[bytes, Sequence[Any], psycopg.Cursor[Row]]] = []
+
+    def __len__(self) -> int:
+        return len(self._statements)
+
+    def add(self, statement: str, *values: Any) -> Result:
+        """Add a statement."""
+        return self.add_rendered(self._connector.render(statement), values)
+
+    def add_rendered(self, statement: bytes, values: Sequence[Any]) -> Result:
+        """Add a statement in which nothing stands for the schema any more."""
+        cursor = self._connection.cursor(binary=True)
+        self._statements.append((statement, values, cursor))
+        return Result(cursor)
+
+    def run(self) -> None:
+        """Run what was added. After the first statement that fails, none is executed."""
+        statements, self._statements = self._statements, []
+        if len(statements) == 1:
+            statement, values, cursor = statements[0]
+            cursor.execute(statement, values)
+        elif statements:
+            with self._connection.pipeline():
+                for statement, values, cursor in statements:
+                    cursor.execute(statement, values)
+
+
+class Transaction:
+    """One transaction: it begins with its locks and the time, and ends with a script that commits."""
+
+    def __init__(self, connection: Connection, connector: Connector, time: StoreTime, setup: Callable[[Script], None]) -> None:
+        self._connection = connection
+        self._connector = connector
+        self.time = time
+        self._setup = setup
+        self.now = 0
+        self.committing = False
+        """Whether COMMIT may have reached the server: from then on, a lost connection leaves the outcome open."""
+
+    def script(self) -> Script:
+        """Return a script of this transaction."""
+        return Script(self._connection, self._connector)
+
+    def begin(self, *reads: Read) -> list[Result]:
+        """Begin, run statements (those that lock first), and take the time when they have what they waited for."""
+        script = self.script()
+        script.add(sql.BEGIN)
+        self._setup(script)
+        results = [script.add(statement, *values) for statement, values in reads]
+        statement, values = self.time.read
+        time = script.add(statement, *values)
+        script.run()
+        self.now = self.time.heard(time.rows[0])
+        return results
+
+    def commit(self, script: Script | None = None) -> None:
+        """Run a script and commit: one round trip."""
+        script = self.script() if script is None else script
+        committed = script.add(sql.COMMIT)
+        self.committing = True
+        script.run()
+        if committed.tag != "COMMIT":
+            raise StoreError(f"{self._connector.description}: COMMIT was answered with {committed.tag}")
+
+
+class Source(Protocol):
+    """Where calls get their connection from."""
+
+    def take(self) -> Connection: ...
+
+    def give_back(self, connection: Connection | None) -> None:
+        """Take a connection back; ``None`` if it cannot be used any more."""
+        ...
+
+
+class Calls:
+    """Reads and transactions on connections of a source; bounded tries inside."""
+
+    def __init__(self, source: Source, connector: Connector, settings: Settings, time: StoreTime, *, planned: bool) -> None:
+        self._source = source
+        self._connector = connector
+        self._pooled = settings.pooled
+        self._local = connector.setup(planned=planned, local=True)
+        self.time = time
+
+    def read(self, statement: str, *values: Any) -> list[Row]:
+        """Return the rows of one statement."""
+        return self.read_all([(statement, values)])[0]
+
+    def read_all(self, reads: Sequence[Read], *, one_moment: bool = False) -> list[list[Row]]:
+        """Return the rows of some statements, in one round trip; with ``one_moment`` they all see the same state."""
+
+        def work(connection: Connection) -> list[list[Row]]:
+            script = Script(connection, self._connector)
+            begin = sql.BEGIN_READ if one_moment else sql.BEGIN if self._pooled else None
+            if begin is not None:
+                script.add(begin)
+                self._set_up(script)
+            results = [script.add(statement, *values) for statement, values in reads]
+            if begin is not None:
+                script.add(sql.COMMIT)
+            script.run()
+            return [result.rows for result in results]
+
+        return self._call(work, lambda: False)
+
+    def transaction(self, work: Callable[[Transaction], T]) -> T:
+        """Run some work, which commits by itself, and again where others were in its way.
+
+        Raises:
+            OutcomeUnknown: the connection was lost while it committed.
+            StoreError: any other failure; nothing was written.
+        """
+        begun: list[Transaction] = []
+
+        def run(connection: Connection) -> T:
+            transaction = Transaction(connection, self._connector, self.time, self._set_up)
+            begun[:] = [transaction]
+            return work(transaction)
+
+        return self._call(run, lambda: bool(begun) and begun[0].committing)
+
+    def _call(self, work: Callable[[Connection], T], is_committing: Callable[[], bool]) -> T:
+        lost = 0
+        for number in range(1, _TRIES + 1):
+            connection: Connection | None = self._source.take()
+            try:
+                try:
+                    return work(connection)
+                except DRIVER_ERRORS as error:
+                    failure = translate(error, self._connector.description)
+                    if connection_lost(connection):
+                        connection = _close(connection)
+                        if is_committing():
+                            raise OutcomeUnknown(str(failure)) from error
+                        lost += 1
+                        # The server was restarted since the last call, say. Nothing was written: once more, on a new one.
+                        if lost > 1:
+                            raise failure from error
+                    elif contended(error) and number < _TRIES:
+                        connection = _roll_back(connection)
+                    else:
+                        raise failure from error
+                except BaseException:
+                    # Whatever state it is in, the next call shall not inherit it.
+                    if connection is not None and not connection_lost(connection):
+                        connection = _roll_back(connection)
+                    raise
+            finally:
+                if connection is not None and connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                    connection = _roll_back(connection)
+                self._source.give_back(connection)
+            if not lost:
+                time.sleep(_PAUSE * number)
+        raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    def _set_up(self, script: Script) -> None:
+        if self._pooled:
+            script.add_rendered(*self._local)
+
+
+class Lane:
+    """The connection that the engine's calls go over, one at a time."""
+
+    def __init__(self, connector: Connector, settings: Settings, on_connect: Callable[[], None]) -> None:
+        self._connector = connector
+        self._seconds = settings.statement_seconds + settings.lock_seconds
+        self._on_connect = on_connect
+        self._guard = threading.Lock()
+        self._connection: Connection | None = None
+        self._is_open = False
+        self._process = os.getpid()
+
+    def open(self) -> None:
+        """Allow calls."""
+        self._is_open = True
+
+    def close(self) -> None:
+        """Close the connection. In a forked child, leave the parent's alone."""
+        if self._process != os.getpid():
+            return
+        with self._guard:
+            self._is_open = False
+            if self._connection is not None:
+                self._connection = _close(self._connection)
+
+    def take(self) -> Connection:
+        _require_process(self._process, self._connector)
+        if not self._guard.acquire(timeout=self._seconds):
+            raise StoreBusy(f"{self._connector.description}: another thread has held the connection for {self._seconds:g} s")
+        try:
+            if not self._is_open:
+                raise StoreUnavailable(f"{self._connector.description} is not open")
+            if self._connection is None or connection_lost(self._connection):
+                self._connection = self._connector.connect(planned=True)
+                self._on_connect()
+        except BaseException:
+            self._guard.release()
+            raise
+        return self._connection
+
+    def give_back(self, connection: Connection | None) -> None:
+        self._connection = connection
+        self._guard.release()
+
+
+class Pool:
+    """Connections for any thread. A few are kept; more are made when they are needed at once."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._guard = threading.Lock()
+        self._idle: list[Connection] = []
+        self._is_open = False
+        self._process = os.getpid()
+
+    def open(self) -> None:
+        """Allow calls."""
+        self._is_open = True
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when they are given back."""
+        if self._process != os.getpid():
+            return
+        with self._guard:
+            self._is_open = False
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def take(self) -> Connection:
+        _require_process(self._process, self._connector)
+        with self._guard:
+            if not self._is_open:
+                raise StoreUnavailable(f"{self._connector.description} is not open")
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection_lost(connection):
+                    return connection
+        return self._connector.connect()
+
+    def give_back(self, connection: Connection | None) -> None:
+        if connection is None:
+            # Whatever has cut this one has most likely cut the others.
+            with self._guard:
+                idle, self._idle = self._idle, []
+            for other in idle:
+                other.close()
+            return
+        with self._guard:
+            if self._is_open and len(self._idle) < _IDLE_CONNECTIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+@contextmanager
+def ignoring_driver_errors() -> Generator[None]:
+    """Let nothing that the driver raises out."""
+    try:
+        yield
+    except DRIVER_ERRORS:
+        pass
+
+
+def _require_process(process: int, connector: Connector) -> None:
+    if process != os.getpid():
+        raise StoreUnavailable(
+            f"{connector.description}: opened by process {process}, which has forked this one ({os.getpid()}); "
+            "a connection does not survive a fork: make a new provider in the child"
+        )
+
+
+def _close(connection: Connection) -> None:
+    with ignoring_driver_errors():
+        connection.close()
+
+
+def _roll_back(connection: Connection) -> Connection | None:
+    """End the transaction that is in progress, if any. Return the connection, if it can be used again."""
+    with ignoring_driver_errors():
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            connection.execute("ROLLBACK", prepare=False)
+        if not connection_lost(connection) and connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            return connection
+    return _close(connection)

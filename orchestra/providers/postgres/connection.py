@@ -1,0 +1,156 @@
+"""Making connections: bounded on the wire and on the server, and as durable as was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import psycopg
+from psycopg import conninfo, sql
+
+from orchestra.clock import SystemClock
+from orchestra.errors import StoreUnavailable
+from orchestra.providers.postgres.arrays import register
+from orchestra.providers.postgres.failures import DRIVER_ERRORS, translate
+from orchestra.providers.postgres.settings import Settings
+
+__all__ = ["Connection", "Connector", "server_description"]
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_OLDEST_SERVER: Final = 130000
+_NAME: Final = re.compile(r"@([a-z_]+)")
+
+_WIRE: Final[Mapping[str, str | int]] = {
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""What bounds a call whose server is not there any more. The DSN's own values come first."""
+
+_PLANS: Final[Mapping[str, str]] = {
+    # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty a moment ago) must not
+    # turn one into a scan of a million parked instances, and none is worth being planned anew each time.
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+
+_DURABLE: Final = ("on", "remote_apply")
+_READ_DURABILITY: Final = "SELECT current_setting('fsync'), current_setting('synchronous_commit')"
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_CACHED_STATEMENTS: Final = 500
+
+
+def server_description(dsn: str) -> str:
+    """Return where a DSN leads, without anything secret."""
+    try:
+        values = conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:
+        return "an unreadable DSN"
+    host = values.get("host") or values.get("hostaddr") or values.get("service") or "the default host"
+    port = f":{values['port']}" if values.get("port") else ""
+    return f"{host}{port}/{values.get('dbname', '')}"
+
+
+class Connector:
+    """Makes connections for one store, with growing pauses while the server does not answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._pause = 0.0
+        self._next = 0.0
+        self.quoted_schema = sql.Identifier(settings.schema).as_string(None)
+        self.description = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
+        self.render = lru_cache(maxsize=None)(self._render)
+        """Return a statement of this store: with each name after an ``@`` taken from the store's schema."""
+
+    def connect(self, *, planned: bool = False) -> Connection:
+        """Return a connection, set up. ``planned``: it is to run the hot statements.
+
+        Raises:
+            StoreUnavailable: there is none to be had, or it would not be as durable as was asked for.
+        """
+        if self._clock.monotonic() < self._next:
+            raise StoreUnavailable(f"{self.description}: it did not answer a moment ago")
+        try:
+            connection = self._connect()
+            try:
+                self._configure(connection, planned=planned)
+            except BaseException:
+                connection.close()
+                raise
+        except DRIVER_ERRORS as error:
+            self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
+            self._next = self._clock.monotonic() + self._pause
+            failure = translate(error, self.description)
+            if not failure.retryable:
+                raise StoreUnavailable(str(failure)) from error
+            raise failure from error
+        self._pause = 0.0
+        return connection
+
+    def setup(self, *, planned: bool, local: bool) -> tuple[bytes, list[str]]:
+        """Return the statement that bounds calls and makes commits durable, for a session or for one transaction."""
+        settings = self._session_settings(planned=planned)
+        calls = [f"set_config('{name}', ${number}, {local})" for number, name in enumerate(settings, 1)]
+        if self._settings.durability == "full":
+            wanted = "CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END"
+        else:
+            wanted = "'off'"
+        calls.append(f"set_config('synchronous_commit', {wanted}, {local})")
+        return f"SELECT {', '.join(calls)}".encode(), list(settings.values())
+
+    def _connect(self) -> Connection:
+        asked = conninfo.conninfo_to_dict(self._settings.dsn)
+        wire = {**_WIRE, "connect_timeout": max(2, round(self._settings.connect_seconds)), "application_name": "orchestra"}
+        connection = psycopg.Connection[Any].connect(
+            self._settings.dsn,
+            autocommit=True,
+            # Behind a pooler the next transaction may run on another server connection, which has not prepared it.
+            prepare_threshold=None if self._settings.pooled else 0,
+            cursor_factory=psycopg.RawCursor,
+            **{key: value for key, value in wire.items() if key not in asked},
+        )
+        connection.prepared_max = _CACHED_STATEMENTS
+        register(connection.adapters)
+        return connection
+
+    def _configure(self, connection: Connection, *, planned: bool) -> None:
+        if connection.info.server_version < _OLDEST_SERVER:
+            raise StoreUnavailable(f"{self.description}: PostgreSQL 13 or later is needed")
+        if connection.info.encoding.replace("-", "").lower() != "utf8":
+            connection.execute("SET client_encoding TO 'UTF8'")
+        with connection.transaction():
+            # Behind a pooler this is only to see what it gives: there the session is not ours, and each transaction says it anew.
+            connection.execute(*self.setup(planned=planned, local=self._settings.pooled), prepare=False)
+            shown = connection.execute(_READ_DURABILITY, prepare=False).fetchone()
+        if self._settings.durability == "full" and (shown is None or shown[0] != "on" or shown[1] not in _DURABLE):
+            raise StoreUnavailable(
+                f"{self.description}: the server runs with (fsync, synchronous_commit) = {shown}; an acknowledged commit "
+                "could be lost (I13). Switch both on, or ask for durability='relaxed'"
+            )
+
+    def _session_settings(self, *, planned: bool) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "statement_timeout": _milliseconds(settings.statement_seconds),
+            "lock_timeout": _milliseconds(settings.lock_seconds),
+            "idle_in_transaction_session_timeout": _milliseconds(settings.statement_seconds),
+            "default_transaction_isolation": "read committed",
+            **(_PLANS if planned else {}),
+        }
+
+    def _render(self, statement: str) -> bytes:
+        return _NAME.sub(lambda found: f"{self.quoted_schema}.{found[1]}", statement).encode()
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))

@@ -1,0 +1,144 @@
+"""Reads for clients and dashboards, on connections of their own."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from orchestra.events import EventRecord
+from orchestra.providers.decoding import (
+    EXECUTION_WIDTH,
+    INSTANCE_WIDTH,
+    read_activity,
+    read_event,
+    read_execution,
+    read_instance,
+    read_payload,
+)
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.calls import Calls
+from orchestra.providers.postgres.catalogue import read_catalogue
+from orchestra.providers.postgres.kinds import kind_arrays, read_kind
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
+
+__all__ = ["PostgresDirectory"]
+
+_KIND_WIDTH: Final = 5
+
+
+class PostgresDirectory:
+    """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def get(self, instance_id: str) -> InstanceRecord | None:
+        reads = [(sql.READ_RECORDS + sql.BY_ID, (instance_id,)), (sql.READ_ACTIVITIES, (Texts([instance_id]),))]
+        records, activities = self._calls.read_all(reads, one_moment=True)
+        return _read_record(records[0], activities) if records else None
+
+    def list(self, query: InstanceQuery) -> list[InstanceRecord]:
+        conditions = _Conditions(query)
+        return [_read_record(row, []) for row in self._calls.read(conditions.statement, *conditions.values)]
+
+    def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
+        return [read_execution(row) for row in self._calls.read(sql.LIST_EXECUTIONS, instance_id, after, limit)]
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
+
+    def catalogue(self) -> Catalogue:
+        return read_catalogue(self._calls)
+
+
+class _Conditions:
+    """The statement of a query, and its values. Only constants are ever put together (I15)."""
+
+    def __init__(self, query: InstanceQuery) -> None:
+        self.values: list[Any] = []
+        self._conditions: list[str] = []
+        self._add(query)
+        where = f" WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+        limit = self._value("bigint", query.limit)
+        self.statement = sql.READ_RECORDS + where + sql.NEWEST_FIRST + limit
+
+    def _add(self, query: InstanceQuery) -> None:
+        require = self._conditions.append
+        if query.name is not None:
+            require(f"k.name = {self._value('text', query.name)}")
+        if query.version is not None:
+            require(f"k.version = {self._value('text', query.version)}")
+        if query.statuses is not None:
+            require(f"i.status = ANY({self._value('bigint[]', Numbers(status.value for status in query.statuses))})")
+        if query.held is not None:
+            condition = self._stands_still(query.unserved)
+            require(condition if query.held else f"NOT {condition}")
+        if query.id_prefix:
+            require(f"i.instance_id LIKE {self._value('text', _escaped(query.id_prefix) + '%')}")
+        if query.created_from is not None:
+            require(f"i.created_at >= {self._value('bigint', query.created_from)}")
+        if query.created_until is not None:
+            require(f"i.created_at < {self._value('bigint', query.created_until)}")
+        for key, value in query.labels.items():
+            require(
+                "EXISTS (SELECT 1 FROM @label l WHERE l.instance_id = i.instance_id"
+                f" AND l.key = {self._value('text', key)} AND l.value = {self._value('text', value)})"
+            )
+        if query.after is not None:
+            created_at, instance_id = query.after
+            after = f"{self._value('bigint', created_at)}, {self._value('text', instance_id)}"
+            require(f"(i.created_at, i.instance_id) < ({after})")
+
+    def _stands_still(self, unserved: tuple[Kind, ...]) -> str:
+        """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to run it (rule 5)."""
+        condition = "i.held OR (i.takeovers >= 3 AND i.owner IS NULL)"
+        if unserved:
+            casts = ("text[]", "text[]", "text[]", "bigint[]", "boolean[]")
+            arrays = ", ".join(self._value(cast, array) for cast, array in zip(casts, kind_arrays(unserved), strict=True))
+            condition += f" OR (k.queue, k.name, k.version, k.format, k.floating) IN (SELECT * FROM unnest({arrays}))"
+        return f"(i.status = 0 AND ({condition}))"
+
+    def _value(self, cast: str, value: Any) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}::{cast}"
+
+
+def _escaped(prefix: str) -> str:
+    """Return a text as a pattern that means just this text."""
+    return prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> InstanceRecord:
+    instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH])
+    execution_start = _KIND_WIDTH + INSTANCE_WIDTH
+    execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH])
+    (
+        held,
+        status,
+        summary,
+        custom_status,
+        custom_status_encoding,
+        created_at,
+        updated_at,
+        created_by,
+        unread_messages,
+        unread_names,
+        unread_counts,
+        label_keys,
+        label_values,
+    ) = row[execution_start + EXECUTION_WIDTH :]
+    return InstanceRecord(
+        row=instance,
+        held=held,
+        status=Status(status),
+        execution=execution,
+        summary=summary,
+        custom_status=read_payload(custom_status, custom_status_encoding),
+        created_at=created_at,
+        updated_at=updated_at,
+        created_by=created_by,
+        unread_messages=unread_messages,
+        unread_at_end=dict(zip(unread_names or (), unread_counts or (), strict=True)),
+        labels=dict(zip(label_keys, label_values, strict=True)),
+        activities=tuple(read_activity(activity[1:]) for activity in activities),
+    )

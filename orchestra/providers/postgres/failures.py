@@ -1,0 +1,86 @@
+"""PostgreSQL's errors as the library's: classified by SQLSTATE, never by text, and kept as ``__cause__``."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import psycopg
+
+from orchestra.errors import (
+    SchemaMismatch,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+__all__ = ["DRIVER_ERRORS", "contended", "connection_lost", "translate"]
+
+DRIVER_ERRORS: Final = (psycopg.Error, ValueError, OverflowError, struct.error)
+"""The last three: values that no database can hold (lone surrogates, integers beyond 64 bits)."""
+
+_CONTENDED: Final = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "55P03",  # lock_not_available: lock_timeout
+    }
+)
+
+_ERRORS: Final[dict[str, type[StoreError]]] = {
+    **dict.fromkeys(_CONTENDED, StoreBusy),
+    "57014": StoreBusy,  # query_canceled: statement_timeout
+    "25006": StoreReadOnly,  # read_only_sql_transaction: a standby, or default_transaction_read_only
+    "42501": StoreReadOnly,  # insufficient_privilege
+    "53100": StoreFull,  # disk_full
+    "25P03": StoreUnavailable,  # idle_in_transaction_session_timeout
+    "25P04": StoreUnavailable,  # transaction_timeout
+    "3D000": StoreUnavailable,  # invalid_catalog_name
+    "3F000": SchemaMismatch,  # invalid_schema_name
+    "42P01": SchemaMismatch,  # undefined_table
+    "42703": SchemaMismatch,  # undefined_column
+    "42883": SchemaMismatch,  # undefined_function
+    "42804": SchemaMismatch,  # datatype_mismatch
+    "XX001": StoreCorrupt,  # data_corrupted
+    "XX002": StoreCorrupt,  # index_corrupted
+}
+
+_ERRORS_OF_CLASS: Final[dict[str, type[StoreError]]] = {
+    "08": StoreUnavailable,  # connection exceptions
+    "28": StoreUnavailable,  # invalid authorization
+    "40": StoreBusy,  # transaction rollback
+    "53": StoreUnavailable,  # insufficient resources
+    "57": StoreUnavailable,  # operator intervention: shutting down, starting up, terminated
+    "58": StoreUnavailable,  # system errors: input and output
+    "F0": StoreUnavailable,  # configuration file
+}
+
+
+def translate(error: Exception, description: str) -> StoreError:
+    """Return what an error of the driver means. What is not known to pass by itself is not retryable."""
+    state = sqlstate(error)
+    if state is not None:
+        kind = _ERRORS.get(state) or _ERRORS_OF_CLASS.get(state[:2], StoreError)
+    elif isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        kind = StoreUnavailable  # the connection was lost, or never made
+    else:
+        kind = StoreError
+    return kind(f"{description}: {str(error).strip()} ({state or type(error).__name__})")
+
+
+def sqlstate(error: Exception) -> str | None:
+    """Return the server's code of an error, if it came from the server."""
+    return error.sqlstate if isinstance(error, psycopg.Error) else None
+
+
+def contended(error: Exception) -> bool:
+    """Return whether the same transaction may go through at once: others were in its way, and it was rolled back."""
+    return sqlstate(error) in _CONTENDED
+
+
+def connection_lost(connection: psycopg.Connection[object]) -> bool:
+    """Return whether a connection can be used no more."""
+    return connection.closed or connection.pgconn.status != psycopg.pq.ConnStatus.OK

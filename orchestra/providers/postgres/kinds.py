@@ -1,0 +1,87 @@
+"""Kinds as small integers, which claims are indexed by (protocol rule 24)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from orchestra.errors import StoreCorrupt
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
+from orchestra.providers.postgres.calls import Calls, Transaction
+from orchestra.providers.rows import Kind
+
+__all__ = ["Kinds", "kind_arrays", "read_kind"]
+
+
+class Kinds:
+    """The numbers of kinds, remembered. A number is given once and never changes.
+
+    Numbers are given in a transaction of their own, before the group that needs them: a number that no row has does no harm.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._guard = threading.Lock()
+        self._numbers: dict[Kind, int] = {}
+        self._kinds: dict[int, Kind] = {}
+
+    def clear(self) -> None:
+        """Remember nothing. To be called for each new connection: what it leads to may be another database, restored."""
+        with self._guard:
+            self._numbers, self._kinds = {}, {}
+
+    def make_sure_of(self, kinds: Iterable[Kind]) -> dict[Kind, int]:
+        """Return numbers for these kinds, giving them where they have none. Outside of transactions only."""
+        wanted = dict.fromkeys(kinds)
+        if any(kind not in self._numbers for kind in wanted):
+            self._load()
+        missing = sorted((kind for kind in wanted if kind not in self._numbers), key=_sort_key)
+        if missing:
+            self._calls.transaction(lambda transaction: _add(transaction, missing))
+            self._load()
+        return {kind: self._numbers[kind] for kind in wanted}
+
+    def kind(self, number: int) -> Kind:
+        """Return the kind that has this number. Outside of transactions only."""
+        if number not in self._kinds:
+            self._load()
+        kind = self._kinds.get(number)
+        if kind is None:
+            raise StoreCorrupt(f"kind {number} is used, but not known")
+        return kind
+
+    def _load(self) -> None:
+        found = {row[5]: read_kind(row[:5]) for row in self._calls.read(sql.LIST_KINDS)}
+        with self._guard:
+            self._kinds = found
+            self._numbers = {kind: number for number, kind in found.items()}
+
+
+def read_kind(columns: Sequence[Any]) -> Kind:
+    """Return a kind from its columns."""
+    queue, name, version, event_format, floating = columns
+    return Kind(queue, name, version, event_format, floating)
+
+
+def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Flags]:
+    """Return kinds as the arrays that statements take them in."""
+    return (
+        Texts(kind.queue for kind in kinds),
+        Texts(kind.name for kind in kinds),
+        Texts(kind.version for kind in kinds),
+        Numbers(kind.format for kind in kinds),
+        Flags(kind.floating for kind in kinds),
+    )
+
+
+def _add(transaction: Transaction, kinds: Sequence[Kind]) -> None:
+    transaction.begin()
+    script = transaction.script()
+    script.add(sql.ADD_KINDS, *kind_arrays(kinds))
+    transaction.commit(script)
+
+
+def _sort_key(kind: Kind) -> tuple[str, str, str, int, bool]:
+    return kind.name, kind.version, kind.queue, kind.format, kind.floating

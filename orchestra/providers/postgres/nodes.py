@@ -1,0 +1,140 @@
+"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol rules 11 to 14)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orchestra.errors import NodeBuried
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Texts
+from orchestra.providers.postgres.calls import Calls, Script, Transaction
+from orchestra.providers.postgres.catalogue import abilities_to_bytes
+from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.rows import NodeRecord
+
+__all__ = ["Nodes"]
+
+_KEEP_DEAD: Final = 24 * 3_600_000_000
+"""How long the row of a dead node is kept, for people who ask what happened. In microseconds."""
+
+
+class Nodes:
+    """The nodes of a store. Those of this provider share its pulse."""
+
+    def __init__(self, calls: Calls, pulse: Pulse) -> None:
+        self._calls = calls
+        self._pulse = pulse
+        self.joined: set[str] = set()
+        """The nodes that this provider has joined."""
+
+    def join(self, node: NodeRecord) -> int:
+        """Make the node known and alive. Return the store's time."""
+        now = self._calls.transaction(lambda transaction: self._join(transaction, node))
+        self.joined.add(node.node_id)
+        return now
+
+    def renew(self, node_id: str) -> int:
+        """Say that the node lives. Return the store's time."""
+        return self._calls.transaction(lambda transaction: self._renew(transaction, node_id))
+
+    def leave(self, node_id: str) -> None:
+        """Remove the node; what it still owns is released."""
+        if self._calls.transaction(lambda transaction: _leave(transaction, node_id)):
+            self._pulse.notify()
+        self.joined.discard(node_id)
+
+    def vanished(self) -> list[str]:
+        """Return nodes whose connection has been gone for a while, though the server has not been restarted."""
+        if self._pulse.server is None:
+            return []
+        return [node_id for node_id in self._pulse.suspects(self._calls.read(sql.LIST_PULSELESS)) if node_id not in self.joined]
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        """Declare a node dead if its ``renewals`` still stand at this number. Return whether it was done."""
+        return self._calls.transaction(lambda transaction: _bury(transaction, node_id, renewals))
+
+    def sweep(self, limit: int) -> int:
+        """Release instances whose owner has no living node row. Return how many."""
+        found = self._calls.read(sql.FIND_GHOST_OWNED, limit)
+        if not found:
+            return 0
+        swept = self._calls.transaction(lambda transaction: _take_over(transaction, dict(found)))
+        if swept:
+            self._pulse.notify()
+        return swept
+
+    def _join(self, transaction: Transaction, node: NodeRecord) -> int:
+        transaction.begin()
+        now = transaction.now
+        script = transaction.script()
+        script.add(sql.PRUNE_NODES, now - _KEEP_DEAD)
+        script.add(
+            sql.ADD_NODE,
+            node.node_id,
+            node.host,
+            node.boot_id,
+            node.pid,
+            node.library,
+            abilities_to_bytes(node),
+            node.lease,
+            now,
+            *self._hint(),
+        )
+        capabilities = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
+        names, versions = Texts(name for name, _ in capabilities), Texts(version for _, version in capabilities)
+        script.add(sql.ADD_CAPABILITIES, node.node_id, names, versions, Texts(capabilities.values()))
+        script.add(sql.ADD_NODE_ACTIVITIES, node.node_id, Texts(dict.fromkeys(node.activities)))
+        transaction.commit(script)
+        return now
+
+    def _renew(self, transaction: Transaction, node_id: str) -> int:
+        transaction.begin()
+        script = transaction.script()
+        renewed = script.add(sql.RENEW_NODE, node_id, transaction.now, *self._hint())
+        transaction.commit(script)
+        if renewed.count == 0:
+            raise NodeBuried(f"node {node_id} was declared dead, or has left")
+        return transaction.now
+
+    def _hint(self) -> tuple[int | None, int | None]:
+        """Return the lock by which others see this provider's connection, if it has one now, and on which server."""
+        server = self._pulse.server
+        return (None, None) if server is None else (self._pulse.key, server)
+
+
+def _leave(transaction: Transaction, node_id: str) -> int:
+    # The rows first and in the order of their ids, as groups do (rule 7).
+    transaction.begin((sql.LOCK_OWNED, (node_id,)))
+    script = transaction.script()
+    released = script.add(sql.RELEASE_OWNED, node_id)
+    _forget_abilities(script, node_id)
+    script.add(sql.REMOVE_NODE, node_id)
+    transaction.commit(script)
+    return released.count
+
+
+def _bury(transaction: Transaction, node_id: str, renewals: int) -> bool:
+    transaction.begin()
+    script = transaction.script()
+    buried = script.add(sql.BURY_NODE, node_id, renewals)
+    script.run()
+    if buried.count == 0:
+        transaction.commit()
+        return False
+    script = transaction.script()
+    _forget_abilities(script, node_id)
+    transaction.commit(script)
+    return True
+
+
+def _take_over(transaction: Transaction, owners: dict[str, str]) -> int:
+    transaction.begin((sql.LOCK_ROWS, (Texts(sorted(owners)),)))
+    script = transaction.script()
+    swept = script.add(sql.TAKE_OVER, Texts(owners), Texts(owners.values()), transaction.now)
+    transaction.commit(script)
+    return swept.count
+
+
+def _forget_abilities(script: Script, node_id: str) -> None:
+    script.add(sql.REMOVE_CAPABILITIES, node_id)
+    script.add(sql.REMOVE_NODE_ACTIVITIES, node_id)

@@ -1,0 +1,149 @@
+"""The PostgreSQL provider: one schema of one database, any number of processes on any number of machines."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Final
+
+from orchestra.clock import Clock, micros
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.postgres import schema as schemas
+from orchestra.providers.postgres.admin import PostgresAdmin
+from orchestra.providers.postgres.calls import Calls, Lane, Pool, StoreTime
+from orchestra.providers.postgres.connection import Connector
+from orchestra.providers.postgres.directory import PostgresDirectory
+from orchestra.providers.postgres.kinds import Kinds
+from orchestra.providers.postgres.nodes import Nodes
+from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.postgres.settings import Durability, Settings
+from orchestra.providers.postgres.store import PostgresStore
+
+__all__ = ["PostgresProvider"]
+
+_CONNECT_TIMEOUT: Final = timedelta(seconds=10)
+_STATEMENT_TIMEOUT: Final = timedelta(seconds=30)
+_LOCK_TIMEOUT: Final = timedelta(seconds=5)
+_TOMBSTONES: Final = timedelta(hours=1)
+_LONGEST_NAME: Final = 63
+
+
+class PostgresProvider(Provider):
+    """A durable store in one schema of a PostgreSQL database (13 or later).
+
+    Each opened provider has one connection for the engine's writes, up to four idle ones for readers, and one for hints. The
+    store's time is the server's: what a node's clock says does not matter.
+
+    Args:
+        dsn: a connection string or URL, as libpq takes it. Its own options come before the ones that are set here.
+        schema: the schema that the store lives in; made when it is not there.
+        durability: ``"full"``: an acknowledged commit survives a crash of the server's machine; the server's ``fsync`` and
+            ``synchronous_commit`` are checked. ``"relaxed"``: a crash may take the last moments; nothing gets inconsistent.
+        migrate: whether the schema is made and brought up to date when the store is opened. Without, it is only verified,
+            for deployments where another role migrates.
+        notify: whether nodes tell each other of work (``LISTEN``/``NOTIFY``). Without, it is found by polling.
+        pooled: whether the DSN leads to a pooler in transaction mode (PgBouncer). Nothing is kept in a session then:
+            no prepared statements, no listening, no hint of a node's death but its lease.
+        clock: the store's clock, for tests; the server's, if it is not given.
+        connect_timeout, statement_timeout, lock_timeout: how long the server may take for a connection, for a statement, and
+            how long a statement waits for a lock.
+        tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        histories: of how many laps of an instance the events are kept, at least; up to twice as many are, as they go together.
+        executions: the same for the rows of executions.
+
+    Raises:
+        ValueError: the schema cannot be a name.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str = "orchestra",
+        *,
+        durability: Durability = "full",
+        migrate: bool = True,
+        notify: bool = True,
+        pooled: bool = False,
+        clock: Clock | None = None,
+        connect_timeout: timedelta = _CONNECT_TIMEOUT,
+        statement_timeout: timedelta = _STATEMENT_TIMEOUT,
+        lock_timeout: timedelta = _LOCK_TIMEOUT,
+        tombstones: timedelta = _TOMBSTONES,
+        histories: int = 10,
+        executions: int = 1000,
+    ) -> None:
+        if not schema or "\0" in schema or len(schema.encode()) > _LONGEST_NAME or schema.startswith("pg_"):
+            raise ValueError(f"{schema!r} cannot be the name of a schema: 1 to {_LONGEST_NAME} bytes, not beginning with 'pg_'")
+        if durability not in ("full", "relaxed"):
+            raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
+        if histories < 1 or executions < histories:
+            raise ValueError("at least one history is kept, and at least as many executions as histories")
+        settings = Settings(
+            dsn=dsn,
+            schema=schema,
+            durability=durability,
+            clock=clock,
+            migrate=migrate,
+            notify=notify,
+            pooled=pooled,
+            connect_seconds=connect_timeout.total_seconds(),
+            statement_seconds=statement_timeout.total_seconds(),
+            lock_seconds=lock_timeout.total_seconds(),
+            tombstone_window=micros(tombstones),
+            kept_histories=histories,
+            kept_executions=executions,
+        )
+        time = StoreTime(settings)
+        self._settings = settings
+        self._connector = Connector(settings)
+        self._lane = Lane(self._connector, settings, on_connect=self._connected)
+        self._pool = Pool(self._connector)
+        self._pulse = Pulse(self._connector, settings)
+        engine_calls = Calls(self._lane, self._connector, settings, time, planned=True)
+        other_calls = Calls(self._pool, self._connector, settings, time, planned=False)
+        self._kinds = Kinds(engine_calls)
+        self._nodes = Nodes(engine_calls, self._pulse)
+        self._guard = threading.Lock()
+        self._openings = 0
+        self.store = PostgresStore(engine_calls, self._kinds, self._nodes, self._pulse, settings)
+        self.directory = PostgresDirectory(other_calls)
+        self.admin = PostgresAdmin(other_calls, self._pulse)
+
+    @property
+    def description(self) -> str:
+        """What it is and where. Holds no password."""
+        return f"{self._connector.description} ({self._settings.durability} durability)"
+
+    def open(self) -> None:
+        """Connect; make or migrate the schema where needed. Opening an open provider is counted.
+
+        Raises:
+            SchemaMismatch: the schema is too new for this library, or too old while ``migrate`` is off.
+            StoreCorrupt: the schema belongs to something else.
+            StoreUnavailable: the server cannot be reached, or would not keep what it acknowledges.
+        """
+        with self._guard:
+            if self._openings == 0:
+                schemas.prepare(self._connector, self._settings.schema, migrate=self._settings.migrate)
+                self._lane.open()
+                self._pool.open()
+                self._pulse.open()
+            self._openings += 1
+
+    def close(self) -> None:
+        """Close what the last of the openings has opened. Harmless when it is closed.
+
+        Nodes that have not left look like nodes whose process has died.
+        """
+        with self._guard:
+            if self._openings == 0:
+                return
+            self._openings -= 1
+            if self._openings == 0:
+                self._pulse.close()
+                self._pool.close()
+                self._lane.close()
+                self._nodes.joined.clear()
+
+    def _connected(self) -> None:
+        self._kinds.clear()

@@ -1,0 +1,189 @@
+"""A connection of its own for hints: it listens, it notifies, and by being there it says that its nodes live.
+
+Nothing rests on it. Notifications are sent outside of the transactions that they tell of, several as one; whoever misses one
+finds the work at the next poll. A node whose connection is gone is only *suspected*: see :meth:`Pulse.suspects`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import psycopg
+
+from orchestra.clock import SystemClock, new_id
+from orchestra.errors import StoreError
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.connection import Connection, Connector
+from orchestra.providers.postgres.failures import DRIVER_ERRORS
+from orchestra.providers.postgres.settings import Settings
+
+__all__ = ["Pulse"]
+
+_COALESCE: Final = 0.01
+_GRACE: Final = 1.0
+"""Seconds for which a node's connection must be gone before the node is suspected: a living one has long reconnected."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 5.0
+_BITS_63: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Missed:
+    """Since when (on the own monotonic clock) a node has had no connection, and its renewals at that time."""
+
+    since: float
+    renewals: int
+    session: object
+
+
+class Pulse:
+    """Runs the connection on a thread of its own, and makes a new one with growing pauses whenever it is lost."""
+
+    def __init__(self, connector: Connector, settings: Settings) -> None:
+        self._connector = connector
+        self._clock = SystemClock()
+        self._notifies = settings.notify and not settings.pooled
+        self._is_used = not settings.pooled
+        self._channel = "orchestra_" + blake2b(settings.schema.encode(), digest_size=12).hexdigest()
+        self._identity = new_id()
+        self.key = int(self._identity, 16) & _BITS_63
+        """The advisory lock that the connection holds."""
+        self.server: int | None = None
+        """The start of the server that the lock is held on now; ``None`` while there is no connection."""
+        self._session: object | None = None
+        self._changed = threading.Event()
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+        self._connected = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._wake: tuple[int, int] | None = None
+        self._missed: dict[str, _Missed] = {}
+        self._process = os.getpid()
+
+    def open(self) -> None:
+        """Start the thread. Waits a moment for the first connection, but does not insist."""
+        if not self._is_used or self._thread is not None:
+            return
+        self._stopped.clear()
+        self._connected.clear()
+        self._wake = os.pipe()
+        os.set_blocking(self._wake[1], False)
+        self._thread = threading.Thread(target=self._main, name="orchestra-pulse", daemon=True)
+        self._thread.start()
+        self._connected.wait(2.0)
+
+    def close(self) -> None:
+        """End the connection and the thread. In a forked child there is none."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._wake is None or self._process != os.getpid():
+            return
+        self._stopped.set()
+        self._ring()
+        thread.join()
+        for descriptor in self._wake:
+            os.close(descriptor)
+        self._wake = None
+
+    def changed(self) -> bool:
+        """Return whether another provider has notified since the last call."""
+        changed = self._changed.is_set()
+        if changed:
+            self._changed.clear()
+        return changed
+
+    def notify(self) -> None:
+        """Have the others told, soon, that there is something to look at."""
+        if self._notifies and not self._wanted.is_set():
+            self._wanted.set()
+            self._ring()
+
+    def suspects(self, pulseless: list[tuple[Any, ...]]) -> list[str]:
+        """Return which of these nodes have had no connection for a while, as far as this one could see.
+
+        A node counts only if it has not renewed meanwhile, and if the own connection is still the one that it was: when the
+        server restarts, or a network ends, everybody's connection is gone, and nobody has died.
+        """
+        session, moment = self._session, self._clock.monotonic()
+        if session is None:
+            self._missed.clear()
+            return []
+        missed: dict[str, _Missed] = {}
+        for node_id, renewals in pulseless:
+            known = self._missed.get(node_id)
+            if known is None or known.renewals != renewals or known.session is not session:
+                known = _Missed(moment, renewals, session)
+            missed[node_id] = known
+        self._missed = missed
+        return [node_id for node_id, known in missed.items() if moment - known.since >= _GRACE]
+
+    # --- the thread -----------------------------------------------------------------------
+
+    def _ring(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.write(wake[1], b"\0")
+
+    def _main(self) -> None:
+        pause = 0.0
+        while not self._stopped.wait(pause):
+            try:
+                with contextlib.closing(self._connect()) as connection:
+                    pause = 0.0
+                    self._beat(connection)
+            except (StoreError, OSError, *DRIVER_ERRORS):
+                pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * pause))
+            finally:
+                self._session = self.server = None
+
+    def _connect(self) -> Connection:
+        connection = self._connector.connect()
+        try:
+            # Notifications take a transaction number and are written to the log, which nobody needs to wait for.
+            connection.execute("SET synchronous_commit TO off", prepare=False)
+            connection.add_notify_handler(self._notified)
+            if self._notifies:
+                connection.execute(f"LISTEN {self._channel}".encode(), prepare=False)
+            # Shared, so that a connection of this provider which the server has not missed yet is not waited for.
+            connection.execute(sql.TAKE_PULSE.encode(), (self.key,), prepare=False)
+            row = connection.execute(sql.READ_SERVER_START.encode(), prepare=False).fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        self.server = None if row is None else row[0]
+        self._session = object()
+        self._changed.set()  # what was notified meanwhile was told to nobody
+        self._connected.set()
+        return connection
+
+    def _beat(self, connection: Connection) -> None:
+        assert self._wake is not None
+        reader = self._wake[0]
+        while not self._stopped.is_set():
+            readable, _, _ = select.select([connection.fileno(), reader], [], [], 60.0)
+            if reader in readable:
+                os.read(reader, 4096)
+            if connection.fileno() in readable:
+                connection.pgconn.consume_input()
+                while notification := connection.pgconn.notifies():
+                    self._took(notification.extra)
+            if self._wanted.is_set():
+                self._wanted.clear()
+                connection.execute(sql.NOTIFY.encode(), (self._channel, self._identity), prepare=False)
+                self._stopped.wait(_COALESCE)  # what comes in the meantime is one more
+            if not readable:
+                connection.execute("SELECT 1", prepare=False)  # so that firewalls on the way do not forget it
+
+    def _notified(self, notification: psycopg.Notify) -> None:
+        self._took(notification.payload.encode())
+
+    def _took(self, sender: bytes) -> None:
+        if sender != self._identity.encode():
+            self._changed.set()

@@ -1,0 +1,155 @@
+"""The schema: numbered migrations, each applied once, all of them in one transaction.
+
+Migrations first expand, so that nodes of the library before go on working, and contract only in a later release. Each file
+says in its first line the lowest number of a library that can work on its result.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import psycopg
+
+from orchestra.clock import new_id
+from orchestra.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.connection import Connection, Connector
+from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, sqlstate, translate
+
+__all__ = ["Migration", "migrations", "prepare"]
+
+_LOWEST_READER: Final = re.compile(r"-- lowest reader: (\d+)")
+_MADE_BY_ANOTHER: Final = frozenset(
+    {
+        "23505",  # unique_violation: in the server's own catalogues
+        "42P06",  # duplicate_schema
+        "42P07",  # duplicate_table
+        "42710",  # duplicate_object
+    }
+)
+_TRIES: Final = 20
+_PAUSE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema."""
+
+    number: int
+    lowest_reader: int
+    script: str
+
+
+def prepare(connector: Connector, schema: str, *, migrate: bool) -> None:
+    """Make sure that the schema is one that this library can work on; make or migrate it if it may.
+
+    Of many nodes that start at once on an empty database one makes it, and the others wait for that.
+
+    Raises:
+        SchemaMismatch: it is too new for this library, or too old and not to be migrated.
+        StoreCorrupt: something else has the name of the schema.
+        StoreError: the server cannot be used.
+    """
+    for number in range(1, _TRIES + 1):
+        connection = connector.connect()
+        try:
+            _prepare(connection, connector, schema, migrate=migrate)
+        except DRIVER_ERRORS as error:
+            passes = contended(error) or sqlstate(error) in _MADE_BY_ANOTHER or connection_lost(connection)
+            if not passes or number == _TRIES:
+                raise _failure(error, connector) from error
+        else:
+            return
+        finally:
+            connection.close()
+        time.sleep(_PAUSE)
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """Return the migrations in order; the n-th has the number n."""
+    folder = resources.files("orchestra.providers.postgres").joinpath("migrations")
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in files)
+
+
+def _read(name: str, script: str) -> Migration:
+    lowest = _LOWEST_READER.match(script)
+    assert lowest is not None, f"{name} does not say its lowest reader"
+    return Migration(int(name[:4]), int(lowest[1]), script)
+
+
+def _prepare(connection: Connection, connector: Connector, schema: str, *, migrate: bool) -> None:
+    with connection.transaction():
+        found = connection.execute(sql.FIND_TABLES.encode(), (schema,), prepare=False).fetchone()
+        standing = _read_meta(connection, connector) if found is not None and "meta" in found[1] else None
+        if standing is None and found is not None and found[1]:
+            raise StoreCorrupt(f"{connector.description}: the schema is there, but it is not one of this library")
+        if not _is_behind(standing or {}, connector, migrate=migrate):
+            return
+        if found is None:
+            connection.execute(f"CREATE SCHEMA {connector.quoted_schema}".encode(), prepare=False)
+        if standing is None:
+            connection.execute(connector.render(sql.ADD_META_TABLE), prepare=False)
+        # Who else migrates waits here, and finds it done.
+        connection.execute(connector.render(sql.LOCK_META), prepare=False)
+        current = _read_meta(connection, connector) or {}
+        if _is_behind(current, connector, migrate=migrate):
+            # Building an index takes as long as it takes; waiting for locks stays bounded.
+            connection.execute("SET LOCAL statement_timeout TO 0", prepare=False)
+            _migrate(connection, connector, _number(current))
+
+
+def _migrate(connection: Connection, connector: Connector, current: int) -> None:
+    for migration in migrations()[current:]:
+        _run_script(connection, connector.render(migration.script))
+    newest = migrations()[-1]
+    for statement, values in (
+        (sql.ADD_META, ("store_id", new_id())),
+        (sql.SET_META, ("schema", str(newest.number))),
+        (sql.SET_META, ("lowest_reader", str(newest.lowest_reader))),
+    ):
+        connection.execute(connector.render(statement), values, prepare=False)
+
+
+def _run_script(connection: Connection, script: bytes) -> None:
+    # Without parameters and not binary: the simple protocol, which takes several statements.
+    with psycopg.ClientCursor[Any](connection) as cursor:
+        cursor.execute(script)
+
+
+def _read_meta(connection: Connection, connector: Connector) -> dict[str, str] | None:
+    rows = connection.execute(connector.render(sql.READ_META), prepare=False).fetchall()
+    return dict(rows) or None
+
+
+def _number(meta: dict[str, str]) -> int:
+    return int(meta.get("schema", 0))
+
+
+def _is_behind(meta: dict[str, str], connector: Connector, *, migrate: bool) -> bool:
+    """Return whether the schema has to be migrated.
+
+    Raises:
+        SchemaMismatch: it is too new, or too old and may not be.
+    """
+    current, newest = _number(meta), migrations()[-1].number
+    if current > newest and int(meta.get("lowest_reader", current)) > newest:
+        raise SchemaMismatch(
+            f"{connector.description} has schema {current}; this library knows up to {newest}. Upgrade the library."
+        )
+    if current >= newest:
+        return False
+    if not migrate:
+        raise SchemaMismatch(f"{connector.description} has schema {current} and needs {newest}, but migration is switched off")
+    return True
+
+
+def _failure(error: Exception, connector: Connector) -> StoreError:
+    failure = translate(error, connector.description)
+    return failure if failure.retryable or isinstance(failure, SchemaMismatch) else StoreUnavailable(str(failure))

@@ -1,0 +1,71 @@
+"""Reading instances as their owners need them, many with few statements."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestra.errors import StoreCorrupt
+from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution, read_message
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.calls import Result, Script
+from orchestra.providers.postgres.rows import Row
+from orchestra.providers.rows import ActivityRow, InstanceRow, Kind, MessageRow, Snapshot
+
+__all__ = ["SnapshotReads"]
+
+
+class SnapshotReads:
+    """Reads what belongs to rows that are locked, in the script that it is given."""
+
+    def __init__(self, script: Script, rows: Sequence[Row]) -> None:
+        # As the rows are now: the group may go on changing them.
+        self._rows = [replace(row) for row in rows]
+        ids = Texts(row.instance_id for row in rows)
+        self._details = script.add(sql.READ_SNAPSHOTS, ids, Numbers(row.execution for row in rows))
+        has_messages = any(row.inbox_seq for row in rows)
+        self._messages = script.add(sql.READ_INBOXES, ids) if has_messages else None
+        self._activities = script.add(sql.READ_ACTIVITIES, ids)
+
+    def take(self, kind_of: Callable[[int], Kind]) -> list[Snapshot]:
+        """Return the snapshots in the order of the rows, once the script has run."""
+        details = {row[0]: row for row in self._details.rows}
+        messages: dict[str, list[MessageRow]] = defaultdict(list)
+        for instance_id, *columns in _rows_of(self._messages):
+            messages[instance_id].append(read_message(tuple(columns)))
+        activities: dict[str, list[ActivityRow]] = defaultdict(list)
+        for instance_id, *columns in self._activities.rows:
+            activities[instance_id].append(read_activity(tuple(columns)))
+        return [
+            _snapshot(
+                row.instance(kind_of(row.kind)),
+                details.get(row.instance_id),
+                tuple(messages[row.instance_id]),
+                tuple(activity for activity in activities[row.instance_id] if activity.execution == row.execution),
+            )
+            for row in self._rows
+        ]
+
+
+def _snapshot(
+    instance: InstanceRow,
+    detail: tuple[Any, ...] | None,
+    messages: tuple[MessageRow, ...],
+    activities: tuple[ActivityRow, ...],
+) -> Snapshot:
+    if detail is None:
+        raise StoreCorrupt(f"instance {instance.instance_id!r} has no detail, or no execution {instance.execution}")
+    _, pin, hold, *execution = detail
+    instance = replace(
+        instance,
+        pin=None if pin is None else pin_from_bytes(pin),
+        hold=None if hold is None else hold_from_bytes(hold),
+    )
+    return Snapshot(instance, read_execution(tuple(execution)), messages, activities)
+
+
+def _rows_of(result: Result | None) -> list[tuple[Any, ...]]:
+    return [] if result is None else result.rows

@@ -1,0 +1,417 @@
+"""Every SQL statement of the provider, by name.
+
+All are constants; ``@name`` is a table of the store's schema. Values travel as parameters only (I15). A statement for a group
+takes its rows as arrays, one a column: whatever the size of the group, it is one statement.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def _exactly(statement: str, number: int) -> str:
+    """Return a statement that fails (22012, division by zero) unless it changes as many rows as a parameter says.
+
+    The script that it is a part of then ends there, before its COMMIT. Of two updates of one row in one statement PostgreSQL
+    silently drops one (rule 7): this is what tells.
+    """
+    return f"WITH changed AS ({statement} RETURNING 1) SELECT 1 / (count(*) = ${number}::bigint)::integer FROM changed"
+
+
+# --- columns ----------------------------------------------------------------------------------
+
+EXECUTION_COLUMNS: Final = """
+    x.execution, x.name, x.version, x.resolved_how, x.resolved_by, x.policy_revision, x.state, x.state_encoding,
+    x.state_version, x.created_at, x.format, x.fingerprint, x.opened_at, x.closed_at, x.end_kind, x.output,
+    x.output_encoding, x.error, x.event_count, x.byte_count"""
+
+INSTANCE_COLUMNS: Final = """
+    i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
+    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold"""
+
+KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
+
+# The order of the fields of group.Row.
+_ROW_COLUMNS: Final = """
+    i.instance_id, i.incarnation, i.kind, i.revision, i.owner, i.wake_at, i.status, i.held, i.inbox_seq, i.seen_seq,
+    i.execution, i.opened, i.takeovers, i.history_events, i.history_bytes, i.updated_at, i.cancel_at, i.cancel_reason,
+    i.cancel_by, i.cancel_seq"""
+
+_EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at"
+_ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
+
+# --- transactions -----------------------------------------------------------------------------
+
+BEGIN: Final = "BEGIN"
+BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+COMMIT: Final = "COMMIT"
+READ_TIME: Final = """
+    SELECT greatest($1::bigint, CASE WHEN $2::boolean THEN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END)"""
+
+# --- schema -----------------------------------------------------------------------------------
+
+FIND_TABLES: Final = """
+    SELECT n.oid, ARRAY(
+        SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm'))
+    FROM pg_catalog.pg_namespace n WHERE n.nspname = $1"""
+ADD_META_TABLE: Final = "CREATE TABLE @meta (key text NOT NULL PRIMARY KEY, value text NOT NULL)"
+# Writers of the schema exclude each other; whoever only reads its number goes on.
+LOCK_META: Final = "LOCK TABLE @meta IN SHARE ROW EXCLUSIVE MODE"
+READ_META: Final = "SELECT key, value FROM @meta"
+SET_META: Final = "INSERT INTO @meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+ADD_META: Final = "INSERT INTO @meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING"
+
+# --- kinds ------------------------------------------------------------------------------------
+
+_GIVEN_KINDS: Final = """
+    unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean[])
+    WITH ORDINALITY AS g (queue, name, version, format, floating, place)"""
+ADD_KINDS: Final = f"""
+    INSERT INTO @kind (queue, name, version, format, floating)
+    SELECT g.queue, g.name, g.version, g.format, g.floating FROM {_GIVEN_KINDS} ORDER BY g.place
+    ON CONFLICT (name, version, queue, format, floating) DO NOTHING"""
+LIST_KINDS: Final = f"SELECT {KIND_COLUMNS}, k.kind_id FROM @kind k ORDER BY k.kind_id"
+_FOUND_KINDS: Final = f"""
+    {_GIVEN_KINDS} JOIN @kind k ON k.name = g.name AND k.version = g.version AND k.queue = g.queue
+        AND k.format = g.format AND k.floating = g.floating"""
+
+# --- the start of a group: new ids, then locks in the order of the ids, then what the outcomes depend on (rule 7) -------
+
+ADD_INSTANCES: Final = """
+    INSERT INTO @instance (
+        instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
+        takeovers, history_events, history_bytes, created_at, updated_at, summary)
+    SELECT u.instance_id, u.incarnation, u.kind, 1, NULL, u.wake_at, 0, false, 0, 0, u.execution, u.opened, 0, 0, 0,
+        moment.now, moment.now, ''
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[])
+        AS u (instance_id, incarnation, kind, wake_at, execution, opened),
+        (SELECT greatest($7::bigint, CASE WHEN $8::boolean THEN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END)
+            AS now) AS moment
+    ORDER BY u.instance_id COLLATE "C"
+    ON CONFLICT (instance_id) DO NOTHING
+    RETURNING instance_id"""
+LOCK_ROWS: Final = f"""
+    SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
+READ_REQUESTS: Final = """
+    SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
+# What an append must know: whether its message is there or was, and how full the inbox is, where it can be full at all.
+READ_ADDRESSEES: Final = """
+    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, t.sequence, t.removed_at,
+        CASE WHEN i.inbox_seq >= u.threshold THEN (
+            SELECT count(*) FROM (SELECT 1 FROM @message c WHERE c.instance_id = u.instance_id LIMIT u.cap) counted)
+        END
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+        WITH ORDINALITY AS u (instance_id, message_id, threshold, cap, place)
+    JOIN @instance i ON i.instance_id = u.instance_id
+    LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id
+    LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id"""
+
+# --- the effects of owners' writes ------------------------------------------------------------
+
+_EXECUTION_ARRAYS: Final = """
+    $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[],
+    $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[],
+    $18::bytea[], $19::bigint[], $20::bytea[], $21::bigint[], $22::bigint[]"""
+ADD_EXECUTIONS: Final = f"""
+    INSERT INTO @execution (
+        instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
+        state_encoding, state_version, created_at, format, fingerprint, opened_at, closed_at, end_kind, output,
+        output_encoding, error, event_count, byte_count)
+    SELECT * FROM unnest({_EXECUTION_ARRAYS})"""
+OPEN_EXECUTIONS: Final = _exactly(
+    """
+    UPDATE @execution x SET
+        opened_at = u.opened_at, version = u.version, version_key = u.version_key, fingerprint = u.fingerprint,
+        format = u.format, resolved_how = u.resolved_how, resolved_by = u.resolved_by, policy_revision = u.policy_revision
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[],
+        $9::text[], $10::bigint[]) AS u (
+        opened_at, version, version_key, fingerprint, format, resolved_how, resolved_by, policy_revision, instance_id, execution)
+    WHERE x.instance_id = u.instance_id AND x.execution = u.execution AND x.opened_at IS NULL AND x.closed_at IS NULL""",
+    number=11,
+)
+CLOSE_EXECUTIONS: Final = _exactly(
+    """
+    UPDATE @execution x SET
+        closed_at = u.closed_at, end_kind = u.end_kind, output = u.output, output_encoding = u.output_encoding,
+        error = u.error, event_count = u.event_count, byte_count = u.byte_count
+    FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::text[],
+        $9::bigint[]) AS u (
+        closed_at, end_kind, output, output_encoding, error, event_count, byte_count, instance_id, execution)
+    WHERE x.instance_id = u.instance_id AND x.execution = u.execution AND x.closed_at IS NULL""",
+    number=10,
+)
+ADD_EVENTS: Final = f"""
+    INSERT INTO @event (instance_id, execution, {_EVENT_COLUMNS})
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
+        $8::bytea[], $9::bigint[])"""
+
+PUT_ACTIVITIES: Final = f"""
+    INSERT INTO @activity (instance_id, {_ACTIVITY_COLUMNS})
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
+        $8::bytea[], $9::bigint[])
+    ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
+        attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
+        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding"""
+SETTLE_ACTIVITIES: Final = """
+    DELETE FROM @activity a USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, event_id)
+    WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""
+FORGET_ACTIVITIES: Final = "DELETE FROM @activity WHERE instance_id = ANY($1::text[])"
+
+# ON CONFLICT: the same id may have been sent anew after its first tombstone had lost its meaning.
+BURY_MESSAGES: Final = """
+    WITH removed AS (
+        DELETE FROM @message m USING unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
+        WHERE m.instance_id = u.instance_id AND m.sequence = u.sequence
+        RETURNING m.instance_id, m.message_id, m.sequence),
+    buried AS (
+        INSERT INTO @tombstone (instance_id, message_id, sequence, removed_at)
+        SELECT instance_id, message_id, sequence, $4::bigint FROM removed
+        ON CONFLICT (instance_id, message_id) DO UPDATE SET sequence = excluded.sequence, removed_at = excluded.removed_at
+        RETURNING 1)
+    SELECT 1 / (count(*) = $3::bigint)::integer FROM buried"""
+EMPTY_INBOXES: Final = """
+    WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name),
+        counted AS (SELECT instance_id, name, count(*) AS number FROM removed GROUP BY instance_id, name),
+        gathered AS (
+            SELECT instance_id, array_agg(name ORDER BY name) AS names, array_agg(number ORDER BY name) AS counts
+            FROM counted GROUP BY instance_id)
+    UPDATE @instance_detail d SET unread_names = g.names, unread_counts = g.counts
+    FROM gathered g WHERE d.instance_id = g.instance_id"""
+# SKIP LOCKED: two nodes that prune at once must not wait for each other.
+PRUNE_TOMBSTONES: Final = """
+    DELETE FROM @tombstone t USING (
+        SELECT instance_id, message_id FROM @tombstone WHERE removed_at <= $1::bigint
+        ORDER BY removed_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED) AS old
+    WHERE t.instance_id = old.instance_id AND t.message_id = old.message_id"""
+
+SET_CUSTOM_STATUSES: Final = """
+    UPDATE @instance_detail d SET custom_status = u.data, custom_status_encoding = u.encoding
+    FROM unnest($1::bytea[], $2::bigint[], $3::text[]) AS u (data, encoding, instance_id)
+    WHERE d.instance_id = u.instance_id"""
+SET_HOLDS: Final = """
+    UPDATE @instance_detail d SET hold = u.hold FROM unnest($1::bytea[], $2::text[]) AS u (hold, instance_id)
+    WHERE d.instance_id = u.instance_id"""
+PRUNE_EVENTS: Final = """
+    DELETE FROM @event e USING unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
+    WHERE e.instance_id = u.instance_id AND e.execution <= u.execution"""
+PRUNE_EXECUTIONS: Final = """
+    DELETE FROM @execution x USING unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
+    WHERE x.instance_id = u.instance_id AND x.execution <= u.execution"""
+
+# --- arrivals ---------------------------------------------------------------------------------
+
+ADD_DETAILS: Final = """
+    INSERT INTO @instance_detail (instance_id, request_id, created_by) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
+ADD_LABELS: Final = """
+    INSERT INTO @label (instance_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
+ADD_MESSAGES: Final = f"""
+    INSERT INTO @message (instance_id, sender, {_MESSAGE_COLUMNS})
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[], $8::bigint[])"""
+MARK_CANCELLED: Final = _exactly(
+    """
+    UPDATE @instance i SET cancel_at = u.at, cancel_reason = u.reason, cancel_by = u.actor, cancel_seq = u.sequence
+    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[]) AS u (instance_id, at, reason, actor, sequence)
+    WHERE i.instance_id = u.instance_id AND i.cancel_at IS NULL""",
+    number=6,
+)
+
+# --- the hot rows: each once, whatever has happened to it -------------------------------------
+
+# The rows are locked and were read under the lock; the fence was checked there. The revision is compared once more, so that
+# nothing is ever written past it (I6).
+WRITE_ROWS: Final = _exactly(
+    """
+    UPDATE @instance i SET
+        kind = u.kind, revision = u.revision, owner = u.owner, wake_at = u.wake_at, status = u.status, held = u.held,
+        inbox_seq = u.inbox_seq, seen_seq = u.seen_seq, execution = u.execution, opened = u.opened, takeovers = u.takeovers,
+        history_events = u.history_events, history_bytes = u.history_bytes, updated_at = u.updated_at,
+        summary = coalesce(u.summary, i.summary)
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::boolean[],
+        $9::bigint[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
+        $17::bytea[]) AS u (
+        instance_id, read_revision, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
+        takeovers, history_events, history_bytes, updated_at, summary)
+    WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
+    number=18,
+)
+
+# --- claims -----------------------------------------------------------------------------------
+
+# How many of each kind: first looked at without locks, one of each kind in turn, so that a kind with much to do starves no
+# other. Then so many are taken, past those that others are taking. What a kind has lost to others is told by its quota.
+CLAIM: Final = f"""
+    WITH quota AS MATERIALIZED (
+        SELECT kind, min(place) AS place, count(*) AS quota
+        FROM (
+            SELECT k.kind_id AS kind, g.place, due.number
+            FROM {_FOUND_KINDS}
+            CROSS JOIN LATERAL (
+                SELECT row_number() OVER () AS number FROM (
+                    SELECT 1 FROM @instance c WHERE c.kind = k.kind_id AND c.due_at <= $6::bigint
+                    ORDER BY c.due_at, c.instance_id LIMIT $7::bigint) ready) due
+            ORDER BY due.number, g.place LIMIT $7::bigint) chosen
+        GROUP BY kind),
+    ready AS MATERIALIZED (
+        SELECT r.instance_id FROM quota CROSS JOIN LATERAL (
+            SELECT c.instance_id FROM @instance c WHERE c.kind = quota.kind AND c.due_at <= $6::bigint
+            ORDER BY c.due_at, c.instance_id LIMIT quota.quota FOR UPDATE SKIP LOCKED) r),
+    taken AS (
+        UPDATE @instance i SET owner = $8::text, revision = i.revision + 1 FROM ready
+        WHERE i.instance_id = ready.instance_id RETURNING {_ROW_COLUMNS})
+    SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
+NEXT_WAKE: Final = f"""
+    SELECT min(due.due_at) FROM {_FOUND_KINDS}
+    CROSS JOIN LATERAL (
+        SELECT c.due_at FROM @instance c WHERE c.kind = k.kind_id AND c.due_at IS NOT NULL
+        ORDER BY c.due_at, c.instance_id LIMIT 1) due"""
+
+# --- snapshots --------------------------------------------------------------------------------
+
+# To run after the statement that has locked the rows: a statement sees other tables as they were when it began, but a row that
+# it has waited for as it is now.
+READ_SNAPSHOTS: Final = f"""
+    SELECT d.instance_id, d.pin, d.hold, {EXECUTION_COLUMNS}
+    FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
+    JOIN @instance_detail d ON d.instance_id = u.instance_id
+    JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
+READ_INBOXES: Final = f"""
+    SELECT instance_id, {_MESSAGE_COLUMNS} FROM @message WHERE instance_id = ANY($1::text[]) ORDER BY instance_id, sequence"""
+READ_ACTIVITIES: Final = f"""
+    SELECT instance_id, {_ACTIVITY_COLUMNS} FROM @activity WHERE instance_id = ANY($1::text[])
+    ORDER BY instance_id, execution, event_id"""
+
+# --- reads of the store -----------------------------------------------------------------------
+
+READ_HISTORY: Final = f"""
+    SELECT {_EVENT_COLUMNS} FROM @event WHERE instance_id = $1::text AND execution = $2::bigint ORDER BY event_id"""
+READ_NEWS: Final = """
+    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by,
+        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at
+    FROM @instance i LEFT JOIN @message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
+    WHERE i.news_for = $1::text
+    ORDER BY i.instance_id, m.sequence"""
+LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
+LIST_HELD: Final = f"""
+    SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
+    FROM @kind k
+    JOIN @instance i ON i.kind = k.kind_id AND i.held
+    JOIN @instance_detail d ON d.instance_id = i.instance_id
+    WHERE k.name = ANY($1::text[]) AND d.hold IS NOT NULL AND i.status = 0
+    ORDER BY i.instance_id"""
+
+# --- nodes ------------------------------------------------------------------------------------
+
+ADD_NODE: Final = """
+    INSERT INTO @node (
+        node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, pulse, pulse_server)
+    VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::text, $6::bytea, $7::bigint, $8::bigint, $8::bigint, 0, false,
+        $9::bigint, $10::bigint)"""
+ADD_CAPABILITIES: Final = """
+    INSERT INTO @capability (node_id, name, version, fingerprint)
+    SELECT $1::text, u.* FROM unnest($2::text[], $3::text[], $4::text[]) u"""
+ADD_NODE_ACTIVITIES: Final = "INSERT INTO @node_activity (node_id, name) SELECT $1::text, u.* FROM unnest($2::text[]) u"
+RENEW_NODE: Final = """
+    UPDATE @node SET renewals = renewals + 1, renewed_at = $2::bigint, pulse = $3::bigint, pulse_server = $4::bigint
+    WHERE node_id = $1::text AND NOT dead"""
+BURY_NODE: Final = "UPDATE @node SET dead = true WHERE node_id = $1::text AND renewals = $2::bigint AND NOT dead"
+REMOVE_NODE: Final = "DELETE FROM @node WHERE node_id = $1::text"
+REMOVE_CAPABILITIES: Final = "DELETE FROM @capability WHERE node_id = $1::text"
+REMOVE_NODE_ACTIVITIES: Final = "DELETE FROM @node_activity WHERE node_id = $1::text"
+PRUNE_NODES: Final = "DELETE FROM @node WHERE dead AND renewed_at < $1::bigint"
+LOCK_OWNED: Final = """
+    SELECT i.instance_id FROM @instance i WHERE i.owner = $1::text ORDER BY i.instance_id FOR UPDATE"""
+RELEASE_OWNED: Final = """
+    UPDATE @instance SET owner = NULL, wake_at = 0, revision = revision + 1 WHERE owner = $1::text"""
+FIND_GHOST_OWNED: Final = """
+    SELECT i.instance_id, i.owner FROM @instance i
+    WHERE i.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = i.owner AND NOT n.dead)
+    ORDER BY i.owner, i.instance_id LIMIT $1::bigint"""
+# Conditional on the owner alone: it is dead or unknown for ever, whatever of its writes has come through meanwhile.
+# From the third take-over on the next claim waits 2^n seconds, at most five minutes (rule 14).
+TAKE_OVER: Final = """
+    UPDATE @instance i SET
+        owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
+        wake_at = CASE WHEN takeovers < 2 THEN 0
+            ELSE $3::bigint + least(1000000::bigint << least(takeovers + 1, 9), 300000000) END
+    FROM unnest($1::text[], $2::text[]) AS u (instance_id, owner)
+    WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""
+
+LIST_NODES: Final = """
+    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead
+    FROM @node WHERE NOT dead ORDER BY node_id"""
+LIST_CAPABILITIES: Final = """
+    SELECT c.node_id, c.name, c.version, c.fingerprint FROM @capability c
+    JOIN @node n ON n.node_id = c.node_id AND NOT n.dead ORDER BY c.node_id, c.name, c.version"""
+LIST_NODE_ACTIVITIES: Final = """
+    SELECT a.node_id, a.name FROM @node_activity a
+    JOIN @node n ON n.node_id = a.node_id AND NOT n.dead ORDER BY a.node_id, a.name"""
+LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FROM @policy ORDER BY name"
+
+# --- hints: the pulse of a node is a lock of its own connection -------------------------------
+
+TAKE_PULSE: Final = "SELECT pg_advisory_lock_shared($1::bigint)"
+READ_SERVER_START: Final = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+# Nodes whose connection was made to this very start of the server, and is gone.
+LIST_PULSELESS: Final = """
+    SELECT n.node_id, n.renewals FROM @node n
+    WHERE NOT n.dead AND n.pulse IS NOT NULL
+        AND n.pulse_server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+        AND NOT EXISTS (
+            SELECT 1 FROM pg_catalog.pg_locks l
+            WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+                AND (l.classid::bigint << 32) | l.objid::bigint = n.pulse)
+    ORDER BY n.node_id"""
+NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
+
+# --- the directory ----------------------------------------------------------------------------
+
+READ_RECORDS: Final = f"""
+    SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
+        i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
+        (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id), d.unread_names, d.unread_counts,
+        ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
+        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key)
+    FROM @instance i
+    JOIN @kind k ON k.kind_id = i.kind
+    JOIN @instance_detail d ON d.instance_id = i.instance_id
+    JOIN @execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+BY_ID: Final = " WHERE i.instance_id = $1::text"
+NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT "
+LIST_EXECUTIONS: Final = f"""
+    SELECT {EXECUTION_COLUMNS} FROM @execution x
+    WHERE x.instance_id = $1::text AND x.execution > $2::bigint ORDER BY x.execution LIMIT $3::bigint"""
+
+# --- operators --------------------------------------------------------------------------------
+
+ADD_POLICY: Final = """
+    INSERT INTO @policy (name, revision, value, set_by, reason, set_at)
+    VALUES ($1::text, 1, $2::text, $3::text, $4::text, $5::bigint)
+    ON CONFLICT (name) DO NOTHING"""
+SET_POLICY: Final = """
+    INSERT INTO @policy AS p (name, revision, value, set_by, reason, set_at)
+    VALUES ($1::text, 1, $2::text, $3::text, $4::text, $5::bigint)
+    ON CONFLICT (name) DO UPDATE SET
+        revision = p.revision + 1, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
+        set_at = excluded.set_at"""
+# Takes ownership away (rule 6), so that the pin reaches an owner which has the instance in memory.
+REVOKE: Final = """
+    UPDATE @instance SET
+        revision = revision + 1, wake_at = CASE WHEN owner IS NULL THEN wake_at ELSE 0 END, owner = NULL,
+        updated_at = $1::bigint
+    WHERE instance_id = $2::text AND status = 0"""
+SET_PIN: Final = "UPDATE @instance_detail SET pin = $1::bytea WHERE instance_id = $2::text"
+DELETE_INSTANCE: Final = "DELETE FROM @instance WHERE instance_id = $1::text AND incarnation = $2::text AND status <> 0"
+DELETE_BELONGINGS: Final = (
+    "DELETE FROM @instance_detail WHERE instance_id = $1::text",
+    "DELETE FROM @label WHERE instance_id = $1::text",
+    "DELETE FROM @execution WHERE instance_id = $1::text",
+    "DELETE FROM @event WHERE instance_id = $1::text",
+    "DELETE FROM @message WHERE instance_id = $1::text",
+    "DELETE FROM @tombstone WHERE instance_id = $1::text",
+    "DELETE FROM @activity WHERE instance_id = $1::text",
+)
+ADD_OPERATION: Final = """
+    INSERT INTO @operation (operation_id, at, actor, action, subject, detail)
+    VALUES ($1::text, $2::bigint, $3::text, $4::text, $5::text, $6::bytea)"""

@@ -1,0 +1,97 @@
+"""What the engine needs, on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from orchestra.events import EventRecord
+from orchestra.providers.decoding import hold_from_bytes, read_cancel, read_event, read_message
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Texts
+from orchestra.providers.postgres.calls import Calls
+from orchestra.providers.postgres.catalogue import read_catalogue
+from orchestra.providers.postgres.group import Group
+from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind
+from orchestra.providers.postgres.nodes import Nodes
+from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.postgres.settings import Settings
+from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord
+
+__all__ = ["PostgresStore"]
+
+
+class PostgresStore:
+    """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
+
+    def __init__(self, calls: Calls, kinds: Kinds, nodes: Nodes, pulse: Pulse, settings: Settings) -> None:
+        self._calls = calls
+        self._kinds = kinds
+        self._nodes = nodes
+        self._pulse = pulse
+        self._settings = settings
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        group = Group(changes, self._kinds, self._settings, self._nodes.joined)
+        committed = self._calls.transaction(group.commit)
+        if committed.wakes_others:
+            self._pulse.notify()
+        return Commit(committed.now, committed.finish())
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
+
+    def news(self, node_id: str) -> list[News]:
+        rows = self._calls.read(sql.READ_NEWS, node_id)
+        return [_read_news(list(of_one)) for _, of_one in groupby(rows, key=lambda row: row[0])]
+
+    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+        return self._calls.read(sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))))[0][0]
+
+    def changed(self) -> bool:
+        return self._pulse.changed()
+
+    def catalogue(self) -> Catalogue:
+        return read_catalogue(self._calls)
+
+    def join(self, node: NodeRecord) -> int:
+        return self._nodes.join(node)
+
+    def renew(self, node_id: str) -> int:
+        return self._nodes.renew(node_id)
+
+    def leave(self, node_id: str) -> None:
+        self._nodes.leave(node_id)
+
+    def vanished(self) -> list[str]:
+        return self._nodes.vanished()
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        return self._nodes.bury(node_id, renewals)
+
+    def sweep(self, limit: int = 256) -> int:
+        return self._nodes.sweep(limit)
+
+    def owned(self, node_id: str) -> list[str]:
+        return [row[0] for row in self._calls.read(sql.LIST_OWNED, node_id)]
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        return [_read_held(row) for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))]
+
+
+def _read_news(rows: list[tuple[Any, ...]]) -> News:
+    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, *_ = rows[0]
+    return News(
+        instance_id,
+        incarnation,
+        inbox_seq,
+        read_cancel(cancel_at, cancel_reason, cancel_by),
+        # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
+        tuple(read_message(row[6:]) for row in rows if row[6] is not None),
+    )
+
+
+def _read_held(row: tuple[Any, ...]) -> HeldRow:
+    instance_id, incarnation, revision, *kind, hold = row
+    return HeldRow(instance_id, incarnation, revision, read_kind(kind), hold_from_bytes(hold))

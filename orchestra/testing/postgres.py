@@ -206,16 +206,20 @@ def _other_user() -> str:
 
 def _readable(binaries: Path, directory: Path, user: str) -> Path:
     """Return where a user can run the binaries: here, or in a copy that is theirs."""
-    test = subprocess.run(  # noqa: S603 - the binaries were found, not given
-        [binaries / "postgres", "--version"],
-        user=user,
-        group=_group(user),
-        extra_groups=[],
-        cwd="/",
-        env=_environment(),
-        capture_output=True,
-        check=False,
-    ) if _reaches(binaries / "postgres", user) else None
+    test = (
+        subprocess.run(  # noqa: S603 - the binaries were found, not given
+            [binaries / "postgres", "--version"],
+            user=user,
+            group=_group(user),
+            extra_groups=[],
+            cwd="/",
+            env=_environment(),
+            capture_output=True,
+            check=False,
+        )
+        if _reaches(binaries / "postgres", user)
+        else None
+    )
     if test is not None and test.returncode == 0:
         return binaries
     copy = directory / "server"
@@ -237,7 +241,18 @@ def _reaches(path: Path, user: str) -> bool:
 
 
 def _initialise(binaries: Path, directory: Path, user: str | None) -> None:
-    command = [binaries / "initdb", "-D", directory / "data", "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=trust", "-N"]
+    command = [
+        binaries / "initdb",
+        "-D",
+        directory / "data",
+        "-U",
+        "postgres",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--auth=trust",
+        "-N",
+    ]
     done = subprocess.run(  # noqa: S603 - the binaries were found, not given
         command,
         user=user,

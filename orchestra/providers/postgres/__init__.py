@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from orchestra.providers.postgres.provider import PostgresProvider
+try:
+    from orchestra.providers.postgres.provider import PostgresProvider
+except ModuleNotFoundError as missing:
+    if missing.name != "psycopg":
+        raise
+    raise ModuleNotFoundError(
+        "PostgreSQL needs psycopg 3: pip install 'orchestra-runtime[postgres]'", name="psycopg"
+    ) from missing
 
 __all__ = ["PostgresProvider"]

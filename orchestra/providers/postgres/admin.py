@@ -8,8 +8,9 @@ from orchestra.clock import new_id
 from orchestra.codec import pack
 from orchestra.providers.decoding import pin_to_bytes
 from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.calls import Calls, Script, Transaction
+from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import Pin
 
 __all__ = ["PostgresAdmin"]

@@ -1,29 +1,27 @@
-"""Columns of many rows as PostgreSQL arrays, in the binary form.
+"""Values as PostgreSQL takes them in the binary form; columns of many rows as arrays.
 
-A statement for a group takes its rows as one array a column (``unnest``). The driver's own lists change their type with
-their content (small integers, nothing but NULL), and each combination of types would be another prepared statement; these
-always have the same.
+A statement for a group takes its rows as one array a column (``unnest``). Each parameter of a statement has a cast, which alone
+says its type: so a statement is prepared once, whatever its values are.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from psycopg.adapt import AdaptersMap, Dumper
-from psycopg.pq import Format
-from psycopg.types.numeric import Int8BinaryDumper
-
-__all__ = ["Blobs", "Flags", "Numbers", "Texts", "columns", "register"]
+__all__ = ["Blobs", "Flags", "Numbers", "Texts", "columns", "to_binary"]
 
 _HEADER: Final = struct.Struct("!iiIii")
 _EMPTY: Final = struct.Struct("!iiI")
 _LENGTH: Final = struct.Struct("!i")
-_NUMBER: Final = struct.Struct("!iq")
+_NUMBER: Final = struct.Struct("!q")
+_NUMBER_ELEMENT: Final = struct.Struct("!iq")
 _NULL: Final = _LENGTH.pack(-1)
 _FALSE: Final = _LENGTH.pack(1) + b"\0"
 _TRUE: Final = _LENGTH.pack(1) + b"\1"
+_TEXT, _BIGINT, _BYTEA, _BOOLEAN = 25, 20, 17, 16
+"""Types of elements, by their numbers in PostgreSQL's catalogue."""
 
 
 class Texts(list[str | None]):
@@ -47,57 +45,55 @@ def columns(kinds: Sequence[Callable[[Iterable[Any]], list[Any]]], rows: Iterabl
     return [kind(column) for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)]
 
 
-def register(adapters: AdaptersMap) -> None:
-    """Have a connection send the arrays of this module, and every integer as ``bigint``."""
-    adapters.register_dumper(int, Int8BinaryDumper)
-    for kind, dumper in ((Texts, _TextsDumper), (Numbers, _NumbersDumper), (Blobs, _BlobsDumper), (Flags, _FlagsDumper)):
-        adapters.register_dumper(kind, dumper)
+def to_binary(value: Any) -> bytes | None:
+    """Return a value in the binary form.
+
+    Raises:
+        ValueError, OverflowError, struct.error: no database can hold it.
+        TypeError: it is of a type that no statement takes.
+    """
+    convert = _CONVERSIONS.get(cast("type[object]", type(value)))
+    if convert is None:
+        raise TypeError(f"no statement takes a {type(value).__name__}")
+    return convert(value)
 
 
-class _ArrayDumper(Dumper):
-    format = Format.BINARY
-    element: int
-    """The type of the elements, by its number in PostgreSQL's catalogue."""
-
-    def dump(self, obj: Any) -> bytes:
-        if not obj:
-            return _EMPTY.pack(0, 0, self.element)
-        return _HEADER.pack(1, None in obj, self.element, len(obj), 1) + b"".join(map(self.dump_element, obj))
-
-    def dump_element(self, element: Any) -> bytes:
-        raise NotImplementedError
+def _nothing(_value: None) -> None:
+    return None
 
 
-class _TextsDumper(_ArrayDumper):
-    oid = 1009
-    element = 25
-
-    def dump_element(self, element: str | None) -> bytes:
-        if element is None:
-            return _NULL
-        data = element.encode()
-        return _LENGTH.pack(len(data)) + data
+def _array(element_type: int, elements: Sequence[Any], convert: Callable[[Any], bytes]) -> bytes:
+    if not elements:
+        return _EMPTY.pack(0, 0, element_type)
+    converted = [_NULL if element is None else convert(element) for element in elements]
+    return _HEADER.pack(1, 1, element_type, len(elements), 1) + b"".join(converted)
 
 
-class _NumbersDumper(_ArrayDumper):
-    oid = 1016
-    element = 20
-
-    def dump_element(self, element: int | None) -> bytes:
-        return _NULL if element is None else _NUMBER.pack(8, element)
+def _text_element(element: str) -> bytes:
+    data = element.encode()
+    return _LENGTH.pack(len(data)) + data
 
 
-class _BlobsDumper(_ArrayDumper):
-    oid = 1001
-    element = 17
-
-    def dump_element(self, element: bytes | None) -> bytes:
-        return _NULL if element is None else _LENGTH.pack(len(element)) + element
+def _number_element(element: int) -> bytes:
+    return _NUMBER_ELEMENT.pack(8, element)
 
 
-class _FlagsDumper(_ArrayDumper):
-    oid = 1000
-    element = 16
+def _blob_element(element: bytes) -> bytes:
+    return _LENGTH.pack(len(element)) + element
 
-    def dump_element(self, element: bool) -> bytes:  # noqa: FBT001 - it is an element, not an option
-        return _TRUE if element else _FALSE
+
+def _flag_element(element: bool) -> bytes:  # noqa: FBT001 - it is an element, not an option
+    return _TRUE if element else _FALSE
+
+
+_CONVERSIONS: Final[dict[type[object], Callable[[Any], bytes | None]]] = {
+    type(None): _nothing,
+    str: str.encode,
+    int: _NUMBER.pack,
+    bytes: bytes,
+    bool: lambda flag: b"\1" if flag else b"\0",
+    Texts: lambda elements: _array(_TEXT, elements, _text_element),
+    Numbers: lambda elements: _array(_BIGINT, elements, _number_element),
+    Blobs: lambda elements: _array(_BYTEA, elements, _blob_element),
+    Flags: lambda elements: _array(_BOOLEAN, elements, _flag_element),
+}

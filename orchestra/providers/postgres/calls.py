@@ -10,10 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, TypeVar
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
 from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
@@ -21,11 +20,11 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, translate
 from orchestra.providers.postgres.settings import Settings
+from orchestra.providers.postgres.wire import Result, Row, Script
 
-__all__ = ["Calls", "Lane", "Pool", "Result", "Script", "StoreTime", "Transaction"]
+__all__ = ["Calls", "Lane", "Pool", "Read", "StoreTime", "Transaction"]
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 Read = tuple[str, Sequence[Any]]
 
 _TRIES: Final = 6
@@ -54,63 +53,6 @@ class StoreTime:
         with self._guard:
             self._last = max(self._last, row[0])
             return self._last
-
-
-class Result:
-    """What a statement of a script has come to, once the script has run."""
-
-    __slots__ = ("_cursor",)
-
-    def __init__(self, cursor: psycopg.Cursor[Row]) -> None:
-        self._cursor = cursor
-
-    @property
-    def rows(self) -> list[Row]:
-        """The rows that it returned. To be read once."""
-        return self._cursor.fetchall()
-
-    @property
-    def count(self) -> int:
-        """How many rows it has changed."""
-        return self._cursor.rowcount
-
-    @property
-    def tag(self) -> str | None:
-        """What the server calls that which was done."""
-        return self._cursor.statusmessage
-
-
-class Script:
-    """Statements that go to the server together: one round trip, whatever their number."""
-
-    def __init__(self, connection: Connection, connector: Connector) -> None:
-        self._connection = connection
-        self._connector = connector
-        self._statements: list[tuple[bytes, Sequence[Any], psycopg.Cursor[Row]]] = []
-
-    def __len__(self) -> int:
-        return len(self._statements)
-
-    def add(self, statement: str, *values: Any) -> Result:
-        """Add a statement."""
-        return self.add_rendered(self._connector.render(statement), values)
-
-    def add_rendered(self, statement: bytes, values: Sequence[Any]) -> Result:
-        """Add a statement in which nothing stands for the schema any more."""
-        cursor = self._connection.cursor(binary=True)
-        self._statements.append((statement, values, cursor))
-        return Result(cursor)
-
-    def run(self) -> None:
-        """Run what was added. After the first statement that fails, none is executed."""
-        statements, self._statements = self._statements, []
-        if len(statements) == 1:
-            statement, values, cursor = statements[0]
-            cursor.execute(statement, values)
-        elif statements:
-            with self._connection.pipeline():
-                for statement, values, cursor in statements:
-                    cursor.execute(statement, values)
 
 
 class Transaction:
@@ -209,38 +151,34 @@ class Calls:
         return self._call(run, lambda: bool(begun) and begun[0].committing)
 
     def _call(self, work: Callable[[Connection], T], is_committing: Callable[[], bool]) -> T:
-        lost = 0
+        was_lost = False
         for number in range(1, _TRIES + 1):
-            connection: Connection | None = self._source.take()
-            try:
+            with self._lent() as connection:
                 try:
                     return work(connection)
                 except DRIVER_ERRORS as error:
                     failure = translate(error, self._connector.description)
-                    if connection_lost(connection):
-                        connection = _close(connection)
-                        if is_committing():
-                            raise OutcomeUnknown(str(failure)) from error
-                        lost += 1
-                        # The server was restarted since the last call, say. Nothing was written: once more, on a new one.
-                        if lost > 1:
-                            raise failure from error
-                    elif contended(error) and number < _TRIES:
-                        connection = _roll_back(connection)
-                    else:
+                    is_lost = connection_lost(connection)
+                    if is_lost and is_committing():
+                        raise OutcomeUnknown(str(failure)) from error
+                    # Nothing was written. A connection may have been lost long ago (the server was restarted since the last
+                    # call): once more, on a new one. Whom others were in the way of is heard again, a few times.
+                    again = not was_lost if is_lost else contended(error) and number < _TRIES
+                    if not again:
                         raise failure from error
-                except BaseException:
-                    # Whatever state it is in, the next call shall not inherit it.
-                    if connection is not None and not connection_lost(connection):
-                        connection = _roll_back(connection)
-                    raise
-            finally:
-                if connection is not None and connection.pgconn.transaction_status != TransactionStatus.IDLE:
-                    connection = _roll_back(connection)
-                self._source.give_back(connection)
-            if not lost:
+                    was_lost = was_lost or is_lost
+            if not is_lost:
                 time.sleep(_PAUSE * number)
         raise AssertionError  # pragma: no cover - the last try returns or raises
+
+    @contextmanager
+    def _lent(self) -> Generator[Connection]:
+        connection = self._source.take()
+        try:
+            yield connection
+        finally:
+            # Whatever has happened, the next call shall not inherit it.
+            self._source.give_back(_restored(connection))
 
     def _set_up(self, script: Script) -> None:
         if self._pooled:
@@ -270,7 +208,8 @@ class Lane:
         with self._guard:
             self._is_open = False
             if self._connection is not None:
-                self._connection = _close(self._connection)
+                _close(self._connection)
+                self._connection = None
 
     def take(self) -> Connection:
         _require_process(self._process, self._connector)
@@ -280,7 +219,7 @@ class Lane:
             if not self._is_open:
                 raise StoreUnavailable(f"{self._connector.description} is not open")
             if self._connection is None or connection_lost(self._connection):
-                self._connection = self._connector.connect(planned=True)
+                self._connection = self._connector.connect_soon(planned=True)
                 self._on_connect()
         except BaseException:
             self._guard.release()
@@ -325,7 +264,7 @@ class Pool:
                 connection = self._idle.pop()
                 if not connection_lost(connection):
                     return connection
-        return self._connector.connect()
+        return self._connector.connect_soon()
 
     def give_back(self, connection: Connection | None) -> None:
         if connection is None:
@@ -342,15 +281,6 @@ class Pool:
         connection.close()
 
 
-@contextmanager
-def ignoring_driver_errors() -> Generator[None]:
-    """Let nothing that the driver raises out."""
-    try:
-        yield
-    except DRIVER_ERRORS:
-        pass
-
-
 def _require_process(process: int, connector: Connector) -> None:
     if process != os.getpid():
         raise StoreUnavailable(
@@ -360,15 +290,16 @@ def _require_process(process: int, connector: Connector) -> None:
 
 
 def _close(connection: Connection) -> None:
-    with ignoring_driver_errors():
+    with suppress(*DRIVER_ERRORS):
         connection.close()
 
 
-def _roll_back(connection: Connection) -> Connection | None:
+def _restored(connection: Connection) -> Connection | None:
     """End the transaction that is in progress, if any. Return the connection, if it can be used again."""
-    with ignoring_driver_errors():
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            connection.execute("ROLLBACK", prepare=False)
+    with suppress(*DRIVER_ERRORS):
+        if not connection_lost(connection) and connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            connection.execute("ROLLBACK")
         if not connection_lost(connection) and connection.pgconn.transaction_status == TransactionStatus.IDLE:
             return connection
-    return _close(connection)
+    _close(connection)
+    return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import conninfo, sql
 
 from orchestra.clock import SystemClock
-from orchestra.errors import StoreUnavailable
-from orchestra.providers.postgres.arrays import register
+from orchestra.errors import StoreError, StoreUnavailable
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, translate
 from orchestra.providers.postgres.settings import Settings
 
@@ -37,6 +37,9 @@ _PLANS: Final[Mapping[str, str]] = {
     # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty a moment ago) must not
     # turn one into a scan of a million parked instances, and none is worth being planned anew each time.
     "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "random_page_cost": "1",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
@@ -45,7 +48,6 @@ _DURABLE: Final = ("on", "remote_apply")
 _READ_DURABILITY: Final = "SELECT current_setting('fsync'), current_setting('synchronous_commit')"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-_CACHED_STATEMENTS: Final = 500
 
 
 def server_description(dsn: str) -> str:
@@ -67,10 +69,26 @@ class Connector:
         self._clock = SystemClock()
         self._pause = 0.0
         self._next = 0.0
+        self._prepared: WeakKeyDictionary[Connection, dict[bytes, bytes]] = WeakKeyDictionary()
         self.quoted_schema = sql.Identifier(settings.schema).as_string(None)
         self.description = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
         self.render = lru_cache(maxsize=None)(self._render)
         """Return a statement of this store: with each name after an ``@`` taken from the store's schema."""
+
+    def connect_soon(self, *, planned: bool = False) -> Connection:
+        """Do the same as :meth:`connect`, but refuse at once while the server has just not answered: with growing pauses,
+        so that a server which is away is not stormed when it comes back.
+        """
+        if self._clock.monotonic() < self._next:
+            raise StoreUnavailable(f"{self.description}: it did not answer a moment ago")
+        try:
+            connection = self.connect(planned=planned)
+        except StoreError:
+            self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
+            self._next = self._clock.monotonic() + self._pause
+            raise
+        self._pause = 0.0
+        return connection
 
     def connect(self, *, planned: bool = False) -> Connection:
         """Return a connection, set up. ``planned``: it is to run the hot statements.
@@ -78,8 +96,6 @@ class Connector:
         Raises:
             StoreUnavailable: there is none to be had, or it would not be as durable as was asked for.
         """
-        if self._clock.monotonic() < self._next:
-            raise StoreUnavailable(f"{self.description}: it did not answer a moment ago")
         try:
             connection = self._connect()
             try:
@@ -88,13 +104,10 @@ class Connector:
                 connection.close()
                 raise
         except DRIVER_ERRORS as error:
-            self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
-            self._next = self._clock.monotonic() + self._pause
             failure = translate(error, self.description)
             if not failure.retryable:
                 raise StoreUnavailable(str(failure)) from error
             raise failure from error
-        self._pause = 0.0
         return connection
 
     def setup(self, *, planned: bool, local: bool) -> tuple[bytes, list[str]]:
@@ -114,14 +127,17 @@ class Connector:
         connection = psycopg.Connection[Any].connect(
             self._settings.dsn,
             autocommit=True,
-            # Behind a pooler the next transaction may run on another server connection, which has not prepared it.
-            prepare_threshold=None if self._settings.pooled else 0,
+            prepare_threshold=None,
             cursor_factory=psycopg.RawCursor,
-            **{key: value for key, value in wire.items() if key not in asked},
+            **cast("dict[str, Any]", {key: value for key, value in wire.items() if key not in asked}),
         )
-        connection.prepared_max = _CACHED_STATEMENTS
-        register(connection.adapters)
+        if not self._settings.pooled:
+            self._prepared[connection] = {}
         return connection
+
+    def prepared_on(self, connection: Connection) -> dict[bytes, bytes] | None:
+        """Return the names under which statements are prepared on a connection, to be added to; ``None`` behind a pooler."""
+        return self._prepared.get(connection)
 
     def _configure(self, connection: Connection, *, planned: bool) -> None:
         if connection.info.server_version < _OLDEST_SERVER:
@@ -129,9 +145,9 @@ class Connector:
         if connection.info.encoding.replace("-", "").lower() != "utf8":
             connection.execute("SET client_encoding TO 'UTF8'")
         with connection.transaction():
-            # Behind a pooler this is only to see what it gives: there the session is not ours, and each transaction says it anew.
-            connection.execute(*self.setup(planned=planned, local=self._settings.pooled), prepare=False)
-            shown = connection.execute(_READ_DURABILITY, prepare=False).fetchone()
+            # Behind a pooler this only shows what can be had: there each transaction says it anew.
+            connection.execute(*self.setup(planned=planned, local=self._settings.pooled))
+            shown = connection.execute(_READ_DURABILITY).fetchone()
         if self._settings.durability == "full" and (shown is None or shown[0] != "on" or shown[1] not in _DURABLE):
             raise StoreUnavailable(
                 f"{self.description}: the server runs with (fsync, synchronous_commit) = {shown}; an acknowledged commit "

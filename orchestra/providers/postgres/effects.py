@@ -16,8 +16,8 @@ from orchestra.providers.decoding import (
 )
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Numbers, Texts, columns
-from orchestra.providers.postgres.calls import Script
 from orchestra.providers.postgres.settings import Settings
+from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import ExecutionDelta, ExecutionRow, Status, Write
 
 __all__ = ["Effects"]

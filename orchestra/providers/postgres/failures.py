@@ -17,7 +17,7 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["DRIVER_ERRORS", "contended", "connection_lost", "translate"]
+__all__ = ["DRIVER_ERRORS", "connection_lost", "contended", "translate"]
 
 DRIVER_ERRORS: Final = (psycopg.Error, ValueError, OverflowError, struct.error)
 """The last three: values that no database can hold (lone surrogates, integers beyond 64 bits)."""
@@ -38,6 +38,8 @@ _ERRORS: Final[dict[str, type[StoreError]]] = {
     "53100": StoreFull,  # disk_full
     "25P03": StoreUnavailable,  # idle_in_transaction_session_timeout
     "25P04": StoreUnavailable,  # transaction_timeout
+    "26000": StoreUnavailable,  # invalid_sql_statement_name: a pooler is in between, and `pooled` was not said
+    "42P05": StoreUnavailable,  # duplicate_prepared_statement: the same
     "3D000": StoreUnavailable,  # invalid_catalog_name
     "3F000": SchemaMismatch,  # invalid_schema_name
     "42P01": SchemaMismatch,  # undefined_table

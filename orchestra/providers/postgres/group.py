@@ -15,17 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from orchestra.providers.decoding import read_message
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
-from orchestra.providers.postgres.calls import Read, Result, Script, Transaction
+from orchestra.providers.postgres.calls import Read, Transaction
 from orchestra.providers.postgres.effects import Effects
 from orchestra.providers.postgres.kinds import Kinds, kind_arrays
 from orchestra.providers.postgres.rows import Row, row_arrays
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
+from orchestra.providers.postgres.wire import Result, Script
 from orchestra.providers.rows import (
     Append,
     Appended,
@@ -57,7 +58,7 @@ _MESSAGE: Final = (Texts, Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers)
 _CANCELLED: Final = (Texts, Numbers, Texts, Texts, Numbers)
 _START: Final = (Texts, Texts, Numbers, Numbers, Numbers, Flags)
 
-Arrival = Start | Append | Cancel | Release
+C = TypeVar("C", Write, Start, Append, Claim)
 
 
 @dataclass(slots=True)
@@ -210,7 +211,7 @@ class _Application:
 
     def _read_addressees(self, appends: Sequence[tuple[int, Append]], result: Result) -> None:
         for place, sequence, name, payload, encoding, sent_at, removed_as, removed_at, count in result.rows:
-            position, append = appends[place - 1]
+            position, append = appends[int(place) - 1]
             self._addressees[position] = _Addressee(
                 None if sequence is None else read_message((sequence, append.message_id, name, payload, encoding, sent_at)),
                 None if removed_as is None else (removed_as, removed_at),
@@ -236,8 +237,7 @@ class _Application:
             or (write.owner is not None and write.owner != row.owner)
         ):
             return Refused()  # I6
-        if row.owner not in self._group._local_nodes:
-            self._for_others.add(row.instance_id)  # its owner has something to drop
+        self._tell(row)  # whoever owns it has something to drop, if that is not who writes
         row.write(write.state, self._numbers[write.state.kind], self._transaction.now, held=write.hold is not None)
         if row.owner is None and row.wake_at is not None and row.wake_at <= self._transaction.now:
             self._for_others.add(row.instance_id)
@@ -430,7 +430,7 @@ class _Application:
             self._outcomes[taking.position] = Claimed(tuple(ordered), more=len(ordered) == taking.claim.limit)
         return tuple(self._outcomes[position] for position in range(len(self._changes)))
 
-    def _of(self, kind: type[Any]) -> list[tuple[int, Any]]:
+    def _of(self, kind: type[C]) -> list[tuple[int, C]]:
         return [(position, change) for position, change in enumerate(self._changes) if isinstance(change, kind)]
 
 
@@ -452,5 +452,3 @@ def _in_turn(snapshots: Sequence[Snapshot], kinds: Sequence[Kind]) -> list[Snaps
     for found in of_kind.values():
         found.sort(key=lambda snapshot: (snapshot.row.wake_at or 0, snapshot.row.instance_id))
     return [snapshot for snapshot in chain.from_iterable(zip_longest(*of_kind.values())) if snapshot is not None]
-
-

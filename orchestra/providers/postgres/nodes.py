@@ -7,9 +7,10 @@ from typing import Final
 from orchestra.errors import NodeBuried
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
-from orchestra.providers.postgres.calls import Calls, Script, Transaction
+from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.catalogue import abilities_to_bytes
 from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import NodeRecord
 
 __all__ = ["Nodes"]

@@ -147,13 +147,13 @@ class Pulse:
         connection = self._connector.connect()
         try:
             # Notifications take a transaction number and are written to the log, which nobody needs to wait for.
-            connection.execute("SET synchronous_commit TO off", prepare=False)
+            connection.execute("SET synchronous_commit TO off")
             connection.add_notify_handler(self._notified)
             if self._notifies:
-                connection.execute(f"LISTEN {self._channel}".encode(), prepare=False)
+                connection.execute(f"LISTEN {self._channel}".encode())
             # Shared, so that a connection of this provider which the server has not missed yet is not waited for.
-            connection.execute(sql.TAKE_PULSE.encode(), (self.key,), prepare=False)
-            row = connection.execute(sql.READ_SERVER_START.encode(), prepare=False).fetchone()
+            connection.execute(sql.TAKE_PULSE.encode(), (self.key,))
+            row = connection.execute(sql.READ_SERVER_START.encode()).fetchone()
         except BaseException:
             connection.close()
             raise
@@ -176,10 +176,10 @@ class Pulse:
                     self._took(notification.extra)
             if self._wanted.is_set():
                 self._wanted.clear()
-                connection.execute(sql.NOTIFY.encode(), (self._channel, self._identity), prepare=False)
+                connection.execute(sql.NOTIFY.encode(), (self._channel, self._identity))
                 self._stopped.wait(_COALESCE)  # what comes in the meantime is one more
             if not readable:
-                connection.execute("SELECT 1", prepare=False)  # so that firewalls on the way do not forget it
+                connection.execute("SELECT 1")  # so that firewalls on the way do not forget it
 
     def _notified(self, notification: psycopg.Notify) -> None:
         self._took(notification.payload.encode())

@@ -86,22 +86,22 @@ def _read(name: str, script: str) -> Migration:
 
 def _prepare(connection: Connection, connector: Connector, schema: str, *, migrate: bool) -> None:
     with connection.transaction():
-        found = connection.execute(sql.FIND_TABLES.encode(), (schema,), prepare=False).fetchone()
+        found = connection.execute(sql.FIND_TABLES.encode(), (schema,)).fetchone()
         standing = _read_meta(connection, connector) if found is not None and "meta" in found[1] else None
         if standing is None and found is not None and found[1]:
             raise StoreCorrupt(f"{connector.description}: the schema is there, but it is not one of this library")
         if not _is_behind(standing or {}, connector, migrate=migrate):
             return
         if found is None:
-            connection.execute(f"CREATE SCHEMA {connector.quoted_schema}".encode(), prepare=False)
+            connection.execute(f"CREATE SCHEMA {connector.quoted_schema}".encode())
         if standing is None:
-            connection.execute(connector.render(sql.ADD_META_TABLE), prepare=False)
+            connection.execute(connector.render(sql.ADD_META_TABLE))
         # Who else migrates waits here, and finds it done.
-        connection.execute(connector.render(sql.LOCK_META), prepare=False)
+        connection.execute(connector.render(sql.LOCK_META))
         current = _read_meta(connection, connector) or {}
         if _is_behind(current, connector, migrate=migrate):
             # Building an index takes as long as it takes; waiting for locks stays bounded.
-            connection.execute("SET LOCAL statement_timeout TO 0", prepare=False)
+            connection.execute("SET LOCAL statement_timeout TO 0")
             _migrate(connection, connector, _number(current))
 
 
@@ -114,7 +114,7 @@ def _migrate(connection: Connection, connector: Connector, current: int) -> None
         (sql.SET_META, ("schema", str(newest.number))),
         (sql.SET_META, ("lowest_reader", str(newest.lowest_reader))),
     ):
-        connection.execute(connector.render(statement), values, prepare=False)
+        connection.execute(connector.render(statement), values)
 
 
 def _run_script(connection: Connection, script: bytes) -> None:
@@ -124,7 +124,7 @@ def _run_script(connection: Connection, script: bytes) -> None:
 
 
 def _read_meta(connection: Connection, connector: Connector) -> dict[str, str] | None:
-    rows = connection.execute(connector.render(sql.READ_META), prepare=False).fetchall()
+    rows = connection.execute(connector.render(sql.READ_META)).fetchall()
     return dict(rows) or None
 
 

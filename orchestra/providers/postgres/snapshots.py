@@ -11,8 +11,8 @@ from orchestra.errors import StoreCorrupt
 from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution, read_message
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
-from orchestra.providers.postgres.calls import Result, Script
 from orchestra.providers.postgres.rows import Row
+from orchestra.providers.postgres.wire import Result, Script
 from orchestra.providers.rows import ActivityRow, InstanceRow, Kind, MessageRow, Snapshot
 
 __all__ = ["SnapshotReads"]

@@ -126,7 +126,8 @@ OPEN_EXECUTIONS: Final = _exactly(
         format = u.format, resolved_how = u.resolved_how, resolved_by = u.resolved_by, policy_revision = u.policy_revision
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[],
         $9::text[], $10::bigint[]) AS u (
-        opened_at, version, version_key, fingerprint, format, resolved_how, resolved_by, policy_revision, instance_id, execution)
+        opened_at, version, version_key, fingerprint, format, resolved_how, resolved_by, policy_revision, instance_id,
+        execution)
     WHERE x.instance_id = u.instance_id AND x.execution = u.execution AND x.opened_at IS NULL AND x.closed_at IS NULL""",
     number=11,
 )
@@ -202,12 +203,14 @@ PRUNE_EXECUTIONS: Final = """
 # --- arrivals ---------------------------------------------------------------------------------
 
 ADD_DETAILS: Final = """
-    INSERT INTO @instance_detail (instance_id, request_id, created_by) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
+    INSERT INTO @instance_detail (instance_id, request_id, created_by)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
 ADD_LABELS: Final = """
     INSERT INTO @label (instance_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
 ADD_MESSAGES: Final = f"""
     INSERT INTO @message (instance_id, sender, {_MESSAGE_COLUMNS})
-    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[], $8::bigint[])"""
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
+        $8::bigint[])"""
 MARK_CANCELLED: Final = _exactly(
     """
     UPDATE @instance i SET cancel_at = u.at, cancel_reason = u.reason, cancel_by = u.actor, cancel_seq = u.sequence
@@ -257,8 +260,8 @@ CLAIM: Final = f"""
             SELECT c.instance_id FROM @instance c WHERE c.kind = quota.kind AND c.due_at <= $6::bigint
             ORDER BY c.due_at, c.instance_id LIMIT quota.quota FOR UPDATE SKIP LOCKED) r),
     taken AS (
-        UPDATE @instance i SET owner = $8::text, revision = i.revision + 1 FROM ready
-        WHERE i.instance_id = ready.instance_id RETURNING {_ROW_COLUMNS})
+        UPDATE @instance i SET owner = $8::text, revision = i.revision + 1
+        WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM ready)) RETURNING {_ROW_COLUMNS})
     SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
 NEXT_WAKE: Final = f"""
     SELECT min(due.due_at) FROM {_FOUND_KINDS}

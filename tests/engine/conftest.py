@@ -1,4 +1,4 @@
-"""Makes ``harness`` importable, and worlds over both stores."""
+"""Makes ``harness`` importable, and worlds over each store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import World
 
+from orchestra.clock import new_id
+from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.testing import ModelProvider
 
@@ -23,13 +25,18 @@ def world():
     made.close()
 
 
-@pytest.fixture(params=["model", "sqlite"])
+@pytest.fixture(params=["model", "sqlite", "postgres"])
 def any_world(request, tmp_path):
     """A world over each store."""
+
+    schema = f"test_{new_id()}"
 
     def provider(clock):
         if request.param == "model":
             return ModelProvider(clock=clock, histories=10_000, executions=10_000)
+        if request.param == "postgres":
+            dsn = request.getfixturevalue("dsn")
+            return PostgresProvider(dsn, schema, clock=clock, notify=False, histories=10_000, executions=10_000)
         return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed", histories=10_000, executions=10_000)
 
     made = World(provider)

@@ -396,8 +396,8 @@ class Engine:
                 self._deferred.extend(late.stepping.kept)
                 self._want_news = True
                 size += self._stepped(flights, desk, late.result)
-            elif desk.execution is not None:
-                desk.execution.evict()
+            else:
+                late.discard()
         return size
 
     def _take_queued(self, flights: list[_Flight], size: int) -> None:

@@ -129,6 +129,7 @@ class Client:
         self._own: DirectPort | None = None
         self._catalogue: Catalogue | None = None
         self._catalogue_at = 0.0
+        self._catalogue_read: _CatalogueRead | None = None
         self._name = "client"
 
     @classmethod
@@ -523,7 +524,7 @@ class Client:
         check_policy(policy)
         check_reason(reason)
         await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
-        self._catalogue = None
+        self._forget_catalogue()
         self._port.written_past()
 
     async def get_version_policy(self, name: str) -> Policy:
@@ -563,12 +564,46 @@ class Client:
         return record if record is not None else _raise_not_found(instance_id)
 
     async def _fresh_catalogue(self, age: float = _CATALOGUE_AGE) -> Catalogue:
-        """Return the catalogue, at most ``age`` seconds old."""
-        moment = self._clock.monotonic()
-        if self._catalogue is None or moment - self._catalogue_at > age:
-            self._catalogue = await self._port.call(self._provider.directory.catalogue)
-            self._catalogue_at = moment
+        """Return the catalogue, at most ``age`` seconds old. Whoever asks while it is being read waits for that read."""
+        asked_at = self._clock.monotonic()
+        while self._catalogue is None or asked_at - self._catalogue_at > age:
+            read = self._catalogue_read
+            if read is None:
+                await self._read_catalogue()
+            else:
+                await read.done.wait()
+                if read.error is not None:
+                    raise read.error
         return self._catalogue
+
+    async def _read_catalogue(self) -> None:
+        read = self._catalogue_read = _CatalogueRead(self._clock.monotonic())
+        try:
+            catalogue = await self._port.call(self._provider.directory.catalogue)
+            if self._catalogue_read is read:
+                self._catalogue, self._catalogue_at = catalogue, read.begun_at
+        except Exception as error:
+            read.error = error
+            raise
+        finally:  # also where this caller was cancelled: then another one reads
+            if self._catalogue_read is read:
+                self._catalogue_read = None
+            read.done.set()
+
+    def _forget_catalogue(self) -> None:
+        """Have it read anew; what is being read now may be from before a change."""
+        self._catalogue = self._catalogue_read = None
+
+
+class _CatalogueRead:
+    """A read that several callers wait for: a thousand starts at once need the catalogue once."""
+
+    __slots__ = ("begun_at", "done", "error")
+
+    def __init__(self, begun_at: float) -> None:
+        self.begun_at = begun_at
+        self.done = anyio.Event()
+        self.error: Exception | None = None
 
 
 def _not_found(instance_id: str) -> InstanceNotFound:

@@ -200,7 +200,7 @@ class ExecutionDelta:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` is its sender's."""
+    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's."""
 
     sequence: int
     message_id: str

@@ -158,11 +158,11 @@ class OpenTelemetryRecorder(Recorder):
     @_harmless
     def begin_attempt(self, subject: Subject, activity: str, number: int, traceparent: str | None) -> Attempt | None:
         begun = self.moment()
-        if self._metrics is not None:
-            self._metrics.running(1)
         span = None
         if self._traces is not None:
             span = self._traces.begin_attempt(subject, activity, number, traceparent, begun, self._clock)
+        if self._metrics is not None:
+            self._metrics.running(1)
         return _Attempt(self, subject, activity, begun, span)
 
     @_harmless

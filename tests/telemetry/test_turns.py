@@ -165,6 +165,30 @@ def test_a_replay_tells_nothing_and_the_turn_behind_it_goes_on_in_the_same_trace
     assert observed.values("orchestra.cache.lookups") == {("job", "1.0.0", "hit"): 1, ("job", "1.0.0", "miss"): 1}
 
 
+def test_the_time_of_a_turn_is_neither_the_replay_before_it_nor_the_commit_behind_it(world, observed, node):
+    node(registry(listens)).store.around = lambda: world.clock.skip(0.5)
+    instance_id = world.start()
+    world.settle()
+    world.alive[0].stop()
+    worker = node(registry(listens))
+    worker.store.before_history = lambda: world.clock.skip(2)
+    world.send(instance_id)
+    before = world.clock.instant
+    world.settle()
+    (turn,) = observed.spans("turn")
+    assert turn.start_time == turn.end_time == (before + 2_000_000) * 1000
+    assert observed.sums("orchestra.turn.duration") == {("job", "1.0.0"): (2, 0)}
+
+
+@pytest.mark.parametrize("damaged", ["nonsense", "", "00-0-0-01", CALLER.replace("0af7", "zzzz"), "00" + "-0" * 32])
+def test_a_traceparent_that_cannot_be_read_is_none(world, observed, node, damaged):
+    node(registry(listens))
+    start = replace(world.start_change(), traceparent=damaged)
+    world.store.commit([start, replace(world.append_change(start.instance_id), traceparent=damaged)])
+    world.settle()
+    assert links(observed.span("orchestration")) == []
+
+
 def test_an_execution_that_is_taken_over_goes_on_in_its_trace(world, observed, node):
     first = node(registry(works), {"work": HOLD}, lease=5.0)
     instance_id = world.start()

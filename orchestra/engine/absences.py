@@ -48,6 +48,11 @@ class Returned:
     stepping: Stepping
     result: Result
 
+    def discard(self) -> None:
+        """Drop the execution, which nobody wants any more."""
+        if self.stepping.desk.execution is not None:
+            self.stepping.desk.execution.evict()
+
 
 class LeftBehind(BaseException):
     """The engine has gone on without the thread that made this step. It must have ``returned`` handed in, and touch nothing."""

@@ -132,8 +132,12 @@ class EngineThread:
     def _go_on(self) -> None:
         fault: BaseException | None = None
         try:
+            wait = self._cycle.idle_seconds()
             while not self._finished():
-                self._push(self._cycle.run(self._gather()))
+                effects = self._cycle.run(self._gather(wait))
+                # Asked before the event loop is woken: from then on this thread wants the interpreter no more, but sleeps.
+                wait = self._cycle.idle_seconds()
+                self._push(effects)
         except LeftBehind as late:
             self._hand_in(late)
             return
@@ -150,7 +154,10 @@ class EngineThread:
         stepping = late.returned.stepping
         blocked = self._clock.monotonic() - stepping.since
         engine_logger.info("instance %r has returned after %.1f s", stepping.desk.instance_id, blocked)
-        self._queue.put(lambda: self._engine.come_back(late.returned))
+        if self._closed:
+            late.returned.discard()
+        else:
+            self._queue.put(lambda: self._engine.come_back(late.returned))
 
     def _finished(self) -> bool:
         return self._closed or (self._stop_requested and self._engine.owned == 0 and not self._engine.has_work)
@@ -159,10 +166,9 @@ class EngineThread:
         if effects:
             self._bridge.push(effects)
 
-    def _gather(self) -> list[Item]:
-        """Wait for items as long as nothing is due, and take all that are there."""
+    def _gather(self, wait: float) -> list[Item]:
+        """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all that are there."""
         items: list[Item] = []
-        wait = self._cycle.idle_seconds()
         while not items and wait > 0 and not self._finished():
             try:
                 self._receive(items, self._queue.get(timeout=min(wait, _HINT_INTERVAL)))

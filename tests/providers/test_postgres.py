@@ -207,8 +207,11 @@ def test_a_server_that_is_not_there_is_unavailable_and_is_not_hammered(tmp_path)
         provider.open()
     assert isinstance(raised.value.__cause__, psycopg.OperationalError)
     assert "hidden" not in str(raised.value)
+    provider._pool.open()  # as if the server had gone away after it was opened
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        provider.directory.get("i")
     with pytest.raises(StoreUnavailable, match="a moment ago"):
-        provider.open()
+        provider.directory.get("i")
 
 
 def test_every_call_is_bounded_on_the_server_and_on_the_wire(connect):

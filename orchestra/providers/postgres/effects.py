@@ -25,8 +25,8 @@ __all__ = ["Effects"]
 _Values = list[tuple[Any, ...]]
 _T, _N, _B = Texts, Numbers, Blobs
 
-_EXECUTION: Final = (_T, _N, _T, _T, _T, _T, _T, _N, _B, _N, _T, _N, _N, _T, _N, _N, _N, _B, _N, _B, _N, _N)
-_OPENED: Final = (_N, _T, _T, _T, _N, _T, _T, _N, _T, _N)
+_EXECUTION: Final = (_T, _N, _T, _T, _T, _T, _T, _N, _B, _N, _T, _N, _N, _T, _N, _N, _N, _B, _N, _B, _N, _N, _T)
+_OPENED: Final = (_N, _T, _T, _T, _N, _T, _T, _N, _T, _T, _N)
 _CLOSED: Final = (_N, _N, _B, _N, _B, _N, _N, _T, _N)
 _EVENT: Final = (_T, _N, _N, _N, _N, _N, _B, _B, _N)
 _ACTIVITY: Final = (_T, _N, _N, _N, _N, _N, _B, _B, _N)
@@ -121,7 +121,7 @@ class Effects:
         pending = self._pending
         number = delta.number
         if delta.create is not None:
-            pending.created.append(execution_values(instance_id, delta.create, delta.opened))
+            pending.created.append(execution_values(instance_id, delta.create, delta))
             self._retain(instance_id, number)
         elif delta.opened is not None:
             at, version, fingerprint, event_format, resolution = delta.opened
@@ -135,6 +135,7 @@ class Effects:
                     resolution.how.value,
                     resolution.by,
                     resolution.policy_revision,
+                    delta.traceparent,
                     instance_id,
                     number,
                 )

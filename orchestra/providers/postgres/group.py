@@ -54,7 +54,7 @@ from orchestra.providers.rows import (
 
 __all__ = ["Committed", "Group"]
 
-_MESSAGE: Final = (Texts, Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers)
+_MESSAGE: Final = (Texts, Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers, Texts)
 _CANCELLED: Final = (Texts, Numbers, Texts, Texts, Numbers)
 _START: Final = (Texts, Texts, Numbers, Numbers, Numbers, Flags)
 
@@ -140,7 +140,7 @@ class _Application:
         self._inboxes: dict[str, _Inbox] = {}
         self._messages: list[tuple[Any, ...]] = []
         self._cancelled: list[tuple[Any, ...]] = []
-        self._details: list[tuple[str, str, str]] = []
+        self._details: list[tuple[str, str, str, str | None]] = []
         self._labels: list[tuple[str, str, str]] = []
         self._recovered: dict[int, SnapshotReads | None] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -210,10 +210,12 @@ class _Application:
         )
 
     def _read_addressees(self, appends: Sequence[tuple[int, Append]], result: Result) -> None:
-        for place, sequence, name, payload, encoding, sent_at, removed_as, removed_at, count in result.rows:
+        for place, sequence, name, payload, encoding, sent_at, trace, removed_as, removed_at, count in result.rows:
             position, append = appends[int(place) - 1]
             self._addressees[position] = _Addressee(
-                None if sequence is None else read_message((sequence, append.message_id, name, payload, encoding, sent_at)),
+                None
+                if sequence is None
+                else read_message((sequence, append.message_id, name, payload, encoding, sent_at, trace)),
                 None if removed_as is None else (removed_as, removed_at),
                 count,
             )
@@ -279,7 +281,7 @@ class _Application:
         if instance_id not in self._made or instance_id in self._requests:
             return StartExists(same=self._requests.get(instance_id) == start.request_id)
         self._requests[instance_id] = start.request_id
-        self._details.append((instance_id, start.request_id, start.created_by))
+        self._details.append((instance_id, start.request_id, start.created_by, start.traceparent))
         self._labels.extend((instance_id, key, value) for key, value in start.labels.items())
         effects.create(instance_id, start.execution)
         self._for_others.add(instance_id)
@@ -304,7 +306,7 @@ class _Application:
         if self._unread(inbox, known) >= append.limit:
             return AppendRefused(Refusal.FULL)
         now = self._transaction.now
-        message = MessageRow(row.ring(now), append.message_id, append.name, append.payload, now)
+        message = MessageRow(row.ring(now), append.message_id, append.name, append.payload, now, append.traceparent)
         inbox.appended[append.message_id] = message
         self._messages.append(
             (
@@ -316,6 +318,7 @@ class _Application:
                 message.payload.data,
                 message.payload.encoding,
                 now,
+                append.traceparent,
             )
         )
         self._tell(row)
@@ -371,7 +374,7 @@ class _Application:
 
     def _write(self, effects: Effects, script: Script) -> None:
         if self._details:
-            script.add(sql.ADD_DETAILS, *columns((Texts,) * 3, self._details))
+            script.add(sql.ADD_DETAILS, *columns((Texts,) * 4, self._details))
         if self._labels:
             script.add(sql.ADD_LABELS, *columns((Texts,) * 3, self._labels))
         if self._messages:

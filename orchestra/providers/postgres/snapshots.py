@@ -58,11 +58,12 @@ def _snapshot(
 ) -> Snapshot:
     if detail is None:
         raise StoreCorrupt(f"instance {instance.instance_id!r} has no detail, or no execution {instance.execution}")
-    _, pin, hold, *execution = detail
+    _, pin, hold, traceparent, *execution = detail
     instance = replace(
         instance,
         pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold),
+        traceparent=traceparent,
     )
     return Snapshot(instance, read_execution(tuple(execution)), messages, activities)
 

@@ -23,11 +23,11 @@ def _exactly(statement: str, number: int) -> str:
 EXECUTION_COLUMNS: Final = """
     x.execution, x.name, x.version, x.resolved_how, x.resolved_by, x.policy_revision, x.state, x.state_encoding,
     x.state_version, x.created_at, x.format, x.fingerprint, x.opened_at, x.closed_at, x.end_kind, x.output,
-    x.output_encoding, x.error, x.event_count, x.byte_count"""
+    x.output_encoding, x.error, x.event_count, x.byte_count, x.traceparent"""
 
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
-    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold"""
+    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold, d.traceparent"""
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
@@ -38,7 +38,7 @@ _ROW_COLUMNS: Final = """
     i.cancel_by, i.cancel_seq"""
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, traceparent"
 _ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
 
 # --- transactions -----------------------------------------------------------------------------
@@ -97,7 +97,7 @@ READ_REQUESTS: Final = """
     SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
 # What an append must know: whether its message is there or was, and how full the inbox is, where it can be full at all.
 READ_ADDRESSEES: Final = """
-    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, t.sequence, t.removed_at,
+    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, m.traceparent, t.sequence, t.removed_at,
         CASE WHEN i.inbox_seq >= u.threshold THEN (
             SELECT count(*) FROM (SELECT 1 FROM @message c WHERE c.instance_id = u.instance_id LIMIT u.cap) counted)
         END
@@ -112,24 +112,25 @@ READ_ADDRESSEES: Final = """
 _EXECUTION_ARRAYS: Final = """
     $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[],
     $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[],
-    $18::bytea[], $19::bigint[], $20::bytea[], $21::bigint[], $22::bigint[]"""
+    $18::bytea[], $19::bigint[], $20::bytea[], $21::bigint[], $22::bigint[], $23::text[]"""
 ADD_EXECUTIONS: Final = f"""
     INSERT INTO @execution (
         instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
         state_encoding, state_version, created_at, format, fingerprint, opened_at, closed_at, end_kind, output,
-        output_encoding, error, event_count, byte_count)
+        output_encoding, error, event_count, byte_count, traceparent)
     SELECT * FROM unnest({_EXECUTION_ARRAYS})"""
 OPEN_EXECUTIONS: Final = _exactly(
     """
     UPDATE @execution x SET
         opened_at = u.opened_at, version = u.version, version_key = u.version_key, fingerprint = u.fingerprint,
-        format = u.format, resolved_how = u.resolved_how, resolved_by = u.resolved_by, policy_revision = u.policy_revision
+        format = u.format, resolved_how = u.resolved_how, resolved_by = u.resolved_by, policy_revision = u.policy_revision,
+        traceparent = u.traceparent
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[],
-        $9::text[], $10::bigint[]) AS u (
-        opened_at, version, version_key, fingerprint, format, resolved_how, resolved_by, policy_revision, instance_id,
-        execution)
+        $9::text[], $10::text[], $11::bigint[]) AS u (
+        opened_at, version, version_key, fingerprint, format, resolved_how, resolved_by, policy_revision, traceparent,
+        instance_id, execution)
     WHERE x.instance_id = u.instance_id AND x.execution = u.execution AND x.opened_at IS NULL AND x.closed_at IS NULL""",
-    number=11,
+    number=12,
 )
 CLOSE_EXECUTIONS: Final = _exactly(
     """
@@ -203,14 +204,14 @@ PRUNE_EXECUTIONS: Final = """
 # --- arrivals ---------------------------------------------------------------------------------
 
 ADD_DETAILS: Final = """
-    INSERT INTO @instance_detail (instance_id, request_id, created_by)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
+    INSERT INTO @instance_detail (instance_id, request_id, created_by, traceparent)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])"""
 ADD_LABELS: Final = """
     INSERT INTO @label (instance_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
 ADD_MESSAGES: Final = f"""
     INSERT INTO @message (instance_id, sender, {_MESSAGE_COLUMNS})
     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
-        $8::bigint[])"""
+        $8::bigint[], $9::text[])"""
 MARK_CANCELLED: Final = _exactly(
     """
     UPDATE @instance i SET cancel_at = u.at, cancel_reason = u.reason, cancel_by = u.actor, cancel_seq = u.sequence
@@ -274,7 +275,7 @@ NEXT_WAKE: Final = f"""
 # To run after the statement that has locked the rows: a statement sees other tables as they were when it began, but a row that
 # it has waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
-    SELECT d.instance_id, d.pin, d.hold, {EXECUTION_COLUMNS}
+    SELECT d.instance_id, d.pin, d.hold, d.traceparent, {EXECUTION_COLUMNS}
     FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
     JOIN @instance_detail d ON d.instance_id = u.instance_id
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
@@ -290,7 +291,7 @@ READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM @event WHERE instance_id = $1::text AND execution = $2::bigint ORDER BY event_id"""
 READ_NEWS: Final = """
     SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by,
-        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at
+        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.traceparent
     FROM @instance i LEFT JOIN @message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
     WHERE i.news_for = $1::text
     ORDER BY i.instance_id, m.sequence"""

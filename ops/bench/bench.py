@@ -1,13 +1,14 @@
-"""Measures orchestra against the bare SQLite driver, in one run on one file system, all with ``synchronous=FULL``.
+"""Measures orchestra against the bare driver of its store, in one run on one file system, all with full durability.
 
-    python ops/bench/bench.py [--directory DIR] [--repeat N]
+    python ops/bench/bench.py [--directory DIR] [--repeat N] [--postgres]
 
 W1: 1,000 short orchestrations (one activity each) at once, started and awaited through the client.
 W3: 50 instances of a loop, 40 laps each, one activity a lap.
 W4: one orchestration of 500, and of 2,000, sequential activities.
 
-Beside them the same rows are written by ``sqlite3`` alone: one commit a step, and grouped. Absolute figures depend on the
-machine; the ratios are what to look at. Nothing here is a test, and nothing in the tests is timed.
+Beside them the same rows are written by the driver alone (``sqlite3``; with ``--postgres``, psycopg, pipelined, on the same
+throw-away server): one commit a step, and grouped. Absolute figures depend on the machine; the ratios are what to look at.
+Nothing here is a test, and nothing in the tests is timed.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
+import psycopg
 
 from orchestra import Limits, OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.postgres import PostgresProvider
+from orchestra.testing.postgres import postgres_server
 
 LIMIT = timedelta(minutes=5)
 
@@ -66,11 +72,45 @@ REGISTRY = (
 )
 
 
-async def measured(directory: Path, work: Callable[[Runtime], Awaitable[None]]) -> float:
-    """Return the seconds that some work takes on a fresh file, without opening and closing it."""
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
-        runtime = Runtime(SqliteProvider(Path(folder) / "bench.db"), REGISTRY, [increment], limits=Limits(max_events=100_000))
-        async with runtime:
+class Sqlite:
+    """Fresh files in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @contextmanager
+    def store(self) -> Iterator[Provider]:
+        """Give a fresh store for the body."""
+        with tempfile.TemporaryDirectory(dir=self.directory) as folder:
+            yield SqliteProvider(Path(folder) / "bench.db")
+
+    def bare(self, steps: int, group: int) -> float:
+        """Return steps a second of the bare driver."""
+        return bare_sqlite(self.directory, steps, group)
+
+
+class Postgres:
+    """Fresh schemas on a server."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.count = 0
+
+    @contextmanager
+    def store(self) -> Iterator[Provider]:
+        """Give a fresh store for the body."""
+        self.count += 1
+        yield PostgresProvider(self.dsn, f"bench_{self.count}")
+
+    def bare(self, steps: int, group: int) -> float:
+        """Return steps a second of the bare driver."""
+        return bare_postgres(self.dsn, steps, group)
+
+
+async def measured(side: Sqlite | Postgres, work: Callable[[Runtime], Awaitable[None]]) -> float:
+    """Return the seconds that some work takes on a fresh store, without opening and closing it."""
+    with side.store() as provider:
+        async with Runtime(provider, REGISTRY, [increment], limits=Limits(max_events=100_000)) as runtime:
             begun = time.perf_counter()
             await work(runtime)
             return time.perf_counter() - begun
@@ -104,7 +144,26 @@ def w4(steps: int) -> Callable[[Runtime], Awaitable[None]]:
     return work
 
 
-def bare(directory: Path, steps: int, group: int) -> float:
+def bare_postgres(dsn: str, steps: int, group: int) -> float:
+    """Do the same as :func:`bare_sqlite` with psycopg: a transaction is one pipeline, and its statements are prepared."""
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as database:
+        database.execute("DROP TABLE IF EXISTS bare_event, bare_instance")
+        database.execute("CREATE TABLE bare_event (instance text, id bigint, data bytea, PRIMARY KEY (instance, id))")
+        database.execute("CREATE TABLE bare_instance (id text PRIMARY KEY, revision bigint, data bytea)")
+        database.execute("INSERT INTO bare_instance VALUES ('one', 0, %s)", (b"x" * 200,))
+        begun = time.perf_counter()
+        for start in range(0, steps, group):
+            with database.pipeline(), database.transaction():
+                for step in range(start, min(start + group, steps)):
+                    rows = ("one", 2 * step, b"x" * 150, "one", 2 * step + 1, b"x" * 60)
+                    database.execute("INSERT INTO bare_event VALUES (%s, %s::bigint, %s), (%s, %s::bigint, %s)", rows)
+                    database.execute(
+                        "UPDATE bare_instance SET revision = revision + 1, data = %s WHERE id = 'one'", (b"x" * 200,)
+                    )
+        return steps / (time.perf_counter() - begun)
+
+
+def bare_sqlite(directory: Path, steps: int, group: int) -> float:
     """Return steps a second of the bare driver: the rows of one step (two events, one update), ``group`` steps a commit."""
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         database = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
@@ -138,15 +197,15 @@ class Round:
     w4_2000: float
 
 
-async def round_of(directory: Path) -> Round:
+async def round_of(side: Sqlite | Postgres) -> Round:
     """Measure everything once, the bare driver before and after, so that a machine that drifts shows."""
-    before = bare(directory, 1000, 1)
-    w1_seconds = await measured(directory, w1)
-    w3_seconds = await measured(directory, w3)
-    small = await measured(directory, w4(500))
-    large = await measured(directory, w4(2000))
-    after = bare(directory, 1000, 1)
-    return Round((before + after) / 2, bare(directory, 20_000, 100), 1000 / w1_seconds, 2000 / w3_seconds, small, large)
+    before = side.bare(1000, 1)
+    w1_seconds = await measured(side, w1)
+    w3_seconds = await measured(side, w3)
+    small = await measured(side, w4(500))
+    large = await measured(side, w4(2000))
+    after = side.bare(1000, 1)
+    return Round((before + after) / 2, side.bare(20_000, 100), 1000 / w1_seconds, 2000 / w3_seconds, small, large)
 
 
 def report(rounds: list[Round]) -> str:
@@ -179,8 +238,16 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the databases are made")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the table shows medians")
+    parser.add_argument(
+        "--postgres", action="store_true", help="measure PostgreSQL, on a server of its own or ORCHESTRA_TEST_DSN"
+    )
     options = parser.parse_args()
-    print(report([await round_of(options.directory) for _ in range(options.repeat)]))
+    with ExitStack() as stack:
+        if options.postgres:
+            side: Sqlite | Postgres = Postgres(stack.enter_context(postgres_server(options.directory)).dsn)
+        else:
+            side = Sqlite(options.directory)
+        print(report([await round_of(side) for _ in range(options.repeat)]))
 
 
 if __name__ == "__main__":

@@ -36,16 +36,20 @@ from orchestra.providers.postgres.failures import translate
 from orchestra.providers.postgres.kinds import kind_arrays
 from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import (
+    ActivityRow,
     Append,
     Appended,
+    Cancel,
     Claim,
     Claimed,
     ExecutionDelta,
+    ExecutionEnd,
     Granted,
     Pin,
     Recover,
     Recovered,
     Refused,
+    Release,
     Started,
     StartExists,
     Status,
@@ -54,13 +58,16 @@ from orchestra.testing.contract.shorthand import (
     KIND,
     OTHER_KIND,
     POLICY,
+    a_hold,
     a_node,
     a_park,
     a_start,
+    a_state,
     a_write,
     an_append,
     an_end,
     an_event,
+    an_execution,
     begin,
     claim,
     expect,
@@ -231,8 +238,8 @@ def test_every_call_is_bounded_on_the_server_and_on_the_wire(connect):
             "synchronous_commit": "on",
         }
         parameters = connection.info.get_parameters()
-        assert parameters["tcp_user_timeout"] == "30000"
-        assert parameters["keepalives_idle"] == "15"
+        assert parameters["tcp_user_timeout"] == "10000"
+        assert parameters["keepalives_idle"] == "5"
         assert parameters["connect_timeout"] == "10"
 
 
@@ -318,6 +325,30 @@ def test_the_schema_of_somebody_else_is_left_alone(dsn, schema_name, connect):
             connect()
         connection.execute(f'DROP TABLE "{schema_name}".precious')
     begin(connect())  # made by whoever may make schemas, and empty
+
+
+def test_a_role_that_may_only_read_and_write_rows_is_enough_once_the_schema_is_there(
+    postgres, dsn, schema_name, connect, other
+):
+    if not postgres.is_own:
+        pytest.skip("roles are not made on somebody else's server")
+    connect()
+    role = f"role_{schema_name}"
+    other.execute(f'CREATE ROLE "{role}" LOGIN')
+    other.execute(f'GRANT USAGE ON SCHEMA "{schema_name}" TO "{role}"')
+    other.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema_name}" TO "{role}"')
+    try:
+        serving = connect(dsn=psycopg.conninfo.make_conninfo(dsn, user=role))
+        serving.store.join(a_node("n1"))
+        row = begin(serving)
+        assert one(serving, a_write(row)) == Granted(0)
+        assert serving.store.vanished() == []
+        with pytest.raises(StoreReadOnly):
+            PostgresProvider(psycopg.conninfo.make_conninfo(dsn, user=role), f"{schema_name[:40]}_new").open()
+        serving.close()
+    finally:
+        other.execute(f'DROP OWNED BY "{role}"')
+        other.execute(f'DROP ROLE "{role}"')
 
 
 # --- races, with a second connection in the middle ----------------------------------------------
@@ -910,14 +941,14 @@ class Undo(Exception):
     """Ends a transaction that was only to be looked at."""
 
 
-def explained(provider, statement, *values):
-    """Return the nodes of the plan that a statement was executed with on the engine's connection; its effect is undone."""
+def explained(provider, statement, *values, how="ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON"):
+    """Return the nodes of the plan that a statement is executed with on the engine's connection; its effect is undone."""
     plans = []
 
     def work(transaction):
         transaction.begin()
         script = transaction.script()
-        result = script.add("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + statement, *values)
+        result = script.add(f"EXPLAIN ({how}) {statement}", *values)
         script.run()
         plans.append(result.rows[0][0])
         raise Undo
@@ -977,7 +1008,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
         "news": (sql.READ_NEWS, "n1"),
         "owned": (sql.LIST_OWNED, "n1"),
         "addressees": (sql.READ_ADDRESSEES, Texts(["i"]), Texts(["m"]), Numbers([10]), Numbers([10])),
-        "snapshots": (sql.READ_SNAPSHOTS, Texts(["i"]), Numbers([1])),
+        "snapshots": (sql.READ_SNAPSHOTS, Texts(["i"]), Numbers([1]), Numbers([mine])),
         "ghosts": (sql.FIND_GHOST_OWNED, 256),
     }
     pages: dict[str, list[int]] = {name: [] for name in hot}
@@ -998,6 +1029,86 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
     for name, (_, few, many) in pages.items():
         # An index of 40,000 rows is a level higher than one of 200: a page more for each row that is looked up.
         assert many <= 2 * few + 40, (name, few, many)
+
+
+LARGE = {"instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"}
+PASSES_OVER_AN_INDEX = {sql.FIND_GHOST_OWNED}
+"""What looks at all that is owned, once a lease; and the store's own tables of a few rows are looked at as a whole."""
+
+
+def test_every_statement_of_the_engine_finds_its_rows_by_index_also_when_it_is_planned_on_an_empty_store(connect, monkeypatch):
+    provider = connect(histories=5, executions=5)
+    added = {}
+    add = Script.add
+
+    def note(self, statement, *values):
+        added.setdefault(statement, values)
+        return add(self, statement, *values)
+
+    monkeypatch.setattr(Script, "add", note)
+    do_everything_once(provider)
+    monkeypatch.undo()
+    looked_at = 0
+    for statement, values in added.items():
+        if statement.split()[0] not in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"):
+            continue
+        for node in explained(provider, statement, *values, how="FORMAT JSON"):
+            if node.get("Relation Name") in LARGE and "Scan" in node["Node Type"]:
+                looked_at += 1
+                assert node["Node Type"] in ("Index Scan", "Index Only Scan"), (statement, node)
+                assert "Index Cond" in node or statement in PASSES_OVER_AN_INDEX, (statement, node)
+    assert looked_at > 30
+
+
+def do_everything_once(provider):
+    """Have the engine's side of a provider execute each of its statements."""
+    store = provider.store
+    store.join(a_node("n1"))
+    store.renew("n1")
+    store.commit([replace(a_start("i"), labels={"team": "blue"}), an_append("i"), a_start("ghosts", kind=OTHER_KIND)])
+    (snapshot,) = claim(provider, "n1")
+    claim(provider, "ghost", kinds=(OTHER_KIND,))
+    laps = ExecutionDelta(
+        1,
+        opened=(1, "1.0.0", "f1", 1, POLICY),
+        events=(an_event(1),),
+        closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None),
+    )
+    following = ExecutionDelta(2, create=an_execution(2))
+    activity = ActivityRow(2, 1, 1, 5, 4, b"[]", Payload(b"1"))
+    one(
+        provider,
+        a_write(
+            snapshot.row,
+            a_state(snapshot.row, execution=2, opened=False),
+            executions=(laps, following),
+            consumed=(1,),
+            activities=(activity,),
+            settled=(9,),
+            custom_status=Payload(b"1"),
+        ),
+    )
+    store.commit([an_append("i", "m2"), Cancel("i", "enough"), Recover("i", "n1")])
+    store.news("n1")
+    for number in range(3, 21):  # far enough for old laps to be let go of
+        row = read(provider).row
+        closed = ExecutionDelta(number - 1, closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None))
+        lap = (closed, ExecutionDelta(number, create=an_execution(number)))
+        one(provider, a_write(row, a_state(row, execution=number), executions=lap))
+    store.history("i", 1)
+    store.next_wake([KIND])
+    store.owned("n1")
+    row = read(provider).row
+    one(provider, a_write(row, a_state(row, owner=None), hold=a_hold()))
+    (held,) = store.held(["watch"])
+    one(provider, Release("i", held.incarnation, held.revision))
+    (snapshot,) = claim(provider, "n1")
+    one(provider, an_end(snapshot.row))
+    store.vanished()
+    store.sweep()
+    store.catalogue()
+    store.bury("n1", 1)
+    store.leave("n1")
 
 
 def test_an_owner_that_writes_step_after_step_touches_no_index(provider, other):

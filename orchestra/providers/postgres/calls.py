@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from psycopg.pq import TransactionStatus
 
+from orchestra.clock import SystemClock
 from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
@@ -29,6 +30,9 @@ Read = tuple[str, Sequence[Any]]
 
 _TRIES: Final = 6
 _PAUSE: Final = 0.005
+_LOCK_WAITS: Final = 2
+"""For how many lock timeouts a call may go on trying: a node that waits for too long is taken for dead."""
+
 _IDLE_CONNECTIONS: Final = 4
 
 
@@ -110,6 +114,8 @@ class Calls:
         self._source = source
         self._connector = connector
         self._pooled = settings.pooled
+        self._lock_seconds = settings.lock_seconds
+        self._clock = SystemClock()
         self._local = connector.setup(planned=planned, local=True)
         self.time = time
 
@@ -152,6 +158,7 @@ class Calls:
 
     def _call(self, work: Callable[[Connection], T], is_committing: Callable[[], bool]) -> T:
         was_lost = False
+        until = self._clock.monotonic() + _LOCK_WAITS * self._lock_seconds
         for number in range(1, _TRIES + 1):
             with self._lent() as connection:
                 try:
@@ -163,8 +170,8 @@ class Calls:
                         raise OutcomeUnknown(str(failure)) from error
                     # Nothing was written. A connection may have been lost long ago (the server was restarted since the last
                     # call): once more, on a new one. Whom others were in the way of is heard again, a few times.
-                    again = not was_lost if is_lost else contended(error) and number < _TRIES
-                    if not again:
+                    in_time = number < _TRIES and self._clock.monotonic() < until
+                    if not (not was_lost if is_lost else contended(error) and in_time):
                         raise failure from error
                     was_lost = was_lost or is_lost
             if not is_lost:

@@ -26,12 +26,12 @@ _NAME: Final = re.compile(r"@([a-z_]+)")
 _WIRE: Final[Mapping[str, str | int]] = {
     "connect_timeout": 10,
     "keepalives": 1,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
     "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
+    "tcp_user_timeout": 10_000,
 }
-"""What bounds a call whose server is not there any more. The DSN's own values come first."""
+"""What bounds a call whose server is not there any more: by less than a lease. The DSN's own values come first."""
 
 _PLANS: Final[Mapping[str, str]] = {
     # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty a moment ago) must not
@@ -142,7 +142,9 @@ class Connector:
     def _configure(self, connection: Connection, *, planned: bool) -> None:
         if connection.info.server_version < _OLDEST_SERVER:
             raise StoreUnavailable(f"{self.description}: PostgreSQL 13 or later is needed")
-        if connection.info.encoding.replace("-", "").lower() != "utf8":
+        if connection.info.parameter_status("server_encoding") != "UTF8":
+            raise StoreUnavailable(f"{self.description}: the encoding of the database must be UTF8")
+        if connection.info.parameter_status("client_encoding") != "UTF8":
             connection.execute("SET client_encoding TO 'UTF8'")
         with connection.transaction():
             # Behind a pooler this only shows what can be had: there each transaction says it anew.

@@ -104,7 +104,6 @@ class Group:
 
     def __init__(self, changes: Sequence[Change], kinds: Kinds, settings: Settings, local_nodes: Container[str]) -> None:
         self._changes = changes
-        self._kinds = kinds
         self._settings = settings
         self._local_nodes = local_nodes
         self._numbers = kinds.make_sure_of(_kinds_written(changes))
@@ -426,9 +425,9 @@ class _Application:
     def _finish(self, claims: Sequence[_Taking]) -> tuple[Outcome, ...]:
         """Put together what was read; the transaction has ended."""
         for position, reads in self._recovered.items():
-            self._outcomes[position] = Recovered(None if reads is None else reads.take(self._group._kinds.kind)[0])
+            self._outcomes[position] = Recovered(None if reads is None else reads.take()[0])
         for taking in claims:
-            snapshots = [snapshot for reads in taking.snapshots for snapshot in reads.take(self._group._kinds.kind)]
+            snapshots = [snapshot for reads in taking.snapshots for snapshot in reads.take()]
             ordered = _in_turn(snapshots, taking.claim.kinds)
             self._outcomes[taking.position] = Claimed(tuple(ordered), more=len(ordered) == taking.claim.limit)
         return tuple(self._outcomes[position] for position in range(len(self._changes)))

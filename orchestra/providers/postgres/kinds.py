@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from orchestra.errors import StoreCorrupt
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
@@ -25,12 +24,11 @@ class Kinds:
         self._calls = calls
         self._guard = threading.Lock()
         self._numbers: dict[Kind, int] = {}
-        self._kinds: dict[int, Kind] = {}
 
     def clear(self) -> None:
         """Remember nothing. To be called for each new connection: what it leads to may be another database, restored."""
         with self._guard:
-            self._numbers, self._kinds = {}, {}
+            self._numbers = {}
 
     def make_sure_of(self, kinds: Iterable[Kind]) -> dict[Kind, int]:
         """Return numbers for these kinds, giving them where they have none. Outside of transactions only."""
@@ -43,20 +41,10 @@ class Kinds:
             self._load()
         return {kind: self._numbers[kind] for kind in wanted}
 
-    def kind(self, number: int) -> Kind:
-        """Return the kind that has this number. Outside of transactions only."""
-        if number not in self._kinds:
-            self._load()
-        kind = self._kinds.get(number)
-        if kind is None:
-            raise StoreCorrupt(f"kind {number} is used, but not known")
-        return kind
-
     def _load(self) -> None:
-        found = {row[5]: read_kind(row[:5]) for row in self._calls.read(sql.LIST_KINDS)}
+        found = {read_kind(row[:5]): row[5] for row in self._calls.read(sql.LIST_KINDS)}
         with self._guard:
-            self._kinds = found
-            self._numbers = {kind: number for number, kind in found.items()}
+            self._numbers = found
 
 
 def read_kind(columns: Sequence[Any]) -> Kind:

@@ -22,8 +22,8 @@ from orchestra.providers.postgres.store import PostgresStore
 __all__ = ["PostgresProvider"]
 
 _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
-_STATEMENT_TIMEOUT: Final = timedelta(seconds=30)
-_LOCK_TIMEOUT: Final = timedelta(seconds=5)
+_STATEMENT_TIMEOUT: Final = timedelta(seconds=10)
+_LOCK_TIMEOUT: Final = timedelta(seconds=3)
 _TOMBSTONES: Final = timedelta(hours=1)
 _LONGEST_NAME: Final = 63
 
@@ -46,7 +46,7 @@ class PostgresProvider(Provider):
             no prepared statements, no listening, no hint of a node's death but its lease.
         clock: the store's clock, for tests; the server's, if it is not given.
         connect_timeout, statement_timeout, lock_timeout: how long the server may take for a connection, for a statement, and
-            how long a statement waits for a lock.
+            how long a statement waits for a lock. Together they should be less than a lease: a node that waits renews nothing.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
         histories: of how many laps of an instance the events are kept, at least; up to twice as many are, as they go together.
         executions: the same for the rows of executions.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from orchestra.errors import StoreCorrupt
 from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution, read_message
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.rows import Row
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.providers.rows import ActivityRow, InstanceRow, Kind, MessageRow, Snapshot
+from orchestra.providers.rows import ActivityRow, MessageRow, Snapshot
 
 __all__ = ["SnapshotReads"]
 
@@ -25,12 +26,13 @@ class SnapshotReads:
         # As the rows are now: the group may go on changing them.
         self._rows = [replace(row) for row in rows]
         ids = Texts(row.instance_id for row in rows)
-        self._details = script.add(sql.READ_SNAPSHOTS, ids, Numbers(row.execution for row in rows))
+        executions, kinds = Numbers(row.execution for row in rows), Numbers(row.kind for row in rows)
+        self._details = script.add(sql.READ_SNAPSHOTS, ids, executions, kinds)
         has_messages = any(row.inbox_seq for row in rows)
         self._messages = script.add(sql.READ_INBOXES, ids) if has_messages else None
         self._activities = script.add(sql.READ_ACTIVITIES, ids)
 
-    def take(self, kind_of: Callable[[int], Kind]) -> list[Snapshot]:
+    def take(self) -> list[Snapshot]:
         """Return the snapshots in the order of the rows, once the script has run."""
         details = {row[0]: row for row in self._details.rows}
         messages: dict[str, list[MessageRow]] = defaultdict(list)
@@ -41,7 +43,7 @@ class SnapshotReads:
             activities[instance_id].append(read_activity(tuple(columns)))
         return [
             _snapshot(
-                row.instance(kind_of(row.kind)),
+                row,
                 details.get(row.instance_id),
                 tuple(messages[row.instance_id]),
                 tuple(activity for activity in activities[row.instance_id] if activity.execution == row.execution),
@@ -51,16 +53,16 @@ class SnapshotReads:
 
 
 def _snapshot(
-    instance: InstanceRow,
+    row: Row,
     detail: tuple[Any, ...] | None,
     messages: tuple[MessageRow, ...],
     activities: tuple[ActivityRow, ...],
 ) -> Snapshot:
     if detail is None:
-        raise StoreCorrupt(f"instance {instance.instance_id!r} has no detail, or no execution {instance.execution}")
-    _, pin, hold, traceparent, *execution = detail
+        raise StoreCorrupt(f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}")
+    _, queue, name, version, event_format, floating, pin, hold, traceparent, *execution = detail
     instance = replace(
-        instance,
+        row.instance(read_kind((queue, name, version, event_format, floating))),
         pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold),
         traceparent=traceparent,

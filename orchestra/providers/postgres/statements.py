@@ -275,8 +275,9 @@ NEXT_WAKE: Final = f"""
 # To run after the statement that has locked the rows: a statement sees other tables as they were when it began, but a row that
 # it has waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
-    SELECT d.instance_id, d.pin, d.hold, d.traceparent, {EXECUTION_COLUMNS}
-    FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
+    SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, {EXECUTION_COLUMNS}
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, kind)
+    JOIN @kind k ON k.kind_id = u.kind
     JOIN @instance_detail d ON d.instance_id = u.instance_id
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
 READ_INBOXES: Final = f"""

@@ -50,6 +50,7 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDone, Execution
 from orchestra.resolution import opening_version, servable_kinds
+from orchestra.retention import Retention
 from orchestra.telemetry import engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
@@ -97,6 +98,7 @@ class Engine:
         *,
         limits: Limits | None = None,
         options: EngineOptions | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -109,6 +111,7 @@ class Engine:
             limits=limits or Limits(),
             read_history=store.history,
             keep_owned=self.options.keep_owned,
+            retention=retention or Retention(),
         )
         self.catalogue = Catalogue(0, (), {}, ())
         self._kinds: tuple[Kind, ...] = ()

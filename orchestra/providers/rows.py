@@ -46,6 +46,7 @@ __all__ = [
     "Outcome",
     "Pin",
     "PolicyRow",
+    "Prune",
     "Recover",
     "Recovered",
     "Refusal",
@@ -311,13 +312,27 @@ class InstanceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """Which executions a write lets go of: always a prefix (I3), and never the current one, whatever the numbers say.
+
+    The events of the executions up to ``histories`` go, and up to ``executions`` their rows. By age go events and rows of the
+    longest prefix of executions that were all closed at or before ``closed_until``; the newest closed one stays.
+    """
+
+    histories: int = 0
+    executions: int = 0
+    closed_until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
     """Everything that one step does to one instance, all or nothing, conditional on the fence.
 
     The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes, ``owner``. A granted
     write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
     remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
-    instance removes its inbox and records what was unread.
+    instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
+    expiry. ``prune`` happens last.
     """
 
     instance_id: str
@@ -331,6 +346,7 @@ class Write:
     settled: tuple[int, ...] = ()
     custom_status: Payload | None = None
     hold: Hold | None = None
+    prune: Prune | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,7 +573,7 @@ class InstanceQuery:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """Everything that a dashboard shows of an instance, as stored."""
+    """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is deleted, having ended."""
 
     row: InstanceRow
     held: bool
@@ -572,3 +588,4 @@ class InstanceRecord:
     unread_at_end: Mapping[str, int]
     labels: Mapping[str, str]
     activities: tuple[ActivityRow, ...] = ()
+    expires_at: int | None = None

@@ -65,11 +65,13 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.replay.execution import error_info
 from orchestra.resolution import policy_of, start_version
+from orchestra.retention import Retention
 from orchestra.retry import NonRetryable, type_name
 from orchestra.summary import EMPTY_SUMMARY
 
 SECOND = 1_000_000
 YEAR = 365 * 24 * 3600
+EVERYTHING = Retention(histories=None, executions=None)
 HOLD = object()
 """What a scripted activity returns that is to go on until the test ends it."""
 
@@ -353,7 +355,19 @@ class World:
 class Node:
     """One engine, its membership and cycle; activities are run by calling a function, or held for the test to end."""
 
-    def __init__(self, world, orchestrations, activities=None, *, lease=10.0, poll=1.0, options=None, limits=None, begin=True):
+    def __init__(
+        self,
+        world,
+        orchestrations,
+        activities=None,
+        *,
+        lease=10.0,
+        poll=1.0,
+        options=None,
+        limits=None,
+        retention=EVERYTHING,
+        begin=True,
+    ):
         self.world = world
         self.registry = orchestrations
         self.activities = dict(activities or {})
@@ -368,7 +382,13 @@ class Node:
             node_id, node_id, "boot", 1, "test", FORMATS, round(lease * 1e6), capabilities, tuple(sorted(self.activities))
         )
         self.engine = Engine(
-            self.store, orchestrations, record, world.clock, limits=limits or Limits(), options=options or EngineOptions()
+            self.store,
+            orchestrations,
+            record,
+            world.clock,
+            limits=limits or Limits(),
+            options=options or EngineOptions(),
+            retention=retention,
         )
         self.membership = Membership(self.store, record, world.clock)
         self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll)

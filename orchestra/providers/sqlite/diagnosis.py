@@ -204,8 +204,6 @@ def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
         busy_seconds=_BUSY_SECONDS,
         migrate=False,
         tombstone_window=0,
-        kept_histories=1,
-        kept_executions=1,
     )
     _require_file(path)
     before = _rest(path)

@@ -34,8 +34,6 @@ class SqliteProvider(Provider):
         busy_timeout: how long a write waits for other writers before :class:`~orchestra.errors.StoreBusy`.
         migrate: whether an older schema is brought up to date when the store is opened.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
-        histories: of how many laps of an instance the events are kept, at least; up to twice as many are, as they go together.
-        executions: the same for the rows of executions.
 
     Raises:
         ValueError: the path names no file.
@@ -50,15 +48,11 @@ class SqliteProvider(Provider):
         busy_timeout: timedelta = _BUSY_TIMEOUT,
         migrate: bool = True,
         tombstones: timedelta = _TOMBSTONES,
-        histories: int = 10,
-        executions: int = 1000,
     ) -> None:
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"{os.fspath(path)!r} names no file; a durable store needs one")
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
-        if histories < 1 or executions < histories:
-            raise ValueError("at least one history is kept, and at least as many executions as histories")
         settings = Settings(
             path=Path(path),
             durability=durability,
@@ -66,8 +60,6 @@ class SqliteProvider(Provider):
             busy_seconds=busy_timeout.total_seconds(),
             migrate=migrate,
             tombstone_window=micros(tombstones),
-            kept_histories=histories,
-            kept_executions=executions,
         )
         store_clock = StoreClock(settings.clock)
         self._settings = settings

@@ -24,8 +24,6 @@ class Settings:
     busy_seconds: float
     migrate: bool
     tombstone_window: int
-    kept_histories: int
-    kept_executions: int
 
     @property
     def lock_path(self) -> Path:

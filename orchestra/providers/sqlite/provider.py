@@ -12,6 +12,7 @@ from orchestra.clock import Clock, SystemClock, micros
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
+from orchestra.providers.sqlite.mounts import require_local
 from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.settings import Durability, Settings
 from orchestra.providers.sqlite.store import SqliteStore
@@ -34,6 +35,8 @@ class SqliteProvider(Provider):
         busy_timeout: how long a write waits for other writers before :class:`~orchestra.errors.StoreBusy`.
         migrate: whether an older schema is brought up to date when the store is opened.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        allow_network_file_system: open the file also where it lies on what is known to be a network file system. Nobody
+            promises anything then.
 
     Raises:
         ValueError: the path names no file.
@@ -48,6 +51,7 @@ class SqliteProvider(Provider):
         busy_timeout: timedelta = _BUSY_TIMEOUT,
         migrate: bool = True,
         tombstones: timedelta = _TOMBSTONES,
+        allow_network_file_system: bool = False,
     ) -> None:
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"{os.fspath(path)!r} names no file; a durable store needs one")
@@ -60,6 +64,7 @@ class SqliteProvider(Provider):
             busy_seconds=busy_timeout.total_seconds(),
             migrate=migrate,
             tombstone_window=micros(tombstones),
+            network_allowed=allow_network_file_system,
         )
         store_clock = StoreClock(settings.clock)
         self._settings = settings
@@ -83,9 +88,12 @@ class SqliteProvider(Provider):
         Raises:
             SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is off.
             StoreUnavailable: the file cannot be opened.
+            NetworkFileSystem: it lies where SQLite's log does not work.
         """
         with self._guard:
             if self._openings == 0:
+                if not self._settings.network_allowed:
+                    require_local(self._settings.path)
                 self._writer.open()
                 self._readers.open()
             self._openings += 1

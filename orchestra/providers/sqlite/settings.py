@@ -24,6 +24,7 @@ class Settings:
     busy_seconds: float
     migrate: bool
     tombstone_window: int
+    network_allowed: bool = False
 
     @property
     def lock_path(self) -> Path:

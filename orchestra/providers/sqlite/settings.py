@@ -31,6 +31,11 @@ class Settings:
         """The file that the writers' lock is taken on."""
         return self.path.with_name(self.path.name + ".lock")
 
+    @property
+    def log_path(self) -> Path:
+        """SQLite's write-ahead log."""
+        return self.path.with_name(self.path.name + "-wal")
+
     def node_lock_path(self, node_id: str) -> Path:
         """The file that a node holds while it lives."""
         return self.path.with_name(f"{self.path.name}.node-{_file_name(node_id)}.lock")

@@ -32,6 +32,7 @@ BEGIN_READ: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 DATA_VERSION: Final = "PRAGMA data_version"
+EMPTY_LOG: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 # --- schema -----------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ def _back_up(options: argparse.Namespace) -> ExitCode:
     except OrchestraError as error:
         sys.stderr.write(f"orchestra backup: {_shown(str(error))}\n")
         return ExitCode.FAILURES if isinstance(error, StoreCorrupt) else ExitCode.UNREADABLE
-    text = f"{copy.path}: {copy.size:,} bytes, {copy.instances:,} instances ({copy.open:,} open), checked"
+    text = f"{copy.path}: {copy.size:,} bytes, checked; instances: {copy.instances:,}, of which open: {copy.open:,}"
     sys.stdout.write(f"{_shown(text)}\n")
     return ExitCode.FINE
 

@@ -149,7 +149,7 @@ def test_a_backup_is_made_and_says_what_it_holds(path, provider, tmp_path):
     done = run("backup", "--store", path, "--to", f"sqlite:///{copy}")
     assert (done.returncode, done.stderr) == (0, b"")
     size = f"{copy.stat().st_size:,}"
-    assert done.stdout.decode() == f"{copy}: {size} bytes, 1 instances (1 open), checked\n"
+    assert done.stdout.decode() == f"{copy}: {size} bytes, checked; instances: 1, of which open: 1\n"
     assert main(["doctor", "--store", str(copy)]) == 0, "nothing of the original's nodes is left in it"
 
 

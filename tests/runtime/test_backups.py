@@ -1,5 +1,6 @@
 """A backup that is taken while running opens and goes on, and the original does not notice."""
 
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -74,10 +75,8 @@ async def end(node):
 
 
 def in_file(path, statement):
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    rows = connection.execute(statement).fetchall()
-    connection.close()
-    return rows
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement).fetchall()
 
 
 def with_the_backup_interface(source, target):

@@ -519,6 +519,9 @@ async def test_an_orchestration_that_blocks_for_ever_does_not_stop_the_stop(path
         await node.client.start("blocks")
         await when_set(gate.entered)
     assert any("left behind" in message for message in caplog.messages)
+    with pytest.raises(ProviderInUse):  # the thread that is left behind may still come back to it
+        async with Runtime(node._provider, registry(echo)):
+            pass
     gate.open()
     thread = node._thread._thread
     await until(lambda: not thread.is_alive())

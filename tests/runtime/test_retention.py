@@ -53,6 +53,35 @@ async def test_a_thousand_laps_under_the_default_retention_keep_rows_file_and_lo
 
 
 @bounded
+async def test_status_labels_and_pin_survive_boundaries_also_of_laps_that_are_let_go_of(path):
+    """Scenario 19. They belong to the instance and not to a lap; a start by the same id is answered as ever."""
+
+    async def counts(ctx, lap: int) -> int:
+        if lap == 0:
+            ctx.set_custom_status({"begun": "in the first lap"})
+        if lap < 50:
+            ctx.continue_as_new(lap + 1)
+        await ctx.wait_for_event("stop")
+        return lap
+
+    known = registry(("counts", "1.0.0", counts), ("counts", "1.1.0", counts))
+    keep = Retention(histories=1, executions=1, keep_for=timedelta(microseconds=1))
+    async with Runtime(SqliteProvider(path), known, retention=keep) as node:
+        handle = await node.client.start("counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once")
+        await node.client.pin(handle.instance_id, "1.0.0", reason="not yet")
+        info = await info_when(handle, lambda info: info.waiting_on)
+        assert info.execution_id == 51
+        assert (info.custom_status, info.labels) == ({"begun": "in the first lap"}, {"team": "blue"})
+        assert (info.version, info.pinned_version) == ("1.0.0", "1.0.0")
+        assert [one.execution_id for one in await node.client.list_executions(handle.instance_id)] == [50, 51]
+        assert await node.client.get_history(handle.instance_id), "the current lap is never touched (scenario 21)"
+        again = await node.client.start("counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once")
+        assert again.instance_id == handle.instance_id
+        await handle.raise_event("stop")
+        assert await handle.result(int) == 50
+
+
+@bounded
 async def test_ended_instances_go_whoever_has_ended_them_and_the_info_says_when(path):
     known = (
         OrchestrationRegistry.builder()

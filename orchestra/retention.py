@@ -21,8 +21,8 @@ class Retention:
     instance that waits keeps what it has.
 
     Args:
-        histories: of how many closed laps of an instance the events are kept, at least; up to twice as many are, as they go
-            together. ``None``: all.
+        histories: of how many closed laps of an instance the events are kept, at least; as several go together it may be
+            up to twice as many, but never 500 more. ``None``: all.
         executions: the same for the rows of executions: version, state, times, output.
         keep_for: laps that ended longer ago go as well, events and rows, but for the newest closed one; each goes at the
             latest at the first boundary after an eighth more of this time. ``None``: no lap is too old.

@@ -28,6 +28,7 @@ from orchestra.events import (
     error_to_wire,
 )
 from orchestra.providers.rows import (
+    PRUNED_AT_ONCE,
     Catalogue,
     ExecutionDelta,
     ExecutionEnd,
@@ -54,7 +55,10 @@ _LAPS_PER_WRITE: Final = 8
 """Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
 
 _LOOKS_FOR_OLD: Final = 8
-"""How often at most laps are looked through for old ones while the time for which they are kept passes."""
+"""How often laps are looked through for old ones while the time for which they are kept passes."""
+
+_MOST_OVER: Final = PRUNED_AT_ONCE // 2
+"""After how many laps at the latest the oldest are let go of: fewer than go at once, so that a backlog shrinks."""
 
 _DETAIL: Final = 4_000
 """Characters of an error that a hold keeps."""
@@ -474,7 +478,7 @@ class Stepper:
         closed_until: int | None = None
         if keep.keep_for is not None:
             age = micros(keep.keep_for)
-            if step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD:
+            if step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD or number // _MOST_OVER != step.first // _MOST_OVER:
                 desk.pruned_at, closed_until = step.now, step.now - age
         prune = Prune(
             _beyond(keep.histories, step.first - 1, number - 1),
@@ -487,11 +491,14 @@ class Stepper:
 def _beyond(kept: int | None, before: int, closed: int) -> int:
     """Return up to which lap those go that are more than are kept, as the closed ones grow from ``before`` to ``closed``.
 
-    A whole window goes at a time: one deletion in ``kept`` laps.
+    Several go at a time: there is one deletion in as many laps as are kept, or in 500.
     """
-    if kept is None or closed // kept == before // kept:
+    if kept is None:
         return 0
-    return max(0, (closed // kept - 1) * kept)
+    part = min(kept, _MOST_OVER)
+    if closed // part == before // part:
+        return 0
+    return max(0, closed // part * part - kept)
 
 
 def describe_error(error: Exception) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
 
 __all__ = [
+    "PRUNED_AT_ONCE",
     "ActivityRow",
     "Append",
     "AppendRefused",
@@ -311,12 +313,18 @@ class InstanceState:
     summary: bytes
 
 
+PRUNED_AT_ONCE: Final = 1_000
+"""How many executions one write lets go of at most. Whoever writes must ask for it more often than as many are made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prune:
     """Which executions a write lets go of: always a prefix (I3), and never the current one, whatever the numbers say.
 
     The events of the executions up to ``histories`` go, and up to ``executions`` their rows. By age go events and rows of the
-    longest prefix of executions that were all closed at or before ``closed_until``; the newest closed one stays.
+    longest prefix of executions that were all closed at or before ``closed_until``; the newest closed one stays. Of each at
+    most :data:`PRUNED_AT_ONCE` executions go, the oldest first, so that a bound that was lowered stops nobody for long: what
+    is left goes with the next.
     """
 
     histories: int = 0

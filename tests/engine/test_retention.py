@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from harness import HOLD, SECOND, registry, several
@@ -71,6 +72,40 @@ def test_one_write_in_as_many_laps_as_are_kept_lets_go_of_them(any_world):
     prunes = [write.prune for write in node.store.writes if write.prune is not None]
     assert [prune.histories for prune in prunes] == list(range(10, 91, 10))
     assert [prune.executions for prune in prunes if prune.executions] == [20, 40, 60, 80]
+
+
+def test_of_many_laps_never_five_hundred_more_are_kept_than_was_said(world):
+    node = world.node(registry(spins), retention=Retention(histories=1000, executions=1000))
+    instance_id = world.start(state=1700)
+    world.run(1.5)
+    assert world.output(instance_id) == "done"
+    current, kept_from = 1, 1
+    for write in node.store.writes:
+        current = write.state.execution
+        kept_from = max(kept_from, write.prune.executions + 1 if write.prune else 1)
+        assert current - kept_from <= 1000 + 500 + 8, "and the laps of one write"
+    assert (current, kept_from) == (1701, 501)
+
+
+def test_a_bound_that_was_lowered_is_reached_in_parts(world):
+    async def slows_down(ctx, left):
+        if left <= 100:
+            await ctx.schedule_activity("work", left)
+        if left:
+            ctx.continue_as_new(left - 1)
+
+    first = world.node(registry(slows_down), {"work": HOLD})
+    instance_id = world.start(state=2600)
+    world.run(1.5)
+    assert kept(world, instance_id) == (2500, 2500), "all of them so far"
+    first.stop()
+    node = world.node(registry(slows_down), {"work": lambda effect: None}, retention=Retention(histories=10, executions=10))
+    left = [2500]
+    while world.record(instance_id).status is Status.OPEN:
+        node.cycle_once()
+        left.append(kept(world, instance_id)[0])
+    assert max(before - after for before, after in pairwise(left)) in range(900, 1001)
+    assert left[-1] < 20
 
 
 def test_laps_that_are_too_old_go_at_a_boundary_but_for_the_newest_closed_one(any_world):

@@ -246,16 +246,15 @@ def test_pages_that_were_freed_are_used_again(provider, path, clock):
     [
         (sql.ANY_EXPIRED, (0,), "instance_expiry"),
         (sql.FIND_EXPIRED, (0, 1), "instance_expiry"),
-        (sql.FIND_KEPT, ("i", 1, 1), "PRIMARY KEY"),
-        (sql.PRUNE_EVENTS, ("i", 1), "PRIMARY KEY"),
-        (sql.PRUNE_EXECUTIONS, ("i", 1), "PRIMARY KEY"),
+        (sql.FIND_KEPT, ("i", 1, 1, "i"), "PRIMARY KEY"),
+        (sql.PRUNE_EVENTS, ("i", 1, "i"), "PRIMARY KEY"),
+        (sql.PRUNE_EXECUTIONS, ("i", 1, "i"), "PRIMARY KEY"),
     ],
     ids=["any expired", "expired", "kept", "events", "executions"],
 )
 def test_what_is_to_go_is_found_by_an_index_without_a_scan_or_a_sort(provider, statement, values, index):
     plan = [row[3] for row in writer_of(provider).execute(f"EXPLAIN QUERY PLAN {statement}", values)]
-    assert len(plan) <= 2
-    assert all(step.startswith("SEARCH") or "LAST TERM" in step for step in plan), plan
+    assert all(step.startswith(("SEARCH", "SCALAR SUBQUERY")) or "LAST TERM" in step for step in plan), plan
     assert index in plan[0]
 
 

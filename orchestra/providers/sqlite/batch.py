@@ -99,9 +99,10 @@ class Batch:
         self._run_all(sql.SET_CUSTOM_STATUS, pending.custom_statuses)
         self._run_all(sql.SET_HOLD, pending.holds)
         for instance_id, execution, closed_until in pending.aged:
-            (kept,) = self._connection.execute(sql.FIND_KEPT, (instance_id, execution - 1, closed_until)).fetchone()
-            pending.pruned_events.append((instance_id, kept - 1))
-            pending.pruned_executions.append((instance_id, kept - 1))
+            values = (instance_id, execution - 1, closed_until, instance_id)
+            (kept,) = self._connection.execute(sql.FIND_KEPT, values).fetchone()
+            pending.pruned_events.append((instance_id, kept - 1, instance_id))
+            pending.pruned_executions.append((instance_id, kept - 1, instance_id))
         self._run_all(sql.PRUNE_EVENTS, pending.pruned_events)
         self._run_all(sql.PRUNE_EXECUTIONS, pending.pruned_executions)
         for instance_id in pending.ended:
@@ -146,9 +147,10 @@ class Batch:
         pending = self._pending
         if prune.histories or prune.executions:
             # No row goes without its events.
-            pending.pruned_events.append((instance_id, min(max(prune.histories, prune.executions), current - 1)))
+            up_to = min(max(prune.histories, prune.executions), current - 1)
+            pending.pruned_events.append((instance_id, up_to, instance_id))
         if prune.executions:
-            pending.pruned_executions.append((instance_id, min(prune.executions, current - 1)))
+            pending.pruned_executions.append((instance_id, min(prune.executions, current - 1), instance_id))
         if prune.closed_until is not None:
             pending.aged.append((instance_id, current, prune.closed_until))
 

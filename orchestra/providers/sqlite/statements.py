@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestra.providers.rows import PRUNED_AT_ONCE
+
 # --- columns ----------------------------------------------------------------------------------
 
 EXECUTION_COLUMNS: Final = """
@@ -115,12 +117,18 @@ SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
 COUNT_UNREAD_BY_NAME: Final = "SELECT name, count(*) FROM message WHERE instance_id = ? GROUP BY name"
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
-# From the oldest on, so that only what goes is looked at, and one more.
-FIND_KEPT: Final = """
-    SELECT execution FROM execution WHERE instance_id = ? AND (execution >= ? OR closed_at IS NULL OR closed_at > ?)
+# From the oldest on, so that only what goes is looked at, and one more; and of a long backlog a part.
+FIND_KEPT: Final = f"""
+    SELECT execution FROM execution WHERE instance_id = ? AND (
+        execution >= ? OR closed_at IS NULL OR closed_at > ?
+        OR execution >= (SELECT min(x.execution) FROM execution x WHERE x.instance_id = ?) + {PRUNED_AT_ONCE})
     ORDER BY execution LIMIT 1"""
-PRUNE_EVENTS: Final = "DELETE FROM event WHERE instance_id = ? AND execution <= ?"
-PRUNE_EXECUTIONS: Final = "DELETE FROM execution WHERE instance_id = ? AND execution <= ?"
+PRUNE_EVENTS: Final = f"""
+    DELETE FROM event WHERE instance_id = ? AND execution <= min(
+        ?, (SELECT min(e.execution) FROM event e WHERE e.instance_id = ?) + {PRUNED_AT_ONCE - 1})"""
+PRUNE_EXECUTIONS: Final = f"""
+    DELETE FROM execution WHERE instance_id = ? AND execution <= min(
+        ?, (SELECT min(x.execution) FROM execution x WHERE x.instance_id = ?) + {PRUNED_AT_ONCE - 1})"""
 
 ANY_EXPIRY: Final = "SELECT 1 FROM expiry LIMIT 1"
 SET_EXPIRES_AT: Final = """

@@ -127,6 +127,24 @@ class RetentionTests(ContractBase):
         lap(provider, Prune(histories=6, executions=2, closed_until=4), closed_at=9)
         assert kept(provider) == ([5, 6, 7, 8, 9, 10], [7, 8, 9, 10])
 
+    @pytest.mark.parametrize("prune", [Prune(2_400, 2_400), Prune(closed_until=2_400)], ids=["by number", "by age"])
+    def test_of_a_long_backlog_a_part_goes_at_a_time_the_oldest_first(self, provider: Provider, prune: Prune) -> None:
+        """A bound that was lowered stops nobody for long."""
+        row = begin(provider)
+        deltas = [ExecutionDelta(1, events=(an_event(1),), closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None))]
+        for number in range(2, 2_501):
+            closed = (number, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+            deltas.append(ExecutionDelta(number, create=an_execution(number), events=(an_event(1),), closed=closed))
+        deltas.append(ExecutionDelta(2_501, create=an_execution(2_501), events=(an_event(1),)))
+        expect(one(provider, a_write(row, a_state(row, execution=2_501), executions=tuple(deltas))), Granted)
+        for oldest in (1, 1_001, 2_001, 2_401, 2_401):
+            rows = [execution.number for execution in provider.directory.executions("i", limit=10_000)]
+            assert rows == list(range(oldest, 2_502))
+            assert bool(provider.store.history("i", oldest)) is True
+            assert provider.store.history("i", oldest - 1) == []
+            row = read(provider).row
+            expect(one(provider, a_write(row, a_state(row), prune=prune)), Granted)
+
     def test_a_refused_write_lets_go_of_nothing(self, provider: Provider) -> None:
         laps(provider, 4)
         row = read(provider).row

@@ -9,6 +9,7 @@ from itertools import chain, islice, zip_longest
 
 from orchestra.errors import StoreError
 from orchestra.providers.rows import (
+    PRUNED_AT_ONCE,
     Append,
     Appended,
     AppendRefused,
@@ -287,13 +288,14 @@ def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
     """Let go of the oldest executions; never of the current one."""
     current, aged = instance.row.execution, 0
     if prune.closed_until is not None:
-        for number in sorted(instance.executions):
+        for number in sorted(instance.executions)[:PRUNED_AT_ONCE]:
             closed_at = instance.executions[number].closed_at
             if number >= current - 1 or closed_at is None or closed_at > prune.closed_until:
                 break
             aged = number
-    rows = min(max(prune.executions, aged), current - 1)
-    histories = min(max(prune.histories, prune.executions, aged), current - 1)
+    rows = min(max(prune.executions, aged), current - 1, min(instance.executions) + PRUNED_AT_ONCE - 1)
+    oldest = min(instance.events, default=current)
+    histories = min(max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
     return replace(
         instance,
         executions={number: row for number, row in instance.executions.items() if number > rows},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from orchestra.clock import Clock
@@ -19,6 +20,8 @@ __all__ = ["Cycle", "commit_group"]
 _FIRST_BACKOFF: Final = 0.05
 _LONGEST_BACKOFF: Final = 5.0
 _COMPLAIN_EVERY: Final = 30.0
+_BREATH: Final = 0.02
+"""Seconds between two batches of deletions, so that a backlog of them lets the work through."""
 
 
 def commit_group(store: Store, changes: Sequence[Change]) -> tuple[int | None, list[Outcome | StoreError]]:
@@ -80,6 +83,7 @@ class Cycle:
         self._recorder = recorder or Recorder()
         self._next_poll = 0.0
         self._next_inventory = 0.0
+        self._next_expiry = inf
         self._retry_at = 0.0
         self._backoff = 0.0
         self._complained_at: float | None = None
@@ -152,7 +156,7 @@ class Cycle:
         except StoreError as error:
             self._failed(error, [])
             return self._backoff
-        wait = min(self._next_poll, self._membership.next_due()) - moment
+        wait = min(self._next_poll, self._next_expiry, self._membership.next_due()) - moment
         if due is not None:
             wait = min(wait, (due - self._engine.now) / 1e6)
         return max(0.0, wait)
@@ -199,9 +203,23 @@ class Cycle:
             self._engine.refresh(catalogue)
             self._engine.look()
             self._recorder.owned(self._engine.owned)
+            self._next_expiry = moment
         if moment >= self._next_inventory:
             self._next_inventory = moment + self._engine.node.lease / 1e6
             self._engine.look_for_forgotten()
+        if moment >= self._next_expiry:
+            self._expire()
+
+    def _expire(self) -> None:
+        """Delete a few of the ended instances whose time has run out. Every node may: it needs no code, and no owner."""
+        self._next_expiry = inf  # until the next poll
+        try:
+            if self._store.expire():
+                self._next_expiry = self._clock.monotonic() + _BREATH
+        except StoreError as error:
+            if error.retryable or isinstance(error, (StoreCorrupt, SchemaMismatch)):
+                raise
+            engine_logger.error("ended instances could not be deleted: %s", error)  # the others' work must go on (I12)
 
     # --- the store is away ---
 

@@ -52,6 +52,7 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDone, Execution
 from orchestra.resolution import opening_version, servable_kinds
+from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
@@ -100,6 +101,7 @@ class Engine:
         limits: Limits | None = None,
         options: EngineOptions | None = None,
         recorder: Recorder | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -113,6 +115,7 @@ class Engine:
             limits=limits or Limits(),
             keep_owned=self.options.keep_owned,
             recorder=self._recorder,
+            retention=retention or Retention(),
         )
         self.catalogue = Catalogue(0, (), {}, ())
         self._kinds: tuple[Kind, ...] = ()

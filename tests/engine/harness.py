@@ -65,11 +65,13 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.replay.execution import error_info
 from orchestra.resolution import policy_of, start_version
+from orchestra.retention import Retention
 from orchestra.retry import NonRetryable, type_name
 from orchestra.summary import EMPTY_SUMMARY
 
 SECOND = 1_000_000
 YEAR = 365 * 24 * 3600
+EVERYTHING = Retention(histories=None, executions=None)
 HOLD = object()
 """What a scripted activity returns that is to go on until the test ends it."""
 
@@ -363,6 +365,7 @@ class Node:
         poll=1.0,
         options=None,
         limits=None,
+        retention=EVERYTHING,
         begin=True,
         recorder=None,
     ):
@@ -387,6 +390,7 @@ class Node:
             limits=limits or Limits(),
             options=options or EngineOptions(),
             recorder=recorder,
+            retention=retention,
         )
         self.membership = Membership(self.store, record, world.clock)
         self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll, recorder=recorder)

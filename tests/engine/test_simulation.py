@@ -96,7 +96,7 @@ OLD, NEW = _registry(newer=False), _registry(newer=True)
 class Simulation:
     def __init__(self, seed):
         self.random = Random(seed)
-        self.world = World(lambda clock: ModelProvider(clock=clock, histories=10_000, executions=10_000))
+        self.world = World(lambda clock: ModelProvider(clock=clock))
         self.depth = 0
         self.calm = False
         self.sends = {}

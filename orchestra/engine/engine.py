@@ -287,9 +287,12 @@ class Engine:
         flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._step_ready(flights, now)
         self._take_queued(flights, size)
-        if self._may_claim(now):
-            flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
-        self._flight = flights
+        self._flight = flights  # from here on what was stepped is not lost, whatever fails
+        try:
+            if self._may_claim(now):
+                flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+        except StoreError as error:
+            self._read_error = error
         error, self._read_error = self._read_error, None
         if error is not None and not flights:
             raise error
@@ -464,7 +467,7 @@ class Engine:
                     self._ready[desk.instance_id] = None
         self._want_news = False
         if self._want_owned:
-            owned = set(self._store.owned(self.node.node_id))
+            owned = dict.fromkeys(self._store.owned(self.node.node_id))
             self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in self._desks))
             # Taken away by an operator or by other nodes: what runs for it is not wanted any more.
             for desk in [desk for desk in self._desks.values() if desk.instance_id not in owned]:

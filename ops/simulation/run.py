@@ -20,12 +20,14 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from orchestra.testing.simulation import run_seed
+from orchestra.testing.simulation.stores import StoreName
 
 PATIENCE = 120
 """Seconds of real time after which a seed is taken to go on for ever."""
@@ -40,20 +42,20 @@ def too_long(*_: object) -> None:
     raise TimeoutError(f"it has not ended after {PATIENCE} s")
 
 
-def run_one(seed: int) -> tuple[int, dict[str, int], str | None]:
+def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], str | None]:
     """Run a seed; return its counts, or how it failed."""
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(PATIENCE)
     try:
-        return seed, dict(run_seed(seed).counts), None
+        return seed, dict(run_seed(seed, store).counts), None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
         return seed, {}, "".join(traceback.format_exception(error))[-3000:]
     finally:
         signal.alarm(0)
 
 
-def rerun(seed: int) -> str:
-    return f"python ops/simulation/run.py --from {seed} --seeds 1"
+def rerun(seed: int, store: StoreName | None) -> str:
+    return f"python ops/simulation/run.py --from {seed} --seeds 1" + ("" if store is None else f" --store {store}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=10_000, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--store", choices=("model", "sqlite"), default=None, help="otherwise each seed has its own")
+    parser.add_argument("--fail-fast", action="store_true", help="end with the first seed that fails")
     parser.add_argument("--json", type=Path, default=None, help="where the result is written for a report")
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.seeds)
@@ -68,11 +72,16 @@ def main(arguments: list[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.jobs, initializer=prepare) as pool:
-        for done, (seed, its_counts, failure) in enumerate(pool.map(run_one, seeds, chunksize=8), 1):
+        results = pool.map(partial(run_one, store=options.store), seeds, chunksize=1 if options.fail_fast else 8)
+        for done, (seed, its_counts, failure) in enumerate(results, 1):
             counts.update(its_counts)
             if failure is not None:
-                failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed)})
-                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed)}\n", flush=True)
+                failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
+                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
+                if options.fail_fast:
+                    seeds = range(seeds.start, seed + 1)
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)

@@ -173,7 +173,9 @@ class Clients:
     def unpin(self) -> None:
         """Take all pins away."""
         for life in [life for life in self._witness.lives.values() if life.status is Status.OPEN]:
-            self._admin.set_pin(life.instance_id, None)
+            record = self._directory.get(life.instance_id)
+            if record is not None and record.row.pin is not None:
+                self._admin.set_pin(life.instance_id, None)
         self._witness.ownership_changed()
 
     def release(self, instance_id: str, nodes: Sequence[SimulatedNode]) -> None:

@@ -64,6 +64,8 @@ class Surroundings(Protocol):
 
     random: Random
 
+    @property
+    def hears_hints(self) -> bool: ...
     def fate_of_commit(self) -> str | None: ...
     def fate_of_call(self) -> str | None: ...
     def outage(self) -> StoreError | None: ...
@@ -129,7 +131,7 @@ class Link:
         return self._read(lambda: self._store.next_wake(kinds))
 
     def changed(self) -> bool:
-        return self._read(self._store.changed)
+        return self._read(self._store.changed) and self._world.hears_hints
 
     def catalogue(self) -> Catalogue:
         return self._read(self._store.catalogue)

@@ -52,6 +52,8 @@ class Plan:
     same_host: bool
     partial_nodes: bool
     kills: bool
+    deaf: bool
+    """Whether no hint ever comes, so that all is found by polling."""
     rest: bool
     engine: EngineOptions
 
@@ -80,6 +82,7 @@ class Plan:
             same_host=random.random() < 0.3,
             partial_nodes=random.random() < 0.3,
             kills=faults and random.random() < 0.7,
+            deaf=random.random() < 0.3,
             rest=random.random() < 0.4,
             engine=EngineOptions(
                 max_owned=random.choice((4_096, 4_096, 3)),

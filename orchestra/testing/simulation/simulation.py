@@ -16,6 +16,7 @@ from random import Random
 from typing import Final
 
 from orchestra.clock import Clock
+from orchestra.engine.items import ActivityKey
 from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import Append, Change, Commit, Start, Status, Write
@@ -105,6 +106,7 @@ class Simulation:
         self._late: list[tuple[Change, ...]] = []
         self._ids: Counter[str] = Counter()
         self._depth = 0
+        self._deadly: set[tuple[ActivityKey, int]] = set()
         self._calm = False
         self._is_resting = False
         self._stage = 0
@@ -213,12 +215,15 @@ class Simulation:
             node = self.random.choice(nodes)
             self._go_on(node, self.random.choice(list(node.running)))
 
-    def _go_on(self, node: SimulatedNode, key: object) -> None:
+    def _go_on(self, node: SimulatedNode, key: ActivityKey) -> None:
         random = self.random
-        effect = next(effect for effect in node.running.values() if effect.key == key)
+        effect = node.running[key]
         action = random.random()
         if effect.name == KILLER.name and self.plan.kills and action < 0.8 and not self._is_resting:
             self.counts["killed by an activity"] += 1
+            attempt = (effect.key, effect.attempt)
+            assert attempt not in self._deadly, f"rule 14: attempt {effect.attempt} of {effect.key} kills a second time"
+            self._deadly.add(attempt)
             self._kill(node)
         elif self._calm or action < 0.75:
             self.witness.returned[effect.key].append(node.finish(effect, random.randint(0, 100)))
@@ -324,6 +329,11 @@ class Simulation:
     def outage(self) -> StoreError | None:
         """Return what everybody's calls raise now."""
         return self._outage
+
+    @property
+    def hears_hints(self) -> bool:
+        """Return whether the store's hints reach anybody. Nothing depends on them."""
+        return not self.plan.deaf
 
     def refuses(self, change: Change) -> bool:
         """Return whether the store will never take this."""

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from orchestra.clock import Clock, SystemClock
 from orchestra.providers.interfaces import Provider
@@ -16,12 +16,14 @@ from orchestra.testing.checker import check_store
 from orchestra.testing.model import ModelProvider, ModelWorld
 from orchestra.testing.simulation.simulation import Connect, Result, simulate
 
-__all__ = ["model_store", "run_seed", "sqlite_store"]
+__all__ = ["StoreName", "model_store", "run_seed", "sqlite_store"]
 
 _ALL: Final = 100_000
 """Histories and executions that are kept: what was pruned cannot be checked."""
 
 _SQLITE_EVERY: Final = 8
+
+StoreName = Literal["model", "sqlite"]
 
 
 def model_store() -> Connect:
@@ -44,9 +46,9 @@ def sqlite_store(path: Path) -> Connect:
 
 
 @contextmanager
-def store_of(seed: int) -> Generator[Connect]:
-    """Give the store of a seed; afterwards a file must be whole, and hold the same as before it was closed (I13)."""
-    if seed % _SQLITE_EVERY:
+def _opened(store: StoreName) -> Generator[Connect]:
+    """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
+    if store == "model":
         yield model_store()
         return
     with tempfile.TemporaryDirectory(prefix="orchestra-simulation-") as directory:
@@ -57,11 +59,12 @@ def store_of(seed: int) -> Generator[Connect]:
         check_store(sqlite_store(path)(SystemClock())).raise_if_violated()
 
 
-def run_seed(seed: int) -> Result:
-    """Run a seed on its store.
+def run_seed(seed: int, store: StoreName | None = None) -> Result:
+    """Run a seed, on the store that it draws or on the one that is named.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
-    with store_of(seed) as connect:
+    chosen: StoreName = store or ("model" if seed % _SQLITE_EVERY else "sqlite")
+    with _opened(chosen) as connect:
         return simulate(connect, seed)

@@ -353,8 +353,11 @@ class World:
 class Node:
     """One engine, its membership and cycle; activities are run by calling a function, or held for the test to end."""
 
-    def __init__(self, world, orchestrations, activities=None, *, lease=10.0, poll=1.0, options=None, limits=None, begin=True):
+    def __init__(
+        self, world, orchestrations, activities=None, *, lease=10.0, poll=1.0, options=None, limits=None, begin=True, clock=None
+    ):
         self.world = world
+        clock = clock or world.clock
         self.registry = orchestrations
         self.activities = dict(activities or {})
         self.store = FaultyStore(world.store)
@@ -368,10 +371,10 @@ class Node:
             node_id, node_id, "boot", 1, "test", FORMATS, round(lease * 1e6), capabilities, tuple(sorted(self.activities))
         )
         self.engine = Engine(
-            self.store, orchestrations, record, world.clock, limits=limits or Limits(), options=options or EngineOptions()
+            self.store, orchestrations, record, clock, limits=limits or Limits(), options=options or EngineOptions()
         )
-        self.membership = Membership(self.store, record, world.clock)
-        self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll)
+        self.membership = Membership(self.store, record, clock)
+        self.cycle = Cycle(self.store, self.engine, self.membership, clock, poll=poll)
         self.items = []
         self.running = {}
         self.attempts = []

@@ -430,13 +430,20 @@ class Simulation:
             assert self._boot(FINAL_STAGE) is not None, "a node cannot start although nothing is wrong"
 
     def _let_them_find_out(self) -> None:
-        """Whoever was buried learns of it, and goes on as another node (rule 11)."""
-        until = self.time.now + round(self.plan.lease * 1e6)
+        """Whoever was buried learns of it (rule 11), ghosts are swept (rule 12), and what was forgotten is adopted (rule 13)."""
+        self._is_resting = True
+        until = self.time.now + round(2.5 * self.plan.lease * 1e6) + 5_000_000
         while self._alive and self.time.now < until:
             self._pass()
+        self._is_resting = False
         living = {row.record.node_id for row in self.directory.catalogue().nodes}
+        owned = Counter(life.owner for life in self.witness.lives.values())
         for node in self._alive:
-            assert node.engine.node.node_id in living, f"rule 12: {node.engine.node.node_id} goes on as a ghost"
+            node_id = node.engine.node.node_id
+            assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
+            assert node.engine.owned == owned[node_id], f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}"
+        ghosts = owned.keys() - living - {None}
+        assert not ghosts or not self._alive, f"rule 12: {ghosts} are dead, and own something"
 
     def _settle(self) -> None:
         """Let all nodes work until none has anything to do now."""

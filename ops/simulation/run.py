@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -38,8 +39,12 @@ def prepare() -> None:
     logging.getLogger("orchestra").setLevel(logging.CRITICAL)
 
 
+class TooLong(BaseException):
+    """A seed goes on for ever. Engines survive every exception but one like this."""
+
+
 def too_long(*_: object) -> None:
-    raise TimeoutError(f"it has not ended after {PATIENCE} s")
+    raise TooLong(f"it has not ended after {PATIENCE} s")
 
 
 def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], str | None]:
@@ -48,7 +53,7 @@ def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], st
     signal.alarm(PATIENCE)
     try:
         return seed, dict(run_seed(seed, store).counts), None
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
+    except (Exception, TooLong) as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
         return seed, {}, "".join(traceback.format_exception(error))[-3000:]
     finally:
         signal.alarm(0)
@@ -56,6 +61,19 @@ def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], st
 
 def rerun(seed: int, store: StoreName | None) -> str:
     return f"python ops/simulation/run.py --from {seed} --seeds 1" + ("" if store is None else f" --store {store}")
+
+
+def results_of(seeds: range, store: StoreName | None, jobs: int) -> Generator[tuple[int, dict[str, int], str | None]]:
+    """Run the seeds, here or in processes, and yield what they did in their order."""
+    if jobs == 1:
+        prepare()
+        yield from (run_one(seed, store) for seed in seeds)
+        return
+    with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
+        try:
+            yield from pool.map(partial(run_one, store=store), seeds, chunksize=8)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,20 +89,19 @@ def main(arguments: list[str] | None = None) -> int:
     started, began, told = datetime.now(UTC), time.monotonic(), time.monotonic()
     counts: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(options.jobs, initializer=prepare) as pool:
-        results = pool.map(partial(run_one, store=options.store), seeds, chunksize=1 if options.fail_fast else 8)
-        for done, (seed, its_counts, failure) in enumerate(results, 1):
-            counts.update(its_counts)
-            if failure is not None:
-                failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
-                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
-                if options.fail_fast:
-                    seeds = range(seeds.start, seed + 1)
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    break
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)
+    results = results_of(seeds, options.store, options.jobs)
+    for done, (seed, its_counts, failure) in enumerate(results, 1):
+        counts.update(its_counts)
+        if failure is not None:
+            failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
+            print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
+            if options.fail_fast:
+                seeds = range(seeds.start, seed + 1)
+                break
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)
+    results.close()
     seconds = time.monotonic() - began
     print(f"seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) / seconds:.1f}/s, {len(failures)} failed")
     print("\n".join(f"{number:>12,}  {name}" for name, number in sorted(counts.items())))

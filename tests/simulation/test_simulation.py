@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -96,3 +97,21 @@ def test_the_script_writes_what_a_report_needs(tmp_path):
     assert written["failures"] == []
     assert written["counts"]["commits"] > 0
     assert written["command"].startswith("python ops/simulation/run.py --from 20 --seeds 3")
+
+
+def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_with_its_exit_code(
+    tmp_path, monkeypatch, capsys
+):
+    specification = importlib.util.spec_from_file_location("simulation_script", SCRIPT)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    monkeypatch.setattr(script, "prepare", lambda: None)
+    monkeypatch.setattr(Engine, "now", property(lambda engine: engine._clock.now() + 60_000_000))
+    result = tmp_path / "result.json"
+    assert script.main(["--from", "1", "--seeds", "3", "--store", "model", "--fail-fast", "--json", str(result)]) == 1
+    command = "python ops/simulation/run.py --from 1 --seeds 1 --store model"
+    assert f"rerun: {command}\n" in capsys.readouterr().out
+    written = json.loads(result.read_text())
+    assert written["seeds"] == [1, 1]
+    assert [(failure["seed"], failure["rerun"]) for failure in written["failures"]] == [(1, command)]
+    assert "I7" in written["failures"][0]["error"]

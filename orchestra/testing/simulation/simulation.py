@@ -430,7 +430,7 @@ class Simulation:
             assert self._boot(FINAL_STAGE) is not None, "a node cannot start although nothing is wrong"
 
     def _let_them_find_out(self) -> None:
-        """Whoever was buried learns of it (rule 11), ghosts are swept (rule 12), and what was forgotten is adopted (rule 13)."""
+        """Whoever was buried learns of it (rule 11), ghosts are swept (rule 12), the forgotten is adopted (rule 13)."""
         self._is_resting = True
         until = self.time.now + round(2.5 * self.plan.lease * 1e6) + 5_000_000
         while self._alive and self.time.now < until:

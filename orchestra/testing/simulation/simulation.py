@@ -36,7 +36,9 @@ histories: what was pruned cannot be checked."""
 
 _HOUR: Final = 3_600_000_000
 _DEPTH: Final = 2
-_ROUNDS: Final = 400
+_CYCLES: Final = 4_000
+_PATIENCE: Final = 1_200_000_000
+"""Virtual microseconds after which what has not ended never will: longer than what a program waits, retries and crashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,7 +449,7 @@ class Simulation:
 
     def _settle(self) -> None:
         """Let all nodes work until none has anything to do now."""
-        for _ in range(_ROUNDS * 10):
+        for _ in range(_CYCLES):
             due = [node for node in self._alive if node.is_due]
             if not due:
                 return
@@ -482,8 +484,12 @@ class Simulation:
         self._boot(FINAL_STAGE)
 
     def _finish(self) -> None:
-        for round_ in range(_ROUNDS):
+        until, next_release = self.time.now + _PATIENCE, self.time.now
+        while self.time.now < until:
             self._pass()
+            may_release = self.time.now >= next_release
+            if may_release:
+                next_release = self.time.now + 10_000_000
             open_lives = [life for life in self.witness.lives.values() if life.status is Status.OPEN]
             if not open_lives:
                 break
@@ -494,7 +500,7 @@ class Simulation:
                         self.clients.cancel(life.instance_id, ())
                 elif helped is not None and all(message.name != helped for message in life.inbox.values()):
                     self.clients.send(life.instance_id, helped, ())
-                if life.held and round_ % 20 == 19 and life.instance_id in self.witness.poisoned:
+                if may_release and life.held and life.instance_id in self.witness.poisoned:
                     # Nothing but what the store refused needs an operator: all else goes on with the code that is there now.
                     self.clients.release(life.instance_id, ())
         stuck = [

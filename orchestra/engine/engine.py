@@ -299,8 +299,11 @@ class Engine:
         self._flight = flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._take_returned(flights) + self._step_ready(flights, now)
         self._take_queued(flights, size)
-        if self._may_claim(now):
-            flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+        try:
+            if self._may_claim(now):
+                flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+        except StoreError as error:  # what was stepped is not lost by that
+            self._read_error = error
         error, self._read_error = self._read_error, None
         if error is not None and not flights:
             raise error
@@ -549,7 +552,7 @@ class Engine:
                     self._ready[desk.instance_id] = None
         self._want_news = False
         if self._want_owned:
-            owned = set(self._store.owned(self.node.node_id))
+            owned = dict.fromkeys(self._store.owned(self.node.node_id))
             known = {*self._desks, *self._absences}
             self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in known))
             # Taken away by an operator or by other nodes: what runs for it is not wanted any more.

@@ -368,8 +368,10 @@ class Node:
         retention=EVERYTHING,
         begin=True,
         recorder=None,
+        clock=None,
     ):
         self.world = world
+        clock = clock or world.clock
         self.registry = orchestrations
         self.activities = dict(activities or {})
         self.store = FaultyStore(world.store)
@@ -386,14 +388,14 @@ class Node:
             self.store,
             orchestrations,
             record,
-            world.clock,
+            clock,
             limits=limits or Limits(),
             options=options or EngineOptions(),
             recorder=recorder,
             retention=retention,
         )
-        self.membership = Membership(self.store, record, world.clock)
-        self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll, recorder=recorder)
+        self.membership = Membership(self.store, record, clock)
+        self.cycle = Cycle(self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder)
         self.items = []
         self.running = {}
         self.attempts = []

@@ -8,7 +8,7 @@ import pytest
 from harness import HOLD, check_rest, registry
 
 from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly, StoreUnavailable
-from orchestra.providers.rows import Append, Appended, Status
+from orchestra.providers.rows import Append, Appended, Started, Status
 
 ERRORS = [StoreUnavailable("away"), StoreFull("full"), StoreReadOnly("read-only"), StoreBusy("busy"), StoreCorrupt("damaged")]
 
@@ -145,6 +145,29 @@ def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_
         if node.cycle.idle_seconds() <= 0:
             node.cycle_once()
     assert node.cycle._backoff == 0
+
+
+def test_what_was_stepped_is_not_lost_if_the_store_fails_when_it_is_asked_for_the_next_claim(world):
+    """The group is made when the earliest wake time is asked for: its writes, and what clients have handed in, stay in it."""
+    node = world.node(CODE, {"work": HOLD})
+    instance_id = world.start(state=0)
+    world.run(1)
+    node.finish(value=7)
+    token = node.submit(world.start_change(state=0, instance_id="another"))
+    node.engine.look()
+    real, failures = node.store.inner.next_wake, [1]
+
+    def flaky(kinds):
+        if failures:
+            failures.pop()
+            raise StoreBusy("busy")
+        return real(kinds)
+
+    node.store.next_wake = flaky
+    world.run(1)
+    assert not failures
+    assert world.output(instance_id) == 7
+    assert node.replies[token] == Started()
 
 
 def test_an_instance_does_not_fail_because_of_the_store(any_world):

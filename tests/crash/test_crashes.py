@@ -29,9 +29,9 @@ def test_nothing_is_lost_or_doubled_over_fifty_kills(tmp_path, seed):
 
 
 def test_a_worker_that_was_stopped_beyond_its_lease_writes_nothing_any_more(tmp_path, seed):
-    outcome = conduct(pause_campaign, tmp_path, seed, 5)
-    expect_no_problems(outcome, f"--pauses 5 --seed {seed}")
-    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == 5
+    outcome = conduct(pause_campaign, tmp_path, seed, 20, 4)
+    expect_no_problems(outcome, f"--pauses 20 --seed {seed}")
+    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == 20
     assert outcome.counts["refused"] > 0
 
 

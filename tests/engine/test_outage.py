@@ -111,6 +111,29 @@ def test_results_that_come_during_the_pause_are_applied_as_soon_as_it_ends(world
     assert world.output(instance_id) == "kept"
 
 
+def test_a_device_that_fails_in_every_commit_is_not_asked_without_end(any_world, caplog):
+    """What became of a commit is asked by writing, and there the device fails again: each answer led to the next question."""
+    caplog.set_level(logging.INFO)
+    node = any_world.node(CODE, {"work": HOLD})
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    node.store.forget()
+    node.store.replies.extend(["lost before"] * 1_000)
+    node.finish(value="kept")
+    any_world.run(1)
+    sent = node.submit(any_world.append_change(instance_id))
+    any_world.run(28)
+    assert node.store.calls["commit"] < 40, "the store is hammered"
+    assert len(lines(caplog)) == 1
+    assert isinstance(node.replies[sent], StoreUnavailable), "clients are told at once, and nothing of theirs was tried"
+    node.store.replies.clear()
+    any_world.run(6)
+    assert any_world.output(instance_id) == "kept"
+    assert len(node.attempts) == 1
+    assert len([line for line in lines(caplog, logging.INFO) if "again" in line]) == 1
+    check_rest(any_world, [CODE])
+
+
 def test_the_pauses_grow_and_are_bounded(world):
     node = world.node(CODE)
     world.run(1)

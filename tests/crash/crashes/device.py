@@ -14,6 +14,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -209,7 +210,8 @@ class Device:
                 self._fault = None
                 if fault.action == "torn" and half is not None:
                     half()
-                os.kill(os.getpid(), signal.SIGSTOP if fault.action == "stop" else signal.SIGKILL)
+                # To this very thread: a signal to the process may be taken by another one, while this one goes on.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if fault.action == "stop" else signal.SIGKILL)
                 return None
             self._failing_since = time.monotonic()
         return self._fail(kind, fault, half)

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-import time
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -54,8 +54,7 @@ class Watched(SqliteProvider):
     def _noted_commit(self, changes: Sequence[Change]) -> Commit:
         if self.stop_before_write and any(isinstance(change, Write) for change in changes):
             self.stop_before_write = False
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(0.05)  # until it takes effect: it need not be this thread that gets the signal
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # so that it is this thread that stops, and now
         commit = self._commit(changes)
         for change, outcome in zip(changes, commit.outcomes, strict=True):
             if isinstance(change, Write) and isinstance(outcome, (Granted, Refused)):

@@ -44,7 +44,7 @@ from crashes.injections import MISSING, failing_campaign, injection_campaign, lo
 
 @dataclass(frozen=True)
 class Campaign:
-    """How an option of the command line is done: rounds of at most ``per_round`` cycles, each with every one of ``variants``."""
+    """How an option of the command line is done: in rounds of at most ``per_round`` cycles, shared out among ``variants``."""
 
     option: str
     name: str
@@ -94,9 +94,17 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
         Campaign("failures", "failing device", "calls fail for a while", 50, failing_campaign, by_way),
         Campaign("pauses", "stopped", "SIGSTOP beyond the lease, and SIGCONT", 20, pause_campaign, ((4,),)),
         Campaign("stuck", "stopped", "SIGSTOP inside the write lock, beyond the lease", 20, stuck_campaign),
-        Campaign("versions", "versions", "two programs with different versions on one file", 1, versions_campaign, takes_cycles=False),
         Campaign(
-            "sharing", "sharing", "two, three, four workers on one file", 1, sharing_campaign, ((2,), (3,), (4,)), takes_cycles=False
+            "versions", "versions", "two programs with different versions on one file", 1, versions_campaign, takes_cycles=False
+        ),
+        Campaign(
+            "sharing",
+            "sharing",
+            "two, three, four workers on one file",
+            1,
+            sharing_campaign,
+            ((2,), (3,), (4,)),
+            takes_cycles=False,
         ),
     ]
 

@@ -29,6 +29,7 @@ def lines(caplog, level=logging.WARNING):
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_minute_without_the_store_costs_few_calls_one_line_and_no_result(any_world, error, caplog):
+    """Scenario 41."""
     caplog.set_level(logging.INFO)
     node = any_world.node(CODE, {"work": HOLD})
     ids = [any_world.start(state=0) for _ in range(3)]
@@ -64,6 +65,7 @@ def test_an_idle_node_does_not_take_a_cycle_without_work_for_the_store_s_return(
 
 
 def test_a_store_that_comes_and_goes_does_not_fill_the_log(world, caplog):
+    """Scenario 41."""
     caplog.set_level(logging.INFO)
     node = world.node(CODE)
     for _ in range(50):
@@ -171,6 +173,7 @@ def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_
 
 
 def test_an_instance_does_not_fail_because_of_the_store(any_world):
+    """Scenario 40."""
     node = any_world.node(CODE, {"work": HOLD})
     instance_id = any_world.start(state=20)
     any_world.run(1)

@@ -352,6 +352,11 @@ async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: in
                 outcome.counts[f"writes of {worker.name}"] = granted
                 if not granted:
                     outcome.problems.append(f"worker {worker.name} was starved")
+            # Nobody waits because somebody who cannot run it has fetched it.
+            if ("climb", "1.1.0") in old.claimed:
+                outcome.problems.append("a worker has claimed what it cannot run")
+            if not {("climb", "1.0.0"), ("climb", "1.1.0")} <= newer.claimed | newest.claimed:
+                outcome.problems.append("the newer ones have claimed nothing of the one version or of the other")
         return verdict(store, workforce, traffic.promises, outcome, code="new")
 
 

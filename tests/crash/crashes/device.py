@@ -2,7 +2,7 @@
 
 SQLite reaches files through a table of functions, its VFS, which this module puts itself before: every write, sync, truncation
 and removal that SQLite asks for passes through here, one call each. The library's own lock files are seen by audit events.
-That needs no compiler, no privileges and no tracer; all it needs is a Python whose SQLite is a shared library, as nearly all are.
+That needs no compiler, no privileges and no tracer, only a Python whose SQLite is a shared library, as nearly all are.
 
 For processes that are going to die of it: nothing here can be taken back.
 """

@@ -95,6 +95,11 @@ class Worker:
         """Return what its status says last of a word; ``None`` where that has not come."""
         return next((line[1:] for line in reversed(list(read_lines(self._status))) if line[0] == word), None)
 
+    @property
+    def claimed(self) -> set[tuple[str, str]]:
+        """The names and versions of what it has ever claimed."""
+        return {(line[1], line[2]) for line in read_lines(self._status) if line[0] == "claimed"}
+
     async def ready(self) -> None:
         """Wait until its runtime runs."""
         await until(lambda: self.has_come_to("ready") or not self.is_alive, f"worker {self.name} begins")

@@ -85,7 +85,9 @@ class Tracer:
         self._command += ["-e", "signal=none", "-e", f"trace={','.join(SYSTEM_CALLS)}"]
         if fault is not None:
             last = fault.nth + fault.calls - 1
-            how = f"signal=KILL:when={fault.nth}" if fault.action == "kill" else f"error={fault.action}:when={fault.nth}..{last}"
+            how = (
+                f"signal=KILL:when={fault.nth}" if fault.action == "kill" else f"error={fault.action}:when={fault.nth}..{last}"
+            )
             self._command += ["-e", f"inject={fault.kind}:{how}"]
 
     async def attach(self) -> None:

@@ -82,6 +82,8 @@ class Traffic:
         self._may_be_alone = may_be_alone
         """Whether all workers may have gone home at times, so that nobody knows any orchestration."""
         self.promises = Promises()
+        self.kinds: list[Callable[[], Awaitable[str]]] = [self.start_laps, self.start_laps, self.start_fan]
+        """What runs by itself until it ends, as often as it stands here. ``program`` has the code, a ``Promise`` the end."""
         self._random = random
         self._numbers = Counter[str]()
         self.stopping = False
@@ -148,7 +150,7 @@ class Traffic:
     async def _keep_busy(self, at_once: int) -> None:
         while not self.stopping:
             if len([one for one in self.open_instances() if not one.startswith("listen")]) < at_once:
-                await self._random.choice((self.start_laps, self.start_laps, self.start_fan))()
+                await self._random.choice(self.kinds)()
             else:
                 await anyio.sleep(0.05)
 

@@ -1,8 +1,8 @@
 """A process with a runtime, and the nursery that forks such processes: importing everything anew takes longer than most live.
 
 What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see ``program``), ``status-NAME`` (how
-far it has come), ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every owner's write, a JSON line each) and
-``acknowledged-NAME`` (what its own client was told).
+far it has come, which kinds of instances it has claimed), ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every
+owner's write, a JSON line each) and ``acknowledged-NAME`` (what its own client was told).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from crashes.device import Device, Fault
 from orchestra import Runtime, SqliteProvider, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown
-from orchestra.providers.rows import Change, Commit, Granted, Refused, Write
+from orchestra.providers.rows import Change, Claimed, Commit, Granted, Kind, Refused, Write
 
 
 class Lines:
@@ -44,8 +44,10 @@ class Lines:
 class Watched(SqliteProvider):
     """A provider that notes what becomes of owners' writes, and that can be told to stop right before one."""
 
-    def __init__(self, path: Path, lines: Lines, busy_timeout: timedelta) -> None:
+    def __init__(self, path: Path, lines: Lines, status: Lines, busy_timeout: timedelta) -> None:
         super().__init__(path, busy_timeout=busy_timeout)
+        self._status = status
+        self._claimed: set[Kind] = set()
         self._lines = lines
         self._commit = self.store.commit
         self.store.commit = self._noted_commit
@@ -57,10 +59,18 @@ class Watched(SqliteProvider):
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # so that it is this thread that stops, and now
         commit = self._commit(changes)
         for change, outcome in zip(changes, commit.outcomes, strict=True):
+            if isinstance(outcome, Claimed):
+                for snapshot in outcome.snapshots:
+                    self._note_claim(snapshot.row.kind)
             if isinstance(change, Write) and isinstance(outcome, (Granted, Refused)):
                 granted = isinstance(outcome, Granted)
                 self._lines.write(change.instance_id, change.incarnation, change.revision, change.owner, granted, commit.now)
         return commit
+
+    def _note_claim(self, kind: Kind) -> None:
+        if kind not in self._claimed:
+            self._claimed.add(kind)
+            self._status.write("claimed", kind.name, kind.version)
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -71,7 +81,7 @@ async def main(options: argparse.Namespace) -> None:
     device = Device(options.store, status.write) if fault or options.count else None
     if device and fault and not options.later:
         device.arm(fault)
-    provider = Watched(options.store, Lines(folder / f"writes-{options.name}"), timedelta(seconds=options.busy))
+    provider = Watched(options.store, Lines(folder / f"writes-{options.name}"), status, timedelta(seconds=options.busy))
     runtime = Runtime(
         provider,
         program.registry(options.code),

@@ -284,12 +284,12 @@ class Engine:
         self._read_store()
         now = self.now
         self._wake_due(now)
-        flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
+        # It is in flight from here on: a read that fails on the way must lose neither turns nor clients' changes.
+        flights = self._flight = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._step_ready(flights, now)
         self._take_queued(flights, size)
         if self._may_claim(now):
             flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
-        self._flight = flights
         error, self._read_error = self._read_error, None
         if error is not None and not flights:
             raise error

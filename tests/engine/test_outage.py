@@ -98,6 +98,29 @@ def test_clients_are_told_at_once_and_their_changes_are_not_made_later(any_world
     assert len([change for change in node.store.changes if isinstance(change, Append)]) == 1
 
 
+def test_a_read_that_fails_while_a_group_is_put_together_loses_nothing_of_it(any_world):
+    """Whether there is something to claim is asked last; by then turns have been taken and clients' changes are in hand."""
+    node = any_world.node(CODE, {"work": HOLD})
+    instance_id, other_id = any_world.start(state=0), any_world.start(state=0)
+    any_world.run(1)
+    effect = next(effect for effect in node.running.values() if effect.key.instance_id == instance_id)
+    node.engine.look()
+    node.finish(effect, "kept")
+    sent = node.submit(any_world.append_change(other_id))
+
+    def fail(_kinds):
+        raise StoreUnavailable("away")
+
+    node.store.next_wake = fail
+    node.cycle_once()
+    assert isinstance(node.replies[sent], StoreUnavailable)
+    del node.store.next_wake
+    any_world.run(1)
+    assert any_world.output(instance_id) == "kept"
+    assert any_world.record(other_id).row.inbox_seq == 0
+    assert len(node.attempts) == 2
+
+
 def test_results_that_come_during_the_pause_are_applied_as_soon_as_it_ends(world):
     node = world.node(CODE, {"work": HOLD}, poll=100.0)
     instance_id = world.start(state=0)

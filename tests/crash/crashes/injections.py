@@ -6,6 +6,7 @@ kernel. How often each kind of call is made in a life is seen in a dry run; wher
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -171,7 +172,8 @@ async def _meets(worker: Worker, fault: Fault, outcome: Outcome, seconds: float)
     """Wait for a worker's death, at the latest at its end. Return whether it was the fault's."""
     gone = await _is_gone(worker, seconds)
     if not gone:
-        worker.signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it may die at this very moment
+            worker.signal(signal.SIGTERM)
         await until(lambda: not worker.is_alive, f"worker {worker.name} stops")
         gone = not worker.has_come_to("ended")
     if gone:

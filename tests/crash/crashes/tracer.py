@@ -80,6 +80,7 @@ class Tracer:
         self._worker = worker
         self._log = log
         self._command = ["strace", "-f", "-p", str(worker.pid), "-o", str(log)]
+        store = store.parent.resolve() / store.name  # as the kernel names it
         for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".lock-gate"):
             self._command += ["-P", f"{store}{suffix}"]
         self._command += ["-e", "signal=none", "-e", f"trace={','.join(SYSTEM_CALLS)}"]

@@ -23,7 +23,7 @@ from orchestra.activities import annotation_decoder, enclosing_names, resolve_an
 from orchestra.codec import Decoder
 from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
 from orchestra.fingerprint import fingerprint
-from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, sort_key
+from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
 __all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
 
@@ -69,7 +69,7 @@ class OrchestrationRegistry:
         Raises:
             UnknownOrchestration: the name is not registered.
         """
-        return tuple(sorted(self._of(name), key=sort_key))
+        return tuple(sorted(self._of(name), key=version_key))
 
     def policy(self, name: str) -> Policy:
         """Return the policy that the builder gave a name; ``Latest()`` where it gave none."""
@@ -155,7 +155,7 @@ class RegistryBuilder:
             definition = _define(name, version, function, local_names)
             versions = definitions.setdefault(name, {})
             # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one question.
-            twin = next((known for known in versions.values() if sort_key(known.version) == sort_key(version)), None)
+            twin = next((known for known in versions.values() if version_key(known.version) == version_key(version)), None)
             if twin is not None:
                 raise DuplicateVersion(
                     f"{name!r} {version} is registered twice: {_place(twin.function)} and {_place(function)}; give one of them "
@@ -175,7 +175,7 @@ class RegistryBuilder:
             if not isinstance(policy, (Latest, Exact)):
                 raise RegistrationError(f"the policy of {name!r} is {policy!r}; give Latest() or Exact('1.2.0')")
             if isinstance(policy, Exact) and policy.version not in definitions[name]:
-                have = ", ".join(sorted(definitions[name], key=sort_key))
+                have = ", ".join(sorted(definitions[name], key=version_key))
                 raise RegistrationError(f"the policy of {name!r} is Exact({policy.version!r}), but registered are {have}")
 
 

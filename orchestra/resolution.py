@@ -10,9 +10,18 @@ from collections.abc import Iterable
 
 from orchestra.events import FORMATS
 from orchestra.providers.rows import Catalogue, Kind, NodeRecord, NodeRow, Pin, Resolution, ResolvedBy
-from orchestra.versions import Latest, Policy, policy_from_text, resolve, sort_key
+from orchestra.versions import Latest, Policy, policy_from_text, resolve, version_key
 
-__all__ = ["boundary_version", "is_living", "opening_version", "policy_of", "servable_kinds", "serves", "start_version"]
+__all__ = [
+    "boundary_version",
+    "is_living",
+    "opening_version",
+    "policy_of",
+    "servable_kinds",
+    "serves",
+    "start_version",
+    "startable_versions",
+]
 
 
 def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
@@ -21,9 +30,17 @@ def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
     return (Latest(), 0) if row is None else (policy_from_text(row.value), row.revision)
 
 
+def startable_versions(catalogue: Catalogue, name: str) -> set[str]:
+    """Return the versions in which a name can be started: those of living nodes.
+
+    While none has the name, those under which instances have been started before: every worker may be away for a restart.
+    """
+    return catalogue.versions(name) or {kind.version for kind in catalogue.kinds if kind.name == name and kind.floating}
+
+
 def start_version(catalogue: Catalogue, name: str) -> str | None:
-    """Return the version that a start takes, or ``None`` where no node has the name."""
-    versions = catalogue.versions(name)
+    """Return the version that a start takes, or ``None`` where the name is unknown."""
+    versions = startable_versions(catalogue, name)
     return resolve(policy_of(catalogue, name)[0], versions) if versions else None
 
 
@@ -33,7 +50,7 @@ def opening_version(catalogue: Catalogue, kind: Kind) -> str:
         return kind.version
     resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name))
     # Where only build metadata differs, the one that exists counts: a new build must go on with what the old one left.
-    return kind.version if resolved is None else max(resolved, kind.version, key=sort_key)
+    return kind.version if resolved is None else max(resolved, kind.version, key=version_key)
 
 
 def boundary_version(
@@ -52,7 +69,7 @@ def boundary_version(
     if resolved is None:
         resolved = current
     elif isinstance(policy, Latest):
-        resolved = max(resolved, current, key=sort_key)
+        resolved = max(resolved, current, key=version_key)
     return resolved, Resolution(ResolvedBy.POLICY, node, revision)
 
 

@@ -14,7 +14,7 @@ import semver
 
 from orchestra.errors import InvalidVersion
 
-__all__ = ["Exact", "Latest", "Policy", "parse_version", "policy_from_text", "resolve", "sort_key", "version_key"]
+__all__ = ["Exact", "Latest", "Policy", "parse_version", "policy_from_text", "resolve", "version_key"]
 
 
 @lru_cache(maxsize=4096)
@@ -28,11 +28,6 @@ def parse_version(text: str) -> semver.Version:
         return semver.Version.parse(text)
     except (ValueError, TypeError) as error:
         raise InvalidVersion(f"{text!r} is not a semantic version; write MAJOR.MINOR.PATCH, for example '1.2.0'") from error
-
-
-def sort_key(text: str) -> str:
-    """Return a key that orders versions by semver precedence."""
-    return version_key(text)
 
 
 @lru_cache(maxsize=4096)
@@ -98,4 +93,4 @@ def resolve(policy: Policy, available: Iterable[str]) -> str | None:
             versions = list(available)
             releases = [text for text in versions if parse_version(text).prerelease is None]
             # The text itself breaks ties between versions that differ in build metadata only.
-            return max(releases or versions, key=lambda text: (sort_key(text), text), default=None)
+            return max(releases or versions, key=lambda text: (version_key(text), text), default=None)

@@ -10,6 +10,7 @@ from orchestra.errors import InvalidArgument
 from orchestra.versions import Exact, Latest
 
 __all__ = [
+    "check_choice",
     "check_limit",
     "check_number",
     "check_policy",
@@ -36,6 +37,16 @@ def check_start(instance_id: str | None, request_id: str | None, labels: Mapping
     for key, value in (labels or {}).items():
         check_text(key, "a label")
         check_text(value or " ", f"the value of label {key!r}")
+
+
+def check_choice(value: object, what: str, choices: Sequence[str]) -> None:
+    """Check one of a few words.
+
+    Raises:
+        InvalidArgument: it is none of them.
+    """
+    if value not in choices:
+        raise InvalidArgument(f"{what} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def check_text(text: object, what: str) -> None:
@@ -95,14 +106,14 @@ def check_number(number: int, what: str) -> None:
         raise InvalidArgument(f"{what} is {number}; no number is as large")
 
 
-def read_statuses(status: InstanceStatus | Sequence[InstanceStatus] | None) -> tuple[InstanceStatus, ...]:
-    """Return the statuses that are asked for; their texts do as well.
+def read_statuses(status: InstanceStatus | Sequence[InstanceStatus] | None) -> tuple[InstanceStatus, ...] | None:
+    """Return the statuses that are asked for, ``None`` for any; their texts do as well.
 
     Raises:
         InvalidArgument: one of them is none.
     """
     if status is None:
-        return ()
+        return None
     try:
         return tuple(map(InstanceStatus, (status,) if isinstance(status, str) else status))
     except (ValueError, TypeError):

@@ -17,7 +17,7 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.resolution import start_version
+from orchestra.resolution import start_version, startable_versions
 from orchestra.summary import EMPTY_SUMMARY
 from orchestra.versions import parse_version
 
@@ -33,10 +33,10 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None) -> str:
     """Return the version that a start takes.
 
     Raises:
-        UnknownOrchestration, UnknownVersion: no living node has it.
+        UnknownOrchestration, UnknownVersion: no living node has it, and no instance was started with it before.
         InvalidVersion: it is not semver.
     """
-    available = catalogue.versions(name)
+    available = startable_versions(catalogue, name)
     if not available:
         known = sorted({capability.name for node in catalogue.nodes for capability in node.record.capabilities})
         have = ", ".join(map(repr, known)) or "nothing"

@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from orchestra.client.arguments import (
+    check_choice,
     check_limit,
     check_number,
     check_policy,
@@ -188,12 +189,14 @@ class Client:
             existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
 
         Raises:
-            UnknownOrchestration, UnknownVersion: no living node has registered it.
+            UnknownOrchestration, UnknownVersion: no living node has registered it. (Where no node has the name now, an
+                instance with which it was started before will do: it begins once a node lives that has it.)
             InstanceExists: the id is taken. It is free again only after ``delete``.
             InvalidArgument: an id or a label is not text of 1 to 1,024 characters.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
         check_start(instance_id, request_id, labels)
+        check_choice(existing, "existing", ("error", "return"))
         payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
         try:
@@ -277,7 +280,7 @@ class Client:
         query = InstanceQuery(
             name=name,
             version=version,
-            statuses=tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}) or None,
+            statuses=None if wanted is None else tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}),
             held=held,
             unserved=unserved_kinds(catalogue),
             id_prefix=id_prefix,
@@ -488,8 +491,8 @@ class Client:
             InvalidArgument: ``status`` is none.
         """
         to_micros(completed_before)
-        wanted = tuple(InstanceStatus) if status is None else read_statuses(status)  # an empty choice is not all of them
-        ends = tuple(one for one in wanted if one.is_final)
+        wanted = read_statuses(status)
+        ends = tuple(one for one in (InstanceStatus if wanted is None else wanted) if one.is_final)
         if not ends:
             return PurgeReport(dry_run, 0, ())
         count, first, page = 0, list[str](), None

@@ -105,7 +105,8 @@ class Cycle:
         try:
             self._maintain()
             if self._engine.in_flight:  # the group that could not be committed last time
-                effects.extend(self._commit(self._engine.in_flight))
+                # Not kept here: should the code of an instance not return from the step, another thread takes them.
+                self._engine.put_back(self._commit(self._engine.in_flight))
             taken = True
             changes = self._engine.step(items)
             effects.extend(self._engine.take_effects())
@@ -120,7 +121,7 @@ class Cycle:
                 effects.extend(self.run(items))
         except StoreError as error:
             effects.extend(self._failed(error, [] if taken else items))
-        return effects
+        return [*self._engine.take_effects(), *effects]
 
     def _be_reborn(self) -> list[Effect]:
         """Go on under a new id after having been buried: all memory is void."""

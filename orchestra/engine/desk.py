@@ -79,6 +79,11 @@ class Desk:
         """Which execution this is."""
         return Identity(self.instance_id, self.incarnation, self.current.number, self.kind.name, self.current.version)
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether its execution has to be replayed before it can go on."""
+        return self.opened and self.execution is None and self.poison is None
+
     def key(self, event_id: int) -> ActivityKey:
         """Return the key of one of its activities."""
         return ActivityKey(self.instance_id, self.incarnation, self.current.number, event_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from orchestra.clock import Clock
 from orchestra.context import Limits
+from orchestra.engine.absences import Absences, Result, Returned, Stepping
 from orchestra.engine.desk import Desk
 from orchestra.engine.items import (
     AbortActivity,
@@ -25,6 +26,7 @@ from orchestra.engine.items import (
 )
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.errors import OutcomeUnknown, StoreError
+from orchestra.events import EventRecord
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import (
     Append,
@@ -107,7 +109,6 @@ class Engine:
             node_id=node.node_id,
             registry=registry,
             limits=limits or Limits(),
-            read_history=store.history,
             keep_owned=self.options.keep_owned,
         )
         self.catalogue = Catalogue(0, (), {}, ())
@@ -122,6 +123,8 @@ class Engine:
         self._poison: dict[str, tuple[HoldKind, str]] = {}
         self._suspects: dict[str, list[ActivityEnded]] = {}
         """Instances whose write was refused, and what their activities have reported."""
+        self._absences = Absences()
+        self._returned: list[Returned] = []
         self._deferred: list[Item] = []
         self._queued: list[_Flight] = []
         self._flight: list[_Flight] = []
@@ -133,8 +136,6 @@ class Engine:
         self._next_claim: int | None = None
         self._next_claim_known = False
         self._stopping = False
-        self.stepping: tuple[float, Desk] | None = None
-        """Which instance is being stepped, and since when on the monotonic clock; read by the watchdog."""
         self._releasing = False
         self._read_error: StoreError | None = None
         self._store_time = 0
@@ -180,6 +181,7 @@ class Engine:
         self._unknown.clear()
         self._poison.clear()
         self._suspects.clear()
+        self._absences.clear()
         self._deferred.clear()
         # Clients' changes are not the node's own: they are asked again; the rest died with the old id.
         self._queued = [flight for flight in (*self._flight, *self._queued) if flight.submit is not None]
@@ -210,6 +212,7 @@ class Engine:
             or self._want_owned
             or self._flight
             or self._deferred
+            or self._returned
         ):
             return True
         now = self.now
@@ -248,7 +251,7 @@ class Engine:
         return self._kinds
 
     def _room(self) -> int:
-        return min(self.options.group, self.options.max_owned - len(self._desks))
+        return min(self.options.group, self.options.max_owned - len(self._desks) - len(self._absences))
 
     def look(self) -> None:
         """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
@@ -284,9 +287,10 @@ class Engine:
         self._read_store()
         now = self.now
         self._wake_due(now)
-        # It is in flight from here on: a read that fails on the way must lose neither turns nor clients' changes.
-        flights = self._flight = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
-        size = self._step_ready(flights, now)
+        # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
+        # that fails on the way loses neither turns nor clients' changes.
+        self._flight = flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
+        size = self._take_returned(flights) + self._step_ready(flights, now)
         self._take_queued(flights, size)
         if self._may_claim(now):
             flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
@@ -311,23 +315,90 @@ class Engine:
             desk = self._desks.get(instance_id)
             if desk is None:
                 continue
-            self.stepping = (self._clock.monotonic(), desk)
             try:
-                write, step = self._stepper.advance(desk, now, self.catalogue)
-            except StoreError as error:  # its history cannot be read now; that is no fault of the instance
+                history = self._read_history(desk)
+            except StoreError as error:
                 self._ready[instance_id] = None
                 self._read_error = error
                 break
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
-                engine_logger.exception("instance %r could not be stepped; it is held", instance_id)
-                self._hold_as_stored(desk, HoldKind.INTERNAL, error)
-                continue
-            if write is not None:
-                flights.append(_Flight(write, desk=desk, step=step))
-                size += _size(write)
+            stepping = self._absences.begin(desk, self._clock.monotonic())
+            result = self._advance(desk, now, history)
+            self._absences.finish(stepping, result)
+            size += self._stepped(flights, desk, result)
+        return size
+
+    def _read_history(self, desk: Desk) -> Sequence[EventRecord]:
+        """Return what the code has to be replayed with. An instance whose history cannot be read for good is to be held.
+
+        Raises:
+            StoreError: it cannot be read now; that is no fault of the instance.
+        """
+        if not desk.needs_history:
+            return ()
+        try:
+            return self._store.history(desk.instance_id, desk.current.number)
+        except Exception as error:  # whatever is wrong with one instance must not touch the others (I12)
+            if isinstance(error, StoreError) and error.retryable:
+                raise
+            desk.poison = HoldKind.STORE, describe_error(error)
+            return ()
+
+    def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
+        """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
+        try:
+            return self._stepper.advance(desk, now, self.catalogue, history)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
+            return error
+
+    def _stepped(self, flights: list[_Flight], desk: Desk, result: Result) -> int:
+        """Follow up a step that has been made. Return the bytes of its write."""
+        if isinstance(result, Exception):
+            engine_logger.error("instance %r could not be stepped; it is held", desk.instance_id, exc_info=result)
+            self._hold_as_stored(desk, HoldKind.INTERNAL, result)
+            return 0
+        write, step = result
+        if write is None:
+            self._follow(desk, step)
+            return 0
+        flights.append(_Flight(write, desk=desk, step=step))
+        return _size(write)
+
+    # --- code that does not return ---
+
+    @property
+    def stepping(self) -> Stepping | None:
+        """The step that is being made; for the watchdog, which looks from another thread."""
+        return self._absences.stepping
+
+    def leave_behind(self, stepping: Stepping) -> bool:
+        """Go on without a step whose code does not return. To be called from another thread than the one that makes it.
+
+        Return whether that was done; the engine then belongs to no thread, and another one has to run it. The thread that
+        made the step gets :class:`LeftBehind` when the code returns, and has the engine told by :meth:`come_back`.
+        """
+        if not self._absences.leave(stepping):
+            return False
+        self._desks.pop(stepping.desk.instance_id, None)
+        return True
+
+    def come_back(self, returned: Returned) -> None:
+        """Take up a step that was left behind, at the next step."""
+        self._returned.append(returned)
+
+    def _take_returned(self, flights: list[_Flight]) -> int:
+        """Take up the steps that have returned. Return the bytes of their writes."""
+        returned, self._returned = self._returned, []
+        size = 0
+        for late in returned:
+            desk = late.stepping.desk
+            if self._absences.take_back(late.stepping):
+                desk.armed = None
+                self._desks[desk.instance_id] = desk
+                self._deferred.extend(late.stepping.kept)
+                self._want_news = True
+                size += self._stepped(flights, desk, late.result)
             else:
-                self._follow(desk, step)
-        self.stepping = None
+                late.discard()
         return size
 
     def _take_queued(self, flights: list[_Flight], size: int) -> None:
@@ -371,6 +442,10 @@ class Engine:
         self._queued = [flight for flight in self._queued if flight.submit is None]
         return effects
 
+    def put_back(self, effects: Sequence[Effect]) -> None:
+        """Keep effects that could not be handed on yet; they come before those that gather from now on."""
+        self._effects = [*effects, *self._effects]
+
     @property
     def in_flight(self) -> list[Change]:
         """The group that was returned by the last step and not applied yet."""
@@ -385,6 +460,7 @@ class Engine:
     def release_all(self) -> None:
         """Give everything back at the next steps; what was running here begins again elsewhere."""
         self._stopping = self._releasing = True
+        self._absences.release()
         for instance_id, desk in self._desks.items():
             desk.releasing = True
             self._ready[instance_id] = None
@@ -405,6 +481,8 @@ class Engine:
         match item:
             case Submit(change=change):
                 self._queued.append(_Flight(change, submit=item))
+            case ActivityEnded() | Heartbeat() if self._absences.keep(item):
+                pass
             case ActivityEnded():
                 self._activity_ended(item)
             case Heartbeat():
@@ -465,10 +543,14 @@ class Engine:
         self._want_news = False
         if self._want_owned:
             owned = set(self._store.owned(self.node.node_id))
-            self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in self._desks))
+            known = {*self._desks, *self._absences}
+            self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in known))
             # Taken away by an operator or by other nodes: what runs for it is not wanted any more.
             for desk in [desk for desk in self._desks.values() if desk.instance_id not in owned]:
                 self._drop(desk)
+            for instance_id in [instance_id for instance_id in self._absences if instance_id not in owned]:
+                self._absences.disown(instance_id)
+                self._abort_running(instance_id)
             self._want_owned = False
 
     def _wake_due(self, now: int) -> None:
@@ -637,6 +719,7 @@ class Engine:
         stale = self._desks.get(desk.instance_id)
         if stale is not None:  # it was taken away and came back before this node noticed
             self._forget(stale)
+        self._absences.disown(desk.instance_id)
         self._keep_reports(desk.instance_id, self._suspects.pop(desk.instance_id, ()))
         desk.releasing = self._releasing
         desk.poison = self._poison.pop(desk.instance_id, None)

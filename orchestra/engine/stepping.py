@@ -6,7 +6,7 @@ desk is changed as if the write were granted already; should it be refused, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from orchestra.context import Limits
 from orchestra.engine.desk import Desk
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.engine.tries import Try
-from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError, StoreError
+from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
     FORMAT,
     ContinuedAsNew,
@@ -91,7 +91,7 @@ class Step:
 
 
 class Stepper:
-    """Makes steps. Knows the registry and how to read a history; owns nothing."""
+    """Makes steps. Knows the registry; owns nothing, and reads nothing."""
 
     def __init__(
         self,
@@ -99,23 +99,23 @@ class Stepper:
         node_id: str,
         registry: OrchestrationRegistry,
         limits: Limits,
-        read_history: Callable[[str, int], list[EventRecord]],
         keep_owned: int,
     ) -> None:
         self.node_id = node_id
         self._registry = registry
         self._limits = limits
-        self._read_history = read_history
         self._keep_owned = keep_owned
 
-    def advance(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[Write | None, Step]:
+    def advance(
+        self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = ()
+    ) -> tuple[Write | None, Step]:
         """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
 
         Faults of the instance's code and state never come out of here: they hold it (I12). After any other exception the desk
         is of no further use.
 
-        Raises:
-            StoreError: its history cannot be read now. Nothing has changed.
+        Args:
+            history: the events of the current execution, where :attr:`Desk.needs_history`.
         """
         step = Step(now)
         try:
@@ -123,11 +123,7 @@ class Stepper:
                 desk.trying = self._fingerprint(desk, catalogue)
                 step.hold = self._held(desk, now, *desk.poison)
             else:
-                self._run(desk, step, catalogue)
-        except StoreError as error:
-            if error.retryable:
-                raise
-            step.hold = self._held(desk, now, HoldKind.STORE, describe_error(error))
+                self._run(desk, step, catalogue, history)
         except _Boundary as broken:
             raise broken.error from None
         except _Unservable:
@@ -142,14 +138,14 @@ class Stepper:
 
     # --- running ---
 
-    def _run(self, desk: Desk, step: Step, catalogue: Catalogue) -> None:
+    def _run(self, desk: Desk, step: Step, catalogue: Catalogue, history: Sequence[EventRecord]) -> None:
         created: ExecutionRow | None = None
         for _ in range(_LAPS_PER_WRITE):
             if desk.cancel is not None and not desk.opened:
                 break
             before = desk.current, desk.kind, desk.opened
             try:
-                ending = self._lap(desk, step, created, catalogue)
+                ending = self._lap(desk, step, created, catalogue, history)
             except Exception:
                 # What this lap did is not stored; what the laps before it did is.
                 desk.current, desk.kind, desk.opened = before
@@ -169,7 +165,14 @@ class Stepper:
         elif created is not None:
             step.deltas.append(ExecutionDelta(created.number, create=created))
 
-    def _lap(self, desk: Desk, step: Step, created: ExecutionRow | None, catalogue: Catalogue) -> TerminalEvent | None:
+    def _lap(
+        self,
+        desk: Desk,
+        step: Step,
+        created: ExecutionRow | None,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord],
+    ) -> TerminalEvent | None:
         """Run the current execution as far as it goes now. Return its end, if it has ended."""
         opened = None
         if not desk.opened:
@@ -177,7 +180,7 @@ class Stepper:
             if created is not None:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
-            step.effects.extend(map(AbortActivity, self._load(desk, step.now)))
+            step.effects.extend(map(AbortActivity, self._load(desk, step.now, history)))
         return self._turn(desk, step, created, opened)
 
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
@@ -213,7 +216,7 @@ class Stepper:
         )
         return now, version, definition.fingerprint, FORMAT, resolution
 
-    def _load(self, desk: Desk, now: int) -> list[ActivityKey]:
+    def _load(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> list[ActivityKey]:
         """Bring a cold execution to where it stood, and its activities with it. Return running ones that it does not want."""
         definition = self._registry.find(desk.kind.name, desk.current.version)
         if definition is None:
@@ -221,7 +224,7 @@ class Stepper:
         desk.trying = definition.fingerprint
         execution = Execution(definition, desk.identity, self._limits)
         try:
-            execution.replay(self._read_history(desk.instance_id, desk.current.number))
+            execution.replay(history)
         except BaseException:
             execution.evict()
             raise

@@ -21,7 +21,7 @@ from orchestra.replay.execution import error_info
 from orchestra.retry import NonRetryable, type_name
 from orchestra.telemetry import engine_logger
 
-__all__ = ["ActivityRunner", "Beaten"]
+__all__ = ["ActivityRunner", "Beaten", "Cut"]
 
 
 def _shielded() -> anyio.CancelScope:
@@ -51,12 +51,19 @@ class Beaten:
     run: _Run
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A try was cancelled, and not by the runner: by itself, or by whoever takes the whole program down."""
+
+    run: _Run
+
+
 class ActivityRunner:
     """Runs at most ``limit`` tries at once; the others wait in the order in which they came.
 
     Args:
         report: where ends and heartbeats go.
-        post: hands something to the event loop, from any thread; it comes back to :meth:`beaten`.
+        post: hands something to the event loop, from any thread; it comes back to :meth:`beaten` or :meth:`cut`.
         threads: how many ``def`` activities run at once. One that was given up does not count, although its thread may go on.
         heartbeat_interval: seconds between heartbeats that are stored; the last one always is, if the try fails.
     """
@@ -65,7 +72,7 @@ class ActivityRunner:
         self,
         activities: Mapping[str, Activity[..., Any]],
         report: Callable[[Item], None],
-        post: Callable[[Beaten], None],
+        post: Callable[[Beaten | Cut], None],
         clock: Clock,
         *,
         limit: int,
@@ -138,6 +145,9 @@ class ActivityRunner:
             result = await self._attempt(run)
             if result is not None and not run.aborted:
                 self._report(ActivityEnded(effect.key, effect.attempt, result, run.heartbeat))
+        except anyio.get_cancelled_exc_class():
+            # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
+            self._post(Cut(run))
         finally:
             if self._runs.get(effect.key) is run:
                 del self._runs[effect.key]
@@ -162,9 +172,7 @@ class ActivityRunner:
                 value = await self._call(activity, run, subject)
                 return encode(value, subject=f"result of {subject}", limit=self._payload_limit)
         except anyio.get_cancelled_exc_class():
-            # Not by the runner: its own cancels end in the scope. Somebody has cancelled the task, or what it awaited; with no
-            # word of it the activity would be pending for ever. It counts as no attempt: the whole program may be going down.
-            return ActivityFailure(ErrorInfo("orchestra.ActivityCancelled", "cancelled from outside"), (), unregistered=True)
+            raise
         except BaseException as error:
             # Whatever user code raises is the attempt's failure: sys.exit() in a thread must not end the program. Ctrl-C must,
             # and comes to the event loop's thread only.
@@ -226,6 +234,17 @@ class ActivityRunner:
         """Put the deadline of a try off. To be called on the event loop."""
         if self._runs.get(run.effect.key) is run:
             self._set_deadline(run)
+
+    def cut(self, run: _Run) -> None:
+        """Report a try that was cut off. To be called on the event loop, after whoever takes the program down has said so.
+
+        A try that ended in a cancellation of its own has failed. One that ended with the program counts as none.
+        """
+        effect = run.effect
+        if not run.aborted:
+            error = ErrorInfo("CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime")
+            failure = ActivityFailure(error, ("CancelledError",), unregistered=self._stopping)
+            self._report(ActivityEnded(effect.key, effect.attempt, failure, run.heartbeat))
 
     def _beat(self, run: _Run, payload: Any) -> None:
         """Take a heartbeat, in any thread."""

@@ -31,7 +31,7 @@ from orchestra.events import FORMATS
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import Capability, ClientChange, NodeRecord, Outcome, Start, Started
 from orchestra.registry import OrchestrationRegistry
-from orchestra.runtime.activities import ActivityRunner, Beaten
+from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
@@ -96,7 +96,8 @@ class Runtime:
         grace: how long running activities may take to end when the runtime stops.
         poll: how often the store is looked at without any hint.
         inbox_limit: unread messages that an instance may have.
-        blocked_after: after how long a turn of orchestration code that blocks is named in the log.
+        blocked_after: after how long a turn of orchestration code that blocks is named in the log, and left to itself so that
+            the other instances go on.
 
     Raises:
         RegistrationError: two activities have one name.
@@ -201,11 +202,11 @@ class Runtime:
         engine = Engine(store, self._registry, node, self._clock, limits=self._limits, options=self._options)
         cycle = Cycle(store, engine, Membership(store, node, self._clock), self._clock, poll=self._poll.total_seconds())
         self._bridge = Bridge()
-        self._thread = EngineThread(cycle, engine, self._bridge)
+        self._thread = EngineThread(cycle, engine, self._bridge, self._clock)
         self._runner = ActivityRunner(
             self._activities,
             self._report,
-            lambda beaten: self._bridge.push([beaten]),
+            lambda news: self._bridge.push([news]),
             self._clock,
             limit=self._max_concurrent,
             threads=self._max_threads,
@@ -264,7 +265,7 @@ class Runtime:
         finally:
             with anyio.CancelScope(shield=True):
                 if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
-                    engine_logger.warning("an orchestration blocks the engine's thread, which is left behind")
+                    engine_logger.warning("an orchestration blocks the engine's thread, which is abandoned")
                 await _in_thread(self._readers.join)
                 self._bridge.close()
                 await _in_thread(self._provider.close)
@@ -344,6 +345,8 @@ class Runtime:
                     effect.read.done.set()
                 case Beaten(run=run):
                     self._runner.beaten(run)
+                case Cut(run=run):
+                    self._runner.cut(run)
                 case Reply(token=token, outcome=outcome):
                     self._note_start(token.change, outcome)
                     token.outcome = outcome

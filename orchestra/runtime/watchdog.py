@@ -1,6 +1,7 @@
 """Names orchestration code that blocks: a sleep, a socket, an endless loop inside a turn.
 
-Such code cannot be stopped, for it is Python in a thread; but whoever wrote it should be told which line it is.
+Such code cannot be stopped, for it is Python in a thread. Whoever wrote it is told which line it is, and the thread is left
+behind with it: the engine goes on with another one, so that the other instances do not wait.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 import anyio
 
 from orchestra.clock import Clock
+from orchestra.engine.absences import Stepping
 from orchestra.engine.engine import Engine
 from orchestra.runtime.worker import EngineThread
 from orchestra.scheduler import module_root, place
@@ -23,14 +25,14 @@ _LOOKS_PER_LIMIT: Final = 2
 
 
 class Watchdog:
-    """Looks at the engine's thread from the event loop; warns once of each turn that takes longer than ``limit`` seconds."""
+    """Looks at the engine's thread from the event loop, for turns that take longer than ``limit`` seconds."""
 
     def __init__(self, engine: Engine, thread: EngineThread, clock: Clock, limit: float) -> None:
         self._engine = engine
         self._thread = thread
         self._clock = clock
         self._limit = limit
-        self._warned_of = 0.0
+        self._warned_of: Stepping | None = None
 
     async def watch(self) -> None:
         """Watch until cancelled."""
@@ -39,16 +41,19 @@ class Watchdog:
             self.look()
 
     def look(self) -> None:
-        """Warn if a turn has been running for too long and was not warned of before."""
+        """Warn once of a turn that has been running for too long, and have the engine go on without it."""
         stepping = self._engine.stepping
         if stepping is None:
             return
-        since, desk = stepping
-        blocked = self._clock.monotonic() - since
-        if blocked < self._limit or since == self._warned_of:
+        blocked = self._clock.monotonic() - stepping.since
+        if blocked < self._limit:
             return
-        self._warned_of = since
-        identity = desk.identity
+        line = self._line()
+        is_away = self._thread.leave_behind(stepping)
+        if stepping is self._warned_of or (not is_away and self._engine.stepping is not stepping):
+            return
+        self._warned_of = stepping
+        identity = stepping.desk.identity
         extra: dict[str, Any] = {
             "orchestration": identity.name,
             "version": identity.version,
@@ -58,10 +63,11 @@ class Watchdog:
             "fields": {},
         }
         engine_logger.warning(
-            "it has blocked its node for %.1f s at %s; every instance of this node waits. Orchestration code must not "
-            "wait or work by itself: move that into an activity",
+            "it has blocked its node for %.1f s at %s; %s. Orchestration code must not wait or work by itself: move that "
+            "into an activity",
             blocked,
-            self._line(),
+            line,
+            "the node's other instances go on without it" if is_away else "every instance of this node waits",
             extra=extra,
         )
 

@@ -8,15 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestra.clock import Clock
+from orchestra.engine.absences import LeftBehind, Stepping
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item
 from orchestra.errors import RuntimeClosed
 from orchestra.runtime.bridge import Bridge
+from orchestra.telemetry import engine_logger
 
 __all__ = ["Begun", "Ended", "EngineThread"]
 
 _HINT_INTERVAL: Final = 0.05
+_MOST_LEFT_BEHIND: Final = 16
+"""Threads that may be stuck in orchestration code at a time; code that blocks all over is a fault of the whole program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +39,19 @@ class Ended:
 
 
 class EngineThread:
-    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends effects over the bridge."""
+    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends effects over the bridge.
 
-    def __init__(self, cycle: Cycle, engine: Engine, bridge: Bridge[Any]) -> None:
+    A thread that is stuck in orchestration code can be left behind; another one goes on in its place.
+    """
+
+    def __init__(self, cycle: Cycle, engine: Engine, bridge: Bridge[Any], clock: Clock) -> None:
         self._cycle = cycle
         self._engine = engine
         self._bridge = bridge
+        self._clock = clock
         self._queue: queue.SimpleQueue[Item | Callable[[], None]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._main, name="orchestra-engine", daemon=True)
+        self._thread = _thread(self._main)
+        self._left_behind: list[threading.Thread] = []
         self._stop_requested = False
         self._closed = False
 
@@ -51,7 +61,7 @@ class EngineThread:
 
     @property
     def thread_id(self) -> int | None:
-        """The thread's identifier, while it lives."""
+        """The identifier of the thread that runs the engine now."""
         return self._thread.ident
 
     def put(self, item: Item) -> None:
@@ -87,10 +97,27 @@ class EngineThread:
 
         self._queue.put(request)
 
+    def leave_behind(self, stepping: Stepping) -> bool:
+        """Go on with another thread, if this step has not returned. Return whether its instance is away now.
+
+        At most 16 threads are left behind at a time; with more, the engine waits for the code to return.
+        """
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.leave_behind(stepping):
+            return False
+        self._left_behind.append(self._thread)
+        self._thread = _thread(self._go_on)
+        self._thread.start()
+        return True
+
     def join(self, seconds: float) -> bool:
-        """Wait for the thread's end. Return whether it has ended."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        """Wait until no thread runs the engine any more, threads left behind apart. Return whether it has ended."""
+        until = self._clock.monotonic() + seconds
+        while True:
+            thread = self._thread
+            thread.join(max(0.0, until - self._clock.monotonic()))
+            if thread is self._thread:  # else another one has gone on in its place meanwhile
+                return not thread.is_alive()
 
     def _main(self) -> None:
         try:
@@ -100,10 +127,20 @@ class EngineThread:
             self._bridge.push([Begun(error)])
             return
         self._bridge.push([Begun(None)])
+        self._go_on()
+
+    def _go_on(self) -> None:
         fault: BaseException | None = None
         try:
+            wait = self._cycle.idle_seconds()
             while not self._finished():
-                self._push(self._cycle.run(self._gather()))
+                effects = self._cycle.run(self._gather(wait))
+                # Asked before the event loop is woken: from then on this thread wants the interpreter no more, but sleeps.
+                wait = self._cycle.idle_seconds()
+                self._push(effects)
+        except LeftBehind as late:
+            self._hand_in(late)
+            return
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
             fault = error
         self._closed = True
@@ -113,6 +150,15 @@ class EngineThread:
             fault = fault or error
         self._bridge.push([Ended(fault)])
 
+    def _hand_in(self, late: LeftBehind) -> None:
+        stepping = late.returned.stepping
+        blocked = self._clock.monotonic() - stepping.since
+        engine_logger.info("instance %r has returned after %.1f s", stepping.desk.instance_id, blocked)
+        if self._closed:
+            late.returned.discard()
+        else:
+            self._queue.put(lambda: self._engine.come_back(late.returned))
+
     def _finished(self) -> bool:
         return self._closed or (self._stop_requested and self._engine.owned == 0 and not self._engine.has_work)
 
@@ -120,10 +166,9 @@ class EngineThread:
         if effects:
             self._bridge.push(effects)
 
-    def _gather(self) -> list[Item]:
-        """Wait for items as long as nothing is due, and take all that are there."""
+    def _gather(self, wait: float) -> list[Item]:
+        """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all that are there."""
         items: list[Item] = []
-        wait = self._cycle.idle_seconds()
         while not items and wait > 0 and not self._finished():
             try:
                 self._receive(items, self._queue.get(timeout=min(wait, _HINT_INTERVAL)))
@@ -140,3 +185,7 @@ class EngineThread:
             received()
         else:
             items.append(received)
+
+
+def _thread(target: Callable[[], None]) -> threading.Thread:
+    return threading.Thread(target=target, name="orchestra-engine", daemon=True)

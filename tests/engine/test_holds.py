@@ -224,8 +224,8 @@ def test_a_history_that_no_execution_can_have_written_holds_the_instance(world):
     world.run(1)
     node.crash()
     reader = world.node(registry(first), {"first": HOLD})
-    inner = reader.store.inner.history
-    reader.engine._stepper._read_history = lambda *args: inner(*args)[1:]
+    inner = reader.store.history
+    reader.store.history = lambda *args: inner(*args)[1:]
     world.send(instance_id)
     world.run(1.1)
     assert world.record(instance_id).row.hold.kind is HoldKind.HISTORY

@@ -693,10 +693,12 @@ async def test_a_cancel_before_the_first_turn_runs_no_code(path):
     async with runtime(path, idle) as node:
         # Nobody here can run it: it waits for its first turn.
         node.client._registry = None
-        with pytest.raises(UnknownOrchestration):
-            await node.client.start("once")
+        await (await node.client.start("once", instance_id="third")).cancel("not needed")
+        assert (await node.client.get_instance_info("third")).status is InstanceStatus.HELD
     async with runtime(path, once) as node:
         await info_when(node.client.handle("other"), lambda info: info.waiting_on)
+        with pytest.raises(InstanceCancelled, match="not needed"):
+            await node.client.handle("third").result()
         node._thread._engine.stop_claiming()
         handle = await node.client.start("once", instance_id="one")
         await handle.cancel("not needed")

@@ -494,7 +494,7 @@ async def test_an_orchestration_that_blocks_for_ever_does_not_stop_the_stop(path
     async with runtime(path, blocks) as node:
         await node.client.start("blocks")
         await when_set(gate.entered)
-    assert any("left behind" in message for message in caplog.messages)
+    assert any("abandoned" in message for message in caplog.messages)
     gate.open()
     thread = node._thread._thread
     await until(lambda: not thread.is_alive())

@@ -302,10 +302,11 @@ async def test_a_keyboard_interrupt_in_a_thread_is_a_failure(path):
 
 
 @bounded
-async def test_a_cancellation_that_came_from_elsewhere_does_not_leave_the_activity_pending_for_ever(path, anyio_backend):
+async def test_a_try_that_ends_in_a_cancellation_of_its_own_has_failed_and_its_policy_ends_it(path, anyio_backend):
+    policy = RetryPolicy(initial_interval=timedelta(milliseconds=1), max_attempts=3)
     if anyio_backend == "trio":  # there only a scope can cancel, and only what runs inside it
 
-        @activity
+        @activity(retry=policy)
         async def work() -> None:
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -314,19 +315,58 @@ async def test_a_cancellation_that_came_from_elsewhere_does_not_leave_the_activi
     else:
         import asyncio
 
-        @activity
+        @activity(retry=policy)
         async def work() -> None:
             future = asyncio.get_running_loop().create_future()
             future.cancel()
             await future
 
     async def once(ctx, value):
-        await ctx.schedule_activity(work)
+        try:
+            await ctx.schedule_activity(work)
+        except ActivityFailed as failed:
+            return [len(failed.attempts), str(failed.cause)]
 
     async with runtime(path, once, activities=[work]) as node:
-        handle = await node.client.start("once")
-        info = await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].last_error)
-        assert "cancelled" in info.pending_activities[0].last_error
+        attempts, cause = await (await node.client.start("once")).result()
+        assert attempts == 3
+        assert "cancelled" in cause
+
+
+@bounded
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # on trio nothing but the runtime itself can cancel its tasks
+async def test_a_try_that_is_cut_off_with_the_whole_program_counts_as_none(path):
+    import asyncio
+
+    older = asyncio.all_tasks()
+    begun = anyio.Event()
+    ended = []
+
+    @activity(retry=RetryPolicy(max_attempts=1))
+    async def work() -> str:
+        begun.set()
+        if not ended:
+            await anyio.sleep_forever()
+        return "done"
+
+    async def once(ctx, value):
+        return await ctx.schedule_activity(work)
+
+    async def host():
+        async with runtime(path, once, activities=[work]) as node:
+            await node.client.start("once", instance_id="one")
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(host())
+    await begun.wait()
+    # What asyncio does with what is left of a program: cancel every task.
+    for other in asyncio.all_tasks() - older:
+        other.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ended.append(True)
+    async with runtime(path, once, activities=[work]) as node:
+        assert await node.client.handle("one").result() == "done"
 
 
 @bounded

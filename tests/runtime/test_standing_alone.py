@@ -81,7 +81,9 @@ async def test_without_a_runtime_nothing_can_be_started_and_everything_be_read_a
         await node.client.start("idle", instance_id="two")
     async with alone(path, inbox_limit=2) as client:
         with pytest.raises(UnknownOrchestration, match="nothing"):
-            await client.start("idle")
+            await client.start("idel")
+        with pytest.raises(UnknownVersion):
+            await client.start("idle", version="1.1.0")
         info = await client.get_instance_info("one")
         assert info.status is InstanceStatus.HELD
         assert info.held_reason == "no living node has registered 'idle' 1.0.0"
@@ -106,6 +108,23 @@ async def test_without_a_runtime_nothing_can_be_started_and_everything_be_read_a
     async with runtime(path, ("idle", "1.0.0", idle)) as node:
         assert await node.client.handle("one").result() == "kept"
         assert await node.client.get_version_policy("idle") == Exact("1.0.0")
+
+
+@bounded
+async def test_what_has_run_here_can_be_started_while_every_worker_is_being_restarted(path):
+    async with runtime(path, ("echo", "1.0.0", echo), ("echo", "1.1.0", echo)) as node:
+        assert await (await node.client.start("echo", 0, version="1.0.0")).result() == 0
+        assert await (await node.client.start("echo", 1)).result() == 1
+    async with alone(path) as client:
+        latest = await client.start("echo", 2)
+        exact = await client.start("echo", 3, version="1.1.0")
+        info = await latest.info()
+        assert (info.status, info.version) == (InstanceStatus.HELD, "1.1.0")
+        async with runtime(path, ("echo", "1.1.0", echo), ("echo", "1.2.0", echo), **HINTED):
+            assert await latest.result() == 2
+            assert await exact.result() == 3
+            assert (await latest.info()).version == "1.2.0"  # nobody had begun it
+            assert (await exact.info()).version == "1.1.0"
 
 
 @bounded

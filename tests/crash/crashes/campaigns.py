@@ -194,20 +194,14 @@ async def _pause_again_and_again(folder: Path, seed: float, cycles: int, total: 
 
 
 async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool) -> None:
-    await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node")
-    if in_hand:
-        victim.signal(signal.SIGUSR1)
-        await until(lambda: victim.is_stopped, f"worker {victim.name} has a write to make")
-    else:
-        while True:
-            victim.signal(signal.SIGSTOP)
-            await until(lambda: victim.is_stopped, f"worker {victim.name} stops")
-            if not await anyio.to_thread.run_sync(_holds_lock, store, victim):
-                break
-            victim.signal(signal.SIGCONT)  # nobody could take over; another moment
-            outcome.counts["stopped in a commit"] += 1
-            await anyio.sleep(0.003)
-    node_id = _node_of(store, victim)
+    node_id = None
+    while node_id is None:
+        await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node")
+        await _stop(store, victim, outcome, in_hand=in_hand)
+        node_id = _node_of(store, victim)
+        if node_id is None:  # on a machine that is busy its lease has run out before: that was no stop of a living node
+            outcome.counts["buried before it was stopped"] += 1
+            victim.signal(signal.SIGCONT)
     written = sum(1 for _ in read_lines(victim.writes))
     try:
         await until(lambda: not _node_of(store, victim) and not _owned(store, node_id), f"{victim.name} is taken over")
@@ -227,6 +221,22 @@ async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *
         refused += not granted
     if in_hand and not refused:
         outcome.problems.append(f"worker {victim.name} was stopped with a write in its hands, but none was refused")
+
+
+async def _stop(store: Path, victim: Worker, outcome: Outcome, *, in_hand: bool) -> None:
+    """Stop a worker where it does not hold the write lock; with a write in its hands if that is wanted."""
+    if in_hand:
+        victim.signal(signal.SIGUSR1)
+        await until(lambda: victim.is_stopped, f"worker {victim.name} has a write to make")
+        return
+    while True:
+        victim.signal(signal.SIGSTOP)
+        await until(lambda: victim.is_stopped, f"worker {victim.name} stops")
+        if not await anyio.to_thread.run_sync(_holds_lock, store, victim):
+            return
+        victim.signal(signal.SIGCONT)  # nobody could take over; another moment
+        outcome.counts["stopped in a commit"] += 1
+        await anyio.sleep(0.003)
 
 
 async def stuck_campaign(folder: Path, seed: int, cycles: int) -> Outcome:

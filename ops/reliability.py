@@ -107,7 +107,7 @@ def report() -> str:
         *_campaigns(read_results()),
         "## What was found",
         "",
-        "Every fault has a test by name, which fails without its repair.",
+        "Every fault has a test by name, which keeps it from coming back.",
         "",
         *_bugs(data["bug"]),
         "## Which tests hold what",

@@ -152,7 +152,9 @@ def main() -> int:
         parser.add_argument(f"--{campaign.option}", type=int, default=0, metavar="N", help=campaign.what)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--directory", type=Path, default=None, help="where the stores are made (default: the system's)")
-    parser.add_argument("--json", type=Path, default=None, metavar="FOLDER", help="where a file is left for each campaign")
+    parser.add_argument(
+        "--json", type=Path, default=None, metavar="PATH", help="where results go: a folder, or a file that ends in .json"
+    )
     options = parser.parse_args()
     seed = SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
 
@@ -166,6 +168,9 @@ def main() -> int:
     if not ways and (options.injections or options.lone or options.failures):
         parser.error("no way to inject a fault on this machine")
 
+    if options.json is not None and options.json.suffix == ".json" and sum(cycles > 0 for _, cycles in chosen) > 1:
+        parser.error("several campaigns do not go into one file; name a folder")
+
     failed = False
     for campaign, cycles in chosen:
         if cycles <= 0:
@@ -174,8 +179,10 @@ def main() -> int:
         failed = failed or bool(result.failures)
         print(f"{campaign.what}: {cycles:,} cycles, {result.seconds:,.0f} s, {len(result.failures)} violations", flush=True)
         if options.json is not None:
-            options.json.mkdir(parents=True, exist_ok=True)
-            file = options.json / f"{campaign.option}-{result.started:%Y%m%d-%H%M%S}-{seed}.json"
+            file = options.json
+            if file.suffix != ".json":
+                file = file / f"{campaign.option}-{result.started:%Y%m%d-%H%M%S}-{seed}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
     return 1 if failed else 0
 

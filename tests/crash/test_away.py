@@ -23,6 +23,9 @@ from orchestra import SqliteProvider
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+SMALL = 128 * 1024
+"""Bytes; less than a log soon has, and more than the files in which a worker notes what it does."""
+
 OUTAGE = 2.0
 """Seconds. A node that spins would use as much of a processor."""
 
@@ -79,7 +82,7 @@ async def sit_through(worker):
     await anyio.sleep(OUTAGE)
     assert processor_seconds(worker) - used < OUTAGE / 2, "it spins"
     complaints = [line for line in worker.errors.splitlines() if " WARNING " in line or " ERROR " in line]
-    assert len(complaints) <= 2, worker.errors
+    assert len(complaints) <= 4, worker.errors
     return set(worker.refusals[told:])
 
 
@@ -106,8 +109,7 @@ async def test_a_database_that_is_moved_away_and_back_takes_every_write_or_none(
 async def test_a_file_that_may_not_grow_refuses_writes_and_takes_them_again(store):
     """The nearest to a full disk that needs no privileges: the kernel refuses every write beyond a size."""
     async with working(store) as worker:
-        log = store.with_name(store.name + "-wal")
-        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
         told = await sit_through(worker)
         assert told <= {"OutcomeUnknown", "StoreUnavailable", "StoreFull"}
         assert told - {"OutcomeUnknown"}, "nobody could know that nothing was written"

@@ -64,6 +64,9 @@ class Task(Future[T]):
         except KeyboardInterrupt:  # somebody stops the process; the code has not failed
             raise
         except BaseException as error:  # noqa: BLE001 - whatever ends user code is its result
+            if error.__traceback__ is not None:
+                # This very frame holds the task, and the task the error: without the cycle memory goes at once.
+                error.__traceback__ = error.__traceback__.tb_next
             self._leave_nothing()
             self.fail(self._outcome(error))
         else:

@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
 
 from orchestra.client.arguments import (
     check_choice,
@@ -81,6 +84,7 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of
+from orchestra.telemetry import Recorder, recorder_for
 from orchestra.versions import Policy, parse_version
 
 __all__ = ["Client", "Handle"]
@@ -110,6 +114,8 @@ class Client:
         provider: the store.
         inbox_limit: how many unread messages an instance may have before senders are refused.
         payload_limit: bytes that one value may have.
+        tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the client is entered.
+        meter_provider: where metrics go; likewise.
     """
 
     def __init__(
@@ -119,6 +125,8 @@ class Client:
         inbox_limit: int = 10_000,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         clock: Clock | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         self._provider = provider
         self._inbox_limit = inbox_limit
@@ -129,7 +137,10 @@ class Client:
         self._own: DirectPort | None = None
         self._catalogue: Catalogue | None = None
         self._catalogue_at = 0.0
+        self._catalogue_read: _CatalogueRead | None = None
         self._name = "client"
+        self._providers = tracer_provider, meter_provider
+        self._recorder = Recorder()
 
     @classmethod
     def attached(
@@ -140,12 +151,17 @@ class Client:
         client._attached, client._registry, client._name = port, registry, name
         return client
 
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell this recorder of starts and events: the runtime's own."""
+        self._recorder = recorder
+
     async def __aenter__(self) -> Self:
         if self._attached is None:
             if self._own is not None:
                 raise RuntimeClosed("this client is open already; enter it once, or make another one")
             await anyio.to_thread.run_sync(self._provider.open)
             self._own = DirectPort(self._provider)
+            self.record_with(recorder_for(*self._providers, self._clock))
         return self
 
     async def __aexit__(
@@ -218,13 +234,14 @@ class Client:
             created_by=self._name,
             labels=dict(labels or {}),
         )
-        outcome = await self._port.submit(change)
-        if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
-            raise InstanceExists(
-                f"instance {change.instance_id!r} exists; choose another id, delete it once it has ended, or pass "
-                "existing='return'",
-                instance_id=change.instance_id,
-            )
+        with self._recorder.starting(name, chosen, change.instance_id) as traceparent:
+            outcome = await self._port.submit(change if traceparent is None else replace(change, traceparent=traceparent))
+            if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
+                raise InstanceExists(
+                    f"instance {change.instance_id!r} exists; choose another id, delete it once it has ended, or pass "
+                    "existing='return'",
+                    instance_id=change.instance_id,
+                )
         return Handle(self, change.instance_id)
 
     def handle(self, instance_id: str) -> Handle:
@@ -374,8 +391,9 @@ class Client:
         check_text(name, "an event's name")
         check_text(message_id, "a message id")
         encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
-        change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limit)
-        await self._send(change, InstanceCompleted)
+        with self._recorder.sending(name, instance_id) as trace:
+            change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limit, trace)
+            await self._send(change, InstanceCompleted)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel changes nothing.
@@ -435,6 +453,7 @@ class Client:
                 row = outcome.snapshot.row
             now = (await self._port.call(self._provider.directory.catalogue)).now
             if isinstance(await self._port.submit(termination(row, reason, max(now, record.updated_at))), Granted):
+                self._recorder.terminated(row.kind.name, record.execution.version)
                 return
         raise StoreError(f"instance {instance_id!r} is written so often that terminating it did not succeed; try again")
 
@@ -523,7 +542,7 @@ class Client:
         check_policy(policy)
         check_reason(reason)
         await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
-        self._catalogue = None
+        self._forget_catalogue()
         self._port.written_past()
 
     async def get_version_policy(self, name: str) -> Policy:
@@ -563,12 +582,46 @@ class Client:
         return record if record is not None else _raise_not_found(instance_id)
 
     async def _fresh_catalogue(self, age: float = _CATALOGUE_AGE) -> Catalogue:
-        """Return the catalogue, at most ``age`` seconds old."""
-        moment = self._clock.monotonic()
-        if self._catalogue is None or moment - self._catalogue_at > age:
-            self._catalogue = await self._port.call(self._provider.directory.catalogue)
-            self._catalogue_at = moment
+        """Return the catalogue, at most ``age`` seconds old. Whoever asks while it is being read waits for that read."""
+        asked_at = self._clock.monotonic()
+        while self._catalogue is None or asked_at - self._catalogue_at > age:
+            read = self._catalogue_read
+            if read is None:
+                await self._read_catalogue()
+            else:
+                await read.done.wait()
+                if read.error is not None:
+                    raise read.error
         return self._catalogue
+
+    async def _read_catalogue(self) -> None:
+        read = self._catalogue_read = _CatalogueRead(self._clock.monotonic())
+        try:
+            catalogue = await self._port.call(self._provider.directory.catalogue)
+            if self._catalogue_read is read:
+                self._catalogue, self._catalogue_at = catalogue, read.begun_at
+        except Exception as error:
+            read.error = error
+            raise
+        finally:  # also where this caller was cancelled: then another one reads
+            if self._catalogue_read is read:
+                self._catalogue_read = None
+            read.done.set()
+
+    def _forget_catalogue(self) -> None:
+        """Have it read anew; what is being read now may be from before a change."""
+        self._catalogue = self._catalogue_read = None
+
+
+class _CatalogueRead:
+    """A read that several callers wait for: a thousand starts at once need the catalogue once."""
+
+    __slots__ = ("begun_at", "done", "error")
+
+    def __init__(self, begun_at: float) -> None:
+        self.begun_at = begun_at
+        self.done = anyio.Event()
+        self.error: Exception | None = None
 
 
 def _not_found(instance_id: str) -> InstanceNotFound:

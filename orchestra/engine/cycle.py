@@ -12,7 +12,7 @@ from orchestra.engine.membership import Membership
 from orchestra.errors import NodeBuried, OutcomeUnknown, SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import Change, Outcome
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Cycle", "commit_group"]
 
@@ -62,12 +62,22 @@ class Cycle:
         poll: seconds between looks at the store that no hint has asked for.
     """
 
-    def __init__(self, store: Store, engine: Engine, membership: Membership, clock: Clock, *, poll: float = 1.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        membership: Membership,
+        clock: Clock,
+        *,
+        poll: float = 1.0,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._store = store
         self._engine = engine
         self._membership = membership
         self._clock = clock
         self._poll = poll
+        self._recorder = recorder or Recorder()
         self._next_poll = 0.0
         self._next_inventory = 0.0
         self._retry_at = 0.0
@@ -88,7 +98,7 @@ class Cycle:
         catalogue = self._store.catalogue()
         if self._membership.bury_the_dead(catalogue):
             catalogue = self._store.catalogue()
-        self._membership.sweep(at_once=True)
+        self._recorder.taken_over(self._membership.sweep(at_once=True))
         self._engine.refresh(catalogue)
         self._next_poll = self._clock.monotonic() + self._poll
         self._next_inventory = self._clock.monotonic() + self._engine.node.lease / 1e6
@@ -167,10 +177,13 @@ class Cycle:
         except StoreError as error:
             engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
         self._engine.close()
+        self._recorder.owned(0)
         return self._engine.take_effects()
 
     def _commit(self, changes: Sequence[Change]) -> list[Effect]:
+        begun = self._recorder.moment()
         now, outcomes = commit_group(self._store, changes)
+        self._recorder.committed(changes, begun)
         if now is not None:
             self._engine.heard_time(now)
         self._note_answer(next((outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown)), None))
@@ -183,10 +196,13 @@ class Cycle:
             self._next_poll = moment + self._poll
             catalogue = self._store.catalogue()
             buried = self._membership.bury_the_dead(catalogue)
-            if self._membership.sweep(at_once=buried > 0) or buried:
+            swept = self._membership.sweep(at_once=buried > 0)
+            self._recorder.taken_over(swept)
+            if swept or buried:
                 catalogue = self._store.catalogue()
             self._engine.refresh(catalogue)
             self._engine.look()
+            self._recorder.owned(self._engine.owned)
         if moment >= self._next_inventory:
             self._next_inventory = moment + self._engine.node.lease / 1e6
             self._engine.look_for_forgotten()
@@ -212,6 +228,7 @@ class Cycle:
         # The store is looked at first thing then, so that a cycle without work is not taken for a recovery.
         self._next_poll = min(self._next_poll, self._retry_at)
         self._error = error
+        self._recorder.store_failed()
         if self._complained_at is None or moment - self._complained_at > _COMPLAIN_EVERY:
             engine_logger.warning("the store does not take writes; waiting for it: %s", error)
             self._complained_at, self._complaining = moment, True

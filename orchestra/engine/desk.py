@@ -33,6 +33,8 @@ class Desk:
     history_bytes: int
     remembered: dict[int, ActivityRow]
     inbox: dict[int, MessageRow]
+    origin: str | None
+    """The ``traceparent`` of whoever started the instance."""
     execution: Execution | None = None
     tries: Tries = field(default_factory=Tries)
     inputs: list[Input] = field(default_factory=list[Input])
@@ -72,6 +74,7 @@ class Desk:
             history_bytes=row.history_bytes,
             remembered={activity.event_id: activity for activity in snapshot.activities},
             inbox={message.sequence: message for message in snapshot.messages},
+            origin=row.traceparent,
         )
 
     @property

@@ -52,7 +52,7 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDone, Execution
 from orchestra.resolution import opening_version, servable_kinds
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -99,17 +99,20 @@ class Engine:
         *,
         limits: Limits | None = None,
         options: EngineOptions | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
         self._clock = clock
         self.node = node
         self.options = options or EngineOptions()
+        self._recorder = recorder or Recorder()
         self._stepper = Stepper(
             node_id=node.node_id,
             registry=registry,
             limits=limits or Limits(),
             keep_owned=self.options.keep_owned,
+            recorder=self._recorder,
         )
         self.catalogue = Catalogue(0, (), {}, ())
         self._kinds: tuple[Kind, ...] = ()
@@ -193,7 +196,9 @@ class Engine:
 
     def _release_holds(self) -> None:
         """Let code that has not been tried yet try once with what is held (rule 5)."""
-        for held in self._store.held(self._registry.names):
+        rows = self._store.held(self._registry.names)
+        self._recorder.held(rows)
+        for held in rows:
             definition = self._registry.find(held.kind.name, opening_version(self.catalogue, held.kind))
             if definition is not None and definition.fingerprint not in held.hold.tried:
                 self._queued.append(_Flight(Release(held.instance_id, held.incarnation, held.revision)))
@@ -597,6 +602,8 @@ class Engine:
 
     def _follow(self, desk: Desk, step: Step) -> None:
         """Do what follows from a step that stands."""
+        if step.records:
+            self._recorder.stands(step.records, self.now)
         desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
@@ -698,6 +705,7 @@ class Engine:
             case Claimed(snapshots=snapshots, more=more):
                 self._want_claim = more
                 self._next_claim, self._next_claim_known = None, False
+                self._recorder.claimed(snapshots, self.now)
                 for snapshot in snapshots:
                     self._adopt(snapshot)
             case Recovered(snapshot=snapshot):
@@ -739,6 +747,8 @@ class Engine:
                     self._abort(key)
             else:
                 execution.evict()
+        if desk.opened:
+            self._recorder.looked_up(desk.kind.name, desk.current.version, warm=desk.execution is not None)
         self._desks[desk.instance_id] = desk
         self._ready[desk.instance_id] = None
 

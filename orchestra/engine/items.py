@@ -98,6 +98,7 @@ class RunActivity:
     last_heartbeat: Payload | None
     orchestration: str
     version: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class WriteLogs:
 
     identity: Identity
     entries: tuple[LogEntry, ...]
+    traceparent: str | None = None
 
 
 Effect = RunActivity | AbortActivity | Reply | InstanceEnded | WriteLogs

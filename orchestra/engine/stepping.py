@@ -14,6 +14,7 @@ from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
+from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.tries import Try
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
@@ -44,6 +45,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Turn
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.summary import EMPTY_SUMMARY, write_summary
+from orchestra.telemetry import EndRecord, Record, Recorder
 
 __all__ = ["Step", "Stepper", "describe_error"]
 
@@ -80,6 +82,7 @@ class Step:
     now: int
     deltas: list[ExecutionDelta] = field(default_factory=list[ExecutionDelta])
     effects: list[Effect] = field(default_factory=list[Effect])
+    records: list[Record] = field(default_factory=list[Record])
     consumed: list[int] = field(default_factory=list[int])
     settled: list[int] = field(default_factory=list[int])
     custom_status: Payload | None = None
@@ -100,11 +103,13 @@ class Stepper:
         registry: OrchestrationRegistry,
         limits: Limits,
         keep_owned: int,
+        recorder: Recorder,
     ) -> None:
         self.node_id = node_id
         self._registry = registry
         self._limits = limits
         self._keep_owned = keep_owned
+        self._recorder = recorder
 
     def advance(
         self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = ()
@@ -130,6 +135,8 @@ class Stepper:
             step.unservable = True
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
             step.hold = self._hold(desk, now, error)
+        if step.hold is not None and self._recorder.recording:
+            step.records.append(hold_record(desk, step.hold))
         self._begin_activities(desk, step)
         self._park(desk, step)
         if self._is_idle(desk, step):
@@ -175,13 +182,30 @@ class Stepper:
     ) -> TerminalEvent | None:
         """Run the current execution as far as it goes now. Return its end, if it has ended."""
         opened = None
+        observed = self._observe()
         if not desk.opened:
             opened = self._open(desk, step.now, catalogue)
+            observed = self._begin_trace(desk, observed)
             if created is not None:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
             step.effects.extend(map(AbortActivity, self._load(desk, step.now, history)))
-        return self._turn(desk, step, created, opened)
+            observed = self._observe()  # what was done before is no part of this turn
+        return self._turn(desk, step, created, opened, observed)
+
+    def _observe(self) -> Observed:
+        begun = self._recorder.moment()
+        return UNOBSERVED if begun is None else Observed(begun)
+
+    def _begin_trace(self, desk: Desk, observed: Observed) -> Observed:
+        """Give an execution that was opened its trace. Where none is made, it goes on in the one before."""
+        if observed.begun is None:
+            return observed
+        previous, version = desk.current.traceparent, desk.current.state_version
+        root = self._recorder.open_execution(desk.identity, observed.begun, previous, desk.origin)
+        if root is not None:
+            desk.current = replace(desk.current, traceparent=root.traceparent)
+        return Observed(observed.begun, opened=True, root=root, previous_version=version)
 
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
         """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
@@ -263,18 +287,21 @@ class Stepper:
         step: Step,
         created: ExecutionRow | None,
         opened: tuple[int, str, str, int, Resolution] | None,
+        observed: Observed,
     ) -> TerminalEvent | None:
         assert desk.execution is not None
         inputs, desk.inputs = desk.inputs, []
         turn = desk.execution.turn(
             step.now, inputs, desk.inbox.values(), cancel=None if desk.cancel is None else desk.cancel.reason
         )
+        if turn.events and (ended := self._recorder.moment()) is not None:
+            step.records.append(turn_record(desk, turn, observed, ended, step.now))
         for sequence in turn.consumed:
             del desk.inbox[sequence]
         step.consumed.extend(turn.consumed)
         step.custom_status = turn.custom_status or step.custom_status
         if turn.logs:
-            step.effects.append(WriteLogs(desk.identity, turn.logs))
+            step.effects.append(WriteLogs(desk.identity, turn.logs, desk.current.traceparent))
         for event in turn.scheduled:
             desk.tries.add(Try(event, started_at=step.now))
         self._settle_activities(desk, step, turn.settled)
@@ -291,6 +318,7 @@ class Stepper:
                     closed=None if ending is None else _closed(ending, step.now),
                     event_count=desk.history_events,
                     byte_count=desk.history_bytes,
+                    traceparent=None if opened is None else desk.current.traceparent,
                 )
             )
         if ending is not None:
@@ -325,6 +353,7 @@ class Stepper:
             state=ending.state,
             state_version=desk.current.version,
             created_at=step.now,
+            traceparent=desk.current.traceparent,
         )
         desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT, floating=resolution.how is ResolvedBy.POLICY)
         desk.opened = False
@@ -339,6 +368,8 @@ class Stepper:
         closed = (step.now, ExecutionEnd.CANCELLED, None, error)
         step.deltas.append(ExecutionDelta(desk.current.number, create=created, closed=closed))
         step.status = Status.CANCELLED
+        if self._recorder.recording:
+            step.records.append(EndRecord(desk.identity, "cancelled"))
 
     # --- after running ---
 
@@ -477,6 +508,7 @@ def _run_activity(desk: Desk, entry: Try) -> RunActivity:
         last_heartbeat=entry.heartbeat,
         orchestration=desk.kind.name,
         version=desk.current.version,
+        traceparent=desk.current.traceparent,
     )
 
 

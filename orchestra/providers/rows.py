@@ -156,7 +156,10 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRow:
-    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it (``None``: a client)."""
+    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it (``None``: a client).
+
+    ``traceparent`` is the trace of an opened execution, and of the one before while it is not opened.
+    """
 
     number: int
     name: str
@@ -174,14 +177,15 @@ class ExecutionRow:
     error: bytes | None = None
     events: int = 0
     bytes: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionDelta:
     """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
 
-    ``opened`` is (at, version, fingerprint, format, resolution); ``closed`` is (at, end, output, error). A closing delta
-    carries the execution's final counts of events and bytes.
+    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it; ``closed`` is
+    (at, end, output, error). A closing delta carries the execution's final counts of events and bytes.
     """
 
     number: int
@@ -191,17 +195,19 @@ class ExecutionDelta:
     closed: tuple[int, ExecutionEnd, Payload | None, bytes | None] | None = None
     event_count: int = 0
     byte_count: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8)."""
+    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's."""
 
     sequence: int
     message_id: str
     name: str
     payload: Payload
     sent_at: int
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,7 @@ class ActivityRow:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
-    """What an owner must know of an instance to go on with it."""
+    """What an owner must know of an instance to go on with it. ``traceparent`` is that of whoever started it."""
 
     instance_id: str
     incarnation: str
@@ -237,6 +243,7 @@ class InstanceRow:
     cancel: CancelMark | None = None
     pin: Pin | None = None
     hold: Hold | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +274,7 @@ class Start:
     wake_at: int = 0
     created_by: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +287,7 @@ class Append:
     payload: Payload
     sender: str = ""
     limit: int = 10_000
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

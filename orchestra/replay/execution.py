@@ -107,6 +107,7 @@ class Execution:
         self._cancelled: list[int] = []
         self._settled: list[int] = []
         self._consumed: list[int] = []
+        self._fired: list[int] = []
 
     # --- steps ---
 
@@ -227,7 +228,9 @@ class Execution:
             case 0:
                 return _end_event(ends.popleft(), number, self._now)
             case 1:
-                return TimerFired(number, self._now, heapq.heappop(self._timers)[1])
+                due, source = heapq.heappop(self._timers)
+                self._fired.append(due)
+                return TimerFired(number, self._now, source)
             case _:
                 assert message is not None
                 messages[message.name].popleft()
@@ -402,6 +405,7 @@ class Execution:
             logs=tuple(self._logs),
             custom_status=self._custom_status,
             ending=self.ending,
+            fired=tuple(self._fired),
         )
         self._reset_turn()
         return turn
@@ -413,6 +417,7 @@ class Execution:
         self._cancelled = []
         self._settled = []
         self._consumed = []
+        self._fired = []
 
     # --- the machine that the context stands on ---
 

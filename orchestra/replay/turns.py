@@ -67,7 +67,7 @@ class Turn:
 
     ``scheduled`` are activities that were asked for and are still wanted at the turn's end; ``cancelled`` the event ids of
     activities of earlier turns that are not wanted any more; ``settled`` those of all activities that have ended or were
-    cancelled; ``consumed`` the sequence numbers of delivered messages.
+    cancelled; ``consumed`` the sequence numbers of delivered messages; ``fired`` when the timers were due that have fired.
     """
 
     events: tuple[EventRecord, ...]
@@ -78,3 +78,4 @@ class Turn:
     logs: tuple[LogEntry, ...]
     custom_status: Payload | None
     ending: TerminalEvent | None
+    fired: tuple[int, ...] = ()

@@ -17,9 +17,10 @@ from orchestra.clock import Clock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode, plain
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
 from orchestra.errors import ErrorInfo, PayloadError
+from orchestra.replay import Identity
 from orchestra.replay.execution import error_info
 from orchestra.retry import NonRetryable, type_name
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import Attempt, Recorder, engine_logger
 
 __all__ = ["ActivityRunner", "Beaten", "Cut"]
 
@@ -42,6 +43,7 @@ class _Run:
     deadline: float = math.inf
     heartbeat: Payload | None = None
     reported: float = 0.0
+    observed: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class ActivityRunner:
         threads: int,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         heartbeat_interval: float = 1.0,
+        recorder: Recorder | None = None,
     ) -> None:
         self._activities = activities
         self._report = report
@@ -89,6 +92,7 @@ class ActivityRunner:
         self._unlimited = anyio.CapacityLimiter(math.inf)
         self._payload_limit = payload_limit
         self._heartbeat_interval = heartbeat_interval
+        self._recorder = recorder or Recorder()
         self._runs: dict[ActivityKey, _Run] = {}
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
         self._missing: set[str] = set()
@@ -170,16 +174,39 @@ class ActivityRunner:
                 if run.aborted:
                     return None  # given up before it began
                 value = await self._call(activity, run, subject)
-                return encode(value, subject=f"result of {subject}", limit=self._payload_limit)
+                result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
+                self._observe_end(run, "completed")
+                return result
         except anyio.get_cancelled_exc_class():
+            self._observe_end(run, "cancelled")
             raise
         except BaseException as error:
             # Whatever user code raises is the attempt's failure: sys.exit() in a thread must not end the program. Ctrl-C must,
             # and comes to the event loop's thread only.
+            self._observe_end(run, "failed", error)
             if activity.is_async and isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
             return _failure(error)
-        return None if run.aborted else self._timeout(run)
+        failure = None if run.aborted else self._timeout(run)
+        self._observe_end(run, "aborted" if failure is None else "timed_out")
+        return failure
+
+    def _observe(self, run: _Run) -> None:
+        """Begin the record of a try, in the task and just before the thread that runs it."""
+        effect = run.effect
+        key = effect.key
+        subject = Identity(key.instance_id, key.incarnation, key.execution, effect.orchestration, effect.version)
+        run.observed = self._recorder.begin_attempt(subject, effect.name, effect.attempt, effect.traceparent)
+
+    def _observe_end(self, run: _Run, outcome: str, error: BaseException | None = None) -> None:
+        """End the record of a try: also where nobody takes its result any more, for it has run."""
+        if not self._recorder.recording:
+            return
+        if run.observed is None and error is not None:
+            self._observe(run)  # it failed before it began: its arguments cannot be read
+        observed, run.observed = run.observed, None
+        if observed is not None:
+            observed.end(outcome, error)
 
     def _complain_of_missing(self, effect: RunActivity) -> None:
         """Say once of each name what would otherwise look like an instance that hangs."""
@@ -228,6 +255,8 @@ class ActivityRunner:
 
     def _begin_time(self, run: _Run) -> None:
         run.started = self._clock.monotonic()
+        if self._recorder.recording:
+            self._observe(run)
         self._set_deadline(run)
 
     def beaten(self, run: _Run) -> None:

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -16,6 +15,8 @@ from typing import Any, Final, Self, TypeVar
 import anyio
 import anyio.abc
 import anyio.to_thread
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
 
 from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
@@ -36,7 +37,7 @@ from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
-from orchestra.telemetry import engine_logger, log_orchestration
+from orchestra.telemetry import engine_logger, library_version, log_orchestration, recorder_for
 from orchestra.versions import policy_from_text
 
 __all__ = ["Runtime"]
@@ -98,6 +99,8 @@ class Runtime:
         inbox_limit: unread messages that an instance may have.
         blocked_after: after how long a turn of orchestration code that blocks is named in the log, and left to itself so that
             the other instances go on.
+        tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the runtime is entered.
+        meter_provider: where metrics go; likewise.
 
     Raises:
         RegistrationError: two activities have one name.
@@ -121,6 +124,8 @@ class Runtime:
         inbox_limit: int = 10_000,
         blocked_after: timedelta = timedelta(seconds=1),
         clock: Clock | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         _at_least(
             1,
@@ -144,6 +149,8 @@ class Runtime:
         self._poll = poll
         self._blocked_after = blocked_after
         self._clock = clock or SystemClock()
+        self._tracer_provider = tracer_provider
+        self._meter_provider = meter_provider
         self._watches: dict[str, list[_Watch]] = {}
         self._started: OrderedDict[str, None] = OrderedDict()
         """Instances that were started here and have not been seen to end: who waits for one need not look first."""
@@ -199,8 +206,12 @@ class Runtime:
         await _in_thread(self._set_first_policies)
         node = self._node()
         store = self._provider.store
-        engine = Engine(store, self._registry, node, self._clock, limits=self._limits, options=self._options)
-        cycle = Cycle(store, engine, Membership(store, node, self._clock), self._clock, poll=self._poll.total_seconds())
+        # Once, and not for each record: where nobody listens, the hot path must not pay.
+        recorder = recorder_for(self._tracer_provider, self._meter_provider, self._clock)
+        self.client.record_with(recorder)
+        engine = Engine(store, self._registry, node, self._clock, limits=self._limits, options=self._options, recorder=recorder)
+        membership = Membership(store, node, self._clock)
+        cycle = Cycle(store, engine, membership, self._clock, poll=self._poll.total_seconds(), recorder=recorder)
         self._bridge = Bridge()
         self._thread = EngineThread(cycle, engine, self._bridge, self._clock)
         self._runner = ActivityRunner(
@@ -211,6 +222,7 @@ class Runtime:
             limit=self._max_concurrent,
             threads=self._max_threads,
             payload_limit=self._limits.max_payload,
+            recorder=recorder,
         )
         self._ended = anyio.Event()
         self._readers = Readers(self._bridge)
@@ -297,7 +309,7 @@ class Runtime:
             host=platform.node(),
             boot_id=_boot_id(),
             pid=os.getpid(),
-            library=_library_version(),
+            library=library_version(),
             formats=FORMATS,
             lease=micros(self._lease),
             capabilities=tuple(
@@ -367,6 +379,7 @@ class Runtime:
                             version=identity.version,
                             instance_id=identity.instance_id,
                             execution_id=identity.execution,
+                            traceparent=effect.traceparent,
                         )
                 case Ended(error=error):
                     self._ended.set()
@@ -460,10 +473,3 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def _library_version() -> str:
-    try:
-        return version("orchestra-runtime")
-    except PackageNotFoundError:
-        return "unknown"

@@ -2,12 +2,13 @@
 
 import contextlib
 import gc
+import weakref
 from datetime import timedelta
 
 import pytest
-from driver import Drive, prefixes, replay
+from driver import Drive, fresh, prefixes, replay
 
-from orchestra.codec import plain
+from orchestra.codec import encode, plain
 from orchestra.errors import Cancelled, Evicted
 from orchestra.events import CancelRequested, ContinuedAsNew, ExecutionCancelled, ExecutionFailed
 
@@ -343,3 +344,22 @@ def test_eviction_leaves_no_coroutine_that_was_never_awaited():
 
     Drive(subject).execution.evict()
     gc.collect()  # warnings are errors here, those of the collector too
+
+
+@pytest.mark.parametrize("ends", ["boundary", "failure"])
+def test_an_execution_that_ended_by_an_exception_is_freed_without_the_collector(ends):
+    async def subject(ctx, state):
+        if ends == "boundary":
+            ctx.continue_as_new(state)
+        raise ValueError("on purpose")
+
+    gc.disable()
+    try:
+        execution = fresh(subject)
+        execution.start(encode(None, subject="state"), 0)
+        assert execution.turn(0).ending is not None
+        gone = weakref.ref(execution)
+        del execution
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -353,7 +353,19 @@ class World:
 class Node:
     """One engine, its membership and cycle; activities are run by calling a function, or held for the test to end."""
 
-    def __init__(self, world, orchestrations, activities=None, *, lease=10.0, poll=1.0, options=None, limits=None, begin=True):
+    def __init__(
+        self,
+        world,
+        orchestrations,
+        activities=None,
+        *,
+        lease=10.0,
+        poll=1.0,
+        options=None,
+        limits=None,
+        begin=True,
+        recorder=None,
+    ):
         self.world = world
         self.registry = orchestrations
         self.activities = dict(activities or {})
@@ -368,10 +380,16 @@ class Node:
             node_id, node_id, "boot", 1, "test", FORMATS, round(lease * 1e6), capabilities, tuple(sorted(self.activities))
         )
         self.engine = Engine(
-            self.store, orchestrations, record, world.clock, limits=limits or Limits(), options=options or EngineOptions()
+            self.store,
+            orchestrations,
+            record,
+            world.clock,
+            limits=limits or Limits(),
+            options=options or EngineOptions(),
+            recorder=recorder,
         )
         self.membership = Membership(self.store, record, world.clock)
-        self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll)
+        self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll, recorder=recorder)
         self.items = []
         self.running = {}
         self.attempts = []

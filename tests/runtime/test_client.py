@@ -37,6 +37,7 @@ from orchestra.errors import (
     InvalidArgument,
     InvalidVersion,
     PayloadTooLarge,
+    StoreUnavailable,
 )
 from orchestra.events import EventAwaited, EventReceived, ExecutionCompleted, ExecutionStarted
 from orchestra.providers.rows import ResolvedBy
@@ -75,6 +76,50 @@ async def test_a_start_without_an_id_makes_one(path):
         first, second = await node.client.start("idle"), await node.client.start("idle")
         assert first.instance_id != second.instance_id
         assert len(first.instance_id) == 32
+
+
+def count_catalogue_reads(client, monkeypatch, fail=None):
+    """Return a list that grows with each catalogue the client reads; ``fail`` is raised instead of the first."""
+    read, reads = client._provider.directory.catalogue, []
+
+    def counted():
+        reads.append(None)
+        if fail is not None and len(reads) == 1:
+            raise fail
+        return read()
+
+    monkeypatch.setattr(client._provider.directory, "catalogue", counted)
+    return reads
+
+
+@bounded
+async def test_many_starts_at_once_read_the_catalogue_once(path, monkeypatch):
+    async with runtime(path, idle) as node:
+        reads = count_catalogue_reads(node.client, monkeypatch)
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(node.client.start, "idle")
+        assert len(reads) == 1
+
+
+@bounded
+async def test_a_catalogue_that_cannot_be_read_fails_those_who_wait_for_it_and_nobody_after_them(path, monkeypatch):
+    errors = []
+    async with runtime(path, idle) as node:
+        reads = count_catalogue_reads(node.client, monkeypatch, StoreUnavailable("gone"))
+
+        async def start():
+            try:
+                await node.client.start("idle")
+            except StoreUnavailable as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(start)
+        assert len(errors) == 5
+        assert len(reads) == 1
+        await node.client.start("idle")
 
 
 @bounded

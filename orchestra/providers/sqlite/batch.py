@@ -106,7 +106,7 @@ class Batch:
         pending = self._pending
         number = delta.number
         if delta.create is not None:
-            pending.created.append(execution_values(instance_id, delta.create, delta.opened))
+            pending.created.append(execution_values(instance_id, delta.create, delta))
             self._retain(instance_id, number)
         elif delta.opened is not None:
             at, version, fingerprint, event_format, resolution = delta.opened
@@ -120,6 +120,7 @@ class Batch:
                     resolution.how.value,
                     resolution.by,
                     resolution.policy_revision,
+                    delta.traceparent,
                     instance_id,
                     number,
                 )

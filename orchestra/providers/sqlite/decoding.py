@@ -10,6 +10,7 @@ from orchestra.events import EventRecord
 from orchestra.providers.rows import (
     ActivityRow,
     CancelMark,
+    ExecutionDelta,
     ExecutionEnd,
     ExecutionRow,
     Hold,
@@ -45,9 +46,9 @@ __all__ = [
 
 Columns = tuple[Any, ...]
 
-INSTANCE_WIDTH = 17
-EXECUTION_WIDTH = 20
-MESSAGE_WIDTH = 6
+INSTANCE_WIDTH = 18
+EXECUTION_WIDTH = 21
+MESSAGE_WIDTH = 7
 """How many columns the lists in :mod:`~orchestra.providers.sqlite.statements` have."""
 
 sortable_version = lru_cache(maxsize=4096)(version_key)
@@ -95,8 +96,8 @@ def event_values(instance_id: str, execution: int, event: EventRecord) -> Column
 
 def read_message(columns: Columns) -> MessageRow:
     """Return a message from its columns."""
-    sequence, message_id, name, data, encoding, sent_at = columns
-    return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at)
+    sequence, message_id, name, data, encoding, sent_at, traceparent = columns
+    return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at, traceparent)
 
 
 # --- activities -------------------------------------------------------------------------------
@@ -148,6 +149,7 @@ def read_execution(columns: Columns) -> ExecutionRow:
         error,
         events,
         size,
+        traceparent,
     ) = columns
     return ExecutionRow(
         number=number,
@@ -166,16 +168,24 @@ def read_execution(columns: Columns) -> ExecutionRow:
         error=error,
         events=events,
         bytes=size,
+        traceparent=traceparent,
     )
 
 
-def execution_values(
-    instance_id: str, row: ExecutionRow, opened: tuple[int, str, str, int, Resolution] | None = None
-) -> Columns:
-    """Return the columns of a new execution, opened as ``opened`` says where the same write opens it."""
-    opened_at, version, fingerprint, event_format, resolution = (
-        (row.opened_at, row.version, row.fingerprint, row.format, row.resolution) if opened is None else opened
-    )
+def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta | None = None) -> Columns:
+    """Return the columns of a new execution, opened as ``delta`` says where the same write opens it."""
+    if delta is None or delta.opened is None:
+        opened_at, version, fingerprint, event_format, resolution, traceparent = (
+            row.opened_at,
+            row.version,
+            row.fingerprint,
+            row.format,
+            row.resolution,
+            row.traceparent,
+        )
+    else:
+        opened_at, version, fingerprint, event_format, resolution = delta.opened
+        traceparent = delta.traceparent
     return (
         instance_id,
         row.number,
@@ -198,6 +208,7 @@ def execution_values(
         row.error,
         row.events,
         row.bytes,
+        traceparent,
     )
 
 
@@ -224,6 +235,7 @@ def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
         cancel_by,
         pin,
         hold,
+        traceparent,
     ) = columns
     return InstanceRow(
         instance_id=instance_id,
@@ -242,6 +254,7 @@ def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
         cancel=read_cancel(cancel_at, cancel_reason, cancel_by),
         pin=None if pin is None else _pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold),
+        traceparent=traceparent,
     )
 
 

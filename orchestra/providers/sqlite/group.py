@@ -174,7 +174,7 @@ class Group:
         if self._connection.execute(sql.ADD_INSTANCE, values).rowcount == 0:
             request_id = self._connection.execute(sql.READ_REQUEST, (start.instance_id,)).fetchone()[0]
             return StartExists(same=request_id == start.request_id)
-        self._connection.execute(sql.ADD_DETAIL, (start.instance_id, start.request_id, start.created_by))
+        self._connection.execute(sql.ADD_DETAIL, (start.instance_id, start.request_id, start.created_by, start.traceparent))
         self._connection.execute(sql.ADD_EXECUTION, execution_values(start.instance_id, execution))
         for key, value in start.labels.items():
             self._connection.execute(sql.ADD_LABEL, (start.instance_id, key, value))
@@ -199,7 +199,7 @@ class Group:
             return AppendRefused(Refusal.CLOSED)
         if self._is_full(instance_id, inbox_seq, append.limit):
             return AppendRefused(Refusal.FULL)
-        message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now)
+        message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now, append.traceparent)
         self._connection.execute(sql.RING, (self._now, self._now, self._now + LONGEST_DELAY, instance_id))
         self._connection.execute(
             sql.ADD_MESSAGE,
@@ -212,6 +212,7 @@ class Group:
                 append.payload.data,
                 append.payload.encoding,
                 self._now,
+                append.traceparent,
             ),
         )
         return Appended(message.sequence, owner, fresh=True, message=message)

@@ -13,16 +13,16 @@ from typing import Final
 EXECUTION_COLUMNS: Final = """
     x.execution, x.name, x.version, x.resolved_how, x.resolved_by, x.policy_revision, x.state, x.state_encoding,
     x.state_version, x.created_at, x.format, x.fingerprint, x.opened_at, x.closed_at, x.end_kind, x.output,
-    x.output_encoding, x.error, x.event_count, x.byte_count"""
+    x.output_encoding, x.error, x.event_count, x.byte_count, x.traceparent"""
 
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
-    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold"""
+    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold, d.traceparent"""
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, traceparent"
 _ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
 
 # --- transactions -----------------------------------------------------------------------------
@@ -76,12 +76,12 @@ ADD_EXECUTION: Final = """
     INSERT INTO execution (
         instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
         state_encoding, state_version, created_at, format, fingerprint, opened_at, closed_at, end_kind, output,
-        output_encoding, error, event_count, byte_count)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        output_encoding, error, event_count, byte_count, traceparent)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 OPEN_EXECUTION: Final = """
     UPDATE execution SET
         opened_at = ?, version = ?, version_key = ?, fingerprint = ?, format = ?, resolved_how = ?, resolved_by = ?,
-        policy_revision = ?
+        policy_revision = ?, traceparent = ?
     WHERE instance_id = ? AND execution = ? AND opened_at IS NULL AND closed_at IS NULL"""
 CLOSE_EXECUTION: Final = """
     UPDATE execution SET
@@ -127,7 +127,7 @@ ADD_INSTANCE: Final = """
         takeovers, history_events, history_bytes, created_at, updated_at, summary)
     VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'')
     ON CONFLICT (instance_id) DO NOTHING"""
-ADD_DETAIL: Final = "INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES (?, ?, ?)"
+ADD_DETAIL: Final = "INSERT INTO instance_detail (instance_id, request_id, created_by, traceparent) VALUES (?, ?, ?, ?)"
 ADD_LABEL: Final = "INSERT INTO label (instance_id, key, value) VALUES (?, ?, ?)"
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
 
@@ -140,7 +140,7 @@ FIND_ADDRESSEE: Final = """
 COUNT_UNREAD: Final = "SELECT count(*) FROM (SELECT 1 FROM message WHERE instance_id = ? LIMIT ?)"
 READ_MESSAGE: Final = f"SELECT {_MESSAGE_COLUMNS} FROM message WHERE instance_id = ? AND sequence = ?"
 ADD_MESSAGE: Final = f"""
-    INSERT INTO message (instance_id, sender, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+    INSERT INTO message (instance_id, sender, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 # Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
 # sooner, and no later than the longest delay.
@@ -194,7 +194,7 @@ READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
 READ_NEWS: Final = """
     SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by,
-        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at
+        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.traceparent
     FROM instance i LEFT JOIN message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
     WHERE i.owner = ? AND i.inbox_seq > i.seen_seq
     ORDER BY i.instance_id, m.sequence"""

@@ -26,6 +26,7 @@ from orchestra.testing.contract.lifetimes import LifetimeTests
 from orchestra.testing.contract.messages import MessageTests
 from orchestra.testing.contract.nodes import NodeTests
 from orchestra.testing.contract.operators import OperatorTests
+from orchestra.testing.contract.traces import TraceTests
 
 __all__ = ["ProviderContract"]
 
@@ -43,6 +44,7 @@ class ProviderContract(
     NodeTests,
     DirectoryTests,
     ConnectionTests,
+    TraceTests,
     ComparisonTests,
 ):
     """Subclass it as ``Test...`` and implement :meth:`make_provider`."""

@@ -38,6 +38,7 @@ from orchestra.testing.contract.shorthand import (
     OTHER_KIND,
     POLICY,
     SECOND,
+    TRACEPARENT,
     a_hold,
     a_node,
     a_start,
@@ -58,6 +59,7 @@ _KINDS: Final = (KIND, OTHER_KIND, FOREIGN_KIND)
 _instances = some.sampled_from(_INSTANCES)
 _nodes = some.sampled_from(_NODES)
 _kinds = some.sampled_from(_KINDS)
+_traceparents = some.sampled_from((None, TRACEPARENT))
 _mostly = some.sampled_from((True, True, True, True, False))
 
 
@@ -140,11 +142,12 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.made += 1
         request_id = data.draw(some.sampled_from(("r", "r2")))
         wake_at = data.draw(some.sampled_from((0, self.clock.now() + 1000, self.clock.now() + SECOND)))
-        return a_start(data.draw(_instances), f"incarnation {self.made}", request_id, data.draw(_kinds), wake_at)
+        start = a_start(data.draw(_instances), f"incarnation {self.made}", request_id, data.draw(_kinds), wake_at)
+        return replace(start, traceparent=data.draw(_traceparents))
 
     def append(self, data: some.DataObject) -> Change:
         message_id, name = data.draw(some.sampled_from(("m1", "m2", "m3", "m4"))), data.draw(some.sampled_from(("go", "stop")))
-        return an_append(data.draw(_instances), message_id, name, limit=3)
+        return replace(an_append(data.draw(_instances), message_id, name, limit=3), traceparent=data.draw(_traceparents))
 
     def cancel(self, data: some.DataObject) -> Change:
         return Cancel(data.draw(_instances), "enough", "me")
@@ -214,8 +217,12 @@ class ComparedWithModel(RuleBasedStateMachine):
         closed = None
         if boundary or ending:
             closed = (2, ExecutionEnd.CONTINUED_AS_NEW if boundary else ExecutionEnd.FAILED, None, b"error")
-        delta = ExecutionDelta(number, opened=opened, events=events, closed=closed, event_count=len(events), byte_count=1)
-        return (delta, ExecutionDelta(number + 1, create=an_execution(number + 1))) if boundary else (delta,)
+        trace = data.draw(_traceparents)
+        delta = ExecutionDelta(
+            number, opened=opened, events=events, closed=closed, event_count=len(events), byte_count=1, traceparent=trace
+        )
+        following = replace(an_execution(number + 1), traceparent=trace)
+        return (delta, ExecutionDelta(number + 1, create=following)) if boundary else (delta,)
 
     def unread(self, instance_id: str) -> tuple[int, ...]:
         world = self.model.world

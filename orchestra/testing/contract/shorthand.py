@@ -42,6 +42,7 @@ OTHER_KIND: Final = Kind("", "watch", "1.1.0", 1, floating=True)
 FOREIGN_KIND: Final = Kind("elsewhere", "other", "2.0.0", 1)
 POLICY: Final = Resolution(ResolvedBy.POLICY, "n1", 1)
 SECOND: Final = 1_000_000
+TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def an_execution(number: int = 1, version: str = "1.0.0") -> ExecutionRow:

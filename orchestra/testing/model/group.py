@@ -145,6 +145,7 @@ class Group:
                 fingerprint=fingerprint,
                 format=event_format,
                 resolution=resolution,
+                traceparent=delta.traceparent,
             )
         if delta.events:
             history = (*events.get(number, ()), *delta.events)
@@ -205,6 +206,7 @@ class Group:
             takeovers=0,
             history_events=0,
             history_bytes=0,
+            traceparent=start.traceparent,
         )
         self._instances[start.instance_id] = ModelInstance(
             row=row,
@@ -232,7 +234,7 @@ class Group:
         if len(instance.messages) >= append.limit:
             return AppendRefused(Refusal.FULL)
         row = self._ring(instance.row)
-        message = MessageRow(row.inbox_seq, append.message_id, append.name, append.payload, self._now)
+        message = MessageRow(row.inbox_seq, append.message_id, append.name, append.payload, self._now, append.traceparent)
         self._instances[append.instance_id] = replace(
             instance, row=row, messages=(*instance.messages, message), updated_at=self._now
         )

@@ -1,8 +1,8 @@
 """Log records that say which orchestration, version, instance, execution and attempt they are about.
 
 Records are standard :mod:`logging` records under the logger ``orchestra``. Each carries the attributes ``orchestration``,
-``version``, ``instance_id``, ``execution_id``, ``attempt`` and ``fields``. What orchestration code logs is written after
-its turn is committed, and never again on replay.
+``version``, ``instance_id``, ``execution_id``, ``attempt`` and ``fields``, and, where spans are written, ``trace_id`` and
+``span_id``. What orchestration code logs is written after its turn is committed, and never again on replay.
 
 ::
 
@@ -18,7 +18,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
+
 from orchestra.activities import AMBIENT
+from orchestra.telemetry.propagation import context_of
 
 __all__ = ["ContextFilter", "PlainFormatter", "engine_logger", "log_orchestration"]
 
@@ -29,9 +33,17 @@ engine_logger: Final = logging.getLogger("orchestra.engine")
 
 
 def log_orchestration(
-    level: int, message: str, fields: Mapping[str, Any], *, name: str, version: str, instance_id: str, execution_id: int
+    level: int,
+    message: str,
+    fields: Mapping[str, Any],
+    *,
+    name: str,
+    version: str,
+    instance_id: str,
+    execution_id: int,
+    traceparent: str | None = None,
 ) -> None:
-    """Write what orchestration code has said."""
+    """Write what orchestration code has said, in the trace of its execution."""
     if orchestration_logger.isEnabledFor(level):
         extra = {
             "orchestration": name,
@@ -41,12 +53,18 @@ def log_orchestration(
             "attempt": None,
             "fields": dict(fields),
         }
-        # The message is user text and goes in as an argument, so that a per cent sign in it stays one (I15).
-        orchestration_logger.log(level, "%s", message, extra=extra)
+        # The handlers find the trace where they look for it: in what is current.
+        token = None if traceparent is None else attach(context_of(traceparent))
+        try:
+            # The message is user text and goes in as an argument, so that a per cent sign in it stays one (I15).
+            orchestration_logger.log(level, "%s", message, extra=extra)
+        finally:
+            if token is not None:
+                detach(token)
 
 
 class ContextFilter(logging.Filter):
-    """Gives every record that passes a handler the attributes above: from the running activity, or ``None``.
+    """Gives every record that passes a handler the attributes above: from the running activity and span, or ``None``.
 
     Add it to a handler, so that ordinary ``logging`` calls inside activities are tagged too.
     """
@@ -67,6 +85,9 @@ class ContextFilter(logging.Filter):
                 }
             for key, value in values.items():
                 setattr(record, key, value)
+        span = get_current_span().get_span_context()
+        record.trace_id = format_trace_id(span.trace_id) if span.is_valid else None
+        record.span_id = format_span_id(span.span_id) if span.is_valid else None
         return True
 
 

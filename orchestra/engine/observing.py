@@ -1,0 +1,62 @@
+"""What a step tells telemetry. Made only where somebody records; told once the step's write stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from orchestra.engine.desk import Desk
+from orchestra.events import ExecutionFailed, TerminalEvent
+from orchestra.providers.rows import Hold
+from orchestra.replay import Turn
+from orchestra.telemetry import HoldRecord, Moment, Root, TurnRecord
+
+__all__ = ["UNOBSERVED", "Observed", "hold_record", "turn_record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """When a turn began, and what is known of the execution that it opens. ``begun`` is ``None`` where nobody records."""
+
+    begun: Moment | None
+    opened: bool = False
+    root: Root | None = None
+    previous_version: str | None = None
+
+
+UNOBSERVED: Final = Observed(None)
+
+
+def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: int) -> TurnRecord:
+    """Return what is told of a turn. To be called before the desk takes in what the turn has decided."""
+    assert observed.begun is not None
+    ending, opened_at = turn.ending, desk.current.opened_at
+    messages = (desk.inbox[sequence].traceparent for sequence in turn.consumed)
+    cancelled = set(turn.cancelled)
+    entries = (desk.tries.get(number) for number in turn.settled if number not in cancelled)
+    return TurnRecord(
+        subject=desk.identity,
+        begun=observed.begun.wall,
+        seconds=ended.monotonic - observed.begun.monotonic,
+        events=len(turn.events),
+        traceparent=desk.current.traceparent,
+        opened=observed.opened,
+        root=observed.root,
+        previous_version=observed.previous_version,
+        messages=tuple(traceparent for traceparent in messages if traceparent is not None),
+        fired=turn.fired,
+        attempts=tuple((entry.event.name, entry.attempt) for entry in entries if entry is not None),
+        outcome=None if ending is None else _outcome(ending),
+        error=ending.error if isinstance(ending, ExecutionFailed) else None,
+        lap_seconds=None if ending is None or opened_at is None else max(0.0, (now - opened_at) / 1e6),
+    )
+
+
+def hold_record(desk: Desk, hold: Hold) -> HoldRecord:
+    """Return what is told of a hold."""
+    return HoldRecord(desk.identity, hold.kind.value)
+
+
+def _outcome(ending: TerminalEvent) -> str:
+    """Return the end's name: completed, failed, cancelled, terminated or continued_as_new."""
+    return ending.kind.name.lower().removeprefix("execution_")

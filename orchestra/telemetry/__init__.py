@@ -1,0 +1,28 @@
+"""What operators see: log records, spans and metrics, all of which say which orchestration and version they are about.
+
+The library speaks to the OpenTelemetry *API* only. Where no SDK is set up, :class:`Recorder` records nothing and costs next to
+nothing; :func:`recorder_for` finds out once.
+"""
+
+from orchestra.telemetry.logs import ContextFilter, PlainFormatter, engine_logger, log_orchestration
+from orchestra.telemetry.open_telemetry import library_version, recorder_for
+from orchestra.telemetry.recorder import Attempt, Moment, Recorder
+from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Root, Subject, TurnRecord
+
+__all__ = [
+    "Attempt",
+    "ContextFilter",
+    "EndRecord",
+    "HoldRecord",
+    "Moment",
+    "PlainFormatter",
+    "Record",
+    "Recorder",
+    "Root",
+    "Subject",
+    "TurnRecord",
+    "engine_logger",
+    "library_version",
+    "log_orchestration",
+    "recorder_for",
+]

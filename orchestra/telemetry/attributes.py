@@ -1,0 +1,37 @@
+"""The attributes of spans and the labels of metrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ACTIVITY",
+    "ATTEMPT",
+    "CACHE_RESULT",
+    "EVENT",
+    "EVENTS",
+    "EXECUTION",
+    "FROM_VERSION",
+    "HOLD_REASON",
+    "INSTANCE",
+    "LINK",
+    "NAME",
+    "OUTCOME",
+    "TO_VERSION",
+    "VERSION",
+]
+
+NAME: Final = "orchestra.orchestration.name"
+VERSION: Final = "orchestra.orchestration.version"
+INSTANCE: Final = "orchestra.instance.id"
+EXECUTION: Final = "orchestra.execution.id"
+ACTIVITY: Final = "orchestra.activity.name"
+ATTEMPT: Final = "orchestra.activity.attempt"
+EVENT: Final = "orchestra.event.name"
+EVENTS: Final = "orchestra.turn.events"
+OUTCOME: Final = "orchestra.outcome"
+LINK: Final = "orchestra.link"
+FROM_VERSION: Final = "orchestra.upgrade.from"
+TO_VERSION: Final = "orchestra.upgrade.to"
+HOLD_REASON: Final = "orchestra.hold.reason"
+CACHE_RESULT: Final = "orchestra.cache.result"

@@ -1,0 +1,155 @@
+"""Metrics. What they count is counted when it is committed, by the node that has committed it."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.metrics import Meter
+
+from orchestra.providers.rows import Change, Claim, HeldRow, Snapshot
+from orchestra.telemetry import attributes as names
+from orchestra.telemetry.instruments import INSTRUMENTS
+from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Subject, TurnRecord
+
+__all__ = ["Metrics"]
+
+_BOUNDARY: Final = "continued_as_new"
+
+
+class Metrics:
+    """Records measurements with one meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        made: dict[str, Any] = {}
+        for spec in INSTRUMENTS:
+            match spec.kind:
+                case "counter":
+                    made[spec.name] = meter.create_counter(spec.name, spec.unit, spec.description)
+                case "up-down counter":
+                    made[spec.name] = meter.create_up_down_counter(spec.name, spec.unit, spec.description)
+                case "gauge":
+                    made[spec.name] = meter.create_gauge(spec.name, spec.unit, spec.description)
+                case "histogram":
+                    made[spec.name] = meter.create_histogram(
+                        spec.name, spec.unit, spec.description, explicit_bucket_boundaries_advisory=spec.boundaries
+                    )
+        self._made = made
+        self._owned = 0
+        self._held: Counts[tuple[str, str]] = Counts()
+
+    def _add(self, name: str, amount: int, labels: Mapping[str, str] | None = None) -> None:
+        self._made[name].add(amount, labels)
+
+    def _record(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
+        self._made[name].record(value, labels)
+
+    # --- what stands ---
+
+    def stands(self, record: Record, now: int) -> None:
+        """Count a turn, an end or a hold that was committed; ``now`` is the store's time."""
+        match record:
+            case TurnRecord():
+                self._turn(record, now)
+            case EndRecord(subject=subject, outcome=outcome):
+                self.ended(subject.name, subject.version, outcome)
+            case HoldRecord(subject=subject, reason=reason):
+                self._add("orchestra.holds", 1, {**_code(subject), names.HOLD_REASON: reason})
+
+    def _turn(self, record: TurnRecord, now: int) -> None:
+        subject = record.subject
+        code = _code(subject)
+        self._record("orchestra.turn.duration", record.seconds, code)
+        if record.opened and subject.execution == 1:
+            self._add("orchestra.starts", 1, code)
+        if record.opened and record.previous_version not in {None, subject.version}:
+            labels = {
+                names.NAME: subject.name,
+                names.FROM_VERSION: str(record.previous_version),
+                names.TO_VERSION: subject.version,
+            }
+            self._add("orchestra.upgrades", 1, labels)
+        for due in record.fired:
+            self._record("orchestra.timer.lateness", max(0.0, (now - due) / 1e6), code)
+        for activity, attempts in record.attempts:
+            self._record("orchestra.activity.attempts", attempts, {**code, names.ACTIVITY: activity})
+        if record.outcome is not None:
+            if record.outcome == _BOUNDARY:
+                self._add("orchestra.laps", 1, code)
+            else:
+                self.ended(subject.name, subject.version, record.outcome)
+            if record.lap_seconds is not None:
+                self._record("orchestra.lap.duration", record.lap_seconds, {**code, names.OUTCOME: record.outcome})
+
+    def ended(self, name: str, version: str, outcome: str) -> None:
+        """Count the end of an instance."""
+        self._add("orchestra.ends", 1, {names.NAME: name, names.VERSION: version, names.OUTCOME: outcome})
+
+    # --- claims ---
+
+    def claimed(self, snapshot: Snapshot, now: int) -> None:
+        """Record how long a claimed instance has been ready, where that is known."""
+        since = _ready_since(snapshot)
+        if since is not None:
+            labels = {names.NAME: snapshot.row.kind.name, names.VERSION: snapshot.execution.version}
+            self._record("orchestra.queue.age", max(0.0, (now - since) / 1e6), labels)
+
+    def looked_up(self, name: str, version: str, *, warm: bool) -> None:
+        """Count a look for a warm execution."""
+        labels = {names.NAME: name, names.VERSION: version, names.CACHE_RESULT: "hit" if warm else "miss"}
+        self._add("orchestra.cache.lookups", 1, labels)
+
+    # --- the node and the store ---
+
+    def held(self, rows: Sequence[HeldRow]) -> None:
+        """Set how many are held, by name and reason; what is not held any more falls to zero."""
+        now = Counts((row.kind.name, row.hold.kind.value) for row in rows)
+        for name, reason in self._held.keys() | now.keys():
+            self._made["orchestra.held"].set(now[name, reason], {names.NAME: name, names.HOLD_REASON: reason})
+        self._held = now
+
+    def owned(self, instances: int) -> None:
+        """Take note of how many instances the node owns; several nodes of one process add up."""
+        if instances != self._owned:
+            self._add("orchestra.owned", instances - self._owned)
+            self._owned = instances
+
+    def taken_over(self, instances: int) -> None:
+        """Count instances that were taken from dead nodes."""
+        self._add("orchestra.takeovers", instances)
+
+    def committed(self, changes: Sequence[Change], seconds: float) -> None:
+        """Record a commit."""
+        self._record("orchestra.commit.duration", seconds)
+        self._record("orchestra.commit.writes", sum(not isinstance(change, Claim) for change in changes))
+
+    def store_failed(self) -> None:
+        """Count a time that the store could not be used."""
+        self._add("orchestra.store.failures", 1)
+
+    # --- activities ---
+
+    def running(self, change: int) -> None:
+        """Take note of a try that begins (1) or ends (-1)."""
+        self._add("orchestra.activities.running", change)
+
+    def attempt(self, subject: Subject, activity: str, outcome: str, seconds: float) -> None:
+        """Record a try of an activity."""
+        labels = {**_code(subject), names.ACTIVITY: activity, names.OUTCOME: outcome}
+        self._record("orchestra.activity.duration", seconds, labels)
+
+
+def _code(subject: Subject) -> dict[str, str]:
+    return {names.NAME: subject.name, names.VERSION: subject.version}
+
+
+def _ready_since(snapshot: Snapshot) -> int | None:
+    """Return since when an instance had been ready. What another node has given back tells no time: ``None``."""
+    row = snapshot.row
+    if row.wake_at:
+        return row.wake_at
+    unseen = [message.sent_at for message in snapshot.messages if message.sequence > row.seen_seq]
+    if unseen:
+        return min(unseen)
+    return None if row.opened or row.takeovers or row.hold is not None else snapshot.execution.created_at

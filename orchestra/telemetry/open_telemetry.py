@@ -1,0 +1,223 @@
+"""The recorder that speaks to OpenTelemetry, and the choice whether it is worth having."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache, wraps
+from importlib.metadata import PackageNotFoundError, version
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
+
+from orchestra.clock import Clock
+from orchestra.providers.rows import Change, HeldRow, Snapshot
+from orchestra.telemetry import attributes as names
+from orchestra.telemetry.logs import engine_logger
+from orchestra.telemetry.metrics import Metrics
+from orchestra.telemetry.recorder import Attempt, Moment, Recorder
+from orchestra.telemetry.records import Record, Root, Subject, TurnRecord
+from orchestra.telemetry.traces import ActivitySpan, Traces
+
+__all__ = ["OpenTelemetryRecorder", "library_version", "recorder_for"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SCOPE: Final = "orchestra"
+_API: Final = ("opentelemetry.trace", "opentelemetry.metrics")
+
+
+def recorder_for(
+    tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None, clock: Clock
+) -> Recorder:
+    """Return what records with these providers, by default the global ones. Where neither records, it does nothing.
+
+    The choice stands: providers that are set up later are not found.
+    """
+    tracer = trace.get_tracer(_SCOPE, library_version(), tracer_provider)
+    meter = metrics.get_meter(_SCOPE, library_version(), meter_provider)
+    traces = Traces(tracer) if _records(tracer) else None
+    measures = Metrics(meter) if _records(meter) else None
+    return Recorder() if traces is None and measures is None else OpenTelemetryRecorder(traces, measures, clock)
+
+
+def _records(made: object) -> bool:
+    """Return whether this is more than the API's own no-op, or than its proxy for an SDK that nobody has set up."""
+    return not type(made).__module__.startswith(_API)
+
+
+@cache
+def library_version() -> str:
+    """Return the version under which this library is installed."""
+    try:
+        return version("orchestra-runtime")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class _Guard:
+    """Logs what goes wrong in an exporter or a processor, once of each kind."""
+
+    def __init__(self) -> None:
+        self._known: set[type[Exception]] = set()
+
+    def complain(self, error: Exception) -> None:
+        if type(error) not in self._known:
+            self._known.add(type(error))
+            engine_logger.warning("telemetry fails, and what it was to tell is lost: %r", error, exc_info=error)
+
+
+def _harmless(
+    method: Callable[Concatenate[OpenTelemetryRecorder, P], R],
+) -> Callable[Concatenate[OpenTelemetryRecorder, P], R | None]:
+    """Keep what goes wrong in telemetry away from what it tells of."""
+
+    @wraps(method)
+    def call(self: OpenTelemetryRecorder, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - an exporter's fault must not end the engine
+            self.guard.complain(error)
+            return None
+
+    return call
+
+
+class OpenTelemetryRecorder(Recorder):
+    """Writes spans, metrics, or both."""
+
+    recording = True
+
+    def __init__(self, traces: Traces | None, measures: Metrics | None, clock: Clock) -> None:
+        self._traces = traces
+        self._metrics = measures
+        self._clock = clock
+        self.guard = _Guard()
+
+    def moment(self) -> Moment:
+        return Moment(self._clock.now() * 1000, self._clock.monotonic())
+
+    # --- the engine ---
+
+    @_harmless
+    def open_execution(self, subject: Subject, begun: Moment, previous: str | None, origin: str | None) -> Root | None:
+        return None if self._traces is None else self._traces.open_execution(subject, begun.wall, previous, origin)
+
+    @_harmless
+    def stands(self, records: Sequence[Record], now: int) -> None:
+        for record in records:
+            if self._metrics is not None:
+                self._metrics.stands(record, now)
+            if self._traces is not None and isinstance(record, TurnRecord):
+                self._traces.turn(record)
+
+    @_harmless
+    def claimed(self, snapshots: Sequence[Snapshot], now: int) -> None:
+        if self._metrics is not None:
+            for snapshot in snapshots:
+                self._metrics.claimed(snapshot, now)
+
+    @_harmless
+    def looked_up(self, name: str, version: str, *, warm: bool) -> None:
+        if self._metrics is not None:
+            self._metrics.looked_up(name, version, warm=warm)
+
+    @_harmless
+    def held(self, rows: Sequence[HeldRow]) -> None:
+        if self._metrics is not None:
+            self._metrics.held(rows)
+
+    # --- the cycle ---
+
+    @_harmless
+    def committed(self, changes: Sequence[Change], begun: Moment | None) -> None:
+        if self._metrics is not None and begun is not None:
+            self._metrics.committed(changes, self._clock.monotonic() - begun.monotonic)
+
+    @_harmless
+    def store_failed(self) -> None:
+        if self._metrics is not None:
+            self._metrics.store_failed()
+
+    @_harmless
+    def taken_over(self, instances: int) -> None:
+        if self._metrics is not None and instances:
+            self._metrics.taken_over(instances)
+
+    @_harmless
+    def owned(self, instances: int) -> None:
+        if self._metrics is not None:
+            self._metrics.owned(instances)
+
+    # --- activities ---
+
+    @_harmless
+    def begin_attempt(self, subject: Subject, activity: str, number: int, traceparent: str | None) -> Attempt | None:
+        begun = self.moment()
+        span = None
+        if self._traces is not None:
+            span = self._traces.begin_attempt(subject, activity, number, traceparent, begun, self._clock)
+        if self._metrics is not None:
+            self._metrics.running(1)
+        return _Attempt(self, subject, activity, begun, span)
+
+    @_harmless
+    def end_attempt(self, attempt: _Attempt, outcome: str, error: BaseException | None) -> None:
+        """Record the end of a try."""
+        if self._metrics is not None:
+            self._metrics.running(-1)
+            seconds = self._clock.monotonic() - attempt.begun.monotonic
+            self._metrics.attempt(attempt.subject, attempt.activity, outcome, seconds)
+        if attempt.span is not None:
+            attempt.span.end(outcome, error)
+
+    # --- clients ---
+
+    def starting(self, name: str, version: str, instance_id: str) -> AbstractContextManager[str | None]:
+        return self._around(f"start {name}", {names.NAME: name, names.VERSION: version, names.INSTANCE: instance_id})
+
+    def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
+        return self._around(f"event {event}", {names.EVENT: event, names.INSTANCE: instance_id})
+
+    @contextmanager
+    def _around(self, name: str, attributes: dict[str, AttributeValue]) -> Generator[str | None]:
+        begun = self._begin_sending(name, attributes)
+        span, traceparent = begun or (None, None)
+        try:
+            yield traceparent
+        except BaseException as error:
+            self._end_sending(span, error)
+            raise
+        self._end_sending(span, None)
+
+    @_harmless
+    def _begin_sending(self, name: str, attributes: dict[str, AttributeValue]) -> tuple[Span, str | None] | None:
+        return None if self._traces is None else self._traces.begin_sending(name, attributes)
+
+    @_harmless
+    def _end_sending(self, span: Span | None, error: BaseException | None) -> None:
+        if self._traces is not None and span is not None:
+            self._traces.end_sending(span, error)
+
+    @_harmless
+    def terminated(self, name: str, version: str) -> None:
+        if self._metrics is not None:
+            self._metrics.ended(name, version, "terminated")
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A try that is under way."""
+
+    recorder: OpenTelemetryRecorder
+    subject: Subject
+    activity: str
+    begun: Moment
+    span: ActivitySpan | None
+
+    def end(self, outcome: str, error: BaseException | None = None) -> None:
+        self.recorder.end_attempt(self, outcome, error)

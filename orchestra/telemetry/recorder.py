@@ -1,0 +1,93 @@
+"""Where everything is told that spans and metrics are made of. This one records nothing; it is what runs without an SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, NamedTuple, Protocol
+
+from orchestra.providers.rows import Change, HeldRow, Snapshot
+from orchestra.telemetry.records import Record, Root, Subject
+
+__all__ = ["Attempt", "Moment", "Recorder"]
+
+_NO_SPAN: Final = nullcontext[None](None)
+
+
+class Moment(NamedTuple):
+    """An instant on both clocks: nanoseconds UTC for the beginning of a span, monotonic seconds for durations."""
+
+    wall: int
+    monotonic: float
+
+
+class Attempt(Protocol):
+    """A try of an activity that is under way."""
+
+    def end(self, outcome: str, error: BaseException | None = None) -> None:
+        """Say how it ended. To be called once, in the task that began it."""
+        ...
+
+
+class Recorder:
+    """Records nothing. What has to be gathered for a record is gathered only where ``recording`` is true.
+
+    No method raises, and none waits.
+    """
+
+    recording: bool = False
+
+    def moment(self) -> Moment | None:
+        """Return the present instant, or ``None`` where nobody wants to know."""
+        return None
+
+    # --- the engine ---
+
+    def open_execution(self, subject: Subject, begun: Moment, previous: str | None, origin: str | None) -> Root | None:
+        """Begin an execution's trace, linked to the execution before and to whoever started the instance."""
+        return None
+
+    def stands(self, records: Sequence[Record], now: int) -> None:
+        """Record a step whose write was granted; ``now`` is the store's time."""
+
+    def claimed(self, snapshots: Sequence[Snapshot], now: int) -> None:
+        """Record what was claimed, and since when it had been ready; ``now`` is the store's time."""
+
+    def looked_up(self, name: str, version: str, *, warm: bool) -> None:
+        """Record whether a claimed execution was still in memory, or has to be replayed."""
+
+    def held(self, rows: Sequence[HeldRow]) -> None:
+        """Record the holds that the store has of this node's orchestrations."""
+
+    # --- the cycle ---
+
+    def committed(self, changes: Sequence[Change], begun: Moment | None) -> None:
+        """Record a commit."""
+
+    def store_failed(self) -> None:
+        """Record that the store could not be used."""
+
+    def taken_over(self, instances: int) -> None:
+        """Record how many instances were taken from nodes that have died."""
+
+    def owned(self, instances: int) -> None:
+        """Record how many instances the node works on now."""
+
+    # --- activities ---
+
+    def begin_attempt(self, subject: Subject, activity: str, number: int, traceparent: str | None) -> Attempt | None:
+        """Begin a try of an activity, and make its span the current one of this task."""
+        return None
+
+    # --- clients ---
+
+    def starting(self, name: str, version: str, instance_id: str) -> AbstractContextManager[str | None]:
+        """Record the start of an instance while the context is open; it gives the ``traceparent`` that travels."""
+        return _NO_SPAN
+
+    def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
+        """Record the sending of an event while the context is open; it gives the ``traceparent`` that travels."""
+        return _NO_SPAN
+
+    def terminated(self, name: str, version: str) -> None:
+        """Record that an instance was terminated."""

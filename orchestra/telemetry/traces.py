@@ -1,0 +1,162 @@
+"""Spans. Each has explicit times and is written when what it tells of stands; none is open across a wait.
+
+An execution is a trace of its own. Its first turn is the root, whose ids are stored in the write that opens the execution, so
+that later turns and activities hang below it, on whatever node and after whatever restart. It is linked to the execution before
+and to the start of the instance; a turn is linked to the events that it took in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import Token
+from dataclasses import dataclass
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
+from orchestra.clock import Clock
+from orchestra.errors import ErrorInfo
+from orchestra.retry import type_name
+from orchestra.telemetry import attributes as names
+from orchestra.telemetry.propagation import context_of, span_context_of, traceparent_of
+from orchestra.telemetry.recorder import Moment
+from orchestra.telemetry.records import Root, Subject, TurnRecord
+
+__all__ = ["ActivitySpan", "RootSpan", "Traces"]
+
+_ERROR_TYPE = "error.type"
+
+
+@dataclass(frozen=True, slots=True)
+class RootSpan:
+    """The first span of an execution. Where its write is refused it is never ended, and so never exported."""
+
+    span: Span
+    traceparent: str
+
+
+class Traces:
+    """Writes spans with one tracer."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    # --- turns ---
+
+    def open_execution(self, subject: Subject, begun: int, previous: str | None, origin: str | None) -> Root | None:
+        """Begin the root span of a new trace; ``None`` where it gets no ids."""
+        links = [*_links("origin", [origin]), *_links("previous", [previous])]
+        span = self._tracer.start_span(
+            f"orchestration {subject.name}",
+            context=Context(),
+            kind=SpanKind.INTERNAL,
+            attributes=_attributes(subject),
+            links=links,
+            start_time=begun,
+        )
+        traceparent = traceparent_of(span)
+        return None if traceparent is None else RootSpan(span, traceparent)
+
+    def turn(self, record: TurnRecord) -> None:
+        """Write the span of a turn that stands."""
+        if isinstance(record.root, RootSpan):
+            span = record.root.span
+            for link in _links("event", record.messages):
+                span.add_link(link.context, link.attributes)
+        else:
+            span = self._tracer.start_span(
+                f"turn {record.subject.name}",
+                context=context_of(record.traceparent),
+                kind=SpanKind.INTERNAL,
+                attributes=_attributes(record.subject),
+                links=_links("event", record.messages),
+                start_time=record.begun,
+            )
+        span.set_attribute(names.EVENTS, record.events)
+        if record.outcome is not None:
+            span.set_attribute(names.OUTCOME, record.outcome)
+        if record.error is not None:
+            _fail(span, record.error)
+        span.end(record.begun + round(record.seconds * 1e9))
+
+    # --- activities ---
+
+    def begin_attempt(
+        self, subject: Subject, activity: str, number: int, traceparent: str | None, begun: Moment, clock: Clock
+    ) -> ActivitySpan:
+        """Begin the span of a try and make it the current one, so that what the activity itself records hangs below it."""
+        parent = context_of(traceparent)
+        span = self._tracer.start_span(
+            f"activity {activity}",
+            context=parent,
+            kind=SpanKind.INTERNAL,
+            attributes={**_attributes(subject), names.ACTIVITY: activity, names.ATTEMPT: number},
+            start_time=begun.wall,
+        )
+        # Not what is current here: this task was made by the runtime, and the host's span is none of the activity's.
+        return ActivitySpan(span, begun, clock, attach(set_span_in_context(span, parent)))
+
+    # --- clients ---
+
+    def begin_sending(self, name: str, attributes: dict[str, AttributeValue]) -> tuple[Span, str | None]:
+        """Begin the span of a client's wish, below whatever is current; return it with the ``traceparent`` that travels."""
+        span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
+        return span, traceparent_of(span)
+
+    @staticmethod
+    def end_sending(span: Span, error: BaseException | None) -> None:
+        """End it. A caller who was cancelled is no error."""
+        try:
+            if isinstance(error, Exception):
+                _fail_with(span, error)
+        finally:
+            span.end()
+
+
+@dataclass(frozen=True, slots=True)
+class ActivitySpan:
+    """The span of a try that is under way."""
+
+    span: Span
+    begun: Moment
+    clock: Clock
+    token: Token[Context]
+
+    def end(self, outcome: str, error: BaseException | None) -> None:
+        """End the span, and make it the current one no more."""
+        detach(self.token)
+        ended = self.begun.wall + round((self.clock.monotonic() - self.begun.monotonic) * 1e9)
+        try:
+            self.span.set_attribute(names.OUTCOME, outcome)
+            if error is not None:
+                _fail_with(self.span, error)
+            elif outcome == "timed_out":
+                self.span.set_status(Status(StatusCode.ERROR, outcome))
+        finally:
+            self.span.end(ended)
+
+
+def _attributes(subject: Subject) -> dict[str, AttributeValue]:
+    return {
+        names.NAME: subject.name,
+        names.VERSION: subject.version,
+        names.INSTANCE: subject.instance_id,
+        names.EXECUTION: subject.execution,
+    }
+
+
+def _links(what: str, traceparents: Iterable[str | None]) -> list[Link]:
+    found = (span_context_of(traceparent) for traceparent in traceparents if traceparent is not None)
+    return [Link(context, {names.LINK: what}) for context in found if context is not None]
+
+
+def _fail(span: Span, error: ErrorInfo) -> None:
+    span.set_attribute(_ERROR_TYPE, error.type)
+    span.set_status(Status(StatusCode.ERROR, str(error)))
+
+
+def _fail_with(span: Span, error: BaseException) -> None:
+    span.set_attribute(_ERROR_TYPE, type_name(type(error)))
+    span.set_status(Status(StatusCode.ERROR))
+    span.record_exception(error)  # last: a user's __str__ may be broken

@@ -295,7 +295,8 @@ class Engine:
         self._read_store()
         now = self.now
         self._wake_due(now)
-        # In its place from the start: should the code of an instance not return, the group goes on with what it has.
+        # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
+        # that fails on the way loses neither turns nor clients' changes.
         self._flight = flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._take_returned(flights) + self._step_ready(flights, now)
         self._take_queued(flights, size)

@@ -37,6 +37,7 @@ from orchestra.errors import (
 from orchestra.futures import DurableFuture, Future
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
+from orchestra.retention import Retention
 from orchestra.retry import NO_RETRY, NonRetryable, RetryPolicy
 from orchestra.runtime import Runtime
 from orchestra.telemetry import ContextFilter, PlainFormatter
@@ -76,6 +77,7 @@ __all__ = [
     "PurgeReport",
     "RaceResult",
     "RegistryBuilder",
+    "Retention",
     "RetryPolicy",
     "Runtime",
     "SqliteProvider",

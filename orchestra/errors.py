@@ -38,11 +38,13 @@
     │   └── HistoryCorrupt                holds the instance
     ├── ActivityContextMissing
     ├── RuntimeClosed
+    ├── ProviderInUse                     another runtime runs on the same provider object
     └── StoreError
         ├── StoreBusy                     another writer holds the store; try again
         ├── StoreUnavailable              it cannot be reached now; ``.retryable``
         │   ├── StoreFull
         │   └── StoreReadOnly
+        ├── NetworkFileSystem             SQLite's log does not work there; ``.mount_point``, ``.file_system``
         ├── StoreCorrupt
         ├── SchemaMismatch                newer than this library, or older and not to be migrated
         ├── NodeBuried                    this node was declared dead; what it owned is gone
@@ -89,6 +91,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidFunction",
     "InvalidVersion",
+    "NetworkFileSystem",
     "NodeBuried",
     "NondeterminismError",
     "OperationCancelled",
@@ -97,6 +100,7 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadError",
     "PayloadTooLarge",
+    "ProviderInUse",
     "RegistrationError",
     "RuntimeClosed",
     "SchemaMismatch",
@@ -335,6 +339,10 @@ class RuntimeClosed(OrchestraError):
     """The runtime or client is not running (not entered yet, stopping, or stopped)."""
 
 
+class ProviderInUse(OrchestraError):
+    """Another runtime runs on this provider object. Each runtime needs one of its own; they may share the store."""
+
+
 # --- the store --------------------------------------------------------------------------------
 
 
@@ -362,6 +370,15 @@ class StoreFull(StoreUnavailable):
 
 class StoreReadOnly(StoreUnavailable):
     """The store can be read, but not written."""
+
+
+class NetworkFileSystem(StoreError):
+    """The store's file lies on a network file system, where neither locks nor the log's shared memory can be relied on."""
+
+    def __init__(self, message: str, *, mount_point: str, file_system: str) -> None:
+        super().__init__(message)
+        self.mount_point = mount_point
+        self.file_system = file_system
 
 
 class StoreCorrupt(StoreError):

@@ -23,6 +23,7 @@ from orchestra.activities import annotation_decoder, enclosing_names, resolve_an
 from orchestra.codec import Decoder
 from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
 from orchestra.fingerprint import fingerprint
+from orchestra.retention import Retention
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
 __all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
@@ -45,13 +46,17 @@ class OrchestrationDefinition:
 class OrchestrationRegistry:
     """An immutable set of orchestrations. Make one with :meth:`builder`."""
 
-    __slots__ = ("_definitions", "_policies")
+    __slots__ = ("_definitions", "_policies", "_retentions")
 
     def __init__(
-        self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]], policies: Mapping[str, Policy]
+        self,
+        definitions: Mapping[str, Mapping[str, OrchestrationDefinition]],
+        policies: Mapping[str, Policy],
+        retentions: Mapping[str, Retention],
     ) -> None:
         self._definitions = definitions
         self._policies = policies
+        self._retentions = retentions
 
     @staticmethod
     def builder() -> RegistryBuilder:
@@ -80,6 +85,11 @@ class OrchestrationRegistry:
     def policies(self) -> Mapping[str, Policy]:
         """The policies that the builder was given, by name."""
         return self._policies
+
+    @property
+    def retentions(self) -> Mapping[str, Retention]:
+        """The retentions that the builder was given, by name; for other names the runtime's own counts."""
+        return self._retentions
 
     def resolve(self, name: str) -> str:
         """Return the version that the builder's policy gives among the registered ones."""
@@ -126,6 +136,7 @@ class RegistryBuilder:
     def __init__(self) -> None:
         self._entries: list[tuple[str, str, OrchestrationFunction, dict[str, Any]]] = []
         self._policies: dict[str, Policy] = {}
+        self._retentions: dict[str, Retention] = {}
 
     def register(self, name: str, function: OrchestrationFunction, version: str = "1.0.0") -> RegistryBuilder:
         """Add ``async def function(ctx, input)`` as one version of a name."""
@@ -140,6 +151,11 @@ class RegistryBuilder:
         self._policies[name] = policy
         return self
 
+    def set_retention(self, name: str, retention: Retention) -> RegistryBuilder:
+        """Say what is kept of a name's laps and of its ended instances, in the place of the runtime's ``retention``."""
+        self._retentions[name] = retention
+        return self
+
     def build(self) -> OrchestrationRegistry:
         """Return the registry.
 
@@ -148,7 +164,7 @@ class RegistryBuilder:
             InvalidVersion: a version is not semver.
             InvalidFunction: a function is not ``async def`` with two positional parameters.
             UnresolvableAnnotation: an annotation names no type that can be found or read.
-            RegistrationError: a name is empty, or a policy names what is not registered.
+            RegistrationError: a name is empty, or a policy or a retention names what is not registered.
         """
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
         for name, version, function, local_names in self._entries:
@@ -163,9 +179,11 @@ class RegistryBuilder:
                 )
             versions[version] = definition
         self._check_policies(definitions)
+        self._check_retentions(definitions)
         return OrchestrationRegistry(
             MappingProxyType({name: MappingProxyType(versions) for name, versions in definitions.items()}),
             MappingProxyType(dict(self._policies)),
+            MappingProxyType(dict(self._retentions)),
         )
 
     def _check_policies(self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]) -> None:
@@ -177,6 +195,13 @@ class RegistryBuilder:
             if isinstance(policy, Exact) and policy.version not in definitions[name]:
                 have = ", ".join(sorted(definitions[name], key=version_key))
                 raise RegistrationError(f"the policy of {name!r} is Exact({policy.version!r}), but registered are {have}")
+
+    def _check_retentions(self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]) -> None:
+        for name, retention in self._retentions.items():
+            if name not in definitions:
+                raise RegistrationError(f"a retention is set for {name!r}, which is not registered")
+            if not isinstance(retention, Retention):
+                raise RegistrationError(f"the retention of {name!r} is {retention!r}; give Retention(...)")
 
 
 def _place(function: Callable[..., Any]) -> str:

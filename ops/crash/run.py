@@ -1,124 +1,189 @@
-"""Kills and stops workers for as long as you like, and tells whether anything was lost or done twice.
+"""Kills, stops and starves workers for as long as you like, and tells whether anything was lost or done twice.
 
-    python ops/crash/run.py --cycles 1000 --seed 7
+    python ops/crash/run.py --cycles 1000 --seed 7 --json ops/results
 
-The work is cut into rounds of at most 100 cycles, each on a fresh store, with a seed of its own made from the given one; the
-verdict comes after each round. A round with violations leaves its directory behind and says where. The seed repeats the plan
-(what is sent, how and after how long a worker is killed), not the machine's own timing. The last line is a row for a table.
+The work is cut into rounds, each on a fresh store, with a seed of its own made from the given one; the verdict comes after each
+round. A round with violations leaves its directory behind, says where, and prints the command that repeats it. The seed
+repeats the plan (what is sent, how and after how long or at which call a worker is killed), not the machine's own timing.
+
+With ``--json`` each campaign leaves a file there, which ``ops/reliability.py`` makes its report of.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import re
 import shutil
 import sqlite3
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "crash"))
 
-from crashes.campaigns import Outcome, conduct, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
-
-CYCLES_PER_ROUND = 100
-PAUSES_PER_ROUND = 20
-HEAD = (
-    "date",
-    "host",
-    "versions",
-    "what",
-    "cycles",
-    "seed",
-    "acknowledged",
-    "writes",
-    "refused",
-    "replayed",
-    "seconds",
-    "violations",
+from crashes.campaigns import (
+    Outcome,
+    conduct,
+    kill_campaign,
+    pause_campaign,
+    sharing_campaign,
+    stuck_campaign,
+    versions_campaign,
 )
+from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
 
 
-def round_of(name: str, campaign: Callable[..., Awaitable[Outcome]], directory: Path | None, seed: int, *more: int) -> Outcome:
-    """Run one campaign in a directory of its own, which is removed if all is well."""
-    folder = Path(tempfile.mkdtemp(prefix=f"crash-{name}-", dir=directory))
-    outcome = conduct(campaign, folder, seed, *more)
-    print(f"{name} seed {seed} {more}: {outcome}", flush=True)
-    if outcome.problems:
-        print(f"kept: {folder}", flush=True)
-    else:
+@dataclass(frozen=True)
+class Campaign:
+    """How an option of the command line is done: in rounds of at most ``per_round`` cycles, shared out among ``variants``."""
+
+    option: str
+    name: str
+    what: str
+    per_round: int
+    run: Callable[..., Awaitable[Outcome]]
+    variants: tuple[tuple[Any, ...], ...] = ((),)
+    takes_cycles: bool = True
+
+
+@dataclass
+class Result:
+    """What a campaign has come to."""
+
+    campaign: Campaign
+    command: str
+    started: datetime
+    seeds: list[int] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    cycles: int = 0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "campaign": self.campaign.name,
+            "what": self.campaign.what,
+            "command": self.command,
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds),
+            "cycles": self.cycles,
+            "seeds": self.seeds,
+            "counts": dict(sorted(self.counts.items())),
+            "failures": self.failures,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "system": f"{platform.system()} {platform.machine()}",
+        }
+
+
+def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
+    by_way = tuple((way,) for way in ways)
+    return [
+        Campaign("cycles", "kill", "kill -9 of a worker at a random moment", 100, kill_campaign),
+        Campaign("injections", "injection", "kill at a chosen call on the store's files", 100, injection_campaign, by_way),
+        Campaign("lone", "injection", "the same, alone, from making the store to closing it", 100, lone_campaign, by_way),
+        Campaign("failures", "failing device", "calls fail for a while", 50, failing_campaign, by_way),
+        Campaign("pauses", "stopped", "SIGSTOP beyond the lease, and SIGCONT", 20, pause_campaign, ((4,),)),
+        Campaign("stuck", "stopped", "SIGSTOP inside the write lock, beyond the lease", 20, stuck_campaign),
+        Campaign(
+            "versions", "versions", "two programs with different versions on one file", 1, versions_campaign, takes_cycles=False
+        ),
+        Campaign(
+            "sharing",
+            "sharing",
+            "two, three, four workers on one file",
+            1,
+            sharing_campaign,
+            ((2,), (3,), (4,)),
+            takes_cycles=False,
+        ),
+    ]
+
+
+def conduct_campaign(campaign: Campaign, cycles: int, seed: int, directory: Path | None) -> Result:
+    command = f"python ops/crash/run.py --{campaign.option} {cycles} --seed {seed}"
+    result = Result(campaign, command, datetime.now(UTC), cycles=cycles)
+    began = time.monotonic()
+    seeds, its_seed, left = Random(seed), seed, cycles  # the first round has the seed itself: it can be run again alone
+    while left > 0:
+        now = min(campaign.per_round, left)
+        for number, variant in enumerate(campaign.variants):
+            # What a round has to do is shared out among its variants.
+            share = (now + number) // len(campaign.variants) if campaign.takes_cycles else now
+            arguments = (share, *variant) if campaign.takes_cycles else variant
+            if share:
+                _conduct_round(campaign, arguments, now, its_seed, directory, result)
+        left -= now
+        result.seeds.append(its_seed)
+        its_seed = seeds.randrange(1_000_000)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _conduct_round(
+    campaign: Campaign, arguments: tuple[Any, ...], cycles: int, seed: int, directory: Path | None, result: Result
+) -> None:
+    """Run a round in a directory of its own, which is removed if all is well."""
+    folder = Path(tempfile.mkdtemp(prefix=f"crash-{campaign.option}-", dir=directory))
+    outcome = conduct(campaign.run, folder, seed, *arguments)
+    print(f"{campaign.option} seed {seed} {arguments}: {outcome}", flush=True)
+    result.counts += outcome.counts
+    if not outcome.problems:
         shutil.rmtree(folder)
-    return outcome
-
-
-def row(what: str, cycles: int, seed: int, outcome: Outcome, seconds: float) -> str:
-    counts = outcome.counts
-    acknowledged = sum(counts[name] for name in ("started", "events", "cancelled", "terminated", "deleted"))
-    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, orchestra {version('orchestra-runtime')}"
-    cells: tuple[Any, ...] = (
-        f"{datetime.now(UTC):%Y-%m-%d}",
-        f"{platform.system()} {platform.machine()}",
-        versions,
-        what,
-        f"{cycles:,}",
-        seed,
-        f"{acknowledged:,}",
-        f"{counts['writes']:,}",
-        f"{counts['refused']:,}",
-        f"{counts['replayed']:,}",
-        f"{seconds:,.0f}",
-        len(outcome.problems),
-    )
-    return f"| {' | '.join(map(str, cells))} |"
+        return
+    again = f"python ops/crash/run.py --{campaign.option} {cycles} --seed {seed}"
+    print(f"kept: {folder}\nagain: {again}", flush=True)
+    # No paths of this machine in what is kept.
+    result.failures += [re.sub(r"(/[\w.~+-]+)+/", "", f"{again}: {problem}") for problem in outcome.problems[:50]]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cycles", type=int, default=0, help="kill -9 of a worker")
-    parser.add_argument("--pauses", type=int, default=0, help="SIGSTOP of a worker beyond its lease, and SIGCONT")
-    parser.add_argument("--versions", type=int, default=0, help="rounds of two programs with different versions on one file")
-    parser.add_argument("--sharing", type=int, default=0, help="rounds of two, three and four workers on one file")
+    for campaign in campaigns(tuple(MISSING)):
+        parser.add_argument(f"--{campaign.option}", type=int, default=0, metavar="N", help=campaign.what)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--directory", type=Path, default=None, help="where the stores are made (default: the system's)")
     parser.add_argument(
-        "--directory", type=Path, default=None, help="where the stores are made; the system's default otherwise"
+        "--json", type=Path, default=None, metavar="PATH", help="where results go: a folder, or a file that ends in .json"
     )
     options = parser.parse_args()
     seed = SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
 
-    rows: list[str] = []
-    failed = False
-
-    def run(
-        what: str, cycles: int, per_round: int, campaign: Callable[..., Awaitable[Outcome]], *more: tuple[int, ...]
-    ) -> None:
-        nonlocal failed
-        total, began, left = Outcome(), time.monotonic(), cycles
-        seeds = Random(seed)
-        its_seed = seed  # of the first round, so that a round can be run again by itself
-        while left > 0:
-            now = min(per_round, left)
-            for arguments in more or ((now,),):
-                total.add(round_of(what.replace(" ", "-"), campaign, options.directory, its_seed, *arguments))
-            left -= now
-            its_seed = seeds.randrange(1_000_000)
-        if cycles:
-            rows.append(row(what, cycles, seed, total, time.monotonic() - began))
-        failed = failed or bool(total.problems)
-
-    run("kill -9", options.cycles, CYCLES_PER_ROUND, kill_campaign)
-    run("SIGSTOP", options.pauses, PAUSES_PER_ROUND, pause_campaign)
-    run("two versions", options.versions, 1, versions_campaign, ())
-    run("shared file", options.sharing, 1, sharing_campaign, (2,), (3,), (4,))
-    if not rows:
+    ways = tuple(way for way, missing in MISSING.items() if missing() is None)
+    for way, missing in MISSING.items():
+        if (reason := missing()) is not None:
+            print(f"not by {way}: {reason}", flush=True)
+    chosen = [(campaign, getattr(options, campaign.option)) for campaign in campaigns(ways)]
+    if not any(cycles for _, cycles in chosen):
         parser.error("nothing to do; say --cycles 1000, for example")
-    print(f"\n| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
-    print("\n".join(rows))
+    if not ways and (options.injections or options.lone or options.failures):
+        parser.error("no way to inject a fault on this machine")
+
+    if options.json is not None and options.json.suffix == ".json" and sum(cycles > 0 for _, cycles in chosen) > 1:
+        parser.error("several campaigns do not go into one file; name a folder")
+
+    failed = False
+    for campaign, cycles in chosen:
+        if cycles <= 0:
+            continue
+        result = conduct_campaign(campaign, cycles, seed, options.directory)
+        failed = failed or bool(result.failures)
+        print(f"{campaign.what}: {cycles:,} cycles, {result.seconds:,.0f} s, {len(result.failures)} violations", flush=True)
+        if options.json is not None:
+            file = options.json
+            if file.suffix != ".json":
+                file = file / f"{campaign.option}-{result.started:%Y%m%d-%H%M%S}-{seed}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
     return 1 if failed else 0
 
 

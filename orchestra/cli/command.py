@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -13,6 +13,8 @@ from orchestra.cli.checks import ExitCode, Report
 from orchestra.cli.doctor import examine
 from orchestra.cli.rendering import as_json, as_text
 from orchestra.clock import SystemClock
+from orchestra.errors import OrchestraError, StoreCorrupt
+from orchestra.providers.sqlite import back_up
 
 __all__ = ["main"]
 
@@ -31,6 +33,18 @@ exit code:
   3  the store cannot be read, or the command was misused"""
 
 
+_BACKUP: Final = """\
+Copies a store as it stands at one moment, while services work on it. The copy
+is checked, and is a store of its own: a runtime that opens it goes on at once
+with what was under way. Where the original runs on as well, both do."""
+
+_BACKUP_CODES: Final = """\
+exit code:
+  0  the copy is there, complete and checked
+  2  the store is damaged; there is no copy
+  3  the store cannot be read, or the copy not be written; there is no copy"""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser with an exit code of its own for misuse: 2 says that the store is not well."""
 
@@ -46,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: help was asked for, or the arguments make no sense.
     """
     options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], ExitCode] = options.run
+    return run(options)
+
+
+def _look(options: argparse.Namespace) -> ExitCode:
     report = examine(options.store, SystemClock(), quick=options.quick)
     try:
         _write(report, json=options.json)
@@ -53,6 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read has seen enough. Nothing may be flushed into the broken pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return report.exit_code
+
+
+def _back_up(options: argparse.Namespace) -> ExitCode:
+    try:
+        copy = back_up(options.store, options.to, SystemClock())
+    except OrchestraError as error:
+        sys.stderr.write(f"orchestra backup: {_shown(str(error))}\n")
+        return ExitCode.FAILURES if isinstance(error, StoreCorrupt) else ExitCode.UNREADABLE
+    text = f"{copy.path}: {copy.size:,} bytes, checked; instances: {copy.instances:,}, of which open: {copy.open:,}"
+    sys.stdout.write(f"{_shown(text)}\n")
+    return ExitCode.FINE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,16 +95,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    doctor.add_argument(
-        "--store",
-        required=True,
-        type=_store,
-        metavar="PATH",
-        help="the file; or sqlite:///relative.db, sqlite:////absolute.db",
-    )
+    _add_path(doctor, "--store", "the file; or sqlite:///relative.db, sqlite:////absolute.db")
+    doctor.set_defaults(run=_look)
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.add_argument("--quick", action="store_true", help="check the file less thoroughly")
+    backup = commands.add_parser(
+        "backup",
+        help="copy a store that is in use",
+        description=_BACKUP,
+        epilog=_BACKUP_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_path(backup, "--store", "the file; or sqlite:///relative.db, sqlite:////absolute.db")
+    _add_path(backup, "--to", "the copy, which must not be there yet")
+    backup.set_defaults(run=_back_up)
     return parser
+
+
+def _add_path(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    parser.add_argument(name, required=True, type=_store, metavar="PATH", help=text)
 
 
 def _store(text: str) -> Path:
@@ -90,7 +129,11 @@ def _write(report: Report, *, json: bool) -> None:
     if json:
         sys.stdout.buffer.write(as_json(report))
     else:
-        # A terminal that cannot show a character of a name shows its number.
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(as_text(report).encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.write(_shown(as_text(report)))
     sys.stdout.flush()
+
+
+def _shown(text: str) -> str:
+    """Return a text as a terminal can show it: the number of a character where it has none for it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

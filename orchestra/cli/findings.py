@@ -11,6 +11,7 @@ from orchestra.providers.rows import Catalogue, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import (
     LISTED,
     LOG_LIMIT,
+    Ended,
     NodeLockState,
     Population,
     Pragmas,
@@ -28,6 +29,7 @@ __all__ = [
     "lock_check",
     "nodes_check",
     "pragmas_check",
+    "retention_check",
     "schema_check",
     "sqlite_check",
 ]
@@ -40,6 +42,12 @@ _RESET_BUG_FIXED_IN: Final = {(3, 44): 6, (3, 50): 7}
 """Older series into which the fix was taken, and from which patch on they have it."""
 
 _CLOCK_TOLERANCE: Final = 1_000_000
+
+_MUCH_FREE: Final = 64 * 1024 * 1024
+"""Bytes of free pages from which on it is worth a word that most of the file is free."""
+
+_MANY_ENDED: Final = 100_000
+"""Ended instances that nothing deletes from which on it is worth a word."""
 
 Version = tuple[int, int, int]
 
@@ -78,24 +86,36 @@ def pragmas_check(pragmas: Pragmas) -> Check:
     """Judge the journal mode and the size of the log."""
     size = _bytes(pragmas.page_size * pragmas.pages)
     free = f", {pragmas.free_pages:,} of {pragmas.pages:,} pages free" if pragmas.free_pages else ""
-    if pragmas.journal_mode is None:
-        return Check("pragmas", Verdict.OK, f"at rest, without a log; file {size}{free}")
     text = f"journal mode {pragmas.journal_mode}, file {size}{free}, log {_bytes(pragmas.log_size)}"
-    if pragmas.journal_mode != "wal":
+    if pragmas.journal_mode is None:
+        text = f"at rest, without a log; file {size}{free}"
+    elif pragmas.journal_mode != "wal":
         return Check(
             "pragmas",
             Verdict.NOTICE,
             text,
             remedy="A runtime works with the write-ahead log only, and turns it on when it opens the file.",
         )
-    if pragmas.log_size > LOG_LIMIT:
+    elif pragmas.log_size > 2 * LOG_LIMIT:
         return Check(
             "pragmas",
             Verdict.WARNING,
             f"{text}: checkpoints do not keep up",
             remedy="Look for a program that has a read transaction open on the file for long, and end it.",
         )
+    if _is_mostly_free(pragmas):
+        return Check(
+            "pragmas",
+            Verdict.NOTICE,
+            f"{text}: most of the file is free",
+            remedy="Nothing need be done: free pages are used again before the file grows. To give them back to the disk, stop "
+            "the services and run VACUUM with sqlite3.",
+        )
     return Check("pragmas", Verdict.OK, text)
+
+
+def _is_mostly_free(pragmas: Pragmas) -> bool:
+    return 2 * pragmas.free_pages > pragmas.pages and pragmas.free_pages * pragmas.page_size >= _MUCH_FREE
 
 
 def integrity_check(faults: tuple[str, ...], *, quick: bool) -> Check:
@@ -325,6 +345,24 @@ def _held_remedy(held: int, crashing: int, unserved: Mapping[Kind | None, int]) 
     if crashing:
         parts.append("Look in the logs for what ended the processes that ran the crashing ones.")
     return " ".join(parts)
+
+
+def retention_check(ended: Ended) -> Check:
+    """Judge what is kept of what has ended."""
+    if not ended.count:
+        return Check("retention", Verdict.OK, "nothing has ended")
+    text = f"{_count(ended.count, 'ended instance')}: {ended.expiring:,} go by themselves ({ended.due:,} now)"
+    kept = ended.count - ended.expiring
+    if kept:
+        text += f", {kept:,} stay until somebody deletes them"
+    if kept >= _MANY_ENDED:
+        return Check(
+            "retention",
+            Verdict.NOTICE,
+            text,
+            remedy="Retention(finished=...) lets those go that end from then on; client.purge deletes those that have ended.",
+        )
+    return Check("retention", Verdict.OK, text)
 
 
 def clock_check(newest: int | None, now: int) -> Check:

@@ -97,6 +97,8 @@ _HELD_AGE: Final = 0.05
 _WAIT_SLICE: Final = 1.0
 _TERMINATE_TRIES: Final = 50
 _NAMED: Final = 100
+_DELETED_AT_ONCE: Final = 25
+"""Instances that a purge deletes in one transaction: each may have thousands of rows."""
 _STATUS_OF: Final = {
     InstanceStatus.COMPLETED: Status.COMPLETED,
     InstanceStatus.FAILED: Status.FAILED,
@@ -497,37 +499,52 @@ class Client:
         status: InstanceStatus | Sequence[InstanceStatus] | None = None,
         id_prefix: str | None = None,
         labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
         dry_run: bool = True,
     ) -> PurgeReport:
-        """Delete instances that ended before a moment; every condition that is given must hold.
+        """Delete instances that ended before a moment, with all that belongs to them; every condition given must hold.
+
+        They go in small parts, so that whoever works on the store is not kept waiting; a purge that is cancelled has deleted
+        some of them. What is to go by itself is better said once: ``Retention(finished=...)``.
 
         Args:
             status: which ends; all of them by default. Instances that have not ended are never touched.
+            limit: how many at most, the newest first.
             dry_run: only say what would be deleted. The default, for nothing brings a deleted instance back.
 
         Raises:
             ValueError: ``completed_before`` is naive.
-            InvalidArgument: ``status`` is none.
+            InvalidArgument: ``status`` is none, or ``limit`` is below 1.
         """
         to_micros(completed_before)
+        if limit is not None:
+            check_limit(limit)
         wanted = read_statuses(status)
         ends = tuple(one for one in (InstanceStatus if wanted is None else wanted) if one.is_final)
-        if not ends:
-            return PurgeReport(dry_run, 0, ())
-        count, first, page = 0, list[str](), None
-        while True:
+        count, first = 0, list[str]()
+        page: str | None = None
+        while ends and (limit is None or count < limit):
             found = await self.list_instances(name=name, status=ends, id_prefix=id_prefix, labels=labels, page=page)
-            for info in found.items:
-                if info.completed_at is None or info.completed_at >= completed_before:
-                    continue
-                instance_id, incarnation = info.instance_id, info.incarnation
-                if not dry_run and not await self._delete(instance_id, incarnation):
-                    continue  # somebody else has deleted it meanwhile
-                count += 1
-                first.extend([instance_id] if len(first) < _NAMED else [])
+            old = [info for info in found.items if info.completed_at is not None and info.completed_at < completed_before]
+            chosen = [info.instance_id for info in old[: None if limit is None else limit - count]]
+            if not dry_run and chosen:
+                incarnations = {info.instance_id: info.incarnation for info in old}
+                # Those that somebody else has deleted meanwhile are not counted.
+                chosen = await self._delete_all([(instance_id, incarnations[instance_id]) for instance_id in chosen])
+            count += len(chosen)
+            first.extend(chosen[: _NAMED - len(first)])
             page = found.next_page
             if page is None:
-                return PurgeReport(dry_run, count, tuple(first))
+                break
+        return PurgeReport(dry_run, count, tuple(first))
+
+    async def _delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+        """Delete a page of instances, few in each transaction."""
+        deleted: list[str] = []
+        for start in range(0, len(instances), _DELETED_AT_ONCE):
+            part = instances[start : start + _DELETED_AT_ONCE]
+            deleted += await self._port.call(lambda part=part: self._provider.admin.delete_all(part))
+        return deleted
 
     async def _delete(self, instance_id: str, incarnation: str) -> bool:
         return await self._port.call(lambda: self._provider.admin.delete(instance_id, incarnation))

@@ -87,7 +87,10 @@ class DirectPort:
     def _commit(self, batch: list[_Pending]) -> None:
         try:
             with self._store_lock:
-                commit = self._provider.store.commit([entry.change for entry in batch])
+                try:
+                    commit = self._provider.store.commit([entry.change for entry in batch])
+                finally:
+                    self._provider.store.stir()  # a runtime may share this provider, and would see it at the next poll only
         except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
             known = error if isinstance(error, StoreError) else StoreError(f"{type(error).__name__}: {error}")
             if len(batch) == 1 or known.retryable:
@@ -107,7 +110,8 @@ class DirectPort:
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
 
     def written_past(self) -> None:
-        """Nothing has to be told: engines elsewhere look at the store by themselves."""
+        """Tell the runtime that may share this provider; engines elsewhere look at the store by themselves."""
+        self._provider.store.stir()
 
     @contextmanager
     def watch(self, instance_id: str) -> Generator[Any]:  # noqa: ARG002 - nobody here learns of a particular instance's end

@@ -103,6 +103,8 @@ class InstanceInfo:
     cancel_requested: bool
     labels: Mapping[str, str]
     incarnation: str
+    expires_at: datetime | None = None
+    """When it is deleted, having ended; ``None``: not by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ def instance_info(record: InstanceRecord, catalogue: Catalogue) -> InstanceInfo:
         cancel_requested=row.cancel is not None,
         labels=record.labels,
         incarnation=row.incarnation,
+        expires_at=_moment(record.expires_at),
     )
 
 

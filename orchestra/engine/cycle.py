@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from orchestra.clock import Clock
 from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item, Reply, Submit
 from orchestra.engine.membership import Membership
-from orchestra.errors import NodeBuried, OutcomeUnknown, SchemaMismatch, StoreCorrupt, StoreError
+from orchestra.errors import NodeBuried, OutcomeUnknown, SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import Change, Outcome
 from orchestra.telemetry import Recorder, engine_logger
@@ -19,6 +20,8 @@ __all__ = ["Cycle", "commit_group"]
 _FIRST_BACKOFF: Final = 0.05
 _LONGEST_BACKOFF: Final = 5.0
 _COMPLAIN_EVERY: Final = 30.0
+_BREATH: Final = 0.02
+"""Seconds between two batches of deletions, so that a backlog of them lets the work through."""
 
 
 def commit_group(store: Store, changes: Sequence[Change]) -> tuple[int | None, list[Outcome | StoreError]]:
@@ -80,8 +83,11 @@ class Cycle:
         self._recorder = recorder or Recorder()
         self._next_poll = 0.0
         self._next_inventory = 0.0
+        self._next_expiry = inf
         self._retry_at = 0.0
         self._backoff = 0.0
+        self._unanswered = 0
+        """How many groups in a row got no answer."""
         self._complained_at: float | None = None
         self._complaining = False
         self._error = StoreError("the store has not been asked yet")
@@ -120,7 +126,8 @@ class Cycle:
             effects.extend(self._engine.take_effects())
             if changes:
                 effects.extend(self._commit(changes))
-            self._recovered()
+            if not self._unanswered:
+                self._recovered()
         except NodeBuried as error:
             engine_logger.warning("%s", error)
             effects.extend(self._be_reborn())
@@ -152,7 +159,7 @@ class Cycle:
         except StoreError as error:
             self._failed(error, [])
             return self._backoff
-        wait = min(self._next_poll, self._membership.next_due()) - moment
+        wait = min(self._next_poll, self._next_expiry, self._membership.next_due()) - moment
         if due is not None:
             wait = min(wait, (due - self._engine.now) / 1e6)
         return max(0.0, wait)
@@ -183,6 +190,7 @@ class Cycle:
         self._recorder.committed(changes, begun)
         if now is not None:
             self._engine.heard_time(now)
+        self._note_answer(next((outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown)), None))
         return self._engine.apply(outcomes)
 
     def _maintain(self) -> None:
@@ -199,13 +207,39 @@ class Cycle:
             self._engine.refresh(catalogue)
             self._engine.look()
             self._recorder.owned(self._engine.owned)
+            self._next_expiry = moment
         if moment >= self._next_inventory:
             self._next_inventory = moment + self._engine.node.lease / 1e6
             self._engine.look_for_forgotten()
+        if moment >= self._next_expiry:
+            self._expire()
+
+    def _expire(self) -> None:
+        """Delete a few of the ended instances whose time has run out. Every node may: it needs no code, and no owner."""
+        self._next_expiry = inf  # until the next poll
+        try:
+            if self._store.expire():
+                self._next_expiry = self._clock.monotonic() + _BREATH
+        except StoreError as error:
+            if error.retryable or isinstance(error, (StoreCorrupt, SchemaMismatch)):
+                raise
+            engine_logger.error("ended instances could not be deleted: %s", error)  # the others' work must go on (I12)
 
     # --- the store is away ---
 
     def _failed(self, error: StoreError, items: Sequence[Item]) -> list[Effect]:
+        self._pause(error)
+        return [*self._while_away(items), *self._engine.refuse_clients(error)]
+
+    def _note_answer(self, unknown: OutcomeUnknown | None) -> None:
+        """Count groups without an answer. What became of one is asked at once (rule 9); if that gets no answer either, the
+        store is as good as away: a device that fails in every commit would be asked without end."""
+        self._unanswered = 0 if unknown is None else self._unanswered + 1
+        if unknown is not None and self._unanswered > 1:
+            self._pause(StoreUnavailable(f"the store answers no commit: {unknown}"))
+
+    def _pause(self, error: StoreError) -> None:
+        """Leave the store alone for a while, longer each time."""
         moment = self._clock.monotonic()
         self._backoff = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, self._backoff * 2))
         self._retry_at = moment + self._backoff
@@ -216,7 +250,6 @@ class Cycle:
         if self._complained_at is None or moment - self._complained_at > _COMPLAIN_EVERY:
             engine_logger.warning("the store does not take writes; waiting for it: %s", error)
             self._complained_at, self._complaining = moment, True
-        return [*self._while_away(items), *self._engine.refuse_clients(error)]
 
     def _while_away(self, items: Sequence[Item]) -> list[Effect]:
         """Keep what activities have reported; tell clients at once that nothing was written."""

@@ -47,6 +47,8 @@ class Desk:
     """Why this instance cannot be written as it would go on: what the store will never take, or a fault of the engine."""
     trying: str | None = None
     """The fingerprint of the code that is being run, for a hold to name."""
+    pruned_at: int = 0
+    """When its laps were last looked through for old ones, since this node got the instance."""
     armed: int | None = None
     """The instant for which the engine has a timer that will look at this desk."""
 

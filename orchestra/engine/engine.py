@@ -52,6 +52,7 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDone, Execution
 from orchestra.resolution import opening_version, servable_kinds
+from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Engine", "EngineOptions"]
@@ -100,6 +101,7 @@ class Engine:
         limits: Limits | None = None,
         options: EngineOptions | None = None,
         recorder: Recorder | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -113,6 +115,7 @@ class Engine:
             limits=limits or Limits(),
             keep_owned=self.options.keep_owned,
             recorder=self._recorder,
+            retention=retention or Retention(),
         )
         self.catalogue = Catalogue(0, (), {}, ())
         self._kinds: tuple[Kind, ...] = ()
@@ -292,12 +295,16 @@ class Engine:
         self._read_store()
         now = self.now
         self._wake_due(now)
-        # In its place from the start: should the code of an instance not return, the group goes on with what it has.
+        # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
+        # that fails on the way loses neither turns nor clients' changes.
         self._flight = flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._take_returned(flights) + self._step_ready(flights, now)
         self._take_queued(flights, size)
-        if self._may_claim(now):
-            flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+        try:
+            if self._may_claim(now):
+                flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+        except StoreError as error:  # what was stepped is not lost by that
+            self._read_error = error
         error, self._read_error = self._read_error, None
         if error is not None and not flights:
             raise error
@@ -546,7 +553,7 @@ class Engine:
                     self._ready[desk.instance_id] = None
         self._want_news = False
         if self._want_owned:
-            owned = set(self._store.owned(self.node.node_id))
+            owned = dict.fromkeys(self._store.owned(self.node.node_id))
             known = {*self._desks, *self._absences}
             self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in known))
             # Taken away by an operator or by other nodes: what runs for it is not wanted any more.

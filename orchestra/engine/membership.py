@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,9 +27,10 @@ class _Watched:
 class Membership:
     """Joins, renews, watches, buries and sweeps. All waiting times are measured on the own monotonic clock."""
 
-    def __init__(self, store: Store, node: NodeRecord, clock: Clock) -> None:
+    def __init__(self, store: Store, node: NodeRecord, clock: Clock, *, make_id: Callable[[], str] = new_id) -> None:
         self._store = store
         self._clock = clock
+        self._make_id = make_id
         self.node = node
         self._lease = node.lease / 1e6
         self._renewed = 0.0
@@ -38,16 +40,21 @@ class Membership:
 
     def join(self) -> int:
         """Appear in the store, after clearing away what certainly is dead. Return the store's time."""
-        now = self._store.join(self.node)
+        return self._join(self.node)
+
+    def _join(self, node: NodeRecord) -> int:
+        now = self._store.join(node)
         self._renewed = self._steady_since = self._clock.monotonic()
         self._watched.clear()
         return now
 
     def rejoin(self) -> NodeRecord:
         """Join again under a new id, after having been buried."""
-        self.node = replace(self.node, node_id=new_id())
-        self.join()
-        return self.node
+        node = replace(self.node, node_id=self._make_id())
+        self._join(node)
+        # Only now: after a lost reply the old id must be found buried again, or the engine would go on as a ghost (rule 12).
+        self.node = node
+        return node
 
     def next_due(self) -> float:
         """Return the monotonic instant at which :meth:`renew` is due."""

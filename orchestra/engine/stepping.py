@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from orchestra.clock import micros
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
@@ -28,6 +29,7 @@ from orchestra.events import (
     error_to_wire,
 )
 from orchestra.providers.rows import (
+    PRUNED_AT_ONCE,
     Catalogue,
     ExecutionDelta,
     ExecutionEnd,
@@ -36,6 +38,7 @@ from orchestra.providers.rows import (
     HoldKind,
     InstanceState,
     Kind,
+    Prune,
     Resolution,
     ResolvedBy,
     Status,
@@ -44,6 +47,7 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Turn
 from orchestra.resolution import boundary_version, opening_version, policy_of
+from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import EndRecord, Record, Recorder
 
@@ -51,6 +55,12 @@ __all__ = ["Step", "Stepper", "describe_error"]
 
 _LAPS_PER_WRITE: Final = 8
 """Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
+
+_LOOKS_FOR_OLD: Final = 8
+"""How often laps are looked through for old ones while the time for which they are kept passes."""
+
+_MOST_OVER: Final = PRUNED_AT_ONCE // 2
+"""After how many laps at the latest the oldest are let go of: fewer than go at once, so that a backlog shrinks."""
 
 _DETAIL: Final = 4_000
 """Characters of an error that a hold keeps."""
@@ -77,9 +87,10 @@ class _Boundary(Exception):
 
 @dataclass(slots=True)
 class Step:
-    """What one step has gathered."""
+    """What one step has gathered. ``first`` is the execution that it began in."""
 
     now: int
+    first: int
     deltas: list[ExecutionDelta] = field(default_factory=list[ExecutionDelta])
     effects: list[Effect] = field(default_factory=list[Effect])
     records: list[Record] = field(default_factory=list[Record])
@@ -104,12 +115,14 @@ class Stepper:
         limits: Limits,
         keep_owned: int,
         recorder: Recorder,
+        retention: Retention,
     ) -> None:
         self.node_id = node_id
         self._registry = registry
         self._limits = limits
         self._keep_owned = keep_owned
         self._recorder = recorder
+        self._retention = retention
 
     def advance(
         self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = ()
@@ -122,7 +135,7 @@ class Stepper:
         Args:
             history: the events of the current execution, where :attr:`Desk.needs_history`.
         """
-        step = Step(now)
+        step = Step(now, desk.current.number)
         try:
             if desk.poison is not None:
                 desk.trying = self._fingerprint(desk, catalogue)
@@ -482,12 +495,44 @@ class Stepper:
             settled=tuple(step.settled),
             custom_status=step.custom_status,
             hold=step.hold,
+            prune=self._prune(desk, step),
         )
         desk.revision += 1
         desk.seen_seq = desk.known_seq
         if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
             step.effects.append(InstanceEnded(desk.instance_id, step.status, closed[2], closed[3]))
         return write
+
+    def _prune(self, desk: Desk, step: Step) -> Prune | None:
+        """Return what the write of a boundary lets go of."""
+        number = desk.current.number
+        if number == step.first:
+            return None
+        keep = self._registry.retentions.get(desk.kind.name, self._retention)
+        closed_until: int | None = None
+        if keep.keep_for is not None:
+            age = micros(keep.keep_for)
+            if step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD or number // _MOST_OVER != step.first // _MOST_OVER:
+                desk.pruned_at, closed_until = step.now, step.now - age
+        prune = Prune(
+            _beyond(keep.histories, step.first - 1, number - 1),
+            _beyond(keep.executions, step.first - 1, number - 1),
+            closed_until,
+        )
+        return None if prune == Prune() else prune
+
+
+def _beyond(kept: int | None, before: int, closed: int) -> int:
+    """Return up to which lap those go that are more than are kept, as the closed ones grow from ``before`` to ``closed``.
+
+    Several go at a time: there is one deletion in as many laps as are kept, or in 500.
+    """
+    if kept is None:
+        return 0
+    part = min(kept, _MOST_OVER)
+    if closed // part == before // part:
+        return 0
+    return max(0, closed // part * part - kept)
 
 
 def describe_error(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 A :class:`Provider` opens one durable store and offers three views of it: :class:`Store` is what the engine
 needs, :class:`Directory` reads for people, :class:`Admin` is what operators write. All three are plain synchronous
-code. ``Store`` is called by one thread at a time; ``Directory`` and ``Admin`` by any.
+code. ``Store`` is called by one thread at a time, but for ``commit`` and ``stir``, which a client that shares the provider
+with a runtime calls beside it; ``Directory`` and ``Admin`` are called by any.
 
 Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. Only
 :class:`~orchestra.errors.OutcomeUnknown` leaves open whether something was written.
@@ -11,9 +12,10 @@ Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from orchestra.errors import ProviderInUse
 from orchestra.events import EventRecord
 from orchestra.providers.rows import (
     Catalogue,
@@ -59,7 +61,14 @@ class Store(Protocol):
         ...
 
     def changed(self) -> bool:
-        """Return whether *another* process may have written since the last call. A hint; never needed for correctness."""
+        """Return whether somebody else may have written since the last call: another process, or whoever called :meth:`stir`.
+
+        A hint; never needed for correctness.
+        """
+        ...
+
+    def stir(self) -> None:
+        """Let the next :meth:`changed` say yes: somebody in this process has written past the engine. From any thread."""
         ...
 
     def catalogue(self) -> Catalogue:
@@ -92,6 +101,13 @@ class Store(Protocol):
 
     def sweep(self, limit: int = 256) -> int:
         """Release instances whose owner has no living node row; each counts a take-over. Return how many."""
+        ...
+
+    def expire(self, limit: int = 64) -> int:
+        """Delete up to ``limit`` ended instances whose time has run out, with all that belongs to them. Return how many.
+
+        Fewer may be deleted at once where they are large; 0 says that there is none. It costs no write then.
+        """
         ...
 
     def owned(self, node_id: str) -> list[str]:
@@ -132,6 +148,17 @@ class Admin(Protocol):
         """Delete a closed instance and all that belongs to it. Return whether it was closed and there."""
         ...
 
+    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+        """Delete closed instances, given as (id, incarnation), in one transaction. Return the ids of those that were there."""
+        ...
+
+    def set_expiry(self, after: Mapping[str, int | None]) -> None:
+        """Set for how many microseconds instances of these names are kept after their end; ``None``: until they are deleted.
+
+        It counts for what ends from now on, whoever ends it.
+        """
+        ...
+
 
 class Provider(ABC):
     """A durable store that can be opened."""
@@ -139,6 +166,27 @@ class Provider(ABC):
     store: Store
     directory: Directory
     admin: Admin
+    _runtime: str | None = None
+
+    def reserve(self, runtime: str) -> None:
+        """Let one runtime have the engine's side of this object. Clients may share it.
+
+        Two engines would serve each other's hints, and call the store from two threads.
+
+        Raises:
+            ProviderInUse: another one has it.
+        """
+        standing = vars(self).setdefault("_runtime", runtime)  # one step, so that of two at once one is refused
+        if standing != runtime:
+            raise ProviderInUse(
+                f"another runtime (node {standing}) runs on this provider object, {self.description}; give each runtime a "
+                "provider of its own: several may open the same store"
+            )
+
+    def vacate(self, runtime: str) -> None:
+        """Let the next runtime have it."""
+        if self._runtime == runtime:
+            del self._runtime
 
     @property
     @abstractmethod

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
 
 __all__ = [
+    "PRUNED_AT_ONCE",
     "ActivityRow",
     "Append",
     "AppendRefused",
@@ -46,6 +48,7 @@ __all__ = [
     "Outcome",
     "Pin",
     "PolicyRow",
+    "Prune",
     "Recover",
     "Recovered",
     "Refusal",
@@ -319,6 +322,25 @@ class InstanceState:
     summary: bytes
 
 
+PRUNED_AT_ONCE: Final = 1_000
+"""How many executions one write lets go of at most. Whoever writes must ask for it more often than as many are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Which executions a write lets go of: always a prefix (I3), and never the current one, whatever the numbers say.
+
+    The events of the executions up to ``histories`` go, and up to ``executions`` their rows. By age go events and rows of the
+    longest prefix of executions that were all closed at or before ``closed_until``; the newest closed one stays. Of each at
+    most :data:`PRUNED_AT_ONCE` executions go, the oldest first, so that a bound that was lowered stops nobody for long: what
+    is left goes with the next.
+    """
+
+    histories: int = 0
+    executions: int = 0
+    closed_until: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """Everything that one step does to one instance, all or nothing, conditional on the fence.
@@ -326,7 +348,8 @@ class Write:
     The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes, ``owner``. A granted
     write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
     remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
-    instance removes its inbox and records what was unread.
+    instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
+    expiry. ``prune`` happens last.
     """
 
     instance_id: str
@@ -340,6 +363,7 @@ class Write:
     settled: tuple[int, ...] = ()
     custom_status: Payload | None = None
     hold: Hold | None = None
+    prune: Prune | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -566,7 +590,7 @@ class InstanceQuery:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """Everything that a dashboard shows of an instance, as stored."""
+    """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is deleted, having ended."""
 
     row: InstanceRow
     held: bool
@@ -581,3 +605,4 @@ class InstanceRecord:
     unread_at_end: Mapping[str, int]
     labels: Mapping[str, str]
     activities: tuple[ActivityRow, ...] = ()
+    expires_at: int | None = None

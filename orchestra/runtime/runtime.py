@@ -32,6 +32,7 @@ from orchestra.events import FORMATS
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import Capability, ClientChange, NodeRecord, Outcome, Start, Started
 from orchestra.registry import OrchestrationRegistry
+from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import ReadDone, Readers
@@ -89,6 +90,7 @@ class Runtime:
         registry: the orchestrations of this node.
         activities: functions or ``@activity`` objects.
         limits: how large one execution may grow.
+        retention: what is kept of laps and of ended instances, where the registry says nothing else of a name.
         max_concurrent_activities: activities that run at once; others wait.
         max_activity_threads: of these, how many ``def`` activities.
         max_owned: instances that this node works on at once.
@@ -114,6 +116,7 @@ class Runtime:
         activities: Sequence[Callable[..., Any] | Activity[..., Any]] = (),
         *,
         limits: Limits | None = None,
+        retention: Retention | None = None,
         max_concurrent_activities: int = 256,
         max_activity_threads: int = 32,
         max_owned: int = 4096,
@@ -141,6 +144,7 @@ class Runtime:
         self._registry = registry
         self._activities = _by_name(activities)
         self._limits = limits or Limits()
+        self._retention = retention or Retention()
         self._max_concurrent = max_concurrent_activities
         self._max_threads = max_activity_threads
         self._options = EngineOptions(max_owned=max_owned, warm=warm_executions)
@@ -156,6 +160,7 @@ class Runtime:
         """Instances that were started here and have not been seen to end: who waits for one need not look first."""
         self._pending: set[_Pending] = set()
         self._state = "new"
+        self._is_abandoned = False
         self._process = os.getpid()
         self._readers: Readers
         self._ended: anyio.Event
@@ -182,6 +187,7 @@ class Runtime:
 
         Raises:
             StoreError: the store cannot be used.
+            ProviderInUse: another runtime runs on this provider object.
             RuntimeClosed: this runtime has been entered before.
         """
         if self._state != "new":
@@ -191,8 +197,10 @@ class Runtime:
         try:
             await _in_thread(self._provider.open)
             try:
+                self._provider.reserve(self.node_id)
                 await self._begin()
             except BaseException:
+                self._vacate()
                 with anyio.CancelScope(shield=True):
                     await _in_thread(self._provider.close)
                 raise
@@ -204,12 +212,22 @@ class Runtime:
 
     async def _begin(self) -> None:
         await _in_thread(self._set_first_policies)
+        await _in_thread(self._set_expiries)
         node = self._node()
         store = self._provider.store
         # Once, and not for each record: where nobody listens, the hot path must not pay.
         recorder = recorder_for(self._tracer_provider, self._meter_provider, self._clock)
         self.client.record_with(recorder)
-        engine = Engine(store, self._registry, node, self._clock, limits=self._limits, options=self._options, recorder=recorder)
+        engine = Engine(
+            store,
+            self._registry,
+            node,
+            self._clock,
+            limits=self._limits,
+            options=self._options,
+            retention=self._retention,
+            recorder=recorder,
+        )
         membership = Membership(store, node, self._clock)
         cycle = Cycle(store, engine, membership, self._clock, poll=self._poll.total_seconds(), recorder=recorder)
         self._bridge = Bridge()
@@ -236,7 +254,7 @@ class Runtime:
             # Also where the host has been cancelled meanwhile: the thread may have joined the store by now.
             self._thread.stop(at_once=True)
             with anyio.CancelScope(shield=True):
-                await _in_thread(self._thread.join, _RELEASE_SECONDS)
+                self._is_abandoned = not await _in_thread(self._thread.join, _RELEASE_SECONDS)
             self._bridge.close()
             raise
         self._shell_scope = anyio.CancelScope(shield=True)
@@ -278,9 +296,16 @@ class Runtime:
             with anyio.CancelScope(shield=True):
                 if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
                     engine_logger.warning("an orchestration blocks the engine's thread, which is abandoned")
+                    self._is_abandoned = True
                 await _in_thread(self._readers.join)
                 self._bridge.close()
+                self._vacate()
                 await _in_thread(self._provider.close)
+
+    def _vacate(self) -> None:
+        """Let the next runtime have the provider, unless a thread of this one may still come back to it."""
+        if not self._is_abandoned:
+            self._provider.vacate(self.node_id)
 
     async def _stop(self) -> None:
         self._thread.stop_claiming()
@@ -335,6 +360,13 @@ class Runtime:
                     policy,
                     name,
                 )
+
+    def _set_expiries(self) -> None:
+        """Tell the store how long ended instances are kept, so that whoever ends one needs no registry to know."""
+        retentions = {name: self._registry.retentions.get(name, self._retention) for name in self._registry.names}
+        self._provider.admin.set_expiry(
+            {name: None if kept.finished is None else micros(kept.finished) for name, kept in retentions.items()}
+        )
 
     # --- the shell ---
 

@@ -50,6 +50,9 @@ def test_the_exit_code_says_how_bad_it_is(path, provider, edit, capfd):
         ["doctor", "--store", ""],
         ["doctor", "--store", "a\0b"],
         ["doctor", "--store", "a.db", "--verbose"],
+        ["backup", "--store", "a.db"],
+        ["backup", "--to", "b.db"],
+        ["backup", "--store", "a.db", "--to", "sqlite:///"],
     ],
 )
 def test_misuse_is_told_from_a_sick_store(arguments, capsys):
@@ -138,3 +141,28 @@ def test_a_reader_that_has_seen_enough_is_no_error(path, provider):
 def test_the_installed_command_is_this_one():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"orchestra": "orchestra.cli:main"}
+
+
+def test_a_backup_is_made_and_says_what_it_holds(path, provider, tmp_path):
+    begin(provider)
+    copy = tmp_path / "copy.db"
+    done = run("backup", "--store", path, "--to", f"sqlite:///{copy}")
+    assert (done.returncode, done.stderr) == (0, b"")
+    size = f"{copy.stat().st_size:,}"
+    assert done.stdout.decode() == f"{copy}: {size} bytes, checked; instances: 1, of which open: 1\n"
+    assert main(["doctor", "--store", str(copy)]) == 0, "nothing of the original's nodes is left in it"
+
+
+def test_a_backup_that_cannot_be_made_says_why_and_ends_with_a_code(path, provider, tmp_path, capsys, edit):
+    copy = tmp_path / "copy.db"
+    assert main(["backup", "--store", str(path), "--to", str(path)]) == 3
+    assert "overwrites nothing" in capsys.readouterr().err
+    assert main(["backup", "--store", str(tmp_path / "nowhere.db"), "--to", str(copy)]) == 3
+    assert "no such file" in capsys.readouterr().err
+    provider.close()
+    edit("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    assert main(["backup", "--store", str(path), "--to", str(copy)]) == 3
+    assert "schema 99" in capsys.readouterr().err
+    edit("DROP TABLE meta")
+    assert main(["backup", "--store", str(path), "--to", str(copy)]) == 2
+    assert not copy.exists()

@@ -17,8 +17,9 @@ from orchestra.cli import findings
 from orchestra.cli.checks import ExitCode, Verdict
 from orchestra.cli.doctor import _guarded, examine
 from orchestra.clock import SystemClock
+from orchestra.codec import Payload
 from orchestra.errors import StoreBusy
-from orchestra.providers.rows import HoldKind
+from orchestra.providers.rows import ExecutionDelta, HoldKind
 from orchestra.providers.sqlite import diagnosis, schema
 from orchestra.providers.sqlite.diagnosis import SchemaState, diagnose
 from orchestra.providers.sqlite.filelock import FileLock
@@ -32,9 +33,12 @@ from orchestra.testing.contract.shorthand import (
     a_start,
     a_state,
     a_write,
+    an_end,
+    an_event,
     begin,
     claim,
     one,
+    read,
 )
 
 CLOCK = SystemClock()
@@ -111,7 +115,7 @@ def test_a_store_at_rest_is_well_and_stays_as_it_is(path, provider):
     assert files(path) == before, "not even a log is left behind"
     assert report.exit_code is ExitCode.FINE
     assert [check.name for check in report.checks] == [
-        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "ghosts", "held", "clock"),
+        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "ghosts", "held", "retention", "clock"),
     ]
 
 
@@ -309,6 +313,23 @@ def test_a_log_that_no_checkpoint_shortens_is_a_warning(path, provider, monkeypa
     assert "checkpoints" in check.text
 
 
+def test_a_file_that_is_mostly_free_pages_is_noticed_and_the_remedy_gives_them_back(path, provider, edit, monkeypatch):
+    monkeypatch.setattr(findings, "_MUCH_FREE", 100 * 4096)
+    row = begin(provider)
+    events = tuple(replace(an_event(number), payload=Payload(b"x" * 2000)) for number in range(1, 400))
+    one(provider, a_write(row, executions=(ExecutionDelta(1, events=events),)))
+    one(provider, an_end(read(provider).row))
+    assert finding(path, "pragmas").verdict is Verdict.OK
+    assert provider.admin.delete("i", "a")
+    for _ in range(2):
+        check = finding(path, "pragmas")
+        assert check.verdict is Verdict.NOTICE
+        assert "most of the file is free" in check.text
+        provider.close()  # at rest it is told as well
+    edit("VACUUM")
+    assert finding(path, "pragmas").verdict is Verdict.OK
+
+
 # --- integrity ----------------------------------------------------------------------------------
 
 
@@ -369,8 +390,8 @@ def test_a_newer_schema_is_a_failure_and_its_tables_are_left_alone(path, provide
 
 
 def test_an_older_schema_is_a_notice(path, provider, monkeypatch):
-    more = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;",))
     known = schema.migrations()
+    more = schema._Migration(known[-1].number + 1, ("CREATE TABLE extra (thing TEXT) STRICT;",))
     monkeypatch.setattr(schema, "migrations", lambda: (*known, more))
     check = finding(path, "schema")
     assert check.verdict is Verdict.NOTICE
@@ -599,3 +620,22 @@ def test_a_busy_file_is_a_warning_and_not_a_failure():
         raise StoreBusy("it is busy")
 
     assert _guarded("lock", busy).verdict is Verdict.WARNING
+
+
+# --- retention ----------------------------------------------------------------------------------
+
+
+def test_what_has_ended_is_counted_and_what_of_it_goes(path, provider, monkeypatch):
+    assert finding(path, "retention").text == "nothing has ended"
+    one(provider, an_end(begin(provider, "kept")))
+    provider.admin.set_expiry({"watch": SECOND})
+    one(provider, an_end(begin(provider, "soon")))
+    provider.admin.set_expiry({"watch": 3600 * SECOND})
+    one(provider, an_end(begin(provider, "later")))
+    check = finding(path, "retention", clock=Shifted(2))
+    assert check.verdict is Verdict.OK
+    assert check.text == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
+    monkeypatch.setattr(findings, "_MANY_ENDED", 1)
+    check = finding(path, "retention")
+    assert check.verdict is Verdict.NOTICE
+    assert "client.purge" in check.remedy

@@ -78,6 +78,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_command_is_asked_for_awaited_and_answered(kind):
+    """Scenario 44."""
     subject, answer, pending, ending = KINDS[kind]
     drive = Drive(subject)
     assert drive.pending == pending
@@ -87,6 +88,7 @@ def test_a_command_is_asked_for_awaited_and_answered(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_partial_history_goes_on_where_it_stood(kind):
+    """Scenario 44."""
     subject, answer, _, _ = KINDS[kind]
     warm, cold = Drive(subject), Drive(subject, cold=True)
     answer(warm)
@@ -96,6 +98,7 @@ def test_a_partial_history_goes_on_where_it_stood(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_complete_history_replays_to_its_end_and_takes_nothing_more(kind):
+    """Scenario 44."""
     subject, answer, _, _ = KINDS[kind]
     drive = Drive(subject)
     answer(drive)
@@ -105,6 +108,8 @@ def test_a_complete_history_replays_to_its_end_and_takes_nothing_more(kind):
 
 
 def test_a_long_sequence_replays_from_every_point():
+    """Scenario 44."""
+
     async def subject(ctx, laps):
         total = 0
         for number in range(laps):
@@ -250,6 +255,7 @@ def line_marked(function):
 
 @pytest.mark.parametrize("subject", MISMATCHES, ids=lambda subject: subject.__name__)
 def test_code_that_does_not_fit_is_named_with_event_wish_and_line(subject):
+    """Scenario 45."""
     event_id, wish, other = MISMATCHES[subject]
     with pytest.raises(NondeterminismError) as caught:
         replayed(subject, ENDED.history)
@@ -389,6 +395,7 @@ UNASKED = {
 
 @pytest.mark.parametrize("case", UNASKED)
 def test_an_answer_to_nothing_is_refused(case):
+    """Scenario 45."""
     # Up to the wait for "x": the activity is done, the timer has fired, the wait is pending.
     with pytest.raises(NondeterminismError, match="not pending") as caught:
         replayed(recorded, [*ENDED.history[:6], at(7, UNASKED[case])])
@@ -436,6 +443,7 @@ CORRUPTIONS = {
 
 @pytest.mark.parametrize("case", CORRUPTIONS)
 def test_a_history_that_no_execution_can_have_written_is_refused(case):
+    """Scenario 46."""
     history, event_id = CORRUPTIONS[case]
     with pytest.raises(HistoryCorrupt) as caught:
         replayed(recorded, history)
@@ -457,6 +465,7 @@ def test_events_read_back_as_they_were_written():
 
 
 def test_is_replaying_is_true_exactly_for_what_happened_before():
+    """Scenario 48."""
     seen = []
 
     async def subject(ctx, _):
@@ -476,6 +485,8 @@ def test_is_replaying_is_true_exactly_for_what_happened_before():
 
 
 def test_logs_and_status_are_given_once_and_not_by_replay():
+    """Scenario 48."""
+
     async def subject(ctx, _):
         ctx.trace_info("begun", message="a field may have any name")
         ctx.set_custom_status("begun")
@@ -592,6 +603,7 @@ for record in drive.history:
 
 
 def test_commands_do_not_depend_on_the_hash_seed():
+    """Scenario 47."""
     folder = str(Path(__file__).parent)
     processes = [
         subprocess.Popen(

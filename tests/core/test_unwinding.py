@@ -209,6 +209,7 @@ def test_a_boundary_that_cannot_be_goes_on(state, version, error):
 
 @pytest.mark.parametrize("end", ["cancel", "boundary", "evict"])
 def test_a_handler_of_exception_swallows_neither_cancel_nor_boundary_nor_eviction(end):
+    """Scenario 31."""
     swallowed = []
 
     async def subject(ctx, _):
@@ -263,6 +264,8 @@ async def full_of_cleanup(ctx, _):
 
 
 def test_eviction_decides_nothing_at_any_point_and_replay_goes_on_alike():
+    """Scenario 32."""
+
     def play(cold):
         drive = Drive(full_of_cleanup, cold=cold)
         drive.send("x")

@@ -32,6 +32,7 @@ VERSIONS = st.builds(
 @example("1.0.0-a", "1.0.0-a.0")
 @example("1.0.0-a-b", "1.0.0-a.b")
 def test_the_key_of_a_version_sorts_as_semver_does(left, right):
+    """Scenario 8."""
     wanted = semver.Version.parse(left).compare(right)
     keys = version_key(left).encode(), version_key(right).encode()
     assert (keys[0] > keys[1]) - (keys[0] < keys[1]) == wanted

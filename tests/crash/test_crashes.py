@@ -7,7 +7,8 @@ import os
 from random import SystemRandom
 
 import pytest
-from crashes.campaigns import conduct, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
+from crashes.campaigns import Outcome, conduct, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
+from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -28,10 +29,49 @@ def test_nothing_is_lost_or_doubled_over_fifty_kills(tmp_path, seed):
     assert kills == 50
 
 
+def by_every_way(campaign, tmp_path, seed, cycles):
+    """Conduct a campaign by each way that there is on this machine. Where there is none, that is said."""
+    missing = {way: reason() for way, reason in MISSING.items()}
+    ways = [way for way, reason in missing.items() if reason is None]
+    if not ways:
+        pytest.skip("no fault can be injected here: " + "; ".join(f"{way}: {reason}" for way, reason in missing.items()))
+    total = Outcome()
+    for number, way in enumerate(ways):
+        folder = tmp_path / way
+        folder.mkdir()
+        total.add(conduct(campaign, folder, seed, (cycles + number) // len(ways), way))
+    return total
+
+
+def killed(outcome):
+    return sum(number for name, number in outcome.counts.items() if name.startswith("killed at"))
+
+
+def test_death_at_any_call_on_the_stores_files_loses_nothing(tmp_path, seed):
+    outcome = by_every_way(injection_campaign, tmp_path, seed, 40)
+    expect_no_problems(outcome, f"--injections 40 --seed {seed}")
+    assert killed(outcome) == 40
+
+
+def test_death_at_any_call_between_making_a_store_and_closing_it_leaves_it_sound(tmp_path, seed):
+    outcome = by_every_way(lone_campaign, tmp_path, seed, 60)
+    expect_no_problems(outcome, f"--lone 60 --seed {seed}")
+    assert killed(outcome) == 60
+
+
+def test_a_device_that_fails_for_a_while_costs_nothing_but_time(tmp_path, seed):
+    """Scenarios 41 and 42: writes, syncs and truncations fail, in the middle of anything."""
+    outcome = by_every_way(failing_campaign, tmp_path, seed, 12)
+    expect_no_problems(outcome, f"--failures 12 --seed {seed}")
+    assert sum(number for name, number in outcome.counts.items() if " at " in name) == 12
+    assert any(name.startswith("told Store") for name in outcome.counts), "nobody was told"
+
+
 def test_a_worker_that_was_stopped_beyond_its_lease_writes_nothing_any_more(tmp_path, seed):
-    outcome = conduct(pause_campaign, tmp_path, seed, 5)
-    expect_no_problems(outcome, f"--pauses 5 --seed {seed}")
-    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == 5
+    """Scenario 35."""
+    outcome = conduct(pause_campaign, tmp_path, seed, 20, 4)
+    expect_no_problems(outcome, f"--pauses 20 --seed {seed}")
+    assert outcome.counts["stopped with a write in hand"] + outcome.counts["stopped anywhere"] == 20
     assert outcome.counts["refused"] > 0
 
 
@@ -42,5 +82,6 @@ def test_two_programs_with_different_versions_share_a_file_and_nobody_goes_back(
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
 def test_several_processes_share_the_work_and_none_is_starved(tmp_path, seed, workers):
+    """Scenario 43."""
     outcome = conduct(sharing_campaign, tmp_path, seed, workers)
     expect_no_problems(outcome, f"--sharing 1 --seed {seed}")

@@ -20,7 +20,7 @@ from orchestra.testing import ModelProvider
 @pytest.fixture
 def world():
     """A world over the reference store."""
-    made = World(lambda clock: ModelProvider(clock=clock, histories=10_000, executions=10_000))
+    made = World(lambda clock: ModelProvider(clock=clock))
     yield made
     made.close()
 
@@ -33,11 +33,10 @@ def any_world(request, tmp_path):
 
     def provider(clock):
         if request.param == "model":
-            return ModelProvider(clock=clock, histories=10_000, executions=10_000)
+            return ModelProvider(clock=clock)
         if request.param == "postgres":
-            dsn = request.getfixturevalue("dsn")
-            return PostgresProvider(dsn, schema, clock=clock, notify=False, histories=10_000, executions=10_000)
-        return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed", histories=10_000, executions=10_000)
+            return PostgresProvider(request.getfixturevalue("dsn"), schema, clock=clock, notify=False)
+        return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed")
 
     made = World(provider)
     yield made

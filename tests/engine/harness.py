@@ -65,11 +65,13 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.replay.execution import error_info
 from orchestra.resolution import policy_of, start_version
+from orchestra.retention import Retention
 from orchestra.retry import NonRetryable, type_name
 from orchestra.summary import EMPTY_SUMMARY
 
 SECOND = 1_000_000
 YEAR = 365 * 24 * 3600
+EVERYTHING = Retention(histories=None, executions=None)
 HOLD = object()
 """What a scripted activity returns that is to go on until the test ends it."""
 
@@ -363,10 +365,13 @@ class Node:
         poll=1.0,
         options=None,
         limits=None,
+        retention=EVERYTHING,
         begin=True,
         recorder=None,
+        clock=None,
     ):
         self.world = world
+        clock = clock or world.clock
         self.registry = orchestrations
         self.activities = dict(activities or {})
         self.store = FaultyStore(world.store)
@@ -383,13 +388,14 @@ class Node:
             self.store,
             orchestrations,
             record,
-            world.clock,
+            clock,
             limits=limits or Limits(),
             options=options or EngineOptions(),
             recorder=recorder,
+            retention=retention,
         )
-        self.membership = Membership(self.store, record, world.clock)
-        self.cycle = Cycle(self.store, self.engine, self.membership, world.clock, poll=poll, recorder=recorder)
+        self.membership = Membership(self.store, record, clock)
+        self.cycle = Cycle(self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder)
         self.items = []
         self.running = {}
         self.attempts = []

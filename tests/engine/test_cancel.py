@@ -120,6 +120,7 @@ def test_a_second_cancel_changes_nothing_and_one_after_the_end_is_refused(any_wo
 
 
 def test_clean_up_goes_on_after_a_restart_and_runs_once(any_world):
+    """Scenario 32."""
     before = any_world.node(registry(careful), {"cleanup": HOLD})
     instance_id = any_world.start()
     any_world.run(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import HOLD, check_rest, registry
 
-from orchestra.errors import StoreUnavailable
+from orchestra.errors import OutcomeUnknown, StoreUnavailable
 from orchestra.providers.rows import Claim, Status, Write
 
 
@@ -223,6 +223,31 @@ def test_a_store_that_fails_while_the_node_joins_again_is_asked_again(world):
     node.finish(value=1)
     world.run(1)
     assert world.output(instance_id) == 1
+
+
+def test_a_node_whose_reply_to_joining_again_was_lost_does_not_go_on_as_a_ghost(world):
+    """It is a member under an id that its engine was not told of; whatever that writes under the old one is a ghost's."""
+    node = world.node(CODE, {"work": HOLD}, lease=6)
+    world.run(1)
+    watcher = world.node(CODE, lease=6)
+    stand_still(world, [watcher], 15)
+    watcher.crash()
+    real, failures = node.store.inner.join, [1]
+
+    def lossy(record):
+        now = real(record)
+        if failures:
+            failures.pop()
+            raise OutcomeUnknown("the connection broke")
+        return now
+
+    node.store.join = lossy
+    world.run(5)
+    assert not failures
+    assert node.node_id in living(world)
+    instance_id = world.start()
+    world.run(2)
+    assert world.record(instance_id).row.owner in living(world)
 
 
 def test_ghosts_are_swept_within_a_lease_even_where_nobody_saw_a_burial(any_world):

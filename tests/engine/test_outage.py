@@ -8,7 +8,7 @@ import pytest
 from harness import HOLD, check_rest, registry
 
 from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly, StoreUnavailable
-from orchestra.providers.rows import Append, Appended, Status
+from orchestra.providers.rows import Append, Appended, Started, Status
 
 ERRORS = [StoreUnavailable("away"), StoreFull("full"), StoreReadOnly("read-only"), StoreBusy("busy"), StoreCorrupt("damaged")]
 
@@ -29,6 +29,7 @@ def lines(caplog, level=logging.WARNING):
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_minute_without_the_store_costs_few_calls_one_line_and_no_result(any_world, error, caplog):
+    """Scenario 41."""
     caplog.set_level(logging.INFO)
     node = any_world.node(CODE, {"work": HOLD})
     ids = [any_world.start(state=0) for _ in range(3)]
@@ -64,6 +65,7 @@ def test_an_idle_node_does_not_take_a_cycle_without_work_for_the_store_s_return(
 
 
 def test_a_store_that_comes_and_goes_does_not_fill_the_log(world, caplog):
+    """Scenario 41."""
     caplog.set_level(logging.INFO)
     node = world.node(CODE)
     for _ in range(50):
@@ -96,6 +98,29 @@ def test_clients_are_told_at_once_and_their_changes_are_not_made_later(any_world
     assert len([change for change in node.store.changes if isinstance(change, Append)]) == 1
 
 
+def test_a_read_that_fails_while_a_group_is_put_together_loses_nothing_of_it(any_world):
+    """Whether there is something to claim is asked last; by then turns have been taken and clients' changes are in hand."""
+    node = any_world.node(CODE, {"work": HOLD})
+    instance_id, other_id = any_world.start(state=0), any_world.start(state=0)
+    any_world.run(1)
+    effect = next(effect for effect in node.running.values() if effect.key.instance_id == instance_id)
+    node.engine.look()
+    node.finish(effect, "kept")
+    sent = node.submit(any_world.append_change(other_id))
+
+    def fail(_kinds):
+        raise StoreUnavailable("away")
+
+    node.store.next_wake = fail
+    node.cycle_once()
+    assert isinstance(node.replies[sent], StoreUnavailable)
+    del node.store.next_wake
+    any_world.run(1)
+    assert any_world.output(instance_id) == "kept"
+    assert any_world.record(other_id).row.inbox_seq == 0
+    assert len(node.attempts) == 2
+
+
 def test_results_that_come_during_the_pause_are_applied_as_soon_as_it_ends(world):
     node = world.node(CODE, {"work": HOLD}, poll=100.0)
     instance_id = world.start(state=0)
@@ -109,6 +134,29 @@ def test_results_that_come_during_the_pause_are_applied_as_soon_as_it_ends(world
     node.cycle_once()
     world.run(0.1)
     assert world.output(instance_id) == "kept"
+
+
+def test_a_device_that_fails_in_every_commit_is_not_asked_without_end(any_world, caplog):
+    """What became of a commit is asked by writing, and there the device fails again: each answer led to the next question."""
+    caplog.set_level(logging.INFO)
+    node = any_world.node(CODE, {"work": HOLD})
+    instance_id = any_world.start(state=0)
+    any_world.run(1)
+    node.store.forget()
+    node.store.replies.extend(["lost before"] * 1_000)
+    node.finish(value="kept")
+    any_world.run(1)
+    sent = node.submit(any_world.append_change(instance_id))
+    any_world.run(28)
+    assert node.store.calls["commit"] < 40, "the store is hammered"
+    assert len(lines(caplog)) == 1
+    assert isinstance(node.replies[sent], StoreUnavailable), "clients are told at once, and nothing of theirs was tried"
+    node.store.replies.clear()
+    any_world.run(6)
+    assert any_world.output(instance_id) == "kept"
+    assert len(node.attempts) == 1
+    assert len([line for line in lines(caplog, logging.INFO) if "again" in line]) == 1
+    check_rest(any_world, [CODE])
 
 
 def test_the_pauses_grow_and_are_bounded(world):
@@ -147,7 +195,31 @@ def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_
     assert node.cycle._backoff == 0
 
 
+def test_what_was_stepped_is_not_lost_if_the_store_fails_when_it_is_asked_for_the_next_claim(world):
+    """The group is made when the earliest wake time is asked for: its writes, and what clients have handed in, stay in it."""
+    node = world.node(CODE, {"work": HOLD})
+    instance_id = world.start(state=0)
+    world.run(1)
+    node.finish(value=7)
+    token = node.submit(world.start_change(state=0, instance_id="another"))
+    node.engine.look()
+    real, failures = node.store.inner.next_wake, [1]
+
+    def flaky(kinds):
+        if failures:
+            failures.pop()
+            raise StoreBusy("busy")
+        return real(kinds)
+
+    node.store.next_wake = flaky
+    world.run(1)
+    assert not failures
+    assert world.output(instance_id) == 7
+    assert node.replies[token] == Started()
+
+
 def test_an_instance_does_not_fail_because_of_the_store(any_world):
+    """Scenario 40."""
     node = any_world.node(CODE, {"work": HOLD})
     instance_id = any_world.start(state=20)
     any_world.run(1)

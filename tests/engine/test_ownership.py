@@ -220,3 +220,17 @@ def test_messages_that_nobody_awaits_do_not_make_an_instance_spin(world):
     world.run(10)
     assert node.store.writes == []
     assert world.record(instance_id).unread_messages == 5
+
+
+def test_what_others_start_and_send_is_found_by_polling_alone(world):
+    """No hint comes here: the store says that nobody else has written."""
+    node = world.node(registry(listens))
+    node.store.changed = lambda: False
+    world.run(3)
+    instance_id = world.start()
+    world.run(1.5)
+    assert world.kinds(instance_id) == ["EXECUTION_STARTED", "EVENT_AWAITED"]
+    for value in range(3):
+        world.send(instance_id, value=value)
+        world.run(1.5)
+    assert world.output(instance_id) == [0, 1, 2]

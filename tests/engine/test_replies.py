@@ -47,6 +47,7 @@ async def races(ctx, _):
 
 @LOST
 def test_a_write_whose_reply_is_lost_has_exactly_one_effect(any_world, lost):
+    """Scenario 39."""
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start(state=0)
     any_world.run(1)
@@ -61,6 +62,7 @@ def test_a_write_whose_reply_is_lost_has_exactly_one_effect(any_world, lost):
 
 @LOST
 def test_a_lap_whose_reply_is_lost_is_made_once(any_world, lost):
+    """Scenario 39."""
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start(state=2)
     any_world.run(1)
@@ -106,6 +108,7 @@ def test_a_park_whose_reply_is_lost_leaves_nothing_owned(any_world, lost):
 
 @LOST
 def test_the_reply_to_a_start_append_and_cancel_may_be_lost(any_world, lost):
+    """Scenario 39."""
     node = any_world.node(registry(listens))
     any_world.run(1)
     node.store.replies.append(lost)
@@ -140,6 +143,7 @@ def test_a_client_is_told_that_nobody_knows_where_asking_again_fails_too(any_wor
 
 
 def test_a_client_is_told_that_nobody_knows_where_no_reply_ever_comes(any_world):
+    """Scenario 39."""
     node = any_world.node(registry(listens))
     instance_id = any_world.start()
     any_world.run(1)
@@ -319,6 +323,8 @@ def test_a_message_that_meets_a_step_of_an_instance_that_stays_owned_is_delivere
 
 
 def test_a_message_that_races_with_the_boundary_is_delivered_once_in_one_of_the_executions(any_world):
+    """Scenario 14."""
+
     async def one_each(ctx, got):
         got = [*got, await ctx.wait_for_event("go")]
         if len(got) < 3:
@@ -369,6 +375,8 @@ def test_the_same_message_twice_is_delivered_once(any_world):
 
 
 def test_a_late_completion_of_an_older_execution_is_ignored(any_world):
+    """Scenario 13."""
+
     async def boundary(ctx, left):
         await ctx.race(ctx.schedule_activity("work"), ctx.wait_for_event("go"))
         if left:

@@ -36,11 +36,13 @@ BOTH = registry(v1_0_0=old, v1_1_0=new)
 
 
 def test_a_start_takes_the_highest_release_by_rank(world):
+    """Scenario 8."""
     world.node(registry(v1_9_0=old, v1_10_0=new, v1_2_0=old), {"work": HOLD})
     assert world.record(world.start(state=1)).row.kind.version == "1.10.0"
 
 
 def test_a_pre_release_counts_only_where_nothing_else_exists(world):
+    """Scenario 8."""
     builder = registry(old).builder().register("job", old, version="2.0.0-rc.1").register("job", new, version="2.0.0-rc.2")
     world.node(builder.build(), {"work": HOLD})
     assert world.record(world.start(state=1)).row.kind.version == "2.0.0-rc.2"

@@ -46,6 +46,7 @@ from orchestra.providers.rows import (
     ExecutionEnd,
     Granted,
     Pin,
+    Prune,
     Recover,
     Recovered,
     Refused,
@@ -1003,6 +1004,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
             Flags([True]),
             *[Numbers([0])] * 4,
             Blobs([None]),
+            0,
             1,
         ),
         "news": (sql.READ_NEWS, "n1"),
@@ -1037,7 +1039,7 @@ PASSES_OVER_AN_INDEX = {sql.FIND_GHOST_OWNED}
 
 
 def test_every_statement_of_the_engine_finds_its_rows_by_index_also_when_it_is_planned_on_an_empty_store(connect, monkeypatch):
-    provider = connect(histories=5, executions=5)
+    provider = connect()
     added = {}
     add = Script.add
 
@@ -1090,11 +1092,8 @@ def do_everything_once(provider):
     )
     store.commit([an_append("i", "m2"), Cancel("i", "enough"), Recover("i", "n1")])
     store.news("n1")
-    for number in range(3, 21):  # far enough for old laps to be let go of
-        row = read(provider).row
-        closed = ExecutionDelta(number - 1, closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None))
-        lap = (closed, ExecutionDelta(number, create=an_execution(number)))
-        one(provider, a_write(row, a_state(row, execution=number), executions=lap))
+    row = read(provider).row
+    one(provider, a_write(row, prune=Prune(1, 1, 1)))
     store.history("i", 1)
     store.next_wake([KIND])
     store.owned("n1")
@@ -1104,6 +1103,11 @@ def do_everything_once(provider):
     one(provider, Release("i", held.incarnation, held.revision))
     (snapshot,) = claim(provider, "n1")
     one(provider, an_end(snapshot.row))
+    provider.admin.set_expiry({"watch": 1})
+    one(provider, a_start("ends"))
+    (snapshot,) = claim(provider, "n1")
+    one(provider, an_end(snapshot.row))
+    assert until(store.expire) == 1
     store.vanished()
     store.sweep()
     store.catalogue()

@@ -73,6 +73,7 @@ def test_a_store_without_a_file_is_refused(path):
 
 
 def test_a_missing_directory_is_named(tmp_path):
+    """Scenario 42."""
     provider = SqliteProvider(tmp_path / "nowhere" / "store.db")
     with pytest.raises(StoreUnavailable, match="nowhere"):
         provider.open()
@@ -134,6 +135,7 @@ def test_a_closed_provider_is_unavailable(path):
 
 
 def test_a_newer_schema_is_refused(path, provider):
+    """Scenario 37."""
     provider.close()
     edit(path, "UPDATE meta SET value = '99' WHERE key = 'schema'")
     with pytest.raises(SchemaMismatch, match="schema 99"):
@@ -141,6 +143,7 @@ def test_a_newer_schema_is_refused(path, provider):
 
 
 def test_an_older_schema_is_reported_where_migration_is_switched_off(path):
+    """Scenario 37."""
     with pytest.raises(SchemaMismatch, match="switched off"):
         SqliteProvider(path, migrate=False).open()
     migrating = SqliteProvider(path)
@@ -152,27 +155,32 @@ def test_an_older_schema_is_reported_where_migration_is_switched_off(path):
 
 
 def test_an_older_schema_is_migrated_in_one_piece(path, provider, monkeypatch):
+    """Scenario 37."""
     assert one(provider, a_start("i")) == Started()
     provider.close()
     known = schema.migrations()
-    broken = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;", "INSERT INTO nowhere VALUES (1);"))
+    following = known[-1].number + 1
+    broken = schema._Migration(following, ("CREATE TABLE extra (thing TEXT) STRICT;", "INSERT INTO nowhere VALUES (1);"))
     monkeypatch.setattr(schema, "migrations", lambda: (*known, broken))
     with pytest.raises(StoreError):
         SqliteProvider(path).open()
-    whole = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;",))
+    whole = schema._Migration(following, ("CREATE TABLE extra (thing TEXT) STRICT;",))
     monkeypatch.setattr(schema, "migrations", lambda: (*known, whole))
     migrated = SqliteProvider(path)
     migrated.open()
     assert read(migrated).status is Status.OPEN
-    assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("2",)
+    assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (str(following),)
     migrated.close()
 
 
-def test_the_migrations_are_numbered_from_one_without_a_gap():
-    assert [migration.number for migration in schema.migrations()] == list(range(1, len(schema.migrations()) + 1))
+def test_the_migrations_have_ascending_numbers_from_one_on():
+    numbers = [migration.number for migration in schema.migrations()]
+    assert numbers[0] == 1
+    assert numbers == sorted(set(numbers))
 
 
 def test_many_processes_that_open_an_empty_store_make_it_once(path):
+    """Scenario 37."""
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
@@ -322,6 +330,7 @@ def test_a_forked_child_is_refused_and_takes_no_lock_away(path, provider):
 
 
 def test_a_full_disk_is_a_typed_error_and_passes(provider):
+    """Scenario 42."""
     row = begin(provider)
     connection = writer_of(provider)
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -339,6 +348,7 @@ def test_a_full_disk_is_a_typed_error_and_passes(provider):
 
 
 def test_a_read_only_file_is_a_typed_error_and_passes(provider):
+    """Scenario 42."""
     writer_of(provider).execute("PRAGMA query_only = 1")
     with pytest.raises(StoreReadOnly):
         provider.store.commit([a_start("i")])
@@ -347,6 +357,7 @@ def test_a_read_only_file_is_a_typed_error_and_passes(provider):
 
 
 def test_a_file_that_is_gone_takes_no_write_and_loses_none(path, provider):
+    """Scenario 42."""
     assert one(provider, a_start("i")) == Started()
     hidden = path.parent / "hidden"
     hidden.mkdir()
@@ -440,6 +451,7 @@ def test_waiting_for_another_process_is_bounded_and_names_it(path, provider):
 
 
 def test_somebody_who_writes_past_the_lock_makes_the_store_busy(path, provider):
+    """Scenario 40."""
     impatient = SqliteProvider(path, busy_timeout=timedelta(milliseconds=20))
     impatient.open()
     stranger = sqlite3.connect(path, isolation_level=None)

@@ -240,6 +240,7 @@ async def test_a_start_takes_the_highest_version_or_the_one_it_names(path):
 
 @bounded
 async def test_an_input_that_does_not_fit_is_refused_at_the_caller(path):
+    """Scenario 29."""
     async with runtime(path, typed) as node:
         with pytest.raises(DecodeError, match="typed") as refused:
             await node.client.start("typed", {"url": "u", "checks": "many"}, instance_id="one")
@@ -263,6 +264,7 @@ async def test_a_value_without_a_form_is_refused_at_the_caller(path, value):
 
 @bounded
 async def test_a_value_over_the_limit_is_refused_at_the_caller(path):
+    """Scenario 29."""
     async with runtime(path, idle, limits=Limits(max_payload=100)) as node:
         with pytest.raises(PayloadTooLarge) as refused:
             await node.client.start("idle", "x" * 100)
@@ -668,6 +670,8 @@ async def test_an_event_for_nobody_or_for_one_that_has_ended_is_refused(path):
 
 @bounded
 async def test_a_full_inbox_refuses_the_sender_and_keeps_what_it_has(path):
+    """Scenario 22."""
+
     async def drains(ctx, value):
         await ctx.wait_for_event("start")
         return [await ctx.wait_for_event("go") for _ in range(3)]

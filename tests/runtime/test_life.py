@@ -10,9 +10,8 @@ import anyio
 import pytest
 from kit import Gate, alone, bounded, echo, idle, info_when, registry, runtime, until, when_set
 
-from orchestra import InstanceNotFound, InstanceStatus, Runtime, SqliteProvider, activity, activity_context
-from orchestra.client import client as client_module
-from orchestra.errors import RegistrationError, RuntimeClosed, SchemaMismatch, StoreError, StoreUnavailable
+from orchestra import Client, InstanceNotFound, InstanceStatus, Runtime, SqliteProvider, activity, activity_context
+from orchestra.errors import ProviderInUse, RegistrationError, RuntimeClosed, SchemaMismatch, StoreError, StoreUnavailable
 from orchestra.runtime import runtime as runtime_module
 
 pytestmark = pytest.mark.anyio
@@ -395,17 +394,42 @@ async def test_another_runtime_goes_on_at_once_with_what_a_stopped_one_had(path)
 
 
 @bounded
-async def test_two_runtimes_may_share_one_provider(path, monkeypatch):
-    monkeypatch.setattr(client_module, "_WAIT_SLICE", 0.05)
+async def test_a_second_runtime_on_the_same_provider_is_refused_and_one_after_the_other_is_not(path):
     provider = SqliteProvider(path)
-    poll = timedelta(milliseconds=20)  # there are no hints within one process
-    async with Runtime(provider, registry(echo), poll=poll) as first:
-        async with Runtime(provider, registry(idle), poll=poll) as second:
-            waiting = await first.client.start("idle")
-            assert await (await second.client.start("echo", 1)).result() == 1
-            await first.client.raise_event(waiting.instance_id, "go", 2)
-            assert await waiting.result() == 2
-        assert await (await first.client.start("echo", 3)).result() == 3
+    async with Runtime(provider, registry(echo)) as first:
+        with pytest.raises(ProviderInUse, match="a provider of its own"):
+            async with Runtime(provider, registry(idle)):
+                pass
+        assert await (await first.client.start("echo", 1)).result() == 1, "the first one has not noticed"
+        async with Runtime(SqliteProvider(path), registry(idle)) as beside:
+            assert await (await beside.client.start("echo", 2)).result() == 2
+    async with Runtime(provider, registry(echo)) as after:
+        assert await (await after.client.start("echo", 3)).result() == 3
+
+
+@bounded
+async def test_a_runtime_that_could_not_begin_leaves_the_provider_to_the_next(path, monkeypatch):
+    provider = SqliteProvider(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(provider.store, "join", lambda node: (_ for _ in ()).throw(StoreError("not today")))
+        with pytest.raises(StoreError, match="not today"):
+            async with Runtime(provider, registry(echo)):
+                pass
+    async with Runtime(provider, registry(echo)) as node:
+        assert await (await node.client.start("echo", 1)).result() == 1
+
+
+@bounded
+async def test_a_client_alone_may_share_the_provider_of_a_runtime_and_is_heard_without_a_poll(path):
+    provider = SqliteProvider(path)
+    async with Runtime(provider, registry(echo, idle), poll=timedelta(hours=1)), Client(provider) as client:
+        assert await (await client.start("echo", 1)).result() == 1
+        handle = await client.start("idle")
+        await info_when(handle, lambda info: info.waiting_on)
+        await handle.raise_event("go", 2)
+        assert await handle.result() == 2
+    with pytest.raises(RuntimeClosed):
+        await client.start("echo", 3)
 
 
 @bounded
@@ -495,6 +519,9 @@ async def test_an_orchestration_that_blocks_for_ever_does_not_stop_the_stop(path
         await node.client.start("blocks")
         await when_set(gate.entered)
     assert any("abandoned" in message for message in caplog.messages)
+    with pytest.raises(ProviderInUse):  # the thread may still come back to it
+        async with Runtime(node._provider, registry(echo)):
+            pass
     gate.open()
     thread = node._thread._thread
     await until(lambda: not thread.is_alive())

@@ -72,3 +72,36 @@ async def test_an_empty_choice_of_statuses_purges_nothing_and_a_wrong_one_is_ref
         with pytest.raises(InvalidArgument, match="is no status"):
             await runtime.client.purge(completed_before=tomorrow, status="ended", dry_run=False)
         assert (await runtime.client.purge(completed_before=tomorrow, status="completed", dry_run=False)).count == 1
+
+
+async def test_a_purge_with_a_limit_deletes_so_many_and_the_next_one_goes_on(path):
+    async with Runtime(SqliteProvider(path), REGISTRY) as runtime:
+        client = runtime.client
+        for number in range(60):
+            await (await client.start("ends", "ends", instance_id=f"ended-{number:02}")).result()
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        dry = await client.purge(completed_before=tomorrow, limit=35)
+        assert dry.count == 35
+        done = await client.purge(completed_before=tomorrow, limit=35, dry_run=False)
+        assert (done.count, done.instance_ids) == (35, dry.instance_ids)
+        assert len((await client.list_instances()).items) == 25
+        assert (await client.purge(completed_before=tomorrow, limit=35, dry_run=False)).count == 25
+        with pytest.raises(InvalidArgument):
+            await client.purge(completed_before=tomorrow, limit=0)
+
+
+async def test_a_purge_counts_only_what_it_has_deleted_itself(path):
+    provider = SqliteProvider(path)
+    async with Runtime(provider, REGISTRY) as runtime:
+        for number in range(3):
+            await (await runtime.client.start("ends", "ends", instance_id=f"ended-{number}")).result()
+        standing = provider.admin.delete_all
+
+        def after_somebody_else(instances):
+            provider.admin.delete(*instances[0])
+            return standing(instances)
+
+        provider.admin.delete_all = after_somebody_else
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        report = await runtime.client.purge(completed_before=tomorrow, dry_run=False)
+        assert (report.count, set(report.instance_ids)) == (2, {"ended-0", "ended-1"})

@@ -175,6 +175,8 @@ async def test_the_context_names_the_try_and_keeps_its_idempotency_key_over_trie
 
 @bounded
 async def test_an_exhausted_activity_carries_every_try_and_the_last_cause(path):
+    """Scenario 26."""
+
     @activity(retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(0)))
     def work() -> None:
         raise ValueError(f"try {activity_context().attempt}")
@@ -196,6 +198,8 @@ class Listed(LookupError):
 @bounded
 @pytest.mark.parametrize("raised", [Hopeless, Listed, KeyError])
 async def test_an_error_that_is_not_retryable_is_not_tried_again(path, raised):
+    """Scenario 26."""
+
     @activity(retry=RetryPolicy(max_attempts=5, initial_interval=timedelta(0), non_retryable=(LookupError,)))
     async def work() -> None:
         raise raised("no")
@@ -226,6 +230,7 @@ async def test_a_retry_is_visible_with_its_number_its_error_and_its_moment(path)
 
 @bounded
 async def test_attempt_counts_survive_a_restart(path):
+    """Scenario 26."""
     seen = []
 
     @activity(retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=300), jitter=0))
@@ -367,6 +372,8 @@ async def test_a_try_that_is_cut_off_with_the_whole_program_counts_as_none(path)
 @bounded
 @pytest.mark.parametrize("value", [object(), float("nan"), {"a": {1: object()}}], ids=["object", "nan", "inner"])
 async def test_a_result_that_cannot_be_encoded_fails_the_activity_at_once(path, value):
+    """Scenario 29."""
+
     @activity
     def work():
         return value
@@ -378,6 +385,8 @@ async def test_a_result_that_cannot_be_encoded_fails_the_activity_at_once(path, 
 
 @bounded
 async def test_a_result_over_the_limit_fails_the_activity_at_once(path):
+    """Scenario 29."""
+
     @activity
     async def work() -> str:
         return "x" * 2000
@@ -426,6 +435,7 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
 
 @bounded
 async def test_a_timeout_ends_an_async_try_and_counts(path):
+    """Scenario 26."""
     cancelled = []
 
     @activity(retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(0)), timeout=SOON)
@@ -525,6 +535,7 @@ async def test_a_thread_that_was_given_up_does_not_keep_its_place(path):
 @bounded
 @pytest.mark.parametrize("style", ["async", "thread"])
 async def test_a_heartbeat_that_stops_ends_the_try_and_its_payload_reaches_the_next(path, style):
+    """Scenario 27."""
     gate = Gate()
     seen = []
 
@@ -650,6 +661,8 @@ async def test_a_heartbeat_after_the_runtime_has_gone_is_harmless(path):
 
 @bounded
 async def test_a_thread_may_ask_whether_it_is_cancelled_at_any_time(path):
+    """Scenario 28."""
+
     @activity(timeout=NEVER)
     def work() -> bool:
         return activity_context().cancelled
@@ -664,6 +677,7 @@ async def test_a_thread_may_ask_whether_it_is_cancelled_at_any_time(path):
 @bounded
 @pytest.mark.parametrize("way", ["race", "terminate", "cancel"])
 async def test_an_activity_that_is_not_wanted_any_more_is_cancelled(path, way):
+    """Scenario 28."""
     gate = Gate()
     begun, cancelled = anyio.Event(), anyio.Event()
     learned = []
@@ -716,6 +730,7 @@ async def test_an_activity_that_is_not_wanted_any_more_is_cancelled(path, way):
 
 @bounded
 async def test_an_activity_that_answers_its_cancellation_with_a_result_is_not_believed(path):
+    """Scenario 28."""
     begun = anyio.Event()
     left = anyio.Event()
 
@@ -795,6 +810,7 @@ async def test_a_waiting_activity_that_is_not_wanted_any_more_is_never_begun(pat
 @bounded
 @pytest.mark.parametrize("style", ["async", "thread"])
 async def test_a_fan_out_of_a_thousand_and_twenty_four_is_ordinary(path, style):
+    """Scenario 24."""
     if style == "async":
 
         @activity(name="work")

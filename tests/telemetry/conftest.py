@@ -27,7 +27,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def world():
-    made = World(lambda clock: ModelProvider(clock=clock, histories=10_000, executions=10_000))
+    made = World(lambda clock: ModelProvider(clock=clock))
     yield made
     made.close()
 

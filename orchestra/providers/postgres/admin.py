@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from orchestra.clock import new_id
 from orchestra.codec import pack
 from orchestra.providers.decoding import pin_to_bytes
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Calls, Transaction
+from orchestra.providers.postgres.deletion import delete_instances
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import Pin
 
 __all__ = ["PostgresAdmin"]
+
+_KEPT_OPERATIONS: Final = 10_000
+_NAMED: Final = 100
+"""Of how many deleted instances the audit names the ids."""
 
 
 class PostgresAdmin:
@@ -64,24 +70,50 @@ class PostgresAdmin:
 
     def delete(self, instance_id: str, incarnation: str) -> bool:
         def work(transaction: Transaction) -> bool:
-            transaction.begin()
-            script = transaction.script()
-            deleted = script.add(sql.DELETE_INSTANCE, instance_id, incarnation)
-            script.run()
-            if deleted.count == 0:
-                transaction.commit()
-                return False
-            script = _recorded(transaction, "", "delete", instance_id, {"incarnation": incarnation})
-            for statement in sql.DELETE_BELONGINGS:
-                script.add(statement, instance_id)
-            transaction.commit(script)
-            return True
+            def record(script: Script, _deleted: Sequence[str]) -> None:
+                _record(script, transaction, "", "delete", instance_id, {"incarnation": incarnation})
+
+            return bool(delete_instances(transaction, {instance_id: incarnation}, record=record))
 
         return self._calls.transaction(work)
 
+    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+        def work(transaction: Transaction) -> list[str]:
+            def record(script: Script, deleted: Sequence[str]) -> None:
+                _record(script, transaction, "", "purge", "", {"count": len(deleted), "first": list(deleted[:_NAMED])})
 
-def _recorded(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, str]) -> Script:
+            return delete_instances(transaction, dict(instances), record=record)
+
+        return self._calls.transaction(work)
+
+    def set_expiry(self, after: Mapping[str, int | None]) -> None:
+        standing = dict(self._calls.read(sql.LIST_EXPIRIES))
+        changed = {name: duration for name, duration in sorted(after.items()) if standing.get(name) != duration}
+        if not changed:
+            return  # most starts change nothing
+
+        def work(transaction: Transaction) -> None:
+            transaction.begin()
+            script = transaction.script()
+            for name, duration in changed.items():
+                if duration is None:
+                    script.add(sql.REMOVE_EXPIRY, name)
+                else:
+                    script.add(sql.SET_EXPIRY, name, duration)
+            transaction.commit(script)
+
+        self._calls.transaction(work)
+
+
+def _recorded(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> Script:
     """Return a script that leaves a row in the audit."""
     script = transaction.script()
-    script.add(sql.ADD_OPERATION, new_id(), transaction.now, actor, action, subject, pack(detail))
+    _record(script, transaction, actor, action, subject, detail)
     return script
+
+
+def _record(
+    script: Script, transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]
+) -> None:
+    script.add(sql.ADD_OPERATION, new_id(), transaction.now, actor, action, subject, pack(detail))
+    script.add(sql.PRUNE_OPERATIONS, _KEPT_OPERATIONS)

@@ -126,6 +126,7 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> Ins
         unread_counts,
         label_keys,
         label_values,
+        expires_at,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
         row=instance,
@@ -141,4 +142,5 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> Ins
         unread_at_end=dict(zip(unread_names or (), unread_counts or (), strict=True)),
         labels=dict(zip(label_keys, label_values, strict=True)),
         activities=tuple(read_activity(activity[1:]) for activity in activities),
+        expires_at=expires_at,
     )

@@ -47,8 +47,7 @@ class _Pending:
     buried: _Values = field(default_factory=_Values)
     custom_statuses: _Values = field(default_factory=_Values)
     holds: _Values = field(default_factory=_Values)
-    pruned_events: _Values = field(default_factory=_Values)
-    pruned_executions: _Values = field(default_factory=_Values)
+    pruned: _Values = field(default_factory=_Values)
     ended: list[str] = field(default_factory=list[str])
 
 
@@ -78,6 +77,10 @@ class Effects:
             pending.custom_statuses.append((*payload_values(write.custom_status), instance_id))
         if write.hold is not None:
             pending.holds.append((hold_to_bytes(write.hold), instance_id))
+        if write.prune is not None:
+            prune = write.prune
+            bounds = (prune.histories, prune.executions, prune.closed_until)
+            pending.pruned.append((instance_id, write.state.execution, *bounds))
         if write.state.status is not Status.OPEN:
             pending.ended.append(instance_id)
             return
@@ -104,8 +107,9 @@ class Effects:
         self._add_all(sql.BURY_MESSAGES, (_T, _N), pending.buried, len(pending.buried), self._now)
         self._add_all(sql.SET_CUSTOM_STATUSES, (_B, _N, _T), pending.custom_statuses)
         self._add_all(sql.SET_HOLDS, (_B, _T), pending.holds)
-        self._add_all(sql.PRUNE_EVENTS, (_T, _N), pending.pruned_events)
-        self._add_all(sql.PRUNE_EXECUTIONS, (_T, _N), pending.pruned_executions)
+        # No row goes without its events, and which ones go by age is read from the rows: so events come first.
+        self._add_all(sql.PRUNE_EVENTS, (_T, _N, _N, _N, _N), pending.pruned)
+        self._add_all(sql.PRUNE_EXECUTIONS, (_T, _N, _N, _N, _N), pending.pruned)
         if pending.ended:
             self._script.add(sql.EMPTY_INBOXES, Texts(pending.ended))
         self._buried += len(pending.buried)
@@ -122,7 +126,6 @@ class Effects:
         number = delta.number
         if delta.create is not None:
             pending.created.append(execution_values(instance_id, delta.create, delta))
-            self._retain(instance_id, number)
         elif delta.opened is not None:
             at, version, fingerprint, event_format, resolution = delta.opened
             pending.opened.append(
@@ -148,14 +151,6 @@ class Effects:
                 (at, end.value, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, number)
             )
             pending.forgotten.append(instance_id)
-
-    def _retain(self, instance_id: str, number: int) -> None:
-        """Let go of the oldest laps, a whole window at a time: what is left is a suffix (I3)."""
-        histories, executions = self._settings.kept_histories, self._settings.kept_executions
-        if number > histories and number % histories == 0:
-            self._pending.pruned_events.append((instance_id, number - histories))
-        if number > executions and number % executions == 0:
-            self._pending.pruned_executions.append((instance_id, number - executions))
 
     def _add_all(self, statement: str, kinds: Sequence[Callable[..., list[Any]]], values: _Values, *more: Any) -> None:
         if values:

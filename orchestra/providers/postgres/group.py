@@ -382,7 +382,7 @@ class _Application:
             script.add(sql.MARK_CANCELLED, *columns(_CANCELLED, self._cancelled), len(self._cancelled))
         changed = [row for row in self._rows.values() if row.changed]
         if changed:
-            script.add(sql.WRITE_ROWS, *row_arrays(changed), len(changed))
+            script.add(sql.WRITE_ROWS, *row_arrays(changed), self._transaction.now, len(changed))
         effects.finish()
 
     # --- claims ---------------------------------------------------------------------------

@@ -48,8 +48,6 @@ class PostgresProvider(Provider):
         connect_timeout, statement_timeout, lock_timeout: how long the server may take for a connection, for a statement, and
             how long a statement waits for a lock. Together they should be less than a lease: a node that waits renews nothing.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
-        histories: of how many laps of an instance the events are kept, at least; up to twice as many are, as they go together.
-        executions: the same for the rows of executions.
 
     Raises:
         ValueError: the schema cannot be a name.
@@ -69,15 +67,11 @@ class PostgresProvider(Provider):
         statement_timeout: timedelta = _STATEMENT_TIMEOUT,
         lock_timeout: timedelta = _LOCK_TIMEOUT,
         tombstones: timedelta = _TOMBSTONES,
-        histories: int = 10,
-        executions: int = 1000,
     ) -> None:
         if not schema or "\0" in schema or len(schema.encode()) > _LONGEST_NAME or schema.startswith("pg_"):
             raise ValueError(f"{schema!r} cannot be the name of a schema: 1 to {_LONGEST_NAME} bytes, not beginning with 'pg_'")
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
-        if histories < 1 or executions < histories:
-            raise ValueError("at least one history is kept, and at least as many executions as histories")
         settings = Settings(
             dsn=dsn,
             schema=schema,
@@ -90,8 +84,6 @@ class PostgresProvider(Provider):
             statement_seconds=statement_timeout.total_seconds(),
             lock_seconds=lock_timeout.total_seconds(),
             tombstone_window=micros(tombstones),
-            kept_histories=histories,
-            kept_executions=executions,
         )
         time = StoreTime(settings)
         self._settings = settings

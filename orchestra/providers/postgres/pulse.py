@@ -92,11 +92,15 @@ class Pulse:
         self._wake = None
 
     def changed(self) -> bool:
-        """Return whether another provider has notified since the last call."""
+        """Return whether another provider has notified since the last call, or :meth:`stir` was called."""
         changed = self._changed.is_set()
         if changed:
             self._changed.clear()
         return changed
+
+    def stir(self) -> None:
+        """Let the next :meth:`changed` say yes."""
+        self._changed.set()
 
     def notify(self) -> None:
         """Have the others told, soon, that there is something to look at."""

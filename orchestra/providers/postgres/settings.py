@@ -28,5 +28,3 @@ class Settings:
     statement_seconds: float
     lock_seconds: float
     tombstone_window: int
-    kept_histories: int
-    kept_executions: int

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestra.providers.rows import PRUNED_AT_ONCE
+
 
 def _exactly(statement: str, number: int) -> str:
     """Return a statement that fails (22012, division by zero) unless it changes as many rows as a parameter says.
@@ -194,12 +196,30 @@ SET_CUSTOM_STATUSES: Final = """
 SET_HOLDS: Final = """
     UPDATE @instance_detail d SET hold = u.hold FROM unnest($1::bytea[], $2::text[]) AS u (hold, instance_id)
     WHERE d.instance_id = u.instance_id"""
-PRUNE_EVENTS: Final = """
-    DELETE FROM @event e USING unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
-    WHERE e.instance_id = u.instance_id AND e.execution <= u.execution"""
-PRUNE_EXECUTIONS: Final = """
-    DELETE FROM @execution x USING unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
-    WHERE x.instance_id = u.instance_id AND x.execution <= u.execution"""
+# By number and by age, whichever lets go of more; never the current execution, and at most so many at once (I3).
+_PRUNED: Final = "unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
+_PRUNED_COLUMNS: Final = "u (instance_id, current, histories, executions, closed_until)"
+_AGED: Final = f"""
+    CASE WHEN u.closed_until IS NOT NULL THEN (
+        SELECT x.execution FROM @execution x WHERE x.instance_id = u.instance_id AND (
+            x.execution >= u.current - 1 OR x.closed_at IS NULL OR x.closed_at > u.closed_until
+            OR x.execution >= {PRUNED_AT_ONCE} + (
+                SELECT min(o.execution) FROM @execution o WHERE o.instance_id = u.instance_id))
+        ORDER BY x.execution LIMIT 1) - 1 END"""
+PRUNE_EVENTS: Final = f"""
+    DELETE FROM @event e USING (
+        SELECT u.instance_id, least(
+            greatest(u.histories, u.executions, {_AGED}), u.current - 1,
+            (SELECT min(o.execution) FROM @event o WHERE o.instance_id = u.instance_id) + {PRUNED_AT_ONCE - 1}) AS last
+        FROM {_PRUNED} AS {_PRUNED_COLUMNS}) AS p
+    WHERE e.instance_id = p.instance_id AND e.execution <= p.last"""
+PRUNE_EXECUTIONS: Final = f"""
+    DELETE FROM @execution e USING (
+        SELECT u.instance_id, least(
+            greatest(u.executions, {_AGED}), u.current - 1,
+            (SELECT min(o.execution) FROM @execution o WHERE o.instance_id = u.instance_id) + {PRUNED_AT_ONCE - 1}) AS last
+        FROM {_PRUNED} AS {_PRUNED_COLUMNS}) AS p
+    WHERE e.instance_id = p.instance_id AND e.execution <= p.last"""
 
 # --- arrivals ---------------------------------------------------------------------------------
 
@@ -222,6 +242,7 @@ MARK_CANCELLED: Final = _exactly(
 
 # --- the hot rows: each once, whatever has happened to it -------------------------------------
 
+# Whatever has ended gets its time to go, if its name has an expiry; nothing that has ended is ever written again.
 # The rows are locked and were read under the lock; the fence was checked there. The revision is compared once more, so that
 # nothing is ever written past it (I6).
 WRITE_ROWS: Final = _exactly(
@@ -230,14 +251,16 @@ WRITE_ROWS: Final = _exactly(
         kind = u.kind, revision = u.revision, owner = u.owner, wake_at = u.wake_at, status = u.status, held = u.held,
         inbox_seq = u.inbox_seq, seen_seq = u.seen_seq, execution = u.execution, opened = u.opened, takeovers = u.takeovers,
         history_events = u.history_events, history_bytes = u.history_bytes, updated_at = u.updated_at,
-        summary = coalesce(u.summary, i.summary)
+        summary = coalesce(u.summary, i.summary),
+        expires_at = CASE WHEN u.status <> 0 THEN (
+            SELECT $18::bigint + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind) END
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::boolean[],
         $9::bigint[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
         $17::bytea[]) AS u (
         instance_id, read_revision, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
         takeovers, history_events, history_bytes, updated_at, summary)
     WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
-    number=18,
+    number=19,
 )
 
 # --- claims -----------------------------------------------------------------------------------
@@ -377,7 +400,7 @@ READ_RECORDS: Final = f"""
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id), d.unread_names, d.unread_counts,
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
-        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key)
+        ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at
     FROM @instance i
     JOIN @kind k ON k.kind_id = i.kind
     JOIN @instance_detail d ON d.instance_id = i.instance_id
@@ -407,16 +430,32 @@ REVOKE: Final = """
         updated_at = $1::bigint
     WHERE instance_id = $2::text AND status = 0"""
 SET_PIN: Final = "UPDATE @instance_detail SET pin = $1::bytea WHERE instance_id = $2::text"
-DELETE_INSTANCE: Final = "DELETE FROM @instance WHERE instance_id = $1::text AND incarnation = $2::text AND status <> 0"
+DELETE_INSTANCES: Final = _exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[]) AND status <> 0", number=2)
 DELETE_BELONGINGS: Final = (
-    "DELETE FROM @instance_detail WHERE instance_id = $1::text",
-    "DELETE FROM @label WHERE instance_id = $1::text",
-    "DELETE FROM @execution WHERE instance_id = $1::text",
-    "DELETE FROM @event WHERE instance_id = $1::text",
-    "DELETE FROM @message WHERE instance_id = $1::text",
-    "DELETE FROM @tombstone WHERE instance_id = $1::text",
-    "DELETE FROM @activity WHERE instance_id = $1::text",
+    "DELETE FROM @instance_detail WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @label WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @execution WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @event WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @message WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @tombstone WHERE instance_id = ANY($1::text[])",
+    "DELETE FROM @activity WHERE instance_id = ANY($1::text[])",
 )
+FIND_EXPIRED: Final = """
+    SELECT instance_id, incarnation FROM @instance
+    WHERE expires_at <= greatest(
+        $1::bigint, CASE WHEN $2::boolean THEN (extract(epoch FROM statement_timestamp()) * 1000000)::bigint END)
+    ORDER BY expires_at, instance_id LIMIT $3::bigint"""
+SET_EXPIRY: Final = """
+    INSERT INTO @expiry (name, after) VALUES ($1::text, $2::bigint) ON CONFLICT (name) DO UPDATE SET after = excluded.after"""
+REMOVE_EXPIRY: Final = "DELETE FROM @expiry WHERE name = $1::text"
+LIST_EXPIRIES: Final = "SELECT name, after FROM @expiry"
 ADD_OPERATION: Final = """
     INSERT INTO @operation (operation_id, at, actor, action, subject, detail)
     VALUES ($1::text, $2::bigint, $3::text, $4::text, $5::text, $6::bytea)"""
+# The audit is bounded as all else: what was done last is what people ask about.
+PRUNE_OPERATIONS: Final = """
+    DELETE FROM @operation o USING (
+        SELECT operation_id FROM @operation
+        WHERE at < (SELECT k.at FROM @operation k ORDER BY k.at DESC OFFSET $1::bigint LIMIT 1)
+        ORDER BY at LIMIT 100 FOR UPDATE SKIP LOCKED) AS old
+    WHERE o.operation_id = old.operation_id"""

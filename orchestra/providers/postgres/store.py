@@ -12,6 +12,7 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
+from orchestra.providers.postgres.deletion import delete_expired
 from orchestra.providers.postgres.group import Group
 from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind
 from orchestra.providers.postgres.nodes import Nodes
@@ -52,6 +53,9 @@ class PostgresStore:
     def changed(self) -> bool:
         return self._pulse.changed()
 
+    def stir(self) -> None:
+        self._pulse.stir()
+
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls)
 
@@ -72,6 +76,9 @@ class PostgresStore:
 
     def sweep(self, limit: int = 256) -> int:
         return self._nodes.sweep(limit)
+
+    def expire(self, limit: int = 64) -> int:
+        return delete_expired(self._calls, limit)
 
     def owned(self, node_id: str) -> list[str]:
         return [row[0] for row in self._calls.read(sql.LIST_OWNED, node_id)]

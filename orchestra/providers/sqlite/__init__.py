@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestra.providers.sqlite.backup import Backup, back_up
 from orchestra.providers.sqlite.provider import SqliteProvider
 
-__all__ = ["SqliteProvider"]
+__all__ = ["Backup", "SqliteProvider", "back_up"]

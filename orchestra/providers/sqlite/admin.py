@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from orchestra.codec import pack
 from orchestra.providers.decoding import pin_to_bytes
 from orchestra.providers.rows import Pin
 from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.deletion import delete_instance
 from orchestra.providers.sqlite.writer import Transaction, Writer
 
 __all__ = ["SqliteAdmin"]
+
+_KEPT_OPERATIONS: Final = 10_000
+_NAMED: Final = 100
+"""Of how many deleted instances the audit names the ids."""
 
 
 class SqliteAdmin:
@@ -41,13 +47,33 @@ class SqliteAdmin:
 
     def delete(self, instance_id: str, incarnation: str) -> bool:
         with self._writer.transaction() as transaction:
-            if transaction.connection.execute(sql.DELETE_INSTANCE, (instance_id, incarnation)).rowcount == 0:
+            if delete_instance(transaction, instance_id, incarnation) == 0:
                 return False
-            for statement in sql.DELETE_BELONGINGS:
-                transaction.connection.execute(statement, (instance_id,))
             _record(transaction, "", "delete", instance_id, {"incarnation": incarnation})
         return True
 
+    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+        with self._writer.transaction() as transaction:
+            deleted = [
+                instance_id for instance_id, incarnation in instances if delete_instance(transaction, instance_id, incarnation)
+            ]
+            if deleted:
+                _record(transaction, "", "purge", "", {"count": len(deleted), "first": deleted[:_NAMED]})
+        return deleted
 
-def _record(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, str]) -> None:
+    def set_expiry(self, after: Mapping[str, int | None]) -> None:
+        with self._writer.reading() as reading:
+            standing = dict(reading.connection.execute(sql.LIST_EXPIRIES))
+        if all(standing.get(name) == duration for name, duration in after.items()):
+            return  # most starts change nothing, and need not wait for the writers' lock
+        with self._writer.transaction() as transaction:
+            for name, duration in after.items():
+                if duration is None:
+                    transaction.connection.execute(sql.REMOVE_EXPIRY, (name,))
+                else:
+                    transaction.connection.execute(sql.SET_EXPIRY, (name, duration))
+
+
+def _record(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> None:
     transaction.connection.execute(sql.ADD_OPERATION, (transaction.now, actor, action, subject, pack(detail)))
+    transaction.connection.execute(sql.PRUNE_OPERATIONS, (_KEPT_OPERATIONS,))

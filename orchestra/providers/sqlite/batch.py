@@ -17,7 +17,7 @@ from orchestra.providers.decoding import (
     payload_values,
     sortable_version,
 )
-from orchestra.providers.rows import ExecutionDelta, Status, Write
+from orchestra.providers.rows import ExecutionDelta, Prune, Status, Write
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.settings import Settings
 
@@ -42,6 +42,7 @@ class _Pending:
     removed: _Values = field(default_factory=_Values)
     custom_statuses: _Values = field(default_factory=_Values)
     holds: _Values = field(default_factory=_Values)
+    aged: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
     pruned_events: _Values = field(default_factory=_Values)
     pruned_executions: _Values = field(default_factory=_Values)
     ended: list[str] = field(default_factory=list[str])
@@ -73,6 +74,8 @@ class Batch:
             pending.custom_statuses.append((*payload_values(write.custom_status), instance_id))
         if write.hold is not None:
             pending.holds.append((hold_to_bytes(write.hold), instance_id))
+        if write.prune is not None:
+            self._add_prune(instance_id, write.prune, write.state.execution)
         if write.state.status is not Status.OPEN:
             pending.ended.append(instance_id)
             return
@@ -95,10 +98,17 @@ class Batch:
         self._run_all(sql.REMOVE_MESSAGE, pending.removed)
         self._run_all(sql.SET_CUSTOM_STATUS, pending.custom_statuses)
         self._run_all(sql.SET_HOLD, pending.holds)
+        for instance_id, execution, closed_until in pending.aged:
+            values = (instance_id, execution - 1, closed_until, instance_id)
+            (kept,) = self._connection.execute(sql.FIND_KEPT, values).fetchone()
+            pending.pruned_events.append((instance_id, kept - 1, instance_id))
+            pending.pruned_executions.append((instance_id, kept - 1, instance_id))
         self._run_all(sql.PRUNE_EVENTS, pending.pruned_events)
         self._run_all(sql.PRUNE_EXECUTIONS, pending.pruned_executions)
         for instance_id in pending.ended:
             self._empty_inbox(instance_id)
+        if pending.ended and self._connection.execute(sql.ANY_EXPIRY).fetchone() is not None:
+            self._run_all(sql.SET_EXPIRES_AT, [(self._now, instance_id) for instance_id in pending.ended])
         if pending.buried:
             self._prune_tombstones(len(pending.buried))
 
@@ -107,7 +117,6 @@ class Batch:
         number = delta.number
         if delta.create is not None:
             pending.created.append(execution_values(instance_id, delta.create, delta))
-            self._retain(instance_id, number)
         elif delta.opened is not None:
             at, version, fingerprint, event_format, resolution = delta.opened
             pending.opened.append(
@@ -134,13 +143,17 @@ class Batch:
             )
             pending.forgotten.append((instance_id,))
 
-    def _retain(self, instance_id: str, number: int) -> None:
-        """Let go of the oldest laps, a whole window at a time: what is left is a suffix (I3)."""
-        histories, executions = self._settings.kept_histories, self._settings.kept_executions
-        if number > histories and number % histories == 0:
-            self._pending.pruned_events.append((instance_id, number - histories))
-        if number > executions and number % executions == 0:
-            self._pending.pruned_executions.append((instance_id, number - executions))
+    def _add_prune(self, instance_id: str, prune: Prune, current: int) -> None:
+        """Let go of the oldest executions: what is left is a suffix (I3), and the current one always is."""
+        pending = self._pending
+        if prune.histories or prune.executions:
+            # No row goes without its events.
+            up_to = min(max(prune.histories, prune.executions), current - 1)
+            pending.pruned_events.append((instance_id, up_to, instance_id))
+        if prune.executions:
+            pending.pruned_executions.append((instance_id, min(prune.executions, current - 1), instance_id))
+        if prune.closed_until is not None:
+            pending.aged.append((instance_id, current, prune.closed_until))
 
     def _empty_inbox(self, instance_id: str) -> None:
         # No tombstones: who sends one of these again is told the truth, that it was not read (rule 19).

@@ -38,6 +38,7 @@ __all__ = [
     "Buried",
     "Crashing",
     "Diagnosis",
+    "Ended",
     "HeldInstance",
     "NodeLockState",
     "Population",
@@ -78,6 +79,8 @@ _HELD: Final = """
 _CRASHING: Final = """
     SELECT instance_id, takeovers FROM instance
     WHERE status = 0 AND held = 0 AND takeovers >= 3 AND owner IS NULL ORDER BY instance_id LIMIT ?"""
+_ENDED: Final = """
+    SELECT count(*), count(expires_at), coalesce(sum(expires_at <= ?), 0) FROM instance WHERE status <> 0"""
 _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM node"
 
 
@@ -169,6 +172,15 @@ class Crashing:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """Instances that have ended: how many, how many of them go by themselves, and how many of these are to go by now."""
+
+    count: int
+    expiring: int
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
 class Population:
     """Nodes and instances, all of one moment. ``newest`` is the latest instant at which a row says it was written."""
 
@@ -204,8 +216,6 @@ def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
         busy_seconds=_BUSY_SECONDS,
         migrate=False,
         tombstone_window=0,
-        kept_histories=1,
-        kept_executions=1,
     )
     _require_file(path)
     before = _rest(path)
@@ -304,6 +314,11 @@ class Diagnosis:
         # The locks are probed after the rows were read: a node takes its lock before it has a row, and a node that leaves
         # removes the file. Hence a lock that is free belongs to somebody who died.
         return _with_locks(found, self._settings)
+
+    def ended(self) -> Ended:
+        """Return how many instances have ended, and which of them go by themselves."""
+        with translated(self._settings.path):
+            return Ended(*self._connection.execute(_ENDED, (self.now(),)).fetchone())
 
     def now(self) -> int:
         """Return the machine's time."""

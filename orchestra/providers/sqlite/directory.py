@@ -229,6 +229,7 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> Ins
         unread_messages,
         unread_at_end,
         labels,
+        expires_at,
     ) = row[execution_start + EXECUTION_WIDTH :]
     return InstanceRecord(
         row=instance,
@@ -244,4 +245,5 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> Ins
         unread_at_end={} if unread_at_end is None else unpack(unread_at_end),
         labels=unpack(labels),
         activities=tuple(read_activity(activity[1:]) for activity in activities),
+        expires_at=expires_at,
     )

@@ -12,6 +12,7 @@ from orchestra.clock import Clock, SystemClock, micros
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
+from orchestra.providers.sqlite.mounts import require_local
 from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.settings import Durability, Settings
 from orchestra.providers.sqlite.store import SqliteStore
@@ -34,8 +35,8 @@ class SqliteProvider(Provider):
         busy_timeout: how long a write waits for other writers before :class:`~orchestra.errors.StoreBusy`.
         migrate: whether an older schema is brought up to date when the store is opened.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
-        histories: of how many laps of an instance the events are kept, at least; up to twice as many are, as they go together.
-        executions: the same for the rows of executions.
+        allow_network_file_system: open the file also where it lies on what is known to be a network file system. Nobody
+            promises anything then.
 
     Raises:
         ValueError: the path names no file.
@@ -50,15 +51,12 @@ class SqliteProvider(Provider):
         busy_timeout: timedelta = _BUSY_TIMEOUT,
         migrate: bool = True,
         tombstones: timedelta = _TOMBSTONES,
-        histories: int = 10,
-        executions: int = 1000,
+        allow_network_file_system: bool = False,
     ) -> None:
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(f"{os.fspath(path)!r} names no file; a durable store needs one")
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
-        if histories < 1 or executions < histories:
-            raise ValueError("at least one history is kept, and at least as many executions as histories")
         settings = Settings(
             path=Path(path),
             durability=durability,
@@ -66,8 +64,7 @@ class SqliteProvider(Provider):
             busy_seconds=busy_timeout.total_seconds(),
             migrate=migrate,
             tombstone_window=micros(tombstones),
-            kept_histories=histories,
-            kept_executions=executions,
+            network_allowed=allow_network_file_system,
         )
         store_clock = StoreClock(settings.clock)
         self._settings = settings
@@ -91,9 +88,12 @@ class SqliteProvider(Provider):
         Raises:
             SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is off.
             StoreUnavailable: the file cannot be opened.
+            NetworkFileSystem: it lies where SQLite's log does not work.
         """
         with self._guard:
             if self._openings == 0:
+                if not self._settings.network_allowed:
+                    require_local(self._settings.path)
                 self._writer.open()
                 self._readers.open()
             self._openings += 1

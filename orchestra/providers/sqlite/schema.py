@@ -44,7 +44,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, migrate: bool) -> Non
         return
     if not migrate:
         raise SchemaMismatch(f"{path} has schema {current} and needs {newest}, but migration is switched off")
-    for migration in known[current:]:
+    for migration in (migration for migration in known if migration.number > current):
         for statement in migration.statements:
             connection.execute(statement)
     connection.execute(sql.ADD_META, ("store_id", new_id()))
@@ -54,7 +54,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, migrate: bool) -> Non
 
 @cache
 def migrations() -> tuple[_Migration, ...]:
-    """Return the migrations in order; the n-th has the number n."""
+    """Return the migrations in the order of their numbers."""
     folder = resources.files("orchestra.providers.sqlite").joinpath(_MIGRATIONS)
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return tuple(_Migration(int(file.name[:4]), tuple(_split(file.read_text(encoding="utf-8")))) for file in files)

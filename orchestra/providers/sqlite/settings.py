@@ -24,13 +24,17 @@ class Settings:
     busy_seconds: float
     migrate: bool
     tombstone_window: int
-    kept_histories: int
-    kept_executions: int
+    network_allowed: bool = False
 
     @property
     def lock_path(self) -> Path:
         """The file that the writers' lock is taken on."""
         return self.path.with_name(self.path.name + ".lock")
+
+    @property
+    def log_path(self) -> Path:
+        """SQLite's write-ahead log."""
+        return self.path.with_name(self.path.name + "-wal")
 
     def node_lock_path(self, node_id: str) -> Path:
         """The file that a node holds while it lives."""

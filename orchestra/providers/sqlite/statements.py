@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestra.providers.rows import PRUNED_AT_ONCE
+
 # --- columns ----------------------------------------------------------------------------------
 
 EXECUTION_COLUMNS: Final = """
@@ -32,6 +34,7 @@ BEGIN_READ: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 DATA_VERSION: Final = "PRAGMA data_version"
+EMPTY_LOG: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 # --- schema -----------------------------------------------------------------------------------
 
@@ -114,8 +117,24 @@ SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
 COUNT_UNREAD_BY_NAME: Final = "SELECT name, count(*) FROM message WHERE instance_id = ? GROUP BY name"
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
-PRUNE_EVENTS: Final = "DELETE FROM event WHERE instance_id = ? AND execution <= ?"
-PRUNE_EXECUTIONS: Final = "DELETE FROM execution WHERE instance_id = ? AND execution <= ?"
+# From the oldest on, so that only what goes is looked at, and one more; and of a long backlog a part.
+FIND_KEPT: Final = f"""
+    SELECT execution FROM execution WHERE instance_id = ? AND (
+        execution >= ? OR closed_at IS NULL OR closed_at > ?
+        OR execution >= (SELECT min(x.execution) FROM execution x WHERE x.instance_id = ?) + {PRUNED_AT_ONCE})
+    ORDER BY execution LIMIT 1"""
+PRUNE_EVENTS: Final = f"""
+    DELETE FROM event WHERE instance_id = ? AND execution <= min(
+        ?, (SELECT min(e.execution) FROM event e WHERE e.instance_id = ?) + {PRUNED_AT_ONCE - 1})"""
+PRUNE_EXECUTIONS: Final = f"""
+    DELETE FROM execution WHERE instance_id = ? AND execution <= min(
+        ?, (SELECT min(x.execution) FROM execution x WHERE x.instance_id = ?) + {PRUNED_AT_ONCE - 1})"""
+
+ANY_EXPIRY: Final = "SELECT 1 FROM expiry LIMIT 1"
+SET_EXPIRES_AT: Final = """
+    UPDATE instance SET expires_at = ? + (
+        SELECT e.after FROM kind k JOIN expiry e ON e.name = k.name WHERE k.kind_id = instance.kind)
+    WHERE instance_id = ?"""
 
 RECOVER: Final = "UPDATE instance SET revision = revision + 1 WHERE instance_id = ? AND owner = ?"
 
@@ -253,7 +272,7 @@ READ_RECORDS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
         (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id), d.unread_at_end,
-        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id)
+        (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at
     FROM instance i
     JOIN kind k ON k.kind_id = i.kind
     JOIN instance_detail d ON d.instance_id = i.instance_id
@@ -290,4 +309,14 @@ DELETE_BELONGINGS: Final = (
     "DELETE FROM tombstone WHERE instance_id = ?",
     "DELETE FROM activity WHERE instance_id = ?",
 )
+ANY_EXPIRED: Final = "SELECT 1 FROM instance WHERE expires_at <= ? LIMIT 1"
+FIND_EXPIRED: Final = """
+    SELECT instance_id, incarnation FROM instance WHERE expires_at <= ? ORDER BY expires_at, instance_id LIMIT ?"""
+SET_EXPIRY: Final = """
+    INSERT INTO expiry (name, after) VALUES (?, ?)
+    ON CONFLICT (name) DO UPDATE SET after = excluded.after WHERE after <> excluded.after"""
+REMOVE_EXPIRY: Final = "DELETE FROM expiry WHERE name = ?"
+LIST_EXPIRIES: Final = "SELECT name, after FROM expiry"
 ADD_OPERATION: Final = "INSERT INTO operation (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)"
+# The audit is bounded as all else: what was done last is what people ask about.
+PRUNE_OPERATIONS: Final = "DELETE FROM operation WHERE operation_id <= (SELECT max(operation_id) FROM operation) - ?"

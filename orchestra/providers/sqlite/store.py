@@ -11,6 +11,7 @@ from orchestra.providers.decoding import hold_from_bytes, read_cancel, read_even
 from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.deletion import delete_expired
 from orchestra.providers.sqlite.group import Group
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.nodes import Nodes
@@ -27,7 +28,8 @@ class SqliteStore:
         self._writer = writer
         self._nodes = nodes
         self._settings = settings
-        self._data_version = 0
+        self._seen = (0, 0)
+        self._stirred = 0
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._writer.transaction() as transaction:
@@ -56,9 +58,13 @@ class SqliteStore:
 
     def changed(self) -> bool:
         with self._writer.reading() as reading:
-            version = reading.connection.execute(sql.DATA_VERSION).fetchone()[0]
-        changed, self._data_version = version != self._data_version, version
+            # SQLite tells only of other connections; who writes over this one says so.
+            seen = self._stirred, reading.connection.execute(sql.DATA_VERSION).fetchone()[0]
+        changed, self._seen = seen != self._seen, seen
         return changed
+
+    def stir(self) -> None:
+        self._stirred += 1
 
     def catalogue(self) -> Catalogue:
         with self._writer.reading() as reading:
@@ -81,6 +87,9 @@ class SqliteStore:
 
     def sweep(self, limit: int = 256) -> int:
         return self._nodes.sweep(limit)
+
+    def expire(self, limit: int = 64) -> int:
+        return delete_expired(self._writer, limit)
 
     def owned(self, node_id: str) -> list[str]:
         with self._writer.reading() as reading:

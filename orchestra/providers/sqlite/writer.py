@@ -9,18 +9,27 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from orchestra.clock import Clock
 from orchestra.errors import StoreBusy, StoreError, StoreUnavailable
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.connection import connect_writer, file_identity
+from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, connect_writer, file_identity
 from orchestra.providers.sqlite.failures import translated, translated_commit
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.providers.sqlite.kinds import Kinds
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = ["StoreClock", "Transaction", "Writer"]
+
+_LOG_LIMIT = _JOURNAL_LIMIT
+"""Bytes of the log from which on it is emptied by waiting for readers. Without readers SQLite begins it anew far below."""
+
+_COMMITS_BETWEEN_LOOKS: Final = 64
+_PATIENCE_WITH_READERS: Final = 0.25
+"""Seconds that writers wait for readers at most, once in a quarter of the limit."""
 
 
 class StoreClock:
@@ -71,6 +80,8 @@ class Writer:
         self._guard = threading.Lock()
         self._session: _Session | None = None
         self._is_open = False
+        self._commits = 0
+        self._log_allowed = 0
         self._process = os.getpid()
 
     def open(self) -> None:
@@ -107,6 +118,9 @@ class Writer:
                 with translated_commit(self._settings.path):
                     connection.execute(sql.COMMIT)
                 session.kinds.confirm()
+                self._commits += 1
+                if self._commits % _COMMITS_BETWEEN_LOOKS == 0:
+                    self._bound_log(connection)
             except BaseException:
                 session.kinds.forget_unconfirmed()
                 _roll_back(connection)
@@ -183,6 +197,25 @@ class Writer:
                 _roll_back(connection)
                 raise
 
+    def _bound_log(self, connection: sqlite3.Connection) -> None:
+        """Empty the log where readers have kept SQLite from it for long.
+
+        It begins the log anew only in a moment without any reader; readers that overlap all the time leave no such moment, and
+        the log grows without end. Waiting for those that are there ends it: who comes later reads the file itself. A reader
+        that stays longer than that is not waited for again before the log has grown by another part.
+        """
+        size = _size_of(self._settings.log_path)
+        if size <= max(_LOG_LIMIT, self._log_allowed):
+            return
+        # The commit before it stands whatever happens here; a device that fails tells so at the next one.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE_WITH_READERS * 1000)}")
+            try:
+                busy = connection.execute(sql.EMPTY_LOG).fetchone()[0]
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {int(self._settings.busy_seconds * 1000)}")
+            self._log_allowed = size + _LOG_LIMIT // 4 if busy else 0
+
     def _disconnect(self) -> None:
         session, self._session = self._session, None
         if session is None:
@@ -202,6 +235,13 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with contextlib.suppress(sqlite3.Error):
             connection.execute(sql.ROLLBACK)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _try_acquire(lock: FileLock, timeout: float) -> bool:

@@ -26,6 +26,7 @@ from orchestra.testing.contract.lifetimes import LifetimeTests
 from orchestra.testing.contract.messages import MessageTests
 from orchestra.testing.contract.nodes import NodeTests
 from orchestra.testing.contract.operators import OperatorTests
+from orchestra.testing.contract.retention import RetentionTests
 from orchestra.testing.contract.traces import TraceTests
 
 __all__ = ["ProviderContract"]
@@ -41,6 +42,7 @@ class ProviderContract(
     CancelTests,
     HoldTests,
     OperatorTests,
+    RetentionTests,
     NodeTests,
     DirectoryTests,
     ConnectionTests,

@@ -27,6 +27,7 @@ from orchestra.providers.rows import (
     InstanceQuery,
     InstanceRecord,
     Pin,
+    Prune,
     Recover,
     Release,
     Status,
@@ -123,6 +124,12 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.sweep())
         self.compare()
 
+    @rule(after=some.sampled_from((None, 0, 60 * SECOND, 3600 * SECOND)), limit=some.integers(1, 3))
+    def let_what_has_ended_go(self, after: int | None, limit: int) -> None:
+        self.both(lambda provider: provider.store.expire(limit))
+        self.both(lambda provider: provider.admin.set_expiry({"watch": after}))
+        self.compare()
+
     @rule(instance_id=_instances, pinned=some.booleans())
     def pin(self, instance_id: str, pinned: bool) -> None:  # noqa: FBT001
         pin = Pin("1.0.0", 3, "me", "") if pinned else None
@@ -204,7 +211,12 @@ class ComparedWithModel(RuleBasedStateMachine):
             settled=(1,) if data.draw(some.booleans()) else (),
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
             hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
+            prune=None if data.draw(_mostly) else self.prune(data),
         )
+
+    def prune(self, data: some.DataObject) -> Prune:
+        some_number = some.integers(0, 4)
+        return Prune(data.draw(some_number), data.draw(some_number), data.draw(some.sampled_from((None, 1, 2, 10**17))))
 
     def deltas(
         self, data: some.DataObject, record: InstanceRecord, *, boundary: bool, ending: bool

@@ -89,20 +89,6 @@ class ExecutionTests(ContractBase):
             provider.store.commit([a_write(before.row, executions=(deltas[again],))])
         assert read(provider) == before
 
-    def test_old_laps_are_let_go_of_and_what_is_left_is_a_suffix(self, provider: Provider) -> None:
-        row = begin(provider)
-        for number in range(2, 41):
-            row = read(provider).row
-            deltas = (
-                ExecutionDelta(number - 1, events=(an_event(1),), closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None)),
-                ExecutionDelta(number, create=an_execution(number)),
-            )
-            expect(one(provider, a_write(row, a_state(row, execution=number), executions=deltas)), Granted)
-        kept = [number for number in range(1, 40) if provider.store.history("i", number)]
-        assert kept == list(range(kept[0], 40))
-        assert 9 <= len(kept) <= 20
-        assert len(provider.directory.executions("i")) == 40
-
     def test_activities_are_remembered_until_they_are_settled(self, provider: Provider) -> None:
         row = begin(provider)
         tries = [ActivityRow(1, number, 1, 50 + number, 4, b"[1]", Payload(b"%d" % number, 2)) for number in (1, 2, 3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.clock import Clock
@@ -45,3 +46,14 @@ class ModelAdmin:
                 return False
             del self._world.instances[instance_id]
             return True
+
+    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+        return [instance_id for instance_id, incarnation in instances if self.delete(instance_id, incarnation)]
+
+    def set_expiry(self, after: Mapping[str, int | None]) -> None:
+        with self._world.transaction(self._store, self._clock):
+            for name, duration in after.items():
+                if duration is None:
+                    self._world.expiries.pop(name, None)
+                else:
+                    self._world.expiries[name] = duration

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
 from orchestra.errors import StoreError
-from orchestra.events import EventRecord
 from orchestra.providers.rows import (
+    PRUNED_AT_ONCE,
     Append,
     Appended,
     AppendRefused,
@@ -19,12 +19,12 @@ from orchestra.providers.rows import (
     Claim,
     Claimed,
     ExecutionDelta,
-    ExecutionRow,
     Granted,
     InstanceRow,
     Kind,
     MessageRow,
     Outcome,
+    Prune,
     Recover,
     Recovered,
     Refusal,
@@ -43,8 +43,6 @@ from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, M
 @dataclass(frozen=True, slots=True)
 class Limits:
     tombstone_window: int
-    histories: int
-    executions: int
 
 
 class Group:
@@ -53,6 +51,7 @@ class Group:
     def __init__(self, world: ModelWorld, now: int, limits: Limits) -> None:
         self._instances = world.instances
         self._kinds = world.kinds
+        self._expiries = world.expiries
         self._now = now
         self._limits = limits
 
@@ -123,7 +122,11 @@ class Group:
         )
         if not is_open:
             unread = Counter(message.name for message in instance.messages)
-            instance = replace(instance, messages=(), unread_at_end=dict(unread))
+            after = self._expiries.get(state.kind.name)
+            expires_at = None if after is None else self._now + after
+            instance = replace(instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at)
+        if write.prune is not None:
+            instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
         return Granted(row.inbox_seq)
 
@@ -133,7 +136,6 @@ class Group:
         if delta.create is not None:
             require(number not in executions, "an execution was made twice")
             executions[number] = delta.create
-            self._retain(executions, events, number)
         require(number in executions, "an execution is not there")
         if delta.opened is not None:
             require(executions[number].opened_at is None, "an execution was opened twice")
@@ -165,12 +167,6 @@ class Group:
             )
             activities = {}
         return replace(instance, executions=executions, events=events, activities=activities)
-
-    def _retain(self, executions: dict[int, ExecutionRow], events: dict[int, tuple[EventRecord, ...]], number: int) -> None:
-        for kept, items in ((self._limits.histories, events), (self._limits.executions, executions)):
-            if number > kept and number % kept == 0:
-                for old in [old for old in items if old <= number - kept]:
-                    del items[old]
 
     def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
         removed = [message for message in instance.messages if message.sequence in consumed]
@@ -288,6 +284,25 @@ class Group:
             if instance.row.kind == kind and instance.is_claimable() and (instance.row.wake_at or 0) <= self._now
         ]
         return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
+
+
+def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
+    """Let go of the oldest executions; never of the current one."""
+    current, aged = instance.row.execution, 0
+    if prune.closed_until is not None:
+        for number in sorted(instance.executions)[:PRUNED_AT_ONCE]:
+            closed_at = instance.executions[number].closed_at
+            if number >= current - 1 or closed_at is None or closed_at > prune.closed_until:
+                break
+            aged = number
+    rows = min(max(prune.executions, aged), current - 1, min(instance.executions) + PRUNED_AT_ONCE - 1)
+    oldest = min(instance.events, default=current)
+    histories = min(max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
+    return replace(
+        instance,
+        executions={number: row for number, row in instance.executions.items() if number > rows},
+        events={number: events for number, events in instance.events.items() if number > histories},
+    )
 
 
 def _phase(change: Change) -> int:

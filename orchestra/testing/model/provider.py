@@ -22,12 +22,10 @@ class ModelProvider(Provider):
         *,
         clock: Clock | None = None,
         tombstones: timedelta = timedelta(hours=1),
-        histories: int = 10,
-        executions: int = 1000,
     ) -> None:
         self.world = world = world or ModelWorld()
         clock = clock or SystemClock()
-        self._store = ModelStore(world, clock, Limits(micros(tombstones), histories, executions))
+        self._store = ModelStore(world, clock, Limits(micros(tombstones)))
         self._openings = 0
         self.store = self._store
         self.directory = ModelDirectory(world, self._store)

@@ -21,7 +21,8 @@ class ModelStore:
         self._clock = clock
         self._limits = limits
         self._joined: dict[str, NodeRecord] = {}
-        self._foreign_writes = 0
+        self._seen = (0, 0)
+        self._stirred = 0
 
     def close(self) -> None:
         """Let the nodes that were joined here look dead, as those of a process that has ended."""
@@ -54,9 +55,12 @@ class ModelStore:
         return min((row.wake_at for row in rows if row.wake_at is not None and row.kind in kinds), default=None)
 
     def changed(self) -> bool:
-        foreign = self._world.writes.total() - self._world.writes[id(self)]
-        changed, self._foreign_writes = foreign != self._foreign_writes, foreign
+        seen = self._stirred, self._world.writes.total() - self._world.writes[id(self)]
+        changed, self._seen = seen != self._seen, seen
         return changed
+
+    def stir(self) -> None:
+        self._stirred += 1
 
     def catalogue(self) -> Catalogue:
         return self._world.catalogue()
@@ -123,6 +127,20 @@ class ModelStore:
                 )
                 self._world.instances[row.instance_id] = replace(instance, row=row)
             return len(ghosts)
+
+    def expire(self, limit: int = 64) -> int:
+        def expired(now: int) -> list[str]:
+            ends = {instance_id: instance.expires_at for instance_id, instance in self._world.instances.items()}
+            due = sorted((at, instance_id) for instance_id, at in ends.items() if at is not None and at <= now)
+            return [instance_id for _, instance_id in due]
+
+        if not expired(max(self._world.now, self._clock.now())):
+            return 0  # who finds nothing writes nothing
+        with self._world.transaction(self, self._clock) as now:
+            gone = expired(now)[:limit]
+            for instance_id in gone:
+                del self._world.instances[instance_id]
+            return len(gone)
 
     def owned(self, node_id: str) -> list[str]:
         return sorted(key for key, instance in self._world.instances.items() if instance.row.owner == node_id)

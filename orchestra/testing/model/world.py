@@ -54,6 +54,7 @@ class ModelInstance:
     tombstones: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     activities: Mapping[tuple[int, int], ActivityRow] = field(default_factory=dict[tuple[int, int], ActivityRow])
     unread_at_end: Mapping[str, int] = field(default_factory=dict[str, int])
+    expires_at: int | None = None
 
     def is_claimable(self) -> bool:
         return self.row.owner is None and not self.held and self.status is Status.OPEN and self.row.wake_at is not None
@@ -78,6 +79,7 @@ class ModelInstance:
             unread_at_end=self.unread_at_end,
             labels=self.labels,
             activities=tuple(self.activities[key] for key in sorted(self.activities)),
+            expires_at=self.expires_at,
         )
 
 
@@ -89,6 +91,7 @@ class ModelWorld:
     nodes: dict[str, NodeRow] = field(default_factory=dict[str, NodeRow])
     policies: dict[str, PolicyRow] = field(default_factory=dict[str, PolicyRow])
     kinds: dict[Kind, None] = field(default_factory=dict[Kind, None])
+    expiries: dict[str, int] = field(default_factory=dict[str, int])
     running: set[str] = field(default_factory=set[str])
     writes: Counter[int] = field(default_factory=Counter[int])
     now: int = 0
@@ -98,12 +101,12 @@ class ModelWorld:
     def transaction(self, writer: object, clock: Clock) -> Generator[int]:
         """Run the body, all or nothing, at the instant that is given to it."""
         with self.guard:
-            before = (dict(self.instances), dict(self.nodes), dict(self.policies), dict(self.kinds))
+            before = (dict(self.instances), dict(self.nodes), dict(self.policies), dict(self.kinds), dict(self.expiries))
             self.now = max(self.now, clock.now())
             try:
                 yield self.now
             except BaseException:
-                self.instances, self.nodes, self.policies, self.kinds = before
+                self.instances, self.nodes, self.policies, self.kinds, self.expiries = before
                 raise
             self.writes[id(writer)] += 1
 

@@ -17,8 +17,9 @@ from random import Random
 import anyio
 import anyio.abc
 
+from crashes.device import SYNC, WRITE, Fault
 from crashes.processes import PATIENCE, Worker, Workforce, read_lines, until
-from crashes.traffic import Traffic
+from crashes.traffic import Promises, Traffic
 from crashes.verdict import counts_of_runs, judge, own_open
 from orchestra import Client, SqliteProvider
 from orchestra.errors import StoreBusy
@@ -26,6 +27,12 @@ from orchestra.providers.sqlite.filelock import FileLock
 
 LEASE = 0.9
 """Seconds; of the workers that are stopped."""
+
+BUSY = 0.3
+"""Seconds for which a write waits for others where one is stopped while it writes."""
+
+MARGIN = 2.0
+"""Seconds by which a busy machine may be late with anything."""
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Outcome:
         return "\n".join([f"{counts}, violations {len(self.problems)}", *self.problems[:50]])
 
 
-def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int) -> Outcome:
+def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int | str) -> Outcome:
     """Run a campaign. That it breaks off is a problem like any other."""
     try:
         return anyio.run(campaign, folder, seed, *more)
@@ -65,9 +72,7 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
     if workforce.has_intake:
         for worker in workforce.living:
             worker.signal(signal.SIGUSR2)
-            await until(
-                lambda worker=worker: ["end", None] in read_lines(worker.acknowledged), f"{worker.name} takes in no more"
-            )
+            await until(lambda worker=worker: worker.has_ended_intake, f"{worker.name} takes in no more")
 
     def all_over() -> bool:
         return not traffic.open_instances() and not own_open(directory, workforce.all)
@@ -83,19 +88,19 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
             outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")
 
 
-def verdict(store: Path, workforce: Workforce, traffic: Traffic, outcome: Outcome, *, code: str) -> Outcome:
+def verdict(store: Path, workforce: Workforce, promises: Promises, outcome: Outcome, *, code: str) -> Outcome:
     """Judge once everybody has closed the store."""
-    problems, report = judge(store, traffic.promises, workforce.all, code)
+    problems, report = judge(store, promises, workforce.all, code)
     outcome.problems += problems
     runs, repeated = counts_of_runs(store.parent / "ledger")
-    outcome.counts.update(traffic.promises.counts)
+    outcome.counts.update(promises.counts)
     outcome.counts.update(
         {
             "activities": runs,
             "run again": repeated,
             "executions": report.executions,
             "replayed": report.replayed,
-            "client retries": traffic.promises.repeats,
+            "client retries": promises.repeats,
         }
     )
     writes = Counter(line[4] for worker in workforce.all for line in read_lines(worker.writes))
@@ -121,7 +126,7 @@ async def kill_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
                 await _kill_and_replace(workforce, random, cycles, first, outcome)
                 traffic.stopping = True
             await finish(workforce, traffic, outcome)
-        return verdict(store, workforce, traffic, outcome, code="old")
+        return verdict(store, workforce, traffic.promises, outcome, code="old")
 
 
 async def _kill_and_replace(workforce: Workforce, random: Random, cycles: int, worker: Worker, outcome: Outcome) -> None:
@@ -150,8 +155,23 @@ async def _kill_and_replace(workforce: Workforce, random: Random, cycles: int, w
 # --- SIGSTOP ----------------------------------------------------------------------------------
 
 
-async def pause_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
-    """Stop one of two workers until the other one has taken over, and let it go on then: whatever it writes is refused."""
+async def pause_campaign(folder: Path, seed: int, cycles: int, at_once: int = 1) -> Outcome:
+    """Stop one of two workers until the other one has taken over, and let it go on then: whatever it writes is refused.
+
+    Most of a cycle is waiting for a lease to run out, so that ``at_once`` stores are worked on at the same time.
+    """
+    total = Outcome()
+    seeds = Random(seed)
+    async with anyio.create_task_group() as group:
+        for lane in range(at_once):
+            its_cycles = (cycles + lane) // at_once
+            directory = folder / str(lane)
+            directory.mkdir()
+            group.start_soon(_pause_again_and_again, directory, seeds.random(), its_cycles, total)
+    return total
+
+
+async def _pause_again_and_again(folder: Path, seed: float, cycles: int, total: Outcome) -> None:
     random = Random(seed)
     store = folder / "store.db"
     outcome = Outcome()
@@ -170,24 +190,18 @@ async def pause_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
                     await _pause(store, workers[0], workers[1], outcome, in_hand=cycle % 2 == 0)
                 traffic.stopping = True
             await finish(workforce, traffic, outcome)
-        return verdict(store, workforce, traffic, outcome, code="old")
+        total.add(verdict(store, workforce, traffic.promises, outcome, code="old"))
 
 
 async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool) -> None:
-    await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node")
-    if in_hand:
-        victim.signal(signal.SIGUSR1)
-        await until(lambda: victim.is_stopped, f"worker {victim.name} has a write to make")
-    else:
-        while True:
-            victim.signal(signal.SIGSTOP)
-            await until(lambda: victim.is_stopped, f"worker {victim.name} stops")
-            if not await anyio.to_thread.run_sync(_holds_lock, store, victim):
-                break
-            victim.signal(signal.SIGCONT)  # nobody could take over; another moment
-            outcome.counts["stopped in a commit"] += 1
-            await anyio.sleep(0.003)
-    node_id = _node_of(store, victim)
+    node_id = None
+    while node_id is None:
+        await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node")
+        await _stop(store, victim, outcome, in_hand=in_hand)
+        node_id = _node_of(store, victim)
+        if node_id is None:  # on a machine that is busy its lease has run out before: that was no stop of a living node
+            outcome.counts["buried before it was stopped"] += 1
+            victim.signal(signal.SIGCONT)
     written = sum(1 for _ in read_lines(victim.writes))
     try:
         await until(lambda: not _node_of(store, victim) and not _owned(store, node_id), f"{victim.name} is taken over")
@@ -207,6 +221,76 @@ async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *
         refused += not granted
     if in_hand and not refused:
         outcome.problems.append(f"worker {victim.name} was stopped with a write in its hands, but none was refused")
+
+
+async def _stop(store: Path, victim: Worker, outcome: Outcome, *, in_hand: bool) -> None:
+    """Stop a worker where it does not hold the write lock; with a write in its hands if that is wanted."""
+    if in_hand:
+        victim.signal(signal.SIGUSR1)
+        await until(lambda: victim.is_stopped, f"worker {victim.name} has a write to make")
+        return
+    while True:
+        victim.signal(signal.SIGSTOP)
+        await until(lambda: victim.is_stopped, f"worker {victim.name} stops")
+        if not await anyio.to_thread.run_sync(_holds_lock, store, victim):
+            return
+        victim.signal(signal.SIGCONT)  # nobody could take over; another moment
+        outcome.counts["stopped in a commit"] += 1
+        await anyio.sleep(0.003)
+
+
+async def stuck_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
+    """Stop a worker inside its write transaction, beyond its lease: the others wait no longer than they are told to.
+
+    Nobody can take over, since nobody can write; so the stopped one is still the owner when it goes on, and finishes its write.
+    """
+    random = Random(seed)
+    store = folder / "store.db"
+    outcome = Outcome()
+    with Workforce(store, lease=LEASE, intake=True, busy=BUSY) as workforce:
+        async with client_of(store) as client:
+            traffic = Traffic(client, Random(random.random()), may_be_alone=True)
+            other = await workforce.begin()
+            await other.ready()
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: traffic.work(listeners=4, at_once=12))
+                for _ in range(cycles):
+                    kind = random.choice((WRITE, SYNC))
+                    victim = await workforce.begin("--fault", str(Fault(kind, random.randint(1, 40), "stop")), "--later")
+                    await victim.ready()
+                    await _stick(store, victim, other, random, outcome)
+                    await victim.kill()
+                traffic.stopping = True
+            await finish(workforce, traffic, outcome)
+        return verdict(store, workforce, traffic.promises, outcome, code="old")
+
+
+async def _stick(store: Path, victim: Worker, other: Worker, random: Random, outcome: Outcome) -> None:
+    await until(lambda: victim.is_stopped, f"worker {victim.name} stops in a write")
+    node_id = _node_of(store, victim)
+    try:
+        refused = len(other.refusals)
+        provider = SqliteProvider(store, busy_timeout=timedelta(seconds=BUSY))
+        began = time.monotonic()
+        try:
+            await anyio.to_thread.run_sync(provider.open)
+            provider.close()
+            outcome.problems.append(f"worker {victim.name} is stopped in a write, and somebody else has written")
+        except StoreBusy:
+            outcome.counts["told StoreBusy"] += 1
+        waited = time.monotonic() - began
+        if waited > BUSY + MARGIN:
+            outcome.problems.append(f"who met the lock was told after {waited:.1f} s, not {BUSY:g} s")
+        await until(lambda: len(other.refusals) > refused, f"{other.name} is told")
+        await anyio.sleep(random.uniform(0.5, 2) * LEASE)
+    finally:
+        victim.signal(signal.SIGCONT)
+    before = victim.granted, other.granted
+    await until(lambda: victim.granted > before[0], f"{victim.name} goes on")
+    await until(lambda: other.granted > before[1], f"{other.name} goes on")
+    if _node_of(store, victim) != node_id:
+        outcome.counts["buried after it had gone on"] += 1
+    outcome.counts["stopped inside a write"] += 1
 
 
 def _holds_lock(store: Path, worker: Worker) -> bool:
@@ -278,7 +362,12 @@ async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: in
                 outcome.counts[f"writes of {worker.name}"] = granted
                 if not granted:
                     outcome.problems.append(f"worker {worker.name} was starved")
-        return verdict(store, workforce, traffic, outcome, code="new")
+            # Nobody waits because somebody who cannot run it has fetched it.
+            if ("climb", "1.1.0") in old.claimed:
+                outcome.problems.append("a worker has claimed what it cannot run")
+            if not {("climb", "1.0.0"), ("climb", "1.1.0")} <= newer.claimed | newest.claimed:
+                outcome.problems.append("the newer ones have claimed nothing of the one version or of the other")
+        return verdict(store, workforce, traffic.promises, outcome, code="new")
 
 
 async def sharing_campaign(folder: Path, seed: int, workers: int, instances: int = 24, laps: int = 8) -> Outcome:
@@ -301,4 +390,4 @@ async def sharing_campaign(folder: Path, seed: int, workers: int, instances: int
                 outcome.counts[f"writes of {worker.name}"] = granted
                 if not granted:
                     outcome.problems.append(f"worker {worker.name} was starved")
-        return verdict(store, workforce, traffic, outcome, code="old")
+        return verdict(store, workforce, traffic.promises, outcome, code="old")

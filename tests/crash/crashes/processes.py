@@ -89,7 +89,16 @@ class Worker:
         return self._errors.read_text(errors="replace") if self._errors.exists() else ""
 
     def has_come_to(self, word: str) -> bool:
-        return [word] in read_lines(self._status)
+        return self.said(word) is not None
+
+    def said(self, word: str) -> list[Any] | None:
+        """Return what its status says last of a word; ``None`` where that has not come."""
+        return next((line[1:] for line in reversed(list(read_lines(self._status))) if line[0] == word), None)
+
+    @property
+    def claimed(self) -> set[tuple[str, str]]:
+        """The names and versions of what it has ever claimed."""
+        return {(line[1], line[2]) for line in read_lines(self._status) if line[0] == "claimed"}
 
     async def ready(self) -> None:
         """Wait until its runtime runs."""
@@ -105,6 +114,15 @@ class Worker:
         """Whether a SIGSTOP has taken effect."""
         status = Path(f"/proc/{self.pid}/stat").read_text()
         return status.rpartition(")")[2].split()[0] == "T"
+
+    @property
+    def refusals(self) -> list[str]:
+        """The names of the errors that its own client was given."""
+        return [name for what, name in read_lines(self.acknowledged) if what == "refused"]
+
+    @property
+    def has_ended_intake(self) -> bool:
+        return ["end", None] in read_lines(self.acknowledged)
 
     @property
     def granted(self) -> int:
@@ -130,7 +148,7 @@ class Workforce:
     """
 
     def __init__(self, store: Path, **options: Any) -> None:
-        self._store = store
+        self.store = store
         self._arguments: list[str] = []
         for option, value in options.items():
             flag = f"--{option.replace('_', '-')}"
@@ -149,6 +167,12 @@ class Workforce:
         for nursery in self._nurseries:
             nursery.close()
 
+    def move_to(self, store: Path) -> None:
+        """Forget the workers there were, and go on with another store."""
+        assert not self.living
+        self.store = store
+        self.all = []
+
     @property
     def living(self) -> list[Worker]:
         return [worker for worker in self.all if worker.is_alive]
@@ -157,6 +181,6 @@ class Workforce:
         """Return a worker that has just been started."""
         name = str(len(self.all) + 1)
         nursery = self._nurseries[len(self.all) % 2]
-        pid = await nursery.fork([str(self._store), "--name", name, *self._arguments, *more])
-        self.all.append(Worker(self._store.parent, name, pid))
+        pid = await nursery.fork([str(self.store), "--name", name, *self._arguments, *more])
+        self.all.append(Worker(self.store.parent, name, pid))
         return self.all[-1]

@@ -14,7 +14,7 @@ import anyio.abc
 from crashes.program import NAMES, Climb, Fan, Heard, Laps, digest_of_laps
 from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError
 from orchestra.clock import new_id
-from orchestra.errors import OutcomeUnknown
+from orchestra.errors import OutcomeUnknown, UnknownOrchestration
 
 T = TypeVar("T")
 
@@ -77,9 +77,13 @@ def _check_climb(total: int, first: str, word: str | None) -> Callable[[Any], st
 class Traffic:
     """Starts instances, sends events, cancels, terminates, deletes; remembers what was acknowledged. Seeded."""
 
-    def __init__(self, client: Client, random: Random) -> None:
+    def __init__(self, client: Client, random: Random, *, may_be_alone: bool = False) -> None:
         self.client = client
+        self._may_be_alone = may_be_alone
+        """Whether all workers may have gone home at times, so that nobody knows any orchestration."""
         self.promises = Promises()
+        self.kinds: list[Callable[[], Awaitable[str]]] = [self.start_laps, self.start_laps, self.start_fan]
+        """What runs by itself until it ends, as often as it stands here. ``program`` has the code, a ``Promise`` the end."""
         self._random = random
         self._numbers = Counter[str]()
         self.stopping = False
@@ -92,8 +96,11 @@ class Traffic:
             except StoreError as error:
                 if not (error.retryable or isinstance(error, OutcomeUnknown)):
                     raise
-                self.promises.repeats += 1
-                await anyio.sleep(0.01)
+            except UnknownOrchestration:
+                if not self._may_be_alone:
+                    raise
+            self.promises.repeats += 1
+            await anyio.sleep(0.01)
 
     def open_instances(self) -> list[str]:
         """Return promised instances that have not ended yet, as the store has them now."""
@@ -143,7 +150,7 @@ class Traffic:
     async def _keep_busy(self, at_once: int) -> None:
         while not self.stopping:
             if len([one for one in self.open_instances() if not one.startswith("listen")]) < at_once:
-                await self._random.choice((self.start_laps, self.start_laps, self.start_fan))()
+                await self._random.choice(self.kinds)()
             else:
                 await anyio.sleep(0.05)
 

@@ -1,8 +1,8 @@
 """A process with a runtime, and the nursery that forks such processes: importing everything anew takes longer than most live.
 
 What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see ``program``), ``status-NAME`` (how
-far it has come), ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every owner's write, a JSON line each) and
-``acknowledged-NAME`` (what its own client was told).
+far it has come, which kinds of instances it has claimed), ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every
+owner's write, a JSON line each) and ``acknowledged-NAME`` (what its own client was told).
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import logging
 import os
 import signal
 import sys
-import time
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import anyio
 
-from crashes import program
-from orchestra import Runtime, SqliteProvider
-from orchestra.providers.rows import Change, Commit, Granted, Refused, Write
+from crashes import program, tracer
+from crashes.device import Device, Fault
+from orchestra import Runtime, SqliteProvider, StoreError
+from orchestra.clock import new_id
+from orchestra.errors import OutcomeUnknown
+from orchestra.providers.rows import Change, Claimed, Commit, Granted, Kind, Refused, Write
 
 
 class Lines:
@@ -41,8 +44,10 @@ class Lines:
 class Watched(SqliteProvider):
     """A provider that notes what becomes of owners' writes, and that can be told to stop right before one."""
 
-    def __init__(self, path: Path, lines: Lines) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, lines: Lines, status: Lines, busy_timeout: timedelta) -> None:
+        super().__init__(path, busy_timeout=busy_timeout)
+        self._status = status
+        self._claimed: set[Kind] = set()
         self._lines = lines
         self._commit = self.store.commit
         self.store.commit = self._noted_commit
@@ -51,21 +56,32 @@ class Watched(SqliteProvider):
     def _noted_commit(self, changes: Sequence[Change]) -> Commit:
         if self.stop_before_write and any(isinstance(change, Write) for change in changes):
             self.stop_before_write = False
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(0.05)  # until it takes effect: it need not be this thread that gets the signal
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # so that it is this thread that stops, and now
         commit = self._commit(changes)
         for change, outcome in zip(changes, commit.outcomes, strict=True):
+            if isinstance(outcome, Claimed):
+                for snapshot in outcome.snapshots:
+                    self._note_claim(snapshot.row.kind)
             if isinstance(change, Write) and isinstance(outcome, (Granted, Refused)):
                 granted = isinstance(outcome, Granted)
                 self._lines.write(change.instance_id, change.incarnation, change.revision, change.owner, granted, commit.now)
         return commit
+
+    def _note_claim(self, kind: Kind) -> None:
+        if kind not in self._claimed:
+            self._claimed.add(kind)
+            self._status.write("claimed", kind.name, kind.version)
 
 
 async def main(options: argparse.Namespace) -> None:
     folder = options.store.parent
     status = Lines(folder / f"status-{options.name}")
     program.LEDGER.open(folder / "ledger")
-    provider = Watched(options.store, Lines(folder / f"writes-{options.name}"))
+    fault = Fault.parse(options.fault) if options.fault else None
+    device = Device(options.store, status.write) if fault or options.count else None
+    if device and fault and not options.later:
+        device.arm(fault)
+    provider = Watched(options.store, Lines(folder / f"writes-{options.name}"), status, timedelta(seconds=options.busy))
     runtime = Runtime(
         provider,
         program.registry(options.code),
@@ -85,11 +101,17 @@ async def main(options: argparse.Namespace) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         async with runtime, anyio.create_task_group() as group:
             status.write("ready")
+            if options.later and options.traced:
+                tracer.wait_for_tracer()
+            if device and fault and options.later:
+                device.arm(fault)
             if options.intake:
                 group.start_soon(intake.run)
             async for _ in signals:
                 group.cancel_scope.cancel()
                 break
+    if device:
+        status.write("calls", device.counts)
     status.write("ended")
 
 
@@ -110,12 +132,30 @@ class Intake:
             if self._stopping:
                 break
             instance_id = f"own-{self._name}-{number}"
-            await self._runtime.client.start("once", number, instance_id=instance_id)
+            client, request_id, message_id = self._runtime.client, new_id(), new_id()
+            await self._insist(
+                lambda: client.start("once", number, instance_id=instance_id, request_id=request_id)  # noqa: B023 - used at once
+            )
             self._acknowledged.write("start", instance_id)
-            await self._runtime.client.raise_event(instance_id, "go", 1)
+            await self._insist(
+                lambda: client.raise_event(instance_id, "go", 1, message_id=message_id)  # noqa: B023 - used at once
+            )
             self._acknowledged.write("event", instance_id)
             await anyio.sleep(0.02)
         self._acknowledged.write("end", None)
+
+    async def _insist(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """Ask until the store has answered. It may be away; then it has to say so, by an error that tells what to do."""
+        while True:
+            try:
+                await ask()
+            except StoreError as error:
+                if not (error.retryable or isinstance(error, OutcomeUnknown)):
+                    raise
+                self._acknowledged.write("refused", type(error).__name__)
+                await anyio.sleep(0.02)
+            else:
+                return
 
 
 def work(arguments: list[str]) -> None:
@@ -127,11 +167,18 @@ def work(arguments: list[str]) -> None:
     parser.add_argument("--lease", type=float, default=10)
     parser.add_argument("--max-owned", type=int, default=4096)
     parser.add_argument("--intake", action="store_true")
+    parser.add_argument("--busy", type=float, default=5)
+    parser.add_argument("--count", action="store_true", help="say at the end what was asked of the machine")
+    parser.add_argument("--fault", default="", help="what becomes of the store's files, see crashes.device")
+    parser.add_argument("--later", action="store_true", help="... from when the runtime runs")
+    parser.add_argument("--traced", action="store_true", help="wait for a tracer")
     options = parser.parse_args(arguments)
     errors = os.open(options.store.parent / f"errors-{options.name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if options.traced and not options.later:
+        tracer.wait_for_tracer()
     anyio.run(main, options)
 
 

@@ -41,6 +41,7 @@ CREATE TABLE @instance (
     created_at     bigint   NOT NULL,
     updated_at     bigint   NOT NULL,
     summary        bytea    NOT NULL,
+    expires_at     bigint,
     due_at         bigint   GENERATED ALWAYS AS (CASE WHEN owner IS NULL AND status = 0 AND NOT held THEN wake_at END) STORED,
     news_for       text     COLLATE "C" GENERATED ALWAYS AS (CASE WHEN inbox_seq > seen_seq THEN owner END) STORED
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500,
@@ -51,6 +52,8 @@ CREATE INDEX instance_claim ON @instance (kind, due_at, instance_id) WHERE due_a
 CREATE INDEX instance_owner ON @instance (owner, instance_id) WHERE owner IS NOT NULL;
 CREATE INDEX instance_news ON @instance (news_for) WHERE news_for IS NOT NULL;
 CREATE INDEX instance_held ON @instance (kind) WHERE held;
+-- Only what is to go stands in it: to find that there is nothing costs one look.
+CREATE INDEX instance_expiry ON @instance (expires_at, instance_id) WHERE expires_at IS NOT NULL;
 CREATE INDEX instance_created ON @instance (created_at, instance_id);
 
 -- The cold row: written at the start, and by rare events.
@@ -213,6 +216,13 @@ CREATE TABLE @policy (
     set_by   text   NOT NULL,
     reason   text   NOT NULL,
     set_at   bigint NOT NULL
+);
+
+-- How long instances of a name are kept after their end. The deadline of each stands in its row, so that whoever ends an
+-- instance and whoever deletes it needs no code of the orchestration.
+CREATE TABLE @expiry (
+    name  text   COLLATE "C" NOT NULL PRIMARY KEY,
+    after bigint NOT NULL
 );
 
 -- What operators did: the audit.

@@ -1,0 +1,284 @@
+"""The bugs that are planted: for each rule of the commit protocol that closes a hole, the hole.
+
+An edit replaces a text that must occur exactly once in its file, so that a bug fails loudly when the code has moved on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["BUGS", "ELSEWHERE", "Bug", "Edit", "Moved", "Simulated", "Tests", "plant"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A search and a replacement in one file below the repository's root."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Named tests: what is given to pytest."""
+
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Seeds of the simulation from 0 on, on a store."""
+
+    store: str
+    seeds: int = 400
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A hole, the rule that closes it, the edits that open it, and the suites each of which must notice."""
+
+    name: str
+    rule: str
+    edits: tuple[Edit, ...]
+    suites: tuple[Tests | Simulated, ...]
+
+
+class Moved(AssertionError):
+    """The code that a bug is to be put into is not there any more, or stands there twice."""
+
+
+def plant(bug: Bug, root: Path) -> None:
+    """Put a bug into a copy of the repository.
+
+    Raises:
+        Moved: an edit does not fit.
+    """
+    for edit in bug.edits:
+        path = root / edit.path
+        text = path.read_text()
+        if text.count(edit.old) != 1:
+            raise Moved(f"{bug.name}: {edit.path} holds this {text.count(edit.old)} times, not once:\n{edit.old}")
+        path.write_text(text.replace(edit.old, edit.new))
+
+
+_STATEMENTS: Final = "orchestra/providers/sqlite/statements.py"
+_CONTRACT: Final = "tests/providers/test_sqlite_contract.py"
+
+BUGS: Final = (
+    Bug(
+        "no revision in the fence",
+        "1: every write of an owner is conditional on owner and revision, else a delayed one applies after a newer one",
+        (
+            Edit(
+                _STATEMENTS,
+                """        updated_at = ?
+    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0\"\"\"
+""",
+                """        updated_at = ?
+    WHERE instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0\"\"\"
+""",
+            ),
+            Edit(
+                _STATEMENTS,
+                "WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?",
+                "WHERE instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0 AND held = 0 AND owner = ?",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "delayed_write or applied_twice")), Simulated("sqlite")),
+    ),
+    Bug(
+        "SELECT instead of a write after a lost reply",
+        "9: an unknown outcome is resolved by a write, which fences off the one that is still under way",
+        (
+            Edit(
+                "orchestra/providers/sqlite/group.py",
+                "if self._connection.execute(sql.RECOVER, (recover.instance_id, recover.node)).rowcount == 0:",
+                "if self._connection.execute("
+                '"SELECT 1 FROM instance WHERE instance_id = ? AND owner = ?", (recover.instance_id, recover.node)'
+                ").fetchone() is None:",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "recovery")), Simulated("sqlite")),
+    ),
+    Bug(
+        "park by NOT EXISTS",
+        "4: a park looks at numbers (inbox_seq > seen_seq), not at whether the inbox is empty",
+        (
+            Edit(
+                _STATEMENTS,
+                "wake_at = CASE WHEN ? = 0 AND inbox_seq > ? THEN 0 ELSE ? END,",
+                "wake_at = CASE WHEN ? = 0 AND EXISTS (SELECT 1 FROM message m WHERE m.instance_id = instance.instance_id)"
+                " AND ? >= 0 THEN 0 ELSE ? END,",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "nobody_awaits")), Simulated("sqlite")),
+    ),
+    Bug(
+        "no sweep of ghosts",
+        "12: an owner without a living node row is no owner; a claim may commit after the burial of its node",
+        (
+            Edit(
+                "orchestra/engine/membership.py",
+                "        if not at_once and moment - self._swept < self._lease:\n",
+                "        if not at_once:\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_membership.py", "-k", "ghosts")), Simulated("model")),
+    ),
+    Bug(
+        "no adoption of forgotten rows",
+        "13: a node lists the rows it owns, and adopts what it does not hold",
+        (
+            Edit(
+                "orchestra/engine/engine.py",
+                "self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in known))",
+                "pass",
+            ),
+        ),
+        (Tests(("tests/engine", "-k", "forgotten or claim_whose_reply")), Simulated("model")),
+    ),
+    Bug(
+        "no tombstone",
+        "21: removing a message leaves a tombstone, so that sending it again has no effect",
+        (
+            Edit(
+                "orchestra/providers/sqlite/batch.py",
+                """        self._run_each_once(sql.BURY_MESSAGE, pending.buried, "a message was consumed that is not there")
+""",
+                "",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "remembered_for_a_window")), Simulated("sqlite")),
+    ),
+    Bug(
+        "a hint without a poll",
+        "15 and DESIGN 3.6: wake-ups to other nodes are hints, and polling is the truth",
+        (
+            Edit(
+                "orchestra/engine/cycle.py",
+                "            self._engine.refresh(catalogue)\n            self._engine.look()\n",
+                "            self._engine.refresh(catalogue)\n",
+            ),
+        ),
+        (Tests(("tests/engine", "-k", "polling_alone")), Simulated("model")),
+    ),
+    Bug(
+        "cancel as an ordinary message",
+        "18: a cancel is a sticky mark that crosses boundaries, not a message that one execution reads",
+        (
+            Edit(
+                "orchestra/engine/desk.py",
+                "            cancel=row.cancel,\n",
+                "            cancel=row.cancel if row.cancel and row.cancel.at >= snapshot.execution.created_at else None,\n",
+            ),
+            Edit(
+                "orchestra/engine/stepping.py",
+                "        desk.opened = False\n        desk.execution = None\n",
+                "        desk.opened = False\n        desk.cancel = None\n        desk.execution = None\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_cancel.py",)), Simulated("model")),
+    ),
+    Bug(
+        "attempts are not counted over crashes",
+        "14: a take-over adds an attempt to each pending activity",
+        (
+            Edit(
+                "orchestra/engine/stepping.py",
+                "            if desk.takeovers and not entry.running:\n",
+                "            if desk.takeovers < 0:\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_activities.py", "-k", "crash")), Simulated("model")),
+    ),
+    Bug(
+        "a boundary in two transactions",
+        "16: the write of a boundary closes one execution and creates the next, all or nothing",
+        (
+            Edit(
+                "orchestra/engine/cycle.py",
+                "        commit = store.commit(changes)\n",
+                """        whole = [change for change in changes if isinstance(change, Write) and len(change.executions) > 1]
+        parts = {
+            id(change): replace(
+                change,
+                executions=change.executions[:1],
+                state=replace(
+                    change.state,
+                    execution=change.executions[0].number,
+                    opened=True,
+                    owner=change.owner,
+                    status=Status.OPEN,
+                    wake_at=0,
+                ),
+                activities=(),
+                hold=None,
+            )
+            for change in whole
+        }
+        commit = store.commit([parts.get(id(change), change) for change in changes])
+        if whole:
+            rest = [
+                replace(change, executions=change.executions[1:], revision=change.revision + 1, consumed=(), settled=())
+                for change in whole
+            ]
+            ends = dict(zip(map(id, whole), store.commit(rest).outcomes, strict=True))
+            outcomes = zip(changes, commit.outcomes, strict=True)
+            commit = replace(commit, outcomes=tuple(ends.get(id(change), outcome) for change, outcome in outcomes))
+""",
+            ),
+            Edit(
+                "orchestra/engine/cycle.py",
+                "from orchestra.providers.rows import Change, Outcome\n",
+                "from dataclasses import replace\n\nfrom orchestra.providers.rows import Change, Outcome, Status, Write\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_commits.py", "-k", "lap")), Simulated("model")),
+    ),
+    Bug(
+        "timers against the worker's clock",
+        "25: a node's idea of the store's time is a lower bound made of the store's replies, not its own wall clock",
+        (
+            Edit(
+                "orchestra/engine/engine.py",
+                "return self._store_time + int((self._clock.monotonic() - self._store_time_at) * 1e6)",
+                "return self._clock.now()",
+            ),
+        ),
+        (Tests(("tests/engine/test_clocks.py",)), Simulated("model")),
+    ),
+    Bug(
+        "a group that is lost when the look at the next claim fails",
+        "9: what was stepped is in a group until its outcome is known (found by the simulation)",
+        (
+            Edit(
+                "orchestra/engine/engine.py",
+                "        except StoreError as error:  # what was stepped is not lost by that\n"
+                "            self._read_error = error\n",
+                "        except StoreError:\n            self._flight = []\n            raise\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_outage.py", "-k", "stepped")), Simulated("model")),
+    ),
+    Bug(
+        "a ghost after a lost reply to joining again",
+        "11 and 12: a node that was buried goes on under the id that it has joined with (found by the simulation's author)",
+        (
+            Edit(
+                "orchestra/engine/membership.py",
+                "        self._join(node)\n        # Only now",
+                "        self.node = node\n        self._join(node)\n        # Only now",
+            ),
+        ),
+        (Tests(("tests/engine/test_membership.py", "-k", "joining_again")), Simulated("model")),
+    ),
+)
+
+ELSEWHERE: Final = {
+    "two updates of one row in a statement": "a matter of PostgreSQL, which silently drops one of the two (rule 7). SQLite's "
+    "statements name one row each: there is no statement to put it into",
+}
+"""Planted bugs of the protocol that have no place in this code."""

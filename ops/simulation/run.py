@@ -1,0 +1,127 @@
+"""Runs many seeds of the simulation, and tells what happened and whether an invariant was ever broken.
+
+    python ops/simulation/run.py --seeds 10000 --jobs 2 --json simulation.json
+
+Each failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import shlex
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from orchestra.testing.simulation import run_seed
+from orchestra.testing.simulation.stores import StoreName
+
+PATIENCE = 120
+"""Seconds of real time after which a seed is taken to go on for ever."""
+
+
+def prepare() -> None:
+    """What engines say of the faults is not of interest here."""
+    logging.getLogger("orchestra").setLevel(logging.CRITICAL)
+
+
+class TooLong(BaseException):
+    """A seed goes on for ever. Engines survive every exception but one like this."""
+
+
+def too_long(*_: object) -> None:
+    raise TooLong(f"it has not ended after {PATIENCE} s")
+
+
+def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], str | None]:
+    """Run a seed; return its counts, or how it failed."""
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(PATIENCE)
+    try:
+        return seed, dict(run_seed(seed, store).counts), None
+    except (Exception, TooLong) as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
+        return seed, {}, "".join(traceback.format_exception(error))[-3000:]
+    finally:
+        signal.alarm(0)
+
+
+def rerun(seed: int, store: StoreName | None) -> str:
+    return f"python ops/simulation/run.py --from {seed} --seeds 1" + ("" if store is None else f" --store {store}")
+
+
+def results_of(seeds: range, store: StoreName | None, jobs: int) -> Generator[tuple[int, dict[str, int], str | None]]:
+    """Run the seeds, here or in processes, and yield what they did in their order."""
+    if jobs == 1:
+        prepare()
+        yield from (run_one(seed, store) for seed in seeds)
+        return
+    with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
+        try:
+            yield from pool.map(partial(run_one, store=store), seeds, chunksize=8)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10_000, help="how many")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--store", choices=("model", "sqlite"), default=None, help="otherwise each seed has its own")
+    parser.add_argument("--fail-fast", action="store_true", help="end with the first seed that fails")
+    parser.add_argument("--json", type=Path, default=None, help="where the result is written for a report")
+    options = parser.parse_args(arguments)
+    seeds = range(options.first, options.first + options.seeds)
+    started, began, told = datetime.now(UTC), time.monotonic(), time.monotonic()
+    counts: Counter[str] = Counter()
+    failures: list[dict[str, Any]] = []
+    results = results_of(seeds, options.store, options.jobs)
+    for done, (seed, its_counts, failure) in enumerate(results, 1):
+        counts.update(its_counts)
+        if failure is not None:
+            failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
+            print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
+            if options.fail_fast:
+                seeds = range(seeds.start, seed + 1)
+                break
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)
+    results.close()
+    seconds = time.monotonic() - began
+    print(f"seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) / seconds:.1f}/s, {len(failures)} failed")
+    print("\n".join(f"{number:>12,}  {name}" for name, number in sorted(counts.items())))
+    if options.json is not None:
+        result = {
+            "campaign": "simulation",
+            "command": shlex.join(["python", "ops/simulation/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
+            "started": started.isoformat(timespec="seconds"),
+            "seeds": [seeds.start, seeds.stop - 1],
+            "seconds": round(seconds),
+            "counts": dict(sorted(counts.items())),
+            "failures": failures,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+        }
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    for failure in failures:
+        print(f"failed: {failure['rerun']}    {failure['error']}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

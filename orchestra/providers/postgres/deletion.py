@@ -1,0 +1,65 @@
+"""Deleting ended instances, by operators or when their time has run out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Texts
+from orchestra.providers.postgres.calls import Calls, Transaction
+from orchestra.providers.postgres.rows import Row
+from orchestra.providers.postgres.wire import Script
+
+__all__ = ["delete_expired", "delete_instances"]
+
+_ROWS_AT_ONCE: Final = 2_000
+"""Rows after which a transaction deletes no further instance: it is not to last long."""
+
+_TOGETHER: Final = 8
+
+
+def delete_instances(
+    transaction: Transaction,
+    instances: Mapping[str, str],
+    *,
+    rows_at_once: int | None = None,
+    record: Callable[[Script, Sequence[str]], None] | None = None,
+) -> list[str]:
+    """Delete those of some instances, given as id and incarnation, that have ended, and all that belongs to them (I9).
+
+    Commits; ``record`` may add to what is committed. Returns the ids that went, in the order in which they were given.
+    """
+    (locked,) = transaction.begin((sql.LOCK_ROWS, (Texts(sorted(instances)),)))
+    rows = {row[0]: Row(*row) for row in locked.rows}
+    ended = [
+        instance_id
+        for instance_id, incarnation in instances.items()
+        if instance_id in rows and not rows[instance_id].is_open and rows[instance_id].incarnation == incarnation
+    ]
+    deleted: list[str] = []
+    count = 0
+    for start in range(0, len(ended), _TOGETHER):
+        part = ended[start : start + _TOGETHER]
+        script = transaction.script()
+        script.add(sql.DELETE_INSTANCES, Texts(part), len(part))
+        results = [script.add(statement, Texts(part)) for statement in sql.DELETE_BELONGINGS]
+        script.run()
+        deleted += part
+        count += sum(result.count for result in results)
+        if rows_at_once is not None and count >= rows_at_once:
+            break
+    script = transaction.script()
+    if deleted and record is not None:
+        record(script, deleted)
+    transaction.commit(script)
+    return deleted
+
+
+def delete_expired(calls: Calls, limit: int) -> int:
+    """Delete ended instances whose time has run out, the longest overdue first. Return how many."""
+    _, moment = calls.time.read
+    found = dict(calls.read(sql.FIND_EXPIRED, *moment, limit))
+    if not found:
+        return 0
+    return len(calls.transaction(lambda transaction: delete_instances(transaction, found, rows_at_once=_ROWS_AT_ONCE)))

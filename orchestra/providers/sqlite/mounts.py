@@ -1,0 +1,90 @@
+"""Refusing network file systems: SQLite's log is shared memory, and its safety rests on locks; neither reaches over a network.
+
+Where it cannot be told what a file lies on, nothing is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from orchestra.errors import NetworkFileSystem
+
+__all__ = ["Mount", "mount_of", "require_local"]
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+_NETWORK: Final = frozenset(
+    (
+        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ncpfs", "coda", "ceph", "lustre", "gpfs"),
+        *("glusterfs", "beegfs", "orangefs", "pvfs2", "davfs", "vboxsf", "prl_fs"),
+        *("sshfs", "rclone", "s3fs", "goofys", "gcsfuse", "davfs2", "ceph-fuse", "mount-s3", "mountpoint-s3", "juicefs"),
+        *("curlftpfs", "smbnetfs", "blobfuse", "blobfuse2", "moosefs", "mfs", "seaweedfs", "hdfs"),
+    )
+)
+"""File systems that lie elsewhere, or that are handed through by another machine; also as ``fuse.NAME``."""
+
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a file lies. ``point`` is the directory that the file system is mounted on."""
+
+    point: str
+    file_system: str
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is known to lie elsewhere."""
+        return self.file_system.removeprefix("fuse.") in _NETWORK
+
+
+def mount_of(path: Path) -> Mount | None:
+    """Return the mount that a path, or the directory that it would be made in, lies on; ``None`` where nobody can tell."""
+    try:
+        lines = _MOUNTS.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return None
+    place = os.path.realpath(path)
+    found: Mount | None = None
+    for line in lines:
+        mount = _read(line)
+        # Of several mounts upon each other the last is seen; a deeper one hides what is below it.
+        if mount is not None and _lies_in(place, mount.point) and (found is None or len(mount.point) >= len(found.point)):
+            found = mount
+    return found
+
+
+def require_local(path: Path) -> None:
+    """Make sure that a store's file would not lie on a network file system, as far as that can be told.
+
+    Raises:
+        NetworkFileSystem: it would.
+    """
+    mount = mount_of(path)
+    if mount is not None and mount.is_network:
+        raise NetworkFileSystem(
+            f"{path} lies on {mount.point}, a network file system ({mount.file_system}), where SQLite's log does not work and "
+            "a store can be damaged. Put it on a local disk. If you know better: "
+            "SqliteProvider(..., allow_network_file_system=True)",
+            mount_point=mount.point,
+            file_system=mount.file_system,
+        )
+
+
+def _read(line: str) -> Mount | None:
+    """Read one line: ``36 35 98:0 /root /mount\\040point rw,noatime shared:1 - ext3 /dev/root rw``."""
+    before, separator, after = line.partition(" - ")
+    fields = before.split(" ")
+    file_system = after.split(" ")[0]
+    if not separator or len(fields) < 6 or not file_system:
+        return None
+    return Mount(_OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[4]), file_system)
+
+
+def _lies_in(place: str, directory: str) -> bool:
+    return directory in ("/", place) or place.startswith(f"{directory}/")

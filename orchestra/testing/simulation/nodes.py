@@ -1,0 +1,317 @@
+"""One node of a simulated world: an engine, its way to the store, and its activities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Protocol, TypeVar
+
+from orchestra.clock import Clock
+from orchestra.codec import Payload, encode
+from orchestra.context import Limits
+from orchestra.engine.cycle import Cycle
+from orchestra.engine.engine import Engine, EngineOptions
+from orchestra.engine.items import (
+    AbortActivity,
+    ActivityEnded,
+    ActivityFailure,
+    ActivityKey,
+    Effect,
+    Heartbeat,
+    Item,
+    Reply,
+    RunActivity,
+    Submit,
+)
+from orchestra.engine.membership import Membership
+from orchestra.errors import (
+    ErrorInfo,
+    OutcomeUnknown,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from orchestra.events import FORMATS, EventRecord
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import (
+    Capability,
+    Catalogue,
+    Change,
+    ClientChange,
+    Commit,
+    HeldRow,
+    Kind,
+    News,
+    NodeRecord,
+)
+from orchestra.registry import OrchestrationRegistry
+from orchestra.retention import Retention
+
+__all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]
+
+T = TypeVar("T")
+
+_LIMITS = Limits()
+_KEEP_ALL = Retention(histories=None, executions=None)
+"""What was pruned cannot be checked."""
+
+
+class NodeDied(BaseException):
+    """The process is gone in the middle of a call; nothing behind the call happens. Nobody below the simulation catches it."""
+
+
+class Surroundings(Protocol):
+    """What a link asks of the world that it is in."""
+
+    random: Random
+
+    @property
+    def hears_hints(self) -> bool: ...
+    def fate_of_commit(self) -> str | None: ...
+    def fate_of_call(self) -> str | None: ...
+    def outage(self) -> StoreError | None: ...
+    def refuses(self, change: Change) -> bool: ...
+    def late(self, changes: Sequence[Change]) -> None: ...
+    def meanwhile(self, link: Link) -> None: ...
+    def committed(self, changes: Sequence[Change], commit: Commit) -> None: ...
+    def ownership_changed(self) -> None: ...
+    def new_id(self, prefix: str) -> str: ...
+
+
+class Link:
+    """A process's connection to the store: what is lost on it, refused by it, or meets others on its way.
+
+    It stands between an engine and a store. Others go on before and after each commit and before reads, as they do in the
+    time that these take.
+    """
+
+    def __init__(self, provider: Provider, world: Surroundings) -> None:
+        self._store = provider.store
+        self._world = world
+        self.alive = True
+        self.busy = False
+        """Whether its process is in the middle of something, which nobody can make it do a second time meanwhile."""
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        self._reach()
+        fate = self._world.fate_of_commit()
+        match fate:
+            case "lost before":
+                raise OutcomeUnknown("the connection broke before the commit")
+            case "late":
+                self._world.late(changes)
+                raise OutcomeUnknown("the connection broke, and the commit is under way")
+            case "busy":
+                raise StoreBusy("busy")
+            case "away":
+                raise StoreUnavailable("away")
+            case "full":
+                raise StoreFull("full")
+            case "read-only":
+                raise StoreReadOnly("read-only")
+            case "odd" if len(changes) > 1:
+                raise StoreError("something in this group does not fit")
+            case _:
+                pass
+        if any(map(self._world.refuses, changes)):
+            raise StoreError("a value does not fit")
+        commit = self._store.commit(changes)
+        self._world.committed(changes, commit)
+        self._meanwhile()
+        if fate == "lost after":
+            raise OutcomeUnknown("the connection broke after the commit")
+        return commit
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        return self._read(lambda: self._store.history(instance_id, execution))
+
+    def news(self, node_id: str) -> list[News]:
+        return self._read(lambda: self._store.news(node_id))
+
+    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+        return self._read(lambda: self._store.next_wake(kinds))
+
+    def changed(self) -> bool:
+        return self._read(self._store.changed) and self._world.hears_hints
+
+    def stir(self) -> None:
+        self._store.stir()
+
+    def expire(self, limit: int = 64) -> int:
+        return self._do(lambda: self._store.expire(limit))
+
+    def catalogue(self) -> Catalogue:
+        return self._read(self._store.catalogue)
+
+    def vanished(self) -> list[str]:
+        return self._read(self._store.vanished)
+
+    def owned(self, node_id: str) -> list[str]:
+        return self._read(lambda: self._store.owned(node_id))
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        return self._read(lambda: self._store.held(names))
+
+    def join(self, node: NodeRecord) -> int:
+        return self._do(lambda: self._store.join(node))
+
+    def renew(self, node_id: str) -> int:
+        return self._do(lambda: self._store.renew(node_id))
+
+    def leave(self, node_id: str) -> None:
+        def leave() -> None:
+            self._store.leave(node_id)
+            self._world.ownership_changed()
+
+        self._do(leave)
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        return self._do(lambda: self._store.bury(node_id, renewals))
+
+    def sweep(self, limit: int = 256) -> int:
+        def sweep() -> int:
+            swept = self._store.sweep(limit)
+            if swept:
+                self._world.ownership_changed()
+            return swept
+
+        return self._do(sweep)
+
+    def _reach(self) -> None:
+        outage = self._world.outage()
+        if outage is not None:
+            raise outage
+        self._meanwhile()
+
+    def _meanwhile(self) -> None:
+        self._world.meanwhile(self)
+        if not self.alive:
+            raise NodeDied
+
+    def _read(self, read: Callable[[], T]) -> T:
+        self._reach()
+        if self._world.fate_of_call() is not None:
+            raise StoreBusy("busy")
+        return read()
+
+    def _do(self, write: Callable[[], T]) -> T:
+        self._reach()
+        fate = self._world.fate_of_call()
+        if fate == "before":
+            raise StoreBusy("busy")
+        done = write()
+        self._meanwhile()
+        if fate == "after":
+            raise OutcomeUnknown("the connection broke")
+        return done
+
+
+class SimulatedNode:
+    """One engine, driven by hand. Its activities run until the simulation ends them."""
+
+    def __init__(
+        self,
+        world: Surroundings,
+        provider: Provider,
+        clock: Clock,
+        registry: OrchestrationRegistry,
+        *,
+        stage: int,
+        host: str,
+        lease: float,
+        poll: float,
+        options: EngineOptions,
+        activities: Sequence[str],
+    ) -> None:
+        self.provider = provider
+        self.clock = clock
+        self.stage = stage
+        self.link = Link(provider, world)
+        self.activities = frozenset(activities)
+        self.paused_until = 0
+        self.running: dict[ActivityKey, RunActivity] = {}
+        self.replies: list[Reply] = []
+        self._world = world
+        self._items: list[Item] = []
+        capabilities = tuple(Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities())
+        record = NodeRecord(
+            world.new_id("node"), host, "boot", 1, "simulated", FORMATS, round(lease * 1e6), capabilities, tuple(activities)
+        )
+        self.engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=_KEEP_ALL)
+        membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
+        self.cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there."""
+        return self.link.alive
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has something to do now."""
+        return bool(self._items) or self.cycle.idle_seconds() <= 0
+
+    def turn(self) -> None:
+        """Do one cycle with what has come in."""
+        self.cycle.listen()
+        items, self._items = self._items, []
+        self._take(self.cycle.run(items))
+
+    def leave(self) -> None:
+        """Leave the store in order."""
+        self._take(self.cycle.end())
+        self.die()
+
+    def die(self) -> None:
+        """Be gone: the connection breaks, locks become free, memory is lost."""
+        self.link.alive = False
+        self._items.clear()
+        self.running.clear()
+        self.engine.close()
+        self.provider.close()
+
+    def submit(self, change: ClientChange) -> str:
+        """Hand in a client's change; its reply comes under the token that is returned."""
+        token = self._world.new_id("token")
+        self._items.append(Submit(change, token))
+        return token
+
+    def _take(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case RunActivity():
+                    self._run(effect)
+                case AbortActivity(key=key):
+                    self.running.pop(key, None)
+                case Reply():
+                    self.replies.append(effect)
+                case _:
+                    pass
+
+    def _run(self, effect: RunActivity) -> None:
+        assert effect.key not in self.running, f"{effect.key} runs twice on one node"
+        if effect.name in self.activities:
+            self.running[effect.key] = effect
+            return
+        error = ErrorInfo("orchestra.errors.UnknownActivity", f"no activity {effect.name!r} is registered on this node")
+        self._items.append(ActivityEnded(effect.key, effect.attempt, ActivityFailure(error, (), unregistered=True)))
+
+    def finish(self, effect: RunActivity, value: int) -> Payload:
+        """End an activity with a result, which is returned as it travels."""
+        result = encode(value, subject="result")
+        del self.running[effect.key]
+        self._items.append(ActivityEnded(effect.key, effect.attempt, result))
+        return result
+
+    def fail(self, effect: RunActivity, *, heartbeat: int | None) -> None:
+        """End an activity with a failure."""
+        del self.running[effect.key]
+        failure = ActivityFailure(ErrorInfo("RuntimeError", "it broke"), ("RuntimeError", "Exception", "BaseException"))
+        beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
+        self._items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
+
+    def beat(self, effect: RunActivity, value: int) -> None:
+        """Have an activity send a heartbeat."""
+        self._items.append(Heartbeat(effect.key, effect.attempt, encode(value, subject="heartbeat")))

@@ -1,0 +1,322 @@
+"""The orchestrations that simulated worlds run. To add one, write it and put it into :data:`PROGRAMS`.
+
+Code is deployed in three stages. The last one can go on with all that the earlier ones have written, so that everything can
+end once it is everywhere; the second one may be broken in ways that a deploy mends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from random import Random
+from typing import Any, Final
+
+from orchestra.activities import Activity
+from orchestra.context import OrchestrationContext
+from orchestra.errors import ActivityFailed, Cancelled
+from orchestra.providers.rows import HoldKind, Status
+from orchestra.registry import OrchestrationRegistry
+from orchestra.retry import RetryPolicy
+
+__all__ = ["ACTIVITIES", "FINAL_STAGE", "KILLER", "PROGRAMS", "Program", "registry_of"]
+
+FLAKY: Final[Activity[..., int]] = Activity.named(
+    "flaky", retry=RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
+)
+STRICT: Final[Activity[..., int]] = Activity.named(
+    "strict", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=12))
+)
+KILLER: Final[Activity[..., int]] = Activity.named(
+    "killer", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1))
+)
+"""Most often it takes its node with it."""
+
+ACTIVITIES: Final = ("flaky", "strict", "killer")
+FINAL_STAGE: Final = 2
+
+_ENDED: Final = frozenset({Status.COMPLETED, Status.CANCELLED, Status.TERMINATED})
+
+Code = Callable[[OrchestrationContext, Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One orchestration, and what the simulation must know of it.
+
+    Args:
+        stages: for each stage of the deployment the code by version.
+        state: draws what it is started with.
+        hears: the events that clients send it.
+        helped: what makes it end once the faults have stopped, where it does not by itself: an event's name, or ``cancel``.
+        ends: how it may end.
+        holds: what it may be held for.
+        versioned: pins and policies are tried on it: each version can go on with each state.
+        right: whether the output may follow from (output, the payloads that were delivered to it in order).
+    """
+
+    stages: tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]
+    state: Callable[[Random], Any] = lambda random: random.randint(0, 4)
+    hears: tuple[str, ...] = ("poke",)
+    helped: str | None = None
+    ends: frozenset[Status] = _ENDED
+    holds: frozenset[HoldKind] = frozenset()
+    versioned: bool = False
+    right: Callable[[Any, Sequence[Any]], bool] = lambda _output, _delivered: True
+
+
+async def _collect(ctx: OrchestrationContext, state: Any) -> Any:
+    """Takes messages over boundaries, two a lap."""
+    got = [*state["got"]]
+    got += [await ctx.wait_for_event("item") for _ in range(min(2, state["wanted"] - len(got)))]
+    if len(got) < state["wanted"]:
+        ctx.continue_as_new({**state, "got": got})
+    return got
+
+
+async def _loop(ctx: OrchestrationContext, left: Any) -> Any:
+    """The product's loop: check, wait, act, continue as new."""
+    value = await ctx.schedule_activity(FLAKY, left)
+    if value % 3 == 0:
+        await ctx.schedule_timer(timedelta(seconds=value % 40))
+    woken = await ctx.race(ctx.wait_for_event("poke"), ctx.schedule_timer(timedelta(seconds=30)))
+    if woken.index == 0:
+        await ctx.schedule_activity(FLAKY, -left)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "looped"
+
+
+async def _loop_1_1_0(ctx: OrchestrationContext, left: Any) -> Any:
+    await ctx.gather(ctx.schedule_timer(timedelta(seconds=3)), ctx.schedule_activity(FLAKY, left))
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "looped in 1.1.0"
+
+
+async def _loop_1_2_0(ctx: OrchestrationContext, left: Any) -> Any:
+    ctx.set_custom_status({"left": left})
+    await ctx.schedule_activity(FLAKY, left)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "looped in 1.2.0"
+
+
+async def _fan(ctx: OrchestrationContext, width: Any) -> Any:
+    """Many at once, in branches that wait several times; a failure is an answer too."""
+
+    async def branch(number: int) -> Any:
+        try:
+            first: Any = await ctx.schedule_activity(STRICT, number)
+        except ActivityFailed as error:
+            first = error.attempts
+        return [first is not None, await ctx.schedule_activity(FLAKY, number)]
+
+    return await ctx.gather(*(branch(number) for number in range(width)))
+
+
+async def _group(ctx: OrchestrationContext, width: Any) -> Any:
+    """The same in a task group, whose branches are cancelled when one of them fails."""
+
+    async def branch(number: int) -> int:
+        await ctx.schedule_timer(timedelta(seconds=number))
+        return await ctx.schedule_activity(STRICT, number)
+
+    async with ctx.task_group() as group:
+        tasks = [group.create_task(branch(number)) for number in range(width)]
+    return len(tasks)
+
+
+async def _guarded(ctx: OrchestrationContext, _: Any) -> Any:
+    """Compensates when it is cancelled."""
+    try:
+        await ctx.schedule_activity(FLAKY, 1)
+        await ctx.wait_for_event("never")
+    except Cancelled:
+        await ctx.schedule_activity(FLAKY, 2)
+        raise
+
+
+async def _stubborn(ctx: OrchestrationContext, left: Any) -> Any:
+    """Answers a cancel with a boundary: the mark must cross it, and be told again (rule 18)."""
+    try:
+        await ctx.wait_for_event("never")
+    except Cancelled:
+        if left:
+            ctx.continue_as_new(left - 1)
+        raise
+
+
+async def _sleeper(ctx: OrchestrationContext, longest: Any) -> Any:
+    """Timers at once and after each other, short ones and long ones; none may be early."""
+
+    async def nap(seconds: float) -> None:
+        due = ctx.now() + timedelta(seconds=seconds)
+        await ctx.schedule_timer(due)
+        if ctx.now() < due:
+            raise AssertionError("woken early")
+
+    await ctx.gather(*(nap(ctx.random() * longest) for _ in range(3)))
+    await nap(longest)
+    return "slept"
+
+
+async def _racer(ctx: OrchestrationContext, rounds: Any) -> Any:
+    """Races whose losers must leave nothing behind."""
+    won: list[int] = []
+    for number in range(rounds):
+        first = await ctx.race(
+            ctx.schedule_activity(FLAKY, number), ctx.schedule_timer(timedelta(seconds=4)), ctx.wait_for_event("poke")
+        )
+        won.append(first.index)
+    return won
+
+
+async def _spinner(ctx: OrchestrationContext, left: Any) -> Any:
+    """Laps that never wait, more than one write may hold."""
+    ctx.trace_info("lap", left=left, mark=ctx.uuid4().hex)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "spun"
+
+
+async def _climber(ctx: OrchestrationContext, left: Any) -> Any:
+    """Names the version of its next lap itself, up and down, also where nobody has it yet."""
+    await ctx.schedule_activity(FLAKY, left)
+    if left:
+        versions: tuple[str, ...] = ("1.0.0", "2.0.0", "1.1.0")
+        ctx.continue_as_new(left - 1, version=versions[int(left) % 3])
+    return ctx.version
+
+
+async def _branching(ctx: OrchestrationContext, left: Any) -> Any:
+    """Continues as new in a branch, while another one has something to tidy up (rule 17)."""
+
+    async def leave() -> None:
+        await ctx.schedule_timer(timedelta(seconds=2))
+        if left:
+            ctx.continue_as_new(left - 1)
+
+    async def tidy() -> None:
+        try:
+            await ctx.wait_for_event("never")
+        finally:
+            await ctx.schedule_activity(FLAKY, left)
+
+    await ctx.race(leave(), tidy())
+    return "left"
+
+
+async def _failing(ctx: OrchestrationContext, left: Any) -> Any:
+    """Fails by itself, which is nobody else's affair (I12)."""
+    await ctx.schedule_activity(FLAKY, left)
+    if left == 0:
+        raise ValueError("enough")
+    ctx.continue_as_new(left - 1)
+
+
+async def _deadly(ctx: OrchestrationContext, left: Any) -> Any:
+    """Its activity kills nodes. Crashes are attempts, so it comes to an end (rule 14)."""
+    try:
+        await ctx.schedule_activity(KILLER, left)
+    except ActivityFailed:
+        return "given up"
+    return "survived"
+
+
+async def _drifting(ctx: OrchestrationContext, left: Any) -> Any:
+    """What the nondeterministic code of the second stage was before, and will be again."""
+    await ctx.schedule_activity(FLAKY, left)
+    await ctx.race(ctx.wait_for_event("poke"), ctx.schedule_timer(timedelta(seconds=20)))
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "arrived"
+
+
+async def _drifting_broken(ctx: OrchestrationContext, left: Any) -> Any:
+    if ctx.is_replaying:
+        await ctx.schedule_timer(timedelta(seconds=1))
+    await _drifting(ctx, left)
+    return "arrived"
+
+
+async def _picky(ctx: OrchestrationContext, left: Any) -> Any:
+    """Its second stage cannot read the state, and holds it; the third one can."""
+    await ctx.schedule_activity(FLAKY, left)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "read"
+
+
+async def _picky_1_1_0(ctx: OrchestrationContext, left: dict[str, int]) -> Any:
+    return await _picky(ctx, left["left"])
+
+
+def _everywhere(code: Code) -> tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]:
+    return {"1.0.0": code}, {"1.0.0": code}, {"1.0.0": code}
+
+
+PROGRAMS: Final[Mapping[str, Program]] = {
+    "collect": Program(
+        _everywhere(_collect),
+        state=lambda random: {"got": [], "wanted": random.randint(1, 7)},
+        hears=("item", "item", "item", "poke"),
+        helped="item",
+        right=lambda output, delivered: output == list(delivered),
+    ),
+    "loop": Program(
+        (
+            {"1.0.0": _loop},
+            {"1.0.0": _loop, "1.1.0": _loop_1_1_0},
+            {"1.0.0": _loop, "1.1.0": _loop_1_1_0, "1.2.0": _loop_1_2_0},
+        ),
+        versioned=True,
+    ),
+    "fan": Program(_everywhere(_fan), right=lambda output, _: all(one[0] for one in output)),
+    "group": Program(_everywhere(_group), ends=_ENDED | {Status.FAILED}),
+    "guarded": Program(_everywhere(_guarded), helped="cancel"),
+    "stubborn": Program(_everywhere(_stubborn), helped="cancel"),
+    "sleeper": Program(_everywhere(_sleeper), state=lambda random: random.choice((1, 5, 12, 60))),
+    "racer": Program(_everywhere(_racer)),
+    "spinner": Program(_everywhere(_spinner), state=lambda random: random.choice((0, 3, 9, 20))),
+    "climber": Program(
+        (
+            {"1.0.0": _climber},
+            {"1.0.0": _climber, "1.1.0": _climber},
+            {"1.0.0": _climber, "1.1.0": _climber, "2.0.0": _climber},
+        ),
+        versioned=True,
+    ),
+    "branching": Program(_everywhere(_branching), state=lambda random: random.randint(0, 2)),
+    "failing": Program(_everywhere(_failing), ends=_ENDED - {Status.COMPLETED} | {Status.FAILED}),
+    "deadly": Program(_everywhere(_deadly)),
+    "drifting": Program(
+        ({"1.0.0": _drifting}, {"1.0.0": _drifting_broken}, {"1.0.0": _drifting}),
+        holds=frozenset({HoldKind.NONDETERMINISM}),
+    ),
+    "picky": Program(
+        (
+            {"1.0.0": _picky},
+            {"1.0.0": _picky, "1.1.0": _picky_1_1_0},
+            {"1.0.0": _picky, "1.1.0": _picky_1_1_0, "1.2.0": _picky},
+        ),
+        holds=frozenset({HoldKind.STATE}),
+    ),
+}
+
+
+@cache
+def _all_of(stage: int) -> OrchestrationRegistry:
+    builder = OrchestrationRegistry.builder()
+    for name, program in PROGRAMS.items():
+        for version, code in program.stages[stage].items():
+            builder.register(name, code, version=version)
+    return builder.build()
+
+
+def registry_of(stage: int, names: Iterable[str] = PROGRAMS) -> OrchestrationRegistry:
+    """Return what a node of that stage has registered."""
+    everything = _all_of(stage)
+    chosen = {name: {version: everything.get(name, version) for version in everything.versions(name)} for name in names}
+    return OrchestrationRegistry(chosen, {}, {})

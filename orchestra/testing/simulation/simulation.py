@@ -1,0 +1,540 @@
+"""Several engines over one store, in a random order of everything that can happen to them, on virtual time.
+
+Nodes step, commit and apply in between each other; replies are lost, commits come late, the store is busy, full or away;
+nodes crash, stop, freeze beyond their lease and go on with what they remember, and come back with other code; clients send,
+cancel, terminate, delete and start anew; operators pin and release. A witness checks each commit. Then the faults stop, and
+every instance must end (I11).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from orchestra.clock import Clock
+from orchestra.engine.items import ActivityKey
+from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import Append, Change, Commit, Start, Status, Write
+from orchestra.testing.checker import check_store
+from orchestra.testing.simulation.clients import Clients
+from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
+from orchestra.testing.simulation.nodes import Link, NodeDied, SimulatedNode
+from orchestra.testing.simulation.plan import Plan
+from orchestra.testing.simulation.programs import ACTIVITIES, FINAL_STAGE, KILLER, PROGRAMS, registry_of
+from orchestra.testing.simulation.witness import Witness
+
+__all__ = ["Connect", "Result", "Simulation", "simulate"]
+
+Connect = Callable[[Clock], Provider]
+"""Returns one more unopened connection to one and the same store, as a process of its own would have it. The store keeps all
+histories: what was pruned cannot be checked."""
+
+_HOUR: Final = 3_600_000_000
+_DEPTH: Final = 2
+_CYCLES: Final = 4_000
+_PATIENCE: Final = 1_200_000_000
+"""Virtual microseconds after which what has not ended never will: longer than what a program waits, retries and crashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a seed did. ``digest`` is the same whenever it is run on the same code."""
+
+    seed: int
+    counts: Mapping[str, int]
+    digest: str
+
+
+def simulate(connect: Connect, seed: int, *, faults: bool = True) -> Result:
+    """Run one seed over a new, empty store.
+
+    Args:
+        connect: makes a connection to that store, on the clock that it is given. Every node, and the clients, get their own.
+        seed: decides everything. The same seed repeats exactly.
+        faults: whether anything goes wrong at all.
+
+    Raises:
+        AssertionError: an invariant does not hold; the message begins with its number.
+    """
+    simulation = Simulation(connect, seed, faults=faults)
+    try:
+        simulation.run()
+    except _Loud as loud:
+        raise loud.error from None
+    finally:
+        simulation.close()
+    return Result(seed, dict(sorted(simulation.witness.counts.items())), simulation.witness.digest)
+
+
+class _Loud(BaseException):
+    """Carries a failure past an engine, which rightly survives every exception of the store below it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def _aloud() -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _Loud(error) from error
+
+
+class Simulation:
+    """One seed's world."""
+
+    def __init__(self, connect: Connect, seed: int, *, faults: bool = True) -> None:
+        self.random = Random(seed)  # noqa: S311 - a schedule, no secret
+        self.plan = Plan.draw(self.random, faults=faults)
+        self._faults = faults
+        self.time = VirtualTime()
+        self._connect = connect
+        self._providers: list[Provider] = []
+        provider = self._connected()
+        self.directory = provider.directory
+        self._store = provider.store
+        self.witness = Witness(provider.directory)
+        self.counts: Counter[str] = self.witness.counts
+        self.clients = Clients(self, self._connected(), self.plan, self.witness)
+        self.nodes: list[SimulatedNode] = []
+        self._outage: StoreError | None = None
+        self._late: list[tuple[Change, ...]] = []
+        self._ids: Counter[str] = Counter()
+        self._depth = 0
+        self._deadly: set[tuple[ActivityKey, int]] = set()
+        self._calm = False
+        self._is_resting = False
+        self._stage = 0
+        self._acts: dict[str, Callable[[], None]] = {
+            "turn": self._turn_any,
+            "activity": self._activity,
+            "client": lambda: self.clients.act(self._reachable),
+            "time": self._time,
+            "crash": self._crash,
+            "stop": self._stop,
+            "pause": self._pause,
+            "outage": self._break_or_mend,
+            "deploy": self._deploy,
+            "operator": lambda: self.clients.operate(self._reachable),
+            "poison": self._poison,
+        }
+
+    def close(self) -> None:
+        """Let go of the store."""
+        for node in self._alive:
+            node.engine.close()
+        for provider in self._providers:
+            provider.close()
+
+    def _connected(self) -> Provider:
+        provider = self._connect(MachineClock(self.time))
+        provider.open()
+        self._providers.append(provider)  # kept to the end: what is freed may be taken for what comes after it
+        return provider
+
+    # --- the course of things ---
+
+    def run(self) -> None:
+        """Do what the seed says, and judge."""
+        for _ in range(self.plan.nodes):
+            self._boot()
+        names, weights = list(self.plan.weights), list(self.plan.weights.values())
+        for name in self.random.choices(names, weights, k=self.plan.acts):
+            self._acts[name]()
+            self._apply_late()
+            if not self._alive:
+                self._boot()
+        self._calm_down()
+        if self.plan.rest:
+            self._rest()
+        self._finish()
+        self._judge()
+
+    @property
+    def _alive(self) -> list[SimulatedNode]:
+        return [node for node in self.nodes if node.alive]
+
+    @property
+    def _reachable(self) -> list[SimulatedNode]:
+        """Nodes whose process runs and is in the middle of nothing."""
+        return [node for node in self._alive if not node.link.busy and node.paused_until <= self.time.now]
+
+    def _boot(self, stage: int | None = None) -> SimulatedNode | None:
+        random, plan = self.random, self.plan
+        chosen = random.randint(0, self._stage) if stage is None else stage
+        names, activities = plan.programs, ACTIVITIES
+        if plan.partial_nodes and stage is None and len(self._alive) > 1:
+            names = names[random.choice((0, 0, 1)) :: random.choice((1, 2))]
+            activities = random.choice((ACTIVITIES, ACTIVITIES[:1]))
+        off = random.choice((-7 * _HOUR, 0, 5 * _HOUR)) if plan.skewed else 0
+        node = SimulatedNode(
+            self,
+            self._connected(),
+            MachineClock(self.time, off=off, origin=random.random() * 1e6),
+            registry_of(chosen, names),
+            stage=chosen,
+            host="host" if plan.same_host else self.new_id("host"),
+            lease=plan.lease,
+            poll=plan.poll,
+            options=plan.engine,
+            activities=activities,
+        )
+        self.counts["nodes"] += 1
+        try:
+            with _Busy(node.link):
+                node.cycle.begin()
+        except (StoreError, NodeDied):  # a service that cannot start is started again later
+            node.die()
+            return None
+        self.nodes.append(node)
+        return node
+
+    def _turn(self, node: SimulatedNode) -> None:
+        try:
+            with _Busy(node.link):
+                node.turn()
+        except NodeDied:
+            return
+        self.clients.hear(node)
+
+    def _turn_any(self) -> None:
+        nodes = self._reachable
+        if nodes:
+            self._turn(self.random.choice(nodes))
+
+    # --- what happens ---
+
+    def _activity(self) -> None:
+        nodes = [node for node in self._reachable if node.running]
+        if nodes:
+            node = self.random.choice(nodes)
+            self._go_on(node, self.random.choice(list(node.running)))
+
+    def _go_on(self, node: SimulatedNode, key: ActivityKey) -> None:
+        random = self.random
+        effect = node.running[key]
+        action = random.random()
+        if effect.name == KILLER.name and self.plan.kills and action < 0.8 and not self._is_resting:
+            self.counts["killed by an activity"] += 1
+            attempt = (effect.key, effect.attempt)
+            assert attempt not in self._deadly, f"rule 14: attempt {effect.attempt} of {effect.key} kills a second time"
+            self._deadly.add(attempt)
+            self._kill(node)
+        elif self._calm or action < 0.75:
+            self.witness.returned[effect.key].append(node.finish(effect, random.randint(0, 100)))
+        elif action < 0.92:
+            node.fail(effect, heartbeat=random.choice([None, 7]))
+        else:
+            node.beat(effect, random.randint(0, 100))
+
+    def _time(self) -> None:
+        self.time.skip(self.random.choice([0, 0.001, 0.05, 0.5, 0.5, 1.1, 3, 11]))
+
+    def _kill(self, node: SimulatedNode) -> None:
+        self.counts["crashes"] += 1
+        node.die()
+
+    def _crash(self) -> None:
+        """A process dies, wherever it stands, and most often another one comes."""
+        nodes = self._alive
+        if nodes:
+            self._kill(self.random.choice(nodes))
+            if self.random.random() < 0.8:
+                self._boot()
+
+    def _stop(self) -> None:
+        nodes = self._reachable
+        if nodes:
+            self._stop_in_order(self.random.choice(nodes))
+            self._boot()
+
+    def _stop_in_order(self, node: SimulatedNode) -> None:
+        """Stop as the runtime does: a store that is away for too long is left without a word."""
+        self.counts["stops"] += 1
+        try:
+            with _Busy(node.link):
+                node.engine.stop_claiming()
+                node.engine.release_all()
+                until = node.clock.monotonic() + 5.0
+                while node.engine.owned or node.engine.has_work:
+                    wait = node.cycle.idle_seconds()
+                    if node.clock.monotonic() + wait > until:
+                        break
+                    self.time.skip(wait + 1e-6)
+                    node.turn()
+                    self.clients.hear(node)
+                node.leave()
+        except NodeDied:
+            return
+        self.clients.hear(node)
+
+    def _pause(self) -> None:
+        """A process is stopped for a while, and goes on with what it remembers."""
+        nodes = self._reachable
+        if nodes:
+            self.counts["pauses"] += 1
+            seconds = self.random.choice((1, 5, 15, 40))
+            self.random.choice(nodes).paused_until = self.time.now + seconds * 1_000_000
+
+    def _break_or_mend(self) -> None:
+        if self._outage is not None:
+            self._outage = None
+            return
+        self.counts["outages"] += 1
+        error = self.random.choice((StoreUnavailable, StoreFull, StoreReadOnly, StoreBusy))
+        self._outage = error("the store is away for a while")
+
+    def _deploy(self) -> None:
+        """From now on there is newer code; nodes with older code go on beside it, and may still be started."""
+        if self._stage < FINAL_STAGE:
+            self._stage += 1
+            self.counts["deploys"] += 1
+        self._boot(self._stage)
+
+    def _poison(self) -> None:
+        """The store will not take the writes of some instance, for a reason that does not pass by itself."""
+        open_ids = [life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN]
+        if open_ids:
+            self.counts["poisoned"] += 1
+            self.witness.poisoned.add(self.random.choice(open_ids))
+
+    # --- what links ask ---
+
+    def new_id(self, prefix: str) -> str:
+        """Return an id that was not there before, the same in each run of the seed."""
+        self._ids[prefix] += 1
+        return f"{prefix}-{self._ids[prefix]}"
+
+    def fate_of_commit(self) -> str | None:
+        """Draw what becomes of a commit."""
+        if self._calm or self.random.random() >= self.plan.fault_rate:
+            return None
+        fate = self.random.choice(self.plan.commit_faults)
+        self.counts[f"commit {fate}"] += 1
+        return fate
+
+    def fate_of_call(self) -> str | None:
+        """Draw what becomes of another call."""
+        if self._calm or self.random.random() >= self.plan.call_fault_rate:
+            return None
+        fate = self.random.choice(("before", "after"))
+        self.counts[f"call lost {fate}"] += 1
+        return fate
+
+    def outage(self) -> StoreError | None:
+        """Return what everybody's calls raise now."""
+        return self._outage
+
+    @property
+    def hears_hints(self) -> bool:
+        """Return whether the store's hints reach anybody. Nothing depends on them."""
+        return not self.plan.deaf
+
+    def refuses(self, change: Change) -> bool:
+        """Return whether the store will never take this."""
+        return (
+            isinstance(change, Write) and change.hold is None and change.instance_id in self.witness.poisoned and not self._calm
+        )
+
+    def late(self, changes: Sequence[Change]) -> None:
+        """Keep a group that is under way."""
+        self._late.append(tuple(changes))
+        for change in changes:
+            if isinstance(change, Append):
+                self.clients.doubtful.add(change.message_id)
+            elif isinstance(change, Start):
+                self.clients.doubtful.add(change.instance_id)
+
+    def _apply_late(self) -> None:
+        """Let delayed groups arrive, in any order."""
+        while self._late and (self._calm or self.random.random() < 0.1):
+            changes = self._late.pop(self.random.randrange(len(self._late)))
+            self.counts["late groups applied"] += 1
+            self.committed(changes, self._store.commit(changes))
+            for change in changes:
+                if isinstance(change, Start):
+                    self.clients.doubtful.discard(change.instance_id)
+
+    def committed(self, changes: Sequence[Change], commit: Commit) -> None:
+        """Check what was committed."""
+        with _aloud():
+            self.witness.committed(changes, commit)
+
+    def ownership_changed(self) -> None:
+        """Check what a sweep or a farewell has done."""
+        with _aloud():
+            self.witness.ownership_changed()
+
+    def meanwhile(self, link: Link) -> None:
+        """Let others go on while a call is under way; now and then for longer than a lease."""
+        if self._calm or self._depth >= _DEPTH or self.random.random() >= self.plan.interleaving:
+            return
+        self._depth += 1
+        was_busy, link.busy = link.busy, True
+        try:
+            with _aloud():
+                if self.random.random() < self.plan.freezing:
+                    self.counts["frozen in a call"] += 1
+                    self._freeze()
+                else:
+                    self._act_beside()
+        finally:
+            self._depth -= 1
+            link.busy = was_busy
+
+    def _act_beside(self) -> None:
+        action = self.random.random()
+        if action < 0.3:
+            self.clients.act(self._reachable)
+        elif action < 0.9:
+            self._turn_any()
+        elif action < 0.95:
+            self._apply_late()
+        elif "crash" in self.plan.weights:
+            self._crash()
+
+    def _freeze(self) -> None:
+        for _ in range(6):
+            self.time.skip(self.plan.lease / 4)
+            for _ in range(2):
+                self._turn_any()
+                self._activity()
+
+    # --- peace ---
+
+    def _calm_down(self) -> None:
+        """Stop the faults: the store is there, what was under way arrives, and the final code is everywhere."""
+        self._calm = True
+        self._outage = None
+        self._apply_late()
+        self._stage = FINAL_STAGE
+        for node in self._alive:
+            node.paused_until = 0
+        self._let_them_find_out()
+        for node in self._alive:
+            if self._faults and self.random.random() < 0.5:
+                self._kill(node)
+            else:
+                self._stop_in_order(node)
+        self.clients.abandoned()
+        for name in self.plan.programs:
+            if PROGRAMS[name].versioned:
+                self.clients.set_policy(name, "Latest")
+        self.clients.unpin()
+        for _ in range(self.random.choice((1, 2))):
+            assert self._boot(FINAL_STAGE) is not None, "a node cannot start although nothing is wrong"
+
+    def _let_them_find_out(self) -> None:
+        """Whoever was buried learns of it (rule 11), ghosts are swept (rule 12), the forgotten is adopted (rule 13)."""
+        self._is_resting = True
+        until = self.time.now + round(2.5 * self.plan.lease * 1e6) + 5_000_000
+        while self._alive and self.time.now < until:
+            self._pass()
+        self._is_resting = False
+        living = {row.record.node_id for row in self.directory.catalogue().nodes}
+        owned = Counter(life.owner for life in self.witness.lives.values())
+        for node in self._alive:
+            node_id = node.engine.node.node_id
+            assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
+            assert node.engine.owned == owned[node_id], f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}"
+        ghosts = owned.keys() - living - {None}
+        assert not ghosts or not self._alive, f"rule 12: {ghosts} are dead, and own something"
+
+    def _settle(self) -> None:
+        """Let all nodes work until none has anything to do now."""
+        for _ in range(_CYCLES):
+            due = [node for node in self._alive if node.is_due]
+            if not due:
+                return
+            for node in due:
+                self._turn(node)
+        raise AssertionError("I11: the nodes do not come to rest")
+
+    def _pass(self) -> None:
+        """Let time pass until a node has something to do, and nodes do it; activities end."""
+        for node in self._alive:
+            for key in list(node.running):
+                if key in node.running:
+                    self._go_on(node, key)
+                    if not node.alive:
+                        self._boot(FINAL_STAGE)
+                        break
+        self._settle()
+        self.time.skip(min(node.cycle.idle_seconds() for node in self._alive) + 1e-6)
+        self._settle()
+
+    def _rest(self) -> None:
+        """Let all come to rest in the middle of its life: nobody owns anything, and who is open names what it waits for."""
+        self._is_resting = True
+        until = self.time.now + round(2 * self.plan.lease * 1e6) + 5_000_000  # what the dead owned is swept by then
+        while self.time.now < until:
+            self._pass()
+        for node in self._alive:
+            self._stop_in_order(node)
+        self._is_resting = False
+        self.counts["rests"] += 1
+        check_store(self._providers[0]).raise_if_violated()
+        self._boot(FINAL_STAGE)
+
+    def _finish(self) -> None:
+        until, next_release = self.time.now + _PATIENCE, self.time.now
+        while self.time.now < until:
+            self._pass()
+            may_release = self.time.now >= next_release
+            if may_release:
+                next_release = self.time.now + 10_000_000
+            open_lives = [life for life in self.witness.lives.values() if life.status is Status.OPEN]
+            if not open_lives:
+                break
+            for life in open_lives:
+                helped = PROGRAMS[life.name].helped
+                if helped == "cancel":
+                    if not life.cancelled:
+                        self.clients.cancel(life.instance_id, ())
+                elif helped is not None and all(message.name != helped for message in life.inbox.values()):
+                    self.clients.send(life.instance_id, helped, ())
+                if may_release and life.held and life.instance_id in self.witness.poisoned:
+                    # Nothing but what the store refused needs an operator: all else goes on with the code that is there now.
+                    self.clients.release(life.instance_id, ())
+        stuck = [
+            (record.row, record.held)
+            for life in self.witness.lives.values()
+            if life.status is Status.OPEN and (record := self.directory.get(life.instance_id)) is not None
+        ]
+        assert not stuck, f"I11: {stuck}"
+        self._settle()
+
+    def _judge(self) -> None:
+        for node in self._alive:
+            assert node.engine.owned == 0, "I9: a node owns what has ended"
+            assert node.engine.running == len(node.running) == 0, "activities run for nobody"
+            self._stop_in_order(node)
+        self.clients.check()
+        for life in self.witness.lives.values():
+            record = self.directory.get(life.instance_id)
+            assert record is not None, f"I1: {life.instance_id} is lost"
+            self.clients.check_end(record)
+        report = check_store(self._providers[0], registry_of(FINAL_STAGE))
+        report.raise_if_violated()
+        self.counts["histories replayed"] += report.replayed
+        self.counts["virtual seconds"] += (self.time.now - self.time.begin) // 1_000_000
+
+
+class _Busy:
+    """Marks a process as being in the middle of something."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        self._link.busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self._link.busy = False

@@ -1,0 +1,67 @@
+"""Which store a seed runs on: mostly the model, which is fast; now and then a SQLite file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from orchestra.clock import Clock, SystemClock
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.sqlite import SqliteProvider
+from orchestra.providers.sqlite.diagnosis import diagnose
+from orchestra.testing.checker import check_store
+from orchestra.testing.model import ModelProvider, ModelWorld
+from orchestra.testing.simulation.simulation import Connect, Result, simulate
+
+__all__ = ["StoreName", "model_store", "run_seed", "sqlite_store"]
+
+_SQLITE_EVERY: Final = 8
+
+StoreName = Literal["model", "sqlite"]
+
+
+def model_store() -> Connect:
+    """Return connections to a new store in memory."""
+    world = ModelWorld()
+
+    def connect(clock: Clock) -> Provider:
+        return ModelProvider(world, clock=clock)
+
+    return connect
+
+
+def sqlite_store(path: Path) -> Connect:
+    """Return connections to a SQLite file. Only processes die here and not machines, so it is not synced."""
+
+    def connect(clock: Clock) -> Provider:
+        return SqliteProvider(path, clock=clock, durability="relaxed")
+
+    return connect
+
+
+@contextmanager
+def _opened(store: StoreName) -> Generator[Connect]:
+    """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
+    if store == "model":
+        yield model_store()
+        return
+    with tempfile.TemporaryDirectory(prefix="orchestra-simulation-") as directory:
+        path = Path(directory) / "store.db"
+        yield sqlite_store(path)
+        faults = diagnose(path, SystemClock(), lambda diagnosis: diagnosis.integrity(quick=False))
+        assert not faults, f"I13: {faults}"
+        check_store(sqlite_store(path)(SystemClock())).raise_if_violated()
+
+
+def run_seed(seed: int, store: StoreName | None = None) -> Result:
+    """Run a seed, on the store that it draws or on the one that is named.
+
+    Raises:
+        AssertionError: an invariant does not hold.
+    """
+    chosen: StoreName = store or ("model" if seed % _SQLITE_EVERY else "sqlite")
+    with _opened(chosen) as connect:
+        return simulate(connect, seed)

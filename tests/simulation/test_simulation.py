@@ -1,0 +1,117 @@
+"""Worlds of several nodes over one store; see :mod:`orchestra.testing.simulation`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from orchestra.engine.engine import Engine
+from orchestra.testing.simulation import PROGRAMS, Plan, model_store, run_seed, simulate
+from orchestra.testing.simulation.plan import COMMIT_FAULTS
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "ops" / "simulation" / "run.py"
+
+SEEDS = (
+    [int(os.environ["ORCHESTRA_SEED"])]
+    if "ORCHESTRA_SEED" in os.environ
+    else range(int(os.environ.get("ORCHESTRA_SEEDS", "500")))
+)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    caplog.set_level(logging.CRITICAL, "orchestra")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_happens_the_invariants_hold_and_everything_ends(seed):
+    print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1")
+    counts = run_seed(seed).counts
+    assert counts["commits"] > 0
+
+
+@pytest.mark.parametrize("seed", range(1_000_000, 1_000_005))
+def test_where_nothing_goes_wrong_nobody_is_taken_over(seed):
+    counts = simulate(model_store(), seed, faults=False).counts
+    assert counts["writes"] > 0
+    assert not {"crashes", "take-overs"} & counts.keys()
+
+
+def test_the_seeds_of_these_tests_leave_nothing_out_and_none_has_it_all():
+    plans = [Plan.draw(Random(seed)) for seed in range(500)]
+    for program in PROGRAMS:
+        assert 100 < sum(program in plan.programs for plan in plans) < 400
+    for fault in COMMIT_FAULTS:
+        assert 100 < sum(fault in plan.commit_faults for plan in plans) < 400
+    for act in {name for plan in plans for name in plan.weights}:
+        assert sum(act in plan.weights for plan in plans) > 100
+    assert not any(len(plan.commit_faults) == len(COMMIT_FAULTS) and len(plan.programs) == len(PROGRAMS) for plan in plans)
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
+    """8 runs on SQLite."""
+    code = f"from orchestra.testing.simulation import run_seed; print(run_seed({seed}).digest)"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(digests) == 1
+    assert digests != {""}
+
+
+def test_a_broken_invariant_is_not_swallowed_by_the_engine_that_survives_every_store(monkeypatch):
+    """The witness speaks from below the engine, which holds instances over whatever exception the store raises."""
+    monkeypatch.setattr(Engine, "now", property(lambda engine: engine._clock.now() + 60_000_000))
+    with pytest.raises(AssertionError, match="I7"):
+        run_seed(1)
+
+
+def test_the_script_writes_what_a_report_needs(tmp_path):
+    result = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--from", "20", "--seeds", "3", "--json", str(result)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "seeds 20 to 22" in done.stdout
+    written = json.loads(result.read_text())
+    assert written["campaign"] == "simulation"
+    assert written["seeds"] == [20, 22]
+    assert written["failures"] == []
+    assert written["counts"]["commits"] > 0
+    assert written["command"].startswith("python ops/simulation/run.py --from 20 --seeds 3")
+
+
+def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_with_its_exit_code(
+    tmp_path, monkeypatch, capsys
+):
+    specification = importlib.util.spec_from_file_location("simulation_script", SCRIPT)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    monkeypatch.setattr(script, "prepare", lambda: None)
+    monkeypatch.setattr(Engine, "now", property(lambda engine: engine._clock.now() + 60_000_000))
+    result = tmp_path / "result.json"
+    assert script.main(["--from", "1", "--seeds", "3", "--store", "model", "--fail-fast", "--json", str(result)]) == 1
+    command = "python ops/simulation/run.py --from 1 --seeds 1 --store model"
+    assert f"rerun: {command}\n" in capsys.readouterr().out
+    written = json.loads(result.read_text())
+    assert written["seeds"] == [1, 1]
+    assert [(failure["seed"], failure["rerun"]) for failure in written["failures"]] == [(1, command)]
+    assert "I7" in written["failures"][0]["error"]

@@ -55,6 +55,7 @@ from orchestra.providers.rows import (
     StartExists,
     Status,
 )
+from orchestra.testing import check_store
 from orchestra.testing.contract.shorthand import (
     KIND,
     OTHER_KIND,
@@ -76,6 +77,7 @@ from orchestra.testing.contract.shorthand import (
     one,
     read,
 )
+from orchestra.testing.simulation import simulate
 
 PATIENCE = 30.0
 
@@ -1144,3 +1146,15 @@ def test_ending_and_deleting_leaves_no_row_behind(provider, other):
     assert provider.admin.delete("i", row.incarnation)
     tables = "instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"
     assert [other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [0] * len(tables)
+
+
+# --- everything at once -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_simulated_services_whose_nodes_die_and_whose_stores_fail_keep_the_invariants(dsn, schema_name, seed):
+    def open_store(clock):
+        return PostgresProvider(dsn, schema_name, clock=clock, notify=False, pooled=bool(seed % 2))
+
+    assert simulate(open_store, seed).counts
+    check_store(PostgresProvider(dsn, schema_name)).raise_if_violated()

@@ -18,6 +18,7 @@ from kit import bounded, echo, idle, info_when, registry, until
 from orchestra import Client, InstanceStatus, Runtime, activity
 from orchestra.clock import SystemClock, new_id
 from orchestra.providers.postgres import PostgresProvider
+from orchestra.testing import check_store
 
 pytestmark = pytest.mark.anyio
 
@@ -26,9 +27,17 @@ LEASE = timedelta(seconds=60)
 
 @pytest.fixture
 def store(dsn):
-    """Return a function that makes one more provider of this test's store."""
+    """Return a function that makes one more provider of this test's store, which must be in order afterwards."""
     schema = f"test_{new_id()}"
-    return lambda **options: PostgresProvider(dsn, schema, **options)
+    made = []
+
+    def make(**options):
+        made.append(PostgresProvider(dsn, schema, **options))
+        return made[-1]
+
+    yield make
+    assert made
+    check_store(PostgresProvider(dsn, schema)).raise_if_violated()
 
 
 @dataclass

@@ -558,6 +558,18 @@ def test_of_two_updates_of_one_row_in_one_statement_none_is_lost_without_a_word(
     assert read(provider).row == row
 
 
+def test_a_statement_that_cannot_be_prepared_is_in_nobodys_way(provider):
+    row = begin(provider)
+    for _ in range(2):
+        with pytest.raises(SchemaMismatch) as raised:
+            provider.store._calls.read_all([(sql.LIST_OWNED, ("n1",)), ("SELECT nothing FROM @nowhere", ()), ("SELECT 1", ())])
+        assert isinstance(raised.value.__cause__, psycopg.errors.UndefinedTable)
+    for number in range(3):
+        assert provider.store._calls.read(f"SELECT {number}") == [(number,)]
+    assert provider.store.owned("n1") == ["i"]
+    assert one(provider, a_write(row)) == Granted(0)
+
+
 @pytest.mark.parametrize("name", ["nul\0", "lone \ud800 surrogate", os.urandom(9000).hex()], ids=["nul", "surrogate", "long"])
 def test_a_value_that_the_server_cannot_hold_concerns_that_value_alone(provider, name):
     for append in (Append(name, "m", "go", Payload(b"")), Append("i", name, "go", Payload(b""))):

@@ -7,6 +7,7 @@ five statements was five conversations. Here everything is handed to libpq first
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, Final
 
 import psycopg
@@ -130,7 +131,7 @@ class Script:
             return
         name = prepared.get(statement)
         if name is None:
-            name = b"orchestra_%d" % len(prepared)
+            name = b"orchestra_" + blake2b(statement, digest_size=16).hexdigest().encode()
             pgconn.send_prepare(name, statement)
             answers.append((statement, None))
             prepared[statement] = name

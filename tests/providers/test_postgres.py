@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import socket
 import threading
 import time
@@ -597,6 +598,8 @@ def test_a_standby_can_be_read_and_is_not_written(connect, dsn, provider):
 def test_a_connection_that_was_lost_meanwhile_is_made_anew_without_a_word(provider, other):
     row = begin(provider)
     terminate(other, backend_of(provider))
+    # A plain write is all in one message. Had the server's farewell not arrived yet, nobody would know what became of it.
+    until(lambda: select.select([lane_of(provider).fileno()], [], [], 0)[0])
     assert one(provider, a_write(row)) == Granted(0)
     read(provider)
     terminate(other, provider._pool._idle[0].info.backend_pid)
@@ -632,6 +635,33 @@ def test_a_backend_that_is_terminated_between_any_two_round_trips_leaves_all_or_
             assert provider.store.history("i", 1) == [an_event(1)]
     recovered = expect(one(provider, Recover("i", "n1")), Recovered)
     assert one(provider, a_write(recovered.snapshot.row)) == Granted(0)
+
+
+def test_a_plain_write_whose_backend_is_terminated_right_then_happens_or_not_and_recovery_tells(provider, other):
+    row = begin(provider)
+    terminate(other, backend_of(provider))
+    outcome = answer(lambda: one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))))
+    assert outcome == Granted(0) or isinstance(outcome, OutcomeUnknown)
+    recovered = expect(one(provider, Recover("i", "n1")), Recovered)
+    came_through = recovered.snapshot.row.revision == row.revision + 2
+    assert came_through or isinstance(outcome, OutcomeUnknown)
+    assert provider.store.history("i", 1) == ([an_event(1)] if came_through else [])
+
+
+def test_plain_writes_are_one_round_trip_and_a_refused_one_does_not_hinder_the_others(provider, monkeypatch):
+    rows = [begin(provider, name) for name in ("a", "b")]
+    one(provider, an_append("b"))
+    trips = []
+    run = Script.run
+    monkeypatch.setattr(Script, "run", lambda self: (trips.append(self), run(self)))
+    group = [a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),)) for row in reversed(rows)]
+    assert provider.store.commit(group).outcomes == (Granted(1), Granted(0))
+    assert len(trips) == 1
+    again = [group[0], a_park(replace(rows[0], revision=rows[0].revision + 1), wake_at=10**17)]
+    assert provider.store.commit(again).outcomes == (Refused(), Granted(0))
+    parked = replace(rows[1], revision=rows[1].revision + 1)
+    assert provider.store.commit([a_park(parked, wake_at=10**17, seen_seq=0)]).outcomes == (Granted(1),)
+    assert (read(provider, "a").row.wake_at, read(provider, "b").row.wake_at) == (10**17, 0), "a message is newer (rule 4)"
 
 
 class Proxy:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, TypeVar
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from orchestra.clock import SystemClock
@@ -21,7 +22,7 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, translate
 from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.postgres.wire import Result, Row, Script
+from orchestra.providers.postgres.wire import Result, Row, Script, is_dead
 
 __all__ = ["Calls", "Lane", "Pool", "Read", "StoreTime", "Transaction"]
 
@@ -86,6 +87,19 @@ class Transaction:
         script.run()
         self.now = self.time.heard(time.rows[0])
         return results
+
+    def commit_at_once(self, script: Script) -> None:
+        """Begin, run a script, take the time and commit, all in one round trip."""
+        if is_dead(self._connection):
+            raise psycopg.OperationalError("the connection was lost meanwhile")  # and nothing was sent
+        whole = self.script()
+        whole.add(sql.BEGIN)
+        self._setup(whole)
+        whole.extend(script)
+        statement, values = self.time.read
+        time = whole.add(statement, *values)
+        self.commit(whole)
+        self.now = self.time.heard(time.rows[0])
 
     def commit(self, script: Script | None = None) -> None:
         """Run a script and commit: one round trip."""

@@ -83,6 +83,11 @@ def contended(error: Exception) -> bool:
     return sqlstate(error) in _CONTENDED
 
 
+def is_mismatch(error: StoreError) -> bool:
+    """Return whether a statement has not changed as many rows as it should (``statements._exactly``)."""
+    return isinstance(error.__cause__, psycopg.errors.DivisionByZero)
+
+
 def connection_lost(connection: psycopg.Connection[object]) -> bool:
     """Return whether a connection can be used no more."""
     return connection.closed or connection.pgconn.status != psycopg.pq.ConnStatus.OK

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
-from orchestra.providers.rows import CancelMark, InstanceRow, InstanceState, Kind, Status
+from orchestra.providers.rows import CancelMark, InstanceRow, InstanceState, Kind, Status, Write
 
-__all__ = ["LONGEST_DELAY", "Row", "row_arrays"]
+__all__ = ["LONGEST_DELAY", "Row", "fenced_arrays", "row_arrays"]
 
 LONGEST_DELAY: Final = 300_000_000
 """Microseconds that an instance waits at most which has crashed its owners repeatedly (protocol rule 14)."""
@@ -174,3 +175,47 @@ _KINDS: Final = (
 def row_arrays(rows: list[Row]) -> list[list[Any]]:
     """Return changed rows as the arrays that the statement takes them in."""
     return columns(_KINDS, [row.columns() for row in rows])
+
+
+_FENCED_KINDS: Final = (
+    Texts,
+    Numbers,
+    Numbers,
+    Texts,
+    Numbers,
+    Flags,
+    Numbers,
+    Numbers,
+    Numbers,
+    Flags,
+    Numbers,
+    Numbers,
+    Numbers,
+    Blobs,
+)
+
+
+def fenced_arrays(writes: Sequence[Write], numbers: Mapping[Kind, int]) -> list[list[Any]]:
+    """Return owners' writes as the arrays of their statement: what :meth:`Row.write` does to a row that is not read first."""
+    return columns(_FENCED_KINDS, [_fenced_columns(write, numbers[write.state.kind]) for write in writes])
+
+
+def _fenced_columns(write: Write, kind: int) -> tuple[Any, ...]:
+    state = write.state
+    is_open = state.status is Status.OPEN
+    return (
+        write.instance_id,
+        write.revision,
+        kind,
+        state.owner if is_open else None,
+        state.status.value,
+        is_open and write.hold is not None,
+        state.wake_at if is_open else None,
+        state.seen_seq,
+        state.execution,
+        state.opened,
+        state.takeovers,
+        state.history_events,
+        state.history_bytes,
+        state.summary,
+    )

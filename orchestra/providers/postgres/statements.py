@@ -263,6 +263,36 @@ WRITE_ROWS: Final = _exactly(
     number=19,
 )
 
+# --- groups of nothing but owners' writes: all in one round trip, on trust ---------------------
+
+# Locks as above, and fails (22012) unless every fence holds; the script then ends before anything is written.
+LOCK_FENCED: Final = """
+    WITH locked AS MATERIALIZED (
+        SELECT i.instance_id, i.incarnation, i.revision, i.owner, i.status, i.inbox_seq FROM @instance i
+        WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i)
+    SELECT array_agg(l.instance_id), array_agg(l.inbox_seq), 1 / (count(*) = $5::bigint)::integer
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS u (instance_id, incarnation, revision, owner)
+    JOIN locked l ON l.instance_id = u.instance_id AND l.incarnation = u.incarnation AND l.revision = u.revision
+        AND l.owner = u.owner AND l.status = 0"""
+WRITE_FENCED: Final = _exactly(
+    """
+    UPDATE @instance i SET
+        revision = i.revision + 1, kind = u.kind, owner = u.owner, status = u.status, held = u.held,
+        wake_at = CASE WHEN u.status = 0 AND i.inbox_seq > u.seen_seq THEN 0 ELSE u.wake_at END,
+        seen_seq = u.seen_seq, execution = u.execution, opened = u.opened, takeovers = u.takeovers,
+        history_events = u.history_events, history_bytes = u.history_bytes, summary = u.summary, updated_at = moment.now,
+        expires_at = CASE WHEN u.status <> 0 THEN (
+            SELECT moment.now + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind) END
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::boolean[], $7::bigint[], $8::bigint[],
+        $9::bigint[], $10::boolean[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bytea[]) AS u (
+        instance_id, read_revision, kind, owner, status, held, wake_at, seen_seq, execution, opened, takeovers,
+        history_events, history_bytes, summary),
+        (SELECT greatest($15::bigint, CASE WHEN $16::boolean THEN
+            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END) AS now) AS moment
+    WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
+    number=17,
+)
+
 # --- claims -----------------------------------------------------------------------------------
 
 # How many of each kind: first looked at without locks, one of each kind in turn, so that a kind with much to do starves no

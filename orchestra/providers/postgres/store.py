@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from orchestra.errors import StoreError
 from orchestra.events import EventRecord
 from orchestra.providers.decoding import hold_from_bytes, read_cancel, read_event, read_message
 from orchestra.providers.postgres import statements as sql
@@ -13,7 +14,8 @@ from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.deletion import delete_expired
-from orchestra.providers.postgres.group import Group
+from orchestra.providers.postgres.failures import is_mismatch
+from orchestra.providers.postgres.group import Committed, Group
 from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
@@ -35,10 +37,20 @@ class PostgresStore:
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         group = Group(changes, self._kinds, self._settings, self._nodes.joined)
-        committed = self._calls.transaction(group.commit)
+        committed = self._commit(group)
         if committed.wakes_others:
             self._pulse.notify()
         return Commit(committed.now, committed.finish())
+
+    def _commit(self, group: Group) -> Committed:
+        if group.is_plain:
+            try:
+                return self._calls.transaction(group.commit_plain)
+            except StoreError as error:
+                # Some write is not to be granted. The longer way tells which, and grants the others.
+                if not is_mismatch(error):
+                    raise
+        return self._calls.transaction(group.commit)
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]

@@ -6,6 +6,7 @@ five statements was five conversations. Here everything is handed to libpq first
 
 from __future__ import annotations
 
+import select
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
@@ -20,7 +21,7 @@ from psycopg.waiting import Ready, Wait
 from orchestra.providers.postgres.arrays import to_binary
 from orchestra.providers.postgres.connection import Connection, Connector
 
-__all__ = ["Result", "Row", "Script"]
+__all__ = ["Result", "Row", "Script", "is_dead"]
 
 Row = tuple[Any, ...]
 
@@ -83,6 +84,10 @@ class Script:
         self._statements.append((statement, [to_binary(value) for value in values], result))
         return result
 
+    def extend(self, script: Script) -> None:
+        """Add the statements of another script."""
+        self._statements += script._statements
+
     def run(self) -> None:
         """Run what was added. After the first statement that fails, none is executed.
 
@@ -136,6 +141,14 @@ class Script:
             answers.append((statement, None))
             prepared[statement] = name
         pgconn.send_query_prepared(name, values, param_formats=formats, result_format=_BINARY)
+
+
+def is_dead(connection: Connection) -> bool:
+    """Return whether the server has said anything on a connection that nothing was asked on: most likely its farewell."""
+    pgconn = connection.pgconn
+    if pgconn.status == pq.ConnStatus.OK and select.select([pgconn.socket], [], [], 0)[0]:
+        pgconn.finish()  # if it was a notice, a new connection costs little
+    return pgconn.status != pq.ConnStatus.OK
 
 
 def _converse(

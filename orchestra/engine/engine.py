@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from orchestra.clock import Clock
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
+from orchestra.engine.family import rings_others
 from orchestra.engine.items import (
     AbortActivity,
     ActivityEnded,
@@ -108,6 +109,7 @@ class Engine:
             registry=registry,
             limits=limits or Limits(),
             read_history=store.history,
+            read_catalogue=store.catalogue,
             keep_owned=self.options.keep_owned,
         )
         self.catalogue = Catalogue(0, (), {}, ())
@@ -325,6 +327,7 @@ class Engine:
             if write is not None:
                 flights.append(_Flight(write, desk=desk, step=step))
                 size += _size(write)
+                self._want_claim |= rings_others(desk, write)
             else:
                 self._follow(desk, step)
         self.stepping = None
@@ -486,6 +489,7 @@ class Engine:
         if not isinstance(outcome, Granted):
             self._suspect(desk)  # nothing of this step has happened (I6)
             return
+        self._arrived(outcome)
         if self._desks.get(desk.instance_id) is not desk:
             return
         if outcome.inbox_seq > desk.known_seq:
@@ -590,6 +594,7 @@ class Engine:
             case ((Append() | Cancel()), Appended()):
                 self._appended(change.instance_id, outcome)
             case Write(), Granted():
+                self._arrived(outcome)
                 # An operator has written past the owner; if that is this node, its memory is void.
                 desk = self._desks.get(change.instance_id)
                 if desk is not None and desk.incarnation == change.incarnation:
@@ -599,6 +604,14 @@ class Engine:
                     self._effects.append(InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3]))
             case _:
                 pass
+
+    def _arrived(self, granted: Granted) -> None:
+        """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
+        for instance_id, arrival in granted.arrivals:
+            self._want_claim |= arrival.owner is None
+            self._appended(instance_id, arrival)
+        for instance_id in granted.taken:
+            engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)
 
     def _appended(self, instance_id: str, outcome: Appended) -> None:
         desk = self._desks.get(instance_id)
@@ -742,7 +755,8 @@ def _size(change: Change) -> int:
     match change:
         case Write():
             events = sum(record.size for delta in change.executions for record in delta.events)
-            return 512 + events + len(change.state.summary)
+            starts = sum(_size(start.start) for start in change.starts if start.start is not None)
+            return 512 + events + len(change.state.summary) + starts
         case Start():
             return 512 + len(change.execution.state.data)
         case Append():

@@ -7,12 +7,14 @@ desk is changed as if the write were granted already; should it be refused, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
+from orchestra.engine.family import child_cancel, child_start
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.engine.tries import Try
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError, StoreError
@@ -23,11 +25,15 @@ from orchestra.events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionTerminated,
     TerminalEvent,
     error_to_wire,
+    to_record,
 )
 from orchestra.providers.rows import (
     Catalogue,
+    ChildCancel,
+    ChildStart,
     ExecutionDelta,
     ExecutionEnd,
     ExecutionRow,
@@ -82,6 +88,8 @@ class Step:
     effects: list[Effect] = field(default_factory=list[Effect])
     consumed: list[int] = field(default_factory=list[int])
     settled: list[int] = field(default_factory=list[int])
+    starts: list[ChildStart] = field(default_factory=list[ChildStart])
+    cancels: list[ChildCancel] = field(default_factory=list[ChildCancel])
     custom_status: Payload | None = None
     status: Status = Status.OPEN
     hold: Hold | None = None
@@ -100,12 +108,14 @@ class Stepper:
         registry: OrchestrationRegistry,
         limits: Limits,
         read_history: Callable[[str, int], list[EventRecord]],
+        read_catalogue: Callable[[], Catalogue],
         keep_owned: int,
     ) -> None:
         self.node_id = node_id
         self._registry = registry
         self._limits = limits
         self._read_history = read_history
+        self._read_catalogue = read_catalogue
         self._keep_owned = keep_owned
 
     def advance(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[Write | None, Step]:
@@ -143,6 +153,9 @@ class Stepper:
     # --- running ---
 
     def _run(self, desk: Desk, step: Step, catalogue: Catalogue) -> None:
+        if desk.cancel is not None and desk.cancel.terminate:
+            self._terminate(desk, step)
+            return
         created: ExecutionRow | None = None
         for _ in range(_LAPS_PER_WRITE):
             if desk.cancel is not None and not desk.opened:
@@ -178,7 +191,7 @@ class Stepper:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
             step.effects.extend(map(AbortActivity, self._load(desk, step.now)))
-        return self._turn(desk, step, created, opened)
+        return self._turn(desk, step, created, opened, catalogue)
 
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
         """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
@@ -260,12 +273,15 @@ class Stepper:
         step: Step,
         created: ExecutionRow | None,
         opened: tuple[int, str, str, int, Resolution] | None,
+        catalogue: Catalogue,
     ) -> TerminalEvent | None:
         assert desk.execution is not None
         inputs, desk.inputs = desk.inputs, []
         turn = desk.execution.turn(
             step.now, inputs, desk.inbox.values(), cancel=None if desk.cancel is None else desk.cancel.reason
         )
+        if turn.started or turn.recalled:
+            self._start_children(desk, step, turn, catalogue)
         for sequence in turn.consumed:
             del desk.inbox[sequence]
         step.consumed.extend(turn.consumed)
@@ -288,11 +304,22 @@ class Stepper:
                     closed=None if ending is None else _closed(ending, step.now),
                     event_count=desk.history_events,
                     byte_count=desk.history_bytes,
+                    children=ending is not None and desk.execution.has_children,
                 )
             )
         if ending is not None:
             self._end_execution(desk, step, turn)
         return ending
+
+    def _start_children(self, desk: Desk, step: Step, turn: Turn, catalogue: Catalogue) -> None:
+        starts = [child_start(desk, event, catalogue, self.node_id, step.now) for event in turn.started]
+        if any(start.start is None for start in starts):
+            # It may have been registered since the catalogue was read; a deploy must not fail anybody.
+            with suppress(StoreError):
+                catalogue = self._read_catalogue()
+                starts = [child_start(desk, event, catalogue, self.node_id, step.now) for event in turn.started]
+        step.starts.extend(starts)
+        step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
 
     def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:
         step.effects.extend(AbortActivity(key) for key in desk.running_keys())
@@ -327,7 +354,40 @@ class Stepper:
         desk.opened = False
         desk.execution = None
         desk.history_events = desk.history_bytes = 0
+        desk.drop_reports()
         return desk.current
+
+    @staticmethod
+    def _terminate(desk: Desk, step: Step) -> None:
+        """End an instance that is marked for it, without running code (rule 18)."""
+        assert desk.cancel is not None
+        reason, now = desk.cancel.reason, step.now
+        has_children = desk.opened
+        if desk.execution is not None:
+            now, has_children = max(now, desk.execution.now), desk.execution.has_children
+            desk.execution.evict()
+            desk.execution = None
+        events: tuple[EventRecord, ...] = ()
+        if desk.opened:
+            events = (to_record(ExecutionTerminated(desk.history_events + 1, now, reason)),)
+            desk.history_events += 1
+            desk.history_bytes += events[0].size
+        step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+        desk.tries.clear()
+        desk.still_running.clear()
+        desk.inputs.clear()
+        closed = (now, ExecutionEnd.TERMINATED, None, pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))}))
+        step.deltas.append(
+            ExecutionDelta(
+                desk.current.number,
+                events=events,
+                closed=closed,
+                event_count=desk.history_events,
+                byte_count=desk.history_bytes,
+                children=has_children,
+            )
+        )
+        step.status = Status.TERMINATED
 
     def _cancel_unopened(self, desk: Desk, step: Step, created: ExecutionRow | None) -> None:
         """End an execution that is cancelled before its first turn, without running code (rule 18)."""
@@ -374,7 +434,7 @@ class Stepper:
 
     @staticmethod
     def _is_idle(desk: Desk, step: Step) -> bool:
-        return step.keep and not step.deltas and not step.settled and not desk.tries.any_changed
+        return step.keep and not (step.deltas or step.settled or step.consumed or desk.tries.any_changed)
 
     def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
         match error:
@@ -448,6 +508,8 @@ class Stepper:
             settled=tuple(step.settled),
             custom_status=step.custom_status,
             hold=step.hold,
+            starts=tuple(step.starts),
+            cancels=tuple(step.cancels),
         )
         desk.revision += 1
         desk.seen_seq = desk.known_seq

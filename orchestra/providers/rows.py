@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from orchestra.codec import Payload
-from orchestra.events import EventRecord
+from orchestra.events import EventRecord, OnParentClose
 
 __all__ = [
+    "PARENT_CLOSED",
     "ActivityRow",
     "Append",
     "AppendRefused",
@@ -23,6 +25,8 @@ __all__ = [
     "Capability",
     "Catalogue",
     "Change",
+    "ChildCancel",
+    "ChildStart",
     "Claim",
     "Claimed",
     "ClientChange",
@@ -39,11 +43,14 @@ __all__ = [
     "InstanceRow",
     "InstanceState",
     "Kind",
+    "MessageKind",
     "MessageRow",
     "News",
     "NodeRecord",
     "NodeRow",
+    "OnParentClose",
     "Outcome",
+    "ParentLink",
     "Pin",
     "PolicyRow",
     "Recover",
@@ -115,13 +122,44 @@ class Kind:
     floating: bool = False
 
 
+class MessageKind(IntEnum):
+    """What a message is: an event that was sent, or the end of a child. The latter four mean the same as in :class:`Status`.
+
+    The end of a child is of one execution: it is stored only while that one is open, and goes with it.
+    """
+
+    EVENT = 0
+    CHILD_COMPLETED = 1
+    CHILD_FAILED = 2
+    CHILD_CANCELLED = 3
+    CHILD_TERMINATED = 4
+
+
 @dataclass(frozen=True, slots=True)
 class CancelMark:
-    """An instance is to be cancelled. It stays over boundaries."""
+    """An instance is to be cancelled. It stays over boundaries. ``terminate``: its next owner ends it without running code."""
 
     at: int
     reason: str
     by: str
+    terminate: bool = False
+
+
+PARENT_CLOSED: Final = "its parent's execution has closed"
+"""The reason of a mark that a child gets for its ``on_parent_close``; who set it is the parent's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentLink:
+    """Whose child an instance is: the parent's id, its life, the execution and the event that asked for the child."""
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+
+    def __str__(self) -> str:
+        return f"{self.instance_id}/{self.incarnation}/{self.execution}/{self.event_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +219,8 @@ class ExecutionDelta:
     """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
 
     ``opened`` is (at, version, fingerprint, format, resolution); ``closed`` is (at, end, output, error). A closing delta
-    carries the execution's final counts of events and bytes.
+    carries the execution's final counts of events and bytes; ``children`` says that the execution has asked for some, so that
+    the store must look who of them is to be told.
     """
 
     number: int
@@ -191,17 +230,23 @@ class ExecutionDelta:
     closed: tuple[int, ExecutionEnd, Payload | None, bytes | None] | None = None
     event_count: int = 0
     byte_count: int = 0
+    children: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8)."""
+    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8).
+
+    Where a child has ended, ``name`` is its id, ``payload`` its output or error, and ``source`` the event that asked for it.
+    """
 
     sequence: int
     message_id: str
     name: str
     payload: Payload
     sent_at: int
+    kind: MessageKind = MessageKind.EVENT
+    source: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +282,8 @@ class InstanceRow:
     cancel: CancelMark | None = None
     pin: Pin | None = None
     hold: Hold | None = None
+    parent: ParentLink | None = None
+    root_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +304,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1)."""
+    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1).
+
+    ``parent``: who is told of its end; ``root_id``: the first of its line (``None``: itself).
+    """
 
     instance_id: str
     incarnation: str
@@ -267,6 +317,33 @@ class Start:
     wake_at: int = 0
     created_by: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    parent: ParentLink | None = None
+    root_id: str | None = None
+    on_parent_close: OnParentClose = OnParentClose.ABANDON
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStart:
+    """An instance that a step of another one asks for.
+
+    Where the id is taken by a start that is not this one, ``refusal`` is the error that the parent gets as the child's end
+    (rule 20); ``None``: nothing is sent, for nobody waits. Without a ``start`` the child cannot be started at all, and the
+    parent gets ``refusal`` in any case. ``parent`` is the command in either case.
+    """
+
+    child_id: str
+    parent: ParentLink
+    start: Start | None
+    refusal: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCancel:
+    """Cancel the instance ``child_id``, if it is open and the child of exactly this command."""
+
+    child_id: str
+    parent: ParentLink
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +395,13 @@ class Write:
     write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
     remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
     instance removes its inbox and records what was unread.
+
+    Once all owners' writes of a group are done, each granted one has these effects on other instances, in the order of the
+    group: its ``starts``, its ``cancels``; where an execution has closed that may have children (``ExecutionDelta.children``,
+    and whenever an operator writes), their ends that wait unread are removed in the write itself, and those that are open are
+    marked as their ``on_parent_close`` says; last, where the instance has ended and has a parent, its end goes into the
+    parent's inbox, whatever the inbox's limit, if the parent's execution that asked for it is the open one; else it is
+    dropped (rule 20).
     """
 
     instance_id: str
@@ -331,6 +415,16 @@ class Write:
     settled: tuple[int, ...] = ()
     custom_status: Payload | None = None
     hold: Hold | None = None
+    starts: tuple[ChildStart, ...] = ()
+    cancels: tuple[ChildCancel, ...] = ()
+
+    @property
+    def closed_with_children(self) -> tuple[int, ...]:
+        """The executions that this write closes and whose children the store must look for."""
+        if not self.executions:
+            return ()
+        by_operator = self.owner is None
+        return tuple(delta.number for delta in self.executions if delta.closed is not None and (delta.children or by_operator))
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,9 +502,15 @@ class AppendRefused:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile."""
+    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile.
+
+    ``arrivals`` are the messages and marks that the write has left with instances, by their ids; ``taken`` the ids of those
+    of its starts that nobody waits for and that were left alone, because somebody else has the id.
+    """
 
     inbox_seq: int
+    arrivals: tuple[tuple[str, Appended], ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,7 +639,8 @@ class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
     ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an
-    ``unserved`` kind. ``after`` is the (created_at, instance_id) of the last row of the page before.
+    ``unserved`` kind. ``parent`` is the id of whose children are asked for, of all its executions unless ``parent_execution``
+    names one. ``after`` is the (created_at, instance_id) of the last row of the page before.
     """
 
     name: str | None = None
@@ -551,13 +652,19 @@ class InstanceQuery:
     created_from: int | None = None
     created_until: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    parent: str | None = None
+    parent_execution: int | None = None
     limit: int = 100
     after: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """Everything that a dashboard shows of an instance, as stored."""
+    """Everything that a dashboard shows of an instance, as stored.
+
+    ``unread_messages`` counts events only. ``activities`` and ``reports`` (of which commands the child's end waits unread, by
+    event id) are read of single instances, not in lists.
+    """
 
     row: InstanceRow
     held: bool
@@ -572,3 +679,4 @@ class InstanceRecord:
     unread_at_end: Mapping[str, int]
     labels: Mapping[str, str]
     activities: tuple[ActivityRow, ...] = ()
+    reports: tuple[int, ...] = ()

@@ -369,8 +369,8 @@ def test_a_newer_schema_is_a_failure_and_its_tables_are_left_alone(path, provide
 
 
 def test_an_older_schema_is_a_notice(path, provider, monkeypatch):
-    more = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;",))
     known = schema.migrations()
+    more = schema._Migration(len(known) + 1, ("CREATE TABLE extra (thing TEXT) STRICT;",))
     monkeypatch.setattr(schema, "migrations", lambda: (*known, more))
     check = finding(path, "schema")
     assert check.verdict is Verdict.NOTICE

@@ -155,16 +155,17 @@ def test_an_older_schema_is_migrated_in_one_piece(path, provider, monkeypatch):
     assert one(provider, a_start("i")) == Started()
     provider.close()
     known = schema.migrations()
-    broken = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;", "INSERT INTO nowhere VALUES (1);"))
+    number = len(known) + 1
+    broken = schema._Migration(number, ("CREATE TABLE extra (thing TEXT) STRICT;", "INSERT INTO nowhere VALUES (1);"))
     monkeypatch.setattr(schema, "migrations", lambda: (*known, broken))
     with pytest.raises(StoreError):
         SqliteProvider(path).open()
-    whole = schema._Migration(2, ("CREATE TABLE extra (thing TEXT) STRICT;",))
+    whole = schema._Migration(number, ("CREATE TABLE extra (thing TEXT) STRICT;",))
     monkeypatch.setattr(schema, "migrations", lambda: (*known, whole))
     migrated = SqliteProvider(path)
     migrated.open()
     assert read(migrated).status is Status.OPEN
-    assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == ("2",)
+    assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (str(number),)
     migrated.close()
 
 

@@ -292,8 +292,8 @@ class OrchestrationContext:
     ) -> DurableFuture[Any]:
         """Start an instance as this one's child, once, and wait for its end, over all its laps.
 
-        It is an instance like any other: it has an id, laps, a version of its own, and may have children. Giving up the
-        future (the loser of a race, a cancelled branch, a cancel while it is awaited) cancels the child; its end is dropped then.
+        It is an instance like any other: it has an id, laps, a version of its own, and may have children. Giving up the future
+        (the loser of a race, a cancelled branch, a cancel while it is awaited) cancels the child, whose end is dropped then.
         What is to live on whatever happens here is a :meth:`start_detached`. A boundary gives nothing up: the child's end is
         told only to the execution that asked for it, and ``on_parent_close`` says what the child does without it.
 

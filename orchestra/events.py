@@ -475,6 +475,23 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
             return CommandCancelled(number, at, _field(envelope, "source", int))
         case EventKind.CANCEL_REQUESTED:
             return CancelRequested(number, at, _field(envelope, "reason", str))
+        case EventKind.CHILD_STARTED | EventKind.CHILD_COMPLETED | EventKind.CHILD_FAILED | EventKind.DETACHED_STARTED as kind:
+            return _read_of_child(kind, record, envelope)
+        case EventKind.EXECUTION_COMPLETED:
+            return ExecutionCompleted(number, at, _payload(record))
+        case EventKind.EXECUTION_FAILED:
+            return ExecutionFailed(number, at, error_from_wire(envelope["error"]))
+        case EventKind.EXECUTION_CANCELLED:
+            return ExecutionCancelled(number, at, _field(envelope, "reason", str))
+        case EventKind.EXECUTION_TERMINATED:
+            return ExecutionTerminated(number, at, _field(envelope, "reason", str))
+        case EventKind.CONTINUED_AS_NEW:
+            return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
+
+
+def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) -> Event:
+    number, at = record.id, record.at
+    match kind:
         case EventKind.CHILD_STARTED:
             return ChildStarted(
                 number,
@@ -490,7 +507,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
         case EventKind.CHILD_FAILED:
             cause = error_from_wire(envelope["cause"])
             return ChildFailedEvent(number, at, _field(envelope, "source", int), _field(envelope, "status", str), cause)
-        case EventKind.DETACHED_STARTED:
+        case _:
             return DetachedStarted(
                 number,
                 at,
@@ -499,16 +516,6 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 _field(envelope, "child", str),
                 _payload(record),
             )
-        case EventKind.EXECUTION_COMPLETED:
-            return ExecutionCompleted(number, at, _payload(record))
-        case EventKind.EXECUTION_FAILED:
-            return ExecutionFailed(number, at, error_from_wire(envelope["error"]))
-        case EventKind.EXECUTION_CANCELLED:
-            return ExecutionCancelled(number, at, _field(envelope, "reason", str))
-        case EventKind.EXECUTION_TERMINATED:
-            return ExecutionTerminated(number, at, _field(envelope, "reason", str))
-        case EventKind.CONTINUED_AS_NEW:
-            return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
 
 
 def _field(envelope: dict[str, Any], key: str, kind: type[T]) -> T:

@@ -25,9 +25,9 @@ class Tried(NamedTuple):
 
 
 class WaitEntry(NamedTuple):
-    """One thing that is waited for. Instants are microseconds; ``until`` is set for timers, ``child`` is a child's (id, version).
+    """One thing that is waited for. Instants are microseconds; ``until`` is set for timers.
 
-    The version is what the call named.
+    ``child`` is a child's id, and the version that the call named.
     """
 
     kind: str

@@ -627,7 +627,9 @@ def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
     if report.kind is MessageKind.CHILD_COMPLETED:
         return ChildCompleted(number, now, report.source, report.payload)
     status = Status(report.kind.value).name.lower()
-    cause = error_from_wire(unpack(report.payload.data)["error"]) if report.payload.data else ErrorInfo(f"orchestra.{status}", "")
+    cause = (
+        error_from_wire(unpack(report.payload.data)["error"]) if report.payload.data else ErrorInfo(f"orchestra.{status}", "")
+    )
     return ChildFailedEvent(number, now, report.source, status, cause)
 
 

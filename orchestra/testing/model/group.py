@@ -188,9 +188,7 @@ class Group:
     def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
         removed = [message for message in instance.messages if message.sequence in consumed]
         require(len(removed) == len(consumed), "a message was consumed that is not there")
-        buried = {
-            message.message_id: (message.sequence, self._now) for message in removed if message.kind is MessageKind.EVENT
-        }
+        buried = {message.message_id: (message.sequence, self._now) for message in removed if message.kind is MessageKind.EVENT}
         rest = tuple(message for message in instance.messages if message.sequence not in consumed)
         return replace(instance, messages=rest, tombstones={**instance.tombstones, **buried})
 
@@ -279,10 +277,7 @@ class Group:
         if not isinstance(change, Write) or not isinstance(outcome, Granted):
             return outcome
         arrivals: list[tuple[str, Appended]] = []
-        taken: list[str] = []
-        for child in change.starts:
-            if self._start_child(child, arrivals) == "taken":
-                taken.append(child.child_id)
+        taken = [child.child_id for child in change.starts if not self._start_child(child, arrivals)]
         for cancel in change.cancels:
             self._cancel_child(cancel, arrivals)
         for execution in change.closed_with_children:
@@ -295,15 +290,16 @@ class Group:
             self._report(instance.row.parent, change.instance_id, kind, output or Payload(b"null"), arrivals)
         return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
 
-    def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> str | None:
+    def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
+        """Start a child, or tell its parent that it cannot be. Return whether somebody knows how it went."""
         if child.start is not None:
             outcome = self._start(child.start)
             if isinstance(outcome, Started) or outcome.same:
-                return None
+                return True
         if child.refusal is None:
-            return "taken"
+            return False
         self._report(child.parent, child.child_id, MessageKind.CHILD_FAILED, Payload(child.refusal), arrivals)
-        return None
+        return True
 
     def _cancel_child(self, cancel: ChildCancel, arrivals: list[tuple[str, Appended]]) -> None:
         child = self._instances.get(cancel.child_id)
@@ -342,9 +338,7 @@ class Group:
         message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id)
         twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, kind)]
         require(not twins, "the end of a child was told twice")
-        self._instances[link.instance_id] = replace(
-            parent, row=row, messages=(*parent.messages, message), updated_at=self._now
-        )
+        self._instances[link.instance_id] = replace(parent, row=row, messages=(*parent.messages, message), updated_at=self._now)
         arrivals.append((link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
 
     def _ring(self, row: InstanceRow) -> InstanceRow:

@@ -17,12 +17,13 @@ from harness import HOLD, World, check_instance, check_rest
 
 from orchestra.activities import Activity
 from orchestra.codec import plain
-from orchestra.errors import Cancelled, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
+from orchestra.errors import Cancelled, ChildFailed, OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
 from orchestra.events import EventReceived, from_record
-from orchestra.providers.rows import Appended, AppendRefused, Pin, Started, Status
+from orchestra.providers.rows import Appended, AppendRefused, InstanceQuery, Pin, Started, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import RetryPolicy
 from orchestra.testing import ModelProvider
+from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, Latest
 
 FLAKY = Activity.named("flaky", retry=RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2)))
@@ -82,9 +83,28 @@ async def guarded(ctx, _):
         raise
 
 
+async def family(ctx, left):
+    """Waits for children that lap, gives one up, and leaves one behind in each lap."""
+
+    async def end_of(name, state):
+        try:
+            return await ctx.start_child(name, state)
+        except ChildFailed as error:
+            return error.status
+
+    ctx.start_child("guarded", on_parent_close=["abandon", "cancel", "terminate"][left % 3])
+    if left == 1:
+        ctx.start_detached("loop", 0)
+    await ctx.gather(end_of("loop", 1), end_of("fan", 2))
+    await ctx.race(end_of("loop", 2), ctx.schedule_timer(timedelta(seconds=20)))
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "a family"
+
+
 def _registry(newer):
     builder = OrchestrationRegistry.builder().register("collect", collect).register("fan", fan).register("guarded", guarded)
-    builder.register("loop", loop)
+    builder.register("loop", loop).register("family", family)
     if newer:
         builder.register("loop", loop_1_1_0, version="1.1.0")
     return builder.build()
@@ -179,11 +199,11 @@ class Simulation:
                 instance_id = random.choice(ids)
             self.send(instance_id, "item" if instance_id in self.collectors else "poke")
         elif action < 0.92:
-            instance_id = random.choice(ids)
+            instance_id = random.choice(self.known())
             if instance_id not in self.collectors:
                 world.cancel(instance_id)
         elif action < 0.95:
-            instance_id = random.choice(ids)
+            instance_id = random.choice(self.known())
             if instance_id not in self.collectors and world.status(instance_id) is Status.OPEN:
                 world.terminate(instance_id)
         elif action < 0.98:
@@ -192,10 +212,13 @@ class Simulation:
             world.admin.set_pin(random.choice(ids), Pin("1.0.0", 0, "operator", "") if random.random() < 0.5 else None)
 
     def start(self):
-        name = self.random.choice(["collect", "loop", "fan", "guarded"])
-        state = {"collect": {"got": [], "wanted": self.random.randint(1, 9)}, "loop": self.random.randint(0, 5), "fan": 4}.get(
-            name
-        )
+        name = self.random.choice(["collect", "loop", "fan", "guarded", "family"])
+        state = {
+            "collect": {"got": [], "wanted": self.random.randint(1, 9)},
+            "loop": self.random.randint(0, 5),
+            "fan": 4,
+            "family": self.random.randint(0, 2),
+        }.get(name)
         if not self.world.store.catalogue().versions(name):
             return
         change = self.world.start_change(name, state)
@@ -301,7 +324,8 @@ class Simulation:
         assert not stuck, f"I11: {stuck}"
 
     def known(self):
-        return [one for one in {*self.started, *self.collectors, *self.starts.values()} if self.world.directory.get(one)]
+        """Return the ids of all instances, children among them."""
+        return sorted(record.row.instance_id for record in self.world.directory.list(InstanceQuery(limit=10_000)))
 
     # --- judging ---
 
@@ -309,6 +333,7 @@ class Simulation:
         world = self.world
         assert all(world.directory.get(one) is not None for one in self.started), "I1: an acknowledged start is lost"
         check_rest(world, [NEW])
+        check_store(world.provider, NEW).raise_if_violated()
         for instance_id in self.known():
             record = check_instance(world, instance_id, [NEW])
             assert not record.held

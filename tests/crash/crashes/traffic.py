@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 
-from crashes.program import NAMES, Climb, Fan, Heard, Laps, digest_of_laps
+from crashes.program import NAMES, Climb, Fan, Heard, House, Laps, digest_of_laps
 from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown
@@ -126,6 +126,10 @@ class Traffic:
         rounds = self._random.randint(1, 4)
         return await self.start("fan", Fan(rounds), Promise("COMPLETED", _check_fan(rounds)))
 
+    async def start_house(self) -> str:
+        rounds = self._random.randint(1, 3)
+        return await self.start("house", House(rounds), Promise("COMPLETED", _check_fan(rounds)))
+
     async def start_climb(self, total: int, *, word: str | None = None, first: str = "1.0.0") -> str:
         promise = Promise("COMPLETED", _check_climb(total, first, word))
         return await self.start("climb", Climb(total, word), promise, version=first)
@@ -143,7 +147,7 @@ class Traffic:
     async def _keep_busy(self, at_once: int) -> None:
         while not self.stopping:
             if len([one for one in self.open_instances() if not one.startswith("listen")]) < at_once:
-                await self._random.choice((self.start_laps, self.start_laps, self.start_fan))()
+                await self._random.choice((self.start_laps, self.start_laps, self.start_fan, self.start_house))()
             else:
                 await anyio.sleep(0.05)
 

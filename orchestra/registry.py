@@ -52,7 +52,10 @@ class OrchestrationDefinition:
             UnknownOrchestration: the function is not registered.
             InvalidFunction: it is registered under several names.
         """
-        found = self.family.get(function, ())
+        try:
+            found = self.family.get(function, ())
+        except TypeError:  # nothing that can be registered is unhashable
+            found = ()
         names = sorted({definition.name for definition in found})
         if not names:
             called = getattr(function, "__qualname__", repr(function))

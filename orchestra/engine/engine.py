@@ -608,7 +608,6 @@ class Engine:
     def _arrived(self, granted: Granted) -> None:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
         for instance_id, arrival in granted.arrivals:
-            self._want_claim |= arrival.owner is None
             self._appended(instance_id, arrival)
         for instance_id in granted.taken:
             engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)

@@ -500,6 +500,7 @@ async def a_stranger(ctx, _):
 
 
 REFUSED = {
+    "what is no function": (lambda ctx: ctx.start_child([sell]), UnknownOrchestration, "register it"),
     "a function that is not registered": (lambda ctx: ctx.start_child(a_stranger), UnknownOrchestration, "register it"),
     "a function of two names": (lambda ctx: ctx.start_child(sell, Order(1)), InvalidFunction, "'shop' and as 'stall'"),
     "a version that is none": (lambda ctx: ctx.start_child("shop", version="one"), InvalidVersion, "one"),

@@ -407,6 +407,27 @@ def test_a_child_that_ends_while_it_is_given_up_is_told_to_nobody(any_world):
     check(any_world, registry)
 
 
+def test_the_late_end_of_a_child_leaves_no_row_while_its_parent_stays_in_memory(any_world):
+    """I9: dropping it is worth a write, also where nothing else has happened."""
+
+    async def races(ctx, _):
+        await ctx.race(ctx.start_child("waits", instance_id="slow"), ctx.schedule_activity("work", 1))
+        return await ctx.schedule_activity("work", 2)
+
+    registry = lone(races=races)
+    node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
+    node.submit(any_world.start_change("races", instance_id="p"))
+    node.settle()
+    node.finish()
+    node.settle()
+    record = any_world.record("p")
+    assert (any_world.status("slow"), record.row.owner, record.reports) == (Status.CANCELLED, node.node_id, ())
+    node.finish(value="done")
+    node.settle()
+    assert any_world.output("p") == "done"
+    check(any_world, registry)
+
+
 # --- the parent's execution closes -------------------------------------------------------------
 
 
@@ -558,12 +579,42 @@ def test_the_end_of_a_child_races_with_its_parents_boundary(any_world, first):
     check(any_world, registry)
 
 
+def test_an_end_that_the_lap_did_not_read_answers_no_child_of_the_next_lap(any_world):
+    """I5: the next lap's child stands under the same event number."""
+
+    async def subject(ctx, lap):
+        child = ctx.start_child("kid" if lap == 0 else "waits", 1, instance_id=f"child-{lap}")
+        if lap == 0:
+            await ctx.wait_for_event("lap")
+            ctx.continue_as_new(1)
+        return await child
+
+    registry = several(subject=subject)
+    parents = any_world.node(registry, poll=YEAR)
+    children = any_world.node(several(kid=kid, waits=waits), BUSY, poll=YEAR)
+    any_world.start("subject", 0, instance_id="p")
+    for node in (parents, children):
+        node.engine.look()
+        node.settle()
+    any_world.send("p", "lap")
+    children.finish(value="of the first lap")
+    children.settle()
+    assert any_world.record("p").reports == (2,)
+    parents.engine.look()
+    parents.settle()
+    record = any_world.record("p")
+    assert (record.row.execution, record.status, record.reports) == (2, Status.OPEN, ())
+    assert any_world.record("child-1").row.parent.event_id == 2
+    any_world.run(3)
+    check(any_world, registry)
+
+
 # --- crashes and lost replies -----------------------------------------------------------------
 
 
 @LOST
 def test_17_a_lost_reply_to_the_write_that_starts_a_child_fails_nobody(any_world, lost):
-    """Scenario 17: the start is made once, and answered as its own."""
+    """Scenario 17: the start is made once, under a name that is the same however often it is asked for."""
     node = any_world.node(FAMILY, BUSY)
     any_world.start("parent", "kid", instance_id="p")
     node.engine.look()
@@ -574,6 +625,8 @@ def test_17_a_lost_reply_to_the_write_that_starts_a_child_fails_nobody(any_world
     any_world.run(1)
     assert any_world.output("p") == "done"
     assert len(node.attempts) == 1
+    (start,) = {child.start.request_id for write in node.store.writes for child in write.starts}
+    assert start == str(any_world.record("kid").row.parent)
     check(any_world)
 
 

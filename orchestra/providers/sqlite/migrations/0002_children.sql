@@ -1,6 +1,6 @@
 -- Children: whose end waits for whom, and what becomes of them when their parent's execution closes.
 
--- 0: an event that was sent; else how a child has ended, with the number of the parent's event that asked for it.
+-- Where message.kind is not 0, it says how a child has ended, and source is the parent's event that asked for the child.
 ALTER TABLE message ADD COLUMN source INTEGER NOT NULL DEFAULT 0;
 
 -- The ids of sent events are their senders' words. What the store itself puts into an inbox must not meet them.

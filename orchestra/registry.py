@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -52,10 +53,9 @@ class OrchestrationDefinition:
             UnknownOrchestration: the function is not registered.
             InvalidFunction: it is registered under several names.
         """
-        try:
+        found: tuple[OrchestrationDefinition, ...] = ()
+        with suppress(TypeError):  # nothing that can be registered is unhashable
             found = self.family.get(function, ())
-        except TypeError:  # nothing that can be registered is unhashable
-            found = ()
         names = sorted({definition.name for definition in found})
         if not names:
             called = getattr(function, "__qualname__", repr(function))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -53,9 +52,7 @@ class OrchestrationDefinition:
             UnknownOrchestration: the function is not registered.
             InvalidFunction: it is registered under several names.
         """
-        found: tuple[OrchestrationDefinition, ...] = ()
-        with suppress(TypeError):  # nothing that can be registered is unhashable
-            found = self.family.get(function, ())
+        found = self._definitions_of(function)
         names = sorted({definition.name for definition in found})
         if not names:
             called = getattr(function, "__qualname__", repr(function))
@@ -67,6 +64,12 @@ class OrchestrationDefinition:
         if len(names) > 1:
             raise InvalidFunction(f"{_place(function)} is registered as {' and as '.join(map(repr, names))}; give the name")
         return names[0], found[0].result
+
+    def _definitions_of(self, function: OrchestrationFunction) -> tuple[OrchestrationDefinition, ...]:
+        try:
+            return self.family.get(function, ())
+        except TypeError:  # nothing that can be registered is unhashable
+            return ()
 
 
 class OrchestrationRegistry:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestra.clock import Clock
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
-from orchestra.engine.family import rings_others
+from orchestra.engine.family import child_start, rings_others
 from orchestra.engine.items import (
     AbortActivity,
     ActivityEnded,
@@ -109,7 +109,6 @@ class Engine:
             registry=registry,
             limits=limits or Limits(),
             read_history=store.history,
-            read_catalogue=store.catalogue,
             keep_owned=self.options.keep_owned,
         )
         self.catalogue = Catalogue(0, (), {}, ())
@@ -325,6 +324,7 @@ class Engine:
                 self._hold_as_stored(desk, HoldKind.INTERNAL, error)
                 continue
             if write is not None:
+                write = self._with_new_names(desk, write, step)
                 flights.append(_Flight(write, desk=desk, step=step))
                 size += _size(write)
                 self._want_claim |= rings_others(desk, write)
@@ -604,6 +604,25 @@ class Engine:
                     self._effects.append(InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3]))
             case _:
                 pass
+
+    def _with_new_names(self, desk: Desk, write: Write, step: Step) -> Write:
+        """Resolve once more what a step has started of names that its catalogue did not have.
+
+        They may have been registered since it was read, and a deploy must not fail anybody.
+        """
+        if not step.unknown:
+            return write
+        try:
+            catalogue = self._store.catalogue()
+        except StoreError:
+            return write
+        starts = (
+            child_start(desk, start.parent, event, catalogue, self.node.node_id, step.now)
+            if (event := step.unknown.get(start.parent)) is not None
+            else start
+            for start in write.starts
+        )
+        return replace(write, starts=tuple(starts))
 
     def _arrived(self, granted: Granted) -> None:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""

@@ -26,7 +26,7 @@ from orchestra.providers.rows import (
 from orchestra.resolution import policy_of, start_version
 from orchestra.retry import type_name
 
-__all__ = ["child_cancel", "child_start", "rings_others"]
+__all__ = ["child_cancel", "child_link", "child_start", "rings_others"]
 
 _LOWEST: Final = "0.0.0-0"
 """What floats up to whatever version is deployed first."""
@@ -34,13 +34,19 @@ _LOWEST: Final = "0.0.0-0"
 _GIVEN_UP: Final = "its parent has given it up"
 
 
-def child_start(desk: Desk, event: ChildStarted | DetachedStarted, catalogue: Catalogue, node: str, now: int) -> ChildStart:
-    """Return what the store is to start for a command of the desk's execution, on the version that it gets (scenario 6).
+def child_link(desk: Desk, event: ChildStarted | DetachedStarted) -> ParentLink:
+    """Return which command of the desk's current execution this is."""
+    return ParentLink(desk.instance_id, desk.incarnation, desk.current.number, event.id)
+
+
+def child_start(
+    desk: Desk, link: ParentLink, event: ChildStarted | DetachedStarted, catalogue: Catalogue, node: str, now: int
+) -> ChildStart:
+    """Return what the store is to start for a command of the desk's instance, on the version that it gets (scenario 6).
 
     A child of a name that nobody has cannot be started, and its parent is told so. A detached start, of whose failure nobody
     would learn, waits for the name to be deployed.
     """
-    link = _link(desk, event.id)
     version = event.version or start_version(catalogue, event.name)
     if version is None and isinstance(event, ChildStarted):
         reason = f"no living node has registered orchestration {event.name!r}; start a runtime that has it"
@@ -69,17 +75,13 @@ def child_start(desk: Desk, event: ChildStarted | DetachedStarted, catalogue: Ca
 
 def child_cancel(desk: Desk, event: ChildStarted) -> ChildCancel:
     """Return what cancels a child that is not wanted any more."""
-    return ChildCancel(event.child_id, _link(desk, event.id), _GIVEN_UP)
+    return ChildCancel(event.child_id, child_link(desk, event), _GIVEN_UP)
 
 
 def rings_others(desk: Desk, write: Write) -> bool:
     """Return whether a write may make other instances ready, so that they should be claimed in its transaction."""
     has_ended = desk.parent is not None and write.state.status is not Status.OPEN
     return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
-
-
-def _link(desk: Desk, event_id: int) -> ParentLink:
-    return ParentLink(desk.instance_id, desk.incarnation, desk.current.number, event_id)
 
 
 def _error(kind: type[Exception], message: str) -> bytes:

@@ -7,20 +7,21 @@ desk is changed as if the write were granted already; should it be refused, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
-from orchestra.engine.family import child_cancel, child_start
+from orchestra.engine.family import child_cancel, child_link, child_start
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.engine.tries import Try
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError, StoreError
 from orchestra.events import (
     FORMAT,
+    ChildStarted,
     ContinuedAsNew,
+    DetachedStarted,
     EventRecord,
     ExecutionCancelled,
     ExecutionCompleted,
@@ -41,6 +42,7 @@ from orchestra.providers.rows import (
     HoldKind,
     InstanceState,
     Kind,
+    ParentLink,
     Resolution,
     ResolvedBy,
     Status,
@@ -90,6 +92,10 @@ class Step:
     settled: list[int] = field(default_factory=list[int])
     starts: list[ChildStart] = field(default_factory=list[ChildStart])
     cancels: list[ChildCancel] = field(default_factory=list[ChildCancel])
+    unknown: dict[ParentLink, ChildStarted | DetachedStarted] = field(
+        default_factory=dict["ParentLink", "ChildStarted | DetachedStarted"]
+    )
+    """Starts of names that the catalogue does not have; the engine asks the store once more."""
     custom_status: Payload | None = None
     status: Status = Status.OPEN
     hold: Hold | None = None
@@ -108,14 +114,12 @@ class Stepper:
         registry: OrchestrationRegistry,
         limits: Limits,
         read_history: Callable[[str, int], list[EventRecord]],
-        read_catalogue: Callable[[], Catalogue],
         keep_owned: int,
     ) -> None:
         self.node_id = node_id
         self._registry = registry
         self._limits = limits
         self._read_history = read_history
-        self._read_catalogue = read_catalogue
         self._keep_owned = keep_owned
 
     def advance(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[Write | None, Step]:
@@ -312,13 +316,15 @@ class Stepper:
         return ending
 
     def _start_children(self, desk: Desk, step: Step, turn: Turn, catalogue: Catalogue) -> None:
-        starts = [child_start(desk, event, catalogue, self.node_id, step.now) for event in turn.started]
-        if any(start.start is None for start in starts):
-            # It may have been registered since the catalogue was read; a deploy must not fail anybody.
-            with suppress(StoreError):
-                catalogue = self._read_catalogue()
-                starts = [child_start(desk, event, catalogue, self.node_id, step.now) for event in turn.started]
+        links = [child_link(desk, event) for event in turn.started]
+        starts = [
+            child_start(desk, link, event, catalogue, self.node_id, step.now)
+            for link, event in zip(links, turn.started, strict=True)
+        ]
         step.starts.extend(starts)
+        step.unknown.update(
+            (link, event) for link, event, start in zip(links, turn.started, starts, strict=True) if start.start is None
+        )
         step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
 
     def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:

@@ -102,7 +102,8 @@ class Desk:
     @property
     def needs_history(self) -> bool:
         """Whether its execution has to be replayed before it can go on."""
-        return self.opened and self.execution is None and self.poison is None
+        ends_at_once = self.poison is not None or (self.cancel is not None and self.cancel.terminate)
+        return self.opened and self.execution is None and not ends_at_once
 
     def key(self, event_id: int) -> ActivityKey:
         """Return the key of one of its activities."""

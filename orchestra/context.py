@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, Final, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from orchestra.activities import Activity, as_activity
 from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
 from orchestra.combinators import RaceResult, TaskGroup, discard, gather, race
-from orchestra.errors import ContinueAsNew
+from orchestra.errors import ContinueAsNew, InvalidArgument
+from orchestra.events import OnParentClose
 from orchestra.futures import DurableFuture
+from orchestra.ids import check_text
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
 from orchestra.versions import parse_version
@@ -23,12 +25,17 @@ __all__ = ["Limits", "Machine", "OrchestrationContext", "RaceResult", "TaskGroup
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 
+ParentClose = Literal["abandon", "cancel", "terminate"]
+"""What becomes of a child that is open when the execution that asked for it closes, in whatever way."""
+
+_PARENT_CLOSE: Final[Mapping[str, OnParentClose]] = {kind.name.lower(): kind for kind in OnParentClose}
 _LATEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 
 
@@ -80,6 +87,17 @@ class Machine(Protocol):
     ) -> DurableFuture[Any]: ...
     def schedule_timer(self, due: int) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
+    def orchestration(self, function: Callable[[Any, Any], Awaitable[Any]]) -> tuple[str, Decoder[Any]]: ...
+    def start_child(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        on_parent_close: OnParentClose,
+        payload: Payload,
+        result: Decoder[Any],
+    ) -> DurableFuture[Any]: ...
+    def start_detached(self, name: str, version: str | None, instance_id: str | None, payload: Payload) -> str: ...
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None: ...
@@ -220,6 +238,156 @@ class OrchestrationContext:
         """
         self._machine.check()
         return self._machine.wait_for_event(name, decoder(type))
+
+    @overload
+    def start_child(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: type[T],
+        instance_id: str | None = None,
+        version: str | None = None,
+        on_parent_close: ParentClose = "abandon",
+    ) -> DurableFuture[T]: ...
+    @overload
+    def start_child(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: Any = Any,
+        instance_id: str | None = None,
+        version: str | None = None,
+        on_parent_close: ParentClose = "abandon",
+    ) -> DurableFuture[Any]: ...
+    @overload
+    def start_child(
+        self,
+        orchestration: Callable[[Any, S], Awaitable[R]],
+        input: S,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        on_parent_close: ParentClose = "abandon",
+    ) -> DurableFuture[R]: ...
+    @overload
+    def start_child(
+        self,
+        orchestration: Callable[[Any, None], Awaitable[R]],
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        on_parent_close: ParentClose = "abandon",
+    ) -> DurableFuture[R]: ...
+    def start_child(
+        self,
+        orchestration: str | Callable[[Any, Any], Awaitable[Any]],
+        input: Any = None,  # noqa: A002 - the term of the client's start
+        *,
+        returns: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        on_parent_close: ParentClose = "abandon",
+    ) -> DurableFuture[Any]:
+        """Start an instance as this one's child, once, and wait for its end, over all its laps.
+
+        It is an instance like any other: it has an id, laps, a version of its own, and may have children. Giving up the future
+        (the loser of a race, a cancelled branch, a cancel while it is awaited) cancels the child, whose end is dropped then.
+        What is to live on whatever happens here is a :meth:`start_detached`. A boundary gives nothing up: the child's end is
+        told only to the execution that asked for it, and ``on_parent_close`` says what the child does without it.
+
+        Args:
+            orchestration: a registered function, or the name of an orchestration.
+            input: its first state.
+            returns: for a name, what the result is read as; plain JSON by default. A function's own annotation counts.
+            instance_id: its id; by default a fresh one in each execution.
+            version: exactly this one, deployed yet or not; by default what the name's policy gives.
+            on_parent_close: what it does when this execution closes before it, in whatever way.
+
+        Raises:
+            UnknownOrchestration: the function is not registered in this registry.
+            InvalidFunction: it is registered under several names.
+            InvalidArgument: the id, the name or ``on_parent_close`` cannot be one.
+            InvalidVersion: ``version`` is not semver.
+            EncodeError, PayloadTooLarge: the input cannot travel.
+            ChildFailed: (at the await) it has ended otherwise than by completing, its id is taken by somebody else, or no
+                living node has the name.
+            DecodeError: (at the await) its result does not fit.
+        """
+        close = _PARENT_CLOSE.get(on_parent_close)
+        if close is None:
+            raise InvalidArgument(f"on_parent_close is {on_parent_close!r}; give one of {', '.join(_PARENT_CLOSE)}")
+        name, payload, result = self._started(orchestration, input, instance_id, version)
+        if result is None or returns is not None:
+            result = decoder(Any if returns is None else returns)
+        return self._machine.start_child(name, version, instance_id, close, payload, result)
+
+    @overload
+    def start_detached(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> str: ...
+    @overload
+    def start_detached(
+        self,
+        orchestration: Callable[[Any, S], Awaitable[Any]],
+        input: S,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> str: ...
+    @overload
+    def start_detached(
+        self,
+        orchestration: Callable[[Any, None], Awaitable[Any]],
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> str: ...
+    def start_detached(
+        self,
+        orchestration: str | Callable[[Any, Any], Awaitable[Any]],
+        input: Any = None,  # noqa: A002 - the term of the client's start
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> str:
+        """Start an instance that lives by itself, and return its id at once. Nothing of it comes back here.
+
+        Where the id is taken, that instance is left alone and the log has a warning: "see to it that it runs". A name that
+        no living node has is started all the same, and is held until it is deployed.
+
+        Raises:
+            UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError, PayloadTooLarge: as for
+                :meth:`start_child`.
+        """
+        name, payload, _ = self._started(orchestration, input, instance_id, version)
+        return self._machine.start_detached(name, version, instance_id, payload)
+
+    def _started(
+        self,
+        orchestration: str | Callable[[Any, Any], Awaitable[Any]],
+        state: Any,
+        instance_id: str | None,
+        version: str | None,
+    ) -> tuple[str, Payload, Decoder[Any] | None]:
+        """Check what an instance is to be started with. Return its name, its input, and how a function's result is read."""
+        self._machine.check()
+        if isinstance(orchestration, str):
+            name, result = orchestration, None
+            check_text(name, "an orchestration's name")
+        else:
+            name, result = self._machine.orchestration(orchestration)
+        check_text(instance_id, "an instance id")
+        if version is not None:
+            parse_version(version)
+        subject = f"input of child {name!r} in {self._machine.name!r}"
+        return name, encode(state, subject=subject, limit=self._machine.limits.max_payload), result
 
     def continue_as_new(self, state: Any = None, *, version: str | None = None) -> NoReturn:
         """End this execution and begin the next one with ``state`` as its input. Never returns.

@@ -30,6 +30,7 @@
     │   └── PayloadTooLarge
     ├── OrchestrationError                raised inside orchestration code, or about it
     │   ├── ActivityFailed                ``.attempts``, ``.cause``
+    │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
     │   ├── OperationCancelled            a durable future that was cancelled is awaited
     │   ├── ForeignAwait
     │   ├── ContinueAsNewSwallowed
@@ -68,6 +69,7 @@ __all__ = [
     "AlreadyCompleted",
     "Attempt",
     "Cancelled",
+    "ChildFailed",
     "ContinueAsNew",
     "ContinueAsNewSwallowed",
     "DecodeError",
@@ -188,7 +190,7 @@ class UnknownActivity(OrchestraError, LookupError):
 
 
 class InvalidArgument(OrchestraError, ValueError):
-    """What a client was given cannot be an id, a label, a page or a limit. Nothing was asked of the store."""
+    """What was given cannot be an id, a label, a page or a limit. Nothing was asked of the store."""
 
 
 # --- instances --------------------------------------------------------------------------------
@@ -296,6 +298,25 @@ class ActivityFailed(OrchestrationError):
         self.cause = cause
         self.attempts = tuple(attempts)
         self.reason = reason
+
+
+class ChildFailed(OrchestrationError):
+    """A child orchestration has not completed.
+
+    ``status`` is how it ended: ``failed``, ``cancelled`` or ``terminated``; ``cause`` is its error. A child that could not be
+    started has ``failed`` too: its cause then is of type ``orchestra.errors.InstanceExists`` (the id is somebody else's, who
+    goes on untouched) or ``orchestra.errors.UnknownOrchestration``.
+    """
+
+    def __init__(self, orchestration: str, child_id: str, status: str, cause: ErrorInfo) -> None:
+        super().__init__(f"child {child_id!r} ({orchestration}) {_PAST.get(status, status)}: {cause}")
+        self.orchestration = orchestration
+        self.child_id = child_id
+        self.status = status
+        self.cause = cause
+
+
+_PAST = {"failed": "failed", "cancelled": "was cancelled", "terminated": "was terminated"}
 
 
 class OperationCancelled(OrchestrationError):

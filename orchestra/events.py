@@ -25,9 +25,13 @@ __all__ = [
     "ActivityFailedEvent",
     "ActivityScheduled",
     "CancelRequested",
+    "ChildCompleted",
+    "ChildFailedEvent",
+    "ChildStarted",
     "CommandCancelled",
     "CommandEvent",
     "ContinuedAsNew",
+    "DetachedStarted",
     "Event",
     "EventAwaited",
     "EventKind",
@@ -39,6 +43,7 @@ __all__ = [
     "ExecutionStarted",
     "ExecutionTerminated",
     "InputEvent",
+    "OnParentClose",
     "TerminalEvent",
     "TimerCreated",
     "TimerFired",
@@ -55,8 +60,16 @@ FORMATS: Final = (1,)
 """The event formats that this library can read and go on with."""
 
 
+class OnParentClose(IntEnum):
+    """What becomes of a child that is open when its parent's execution closes."""
+
+    ABANDON = 0
+    CANCEL = 1
+    TERMINATE = 2
+
+
 class EventKind(IntEnum):
-    """The number under which an event is stored. Never reused; 11 to 19 are reserved for children."""
+    """The number under which an event is stored. Never reused; 11 to 19 are for children."""
 
     EXECUTION_STARTED = 1
     ACTIVITY_SCHEDULED = 2
@@ -68,6 +81,10 @@ class EventKind(IntEnum):
     EVENT_RECEIVED = 8
     COMMAND_CANCELLED = 9
     CANCEL_REQUESTED = 10
+    CHILD_STARTED = 11
+    CHILD_COMPLETED = 12
+    CHILD_FAILED = 13
+    DETACHED_STARTED = 14
     EXECUTION_COMPLETED = 20
     EXECUTION_FAILED = 21
     EXECUTION_CANCELLED = 22
@@ -199,8 +216,48 @@ class EventReceived(InputEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ChildStarted(CommandEvent):
+    """A child orchestration was asked for. ``version`` is what the call named; which one it got stands in its own row."""
+
+    kind: ClassVar[EventKind] = EventKind.CHILD_STARTED
+    name: str
+    version: str | None
+    child_id: str
+    on_parent_close: OnParentClose
+    input: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCompleted(InputEvent):
+    kind: ClassVar[EventKind] = EventKind.CHILD_COMPLETED
+    source: int
+    result: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFailedEvent(InputEvent):
+    """A child has ended in another way (``status``: failed, cancelled or terminated), or could not be started."""
+
+    kind: ClassVar[EventKind] = EventKind.CHILD_FAILED
+    source: int
+    status: str
+    cause: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedStarted(CommandEvent):
+    """An instance was asked for that nobody here waits for."""
+
+    kind: ClassVar[EventKind] = EventKind.DETACHED_STARTED
+    name: str
+    version: str | None
+    child_id: str
+    input: Payload
+
+
+@dataclass(frozen=True, slots=True)
 class CommandCancelled(CommandEvent):
-    """An activity, timer or wait that was pending is given up: it lost a race, or its branch was cancelled."""
+    """An activity, timer, wait or child that was pending is given up: it lost a race, or its branch was cancelled."""
 
     kind: ClassVar[EventKind] = EventKind.COMMAND_CANCELLED
     source: int
@@ -314,6 +371,22 @@ def to_record(event: Event) -> EventRecord:
         case EventReceived():
             envelope = {"source": event.source, "name": event.name, "sequence": event.sequence}
             payload = event.payload
+        case ChildStarted():
+            envelope = {
+                "name": event.name,
+                "version": event.version,
+                "child": event.child_id,
+                "on_parent_close": event.on_parent_close.value,
+            }
+            payload = event.input
+        case DetachedStarted():
+            envelope = {"name": event.name, "version": event.version, "child": event.child_id}
+            payload = event.input
+        case ChildCompleted():
+            envelope = {"source": event.source}
+            payload = event.result
+        case ChildFailedEvent():
+            envelope = {"source": event.source, "status": event.status, "cause": error_to_wire(event.cause)}
         case CancelRequested() | ExecutionCancelled() | ExecutionTerminated():
             envelope = {"reason": event.reason}
         case ExecutionCompleted():
@@ -402,6 +475,8 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
             return CommandCancelled(number, at, _field(envelope, "source", int))
         case EventKind.CANCEL_REQUESTED:
             return CancelRequested(number, at, _field(envelope, "reason", str))
+        case EventKind.CHILD_STARTED | EventKind.CHILD_COMPLETED | EventKind.CHILD_FAILED | EventKind.DETACHED_STARTED as kind:
+            return _read_of_child(kind, record, envelope)
         case EventKind.EXECUTION_COMPLETED:
             return ExecutionCompleted(number, at, _payload(record))
         case EventKind.EXECUTION_FAILED:
@@ -412,6 +487,35 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
             return ExecutionTerminated(number, at, _field(envelope, "reason", str))
         case EventKind.CONTINUED_AS_NEW:
             return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
+
+
+def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) -> Event:
+    number, at = record.id, record.at
+    match kind:
+        case EventKind.CHILD_STARTED:
+            return ChildStarted(
+                number,
+                at,
+                _field(envelope, "name", str),
+                _optional(envelope, "version", str),
+                _field(envelope, "child", str),
+                OnParentClose(envelope["on_parent_close"]),
+                _payload(record),
+            )
+        case EventKind.CHILD_COMPLETED:
+            return ChildCompleted(number, at, _field(envelope, "source", int), _payload(record))
+        case EventKind.CHILD_FAILED:
+            cause = error_from_wire(envelope["cause"])
+            return ChildFailedEvent(number, at, _field(envelope, "source", int), _field(envelope, "status", str), cause)
+        case _:
+            return DetachedStarted(
+                number,
+                at,
+                _field(envelope, "name", str),
+                _optional(envelope, "version", str),
+                _field(envelope, "child", str),
+                _payload(record),
+            )
 
 
 def _field(envelope: dict[str, Any], key: str, kind: type[T]) -> T:

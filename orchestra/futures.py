@@ -1,7 +1,7 @@
 """What orchestration code awaits.
 
 A :class:`Future` is settled once, in memory, by the turn that runs. A :class:`DurableFuture` stands for a command in
-history (an activity, a timer, a wait for an event): its result comes from an event, now or on replay.
+history (an activity, a timer, a wait for an event, a child): its result comes from an event, now or on replay.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class DurableFuture(Future[T]):
         return f"<{'done' if self.done else 'pending'} {self.subject}, event {self.event_id}>"
 
     def cancel(self) -> None:
-        """Give up the activity, timer or wait. Its late result is dropped; a wait takes no event any more.
+        """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no event any more.
 
         Awaiting it afterwards raises ``OperationCancelled``. Harmless when it is done.
         """

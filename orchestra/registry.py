@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +41,36 @@ class OrchestrationDefinition:
     state: Decoder[Any]
     result: Decoder[Any]
     fingerprint: str
+    family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = field(
+        default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"], compare=False, repr=False
+    )
+    """All definitions of its registry, by function."""
+
+    def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
+        """Return the name under which this definition's registry knows a function, and how the function's result is read.
+
+        Raises:
+            UnknownOrchestration: the function is not registered.
+            InvalidFunction: it is registered under several names.
+        """
+        found = self._definitions_of(function)
+        names = sorted({definition.name for definition in found})
+        if not names:
+            called = getattr(function, "__qualname__", repr(function))
+            raise UnknownOrchestration(
+                f"{called} is not registered beside {self.name!r} {self.version}; register it, or give the name that it has "
+                "elsewhere",
+                name=str(called),
+            )
+        if len(names) > 1:
+            raise InvalidFunction(f"{_place(function)} is registered as {' and as '.join(map(repr, names))}; give the name")
+        return names[0], found[0].result
+
+    def _definitions_of(self, function: OrchestrationFunction) -> tuple[OrchestrationDefinition, ...]:
+        try:
+            return self.family.get(function, ())
+        except TypeError:  # nothing that can be registered is unhashable
+            return ()
 
 
 class OrchestrationRegistry:
@@ -167,8 +197,10 @@ class RegistryBuilder:
             RegistrationError: a name is empty, or a policy or a retention names what is not registered.
         """
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
+        family: dict[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = {}
         for name, version, function, local_names in self._entries:
-            definition = _define(name, version, function, local_names)
+            definition = replace(_define(name, version, function, local_names), family=family)
+            family[function] = (*family.get(function, ()), definition)
             versions = definitions.setdefault(name, {})
             # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one question.
             twin = next((known for known in versions.values() if version_key(known.version) == version_key(version)), None)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from orchestra.codec import pack, unpack
-from orchestra.events import ActivityScheduled, CommandEvent, EventAwaited, EventKind, TimerCreated
+from orchestra.events import ActivityScheduled, ChildStarted, CommandEvent, EventAwaited, EventKind, TimerCreated
 
 __all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_summary", "write_summary"]
 
@@ -25,7 +25,10 @@ class Tried(NamedTuple):
 
 
 class WaitEntry(NamedTuple):
-    """One thing that is waited for. Instants are microseconds; ``until`` is set for timers."""
+    """One thing that is waited for. Instants are microseconds; ``until`` is set for timers.
+
+    ``child`` is a child's id, and the version that the call named.
+    """
 
     kind: str
     name: str
@@ -33,6 +36,7 @@ class WaitEntry(NamedTuple):
     until: int | None
     event_id: int
     tried: Tried | None
+    child: tuple[str, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ _KINDS: Final = {
     EventKind.ACTIVITY_SCHEDULED: "activity",
     EventKind.TIMER_CREATED: "timer",
     EventKind.EVENT_AWAITED: "event",
+    EventKind.CHILD_STARTED: "child",
 }
 
 
@@ -59,11 +64,13 @@ def write_summary(
     """Return the stored form of what is pending; only the first few are looked at."""
     entries: list[list[Any]] = []
     for event in islice(pending, _CAP):
-        name = event.name if isinstance(event, (ActivityScheduled, EventAwaited)) else ""
+        name = event.name if isinstance(event, (ActivityScheduled, EventAwaited, ChildStarted)) else ""
         until = event.due if isinstance(event, TimerCreated) else None
         known = tried(event.id) if isinstance(event, ActivityScheduled) else None
         shown = None if known is None else [known.attempt, known.due, known.last_error and known.last_error[:_TEXT]]
         entries.append([_KINDS[event.kind], name, event.at, until, event.id, shown])
+        if isinstance(event, ChildStarted):
+            entries[-1].append([event.child_id, event.version])
     return pack({"w": entries, "n": {_KINDS[kind]: count for kind, count in counts.items() if count}})
 
 
@@ -73,7 +80,15 @@ def read_summary(data: bytes) -> Summary:
         return Summary((), {})
     stored = unpack(data)
     entries = tuple(
-        WaitEntry(kind, name, since, until, event_id, None if tried is None else Tried(*tried))
-        for kind, name, since, until, event_id, tried in stored["w"]
+        WaitEntry(
+            kind,
+            name,
+            since,
+            until,
+            event_id,
+            None if tried is None else Tried(*tried),
+            (child[0][0], child[0][1]) if child else None,
+        )
+        for kind, name, since, until, event_id, tried, *child in stored["w"]
     )
     return Summary(entries, stored["n"])

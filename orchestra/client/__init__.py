@@ -2,22 +2,26 @@
 
 from orchestra.client.client import Client, Handle
 from orchestra.client.info import (
+    ChildInfo,
     ExecutionInfo,
     InstanceInfo,
     InstancePage,
     InstanceStatus,
+    ParentInfo,
     PendingActivity,
     PurgeReport,
     WaitingOn,
 )
 
 __all__ = [
+    "ChildInfo",
     "Client",
     "ExecutionInfo",
     "Handle",
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
+    "ParentInfo",
     "PendingActivity",
     "PurgeReport",
     "WaitingOn",

@@ -7,6 +7,7 @@ from typing import Final
 
 from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
+from orchestra.ids import check_text
 from orchestra.versions import Exact, Latest
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "read_statuses",
 ]
 
-_LONGEST: Final = 1024
 _HIGHEST: Final = 2**62
 """No store counts further than 64 bits."""
 
@@ -47,24 +47,6 @@ def check_choice(value: object, what: str, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise InvalidArgument(f"{what} must be one of {', '.join(map(repr, choices))}, not {value!r}")
-
-
-def check_text(text: object, what: str) -> None:
-    """Check a name or an id, where one is given.
-
-    Raises:
-        InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL, no half surrogate pair).
-    """
-    if text is None:
-        return
-    if not isinstance(text, str):
-        raise InvalidArgument(f"{what} must be text, not {type(text).__name__}")
-    if not text:
-        raise InvalidArgument(f"{what} must not be empty")
-    if len(text) > _LONGEST:
-        raise InvalidArgument(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidArgument(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
 
 
 def check_reason(reason: object) -> None:

@@ -96,6 +96,7 @@ _HELD_AGE: Final = 0.05
 """How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
 _WAIT_SLICE: Final = 1.0
 _TERMINATE_TRIES: Final = 50
+_CHILDREN: Final = 1_000
 _NAMED: Final = 100
 _DELETED_AT_ONCE: Final = 25
 """Instances that a purge deletes in one transaction: each may have thousands of rows."""
@@ -258,11 +259,33 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
         """
-        record = await self._record(instance_id)
-        info = instance_info(record, await self._fresh_catalogue())
-        if info.status is InstanceStatus.HELD:  # perhaps only by nodes that have come within the last second
-            info = instance_info(record, await self._fresh_catalogue(_HELD_AGE))
+        record, children = await self._port.call(lambda: self._read_family(instance_id))
+        if record is None:
+            _raise_not_found(instance_id)
+        info = instance_info(record, await self._fresh_catalogue(), children)
+        held = InstanceStatus.HELD
+        if info.status is held or any(child.status is held for child in info.children):
+            # Perhaps only by nodes that have come within the last second.
+            info = instance_info(record, await self._fresh_catalogue(_HELD_AGE), children)
         return info
+
+    def _read_family(self, instance_id: str) -> tuple[InstanceRecord | None, list[InstanceRecord]]:
+        """Return an instance, and the children that its current execution has asked for, in their order."""
+        directory = self._provider.directory
+        record = directory.get(instance_id)
+        if record is None:
+            return None, []
+        row = record.row
+        found: list[InstanceRecord] = []
+        query = InstanceQuery(parent=instance_id, parent_execution=row.execution, limit=_CHILDREN)
+        while page := directory.list(query):
+            found.extend(page)
+            query = replace(query, after=(page[-1].created_at, page[-1].row.instance_id))
+            if len(page) < _CHILDREN:
+                break
+        links = [(child.row.parent, child) for child in found]
+        own = [(link.event_id, child) for link, child in links if link is not None and link.incarnation == row.incarnation]
+        return record, [child for _, child in sorted(own, key=lambda pair: pair[0])]
 
     async def list_instances(
         self,
@@ -275,6 +298,7 @@ class Client:
         created_from: datetime | None = None,
         created_until: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        parent: str | None = None,
         limit: int = 100,
         page: str | None = None,
     ) -> InstancePage:
@@ -284,6 +308,7 @@ class Client:
             status: one or several. ``PENDING``, ``RUNNING`` and ``HELD`` all mean instances that have not ended; with ``HELD``
                 alone only held ones are listed.
             held: only held ones, or only those that are not.
+            parent: only children of the instance with this id, of all its executions.
             limit: how many at most, 1 or more.
             page: ``next_page`` of the page before.
 
@@ -306,6 +331,7 @@ class Client:
             created_from=None if created_from is None else to_micros(created_from),
             created_until=None if created_until is None else to_micros(created_until),
             labels=dict(labels or {}),
+            parent=parent,
             limit=limit + 1,
             after=read_page(page),
         )

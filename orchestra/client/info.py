@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,13 +17,16 @@ from orchestra.resolution import boundary_version, is_living, opening_version, s
 from orchestra.summary import Summary, read_summary
 
 __all__ = [
+    "ChildInfo",
     "ExecutionInfo",
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
+    "ParentInfo",
     "PendingActivity",
     "PurgeReport",
     "WaitingOn",
+    "child_info",
     "execution_info",
     "instance_info",
     "stored_error",
@@ -52,12 +55,34 @@ class InstanceStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WaitingOn:
-    """One thing that an instance waits for: ``kind`` is activity, timer or event; ``until`` is a timer's due time."""
+    """One thing that an instance waits for: ``kind`` is activity, timer, event or child; ``until`` is a timer's due time.
+
+    ``instance_id`` is the child's.
+    """
 
     kind: str
     name: str
     since: datetime
     until: datetime | None
+    instance_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParentInfo:
+    """Which execution of which instance waits, or has waited, for this one."""
+
+    instance_id: str
+    execution_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildInfo:
+    """A child. In lists, where nobody has looked at it, ``version`` is what the call named, and ``status`` is ``None``."""
+
+    instance_id: str
+    name: str
+    version: str | None
+    status: InstanceStatus | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +98,11 @@ class PendingActivity:
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """An instance as it stands. ``input`` and ``output`` are plain JSON values; lists show at most 16 waits."""
+    """An instance as it stands. ``input`` and ``output`` are plain JSON values; lists show at most 16 waits.
+
+    ``children`` are those that its current execution has asked for, in their order; lists show only those among the waits.
+    ``list_instances(parent=...)`` has those of earlier executions as well.
+    """
 
     instance_id: str
     name: str
@@ -103,6 +132,10 @@ class InstanceInfo:
     cancel_requested: bool
     labels: Mapping[str, str]
     incarnation: str
+    parent: ParentInfo | None
+    root_id: str
+    """The first of its line: its parent's parent's ... ; its own id where nobody has asked for it as a child."""
+    children: tuple[ChildInfo, ...]
     expires_at: datetime | None = None
     """When it is deleted, having ended; ``None``: not by itself."""
 
@@ -153,8 +186,10 @@ _STATUSES = {
 }
 
 
-def instance_info(record: InstanceRecord, catalogue: Catalogue) -> InstanceInfo:
-    """Return what is shown of a stored instance, judged against the nodes that live now."""
+def instance_info(
+    record: InstanceRecord, catalogue: Catalogue, children: Sequence[InstanceRecord] | None = None
+) -> InstanceInfo:
+    """Return what is shown of a stored instance and of its children, judged against the nodes that live now."""
     row, execution = record.row, record.execution
     is_open = record.status is Status.OPEN
     held_reason = _held_reason(record, catalogue) if is_open else None
@@ -187,8 +222,22 @@ def instance_info(record: InstanceRecord, catalogue: Catalogue) -> InstanceInfo:
         cancel_requested=row.cancel is not None,
         labels=record.labels,
         incarnation=row.incarnation,
+        parent=None if row.parent is None else ParentInfo(row.parent.instance_id, row.parent.execution),
+        root_id=row.root_id or row.instance_id,
+        children=_awaited_children(summary) if children is None else tuple(child_info(child, catalogue) for child in children),
         expires_at=_moment(record.expires_at),
     )
+
+
+def child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
+    """Return what is shown of an instance with its parent."""
+    held_reason = _held_reason(record, catalogue) if record.status is Status.OPEN else None
+    execution = record.execution
+    return ChildInfo(record.row.instance_id, execution.name, execution.version, _status(record, held_reason))
+
+
+def _awaited_children(summary: Summary) -> tuple[ChildInfo, ...]:
+    return tuple(ChildInfo(entry.child[0], entry.name, entry.child[1], None) for entry in summary.entries if entry.child)
 
 
 def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
@@ -249,7 +298,16 @@ def _target_version(record: InstanceRecord, catalogue: Catalogue) -> str:
 
 
 def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
-    return tuple(WaitingOn(entry.kind, entry.name, from_micros(entry.since), _moment(entry.until)) for entry in summary.entries)
+    return tuple(
+        WaitingOn(
+            entry.kind,
+            entry.name,
+            from_micros(entry.since),
+            _moment(entry.until),
+            entry.child[0] if entry.child else None,
+        )
+        for entry in summary.entries
+    )
 
 
 def _pending_activities(summary: Summary) -> tuple[PendingActivity, ...]:

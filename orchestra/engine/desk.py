@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 from orchestra.engine.items import ActivityEnded, ActivityKey
 from orchestra.engine.tries import Tries
-from orchestra.providers.rows import ActivityRow, CancelMark, ExecutionRow, HoldKind, Kind, MessageRow, Pin, Snapshot
+from orchestra.providers.rows import (
+    ActivityRow,
+    CancelMark,
+    ExecutionRow,
+    HoldKind,
+    Kind,
+    MessageKind,
+    MessageRow,
+    ParentLink,
+    Pin,
+    Snapshot,
+)
 from orchestra.replay import Execution, Identity, Input
 
 __all__ = ["Desk"]
@@ -35,6 +46,8 @@ class Desk:
     inbox: dict[int, MessageRow]
     origin: str | None
     """The ``traceparent`` of whoever started the instance."""
+    parent: ParentLink | None = None
+    root_id: str | None = None
     execution: Execution | None = None
     tries: Tries = field(default_factory=Tries)
     inputs: list[Input] = field(default_factory=list[Input])
@@ -77,6 +90,8 @@ class Desk:
             remembered={activity.event_id: activity for activity in snapshot.activities},
             inbox={message.sequence: message for message in snapshot.messages},
             origin=row.traceparent,
+            parent=row.parent,
+            root_id=row.root_id,
         )
 
     @property
@@ -87,7 +102,8 @@ class Desk:
     @property
     def needs_history(self) -> bool:
         """Whether its execution has to be replayed before it can go on."""
-        return self.opened and self.execution is None and self.poison is None
+        ends_at_once = self.poison is not None or (self.cancel is not None and self.cancel.terminate)
+        return self.opened and self.execution is None and not ends_at_once
 
     def key(self, event_id: int) -> ActivityKey:
         """Return the key of one of its activities."""
@@ -99,6 +115,10 @@ class Desk:
             if message.sequence > self.known_seq:
                 self.inbox[message.sequence] = message
         self.known_seq = max(self.known_seq, inbox_seq)
+
+    def drop_reports(self) -> None:
+        """Forget the ends of children that came too late for the execution that asked; the store drops them, too (I9)."""
+        self.inbox = {number: message for number, message in self.inbox.items() if message.kind is MessageKind.EVENT}
 
     def running_keys(self) -> list[ActivityKey]:
         """Return the keys of activities that run now."""

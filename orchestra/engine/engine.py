@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestra.clock import Clock
 from orchestra.context import Limits
 from orchestra.engine.absences import Absences, Result, Returned, Stepping
 from orchestra.engine.desk import Desk
+from orchestra.engine.family import child_start, rings_others
 from orchestra.engine.items import (
     AbortActivity,
     ActivityEnded,
@@ -371,7 +372,9 @@ class Engine:
         if write is None:
             self._follow(desk, step)
             return 0
+        write = self._with_new_names(desk, write, step)
         flights.append(_Flight(write, desk=desk, step=step))
+        self._want_claim |= rings_others(desk, write)
         return _size(write)
 
     # --- code that does not return ---
@@ -579,6 +582,7 @@ class Engine:
         if not isinstance(outcome, Granted):
             self._suspect(desk)  # nothing of this step has happened (I6)
             return
+        self._arrived(outcome)
         if self._desks.get(desk.instance_id) is not desk:
             return
         if outcome.inbox_seq > desk.known_seq:
@@ -685,6 +689,7 @@ class Engine:
             case ((Append() | Cancel()), Appended()):
                 self._appended(change.instance_id, outcome)
             case Write(), Granted():
+                self._arrived(outcome)
                 # An operator has written past the owner; if that is this node, its memory is void.
                 desk = self._desks.get(change.instance_id)
                 if desk is not None and desk.incarnation == change.incarnation:
@@ -694,6 +699,32 @@ class Engine:
                     self._effects.append(InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3]))
             case _:
                 pass
+
+    def _with_new_names(self, desk: Desk, write: Write, step: Step) -> Write:
+        """Resolve once more what a step has started of names that its catalogue did not have.
+
+        They may have been registered since it was read, and a deploy must not fail anybody.
+        """
+        if not step.unknown:
+            return write
+        try:
+            catalogue = self._store.catalogue()
+        except StoreError:
+            return write
+        starts = (
+            child_start(desk, start.parent, event, catalogue, self.node.node_id, step.now)
+            if (event := step.unknown.get(start.parent)) is not None
+            else start
+            for start in write.starts
+        )
+        return replace(write, starts=tuple(starts))
+
+    def _arrived(self, granted: Granted) -> None:
+        """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
+        for instance_id, arrival in granted.arrivals:
+            self._appended(instance_id, arrival)
+        for instance_id in granted.taken:
+            engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)
 
     def _appended(self, instance_id: str, outcome: Appended) -> None:
         desk = self._desks.get(instance_id)
@@ -841,7 +872,8 @@ def _size(change: Change) -> int:
     match change:
         case Write():
             events = sum(record.size for delta in change.executions for record in delta.events)
-            return 512 + events + len(change.state.summary)
+            starts = sum(_size(start.start) for start in change.starts if start.start is not None)
+            return 512 + events + len(change.state.summary) + starts
         case Start():
             return 512 + len(change.execution.state.data)
         case Append():

@@ -14,23 +14,30 @@ from orchestra.clock import micros
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
+from orchestra.engine.family import child_cancel, child_link, child_start
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.tries import Try
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
     FORMAT,
+    ChildStarted,
     ContinuedAsNew,
+    DetachedStarted,
     EventRecord,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionTerminated,
     TerminalEvent,
     error_to_wire,
+    to_record,
 )
 from orchestra.providers.rows import (
     PRUNED_AT_ONCE,
     Catalogue,
+    ChildCancel,
+    ChildStart,
     ExecutionDelta,
     ExecutionEnd,
     ExecutionRow,
@@ -38,6 +45,7 @@ from orchestra.providers.rows import (
     HoldKind,
     InstanceState,
     Kind,
+    ParentLink,
     Prune,
     Resolution,
     ResolvedBy,
@@ -96,6 +104,12 @@ class Step:
     records: list[Record] = field(default_factory=list[Record])
     consumed: list[int] = field(default_factory=list[int])
     settled: list[int] = field(default_factory=list[int])
+    starts: list[ChildStart] = field(default_factory=list[ChildStart])
+    cancels: list[ChildCancel] = field(default_factory=list[ChildCancel])
+    unknown: dict[ParentLink, ChildStarted | DetachedStarted] = field(
+        default_factory=dict["ParentLink", "ChildStarted | DetachedStarted"]
+    )
+    """Starts of names that the catalogue does not have; the engine asks the store once more."""
     custom_status: Payload | None = None
     status: Status = Status.OPEN
     hold: Hold | None = None
@@ -159,6 +173,9 @@ class Stepper:
     # --- running ---
 
     def _run(self, desk: Desk, step: Step, catalogue: Catalogue, history: Sequence[EventRecord]) -> None:
+        if desk.cancel is not None and desk.cancel.terminate:
+            self._terminate(desk, step)
+            return
         created: ExecutionRow | None = None
         for _ in range(_LAPS_PER_WRITE):
             if desk.cancel is not None and not desk.opened:
@@ -204,7 +221,7 @@ class Stepper:
         elif desk.execution is None:
             step.effects.extend(map(AbortActivity, self._load(desk, step.now, history)))
             observed = self._observe()  # what was done before is no part of this turn
-        return self._turn(desk, step, created, opened, observed)
+        return self._turn(desk, step, created, opened, catalogue, observed)
 
     def _observe(self) -> Observed:
         begun = self._recorder.moment()
@@ -300,6 +317,7 @@ class Stepper:
         step: Step,
         created: ExecutionRow | None,
         opened: tuple[int, str, str, int, Resolution] | None,
+        catalogue: Catalogue,
         observed: Observed,
     ) -> TerminalEvent | None:
         assert desk.execution is not None
@@ -309,6 +327,8 @@ class Stepper:
         )
         if turn.events and (ended := self._recorder.moment()) is not None:
             step.records.append(turn_record(desk, turn, observed, ended, step.now))
+        if turn.started or turn.recalled:
+            self._start_children(desk, step, turn, catalogue)
         for sequence in turn.consumed:
             del desk.inbox[sequence]
         step.consumed.extend(turn.consumed)
@@ -332,11 +352,24 @@ class Stepper:
                     event_count=desk.history_events,
                     byte_count=desk.history_bytes,
                     traceparent=None if opened is None else desk.current.traceparent,
+                    children=ending is not None and desk.execution.has_children,
                 )
             )
         if ending is not None:
             self._end_execution(desk, step, turn)
         return ending
+
+    def _start_children(self, desk: Desk, step: Step, turn: Turn, catalogue: Catalogue) -> None:
+        links = [child_link(desk, event) for event in turn.started]
+        starts = [
+            child_start(desk, link, event, catalogue, self.node_id, step.now)
+            for link, event in zip(links, turn.started, strict=True)
+        ]
+        step.starts.extend(starts)
+        step.unknown.update(
+            (link, event) for link, event, start in zip(links, turn.started, starts, strict=True) if start.start is None
+        )
+        step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
 
     def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:
         step.effects.extend(AbortActivity(key) for key in desk.running_keys())
@@ -372,7 +405,40 @@ class Stepper:
         desk.opened = False
         desk.execution = None
         desk.history_events = desk.history_bytes = 0
+        desk.drop_reports()
         return desk.current
+
+    @staticmethod
+    def _terminate(desk: Desk, step: Step) -> None:
+        """End an instance that is marked for it, without running code (rule 18)."""
+        assert desk.cancel is not None
+        reason, now = desk.cancel.reason, step.now
+        has_children = desk.opened
+        if desk.execution is not None:
+            now, has_children = max(now, desk.execution.now), desk.execution.has_children
+            desk.execution.evict()
+            desk.execution = None
+        events: tuple[EventRecord, ...] = ()
+        if desk.opened:
+            events = (to_record(ExecutionTerminated(desk.history_events + 1, now, reason)),)
+            desk.history_events += 1
+            desk.history_bytes += events[0].size
+        step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+        desk.tries.clear()
+        desk.still_running.clear()
+        desk.inputs.clear()
+        closed = (now, ExecutionEnd.TERMINATED, None, pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))}))
+        step.deltas.append(
+            ExecutionDelta(
+                desk.current.number,
+                events=events,
+                closed=closed,
+                event_count=desk.history_events,
+                byte_count=desk.history_bytes,
+                children=has_children,
+            )
+        )
+        step.status = Status.TERMINATED
 
     def _cancel_unopened(self, desk: Desk, step: Step, created: ExecutionRow | None) -> None:
         """End an execution that is cancelled before its first turn, without running code (rule 18)."""
@@ -421,7 +487,7 @@ class Stepper:
 
     @staticmethod
     def _is_idle(desk: Desk, step: Step) -> bool:
-        return step.keep and not step.deltas and not step.settled and not desk.tries.any_changed
+        return step.keep and not (step.deltas or step.settled or step.consumed or desk.tries.any_changed)
 
     def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
         match error:
@@ -496,6 +562,8 @@ class Stepper:
             custom_status=step.custom_status,
             hold=step.hold,
             prune=self._prune(desk, step),
+            starts=tuple(step.starts),
+            cancels=tuple(step.cancels),
         )
         desk.revision += 1
         desk.seen_seq = desk.known_seq

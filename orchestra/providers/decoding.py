@@ -17,7 +17,9 @@ from orchestra.providers.rows import (
     HoldKind,
     InstanceRow,
     Kind,
+    MessageKind,
     MessageRow,
+    ParentLink,
     Pin,
     Resolution,
     ResolvedBy,
@@ -47,9 +49,9 @@ __all__ = [
 
 Columns = tuple[Any, ...]
 
-INSTANCE_WIDTH = 18
+INSTANCE_WIDTH = 24
 EXECUTION_WIDTH = 21
-MESSAGE_WIDTH = 7
+MESSAGE_WIDTH = 9
 """How many columns the providers' lists of columns have."""
 
 sortable_version = lru_cache(maxsize=4096)(version_key)
@@ -97,8 +99,8 @@ def event_values(instance_id: str, execution: int, event: EventRecord) -> Column
 
 def read_message(columns: Columns) -> MessageRow:
     """Return a message from its columns."""
-    sequence, message_id, name, data, encoding, sent_at, traceparent = columns
-    return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at, traceparent)
+    sequence, message_id, name, data, encoding, sent_at, kind, source, traceparent = columns
+    return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at, MessageKind(kind), source, traceparent)
 
 
 # --- activities -------------------------------------------------------------------------------
@@ -234,9 +236,15 @@ def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
         cancel_at,
         cancel_reason,
         cancel_by,
+        cancel_terminate,
         pin,
         hold,
         traceparent,
+        parent_id,
+        parent_incarnation,
+        parent_execution,
+        parent_event,
+        root_id,
     ) = columns
     return InstanceRow(
         instance_id=instance_id,
@@ -252,16 +260,18 @@ def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
         takeovers=takeovers,
         history_events=history_events,
         history_bytes=history_bytes,
-        cancel=read_cancel(cancel_at, cancel_reason, cancel_by),
+        cancel=read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
         pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold),
         traceparent=traceparent,
+        parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
+        root_id=root_id,
     )
 
 
-def read_cancel(at: int | None, reason: str, by: str) -> CancelMark | None:
+def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelMark | None:
     """Return the cancel mark from its columns."""
-    return None if at is None else CancelMark(at, reason, by)
+    return None if at is None else CancelMark(at, reason, by, bool(terminate))
 
 
 def hold_to_bytes(hold: Hold) -> bytes:

@@ -40,8 +40,9 @@ class Store(Protocol):
     def commit(self, changes: Sequence[Change]) -> Commit:
         """Apply a group in one transaction. Each change is granted or refused by itself; no refusal fails the group.
 
-        The order is: the owners' writes and recoveries, then starts, messages, cancels and releases, then claims; within
-        each, as given. A claim therefore sees what the same group has made ready. Outcomes stand in the order of the changes.
+        The order is: the owners' writes and recoveries, then what granted writes do to other instances (see
+        :class:`~orchestra.providers.rows.Write`), then starts, messages, cancels and releases, then claims; within each, as
+        given. A claim therefore sees what the same group has made ready. Outcomes stand in the order of the changes.
         """
         ...
 
@@ -145,7 +146,10 @@ class Admin(Protocol):
         ...
 
     def delete(self, instance_id: str, incarnation: str) -> bool:
-        """Delete a closed instance and all that belongs to it. Return whether it was closed and there."""
+        """Delete a closed instance and all that belongs to it. Return whether it was closed and there.
+
+        Its children and its parent are left as they are.
+        """
         ...
 
     def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:

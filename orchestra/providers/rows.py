@@ -12,9 +12,10 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 from orchestra.codec import Payload
-from orchestra.events import EventRecord
+from orchestra.events import EventRecord, OnParentClose
 
 __all__ = [
+    "PARENT_CLOSED",
     "PRUNED_AT_ONCE",
     "ActivityRow",
     "Append",
@@ -25,6 +26,8 @@ __all__ = [
     "Capability",
     "Catalogue",
     "Change",
+    "ChildCancel",
+    "ChildStart",
     "Claim",
     "Claimed",
     "ClientChange",
@@ -41,11 +44,14 @@ __all__ = [
     "InstanceRow",
     "InstanceState",
     "Kind",
+    "MessageKind",
     "MessageRow",
     "News",
     "NodeRecord",
     "NodeRow",
+    "OnParentClose",
     "Outcome",
+    "ParentLink",
     "Pin",
     "PolicyRow",
     "Prune",
@@ -118,13 +124,44 @@ class Kind:
     floating: bool = False
 
 
+class MessageKind(IntEnum):
+    """What a message is: an event that was sent, or the end of a child. The latter four mean the same as in :class:`Status`.
+
+    The end of a child is of one execution: it is stored only while that one is open, and goes with it.
+    """
+
+    EVENT = 0
+    CHILD_COMPLETED = 1
+    CHILD_FAILED = 2
+    CHILD_CANCELLED = 3
+    CHILD_TERMINATED = 4
+
+
 @dataclass(frozen=True, slots=True)
 class CancelMark:
-    """An instance is to be cancelled. It stays over boundaries."""
+    """An instance is to be cancelled. It stays over boundaries. ``terminate``: its next owner ends it without running code."""
 
     at: int
     reason: str
     by: str
+    terminate: bool = False
+
+
+PARENT_CLOSED: Final = "its parent's execution has closed"
+"""The reason of a mark that a child gets for its ``on_parent_close``; who set it is the parent's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentLink:
+    """Whose child an instance is: the parent's id, its life, the execution and the event that asked for the child."""
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+
+    def __str__(self) -> str:
+        return f"{self.instance_id}/{self.incarnation}/{self.execution}/{self.event_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +225,8 @@ class ExecutionDelta:
     """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
 
     ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it; ``closed`` is
-    (at, end, output, error). A closing delta carries the execution's final counts of events and bytes.
+    (at, end, output, error). A closing delta carries the execution's final counts of events and bytes; ``children`` says that
+    the execution has asked for some, so that the store must look who of them is to be told.
     """
 
     number: int
@@ -199,17 +237,23 @@ class ExecutionDelta:
     event_count: int = 0
     byte_count: int = 0
     traceparent: str | None = None
+    children: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's."""
+    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's.
+
+    Where a child has ended, ``name`` is its id, ``payload`` its output or error, and ``source`` the event that asked for it.
+    """
 
     sequence: int
     message_id: str
     name: str
     payload: Payload
     sent_at: int
+    kind: MessageKind = MessageKind.EVENT
+    source: int = 0
     traceparent: str | None = None
 
 
@@ -247,6 +291,8 @@ class InstanceRow:
     pin: Pin | None = None
     hold: Hold | None = None
     traceparent: str | None = None
+    parent: ParentLink | None = None
+    root_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +313,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1)."""
+    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1).
+
+    ``parent``: who is told of its end; ``root_id``: the first of its line (``None``: itself).
+    """
 
     instance_id: str
     incarnation: str
@@ -278,6 +327,33 @@ class Start:
     created_by: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     traceparent: str | None = None
+    parent: ParentLink | None = None
+    root_id: str | None = None
+    on_parent_close: OnParentClose = OnParentClose.ABANDON
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStart:
+    """An instance that a step of another one asks for.
+
+    Where the id is taken by a start that is not this one, ``refusal`` is the error that the parent gets as the child's end
+    (rule 20); ``None``: nothing is sent, for nobody waits. Without a ``start`` the child cannot be started at all, and the
+    parent gets ``refusal`` in any case. ``parent`` is the command in either case.
+    """
+
+    child_id: str
+    parent: ParentLink
+    start: Start | None
+    refusal: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCancel:
+    """Cancel the instance ``child_id``, if it is open and the child of exactly this command."""
+
+    child_id: str
+    parent: ParentLink
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +426,13 @@ class Write:
     remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
     instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
     expiry. ``prune`` happens last.
+
+    Once all owners' writes of a group are done, each granted one has these effects on other instances, in the order of the
+    group: its ``starts``, its ``cancels``; where an execution has closed that may have children (``ExecutionDelta.children``,
+    and whenever an operator writes), their ends that wait unread are removed in the write itself, and those that are open are
+    marked as their ``on_parent_close`` says; last, where the instance has ended and has a parent, its end goes into the
+    parent's inbox, whatever the inbox's limit, if the parent's execution that asked for it is the open one; else it is
+    dropped (rule 20).
     """
 
     instance_id: str
@@ -364,6 +447,16 @@ class Write:
     custom_status: Payload | None = None
     hold: Hold | None = None
     prune: Prune | None = None
+    starts: tuple[ChildStart, ...] = ()
+    cancels: tuple[ChildCancel, ...] = ()
+
+    @property
+    def closed_with_children(self) -> tuple[int, ...]:
+        """The executions that this write closes and whose children the store must look for."""
+        if not self.executions:
+            return ()
+        by_operator = self.owner is None
+        return tuple(delta.number for delta in self.executions if delta.closed is not None and (delta.children or by_operator))
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,9 +534,15 @@ class AppendRefused:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile."""
+    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile.
+
+    ``arrivals`` are the messages and marks that the write has left with instances, by their ids; ``taken`` the ids of those
+    of its starts that nobody waits for and that were left alone, because somebody else has the id.
+    """
 
     inbox_seq: int
+    arrivals: tuple[tuple[str, Appended], ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,7 +671,8 @@ class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
     ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an
-    ``unserved`` kind. ``after`` is the (created_at, instance_id) of the last row of the page before.
+    ``unserved`` kind. ``parent`` is the id of whose children are asked for, of all its executions unless ``parent_execution``
+    names one. ``after`` is the (created_at, instance_id) of the last row of the page before.
     """
 
     name: str | None = None
@@ -584,13 +684,19 @@ class InstanceQuery:
     created_from: int | None = None
     created_until: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    parent: str | None = None
+    parent_execution: int | None = None
     limit: int = 100
     after: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is deleted, having ended."""
+    """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is deleted, having ended.
+
+    ``unread_messages`` counts events only. ``activities`` and ``reports`` (of which commands the child's end waits unread, by
+    event id) are read of single instances, not in lists.
+    """
 
     row: InstanceRow
     held: bool
@@ -606,3 +712,4 @@ class InstanceRecord:
     labels: Mapping[str, str]
     activities: tuple[ActivityRow, ...] = ()
     expires_at: int | None = None
+    reports: tuple[int, ...] = ()

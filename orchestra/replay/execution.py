@@ -8,14 +8,16 @@ import traceback
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 from typing import Any
 
-from orchestra.codec import Decoder, Payload, encode
+from orchestra.codec import Decoder, Payload, encode, unpack
 from orchestra.context import Limits, OrchestrationContext
 from orchestra.errors import (
     ActivityFailed,
     Cancelled,
+    ChildFailed,
     ContinueAsNew,
     ContinueAsNewSwallowed,
     ErrorInfo,
@@ -31,9 +33,13 @@ from orchestra.events import (
     ActivityFailedEvent,
     ActivityScheduled,
     CancelRequested,
+    ChildCompleted,
+    ChildFailedEvent,
+    ChildStarted,
     CommandCancelled,
     CommandEvent,
     ContinuedAsNew,
+    DetachedStarted,
     Event,
     EventAwaited,
     EventKind,
@@ -45,13 +51,16 @@ from orchestra.events import (
     ExecutionStarted,
     ExecutionTerminated,
     InputEvent,
+    OnParentClose,
     TerminalEvent,
     TimerCreated,
     TimerFired,
+    error_from_wire,
 )
 from orchestra.futures import DurableFuture, Seal
-from orchestra.providers.rows import MessageRow
-from orchestra.registry import OrchestrationDefinition
+from orchestra.ids import child_id
+from orchestra.providers.rows import MessageKind, MessageRow, Status
+from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.journal import Journal, describe, read_history
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
 from orchestra.retry import RetryPolicy, type_name
@@ -64,7 +73,7 @@ _TRACEBACK_LIMIT = 8_000
 
 @dataclass(slots=True)
 class _Pending:
-    """An activity, timer or wait that has no result yet."""
+    """An activity, timer, wait or child that has no result yet."""
 
     event: CommandEvent
     future: DurableFuture[Any]
@@ -100,6 +109,8 @@ class Execution:
         self._cancel_delivered = False
         self._fault: OrchestraError | None = None
         self.ending: TerminalEvent | None = None
+        self.has_children = False
+        """Whether it has ever asked for a child."""
         # Of the turn that runs:
         self._logs: list[LogEntry] = []
         self._custom_status: Payload | None = None
@@ -108,6 +119,8 @@ class Execution:
         self._settled: list[int] = []
         self._consumed: list[int] = []
         self._fired: list[int] = []
+        self._started: list[ChildStarted | DetachedStarted] = []
+        self._recalled: list[ChildStarted] = []
 
     # --- steps ---
 
@@ -156,7 +169,7 @@ class Execution:
         Args:
             now: the store's time; timers that are due by then fire.
             inputs: ends of activities, in the order of arrival.
-            inbox: unread messages in the order of arrival.
+            inbox: unread messages in the order of arrival, ends of children among them.
             cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
         """
         self._now = max(self._now, now)
@@ -164,10 +177,14 @@ class Execution:
             self._feed(CancelRequested(self._journal.next_id, self._now, cancel))
         ends = deque(inputs)
         messages: dict[str, deque[MessageRow]] = {}
+        reports: deque[MessageRow] = deque()
         for message in inbox:
-            messages.setdefault(message.name, deque()).append(message)
+            if message.kind is MessageKind.EVENT:
+                messages.setdefault(message.name, deque()).append(message)
+            else:
+                reports.append(message)
         while self.ending is None and not self._over_limit:
-            event = self._next_input(ends, messages)
+            event = self._next_input(ends, messages, reports)
             if event is None:
                 break
             self._feed(event)
@@ -205,17 +222,18 @@ class Execution:
 
     # --- inputs ---
 
-    def _next_input(self, ends: deque[Input], messages: dict[str, deque[MessageRow]]) -> InputEvent | None:
-        """Return what happened first: an activity ended, a timer fell due, or a message came that is waited for."""
+    def _next_input(
+        self, ends: deque[Input], messages: dict[str, deque[MessageRow]], reports: deque[MessageRow]
+    ) -> InputEvent | None:
+        """Return what happened first: an activity or a child ended, a timer fell due, or a message came that is waited for."""
         number = self._journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
+        while reports and reports[0].source not in self._pending:
+            self._consumed.append(reports.popleft().sequence)  # late as well; its row must go all the same (I9)
         timer = self.next_timer
-        message = min(
-            (messages[name][0] for name, waits in self._waits.items() if waits and messages.get(name)),
-            key=lambda candidate: candidate.sequence,
-            default=None,
-        )
+        awaited = [messages[name][0] for name, waits in self._waits.items() if waits and messages.get(name)]
+        message = min((*awaited, *islice(reports, 1)), key=lambda candidate: candidate.sequence, default=None)
         times = (
             ends[0].at if ends else None,
             timer if timer is not None and timer <= self._now else None,
@@ -233,9 +251,11 @@ class Execution:
                 return TimerFired(number, self._now, source)
             case _:
                 assert message is not None
+                self._consumed.append(message.sequence)
+                if message.kind is not MessageKind.EVENT:
+                    return _report_event(reports.popleft(), number, self._now)
                 messages[message.name].popleft()
                 source = next(iter(self._waits[message.name]))
-                self._consumed.append(message.sequence)
                 return EventReceived(number, self._now, source, message.name, message.sequence, message.payload)
 
     def _feed(self, event: InputEvent) -> None:
@@ -290,8 +310,9 @@ class Execution:
             assert self._root is not None
             self._root.throw(Cancelled(event.reason))
             return
-        assert isinstance(event, (ActivityCompleted, ActivityFailedEvent, TimerFired, EventReceived))
-        future = self._take(event)
+        assert isinstance(event, _Answer)
+        entry = self._take(event)
+        future = entry.future
         match event:
             case ActivityCompleted():
                 self._deliver(future, event.result)
@@ -301,8 +322,13 @@ class Execution:
                 future.settle(None)
             case EventReceived():
                 self._deliver(future, event.payload)
+            case ChildCompleted():
+                self._deliver(future, event.result)
+            case ChildFailedEvent():
+                assert isinstance(entry.event, ChildStarted)
+                future.fail(ChildFailed(entry.event.name, entry.event.child_id, event.status, event.cause))
 
-    def _take(self, event: ActivityCompleted | ActivityFailedEvent | TimerFired | EventReceived) -> DurableFuture[Any]:
+    def _take(self, event: _Answer) -> _Pending:
         entry = self._pending.get(event.source)
         if entry is None or not _answers(event, entry.event):
             raise NondeterminismError(
@@ -311,7 +337,7 @@ class Execution:
                 event_id=event.id,
             )
         self._forget(event.source)
-        return entry.future
+        return entry
 
     def _forget(self, source: int) -> None:
         event = self._pending.pop(source).event
@@ -395,7 +421,7 @@ class Execution:
 
     def _take_turn(self) -> Turn:
         ended = self.ending is not None
-        new = {event.id for event in self._scheduled}
+        new = {event.id for event in (*self._scheduled, *self._started)}
         turn = Turn(
             events=self._journal.take_fresh(),
             scheduled=() if ended else tuple(event for event in self._scheduled if event.id in self._pending),
@@ -406,6 +432,9 @@ class Execution:
             custom_status=self._custom_status,
             ending=self.ending,
             fired=tuple(self._fired),
+            # What was asked for in the turn that ends the execution happens as well (scenario 12).
+            started=tuple(event for event in self._started if isinstance(event, DetachedStarted) or event.id in self._pending),
+            recalled=tuple(event for event in self._recalled if event.id not in new),
         )
         self._reset_turn()
         return turn
@@ -418,6 +447,8 @@ class Execution:
         self._settled = []
         self._consumed = []
         self._fired = []
+        self._started = []
+        self._recalled = []
 
     # --- the machine that the context stands on ---
 
@@ -478,12 +509,47 @@ class Execution:
         self._waits.setdefault(name, OrderedDict())[event.id] = None
         return self._open(event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}")
 
+    def orchestration(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
+        return self._definition.called(function)
+
+    def start_child(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        on_parent_close: OnParentClose,
+        payload: Payload,
+        result: Decoder[Any],
+    ) -> DurableFuture[Any]:
+        number = self._journal.next_id
+        chosen = instance_id or self._child_id(number)
+        event = self._command(ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload))
+        self.has_children = True
+        if not self._journal.replaying:
+            self._started.append(event)
+        return self._open(event, f"child {name!r}", result, f"result of child {chosen!r} in {self.name!r}")
+
+    def start_detached(self, name: str, version: str | None, instance_id: str | None, payload: Payload) -> str:
+        number = self._journal.next_id
+        chosen = instance_id or self._child_id(number)
+        event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload))
+        if not self._journal.replaying:
+            self._started.append(event)
+        return chosen
+
+    def _child_id(self, event_id: int) -> str:
+        return child_id(self.instance_id, self.identity.incarnation, self.execution_id, event_id)
+
     def cancel_command(self, future: DurableFuture[Any]) -> None:
         self._command(CommandCancelled(self._journal.next_id, self._now, future.event_id))
         entry = self._pending[future.event_id]
         self._forget(future.event_id)
-        if isinstance(entry.event, ActivityScheduled) and not self._journal.replaying:
+        if self._journal.replaying:
+            return
+        if isinstance(entry.event, ActivityScheduled):
             self._cancelled.append(future.event_id)
+        elif isinstance(entry.event, ChildStarted):
+            self._recalled.append(entry.event)
 
     def request_boundary(self, state: Payload, version: str | None) -> None:
         self._boundary = (state, version)
@@ -538,10 +604,15 @@ class Execution:
         return future
 
 
+_Answer = ActivityCompleted | ActivityFailedEvent | TimerFired | EventReceived | ChildCompleted | ChildFailedEvent
+
+
 def _answers(event: InputEvent, command: CommandEvent) -> bool:
     """Return whether an input is an answer to this command."""
     match event, command:
         case (ActivityCompleted() | ActivityFailedEvent(), ActivityScheduled()) | (TimerFired(), TimerCreated()):
+            return True
+        case (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
             return True
         case EventReceived(), EventAwaited():
             return event.name == command.name
@@ -555,6 +626,16 @@ def _end_event(end: Input, number: int, now: int) -> InputEvent:
             return ActivityCompleted(number, now, end.source, end.attempt, end.result)
         case ActivityDied():
             return ActivityFailedEvent(number, now, end.source, end.cause, end.attempts, end.reason)
+
+
+def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
+    if report.kind is MessageKind.CHILD_COMPLETED:
+        return ChildCompleted(number, now, report.source, report.payload)
+    status = Status(report.kind.value).name.lower()
+    cause = (
+        error_from_wire(unpack(report.payload.data)["error"]) if report.payload.data else ErrorInfo(f"orchestra.{status}", "")
+    )
+    return ChildFailedEvent(number, now, report.source, status, cause)
 
 
 def error_info(error: BaseException) -> ErrorInfo:

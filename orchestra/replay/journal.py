@@ -9,9 +9,11 @@ from typing import TypeVar
 from orchestra.errors import HistoryCorrupt, NondeterminismError
 from orchestra.events import (
     ActivityScheduled,
+    ChildStarted,
     CommandCancelled,
     CommandEvent,
     ContinuedAsNew,
+    DetachedStarted,
     Event,
     EventAwaited,
     EventRecord,
@@ -123,6 +125,8 @@ def _difference(asked: Event, recorded: Event) -> str | None:
         case EventAwaited(), EventAwaited():
             if asked.name != recorded.name:
                 return "another event name"
+        case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
+            return _start_difference(asked, recorded)
         case CommandCancelled(), CommandCancelled():
             if asked.source != recorded.source:
                 return "another command"
@@ -136,6 +140,22 @@ def _difference(asked: Event, recorded: Event) -> str | None:
                 return "another version"
         case _:
             pass
+    return None
+
+
+def _start_difference(asked: ChildStarted | DetachedStarted, recorded: ChildStarted | DetachedStarted) -> str | None:
+    if asked.name != recorded.name:
+        return "another orchestration"
+    if asked.child_id != recorded.child_id:
+        return "another instance id"
+    if asked.version != recorded.version:
+        return f"version {asked.version} instead of {recorded.version}"
+    if asked.input.data != recorded.input.data:
+        return f"another input, {_short(asked.input.data)} instead of {_short(recorded.input.data)}"
+    if isinstance(asked, ChildStarted) and isinstance(recorded, ChildStarted):
+        was, now = recorded.on_parent_close, asked.on_parent_close
+        if was != now:
+            return f"on_parent_close {now.name.lower()} instead of {was.name.lower()}"
     return None
 
 
@@ -153,6 +173,10 @@ def describe(event: Event) -> str:
             return "a timer"
         case EventAwaited():
             return f"a wait for event {event.name!r}"
+        case ChildStarted():
+            return f"child {event.name!r} {event.child_id!r}"
+        case DetachedStarted():
+            return f"a detached start of {event.name!r} {event.child_id!r}"
         case CommandCancelled():
             return f"cancelling event {event.source}"
         case TerminalEvent():

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
-from orchestra.events import ActivityScheduled, EventRecord, TerminalEvent
+from orchestra.events import ActivityScheduled, ChildStarted, DetachedStarted, EventRecord, TerminalEvent
 
 __all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn"]
 
@@ -67,7 +67,10 @@ class Turn:
 
     ``scheduled`` are activities that were asked for and are still wanted at the turn's end; ``cancelled`` the event ids of
     activities of earlier turns that are not wanted any more; ``settled`` those of all activities that have ended or were
-    cancelled; ``consumed`` the sequence numbers of delivered messages; ``fired`` when the timers were due that have fired.
+    cancelled; ``consumed`` the sequence numbers of delivered messages, and of ends of children that nobody waits for any more;
+    ``fired`` when the timers were due that have fired. ``started`` are the children and detached starts that were asked for,
+    also by an execution that has ended; without those children that were given up in the same turn. ``recalled`` are children
+    of earlier turns that are not wanted any more.
     """
 
     events: tuple[EventRecord, ...]
@@ -79,3 +82,5 @@ class Turn:
     custom_status: Payload | None
     ending: TerminalEvent | None
     fired: tuple[int, ...] = ()
+    started: tuple[ChildStarted | DetachedStarted, ...] = ()
+    recalled: tuple[ChildStarted, ...] = ()

@@ -25,6 +25,9 @@ from orchestra.events import (
     ActivityFailedEvent,
     ActivityScheduled,
     CancelRequested,
+    ChildCompleted,
+    ChildFailedEvent,
+    ChildStarted,
     CommandCancelled,
     CommandEvent,
     ContinuedAsNew,
@@ -41,9 +44,10 @@ from orchestra.events import (
     TimerCreated,
     TimerFired,
     error_from_wire,
+    from_record,
 )
 from orchestra.providers.interfaces import Directory, Provider
-from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ResolvedBy, Status
+from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ParentLink, ResolvedBy, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.replay.journal import describe, read_history
@@ -143,7 +147,8 @@ def check_store(
 
     Checked are the order and completeness of histories (I2) and executions (I3), that columns say what histories say (I4),
     that every result answers one command (I5), that no timer was early (I7) and that events were delivered in their order
-    (I8). With a registry every kept history is replayed (I10).
+    (I8). With a registry every kept history is replayed (I10). Where nothing runs, the end of each child has reached the
+    execution that waits for it, once (I5), and no other one (I9).
 
     Args:
         provider: the store; it is opened for the while.
@@ -273,8 +278,11 @@ class _Inspection:
         _check_boundaries(instance, histories, found)
         _check_messages(instance, histories, found)
         _check_activities(instance, histories, found)
+        current = histories.get(instance.record.row.execution)
         if self._quiescent:
-            _check_rest(instance, histories.get(instance.record.row.execution), found)
+            _check_rest(instance, current, found)
+            self._check_children(instance, current, found)
+            self._check_told(instance.record, found)
         if self._registry is not None:
             for number, events in histories.items():
                 self._check_replay(instance, number, events, found)
@@ -296,6 +304,52 @@ class _Inspection:
             except OrchestraError as error:
                 found.add("I2", str(error), row.number, getattr(error, "event_id", None))
         return histories
+
+    def _check_children(self, instance: _Instance, events: Sequence[Event] | None, found: _Findings) -> None:
+        """The ends of children that wait unread are those of the current execution, once each; the others are on their way."""
+        record = instance.record
+        asked = {event.id: event for event in events or () if isinstance(event, ChildStarted)}
+        waiting = {event.id for event in _pending(events or ()) if isinstance(event, ChildStarted)}
+        given_up = {event.source for event in events or () if isinstance(event, CommandCancelled)}
+        number = record.row.execution
+        for source, times in Counter(record.reports).items():
+            if record.status is not Status.OPEN or (events is not None and source not in waiting | given_up):
+                found.add("I9", "the end of a child is kept that nobody waits for", number, source)
+            if times > 1:
+                found.add("I5", f"the end of a child is there {times} times", number, source)
+        if record.status is not Status.OPEN:
+            return
+        for event_id in sorted(waiting - set(record.reports)):
+            child = self._directory.get(asked[event_id].child_id)
+            if child is None or child.status is not Status.OPEN or child.row.parent != _link(record, event_id):
+                found.add("I11", f"it waits for child {asked[event_id].child_id!r}, which will not end", number, event_id)
+
+    def _check_told(self, child: InstanceRecord, found: _Findings) -> None:
+        """The end of a child is known to the open execution that asked for it, and as what it was (I5)."""
+        link = child.row.parent
+        parent = None if link is None else self._directory.get(link.instance_id)
+        if link is None or parent is None or parent.row.incarnation != link.incarnation:
+            return
+        records = self._directory.history(link.instance_id, link.execution)
+        events = {record.id: from_record(record) for record in records}
+        if not events:
+            return
+        command = events.get(link.event_id)
+        if not isinstance(command, ChildStarted) or command.child_id != child.row.instance_id:
+            found.add("I5", f"its parent has not asked for it with event {link.event_id}")
+            return
+        answers = [event for event in events.values() if _source(event) == link.event_id]
+        for answer in answers:
+            match answer:
+                case ChildCompleted() if child.status is not Status.COMPLETED or answer.result != child.execution.output:
+                    found.add("I5", f"its parent knows another result, {answer.result.data!r}")
+                case ChildFailedEvent() if child.status.name.lower() != answer.status:
+                    found.add("I5", f"its parent believes that it has {answer.status}")
+                case _:
+                    pass
+        is_awaited = parent.status is Status.OPEN and parent.row.execution == link.execution
+        if child.status is not Status.OPEN and is_awaited and not answers and link.event_id not in parent.reports:
+            found.add("I5", f"it has ended, and its parent {link.instance_id!r} does not know")
 
     def _check_replay(self, instance: _Instance, number: int, events: Sequence[Event], found: _Findings) -> None:
         assert self._registry is not None
@@ -415,7 +469,7 @@ def _check_commands(instance: _Instance, row: ExecutionRow, events: Sequence[Eve
     for event in events:
         if event.at > instance.record.updated_at + _DRIFT:
             found.add("I7", f"it lies {(event.at - instance.record.updated_at) / 1e6:g} s in the future", row.number, event.id)
-        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited)):
+        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted)):
             commands[event.id] = event
             continue
         source = _source(event)
@@ -440,7 +494,7 @@ def _check_answer(event: Event, command: CommandEvent, number: int, found: _Find
             limit = command.retry.max_attempts
             if event.attempt < 1 or (limit is not None and event.attempt > limit):
                 found.add("I5", f"it comes from attempt {event.attempt} of {limit}", number, event.id)
-        case ActivityFailedEvent(), ActivityScheduled():
+        case (ActivityFailedEvent(), ActivityScheduled()) | (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
             pass
         case TimerFired(), TimerCreated():
             if event.at < command.due:
@@ -539,7 +593,12 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
 
 def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found: _Findings) -> None:
     """What the instance waits for is what its info names (I11)."""
-    kinds: dict[type[CommandEvent], str] = {ActivityScheduled: "activity", TimerCreated: "timer", EventAwaited: "event"}
+    kinds: dict[type[CommandEvent], str] = {
+        ActivityScheduled: "activity",
+        TimerCreated: "timer",
+        EventAwaited: "event",
+        ChildStarted: "child",
+    }
     expected = Counter(kinds[type(event)] for event in pending)
     named = read_summary(record.summary).counts
     if dict(named) != dict(expected):
@@ -554,13 +613,19 @@ def _source(event: Event) -> int | None:
     match event:
         case ActivityCompleted() | ActivityFailedEvent() | TimerFired() | EventReceived() | CommandCancelled():
             return event.source
+        case ChildCompleted() | ChildFailedEvent():
+            return event.source
         case _:
             return None
 
 
-def _pending(events: Sequence[Event]) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited]:
+def _pending(events: Sequence[Event]) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted]:
     """Yield the commands that have no end yet."""
     over = {_source(event) for event in events}
     for event in events:
-        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited)) and event.id not in over:
+        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted)) and event.id not in over:
             yield event
+
+
+def _link(record: InstanceRecord, event_id: int) -> ParentLink:
+    return ParentLink(record.row.instance_id, record.row.incarnation, record.row.execution, event_id)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from orchestra.codec import encode, plain
+from orchestra.codec import Payload, encode, pack, plain
 from orchestra.context import Limits
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import (
     ActivityScheduled,
+    ChildStarted,
     CommandCancelled,
     CommandEvent,
+    DetachedStarted,
     EventAwaited,
     ExecutionCompleted,
     ExecutionFailed,
     InputEvent,
+    error_to_wire,
     from_record,
 )
-from orchestra.providers.rows import MessageRow
+from orchestra.providers.rows import MessageKind, MessageRow
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDied, ActivityDone, Execution, Identity
 
@@ -104,6 +107,20 @@ class Drive:
         self.put(name, value)
         return self.turn()
 
+    def put_end(self, source, value=None, kind=MessageKind.CHILD_COMPLETED):
+        """A child ends, and nobody looks yet. ``value`` is its output, or the message of its error."""
+        if kind is MessageKind.CHILD_COMPLETED:
+            payload = encode(value, subject="output")
+        else:
+            payload = Payload(pack({"error": error_to_wire(ErrorInfo("ValueError", value))}))
+        self.sent += 1
+        self.inbox.append(MessageRow(self.sent, f"m{self.sent}", "child", payload, self.now, kind, source))
+
+    def ended(self, name, value=None, kind=MessageKind.CHILD_COMPLETED):
+        """The oldest pending child of this name ends."""
+        self.put_end(self.child(name), value, kind)
+        return self.turn()
+
     def cancel(self, reason="enough"):
         """The instance is cancelled."""
         return self.turn(cancel=reason)
@@ -142,6 +159,11 @@ class Drive:
         """Return the event id of the oldest pending activity of a name."""
         return next(number for number, event in self.execution.activities.items() if event.name == name)
 
+    def child(self, name):
+        """Return the event id of the oldest pending child of a name."""
+        pending = self.execution.pending
+        return next(event.id for event in pending if isinstance(event, ChildStarted) and event.name == name)
+
     def check_replay(self):
         """Replay the history so far. It must arrive at the same point, and ask for nothing new (I10)."""
         twin = replay(self.function, self.history, self.identity, self.limits)
@@ -152,6 +174,7 @@ class Drive:
         assert (twin.history_events, twin.history_bytes) == (self.execution.history_events, self.execution.history_bytes)
         turn = twin.turn(self.now)
         assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == ((), (), (), (), None)
+        assert (turn.started, turn.recalled) == ((), ())
         return twin
 
 
@@ -161,6 +184,10 @@ def words(event):
             return f"activity {event.name}"
         case EventAwaited():
             return f"event {event.name}"
+        case ChildStarted():
+            return f"child {event.name}"
+        case DetachedStarted():
+            return f"detached {event.name}"
         case CommandCancelled():
             return f"cancel {event.source}"
         case _:

@@ -41,11 +41,15 @@ from orchestra.providers.rows import (
     Append,
     Appended,
     Cancel,
+    ChildCancel,
+    ChildStart,
     Claim,
     Claimed,
     ExecutionDelta,
     ExecutionEnd,
     Granted,
+    OnParentClose,
+    ParentLink,
     Pin,
     Prune,
     Recover,
@@ -913,6 +917,22 @@ def test_own_work_is_no_news_and_a_new_connection_may_have_missed_some(connect, 
     until(first.store.changed)
 
 
+def test_of_two_who_ask_for_an_id_the_one_whose_write_is_granted_gets_it(provider, other):
+    row = begin(provider)
+    link = ParentLink("i", "a", 1, 1)
+    refused = replace(a_start("child", "of the refused", "r1", OTHER_KIND), parent=link)
+    stale = a_write(replace(row, revision=row.revision - 1), starts=(ChildStart("child", link, refused, b"taken"),))
+    assert one(provider, stale) == Refused()
+    assert other.execute("SELECT count(*) FROM instance WHERE instance_id = 'child'").fetchone() == (0,)
+    group = (stale, a_start("child", "of the other", "r2"), an_append("child"))
+    outcomes = provider.store.commit(group).outcomes
+    assert outcomes[:2] == (Refused(), Started())
+    assert expect(outcomes[2], Appended).sequence == 1
+    record = read(provider, "child")
+    assert (record.row.incarnation, record.row.kind, record.row.parent) == ("of the other", KIND, None)
+    assert (record.unread_messages, record.created_at > 0) == (1, True)
+
+
 def test_what_concerns_nobody_else_is_not_told(connect):
     first, second = connect(), connect()
     first.store.join(a_node("n1"))
@@ -1147,6 +1167,25 @@ def do_everything_once(provider):
     one(provider, Release("i", held.incarnation, held.revision))
     (snapshot,) = claim(provider, "n1")
     one(provider, an_end(snapshot.row))
+    one(provider, a_start("parent"))
+    (snapshot,) = claim(provider, "n1")
+    link = ParentLink("parent", "a", 1, 1)
+    child = replace(a_start("child"), parent=link, root_id="parent", on_parent_close=OnParentClose.CANCEL)
+    one(provider, a_write(snapshot.row, starts=(ChildStart("child", link, child, b"taken"),)))
+    refused = a_write(snapshot.row, starts=(ChildStart("never", link, replace(child, instance_id="never"), None),))
+    assert one(provider, refused) == Refused()
+    (born,) = claim(provider, "n1")
+    one(provider, an_end(born.row))
+    parent = read(provider, "parent").row
+    closing = ExecutionDelta(1, closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True)
+    leaving = a_write(
+        parent,
+        a_state(parent, execution=2, opened=False),
+        executions=(closing, following),
+        consumed=(1,),
+        cancels=(ChildCancel("child", link, "enough"),),
+    )
+    assert expect(provider.store.commit([leaving, an_append("parent")]).outcomes[0], Granted).inbox_seq == 1
     provider.admin.set_expiry({"watch": 1})
     one(provider, a_start("ends"))
     (snapshot,) = claim(provider, "n1")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from orchestra.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from orchestra.providers.rows import Append, Appended, Claim, Claimed, InstanceQuery, Recover, Started, Status
+from orchestra.providers.rows import Append, Appended, Claim, Claimed, InstanceQuery, MessageKind, Recover, Started, Status
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.filelock import FileLock
@@ -173,10 +174,38 @@ def test_an_older_schema_is_migrated_in_one_piece(path, provider, monkeypatch):
     migrated.close()
 
 
-def test_the_migrations_have_ascending_numbers_from_one_on():
-    numbers = [migration.number for migration in schema.migrations()]
-    assert numbers[0] == 1
-    assert numbers == sorted(set(numbers))
+def test_a_store_from_before_children_is_migrated_with_what_is_in_it(path):
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in schema.migrations()[0].statements:
+            connection.execute(statement)
+        for statement in (
+            "INSERT INTO meta VALUES ('schema', '1'), ('store_id', 'x'), ('lowest_reader', '1')",
+            "INSERT INTO kind VALUES (1, '', 'watch', '1.0.0', 1, 0)",
+            """INSERT INTO instance VALUES (
+                'i', 'a', 1, 1, NULL, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, 5, 5, x'')""",
+            "INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES ('i', 'r', 'somebody')",
+            """INSERT INTO execution (instance_id, execution, name, version, version_key, resolved_how, resolved_by,
+                policy_revision, state, state_encoding, created_at, event_count, byte_count)
+                VALUES ('i', 1, 'watch', '1.0.0', '1', 'policy', 'n', 1, x'6e756c6c', 1, 5, 0, 0)""",
+            """INSERT INTO message (instance_id, sequence, message_id, sender, name, payload, encoding, sent_at)
+                VALUES ('i', 1, 'm1', '', 'go', x'6e756c6c', 1, 5)""",
+        ):
+            connection.execute(statement)
+        connection.commit()
+    migrated = SqliteProvider(path)
+    migrated.open()
+    try:
+        appended = one(migrated, an_append("i", "m1"))
+        assert (appended.fresh, appended.sequence) == (False, 1)
+        (snapshot,) = claim(migrated)
+        assert (snapshot.row.parent, snapshot.row.root_id, snapshot.row.cancel) == (None, None, None)
+        assert [message.kind for message in snapshot.messages] == [MessageKind.EVENT]
+    finally:
+        migrated.close()
+
+
+def test_the_migrations_are_numbered_from_one_without_a_gap():
+    assert [migration.number for migration in schema.migrations()] == list(range(1, len(schema.migrations()) + 1))
 
 
 def test_many_processes_that_open_an_empty_store_make_it_once(path):

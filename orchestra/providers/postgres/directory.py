@@ -34,12 +34,13 @@ class PostgresDirectory:
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         reads = [(sql.READ_RECORDS + sql.BY_ID, (instance_id,)), (sql.READ_ACTIVITIES, (Texts([instance_id]),))]
-        records, activities = self._calls.read_all(reads, one_moment=True)
-        return _read_record(records[0], activities) if records else None
+        reads.append((sql.LIST_REPORTS, (instance_id,)))
+        records, activities, reports = self._calls.read_all(reads, one_moment=True)
+        return _read_record(records[0], activities, reports) if records else None
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         conditions = _Conditions(query)
-        return [_read_record(row, []) for row in self._calls.read(conditions.statement, *conditions.values)]
+        return [_read_record(row, [], []) for row in self._calls.read(conditions.statement, *conditions.values)]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         return [read_execution(row) for row in self._calls.read(sql.LIST_EXECUTIONS, instance_id, after, limit)]
@@ -84,6 +85,12 @@ class _Conditions:
                 "EXISTS (SELECT 1 FROM @label l WHERE l.instance_id = i.instance_id"
                 f" AND l.key = {self._value('text', key)} AND l.value = {self._value('text', value)})"
             )
+        if query.parent is not None:
+            # As a set of ids, so that it is found by the index on parents, whatever the order of the list.
+            parent = self._value("text", query.parent)
+            require(f"i.instance_id IN (SELECT c.instance_id FROM @instance_detail c WHERE c.parent_id = {parent})")
+        if query.parent_execution is not None:
+            require(f"d.parent_execution = {self._value('bigint', query.parent_execution)}")
         if query.after is not None:
             created_at, instance_id = query.after
             after = f"{self._value('bigint', created_at)}, {self._value('text', instance_id)}"
@@ -108,7 +115,7 @@ def _escaped(prefix: str) -> str:
     return prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> InstanceRecord:
+def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]]) -> InstanceRecord:
     instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH])
     execution_start = _KIND_WIDTH + INSTANCE_WIDTH
     execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH])
@@ -143,4 +150,5 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> Ins
         labels=dict(zip(label_keys, label_values, strict=True)),
         activities=tuple(read_activity(activity[1:]) for activity in activities),
         expires_at=expires_at,
+        reports=tuple(report[0] for report in reports),
     )

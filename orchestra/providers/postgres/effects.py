@@ -45,6 +45,7 @@ class _Pending:
     settled: _Values = field(default_factory=_Values)
     activities: _Values = field(default_factory=_Values)
     buried: _Values = field(default_factory=_Values)
+    dropped: list[str] = field(default_factory=list[str])
     custom_statuses: _Values = field(default_factory=_Values)
     holds: _Values = field(default_factory=_Values)
     pruned: _Values = field(default_factory=_Values)
@@ -84,6 +85,9 @@ class Effects:
         if write.state.status is not Status.OPEN:
             pending.ended.append(instance_id)
             return
+        if write.closed_with_children:
+            # Ends of children belong to the execution that asked for them (I9); others of it are refused from now on.
+            pending.dropped.append(instance_id)
         for event_id in write.settled:
             pending.settled.append((instance_id, write.state.execution, event_id))
         for activity in write.activities:
@@ -105,6 +109,8 @@ class Effects:
         self._add_all(sql.SETTLE_ACTIVITIES, (_T, _N, _N), pending.settled)
         self._add_all(sql.PUT_ACTIVITIES, _ACTIVITY, pending.activities)
         self._add_all(sql.BURY_MESSAGES, (_T, _N), pending.buried, len(pending.buried), self._now)
+        if pending.dropped:
+            self._script.add(sql.DROP_REPORTS, Texts(pending.dropped))
         self._add_all(sql.SET_CUSTOM_STATUSES, (_B, _N, _T), pending.custom_statuses)
         self._add_all(sql.SET_HOLDS, (_B, _T), pending.holds)
         # No row goes without its events, and which ones go by age is read from the rows: so events come first.

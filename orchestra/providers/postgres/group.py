@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import Any, Final, TypeVar
 
+from orchestra.codec import Payload
 from orchestra.providers.decoding import read_message
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
@@ -28,6 +29,7 @@ from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.wire import Result, Script
 from orchestra.providers.rows import (
+    PARENT_CLOSED,
     Append,
     Appended,
     AppendRefused,
@@ -38,8 +40,11 @@ from orchestra.providers.rows import (
     Claimed,
     Granted,
     Kind,
+    MessageKind,
     MessageRow,
+    OnParentClose,
     Outcome,
+    ParentLink,
     Recover,
     Recovered,
     Refusal,
@@ -55,8 +60,9 @@ from orchestra.providers.rows import (
 
 __all__ = ["Committed", "Group"]
 
-_MESSAGE: Final = (Texts, Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers, Texts)
-_CANCELLED: Final = (Texts, Numbers, Texts, Texts, Numbers)
+_MESSAGE: Final = (Texts, Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers, Numbers, Numbers, Texts)
+_CANCELLED: Final = (Texts, Numbers, Texts, Texts, Flags, Numbers)
+_DETAIL: Final = (Texts, Texts, Texts, Texts, Texts, Texts, Numbers, Numbers, Texts, Numbers)
 _START: Final = (Texts, Texts, Numbers, Numbers, Numbers, Flags)
 
 C = TypeVar("C", Write, Start, Append, Claim)
@@ -116,6 +122,8 @@ class Group:
         Most groups are, and nearly all of their writes are granted.
         """
         writes = [change for change in self._changes if isinstance(change, Write) and change.owner and not change.consumed]
+        if any(concerns_others(write) for write in writes):
+            return False
         return 0 < len(self._changes) == len({write.instance_id for write in writes})
 
     def commit_plain(self, transaction: Transaction) -> Committed:
@@ -179,8 +187,12 @@ class _Application:
         self._addressees: dict[int, _Addressee] = {}
         self._inboxes: dict[str, _Inbox] = {}
         self._messages: list[tuple[Any, ...]] = []
-        self._cancelled: list[tuple[Any, ...]] = []
-        self._details: list[tuple[str, str, str, str | None]] = []
+        self._details: list[tuple[Any, ...]] = []
+        self._candidates: dict[str, Start] = {}
+        self._made_anew: list[Start] = []
+        self._links: dict[str, tuple[ParentLink, int]] = {}
+        self._traces: dict[str, str | None] = {}
+        self._consumed_events: set[tuple[str, int]] = set()
         self._labels: list[tuple[str, str, str]] = []
         self._recovered: dict[int, SnapshotReads | None] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -203,25 +215,52 @@ class _Application:
     # --- the first round trip -------------------------------------------------------------
 
     def _begin(self) -> None:
-        starts = list({start.instance_id: start for _, start in reversed(self._of(Start))}.values())
+        writes = [write for _, write in self._of(Write)]
+        # The first who asks for an id makes it; a child's write may yet be refused, and its row is then taken back.
+        starts = [child.start for write in writes for child in write.starts if child.start is not None]
+        starts += [start for _, start in self._of(Start)]
+        self._candidates = {start.instance_id: start for start in reversed(starts)}
+        candidates = list(self._candidates.values())
         appends = self._of(Append)
         named = {change.instance_id for change in self._changes if not isinstance(change, Claim | Start)}
+        family = [write for write in writes if concerns_others(write)]
+        if family:
+            named.update(self._candidates)
+            named.update(child.child_id for write in family for child in (*write.starts, *write.cancels))
+            named.update(child.parent.instance_id for write in family for child in write.starts)
+        ending = Texts(write.instance_id for write in family if write.state.status is not Status.OPEN)
+        closing = [(write.instance_id, number) for write in family for number in write.closed_with_children]
+        closed = Texts(instance_id for instance_id, _ in closing), Numbers(number for _, number in closing)
         reads: list[Read] = []
-        if starts:
-            reads.append(self._new_instances(starts))
-            reads.append((sql.READ_REQUESTS, (Texts(start.instance_id for start in starts),)))
-        if named:
+        if candidates:
+            reads.append(self._new_instances(candidates))
+            reads.append((sql.READ_REQUESTS, (Texts(self._candidates),)))
+        if family:
+            reads.append((sql.LOCK_FAMILIES, (Texts(sorted(named)), ending, *closed)))
+            reads.append((sql.READ_LINKS, (Texts(named), *closed)))
+            reads.append((sql.READ_TRACES, (Texts(w.instance_id for w in writes), Numbers(w.state.execution for w in writes))))
+        elif named:
             reads.append((sql.LOCK_ROWS, (Texts(sorted(named)),)))
         if appends:
             reads.append(self._addressees_of(appends))
+            reads.append(self._consumed_of(writes, {append.instance_id for _, append in appends}))
         results = iter(self._transaction.begin(*reads))
-        if starts:
+        if candidates:
             self._made = {row[0] for row in next(results).rows}
             self._requests = dict(next(results).rows)
         if named:
             self._rows = {row[0]: Row(*row) for row in next(results).rows}
+        if family:
+            self._links = {row[0]: (ParentLink(*row[1:5]), row[5]) for row in next(results).rows}
+            self._traces = dict(next(results).rows)
         if appends:
             self._read_addressees(appends, next(results))
+            self._consumed_events = set(next(results).rows)
+
+    @staticmethod
+    def _consumed_of(writes: Sequence[Write], addressed: set[str]) -> Read:
+        consumed = [(w.instance_id, sequence) for w in writes if w.instance_id in addressed for sequence in w.consumed]
+        return sql.READ_CONSUMED_EVENTS, (Texts(key for key, _ in consumed), Numbers(number for _, number in consumed))
 
     def _new_instances(self, starts: Sequence[Start]) -> Read:
         rows = [
@@ -250,12 +289,24 @@ class _Application:
         )
 
     def _read_addressees(self, appends: Sequence[tuple[int, Append]], result: Result) -> None:
-        for place, sequence, name, payload, encoding, sent_at, trace, removed_as, removed_at, count in result.rows:
+        for (
+            place,
+            sequence,
+            name,
+            payload,
+            encoding,
+            sent_at,
+            kind,
+            source,
+            trace,
+            removed_as,
+            removed_at,
+            count,
+        ) in result.rows:
             position, append = appends[int(place) - 1]
+            columns_of = (sequence, append.message_id, name, payload, encoding, sent_at, kind, source, trace)
             self._addressees[position] = _Addressee(
-                None
-                if sequence is None
-                else read_message((sequence, append.message_id, name, payload, encoding, sent_at, trace)),
+                None if sequence is None else read_message(columns_of),
                 None if removed_as is None else (removed_as, removed_at),
                 count,
             )
@@ -269,6 +320,11 @@ class _Application:
             elif isinstance(change, Recover):
                 self._recovered[position] = self._recover(change, effects, script)
         effects.flush()
+        for position, write in self._of(Write):
+            outcome = self._outcomes[position]
+            if isinstance(outcome, Granted) and concerns_others(write):
+                arrivals, taken = self._follow(write, effects)
+                self._outcomes[position] = replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
 
     def _apply_write(self, write: Write, effects: Effects) -> Granted | Refused:
         row = self._standing(write.instance_id)
@@ -320,12 +376,123 @@ class _Application:
         instance_id = start.instance_id
         if instance_id not in self._made or instance_id in self._requests:
             return StartExists(same=self._requests.get(instance_id) == start.request_id)
+        if self._candidates[instance_id] is not start:
+            # It was made for a write that was refused since: the row that stands is another's.
+            self._made_anew.append(start)
+            standing = self._rows.get(instance_id)
+            if standing is not None:
+                standing.incarnation, standing.kind = start.incarnation, self._numbers[start.kind]
+                standing.wake_at, standing.execution = start.wake_at, start.execution.number
+                standing.opened = start.execution.opened_at is not None
         self._requests[instance_id] = start.request_id
-        self._details.append((instance_id, start.request_id, start.created_by, start.traceparent))
+        parent = start.parent
+        link = (None,) * 4 if parent is None else (parent.instance_id, parent.incarnation, parent.execution, parent.event_id)
+        if parent is not None:
+            self._links[instance_id] = parent, start.on_parent_close.value
+        head = (instance_id, start.request_id, start.created_by, start.traceparent)
+        self._details.append((*head, *link, start.root_id, start.on_parent_close.value))
         self._labels.extend((instance_id, key, value) for key, value in start.labels.items())
         effects.create(instance_id, start.execution)
         self._for_others.add(instance_id)
         return Started()
+
+    # --- what a granted write does to other instances (rule 20) ----------------------------
+
+    def _follow(self, write: Write, effects: Effects) -> tuple[list[tuple[str, Appended]], list[str]]:
+        """Do what follows from a granted write. Return what it has left with whom, and which ids were taken."""
+        arrivals: list[tuple[str, Appended]] = []
+        taken: list[str] = []
+        for child in write.starts:
+            outcome = None if child.start is None else self._start(child.start, effects)
+            if isinstance(outcome, Started) or (isinstance(outcome, StartExists) and outcome.same):
+                continue
+            if child.refusal is None:
+                taken.append(child.child_id)
+            else:
+                failed, refusal = MessageKind.CHILD_FAILED, Payload(child.refusal)
+                self._report(child.parent, child.child_id, failed, refusal, None, arrivals)
+        for cancel in write.cancels:
+            if self._links.get(cancel.child_id, (None, 0))[0] == cancel.parent:
+                mark = CancelMark(self._transaction.now, cancel.reason, cancel.parent.instance_id)
+                self._mark(cancel.child_id, mark, arrivals)
+        for execution in write.closed_with_children:
+            self._leave_children(write, execution, arrivals)
+        if write.state.status is not Status.OPEN:
+            self._tell_parent(write, arrivals)
+        return arrivals, taken
+
+    def _leave_children(self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]) -> None:
+        of = (write.instance_id, write.incarnation, execution)
+        bound = sorted(
+            (link.event_id, child_id, close)
+            for child_id, (link, close) in self._links.items()
+            if (link.instance_id, link.incarnation, link.execution) == of and close != OnParentClose.ABANDON
+        )
+        for _, child_id, close in bound:
+            terminate = close == OnParentClose.TERMINATE
+            self._mark(child_id, CancelMark(self._transaction.now, PARENT_CLOSED, write.instance_id, terminate), arrivals)
+
+    def _mark(self, child_id: str, mark: CancelMark, arrivals: list[tuple[str, Appended]]) -> None:
+        row = self._reachable(child_id)
+        if row is None or not row.is_open:
+            return
+        standing = row.cancel
+        # Terminate beats cancel (rule 18); what stands otherwise stays.
+        if standing is not None and (standing.terminate or not mark.terminate):
+            return
+        arrivals.append((child_id, row.mark(mark)))
+        self._tell(row)
+
+    def _tell_parent(self, write: Write, arrivals: list[tuple[str, Appended]]) -> None:
+        link, _ = self._links.get(write.instance_id, (None, 0))
+        closed = write.executions[-1].closed if write.executions else None
+        if link is None or closed is None:
+            return
+        _, _, output, error = closed
+        payload = output if write.state.status is Status.COMPLETED else Payload(error or b"")
+        trace = self._traces.get(write.instance_id)
+        for delta in write.executions:
+            if delta.number == write.state.execution:
+                made = None if delta.create is None else delta.create.traceparent
+                trace = delta.traceparent if delta.opened is not None else made if delta.create is not None else trace
+        kind = MessageKind(write.state.status.value)
+        self._report(link, write.instance_id, kind, payload or Payload(b"null"), trace, arrivals)
+
+    def _report(
+        self,
+        parent: ParentLink,
+        child_id: str,
+        kind: MessageKind,
+        payload: Payload,
+        trace: str | None,
+        arrivals: list[tuple[str, Appended]],
+    ) -> None:
+        """Tell a parent how a child has ended, if the execution that asked for it is the open one."""
+        row = self._reachable(parent.instance_id)
+        if row is None or not row.is_open or (row.incarnation, row.execution) != (parent.incarnation, parent.execution):
+            return
+        now = self._transaction.now
+        message = MessageRow(row.ring(now), str(parent), child_id, payload, now, kind, parent.event_id, trace)
+        self._put(parent.instance_id, child_id, message)
+        self._tell(row)
+        arrivals.append((parent.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
+
+    def _put(self, instance_id: str, sender: str, message: MessageRow) -> None:
+        self._messages.append(
+            (
+                instance_id,
+                sender,
+                message.sequence,
+                message.message_id,
+                message.name,
+                message.payload.data,
+                message.payload.encoding,
+                message.sent_at,
+                message.kind.value,
+                message.source,
+                message.traceparent,
+            )
+        )
 
     def _append(self, position: int, append: Append) -> Appended | AppendRefused:
         row = self._reachable(append.instance_id)
@@ -343,31 +510,21 @@ class _Application:
             return Appended(known.removed[0], row.owner, fresh=False)
         if not row.is_open:
             return AppendRefused(Refusal.CLOSED)
-        if self._unread(inbox, known) >= append.limit:
+        if self._unread(append.instance_id, inbox, known) >= append.limit:
             return AppendRefused(Refusal.FULL)
         now = self._transaction.now
-        message = MessageRow(row.ring(now), append.message_id, append.name, append.payload, now, append.traceparent)
+        sequence = row.ring(now)
+        message = MessageRow(sequence, append.message_id, append.name, append.payload, now, traceparent=append.traceparent)
         inbox.appended[append.message_id] = message
-        self._messages.append(
-            (
-                append.instance_id,
-                append.sender,
-                message.sequence,
-                message.message_id,
-                message.name,
-                message.payload.data,
-                message.payload.encoding,
-                now,
-                append.traceparent,
-            )
-        )
+        self._put(append.instance_id, append.sender, message)
         self._tell(row)
         return Appended(message.sequence, row.owner, fresh=True, message=message)
 
-    @staticmethod
-    def _unread(inbox: _Inbox, known: _Addressee) -> int:
-        # Not counted: it holds so few that this group's appends cannot fill it.
-        return 0 if known.count is None else known.count - len(inbox.consumed) + len(inbox.appended)
+    def _unread(self, instance_id: str, inbox: _Inbox, known: _Addressee) -> int:
+        if known.count is None:
+            return 0  # not counted: it holds so few that this group's appends cannot fill it
+        consumed = sum((instance_id, sequence) in self._consumed_events for sequence in inbox.consumed)
+        return known.count - consumed + len(inbox.appended)
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         row = self._reachable(cancel.instance_id)
@@ -378,12 +535,9 @@ class _Application:
         standing = row.cancel
         if standing is not None:
             return Appended(row.cancel_seq or 0, row.owner, fresh=False, cancel=standing)
-        mark = CancelMark(self._transaction.now, cancel.reason, cancel.by)
-        sequence = row.ring(mark.at)
-        row.cancel_at, row.cancel_reason, row.cancel_by, row.cancel_seq = mark.at, mark.reason, mark.by, sequence
-        self._cancelled.append((cancel.instance_id, mark.at, mark.reason, mark.by, sequence))
+        appended = row.mark(CancelMark(self._transaction.now, cancel.reason, cancel.by))
         self._tell(row)
-        return Appended(sequence, row.owner, fresh=True, cancel=mark)
+        return appended
 
     def _release(self, release: Release) -> Granted | Refused:
         row = self._reachable(release.instance_id)
@@ -413,18 +567,35 @@ class _Application:
     # --- the second round trip ------------------------------------------------------------
 
     def _write(self, effects: Effects, script: Script) -> None:
+        if self._made:
+            self._unmake(script)
         if self._details:
-            script.add(sql.ADD_DETAILS, *columns((Texts,) * 4, self._details))
+            script.add(sql.ADD_DETAILS, *columns(_DETAIL, self._details))
         if self._labels:
             script.add(sql.ADD_LABELS, *columns((Texts,) * 3, self._labels))
         if self._messages:
             script.add(sql.ADD_MESSAGES, *columns(_MESSAGE, self._messages))
-        if self._cancelled:
-            script.add(sql.MARK_CANCELLED, *columns(_CANCELLED, self._cancelled), len(self._cancelled))
+        marked = [row for row in self._rows.values() if row.marked]
+        if marked:
+            values = [
+                (row.instance_id, row.cancel_at, row.cancel_reason, row.cancel_by, row.cancel_terminate, row.cancel_seq)
+                for row in marked
+            ]
+            script.add(sql.MARK_CANCELLED, *columns(_CANCELLED, values), len(values))
         changed = [row for row in self._rows.values() if row.changed]
         if changed:
             script.add(sql.WRITE_ROWS, *row_arrays(changed), self._transaction.now, len(changed))
         effects.finish()
+
+    def _unmake(self, script: Script) -> None:
+        """Take back the rows that were made for writes that were refused, and make those anew that others then asked for."""
+        anew = {start.instance_id for start in self._made_anew}
+        unused = [instance_id for instance_id in self._made if instance_id not in self._requests or instance_id in anew]
+        if unused:
+            script.add(sql.UNMAKE_INSTANCES, Texts(unused), len(unused))
+        if self._made_anew:
+            statement, values = self._new_instances(self._made_anew)
+            script.add(statement, *values)
 
     # --- claims ---------------------------------------------------------------------------
 
@@ -477,6 +648,11 @@ class _Application:
         return [(position, change) for position, change in enumerate(self._changes) if isinstance(change, kind)]
 
 
+def concerns_others(write: Write) -> bool:
+    """Return whether a write may have effects on other instances. Most have none, and cost nothing here."""
+    return bool(write.starts or write.cancels or write.state.status is not Status.OPEN or write.closed_with_children)
+
+
 def _is_due(write: Write, inbox_seq: int, now: int) -> bool:
     """Return whether a write has left its instance to whoever takes it now."""
     state = write.state
@@ -490,6 +666,7 @@ def _kinds_written(changes: Sequence[Change]) -> list[Kind]:
     for change in changes:
         if isinstance(change, Write):
             kinds.append(change.state.kind)
+            kinds += [child.start.kind for child in change.starts if child.start is not None]
         elif isinstance(change, Start):
             kinds.append(change.kind)
     return kinds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
-from orchestra.providers.rows import CancelMark, InstanceRow, InstanceState, Kind, Status, Write
+from orchestra.providers.rows import Appended, CancelMark, InstanceRow, InstanceState, Kind, Status, Write
 
 __all__ = ["LONGEST_DELAY", "Row", "fenced_arrays", "row_arrays"]
 
@@ -41,11 +41,14 @@ class Row:
     cancel_at: int | None
     cancel_reason: str | None
     cancel_by: str | None
+    cancel_terminate: bool
     cancel_seq: int | None
     summary: bytes | None = None
     """A new one; ``None`` leaves what is stored."""
     read_revision: int = 0
     changed: bool = False
+    marked: bool = False
+    """Whether the group has set the cancel mark."""
 
     def __post_init__(self) -> None:
         self.read_revision = self.revision
@@ -94,6 +97,18 @@ class Row:
             self.wake_at = 0
         return self.inbox_seq
 
+    def mark(self, mark: CancelMark) -> Appended:
+        """Set the cancel mark and make the instance ready."""
+        self.cancel_seq = self.ring(mark.at)
+        self.cancel_at, self.cancel_reason, self.cancel_by, self.cancel_terminate = (
+            mark.at,
+            mark.reason,
+            mark.by,
+            mark.terminate,
+        )
+        self.marked = True
+        return Appended(self.cancel_seq, self.owner, fresh=True, cancel=mark)
+
     def release(self, now: int) -> None:
         """End a hold."""
         self.changed = True
@@ -107,7 +122,7 @@ class Row:
         """The cancel mark, if there is one."""
         if self.cancel_at is None:
             return None
-        return CancelMark(self.cancel_at, self.cancel_reason or "", self.cancel_by or "")
+        return CancelMark(self.cancel_at, self.cancel_reason or "", self.cancel_by or "", self.cancel_terminate)
 
     def columns(self) -> tuple[Any, ...]:
         """Return what :data:`~orchestra.providers.postgres.statements.WRITE_ROWS` takes of a row."""

@@ -14,7 +14,7 @@ from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.rows import Row
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.providers.rows import ActivityRow, MessageRow, Snapshot
+from orchestra.providers.rows import ActivityRow, MessageRow, ParentLink, Snapshot
 
 __all__ = ["SnapshotReads"]
 
@@ -60,12 +60,15 @@ def _snapshot(
 ) -> Snapshot:
     if detail is None:
         raise StoreCorrupt(f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}")
-    _, queue, name, version, event_format, floating, pin, hold, traceparent, *execution = detail
+    _, queue, name, version, event_format, floating, pin, hold, traceparent, *rest = detail
+    parent_id, parent_incarnation, parent_execution, parent_event, root_id, *execution = rest
     instance = replace(
         row.instance(read_kind((queue, name, version, event_format, floating))),
         pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold),
         traceparent=traceparent,
+        parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
+        root_id=root_id,
     )
     return Snapshot(instance, read_execution(tuple(execution)), messages, activities)
 

@@ -29,7 +29,8 @@ EXECUTION_COLUMNS: Final = """
 
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
-    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold, d.traceparent"""
+    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
+    d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id"""
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
@@ -37,10 +38,10 @@ KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 _ROW_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.kind, i.revision, i.owner, i.wake_at, i.status, i.held, i.inbox_seq, i.seen_seq,
     i.execution, i.opened, i.takeovers, i.history_events, i.history_bytes, i.updated_at, i.cancel_at, i.cancel_reason,
-    i.cancel_by, i.cancel_seq"""
+    i.cancel_by, i.cancel_terminate, i.cancel_seq"""
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, traceparent"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent"
 _ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
 
 # --- transactions -----------------------------------------------------------------------------
@@ -93,20 +94,49 @@ ADD_INSTANCES: Final = """
     ORDER BY u.instance_id COLLATE "C"
     ON CONFLICT (instance_id) DO NOTHING
     RETURNING instance_id"""
+# With the instances that a group names: parents of those that end, and children of executions that close. Who they are was
+# settled before the write that concerns them was sent; were it not, its fence would not hold.
+LOCK_FAMILIES: Final = f"""
+    SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY(ARRAY(
+        SELECT unnest($1::text[])
+        UNION SELECT d.parent_id FROM @instance_detail d WHERE d.instance_id = ANY($2::text[]) AND d.parent_id IS NOT NULL
+        UNION SELECT d.instance_id
+        FROM unnest($3::text[], $4::bigint[]) AS u (instance_id, execution)
+        JOIN @instance_detail d ON d.parent_id = u.instance_id AND d.parent_execution = u.execution AND d.on_parent_close <> 0))
+    ORDER BY i.instance_id FOR UPDATE OF i"""
+# Whose children they are, and in which traces the executions stand that may end.
+READ_LINKS: Final = """
+    SELECT d.instance_id, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.on_parent_close
+    FROM @instance_detail d WHERE d.parent_id IS NOT NULL AND d.instance_id = ANY(ARRAY(
+        SELECT unnest($1::text[])
+        UNION SELECT c.instance_id
+        FROM unnest($2::text[], $3::bigint[]) AS u (instance_id, execution)
+        JOIN @instance_detail c ON c.parent_id = u.instance_id AND c.parent_execution = u.execution
+        WHERE c.on_parent_close <> 0))"""
+READ_TRACES: Final = """
+    SELECT x.instance_id, x.traceparent FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
+    JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
+READ_CONSUMED_EVENTS: Final = """
+    SELECT m.instance_id, m.sequence FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
+    JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind = 0"""
+# What was made for a write that was then refused.
+UNMAKE_INSTANCES: Final = _exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2)
 LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
 READ_REQUESTS: Final = """
     SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
 # What an append must know: whether its message is there or was, and how full the inbox is, where it can be full at all.
 READ_ADDRESSEES: Final = """
-    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, m.traceparent, t.sequence, t.removed_at,
+    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent,
+        t.sequence, t.removed_at,
         CASE WHEN i.inbox_seq >= u.threshold THEN (
-            SELECT count(*) FROM (SELECT 1 FROM @message c WHERE c.instance_id = u.instance_id LIMIT u.cap) counted)
+            SELECT count(*) FROM (SELECT 1 FROM @message c
+                WHERE c.instance_id = u.instance_id AND c.kind = 0 LIMIT u.cap) counted)
         END
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
         WITH ORDINALITY AS u (instance_id, message_id, threshold, cap, place)
     JOIN @instance i ON i.instance_id = u.instance_id
-    LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id
+    LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id AND m.kind = 0
     LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id"""
 
 # --- the effects of owners' writes ------------------------------------------------------------
@@ -167,16 +197,16 @@ BURY_MESSAGES: Final = """
     WITH removed AS (
         DELETE FROM @message m USING unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
         WHERE m.instance_id = u.instance_id AND m.sequence = u.sequence
-        RETURNING m.instance_id, m.message_id, m.sequence),
+        RETURNING m.instance_id, m.message_id, m.sequence, m.kind),
     buried AS (
         INSERT INTO @tombstone (instance_id, message_id, sequence, removed_at)
-        SELECT instance_id, message_id, sequence, $4::bigint FROM removed
-        ON CONFLICT (instance_id, message_id) DO UPDATE SET sequence = excluded.sequence, removed_at = excluded.removed_at
-        RETURNING 1)
-    SELECT 1 / (count(*) = $3::bigint)::integer FROM buried"""
+        SELECT instance_id, message_id, sequence, $4::bigint FROM removed WHERE kind = 0
+        ON CONFLICT (instance_id, message_id) DO UPDATE SET sequence = excluded.sequence, removed_at = excluded.removed_at)
+    SELECT 1 / (count(*) = $3::bigint)::integer FROM removed"""
+DROP_REPORTS: Final = "DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0"
 EMPTY_INBOXES: Final = """
-    WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name),
-        counted AS (SELECT instance_id, name, count(*) AS number FROM removed GROUP BY instance_id, name),
+    WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name, kind),
+        counted AS (SELECT instance_id, name, count(*) AS number FROM removed WHERE kind = 0 GROUP BY instance_id, name),
         gathered AS (
             SELECT instance_id, array_agg(name ORDER BY name) AS names, array_agg(number ORDER BY name) AS counts
             FROM counted GROUP BY instance_id)
@@ -224,20 +254,25 @@ PRUNE_EXECUTIONS: Final = f"""
 # --- arrivals ---------------------------------------------------------------------------------
 
 ADD_DETAILS: Final = """
-    INSERT INTO @instance_detail (instance_id, request_id, created_by, traceparent)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])"""
+    INSERT INTO @instance_detail (
+        instance_id, request_id, created_by, traceparent, parent_id, parent_incarnation, parent_execution, parent_event,
+        root_id, on_parent_close)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+        $9::text[], $10::bigint[])"""
 ADD_LABELS: Final = """
     INSERT INTO @label (instance_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
 ADD_MESSAGES: Final = f"""
     INSERT INTO @message (instance_id, sender, {_MESSAGE_COLUMNS})
     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
-        $8::bigint[], $9::text[])"""
+        $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])"""
 MARK_CANCELLED: Final = _exactly(
     """
-    UPDATE @instance i SET cancel_at = u.at, cancel_reason = u.reason, cancel_by = u.actor, cancel_seq = u.sequence
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[]) AS u (instance_id, at, reason, actor, sequence)
-    WHERE i.instance_id = u.instance_id AND i.cancel_at IS NULL""",
-    number=6,
+    UPDATE @instance i SET
+        cancel_at = u.at, cancel_reason = u.reason, cancel_by = u.actor, cancel_terminate = u.terminate, cancel_seq = u.sequence
+    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::bigint[]) AS u (
+        instance_id, at, reason, actor, terminate, sequence)
+    WHERE i.instance_id = u.instance_id""",
+    number=7,
 )
 
 # --- the hot rows: each once, whatever has happened to it -------------------------------------
@@ -328,7 +363,8 @@ NEXT_WAKE: Final = f"""
 # To run after the statement that has locked the rows: a statement sees other tables as they were when it began, but a row that
 # it has waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
-    SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, {EXECUTION_COLUMNS}
+    SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation,
+        d.parent_execution, d.parent_event, d.root_id, {EXECUTION_COLUMNS}
     FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, kind)
     JOIN @kind k ON k.kind_id = u.kind
     JOIN @instance_detail d ON d.instance_id = u.instance_id
@@ -344,8 +380,8 @@ READ_ACTIVITIES: Final = f"""
 READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM @event WHERE instance_id = $1::text AND execution = $2::bigint ORDER BY event_id"""
 READ_NEWS: Final = """
-    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by,
-        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.traceparent
+    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
+        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent
     FROM @instance i LEFT JOIN @message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
     WHERE i.news_for = $1::text
     ORDER BY i.instance_id, m.sequence"""
@@ -428,13 +464,14 @@ NOTIFY: Final = "SELECT pg_notify($1::text, $2::text)"
 READ_RECORDS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
-        (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id), d.unread_names, d.unread_counts,
+        (SELECT count(*) FROM @message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_names, d.unread_counts,
         ARRAY(SELECT l.key FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key),
         ARRAY(SELECT l.value FROM @label l WHERE l.instance_id = i.instance_id ORDER BY l.key), i.expires_at
     FROM @instance i
     JOIN @kind k ON k.kind_id = i.kind
     JOIN @instance_detail d ON d.instance_id = i.instance_id
     JOIN @execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+LIST_REPORTS: Final = "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 ORDER BY source"
 BY_ID: Final = " WHERE i.instance_id = $1::text"
 NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT "
 LIST_EXECUTIONS: Final = f"""

@@ -40,6 +40,7 @@ class _Pending:
     activities: _Values = field(default_factory=_Values)
     buried: _Values = field(default_factory=_Values)
     removed: _Values = field(default_factory=_Values)
+    dropped: _Values = field(default_factory=_Values)
     custom_statuses: _Values = field(default_factory=_Values)
     holds: _Values = field(default_factory=_Values)
     aged: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
@@ -79,6 +80,9 @@ class Batch:
         if write.state.status is not Status.OPEN:
             pending.ended.append(instance_id)
             return
+        if write.closed_with_children:
+            # Ends of children belong to the execution that asked for them (I9); others of it are refused from now on.
+            pending.dropped.append((instance_id,))
         for event_id in write.settled:
             pending.settled.append((instance_id, write.state.execution, event_id))
         for activity in write.activities:
@@ -94,8 +98,9 @@ class Batch:
         self._run_all(sql.FORGET_ACTIVITIES, pending.forgotten)
         self._run_all(sql.SETTLE_ACTIVITY, pending.settled)
         self._run_all(sql.PUT_ACTIVITY, pending.activities)
-        self._run_each_once(sql.BURY_MESSAGE, pending.buried, "a message was consumed that is not there")
-        self._run_all(sql.REMOVE_MESSAGE, pending.removed)
+        self._run_all(sql.BURY_MESSAGE, pending.buried)
+        self._run_each_once(sql.REMOVE_MESSAGE, pending.removed, "a message was consumed that is not there")
+        self._run_all(sql.DROP_REPORTS, pending.dropped)
         self._run_all(sql.SET_CUSTOM_STATUS, pending.custom_statuses)
         self._run_all(sql.SET_HOLD, pending.holds)
         for instance_id, execution, closed_until in pending.aged:
@@ -157,9 +162,11 @@ class Batch:
 
     def _empty_inbox(self, instance_id: str) -> None:
         # No tombstones: who sends one of these again is told the truth, that it was not read (rule 19).
-        unread = dict(self._connection.execute(sql.COUNT_UNREAD_BY_NAME, (instance_id,)).fetchall())
+        left = self._connection.execute(sql.COUNT_UNREAD_BY_NAME, (instance_id,)).fetchall()
+        unread = {name: count for kind, name, count in left if kind == 0}
         if unread:
             self._connection.execute(sql.SET_UNREAD_AT_END, (pack(unread), instance_id))
+        if left:
             self._connection.execute(sql.EMPTY_INBOX, (instance_id,))
 
     def _prune_tombstones(self, added: int) -> None:

@@ -116,7 +116,8 @@ class SqliteDirectory:
         with self._readers.reading() as connection, _one_moment(connection):
             row = connection.execute(sql.READ_RECORDS + sql.BY_ID, (instance_id,)).fetchone()
             activities = connection.execute(sql.READ_ACTIVITIES % "?", (instance_id,)).fetchall()
-        return None if row is None else _read_record(row, activities)
+            reports = connection.execute(sql.LIST_REPORTS, (instance_id,)).fetchall()
+        return None if row is None else _read_record(row, activities, reports)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         conditions, values = _conditions(query)
@@ -124,7 +125,7 @@ class SqliteDirectory:
         statement = sql.READ_RECORDS + where + sql.NEWEST_FIRST
         with self._readers.reading() as connection:
             rows = connection.execute(statement, (*values, query.limit)).fetchall()
-        return [_read_record(row, []) for row in rows]
+        return [_read_record(row, [], []) for row in rows]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         with self._readers.reading() as connection:
@@ -180,6 +181,11 @@ def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
         require("i.created_at < ?", query.created_until)
     for key, value in query.labels.items():
         require("EXISTS (SELECT 1 FROM label l WHERE l.instance_id = i.instance_id AND l.key = ? AND l.value = ?)", key, value)
+    if query.parent is not None:
+        # As a set of ids, so that it is found by the index on parents, whatever the order of the list.
+        require("i.instance_id IN (SELECT c.instance_id FROM instance_detail c WHERE c.parent_id = ?)", query.parent)
+    if query.parent_execution is not None:
+        require("d.parent_execution = ?", query.parent_execution)
     if query.after is not None:
         require("(i.created_at, i.instance_id) < (?, ?)", *query.after)
     return conditions, values
@@ -212,7 +218,7 @@ def _first_beyond(prefix: str) -> str | None:
     return None
 
 
-def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> InstanceRecord:
+def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]]) -> InstanceRecord:
     kind = read_kind((row[0], row[1], row[2], row[3], row[4]))
     instance = read_instance(kind, row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH])
     execution_start = _KIND_WIDTH + INSTANCE_WIDTH
@@ -246,4 +252,5 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]]) -> Ins
         labels=unpack(labels),
         activities=tuple(read_activity(activity[1:]) for activity in activities),
         expires_at=expires_at,
+        reports=tuple(report[0] for report in reports),
     )

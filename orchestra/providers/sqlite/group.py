@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, islice, zip_longest
 from typing import Final, assert_never
 
@@ -18,6 +19,7 @@ from orchestra.providers.rows import (
     Claimed,
     Granted,
     Kind,
+    MessageKind,
     MessageRow,
     Outcome,
     Recover,
@@ -33,20 +35,18 @@ from orchestra.providers.rows import (
 )
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.batch import Batch
+from orchestra.providers.sqlite.family import LONGEST_DELAY, Family, concerns_others
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction
 
 __all__ = ["LONGEST_DELAY", "Group"]
 
-LONGEST_DELAY: Final = 300_000_000
-"""Microseconds that an instance waits at most which has crashed its owners repeatedly (protocol rule 14)."""
-
 _OPEN: Final = Status.OPEN.value
 
 
 class Group:
-    """Applies changes in the order of the protocol: owners' writes, then arrivals, then claims (rule 7)."""
+    """Applies changes in the order of the protocol: owners' writes, what follows for others, arrivals, claims (rule 7)."""
 
     def __init__(self, transaction: Transaction, settings: Settings) -> None:
         self._transaction = transaction
@@ -54,15 +54,19 @@ class Group:
         self._now = transaction.now
         self._settings = settings
         self._batch = Batch(transaction.connection, transaction.now, settings)
+        self._family = Family(transaction, self._start)
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         """Apply the changes; return their outcomes in their order."""
         outcomes: dict[int, Outcome] = {}
         arrivals: list[tuple[int, Start | Append | Cancel | Release]] = []
         claims: list[tuple[int, Claim]] = []
+        followed: list[tuple[int, Write, Granted]] = []
         for position, change in enumerate(changes):
             if isinstance(change, Write):
-                outcomes[position] = self._write(change)
+                outcomes[position] = written = self._write(change)
+                if isinstance(written, Granted) and concerns_others(change):
+                    followed.append((position, change, written))
             elif isinstance(change, Recover):
                 outcomes[position] = self._recover(change)
             elif isinstance(change, Claim):
@@ -70,6 +74,9 @@ class Group:
             else:
                 arrivals.append((position, change))
         self._batch.flush()
+        for position, write, granted in followed:
+            arrivals_elsewhere, taken = self._family.follow(write)
+            outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
         for position, arrival in arrivals:
             outcomes[position] = self._arrive(arrival)
         for position, claim in claims:
@@ -174,7 +181,20 @@ class Group:
         if self._connection.execute(sql.ADD_INSTANCE, values).rowcount == 0:
             request_id = self._connection.execute(sql.READ_REQUEST, (start.instance_id,)).fetchone()[0]
             return StartExists(same=request_id == start.request_id)
-        self._connection.execute(sql.ADD_DETAIL, (start.instance_id, start.request_id, start.created_by, start.traceparent))
+        parent = start.parent
+        link = (None,) * 4 if parent is None else (parent.instance_id, parent.incarnation, parent.execution, parent.event_id)
+        self._connection.execute(
+            sql.ADD_DETAIL,
+            (
+                start.instance_id,
+                start.request_id,
+                start.created_by,
+                start.traceparent,
+                *link,
+                start.root_id,
+                start.on_parent_close.value,
+            ),
+        )
         self._connection.execute(sql.ADD_EXECUTION, execution_values(start.instance_id, execution))
         for key, value in start.labels.items():
             self._connection.execute(sql.ADD_LABEL, (start.instance_id, key, value))
@@ -199,7 +219,7 @@ class Group:
             return AppendRefused(Refusal.CLOSED)
         if self._is_full(instance_id, inbox_seq, append.limit):
             return AppendRefused(Refusal.FULL)
-        message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now, append.traceparent)
+        message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now, traceparent=append.traceparent)
         self._connection.execute(sql.RING, (self._now, self._now, self._now + LONGEST_DELAY, instance_id))
         self._connection.execute(
             sql.ADD_MESSAGE,
@@ -212,6 +232,8 @@ class Group:
                 append.payload.data,
                 append.payload.encoding,
                 self._now,
+                MessageKind.EVENT.value,
+                0,
                 append.traceparent,
             ),
         )
@@ -227,16 +249,16 @@ class Group:
         row = self._connection.execute(sql.FIND_CANCEL, (cancel.instance_id,)).fetchone()
         if row is None:
             return AppendRefused(Refusal.NOT_FOUND)
-        status, inbox_seq, owner, at, reason, by, sequence = row
+        status, inbox_seq, owner, at, reason, by, terminate, sequence = row
         if status != _OPEN:
             return AppendRefused(Refusal.CLOSED)
-        standing = read_cancel(at, reason, by)
+        standing = read_cancel(at, reason, by, terminate)
         if standing is not None:
             return Appended(sequence, owner, fresh=False, cancel=standing)
         mark = CancelMark(self._now, cancel.reason, cancel.by)
         self._connection.execute(
             sql.MARK_CANCELLED,
-            (self._now, self._now, self._now + LONGEST_DELAY, mark.at, mark.reason, mark.by, cancel.instance_id),
+            (self._now, self._now, self._now + LONGEST_DELAY, mark.at, mark.reason, mark.by, False, cancel.instance_id),
         )
         return Appended(inbox_seq + 1, owner, fresh=True, cancel=mark)
 

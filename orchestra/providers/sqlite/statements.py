@@ -19,12 +19,13 @@ EXECUTION_COLUMNS: Final = """
 
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
-    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, d.pin, d.hold, d.traceparent"""
+    i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
+    d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id"""
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, traceparent"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent"
 _ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
 
 # --- transactions -----------------------------------------------------------------------------
@@ -104,9 +105,10 @@ FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 # OR REPLACE: the same id may have been sent anew after its first tombstone had lost its meaning.
 BURY_MESSAGE: Final = """
     INSERT OR REPLACE INTO tombstone (instance_id, message_id, sequence, removed_at)
-    SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ?"""
+    SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
 REMOVE_MESSAGE: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ?"
 EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
+DROP_REPORTS: Final = "DELETE FROM message WHERE instance_id = ? AND kind <> 0"
 PRUNE_TOMBSTONES: Final = """
     DELETE FROM tombstone WHERE (instance_id, message_id) IN (
         SELECT instance_id, message_id FROM tombstone WHERE removed_at <= ? ORDER BY removed_at LIMIT ?)"""
@@ -114,7 +116,7 @@ PRUNE_TOMBSTONES: Final = """
 SET_CUSTOM_STATUS: Final = """
     UPDATE instance_detail SET custom_status = ?, custom_status_encoding = ? WHERE instance_id = ?"""
 SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
-COUNT_UNREAD_BY_NAME: Final = "SELECT name, count(*) FROM message WHERE instance_id = ? GROUP BY name"
+COUNT_UNREAD_BY_NAME: Final = "SELECT kind, name, count(*) FROM message WHERE instance_id = ? GROUP BY kind, name"
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
 # From the oldest on, so that only what goes is looked at, and one more; and of a long backlog a part.
@@ -146,20 +148,24 @@ ADD_INSTANCE: Final = """
         takeovers, history_events, history_bytes, created_at, updated_at, summary)
     VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'')
     ON CONFLICT (instance_id) DO NOTHING"""
-ADD_DETAIL: Final = "INSERT INTO instance_detail (instance_id, request_id, created_by, traceparent) VALUES (?, ?, ?, ?)"
+ADD_DETAIL: Final = """
+    INSERT INTO instance_detail (
+        instance_id, request_id, created_by, traceparent, parent_id, parent_incarnation, parent_execution, parent_event,
+        root_id, on_parent_close)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 ADD_LABEL: Final = "INSERT INTO label (instance_id, key, value) VALUES (?, ?, ?)"
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
 
 FIND_ADDRESSEE: Final = """
     SELECT i.status, i.inbox_seq, i.owner,
-        (SELECT m.sequence FROM message m WHERE m.instance_id = i.instance_id AND m.message_id = ?),
+        (SELECT m.sequence FROM message m WHERE m.instance_id = i.instance_id AND m.message_id = ? AND m.kind = 0),
         (SELECT t.sequence FROM tombstone t
          WHERE t.instance_id = i.instance_id AND t.message_id = ? AND t.removed_at > ?)
     FROM instance i WHERE i.instance_id = ?"""
-COUNT_UNREAD: Final = "SELECT count(*) FROM (SELECT 1 FROM message WHERE instance_id = ? LIMIT ?)"
+COUNT_UNREAD: Final = "SELECT count(*) FROM (SELECT 1 FROM message WHERE instance_id = ? AND kind = 0 LIMIT ?)"
 READ_MESSAGE: Final = f"SELECT {_MESSAGE_COLUMNS} FROM message WHERE instance_id = ? AND sequence = ?"
 ADD_MESSAGE: Final = f"""
-    INSERT INTO message (instance_id, sender, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    INSERT INTO message (instance_id, sender, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 # Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
 # sooner, and no later than the longest delay.
@@ -170,17 +176,37 @@ RING: Final = f"""
     WHERE instance_id = ? AND status = 0"""
 
 FIND_CANCEL: Final = """
-    SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_seq FROM instance WHERE instance_id = ?"""
+    SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_terminate, cancel_seq
+    FROM instance WHERE instance_id = ?"""
 MARK_CANCELLED: Final = f"""
     UPDATE instance SET
         inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY},
-        cancel_at = ?, cancel_reason = ?, cancel_by = ?, cancel_seq = inbox_seq + 1
-    WHERE instance_id = ? AND status = 0 AND cancel_at IS NULL"""
+        cancel_at = ?, cancel_reason = ?, cancel_by = ?, cancel_terminate = ?, cancel_seq = inbox_seq + 1
+    WHERE instance_id = ? AND status = 0"""
 
 RELEASE_HOLD: Final = """
     UPDATE instance SET held = 0, wake_at = 0, revision = revision + 1, updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND held = 1 AND status = 0
     RETURNING inbox_seq"""
+
+# --- parents and children ---------------------------------------------------------------------
+
+FIND_PARENT: Final = """
+    SELECT d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event,
+        (SELECT x.traceparent FROM execution x WHERE x.instance_id = d.instance_id AND x.execution = ?)
+    FROM instance_detail d WHERE d.instance_id = ? AND d.parent_id IS NOT NULL"""
+RING_PARENT: Final = f"""
+    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY}
+    WHERE instance_id = ? AND incarnation = ? AND execution = ? AND status = 0
+    RETURNING inbox_seq, owner"""
+IS_CHILD: Final = """
+    SELECT 1 FROM instance_detail
+    WHERE instance_id = ? AND parent_id = ? AND parent_incarnation = ? AND parent_execution = ? AND parent_event = ?"""
+LIST_BOUND: Final = """
+    SELECT d.instance_id, d.on_parent_close FROM instance_detail d
+    JOIN instance i ON i.instance_id = d.instance_id AND i.status = 0
+    WHERE d.parent_id = ? AND d.parent_execution = ? AND d.parent_incarnation = ? AND d.on_parent_close <> 0
+    ORDER BY d.parent_event, d.instance_id"""
 
 # --- claims -----------------------------------------------------------------------------------
 
@@ -212,8 +238,8 @@ READ_KIND: Final = f"SELECT {KIND_COLUMNS} FROM kind k WHERE k.kind_id = ?"
 READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
 READ_NEWS: Final = """
-    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by,
-        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.traceparent
+    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
+        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent
     FROM instance i LEFT JOIN message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
     WHERE i.owner = ? AND i.inbox_seq > i.seen_seq
     ORDER BY i.instance_id, m.sequence"""
@@ -271,12 +297,13 @@ LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FRO
 READ_RECORDS: Final = f"""
     SELECT {KIND_COLUMNS}, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS},
         i.held, i.status, i.summary, d.custom_status, d.custom_status_encoding, i.created_at, i.updated_at, d.created_by,
-        (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id), d.unread_at_end,
+        (SELECT count(*) FROM message m WHERE m.instance_id = i.instance_id AND m.kind = 0), d.unread_at_end,
         (SELECT json_group_object(l.key, l.value) FROM label l WHERE l.instance_id = i.instance_id), i.expires_at
     FROM instance i
     JOIN kind k ON k.kind_id = i.kind
     JOIN instance_detail d ON d.instance_id = i.instance_id
     JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
+LIST_REPORTS: Final = "SELECT source FROM message WHERE instance_id = ? AND kind <> 0 ORDER BY source"
 BY_ID: Final = " WHERE i.instance_id = ?"
 NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT ?"
 LIST_EXECUTIONS: Final = f"""

@@ -102,14 +102,14 @@ class SqliteStore:
 
 
 def _read_news(rows: list[tuple[Any, ...]]) -> News:
-    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, *_ = rows[0]
+    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
     return News(
         instance_id,
         incarnation,
         inbox_seq,
-        read_cancel(cancel_at, cancel_reason, cancel_by),
+        read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
         # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
-        tuple(read_message(row[6:]) for row in rows if row[6] is not None),
+        tuple(read_message(row[7:]) for row in rows if row[7] is not None),
     )
 
 

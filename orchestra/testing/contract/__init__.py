@@ -14,6 +14,7 @@ Each module of this package holds the tests of one subject; what they are writte
 from __future__ import annotations
 
 from orchestra.testing.contract.cancels import CancelTests
+from orchestra.testing.contract.children import ChildTests
 from orchestra.testing.contract.claims import ClaimTests
 from orchestra.testing.contract.comparison import ComparisonTests
 from orchestra.testing.contract.connections import ConnectionTests
@@ -40,6 +41,7 @@ class ProviderContract(
     LifetimeTests,
     ExecutionTests,
     CancelTests,
+    ChildTests,
     HoldTests,
     OperatorTests,
     RetentionTests,

@@ -21,11 +21,16 @@ from orchestra.providers.rows import (
     ActivityRow,
     Cancel,
     Change,
+    ChildCancel,
+    ChildStart,
     Claim,
     ExecutionDelta,
     ExecutionEnd,
     InstanceQuery,
     InstanceRecord,
+    InstanceRow,
+    OnParentClose,
+    ParentLink,
     Pin,
     Prune,
     Recover,
@@ -212,11 +217,27 @@ class ComparedWithModel(RuleBasedStateMachine):
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
             hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
             prune=None if data.draw(_mostly) else self.prune(data),
+            starts=tuple(self.child(data, row) for _ in range(data.draw(some.sampled_from((0, 0, 1, 2))))),
+            cancels=() if data.draw(_mostly) else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
         )
 
     def prune(self, data: some.DataObject) -> Prune:
         some_number = some.integers(0, 4)
         return Prune(data.draw(some_number), data.draw(some_number), data.draw(some.sampled_from((None, 1, 2, 10**17))))
+
+    def child(self, data: some.DataObject, row: InstanceRow) -> ChildStart:
+        child_id, link = data.draw(_instances), self.link(data, row)
+        if not data.draw(_mostly):
+            return ChildStart(child_id, link, None, b"hopeless")
+        self.made += 1
+        start = a_start(child_id, f"incarnation {self.made}", str(link), data.draw(_kinds))
+        if not data.draw(_mostly):
+            return ChildStart(child_id, link, start, None)
+        close = data.draw(some.sampled_from(OnParentClose))
+        return ChildStart(child_id, link, replace(start, parent=link, root_id="a", on_parent_close=close), b"taken")
+
+    def link(self, data: some.DataObject, row: InstanceRow) -> ParentLink:
+        return ParentLink(row.instance_id, row.incarnation, row.execution, data.draw(some.integers(1, 3)))
 
     def deltas(
         self, data: some.DataObject, record: InstanceRecord, *, boundary: bool, ending: bool
@@ -231,7 +252,14 @@ class ComparedWithModel(RuleBasedStateMachine):
             closed = (2, ExecutionEnd.CONTINUED_AS_NEW if boundary else ExecutionEnd.FAILED, None, b"error")
         trace = data.draw(_traceparents)
         delta = ExecutionDelta(
-            number, opened=opened, events=events, closed=closed, event_count=len(events), byte_count=1, traceparent=trace
+            number,
+            opened=opened,
+            events=events,
+            closed=closed,
+            event_count=len(events),
+            byte_count=1,
+            traceparent=trace,
+            children=data.draw(_mostly),
         )
         following = replace(an_execution(number + 1), traceparent=trace)
         return (delta, ExecutionDelta(number + 1, create=following)) if boundary else (delta,)
@@ -263,6 +291,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.held(["watch"]))
         self.both(lambda provider: provider.store.catalogue().nodes)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
+        self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
 
 
 def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:

@@ -22,7 +22,7 @@ class ModelDirectory:
         return None if instance is None else instance.record()
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        records = [replace(instance.record(), activities=()) for instance in list(self._world.instances.values())]
+        records = [replace(instance.record(), activities=(), reports=()) for instance in list(self._world.instances.values())]
         matching = [record for record in records if _matches(record, query)]
         matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
         return matching[: query.limit]
@@ -55,5 +55,7 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
         and (query.created_from is None or record.created_at >= query.created_from)
         and (query.created_until is None or record.created_at < query.created_until)
         and all(record.labels.get(key) == value for key, value in query.labels.items())
+        and (query.parent is None or (row.parent is not None and row.parent.instance_id == query.parent))
+        and (query.parent_execution is None or (row.parent is not None and row.parent.execution == query.parent_execution))
         and (query.after is None or (record.created_at, row.instance_id) < query.after)
     )

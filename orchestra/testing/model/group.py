@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
+from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.providers.rows import (
+    PARENT_CLOSED,
     PRUNED_AT_ONCE,
     Append,
     Appended,
@@ -16,14 +18,19 @@ from orchestra.providers.rows import (
     Cancel,
     CancelMark,
     Change,
+    ChildCancel,
+    ChildStart,
     Claim,
     Claimed,
     ExecutionDelta,
     Granted,
     InstanceRow,
     Kind,
+    MessageKind,
     MessageRow,
+    OnParentClose,
     Outcome,
+    ParentLink,
     Prune,
     Recover,
     Recovered,
@@ -57,8 +64,13 @@ class Group:
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
-        for position in sorted(range(len(changes)), key=lambda position: (_phase(changes[position]), position)):
-            outcomes[position] = self._apply_one(changes[position])
+        for phase in (_OWNERS, _OTHERS, _CLAIMS):
+            for position, change in enumerate(changes):
+                if _phase(change) == phase:
+                    outcomes[position] = self._apply_one(change)
+            if phase == _OWNERS:
+                for position, outcome in outcomes.items():
+                    outcomes[position] = self._follow(changes[position], outcome)
         return tuple(outcomes[position] for position in range(len(changes)))
 
     def _apply_one(self, change: Change) -> Outcome:
@@ -89,6 +101,8 @@ class Group:
         for delta in write.executions:
             instance = self._apply_delta(instance, delta)
         instance = self._consume(instance, write.consumed)
+        if write.closed_with_children:
+            instance = replace(instance, messages=instance.unread_events)
         is_open = state.status is Status.OPEN
         is_ready = row.inbox_seq > state.seen_seq
         row = replace(
@@ -121,7 +135,7 @@ class Group:
             updated_at=self._now,
         )
         if not is_open:
-            unread = Counter(message.name for message in instance.messages)
+            unread = Counter(message.name for message in instance.unread_events)
             after = self._expiries.get(state.kind.name)
             expires_at = None if after is None else self._now + after
             instance = replace(instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at)
@@ -171,7 +185,7 @@ class Group:
     def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
         removed = [message for message in instance.messages if message.sequence in consumed]
         require(len(removed) == len(consumed), "a message was consumed that is not there")
-        buried = {message.message_id: (message.sequence, self._now) for message in removed}
+        buried = {message.message_id: (message.sequence, self._now) for message in removed if message.kind is MessageKind.EVENT}
         rest = tuple(message for message in instance.messages if message.sequence not in consumed)
         return replace(instance, messages=rest, tombstones={**instance.tombstones, **buried})
 
@@ -203,6 +217,8 @@ class Group:
             history_events=0,
             history_bytes=0,
             traceparent=start.traceparent,
+            parent=start.parent,
+            root_id=start.root_id,
         )
         self._instances[start.instance_id] = ModelInstance(
             row=row,
@@ -212,6 +228,7 @@ class Group:
             created_by=start.created_by,
             labels=dict(start.labels),
             executions={start.execution.number: start.execution},
+            on_parent_close=start.on_parent_close,
         )
         return Started()
 
@@ -219,7 +236,7 @@ class Group:
         instance = self._instances.get(append.instance_id)
         if instance is None:
             return AppendRefused(Refusal.NOT_FOUND)
-        for message in instance.messages:
+        for message in instance.unread_events:
             if message.message_id == append.message_id:
                 return Appended(message.sequence, instance.row.owner, fresh=False, message=message)
         sequence, removed_at = instance.tombstones.get(append.message_id, (0, 0))
@@ -227,10 +244,12 @@ class Group:
             return Appended(sequence, instance.row.owner, fresh=False)
         if instance.status is not Status.OPEN:
             return AppendRefused(Refusal.CLOSED)
-        if len(instance.messages) >= append.limit:
+        if len(instance.unread_events) >= append.limit:
             return AppendRefused(Refusal.FULL)
         row = self._ring(instance.row)
-        message = MessageRow(row.inbox_seq, append.message_id, append.name, append.payload, self._now, append.traceparent)
+        message = MessageRow(
+            row.inbox_seq, append.message_id, append.name, append.payload, self._now, traceparent=append.traceparent
+        )
         self._instances[append.instance_id] = replace(
             instance, row=row, messages=(*instance.messages, message), updated_at=self._now
         )
@@ -245,9 +264,88 @@ class Group:
         if instance.row.cancel is not None:
             return Appended(instance.cancel_sequence, instance.row.owner, fresh=False, cancel=instance.row.cancel)
         mark = CancelMark(self._now, cancel.reason, cancel.by)
+        return self._mark(instance, mark)
+
+    def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:
         row = replace(self._ring(instance.row), cancel=mark)
-        self._instances[cancel.instance_id] = replace(instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now)
+        self._instances[row.instance_id] = replace(instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now)
         return Appended(row.inbox_seq, row.owner, fresh=True, cancel=mark)
+
+    # --- what a write does to others ---
+
+    def _follow(self, change: Change, outcome: Outcome) -> Outcome:
+        if not isinstance(change, Write) or not isinstance(outcome, Granted):
+            return outcome
+        arrivals: list[tuple[str, Appended]] = []
+        taken = [child.child_id for child in change.starts if not self._start_child(child, arrivals)]
+        for cancel in change.cancels:
+            self._cancel_child(cancel, arrivals)
+        for execution in change.closed_with_children:
+            self._leave_children(change, execution, arrivals)
+        instance = self._instances[change.instance_id]
+        closed = change.executions[-1].closed if change.executions else None
+        if change.state.status is not Status.OPEN and instance.row.parent is not None and closed is not None:
+            output = closed[2] if change.state.status is Status.COMPLETED else Payload(closed[3] or b"")
+            kind = MessageKind(change.state.status.value)
+            message = kind, output or Payload(b"null"), instance.executions[instance.row.execution].traceparent
+            self._report(instance.row.parent, change.instance_id, message, arrivals)
+        return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
+
+    def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
+        """Start a child, or tell its parent that it cannot be. Return whether somebody knows how it went."""
+        if child.start is not None:
+            outcome = self._start(child.start)
+            if isinstance(outcome, Started) or outcome.same:
+                return True
+        if child.refusal is None:
+            return False
+        self._report(child.parent, child.child_id, (MessageKind.CHILD_FAILED, Payload(child.refusal), None), arrivals)
+        return True
+
+    def _cancel_child(self, cancel: ChildCancel, arrivals: list[tuple[str, Appended]]) -> None:
+        child = self._instances.get(cancel.child_id)
+        if child is None or child.status is not Status.OPEN or child.row.parent != cancel.parent:
+            return
+        if child.row.cancel is None:
+            mark = CancelMark(self._now, cancel.reason, cancel.parent.instance_id)
+            arrivals.append((cancel.child_id, self._mark(child, mark)))
+
+    def _leave_children(self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]) -> None:
+        bound = [
+            (parent.event_id, key)
+            for key, child in self._instances.items()
+            if (parent := child.row.parent) is not None
+            and (parent.instance_id, parent.incarnation, parent.execution) == (write.instance_id, write.incarnation, execution)
+            and child.status is Status.OPEN
+            and child.on_parent_close is not OnParentClose.ABANDON
+        ]
+        for _, key in sorted(bound):
+            child = self._instances[key]
+            terminate = child.on_parent_close is OnParentClose.TERMINATE
+            standing = child.row.cancel
+            if standing is None or (terminate and not standing.terminate):
+                mark = CancelMark(self._now, PARENT_CLOSED, write.instance_id, terminate)
+                arrivals.append((key, self._mark(child, mark)))
+
+    def _report(
+        self,
+        link: ParentLink,
+        child_id: str,
+        end: tuple[MessageKind, Payload, str | None],
+        arrivals: list[tuple[str, Appended]],
+    ) -> None:
+        parent = self._instances.get(link.instance_id)
+        if parent is None or parent.status is not Status.OPEN:
+            return
+        if (parent.row.incarnation, parent.row.execution) != (link.incarnation, link.execution):
+            return
+        row = self._ring(parent.row)
+        kind, payload, traceparent = end
+        message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, traceparent)
+        twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, kind)]
+        require(not twins, "the end of a child was told twice")
+        self._instances[link.instance_id] = replace(parent, row=row, messages=(*parent.messages, message), updated_at=self._now)
+        arrivals.append((link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
 
     def _ring(self, row: InstanceRow) -> InstanceRow:
         wake_at = 0
@@ -286,6 +384,9 @@ class Group:
         return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
 
 
+_OWNERS, _OTHERS, _CLAIMS = range(3)
+
+
 def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
     """Let go of the oldest executions; never of the current one."""
     current, aged = instance.row.execution, 0
@@ -308,11 +409,11 @@ def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
 def _phase(change: Change) -> int:
     match change:
         case Write() | Recover():
-            return 0
+            return _OWNERS
         case Claim():
-            return 2
+            return _CLAIMS
         case _:
-            return 1
+            return _OTHERS
 
 
 def require(condition: bool, failure: str) -> None:  # noqa: FBT001

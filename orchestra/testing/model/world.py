@@ -19,8 +19,10 @@ from orchestra.providers.rows import (
     InstanceRecord,
     InstanceRow,
     Kind,
+    MessageKind,
     MessageRow,
     NodeRow,
+    OnParentClose,
     PolicyRow,
     Snapshot,
     Status,
@@ -55,6 +57,11 @@ class ModelInstance:
     activities: Mapping[tuple[int, int], ActivityRow] = field(default_factory=dict[tuple[int, int], ActivityRow])
     unread_at_end: Mapping[str, int] = field(default_factory=dict[str, int])
     expires_at: int | None = None
+    on_parent_close: OnParentClose = OnParentClose.ABANDON
+
+    @property
+    def unread_events(self) -> tuple[MessageRow, ...]:
+        return tuple(message for message in self.messages if message.kind is MessageKind.EVENT)
 
     def is_claimable(self) -> bool:
         return self.row.owner is None and not self.held and self.status is Status.OPEN and self.row.wake_at is not None
@@ -75,11 +82,12 @@ class ModelInstance:
             created_at=self.created_at,
             updated_at=self.updated_at,
             created_by=self.created_by,
-            unread_messages=len(self.messages),
+            unread_messages=len(self.unread_events),
             unread_at_end=self.unread_at_end,
             labels=self.labels,
             activities=tuple(self.activities[key] for key in sorted(self.activities)),
             expires_at=self.expires_at,
+            reports=tuple(sorted(message.source for message in self.messages if message.kind is not MessageKind.EVENT)),
         )
 
 

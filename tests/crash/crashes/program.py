@@ -17,6 +17,7 @@ import anyio
 from orchestra import (
     Activity,
     ActivityFailed,
+    ChildFailed,
     OrchestrationContext,
     OrchestrationRegistry,
     RetryPolicy,
@@ -212,6 +213,37 @@ async def _two_steps(ctx: OrchestrationContext, number: int) -> int:
     return first.value + second.value
 
 
+# --- families ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class House:
+    rounds: int
+    done: int = 0
+    wrong: tuple[str, ...] = ()
+
+
+async def house(ctx: OrchestrationContext, state: House) -> House:
+    """A loop of children that lap, of one that is given up, and of one that goes when the lap does."""
+    wrong = state.wrong
+    ctx.start_child(hang, 0, on_parent_close="terminate" if state.done % 2 else "cancel")
+    total = 1 + state.done % 3
+    first, second = await ctx.gather(ctx.start_child(laps, Laps(total)), ctx.start_child(laps, Laps(2)))
+    for expected, child in ((total, first), (2, second)):
+        if child.wrong or child.done != expected or child.digest != digest_of_laps(expected):
+            wrong = (*wrong, f"a child of {expected} laps came back as {child}")
+    await ctx.race(ctx.start_child(laps, Laps(3)), ctx.schedule_timer(timedelta(milliseconds=20)))
+    try:
+        await ctx.start_child("laps", Laps(1), instance_id=ctx.instance_id)
+        wrong = (*wrong, "a child has taken its parent's id")
+    except ChildFailed:
+        pass
+    state = replace(state, done=state.done + 1, wrong=wrong[:WRONG_KEPT])
+    if state.done >= state.rounds:
+        return state
+    ctx.continue_as_new(state)
+
+
 # --- ended from outside, or at one word -------------------------------------------------------
 
 
@@ -263,7 +295,7 @@ async def _climb(ctx: OrchestrationContext, state: Climb) -> Climb:
 def registry(code: str) -> OrchestrationRegistry:
     """Return what a worker with this code has: ``old`` knows ``climb`` 1.0.0 only."""
     builder = OrchestrationRegistry.builder()
-    for function in (laps, listen, fan, hang, once, climb):
+    for function in (laps, listen, fan, house, hang, once, climb):
         builder.register(function.__name__, function)
     if code == "new":
         builder.register("climb", climb_1_1_0, version="1.1.0")

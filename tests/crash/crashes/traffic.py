@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.abc
 
-from crashes.program import NAMES, Climb, Fan, Heard, Laps, digest_of_laps
+from crashes.program import NAMES, Climb, Fan, Heard, House, Laps, digest_of_laps
 from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown, UnknownOrchestration
@@ -82,7 +82,7 @@ class Traffic:
         self._may_be_alone = may_be_alone
         """Whether all workers may have gone home at times, so that nobody knows any orchestration."""
         self.promises = Promises()
-        self.kinds: list[Callable[[], Awaitable[str]]] = [self.start_laps, self.start_laps, self.start_fan]
+        self.kinds: list[Callable[[], Awaitable[str]]] = [self.start_laps, self.start_laps, self.start_fan, self.start_house]
         """What runs by itself until it ends, as often as it stands here. ``program`` has the code, a ``Promise`` the end."""
         self._random = random
         self._numbers = Counter[str]()
@@ -132,6 +132,10 @@ class Traffic:
     async def start_fan(self) -> str:
         rounds = self._random.randint(1, 4)
         return await self.start("fan", Fan(rounds), Promise("COMPLETED", _check_fan(rounds)))
+
+    async def start_house(self) -> str:
+        rounds = self._random.randint(1, 3)
+        return await self.start("house", House(rounds), Promise("COMPLETED", _check_fan(rounds)))
 
     async def start_climb(self, total: int, *, word: str | None = None, first: str = "1.0.0") -> str:
         promise = Promise("COMPLETED", _check_climb(total, first, word))

@@ -15,7 +15,7 @@ from orchestra import SqliteProvider
 from orchestra.codec import plain
 from orchestra.events import ActivityCompleted, from_record
 from orchestra.providers.interfaces import Directory
-from orchestra.providers.rows import Status
+from orchestra.providers.rows import InstanceQuery, Status
 from orchestra.testing.checker import Report, check_store
 
 BELONGING = ("instance_detail", "label", "execution", "event", "message", "tombstone", "activity")
@@ -31,6 +31,10 @@ ORPHANS = {
     "a message that is unread and read": "SELECT instance_id FROM message JOIN tombstone USING (instance_id, message_id)",
     "a message from the future": """
         SELECT m.instance_id FROM message m JOIN instance i USING (instance_id) WHERE m.sequence > i.inbox_seq""",
+    "the end of a child that the current execution has not asked for": """
+        SELECT m.instance_id FROM message m JOIN instance i USING (instance_id)
+        LEFT JOIN event e ON (e.instance_id, e.execution, e.event_id, e.kind) = (m.instance_id, i.execution, m.source, 11)
+        WHERE m.kind <> 0 AND e.event_id IS NULL""",
     "events without their execution": """
         SELECT e.instance_id FROM event e LEFT JOIN execution x USING (instance_id, execution)
         WHERE x.instance_id IS NULL""",
@@ -163,7 +167,9 @@ def judge(store: Path, promises: Promises, workers: Sequence[Worker], code: str)
         directory = provider.directory
         problems += promise_problems(directory, promises)
         problems += own_problems(directory, workers)
-        instance_ids = [*promises.ends, *own_started(workers)]
+        everybody = directory.list(InstanceQuery(limit=1_000_000))
+        children = [record.row.instance_id for record in everybody if record.row.parent is not None]
+        instance_ids = [*promises.ends, *own_started(workers), *children]
         problems += ledger_problems(directory, store.parent / "ledger", instance_ids)
     finally:
         provider.close()

@@ -38,6 +38,7 @@ CREATE TABLE @instance (
     cancel_reason  text,
     cancel_by      text,
     cancel_seq     bigint,
+    cancel_terminate boolean NOT NULL DEFAULT false,
     created_at     bigint   NOT NULL,
     updated_at     bigint   NOT NULL,
     summary        bytea    NOT NULL,
@@ -71,6 +72,7 @@ CREATE TABLE @instance_detail (
     parent_incarnation     text COLLATE "C",
     parent_execution       bigint,
     parent_event           bigint,
+    on_parent_close        smallint NOT NULL DEFAULT 0,
     root_id                text COLLATE "C",
     boundary_due           bigint,
     deadline               bigint,
@@ -79,6 +81,8 @@ CREATE TABLE @instance_detail (
     schedule_tick          bigint,
     traceparent            text
 );
+
+CREATE INDEX instance_parent ON @instance_detail (parent_id, parent_execution) WHERE parent_id IS NOT NULL;
 
 CREATE TABLE @label (
     instance_id text COLLATE "C" NOT NULL,
@@ -136,6 +140,7 @@ CREATE TABLE @message (
     message_id  text     COLLATE "C" NOT NULL,
     sender      text     NOT NULL,
     kind        smallint NOT NULL DEFAULT 0,
+    source      bigint   NOT NULL DEFAULT 0,
     name        text     COLLATE "C" NOT NULL,
     payload     bytea    NOT NULL,
     encoding    integer  NOT NULL,
@@ -145,7 +150,10 @@ CREATE TABLE @message (
     PRIMARY KEY (instance_id, sequence)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 
-CREATE UNIQUE INDEX message_identity ON @message (instance_id, message_id);
+-- Where kind is not 0, it says how a child has ended, and source is the parent's event that asked for the child. The ids of sent
+-- events are their senders' words: what the store itself puts into an inbox must not meet them.
+CREATE UNIQUE INDEX message_identity ON @message (instance_id, message_id, kind);
+CREATE INDEX message_report ON @message (instance_id, source) WHERE kind <> 0;
 
 -- A removed message is remembered for a window, so that its sender may ask again (protocol rule 21).
 CREATE TABLE @tombstone (

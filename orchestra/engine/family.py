@@ -1,0 +1,89 @@
+"""What a step asks of the instances around it: children that are started or cancelled, and who is told of an end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orchestra.codec import pack
+from orchestra.engine.desk import Desk
+from orchestra.errors import ErrorInfo, InstanceExists, UnknownOrchestration
+from orchestra.events import FORMAT, ChildStarted, DetachedStarted, error_to_wire
+from orchestra.ids import digest
+from orchestra.providers.rows import (
+    Catalogue,
+    ChildCancel,
+    ChildStart,
+    ExecutionRow,
+    Kind,
+    OnParentClose,
+    ParentLink,
+    Resolution,
+    ResolvedBy,
+    Start,
+    Status,
+    Write,
+)
+from orchestra.resolution import policy_of, start_version
+from orchestra.retry import type_name
+
+__all__ = ["child_cancel", "child_link", "child_start", "rings_others"]
+
+_LOWEST: Final = "0.0.0-0"
+"""What floats up to whatever version is deployed first."""
+
+_GIVEN_UP: Final = "its parent has given it up"
+
+
+def child_link(desk: Desk, event: ChildStarted | DetachedStarted) -> ParentLink:
+    """Return which command of the desk's current execution this is."""
+    return ParentLink(desk.instance_id, desk.incarnation, desk.current.number, event.id)
+
+
+def child_start(
+    desk: Desk, link: ParentLink, event: ChildStarted | DetachedStarted, catalogue: Catalogue, node: str, now: int
+) -> ChildStart:
+    """Return what the store is to start for a command of the desk's instance, on the version that it gets (scenario 6).
+
+    A child of a name that nobody has cannot be started, and its parent is told so. A detached start, of whose failure nobody
+    would learn, waits for the name to be deployed.
+    """
+    version = event.version or start_version(catalogue, event.name)
+    if version is None and isinstance(event, ChildStarted):
+        reason = f"no living node has registered orchestration {event.name!r}; start a runtime that has it"
+        return ChildStart(event.child_id, link, None, _error(UnknownOrchestration, reason))
+    version = version or _LOWEST
+    how = ResolvedBy.POLICY if event.version is None else ResolvedBy.EXPLICIT
+    resolution = Resolution(how, node, policy_of(catalogue, event.name)[1])
+    attached = isinstance(event, ChildStarted)
+    # The command's own name, so that the start is known again, whoever repeats it (I1).
+    request_id = str(link)
+    start = Start(
+        instance_id=event.child_id,
+        # As good as random, for it is made of the parent's, and the same wherever the step is repeated.
+        incarnation=digest(request_id),
+        request_id=request_id,
+        kind=Kind("", event.name, version, FORMAT, floating=event.version is None),
+        execution=ExecutionRow(1, event.name, version, resolution, event.input, None, created_at=now),
+        created_by=request_id,
+        traceparent=desk.current.traceparent,
+        parent=link if attached else None,
+        root_id=(desk.root_id or desk.instance_id) if attached else None,
+        on_parent_close=event.on_parent_close if isinstance(event, ChildStarted) else OnParentClose.ABANDON,
+    )
+    taken = f"instance {event.child_id!r} exists, started by somebody else; choose another id"
+    return ChildStart(event.child_id, link, start, _error(InstanceExists, taken) if attached else None)
+
+
+def child_cancel(desk: Desk, event: ChildStarted) -> ChildCancel:
+    """Return what cancels a child that is not wanted any more."""
+    return ChildCancel(event.child_id, child_link(desk, event), _GIVEN_UP)
+
+
+def rings_others(desk: Desk, write: Write) -> bool:
+    """Return whether a write may make other instances ready, so that they should be claimed in its transaction."""
+    has_ended = desk.parent is not None and write.state.status is not Status.OPEN
+    return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
+
+
+def _error(kind: type[Exception], message: str) -> bytes:
+    return pack({"error": error_to_wire(ErrorInfo(type_name(kind), message))})

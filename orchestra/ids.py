@@ -1,0 +1,45 @@
+"""What may be an id or a name, and which ids are made rather than given."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Final
+
+from orchestra.errors import InvalidArgument
+
+__all__ = ["check_text", "child_id", "digest"]
+
+_LONGEST: Final = 1024
+_SHOWN_OF_INCARNATION: Final = 8
+
+
+def check_text(text: object, what: str) -> None:
+    """Check a name or an id, where one is given.
+
+    Raises:
+        InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL, no half surrogate pair).
+    """
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{what} must be text, not {type(text).__name__}")
+    if not text:
+        raise InvalidArgument(f"{what} must not be empty")
+    if len(text) > _LONGEST:
+        raise InvalidArgument(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidArgument(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
+
+
+def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) -> str:
+    """Return the id of a child that was given none: another one for each command, execution and life of its parent.
+
+    It begins with the parent's, so that a family lies together; where generations have made that too long, it is a digest.
+    """
+    plain = f"{parent_id}.{incarnation[:_SHOWN_OF_INCARNATION]}.{execution}.{event_id}"
+    return plain if len(plain) <= _LONGEST else digest(plain)
+
+
+def digest(text: str) -> str:
+    """Return 32 hexadecimal digits that stand for a text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -5,6 +5,9 @@ brings back all that the outcomes depend on. What happens then is decided here, 
 each hot row once, and everything else with one statement a table; without claims it commits. Claims see what the group has
 made ready, and their instances are read in the third.
 
+A group of nothing but steps of instances that go on, as most are, makes all of this in one round trip, on trust: a statement
+that meets a fence which does not hold ends the script before anything is written, and the longer way is taken.
+
 Nothing waits for a lock after the first round trip: new ids and then rows are taken in one order by all nodes, and claims
 pass over what is locked. So two groups cannot wait for each other.
 """

@@ -242,8 +242,8 @@ BUGS: Final = (
         "25: a node's idea of the store's time is a lower bound made of the store's replies, not its own wall clock",
         (
             Edit(
-                "orchestra/engine/engine.py",
-                "return self._store_time + int((self._clock.monotonic() - self._store_time_at) * 1e6)",
+                "orchestra/engine/store_time.py",
+                "return self._told + int((self._clock.monotonic() - self._heard_at) * 1e6)",
                 "return self._clock.now()",
             ),
         ),

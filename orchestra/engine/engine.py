@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestra.clock import Clock
 from orchestra.context import Limits
 from orchestra.engine.absences import Absences, Result, Returned, Stepping
+from orchestra.engine.agenda import Agenda
 from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_start, rings_others
+from orchestra.engine.flights import Flight, refusal, size_of
 from orchestra.engine.items import (
     AbortActivity,
     ActivityEnded,
@@ -25,7 +25,10 @@ from orchestra.engine.items import (
     RunActivity,
     Submit,
 )
+from orchestra.engine.running import RunningActivities
 from orchestra.engine.stepping import Step, Stepper, describe_error
+from orchestra.engine.store_time import StoreTime
+from orchestra.engine.warm import WarmExecutions
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
 from orchestra.providers.interfaces import Store
@@ -51,7 +54,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import ActivityDone, Execution
+from orchestra.replay import ActivityDone
 from orchestra.resolution import opening_version, servable_kinds
 from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger
@@ -59,7 +62,6 @@ from orchestra.telemetry import Recorder, engine_logger
 __all__ = ["Engine", "EngineOptions"]
 
 _RETRIES_AFTER_UNKNOWN = 5
-_SPARE_TIMERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,6 @@ class EngineOptions:
     group_bytes: int = 1024 * 1024
     keep_owned: int = 10_000_000
     heartbeat_interval: int = 1_000_000
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A change that is being committed, and what is to be done with its outcome."""
-
-    change: Change
-    desk: Desk | None = None
-    step: Step | None = None
-    submit: Submit | None = None
-    unknown: int = 0
 
 
 class Engine:
@@ -120,12 +111,10 @@ class Engine:
         )
         self.catalogue = Catalogue(0, (), {}, ())
         self._kinds: tuple[Kind, ...] = ()
-        self._desks: dict[str, Desk] = {}
-        self._ready: dict[str, None] = {}
-        self._timers: list[tuple[int, str]] = []
-        self._warm: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
-        self._running: dict[str, dict[ActivityKey, int]] = {}
-        """By instance: the activities that were begun and not reported, and their attempts."""
+        self._time = StoreTime(clock)
+        self._agenda = Agenda()
+        self._warm = WarmExecutions(self.options.warm)
+        self._running = RunningActivities()
         self._unknown: dict[str, None] = {}
         self._poison: dict[str, tuple[HoldKind, str]] = {}
         self._suspects: dict[str, list[ActivityEnded]] = {}
@@ -133,8 +122,8 @@ class Engine:
         self._absences = Absences()
         self._returned: list[Returned] = []
         self._deferred: list[Item] = []
-        self._queued: list[_Flight] = []
-        self._flight: list[_Flight] = []
+        self._queued: list[Flight] = []
+        self._flight: list[Flight] = []
         self._effects: list[Effect] = []
         self._want_claim = True
         self._want_news = False
@@ -145,21 +134,15 @@ class Engine:
         self._stopping = False
         self._releasing = False
         self._read_error: StoreError | None = None
-        self._store_time = 0
-        self._store_time_at = 0.0
-
-    # --- the store's time (rule 25) ---
 
     @property
     def now(self) -> int:
-        """A lower bound of the store's time, so that no timer is early (I7)."""
-        return self._store_time + int((self._clock.monotonic() - self._store_time_at) * 1e6)
+        """A lower bound of the store's time (rule 25)."""
+        return self._time.now
 
     def heard_time(self, store_time: int) -> None:
-        """Take note of a time that the store has told; the lower bound never goes back."""
-        if store_time > self.now:
-            self._store_time = store_time
-            self._store_time_at = self._clock.monotonic()
+        """Take note of a time that the store has told."""
+        self._time.hear(store_time)
 
     # --- the node and the catalogue ---
 
@@ -177,13 +160,10 @@ class Engine:
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
         """Forget everything: this node was buried and goes on under a new id."""
-        effects: list[Effect] = [AbortActivity(key) for keys in self._running.values() for key in keys]
-        for desk in self._desks.values():
-            if desk.execution is not None:
-                desk.execution.evict()
-        self._desks.clear()
-        self._ready.clear()
-        self._timers.clear()
+        effects: list[Effect] = [AbortActivity(key) for key in self._running]
+        for desk in self._agenda:
+            _evict(desk)
+        self._agenda.clear()
         self._running.clear()
         self._unknown.clear()
         self._poison.clear()
@@ -205,7 +185,7 @@ class Engine:
         for held in rows:
             definition = self._registry.find(held.kind.name, opening_version(self.catalogue, held.kind))
             if definition is not None and definition.fingerprint not in held.hold.tried:
-                self._queued.append(_Flight(Release(held.instance_id, held.incarnation, held.revision)))
+                self._queued.append(Flight(Release(held.instance_id, held.incarnation, held.revision)))
         self._want_held = False
 
     # --- what is going on ---
@@ -214,7 +194,7 @@ class Engine:
     def has_work(self) -> bool:
         """Whether there is something to step or to commit now."""
         if (
-            self._ready
+            self._agenda.has_ready
             or self._queued
             or self._unknown
             or self._want_news
@@ -225,7 +205,8 @@ class Engine:
         ):
             return True
         now = self.now
-        if self._timers and self._timers[0][0] <= now:
+        due = self._agenda.next_timer
+        if due is not None and due <= now:
             return True
         if self._next_claim is not None and self._next_claim <= now:
             self._want_claim = True
@@ -234,16 +215,16 @@ class Engine:
     @property
     def owned(self) -> int:
         """How many instances are on the desk."""
-        return len(self._desks)
+        return len(self._agenda)
 
     @property
     def running(self) -> int:
         """How many activities have been begun and not reported."""
-        return sum(map(len, self._running.values()))
+        return len(self._running)
 
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
-        owned = self._timers[0][0] if self._timers else None
+        owned = self._agenda.next_timer
         if self._stopping or self._room() <= 0:
             return owned  # what cannot be claimed now is not waited for: it may be due already
         self._ask_for_next_claim()
@@ -260,7 +241,7 @@ class Engine:
         return self._kinds
 
     def _room(self) -> int:
-        return min(self.options.group, self.options.max_owned - len(self._desks) - len(self._absences))
+        return min(self.options.group, self.options.max_owned - len(self._agenda) - len(self._absences))
 
     def look(self) -> None:
         """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
@@ -295,15 +276,15 @@ class Engine:
             self._take(item)
         self._read_store()
         now = self.now
-        self._wake_due(now)
+        self._agenda.wake_due(now)
         # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
         # that fails on the way loses neither turns nor clients' changes.
-        self._flight = flights = [_Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
+        self._flight = flights = [Flight(Recover(instance_id, self.node.node_id)) for instance_id in self._unknown]
         size = self._take_returned(flights) + self._step_ready(flights, now)
         self._take_queued(flights, size)
         try:
             if self._may_claim(now):
-                flights.append(_Flight(Claim(self.node.node_id, self._kinds, self._room())))
+                flights.append(Flight(Claim(self.node.node_id, self._kinds, self._room())))
         except StoreError as error:  # what was stepped is not lost by that
             self._read_error = error
         error, self._read_error = self._read_error, None
@@ -318,19 +299,17 @@ class Engine:
         self._ask_for_next_claim()
         return self._want_claim or (self._next_claim is not None and self._next_claim <= now)
 
-    def _step_ready(self, flights: list[_Flight], now: int) -> int:
+    def _step_ready(self, flights: list[Flight], now: int) -> int:
         """Step ready instances up to the bounds of a group. Return the bytes of their writes."""
         size = 0
-        while self._ready and len(flights) < self.options.group and size < self.options.group_bytes:
-            instance_id = next(iter(self._ready))
-            del self._ready[instance_id]
-            desk = self._desks.get(instance_id)
+        while len(flights) < self.options.group and size < self.options.group_bytes:
+            desk = self._agenda.next_ready()
             if desk is None:
-                continue
+                break
             try:
                 history = self._read_history(desk)
             except StoreError as error:
-                self._ready[instance_id] = None
+                self._agenda.make_ready(desk.instance_id)
                 self._read_error = error
                 break
             stepping = self._absences.begin(desk, self._clock.monotonic())
@@ -362,7 +341,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
-    def _stepped(self, flights: list[_Flight], desk: Desk, result: Result) -> int:
+    def _stepped(self, flights: list[Flight], desk: Desk, result: Result) -> int:
         """Follow up a step that has been made. Return the bytes of its write."""
         if isinstance(result, Exception):
             engine_logger.error("instance %r could not be stepped; it is held", desk.instance_id, exc_info=result)
@@ -373,9 +352,9 @@ class Engine:
             self._follow(desk, step)
             return 0
         write = self._with_new_names(desk, write, step)
-        flights.append(_Flight(write, desk=desk, step=step))
+        flights.append(Flight(write, desk=desk, step=step))
         self._want_claim |= rings_others(desk, write)
-        return _size(write)
+        return size_of(write)
 
     # --- code that does not return ---
 
@@ -392,14 +371,14 @@ class Engine:
         """
         if not self._absences.leave(stepping):
             return False
-        self._desks.pop(stepping.desk.instance_id, None)
+        self._agenda.remove(stepping.desk.instance_id)
         return True
 
     def come_back(self, returned: Returned) -> None:
         """Take up a step that was left behind, at the next step."""
         self._returned.append(returned)
 
-    def _take_returned(self, flights: list[_Flight]) -> int:
+    def _take_returned(self, flights: list[Flight]) -> int:
         """Take up the steps that have returned. Return the bytes of their writes."""
         returned, self._returned = self._returned, []
         size = 0
@@ -407,7 +386,7 @@ class Engine:
             desk = late.stepping.desk
             if self._absences.take_back(late.stepping):
                 desk.armed = None
-                self._desks[desk.instance_id] = desk
+                self._agenda.put(desk)
                 self._deferred.extend(late.stepping.kept)
                 self._want_news = True
                 size += self._stepped(flights, desk, late.result)
@@ -415,13 +394,13 @@ class Engine:
                 late.discard()
         return size
 
-    def _take_queued(self, flights: list[_Flight], size: int) -> None:
+    def _take_queued(self, flights: list[Flight], size: int) -> None:
         taken = 0
         for flight in self._queued:
             if taken and (len(flights) >= 2 * self.options.group or size >= self.options.group_bytes):
                 break
             flights.append(flight)
-            size += _size(flight.change)
+            size += size_of(flight.change)
             taken += 1
             self._want_claim = True  # what becomes ready here is claimed in the same transaction
         del self._queued[:taken]
@@ -450,7 +429,7 @@ class Engine:
     def refuse_clients(self, error: StoreError) -> list[Effect]:
         """Answer the clients of a group that could not be committed, and take their changes out of it."""
         effects: list[Effect] = [
-            _refusal(flight, error) for flight in (*self._flight, *self._queued) if flight.submit is not None
+            refusal(flight, error) for flight in (*self._flight, *self._queued) if flight.submit is not None
         ]
         self._flight = [flight for flight in self._flight if flight.submit is None]
         self._queued = [flight for flight in self._queued if flight.submit is None]
@@ -475,18 +454,15 @@ class Engine:
         """Give everything back at the next steps; what was running here begins again elsewhere."""
         self._stopping = self._releasing = True
         self._absences.release()
-        for instance_id, desk in self._desks.items():
+        for desk in self._agenda:
             desk.releasing = True
-            self._ready[instance_id] = None
+            self._agenda.make_ready(desk.instance_id)
 
     def close(self) -> None:
         """Drop all executions from memory."""
-        for desk in self._desks.values():
-            if desk.execution is not None:
-                desk.execution.evict()
-        for _, _, execution in self._warm.values():
-            execution.evict()
-        self._desks.clear()
+        for desk in self._agenda:
+            _evict(desk)
+        self._agenda.clear()
         self._warm.clear()
 
     # --- items ---
@@ -494,7 +470,7 @@ class Engine:
     def _take(self, item: Item) -> None:
         match item:
             case Submit(change=change):
-                self._queued.append(_Flight(change, submit=item))
+                self._queued.append(Flight(change, submit=item))
             case ActivityEnded() | Heartbeat() if self._absences.keep(item):
                 pass
             case ActivityEnded():
@@ -503,7 +479,7 @@ class Engine:
                 self._heartbeat(item)
 
     def _desk_of(self, key: ActivityKey) -> Desk | None:
-        desk = self._desks.get(key.instance_id)
+        desk = self._agenda.get(key.instance_id)
         if desk is None or (desk.incarnation, desk.current.number) != (key.incarnation, key.execution):
             return None
         return desk
@@ -515,8 +491,8 @@ class Engine:
         if self._is_coming_back(item.key):
             self._deferred.append(item)
             return
-        if self._running.get(item.key.instance_id, {}).get(item.key) == item.attempt:
-            self._stopped_running(item.key)
+        if self._running.attempt(item.key) == item.attempt:
+            self._running.end(item.key)
         desk = self._desk_of(item.key)
         entry = desk.tries.get(item.key.event_id) if desk is not None else None
         if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
@@ -530,11 +506,11 @@ class Engine:
         else:
             desk.tries.end(item.key.event_id)
             desk.inputs.append(ActivityDone(item.key.event_id, self.now, item.attempt, item.result))
-        self._ready[desk.instance_id] = None
+        self._agenda.make_ready(desk.instance_id)
 
     def _is_coming_back(self, key: ActivityKey) -> bool:
         """Return whether the instance of a running activity is being asked for, or is claimed and not loaded yet."""
-        desk = self._desks.get(key.instance_id)
+        desk = self._agenda.get(key.instance_id)
         return key.instance_id in self._unknown or (desk is not None and key.event_id in desk.still_running)
 
     def _heartbeat(self, item: Heartbeat) -> None:
@@ -542,39 +518,30 @@ class Engine:
         entry = desk.tries.get(item.key.event_id) if desk is not None else None
         if desk is not None and entry is not None and entry.running and entry.attempt == item.attempt:
             desk.tries.beat(item.key.event_id, item.payload)
-            self._ready[desk.instance_id] = None
+            self._agenda.make_ready(desk.instance_id)
 
     # --- reading ---
 
     def _read_store(self) -> None:
-        if self._want_news and self._desks:
+        if self._want_news and len(self._agenda) > 0:
             for news in self._store.news(self.node.node_id):
-                desk = self._desks.get(news.instance_id)
+                desk = self._agenda.get(news.instance_id)
                 if desk is not None and desk.incarnation == news.incarnation and news.inbox_seq > desk.known_seq:
                     desk.take_messages(news.messages, news.inbox_seq)
                     desk.cancel = news.cancel or desk.cancel
-                    self._ready[desk.instance_id] = None
+                    self._agenda.make_ready(desk.instance_id)
         self._want_news = False
         if self._want_owned:
             owned = dict.fromkeys(self._store.owned(self.node.node_id))
-            known = {*self._desks, *self._absences}
+            known = {*(desk.instance_id for desk in self._agenda), *self._absences}
             self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in known))
             # Taken away by an operator or by other nodes: what runs for it is not wanted any more.
-            for desk in [desk for desk in self._desks.values() if desk.instance_id not in owned]:
+            for desk in [desk for desk in self._agenda if desk.instance_id not in owned]:
                 self._drop(desk)
             for instance_id in [instance_id for instance_id in self._absences if instance_id not in owned]:
                 self._absences.disown(instance_id)
                 self._abort_running(instance_id)
             self._want_owned = False
-
-    def _wake_due(self, now: int) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            instant, instance_id = heapq.heappop(self._timers)
-            desk = self._desks.get(instance_id)
-            if desk is not None:
-                self._ready[instance_id] = None
-                if desk.armed == instant:
-                    desk.armed = None
 
     # --- outcomes ---
 
@@ -583,7 +550,7 @@ class Engine:
             self._suspect(desk)  # nothing of this step has happened (I6)
             return
         self._arrived(outcome)
-        if self._desks.get(desk.instance_id) is not desk:
+        if not self._agenda.holds(desk):
             return
         if outcome.inbox_seq > desk.known_seq:
             # A message has come meanwhile: a park that meets one is not a park (rule 10).
@@ -597,17 +564,17 @@ class Engine:
         in this node's name, to come in between the writes of a busy instance: so it is not asked for at once, and what
         activities have reported is kept.
         """
-        if self._desks.get(desk.instance_id) is desk:
+        if self._agenda.holds(desk):
             reported = {item.key for item in desk.unacknowledged}
             self._suspects[desk.instance_id] = list(desk.unacknowledged)
             self._forget(desk)
-            for key in [key for key in self._running.get(desk.instance_id, ()) if key not in reported]:
+            for key in [key for key, _ in self._running.of(desk.instance_id) if key not in reported]:
                 self._abort(key)
 
     def _ask_for_suspects(self) -> None:
         suspects, self._suspects = self._suspects, {}
         for instance_id, reports in suspects.items():
-            if instance_id not in self._desks:
+            if instance_id not in self._agenda:
                 self._ask_for(instance_id, reports)
 
     def _follow(self, desk: Desk, step: Step) -> None:
@@ -617,71 +584,44 @@ class Engine:
         desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
-                self._running.setdefault(effect.key.instance_id, {})[effect.key] = effect.attempt
+                self._running.begin(effect.key, effect.attempt)
             elif isinstance(effect, AbortActivity):
-                self._stopped_running(effect.key)
+                self._running.end(effect.key)
             self._effects.append(effect)
         if not step.keep:
             self._let_go(desk, step)
         elif step.wake_at is not None:
             if step.wake_at <= step.now:
-                self._ready[desk.instance_id] = None
+                self._agenda.make_ready(desk.instance_id)
             else:
-                self._arm(desk, step.wake_at)
-
-    def _arm(self, desk: Desk, instant: int) -> None:
-        """Have the desk looked at by then. A desk has few entries in the heap, however often it is stepped."""
-        if desk.armed is not None and desk.armed <= instant:
-            return  # it is looked at before, and armed again then
-        desk.armed = instant
-        heapq.heappush(self._timers, (instant, desk.instance_id))
-        if len(self._timers) > 2 * len(self._desks) + _SPARE_TIMERS:
-            armed = ((desk.armed, desk.instance_id) for desk in self._desks.values())
-            self._timers = [(at, instance_id) for at, instance_id in armed if at is not None]
-            heapq.heapify(self._timers)
+                self._agenda.arm(desk, step.wake_at)
 
     def _let_go(self, desk: Desk, step: Step) -> None:
-        self._desks.pop(desk.instance_id, None)
-        self._ready.pop(desk.instance_id, None)
+        self._agenda.remove(desk.instance_id)
         if step.wake_at is not None:
             self._next_claim = step.wake_at if self._next_claim is None else min(self._next_claim, step.wake_at)
-        execution = desk.execution
-        if execution is None or execution.ending is not None:
-            return
-        self._warm[desk.instance_id] = (desk.incarnation, desk.revision, execution)
-        self._warm.move_to_end(desk.instance_id)
-        if len(self._warm) > self.options.warm:
-            _, (_, _, oldest) = self._warm.popitem(last=False)
-            oldest.evict()
+        self._warm.keep(desk)
 
     def _drop(self, desk: Desk) -> None:
         """Forget an instance that is not this node's any more."""
-        if self._desks.get(desk.instance_id) is not desk:
+        if not self._agenda.holds(desk):
             return
         self._forget(desk)
         self._abort_running(desk.instance_id)
 
     def _forget(self, desk: Desk) -> None:
-        self._desks.pop(desk.instance_id, None)
-        self._ready.pop(desk.instance_id, None)
-        if desk.execution is not None:
-            desk.execution.evict()
+        self._agenda.remove(desk.instance_id)
+        _evict(desk)
 
     def _abort_running(self, instance_id: str) -> None:
-        for key in list(self._running.get(instance_id, ())):
+        for key, _ in self._running.of(instance_id):
             self._abort(key)
 
-    def _stopped_running(self, key: ActivityKey) -> None:
-        keys = self._running.get(key.instance_id, {})
-        keys.pop(key, None)
-        if not keys:
-            self._running.pop(key.instance_id, None)
-
     def _abort(self, key: ActivityKey) -> None:
-        self._stopped_running(key)
+        self._running.end(key)
         self._effects.append(AbortActivity(key))
 
-    def _submitted(self, flight: _Flight, outcome: Outcome) -> None:
+    def _submitted(self, flight: Flight, outcome: Outcome) -> None:
         assert flight.submit is not None
         change = flight.change
         self._effects.append(Reply(flight.submit.token, outcome))
@@ -691,7 +631,7 @@ class Engine:
             case Write(), Granted():
                 self._arrived(outcome)
                 # An operator has written past the owner; if that is this node, its memory is void.
-                desk = self._desks.get(change.instance_id)
+                desk = self._agenda.get(change.instance_id)
                 if desk is not None and desk.incarnation == change.incarnation:
                     self._drop(desk)
                 closed = change.executions[-1].closed if change.executions else None
@@ -727,7 +667,7 @@ class Engine:
             engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)
 
     def _appended(self, instance_id: str, outcome: Appended) -> None:
-        desk = self._desks.get(instance_id)
+        desk = self._agenda.get(instance_id)
         if desk is None or outcome.owner != self.node.node_id or outcome.sequence <= desk.known_seq:
             return
         if outcome.sequence > desk.known_seq + 1:
@@ -735,9 +675,9 @@ class Engine:
             return
         desk.take_messages((outcome.message,) if outcome.message else (), outcome.sequence)
         desk.cancel = outcome.cancel or desk.cancel
-        self._ready[instance_id] = None
+        self._agenda.make_ready(instance_id)
 
-    def _asked(self, flight: _Flight, outcome: Outcome) -> None:
+    def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:
             case Claimed(snapshots=snapshots, more=more):
                 self._want_claim = more
@@ -761,41 +701,35 @@ class Engine:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         desk = Desk.of(snapshot)
-        stale = self._desks.get(desk.instance_id)
+        stale = self._agenda.get(desk.instance_id)
         if stale is not None:  # it was taken away and came back before this node noticed
             self._forget(stale)
         self._absences.disown(desk.instance_id)
-        self._keep_reports(desk.instance_id, self._suspects.pop(desk.instance_id, ()))
+        self._keep_reports(self._suspects.pop(desk.instance_id, ()))
         desk.releasing = self._releasing
         desk.poison = self._poison.pop(desk.instance_id, None)
         number = desk.current.number
-        for key, attempt in list(self._running.get(desk.instance_id, {}).items()):
+        for key, attempt in self._running.of(desk.instance_id):
             if (key.incarnation, key.execution) == (desk.incarnation, number):
                 desk.still_running[key.event_id] = attempt
             else:
                 self._abort(key)
-        warm = self._warm.pop(desk.instance_id, None)
-        if warm is not None:
-            incarnation, revision, execution = warm
-            # Valid only if nothing but the claim has happened since this node's own acknowledged write (rule 3).
-            if (incarnation, revision + 1, execution.execution_id) == (desk.incarnation, desk.revision, number) and desk.opened:
-                desk.execution = execution
-                for key in self._stepper.remember_tries(desk, self.now):
-                    self._abort(key)
-            else:
-                execution.evict()
+        desk.execution = self._warm.take(desk)
+        if desk.execution is not None:
+            for key in self._stepper.remember_tries(desk, self.now):
+                self._abort(key)
         if desk.opened:
             self._recorder.looked_up(desk.kind.name, desk.current.version, warm=desk.execution is not None)
-        self._desks[desk.instance_id] = desk
-        self._ready[desk.instance_id] = None
+        self._agenda.put(desk)
+        self._agenda.make_ready(desk.instance_id)
 
     # --- failures ---
 
-    def _outcome_unknown(self, flight: _Flight, error: OutcomeUnknown) -> None:
+    def _outcome_unknown(self, flight: Flight, error: OutcomeUnknown) -> None:
         """Nobody knows whether it was committed: ask by writing again (rule 9)."""
         change = flight.change
         if flight.desk is not None:
-            if self._desks.get(flight.desk.instance_id) is flight.desk:
+            if self._agenda.holds(flight.desk):
                 self._forget(flight.desk)
                 self._ask_for(flight.desk.instance_id, flight.desk.unacknowledged)
         elif flight.submit is not None:
@@ -815,11 +749,11 @@ class Engine:
         What its activities have reported is kept: if no write has recorded it, it is applied once the instance is back.
         """
         self._unknown[instance_id] = None
-        self._keep_reports(instance_id, reports)
+        self._keep_reports(reports)
 
-    def _keep_reports(self, instance_id: str, reports: Sequence[ActivityEnded]) -> None:
+    def _keep_reports(self, reports: Sequence[ActivityEnded]) -> None:
         for item in reports:
-            self._running.setdefault(instance_id, {})[item.key] = item.attempt
+            self._running.begin(item.key, item.attempt)
         self._deferred.extend(reports)
 
     def _drop_reports(self, instance_id: str) -> None:
@@ -828,15 +762,15 @@ class Engine:
         for item in self._deferred:
             if isinstance(item, (ActivityEnded, Heartbeat)) and item.key.instance_id == instance_id:
                 if isinstance(item, ActivityEnded):
-                    self._stopped_running(item.key)
+                    self._running.end(item.key)
             else:
                 kept.append(item)
         self._deferred = kept
 
-    def _poisoned(self, flight: _Flight, error: StoreError) -> None:
+    def _poisoned(self, flight: Flight, error: StoreError) -> None:
         """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""
         if flight.submit is not None:
-            self._effects.append(_refusal(flight, error))
+            self._effects.append(refusal(flight, error))
         elif flight.desk is not None:
             self._hold_as_stored(flight.desk, HoldKind.STORE, error)
         elif isinstance(flight.change, Recover):
@@ -858,25 +792,6 @@ class Engine:
         self._poison[desk.instance_id] = kind, describe_error(error)
 
 
-def _refusal(flight: _Flight, error: StoreError) -> Reply:
-    """Answer a client whose change could not be committed. Where an earlier try may have been, nobody knows (I1)."""
-    assert flight.submit is not None
-    if flight.unknown and not isinstance(error, OutcomeUnknown):
-        unknown = OutcomeUnknown(f"the reply to the commit was lost, and asking again failed: {error}")
-        unknown.__cause__ = error
-        return Reply(flight.submit.token, unknown)
-    return Reply(flight.submit.token, error)
-
-
-def _size(change: Change) -> int:
-    match change:
-        case Write():
-            events = sum(record.size for delta in change.executions for record in delta.events)
-            starts = sum(_size(start.start) for start in change.starts if start.start is not None)
-            return 512 + events + len(change.state.summary) + starts
-        case Start():
-            return 512 + len(change.execution.state.data)
-        case Append():
-            return 256 + len(change.payload.data)
-        case _:
-            return 128
+def _evict(desk: Desk) -> None:
+    if desk.execution is not None:
+        desk.execution.evict()

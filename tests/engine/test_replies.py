@@ -491,7 +491,7 @@ def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_
     any_world.send(instance_id)
     any_world.run(2)
     assert any_world.status(instance_id) is Status.TERMINATED
-    assert not second.engine._desks
+    assert not len(second.engine._agenda)
     assert not caplog.records
     check_rest(any_world, [second.registry])
 

@@ -1,0 +1,103 @@
+"""The instances that a node owns, and which of them is to be looked at when."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from orchestra.engine.desk import Desk
+
+__all__ = ["Agenda"]
+
+_SPARE_TIMERS: Final = 64
+
+
+class Agenda:
+    """Desks by instance id; those that are ready, in order; and timers for the others. Instants are microseconds."""
+
+    def __init__(self) -> None:
+        self._desks: dict[str, Desk] = {}
+        self._ready: dict[str, None] = {}
+        self._timers: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._desks)
+
+    def __iter__(self) -> Iterator[Desk]:
+        return iter(list(self._desks.values()))
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._desks
+
+    def get(self, instance_id: str) -> Desk | None:
+        """Return the desk of an instance, if it is owned."""
+        return self._desks.get(instance_id)
+
+    def holds(self, desk: Desk) -> bool:
+        """Return whether this very desk is on the agenda: not forgotten since, and not claimed anew."""
+        return self._desks.get(desk.instance_id) is desk
+
+    def put(self, desk: Desk) -> None:
+        """Take an instance on."""
+        self._desks[desk.instance_id] = desk
+
+    def remove(self, instance_id: str) -> None:
+        """Take an instance off."""
+        self._desks.pop(instance_id, None)
+        self._ready.pop(instance_id, None)
+
+    def clear(self) -> None:
+        """Take all off."""
+        self._desks.clear()
+        self._ready.clear()
+        self._timers.clear()
+
+    # --- what is to be stepped ---
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether an instance is to be stepped now."""
+        return bool(self._ready)
+
+    def make_ready(self, instance_id: str) -> None:
+        """Have an instance stepped, after those that are ready already."""
+        self._ready[instance_id] = None
+
+    def next_ready(self) -> Desk | None:
+        """Return the desk that is to be stepped next. It is ready no more."""
+        while self._ready:
+            instance_id = next(iter(self._ready))
+            del self._ready[instance_id]
+            desk = self._desks.get(instance_id)
+            if desk is not None:
+                return desk
+        return None
+
+    # --- what is to be stepped later ---
+
+    @property
+    def next_timer(self) -> int | None:
+        """The earliest instant at which an instance is to be looked at."""
+        return self._timers[0][0] if self._timers else None
+
+    def arm(self, desk: Desk, instant: int) -> None:
+        """Have the desk looked at by then. A desk has few entries in the heap, however often it is stepped."""
+        if desk.armed is not None and desk.armed <= instant:
+            return  # it is looked at before, and armed again then
+        desk.armed = instant
+        heapq.heappush(self._timers, (instant, desk.instance_id))
+        if len(self._timers) > 2 * len(self._desks) + _SPARE_TIMERS:
+            armed = ((desk.armed, desk.instance_id) for desk in self._desks.values())
+            self._timers = [(at, instance_id) for at, instance_id in armed if at is not None]
+            heapq.heapify(self._timers)
+
+    def wake_due(self, now: int) -> None:
+        """Make ready whose time has come."""
+        while self._timers and self._timers[0][0] <= now:
+            instant, instance_id = heapq.heappop(self._timers)
+            desk = self._desks.get(instance_id)
+            if desk is not None:
+                self._ready[instance_id] = None
+                if desk.armed == instant:
+                    desk.armed = None

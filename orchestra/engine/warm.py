@@ -1,0 +1,51 @@
+"""Executions that are kept in memory although their instance was released: a wake-up costs a step, and not a replay."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from orchestra.engine.desk import Desk
+from orchestra.replay import Execution
+
+__all__ = ["WarmExecutions"]
+
+
+class WarmExecutions:
+    """At most ``limit`` executions, the least recently released ones leave first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, desk: Desk) -> None:
+        """Keep the execution of a released instance, as its last acknowledged write has left it."""
+        execution = desk.execution
+        if execution is None or execution.ending is not None:
+            return
+        self._kept[desk.instance_id] = desk.incarnation, desk.revision, execution
+        self._kept.move_to_end(desk.instance_id)
+        if len(self._kept) > self._limit:
+            _, (_, _, oldest) = self._kept.popitem(last=False)
+            oldest.evict()
+
+    def take(self, desk: Desk) -> Execution | None:
+        """Return the execution for an instance that was just claimed, if it is still the one that was kept."""
+        kept = self._kept.pop(desk.instance_id, None)
+        if kept is None:
+            return None
+        incarnation, revision, execution = kept
+        # Valid only if nothing but the claim has happened since this node's own acknowledged write (rule 3).
+        mine = incarnation, revision + 1, execution.execution_id
+        if desk.opened and mine == (desk.incarnation, desk.revision, desk.current.number):
+            return execution
+        execution.evict()
+        return None
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        for _, _, execution in self._kept.values():
+            execution.evict()
+        self._kept.clear()

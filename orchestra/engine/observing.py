@@ -7,7 +7,7 @@ from typing import Final
 
 from orchestra.engine.desk import Desk
 from orchestra.events import ExecutionFailed, TerminalEvent
-from orchestra.providers.rows import Hold
+from orchestra.providers.rows import Hold, MessageKind
 from orchestra.replay import Turn
 from orchestra.telemetry import HoldRecord, Moment, Root, TurnRecord
 
@@ -31,7 +31,7 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
     """Return what is told of a turn. To be called before the desk takes in what the turn has decided."""
     assert observed.begun is not None
     ending, opened_at = turn.ending, desk.current.opened_at
-    messages = (desk.inbox[sequence].traceparent for sequence in turn.consumed)
+    traced = [message for sequence in turn.consumed if (message := desk.inbox[sequence]).traceparent is not None]
     cancelled = set(turn.cancelled)
     entries = (desk.tries.get(number) for number in turn.settled if number not in cancelled)
     return TurnRecord(
@@ -43,7 +43,8 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
         opened=observed.opened,
         root=observed.root,
         previous_version=observed.previous_version,
-        messages=tuple(traceparent for traceparent in messages if traceparent is not None),
+        messages=tuple(str(message.traceparent) for message in traced if message.kind is MessageKind.EVENT),
+        children=tuple(str(message.traceparent) for message in traced if message.kind is not MessageKind.EVENT),
         fired=turn.fired,
         attempts=tuple((entry.event.name, entry.attempt) for entry in entries if entry is not None),
         outcome=None if ending is None else _outcome(ending),

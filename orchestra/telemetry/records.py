@@ -39,7 +39,8 @@ class TurnRecord:
 
     ``opened`` says that it is the execution's first; ``root`` is then its span, where there are spans, and ``previous_version``
     the version before the boundary, if there was one. ``traceparent`` is the execution's. ``messages`` are the traceparents of
-    the messages that it took in, ``fired`` the due times of timers, ``attempts`` (activity, attempts) of those that ended.
+    the events that it took in, ``children`` those of the children whose ends it took in, ``fired`` the due times of timers,
+    ``attempts`` (activity, attempts) of those that ended.
     """
 
     subject: Subject
@@ -51,6 +52,7 @@ class TurnRecord:
     root: Root | None = None
     previous_version: str | None = None
     messages: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
     fired: tuple[int, ...] = ()
     attempts: tuple[tuple[str, int], ...] = ()
     outcome: str | None = None

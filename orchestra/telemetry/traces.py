@@ -60,9 +60,10 @@ class Traces:
 
     def turn(self, record: TurnRecord) -> None:
         """Write the span of a turn that stands."""
+        links = [*_links("event", record.messages), *_links("child", record.children)]
         if isinstance(record.root, RootSpan):
             span = record.root.span
-            for link in _links("event", record.messages):
+            for link in links:
                 span.add_link(link.context, link.attributes)
         else:
             span = self._tracer.start_span(
@@ -70,7 +71,7 @@ class Traces:
                 context=context_of(record.traceparent),
                 kind=SpanKind.INTERNAL,
                 attributes=_attributes(record.subject),
-                links=_links("event", record.messages),
+                links=links,
                 start_time=record.begun,
             )
         span.set_attribute(names.EVENTS, record.events)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, registry
+from harness import HOLD, registry, several
 from observed import is_child, links, traceparent
 
 from orchestra.engine.engine import EngineOptions
@@ -128,6 +128,28 @@ def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_orig
     ends = observed.spans("turn")
     assert [attributes(span)["outcome"] for span in ends] == ["continued_as_new", "continued_as_new", "completed"]
     assert [is_child(span, root) for span, root in zip(ends, (first, second, third), strict=True)] == [True] * 3
+
+
+async def asks(ctx, state):
+    return await ctx.start_child("asked", state, instance_id="kid")
+
+
+async def asked(ctx, state):
+    if state:
+        ctx.continue_as_new(state - 1)
+    return "answer"
+
+
+def test_a_child_is_linked_to_the_execution_that_asked_and_its_end_to_the_lap_that_it_ended_with(world, observed, node):
+    node(several(asks=asks, asked=asked))
+    world.start("asks", 1, instance_id="parent")
+    world.settle()
+    parent, first, second = (span for span in observed.spans("orchestration"))
+    assert [links(span) for span in (parent, first)] == [[], [("origin", traceparent(parent))]]
+    assert links(second) == [("origin", traceparent(parent)), ("previous", traceparent(first))]
+    (told,) = observed.spans("turn asks")
+    assert links(told) == [("child", traceparent(second))]
+    assert is_child(told, parent)
 
 
 async def spins(ctx, lap):

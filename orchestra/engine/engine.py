@@ -486,8 +486,11 @@ class Engine:
                 desk.execution.evict()
         for _, _, execution in self._warm.values():
             execution.evict()
+        for late in self._returned:
+            late.discard()
         self._desks.clear()
         self._warm.clear()
+        self._returned.clear()
 
     # --- items ---
 

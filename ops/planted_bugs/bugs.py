@@ -146,7 +146,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/providers/sqlite/batch.py",
-                """        self._run_each_once(sql.BURY_MESSAGE, pending.buried, "a message was consumed that is not there")
+                """        self._run_all(sql.BURY_MESSAGE, pending.buried)
 """,
                 "",
             ),

@@ -55,6 +55,9 @@ def take_reports(life: Life, write: Write, events: list[Event], consumed: set[in
         assert is_late, f"I5: the end of a child that {life.instance_id} waits for was dropped: {report}"
     if any(delta.closed is not None for delta in write.executions):
         life.reports.clear()
+    elif events and write.hold is None:
+        seen = [number for number in life.reports if number <= write.state.seen_seq]
+        assert not seen, f"I9: {life.instance_id} has seen {seen}, the ends of children, and left them in its inbox"
 
 
 def _tells(event: ChildCompleted | ChildFailedEvent, report: MessageRow) -> bool:
@@ -79,7 +82,7 @@ class Families:
         """Do what the write must have done to others, and compare. Return the ids of those others."""
         self._now, self._arrivals = now, []
         life = self._lives[write.instance_id]
-        self._check_starts(write)
+        self._check_starts(life, write)
         taken = [child.child_id for child in write.starts if not self._start(child)]
         for cancel in write.cancels:
             child = self._lives.get(cancel.child_id)
@@ -101,7 +104,7 @@ class Families:
         )
         return [child.child_id for child in write.starts] + [instance_id for instance_id, _ in self._arrivals]
 
-    def _check_starts(self, write: Write) -> None:
+    def _check_starts(self, life: Life, write: Write) -> None:
         """What is started is what the code asked for, each command once; all of it, but what was given up at once."""
         asked: dict[ParentLink, ChildStarted | DetachedStarted] = {}
         given_up: set[ParentLink] = set()
@@ -120,6 +123,14 @@ class Families:
             assert event.child_id == child.child_id, f"I5: {child} is started for {event}"
             if child.start is not None:
                 _check_start(event, child, child.start)
+        recalled = {
+            ParentLink(write.instance_id, write.incarnation, life.execution, source): command.child_id
+            for source, command in life.commands.items()
+            if isinstance(command, ChildStarted)
+        }
+        expected = {link: child_id for link, child_id in recalled.items() if link in given_up}
+        cancels = {cancel.parent: cancel.child_id for cancel in write.cancels}
+        assert cancels == expected, f"rule 20: {life.instance_id} cancels {cancels}, and has given up {expected}"
         lost = asked.keys() - given_up
         assert not lost, f"I1: {lost} were asked for and not started"
 
@@ -157,6 +168,7 @@ class Families:
             return
         child.cancelled, child.doomed = True, mark.terminate
         child.inbox_seq += 1
+        child.doomed_by = child.inbox_seq if mark.terminate else 0
         self._arrivals.append((child.instance_id, Appended(child.inbox_seq, child.owner, fresh=True, cancel=mark)))
 
     def _tell(self, link: ParentLink, child_id: str, kind: MessageKind, payload: Payload) -> None:

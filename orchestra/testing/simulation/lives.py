@@ -33,6 +33,8 @@ class Life:
     cancelled: bool = False
     doomed: bool = False
     """Whether its next owner must end it without running code."""
+    doomed_by: int = 0
+    """The number of the mark that says so."""
     held: bool = False
     number: int = 1
     """Of the execution that is the current one."""

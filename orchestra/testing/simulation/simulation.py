@@ -503,6 +503,8 @@ class Simulation:
             at_least = sum(life.owner == node_id and life.instance_id not in away for life in self.witness.lives.values())
             known = at_least <= node.engine.owned <= owned[node_id]
             assert known, f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}, {away} being away"
+            engine_runs = node.engine.running
+            assert away or engine_runs == len(node.running), f"I5: {engine_runs} activities should run, and {node.running} do"
         ghosts = owned.keys() - living - {None}
         assert not ghosts or not self._alive, f"rule 12: {ghosts} are dead, and own something"
 

@@ -165,6 +165,8 @@ class Witness:
         life.status = write.state.status
         life.owner = write.state.owner if life.status is Status.OPEN else None
         life.held = write.hold is not None and life.status is Status.OPEN
+        if life.doomed and write.state.seen_seq >= life.doomed_by and write.hold is None:
+            assert life.status is Status.TERMINATED, f"rule 18: {life.instance_id} was to be terminated, and goes on"
         if write.hold is not None:
             self._check_hold(life, write.hold.kind, write.hold.detail)
         if life.status is not Status.OPEN:

@@ -59,6 +59,7 @@ class Clients:
         self._plan = plan
         self._witness = witness
         self._waiting: dict[str, ClientChange] = {}
+        self._committing: list[ClientChange] = []
         self._sent: list[Append] = []
         self._asked: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -147,7 +148,8 @@ class Clients:
 
     def _is_asked_for(self, instance_id: str) -> bool:
         """Return whether a start of this id may still come, asked for before: nobody deletes over his own request."""
-        waiting = any(isinstance(one, Start) and one.instance_id == instance_id for one in self._waiting.values())
+        asked = *self._waiting.values(), *self._committing
+        waiting = any(isinstance(one, Start) and one.instance_id == instance_id for one in asked)
         return waiting or instance_id in self.doubtful
 
     def operate(self, nodes: Sequence[SimulatedNode]) -> None:
@@ -194,6 +196,13 @@ class Clients:
             self._answered(change, self._commit(change))
 
     def _commit(self, change: ClientChange) -> Outcome | OrchestraError:
+        self._committing.append(change)
+        try:
+            return self._insist(change)
+        finally:
+            self._committing.remove(change)
+
+    def _insist(self, change: ClientChange) -> Outcome | OrchestraError:
         unknown: OutcomeUnknown | None = None
         for _ in range(_TRIES):
             try:

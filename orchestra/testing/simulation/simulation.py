@@ -385,9 +385,9 @@ class Simulation:
             changes = [change for change in delayed if not self._is_too_late(change)]
             self.counts["late groups applied"] += 1
             self.committed(changes, self._store.commit(changes))
-            for change in changes:
-                if isinstance(change, Start):
-                    self.clients.doubtful.discard(change.instance_id)
+            still = {change.instance_id for group in self._late for change in group if isinstance(change, Start)}
+            arrived = {change.instance_id for change in delayed if isinstance(change, Start)}
+            self.clients.doubtful -= arrived - still
 
     def committed(self, changes: Sequence[Change], commit: Commit) -> None:
         """Check what was committed."""

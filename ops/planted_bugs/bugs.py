@@ -274,6 +274,24 @@ BUGS: Final = (
         ),
         (Tests(("tests/engine/test_membership.py", "-k", "joining_again")), Simulated("model")),
     ),
+    Bug(
+        "a child that is given up and lives on",
+        "20: who gives up a child cancels it",
+        (
+            Edit(
+                "orchestra/engine/stepping.py",
+                "        step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)\n",
+                "",
+            ),
+        ),
+        (Tests(("tests/engine/test_children.py", "-k", "loser_of_a_race")), Simulated("model")),
+    ),
+    Bug(
+        "a report that is lost on an instance whose code does not return",
+        "scenario 30: the engine goes on without code that does not return, and what comes meanwhile is kept",
+        (Edit("orchestra/engine/engine.py", "                self._deferred.extend(late.stepping.kept)\n", ""),),
+        (Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")), Simulated("model")),
+    ),
 )
 
 ELSEWHERE: Final = {

@@ -108,9 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json is not None:
         result = {
             "campaign": "simulation",
+            "what": f"worlds of several nodes over one store, one for each seed from {seeds.start} to {seeds.stop - 1}",
             "command": shlex.join(["python", "ops/simulation/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
             "started": started.isoformat(timespec="seconds"),
             "seeds": [seeds.start, seeds.stop - 1],
+            "cycles": len(seeds),
             "seconds": round(seconds),
             "counts": dict(sorted(counts.items())),
             "failures": failures,

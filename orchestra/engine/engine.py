@@ -462,8 +462,11 @@ class Engine:
         """Drop all executions from memory."""
         for desk in self._agenda:
             _evict(desk)
+        for late in self._returned:
+            late.discard()
         self._agenda.clear()
         self._warm.clear()
+        self._returned.clear()
 
     # --- items ---
 

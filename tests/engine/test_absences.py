@@ -10,7 +10,7 @@ import pytest
 from harness import HOLD, SECOND, check_rest, registry, several
 
 from orchestra.engine.absences import LeftBehind
-from orchestra.errors import StoreUnavailable
+from orchestra.errors import Evicted, StoreUnavailable
 from orchestra.providers.rows import Pin, Status
 
 
@@ -231,3 +231,27 @@ def test_time_that_has_passed_while_it_was_away_makes_no_timer_early(world):
     due = next(event for event in world.events(instance_id) if event.kind.name == "TIMER_CREATED").due
     assert due <= fired.at < due + SECOND
     check_rest(world, [node.registry])
+
+
+def test_code_that_returns_to_an_engine_that_closes_is_dropped_like_all_other_code(world):
+    """Rule 22: nothing is decided by it any more. Found by the simulation."""
+    stuck = Stuck()
+    met = []
+
+    async def job(ctx, state):
+        stuck()
+        try:
+            await ctx.wait_for_event("go")
+        finally:
+            try:
+                ctx.set_custom_status("leaving")
+            except BaseException as error:
+                met.append(type(error))
+                raise
+
+    stuck.node = node = world.node(registry(job))
+    world.start()
+    stuck.settle()
+    node.engine.come_back(stuck.late.pop())
+    node.engine.close()
+    assert met == [Evicted]

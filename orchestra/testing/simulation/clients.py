@@ -38,7 +38,7 @@ from orchestra.providers.rows import (
 from orchestra.resolution import policy_of, start_version
 from orchestra.testing.simulation.nodes import Link, SimulatedNode, Surroundings
 from orchestra.testing.simulation.plan import Plan
-from orchestra.testing.simulation.programs import PROGRAMS
+from orchestra.testing.simulation.programs import PROGRAMS, draw_state
 from orchestra.testing.simulation.witness import Witness
 from orchestra.versions import Exact, Latest
 
@@ -59,6 +59,7 @@ class Clients:
         self._plan = plan
         self._witness = witness
         self._waiting: dict[str, ClientChange] = {}
+        self._committing: list[ClientChange] = []
         self._sent: list[Append] = []
         self._asked: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -91,7 +92,8 @@ class Clients:
 
     def _start(self, nodes: Sequence[SimulatedNode]) -> None:
         random = self._random
-        name = random.choice(self._plan.programs)
+        families = [name for name in self._plan.programs if PROGRAMS[name].has_children]
+        name = random.choice(families if families and random.random() < 0.4 else self._plan.programs)
         catalogue = self._directory.catalogue()
         version = start_version(catalogue, name)
         how = ResolvedBy.POLICY
@@ -100,10 +102,10 @@ class Clients:
         if version is None:
             return  # no node has it now
         resolution = Resolution(how, "a client", policy_of(catalogue, name)[1])
-        state = encode(PROGRAMS[name].state(random), subject="state")
+        state = encode(draw_state(name, random, self._plan.programs, self._plan.slots), subject="state")
         change = Start(
             f"{name}-{random.randrange(self._plan.slots)}",
-            self._world.new_id("incarnation"),
+            self._world.new_id("life"),  # short, for ids of children are made of its beginning
             self._world.new_id("request"),
             Kind("", name, version, FORMAT, floating=how is ResolvedBy.POLICY),
             ExecutionRow(1, name, version, resolution, state, None, created_at=catalogue.now),
@@ -146,7 +148,8 @@ class Clients:
 
     def _is_asked_for(self, instance_id: str) -> bool:
         """Return whether a start of this id may still come, asked for before: nobody deletes over his own request."""
-        waiting = any(isinstance(one, Start) and one.instance_id == instance_id for one in self._waiting.values())
+        asked = *self._waiting.values(), *self._committing
+        waiting = any(isinstance(one, Start) and one.instance_id == instance_id for one in asked)
         return waiting or instance_id in self.doubtful
 
     def operate(self, nodes: Sequence[SimulatedNode]) -> None:
@@ -193,6 +196,13 @@ class Clients:
             self._answered(change, self._commit(change))
 
     def _commit(self, change: ClientChange) -> Outcome | OrchestraError:
+        self._committing.append(change)
+        try:
+            return self._insist(change)
+        finally:
+            self._committing.remove(change)
+
+    def _insist(self, change: ClientChange) -> Outcome | OrchestraError:
         unknown: OutcomeUnknown | None = None
         for _ in range(_TRIES):
             try:

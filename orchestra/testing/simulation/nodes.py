@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from orchestra.clock import Clock
 from orchestra.codec import Payload, encode
 from orchestra.context import Limits
+from orchestra.engine.absences import LeftBehind, Returned
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
 from orchestra.engine.items import (
@@ -48,14 +49,13 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
+from orchestra.testing.simulation.programs import IN_CODE
 
 __all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]
 
 T = TypeVar("T")
 
 _LIMITS = Limits()
-_KEEP_ALL = Retention(histories=None, executions=None)
-"""What was pruned cannot be checked."""
 
 
 class NodeDied(BaseException):
@@ -77,6 +77,8 @@ class Surroundings(Protocol):
     def meanwhile(self, link: Link) -> None: ...
     def committed(self, changes: Sequence[Change], commit: Commit) -> None: ...
     def ownership_changed(self) -> None: ...
+    def expired(self, count: int) -> None: ...
+    def in_code(self, node: SimulatedNode) -> None: ...
     def new_id(self, prefix: str) -> str: ...
 
 
@@ -140,7 +142,12 @@ class Link:
         self._store.stir()
 
     def expire(self, limit: int = 64) -> int:
-        return self._do(lambda: self._store.expire(limit))
+        def expire() -> int:
+            count = self._store.expire(limit)
+            self._world.expired(count)
+            return count
+
+        return self._do(expire)
 
     def catalogue(self) -> Catalogue:
         return self._read(self._store.catalogue)
@@ -223,6 +230,7 @@ class SimulatedNode:
         lease: float,
         poll: float,
         options: EngineOptions,
+        retention: Retention,
         activities: Sequence[str],
     ) -> None:
         self.provider = provider
@@ -233,13 +241,15 @@ class SimulatedNode:
         self.paused_until = 0
         self.running: dict[ActivityKey, RunActivity] = {}
         self.replies: list[Reply] = []
+        self.away: list[Returned] = []
+        """Steps that were left behind; their code has returned, and nobody has told the engine."""
         self._world = world
         self._items: list[Item] = []
         capabilities = tuple(Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities())
         record = NodeRecord(
             world.new_id("node"), host, "boot", 1, "simulated", FORMATS, round(lease * 1e6), capabilities, tuple(activities)
         )
-        self.engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=_KEEP_ALL)
+        self.engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention)
         membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
         self.cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
 
@@ -254,10 +264,27 @@ class SimulatedNode:
         return bool(self._items) or self.cycle.idle_seconds() <= 0
 
     def turn(self) -> None:
-        """Do one cycle with what has come in."""
+        """Do one cycle with what has come in.
+
+        Raises:
+            NodeDied: the node has died on the way.
+        """
         self.cycle.listen()
         items, self._items = self._items, []
-        self._take(self.cycle.run(items))
+        token = IN_CODE.set(lambda: self._world.in_code(self))
+        try:
+            self._take(self.cycle.run(items))
+        except LeftBehind as late:
+            if not self.alive:
+                late.returned.discard()
+                raise NodeDied from None
+            self.away.append(late.returned)
+        finally:
+            IN_CODE.reset(token)
+
+    def come_back(self, number: int) -> None:
+        """Tell the engine of a step that was left behind."""
+        self.engine.come_back(self.away.pop(number))
 
     def leave(self) -> None:
         """Leave the store in order."""
@@ -270,6 +297,9 @@ class SimulatedNode:
         self._items.clear()
         self.running.clear()
         self.engine.close()
+        for returned in self.away:
+            returned.discard()
+        self.away.clear()
         self.provider.close()
 
     def submit(self, change: ClientChange) -> str:

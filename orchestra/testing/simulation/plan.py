@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 from typing import Final
 
 from orchestra.engine.engine import EngineOptions
+from orchestra.retention import Retention
 from orchestra.testing.simulation.programs import PROGRAMS
 
 __all__ = ["COMMIT_FAULTS", "Plan"]
@@ -32,6 +34,14 @@ _SOMETIMES: Final = {
 }
 
 
+_KEEP_ALL: Final = Retention(histories=None, executions=None)
+_KEEP_FEW: Final = (
+    Retention(histories=2, executions=4, finished=timedelta(seconds=30)),
+    Retention(histories=1, executions=1),
+    Retention(histories=None, executions=None, keep_for=timedelta(seconds=20), finished=timedelta(seconds=90)),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One seed's world. Rates are probabilities; seconds are virtual."""
@@ -46,6 +56,8 @@ class Plan:
     call_fault_rate: float
     interleaving: float
     freezing: float
+    absences: float
+    """How often code does not return when it should."""
     lease: float
     poll: float
     skewed: bool
@@ -56,6 +68,7 @@ class Plan:
     """Whether no hint ever comes, so that all is found by polling."""
     rest: bool
     engine: EngineOptions
+    retention: Retention
 
     @staticmethod
     def draw(random: Random, *, faults: bool = True) -> Plan:
@@ -64,6 +77,9 @@ class Plan:
         if not faults:
             on = {name: weight for name, weight in on.items() if name in ("deploy", "operator")}
         kinds = tuple(kind for kind in COMMIT_FAULTS if faults and random.random() < 0.5)
+        absences = random.choice((0.0, 0.0, 0.1, 0.3)) if faults else 0.0
+        if absences:
+            on["return"] = 5.0
         names = [name for name in PROGRAMS if random.random() < 0.5] or [random.choice(list(PROGRAMS))]
         return Plan(
             acts=random.choice((60, 120, 200, 300)),
@@ -76,6 +92,7 @@ class Plan:
             call_fault_rate=random.choice((0.0, 0.0, 0.01, 0.05)) if faults else 0.0,
             interleaving=random.choice((0.0, 0.1, 0.25, 0.4)),
             freezing=random.choice((0.0, 0.0, 0.02, 0.1)) if faults else 0.0,
+            absences=absences,
             lease=6.0,
             poll=random.choice((0.5, 1.0, 2.0)),
             skewed=random.random() < 0.5,
@@ -90,4 +107,5 @@ class Plan:
                 group=random.choice((256, 256, 2)),
                 keep_owned=random.choice((10_000_000, 10_000_000, 0)),
             ),
+            retention=random.choice((_KEEP_ALL, _KEEP_ALL, *_KEEP_FEW)),
         )

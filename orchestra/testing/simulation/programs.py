@@ -7,6 +7,7 @@ end once it is everywhere; the second one may be broken in ways that a deploy me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -15,12 +16,13 @@ from typing import Any, Final
 
 from orchestra.activities import Activity
 from orchestra.context import OrchestrationContext
-from orchestra.errors import ActivityFailed, Cancelled
+from orchestra.errors import ActivityFailed, Cancelled, ChildFailed
+from orchestra.futures import DurableFuture
 from orchestra.providers.rows import HoldKind, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import RetryPolicy
 
-__all__ = ["ACTIVITIES", "FINAL_STAGE", "KILLER", "PROGRAMS", "Program", "registry_of"]
+__all__ = ["ACTIVITIES", "FINAL_STAGE", "IN_CODE", "KILLER", "PROGRAMS", "Program", "draw_state", "registry_of"]
 
 FLAKY: Final[Activity[..., int]] = Activity.named(
     "flaky", retry=RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
@@ -35,6 +37,9 @@ KILLER: Final[Activity[..., int]] = Activity.named(
 
 ACTIVITIES: Final = ("flaky", "strict", "killer")
 FINAL_STAGE: Final = 2
+
+IN_CODE: Final[ContextVar[Callable[[], None]]] = ContextVar("in_code")
+"""What happens while orchestration code runs on a simulated node; nothing, where code is only replayed."""
 
 _ENDED: Final = frozenset({Status.COMPLETED, Status.CANCELLED, Status.TERMINATED})
 
@@ -53,6 +58,7 @@ class Program:
         ends: how it may end.
         holds: what it may be held for.
         versioned: pins and policies are tried on it: each version can go on with each state.
+        has_children: its state is drawn by :func:`draw_state`, and says which other programs it starts.
         right: whether the output may follow from (output, the payloads that were delivered to it in order).
     """
 
@@ -63,13 +69,22 @@ class Program:
     ends: frozenset[Status] = _ENDED
     holds: frozenset[HoldKind] = frozenset()
     versioned: bool = False
+    has_children: bool = False
     right: Callable[[Any, Sequence[Any]], bool] = lambda _output, _delivered: True
+
+
+def _linger() -> None:
+    """Let things happen while code runs. None of them is a decision: replays pass it as they like."""
+    happen = IN_CODE.get(None)
+    if happen is not None:
+        happen()
 
 
 async def _collect(ctx: OrchestrationContext, state: Any) -> Any:
     """Takes messages over boundaries, two a lap."""
     got = [*state["got"]]
     got += [await ctx.wait_for_event("item") for _ in range(min(2, state["wanted"] - len(got)))]
+    _linger()
     if len(got) < state["wanted"]:
         ctx.continue_as_new({**state, "got": got})
     return got
@@ -78,6 +93,7 @@ async def _collect(ctx: OrchestrationContext, state: Any) -> Any:
 async def _loop(ctx: OrchestrationContext, left: Any) -> Any:
     """The product's loop: check, wait, act, continue as new."""
     value = await ctx.schedule_activity(FLAKY, left)
+    _linger()
     if value % 3 == 0:
         await ctx.schedule_timer(timedelta(seconds=value % 40))
     woken = await ctx.race(ctx.wait_for_event("poke"), ctx.schedule_timer(timedelta(seconds=30)))
@@ -89,6 +105,7 @@ async def _loop(ctx: OrchestrationContext, left: Any) -> Any:
 
 
 async def _loop_1_1_0(ctx: OrchestrationContext, left: Any) -> Any:
+    _linger()
     await ctx.gather(ctx.schedule_timer(timedelta(seconds=3)), ctx.schedule_activity(FLAKY, left))
     if left:
         ctx.continue_as_new(left - 1)
@@ -111,6 +128,7 @@ async def _fan(ctx: OrchestrationContext, width: Any) -> Any:
             first: Any = await ctx.schedule_activity(STRICT, number)
         except ActivityFailed as error:
             first = error.attempts
+        _linger()
         return [first is not None, await ctx.schedule_activity(FLAKY, number)]
 
     return await ctx.gather(*(branch(number) for number in range(width)))
@@ -121,6 +139,7 @@ async def _group(ctx: OrchestrationContext, width: Any) -> Any:
 
     async def branch(number: int) -> int:
         await ctx.schedule_timer(timedelta(seconds=number))
+        _linger()
         return await ctx.schedule_activity(STRICT, number)
 
     async with ctx.task_group() as group:
@@ -135,6 +154,7 @@ async def _guarded(ctx: OrchestrationContext, _: Any) -> Any:
         await ctx.wait_for_event("never")
     except Cancelled:
         await ctx.schedule_activity(FLAKY, 2)
+        _linger()
         raise
 
 
@@ -143,6 +163,7 @@ async def _stubborn(ctx: OrchestrationContext, left: Any) -> Any:
     try:
         await ctx.wait_for_event("never")
     except Cancelled:
+        _linger()
         if left:
             ctx.continue_as_new(left - 1)
         raise
@@ -170,12 +191,14 @@ async def _racer(ctx: OrchestrationContext, rounds: Any) -> Any:
             ctx.schedule_activity(FLAKY, number), ctx.schedule_timer(timedelta(seconds=4)), ctx.wait_for_event("poke")
         )
         won.append(first.index)
+        _linger()
     return won
 
 
 async def _spinner(ctx: OrchestrationContext, left: Any) -> Any:
     """Laps that never wait, more than one write may hold."""
     ctx.trace_info("lap", left=left, mark=ctx.uuid4().hex)
+    _linger()
     if left:
         ctx.continue_as_new(left - 1)
     return "spun"
@@ -185,6 +208,7 @@ async def _climber(ctx: OrchestrationContext, left: Any) -> Any:
     """Names the version of its next lap itself, up and down, also where nobody has it yet."""
     await ctx.schedule_activity(FLAKY, left)
     if left:
+        _linger()
         versions: tuple[str, ...] = ("1.0.0", "2.0.0", "1.1.0")
         ctx.continue_as_new(left - 1, version=versions[int(left) % 3])
     return ctx.version
@@ -220,6 +244,7 @@ async def _deadly(ctx: OrchestrationContext, left: Any) -> Any:
     """Its activity kills nodes. Crashes are attempts, so it comes to an end (rule 14)."""
     try:
         await ctx.schedule_activity(KILLER, left)
+        _linger()
     except ActivityFailed:
         return "given up"
     return "survived"
@@ -228,6 +253,7 @@ async def _deadly(ctx: OrchestrationContext, left: Any) -> Any:
 async def _drifting(ctx: OrchestrationContext, left: Any) -> Any:
     """What the nondeterministic code of the second stage was before, and will be again."""
     await ctx.schedule_activity(FLAKY, left)
+    _linger()
     await ctx.race(ctx.wait_for_event("poke"), ctx.schedule_timer(timedelta(seconds=20)))
     if left:
         ctx.continue_as_new(left - 1)
@@ -251,6 +277,54 @@ async def _picky(ctx: OrchestrationContext, left: Any) -> Any:
 
 async def _picky_1_1_0(ctx: OrchestrationContext, left: dict[str, int]) -> Any:
     return await _picky(ctx, left["left"])
+
+
+async def _family(ctx: OrchestrationContext, state: Any) -> Any:
+    """Starts instances as its state says, and deals with each of them in its own way; the same again in each lap."""
+    _linger()
+    for kid in state["kids"]:
+        if kid["how"] == "detach":
+            ctx.start_detached(kid["name"], kid["state"], instance_id=kid["id"], version=kid["version"])
+        elif kid["how"] == "leave":
+            _start_kid(ctx, kid)
+    met = await ctx.gather(*(_meet(ctx, kid) for kid in state["kids"] if kid["how"] not in ("detach", "leave")))
+    if state["laps"]:
+        ctx.continue_as_new({**state, "laps": state["laps"] - 1})
+    return met
+
+
+async def _family_1_1_0(ctx: OrchestrationContext, state: Any) -> Any:
+    """One after the other."""
+    met = [await _meet(ctx, kid) for kid in state["kids"] if kid["how"] in ("await", "race")]
+    if state["laps"]:
+        ctx.continue_as_new({**state, "laps": state["laps"] - 1})
+    return met
+
+
+def _start_kid(ctx: OrchestrationContext, kid: Any) -> DurableFuture[Any]:
+    return ctx.start_child(
+        kid["name"], kid["state"], instance_id=kid["id"], version=kid["version"], on_parent_close=kid["close"]
+    )
+
+
+async def _meet(ctx: OrchestrationContext, kid: Any) -> str:
+    """Wait for a child to end, for a while, or only for as long as it takes to change one's mind."""
+
+    async def at_once() -> None:
+        pass
+
+    child = _start_kid(ctx, kid)
+    try:
+        if kid["how"] == "vain":
+            await ctx.race(child, at_once())
+            return "given up"
+        if kid["how"] == "race" and (await ctx.race(child, ctx.schedule_timer(timedelta(seconds=20)))).index:
+            return "given up"
+        await child
+    except ChildFailed as error:
+        _linger()
+        return error.status
+    return "completed"
 
 
 def _everywhere(code: Code) -> tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]:
@@ -303,7 +377,46 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         ),
         holds=frozenset({HoldKind.STATE}),
     ),
+    "family": Program(
+        (
+            {"1.0.0": _family},
+            {"1.0.0": _family, "1.1.0": _family_1_1_0},
+            {"1.0.0": _family, "1.1.0": _family_1_1_0, "1.2.0": _family},
+        ),
+        versioned=True,
+        has_children=True,
+        right=lambda output, _: set(output) <= {"completed", "failed", "cancelled", "terminated", "given up"},
+    ),
 }
+
+_NOBODY: Final = "nobody"
+"""A name that no node ever has. A child of it fails; a detached start would wait for ever."""
+
+
+def draw_state(name: str, random: Random, names: Sequence[str], slots: int, generations: int = 2) -> Any:
+    """Draw what a program is started with. Its children are of ``names``, and often of the ids that clients use, too."""
+    program = PROGRAMS[name]
+    if not program.has_children:
+        return program.state(random)
+    others = [other for other in names if generations or not PROGRAMS[other].has_children] or [_NOBODY]
+    kids = [_draw_kid(random, random.choice(others), names, slots, generations) for _ in range(random.choice((1, 1, 2, 3)))]
+    return {"laps": random.choice((0, 0, 1, 2)), "kids": kids}
+
+
+def _draw_kid(random: Random, name: str, names: Sequence[str], slots: int, generations: int) -> Any:
+    how = random.choice(("await", "await", "race", "leave", "detach", "vain"))
+    if name == _NOBODY or (how in ("await", "leave") and random.random() < 0.05):
+        how = "await" if how == "detach" else how
+        return {"name": _NOBODY, "state": None, "id": None, "version": None, "how": how, "close": "abandon"}
+    versions = [*PROGRAMS[name].stages[FINAL_STAGE]]
+    return {
+        "name": name,
+        "state": draw_state(name, random, names, slots, generations - 1),
+        "id": f"{name}-{random.randrange(slots)}" if random.random() < 0.3 else None,
+        "version": random.choice(versions) if PROGRAMS[name].versioned and random.random() < 0.2 else None,
+        "how": how,
+        "close": random.choice(("abandon", "cancel", "terminate")),
+    }
 
 
 @cache

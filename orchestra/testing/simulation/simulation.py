@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from orchestra.clock import Clock
+from orchestra.clock import Clock, micros
 from orchestra.engine.items import ActivityKey
 from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from orchestra.providers.interfaces import Provider
@@ -31,8 +31,7 @@ from orchestra.testing.simulation.witness import Witness
 __all__ = ["Connect", "Result", "Simulation", "simulate"]
 
 Connect = Callable[[Clock], Provider]
-"""Returns one more unopened connection to one and the same store, as a process of its own would have it. The store keeps all
-histories: what was pruned cannot be checked."""
+"""Returns one more unopened connection to one and the same store, as a process of its own would have it."""
 
 _HOUR: Final = 3_600_000_000
 _DEPTH: Final = 2
@@ -100,7 +99,10 @@ class Simulation:
         provider = self._connected()
         self.directory = provider.directory
         self._store = provider.store
-        self.witness = Witness(provider.directory)
+        self.witness = Witness(provider.directory, self.plan.retention)
+        finished = self.plan.retention.finished
+        expiry = None if finished is None else micros(finished)
+        provider.admin.set_expiry(dict.fromkeys(self.plan.programs, expiry))
         self.counts: Counter[str] = self.witness.counts
         self.clients = Clients(self, self._connected(), self.plan, self.witness)
         self.nodes: list[SimulatedNode] = []
@@ -111,6 +113,8 @@ class Simulation:
         self._deadly: set[tuple[ActivityKey, int]] = set()
         self._calm = False
         self._is_resting = False
+        self._broken: BaseException | None = None
+        """What went wrong while orchestration code ran, which it must not swallow."""
         self._stage = 0
         self._acts: dict[str, Callable[[], None]] = {
             "turn": self._turn_any,
@@ -124,6 +128,7 @@ class Simulation:
             "deploy": self._deploy,
             "operator": lambda: self.clients.operate(self._reachable),
             "poison": self._poison,
+            "return": self._return,
         }
 
     def close(self) -> None:
@@ -184,6 +189,7 @@ class Simulation:
             lease=plan.lease,
             poll=plan.poll,
             options=plan.engine,
+            retention=plan.retention,
             activities=activities,
         )
         self.counts["nodes"] += 1
@@ -201,8 +207,14 @@ class Simulation:
             with _Busy(node.link):
                 node.turn()
         except NodeDied:
+            self._complain()
             return
+        self._complain()
         self.clients.hear(node)
+
+    def _complain(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
     def _turn_any(self) -> None:
         nodes = self._reachable
@@ -269,9 +281,11 @@ class Simulation:
                         break
                     self.time.skip(wait + 1e-6)
                     node.turn()
+                    self._complain()
                     self.clients.hear(node)
                 node.leave()
         except NodeDied:
+            self._complain()
             return
         self.clients.hear(node)
 
@@ -304,6 +318,14 @@ class Simulation:
         if open_ids:
             self.counts["poisoned"] += 1
             self.witness.poisoned.add(self.random.choice(open_ids))
+
+    def _return(self) -> None:
+        """Code that was left behind has returned, and its thread tells the engine."""
+        nodes = [node for node in self._reachable if node.away]
+        if nodes:
+            node = self.random.choice(nodes)
+            self.counts["returned"] += 1
+            node.come_back(self.random.randrange(len(node.away)))
 
     # --- what links ask ---
 
@@ -339,9 +361,13 @@ class Simulation:
 
     def refuses(self, change: Change) -> bool:
         """Return whether the store will never take this."""
-        return (
+        return self._is_too_late(change) or (
             isinstance(change, Write) and change.hold is None and change.instance_id in self.witness.poisoned and not self._calm
         )
+
+    def _is_too_late(self, change: Change) -> bool:
+        """Return whether nobody asks for this any more: what it starts has ended, and its time has run out since."""
+        return isinstance(change, Start) and (change.instance_id, change.incarnation) in self.witness.expired
 
     def late(self, changes: Sequence[Change]) -> None:
         """Keep a group that is under way."""
@@ -355,12 +381,13 @@ class Simulation:
     def _apply_late(self) -> None:
         """Let delayed groups arrive, in any order."""
         while self._late and (self._calm or self.random.random() < 0.1):
-            changes = self._late.pop(self.random.randrange(len(self._late)))
+            delayed = self._late.pop(self.random.randrange(len(self._late)))
+            changes = [change for change in delayed if not self._is_too_late(change)]
             self.counts["late groups applied"] += 1
             self.committed(changes, self._store.commit(changes))
-            for change in changes:
-                if isinstance(change, Start):
-                    self.clients.doubtful.discard(change.instance_id)
+            still = {change.instance_id for group in self._late for change in group if isinstance(change, Start)}
+            arrived = {change.instance_id for change in delayed if isinstance(change, Start)}
+            self.clients.doubtful -= arrived - still
 
     def committed(self, changes: Sequence[Change], commit: Commit) -> None:
         """Check what was committed."""
@@ -371,6 +398,33 @@ class Simulation:
         """Check what a sweep or a farewell has done."""
         with _aloud():
             self.witness.ownership_changed()
+
+    def expired(self, count: int) -> None:
+        """Check what was deleted because its time has run out."""
+        with _aloud():
+            self.witness.has_expired(count)
+
+    def in_code(self, node: SimulatedNode) -> None:
+        """Let the code of a step not return, now and then: the engine goes on without it, on another thread."""
+        if self._calm or self._broken is not None or self.random.random() >= self.plan.absences:
+            return
+        stepping = node.engine.stepping
+        if stepping is None:
+            return  # it is left behind already
+        assert node.engine.leave_behind(stepping)
+        self.counts["left behind"] += 1
+        node.link.busy = False
+        self._depth += 1
+        try:
+            for _ in range(self.random.choice((0, 1, 3)) if self._depth <= _DEPTH else 0):
+                self._act_beside()
+                if node in self._reachable:
+                    self._turn(node)
+        except BaseException as error:  # noqa: BLE001 - it is raised again behind the code that would take it for its own
+            self._broken = error
+        finally:
+            self._depth -= 1
+            node.link.busy = True
 
     def meanwhile(self, link: Link) -> None:
         """Let others go on while a call is under way; now and then for longer than a lease."""
@@ -417,6 +471,8 @@ class Simulation:
         self._stage = FINAL_STAGE
         for node in self._alive:
             node.paused_until = 0
+            while node.away and self.random.random() < 0.7:
+                node.come_back(0)
         self._let_them_find_out()
         for node in self._alive:
             if self._faults and self.random.random() < 0.5:
@@ -443,7 +499,12 @@ class Simulation:
         for node in self._alive:
             node_id = node.engine.node.node_id
             assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
-            assert node.engine.owned == owned[node_id], f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}"
+            away = {late.stepping.desk.instance_id for late in node.away}
+            at_least = sum(life.owner == node_id and life.instance_id not in away for life in self.witness.lives.values())
+            known = at_least <= node.engine.owned <= owned[node_id]
+            assert known, f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}, {away} being away"
+            engine_runs = node.engine.running
+            assert away or engine_runs == len(node.running), f"I5: {engine_runs} activities should run, and {node.running} do"
         ghosts = owned.keys() - living - {None}
         assert not ghosts or not self._alive, f"rule 12: {ghosts} are dead, and own something"
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import pairwise
 from typing import Final
 
+from orchestra.clock import micros
 from orchestra.codec import Payload
 from orchestra.engine.items import ActivityKey
 from orchestra.events import (
@@ -20,8 +19,10 @@ from orchestra.events import (
     ActivityFailedEvent,
     ActivityScheduled,
     CancelRequested,
+    ChildCompleted,
+    ChildFailedEvent,
+    ChildStarted,
     CommandCancelled,
-    CommandEvent,
     ContinuedAsNew,
     Event,
     EventAwaited,
@@ -46,7 +47,6 @@ from orchestra.providers.rows import (
     Granted,
     HoldKind,
     InstanceRecord,
-    MessageRow,
     Outcome,
     Recover,
     Recovered,
@@ -60,52 +60,34 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
+from orchestra.retention import Retention
+from orchestra.testing.simulation.families import Families, take_reports
+from orchestra.testing.simulation.lives import Life
 from orchestra.testing.simulation.programs import PROGRAMS
 
-__all__ = ["Life", "Witness"]
+__all__ = ["Witness"]
 
 _DELAYING_TAKEOVERS: Final = 3
 _TOMBSTONES: Final = 3_600_000_000
 
 
-@dataclass(slots=True)
-class Life:
-    """What the witness knows of one incarnation of an instance."""
-
-    instance_id: str
-    incarnation: str
-    name: str
-    revision: int = 1
-    owner: str | None = None
-    status: Status = Status.OPEN
-    inbox_seq: int = 0
-    inbox: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
-    known: dict[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
-    """Of each message id its number, and since when it has been read."""
-    delivered: list[MessageRow] = field(default_factory=list[MessageRow])
-    cancelled: bool = False
-    held: bool = False
-    execution: int = 1
-    records: list[EventRecord] = field(default_factory=list[EventRecord])
-    """The checked history of the current execution."""
-    commands: dict[int, CommandEvent] = field(default_factory=dict[int, CommandEvent])
-    told: bool = False
-    ended: bool = False
-
-
 class Witness:
     """Sees commits and other writes right after they happened, in their order."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, retention: Retention) -> None:
         self._directory = directory
+        self._retention = retention
         self.lives: dict[str, Life] = {}
         self.past: dict[tuple[str, str], Life] = {}
         """Lives that were deleted, by id and incarnation."""
+        self.expired: set[tuple[str, str]] = set()
+        """Those of them that went by themselves."""
         self.returned: dict[ActivityKey, list[Payload]] = defaultdict(list)
         """What runs of activities have returned: results in histories are among these (I5)."""
         self.poisoned: set[str] = set()
         """Instances that the store has refused for a while; they alone may be held for that (I12)."""
         self.counts: Counter[str] = Counter()
+        self._families = Families(self.lives, self._begin, self.counts)
         self._digest = blake2b(digest_size=8)
 
     @property
@@ -132,6 +114,10 @@ class Witness:
                 self._write(change, outcome, commit.now)
             elif isinstance(change, Recover):
                 self._recover(change, outcome)
+        touched = {change.instance_id: None for change in changes if not isinstance(change, Claim)}
+        for change, outcome in pairs:
+            if isinstance(change, Write) and isinstance(outcome, Granted):
+                touched.update(dict.fromkeys(self._families.follow(change, outcome, commit.now)))
         for change, outcome in pairs:
             match change:
                 case Start():
@@ -144,7 +130,6 @@ class Witness:
                     self._release(change, outcome)
                 case _:
                     pass
-        touched = {change.instance_id: None for change in changes if not isinstance(change, Claim)}
         for change, outcome in pairs:
             if isinstance(change, Claim):
                 assert isinstance(outcome, Claimed)
@@ -174,13 +159,20 @@ class Witness:
         assert fits, f"I6: {write.instance_id} is at {life}, a write at {write.revision} by {write.owner} was granted"
         self.counts["writes"] += 1
         self._deliver(life, write, now)
+        self._let_go(life, write)
         life.revision += 1
+        life.number = write.state.execution
         life.status = write.state.status
         life.owner = write.state.owner if life.status is Status.OPEN else None
         life.held = write.hold is not None and life.status is Status.OPEN
+        if life.doomed and write.state.seen_seq >= life.doomed_by and write.hold is None:
+            assert life.status is Status.TERMINATED, f"rule 18: {life.instance_id} was to be terminated, and goes on"
         if write.hold is not None:
             self._check_hold(life, write.hold.kind, write.hold.detail)
         if life.status is not Status.OPEN:
+            life.ended_at = now
+            terminated = life.status is Status.TERMINATED
+            assert not terminated or write.owner is None or life.doomed, f"rule 18: {life.instance_id} was terminated by nobody"
             self.counts[life.status.name.lower()] += 1
             for message in life.inbox.values():
                 del life.known[message.message_id]  # it was not read, and whoever sends it again is told so (rule 19)
@@ -188,13 +180,12 @@ class Witness:
 
     def _deliver(self, life: Life, write: Write, now: int) -> None:
         """Messages are delivered once, in order within a name, and none is passed over (I1, I8)."""
-        received = [
-            event
-            for delta in write.executions
-            for record in delta.events
-            if isinstance(event := from_record(record), EventReceived)
-        ]
-        assert sorted(event.sequence for event in received) == sorted(write.consumed), "I8: removed is what was not delivered"
+        events = [from_record(record) for delta in write.executions for record in delta.events]
+        received = [event for event in events if isinstance(event, EventReceived)]
+        consumed, read = set(write.consumed), {event.sequence for event in received}
+        assert len(consumed) == len(write.consumed), "I8: a message was removed twice"
+        assert read <= consumed, "I8: delivered is what was not removed"
+        take_reports(life, write, events, consumed - read)
         for event in received:
             message = life.inbox.pop(event.sequence, None)
             assert message is not None, f"I8: message {event.sequence} of {life.instance_id} was delivered and is not there"
@@ -203,6 +194,31 @@ class Witness:
             assert all(event.sequence < other for other in earlier), f"I8: {event.sequence} passed {min(earlier)}"
             life.known[message.message_id] = message.sequence, now
             life.delivered.append(message)
+
+    def _let_go(self, life: Life, write: Write) -> None:
+        """Retention lets go of a prefix, and of as much as it must, but never of more (I3)."""
+        for delta in write.executions:
+            if delta.closed is not None:
+                life.closed_at[delta.number] = delta.closed[0]
+        current, prune, keep = write.state.execution, write.prune, self._retention
+        if prune is not None:
+            aged = 0
+            if prune.closed_until is not None:
+                for number in range(life.rows_gone + 1, current - 1):
+                    if life.closed_at[number] > prune.closed_until:
+                        break
+                    aged = number
+            life.rows_gone = max(life.rows_gone, min(max(prune.executions, aged), current - 1))
+            life.histories_gone = max(life.histories_gone, min(max(prune.histories, life.rows_gone), current - 1))
+            self.counts["prunes"] += 1
+        closed = current - 1
+        for kept, gone in ((keep.histories, life.histories_gone), (keep.executions, life.rows_gone)):
+            least = closed if kept is None else min(kept, closed)
+            least = least if keep.keep_for is None else min(1, closed)
+            most = closed if kept is None else max(0, 2 * kept - 1)
+            assert least <= closed - gone <= max(least, most), (
+                f"I3: of {life.instance_id} {closed - gone} of {closed} laps are kept"
+            )
 
     def _check_hold(self, life: Life, kind: HoldKind, detail: str) -> None:
         self.counts["holds"] += 1
@@ -227,9 +243,13 @@ class Witness:
             assert outcome == StartExists(same=same), f"I1: {start.instance_id} was there, the answer was {outcome}"
             return
         assert isinstance(outcome, Started), f"I1: {start.instance_id} was not there, the answer was {outcome}"
-        assert (start.instance_id, start.incarnation) not in self.past, f"I1: {start.incarnation} lives twice"
         self.counts["starts"] += 1
-        self.lives[start.instance_id] = Life(start.instance_id, start.incarnation, start.kind.name)
+        self._begin(start)
+
+    def _begin(self, start: Start) -> Life:
+        assert (start.instance_id, start.incarnation) not in self.past, f"I1: {start.incarnation} lives twice"
+        life = self.lives[start.instance_id] = Life(start.instance_id, start.incarnation, start.kind.name)
+        return life
 
     def _append(self, append: Append, outcome: Outcome, now: int) -> None:
         life = self.lives.get(append.instance_id)
@@ -299,7 +319,8 @@ class Witness:
     def _check_snapshot(self, life: Life, snapshot: Snapshot, node: str) -> None:
         row = snapshot.row
         assert (row.incarnation, row.revision, row.owner) == (life.incarnation, life.revision, node), f"I6: {row} for {life}"
-        assert {message.sequence for message in snapshot.messages} == life.inbox.keys(), "I1: other messages than were sent"
+        sequences = life.inbox.keys() | life.reports.keys()
+        assert {message.sequence for message in snapshot.messages} == sequences, "I1: other messages than were sent"
         assert (row.cancel is not None) == life.cancelled, "I1: a cancel mark came or went"
 
     # --- other writes ---
@@ -309,6 +330,26 @@ class Witness:
         life = self.lives.pop(instance_id)
         assert life.status is not Status.OPEN, "an open instance was deleted"
         self.counts["deletes"] += 1
+        self._check_gone(life)
+
+    def has_expired(self, count: int) -> None:
+        """Instances were deleted whose time has run out since they ended: those, and no other."""
+        if not count:
+            return
+        now, finished = self._directory.catalogue().now, self._retention.finished
+        closed = [life for life in self.lives.values() if life.status is not Status.OPEN]
+        gone = [life for life in closed if self._directory.get(life.instance_id) is None]
+        assert len(gone) == count, f"I9: {count} have expired, gone are {gone}"
+        assert finished is not None, f"nothing expires here, and {gone} are gone"
+        for life in gone:
+            assert now >= life.ended_at + micros(finished), f"I1: {life.instance_id} was deleted too early"
+            del self.lives[life.instance_id]
+            self.expired.add((life.instance_id, life.incarnation))
+            self.counts["expired"] += 1
+            self._check_gone(life)
+
+    def _check_gone(self, life: Life) -> None:
+        instance_id = life.instance_id
         self.past[instance_id, life.incarnation] = life
         assert self._directory.get(instance_id) is None, "I9: it was deleted and is there"
         assert not self._directory.executions(instance_id), "I9: something of a deleted instance is left"
@@ -352,6 +393,14 @@ class Witness:
         expected = life.incarnation, life.revision, life.owner, life.status, life.inbox_seq, life.held
         assert stored == expected, f"I6: {life.instance_id} is stored as {stored}, and should be {expected}"
         assert (row.cancel is not None) == life.cancelled, f"I1: the cancel of {life.instance_id} is lost"
+        assert (row.cancel is not None and row.cancel.terminate) == life.doomed, (
+            f"rule 18: {life.instance_id} is as good as ended"
+        )
+        assert (row.parent, row.root_id) == (life.parent, life.root), (
+            f"rule 20: the parent of {life.instance_id} is another one"
+        )
+        sources = tuple(sorted(report.source for report in life.reports.values()))
+        assert record.reports == sources, f"I9: {life.instance_id} has the ends of {record.reports}, and should have {sources}"
         assert record.unread_messages == len(life.inbox), f"I1: {life.instance_id} has other messages than were sent"
         if life.status is not Status.OPEN:
             assert record.execution.end is not None, f"I4: {life.instance_id} has ended, its execution has not"
@@ -378,17 +427,29 @@ class Witness:
 
     def _check_laps(self, life: Life, number: int, now: int) -> None:
         """All executions between the last one seen and the current one are there, and each ended in a boundary (I3)."""
-        rows = self._directory.executions(life.instance_id, life.execution - 1)
-        assert [row.number for row in rows] == list(range(life.execution, number + 1)), f"I3: {life.instance_id} has a gap"
-        for row, after in pairwise(rows):
-            records = self._directory.history(life.instance_id, row.number)
-            self._check_suffix(life, row.version, records, now)
-            last = from_record(records[-1])
-            assert isinstance(last, ContinuedAsNew), f"I3: execution {row.number} of {life.instance_id} did not continue"
-            assert after.state == last.state, f"I3: {life.instance_id}: the state was changed at a boundary"
-            life.execution = after.number
+        gone = life.histories_gone
+        rows = {row.number: row for row in self._directory.executions(life.instance_id, life.execution - 1)}
+        kept = list(range(max(life.execution, life.rows_gone + 1), number + 1))
+        assert list(rows) == kept, f"I3: {life.instance_id} has {list(rows)}, and should have {kept}"
+        for closed in range(life.execution, number):
+            records = self._directory.history(life.instance_id, closed)
+            if closed <= gone:
+                assert not records, f"I3: the events of execution {closed} of {life.instance_id} were let go of, and are there"
+            else:
+                self._check_suffix(life, rows[closed].version, records, now)
+                last = from_record(records[-1])
+                assert isinstance(last, ContinuedAsNew), f"I3: execution {closed} of {life.instance_id} did not continue"
+                assert rows[closed + 1].state == last.state, f"I3: {life.instance_id}: the state was changed at a boundary"
+            life.execution = closed + 1
             life.records, life.commands, life.told = [], {}, False
             self.counts["boundaries"] += 1
+        if gone:
+            directory, instance_id = self._directory, life.instance_id
+            first = directory.executions(instance_id, 0, 1)[0].number
+            assert first == life.rows_gone + 1, f"I3: {instance_id} begins with execution {first}, and not {life.rows_gone + 1}"
+            assert not directory.history(instance_id, gone), f"I3: events that were let go of are there of {instance_id}"
+            if gone + 1 < number:
+                assert directory.history(instance_id, gone + 1), f"I3: events of {instance_id} are gone that were to be kept"
 
     def _check_suffix(self, life: Life, version: str, records: list[EventRecord], now: int) -> None:
         """History only grows, and what it grew by follows from what was there (I2, I5, I7)."""
@@ -412,7 +473,7 @@ class Witness:
             case ExecutionStarted():
                 identity = event.instance_id, event.incarnation, event.execution, event.version
                 assert identity == (life.instance_id, life.incarnation, life.execution, version), f"I2: {place}: of {identity}"
-            case ActivityScheduled() | TimerCreated() | EventAwaited():
+            case ActivityScheduled() | TimerCreated() | EventAwaited() | ChildStarted():
                 life.commands[event.id] = event
             case ActivityCompleted() | ActivityFailedEvent():
                 command = life.commands.pop(event.source, None)
@@ -428,6 +489,9 @@ class Witness:
                 command = life.commands.pop(event.source, None)
                 assert isinstance(command, EventAwaited), f"I5: {place}: it answers {command}"
                 assert command.name == event.name, f"I8: {place}: it is {event.name}, awaited was {command.name}"
+            case ChildCompleted() | ChildFailedEvent():
+                command = life.commands.pop(event.source, None)
+                assert isinstance(command, ChildStarted), f"I5: {place}: it answers {command}"
             case CommandCancelled():
                 assert life.commands.pop(event.source, None) is not None, f"I5: {place}: it cancels nothing"
             case CancelRequested():

@@ -462,6 +462,8 @@ class Engine:
         """Drop all executions from memory."""
         for desk in self._agenda:
             _evict(desk)
+        for late in self._returned:
+            late.discard()
         self._agenda.clear()
         self._warm.clear()
 

@@ -7,12 +7,14 @@ clients resolve alike, against the catalogue in the store.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from orchestra.events import FORMATS
 from orchestra.providers.rows import Catalogue, Kind, NodeRecord, NodeRow, Pin, Resolution, ResolvedBy
 from orchestra.versions import Latest, Policy, policy_from_text, resolve, version_key
 
 __all__ = [
+    "LOWEST_VERSION",
     "boundary_version",
     "is_living",
     "opening_version",
@@ -22,6 +24,12 @@ __all__ = [
     "start_version",
     "startable_versions",
 ]
+
+LOWEST_VERSION: Final = "0.0.0-0"
+"""What a detached start waits under for a name that nobody has: it floats up to whatever is deployed first.
+
+It says nothing about the name. A start that was misspelt must not make the next one succeed.
+"""
 
 
 def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
@@ -35,7 +43,9 @@ def startable_versions(catalogue: Catalogue, name: str) -> set[str]:
 
     While none has the name, those under which instances have been started before: every worker may be away for a restart.
     """
-    return catalogue.versions(name) or {kind.version for kind in catalogue.kinds if kind.name == name and kind.floating}
+    return catalogue.versions(name) or {
+        kind.version for kind in catalogue.kinds if kind.name == name and kind.floating and kind.version != LOWEST_VERSION
+    }
 
 
 def start_version(catalogue: Catalogue, name: str) -> str | None:

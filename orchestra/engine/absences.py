@@ -7,7 +7,7 @@ finds out when the code returns, and hands the result in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -114,9 +114,18 @@ class Absences:
         del self._away[instance_id]
         return True
 
-    def disown(self, instance_id: str) -> None:
-        """Want an instance no more whose code is away: it belongs to somebody else, or was claimed anew."""
-        self._away.pop(instance_id, None)
+    def incarnation_of(self, instance_id: str) -> str | None:
+        """Return the incarnation of an instance that is away."""
+        stepping = self._away.get(instance_id)
+        return None if stepping is None else stepping.desk.incarnation
+
+    def disown(self, instance_id: str) -> Sequence[ActivityEnded | Heartbeat]:
+        """Want an instance no more whose code is away: it belongs to somebody else, or was claimed anew.
+
+        Return what was reported for it and no write has recorded, for whoever has claimed it anew on this node.
+        """
+        stepping = self._away.pop(instance_id, None)
+        return () if stepping is None else (*stepping.desk.unacknowledged, *stepping.kept)
 
     def release(self) -> None:
         """Have every instance that is away released, should it return."""

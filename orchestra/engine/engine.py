@@ -542,8 +542,7 @@ class Engine:
             for desk in [desk for desk in self._agenda if desk.instance_id not in owned]:
                 self._drop(desk)
             for instance_id in [instance_id for instance_id in self._absences if instance_id not in owned]:
-                self._absences.disown(instance_id)
-                self._abort_running(instance_id)
+                self._disown(instance_id)
             self._want_owned = False
 
     # --- outcomes ---
@@ -593,11 +592,11 @@ class Engine:
             self._effects.append(effect)
         if not step.keep:
             self._let_go(desk, step)
+        elif desk.releasing or (step.wake_at is not None and step.wake_at <= step.now):
+            # Or: it was away when everything was to be released, and had decided to stay before.
+            self._agenda.make_ready(desk.instance_id)
         elif step.wake_at is not None:
-            if step.wake_at <= step.now:
-                self._agenda.make_ready(desk.instance_id)
-            else:
-                self._agenda.arm(desk, step.wake_at)
+            self._agenda.arm(desk, step.wake_at)
 
     def _let_go(self, desk: Desk, step: Step) -> None:
         self._agenda.remove(desk.instance_id)
@@ -611,6 +610,11 @@ class Engine:
             return
         self._forget(desk)
         self._abort_running(desk.instance_id)
+
+    def _disown(self, instance_id: str) -> None:
+        """Want an instance no more that is away, and not this node's any more."""
+        self._absences.disown(instance_id)
+        self._abort_running(instance_id)
 
     def _forget(self, desk: Desk) -> None:
         self._agenda.remove(desk.instance_id)
@@ -637,6 +641,8 @@ class Engine:
                 desk = self._agenda.get(change.instance_id)
                 if desk is not None and desk.incarnation == change.incarnation:
                     self._drop(desk)
+                if self._absences.incarnation_of(change.instance_id) == change.incarnation:
+                    self._disown(change.instance_id)
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
                     self._effects.append(InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3]))
@@ -707,7 +713,7 @@ class Engine:
         stale = self._agenda.get(desk.instance_id)
         if stale is not None:  # it was taken away and came back before this node noticed
             self._forget(stale)
-        self._absences.disown(desk.instance_id)
+        self._keep_reports(self._absences.disown(desk.instance_id))
         self._keep_reports(self._suspects.pop(desk.instance_id, ()))
         desk.releasing = self._releasing
         desk.poison = self._poison.pop(desk.instance_id, None)
@@ -754,9 +760,10 @@ class Engine:
         self._unknown[instance_id] = None
         self._keep_reports(reports)
 
-    def _keep_reports(self, reports: Sequence[ActivityEnded]) -> None:
+    def _keep_reports(self, reports: Sequence[ActivityEnded | Heartbeat]) -> None:
         for item in reports:
-            self._running.begin(item.key, item.attempt)
+            if isinstance(item, ActivityEnded):
+                self._running.begin(item.key, item.attempt)
         self._deferred.extend(reports)
 
     def _drop_reports(self, instance_id: str) -> None:

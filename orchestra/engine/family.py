@@ -23,13 +23,10 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.resolution import policy_of, start_version
+from orchestra.resolution import LOWEST_VERSION, policy_of, start_version
 from orchestra.retry import type_name
 
 __all__ = ["child_cancel", "child_link", "child_start", "rings_others"]
-
-_LOWEST: Final = "0.0.0-0"
-"""What floats up to whatever version is deployed first."""
 
 _GIVEN_UP: Final = "its parent has given it up"
 
@@ -51,7 +48,7 @@ def child_start(
     if version is None and isinstance(event, ChildStarted):
         reason = f"no living node has registered orchestration {event.name!r}; start a runtime that has it"
         return ChildStart(event.child_id, link, None, _error(UnknownOrchestration, reason))
-    version = version or _LOWEST
+    version = version or LOWEST_VERSION
     how = ResolvedBy.POLICY if event.version is None else ResolvedBy.EXPLICIT
     resolution = Resolution(how, node, policy_of(catalogue, event.name)[1])
     attached = isinstance(event, ChildStarted)

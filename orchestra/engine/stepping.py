@@ -408,8 +408,7 @@ class Stepper:
         desk.drop_reports()
         return desk.current
 
-    @staticmethod
-    def _terminate(desk: Desk, step: Step) -> None:
+    def _terminate(self, desk: Desk, step: Step) -> None:
         """End an instance that is marked for it, without running code (rule 18)."""
         assert desk.cancel is not None
         reason, now = desk.cancel.reason, step.now
@@ -439,6 +438,8 @@ class Stepper:
             )
         )
         step.status = Status.TERMINATED
+        if self._recorder.recording:
+            step.records.append(EndRecord(desk.identity, "terminated"))
 
     def _cancel_unopened(self, desk: Desk, step: Step, created: ExecutionRow | None) -> None:
         """End an execution that is cancelled before its first turn, without running code (rule 18)."""

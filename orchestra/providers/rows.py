@@ -458,6 +458,11 @@ class Write:
         by_operator = self.owner is None
         return tuple(delta.number for delta in self.executions if delta.closed is not None and (delta.children or by_operator))
 
+    @property
+    def concerns_others(self) -> bool:
+        """Whether it may have effects on other instances. Most have none, and cost the store nothing for it."""
+        return bool(self.starts or self.cancels or self.state.status is not Status.OPEN or self.closed_with_children)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item
 from orchestra.errors import RuntimeClosed
 from orchestra.runtime.bridge import Bridge
+from orchestra.runtime.mailbox import Mailbox
 from orchestra.telemetry import engine_logger
 
 __all__ = ["Begun", "Ended", "EngineThread"]
@@ -49,7 +49,7 @@ class EngineThread:
         self._engine = engine
         self._bridge = bridge
         self._clock = clock
-        self._queue: queue.SimpleQueue[Item | Callable[[], None]] = queue.SimpleQueue()
+        self._queue: Mailbox[Item | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
         self._left_behind: list[threading.Thread] = []
         self._stop_requested = False
@@ -169,15 +169,21 @@ class EngineThread:
     def _gather(self, wait: float) -> list[Item]:
         """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all that are there."""
         items: list[Item] = []
+        if self._take(items) and not items:
+            wait = self._cycle.idle_seconds()
         while not items and wait > 0 and not self._finished():
-            try:
-                self._receive(items, self._queue.get(timeout=min(wait, _HINT_INTERVAL)))
-            except queue.Empty:
+            self._queue.wait(min(wait, _HINT_INTERVAL))
+            if not self._take(items):
                 self._cycle.listen()
             wait = self._cycle.idle_seconds()
-        while not self._queue.empty():
-            self._receive(items, self._queue.get())
         return items
+
+    def _take(self, items: list[Item]) -> bool:
+        """Take what is there. Return whether there was something: an item, or a request, which is carried out at once."""
+        received = self._queue.take()
+        for one in received:
+            self._receive(items, one)
+        return bool(received)
 
     @staticmethod
     def _receive(items: list[Item], received: Item | Callable[[], None]) -> None:

@@ -7,11 +7,12 @@ behind. The harness then goes on as that other thread would, and hands the resul
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, check_rest, registry, several
+from harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
 from orchestra.engine.absences import LeftBehind
 from orchestra.errors import Evicted, StoreUnavailable
 from orchestra.providers.rows import Pin, Status
+from orchestra.retention import Retention
 
 
 class Stuck:
@@ -255,3 +256,249 @@ def test_code_that_returns_to_an_engine_that_closes_is_dropped_like_all_other_co
     node.engine.come_back(stuck.late.pop())
     node.engine.close()
     assert met == [Evicted]
+
+
+# --- where it meets other things --------------------------------------------------------------
+
+
+def with_a_slow_activity(stuck, ends):
+    """Return code that is stuck, if at all, in its second turn, while an activity runs."""
+
+    async def job(ctx, state):
+        slow = ctx.schedule_activity("slow", 1)
+        await ctx.wait_for_event("first", int)
+        stuck()
+        return [await slow, await ctx.wait_for_event("second", int)]
+
+    return registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}
+
+
+def leave_behind_in_its_second_turn(world, stuck):
+    instance_id = world.start()
+    stuck.settle()
+    stuck.times = 1
+    world.send(instance_id, "first", 1)
+    world.clock.skip(1)
+    stuck.settle()
+    assert len(stuck.late) == 1
+    return instance_id
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["while it is away", "in the step that is stuck"])
+def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_anew_meanwhile(world, away):
+    """The claim finds the activity running here; that it has ended meanwhile must not be forgotten with the old desk."""
+    stuck, ends = Stuck(0), []
+    orchestrations, activities = with_a_slow_activity(stuck, ends)
+    stuck.node = node = world.node(orchestrations, activities)
+    if away:
+        instance_id = leave_behind_in_its_second_turn(world, stuck)
+        node.finish(ends[0], "done")  # while it is away
+        stuck.settle()
+    else:
+        instance_id = world.start()
+        stuck.settle()
+        stuck.times = 1
+        world.send(instance_id, "first", 1)
+        node.finish(ends[0], "done")  # taken in by the very step that does not return
+        world.clock.skip(1)
+        stuck.settle()
+        assert len(stuck.late) == 1
+    world.admin.set_pin(instance_id, Pin("1.0.0", world.clock.now(), "somebody", "to see"))
+    world.clock.skip(2)
+    stuck.settle()
+    stuck.hand_in()
+    world.send(instance_id, "second", 2)
+    world.run(2)
+    assert world.output(instance_id) == ["done", 2]
+    assert len(node.attempts) == 1
+    check_rest(world, [node.registry])
+
+
+def test_one_that_returns_after_the_stop_was_asked_for_does_not_keep_its_node(world):
+    """Its step had decided to stay before; it is released all the same."""
+    stuck = Stuck()
+    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": HOLD}, lease=YEAR, poll=YEAR)
+    node.start(instance_id="a")
+    stuck.settle()
+    node.engine.stop_claiming()
+    node.engine.release_all()
+    node.engine.come_back(stuck.late.pop())
+    stuck.settle()
+    assert (node.engine.owned, node.engine.has_work) == (0, False)
+    assert (world.record("a").row.owner, node.running) == (None, {})
+    node.leave()
+    successor = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2})
+    world.send("a", "go", 3)
+    world.run(2)
+    assert world.output("a") == [2, 3]
+    check_rest(world, [successor.registry])
+
+
+def test_an_operator_of_this_node_who_ends_it_has_its_activities_aborted_at_once(world):
+    stuck, ends = Stuck(0), []
+    orchestrations, activities = with_a_slow_activity(stuck, ends)
+    stuck.node = node = world.node(orchestrations, activities, lease=YEAR)
+    instance_id = leave_behind_in_its_second_turn(world, stuck)
+    node.submit(world.termination(instance_id))
+    stuck.settle()
+    assert (node.aborted, node.running) == ([ends[0].key], {})
+    stuck.hand_in()
+    assert (world.status(instance_id), node.engine.owned, node.engine.running) == (Status.TERMINATED, 0, 0)
+    check_rest(world, [node.registry])
+
+
+def family(stuck):
+    async def parent(ctx, _):
+        child = ctx.start_child("kid", 1, instance_id="kid")
+        stuck()
+        said = await ctx.race(child, ctx.wait_for_event("leave"))
+        return said.index
+
+    async def kid(ctx, number):
+        return await ctx.schedule_activity("probe", number)
+
+    return several(parent=parent, kid=kid)
+
+
+def test_the_children_of_a_late_step_are_started_with_its_write_and_need_no_polling(any_world):
+    stuck = Stuck()
+    stuck.node = node = any_world.node(family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR)
+    node.start("parent", instance_id="p")
+    stuck.settle()
+    assert any_world.directory.get("kid") is None
+    stuck.hand_in()
+    assert (any_world.output("p"), any_world.status("kid")) == (0, Status.COMPLETED)
+    check_rest(any_world, [node.registry])
+
+
+def test_a_late_step_that_is_refused_starts_no_child(any_world):
+    stuck = Stuck()
+    stuck.node = node = any_world.node(family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR)
+    node.start("parent", instance_id="p")
+    stuck.settle()
+    any_world.terminate("p")
+    stuck.hand_in()
+    assert any_world.directory.get("kid") is None
+    check_rest(any_world, [node.registry])
+
+
+def stuck_kid(stuck):
+    async def parent(ctx, _):
+        child = ctx.start_child("kid", 1, instance_id="kid")
+        said = await ctx.race(child, ctx.wait_for_event("leave"))
+        return said.index
+
+    async def kid(ctx, number):
+        await ctx.schedule_activity("probe", number)
+        stuck()
+        return number
+
+    return several(parent=parent, kid=kid)
+
+
+def test_the_end_of_a_late_child_reaches_its_parent_on_the_same_node_without_polling(any_world):
+    stuck = Stuck()
+    stuck.node = node = any_world.node(stuck_kid(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR)
+    node.start("parent", instance_id="p")
+    stuck.settle()
+    assert any_world.status("p") is Status.OPEN
+    stuck.hand_in()
+    assert (any_world.output("p"), any_world.status("kid"), node.ended) == (0, Status.COMPLETED, ["kid", "p"])
+    check_rest(any_world, [node.registry])
+
+
+@pytest.mark.parametrize("lost", ["lost before", "lost after"])
+def test_a_lost_reply_to_the_write_of_a_late_child_tells_its_parent_once(any_world, lost):
+    stuck = Stuck()
+    stuck.node = node = any_world.node(stuck_kid(stuck), {"probe": lambda effect: 1})
+    node.start("parent", instance_id="p")
+    stuck.settle()
+    node.store.replies.append(lost)
+    stuck.hand_in()
+    any_world.run(12)
+    assert (any_world.output("p"), any_world.status("kid")) == (0, Status.COMPLETED)
+    check_rest(any_world, [node.registry])
+
+
+@pytest.mark.parametrize("close", ["cancel", "terminate"])
+def test_a_parent_that_closes_while_its_child_is_away_closes_it_once_it_returns(any_world, close):
+    """The late step stands, for nobody else has written; the mark is found by the look behind it."""
+    stuck = Stuck()
+
+    async def kid(ctx, number):
+        stuck()
+        return await ctx.schedule_activity("probe", number)
+
+    async def parent(ctx, _):
+        ctx.start_child("kid", 1, instance_id="kid", on_parent_close=close)
+        await ctx.wait_for_event("leave")
+
+    stuck.node = node = any_world.node(several(parent=parent, kid=kid), {"probe": HOLD}, poll=YEAR, lease=YEAR)
+    node.start("parent", instance_id="p")
+    stuck.settle()
+    node.submit(any_world.termination("p"))
+    stuck.settle()
+    assert any_world.status("kid") is Status.OPEN
+    stuck.hand_in()
+    assert any_world.status("kid") is {"cancel": Status.CANCELLED, "terminate": Status.TERMINATED}[close]
+    assert (node.engine.owned, node.engine.running, node.running) == (0, 0, {})
+    check_rest(any_world, [node.registry])
+
+
+def test_a_late_boundary_lets_go_of_old_laps_and_drops_what_came_for_the_old_one(any_world):
+    stuck, ends = Stuck(0), []
+
+    async def job(ctx, lap):
+        ctx.schedule_activity("slow", lap)
+        await ctx.wait_for_event("lap")
+        stuck()
+        ctx.continue_as_new(lap + 1)
+
+    retention = Retention(histories=1, executions=1)
+    stuck.node = node = any_world.node(
+        registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}, retention=retention, poll=YEAR, lease=YEAR
+    )
+    node.start(state=0, instance_id="a")
+    stuck.settle()
+    for lap in range(4):
+        stuck.times = 1
+        node.submit(any_world.append_change("a", "lap"))
+        stuck.settle()
+        assert len(stuck.late) == 1
+        node.finish(ends[lap], "late")  # nobody waits for it behind the boundary
+        stuck.hand_in()
+    assert [row.number for row in any_world.executions("a")] == [4, 5]
+    assert node.engine.running == 1
+    assert len(node.running) == 1
+
+
+def test_marks_and_events_that_come_while_it_is_away_are_delivered_in_their_order(any_world):
+    stuck = Stuck()
+    seen = []
+
+    async def job(ctx, _):
+        stuck()
+        try:
+            while len(seen) < 3:
+                seen.append(await ctx.wait_for_event("go", int))
+            await ctx.wait_for_event("never")
+        finally:
+            seen.append("cancelled")
+
+    stuck.node = node = any_world.node(registry(job), poll=YEAR, lease=YEAR)
+    node.start(instance_id="a")
+    stuck.settle()
+    for number in range(2):
+        node.submit(any_world.append_change("a", "go", number))
+    stuck.settle()
+    any_world.send("a", "go", 2)  # past this node
+    node.submit(any_world.append_change("a", "go", 3))
+    stuck.settle()
+    stuck.hand_in()
+    assert seen == [0, 1, 2]
+    assert any_world.record("a").unread_messages == 1
+    any_world.cancel("a")
+    node.engine.look()
+    stuck.settle()
+    assert (seen, any_world.status("a")) == ([0, 1, 2, "cancelled"], Status.CANCELLED)
+    check_rest(any_world)

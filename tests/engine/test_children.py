@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, YEAR, check_rest, several
+from harness import HOLD, SECOND, YEAR, check_rest, several
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import ChildFailed, StoreBusy
@@ -757,3 +757,186 @@ def test_the_ends_of_children_are_no_events_for_anybody(any_world):
     assert any_world.output("p") == [1, 5]
     assert MessageKind.CHILD_COMPLETED.value == Status.COMPLETED.value
     check(any_world, registry)
+
+
+# --- where things meet ------------------------------------------------------------------------
+
+
+def test_ids_that_are_taken_within_the_family_are_refused_like_any_other(any_world, caplog):
+    """Its own id, a sibling's of the same write, and itself as a detached start."""
+
+    async def knots(ctx, _):
+        ctx.start_detached("quick", 9, instance_id=ctx.instance_id)
+        outcomes = []
+        for child in [ctx.start_child("quick", number, instance_id=name) for number, name in enumerate(["p", "twin", "twin"])]:
+            try:
+                outcomes.append(await child)
+            except ChildFailed as error:
+                outcomes.append(error.cause.type)
+        return outcomes
+
+    registry = lone(knots=knots)
+    node = any_world.node(registry, poll=YEAR, lease=YEAR)
+    node.submit(any_world.start_change("knots", instance_id="p"))
+    node.settle()
+    taken = "orchestra.errors.InstanceExists"
+    assert any_world.output("p") == [taken, 1, taken]
+    assert "a detached start of 'p' was left out" in caplog.text
+    assert children_of(any_world, "p") == ["twin"]
+    check(any_world, registry)
+
+
+def test_a_parent_and_its_children_that_end_in_one_group_are_told_apart(any_world):
+    """The parent ends in the group in which one child completes and another one is given up with it."""
+
+    async def subject(ctx, _):
+        ctx.start_child("kid", 1, instance_id="completes", on_parent_close="terminate")
+        ctx.start_child("kid", 2, instance_id="goes", on_parent_close="terminate")
+        return await ctx.schedule_activity("work", "parent")
+
+    registry = lone(subject=subject)
+    node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
+    node.submit(any_world.start_change("subject", instance_id="p"))
+    node.settle()
+    running = {effect.key.instance_id: effect for effect in node.running.values()}
+    node.store.forget()
+    for name in ("p", "completes"):
+        node.finish(running[name], name)
+    node.settle()
+    assert len([change for change, _ in node.store.groups[0] if isinstance(change, Write)]) == 2
+    assert {name: any_world.status(name) for name in ("p", "completes", "goes")} == {
+        "p": Status.COMPLETED,
+        "completes": Status.COMPLETED,
+        "goes": Status.TERMINATED,
+    }
+    assert (node.engine.owned, node.engine.running, node.running) == (0, 0, {})
+    check(any_world, registry)
+
+
+def test_an_end_that_arrives_in_the_group_of_its_parents_boundary_answers_nobody(any_world):
+    async def subject(ctx, lap):
+        if lap == 0:
+            ctx.start_child("kid", 1, instance_id="kid")
+            await ctx.schedule_activity("work", "parent")
+            ctx.continue_as_new(1)
+        child = ctx.start_child("waits", instance_id="other")
+        won = await ctx.race(child, ctx.wait_for_event("go"))
+        return won.index
+
+    registry = lone(subject=subject)
+    node = any_world.node(registry, BUSY, poll=YEAR, lease=YEAR)
+    node.submit(any_world.start_change("subject", 0, instance_id="p"))
+    node.settle()
+    node.store.forget()
+    for effect in list(node.running.values()):
+        node.finish(effect, "late")
+    node.settle()
+    assert len([change for change, _ in node.store.groups[0] if isinstance(change, Write)]) == 2
+    record = any_world.record("p")
+    assert (record.row.execution, record.status, record.reports, any_world.status("kid")) == (
+        2,
+        Status.OPEN,
+        (),
+        Status.COMPLETED,
+    )
+    node.submit(any_world.append_change("p"))
+    node.settle()
+    assert any_world.output("p") == 1
+    check(any_world, registry)
+
+
+def test_the_children_of_a_deleted_parent_are_no_children_of_its_namesake(any_world):
+    """Rule 2: neither is the end told to it, nor does its own end reach them."""
+    registry = lone(subject=closing_parent("terminate"), asks=parent)
+    node = any_world.node(registry, BUSY)
+    any_world.start("asks", "kid", instance_id="p")
+    any_world.run(1)
+    first = any_world.record("p").row.incarnation
+    any_world.terminate("p")
+    assert any_world.admin.delete("p", first)
+    any_world.start("asks", "waits", instance_id="p")
+    any_world.run(1)
+    assert any_world.output("p")[:2] == ["failed", "orchestra.errors.InstanceExists"]
+    second = any_world.record("p").row.incarnation
+    assert any_world.admin.delete("p", second)
+
+    async def waits_for_it(ctx, _):
+        ctx.start_child("waits", instance_id="another")
+        await ctx.wait_for_event("go")
+
+    again = lone(again=waits_for_it)
+    any_world.node(again)
+    any_world.start("again", instance_id="p")
+    any_world.run(2)
+    node.finish(value="of the first life")
+    any_world.run(2)
+    assert (any_world.status("kid"), any_world.record("p").reports) == (Status.COMPLETED, ())
+    any_world.terminate("p")
+    assert any_world.status("another") is Status.OPEN
+    any_world.run(1)
+    check_rest(any_world, [registry, again])
+
+
+@LOST
+def test_a_mark_of_the_closing_parent_survives_whatever_becomes_of_a_write_of_the_child(any_world, lost):
+    """The child's memory is void after a lost reply; the row tells of the mark, also where a cancel stood there before."""
+
+    async def stubborn(ctx, _):
+        try:
+            await ctx.wait_for_event("never")
+        finally:
+            await ctx.schedule_activity("work")
+            await ctx.schedule_activity("work")
+
+    async def subject(ctx, _):
+        ctx.start_child("stubborn", instance_id="kid", on_parent_close="terminate")
+        await ctx.wait_for_event("go")
+
+    registry = lone(subject=subject, stubborn=stubborn)
+    node = any_world.node(registry, BUSY, lease=3.0)
+    any_world.start("subject", instance_id="p")
+    any_world.run(1)
+    any_world.cancel("kid")
+    any_world.run(2)
+    node.finish()
+    node.submit(any_world.append_change("p"))
+    node.store.replies.append(lost)
+    any_world.run(15)
+    assert any_world.status("kid") is Status.TERMINATED
+    assert (node.engine.owned, node.engine.running, node.running) == (0, 0, {})
+    check(any_world, registry)
+
+
+def test_a_child_that_has_expired_still_answers_its_parent(any_world):
+    """Its end lies in the parent's inbox; the row that it came from is not needed any more."""
+    only_parents = several(asks=parent)
+    first = any_world.node(only_parents, poll=YEAR)
+    children = any_world.node(several(quick=quick), poll=YEAR)
+    any_world.admin.set_expiry({"quick": SECOND})
+    any_world.start("asks", "quick", instance_id="p")
+    first.engine.look()
+    first.settle()
+    first.stop()
+    children.engine.look()
+    children.settle()
+    any_world.clock.skip(2)
+    while any_world.store.expire():
+        pass
+    assert any_world.directory.get("kid") is None
+    assert any_world.record("p").reports == (2,)
+    any_world.node(only_parents)
+    any_world.run(2)
+    assert any_world.output("p") == 1
+
+
+def test_more_children_than_are_listed_at_a_time_fit_the_default_limits(world):
+    async def fan(ctx, width):
+        return sum(await ctx.gather(*(ctx.start_child("quick", number) for number in range(width))))
+
+    registry = lone(fan=fan)
+    node = world.node(registry, poll=YEAR, lease=YEAR)
+    node.submit(world.start_change("fan", 1_024, instance_id="p"))
+    node.settle()
+    assert world.output("p") == sum(range(1_024))
+    assert len(children_of(world, "p")) == 1_024
+    assert (node.engine.owned, node.engine.has_work) == (0, False)

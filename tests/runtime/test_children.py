@@ -16,7 +16,7 @@ from orchestra import (
     ParentInfo,
     activity,
 )
-from orchestra.errors import InstanceFailed
+from orchestra.errors import InstanceFailed, UnknownOrchestration
 from orchestra.testing.checker import check_store
 
 pytestmark = pytest.mark.anyio
@@ -333,6 +333,30 @@ async def test_a_detached_start_outlives_its_starter_and_its_boundary(path):
         for lap in range(3):
             info = await node.client.get_instance_info(f"seed-{lap}")
             assert (info.parent, info.root_id, info.status.is_final) == (None, f"seed-{lap}", False)
+
+
+@bounded
+async def test_a_misspelt_detached_start_makes_no_later_start_of_that_name_succeed(path):
+    """It waits for the name, which may come; whoever starts and is there to be told is told."""
+
+    async def sows(ctx, _: None):
+        waiting = ctx.start_detached("tpyo")
+        return [waiting, await outcome_of(ctx, "tpyo", instance_id="kid")]
+
+    async with runtime(path, sows, **NEVER) as node:
+        waiting, child = await (await node.client.start("sows")).result()
+        with pytest.raises(UnknownOrchestration, match="tpyo"):
+            await node.client.start("tpyo")
+        assert (await node.client.get_instance_info(waiting)).status is InstanceStatus.HELD
+        again, other = await (await node.client.start("sows", instance_id="again")).result()
+    assert child == other == ["kid", "failed", "orchestra.errors.UnknownOrchestration"]
+
+    async def tpyo(ctx, _: None):
+        return ctx.version
+
+    async with runtime(path, tpyo) as node:
+        for instance_id in (waiting, again):
+            assert await node.client.handle(instance_id).result() == "1.0.0"
 
 
 @bounded

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from kit import bounded, info_when, registry, runtime, until
 
@@ -138,3 +139,34 @@ async def test_a_retention_that_is_taken_back_counts_no_more(path):
 
 async def _gone(client, instance_id):
     return instance_id not in [info.instance_id for info in (await client.list_instances()).items]
+
+
+@bounded
+async def test_who_waits_where_an_instance_ends_gets_its_end_however_soon_it_goes(path):
+    """And who waits elsewhere, or comes later, is told that there is none."""
+    keep = Retention(finished=timedelta(microseconds=1))
+
+    async def told(ctx, _) -> int:
+        return await ctx.wait_for_event("end", int)
+
+    async with runtime(path, told, retention=keep, poll=timedelta(milliseconds=5)) as node:
+        results: dict[int, int] = {}
+
+        async def wait(number: int) -> None:
+            results[number] = await node.client.handle(f"i-{number}").result(int)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                await node.client.start("told", instance_id=f"i-{number}")
+                tasks.start_soon(wait, number)
+            await until(lambda: len(node._watches) == 20)
+            for number in range(20):
+                await node.client.raise_event(f"i-{number}", "end", number)
+        assert results == {number: number for number in range(20)}
+        for number in range(20):
+            await until(lambda number=number: _gone(node.client, f"i-{number}"))
+        with pytest.raises(InstanceNotFound):
+            await node.client.handle("i-0").result(int)
+        # The id is free again: the same start, whoever says "return", makes a new one.
+        again = await node.client.start("told", instance_id="i-0", existing="return")
+        assert (await again.info()).status.is_final is False

@@ -127,3 +127,27 @@ async def test_an_instance_that_blocks_while_its_runtime_stops_begins_its_turn_a
                 assert await other.result(int) == 1  # the first one is away by now, or was not begun
         async with Runtime(SqliteProvider(tmp_path / "a.db"), serving(goes_on)) as runtime:
             assert await runtime.client.handle("blocked-1").result(int) == 7
+
+
+async def test_a_runtime_stops_in_order_while_several_are_away_and_what_they_do_later_reaches_nobody(tmp_path, caplog):
+    """It leaves and releases; its provider is free for the next runtime at once, and no thread of the first one uses it."""
+    caplog.set_level(logging.INFO, "orchestra.engine")
+    provider = SqliteProvider(tmp_path / "a.db")
+    with anyio.fail_after(60):
+        with gated() as (gate, blocks):
+            async with Runtime(provider, serving(blocks), blocked_after=SOON) as runtime:
+                for number in range(4):
+                    await runtime.client.start("blocks", number, instance_id=f"blocked-{number}")
+                while len(warnings(caplog)) < 4:
+                    await anyio.sleep(0.005)
+                threads = list(runtime._thread._left_behind)
+            assert not any("lease has run out" in record.getMessage() for record in caplog.records)
+            async with Runtime(provider, serving(goes_on)) as runtime:
+                for number in range(4):
+                    assert await runtime.client.handle(f"blocked-{number}").result(int) == number
+                gate.set()
+                for thread in threads:
+                    await anyio.to_thread.run_sync(thread.join)
+                assert await (await runtime.client.start("goes-on", 9)).result(int) == 9
+    assert len(threads) == 4
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.WARNING] == []

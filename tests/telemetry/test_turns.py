@@ -426,6 +426,27 @@ def test_a_cancel_before_the_first_turn_is_an_end_without_a_span(world, observed
     assert observed.spans() == []
 
 
+def test_children_that_are_terminated_with_their_parent_are_counted_as_ends(world, observed, node):
+    """Also one that was started in the very turn that ends its parent, and never ran."""
+
+    async def subject(ctx, _):
+        ctx.start_child("job", instance_id="opened", on_parent_close="terminate")
+        await ctx.wait_for_event("go")
+        ctx.start_child("job", instance_id="unopened", on_parent_close="terminate")
+
+    node(several(subject=subject, job=listens))
+    world.start("subject", instance_id="p")
+    world.run(1)
+    world.send("p")
+    world.run(2)
+    rows = {name: world.record(name).row.opened for name in ("opened", "unopened")}
+    assert rows == {"opened": True, "unopened": False}
+    assert observed.values("orchestra.ends") == {
+        ("subject", "1.0.0", "completed"): 1,
+        ("job", "1.0.0", "terminated"): 2,
+    }
+
+
 def test_a_node_without_a_recorder_gathers_nothing_and_leaves_the_trace_as_it_was(world, observed, node):
     plain = world.node(registry(listens))
     start = replace(world.start_change(), traceparent=CALLER)

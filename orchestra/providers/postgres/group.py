@@ -125,7 +125,7 @@ class Group:
         Most groups are, and nearly all of their writes are granted.
         """
         writes = [change for change in self._changes if isinstance(change, Write) and change.owner and not change.consumed]
-        if any(concerns_others(write) for write in writes):
+        if any(write.concerns_others for write in writes):
             return False
         return 0 < len(self._changes) == len({write.instance_id for write in writes})
 
@@ -226,7 +226,7 @@ class _Application:
         candidates = list(self._candidates.values())
         appends = self._of(Append)
         named = {change.instance_id for change in self._changes if not isinstance(change, Claim | Start)}
-        family = [write for write in writes if concerns_others(write)]
+        family = [write for write in writes if write.concerns_others]
         if family:
             named.update(self._candidates)
             named.update(child.child_id for write in family for child in (*write.starts, *write.cancels))
@@ -325,7 +325,7 @@ class _Application:
         effects.flush()
         for position, write in self._of(Write):
             outcome = self._outcomes[position]
-            if isinstance(outcome, Granted) and concerns_others(write):
+            if isinstance(outcome, Granted) and write.concerns_others:
                 arrivals, taken = self._follow(write, effects)
                 self._outcomes[position] = replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
 
@@ -649,11 +649,6 @@ class _Application:
 
     def _of(self, kind: type[C]) -> list[tuple[int, C]]:
         return [(position, change) for position, change in enumerate(self._changes) if isinstance(change, kind)]
-
-
-def concerns_others(write: Write) -> bool:
-    """Return whether a write may have effects on other instances. Most have none, and cost nothing here."""
-    return bool(write.starts or write.cancels or write.state.status is not Status.OPEN or write.closed_with_children)
 
 
 def _is_due(write: Write, inbox_seq: int, now: int) -> bool:

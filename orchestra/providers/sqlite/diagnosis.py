@@ -64,7 +64,6 @@ _WATCHED: Final = 20
 _NAP: Final = 0.05
 _KERNEL_LOCKS: Final = Path("/proc/locks")
 
-_META: Final = "SELECT key, value FROM meta"
 _OBJECTS: Final = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"
 _BURIED: Final = "SELECT node_id, host, pid, renewed_at FROM node WHERE dead = 1 ORDER BY renewed_at DESC"
 _OWNERS: Final = "SELECT owner, count(*) FROM instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"

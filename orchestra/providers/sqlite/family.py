@@ -30,15 +30,10 @@ from orchestra.providers.rows import (
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
 
-__all__ = ["LONGEST_DELAY", "Family", "concerns_others"]
+__all__ = ["LONGEST_DELAY", "Family"]
 
 LONGEST_DELAY: Final = 300_000_000
 """Microseconds that an instance waits at most which has crashed its owners repeatedly (protocol rule 14)."""
-
-
-def concerns_others(write: Write) -> bool:
-    """Return whether a write may have effects on other instances. Most have none, and cost nothing here."""
-    return bool(write.starts or write.cancels or write.state.status is not Status.OPEN or write.closed_with_children)
 
 
 class Family:

@@ -35,12 +35,12 @@ from orchestra.providers.rows import (
 )
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.batch import Batch
-from orchestra.providers.sqlite.family import LONGEST_DELAY, Family, concerns_others
+from orchestra.providers.sqlite.family import LONGEST_DELAY, Family
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction
 
-__all__ = ["LONGEST_DELAY", "Group"]
+__all__ = ["Group"]
 
 _OPEN: Final = Status.OPEN.value
 
@@ -65,7 +65,7 @@ class Group:
         for position, change in enumerate(changes):
             if isinstance(change, Write):
                 outcomes[position] = written = self._write(change)
-                if isinstance(written, Granted) and concerns_others(change):
+                if isinstance(written, Granted) and change.concerns_others:
                     followed.append((position, change, written))
             elif isinstance(change, Recover):
                 outcomes[position] = self._recover(change)

@@ -133,6 +133,13 @@ class Directory(Protocol):
 
     def catalogue(self) -> Catalogue: ...
 
+    def owners(self) -> Mapping[str, int]:
+        """Return how many instances each node owns now, buried ones too; a node that owns none is missing.
+
+        It costs as much as there are owned instances; parked ones cost nothing.
+        """
+        ...
+
 
 class Admin(Protocol):
     """Operators' writes. They need no code of the orchestration."""

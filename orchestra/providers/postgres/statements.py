@@ -386,6 +386,7 @@ READ_NEWS: Final = """
     WHERE i.news_for = $1::text
     ORDER BY i.instance_id, m.sequence"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
+COUNT_OWNED: Final = "SELECT owner, count(*) FROM @instance WHERE owner IS NOT NULL GROUP BY owner"
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
     FROM @kind k

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestra.events import EventRecord
@@ -38,6 +40,10 @@ class ModelDirectory:
 
     def catalogue(self) -> Catalogue:
         return self._world.catalogue()
+
+    def owners(self) -> Mapping[str, int]:
+        owners = (instance.record().row.owner for instance in list(self._world.instances.values()))
+        return Counter(owner for owner in owners if owner is not None)
 
 
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:

@@ -381,7 +381,8 @@ class Client:
     def _read_nodes(self) -> tuple[NodeInfo, ...]:
         # Two reads: what changes hands in between may be counted with neither or with both. Nobody acts on it.
         directory = self._provider.directory
-        return node_infos(directory.catalogue(), directory.owners())
+        catalogue = directory.catalogue()
+        return node_infos(catalogue, directory.count_owned([node.record.node_id for node in catalogue.nodes]))
 
     async def wait_for_completion(
         self,

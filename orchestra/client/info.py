@@ -288,7 +288,7 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
     )
 
 
-def node_infos(catalogue: Catalogue, owners: Mapping[str, int]) -> tuple[NodeInfo, ...]:
+def node_infos(catalogue: Catalogue, owned: Mapping[str, int]) -> tuple[NodeInfo, ...]:
     """Return what is shown of the nodes in a catalogue, the oldest first."""
     nodes = sorted(catalogue.nodes, key=lambda node: (node.started_at, node.record.node_id))
     return tuple(
@@ -303,7 +303,7 @@ def node_infos(catalogue: Catalogue, owners: Mapping[str, int]) -> tuple[NodeInf
             started_at=from_micros(node.started_at),
             renewed_at=from_micros(node.renewed_at),
             alive=is_living(node, catalogue.now),
-            owned=owners.get(node.record.node_id, 0),
+            owned=owned[node.record.node_id],
         )
         for node in nodes
     )

@@ -133,10 +133,10 @@ class Directory(Protocol):
 
     def catalogue(self) -> Catalogue: ...
 
-    def owners(self) -> Mapping[str, int]:
-        """Return how many instances each node owns now, buried ones too; a node that owns none is missing.
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return how many instances each of these nodes owns now.
 
-        It costs as much as there are owned instances; parked ones cost nothing.
+        It costs as much as they own; instances that nobody owns cost nothing.
         """
         ...
 

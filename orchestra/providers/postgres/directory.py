@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from orchestra.events import EventRecord
@@ -52,8 +52,8 @@ class PostgresDirectory:
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls)
 
-    def owners(self) -> Mapping[str, int]:
-        return dict(cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED)))
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        return dict(cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED, Texts(node_ids))))
 
 
 class _Conditions:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.events import EventRecord
@@ -41,9 +40,8 @@ class ModelDirectory:
     def catalogue(self) -> Catalogue:
         return self._world.catalogue()
 
-    def owners(self) -> Mapping[str, int]:
-        owners = (instance.record().row.owner for instance in list(self._world.instances.values()))
-        return Counter(owner for owner in owners if owner is not None)
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}
 
 
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:

@@ -129,15 +129,15 @@ def claim(provider: PostgresProvider) -> tuple[Snapshot, ...]:
 
 
 def shown(seconds: list[float]) -> str:
-    """Return the median and the 95th percentile, in milliseconds."""
-    return f"{statistics.median(seconds) * 1000:.2f} / {statistics.quantiles(seconds, n=20)[-1] * 1000:.2f}"
+    """Return the quickest, which other work on the machine hardly touches, and the median, in milliseconds."""
+    return f"{min(seconds) * 1000:.2f} / {statistics.median(seconds) * 1000:.2f}"
 
 
 def main() -> None:
     """Fill and measure, level by level, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parked", type=int, nargs="+", default=[0, 1_000, 10_000], help="how many are parked, ascending")
-    parser.add_argument("--rounds", type=int, default=100, help="rounds at each level, at least 2")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds at each level")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the server keeps its data")
     options = parser.parse_args()
     measured = f"claim of {BATCH} | claim of none | next wake | count of owned | park of {BATCH}"

@@ -592,7 +592,7 @@ def test_a_standby_can_be_read_and_is_not_written(connect, dsn, provider):
     one(provider, a_start("i"))
     standby = connect(dsn=f"{dsn} options='-c default_transaction_read_only=on'", durability="relaxed")
     assert read(standby).status is Status.OPEN
-    with pytest.raises(StoreReadOnly):
+    with pytest.raises(StoreReadOnly, match="connect to the primary"):
         one(standby, an_append("i"))
 
 

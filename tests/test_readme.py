@@ -26,4 +26,9 @@ def test_every_python_block_runs_as_it_stands(tmp_path: Path) -> None:
 def test_the_readme_names_files_that_exist() -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path
-    assert "examples/watch_upgrade" in README
+    commands = re.findall(r"python (examples/\S+)", README)
+    assert {"examples/watch_upgrade", "examples/postgres_workers/worker.py", "examples/postgres_workers/web.py"} <= set(
+        commands
+    )
+    for path in commands:
+        assert (ROOT / path).exists(), path

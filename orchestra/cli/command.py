@@ -44,6 +44,11 @@ exit code:
   2  the store is damaged; there is no copy
   3  the store cannot be read, or the copy not be written; there is no copy"""
 
+_GRANTS: Final = """\
+Prints the SQL that lets roles use a store on PostgreSQL, for psql. The roles
+must exist. It may run before the store is made or after, and again. Whoever
+runs it is a superuser, or a member of the owner who may create schemas."""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser with an exit code of its own for misuse: 2 says that the store is not well."""
@@ -85,6 +90,18 @@ def _back_up(options: argparse.Namespace) -> ExitCode:
     return ExitCode.FINE
 
 
+def _print_grants(options: argparse.Namespace) -> ExitCode:
+    try:
+        from orchestra.providers.postgres import grants  # noqa: PLC0415 - an extra, which the other commands do not need
+
+        statements = grants(options.schema, owner=options.owner, workers=options.worker, readers=options.reader)
+    except (ModuleNotFoundError, ValueError) as error:
+        sys.stderr.write(f"orchestra grants: {_shown(str(error))}\n")
+        return ExitCode.UNREADABLE
+    sys.stdout.write("".join(f"{statement};\n" for statement in ("BEGIN", *statements, "COMMIT")))
+    return ExitCode.FINE
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="orchestra", description="For whoever operates a store.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -109,6 +126,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_path(backup, "--store", "the file; or sqlite:///relative.db, sqlite:////absolute.db")
     _add_path(backup, "--to", "the copy, which must not be there yet")
     backup.set_defaults(run=_back_up)
+    grants = commands.add_parser(
+        "grants",
+        help="print what roles need on PostgreSQL",
+        description=_GRANTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    grants.add_argument("--schema", default="orchestra", help="where the store is (default: orchestra)")
+    grants.add_argument("--owner", required=True, metavar="ROLE", help="makes and migrates the schema")
+    grants.add_argument("--worker", action="append", default=[], metavar="ROLE", help="reads and writes; may be repeated")
+    grants.add_argument("--reader", action="append", default=[], metavar="ROLE", help="only reads; may be repeated")
+    grants.set_defaults(run=_print_grants)
     return parser
 
 

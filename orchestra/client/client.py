@@ -38,9 +38,11 @@ from orchestra.client.info import (
     InstanceInfo,
     InstancePage,
     InstanceStatus,
+    NodeInfo,
     PurgeReport,
     execution_info,
     instance_info,
+    node_infos,
     unserved_kinds,
 )
 from orchestra.client.port import End, Port
@@ -368,6 +370,19 @@ class Client:
         if not records:
             await self._record(instance_id)
         return tuple(from_record(record) for record in records)
+
+    async def list_nodes(self) -> tuple[NodeInfo, ...]:
+        """Return the nodes that work on this store, the one that has run longest first.
+
+        One whose process was lost stays, with ``alive=False`` after three leases, until another node buries it.
+        """
+        return await self._port.call(self._read_nodes)
+
+    def _read_nodes(self) -> tuple[NodeInfo, ...]:
+        # Two reads: what changes hands in between may be counted with neither or with both. Nobody acts on it.
+        directory = self._provider.directory
+        catalogue = directory.catalogue()
+        return node_infos(catalogue, directory.count_owned([node.record.node_id for node in catalogue.nodes]))
 
     async def wait_for_completion(
         self,

@@ -12,9 +12,10 @@ from orchestra.clock import from_micros
 from orchestra.codec import Payload, plain, unpack
 from orchestra.errors import ErrorInfo
 from orchestra.events import error_from_wire
-from orchestra.providers.rows import Catalogue, ExecutionEnd, ExecutionRow, InstanceRecord, Kind, ResolvedBy, Status
+from orchestra.providers.rows import Capability, Catalogue, ExecutionEnd, ExecutionRow, InstanceRecord, Kind, ResolvedBy, Status
 from orchestra.resolution import boundary_version, is_living, opening_version, serves
 from orchestra.summary import Summary, read_summary
+from orchestra.versions import parse_version
 
 __all__ = [
     "ChildInfo",
@@ -22,6 +23,7 @@ __all__ = [
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
+    "NodeInfo",
     "ParentInfo",
     "PendingActivity",
     "PurgeReport",
@@ -29,6 +31,7 @@ __all__ = [
     "child_info",
     "execution_info",
     "instance_info",
+    "node_infos",
     "stored_error",
     "unserved_kinds",
 ]
@@ -178,6 +181,29 @@ class ExecutionInfo:
     fingerprint: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A running :class:`~orchestra.Runtime`, as the store knows it. Nodes that have left or were buried are not listed."""
+
+    node_id: str
+    """What ``InstanceInfo.owner`` names; a new one for each start of a runtime."""
+    host: str
+    pid: int
+    library: str
+    """The version of this library that it runs."""
+    orchestrations: Mapping[str, tuple[str, ...]]
+    """What it has registered: names, and the versions of each, the lowest first."""
+    activities: tuple[str, ...]
+    queues: tuple[str, ...]
+    started_at: datetime
+    renewed_at: datetime
+    """Its last heartbeat, on the store's clock."""
+    alive: bool
+    """Whether it has renewed within three leases. For people: nobody takes its work for a lapse alone."""
+    owned: int
+    """How many instances it owns now; those that only wait belong to nobody."""
+
+
 _STATUSES = {
     Status.COMPLETED: InstanceStatus.COMPLETED,
     Status.FAILED: InstanceStatus.FAILED,
@@ -260,6 +286,33 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
         history_bytes=row.bytes,
         fingerprint=row.fingerprint,
     )
+
+
+def node_infos(catalogue: Catalogue, owned: Mapping[str, int]) -> tuple[NodeInfo, ...]:
+    """Return what is shown of the nodes in a catalogue, the oldest first."""
+    nodes = sorted(catalogue.nodes, key=lambda node: (node.started_at, node.record.node_id))
+    return tuple(
+        NodeInfo(
+            node_id=node.record.node_id,
+            host=node.record.host,
+            pid=node.record.pid,
+            library=node.record.library,
+            orchestrations=_versions_by_name(node.record.capabilities),
+            activities=node.record.activities,
+            queues=node.record.queues,
+            started_at=from_micros(node.started_at),
+            renewed_at=from_micros(node.renewed_at),
+            alive=is_living(node, catalogue.now),
+            owned=owned[node.record.node_id],
+        )
+        for node in nodes
+    )
+
+
+def _versions_by_name(capabilities: Sequence[Capability]) -> dict[str, tuple[str, ...]]:
+    names = sorted({capability.name for capability in capabilities})
+    versions = {name: [one.version for one in capabilities if one.name == name] for name in names}
+    return {name: tuple(sorted(found, key=parse_version)) for name, found in versions.items()}
 
 
 def unserved_kinds(catalogue: Catalogue) -> tuple[Kind, ...]:

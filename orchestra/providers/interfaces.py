@@ -133,6 +133,13 @@ class Directory(Protocol):
 
     def catalogue(self) -> Catalogue: ...
 
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return how many instances each of these nodes owns now.
+
+        It costs as much as they own; instances that nobody owns cost nothing.
+        """
+        ...
+
 
 class Admin(Protocol):
     """Operators' writes. They need no code of the orchestration."""

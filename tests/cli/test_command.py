@@ -53,6 +53,7 @@ def test_the_exit_code_says_how_bad_it_is(path, provider, edit, capfd):
         ["backup", "--store", "a.db"],
         ["backup", "--to", "b.db"],
         ["backup", "--store", "a.db", "--to", "sqlite:///"],
+        ["grants", "--worker", "app"],
     ],
 )
 def test_misuse_is_told_from_a_sick_store(arguments, capsys):
@@ -166,3 +167,17 @@ def test_a_backup_that_cannot_be_made_says_why_and_ends_with_a_code(path, provid
     edit("DROP TABLE meta")
     assert main(["backup", "--store", str(path), "--to", str(copy)]) == 2
     assert not copy.exists()
+
+
+def test_grants_are_printed_as_a_script_for_psql(capsys):
+    assert main(["grants", "--schema", "a;b", "--owner", 'o"1', "--worker", "w1", "--worker", "w2", "--reader", "r"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "BEGIN;",
+        'CREATE SCHEMA IF NOT EXISTS "a;b" AUTHORIZATION "o""1";',
+        'GRANT USAGE ON SCHEMA "a;b" TO "w1";',
+    ]
+    assert 'GRANT SELECT ON ALL TABLES IN SCHEMA "a;b" TO "r";' in lines
+    assert lines[-1] == "COMMIT;"
+    assert main(["grants", "--owner", "app", "--reader", "public"]) == 3
+    assert "'public' is not the name of a role" in capsys.readouterr().err

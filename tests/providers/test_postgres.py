@@ -592,7 +592,7 @@ def test_a_standby_can_be_read_and_is_not_written(connect, dsn, provider):
     one(provider, a_start("i"))
     standby = connect(dsn=f"{dsn} options='-c default_transaction_read_only=on'", durability="relaxed")
     assert read(standby).status is Status.OPEN
-    with pytest.raises(StoreReadOnly):
+    with pytest.raises(StoreReadOnly, match="connect to the primary"):
         one(standby, an_append("i"))
 
 
@@ -1076,6 +1076,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
         "addressees": (sql.READ_ADDRESSEES, Texts(["i"]), Texts(["m"]), Numbers([10]), Numbers([10])),
         "snapshots": (sql.READ_SNAPSHOTS, Texts(["i"]), Numbers([1]), Numbers([mine])),
         "ghosts": (sql.FIND_GHOST_OWNED, 256),
+        "count of owned": (sql.COUNT_OWNED, Texts(["n1", "n2"])),
     }
     pages: dict[str, list[int]] = {name: [] for name in hot}
     # The first time hardly anything is there: what is planned then must serve for a full store as well.

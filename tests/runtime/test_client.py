@@ -1,5 +1,6 @@
 """The client of a runtime: every call, and every error that it may answer with."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from orchestra import (
     NO_RETRY,
     ActivityFailed,
     AlreadyCompleted,
+    Client,
     Exact,
     InstanceCompleted,
     InstanceExists,
@@ -21,6 +23,7 @@ from orchestra import (
     InstanceStatus,
     Latest,
     Limits,
+    SqliteProvider,
     UnknownOrchestration,
     UnknownVersion,
     WaitTimeout,
@@ -41,6 +44,8 @@ from orchestra.errors import (
 )
 from orchestra.events import EventAwaited, EventReceived, ExecutionCompleted, ExecutionStarted
 from orchestra.providers.rows import ResolvedBy
+from orchestra.testing.contract.shorthand import a_node
+from orchestra.testing.model import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -1055,3 +1060,59 @@ async def test_a_read_that_fails_is_raised_where_it_was_asked_for(path, monkeypa
         monkeypatch.undo()
         assert (await handle.info()).instance_id == handle.instance_id
         assert await until(lambda: not node._readers._waiting)
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+@bounded
+async def test_nodes_are_listed_with_what_they_run_and_own(path):
+    gate = anyio.Event()
+
+    @activity
+    async def work() -> None:
+        await gate.wait()
+
+    async def busy(ctx, value):
+        await ctx.schedule_activity(work)
+
+    versions = [("laps", version, laps) for version in ("1.10.0", "1.9.0", "1.10.0-rc.1")]
+    async with runtime(path, idle, busy, *versions, activities=[work]) as node, alone(path) as client:
+        await info_when(await client.start("idle"), lambda info: info.waiting_on)
+        handle = await client.start("busy")
+        owner = (await info_when(handle, lambda info: info.waiting_on)).owner
+        (seen,) = await client.list_nodes()
+        assert (seen.node_id, seen.pid, seen.alive) == (owner, os.getpid(), True)
+        assert seen.orchestrations == {
+            "idle": ("1.0.0",),
+            "busy": ("1.0.0",),
+            "laps": ("1.9.0", "1.10.0-rc.1", "1.10.0"),
+        }
+        assert (seen.activities, seen.queues, seen.host != "", seen.library != "") == (("work",), ("",), True, True)
+        assert seen.started_at <= seen.renewed_at
+        assert seen.owned == 1, "the one that only waits is nobody's"
+        (same,) = await node.client.list_nodes()
+        assert same.node_id == owner
+        gate.set()
+        await handle.result()
+        (idling,) = await client.list_nodes()
+        assert idling.owned == 0
+    async with alone(path) as client:
+        assert await client.list_nodes() == ()
+
+
+@bounded
+async def test_a_node_that_does_not_renew_is_shown_as_not_alive_until_it_is_buried(path):
+    clock = ManualClock()
+    provider = SqliteProvider(path, clock=clock, durability="relaxed")
+    provider.open()
+    provider.store.join(a_node("lost"))
+    clock.advance(timedelta(microseconds=3 * a_node().lease))
+    provider.store.join(a_node("late"))
+    async with Client(provider) as client:
+        assert [(node.node_id, node.alive) for node in await client.list_nodes()] == [("lost", True), ("late", True)]
+        clock.advance(timedelta(microseconds=1))
+        assert [(node.node_id, node.alive) for node in await client.list_nodes()] == [("lost", False), ("late", True)]
+        provider.store.bury("lost", renewals=0)
+        assert [node.node_id for node in await client.list_nodes()] == ["late"]
+    provider.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     from orchestra.providers.postgres.provider import PostgresProvider
+    from orchestra.providers.postgres.roles import grants
 except ModuleNotFoundError as missing:
     if missing.name != "psycopg":
         raise
@@ -11,4 +12,4 @@ except ModuleNotFoundError as missing:
         "PostgreSQL needs psycopg 3: pip install 'orchestra-runtime[postgres]'", name="psycopg"
     ) from missing
 
-__all__ = ["PostgresProvider"]
+__all__ = ["PostgresProvider", "grants"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 from orchestra.events import EventRecord
 from orchestra.providers.decoding import (
@@ -50,6 +51,9 @@ class PostgresDirectory:
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls)
+
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        return dict(cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED, Texts(node_ids))))
 
 
 class _Conditions:

@@ -60,6 +60,12 @@ _ERRORS_OF_CLASS: Final[dict[str, type[StoreError]]] = {
     "F0": StoreUnavailable,  # configuration file
 }
 
+_REMEDIES: Final = {
+    "25006": "the server, or the session, takes no writes: connect to the primary (target_session_attrs=read-write)",
+    "42501": "the role may not do this: give it the privileges of a worker (`orchestra grants --worker ROLE`), or write "
+    "through a process that has them; tables are made by the schema's owner alone, others say migrate=False",
+}
+
 
 def translate(error: Exception, description: str) -> StoreError:
     """Return what an error of the driver means. What is not known to pass by itself is not retryable."""
@@ -70,7 +76,8 @@ def translate(error: Exception, description: str) -> StoreError:
         kind = StoreUnavailable  # the connection was lost, or never made
     else:
         kind = StoreError
-    return kind(f"{description}: {str(error).strip()} ({state or type(error).__name__})")
+    remedy = f"; {_REMEDIES[state]}" if state in _REMEDIES else ""
+    return kind(f"{description}: {str(error).strip()} ({state or type(error).__name__}){remedy}")
 
 
 def sqlstate(error: Exception) -> str | None:

@@ -386,6 +386,9 @@ READ_NEWS: Final = """
     WHERE i.news_for = $1::text
     ORDER BY i.instance_id, m.sequence"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
+# Node by node: without statistics the planner takes all rows for owned, and would look at every one of them.
+COUNT_OWNED: Final = """
+    SELECT g.node_id, (SELECT count(*) FROM @instance i WHERE i.owner = g.node_id) FROM unnest($1::text[]) AS g (node_id)"""
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
     FROM @kind k

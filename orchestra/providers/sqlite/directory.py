@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -140,6 +140,10 @@ class SqliteDirectory:
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:
             return read_catalogue(connection, self._clock.now())
+
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        with self._readers.reading() as connection, _one_moment(connection):
+            return {node_id: connection.execute(sql.COUNT_OWNED, (node_id,)).fetchone()[0] for node_id in node_ids}
 
 
 @contextmanager

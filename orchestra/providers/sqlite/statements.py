@@ -244,6 +244,7 @@ READ_NEWS: Final = """
     WHERE i.owner = ? AND i.inbox_seq > i.seen_seq
     ORDER BY i.instance_id, m.sequence"""
 LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
+COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
     FROM kind k

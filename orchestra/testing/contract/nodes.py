@@ -106,6 +106,16 @@ class NodeTests(ContractBase):
         expect(one(provider, a_park(read(provider, "a").row)), Granted)
         assert provider.store.owned("n1") == ["b"]
 
+    def test_readers_see_how_many_instances_each_node_owns(self, provider: Provider) -> None:
+        assert provider.directory.count_owned([]) == {}
+        provider.store.commit([a_start(f"i{number}") for number in range(5)])
+        provider.store.commit([Claim("n1", (KIND,), 3), Claim("n2", (KIND,), 1)])
+        assert provider.directory.count_owned(["n1", "n2", "n3"]) == {"n1": 3, "n2": 1, "n3": 0}
+        (mine, *_) = provider.store.owned("n1")
+        expect(one(provider, a_park(read(provider, mine).row)), Granted)
+        provider.store.leave("n2")
+        assert provider.directory.count_owned(["n2", "n1"]) == {"n1": 2, "n2": 0}, "what is parked or released is nobody's"
+
     def test_from_the_third_crash_on_the_claim_waits(self, provider: Provider, clock: ManualClock) -> None:
         expect(one(provider, a_start("i")), Started)
         for takeovers in (1, 2):

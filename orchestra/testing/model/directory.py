@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.events import EventRecord
@@ -38,6 +39,9 @@ class ModelDirectory:
 
     def catalogue(self) -> Catalogue:
         return self._world.catalogue()
+
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}
 
 
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:

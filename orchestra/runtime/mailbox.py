@@ -1,7 +1,7 @@
 """What other threads hand to the engine's thread.
 
-``queue.SimpleQueue`` would do, but for one thing: up to CPython 3.12 its ``get(timeout=...)`` waits for ever if the thread loses
-its processor for longer than the timeout between two of its tries. A timer then fires with the next item that comes.
+``queue.SimpleQueue`` would do, but for one thing: on CPython 3.11 its ``get(timeout=...)`` waits for ever if the thread loses
+its processor between two of its tries, for longer than the timeout. A timer then fires with the next item that comes.
 """
 
 from __future__ import annotations

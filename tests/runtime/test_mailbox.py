@@ -64,7 +64,7 @@ def test_nothing_is_lost_between_many_senders_and_one_receiver():
 
 
 def test_a_short_wait_ends_although_the_thread_loses_its_processor():
-    """``queue.SimpleQueue`` hangs here on CPython 3.11 and 3.12 after some ten thousand rounds: no timer would fire."""
+    """``queue.SimpleQueue`` hangs here on CPython 3.11 after some ten thousand rounds: no timer would fire."""
     mailbox, rounds = Mailbox(), []
 
     def wait_shortly():

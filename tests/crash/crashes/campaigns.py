@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import anyio
 import anyio.abc
@@ -54,7 +55,15 @@ class Outcome:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {number:,}" for name, number in self.counts.items())
-        return "\n".join([f"{counts}, violations {len(self.problems)}", *self.problems[:50]])
+        measures = [f"{name}: {text}" for name, text in summaries(self.measures).items()]
+        return "\n".join([f"{counts}, violations {len(self.problems)}", *measures, *self.problems[:50]])
+
+
+def summaries(measures: dict[str, list[float]]) -> dict[str, str]:
+    """Return what was measured in a few numbers each."""
+    return {
+        name: f"median {median(values):.3g}, largest {max(values):.3g} of {len(values)}" for name, values in measures.items()
+    }
 
 
 def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int | str) -> Outcome:

@@ -33,7 +33,6 @@ import psycopg
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "crash"))
 
-from crashes import servers
 from crashes.campaigns import (
     Outcome,
     conduct,
@@ -44,7 +43,16 @@ from crashes.campaigns import (
     summaries,
     versions_campaign,
 )
+from crashes.deploys import rolling_campaign
 from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
+from crashes.servers import (
+    served_kill_campaign,
+    served_pause_campaign,
+    served_proxy_campaign,
+    served_restart_campaign,
+    served_rolling_campaign,
+    served_termination_campaign,
+)
 
 from orchestra.testing.postgres import PostgresServer, postgres_server
 
@@ -108,6 +116,7 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
         Campaign(
             "versions", "versions", "two programs with different versions on one file", 1, versions_campaign, takes_cycles=False
         ),
+        Campaign("rolling", "versions", "a rolling deploy over three processes, and back", 5, rolling_campaign),
         Campaign(
             "sharing",
             "sharing",
@@ -123,13 +132,20 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
 def postgres_campaigns(server: PostgresServer | None) -> list[Campaign]:
     on_it = ((server,),)
     return [
-        Campaign("cycles", "kill on PostgreSQL", "kill -9 of one of three workers", 50, servers.kill_campaign, on_it),
-        Campaign("pauses", "stopped on PostgreSQL", "SIGSTOP beyond the lease, SIGCONT", 30, servers.pause_campaign, on_it),
-        Campaign("terminations", "connections", "any connection is terminated", 100, servers.termination_campaign, on_it),
-        Campaign("proxy", "connections", "a COMMIT or its answer is lost, or never comes", 60, servers.proxy_campaign, on_it),
-        Campaign("restarts", "the server", "it is restarted under load", 10, servers.restart_campaign, on_it),
-        Campaign("away", "the server", "it is away for a minute", 2, servers.restart_campaign, ((server, 60.0, 60.0),)),
-        Campaign("rolling", "versions on PostgreSQL", "a rolling deploy over three nodes", 5, servers.rolling_campaign, on_it),
+        Campaign("cycles", "kill on PostgreSQL", "kill -9 of one of three workers", 25, served_kill_campaign, on_it),
+        Campaign("pauses", "stopped on PostgreSQL", "SIGSTOP beyond the lease, SIGCONT", 30, served_pause_campaign, on_it),
+        Campaign("terminations", "connections", "any connection is terminated", 100, served_termination_campaign, on_it),
+        Campaign("proxy", "connections", "a COMMIT or its answer is lost, or never comes", 60, served_proxy_campaign, on_it),
+        Campaign("restarts", "the server", "it is restarted under load", 10, served_restart_campaign, on_it),
+        Campaign("away", "the server", "it is away for a minute", 2, served_restart_campaign, ((server, 60.0, 60.0),)),
+        Campaign(
+            "rolling",
+            "versions on PostgreSQL",
+            "a rolling deploy over three nodes, and back",
+            5,
+            served_rolling_campaign,
+            on_it,
+        ),
     ]
 
 

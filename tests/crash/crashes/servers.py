@@ -16,9 +16,10 @@ import anyio.to_thread
 import psycopg
 
 from crashes.campaigns import MARGIN, Outcome, client_of, finish, node_of, owned, verdict
+from crashes.deploys import roll
 from crashes.processes import Worker, Workforce, read_lines, until
 from crashes.proxy import WAYS, proxied
-from crashes.stores import Served, Store
+from crashes.stores import Served
 from crashes.traffic import Traffic
 from crashes.worker import STOP_INSIDE
 from orchestra.clock import new_id
@@ -68,8 +69,10 @@ async def under_load(store: Served, workforce: Workforce, random: Random, outcom
 # --- kill -9 ----------------------------------------------------------------------------------
 
 
-async def kill_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
-    """Kill one of three workers, again and again. Every other time the next kill waits until this one's work goes on."""
+async def served_kill_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer, quiet: float = 2.5) -> Outcome:
+    """Kill one of three workers, again and again. Every other time the next kill waits until this one's work goes on, and some
+    ``quiet`` seconds more: recovery is measured against the two seconds before a kill.
+    """
     random = Random(seed)
     outcome = Outcome()
     calm: list[int] = []
@@ -88,7 +91,7 @@ async def kill_campaign(folder: Path, seed: int, cycles: int, server: PostgresSe
                 if cycle % 2 == 0 and node_id is not None:
                     await until(lambda node_id=node_id: not owned(store, node_id), f"{victim.name} is taken over")
                     outcome.measure("seconds until all that the dead one owned was taken over", _since(killed))
-                    await anyio.sleep(2.5)  # two quiet seconds before the next kill are what its recovery is measured by
+                    await anyio.sleep(quiet)
                     calm.append(killed)
         _measure_recovery(workforce, calm, outcome)
     return outcome
@@ -117,7 +120,7 @@ def _measure_recovery(workforce: Workforce, kills: list[int], outcome: Outcome) 
 # --- SIGSTOP ----------------------------------------------------------------------------------
 
 
-async def pause_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+async def served_pause_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
     """Stop one of three workers beyond its lease: anywhere, with a write in its hands, or in a transaction that holds locks.
 
     The others wait for such locks no longer than the server lets a transaction idle. What the stopped one writes when it goes
@@ -170,7 +173,7 @@ async def _pause(store: Served, victim: Worker, others: list[Worker], outcome: O
 # --- connections ------------------------------------------------------------------------------
 
 
-async def termination_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+async def served_termination_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
     """Terminate any connection of workers and clients, at any moment, now and then all at once."""
     random = Random(seed)
     outcome = Outcome()
@@ -192,7 +195,7 @@ async def termination_campaign(folder: Path, seed: int, cycles: int, server: Pos
     return outcome
 
 
-async def proxy_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+async def served_proxy_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
     """Lose a COMMIT or its answer, or let the way fall silent there: one effect, and everybody goes on within a bound."""
     random = Random(seed)
     outcome = Outcome()
@@ -219,10 +222,10 @@ async def proxy_campaign(folder: Path, seed: int, cycles: int, server: PostgresS
 # --- the server -------------------------------------------------------------------------------
 
 
-async def restart_campaign(
+async def served_restart_campaign(
     folder: Path, seed: int, cycles: int, server: PostgresServer, longest: float = 3.0, shortest: float = 0.0
 ) -> Outcome:
-    """Restart the server at once, as a crash does or in order, and leave it away for a while before it comes back."""
+    """Restart the server at once, as a crash does or in order; every other time it is away for a while before it comes back."""
     random = Random(seed)
     outcome = Outcome()
     with served(folder, server) as store, Workforce(store, intake=True) as workforce:
@@ -261,106 +264,7 @@ async def _restart(server: PostgresServer, workers: list[Worker], outcome: Outco
 # --- a rolling deploy -------------------------------------------------------------------------
 
 
-async def rolling_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
-    """Roll a new version with a new activity out over three nodes, and back, and out again."""
+async def served_rolling_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+    """The campaign of ``deploys``, on a server."""
     with served(folder, server) as store:
         return await roll(store, seed, cycles)
-
-
-async def roll(store: Store, seed: int, cycles: int) -> Outcome:
-    random = Random(seed)
-    outcome = Outcome()
-    with Workforce(store) as workforce:
-        async with client_of(store) as client:
-            traffic = Traffic(client, Random(random.random()))
-            deploy = _Deploy(workforce, traffic, random, outcome)
-            await deploy.begin()
-            async with anyio.create_task_group() as group:
-                group.start_soon(deploy.keep_starting)
-                for _ in range(cycles):
-                    await deploy.roll("new")
-                    await deploy.roll("old")
-                    await deploy.come_back()
-                    outcome.counts["rolling deploys"] += 1
-                traffic.stopping = True
-            await finish(workforce, traffic, outcome)
-            for worker in deploy.incapable:
-                if ("climb", "1.1.0") in worker.claimed:
-                    outcome.problems.append(f"worker {worker.name} has claimed what it cannot run")
-        return verdict(store, workforce, traffic.promises, outcome, code="new")
-
-
-class _Deploy:
-    """Three places for nodes; who stands in each of them is replaced."""
-
-    def __init__(self, workforce: Workforce, traffic: Traffic, random: Random, outcome: Outcome) -> None:
-        self._workforce = workforce
-        self._traffic = traffic
-        self._random = random
-        self._outcome = outcome
-        self._nodes: list[Worker] = []
-        self.incapable: list[Worker] = []
-
-    async def begin(self) -> None:
-        self._nodes = [await self._begin("old") for _ in range(WORKERS)]
-
-    async def _begin(self, code: str) -> Worker:
-        worker = await self._workforce.begin("--code", code)
-        await worker.ready()
-        if code == "old":
-            self.incapable.append(worker)
-        return worker
-
-    async def keep_starting(self) -> None:
-        """Go on starting loops, some of which stay on the version that they name."""
-        while not self._traffic.stopping:
-            if len(self._traffic.open_instances()) < 24:
-                word = self._random.choice((None, None, "1.0.0"))
-                await self._traffic.start_climb(self._random.randint(5, 40), word=word)
-            await anyio.sleep(0.02)
-
-    async def roll(self, code: str) -> None:
-        """Replace one node after the other: the new one before or after the old one goes, which is killed at times."""
-        for place in range(WORKERS):
-            old, first = self._nodes[place], self._random.random() < 0.5
-            if first:
-                self._nodes[place] = await self._begin(code)
-            if self._random.random() < 0.3:
-                await old.kill()
-                self._outcome.counts["killed in a deploy"] += 1
-            elif not await old.go_home():
-                self._outcome.problems.append(f"worker {old.name} did not stop in order: {old.errors[-2000:]}")
-            if not first:
-                self._nodes[place] = await self._begin(code)
-            if code == "new" and place < WORKERS - 1:
-                # Beside nodes that cannot run it. The one that can is up: nobody else is waited for.
-                began = time.monotonic()
-                instance_id = await self._traffic.start_climb(10, first="1.1.0")
-                await until(lambda instance_id=instance_id: not self._is_open(instance_id), "the capable ones go on")
-                self._outcome.measure("seconds of ten laps on few capable nodes", time.monotonic() - began)
-        if code == "new":
-            # These are on their way when the deploy is rolled back.
-            for _ in range(4):
-                await self._traffic.start_climb(300, first="1.1.0")
-
-    async def come_back(self) -> None:
-        """Nobody can run what had got the new version: it waits, and goes on with the first node that can."""
-        waiting = [one for one in self._traffic.open_instances() if self._version(one) == "1.1.0"]
-        self._outcome.counts["waited for a capable node"] += len(waiting)
-        newest = await self._begin("new")
-        began = time.monotonic()
-        if waiting:
-            await until(lambda: newest.granted, "the first capable node goes on")
-            self._outcome.measure("seconds until a capable node went on", time.monotonic() - began)
-        await until(lambda: not any(map(self._is_open, waiting)), "what has waited ends")
-        # All that is open must end before the next deploy begins with nodes that know the old version only.
-        await until(lambda: not any(self._version(one) == "1.1.0" for one in self._traffic.open_instances()), "the rest ends")
-        if not await newest.go_home():
-            self._outcome.problems.append(f"worker {newest.name} did not stop in order: {newest.errors[-2000:]}")
-
-    def _is_open(self, instance_id: str) -> bool:
-        return instance_id in self._traffic.open_instances()
-
-    def _version(self, instance_id: str) -> str | None:
-        record = self._traffic.client._provider.directory.get(instance_id)
-        return record and record.execution.version

@@ -41,6 +41,7 @@ async def roll(store: Store, seed: int, cycles: int) -> Outcome:
                     await deploy.come_back()
                     outcome.counts["rolling deploys"] += 1
                 traffic.stopping = True
+            await deploy.end()
             await finish(workforce, traffic, outcome)
             for worker in deploy.incapable:
                 if ("climb", "1.1.0") in worker.claimed:
@@ -69,6 +70,10 @@ class _Deploy:
         if code == "old":
             self.incapable.append(worker)
         return worker
+
+    async def end(self) -> None:
+        """Leave a node that can run everything: what takes the new version at its last moment would wait for one, rightly."""
+        self._nodes.append(await self._begin("new"))
 
     async def keep_starting(self) -> None:
         """Go on starting loops, some of which stay on the version that they name."""
@@ -114,9 +119,9 @@ class _Deploy:
         # What takes the new version now must end, too: the next deploy begins with nodes that know the old one only.
         self._starting = False
         await until(lambda: not self._traffic.open_instances(), "everything ends", 2 * PATIENCE)
-        self._starting = True
         if not await newest.go_home():
             self._outcome.problems.append(f"worker {newest.name} did not stop in order: {newest.errors[-2000:]}")
+        self._starting = True
 
     def _is_open(self, instance_id: str) -> bool:
         return instance_id in self._traffic.open_instances()

@@ -213,6 +213,8 @@ def main() -> int:
 
     if options.postgres:
         with postgres_server() as server:
+            if not server.is_own and (options.restarts or options.away):
+                parser.error("somebody else's server is not restarted")
             return conduct_all(parser, options, postgres_campaigns(server), seed, server)
     ways = tuple(way for way, missing in MISSING.items() if missing() is None)
     for way, missing in MISSING.items():

@@ -42,7 +42,7 @@ _ENOUGH = 0.8
 
 @contextmanager
 def served(folder: Path, server: PostgresServer) -> Generator[Served]:
-    """Give a store of its own on a server. After violations it stays, as the folder does."""
+    """Give a store of its own on a server. It is dropped, unless the campaign breaks off."""
     store = Served(folder, server.dsn, f"crash_{new_id()}")
     yield store
     with psycopg.connect(store.dsn, autocommit=True) as connection:

@@ -133,7 +133,7 @@ def _campaigns(results: list[dict[str, Any]]) -> Iterator[str]:
             result["started"][:16].replace("T", " "),
             _number(result.get("cycles", "")),
             _number(result.get("seconds", "")),
-            f"Python {result['python']}, SQLite {result['sqlite']}",
+            f"Python {result['python']}, {_database(result)}",
             _number(len(result["failures"])),
         )
         yield _row(cells)
@@ -145,6 +145,9 @@ def _campaigns(results: list[dict[str, Any]]) -> Iterator[str]:
         yield ""
         yield f"Seeds: {_seeds(result['seeds'])}. Counted: {_counts(result['counts'])}."
         yield ""
+        if result.get("measures"):
+            yield from (f"- {_plain(name)}: {text}" for name, text in result["measures"].items())
+            yield ""
         for failure in result["failures"]:
             yield f"- {_plain(failure)}"
         if result["failures"]:
@@ -171,6 +174,10 @@ def _scenarios(scenarios: dict[str, str], held: dict[int, list[str]]) -> Iterato
         if not names:
             yield "    - no test yet"
         yield ""
+
+
+def _database(result: dict[str, Any]) -> str:
+    return f"PostgreSQL {result['postgresql']}" if "postgresql" in result else f"SQLite {result['sqlite']}"
 
 
 def _row(cells: tuple[Any, ...]) -> str:

@@ -1,6 +1,7 @@
 """Kills, stops and starves workers for as long as you like, and tells whether anything was lost or done twice.
 
     python ops/crash/run.py --cycles 1000 --seed 7 --json ops/results
+    python ops/crash/run.py --postgres --cycles 100 --restarts 10 --json ops/results
 
 The work is cut into rounds, each on a fresh store, with a seed of its own made from the given one; the verdict comes after each
 round. A round with violations leaves its directory behind, says where, and prints the command that repeats it. The seed
@@ -28,6 +29,8 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
 
+import psycopg
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "crash"))
 
 from crashes.campaigns import (
@@ -37,9 +40,21 @@ from crashes.campaigns import (
     pause_campaign,
     sharing_campaign,
     stuck_campaign,
+    summaries,
     versions_campaign,
 )
+from crashes.deploys import rolling_campaign
 from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
+from crashes.servers import (
+    served_kill_campaign,
+    served_pause_campaign,
+    served_proxy_campaign,
+    served_restart_campaign,
+    served_rolling_campaign,
+    served_termination_campaign,
+)
+
+from orchestra.testing.postgres import PostgresServer, postgres_server
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,8 @@ class Result:
     failures: list[str] = field(default_factory=list)
     cycles: int = 0
     seconds: float = 0.0
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    postgresql: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -78,9 +95,11 @@ class Result:
             "cycles": self.cycles,
             "seeds": self.seeds,
             "counts": dict(sorted(self.counts.items())),
+            **({"measures": summaries(self.measures)} if self.measures else {}),
             "failures": self.failures,
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
+            **({"postgresql": self.postgresql} if self.postgresql else {}),
             "system": f"{platform.system()} {platform.machine()}",
         }
 
@@ -97,6 +116,7 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
         Campaign(
             "versions", "versions", "two programs with different versions on one file", 1, versions_campaign, takes_cycles=False
         ),
+        Campaign("rolling", "versions", "a rolling deploy over three processes, and back", 5, rolling_campaign),
         Campaign(
             "sharing",
             "sharing",
@@ -109,9 +129,35 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
     ]
 
 
-def conduct_campaign(campaign: Campaign, cycles: int, seed: int, directory: Path | None) -> Result:
-    command = f"python ops/crash/run.py --{campaign.option} {cycles} --seed {seed}"
+def postgres_campaigns(server: PostgresServer | None) -> list[Campaign]:
+    on_it = ((server,),)
+    return [
+        Campaign("cycles", "kill on PostgreSQL", "kill -9 of one of three workers", 25, served_kill_campaign, on_it),
+        Campaign("pauses", "stopped on PostgreSQL", "SIGSTOP beyond the lease, SIGCONT", 30, served_pause_campaign, on_it),
+        Campaign("terminations", "connections", "any connection is terminated", 100, served_termination_campaign, on_it),
+        Campaign("proxy", "connections", "a COMMIT or its answer is lost, or never comes", 60, served_proxy_campaign, on_it),
+        Campaign("restarts", "the server", "it is restarted under load", 10, served_restart_campaign, on_it),
+        Campaign("away", "the server", "it is away for a minute", 2, served_restart_campaign, ((server, 60.0, 60.0),)),
+        Campaign(
+            "rolling",
+            "versions on PostgreSQL",
+            "a rolling deploy over three nodes, and back",
+            5,
+            served_rolling_campaign,
+            on_it,
+        ),
+    ]
+
+
+def conduct_campaign(
+    campaign: Campaign, cycles: int, seed: int, directory: Path | None, server: PostgresServer | None
+) -> Result:
+    command = f"python ops/crash/run.py {'--postgres ' if server else ''}--{campaign.option} {cycles} --seed {seed}"
     result = Result(campaign, command, datetime.now(UTC), cycles=cycles)
+    if server is not None:
+        with psycopg.connect(server.dsn) as connection:
+            version = connection.info.server_version
+            result.postgresql = f"{version // 10000}.{version % 10000}"
     began = time.monotonic()
     seeds, its_seed, left = Random(seed), seed, cycles  # the first round has the seed itself: it can be run again alone
     while left > 0:
@@ -135,12 +181,15 @@ def _conduct_round(
     """Run a round in a directory of its own, which is removed if all is well."""
     folder = Path(tempfile.mkdtemp(prefix=f"crash-{campaign.option}-", dir=directory))
     outcome = conduct(campaign.run, folder, seed, *arguments)
-    print(f"{campaign.option} seed {seed} {arguments}: {outcome}", flush=True)
+    shown = tuple(argument for argument in arguments if not isinstance(argument, PostgresServer))
+    print(f"{campaign.option} seed {seed} {shown}: {outcome}", flush=True)
     result.counts += outcome.counts
+    for name, values in outcome.measures.items():
+        result.measures.setdefault(name, []).extend(values)
     if not outcome.problems:
         shutil.rmtree(folder)
         return
-    again = f"python ops/crash/run.py --{campaign.option} {cycles} --seed {seed}"
+    again = f"python ops/crash/run.py {'--postgres ' if result.postgresql else ''}--{campaign.option} {cycles} --seed {seed}"
     print(f"kept: {folder}\nagain: {again}", flush=True)
     # No paths of this machine in what is kept.
     result.failures += [re.sub(r"(/[\w.~+-]+)+/", "", f"{again}: {problem}") for problem in outcome.problems[:50]]
@@ -148,8 +197,12 @@ def _conduct_round(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for campaign in campaigns(tuple(MISSING)):
-        parser.add_argument(f"--{campaign.option}", type=int, default=0, metavar="N", help=campaign.what)
+    on_files, on_servers = campaigns(tuple(MISSING)), postgres_campaigns(None)
+    for option in dict.fromkeys(campaign.option for campaign in [*on_files, *on_servers]):
+        texts = [one.what for one in on_files if one.option == option]
+        texts += [f"on PostgreSQL: {one.what}" for one in on_servers if one.option == option]
+        parser.add_argument(f"--{option}", type=int, default=0, metavar="N", help="; ".join(texts))
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server, by default one of its own")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--directory", type=Path, default=None, help="where the stores are made (default: the system's)")
     parser.add_argument(
@@ -158,16 +211,30 @@ def main() -> int:
     options = parser.parse_args()
     seed = SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
 
+    if options.postgres:
+        with postgres_server() as server:
+            if not server.is_own and (options.restarts or options.away):
+                parser.error("somebody else's server is not restarted")
+            return conduct_all(parser, options, postgres_campaigns(server), seed, server)
     ways = tuple(way for way, missing in MISSING.items() if missing() is None)
     for way, missing in MISSING.items():
         if (reason := missing()) is not None:
             print(f"not by {way}: {reason}", flush=True)
-    chosen = [(campaign, getattr(options, campaign.option)) for campaign in campaigns(ways)]
-    if not any(cycles for _, cycles in chosen):
-        parser.error("nothing to do; say --cycles 1000, for example")
     if not ways and (options.injections or options.lone or options.failures):
         parser.error("no way to inject a fault on this machine")
+    return conduct_all(parser, options, campaigns(ways), seed, None)
 
+
+def conduct_all(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    there_are: list[Campaign],
+    seed: int,
+    server: PostgresServer | None,
+) -> int:
+    chosen = [(campaign, getattr(options, campaign.option)) for campaign in there_are]
+    if not any(cycles for _, cycles in chosen):
+        parser.error("nothing to do; say --cycles 1000, for example")
     if options.json is not None and options.json.suffix == ".json" and sum(cycles > 0 for _, cycles in chosen) > 1:
         parser.error("several campaigns do not go into one file; name a folder")
 
@@ -175,13 +242,13 @@ def main() -> int:
     for campaign, cycles in chosen:
         if cycles <= 0:
             continue
-        result = conduct_campaign(campaign, cycles, seed, options.directory)
+        result = conduct_campaign(campaign, cycles, seed, options.directory, server)
         failed = failed or bool(result.failures)
         print(f"{campaign.what}: {cycles:,} cycles, {result.seconds:,.0f} s, {len(result.failures)} violations", flush=True)
         if options.json is not None:
             file = options.json
             if file.suffix != ".json":
-                file = file / f"{campaign.option}-{result.started:%Y%m%d-%H%M%S}-{seed}.json"
+                file = file / f"{'postgres-' if server else ''}{campaign.option}-{result.started:%Y%m%d-%H%M%S}-{seed}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
     return 1 if failed else 0

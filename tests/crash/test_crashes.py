@@ -8,6 +8,7 @@ from random import SystemRandom
 
 import pytest
 from crashes.campaigns import Outcome, conduct, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
+from crashes.deploys import rolling_campaign
 from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
 
 pytestmark = pytest.mark.timeout(240)
@@ -78,6 +79,14 @@ def test_a_worker_that_was_stopped_beyond_its_lease_writes_nothing_any_more(tmp_
 def test_two_programs_with_different_versions_share_a_file_and_nobody_goes_back(tmp_path, seed):
     outcome = conduct(versions_campaign, tmp_path, seed)
     expect_no_problems(outcome, f"--versions 1 --seed {seed}")
+
+
+def test_a_rolling_deploy_over_three_processes_and_back_fails_nothing_and_nobody_waits_for_those_who_cannot(tmp_path, seed):
+    """Scenario 9."""
+    outcome = conduct(rolling_campaign, tmp_path, seed, 1)
+    expect_no_problems(outcome, f"--rolling 1 --seed {seed}")
+    assert outcome.counts["rolling deploys"] == 1
+    assert outcome.counts["waited for a capable node"] > 0
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])

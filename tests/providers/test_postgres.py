@@ -669,13 +669,15 @@ def test_plain_writes_are_one_round_trip_and_a_refused_one_does_not_hinder_the_o
 
 
 class Proxy:
-    """Stands between a provider and the server, and can cut the connection at a COMMIT or at its answer."""
+    """Stands between a provider and the server, and can cut the connection at a COMMIT or at its answer, or fall silent."""
 
     def __init__(self, dsn):
         information = psycopg.conninfo.conninfo_to_dict(dsn)
         self.upstream = information["host"], int(information.get("port") or 5432)
         self.dsn = psycopg.conninfo.make_conninfo(dsn, host="127.0.0.1")
         self.cut_at = None
+        self.silent_at = None
+        self.silenced = threading.Event()
         self.cuts = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.dsn = psycopg.conninfo.make_conninfo(self.dsn, port=self.listener.getsockname()[1])
@@ -707,6 +709,12 @@ class Proxy:
                 if self.cut_at == side and b"COMMIT\0" in data:
                     self.cut_at = None
                     self.cuts += 1
+                    break
+                if self.silent_at == side and b"COMMIT\0" in data:
+                    self.silent_at = None
+                    self.silenced.set()
+                    while source.recv(65536):  # it takes and acknowledges, and says nothing
+                        pass
                     break
                 target.sendall(data)
         except OSError:
@@ -766,6 +774,43 @@ def test_a_lost_reply_to_a_start_or_a_message_is_answered_by_asking_again(dsn, c
         provider.close()
     finally:
         proxy.close()
+
+
+@pytest.mark.parametrize("side", ["request", "reply"])
+def test_who_takes_a_commit_and_never_answers_is_not_waited_for_without_end(dsn, schema_name, connect, monkeypatch, side):
+    """Keepalives and ``tcp_user_timeout`` do not help: the peer lives, and acknowledges."""
+    observer = connect()
+    row = begin(observer)
+    monkeypatch.setattr(connections, "_MARGIN", 0.2)
+    proxy = Proxy(dsn)
+    try:
+        provider = connect(dsn=proxy.dsn, pooled=True, statement_timeout=timedelta(seconds=1))
+        expect(one(provider, a_start("j")), Started)
+        proxy.silent_at = side
+        write = a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))
+        with pytest.raises(OutcomeUnknown, match=r"no answer within 1\.2 s"):
+            one(provider, write)
+        assert proxy.silenced.is_set()
+        recovered = expect(one(provider, Recover("i", "n1")), Recovered)
+        came_through = side == "reply"
+        assert recovered.snapshot.row.revision == row.revision + (2 if came_through else 1)
+        assert observer.store.history("i", 1) == ([an_event(1)] if came_through else [])
+        provider.close()
+    finally:
+        proxy.close()
+
+
+def test_a_migration_may_take_as_long_as_it_takes(connect, monkeypatch, dsn):
+    monkeypatch.setattr(connections, "_MARGIN", 0.0)
+    migrate = schema._migrate
+
+    def slowly(connection, *more):
+        connection.execute("SELECT pg_sleep(1.5)")
+        migrate(connection, *more)
+
+    monkeypatch.setattr(schema, "_migrate", slowly)
+    provider = connect(statement_timeout=timedelta(seconds=1))
+    expect(one(provider, a_start("i")), Started)
 
 
 def test_a_restart_of_the_server_is_no_death_and_work_goes_on(postgres, connect):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import conninfo, sql
+from psycopg.abc import PQGen
 
 from orchestra.clock import SystemClock
 from orchestra.errors import StoreError, StoreUnavailable
@@ -18,7 +19,7 @@ from orchestra.providers.postgres.settings import Settings
 
 __all__ = ["Connection", "Connector", "server_description"]
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
 
 _OLDEST_SERVER: Final = 130000
 _NAME: Final = re.compile(r"@([a-z_]+)")
@@ -48,6 +49,42 @@ _DURABLE: Final = ("on", "remote_apply")
 _READ_DURABILITY: Final = "SELECT current_setting('fsync'), current_setting('synchronous_commit')"
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
+_LOOK: Final = 0.1
+_MARGIN: Final = 2.0
+"""Seconds that an answer may take on its way, beyond what the server may take for it."""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that does not wait for ever: whoever acknowledges on the wire may still never answer."""
+
+    patience: float | None = None
+    """Seconds that one round trip may take; then the connection is given up. ``None``: as long as it takes."""
+
+    def wait(self, gen: PQGen[T], interval: float = _LOOK, timeout: float | None = None) -> T:
+        """Run a conversation with the server.
+
+        Raises:
+            psycopg.OperationalError: there was no answer in time; the connection is closed.
+        """
+        if timeout is not None:  # the driver's own, where it knows what to do then
+            return super().wait(gen, interval, timeout)
+        return super().wait(gen if self.patience is None else self._bounded(gen, self.patience), interval)
+
+    def _bounded(self, conversation: PQGen[T], seconds: float) -> PQGen[T]:
+        clock = SystemClock()
+        until = clock.monotonic() + seconds
+        try:
+            wanted = next(conversation)
+            while True:
+                ready = yield wanted
+                if not ready and clock.monotonic() > until:
+                    # Keepalives and tcp_user_timeout see a dead peer, not a silent one. The answer may still come: nobody
+                    # must take it for that to something else.
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer within {seconds:g} s; the connection was given up")
+                wanted = conversation.send(ready)
+        except StopIteration as end:
+            return cast("T", end.value)
 
 
 def server_description(dsn: str) -> str:
@@ -124,13 +161,14 @@ class Connector:
     def _connect(self) -> Connection:
         asked = conninfo.conninfo_to_dict(self._settings.dsn)
         wire = {**_WIRE, "connect_timeout": max(2, round(self._settings.connect_seconds)), "application_name": "orchestra"}
-        connection = psycopg.Connection[Any].connect(
+        connection = Connection.connect(
             self._settings.dsn,
             autocommit=True,
             prepare_threshold=None,
             cursor_factory=psycopg.RawCursor,
             **cast("dict[str, Any]", {key: value for key, value in wire.items() if key not in asked}),
         )
+        connection.patience = self._settings.statement_seconds + _MARGIN
         if not self._settings.pooled:
             self._prepared[connection] = {}
         return connection

@@ -102,6 +102,7 @@ def _prepare(connection: Connection, connector: Connector, schema: str, *, migra
         if _is_behind(current, connector, migrate=migrate):
             # Building an index takes as long as it takes; waiting for locks stays bounded.
             connection.execute("SET LOCAL statement_timeout TO 0")
+            connection.patience = None
             _migrate(connection, connector, _number(current))
 
 

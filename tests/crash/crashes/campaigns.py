@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import anyio
 import anyio.abc
 
 from crashes.device import SYNC, WRITE, Fault
 from crashes.processes import PATIENCE, Worker, Workforce, read_lines, until
+from crashes.stores import Store, folder_of, provider_of, rows_of
 from crashes.traffic import Promises, Traffic
 from crashes.verdict import counts_of_runs, judge, own_open
-from orchestra import Client, SqliteProvider
+from orchestra import Client
 from orchestra.errors import StoreBusy
 from orchestra.providers.sqlite.filelock import FileLock
 
@@ -41,14 +41,29 @@ class Outcome:
 
     problems: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    """What was measured, never judged, by what it is: all values."""
 
     def add(self, other: Outcome) -> None:
         self.problems += other.problems
         self.counts += other.counts
+        for name, values in other.measures.items():
+            self.measure(name, *values)
+
+    def measure(self, name: str, *values: float) -> None:
+        self.measures.setdefault(name, []).extend(values)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {number:,}" for name, number in self.counts.items())
-        return "\n".join([f"{counts}, violations {len(self.problems)}", *self.problems[:50]])
+        measures = [f"{name}: {text}" for name, text in summaries(self.measures).items()]
+        return "\n".join([f"{counts}, violations {len(self.problems)}", *measures, *self.problems[:50]])
+
+
+def summaries(measures: dict[str, list[float]]) -> dict[str, str]:
+    """Return what was measured in a few numbers each."""
+    return {
+        name: f"median {median(values):.3g}, largest {max(values):.3g} of {len(values)}" for name, values in measures.items()
+    }
 
 
 def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int | str) -> Outcome:
@@ -61,8 +76,8 @@ def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int
 
 
 @asynccontextmanager
-async def client_of(store: Path) -> AsyncGenerator[Client]:
-    async with Client(SqliteProvider(store, busy_timeout=timedelta(seconds=10))) as client:
+async def client_of(store: Store) -> AsyncGenerator[Client]:
+    async with Client(provider_of(store)) as client:
         yield client
 
 
@@ -88,11 +103,11 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
             outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")
 
 
-def verdict(store: Path, workforce: Workforce, promises: Promises, outcome: Outcome, *, code: str) -> Outcome:
+def verdict(store: Store, workforce: Workforce, promises: Promises, outcome: Outcome, *, code: str) -> Outcome:
     """Judge once everybody has closed the store."""
     problems, report = judge(store, promises, workforce.all, code)
     outcome.problems += problems
-    runs, repeated = counts_of_runs(store.parent / "ledger")
+    runs, repeated = counts_of_runs(folder_of(store) / "ledger")
     outcome.counts.update(promises.counts)
     outcome.counts.update(
         {
@@ -196,21 +211,21 @@ async def _pause_again_and_again(folder: Path, seed: float, cycles: int, total: 
 async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool) -> None:
     node_id = None
     while node_id is None:
-        await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node")
+        await until(lambda: node_of(store, victim), f"worker {victim.name} is a node")
         await _stop(store, victim, outcome, in_hand=in_hand)
-        node_id = _node_of(store, victim)
+        node_id = node_of(store, victim)
         if node_id is None:  # on a machine that is busy its lease has run out before: that was no stop of a living node
             outcome.counts["buried before it was stopped"] += 1
             victim.signal(signal.SIGCONT)
     written = sum(1 for _ in read_lines(victim.writes))
     try:
-        await until(lambda: not _node_of(store, victim) and not _owned(store, node_id), f"{victim.name} is taken over")
+        await until(lambda: not node_of(store, victim) and not owned(store, node_id), f"{victim.name} is taken over")
         before = other.granted
         await until(lambda: other.granted > before + 3, f"{other.name} goes on")
     finally:
         since = time.time_ns() // 1000
         victim.signal(signal.SIGCONT)
-    await until(lambda: _node_of(store, victim), f"worker {victim.name} is a node again")
+    await until(lambda: node_of(store, victim), f"worker {victim.name} is a node again")
     outcome.counts["stopped with a write in hand" if in_hand else "stopped anywhere"] += 1
     refused = 0
     for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[written:]:
@@ -267,10 +282,10 @@ async def stuck_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
 
 async def _stick(store: Path, victim: Worker, other: Worker, random: Random, outcome: Outcome) -> None:
     await until(lambda: victim.is_stopped, f"worker {victim.name} stops in a write")
-    node_id = _node_of(store, victim)
+    node_id = node_of(store, victim)
     try:
         refused = len(other.refusals)
-        provider = SqliteProvider(store, busy_timeout=timedelta(seconds=BUSY))
+        provider = provider_of(store, busy=BUSY)
         began = time.monotonic()
         try:
             await anyio.to_thread.run_sync(provider.open)
@@ -288,7 +303,7 @@ async def _stick(store: Path, victim: Worker, other: Worker, random: Random, out
     before = victim.granted, other.granted
     await until(lambda: victim.granted > before[0], f"{victim.name} goes on")
     await until(lambda: other.granted > before[1], f"{other.name} goes on")
-    if _node_of(store, victim) != node_id:
+    if node_of(store, victim) != node_id:
         outcome.counts["buried after it had gone on"] += 1
     outcome.counts["stopped inside a write"] += 1
 
@@ -307,18 +322,15 @@ def _holds_lock(store: Path, worker: Worker) -> bool:
         lock.close()
 
 
-def _query(store: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
-        return connection.execute(statement, values).fetchall()
-
-
-def _node_of(store: Path, worker: Worker) -> object:
-    found = _query(store, "SELECT node_id FROM node WHERE pid = ? AND dead = 0", worker.pid)
+def node_of(store: Store, worker: Worker) -> object:
+    """Return the id under which a worker lives; ``None`` if it is known as no living node."""
+    found = rows_of(store, "SELECT node_id FROM node WHERE pid = ? AND NOT dead", worker.pid)
     return found[0][0] if found else None
 
 
-def _owned(store: Path, node_id: object) -> bool:
-    return bool(_query(store, "SELECT 1 FROM instance WHERE owner = ? LIMIT 1", node_id))
+def owned(store: Store, node_id: object) -> bool:
+    """Return whether a node owns anything."""
+    return bool(rows_of(store, "SELECT 1 FROM instance WHERE owner = ? LIMIT 1", node_id))
 
 
 # --- together ---------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 
+from crashes.stores import Store, arguments_of, folder_of
+
 PATIENCE = 60.0
 """Seconds after which a wait is taken for a hang."""
 
@@ -88,6 +90,16 @@ class Worker:
         """What it has logged, and what came out of it beside that."""
         return self._errors.read_text(errors="replace") if self._errors.exists() else ""
 
+    @property
+    def complaints(self) -> list[str]:
+        """The warnings and errors that it has logged."""
+        return [line for line in self.errors.splitlines() if " WARNING " in line or " ERROR " in line]
+
+    @property
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def has_come_to(self, word: str) -> bool:
         return self.said(word) is not None
 
@@ -147,7 +159,7 @@ class Workforce:
     Two nurseries take turns, so that histories are replayed under another ``PYTHONHASHSEED`` than that of their writer (I10).
     """
 
-    def __init__(self, store: Path, **options: Any) -> None:
+    def __init__(self, store: Store, **options: Any) -> None:
         self.store = store
         self._arguments: list[str] = []
         for option, value in options.items():
@@ -167,7 +179,7 @@ class Workforce:
         for nursery in self._nurseries:
             nursery.close()
 
-    def move_to(self, store: Path) -> None:
+    def move_to(self, store: Store) -> None:
         """Forget the workers there were, and go on with another store."""
         assert not self.living
         self.store = store
@@ -181,6 +193,6 @@ class Workforce:
         """Return a worker that has just been started."""
         name = str(len(self.all) + 1)
         nursery = self._nurseries[len(self.all) % 2]
-        pid = await nursery.fork([str(self.store), "--name", name, *self._arguments, *more])
-        self.all.append(Worker(self.store.parent, name, pid))
+        pid = await nursery.fork([*arguments_of(self.store), "--name", name, *self._arguments, *more])
+        self.all.append(Worker(folder_of(self.store), name, pid))
         return self.all[-1]

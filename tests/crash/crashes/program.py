@@ -88,6 +88,11 @@ async def slow_step(value: int) -> Done:
     return Done(value, LEDGER.enter())
 
 
+@activity(retry=ENDURING)
+async def new_step(value: int) -> Done:
+    return Done(value, LEDGER.enter())
+
+
 @activity(retry=RetryPolicy(max_attempts=1))
 async def hopeless(value: int) -> Done:
     raise Flaky(f"never {value}")
@@ -281,6 +286,7 @@ async def climb(ctx: OrchestrationContext, state: Climb) -> Climb:
 
 async def climb_1_1_0(ctx: OrchestrationContext, state: Climb) -> Climb:
     await ctx.schedule_timer(timedelta(milliseconds=1))
+    await ctx.schedule_activity(new_step, 0)
     return await _climb(ctx, state)
 
 
@@ -302,4 +308,6 @@ def registry(code: str) -> OrchestrationRegistry:
     return builder.build()
 
 
-ACTIVITIES: list[Activity[..., Any]] = [step, step_in_thread, slow_step, hopeless]
+def activities(code: str) -> list[Activity[..., Any]]:
+    """Return the activities that a worker with this code has."""
+    return [step, step_in_thread, slow_step, hopeless, *([new_step] if code == "new" else [])]

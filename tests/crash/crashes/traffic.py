@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 
 from crashes.program import NAMES, Climb, Fan, Heard, House, Laps, digest_of_laps
+from crashes.stores import open_ids
 from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown, UnknownOrchestration
@@ -104,12 +105,8 @@ class Traffic:
 
     def open_instances(self) -> list[str]:
         """Return promised instances that have not ended yet, as the store has them now."""
-        found = []
-        for instance_id in self.promises.ends:
-            record = self.client._provider.directory.get(instance_id)
-            if record is None or record.status.value == 0:
-                found.append(instance_id)
-        return found
+        open_ones = open_ids(self.client._provider.directory)
+        return [instance_id for instance_id in self.promises.ends if instance_id in open_ones]
 
     # --- starting ---
 
@@ -153,7 +150,11 @@ class Traffic:
 
     async def _keep_busy(self, at_once: int) -> None:
         while not self.stopping:
-            if len([one for one in self.open_instances() if not one.startswith("listen")]) < at_once:
+            try:
+                busy = len([one for one in self.open_instances() if not one.startswith("listen")])
+            except StoreError:
+                busy = at_once  # it may be away
+            if busy < at_once:
                 await self._random.choice(self.kinds)()
             else:
                 await anyio.sleep(0.05)

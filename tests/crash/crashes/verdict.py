@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
 from crashes.processes import Worker, read_lines
 from crashes.program import registry
+from crashes.stores import Store, damages_of, folder_of, open_ids, provider_of, rows_of
 from crashes.traffic import Promises
-from orchestra import SqliteProvider
 from orchestra.codec import plain
 from orchestra.events import ActivityCompleted, from_record
 from orchestra.providers.interfaces import Directory
@@ -44,25 +42,23 @@ ORPHANS = {
     "an instance without its details": """
         SELECT i.instance_id FROM instance i LEFT JOIN instance_detail d USING (instance_id) WHERE d.instance_id IS NULL""",
     "abilities of a node that does not live": """
-        SELECT c.node_id FROM capability c LEFT JOIN node n USING (node_id) WHERE n.node_id IS NULL OR n.dead = 1""",
+        SELECT c.node_id FROM capability c LEFT JOIN node n USING (node_id) WHERE n.node_id IS NULL OR n.dead""",
     "an owner at rest": "SELECT instance_id FROM instance WHERE owner IS NOT NULL",
-    "a node at rest": "SELECT node_id FROM node WHERE dead = 0",
+    "a node at rest": "SELECT node_id FROM node WHERE NOT dead",
 }
 
 
-def raw_problems(store: Path) -> Iterator[str]:
-    """Look at the file itself: it is sound (I13), and nothing in it belongs to nobody (I9)."""
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
-        verdict = connection.execute("PRAGMA integrity_check").fetchall()
-        if verdict != [("ok",)]:
-            yield f"I13: {verdict}"
-        for table in BELONGING:
-            strangers = f"SELECT DISTINCT instance_id FROM {table} WHERE instance_id NOT IN (SELECT instance_id FROM instance)"
-            for (instance_id,) in connection.execute(strangers):
-                yield f"I9: {table} has rows of {instance_id!r}, which is not there"
-        for what, query in ORPHANS.items():
-            for (name,) in connection.execute(query):
-                yield f"I9: {what}: {name}"
+def raw_problems(store: Store) -> Iterator[str]:
+    """Look at the database itself: it is sound (I13), and nothing in it belongs to nobody (I9)."""
+    for damage in damages_of(store):
+        yield f"I13: {damage}"
+    for table in BELONGING:
+        strangers = f"SELECT DISTINCT instance_id FROM {table} WHERE instance_id NOT IN (SELECT instance_id FROM instance)"
+        for (instance_id,) in rows_of(store, strangers):
+            yield f"I9: {table} has rows of {instance_id!r}, which is not there"
+    for what, query in ORPHANS.items():
+        for (name,) in rows_of(store, query):
+            yield f"I9: {what}: {name}"
 
 
 def promise_problems(directory: Directory, promises: Promises) -> Iterator[str]:
@@ -102,13 +98,9 @@ def own_problems(directory: Directory, workers: Sequence[Worker]) -> Iterator[st
 
 def own_open(directory: Directory, workers: Sequence[Worker]) -> list[str]:
     """Return instances of the workers' own clients that have still to end."""
-    found = []
-    for worker in workers:
-        for what, instance_id in read_lines(worker.acknowledged):
-            record = directory.get(instance_id) if what == "event" else None
-            if record is not None and record.status is Status.OPEN:
-                found.append(instance_id)
-    return found
+    still_open = open_ids(directory)
+    told = (line for worker in workers for line in read_lines(worker.acknowledged))
+    return [instance_id for what, instance_id in told if what == "event" and instance_id in still_open]
 
 
 def ledger_problems(directory: Directory, ledger: Path, instance_ids: Sequence[str]) -> Iterator[str]:
@@ -157,9 +149,9 @@ def counts_of_runs(ledger: Path) -> tuple[int, int]:
     return len(keys), sum(times > 1 for times in keys.values())
 
 
-def judge(store: Path, promises: Promises, workers: Sequence[Worker], code: str) -> tuple[list[str], Report]:
+def judge(store: Store, promises: Promises, workers: Sequence[Worker], code: str) -> tuple[list[str], Report]:
     """Return everything that is wrong with a store whose workers have gone home, and the checker's report."""
-    provider = SqliteProvider(store)
+    provider = provider_of(store)
     report = check_store(provider, registry(code))
     problems = [*map(str, report.violations), *raw_problems(store), *write_problems(workers), *log_problems(workers)]
     provider.open()
@@ -170,7 +162,7 @@ def judge(store: Path, promises: Promises, workers: Sequence[Worker], code: str)
         everybody = directory.list(InstanceQuery(limit=1_000_000))
         children = [record.row.instance_id for record in everybody if record.row.parent is not None]
         instance_ids = [*promises.ends, *own_started(workers), *children]
-        problems += ledger_problems(directory, store.parent / "ledger", instance_ids)
+        problems += ledger_problems(directory, folder_of(store) / "ledger", instance_ids)
     finally:
         provider.close()
     return problems, report

@@ -28,7 +28,13 @@ from crashes.device import Device, Fault
 from orchestra import Runtime, SqliteProvider, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.postgres import PostgresProvider
+from orchestra.providers.postgres.calls import Read, Transaction
+from orchestra.providers.postgres.wire import Result
 from orchestra.providers.rows import Change, Claimed, Commit, Granted, Kind, Refused, Write
+
+STOP_INSIDE = signal.SIGRTMIN
 
 
 class Lines:
@@ -41,22 +47,32 @@ class Lines:
         os.write(self._file, (json.dumps(values) + "\n").encode())
 
 
-class Watched(SqliteProvider):
-    """A provider that notes what becomes of owners' writes, and that can be told to stop right before one."""
+class Watch:
+    """Notes what becomes of owners' writes; and the process can be told to stop right before one, or in a transaction."""
 
-    def __init__(self, path: Path, lines: Lines, status: Lines, busy_timeout: timedelta) -> None:
-        super().__init__(path, busy_timeout=busy_timeout)
+    def __init__(self, provider: Provider, lines: Lines, status: Lines) -> None:
         self._status = status
         self._claimed: set[Kind] = set()
         self._lines = lines
-        self._commit = self.store.commit
-        self.store.commit = self._noted_commit
+        self._commit = provider.store.commit
+        provider.store.commit = self._noted_commit
         self.stop_before_write = False
+        self.stop_inside = False
+        begin = Transaction.begin
+
+        def begin_and_stop(transaction: Transaction, *reads: Read) -> list[Result]:
+            results = begin(transaction, *reads)
+            if self.stop_inside and reads:  # it holds locks now, and goes on with another message
+                self.stop_inside = False
+                _stop_here()
+            return results
+
+        Transaction.begin = begin_and_stop
 
     def _noted_commit(self, changes: Sequence[Change]) -> Commit:
         if self.stop_before_write and any(isinstance(change, Write) for change in changes):
             self.stop_before_write = False
-            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # so that it is this thread that stops, and now
+            _stop_here()
         commit = self._commit(changes)
         for change, outcome in zip(changes, commit.outcomes, strict=True):
             if isinstance(outcome, Claimed):
@@ -73,6 +89,19 @@ class Watched(SqliteProvider):
             self._status.write("claimed", kind.name, kind.version)
 
 
+def _stop_here() -> None:
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # so that it is this thread that stops, and now
+
+
+def provider_for(options: argparse.Namespace) -> Provider:
+    busy = timedelta(seconds=options.busy)
+    if not options.dsn:
+        return SqliteProvider(options.store, busy_timeout=busy)
+    return PostgresProvider(
+        options.dsn, options.schema, lock_timeout=busy, statement_timeout=timedelta(seconds=options.statement)
+    )
+
+
 async def main(options: argparse.Namespace) -> None:
     folder = options.store.parent
     status = Lines(folder / f"status-{options.name}")
@@ -81,11 +110,12 @@ async def main(options: argparse.Namespace) -> None:
     device = Device(options.store, status.write) if fault or options.count else None
     if device and fault and not options.later:
         device.arm(fault)
-    provider = Watched(options.store, Lines(folder / f"writes-{options.name}"), status, timedelta(seconds=options.busy))
+    provider = provider_for(options)
+    watch = Watch(provider, Lines(folder / f"writes-{options.name}"), status)
     runtime = Runtime(
         provider,
         program.registry(options.code),
-        program.ACTIVITIES,
+        program.activities(options.code),
         lease=timedelta(seconds=options.lease),
         poll=timedelta(seconds=0.1),
         grace=timedelta(seconds=2),
@@ -93,11 +123,15 @@ async def main(options: argparse.Namespace) -> None:
     )
 
     def stop_before_write(_signal: int, _frame: object) -> None:
-        provider.stop_before_write = True
+        watch.stop_before_write = True
+
+    def stop_inside(_signal: int, _frame: object) -> None:
+        watch.stop_inside = True
 
     intake = Intake(runtime, options.name, Lines(folder / f"acknowledged-{options.name}"))
     signal.signal(signal.SIGUSR1, stop_before_write)
     signal.signal(signal.SIGUSR2, intake.stop)
+    signal.signal(STOP_INSIDE, stop_inside)
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         async with runtime, anyio.create_task_group() as group:
             status.write("ready")
@@ -168,6 +202,9 @@ def work(arguments: list[str]) -> None:
     parser.add_argument("--max-owned", type=int, default=4096)
     parser.add_argument("--intake", action="store_true")
     parser.add_argument("--busy", type=float, default=5)
+    parser.add_argument("--dsn", default="", help="of the server, if the store is on one; what is noted lies beside STORE then")
+    parser.add_argument("--schema", default="orchestra")
+    parser.add_argument("--statement", type=float, default=10, help="how long the server may take for a statement, in seconds")
     parser.add_argument("--count", action="store_true", help="say at the end what was asked of the machine")
     parser.add_argument("--fault", default="", help="what becomes of the store's files, see crashes.device")
     parser.add_argument("--later", action="store_true", help="... from when the runtime runs")

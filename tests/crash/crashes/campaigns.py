@@ -368,6 +368,10 @@ async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: in
             newest = await workforce.begin("--code", "new")
             await newest.ready()
             await start(climbers, laps)
+            # Who gets the 1.0.0 that both can run is chance while both live; left alone, the newer one takes it.
+            if not await old.go_home():
+                outcome.problems.append(f"worker {old.name} did not stop in order: {old.errors[-2000:]}")
+            await start(climbers, laps, word="1.0.0")
             await finish(workforce, traffic, outcome)
             for worker in (old, newer, newest):
                 granted = worker.granted

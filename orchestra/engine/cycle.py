@@ -194,7 +194,7 @@ class Cycle:
         return self._engine.apply(outcomes)
 
     def _maintain(self) -> None:
-        self._membership.renew()
+        self._membership.renew(self._engine.running)
         moment = self._clock.monotonic()
         if moment >= self._next_poll:
             self._next_poll = moment + self._poll
@@ -206,6 +206,7 @@ class Cycle:
                 catalogue = self._store.catalogue()
             self._engine.refresh(catalogue)
             self._engine.look()
+            self._engine.look_for_unwanted()
             self._recorder.owned(self._engine.owned)
             self._next_expiry = moment
         if moment >= self._next_inventory:

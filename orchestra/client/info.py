@@ -14,6 +14,7 @@ from orchestra.errors import ErrorInfo
 from orchestra.events import error_from_wire
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
+    ActivityRow,
     Capability,
     Catalogue,
     ExecutionEnd,
@@ -21,10 +22,11 @@ from orchestra.providers.rows import (
     InstanceRecord,
     Kind,
     ResolvedBy,
+    Route,
     Status,
 )
 from orchestra.resolution import boundary_version, is_living, opening_version, serves
-from orchestra.summary import Summary, read_summary
+from orchestra.summary import Summary, WaitEntry, read_summary
 from orchestra.versions import parse_version
 
 __all__ = [
@@ -111,6 +113,8 @@ class PendingActivity:
     """The queue by which it was handed out to other nodes; ``None``: it runs where its instance does. Not in lists."""
     node: str | None = None
     """The node that has taken it from the queue; ``None``: it waits there for one. Not in lists."""
+    held_reason: str | None = None
+    """Why nobody takes it: no living node has it and serves its queue. Not in lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +264,7 @@ def instance_info(
         next_wake_at=_moment(row.wake_at) if is_open and row.wake_at else None,
         waiting_on=_waiting_on(summary),
         waiting_counts=summary.counts,
-        pending_activities=_pending_activities(summary, record),
+        pending_activities=_pending_activities(summary, record, catalogue),
         history_events=row.history_events if is_open else execution.events,
         history_bytes=row.history_bytes if is_open else execution.bytes,
         unread_messages=record.unread_messages if is_open else sum(record.unread_at_end.values()),
@@ -387,22 +391,37 @@ def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
     )
 
 
-def _pending_activities(summary: Summary, record: InstanceRecord) -> tuple[PendingActivity, ...]:
+def _pending_activities(summary: Summary, record: InstanceRecord, catalogue: Catalogue) -> tuple[PendingActivity, ...]:
     number = record.row.execution
     handed_out = {row.event_id: row for row in record.activities if row.execution == number and row.route is not None}
     return tuple(
-        PendingActivity(
-            name=entry.name,
-            attempt=entry.tried.attempt if entry.tried else 1,
-            since=from_micros(entry.since),
-            next_attempt_at=_moment(entry.tried.due) if entry.tried else None,
-            last_error=entry.tried.last_error if entry.tried else None,
-            queue=row.route.queue if (row := handed_out.get(entry.event_id)) is not None and row.route is not None else None,
-            node=None if row is None else row.owner,
-        )
+        _pending_activity(entry, handed_out.get(entry.event_id), catalogue)
         for entry in summary.entries
         if entry.kind == "activity"
     )
+
+
+def _pending_activity(entry: WaitEntry, handed_out: ActivityRow | None, catalogue: Catalogue) -> PendingActivity:
+    tried = entry.tried
+    route = None if handed_out is None else handed_out.route
+    return PendingActivity(
+        name=entry.name,
+        attempt=tried.attempt if tried else 1,
+        since=from_micros(entry.since),
+        next_attempt_at=_moment(tried.due) if tried else None,
+        last_error=tried.last_error if tried else None,
+        queue=None if route is None else route.queue,
+        node=None if handed_out is None else handed_out.owner,
+        held_reason=None if route is None or _is_offered(route, catalogue) else _why_unserved(route),
+    )
+
+
+def _is_offered(route: Route, catalogue: Catalogue) -> bool:
+    return any(is_living(node, catalogue.now) and route in node.record.routes for node in catalogue.nodes)
+
+
+def _why_unserved(route: Route) -> str:
+    return f"no living node has activity {route.name!r} and serves queue {route.queue!r}"
 
 
 def _shown(payload: Payload | None) -> Any:

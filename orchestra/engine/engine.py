@@ -602,8 +602,11 @@ class Engine:
             self._begin_task(task)
 
     def _begin_task(self, task: Task) -> None:
-        if not self._tasks.take(task):
+        key = key_of(task)
+        if self._tasks.revision(key) == task.revision:
             return
+        self._give_up_earlier(key)
+        self._tasks.take(task)
         try:
             self._effects.append(run_task(task))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
@@ -651,6 +654,7 @@ class Engine:
         desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
+                self._give_up_earlier(effect.key)
                 self._running.begin(effect.key, effect.attempt)
             elif isinstance(effect, AbortActivity):
                 self._running.end(effect.key)
@@ -662,6 +666,11 @@ class Engine:
             self._agenda.make_ready(desk.instance_id)
         elif step.wake_at is not None:
             self._agenda.arm(desk, step.wake_at)
+
+    def _give_up_earlier(self, key: ActivityKey) -> None:
+        """Give up an earlier try of an activity that is to begin: it was lost by a node that has not found out yet."""
+        if self._tasks.drop(key) is not None or self._running.attempt(key) is not None:
+            self._abort(key)
 
     def _let_go(self, desk: Desk, step: Step) -> None:
         self._agenda.remove(desk.instance_id)

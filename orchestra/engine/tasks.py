@@ -62,15 +62,14 @@ class Tasks:
     def __iter__(self) -> Iterator[ActivityKey]:
         return iter(list(self._taken))
 
-    def take(self, task: Task) -> bool:
-        """Take up a task; return whether it is new here."""
-        key = key_of(task)
-        standing = self._taken.get(key)
-        if standing is not None and standing.revision == task.revision:
-            return False
-        self._taken[key] = task
-        self._reporting.discard(key)
-        return True
+    def revision(self, key: ActivityKey) -> int | None:
+        """Return the fence under which this node has an activity, if it has it."""
+        task = self._taken.get(key)
+        return None if task is None else task.revision
+
+    def take(self, task: Task) -> None:
+        """Take up a task."""
+        self._taken[key_of(task)] = task
 
     def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
         """Return what the store is to be told of a try; ``None`` where it is no task of this node, or not any more."""

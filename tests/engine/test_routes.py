@@ -466,6 +466,32 @@ def test_a_store_that_is_away_keeps_the_report(any_world):
     assert len(able.attempts) == 1
 
 
+def test_a_node_that_does_not_know_yet_that_it_is_dead_gives_up_the_earlier_try_of_what_it_takes(any_world):
+    """It lost an instance with a running activity, and takes the next try of that very activity from the new owner."""
+    code = asking()
+    stopped = any_world.node(code, {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    earlier = stopped.the_running()
+    any_world.nodes.remove(stopped)
+    lone(any_world, code)
+    any_world.run(15)
+    (row,) = any_world.record(instance_id).activities
+    assert (row.route, row.attempt, row.owner) == (Route("default", "work"), 2, None)
+    any_world.nodes.append(stopped)
+    stopped.membership.renew = lambda load=0: False  # it asks for work before it asks whether it lives
+    stopped.engine.look()
+    stopped.cycle_once()
+    assert stopped.aborted == [earlier.key]
+    assert stopped.the_running().attempt == 2
+    del stopped.membership.renew
+    any_world.run(30)
+    stopped.finish(value="done")
+    any_world.run(2)
+    assert any_world.output(instance_id) == "done"
+    check_rest(any_world, [code])
+
+
 # --- cost -------------------------------------------------------------------------------------
 
 

@@ -186,6 +186,8 @@ class Engine:
         self._suspects.clear()
         self._absences.clear()
         self._deferred.clear()
+        # What was to begin and has not been handed on, because the step after it was left behind, is not to begin any more.
+        self._effects = [effect for effect in self._effects if not isinstance(effect, RunActivity)]
         # Clients' changes are not the node's own: they are asked again; the rest died with the old id.
         self._queued = [flight for flight in (*self._flight, *self._queued) if flight.submit is not None]
         self._flight = []

@@ -260,9 +260,10 @@ class Engine:
         """Look for instances while there is room for one, and for activities while there is a place: not for what is due but
         cannot be taken.
         """
-        wanted = self._kinds if self._room() > 0 else (), self._routes if self._slots > 0 else ()
-        if wanted != self._wanted:
-            self._wanted, self._next_claim_known, self._next_claim = wanted, False, None
+        kinds = self._kinds if self._room() > 0 else ()
+        routes = self._routes if self._slots > 0 else ()
+        if kinds is not self._wanted[0] or routes is not self._wanted[1]:
+            self._wanted, self._next_claim_known, self._next_claim = (kinds, routes), False, None
 
     @property
     def _slots(self) -> int:

@@ -26,26 +26,32 @@ class Placement:
     def __init__(self, node: NodeRecord) -> None:
         self._own = frozenset(node.routes)
         self._others: frozenset[Route] = frozenset()
-        self._missed: set[Route] = set()
+        self._missed: dict[Route, bool] = {}
+        """What was handed out and nobody had, and whether that was said."""
 
     def refresh(self, catalogue: Catalogue, node_id: str) -> None:
-        """Take in what the other nodes have."""
+        """Take in what the other nodes have, and say once of each route that nobody serves it."""
         others = (row.record for row in catalogue.nodes if row.record.node_id != node_id)
         self._others = frozenset(route for record in others for route in record.routes)
+        for route, was_said in list(self._missed.items()):
+            if route in self._others:
+                del self._missed[route]
+            elif not was_said:
+                self._missed[route] = True
+                # It looks like an instance that hangs.
+                engine_logger.warning(
+                    "no living node has activity %r and serves queue %r; it waits in the store for one. Give it to "
+                    "Runtime(activities=..., queues=...)",
+                    route.name,
+                    route.queue,
+                )
 
     def hands_out(self, route: Route, free: int) -> bool:
         """Return whether an activity is to go through the store, this node having so many places free."""
         if route in self._own:
             return free <= 0 and route in self._others
-        if route not in self._others and route not in self._missed:
-            # Said once of each, for it looks like an instance that hangs.
-            self._missed.add(route)
-            engine_logger.warning(
-                "no living node has activity %r and serves queue %r; it waits in the store for one. Give it to "
-                "Runtime(activities=..., queues=...)",
-                route.name,
-                route.queue,
-            )
+        if route not in self._others:
+            self._missed.setdefault(route, False)  # perhaps by a node that has come within the last second
         return True
 
 

@@ -408,7 +408,7 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
         handle = await node.client.start("once", instance_id="one")
         info = await info_when(handle, lambda info: info.pending_activities)
         await info_when(await node.client.start("once"), lambda info: info.pending_activities)
-        (line,) = [record.getMessage() for record in caplog.records if "'rare'" in record.getMessage()]
+        (line,) = await until(lambda: [one.getMessage() for one in caplog.records if "'rare'" in one.getMessage()])
         assert "Give it to Runtime(activities=..., queues=...)" in line  # once, however many wait
         (pending,) = info.pending_activities
         assert pending.held_reason == "no living node has activity 'rare' and serves queue 'default'"

@@ -12,7 +12,7 @@ Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from orchestra.errors import ProviderInUse
@@ -71,6 +71,13 @@ class Store(Protocol):
         """Return whether somebody else may have written since the last call: another process, or whoever called :meth:`stir`.
 
         A hint; never needed for correctness.
+        """
+        ...
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        """Have ``ring`` called, from any thread, as soon as :meth:`changed` will say yes; ``None``: no more.
+
+        A hint as well: a store that is not told by others rings only where :meth:`stir` is called.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -80,6 +80,9 @@ class PostgresStore:
 
     def changed(self) -> bool:
         return self._pulse.changed()
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._pulse.ring = ring
 
     def stir(self) -> None:
         self._pulse.stir()

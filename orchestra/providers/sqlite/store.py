@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -32,6 +32,7 @@ class SqliteStore:
         self._settings = settings
         self._seen = (0, 0)
         self._stirred = 0
+        self._ring: Callable[[], None] | None = None
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._writer.transaction() as transaction:
@@ -73,8 +74,13 @@ class SqliteStore:
         changed, self._seen = seen != self._seen, seen
         return changed
 
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._ring = ring
+
     def stir(self) -> None:
         self._stirred += 1
+        if (ring := self._ring) is not None:
+            ring()
 
     def catalogue(self) -> Catalogue:
         with self._writer.reading() as reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from orchestra.clock import Clock
@@ -24,6 +24,7 @@ class ModelStore:
         self._joined: dict[str, NodeRecord] = {}
         self._seen = (0, 0)
         self._stirred = 0
+        self._ring: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Let the nodes that were joined here look dead, as those of a process that has ended."""
@@ -64,8 +65,13 @@ class ModelStore:
         changed, self._seen = seen != self._seen, seen
         return changed
 
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._ring = ring
+
     def stir(self) -> None:
         self._stirred += 1
+        if self._ring is not None:
+            self._ring()
 
     def catalogue(self) -> Catalogue:
         return self._world.catalogue()

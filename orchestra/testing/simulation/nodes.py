@@ -140,6 +140,9 @@ class Link:
     def changed(self) -> bool:
         return self._read(self._store.changed) and self._world.hears_hints
 
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._store.on_change(ring)
+
     def stir(self) -> None:
         self._store.stir()
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
 from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
+from orchestra.ids import check_text
 from orchestra.retry import RetryPolicy
 
 __all__ = [
@@ -153,8 +154,10 @@ class Activity(Generic[P, R]):
     heartbeat_timeout: timedelta | None
     signature: Signature | None
     result: Decoder[Any]
+    queue: str | None = None
 
     def __post_init__(self) -> None:
+        check_text(self.queue, f"the queue of activity {self.name!r}")
         for option, value in (("timeout", self.timeout), ("heartbeat_timeout", self.heartbeat_timeout)):
             if value is not None and value <= timedelta(0):
                 raise InvalidFunction(f"{option} of activity {self.name!r} is {value}; it must be positive, or None")
@@ -176,6 +179,7 @@ class Activity(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
+        queue: str | None = None,
     ) -> Activity[P, R]:
         """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``.
 
@@ -189,6 +193,7 @@ class Activity(Generic[P, R]):
             retry=self.retry if retry is None else retry,
             timeout=self.timeout if timeout is None else timeout,
             heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is None else heartbeat_timeout,
+            queue=self.queue if queue is None else queue,
         )
 
     @overload
@@ -200,6 +205,7 @@ class Activity(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
+        queue: str | None = None,
     ) -> Activity[..., T]: ...
     @overload
     @staticmethod
@@ -210,6 +216,7 @@ class Activity(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
+        queue: str | None = None,
     ) -> Activity[..., Any]: ...
     @staticmethod
     def named(
@@ -219,9 +226,10 @@ class Activity(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
+        queue: str | None = None,
     ) -> Activity[..., Any]:
         """Return a reference to an activity that is registered elsewhere, with the type of its result."""
-        return Activity(name, None, retry or RetryPolicy(), timeout, heartbeat_timeout, None, decoder(returns))
+        return Activity(name, None, retry or RetryPolicy(), timeout, heartbeat_timeout, None, decoder(returns), queue)
 
 
 class _Decorator(Protocol):
@@ -242,6 +250,7 @@ def activity(
     retry: RetryPolicy | None = None,
     timeout: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
+    queue: str | None = None,
 ) -> _Decorator: ...
 def activity(
     function: Callable[..., Any] | None = None,
@@ -251,6 +260,7 @@ def activity(
     retry: RetryPolicy | None = None,
     timeout: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
+    queue: str | None = None,
 ) -> Any:
     """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and ``async def``.
 
@@ -259,6 +269,9 @@ def activity(
         retry: how failed tries are repeated; three tries by default.
         timeout: how long one try may take; it counts as a failed attempt.
         heartbeat_timeout: how long one try may go without :meth:`ActivityContext.heartbeat`.
+        queue: which nodes are to run it: those that serve this queue (``Runtime(queues=...)``). By default it runs where its
+            instance does, while that node has the activity and a free place for it, and else on any that serves the
+            instance's queue and has it.
 
     Raises:
         InvalidFunction: it is no function, a method without its object, or an option is not positive.
@@ -267,7 +280,7 @@ def activity(
     local_names = enclosing_names(1)
 
     def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
-        return _make(target, name, retry or RetryPolicy(), timeout, heartbeat_timeout, local_names)
+        return _make(target, name, retry or RetryPolicy(), timeout, heartbeat_timeout, local_names, queue)
 
     return decorate if function is None else decorate(function)
 
@@ -286,6 +299,7 @@ def _make(
     timeout: timedelta | None,
     heartbeat_timeout: timedelta | None,
     local_names: dict[str, Any],
+    queue: str | None = None,
 ) -> Activity[..., Any]:
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         raise InvalidFunction(f"{function!r} cannot be an activity: give a `def` or `async def` function")
@@ -301,7 +315,7 @@ def _make(
     for parameter, annotation in annotations.items():
         annotation_decoder(annotation, f"{parameter!r} of {function.__qualname__!r}")
     signature = Signature.of(function, annotations, result)
-    return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result)
+    return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result, queue)
 
 
 def _needs_an_object(function: Callable[..., Any]) -> bool:

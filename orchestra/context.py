@@ -84,6 +84,7 @@ class Machine(Protocol):
         timeout: int | None,
         heartbeat_timeout: int | None,
         result: Decoder[Any],
+        queue: str | None = None,
     ) -> DurableFuture[Any]: ...
     def schedule_timer(self, due: int) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
@@ -96,8 +97,11 @@ class Machine(Protocol):
         on_parent_close: OnParentClose,
         payload: Payload,
         result: Decoder[Any],
+        queue: str | None = None,
     ) -> DurableFuture[Any]: ...
-    def start_detached(self, name: str, version: str | None, instance_id: str | None, payload: Payload) -> str: ...
+    def start_detached(
+        self, name: str, version: str | None, instance_id: str | None, payload: Payload, queue: str | None = None
+    ) -> str: ...
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None: ...
@@ -207,6 +211,7 @@ class OrchestrationContext:
             None if called.timeout is None else micros(called.timeout),
             None if called.heartbeat_timeout is None else micros(called.heartbeat_timeout),
             called.result,
+            called.queue,
         )
 
     def schedule_timer(self, when: timedelta | datetime) -> DurableFuture[None]:
@@ -248,6 +253,7 @@ class OrchestrationContext:
         returns: type[T],
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
     ) -> DurableFuture[T]: ...
     @overload
@@ -259,6 +265,7 @@ class OrchestrationContext:
         returns: Any = Any,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
     ) -> DurableFuture[Any]: ...
     @overload
@@ -269,6 +276,7 @@ class OrchestrationContext:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
     ) -> DurableFuture[R]: ...
     @overload
@@ -278,6 +286,7 @@ class OrchestrationContext:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
     ) -> DurableFuture[R]: ...
     def start_child(
@@ -288,6 +297,7 @@ class OrchestrationContext:
         returns: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
         on_parent_close: ParentClose = "abandon",
     ) -> DurableFuture[Any]:
         """Start an instance as this one's child, once, and wait for its end, over all its laps.
@@ -303,6 +313,7 @@ class OrchestrationContext:
             returns: for a name, what the result is read as; plain JSON by default. A function's own annotation counts.
             instance_id: its id; by default a fresh one in each execution.
             version: exactly this one, deployed yet or not; by default what the name's policy gives.
+            queue: which nodes are to run it: those that serve this queue; by default this instance's.
             on_parent_close: what it does when this execution closes before it, in whatever way.
 
         Raises:
@@ -318,10 +329,10 @@ class OrchestrationContext:
         close = _PARENT_CLOSE.get(on_parent_close)
         if close is None:
             raise InvalidArgument(f"on_parent_close is {on_parent_close!r}; give one of {', '.join(_PARENT_CLOSE)}")
-        name, payload, result = self._started(orchestration, input, instance_id, version)
+        name, payload, result = self._started(orchestration, input, instance_id, version, queue)
         if result is None or returns is not None:
             result = decoder(Any if returns is None else returns)
-        return self._machine.start_child(name, version, instance_id, close, payload, result)
+        return self._machine.start_child(name, version, instance_id, close, payload, result, queue)
 
     @overload
     def start_detached(
@@ -331,6 +342,7 @@ class OrchestrationContext:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
     ) -> str: ...
     @overload
     def start_detached(
@@ -340,6 +352,7 @@ class OrchestrationContext:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
     ) -> str: ...
     @overload
     def start_detached(
@@ -348,6 +361,7 @@ class OrchestrationContext:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
     ) -> str: ...
     def start_detached(
         self,
@@ -356,18 +370,19 @@ class OrchestrationContext:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
     ) -> str:
         """Start an instance that lives by itself, and return its id at once. Nothing of it comes back here.
 
         Where the id is taken, that instance is left alone and the log has a warning: "see to it that it runs". A name that
-        no living node has is started all the same, and is held until it is deployed.
+        no living node has is started all the same, and is held until it is deployed. ``queue`` is this instance's by default.
 
         Raises:
             UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError, PayloadTooLarge: as for
                 :meth:`start_child`.
         """
-        name, payload, _ = self._started(orchestration, input, instance_id, version)
-        return self._machine.start_detached(name, version, instance_id, payload)
+        name, payload, _ = self._started(orchestration, input, instance_id, version, queue)
+        return self._machine.start_detached(name, version, instance_id, payload, queue)
 
     def _started(
         self,
@@ -375,6 +390,7 @@ class OrchestrationContext:
         state: Any,
         instance_id: str | None,
         version: str | None,
+        queue: str | None,
     ) -> tuple[str, Payload, Decoder[Any] | None]:
         """Check what an instance is to be started with. Return its name, its input, and how a function's result is read."""
         self._machine.check()
@@ -384,6 +400,7 @@ class OrchestrationContext:
         else:
             name, result = self._machine.orchestration(orchestration)
         check_text(instance_id, "an instance id")
+        check_text(queue, "a queue")
         if version is not None:
             parse_version(version)
         subject = f"input of child {name!r} in {self._machine.name!r}"

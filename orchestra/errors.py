@@ -10,7 +10,6 @@
     │   └── UnresolvableAnnotation
     ├── UnknownOrchestration              no living node has the name
     │   └── UnknownVersion                ... the name, but not the version
-    ├── UnknownActivity
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
@@ -112,7 +111,6 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StoreUnavailable",
-    "UnknownActivity",
     "UnknownOrchestration",
     "UnknownVersion",
     "UnresolvableAnnotation",
@@ -183,10 +181,6 @@ class UnknownVersion(UnknownOrchestration):
     def __init__(self, message: str, *, name: str, version: str) -> None:
         super().__init__(message, name=name)
         self.version = version
-
-
-class UnknownActivity(OrchestraError, LookupError):
-    """No activity of this name is registered on the node that has to run it."""
 
 
 class InvalidArgument(OrchestraError, ValueError):

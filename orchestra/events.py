@@ -163,6 +163,8 @@ class ActivityScheduled(CommandEvent):
     retry: RetryPolicy
     timeout: int | None
     heartbeat_timeout: int | None
+    queue: str | None = None
+    """Where it is to run; ``None``: where the instance does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,8 @@ class ChildStarted(CommandEvent):
     child_id: str
     on_parent_close: OnParentClose
     input: Payload
+    queue: str | None = None
+    """Where it is to run; ``None``: where its parent does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +257,7 @@ class DetachedStarted(CommandEvent):
     version: str | None
     child_id: str
     input: Payload
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +355,7 @@ def to_record(event: Event) -> EventRecord:
                 "retry": event.retry.to_wire(),
                 "timeout": event.timeout,
                 "heartbeat": event.heartbeat_timeout,
+                **_queue(event),
             }
             payload = event.arguments
         case ActivityCompleted():
@@ -377,10 +383,11 @@ def to_record(event: Event) -> EventRecord:
                 "version": event.version,
                 "child": event.child_id,
                 "on_parent_close": event.on_parent_close.value,
+                **_queue(event),
             }
             payload = event.input
         case DetachedStarted():
-            envelope = {"name": event.name, "version": event.version, "child": event.child_id}
+            envelope = {"name": event.name, "version": event.version, "child": event.child_id, **_queue(event)}
             payload = event.input
         case ChildCompleted():
             envelope = {"source": event.source}
@@ -400,6 +407,10 @@ def to_record(event: Event) -> EventRecord:
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
     return EventRecord(event.id, event.kind.value, event.at, FORMAT, pack(envelope), payload)
+
+
+def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[str, str]:
+    return {} if event.queue is None else {"queue": event.queue}
 
 
 def from_record(record: EventRecord) -> Event:
@@ -442,6 +453,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 RetryPolicy.from_wire(envelope["retry"]),
                 _optional(envelope, "timeout", int),
                 _optional(envelope, "heartbeat", int),
+                envelope.get("queue"),
             )
         case EventKind.ACTIVITY_COMPLETED:
             return ActivityCompleted(
@@ -501,6 +513,7 @@ def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any
                 _field(envelope, "child", str),
                 OnParentClose(envelope["on_parent_close"]),
                 _payload(record),
+                envelope.get("queue"),
             )
         case EventKind.CHILD_COMPLETED:
             return ChildCompleted(number, at, _field(envelope, "source", int), _payload(record))
@@ -515,6 +528,7 @@ def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any
                 _optional(envelope, "version", str),
                 _field(envelope, "child", str),
                 _payload(record),
+                envelope.get("queue"),
             )
 
 

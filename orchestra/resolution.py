@@ -38,19 +38,21 @@ def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
     return (Latest(), 0) if row is None else (policy_from_text(row.value), row.revision)
 
 
-def startable_versions(catalogue: Catalogue, name: str) -> set[str]:
-    """Return the versions in which a name can be started: those of living nodes.
+def startable_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> set[str]:
+    """Return the versions in which a name can be started: those of living nodes that serve the queue, or else of any.
 
     While none has the name, those under which instances have been started before: every worker may be away for a restart.
     """
-    return catalogue.versions(name) or {
-        kind.version for kind in catalogue.kinds if kind.name == name and kind.floating and kind.version != LOWEST_VERSION
-    }
+    return (
+        catalogue.versions(name, queue)
+        or catalogue.versions(name)
+        or {kind.version for kind in catalogue.kinds if kind.name == name and kind.floating and kind.version != LOWEST_VERSION}
+    )
 
 
-def start_version(catalogue: Catalogue, name: str) -> str | None:
+def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> str | None:
     """Return the version that a start takes, or ``None`` where the name is unknown."""
-    versions = startable_versions(catalogue, name)
+    versions = startable_versions(catalogue, name, queue)
     return resolve(policy_of(catalogue, name)[0], versions) if versions else None
 
 
@@ -58,24 +60,24 @@ def opening_version(catalogue: Catalogue, kind: Kind) -> str:
     """Return the version with which an execution that waits is opened: for a floating one, never lower than recorded."""
     if not kind.floating:
         return kind.version
-    resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name))
+    resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue))
     # Where only build metadata differs, the one that exists counts: a new build must go on with what the old one left.
     return kind.version if resolved is None else max(resolved, kind.version, key=version_key)
 
 
 def boundary_version(
-    catalogue: Catalogue, name: str, current: str, *, explicit: str | None, pin: Pin | None, node: str
+    catalogue: Catalogue, kind: Kind, current: str, *, explicit: str | None, pin: Pin | None, node: str
 ) -> tuple[str, Resolution]:
-    """Return the version of the next execution and how it was chosen.
+    """Return the version of the next execution of an instance of this kind, and how it was chosen.
 
     The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes down.
     """
-    policy, revision = policy_of(catalogue, name)
+    policy, revision = policy_of(catalogue, kind.name)
     if explicit is not None:
         return explicit, Resolution(ResolvedBy.EXPLICIT, node, revision)
     if pin is not None:
         return pin.version, Resolution(ResolvedBy.PIN, node, revision)
-    resolved = resolve(policy, catalogue.versions(name))
+    resolved = resolve(policy, catalogue.versions(kind.name, kind.queue))
     if resolved is None:
         resolved = current
     elif isinstance(policy, Latest):

@@ -29,14 +29,14 @@ def id_of_request(name: str, request_id: str) -> str:
     return blake2b(encode([name, request_id], subject="request id").data, digest_size=16).hexdigest()
 
 
-def chosen_version(catalogue: Catalogue, name: str, version: str | None) -> str:
+def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: str) -> str:
     """Return the version that a start takes.
 
     Raises:
         UnknownOrchestration, UnknownVersion: no living node has it, and no instance was started with it before.
         InvalidVersion: it is not semver.
     """
-    available = startable_versions(catalogue, name)
+    available = startable_versions(catalogue, name, None if version else queue)
     if not available:
         known = sorted({capability.name for node in catalogue.nodes for capability in node.record.capabilities})
         have = ", ".join(map(repr, known)) or "nothing"
@@ -45,7 +45,7 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None) -> str:
         )
     if version is not None:
         parse_version(version)
-    chosen = version or start_version(catalogue, name)
+    chosen = version or start_version(catalogue, name, queue)
     if chosen not in available:
         have = ", ".join(sorted(available))
         raise UnknownVersion(

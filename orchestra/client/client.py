@@ -64,6 +64,7 @@ from orchestra.errors import (
 from orchestra.events import FORMAT, Event, from_record
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
     Append,
     AppendRefused,
     Cancel,
@@ -194,6 +195,7 @@ class Client:
         *,
         instance_id: str | None = None,
         version: str | None = None,
+        queue: str = DEFAULT_QUEUE,
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
         existing: Literal["error", "return"] = "error",
@@ -205,6 +207,7 @@ class Client:
             input: the first state.
             instance_id: its id for ever; by default a random one, or one that is made from ``request_id``.
             version: exactly this one; by default what the name's policy gives.
+            queue: which nodes are to run it, for all its laps: those that serve this queue (``Runtime(queues=...)``).
             labels: small facts to list by.
             request_id: the caller's own id of this request. Repeating a start with the same one answers with the handle.
             existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
@@ -213,18 +216,19 @@ class Client:
             UnknownOrchestration, UnknownVersion: no living node has registered it. (Where no node has the name now, an
                 instance with which it was started before will do: it begins once a node lives that has it.)
             InstanceExists: the id is taken. It is free again only after ``delete``.
-            InvalidArgument: an id or a label is not text of 1 to 1,024 characters.
+            InvalidArgument: an id, a label or the queue is not text of 1 to 1,024 characters.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
         check_start(instance_id, request_id, labels)
+        check_text(queue, "a queue")
         check_choice(existing, "existing", ("error", "return"))
         payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
         try:
-            chosen = chosen_version(catalogue, name, version)
+            chosen = chosen_version(catalogue, name, version, queue)
         except UnknownOrchestration:
             catalogue = await self._fresh_catalogue(0)  # it may have been registered within the last second
-            chosen = chosen_version(catalogue, name, version)
+            chosen = chosen_version(catalogue, name, version, queue)
         definition = self._registry.find(name, chosen) if self._registry else None
         if definition is not None:
             definition.state.decode(payload, subject=f"input of {name!r} {chosen}")
@@ -234,7 +238,7 @@ class Client:
             instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
-            kind=Kind("", name, chosen, FORMAT, floating=version is None),
+            kind=Kind(queue, name, chosen, FORMAT, floating=version is None),
             execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
             created_by=self._name,
             labels=dict(labels or {}),

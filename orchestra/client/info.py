@@ -12,9 +12,21 @@ from orchestra.clock import from_micros
 from orchestra.codec import Payload, plain, unpack
 from orchestra.errors import ErrorInfo
 from orchestra.events import error_from_wire
-from orchestra.providers.rows import Capability, Catalogue, ExecutionEnd, ExecutionRow, InstanceRecord, Kind, ResolvedBy, Status
+from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
+    ActivityRow,
+    Capability,
+    Catalogue,
+    ExecutionEnd,
+    ExecutionRow,
+    InstanceRecord,
+    Kind,
+    ResolvedBy,
+    Route,
+    Status,
+)
 from orchestra.resolution import boundary_version, is_living, opening_version, serves
-from orchestra.summary import Summary, read_summary
+from orchestra.summary import Summary, WaitEntry, read_summary
 from orchestra.versions import parse_version
 
 __all__ = [
@@ -97,6 +109,12 @@ class PendingActivity:
     since: datetime
     next_attempt_at: datetime | None
     last_error: str | None
+    queue: str | None = None
+    """The queue by which it was handed out to other nodes; ``None``: it runs where its instance does. Not in lists."""
+    node: str | None = None
+    """The node that has taken it from the queue; ``None``: it waits there for one. Not in lists."""
+    held_reason: str | None = None
+    """Why nobody takes it: no living node has it and serves its queue. Not in lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +130,8 @@ class InstanceInfo:
     version: str
     target_version: str
     """What it would take at its next boundary, as things stand now."""
+    queue: str
+    """Which nodes run it: those that serve this queue."""
     status: InstanceStatus
     held_reason: str | None
     execution_id: int
@@ -200,6 +220,10 @@ class NodeInfo:
     """Its last heartbeat, on the store's clock."""
     alive: bool
     """Whether it has renewed within three leases. For people: nobody takes its work for a lapse alone."""
+    slots: int
+    """How many activities it runs at once."""
+    load: int
+    """How many activities it ran at its last heartbeat."""
     owned: int
     """How many instances it owns now; those that only wait belong to nobody."""
 
@@ -225,6 +249,7 @@ def instance_info(
         name=execution.name,
         version=execution.version,
         target_version=_target_version(record, catalogue) if is_open else execution.version,
+        queue=row.kind.queue,
         status=_status(record, held_reason),
         held_reason=held_reason,
         execution_id=row.execution,
@@ -239,7 +264,7 @@ def instance_info(
         next_wake_at=_moment(row.wake_at) if is_open and row.wake_at else None,
         waiting_on=_waiting_on(summary),
         waiting_counts=summary.counts,
-        pending_activities=_pending_activities(summary),
+        pending_activities=_pending_activities(summary, record, catalogue),
         history_events=row.history_events if is_open else execution.events,
         history_bytes=row.history_bytes if is_open else execution.bytes,
         unread_messages=record.unread_messages if is_open else sum(record.unread_at_end.values()),
@@ -303,6 +328,8 @@ def node_infos(catalogue: Catalogue, owned: Mapping[str, int]) -> tuple[NodeInfo
             started_at=from_micros(node.started_at),
             renewed_at=from_micros(node.renewed_at),
             alive=is_living(node, catalogue.now),
+            slots=node.record.slots,
+            load=node.load,
             owned=owned[node.record.node_id],
         )
         for node in nodes
@@ -330,7 +357,8 @@ def _held_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
         return f"{row.hold.kind.value}: {row.hold.detail}"
     if not _is_served(row.kind, catalogue):
         # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
-        return f"no living node has registered {row.kind.name!r} {opening_version(catalogue, row.kind)}"
+        where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
+        return f"no living node has registered {row.kind.name!r} {opening_version(catalogue, row.kind)}{where}"
     if row.takeovers >= CRASHING_TAKEOVERS and row.owner is None:
         return f"crashing: {row.takeovers} nodes in a row were lost while they ran it"
     return None
@@ -347,7 +375,7 @@ def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
 
 def _target_version(record: InstanceRecord, catalogue: Catalogue) -> str:
     row, execution = record.row, record.execution
-    return boundary_version(catalogue, execution.name, execution.version, explicit=None, pin=row.pin, node="")[0]
+    return boundary_version(catalogue, row.kind, execution.version, explicit=None, pin=row.pin, node="")[0]
 
 
 def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
@@ -363,18 +391,37 @@ def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
     )
 
 
-def _pending_activities(summary: Summary) -> tuple[PendingActivity, ...]:
+def _pending_activities(summary: Summary, record: InstanceRecord, catalogue: Catalogue) -> tuple[PendingActivity, ...]:
+    number = record.row.execution
+    handed_out = {row.event_id: row for row in record.activities if row.execution == number and row.route is not None}
     return tuple(
-        PendingActivity(
-            name=entry.name,
-            attempt=entry.tried.attempt if entry.tried else 1,
-            since=from_micros(entry.since),
-            next_attempt_at=_moment(entry.tried.due) if entry.tried else None,
-            last_error=entry.tried.last_error if entry.tried else None,
-        )
+        _pending_activity(entry, handed_out.get(entry.event_id), catalogue)
         for entry in summary.entries
         if entry.kind == "activity"
     )
+
+
+def _pending_activity(entry: WaitEntry, handed_out: ActivityRow | None, catalogue: Catalogue) -> PendingActivity:
+    tried = entry.tried
+    route = None if handed_out is None else handed_out.route
+    return PendingActivity(
+        name=entry.name,
+        attempt=tried.attempt if tried else 1,
+        since=from_micros(entry.since),
+        next_attempt_at=_moment(tried.due) if tried else None,
+        last_error=tried.last_error if tried else None,
+        queue=None if route is None else route.queue,
+        node=None if handed_out is None else handed_out.owner,
+        held_reason=None if route is None or _is_offered(route, catalogue) else _why_unserved(route),
+    )
+
+
+def _is_offered(route: Route, catalogue: Catalogue) -> bool:
+    return any(is_living(node, catalogue.now) and route in node.record.routes for node in catalogue.nodes)
+
+
+def _why_unserved(route: Route) -> str:
+    return f"no living node has activity {route.name!r} and serves queue {route.queue!r}"
 
 
 def _shown(payload: Payload | None) -> Any:

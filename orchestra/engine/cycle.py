@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
@@ -164,15 +164,25 @@ class Cycle:
             wait = min(wait, (due - self._engine.now) / 1e6)
         return max(0.0, wait)
 
-    def listen(self) -> None:
-        """Take the store's hint that another process may have written. While it is away, it is left alone."""
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        """Have ``ring`` called, from any thread, when there is something to :meth:`listen` to, where the store can tell."""
+        self._store.on_change(ring)
+
+    def listen(self) -> bool:
+        """Take the store's hint that another process may have written. While it is away, it is left alone.
+
+        Return whether there was one.
+        """
         if self._clock.monotonic() < self._retry_at:
-            return
+            return False
         try:
-            if self._store.changed():
-                self._engine.look()
+            changed = self._store.changed()
         except StoreError as error:
             self._failed(error, [])
+            return False
+        if changed:
+            self._engine.look()
+        return changed
 
     def end(self) -> list[Effect]:
         """Leave the store. What is still owned is released."""
@@ -194,7 +204,7 @@ class Cycle:
         return self._engine.apply(outcomes)
 
     def _maintain(self) -> None:
-        self._membership.renew()
+        self._membership.renew(self._engine.running)
         moment = self._clock.monotonic()
         if moment >= self._next_poll:
             self._next_poll = moment + self._poll
@@ -206,6 +216,7 @@ class Cycle:
                 catalogue = self._store.catalogue()
             self._engine.refresh(catalogue)
             self._engine.look()
+            self._engine.look_for_unwanted()
             self._recorder.owned(self._engine.owned)
             self._next_expiry = moment
         if moment >= self._next_inventory:

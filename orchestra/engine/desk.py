@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestra.engine.items import ActivityEnded, ActivityKey
+from orchestra.codec import Payload
+from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey
+from orchestra.engine.tasks import how_it_ended
 from orchestra.engine.tries import Tries
 from orchestra.providers.rows import (
     ActivityRow,
@@ -19,7 +21,7 @@ from orchestra.providers.rows import (
     Pin,
     Snapshot,
 )
-from orchestra.replay import Execution, Identity, Input
+from orchestra.replay import ActivityDone, Execution, Identity, Input
 
 __all__ = ["Desk"]
 
@@ -115,6 +117,31 @@ class Desk:
             if message.sequence > self.known_seq:
                 self.inbox[message.sequence] = message
         self.known_seq = max(self.known_seq, inbox_seq)
+
+    def end_try(self, number: int, result: Payload | ActivityFailure, heartbeat: Payload | None, now: int) -> None:
+        """Take note that the current try of a pending activity has ended."""
+        entry = self.tries.get(number)
+        assert entry is not None
+        entry.heartbeat = heartbeat or entry.heartbeat
+        if isinstance(result, ActivityFailure):
+            died = self.tries.fail(number, result, now, self.instance_id)
+            if died is not None:
+                self.inputs.append(died)
+        else:
+            self.tries.end(number)
+            self.inputs.append(ActivityDone(number, now, entry.attempt, result))
+
+    def take_ended(self, activities: Iterable[ActivityRow], now: int) -> None:
+        """Take note of tries that were handed out and have ended; of each once, however often it is told (I5)."""
+        for row in activities:
+            if row.execution != self.current.number:
+                continue
+            if self.execution is None:
+                self.remembered[row.event_id] = row  # what is pending is known once the code has been loaded
+                continue
+            entry = self.tries.get(row.event_id)
+            if entry is not None and entry.route is not None and entry.attempt == row.attempt:
+                self.end_try(row.event_id, how_it_ended(row), row.heartbeat, now)
 
     def drop_reports(self) -> None:
         """Forget the ends of children that came too late for the execution that asked; the store drops them, too (I9)."""

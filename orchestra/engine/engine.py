@@ -28,6 +28,7 @@ from orchestra.engine.items import (
 from orchestra.engine.running import RunningActivities
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import StoreTime
+from orchestra.engine.tasks import Placement, Tasks, ended_report, failure_to_bytes, key_of, run_task
 from orchestra.engine.warm import WarmExecutions
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
@@ -49,12 +50,16 @@ from orchestra.providers.rows import (
     Recovered,
     Refused,
     Release,
+    Report,
+    Reported,
+    Route,
     Snapshot,
     Start,
+    Task,
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import ActivityDone
+from orchestra.replay.execution import error_info
 from orchestra.resolution import opening_version, servable_kinds
 from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger
@@ -101,8 +106,10 @@ class Engine:
         self.node = node
         self.options = options or EngineOptions()
         self._recorder = recorder or Recorder()
+        self._placement = Placement(node)
         self._stepper = Stepper(
             node_id=node.node_id,
+            placement=self._placement,
             registry=registry,
             limits=limits or Limits(),
             keep_owned=self.options.keep_owned,
@@ -115,6 +122,12 @@ class Engine:
         self._agenda = Agenda()
         self._warm = WarmExecutions(self.options.warm)
         self._running = RunningActivities()
+        self._tasks = Tasks()
+        self._promised = 0
+        """Activities that begin here once the steps that are being gathered stand."""
+        self._routes = node.routes
+        self._wanted: tuple[tuple[Kind, ...], tuple[Route, ...]] = (), ()
+        """For which kinds and routes the next claim was last asked for."""
         self._unknown: dict[str, None] = {}
         self._poison: dict[str, tuple[HoldKind, str]] = {}
         self._suspects: dict[str, list[ActivityEnded]] = {}
@@ -129,6 +142,7 @@ class Engine:
         self._want_news = False
         self._want_owned = False
         self._want_held = False
+        self._want_tasks = False
         self._next_claim: int | None = None
         self._next_claim_known = False
         self._stopping = False
@@ -150,6 +164,7 @@ class Engine:
         """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
         self.heard_time(catalogue.now)
         self.catalogue = catalogue
+        self._placement.refresh(catalogue, self.node.node_id)
         kinds = servable_kinds(self.node, catalogue)
         if kinds != self._kinds:
             self._kinds = kinds
@@ -160,16 +175,19 @@ class Engine:
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
         """Forget everything: this node was buried and goes on under a new id."""
-        effects: list[Effect] = [AbortActivity(key) for key in self._running]
+        effects: list[Effect] = [AbortActivity(key) for key in (*self._running, *self._tasks)]
         for desk in self._agenda:
             _evict(desk)
         self._agenda.clear()
         self._running.clear()
+        self._tasks.clear()
         self._unknown.clear()
         self._poison.clear()
         self._suspects.clear()
         self._absences.clear()
         self._deferred.clear()
+        # What was to begin and has not been handed on, because the step after it was left behind, is not to begin any more.
+        self._effects = [effect for effect in self._effects if not isinstance(effect, RunActivity)]
         # Clients' changes are not the node's own: they are asked again; the rest died with the old id.
         self._queued = [flight for flight in (*self._flight, *self._queued) if flight.submit is not None]
         self._flight = []
@@ -199,6 +217,7 @@ class Engine:
             or self._unknown
             or self._want_news
             or self._want_owned
+            or self._want_tasks
             or self._flight
             or self._deferred
             or self._returned
@@ -208,9 +227,10 @@ class Engine:
         due = self._agenda.next_timer
         if due is not None and due <= now:
             return True
+        self._ask_anew_if_room_has_changed()
         if self._next_claim is not None and self._next_claim <= now:
             self._want_claim = True
-        return self._want_claim and not self._stopping and bool(self._kinds) and self._room() > 0
+        return self._want_claim and self._can_claim
 
     @property
     def owned(self) -> int:
@@ -219,21 +239,41 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """How many activities have been begun and not reported."""
-        return len(self._running)
+        """How many activities have been begun and not reported, of instances of this node and of others."""
+        return len(self._running) + len(self._tasks)
 
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
         owned = self._agenda.next_timer
-        if self._stopping or self._room() <= 0:
+        if not self._can_claim:
             return owned  # what cannot be claimed now is not waited for: it may be due already
         self._ask_for_next_claim()
         return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
 
     def _ask_for_next_claim(self) -> None:
+        self._ask_anew_if_room_has_changed()
         if not self._next_claim_known:
-            self._next_claim = self._store.next_wake(self._kinds)
+            self._next_claim = self._store.next_wake(*self._wanted)
             self._next_claim_known = True
+
+    def _ask_anew_if_room_has_changed(self) -> None:
+        """Look for instances while there is room for one, and for activities while there is a place: not for what is due but
+        cannot be taken.
+        """
+        kinds = self._kinds if self._room() > 0 else ()
+        routes = self._routes if self._slots > 0 else ()
+        if kinds is not self._wanted[0] or routes is not self._wanted[1]:
+            self._wanted, self._next_claim_known, self._next_claim = (kinds, routes), False, None
+
+    @property
+    def _slots(self) -> int:
+        """How many more activities this node can run."""
+        return self.node.slots - len(self._running) - len(self._tasks) - self._promised
+
+    @property
+    def _can_claim(self) -> bool:
+        """Whether there is room for an instance or an activity that this node serves."""
+        return not self._stopping and ((bool(self._kinds) and self._room() > 0) or (bool(self._routes) and self._slots > 0))
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -252,12 +292,16 @@ class Engine:
         self._next_claim_known = False
         self._ask_for_suspects()
 
+    def look_for_unwanted(self) -> None:
+        """Ask the store, at the next step, which of the activities that were taken from others are wanted still."""
+        self._want_tasks |= len(self._tasks) > 0
+
     def look_for_forgotten(self) -> None:
         """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
 
         Holds are looked through as well: other nodes' code may have been held since the catalogue last changed (rule 5).
         """
-        self._want_owned = self._want_held = True
+        self._want_owned = self._want_held = self._want_tasks = True
 
     def keep(self, items: Iterable[Item]) -> None:
         """Keep items for the next step."""
@@ -284,7 +328,7 @@ class Engine:
         self._take_queued(flights, size)
         try:
             if self._may_claim(now):
-                flights.append(Flight(Claim(self.node.node_id, self._kinds, self._room())))
+                flights.append(Flight(self._claim()))
         except StoreError as error:  # what was stepped is not lost by that
             self._read_error = error
         error, self._read_error = self._read_error, None
@@ -294,10 +338,14 @@ class Engine:
 
     def _may_claim(self, now: int) -> bool:
         """Return whether something may be there to be claimed, and there is room for it."""
-        if self._stopping or not self._kinds or self._room() <= 0:
+        if not self._can_claim:
             return False
         self._ask_for_next_claim()
         return self._want_claim or (self._next_claim is not None and self._next_claim <= now)
+
+    def _claim(self) -> Claim:
+        room, slots = max(0, self._room()), max(0, self._slots)
+        return Claim(self.node.node_id, self._kinds, room, self._routes if slots else (), slots)
 
     def _step_ready(self, flights: list[Flight], now: int) -> int:
         """Step ready instances up to the bounds of a group. Return the bytes of their writes."""
@@ -337,7 +385,7 @@ class Engine:
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
         try:
-            return self._stepper.advance(desk, now, self.catalogue, history)
+            return self._stepper.advance(desk, now, self.catalogue, history, free=self._slots)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
@@ -351,6 +399,7 @@ class Engine:
         if write is None:
             self._follow(desk, step)
             return 0
+        self._promised += sum(isinstance(effect, RunActivity) for effect in step.effects)
         write = self._with_new_names(desk, write, step)
         flights.append(Flight(write, desk=desk, step=step))
         self._want_claim |= rings_others(desk, write)
@@ -407,7 +456,7 @@ class Engine:
 
     def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[Effect]:
         """Follow up the outcomes of the last group; return what the shell is to do now."""
-        flights, self._flight = self._flight, []
+        flights, self._flight, self._promised = self._flight, [], 0
         for flight, outcome in zip(flights, outcomes, strict=True):
             if isinstance(outcome, OutcomeUnknown):
                 self._outcome_unknown(flight, outcome)
@@ -474,6 +523,10 @@ class Engine:
         match item:
             case Submit(change=change):
                 self._queued.append(Flight(change, submit=item))
+            case ActivityEnded() | Heartbeat() if self._tasks.has(item.key):
+                report = self._tasks.report(item, self.node.node_id)
+                if report is not None:
+                    self._queued.append(Flight(report))
             case ActivityEnded() | Heartbeat() if self._absences.keep(item):
                 pass
             case ActivityEnded():
@@ -501,14 +554,7 @@ class Engine:
         if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
             return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)
         desk.unacknowledged.append(item)
-        entry.heartbeat = item.heartbeat or entry.heartbeat
-        if isinstance(item.result, ActivityFailure):
-            died = desk.tries.fail(item.key.event_id, item.result, self.now, desk.instance_id)
-            if died is not None:
-                desk.inputs.append(died)
-        else:
-            desk.tries.end(item.key.event_id)
-            desk.inputs.append(ActivityDone(item.key.event_id, self.now, item.attempt, item.result))
+        desk.end_try(item.key.event_id, item.result, item.heartbeat, self.now)
         self._agenda.make_ready(desk.instance_id)
 
     def _is_coming_back(self, key: ActivityKey) -> bool:
@@ -531,6 +577,7 @@ class Engine:
                 desk = self._agenda.get(news.instance_id)
                 if desk is not None and desk.incarnation == news.incarnation and news.inbox_seq > desk.known_seq:
                     desk.take_messages(news.messages, news.inbox_seq)
+                    desk.take_ended(news.activities, self.now)
                     desk.cancel = news.cancel or desk.cancel
                     self._agenda.make_ready(desk.instance_id)
         self._want_news = False
@@ -544,6 +591,30 @@ class Engine:
             for instance_id in [instance_id for instance_id in self._absences if instance_id not in owned]:
                 self._disown(instance_id)
             self._want_owned = False
+        if self._want_tasks:
+            self._compare_tasks()
+            self._want_tasks = False
+
+    def _compare_tasks(self) -> None:
+        """Give up what nobody wants any more, and take up what a lost reply has not told of (rule 13)."""
+        stored = self._store.taken(self.node.node_id)
+        for key in self._tasks.missing_from(stored):
+            self._tasks.drop(key)
+            self._effects.append(AbortActivity(key))
+        for task in stored:
+            self._begin_task(task)
+
+    def _begin_task(self, task: Task) -> None:
+        key = key_of(task)
+        if self._tasks.revision(key) == task.revision:
+            return
+        self._give_up_earlier(key)
+        self._tasks.take(task)
+        try:
+            self._effects.append(run_task(task))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
+            failure = ActivityFailure(error_info(error), (), non_retryable=True)
+            self._queued.append(Flight(ended_report(task, self.node.node_id, failure)))
 
     # --- outcomes ---
 
@@ -586,6 +657,7 @@ class Engine:
         desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
+                self._give_up_earlier(effect.key)
                 self._running.begin(effect.key, effect.attempt)
             elif isinstance(effect, AbortActivity):
                 self._running.end(effect.key)
@@ -597,6 +669,11 @@ class Engine:
             self._agenda.make_ready(desk.instance_id)
         elif step.wake_at is not None:
             self._agenda.arm(desk, step.wake_at)
+
+    def _give_up_earlier(self, key: ActivityKey) -> None:
+        """Give up an earlier try of an activity that is to begin: it was lost by a node that has not found out yet."""
+        if self._tasks.drop(key) is not None or self._running.attempt(key) is not None:
+            self._abort(key)
 
     def _let_go(self, desk: Desk, step: Step) -> None:
         self._agenda.remove(desk.instance_id)
@@ -683,17 +760,22 @@ class Engine:
             self._want_news = True  # somebody else's message lies in between
             return
         desk.take_messages((outcome.message,) if outcome.message else (), outcome.sequence)
+        desk.take_ended((outcome.activity,) if outcome.activity else (), self.now)
         desk.cancel = outcome.cancel or desk.cancel
         self._agenda.make_ready(instance_id)
 
     def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:
-            case Claimed(snapshots=snapshots, more=more):
+            case Claimed(snapshots=snapshots, more=more, tasks=tasks):
                 self._want_claim = more
                 self._next_claim, self._next_claim_known = None, False
                 self._recorder.claimed(snapshots, self.now)
                 for snapshot in snapshots:
                     self._adopt(snapshot)
+                for task in tasks:
+                    self._begin_task(task)
+            case Reported() | Refused() if isinstance(flight.change, Report):
+                self._reported(flight.change, outcome)
             case Recovered(snapshot=snapshot):
                 assert isinstance(flight.change, Recover)
                 self._unknown.pop(flight.change.instance_id, None)
@@ -707,6 +789,19 @@ class Engine:
                 pass  # a hold that was released, or that somebody else has released
             case _:  # pragma: no cover
                 raise AssertionError(f"{outcome} does not answer {flight.change}")
+
+    def _reported(self, report: Report, outcome: Reported | Refused) -> None:
+        key = key_of(report)
+        if isinstance(outcome, Refused):
+            # Nobody wants it any more, or an earlier report has arrived whose reply was lost.
+            if self._tasks.drop(key) is not None and not report.is_end:
+                self._effects.append(AbortActivity(key))
+            return
+        if report.is_end:
+            self._tasks.drop(key)
+            self._want_claim = True
+        if outcome.arrival is not None:
+            self._appended(report.instance_id, outcome.arrival)
 
     def _adopt(self, snapshot: Snapshot) -> None:
         desk = Desk.of(snapshot)
@@ -749,7 +844,9 @@ class Engine:
             else:
                 self._effects.append(Reply(flight.submit.token, error))
         elif isinstance(change, Claim):
-            self._want_claim = True
+            self._want_claim = self._want_tasks = True
+        elif isinstance(change, Report):
+            self._queued.append(flight)  # the same again: if it has arrived, its fence does not hold any more
         self._want_owned = True
 
     def _ask_for(self, instance_id: str, reports: Sequence[ActivityEnded]) -> None:
@@ -785,8 +882,13 @@ class Engine:
             self._hold_as_stored(flight.desk, HoldKind.STORE, error)
         elif isinstance(flight.change, Recover):
             self._unknown.pop(flight.change.instance_id, None)
+        elif isinstance(flight.change, Report) and flight.change.result is not None:
+            failure = ActivityFailure(error_info(error), (), non_retryable=True)  # its result cannot be stored
+            self._queued.append(Flight(replace(flight.change, result=None, failure=failure_to_bytes(failure))))
         else:
             engine_logger.error("the store will not take %s: %s", type(flight.change).__name__, error)
+            if isinstance(flight.change, Report):
+                self._tasks.drop(key_of(flight.change))  # the next inventory takes it up once more
             if isinstance(flight.change, Claim):  # not again before the next poll
                 self._want_claim, self._next_claim, self._next_claim_known = False, None, True
 

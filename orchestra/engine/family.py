@@ -44,7 +44,8 @@ def child_start(
     A child of a name that nobody has cannot be started, and its parent is told so. A detached start, of whose failure nobody
     would learn, waits for the name to be deployed.
     """
-    version = event.version or start_version(catalogue, event.name)
+    queue = event.queue or desk.kind.queue
+    version = event.version or start_version(catalogue, event.name, queue)
     if version is None and isinstance(event, ChildStarted):
         reason = f"no living node has registered orchestration {event.name!r}; start a runtime that has it"
         return ChildStart(event.child_id, link, None, _error(UnknownOrchestration, reason))
@@ -59,7 +60,7 @@ def child_start(
         # As good as random, for it is made of the parent's, and the same wherever the step is repeated.
         incarnation=digest(request_id),
         request_id=request_id,
-        kind=Kind("", event.name, version, FORMAT, floating=event.version is None),
+        kind=Kind(queue, event.name, version, FORMAT, floating=event.version is None),
         execution=ExecutionRow(1, event.name, version, resolution, event.input, None, created_at=now),
         created_by=request_id,
         traceparent=desk.current.traceparent,

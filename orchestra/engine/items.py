@@ -51,13 +51,13 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class ActivityFailure:
-    """Why a try ended without a result. ``unregistered``: nothing was tried, the node lacks the activity."""
+    """Why a try ended without a result. ``untried``: the node went away under it, and nothing can be said of it."""
 
     error: ErrorInfo
     type_names: tuple[str, ...]
     """The names of the exception's class and of its bases, for the policy's list of non-retryable ones."""
     non_retryable: bool = False
-    unregistered: bool = False
+    untried: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,8 @@ class Membership:
         """Return the monotonic instant at which :meth:`renew` is due."""
         return self._renewed + self._lease / _RENEWALS_PER_LEASE
 
-    def renew(self) -> bool:
-        """Say that this node lives, if that is due. Return whether it was.
+    def renew(self, load: int = 0) -> bool:
+        """Say that this node lives, and how many activities it runs, if that is due. Return whether it was.
 
         Raises:
             NodeBuried: others have declared it dead.
@@ -73,7 +73,7 @@ class Membership:
             # It could not renew for a while (a store outage, a pause): nobody may be buried for the same while. Half a lease,
             # because the others may have renewed a third of it before, and wait for a while before they try again.
             self._steady_since = moment
-        self._store.renew(self.node.node_id)
+        self._store.renew(self.node.node_id, load)
         self._renewed = self._clock.monotonic()
         return True
 

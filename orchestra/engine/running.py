@@ -14,18 +14,21 @@ class RunningActivities:
 
     def __init__(self) -> None:
         self._attempts: dict[str, dict[ActivityKey, int]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._attempts.values()))
+        return self._count
 
     def begin(self, key: ActivityKey, attempt: int) -> None:
         """Note that a try was begun."""
-        self._attempts.setdefault(key.instance_id, {})[key] = attempt
+        keys = self._attempts.setdefault(key.instance_id, {})
+        self._count += key not in keys
+        keys[key] = attempt
 
     def end(self, key: ActivityKey) -> None:
         """Note that a try has ended, or is not wanted any more."""
         keys = self._attempts.get(key.instance_id, {})
-        keys.pop(key, None)
+        self._count -= keys.pop(key, None) is not None
         if not keys:
             self._attempts.pop(key.instance_id, None)
 
@@ -43,3 +46,4 @@ class RunningActivities:
     def clear(self) -> None:
         """Forget all of it."""
         self._attempts.clear()
+        self._count = 0

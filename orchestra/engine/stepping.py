@@ -17,6 +17,7 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_cancel, child_link, child_start
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.engine.tasks import Placement, how_it_ended
 from orchestra.engine.tries import Try
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
@@ -49,6 +50,7 @@ from orchestra.providers.rows import (
     Prune,
     Resolution,
     ResolvedBy,
+    Route,
     Status,
     Write,
 )
@@ -116,6 +118,8 @@ class Step:
     unservable: bool = False
     wake_at: int | None = None
     keep: bool = True
+    free: int = 0
+    """How many more activities the node can run."""
 
 
 class Stepper:
@@ -125,6 +129,7 @@ class Stepper:
         self,
         *,
         node_id: str,
+        placement: Placement,
         registry: OrchestrationRegistry,
         limits: Limits,
         keep_owned: int,
@@ -132,6 +137,7 @@ class Stepper:
         retention: Retention,
     ) -> None:
         self.node_id = node_id
+        self._placement = placement
         self._registry = registry
         self._limits = limits
         self._keep_owned = keep_owned
@@ -139,7 +145,7 @@ class Stepper:
         self._retention = retention
 
     def advance(
-        self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = ()
+        self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = (), *, free: int
     ) -> tuple[Write | None, Step]:
         """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
 
@@ -148,8 +154,9 @@ class Stepper:
 
         Args:
             history: the events of the current execution, where :attr:`Desk.needs_history`.
+            free: how many more activities this node can run.
         """
-        step = Step(now, desk.current.number)
+        step = Step(now, desk.current.number, free=free)
         try:
             if desk.poison is not None:
                 desk.trying = self._fingerprint(desk, catalogue)
@@ -300,7 +307,13 @@ class Stepper:
         assert desk.execution is not None
         still_running, desk.still_running = desk.still_running, {}
         for number, event in desk.execution.activities.items():
-            entry = Try.remembered(event, desk.remembered.get(number))
+            row = desk.remembered.get(number)
+            entry = Try.remembered(event, row)
+            if row is not None and row.has_ended:
+                entry.running, entry.counted = True, desk.takeovers  # as if it had run here: it did not die with anybody
+                desk.tries.add(entry)
+                desk.end_try(number, how_it_ended(row), row.heartbeat, now)
+                continue
             if still_running.get(number) == entry.attempt:
                 del still_running[number]
                 entry.running = True
@@ -385,7 +398,7 @@ class Stepper:
         """Make the next execution, unopened (rule 16)."""
         version, resolution = boundary_version(
             catalogue,
-            desk.kind.name,
+            desk.kind,
             desk.current.version,
             explicit=ending.version,
             pin=desk.pin,
@@ -463,11 +476,18 @@ class Stepper:
             if entry is not None and entry.stored:
                 step.settled.append(number)
 
-    @staticmethod
-    def _begin_activities(desk: Desk, step: Step) -> None:
-        """Begin the tries that may begin, once the write stands."""
-        if not desk.releasing and step.hold is None and not step.unservable:
-            step.effects.extend(_run_activity(desk, entry) for entry in desk.tries.begin_due(step.now))
+    def _begin_activities(self, desk: Desk, step: Step) -> None:
+        """Begin the tries that may begin, here once the write stands, or on another node."""
+        if desk.releasing or step.hold is not None or step.unservable:
+            return
+        for entry in desk.tries.begin_due(step.now):
+            event = entry.event
+            route = Route(event.queue or desk.kind.queue, event.name)
+            if self._placement.hands_out(route, step.free):
+                desk.tries.hand_out(event.id, route)
+            else:
+                step.free -= 1
+                step.effects.append(_run_activity(desk, entry))
 
     def _park(self, desk: Desk, step: Step) -> None:
         """Decide whether the instance stays on the desk, and when it is to be looked at again."""

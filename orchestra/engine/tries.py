@@ -13,23 +13,25 @@ from typing import Final
 from orchestra.clock import micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.engine.items import ActivityFailure
+from orchestra.engine.tasks import CRASHED
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
-from orchestra.providers.rows import ActivityRow
+from orchestra.providers.rows import ActivityRow, Route
 from orchestra.replay import ActivityDied
 from orchestra.summary import Tried
 
 __all__ = ["Tries", "Try"]
 
-_NOT_REGISTERED_DELAY: Final = 15_000_000
+_UNTRIED_DELAY: Final = 15_000_000
 _KEPT_ATTEMPTS: Final = 20
-
-CRASHED: Final = ErrorInfo("orchestra.NodeLost", "the node that ran it was lost")
 
 
 @dataclass(slots=True)
 class Try:
-    """A pending activity: its current try, what went before, and when it may begin (``None``: at once)."""
+    """A pending activity: its current try, what went before, and when it may begin (``None``: at once).
+
+    A try runs here, or it is handed out by a ``route``, or it waits.
+    """
 
     event: ActivityScheduled
     attempt: int = 1
@@ -37,6 +39,7 @@ class Try:
     failed: tuple[Attempt, ...] = ()
     due: int | None = None
     running: bool = False
+    route: Route | None = None
     heartbeat: Payload | None = None
     stored: bool = False
     last_error: str | None = None
@@ -56,6 +59,7 @@ class Try:
             row.started_at,
             failed,
             row.due,
+            route=None if row.has_ended else row.route,
             heartbeat=row.heartbeat,
             stored=True,
             last_error=str(failed[-1].error) if failed else None,
@@ -65,10 +69,14 @@ class Try:
     def row(self, execution: int) -> ActivityRow:
         """Return what the store is to remember."""
         attempts = pack({"tries": attempts_to_wire(self.failed), "counted": self.counted})
-        return ActivityRow(execution, self.event.id, self.attempt, self.due, self.started_at, attempts, self.heartbeat)
+        return ActivityRow(
+            execution, self.event.id, self.attempt, self.due, self.started_at, attempts, self.heartbeat, self.route
+        )
 
     def crash(self, takeovers: int, now: int) -> ActivityDied | None:
         """Count attempts that were lost with their node (protocol rule 14). Return the end, if that was the last one."""
+        if self.route is not None:
+            return None  # it runs elsewhere, and did not die with the owner
         lost, self.counted = takeovers - self.counted, takeovers
         if self.due is not None and self.due > now:
             return None  # it was waiting for its next try, not running
@@ -83,10 +91,10 @@ class Try:
 
     def fail(self, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try. Return the end where there is no next one; else ``due`` says when that begins."""
-        self.running = False
-        if failure.unregistered:
+        self.running, self.route = False, None
+        if failure.untried:
             # Nothing was tried, so nothing is counted: a deploy must not fail an instance.
-            self.due, self.last_error = now + _NOT_REGISTERED_DELAY, str(failure.error)
+            self.due, self.last_error = now + _UNTRIED_DELAY, str(failure.error)
             return None
         policy = self.event.retry
         listed = set(policy.non_retryable_names()) & set(failure.type_names)
@@ -121,10 +129,11 @@ class Try:
 class Tries:
     """The pending activities by event id. Knows which of them wait, and which the store does not know as they are."""
 
-    __slots__ = ("_all", "_changed", "_crashed", "_waiting")
+    __slots__ = ("_all", "_changed", "_crashed", "_out", "_waiting")
 
     def __init__(self) -> None:
         self._all: dict[int, Try] = {}
+        self._out: dict[int, None] = {}
         self._waiting: dict[int, None] = {}
         self._changed: dict[int, None] = {}
         self._crashed: dict[int, None] = {}
@@ -134,20 +143,25 @@ class Tries:
         return self._all.get(number)
 
     def add(self, entry: Try) -> None:
-        """Take up an activity; it runs already, or waits to begin."""
+        """Take up an activity; it runs already, here or elsewhere, or waits to begin."""
         self._all[entry.event.id] = entry
-        if not entry.running:
+        if entry.route is not None:
+            self._out[entry.event.id] = None
+        elif not entry.running:
             self._waiting[entry.event.id] = None
         if entry.counted:
             self._crashed[entry.event.id] = None
 
     def crash(self, number: int, takeovers: int, now: int) -> ActivityDied | None:
         """Count what was lost with earlier owners; see :meth:`Try.crash`."""
+        if number in self._out:
+            return None  # and its row belongs to the node that has it
         self._changed[number] = self._crashed[number] = None
         return self._unless_died(number, self._all[number].crash(takeovers, now))
 
     def fail(self, number: int, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try; see :meth:`Try.fail`."""
+        self._out.pop(number, None)
         self._changed[number] = None
         return self._unless_died(number, self._all[number].fail(failure, now, instance_id))
 
@@ -160,7 +174,14 @@ class Tries:
 
     def end(self, number: int) -> None:
         """Take note that a try has returned; its result is still to be applied."""
-        self._all[number].running = False
+        self._out.pop(number, None)
+        self._all[number].running, self._all[number].route = False, None
+
+    def hand_out(self, number: int, route: Route) -> None:
+        """Take note that a try that was to begin is handed out instead: whoever serves the route runs it."""
+        entry = self._all[number]
+        entry.running, entry.route = False, route
+        self._out[number] = self._changed[number] = None
 
     def beat(self, number: int, payload: Payload) -> None:
         """Take note of a heartbeat."""
@@ -170,6 +191,7 @@ class Tries:
     def settle(self, number: int) -> Try | None:
         """Forget an activity that is not pending any more, and return it."""
         self._waiting.pop(number, None)
+        self._out.pop(number, None)
         self._changed.pop(number, None)
         self._crashed.pop(number, None)
         return self._all.pop(number, None)
@@ -186,6 +208,7 @@ class Tries:
     def clear(self) -> None:
         """Forget everything."""
         self._all.clear()
+        self._out.clear()
         self._waiting.clear()
         self._changed.clear()
         self._crashed.clear()
@@ -197,8 +220,8 @@ class Tries:
 
     @property
     def any_running(self) -> bool:
-        """Whether one runs. To be asked after a turn, when every result has been applied."""
-        return len(self._all) > len(self._waiting)
+        """Whether one runs here. To be asked after a turn, when every result has been applied."""
+        return len(self._all) > len(self._waiting) + len(self._out)
 
     @property
     def any_unfinished(self) -> bool:
@@ -227,7 +250,8 @@ class Tries:
         """Begin to count take-overs anew: a turn was made, so whatever crashed before it has been overcome (rule 14)."""
         for number in self._crashed:
             self._all[number].counted = 0
-            self._changed[number] = None
+            if number not in self._out:  # else its row belongs to the node that has it
+                self._changed[number] = None
         self._crashed.clear()
 
     def take_changed(self) -> list[Try]:

@@ -23,6 +23,8 @@ from orchestra.providers.rows import (
     Pin,
     Resolution,
     ResolvedBy,
+    Route,
+    Task,
 )
 from orchestra.versions import version_key
 
@@ -35,6 +37,7 @@ __all__ = [
     "execution_values",
     "hold_from_bytes",
     "hold_to_bytes",
+    "payload_values",
     "pin_from_bytes",
     "pin_to_bytes",
     "read_activity",
@@ -44,6 +47,7 @@ __all__ = [
     "read_instance",
     "read_message",
     "read_payload",
+    "read_task",
     "sortable_version",
 ]
 
@@ -108,12 +112,26 @@ def read_message(columns: Columns) -> MessageRow:
 
 def read_activity(columns: Columns) -> ActivityRow:
     """Return a remembered activity from its columns."""
-    execution, event_id, attempt, due, started_at, attempts, heartbeat, encoding = columns
-    return ActivityRow(execution, event_id, attempt, due, started_at, attempts, read_payload(heartbeat, encoding))
+    execution, event_id, attempt, due, started_at, attempts, heartbeat, encoding, queue, name, owner, *end = columns
+    result, result_encoding, failure, revision = end
+    return ActivityRow(
+        execution,
+        event_id,
+        attempt,
+        due,
+        started_at,
+        attempts,
+        read_payload(heartbeat, encoding),
+        None if queue is None else Route(queue, name),
+        owner,
+        read_payload(result, result_encoding),
+        failure,
+        revision,
+    )
 
 
 def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
-    """Return the columns of a remembered activity."""
+    """Return the columns of a remembered activity, up to its route: the rest is the store's."""
     return (
         instance_id,
         activity.execution,
@@ -123,6 +141,26 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
         activity.started_at,
         activity.attempts,
         *payload_values(activity.heartbeat),
+        *(activity.route or (None, None)),
+    )
+
+
+def read_task(columns: Columns) -> Task:
+    """Return an activity that a node has taken from its columns."""
+    instance_id, incarnation, execution, event_id, revision, attempt, name, version, traceparent, *rest = columns
+    heartbeat, encoding, *event = rest
+    return Task(
+        instance_id,
+        incarnation,
+        execution,
+        event_id,
+        revision,
+        attempt,
+        name,
+        version,
+        read_event(tuple(event)),
+        read_payload(heartbeat, encoding),
+        traceparent,
     )
 
 

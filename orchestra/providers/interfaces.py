@@ -12,7 +12,7 @@ Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from orchestra.errors import ProviderInUse
@@ -29,6 +29,8 @@ from orchestra.providers.rows import (
     News,
     NodeRecord,
     Pin,
+    Route,
+    Task,
 )
 
 __all__ = ["Admin", "Directory", "Provider", "Store"]
@@ -42,7 +44,8 @@ class Store(Protocol):
 
         The order is: the owners' writes and recoveries, then what granted writes do to other instances (see
         :class:`~orchestra.providers.rows.Write`), then starts, messages, cancels and releases, then claims; within each, as
-        given. A claim therefore sees what the same group has made ready. Outcomes stand in the order of the changes.
+        given. A report counts as a message. A claim therefore sees what the same group has made ready. Outcomes stand in the
+        order of the changes.
         """
         ...
 
@@ -57,14 +60,24 @@ class Store(Protocol):
         """
         ...
 
-    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
-        """Return the earliest instant at which an unowned instance of these kinds is due; ``None`` where none ever is."""
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
+        """Return the earliest instant at which an unowned instance of these kinds is due; ``None`` where none ever is.
+
+        An activity that is handed out by one of the routes, and that nobody has taken, is due since it was asked for.
+        """
         ...
 
     def changed(self) -> bool:
         """Return whether somebody else may have written since the last call: another process, or whoever called :meth:`stir`.
 
         A hint; never needed for correctness.
+        """
+        ...
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        """Have ``ring`` called, from any thread, as soon as :meth:`changed` will say yes; ``None``: no more.
+
+        A hint as well: a store that is not told by others rings only where :meth:`stir` is called.
         """
         ...
 
@@ -80,8 +93,8 @@ class Store(Protocol):
         """Make the node known and alive. Return the store's time."""
         ...
 
-    def renew(self, node_id: str) -> int:
-        """Say that the node lives. Return the store's time.
+    def renew(self, node_id: str, load: int = 0) -> int:
+        """Say that the node lives, and how many activities it runs. Return the store's time.
 
         Raises:
             NodeBuried: it was declared dead.
@@ -89,7 +102,7 @@ class Store(Protocol):
         ...
 
     def leave(self, node_id: str) -> None:
-        """Remove the node; what it still owns is released."""
+        """Remove the node; what it still owns is released, and the activities that it has taken are there to be taken again."""
         ...
 
     def vanished(self) -> list[str]:
@@ -101,7 +114,10 @@ class Store(Protocol):
         ...
 
     def sweep(self, limit: int = 256) -> int:
-        """Release instances whose owner has no living node row; each counts a take-over. Return how many."""
+        """Release instances whose owner has no living node row; each counts a take-over. Return how many.
+
+        Activities that such nodes had taken are :data:`~orchestra.providers.rows.LOST`; they count as well.
+        """
         ...
 
     def expire(self, limit: int = 64) -> int:
@@ -113,6 +129,10 @@ class Store(Protocol):
 
     def owned(self, node_id: str) -> list[str]:
         """Return the ids of the instances that the node owns."""
+        ...
+
+    def taken(self, node_id: str) -> list[Task]:
+        """Return the activities that the node has taken and not reported the end of."""
         ...
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:

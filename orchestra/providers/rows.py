@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.events import EventRecord, OnParentClose
 
 __all__ = [
+    "DEFAULT_QUEUE",
+    "LOST",
     "PARENT_CLOSED",
     "PRUNED_AT_ONCE",
     "ActivityRow",
@@ -60,15 +62,23 @@ __all__ = [
     "Refusal",
     "Refused",
     "Release",
+    "Report",
+    "Reported",
     "Resolution",
     "ResolvedBy",
+    "Route",
     "Snapshot",
     "Start",
     "StartExists",
     "Started",
     "Status",
+    "Task",
     "Write",
 ]
+
+
+DEFAULT_QUEUE: Final = "default"
+"""The queue of whatever was given none. Every node serves it that is not told otherwise."""
 
 
 class Status(IntEnum):
@@ -257,9 +267,25 @@ class MessageRow:
     traceparent: str | None = None
 
 
+class Route(NamedTuple):
+    """Who may run an activity that the owner of its instance hands out: nodes that serve the queue and have the activity."""
+
+    queue: str
+    name: str
+
+
+LOST: Final = b""
+"""The ``failure`` of a try whose node has died. The store itself says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActivityRow:
-    """An activity with something to remember: failed tries, a heartbeat. ``due`` is when the next try may begin."""
+    """An activity with something to remember: failed tries, a heartbeat, or that it is handed out.
+
+    ``due`` is when the next try may begin. With a ``route`` the current try is handed out: ``owner`` is the node that has
+    taken it, and ``result`` or ``failure`` says how it has ended there. These, and the fence of the node that has it
+    (``revision``), are the store's: in a write they count for nothing, and what is written again is free to be taken again.
+    """
 
     execution: int
     event_id: int
@@ -268,6 +294,33 @@ class ActivityRow:
     started_at: int
     attempts: bytes
     heartbeat: Payload | None = None
+    route: Route | None = None
+    owner: str | None = None
+    result: Payload | None = None
+    failure: bytes | None = None
+    revision: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the try that was handed out has ended, or was lost."""
+        return self.result is not None or self.failure is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the event that asked for it."""
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+    revision: int
+    attempt: int
+    orchestration: str
+    version: str
+    scheduled: EventRecord
+    heartbeat: Payload | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,11 +519,40 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind."""
+    """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind.
+
+    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within a route.
+    """
 
     node: str
     kinds: tuple[Kind, ...]
     limit: int
+    routes: tuple[Route, ...] = ()
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Say how a task has ended, with a ``result`` or a ``failure``; with neither, only its ``heartbeat`` is stored.
+
+    Conditional on the task's revision and on the node that has it. What has ended makes the instance ready, as a message does,
+    and waits in the activity's row for the instance's owner.
+    """
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+    revision: int
+    node: str
+    result: Payload | None = None
+    failure: bytes | None = None
+    heartbeat: Payload | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is more than a heartbeat."""
+        return self.result is not None or self.failure is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,7 +575,7 @@ class Release:
 ClientChange = Start | Append | Cancel | Write | Release | Recover
 """What may come from outside the engine: clients' wishes and operators' writes."""
 
-Change = Start | Append | Cancel | Write | Claim | Recover | Release
+Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -521,13 +603,14 @@ class StartExists:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """A message or mark was stored under ``sequence`` (or was there already: ``fresh=False``)."""
+    """A message, a mark or the end of an activity was stored under ``sequence`` (or was there already: ``fresh=False``)."""
 
     sequence: int
     owner: str | None
     fresh: bool
     message: MessageRow | None = None
     cancel: CancelMark | None = None
+    activity: ActivityRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,10 +640,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What was taken; it belongs to the claiming node now. ``more``: the limit was reached."""
+    """What was taken; it belongs to the claiming node now. ``more``: a limit was reached."""
 
     snapshots: tuple[Snapshot, ...]
     more: bool
+    tasks: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,7 +654,14 @@ class Recovered:
     snapshot: Snapshot | None
 
 
-Outcome = Started | StartExists | Appended | AppendRefused | Granted | Refused | Claimed | Recovered
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A report was taken. ``arrival``: what it has left with the instance; ``None`` for a heartbeat."""
+
+    arrival: Appended | None = None
+
+
+Outcome = Started | StartExists | Appended | AppendRefused | Granted | Refused | Claimed | Recovered | Reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,13 +674,14 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something has arrived for an instance that the asking node owns."""
+    """Something has arrived for an instance that the asking node owns. ``activities`` are those that have ended elsewhere."""
 
     instance_id: str
     incarnation: str
     inbox_seq: int
     cancel: CancelMark | None
     messages: tuple[MessageRow, ...]
+    activities: tuple[ActivityRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -617,7 +709,7 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """How a node presents itself. ``lease`` is in microseconds."""
+    """How a node presents itself. ``lease`` is in microseconds; ``slots`` is how many activities it runs at once."""
 
     node_id: str
     host: str
@@ -628,18 +720,28 @@ class NodeRecord:
     lease: int
     capabilities: tuple[Capability, ...]
     activities: tuple[str, ...]
-    queues: tuple[str, ...] = ("",)
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    slots: int = 0
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """By which routes it takes activities."""
+        return tuple(Route(queue, name) for queue in self.queues for name in self.activities)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node as the store knows it. ``renewals`` standing still for a lease is what a watcher buries it for."""
+    """A node as the store knows it. ``renewals`` standing still for a lease is what a watcher buries it for.
+
+    ``load``: how many activities it ran when it last renewed.
+    """
 
     record: NodeRecord
     started_at: int
     renewed_at: int
     renewals: int
     dead: bool
+    load: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -663,9 +765,10 @@ class Catalogue:
     policies: Mapping[str, PolicyRow]
     kinds: tuple[Kind, ...]
 
-    def versions(self, name: str) -> set[str]:
-        """Return the versions of a name that nodes have which are not dead."""
-        return {capability.version for node in self.nodes for capability in node.record.capabilities if capability.name == name}
+    def versions(self, name: str, queue: str | None = None) -> set[str]:
+        """Return the versions of a name that nodes have which are not dead, and which serve the queue, if one is given."""
+        nodes = (node.record for node in self.nodes if queue is None or queue in node.record.queues)
+        return {capability.version for node in nodes for capability in node.capabilities if capability.name == name}
 
 
 # --- reads ------------------------------------------------------------------------------------

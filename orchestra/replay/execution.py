@@ -491,9 +491,10 @@ class Execution:
         timeout: int | None,
         heartbeat_timeout: int | None,
         result: Decoder[Any],
+        queue: str | None = None,
     ) -> DurableFuture[Any]:
         event = self._command(
-            ActivityScheduled(self._journal.next_id, self._now, name, arguments, retry, timeout, heartbeat_timeout)
+            ActivityScheduled(self._journal.next_id, self._now, name, arguments, retry, timeout, heartbeat_timeout, queue)
         )
         if not self._journal.replaying:
             self._scheduled.append(event)
@@ -520,19 +521,22 @@ class Execution:
         on_parent_close: OnParentClose,
         payload: Payload,
         result: Decoder[Any],
+        queue: str | None = None,
     ) -> DurableFuture[Any]:
         number = self._journal.next_id
         chosen = instance_id or self._child_id(number)
-        event = self._command(ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload))
+        event = self._command(ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload, queue))
         self.has_children = True
         if not self._journal.replaying:
             self._started.append(event)
         return self._open(event, f"child {name!r}", result, f"result of child {chosen!r} in {self.name!r}")
 
-    def start_detached(self, name: str, version: str | None, instance_id: str | None, payload: Payload) -> str:
+    def start_detached(
+        self, name: str, version: str | None, instance_id: str | None, payload: Payload, queue: str | None = None
+    ) -> str:
         number = self._journal.next_id
         chosen = instance_id or self._child_id(number)
-        event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload))
+        event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload, queue))
         if not self._journal.replaying:
             self._started.append(event)
         return chosen

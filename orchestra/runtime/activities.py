@@ -20,7 +20,7 @@ from orchestra.errors import ErrorInfo, PayloadError
 from orchestra.replay import Identity
 from orchestra.replay.execution import error_info
 from orchestra.retry import NonRetryable, type_name
-from orchestra.telemetry import Attempt, Recorder, engine_logger
+from orchestra.telemetry import Attempt, Recorder
 
 __all__ = ["ActivityRunner", "Beaten", "Cut"]
 
@@ -95,7 +95,6 @@ class ActivityRunner:
         self._recorder = recorder or Recorder()
         self._runs: dict[ActivityKey, _Run] = {}
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
-        self._missing: set[str] = set()
         self._group: anyio.abc.TaskGroup | None = None
         self._stopping = False
         self._idle = anyio.Event()
@@ -163,11 +162,7 @@ class ActivityRunner:
     async def _attempt(self, run: _Run) -> Payload | ActivityFailure | None:
         """Return the result or the failure of one try; ``None`` where it was cancelled from outside."""
         effect = run.effect
-        activity = self._activities.get(effect.name)
-        if activity is None:
-            self._complain_of_missing(effect)
-            error = ErrorInfo("orchestra.errors.UnknownActivity", f"no activity {effect.name!r} is registered on this node")
-            return ActivityFailure(error, (), unregistered=True)
+        activity = self._activities[effect.name]  # the engine begins here only what this node has
         subject = f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
         try:
             with run.scope:
@@ -207,16 +202,6 @@ class ActivityRunner:
         observed, run.observed = run.observed, None
         if observed is not None:
             observed.end(outcome, error)
-
-    def _complain_of_missing(self, effect: RunActivity) -> None:
-        """Say once of each name what would otherwise look like an instance that hangs."""
-        if effect.name not in self._missing:
-            self._missing.add(effect.name)
-            engine_logger.warning(
-                "no activity %r is registered on this node; %r waits for one that has it. Give it to Runtime(activities=...)",
-                effect.name,
-                effect.key.instance_id,
-            )
 
     async def _call(self, activity: Activity[..., Any], run: _Run, subject: str) -> Any:
         assert activity.function is not None
@@ -272,7 +257,7 @@ class ActivityRunner:
         effect = run.effect
         if not run.aborted:
             error = ErrorInfo("CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime")
-            failure = ActivityFailure(error, ("CancelledError",), unregistered=self._stopping)
+            failure = ActivityFailure(error, ("CancelledError",), untried=self._stopping)
             self._report(ActivityEnded(effect.key, effect.attempt, failure, run.heartbeat))
 
     def _beat(self, run: _Run, payload: Any) -> None:

@@ -27,6 +27,10 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> None:
         """Add an item, and wake whoever waits."""
         self._items.append(item)
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
         with suppress(RuntimeError):  # it rings already
             self._bell.release()
 

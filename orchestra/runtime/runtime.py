@@ -27,10 +27,11 @@ from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
 from orchestra.engine.items import AbortActivity, InstanceEnded, Item, Reply, RunActivity, Submit, WriteLogs
 from orchestra.engine.membership import Membership
-from orchestra.errors import OrchestraError, RegistrationError, RuntimeClosed
+from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
+from orchestra.ids import check_text
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Capability, ClientChange, NodeRecord, Outcome, Start, Started
+from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Start, Started
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
@@ -89,9 +90,10 @@ class Runtime:
         provider: the store.
         registry: the orchestrations of this node.
         activities: functions or ``@activity`` objects.
+        queues: which queues it serves, with orchestrations and activities alike.
         limits: how large one execution may grow.
         retention: what is kept of laps and of ended instances, where the registry says nothing else of a name.
-        max_concurrent_activities: activities that run at once; others wait.
+        max_concurrent_activities: activities that run at once; others go to nodes that have them and are free, or wait.
         max_activity_threads: of these, how many ``def`` activities.
         max_owned: instances that this node works on at once.
         warm_executions: coroutines of parked instances that are kept in memory.
@@ -106,6 +108,7 @@ class Runtime:
 
     Raises:
         RegistrationError: two activities have one name.
+        InvalidArgument: there is no queue, or one has no name.
         ValueError: a number or a duration is too small to work with.
     """
 
@@ -115,6 +118,7 @@ class Runtime:
         registry: OrchestrationRegistry,
         activities: Sequence[Callable[..., Any] | Activity[..., Any]] = (),
         *,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
         limits: Limits | None = None,
         retention: Retention | None = None,
         max_concurrent_activities: int = 256,
@@ -145,6 +149,7 @@ class Runtime:
         self._activities = _by_name(activities)
         self._limits = limits or Limits()
         self._retention = retention or Retention()
+        self._queues = _checked(queues)
         self._max_concurrent = max_concurrent_activities
         self._max_threads = max_activity_threads
         self._options = EngineOptions(max_owned=max_owned, warm=warm_executions)
@@ -342,6 +347,8 @@ class Runtime:
                 for definition in self._registry.capabilities()
             ),
             activities=tuple(sorted(self._activities)),
+            queues=self._queues,
+            slots=self._max_concurrent,
         )
 
     def _set_first_policies(self) -> None:
@@ -505,3 +512,12 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def _checked(queues: Sequence[str]) -> tuple[str, ...]:
+    """Return the queues that a node serves, each once."""
+    if isinstance(queues, str) or not queues:
+        raise InvalidArgument(f"queues is {queues!r}; give a sequence of names, such as ({DEFAULT_QUEUE!r}, 'gpu')")
+    for queue in queues:
+        check_text(queue, "a queue")
+    return tuple(dict.fromkeys(queues))

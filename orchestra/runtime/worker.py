@@ -20,6 +20,9 @@ from orchestra.telemetry import engine_logger
 __all__ = ["Begun", "Ended", "EngineThread"]
 
 _HINT_INTERVAL: Final = 0.05
+_LIVELY_INTERVAL: Final = 0.005
+_LIVELY_SECONDS: Final = 1.0
+"""For so long after a hint that others write, hints are looked for more often: most often an answer is on its way."""
 _MOST_LEFT_BEHIND: Final = 16
 """Threads that may be stuck in orchestration code at a time; code that blocks all over is a fault of the whole program."""
 
@@ -52,6 +55,7 @@ class EngineThread:
         self._queue: Mailbox[Item | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
         self._left_behind: list[threading.Thread] = []
+        self._lively_until = 0.0
         self._stop_requested = False
         self._closed = False
 
@@ -126,6 +130,7 @@ class EngineThread:
             self._closed = True
             self._bridge.push([Begun(error)])
             return
+        self._cycle.on_change(self._queue.ring)
         self._bridge.push([Begun(None)])
         self._go_on()
 
@@ -144,6 +149,7 @@ class EngineThread:
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
             fault = error
         self._closed = True
+        self._cycle.on_change(None)
         try:
             self._push(self._cycle.end())
         except BaseException as error:  # noqa: BLE001 - whatever goes wrong now, the end itself must be told
@@ -172,9 +178,10 @@ class EngineThread:
         if self._take(items) and not items:
             wait = self._cycle.idle_seconds()
         while not items and wait > 0 and not self._finished():
-            self._queue.wait(min(wait, _HINT_INTERVAL))
-            if not self._take(items):
-                self._cycle.listen()
+            moment = self._clock.monotonic()
+            self._queue.wait(min(wait, _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL))
+            if not self._take(items) and self._cycle.listen():
+                self._lively_until = moment + _LIVELY_SECONDS
             wait = self._cycle.idle_seconds()
         return items
 

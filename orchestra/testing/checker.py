@@ -584,8 +584,14 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
     told = any(isinstance(event, CancelRequested) for event in events)
     if row.cancel is not None and not told and row.wake_at != 0 and not delayed:
         found.add("I1", "it was cancelled and has not been told", number)
-    if row.wake_at is None and any(isinstance(event, ActivityScheduled) for event in pending):
-        found.add("I11", "an activity is pending, and nobody will run it", number)
+    rows = {activity.event_id: activity for activity in record.activities if activity.route is not None}
+    for event in pending:
+        handed_out = rows.get(event.id)
+        if handed_out is not None and handed_out.owner is not None:
+            found.add("I9", f"an activity is owned by {handed_out.owner}", number, event.id)
+        waits = handed_out is not None and not handed_out.has_ended
+        if isinstance(event, ActivityScheduled) and row.wake_at is None and not waits:
+            found.add("I11", "an activity is pending, and nobody will run it", number, event.id)
     due = min((event.due for event in pending if isinstance(event, TimerCreated)), default=None)
     if due is not None and (row.wake_at is None or (row.wake_at > due and not delayed)):
         found.add("I11", f"a timer is due at {due}, but it wakes at {row.wake_at}", number)

@@ -24,7 +24,7 @@ from orchestra.engine.items import (
     WriteLogs,
 )
 from orchestra.engine.membership import Membership
-from orchestra.errors import ErrorInfo, OutcomeUnknown, StoreError
+from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import (
     FORMAT,
     FORMATS,
@@ -43,6 +43,7 @@ from orchestra.events import (
     to_record,
 )
 from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
     Append,
     Cancel,
     Capability,
@@ -55,6 +56,7 @@ from orchestra.providers.rows import (
     Kind,
     NodeRecord,
     Recover,
+    Report,
     Resolution,
     ResolvedBy,
     Start,
@@ -199,6 +201,10 @@ class FaultyStore:
         return [change for change in self.changes if isinstance(change, Write)]
 
     @property
+    def reports(self):
+        return [change for change in self.changes if isinstance(change, Report)]
+
+    @property
     def claims(self):
         return [change for change in self.changes if isinstance(change, Claim)]
 
@@ -235,9 +241,9 @@ class World:
 
     # --- clients of other processes ---
 
-    def start_change(self, name="job", state=None, *, instance_id=None, version=None):
+    def start_change(self, name="job", state=None, *, instance_id=None, version=None, queue=DEFAULT_QUEUE):
         catalogue = self.store.catalogue()
-        chosen = version or start_version(catalogue, name)
+        chosen = version or start_version(catalogue, name, queue)
         assert chosen is not None, "no node has this name"
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, "a client", policy_of(catalogue, name)[1])
@@ -246,7 +252,7 @@ class World:
             instance_id or self.id("i"),
             self.id("incarnation"),
             self.id("request"),
-            Kind("", name, chosen, FORMAT, floating=version is None),
+            Kind(queue, name, chosen, FORMAT, floating=version is None),
             ExecutionRow(1, name, chosen, resolution, payload, None, created_at=self.clock.now()),
         )
 
@@ -369,6 +375,8 @@ class Node:
         begin=True,
         recorder=None,
         clock=None,
+        queues=(DEFAULT_QUEUE,),
+        slots=100_000,
     ):
         self.world = world
         clock = clock or world.clock
@@ -382,7 +390,17 @@ class Node:
         node_id = world.id("node")
         # A host of its own for each: no lock files, no hints; deaths are found out by the lease.
         record = NodeRecord(
-            node_id, node_id, "boot", 1, "test", FORMATS, round(lease * 1e6), capabilities, tuple(sorted(self.activities))
+            node_id,
+            node_id,
+            "boot",
+            1,
+            "test",
+            FORMATS,
+            round(lease * 1e6),
+            capabilities,
+            tuple(sorted(self.activities)),
+            queues,
+            slots,
         )
         self.engine = Engine(
             self.store,
@@ -448,11 +466,8 @@ class Node:
     def _run(self, effect):
         assert effect.key not in self.running, "an activity runs twice on one node"
         self.attempts.append(effect)
-        script = self.activities.get(effect.name)
-        if script is None:
-            error = ErrorInfo("orchestra.errors.UnknownActivity", f"no activity {effect.name!r} is registered on this node")
-            self.items.append(ActivityEnded(effect.key, effect.attempt, ActivityFailure(error, (), unregistered=True)))
-            return
+        assert effect.name in self.activities, "it was given what it does not have"
+        script = self.activities[effect.name]
         self.running[effect.key] = effect
         if script is HOLD:
             return

@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 from harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
+from orchestra.activities import Activity
 from orchestra.engine.absences import LeftBehind
 from orchestra.errors import Evicted, StoreUnavailable
 from orchestra.providers.rows import Pin, Status
 from orchestra.retention import Retention
+from orchestra.retry import RetryPolicy
 
 
 class Stuck:
@@ -502,3 +504,38 @@ def test_marks_and_events_that_come_while_it_is_away_are_delivered_in_their_orde
     stuck.settle()
     assert (seen, any_world.status("a")) == ([0, 1, 2, "cancelled"], Status.CANCELLED)
     check_rest(any_world)
+
+
+def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_the_node_was_buried(world):
+    """Its next try was due in the same group, and nobody was told of it before the node had to forget everything."""
+    stuck = Stuck(0)
+
+    async def blocks(ctx, state):
+        await ctx.schedule_timer(timedelta(seconds=4))
+        stuck()
+
+    async def retries(ctx, state):
+        again = RetryPolicy(max_attempts=9, initial_interval=timedelta(seconds=2), jitter=0)
+        return await ctx.schedule_activity(Activity.named("flaky", retry=again))
+
+    stuck.node = node = world.node(several(a_retries=retries, blocks=blocks), {"flaky": HOLD})
+    retried, _ = world.start("a_retries"), world.start("blocks")
+    world.run(1)
+    node.fail()
+    node.settle()
+    stuck.times = 1
+    world.clock.skip(4)
+    with pytest.raises(LeftBehind):
+        node.cycle_once()
+    assert node.running == {}
+    assert node.engine.running == 1, "its second try was to begin, or this test says nothing"
+    (row,) = world.store.catalogue().nodes
+    assert world.store.bury(node.node_id, row.renewals)
+    world.clock.skip(5)
+    node.cycle_once()
+    assert node.running == {}
+    assert node.engine.running == 0
+    world.run(30)
+    node.finish(value="done")
+    world.run(1)
+    assert world.output(retried) == "done"

@@ -108,7 +108,7 @@ def test_a_read_that_fails_while_a_group_is_put_together_loses_nothing_of_it(any
     node.finish(effect, "kept")
     sent = node.submit(any_world.append_change(other_id))
 
-    def fail(_kinds):
+    def fail(*_):
         raise StoreUnavailable("away")
 
     node.store.next_wake = fail
@@ -205,11 +205,11 @@ def test_what_was_stepped_is_not_lost_if_the_store_fails_when_it_is_asked_for_th
     node.engine.look()
     real, failures = node.store.inner.next_wake, [1]
 
-    def flaky(kinds):
+    def flaky(*wanted):
         if failures:
             failures.pop()
             raise StoreBusy("busy")
-        return real(kinds)
+        return real(*wanted)
 
     node.store.next_wake = flaky
     world.run(1)

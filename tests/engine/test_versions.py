@@ -312,9 +312,9 @@ def test_resolution_prefers_the_build_that_exists(world):
     world.node(OLD.builder().register("job", old, version="1.0.0+b").build())
     catalogue = world.store.catalogue()
     instance_kind = world.start_change().kind
-    assert boundary_version(catalogue, "job", "1.0.0+a", explicit=None, pin=None, node="n")[0] == "1.0.0+b"
-    assert opening_version(catalogue, type(instance_kind)("", "job", "1.0.0+a", 1, floating=True)) == "1.0.0+b"
-    assert opening_version(catalogue, type(instance_kind)("", "job", "1.0.1", 1, floating=True)) == "1.0.1"
+    assert boundary_version(catalogue, instance_kind, "1.0.0+a", explicit=None, pin=None, node="n")[0] == "1.0.0+b"
+    assert opening_version(catalogue, type(instance_kind)("default", "job", "1.0.0+a", 1, floating=True)) == "1.0.0+b"
+    assert opening_version(catalogue, type(instance_kind)("default", "job", "1.0.1", 1, floating=True)) == "1.0.1"
 
 
 def test_a_timer_alone_wakes_the_recorded_version_on_a_node_that_has_it(world):

@@ -34,7 +34,7 @@ from orchestra.providers.postgres import connection as connections
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts
 from orchestra.providers.postgres.failures import translate
-from orchestra.providers.postgres.kinds import kind_arrays
+from orchestra.providers.postgres.kinds import kind_arrays, route_arrays
 from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import (
     ActivityRow,
@@ -82,6 +82,7 @@ from orchestra.testing.contract.shorthand import (
     one,
     read,
 )
+from orchestra.testing.contract.tasks import ROUTE, a_report, hand_out, handed_out, take
 from orchestra.testing.simulation import simulate
 
 PATIENCE = 30.0
@@ -1097,7 +1098,9 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
     now = provider.store.commit([]).now
     hot = {
         "claim": (sql.CLAIM, *kind_arrays([KIND]), now, 10, "n1"),
-        "next wake": (sql.NEXT_WAKE, *kind_arrays([KIND])),
+        "next wake": (sql.NEXT_WAKE, *kind_arrays([KIND]), *route_arrays([ROUTE])),
+        "tasks": (sql.TAKE_TASKS, *route_arrays([ROUTE]), 10, "n1"),
+        "taken": (sql.LIST_TASKS, "n1"),
         "lock": (sql.LOCK_ROWS, Texts(["due1", "due2", "i"])),
         "write": (
             sql.WRITE_ROWS,
@@ -1144,7 +1147,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
 
 
 LARGE = {"instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"}
-PASSES_OVER_AN_INDEX = {sql.FIND_GHOST_OWNED}
+PASSES_OVER_AN_INDEX = {sql.FIND_GHOST_OWNED, sql.FIND_LOST_TASKS}
 """What looks at all that is owned, once a lease; and the store's own tables of a few rows are looked at as a whole."""
 
 
@@ -1205,8 +1208,14 @@ def do_everything_once(provider):
     row = read(provider).row
     one(provider, a_write(row, prune=Prune(1, 1, 1)))
     store.history("i", 1)
-    store.next_wake([KIND])
+    store.next_wake([KIND], [ROUTE])
     store.owned("n1")
+    hand_out(provider, handed_out(1), handed_out(2), handed_out(3), instance_id="tasks", owner="n1")
+    first, second = take(provider, "n1", slots=2)
+    store.taken("n1")
+    store.commit([a_report(first, "n1"), a_report(second, "n1", heartbeat=Payload(b"1"))])
+    store.news("n1")
+    take(provider, "a ghost")
     row = read(provider).row
     one(provider, a_write(row, a_state(row, owner=None), hold=a_hold()))
     (held,) = store.held(["watch"])

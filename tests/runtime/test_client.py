@@ -1088,7 +1088,7 @@ async def test_nodes_are_listed_with_what_they_run_and_own(path):
             "busy": ("1.0.0",),
             "laps": ("1.9.0", "1.10.0-rc.1", "1.10.0"),
         }
-        assert (seen.activities, seen.queues, seen.host != "", seen.library != "") == (("work",), ("",), True, True)
+        assert (seen.activities, seen.queues, seen.host != "", seen.library != "") == (("work",), ("default",), True, True)
         assert seen.started_at <= seen.renewed_at
         assert seen.owned == 1, "the one that only waits is nobody's"
         (same,) = await node.client.list_nodes()

@@ -30,7 +30,7 @@ def read_catalogue(calls: Calls) -> Catalogue:
 
 def abilities_to_bytes(node: NodeRecord) -> bytes:
     """Return the stored form of what only nodes read of a node."""
-    return pack({"formats": list(node.formats), "queues": list(node.queues)})
+    return pack({"formats": list(node.formats), "queues": list(node.queues), "slots": node.slots})
 
 
 def _read_nodes(
@@ -46,7 +46,7 @@ def _read_nodes(
 
 
 def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]) -> NodeRow:
-    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead = row
+    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load = row
     values = unpack(abilities)
     record = NodeRecord(
         node_id=node_id,
@@ -59,5 +59,6 @@ def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activ
         capabilities=capabilities,
         activities=activities,
         queues=tuple(values["queues"]),
+        slots=values.get("slots", 0),
     )
-    return NodeRow(record, started_at, renewed_at, renewals, dead)
+    return NodeRow(record, started_at, renewed_at, renewals, dead, load)

@@ -21,18 +21,19 @@ from itertools import chain, zip_longest
 from typing import Any, Final, TypeVar
 
 from orchestra.codec import Payload
-from orchestra.providers.decoding import read_message
+from orchestra.providers.decoding import payload_values, read_activity, read_message, read_task
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
 from orchestra.providers.postgres.calls import Read, Transaction
 from orchestra.providers.postgres.effects import Effects
-from orchestra.providers.postgres.kinds import Kinds, kind_arrays
+from orchestra.providers.postgres.kinds import Kinds, kind_arrays, route_arrays
 from orchestra.providers.postgres.rows import Row, fenced_arrays, row_arrays
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.wire import Result, Script
 from orchestra.providers.rows import (
     PARENT_CLOSED,
+    ActivityRow,
     Append,
     Appended,
     AppendRefused,
@@ -53,6 +54,8 @@ from orchestra.providers.rows import (
     Refusal,
     Refused,
     Release,
+    Report,
+    Reported,
     Snapshot,
     Start,
     Started,
@@ -68,7 +71,10 @@ _CANCELLED: Final = (Texts, Numbers, Texts, Texts, Flags, Numbers)
 _DETAIL: Final = (Texts, Texts, Texts, Texts, Texts, Texts, Numbers, Numbers, Texts, Numbers)
 _START: Final = (Texts, Texts, Numbers, Numbers, Numbers, Flags)
 
-C = TypeVar("C", Write, Start, Append, Claim)
+_REPORTED: Final = (Texts, Numbers, Numbers, Blobs, Numbers, Texts, Blobs, Numbers, Blobs, Numbers)
+
+C = TypeVar("C", Write, Start, Append, Claim, Report)
+_Key = tuple[str, int, int]
 
 
 @dataclass(slots=True)
@@ -98,6 +104,17 @@ class _Taking:
     kinds: list[Kind]
     taken: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
     snapshots: list[SnapshotReads] = field(default_factory=list[SnapshotReads])
+    tasks: Result | None = None
+
+    @property
+    def wants_instances(self) -> bool:
+        """Whether there is room for an instance of some kind."""
+        return bool(self.kinds) and self.claim.limit > 0
+
+    @property
+    def wants_tasks(self) -> bool:
+        """Whether there is room for an activity of some route."""
+        return bool(self.claim.routes) and self.claim.slots > 0
 
     @property
     def rest(self) -> int:
@@ -155,7 +172,10 @@ class Group:
         inboxes: dict[str, int] = dict(zip(instance_ids, inbox_seqs, strict=True))
         outcomes = tuple(Granted(inboxes[change.instance_id]) for change in self._changes if isinstance(change, Write))
         wakes_others = any(
-            write.owner is None or write.owner not in self._local_nodes or _is_due(write, inboxes[write.instance_id], now)
+            write.owner is None
+            or write.owner not in self._local_nodes
+            or _is_due(write, inboxes[write.instance_id], now)
+            or _hands_out(write)
             for write in writes
         )
         return Committed(now, wakes_others, lambda: outcomes)
@@ -199,7 +219,11 @@ class _Application:
         self._labels: list[tuple[str, str, str]] = []
         self._recovered: dict[int, SnapshotReads | None] = {}
         self._outcomes: dict[int, Outcome] = {}
+        self._tasks: dict[_Key, ActivityRow] = {}
+        """What reports speak of, as the group leaves it."""
+        self._reported: dict[_Key, ActivityRow] = {}
         self._for_others: set[str] = set()
+        self._hands_out = False
 
     def run(self) -> Committed:
         self._begin()
@@ -209,11 +233,11 @@ class _Application:
         self._apply_arrivals(effects)
         self._write(effects, script)
         claims = [_Taking(position, change, list(dict.fromkeys(change.kinds))) for position, change in self._of(Claim)]
-        if any(taking.kinds and taking.claim.limit > 0 for taking in claims):
+        if any(taking.wants_instances or taking.wants_tasks for taking in claims):
             self._claim(claims, script)
         else:
             self._transaction.commit(script)
-        return Committed(self._transaction.now, bool(self._for_others), lambda: self._finish(claims))
+        return Committed(self._transaction.now, bool(self._for_others) or self._hands_out, lambda: self._finish(claims))
 
     # --- the first round trip -------------------------------------------------------------
 
@@ -234,6 +258,7 @@ class _Application:
         ending = Texts(write.instance_id for write in family if write.state.status is not Status.OPEN)
         closing = [(write.instance_id, number) for write in family for number in write.closed_with_children]
         closed = Texts(instance_id for instance_id, _ in closing), Numbers(number for _, number in closing)
+        reports = self._of(Report)
         reads: list[Read] = []
         if candidates:
             reads.append(self._new_instances(candidates))
@@ -247,6 +272,8 @@ class _Application:
         if appends:
             reads.append(self._addressees_of(appends))
             reads.append(self._consumed_of(writes, {append.instance_id for _, append in appends}))
+        if reports:
+            reads.append((sql.READ_REPORTED, columns((Texts, Numbers, Numbers), [_key_of(report) for _, report in reports])))
         results = iter(self._transaction.begin(*reads))
         if candidates:
             self._made = {row[0] for row in next(results).rows}
@@ -259,6 +286,9 @@ class _Application:
         if appends:
             self._read_addressees(appends, next(results))
             self._consumed_events = set(next(results).rows)
+        if reports:
+            places = [_key_of(report) for _, report in reports]
+            self._tasks = {places[int(row[0]) - 1]: read_activity(tuple(row[1:])) for row in next(results).rows}
 
     @staticmethod
     def _consumed_of(writes: Sequence[Write], addressed: set[str]) -> Read:
@@ -342,6 +372,8 @@ class _Application:
         row.write(write.state, self._numbers[write.state.kind], self._transaction.now, held=write.hold is not None)
         if row.owner is None and row.wake_at is not None and row.wake_at <= self._transaction.now:
             self._for_others.add(row.instance_id)
+        self._hands_out |= _hands_out(write)
+        self._settle_tasks(write)
         self._inbox(write.instance_id).consumed.update(write.consumed)
         effects.add(write)
         return Granted(row.inbox_seq)
@@ -372,6 +404,8 @@ class _Application:
                     self._outcomes[position] = self._cancel(change)
                 case Release():
                     self._outcomes[position] = self._release(change)
+                case Report():
+                    self._outcomes[position] = self._report_task(change)
                 case _:
                     pass
 
@@ -555,6 +589,32 @@ class _Application:
         self._tell(row)
         return Granted(row.inbox_seq)
 
+    def _settle_tasks(self, write: Write) -> None:
+        """Forget what a granted write has forgotten, or handed out anew: nobody else has it any more."""
+        if not self._tasks:
+            return
+        closes = any(delta.closed is not None for delta in write.executions)
+        settled = {*write.settled, *(activity.event_id for activity in write.activities)}
+        for key in [key for key in self._tasks if key[0] == write.instance_id and (closes or key[2] in settled)]:
+            del self._tasks[key]
+
+    def _report_task(self, report: Report) -> Reported | Refused:
+        key = _key_of(report)
+        row, task = self._standing(report.instance_id), self._tasks.get(key)
+        if row is None or task is None or row.incarnation != report.incarnation:
+            return Refused()
+        if (task.owner, task.revision) != (report.node, report.revision):
+            return Refused()  # I6
+        task = replace(task, heartbeat=report.heartbeat or task.heartbeat)
+        arrival: Appended | None = None
+        if report.is_end:
+            task = replace(task, owner=None, result=report.result, failure=report.failure, revision=task.revision + 1)
+            if row.is_open:
+                arrival = Appended(row.ring(self._transaction.now), row.owner, fresh=True, activity=task)
+                self._tell(row)
+        self._tasks[key] = self._reported[key] = task
+        return Reported(arrival)
+
     def _tell(self, row: Row) -> None:
         if row.owner is None or row.owner not in self._group._local_nodes:
             self._for_others.add(row.instance_id)
@@ -576,6 +636,9 @@ class _Application:
             script.add(sql.ADD_DETAILS, *columns(_DETAIL, self._details))
         if self._labels:
             script.add(sql.ADD_LABELS, *columns((Texts,) * 3, self._labels))
+        if self._reported:
+            values = [(*key, *_end_of(task)) for key, task in self._reported.items()]
+            script.add(sql.REPORT_TASKS, *columns(_REPORTED, values), len(values))
         if self._messages:
             script.add(sql.ADD_MESSAGES, *columns(_MESSAGE, self._messages))
         marked = [row for row in self._rows.values() if row.marked]
@@ -603,7 +666,14 @@ class _Application:
     # --- claims ---------------------------------------------------------------------------
 
     def _claim(self, claims: Sequence[_Taking], script: Script) -> None:
-        asking = [taking for taking in claims if taking.kinds and taking.claim.limit > 0]
+        for taking in claims:
+            if taking.wants_tasks:
+                routes = route_arrays(taking.claim.routes)
+                taking.tasks = script.add(sql.TAKE_TASKS, *routes, taking.claim.slots, taking.claim.node)
+        asking = [taking for taking in claims if taking.wants_instances]
+        if not asking:
+            script.run()
+            script = self._transaction.script()
         while asking:
             results = [(taking, self._ask(taking, script)) for taking in asking]
             script.run()
@@ -644,7 +714,9 @@ class _Application:
         for taking in claims:
             snapshots = [snapshot for reads in taking.snapshots for snapshot in reads.take()]
             ordered = _in_turn(snapshots, taking.claim.kinds)
-            self._outcomes[taking.position] = Claimed(tuple(ordered), more=len(ordered) == taking.claim.limit)
+            tasks = () if taking.tasks is None else tuple(map(read_task, taking.tasks.rows))
+            more = 0 < taking.claim.limit == len(ordered) or 0 < taking.claim.slots == len(tasks)
+            self._outcomes[taking.position] = Claimed(tuple(ordered), more, tasks)
         return tuple(self._outcomes[position] for position in range(len(self._changes)))
 
     def _of(self, kind: type[C]) -> list[tuple[int, C]]:
@@ -657,6 +729,19 @@ def _is_due(write: Write, inbox_seq: int, now: int) -> bool:
     if state.status is not Status.OPEN or state.owner is not None:
         return False
     return inbox_seq > state.seen_seq or (state.wake_at is not None and state.wake_at <= now)
+
+
+def _hands_out(write: Write) -> bool:
+    return any(activity.route is not None for activity in write.activities)
+
+
+def _key_of(report: Report) -> _Key:
+    return report.instance_id, report.execution, report.event_id
+
+
+def _end_of(task: ActivityRow) -> tuple[Any, ...]:
+    """Return what the statement takes of an activity that was reported."""
+    return (*payload_values(task.heartbeat), task.owner, *payload_values(task.result), task.failure, task.revision)
 
 
 def _kinds_written(changes: Sequence[Change]) -> list[Kind]:

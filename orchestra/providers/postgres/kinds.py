@@ -9,9 +9,9 @@ from typing import Any
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
-from orchestra.providers.rows import Kind
+from orchestra.providers.rows import Kind, Route
 
-__all__ = ["Kinds", "kind_arrays", "read_kind"]
+__all__ = ["Kinds", "kind_arrays", "read_kind", "route_arrays"]
 
 
 class Kinds:
@@ -62,6 +62,12 @@ def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Fl
         Numbers(kind.format for kind in kinds),
         Flags(kind.floating for kind in kinds),
     )
+
+
+def route_arrays(routes: Iterable[Route]) -> tuple[Texts, Texts]:
+    """Return routes of activities as the arrays that statements take them in."""
+    distinct = dict.fromkeys(routes)
+    return Texts(route.queue for route in distinct), Texts(route.name for route in distinct)
 
 
 def _add(transaction: Transaction, kinds: Sequence[Kind]) -> None:

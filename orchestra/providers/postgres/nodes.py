@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from orchestra.errors import NodeBuried
 from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.arrays import Texts
+from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.catalogue import abilities_to_bytes
 from orchestra.providers.postgres.pulse import Pulse
+from orchestra.providers.postgres.rows import LONGEST_DELAY
 from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import NodeRecord
 
@@ -34,9 +36,9 @@ class Nodes:
         self.joined.add(node.node_id)
         return now
 
-    def renew(self, node_id: str) -> int:
+    def renew(self, node_id: str, load: int) -> int:
         """Say that the node lives. Return the store's time."""
-        return self._calls.transaction(lambda transaction: self._renew(transaction, node_id))
+        return self._calls.transaction(lambda transaction: self._renew(transaction, node_id, load))
 
     def leave(self, node_id: str) -> None:
         """Remove the node; what it still owns is released."""
@@ -55,11 +57,14 @@ class Nodes:
         return self._calls.transaction(lambda transaction: _bury(transaction, node_id, renewals))
 
     def sweep(self, limit: int) -> int:
-        """Release instances whose owner has no living node row. Return how many."""
+        """Release instances whose owner has no living node row, and give up activities that such nodes ran. Return how many."""
         found = self._calls.read(sql.FIND_GHOST_OWNED, limit)
-        if not found:
-            return 0
-        swept = self._calls.transaction(lambda transaction: _take_over(transaction, dict(found)))
+        lost = self._calls.read(sql.FIND_LOST_TASKS, limit)
+        swept = 0
+        if found:
+            swept += self._calls.transaction(lambda transaction: _take_over(transaction, dict(found)))
+        if lost:
+            swept += self._calls.transaction(lambda transaction: _lose_tasks(transaction, lost))
         if swept:
             self._pulse.notify()
         return swept
@@ -88,10 +93,10 @@ class Nodes:
         transaction.commit(script)
         return now
 
-    def _renew(self, transaction: Transaction, node_id: str) -> int:
+    def _renew(self, transaction: Transaction, node_id: str, load: int) -> int:
         transaction.begin()
         script = transaction.script()
-        renewed = script.add(sql.RENEW_NODE, node_id, transaction.now, *self._hint())
+        renewed = script.add(sql.RENEW_NODE, node_id, transaction.now, *self._hint(), load)
         transaction.commit(script)
         if renewed.count == 0:
             raise NodeBuried(f"node {node_id} was declared dead, or has left")
@@ -108,10 +113,11 @@ def _leave(transaction: Transaction, node_id: str) -> int:
     transaction.begin((sql.LOCK_OWNED, (node_id,)))
     script = transaction.script()
     released = script.add(sql.RELEASE_OWNED, node_id)
+    handed_back = script.add(sql.RELEASE_TASKS, node_id)
     _forget_abilities(script, node_id)
     script.add(sql.REMOVE_NODE, node_id)
     transaction.commit(script)
-    return released.count
+    return released.count + handed_back.count
 
 
 def _bury(transaction: Transaction, node_id: str, renewals: int) -> bool:
@@ -134,6 +140,16 @@ def _take_over(transaction: Transaction, owners: dict[str, str]) -> int:
     swept = script.add(sql.TAKE_OVER, Texts(owners), Texts(owners.values()), transaction.now)
     transaction.commit(script)
     return swept.count
+
+
+def _lose_tasks(transaction: Transaction, lost: Sequence[tuple[Any, ...]]) -> int:
+    instance_ids, executions, event_ids, owners = zip(*lost, strict=True)
+    transaction.begin((sql.LOCK_ROWS, (Texts(sorted(set(instance_ids))),)))
+    script = transaction.script()
+    keys = Texts(instance_ids), Numbers(executions), Numbers(event_ids)
+    count = script.add(sql.LOSE_TASKS, *keys, Texts(owners), transaction.now, transaction.now + LONGEST_DELAY)
+    transaction.commit(script)
+    return count.rows[0][0]
 
 
 def _forget_abilities(script: Script, node_id: str) -> None:

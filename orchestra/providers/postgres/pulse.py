@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -65,6 +66,8 @@ class Pulse:
         self._thread: threading.Thread | None = None
         self._wake: tuple[int, int] | None = None
         self._missed: dict[str, _Missed] = {}
+        self.ring: Callable[[], None] | None = None
+        """What is called, from any thread, when :meth:`changed` is going to say yes."""
         self._process = os.getpid()
 
     def open(self) -> None:
@@ -85,7 +88,7 @@ class Pulse:
         if thread is None or self._wake is None or self._process != os.getpid():
             return
         self._stopped.set()
-        self._ring()
+        self._wake_thread()
         thread.join()
         for descriptor in self._wake:
             os.close(descriptor)
@@ -101,12 +104,14 @@ class Pulse:
     def stir(self) -> None:
         """Let the next :meth:`changed` say yes."""
         self._changed.set()
+        if (ring := self.ring) is not None:
+            ring()
 
     def notify(self) -> None:
         """Have the others told, soon, that there is something to look at."""
         if self._notifies and not self._wanted.is_set():
             self._wanted.set()
-            self._ring()
+            self._wake_thread()
 
     def suspects(self, pulseless: list[tuple[Any, ...]]) -> list[str]:
         """Return which of these nodes have had no connection for a while, as far as this one could see.
@@ -129,7 +134,7 @@ class Pulse:
 
     # --- the thread -----------------------------------------------------------------------
 
-    def _ring(self) -> None:
+    def _wake_thread(self) -> None:
         wake = self._wake
         if wake is not None:
             with contextlib.suppress(BlockingIOError):
@@ -163,7 +168,7 @@ class Pulse:
             raise
         self.server = None if row is None else row[0]
         self._session = object()
-        self._changed.set()  # what was notified meanwhile was told to nobody
+        self.stir()  # what was notified meanwhile was told to nobody
         self._connected.set()
         return connection
 
@@ -190,4 +195,4 @@ class Pulse:
 
     def _took(self, sender: bytes) -> None:
         if sender != self._identity.encode():
-            self._changed.set()
+            self.stir()

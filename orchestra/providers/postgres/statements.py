@@ -42,7 +42,9 @@ _ROW_COLUMNS: Final = """
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
 _MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent"
-_ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
+_ACTIVITY_COLUMNS: Final = """
+    a.execution, a.event_id, a.attempt, a.due, a.started_at, a.attempts, a.heartbeat, a.heartbeat_encoding, a.queue, a.name,
+    a.owner, a.result, a.result_encoding, a.failure, a.revision"""
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -180,13 +182,16 @@ ADD_EVENTS: Final = f"""
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
         $8::bytea[], $9::bigint[])"""
 
-PUT_ACTIVITIES: Final = f"""
-    INSERT INTO @activity (instance_id, {_ACTIVITY_COLUMNS})
+# Whoever has had the activity before has it no more: its fence does not hold.
+PUT_ACTIVITIES: Final = """
+    INSERT INTO @activity AS a (
+        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
-        $8::bytea[], $9::bigint[])
+        $8::bytea[], $9::bigint[], $10::text[], $11::text[])
     ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
         attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
-        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding"""
+        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
+        name = excluded.name, owner = NULL, result = NULL, result_encoding = NULL, failure = NULL, revision = a.revision + 1"""
 SETTLE_ACTIVITIES: Final = """
     DELETE FROM @activity a USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, event_id)
     WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""
@@ -352,11 +357,81 @@ CLAIM: Final = f"""
         UPDATE @instance i SET owner = $8::text, revision = i.revision + 1
         WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM ready)) RETURNING {_ROW_COLUMNS})
     SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
+_WAITING: Final = "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL"
 NEXT_WAKE: Final = f"""
-    SELECT min(due.due_at) FROM {_FOUND_KINDS}
-    CROSS JOIN LATERAL (
-        SELECT c.due_at FROM @instance c WHERE c.kind = k.kind_id AND c.due_at IS NOT NULL
-        ORDER BY c.due_at, c.instance_id LIMIT 1) due"""
+    SELECT least(
+        (SELECT min(due.due_at) FROM {_FOUND_KINDS}
+        CROSS JOIN LATERAL (
+            SELECT c.due_at FROM @instance c WHERE c.kind = k.kind_id AND c.due_at IS NOT NULL
+            ORDER BY c.due_at, c.instance_id LIMIT 1) due),
+        (SELECT min(oldest.started_at) FROM unnest($6::text[], $7::text[]) AS r (queue, name)
+        CROSS JOIN LATERAL (
+            SELECT a.started_at FROM @activity a WHERE a.queue = r.queue AND a.name = r.name AND {_WAITING}
+            ORDER BY a.started_at, a.instance_id LIMIT 1) oldest))"""
+
+# --- activities that are handed out -----------------------------------------------------------
+
+_TASKS: Final = """
+    SELECT t.instance_id, i.incarnation, t.execution, t.event_id, t.revision, t.attempt, x.name, x.version, x.traceparent,
+        t.heartbeat, t.heartbeat_encoding, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding
+    FROM {} t
+    JOIN @instance i ON i.instance_id = t.instance_id
+    JOIN @execution x ON x.instance_id = t.instance_id AND x.execution = t.execution
+    JOIN @event e ON e.instance_id = t.instance_id AND e.execution = t.execution AND e.event_id = t.event_id"""
+# Past those that others are taking, and one of each route in turn, so that a name with much to do starves no other.
+TAKE_TASKS: Final = f"""
+    WITH waiting AS MATERIALIZED (
+        SELECT r.place, w.* FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (queue, name, place)
+        CROSS JOIN LATERAL (
+            SELECT a.instance_id, a.execution, a.event_id, a.started_at FROM @activity a
+            WHERE a.queue = r.queue AND a.name = r.name AND {_WAITING}
+            ORDER BY a.started_at, a.instance_id, a.execution, a.event_id LIMIT $3::bigint FOR UPDATE SKIP LOCKED) w),
+    chosen AS (
+        SELECT instance_id, execution, event_id FROM waiting
+        ORDER BY row_number() OVER (
+            PARTITION BY place ORDER BY started_at, instance_id, execution, event_id), place LIMIT $3::bigint),
+    taken AS (
+        UPDATE @activity a SET owner = $4::text, revision = a.revision + 1 FROM chosen c
+        WHERE a.instance_id = c.instance_id AND a.execution = c.execution AND a.event_id = c.event_id RETURNING a.*)
+    {_TASKS.format("taken")} ORDER BY t.instance_id, t.execution, t.event_id"""
+LIST_TASKS: Final = f"{_TASKS.format('@activity')} WHERE t.owner = $1::text ORDER BY t.instance_id, t.execution, t.event_id"
+# Under the locks of the instances. Only the node that has one of them, and nobody else, changes it meanwhile.
+READ_REPORTED: Final = f"""
+    SELECT u.place, {_ACTIVITY_COLUMNS}
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS u (instance_id, execution, event_id, place)
+    JOIN @activity a ON a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id
+    FOR UPDATE OF a"""
+REPORT_TASKS: Final = _exactly(
+    """
+    UPDATE @activity a SET
+        heartbeat = u.heartbeat, heartbeat_encoding = u.heartbeat_encoding, owner = u.owner, result = u.result,
+        result_encoding = u.result_encoding, failure = u.failure, revision = u.revision
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[],
+        $9::bytea[], $10::bigint[]) AS u (
+        instance_id, execution, event_id, heartbeat, heartbeat_encoding, owner, result, result_encoding, failure, revision)
+    WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id""",
+    number=11,
+)
+RELEASE_TASKS: Final = "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text"
+FIND_LOST_TASKS: Final = """
+    SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
+    WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = a.owner AND NOT n.dead)
+    ORDER BY a.instance_id LIMIT $1::bigint"""
+# Whoever has crashed its owners repeatedly waits out its delay (rule 14), as with any arrival.
+LOSE_TASKS: Final = """
+    WITH lost AS (
+        UPDATE @activity a SET failure = '', owner = NULL, revision = a.revision + 1
+        FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS u (instance_id, execution, event_id, owner)
+        WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id AND a.owner = u.owner
+        RETURNING a.instance_id),
+    rung AS (
+        UPDATE @instance i SET
+            inbox_seq = i.inbox_seq + l.number, updated_at = $5::bigint,
+            wake_at = CASE WHEN i.takeovers >= 3 AND i.owner IS NULL AND i.wake_at > $5::bigint
+                THEN least(i.wake_at, $6::bigint) ELSE 0 END
+        FROM (SELECT instance_id, count(*) AS number FROM lost GROUP BY instance_id) AS l
+        WHERE i.instance_id = l.instance_id AND i.status = 0)
+    SELECT count(*) FROM lost"""
 
 # --- snapshots --------------------------------------------------------------------------------
 
@@ -372,8 +447,8 @@ READ_SNAPSHOTS: Final = f"""
 READ_INBOXES: Final = f"""
     SELECT instance_id, {_MESSAGE_COLUMNS} FROM @message WHERE instance_id = ANY($1::text[]) ORDER BY instance_id, sequence"""
 READ_ACTIVITIES: Final = f"""
-    SELECT instance_id, {_ACTIVITY_COLUMNS} FROM @activity WHERE instance_id = ANY($1::text[])
-    ORDER BY instance_id, execution, event_id"""
+    SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @activity a WHERE a.instance_id = ANY($1::text[])
+    ORDER BY a.instance_id, a.execution, a.event_id"""
 
 # --- reads of the store -----------------------------------------------------------------------
 
@@ -385,6 +460,11 @@ READ_NEWS: Final = """
     FROM @instance i LEFT JOIN @message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
     WHERE i.news_for = $1::text
     ORDER BY i.instance_id, m.sequence"""
+READ_ENDED: Final = f"""
+    SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @instance i
+    JOIN @activity a ON a.instance_id = i.instance_id AND a.execution = i.execution
+    WHERE i.news_for = $1::text AND (a.result IS NOT NULL OR a.failure IS NOT NULL)
+    ORDER BY a.instance_id, a.event_id"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
 # Node by node: without statistics the planner takes all rows for owned, and would look at every one of them.
 COUNT_OWNED: Final = """
@@ -409,7 +489,8 @@ ADD_CAPABILITIES: Final = """
     SELECT $1::text, u.* FROM unnest($2::text[], $3::text[], $4::text[]) u"""
 ADD_NODE_ACTIVITIES: Final = "INSERT INTO @node_activity (node_id, name) SELECT $1::text, u.* FROM unnest($2::text[]) u"
 RENEW_NODE: Final = """
-    UPDATE @node SET renewals = renewals + 1, renewed_at = $2::bigint, pulse = $3::bigint, pulse_server = $4::bigint
+    UPDATE @node SET
+        renewals = renewals + 1, renewed_at = $2::bigint, pulse = $3::bigint, pulse_server = $4::bigint, load = $5::bigint
     WHERE node_id = $1::text AND NOT dead"""
 BURY_NODE: Final = "UPDATE @node SET dead = true WHERE node_id = $1::text AND renewals = $2::bigint AND NOT dead"
 REMOVE_NODE: Final = "DELETE FROM @node WHERE node_id = $1::text"
@@ -435,7 +516,7 @@ TAKE_OVER: Final = """
     WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""
 
 LIST_NODES: Final = """
-    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead
+    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load
     FROM @node WHERE NOT dead ORDER BY node_id"""
 LIST_CAPABILITIES: Final = """
     SELECT c.node_id, c.name, c.version, c.fingerprint FROM @capability c

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
 from orchestra.errors import StoreError
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import hold_from_bytes, read_cancel, read_event, read_message
+from orchestra.providers.decoding import (
+    hold_from_bytes,
+    read_activity,
+    read_cancel,
+    read_event,
+    read_message,
+    read_task,
+)
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls
@@ -16,11 +24,11 @@ from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.deletion import delete_expired
 from orchestra.providers.postgres.failures import is_mismatch
 from orchestra.providers.postgres.group import Committed, Group
-from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind
+from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind, route_arrays
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord
+from orchestra.providers.rows import ActivityRow, Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, Route, Task
 
 __all__ = ["PostgresStore"]
 
@@ -57,13 +65,24 @@ class PostgresStore:
 
     def news(self, node_id: str) -> list[News]:
         rows = self._calls.read(sql.READ_NEWS, node_id)
-        return [_read_news(list(of_one)) for _, of_one in groupby(rows, key=lambda row: row[0])]
+        # Afterwards: what has been told by then belongs to these news, or to the next ones as well, which does no harm.
+        ended = self._calls.read(sql.READ_ENDED, node_id) if rows else []
+        activities: dict[str, list[ActivityRow]] = defaultdict(list)
+        for instance_id, *columns in ended:
+            activities[instance_id].append(read_activity(tuple(columns)))
+        return [
+            _read_news(list(of_one), tuple(activities[instance_id]))
+            for instance_id, of_one in groupby(rows, key=lambda row: row[0])
+        ]
 
-    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
-        return self._calls.read(sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))))[0][0]
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
+        return self._calls.read(sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes))[0][0]
 
     def changed(self) -> bool:
         return self._pulse.changed()
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._pulse.ring = ring
 
     def stir(self) -> None:
         self._pulse.stir()
@@ -74,8 +93,8 @@ class PostgresStore:
     def join(self, node: NodeRecord) -> int:
         return self._nodes.join(node)
 
-    def renew(self, node_id: str) -> int:
-        return self._nodes.renew(node_id)
+    def renew(self, node_id: str, load: int = 0) -> int:
+        return self._nodes.renew(node_id, load)
 
     def leave(self, node_id: str) -> None:
         self._nodes.leave(node_id)
@@ -95,11 +114,14 @@ class PostgresStore:
     def owned(self, node_id: str) -> list[str]:
         return [row[0] for row in self._calls.read(sql.LIST_OWNED, node_id)]
 
+    def taken(self, node_id: str) -> list[Task]:
+        return [read_task(row) for row in self._calls.read(sql.LIST_TASKS, node_id)]
+
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         return [_read_held(row) for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))]
 
 
-def _read_news(rows: list[tuple[Any, ...]]) -> News:
+def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...]) -> News:
     instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
     return News(
         instance_id,
@@ -108,6 +130,7 @@ def _read_news(rows: list[tuple[Any, ...]]) -> News:
         read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
         # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
         tuple(read_message(row[7:]) for row in rows if row[7] is not None),
+        activities,
     )
 
 

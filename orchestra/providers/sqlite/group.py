@@ -27,6 +27,7 @@ from orchestra.providers.rows import (
     Refusal,
     Refused,
     Release,
+    Report,
     Start,
     Started,
     StartExists,
@@ -38,6 +39,7 @@ from orchestra.providers.sqlite.batch import Batch
 from orchestra.providers.sqlite.family import LONGEST_DELAY, Family
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
+from orchestra.providers.sqlite.tasks import report_task, take_tasks
 from orchestra.providers.sqlite.writer import Transaction
 
 __all__ = ["Group"]
@@ -59,7 +61,7 @@ class Group:
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         """Apply the changes; return their outcomes in their order."""
         outcomes: dict[int, Outcome] = {}
-        arrivals: list[tuple[int, Start | Append | Cancel | Release]] = []
+        arrivals: list[tuple[int, Start | Append | Cancel | Release | Report]] = []
         claims: list[tuple[int, Claim]] = []
         followed: list[tuple[int, Write, Granted]] = []
         for position, change in enumerate(changes):
@@ -153,7 +155,7 @@ class Group:
 
     # --- arrivals -------------------------------------------------------------------------
 
-    def _arrive(self, arrival: Start | Append | Cancel | Release) -> Outcome:
+    def _arrive(self, arrival: Start | Append | Cancel | Release | Report) -> Outcome:
         match arrival:
             case Append():
                 return self._append(arrival)
@@ -163,6 +165,8 @@ class Group:
                 return self._cancel(arrival)
             case Release():
                 return self._release(arrival)
+            case Report():
+                return report_task(self._connection, self._now, arrival)
             case _:
                 assert_never(arrival)
 
@@ -220,7 +224,7 @@ class Group:
         if self._is_full(instance_id, inbox_seq, append.limit):
             return AppendRefused(Refusal.FULL)
         message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now, traceparent=append.traceparent)
-        self._connection.execute(sql.RING, (self._now, self._now, self._now + LONGEST_DELAY, instance_id))
+        self._connection.execute(sql.RING, (self._now, self._now, self._now + LONGEST_DELAY, instance_id)).fetchone()
         self._connection.execute(
             sql.ADD_MESSAGE,
             (
@@ -278,7 +282,9 @@ class Group:
         if instance_ids:
             self._connection.executemany(sql.CLAIM, [(claim.node, instance_id) for instance_id in instance_ids])
         snapshots = read_snapshots(self._transaction, instance_ids)
-        return Claimed(tuple(snapshots), more=len(snapshots) == claim.limit)
+        tasks = take_tasks(self._connection, claim.node, claim.routes, claim.slots)
+        more = 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks)
+        return Claimed(tuple(snapshots), more, tasks)
 
     def _find_ready(self, kind: Kind, limit: int) -> list[str]:
         number = self._transaction.kinds.find(self._connection, kind)

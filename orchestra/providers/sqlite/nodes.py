@@ -10,6 +10,7 @@ from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import abilities_to_bytes
 from orchestra.providers.sqlite.filelock import NodeLock
 from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.tasks import lose_tasks
 from orchestra.providers.sqlite.writer import Transaction, Writer
 
 __all__ = ["Nodes"]
@@ -45,10 +46,10 @@ class Nodes:
         self._joined[node.node_id] = (node, lock)
         return transaction.now
 
-    def renew(self, node_id: str) -> int:
+    def renew(self, node_id: str, load: int) -> int:
         """Say that the node lives. Return the store's time."""
         with self._writer.transaction() as transaction:
-            renewed = transaction.connection.execute(sql.RENEW_NODE, (transaction.now, node_id)).rowcount
+            renewed = transaction.connection.execute(sql.RENEW_NODE, (transaction.now, load, node_id)).rowcount
         if renewed == 0:
             raise NodeBuried(f"node {node_id} was declared dead, or has left")
         return transaction.now
@@ -58,6 +59,7 @@ class Nodes:
         with self._writer.transaction() as transaction:
             connection = transaction.connection
             connection.execute(sql.RELEASE_OWNED, (node_id,))
+            connection.execute(sql.RELEASE_TASKS, (node_id,))
             _forget_abilities(transaction, node_id)
             connection.execute(sql.REMOVE_NODE, (node_id,))
         joined = self._joined.pop(node_id, None)
@@ -86,13 +88,13 @@ class Nodes:
         return buried
 
     def sweep(self, limit: int) -> int:
-        """Release instances whose owner has no living node row. Return how many."""
+        """Release instances whose owner has no living node row, and give up activities that such nodes ran. Return how many."""
         with self._writer.transaction() as transaction:
             connection, now = transaction.connection, transaction.now
             ghosts = connection.execute(sql.FIND_GHOST_OWNED, (limit,)).fetchall()
-            if not ghosts:
-                return 0
-            return connection.executemany(sql.TAKE_OVER, [(now, *ghost) for ghost in ghosts]).rowcount
+            if ghosts:
+                connection.executemany(sql.TAKE_OVER, [(now, *ghost) for ghost in ghosts])
+            return len(ghosts) + lose_tasks(connection, now, limit)
 
 
 def _insert(transaction: Transaction, node: NodeRecord) -> None:

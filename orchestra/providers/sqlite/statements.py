@@ -26,7 +26,9 @@ KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
 _MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent"
-_ACTIVITY_COLUMNS: Final = "execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding"
+_ACTIVITY_COLUMNS: Final = """
+    execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner, result,
+    result_encoding, failure, revision"""
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -94,11 +96,15 @@ CLOSE_EXECUTION: Final = """
 ADD_EVENT: Final = f"""
     INSERT INTO event (instance_id, execution, {_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-PUT_ACTIVITY: Final = f"""
-    INSERT INTO activity (instance_id, {_ACTIVITY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+# Whoever has had the activity before has it no more: its fence does not hold.
+PUT_ACTIVITY: Final = """
+    INSERT INTO activity (
+        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
         attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
-        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding"""
+        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
+        name = excluded.name, owner = NULL, result = NULL, result_encoding = NULL, failure = NULL, revision = revision + 1"""
 SETTLE_ACTIVITY: Final = "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
 FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 
@@ -173,7 +179,8 @@ _MAKE_READY: Final = """
     wake_at = CASE WHEN takeovers >= 3 AND owner IS NULL AND wake_at > ? THEN min(wake_at, ?) ELSE 0 END"""
 RING: Final = f"""
     UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY}
-    WHERE instance_id = ? AND status = 0"""
+    WHERE instance_id = ? AND status = 0
+    RETURNING inbox_seq, owner"""
 
 FIND_CANCEL: Final = """
     SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_terminate, cancel_seq
@@ -218,6 +225,43 @@ CLAIM: Final = """
     UPDATE instance SET owner = ?, revision = revision + 1
     WHERE instance_id = ? AND owner IS NULL AND status = 0 AND held = 0"""
 
+# --- activities that are handed out -----------------------------------------------------------
+
+_WAITING: Final = "queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"
+_TASK_COLUMNS: Final = """
+    a.instance_id, i.incarnation, a.execution, a.event_id, a.revision, a.attempt, x.name, x.version, x.traceparent,
+    a.heartbeat, a.heartbeat_encoding, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding"""
+_TASKS: Final = f"""
+    SELECT {_TASK_COLUMNS} FROM activity a
+    JOIN instance i ON i.instance_id = a.instance_id
+    JOIN execution x ON x.instance_id = a.instance_id AND x.execution = a.execution
+    JOIN event e ON e.instance_id = a.instance_id AND e.execution = a.execution AND e.event_id = a.event_id"""
+ANY_WAITING: Final = f"SELECT 1 FROM activity WHERE {_WAITING} LIMIT 1"
+FIND_WAITING: Final = f"""
+    SELECT instance_id, execution, event_id, started_at FROM activity
+    WHERE queue = ? AND name = ? AND {_WAITING} ORDER BY started_at, instance_id, execution, event_id LIMIT ?"""
+TAKE_TASK: Final = """
+    UPDATE activity SET owner = ?, revision = revision + 1 WHERE instance_id = ? AND execution = ? AND event_id = ?"""
+READ_TASK: Final = f"{_TASKS} WHERE a.instance_id = ? AND a.execution = ? AND a.event_id = ?"
+LIST_TASKS: Final = f"{_TASKS} WHERE a.owner = ? ORDER BY a.instance_id, a.execution, a.event_id"
+_HAS_TASK: Final = """
+    instance_id = ? AND execution = ? AND event_id = ? AND revision = ? AND owner = ?
+    AND EXISTS (SELECT 1 FROM instance i WHERE i.instance_id = activity.instance_id AND i.incarnation = ?)"""
+BEAT_TASK: Final = f"UPDATE activity SET heartbeat = ?, heartbeat_encoding = ? WHERE {_HAS_TASK}"
+END_TASK: Final = f"""
+    UPDATE activity SET
+        result = ?, result_encoding = ?, failure = ?, heartbeat = coalesce(?, heartbeat),
+        heartbeat_encoding = coalesce(?, heartbeat_encoding), owner = NULL, revision = revision + 1
+    WHERE {_HAS_TASK} RETURNING {_ACTIVITY_COLUMNS}"""
+RELEASE_TASKS: Final = "UPDATE activity SET owner = NULL, revision = revision + 1 WHERE owner = ?"
+FIND_LOST_TASKS: Final = """
+    SELECT instance_id, execution, event_id FROM activity a
+    WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = a.owner AND n.dead = 0)
+    LIMIT ?"""
+LOSE_TASK: Final = """
+    UPDATE activity SET failure = x'', owner = NULL, revision = revision + 1
+    WHERE instance_id = ? AND execution = ? AND event_id = ?"""
+
 # --- snapshots: %s is a list of placeholders, of a few fixed lengths --------------------------
 
 READ_SNAPSHOTS: Final = f"""
@@ -243,6 +287,11 @@ READ_NEWS: Final = """
     FROM instance i LEFT JOIN message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
     WHERE i.owner = ? AND i.inbox_seq > i.seen_seq
     ORDER BY i.instance_id, m.sequence"""
+READ_ENDED: Final = f"""
+    SELECT instance_id, {_ACTIVITY_COLUMNS} FROM activity
+    WHERE (result IS NOT NULL OR failure IS NOT NULL) AND (instance_id, execution) IN (
+        SELECT i.instance_id, i.execution FROM instance i WHERE i.owner = ? AND i.inbox_seq > i.seen_seq)
+    ORDER BY instance_id, event_id"""
 LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 LIST_HELD: Final = f"""
@@ -261,7 +310,7 @@ ADD_NODE: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"""
 ADD_CAPABILITY: Final = "INSERT INTO capability (node_id, name, version, fingerprint) VALUES (?, ?, ?, ?)"
 ADD_NODE_ACTIVITY: Final = "INSERT INTO node_activity (node_id, name) VALUES (?, ?)"
-RENEW_NODE: Final = "UPDATE node SET renewals = renewals + 1, renewed_at = ? WHERE node_id = ? AND dead = 0"
+RENEW_NODE: Final = "UPDATE node SET renewals = renewals + 1, renewed_at = ?, load = ? WHERE node_id = ? AND dead = 0"
 BURY_NODE: Final = "UPDATE node SET dead = 1 WHERE node_id = ? AND renewals = ? AND dead = 0"
 REMOVE_NODE: Final = "DELETE FROM node WHERE node_id = ?"
 REMOVE_CAPABILITIES: Final = "DELETE FROM capability WHERE node_id = ?"
@@ -283,7 +332,7 @@ TAKE_OVER: Final = """
     WHERE instance_id = ? AND revision = ?"""
 
 LIST_NODES: Final = """
-    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead
+    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load
     FROM node WHERE dead = 0 ORDER BY node_id"""
 LIST_CAPABILITIES: Final = """
     SELECT c.node_id, c.name, c.version, c.fingerprint FROM capability c

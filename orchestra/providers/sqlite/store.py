@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import hold_from_bytes, read_cancel, read_event, read_message
-from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord
+from orchestra.providers.decoding import hold_from_bytes, read_activity, read_cancel, read_event, read_message
+from orchestra.providers.rows import ActivityRow, Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, Route, Task
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.deletion import delete_expired
@@ -16,6 +17,7 @@ from orchestra.providers.sqlite.group import Group
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.tasks import next_task, taken_by
 from orchestra.providers.sqlite.writer import Writer
 
 __all__ = ["SqliteStore"]
@@ -30,6 +32,7 @@ class SqliteStore:
         self._settings = settings
         self._seen = (0, 0)
         self._stirred = 0
+        self._ring: Callable[[], None] | None = None
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._writer.transaction() as transaction:
@@ -44,9 +47,16 @@ class SqliteStore:
     def news(self, node_id: str) -> list[News]:
         with self._writer.reading() as reading:
             rows = reading.connection.execute(sql.READ_NEWS, (node_id,)).fetchall()
-        return [_read_news(list(of_one)) for _, of_one in groupby(rows, key=lambda row: row[0])]
+            ended = reading.connection.execute(sql.READ_ENDED, (node_id,)).fetchall() if rows else []
+        activities: dict[str, list[ActivityRow]] = defaultdict(list)
+        for instance_id, *columns in ended:
+            activities[instance_id].append(read_activity(tuple(columns)))
+        return [
+            _read_news(list(of_one), tuple(activities[instance_id]))
+            for instance_id, of_one in groupby(rows, key=lambda row: row[0])
+        ]
 
-    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         earliest: list[int] = []
         with self._writer.reading() as reading:
             for kind in kinds:
@@ -54,7 +64,8 @@ class SqliteStore:
                 row = None if number is None else reading.connection.execute(sql.NEXT_WAKE, (number,)).fetchone()
                 if row is not None:
                     earliest.append(row[0])
-        return min(earliest, default=None)
+            waiting = next_task(reading.connection, routes)
+        return min(earliest if waiting is None else [*earliest, waiting], default=None)
 
     def changed(self) -> bool:
         with self._writer.reading() as reading:
@@ -63,8 +74,13 @@ class SqliteStore:
         changed, self._seen = seen != self._seen, seen
         return changed
 
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._ring = ring
+
     def stir(self) -> None:
         self._stirred += 1
+        if (ring := self._ring) is not None:
+            ring()
 
     def catalogue(self) -> Catalogue:
         with self._writer.reading() as reading:
@@ -73,8 +89,8 @@ class SqliteStore:
     def join(self, node: NodeRecord) -> int:
         return self._nodes.join(node)
 
-    def renew(self, node_id: str) -> int:
-        return self._nodes.renew(node_id)
+    def renew(self, node_id: str, load: int = 0) -> int:
+        return self._nodes.renew(node_id, load)
 
     def leave(self, node_id: str) -> None:
         self._nodes.leave(node_id)
@@ -95,13 +111,17 @@ class SqliteStore:
         with self._writer.reading() as reading:
             return [row[0] for row in reading.connection.execute(sql.LIST_OWNED, (node_id,))]
 
+    def taken(self, node_id: str) -> list[Task]:
+        with self._writer.reading() as reading:
+            return taken_by(reading.connection, node_id)
+
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         with self._writer.reading() as reading:
             rows = [row for name in dict.fromkeys(names) for row in reading.connection.execute(sql.LIST_HELD, (name,))]
         return [_read_held(row) for row in rows]
 
 
-def _read_news(rows: list[tuple[Any, ...]]) -> News:
+def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...]) -> News:
     instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
     return News(
         instance_id,
@@ -110,6 +130,7 @@ def _read_news(rows: list[tuple[Any, ...]]) -> News:
         read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
         # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
         tuple(read_message(row[7:]) for row in rows if row[7] is not None),
+        activities,
     )
 
 

@@ -28,6 +28,7 @@ from orchestra.testing.contract.messages import MessageTests
 from orchestra.testing.contract.nodes import NodeTests
 from orchestra.testing.contract.operators import OperatorTests
 from orchestra.testing.contract.retention import RetentionTests
+from orchestra.testing.contract.tasks import TaskTests
 from orchestra.testing.contract.traces import TraceTests
 
 __all__ = ["ProviderContract"]
@@ -46,6 +47,7 @@ class ProviderContract(
     OperatorTests,
     RetentionTests,
     NodeTests,
+    TaskTests,
     DirectoryTests,
     ConnectionTests,
     TraceTests,

@@ -35,6 +35,8 @@ from orchestra.providers.rows import (
     Prune,
     Recover,
     Release,
+    Report,
+    Route,
     Status,
 )
 from orchestra.testing.contract.base import ContractBase
@@ -62,6 +64,7 @@ _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.fi
 _INSTANCES: Final = ("a", "b", "c")
 _NODES: Final = ("n1", "n2", "n3")
 _KINDS: Final = (KIND, OTHER_KIND, FOREIGN_KIND)
+_ROUTES: Final = (Route("default", "probe"), Route("slow", "probe"))
 _instances = some.sampled_from(_INSTANCES)
 _nodes = some.sampled_from(_NODES)
 _kinds = some.sampled_from(_KINDS)
@@ -97,7 +100,18 @@ class ComparedWithModel(RuleBasedStateMachine):
     @rule(data=some.data(), size=some.integers(1, 5))
     def commit_a_group(self, data: some.DataObject, size: int) -> None:
         makers = some.sampled_from(
-            (self.start, self.append, self.cancel, self.write, self.write, self.claim, self.recover, self.release)
+            (
+                self.start,
+                self.append,
+                self.cancel,
+                self.write,
+                self.write,
+                self.claim,
+                self.recover,
+                self.release,
+                self.report,
+                self.report,
+            )
         )
         self.commit([data.draw(makers)(data) for _ in range(size)])
 
@@ -119,7 +133,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         elif how == "leave":
             self.both(lambda provider: provider.store.leave(node))
         elif how == "renew" and node in known:
-            self.both(lambda provider: provider.store.renew(node))
+            self.both(lambda provider: provider.store.renew(node, 3))
         elif how == "bury" and node in known:
             self.both(lambda provider: provider.store.bury(node, known[node].renewals))
         self.compare()
@@ -166,7 +180,27 @@ class ComparedWithModel(RuleBasedStateMachine):
 
     def claim(self, data: some.DataObject) -> Change:
         kinds = tuple(data.draw(some.lists(_kinds, min_size=1, max_size=3)))
-        return Claim(data.draw(_nodes), kinds, data.draw(some.integers(1, 3)))
+        routes = tuple(data.draw(some.lists(some.sampled_from(_ROUTES), max_size=3)))
+        return Claim(data.draw(_nodes), kinds, data.draw(some.integers(1, 3)), routes, data.draw(some.integers(0, 3)))
+
+    def report(self, data: some.DataObject) -> Change:
+        tasks = [(node, task) for node in _NODES for task in self.model.store.taken(node)]
+        if not tasks:
+            return self.claim(data)
+        node, task = data.draw(some.sampled_from(tasks))
+        revision = task.revision if data.draw(_mostly) else task.revision - 1
+        how = data.draw(some.sampled_from(("result", "failure", "heartbeat")))
+        return Report(
+            task.instance_id,
+            task.incarnation,
+            task.execution,
+            task.event_id,
+            revision,
+            node if data.draw(_mostly) else data.draw(_nodes),
+            Payload(b"1") if how == "result" else None,
+            b"{}" if how == "failure" else None,
+            Payload(b"%d" % revision) if how == "heartbeat" or data.draw(some.booleans()) else None,
+        )
 
     def recover(self, data: some.DataObject) -> Change:
         return Recover(data.draw(_instances), data.draw(_nodes))
@@ -191,6 +225,9 @@ class ComparedWithModel(RuleBasedStateMachine):
         ending = not boundary and not data.draw(_mostly)
         deltas = self.deltas(data, record, boundary=boundary, ending=ending)
         messages = self.unread(instance_id) if record.status is Status.OPEN else ()
+        # An activity is asked for by an event of the execution that goes on.
+        is_asked_for = not boundary and (row.history_events > 0 or any(event.id == 1 for event in deltas[0].events))
+        route = data.draw(some.sampled_from((None, *_ROUTES))) if is_asked_for else None
         state = a_state(
             row,
             kind=data.draw(_kinds),
@@ -212,8 +249,8 @@ class ComparedWithModel(RuleBasedStateMachine):
             consumed=tuple(sequence for sequence in messages if data.draw(some.booleans())),
             activities=()
             if data.draw(_mostly)
-            else (ActivityRow(state.execution, 1, data.draw(some.integers(1, 2)), None, 1, b"[]"),),
-            settled=(1,) if data.draw(some.booleans()) else (),
+            else (ActivityRow(state.execution, 1, data.draw(some.integers(1, 2)), None, 1, b"[]", route=route),),
+            settled=(1,) if not data.draw(_mostly) else (),
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
             hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
             prune=None if data.draw(_mostly) else self.prune(data),
@@ -287,7 +324,9 @@ class ComparedWithModel(RuleBasedStateMachine):
         for node in _NODES:
             self.both(lambda provider, key=node: provider.store.news(key))
             self.both(lambda provider, key=node: provider.store.owned(key))
+            self.both(lambda provider, key=node: provider.store.taken(key))
         self.both(lambda provider: provider.store.next_wake(_KINDS))
+        self.both(lambda provider: provider.store.next_wake((), _ROUTES))
         self.both(lambda provider: provider.store.held(["watch"]))
         self.both(lambda provider: provider.store.catalogue().nodes)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))

@@ -9,6 +9,7 @@ import pytest
 
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
     ActivityRow,
     Append,
     Appended,
@@ -214,7 +215,7 @@ class RetentionTests(ContractBase):
         provider.admin.set_expiry({"watch": 60 * SECOND, "other": SECOND, "third": None})
         an_ending(provider)
         for name in ("other", "third"):
-            kind = Kind("", name, "1.0.0", 1)
+            kind = Kind(DEFAULT_QUEUE, name, "1.0.0", 1)
             expect(one(provider, a_start(name, kind=kind)), Started)
             (snapshot,) = claim(provider, kinds=(kind,))
             expect(one(provider, an_end(snapshot.row)), Granted)

@@ -10,6 +10,7 @@ from orchestra.codec import Payload
 from orchestra.events import EventRecord
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
     Append,
     Capability,
     Change,
@@ -37,8 +38,8 @@ from orchestra.providers.rows import (
 
 T = TypeVar("T")
 
-KIND: Final = Kind("", "watch", "1.0.0", 1)
-OTHER_KIND: Final = Kind("", "watch", "1.1.0", 1, floating=True)
+KIND: Final = Kind(DEFAULT_QUEUE, "watch", "1.0.0", 1)
+OTHER_KIND: Final = Kind(DEFAULT_QUEUE, "watch", "1.1.0", 1, floating=True)
 FOREIGN_KIND: Final = Kind("elsewhere", "other", "2.0.0", 1)
 POLICY: Final = Resolution(ResolvedBy.POLICY, "n1", 1)
 SECOND: Final = 1_000_000
@@ -68,7 +69,9 @@ def a_hold(tried: tuple[str, ...] = ("f1",)) -> Hold:
 
 def a_node(node_id: str = "n1", host: str = "here") -> NodeRecord:
     capabilities = (Capability("watch", "1.0.0", "f1"), Capability("watch", "1.1.0", "f2"))
-    return NodeRecord(node_id, host, "boot", 1, "0.1.0", (1,), 15 * SECOND, capabilities, ("probe",), ("", "slow"))
+    return NodeRecord(
+        node_id, host, "boot", 1, "0.1.0", (1,), 15 * SECOND, capabilities, ("probe",), (DEFAULT_QUEUE, "slow"), 8
+    )
 
 
 def a_state(row: InstanceRow, **changes: Any) -> InstanceState:

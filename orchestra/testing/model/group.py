@@ -37,6 +37,7 @@ from orchestra.providers.rows import (
     Refusal,
     Refused,
     Release,
+    Report,
     Snapshot,
     Start,
     Started,
@@ -44,7 +45,8 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelInstance, ModelWorld
+from orchestra.testing.model.tasks import report, take
+from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Group:
     """One commit in progress."""
 
     def __init__(self, world: ModelWorld, now: int, limits: Limits) -> None:
+        self._world = world
         self._instances = world.instances
         self._kinds = world.kinds
         self._expiries = world.expiries
@@ -87,6 +90,8 @@ class Group:
                 return self._cancel(change)
             case Release():
                 return self._release(change)
+            case Report():
+                return report(self._world, self._now, change)
             case Claim():
                 return self._claim(change)
 
@@ -123,7 +128,9 @@ class Group:
         for event_id in write.settled:
             activities.pop((state.execution, event_id), None)
         for activity in write.activities:
-            activities[activity.execution, activity.event_id] = activity
+            key = activity.execution, activity.event_id
+            revision = activities[key].revision + 1 if key in activities else 0
+            activities[key] = replace(activity, owner=None, result=None, failure=None, revision=revision)
         instance = replace(
             instance,
             row=row,
@@ -246,7 +253,7 @@ class Group:
             return AppendRefused(Refusal.CLOSED)
         if len(instance.unread_events) >= append.limit:
             return AppendRefused(Refusal.FULL)
-        row = self._ring(instance.row)
+        row = ring(instance.row, self._now)
         message = MessageRow(
             row.inbox_seq, append.message_id, append.name, append.payload, self._now, traceparent=append.traceparent
         )
@@ -267,7 +274,7 @@ class Group:
         return self._mark(instance, mark)
 
     def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:
-        row = replace(self._ring(instance.row), cancel=mark)
+        row = replace(ring(instance.row, self._now), cancel=mark)
         self._instances[row.instance_id] = replace(instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now)
         return Appended(row.inbox_seq, row.owner, fresh=True, cancel=mark)
 
@@ -339,19 +346,13 @@ class Group:
             return
         if (parent.row.incarnation, parent.row.execution) != (link.incarnation, link.execution):
             return
-        row = self._ring(parent.row)
+        row = ring(parent.row, self._now)
         kind, payload, traceparent = end
         message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, traceparent)
         twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, kind)]
         require(not twins, "the end of a child was told twice")
         self._instances[link.instance_id] = replace(parent, row=row, messages=(*parent.messages, message), updated_at=self._now)
         arrivals.append((link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
-
-    def _ring(self, row: InstanceRow) -> InstanceRow:
-        wake_at = 0
-        if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None and row.wake_at is not None and row.wake_at > self._now:
-            wake_at = min(row.wake_at, self._now + LONGEST_DELAY)
-        return replace(row, inbox_seq=row.inbox_seq + 1, wake_at=wake_at)
 
     def _release(self, release: Release) -> Granted | Refused:
         instance = self._instances.get(release.instance_id)
@@ -373,7 +374,8 @@ class Group:
             taken = replace(instance, row=row)
             self._instances[row.instance_id] = taken
             claimed.append(taken.snapshot())
-        return Claimed(tuple(claimed), more=len(claimed) == claim.limit)
+        tasks = take(self._world, claim.node, claim.routes, claim.slots)
+        return Claimed(tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks)
 
     def _ready(self, kind: Kind) -> list[ModelInstance]:
         due = [

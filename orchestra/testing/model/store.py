@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from orchestra.clock import Clock
 from orchestra.errors import NodeBuried
 from orchestra.events import EventRecord
-from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, NodeRow
+from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, NodeRow, Route, Task
 from orchestra.testing.model.group import Group, Limits, require
+from orchestra.testing.model.tasks import lose, release, taken_by, waiting
 from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelWorld
 
 
@@ -23,6 +24,7 @@ class ModelStore:
         self._joined: dict[str, NodeRecord] = {}
         self._seen = (0, 0)
         self._stirred = 0
+        self._ring: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Let the nodes that were joined here look dead, as those of a process that has ended."""
@@ -45,22 +47,31 @@ class ModelStore:
                 instance.row.inbox_seq,
                 instance.row.cancel,
                 tuple(message for message in instance.messages if message.sequence > instance.row.seen_seq),
+                tuple(activity for activity in instance.snapshot().activities if activity.has_ended),
             )
             for instance_id, instance in sorted(self._world.instances.items())
             if instance.row.owner == node_id and instance.row.inbox_seq > instance.row.seen_seq
         ]
 
-    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         rows = [instance.row for instance in self._world.instances.values() if instance.is_claimable()]
-        return min((row.wake_at for row in rows if row.wake_at is not None and row.kind in kinds), default=None)
+        due = [row.wake_at for row in rows if row.wake_at is not None and row.kind in kinds]
+        return min(
+            [*due, *(activity.started_at for route in routes for _, activity in waiting(self._world, route))], default=None
+        )
 
     def changed(self) -> bool:
         seen = self._stirred, self._world.writes.total() - self._world.writes[id(self)]
         changed, self._seen = seen != self._seen, seen
         return changed
 
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._ring = ring
+
     def stir(self) -> None:
         self._stirred += 1
+        if self._ring is not None:
+            self._ring()
 
     def catalogue(self) -> Catalogue:
         return self._world.catalogue()
@@ -73,12 +84,12 @@ class ModelStore:
             self._joined[node.node_id] = node
             return now
 
-    def renew(self, node_id: str) -> int:
+    def renew(self, node_id: str, load: int = 0) -> int:
         with self._world.transaction(self, self._clock) as now:
             node = self._world.nodes.get(node_id)
             if node is None or node.dead:
                 raise NodeBuried(f"node {node_id} was declared dead, or has left")
-            self._world.nodes[node_id] = replace(node, renewals=node.renewals + 1, renewed_at=now)
+            self._world.nodes[node_id] = replace(node, renewals=node.renewals + 1, renewed_at=now, load=load)
             return now
 
     def leave(self, node_id: str) -> None:
@@ -87,6 +98,7 @@ class ModelStore:
                 instance = self._world.instances[instance_id]
                 row = replace(instance.row, owner=None, wake_at=0, revision=instance.row.revision + 1)
                 self._world.instances[instance_id] = replace(instance, row=row)
+            release(self._world, node_id)
             self._world.nodes.pop(node_id, None)
             self._world.running.discard(node_id)
             self._joined.pop(node_id, None)
@@ -126,7 +138,7 @@ class ModelStore:
                     wake_at=0 if takeovers < CRASHES_BEFORE_DELAY else now + delay,
                 )
                 self._world.instances[row.instance_id] = replace(instance, row=row)
-            return len(ghosts)
+            return len(ghosts) + lose(self._world, now, living, limit)
 
     def expire(self, limit: int = 64) -> int:
         def expired(now: int) -> list[str]:
@@ -144,6 +156,9 @@ class ModelStore:
 
     def owned(self, node_id: str) -> list[str]:
         return sorted(key for key, instance in self._world.instances.items() if instance.row.owner == node_id)
+
+    def taken(self, node_id: str) -> list[Task]:
+        return taken_by(self._world, node_id)
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         return [

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestra.clock import Clock
@@ -89,6 +89,14 @@ class ModelInstance:
             expires_at=self.expires_at,
             reports=tuple(sorted(message.source for message in self.messages if message.kind is not MessageKind.EVENT)),
         )
+
+
+def ring(row: InstanceRow, now: int) -> InstanceRow:
+    """Take note of an arrival and make the instance ready."""
+    wake_at = 0
+    if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None and row.wake_at is not None and row.wake_at > now:
+        wake_at = min(row.wake_at, now + LONGEST_DELAY)
+    return replace(row, inbox_seq=row.inbox_seq + 1, wake_at=wake_at)
 
 
 @dataclass(slots=True)

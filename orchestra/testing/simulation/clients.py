@@ -13,6 +13,7 @@ from orchestra.errors import OrchestraError, OutcomeUnknown, StoreError
 from orchestra.events import FORMAT
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
     Append,
     Appended,
     AppendRefused,
@@ -107,7 +108,7 @@ class Clients:
             f"{name}-{random.randrange(self._plan.slots)}",
             self._world.new_id("life"),  # short, for ids of children are made of its beginning
             self._world.new_id("request"),
-            Kind("", name, version, FORMAT, floating=how is ResolvedBy.POLICY),
+            Kind(DEFAULT_QUEUE, name, version, FORMAT, floating=how is ResolvedBy.POLICY),
             ExecutionRow(1, name, version, resolution, state, None, created_at=catalogue.now),
         )
         self._ask(change, nodes)

@@ -46,6 +46,8 @@ from orchestra.providers.rows import (
     Kind,
     News,
     NodeRecord,
+    Route,
+    Task,
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
@@ -132,11 +134,14 @@ class Link:
     def news(self, node_id: str) -> list[News]:
         return self._read(lambda: self._store.news(node_id))
 
-    def next_wake(self, kinds: Sequence[Kind]) -> int | None:
-        return self._read(lambda: self._store.next_wake(kinds))
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
+        return self._read(lambda: self._store.next_wake(kinds, routes))
 
     def changed(self) -> bool:
         return self._read(self._store.changed) and self._world.hears_hints
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._store.on_change(ring)
 
     def stir(self) -> None:
         self._store.stir()
@@ -158,14 +163,17 @@ class Link:
     def owned(self, node_id: str) -> list[str]:
         return self._read(lambda: self._store.owned(node_id))
 
+    def taken(self, node_id: str) -> list[Task]:
+        return self._read(lambda: self._store.taken(node_id))
+
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         return self._read(lambda: self._store.held(names))
 
     def join(self, node: NodeRecord) -> int:
         return self._do(lambda: self._store.join(node))
 
-    def renew(self, node_id: str) -> int:
-        return self._do(lambda: self._store.renew(node_id))
+    def renew(self, node_id: str, load: int = 0) -> int:
+        return self._do(lambda: self._store.renew(node_id, load))
 
     def leave(self, node_id: str) -> None:
         def leave() -> None:
@@ -232,6 +240,8 @@ class SimulatedNode:
         options: EngineOptions,
         retention: Retention,
         activities: Sequence[str],
+        queues: Sequence[str],
+        slots: int,
     ) -> None:
         self.provider = provider
         self.clock = clock
@@ -247,7 +257,17 @@ class SimulatedNode:
         self._items: list[Item] = []
         capabilities = tuple(Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities())
         record = NodeRecord(
-            world.new_id("node"), host, "boot", 1, "simulated", FORMATS, round(lease * 1e6), capabilities, tuple(activities)
+            world.new_id("node"),
+            host,
+            "boot",
+            1,
+            "simulated",
+            FORMATS,
+            round(lease * 1e6),
+            capabilities,
+            tuple(activities),
+            tuple(queues),
+            slots,
         )
         self.engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention)
         membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
@@ -322,11 +342,8 @@ class SimulatedNode:
 
     def _run(self, effect: RunActivity) -> None:
         assert effect.key not in self.running, f"{effect.key} runs twice on one node"
-        if effect.name in self.activities:
-            self.running[effect.key] = effect
-            return
-        error = ErrorInfo("orchestra.errors.UnknownActivity", f"no activity {effect.name!r} is registered on this node")
-        self._items.append(ActivityEnded(effect.key, effect.attempt, ActivityFailure(error, (), unregistered=True)))
+        assert effect.name in self.activities, f"{effect.key} runs where nobody has {effect.name!r}"
+        self.running[effect.key] = effect
 
     def finish(self, effect: RunActivity, value: int) -> Payload:
         """End an activity with a result, which is returned as it travels."""

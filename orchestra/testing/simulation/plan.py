@@ -63,6 +63,8 @@ class Plan:
     skewed: bool
     same_host: bool
     partial_nodes: bool
+    apart: bool
+    """Whether nodes have different activities, queues and numbers of places for them, so that work goes from one to another."""
     kills: bool
     deaf: bool
     """Whether no hint ever comes, so that all is found by polling."""
@@ -98,6 +100,7 @@ class Plan:
             skewed=random.random() < 0.5,
             same_host=random.random() < 0.3,
             partial_nodes=random.random() < 0.3,
+            apart=random.random() < 0.5,
             kills=faults and random.random() < 0.7,
             deaf=random.random() < 0.3,
             rest=random.random() < 0.4,

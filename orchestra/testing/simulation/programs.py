@@ -22,7 +22,7 @@ from orchestra.providers.rows import HoldKind, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import RetryPolicy
 
-__all__ = ["ACTIVITIES", "FINAL_STAGE", "IN_CODE", "KILLER", "PROGRAMS", "Program", "draw_state", "registry_of"]
+__all__ = ["ACTIVITIES", "FAR", "FINAL_STAGE", "IN_CODE", "KILLER", "PROGRAMS", "Program", "draw_state", "registry_of"]
 
 FLAKY: Final[Activity[..., int]] = Activity.named(
     "flaky", retry=RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
@@ -34,6 +34,9 @@ KILLER: Final[Activity[..., int]] = Activity.named(
     "killer", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1))
 )
 """Most often it takes its node with it."""
+
+FAR: Final = "far"
+"""A queue that not every node serves."""
 
 ACTIVITIES: Final = ("flaky", "strict", "killer")
 FINAL_STAGE: Final = 2
@@ -250,6 +253,26 @@ async def _deadly(ctx: OrchestrationContext, left: Any) -> Any:
     return "survived"
 
 
+async def _errand(ctx: OrchestrationContext, left: Any) -> Any:
+    """Has others do its work, in a queue of theirs, and does not always wait for it."""
+    first = await ctx.race(
+        ctx.schedule_activity(FLAKY.options(queue=FAR), left),
+        ctx.wait_for_event("poke"),
+        ctx.schedule_timer(timedelta(seconds=40)),
+    )
+    try:
+        await ctx.gather(ctx.schedule_activity(STRICT.options(queue=FAR), left), ctx.schedule_activity(FLAKY, first.index))
+        _linger()
+        if left % 2:
+            await ctx.schedule_activity(KILLER.options(queue=FAR), left)
+    except ActivityFailed:
+        _linger()
+    ctx.schedule_activity(FLAKY.options(queue=FAR), -left)  # given up at the boundary, or at the end
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "ran"
+
+
 async def _drifting(ctx: OrchestrationContext, left: Any) -> Any:
     """What the nondeterministic code of the second stage was before, and will be again."""
     await ctx.schedule_activity(FLAKY, left)
@@ -365,6 +388,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "branching": Program(_everywhere(_branching), state=lambda random: random.randint(0, 2)),
     "failing": Program(_everywhere(_failing), ends=_ENDED - {Status.COMPLETED} | {Status.FAILED}),
     "deadly": Program(_everywhere(_deadly)),
+    "errand": Program(_everywhere(_errand), state=lambda random: random.randint(0, 3)),
     "drifting": Program(
         ({"1.0.0": _drifting}, {"1.0.0": _drifting_broken}, {"1.0.0": _drifting}),
         holds=frozenset({HoldKind.NONDETERMINISM}),

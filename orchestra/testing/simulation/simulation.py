@@ -19,13 +19,13 @@ from orchestra.clock import Clock, micros
 from orchestra.engine.items import ActivityKey
 from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Append, Change, Commit, Start, Status, Write
+from orchestra.providers.rows import DEFAULT_QUEUE, Append, Change, Commit, Start, Status, Write
 from orchestra.testing.checker import check_store
 from orchestra.testing.simulation.clients import Clients
 from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
 from orchestra.testing.simulation.nodes import Link, NodeDied, SimulatedNode
 from orchestra.testing.simulation.plan import Plan
-from orchestra.testing.simulation.programs import ACTIVITIES, FINAL_STAGE, KILLER, PROGRAMS, registry_of
+from orchestra.testing.simulation.programs import ACTIVITIES, FAR, FINAL_STAGE, KILLER, PROGRAMS, registry_of
 from orchestra.testing.simulation.witness import Witness
 
 __all__ = ["Connect", "Result", "Simulation", "simulate"]
@@ -33,6 +33,7 @@ __all__ = ["Connect", "Result", "Simulation", "simulate"]
 Connect = Callable[[Clock], Provider]
 """Returns one more unopened connection to one and the same store, as a process of its own would have it."""
 
+_PLACES: Final = 1_000
 _HOUR: Final = 3_600_000_000
 _DEPTH: Final = 2
 _CYCLES: Final = 4_000
@@ -174,10 +175,15 @@ class Simulation:
     def _boot(self, stage: int | None = None) -> SimulatedNode | None:
         random, plan = self.random, self.plan
         chosen = random.randint(0, self._stage) if stage is None else stage
-        names, activities = plan.programs, ACTIVITIES
+        names, activities, queues, places = plan.programs, ACTIVITIES, (DEFAULT_QUEUE, FAR), _PLACES
         if plan.partial_nodes and stage is None and len(self._alive) > 1:
             names = names[random.choice((0, 0, 1)) :: random.choice((1, 2))]
             activities = random.choice((ACTIVITIES, ACTIVITIES[:1]))
+        if plan.apart:
+            places = random.choice((_PLACES, 3, 1))
+            if stage is None:
+                activities = tuple(name for name in activities if random.random() < 0.6)
+                queues = random.choice((queues, (DEFAULT_QUEUE,), (FAR,)))
         off = random.choice((-7 * _HOUR, 0, 5 * _HOUR)) if plan.skewed else 0
         node = SimulatedNode(
             self,
@@ -191,6 +197,8 @@ class Simulation:
             options=plan.engine,
             retention=plan.retention,
             activities=activities,
+            queues=queues,
+            slots=places,
         )
         self.counts["nodes"] += 1
         try:

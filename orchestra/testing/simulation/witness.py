@@ -53,6 +53,7 @@ from orchestra.providers.rows import (
     Refusal,
     Refused,
     Release,
+    Report,
     Snapshot,
     Start,
     Started,
@@ -61,6 +62,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.retention import Retention
+from orchestra.testing.simulation.errands import Errands
 from orchestra.testing.simulation.families import Families, take_reports
 from orchestra.testing.simulation.lives import Life
 from orchestra.testing.simulation.programs import PROGRAMS
@@ -88,6 +90,7 @@ class Witness:
         """Instances that the store has refused for a while; they alone may be held for that (I12)."""
         self.counts: Counter[str] = Counter()
         self._families = Families(self.lives, self._begin, self.counts)
+        self._errands = Errands(self.lives, self.counts)
         self._digest = blake2b(digest_size=8)
 
     @property
@@ -112,6 +115,8 @@ class Witness:
         for change, outcome in pairs:
             if isinstance(change, Write):
                 self._write(change, outcome, commit.now)
+                if isinstance(outcome, Granted):
+                    self._errands.written(change)
             elif isinstance(change, Recover):
                 self._recover(change, outcome)
         touched = {change.instance_id: None for change in changes if not isinstance(change, Claim)}
@@ -128,6 +133,8 @@ class Witness:
                     self._cancel(change, outcome)
                 case Release():
                     self._release(change, outcome)
+                case Report():
+                    self._errands.reported(change, outcome)
                 case _:
                     pass
         for change, outcome in pairs:
@@ -136,6 +143,8 @@ class Witness:
                 for snapshot in outcome.snapshots:
                     self._claimed(change, snapshot)
                     touched[snapshot.row.instance_id] = None
+                self._errands.claimed(change, outcome)
+                touched.update(dict.fromkeys(task.instance_id for task in outcome.tasks))
         for instance_id in touched:
             self._look(instance_id, commit.now)
         trace = [(type(change).__name__, type(outcome).__name__) for change, outcome in pairs]
@@ -357,9 +366,11 @@ class Witness:
 
     def ownership_changed(self) -> None:
         """Nodes were swept or left, or an operator revoked ownership: some rows have no owner now and another revision."""
-        now = self._directory.catalogue().now
+        catalogue = self._directory.catalogue()
+        now, living = catalogue.now, {node.record.node_id for node in catalogue.nodes}
         for life in [life for life in self.lives.values() if not life.ended]:
             record = self._record(life)
+            self._errands.released(life, record, living)
             if record.row.revision != life.revision:
                 assert record.row.owner is None, f"I6: {life.instance_id} has another owner without a claim"
                 assert record.row.revision == life.revision + 1, f"I6: {life.instance_id}: {record.row} after {life}"
@@ -408,6 +419,7 @@ class Witness:
             assert not record.activities, f"I9: {life.instance_id} has ended and remembers activities"
             return
         assert record.execution.closed_at is None, f"I4: {life.instance_id} is open, its execution has ended"
+        self._errands.check(life, record)
         if row.owner is None and not record.held and row.inbox_seq > row.seen_seq and row.takeovers < _DELAYING_TAKEOVERS:
             assert row.wake_at == 0, f"rule 4: {life.instance_id} sleeps until {row.wake_at} over message {row.inbox_seq}"
 

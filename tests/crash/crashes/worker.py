@@ -35,6 +35,8 @@ from orchestra.providers.postgres.wire import Result
 from orchestra.providers.rows import Change, Claimed, Commit, Granted, Kind, Refused, Write
 
 STOP_INSIDE = signal.SIGRTMIN
+NARROW, WIDE = 3, 256
+"""How many activities a worker runs at once."""
 
 
 class Lines:
@@ -120,6 +122,8 @@ async def main(options: argparse.Namespace) -> None:
         poll=timedelta(seconds=0.1),
         grace=timedelta(seconds=2),
         max_owned=options.max_owned,
+        # Every other one has few places, so that what it cannot run goes through the store to its neighbours.
+        max_concurrent_activities=NARROW if int(options.name) % 2 else WIDE,
     )
 
     def stop_before_write(_signal: int, _frame: object) -> None:

@@ -1,0 +1,170 @@
+"""Activities that are handed out: which ones, by which route, and those of others that this node has taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from orchestra.codec import Payload, pack, unpack
+from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, RunActivity
+from orchestra.errors import ErrorInfo, HistoryCorrupt
+from orchestra.events import ActivityScheduled, error_from_wire, error_to_wire, from_record
+from orchestra.providers.rows import LOST, ActivityRow, Catalogue, NodeRecord, Report, Route, Task
+from orchestra.telemetry import engine_logger
+
+__all__ = ["CRASHED", "Placement", "Tasks", "ended_report", "failure_to_bytes", "how_it_ended", "key_of", "run_task"]
+
+CRASHED: Final = ErrorInfo("orchestra.NodeLost", "the node that ran it was lost")
+
+
+class Placement:
+    """Decides which activities of its instances a node runs itself: those that it has, while it has a place free.
+
+    What it has, and nobody else, waits here for a place: to hand it out would only make it slower.
+    """
+
+    def __init__(self, node: NodeRecord) -> None:
+        self._own = frozenset(node.routes)
+        self._others: frozenset[Route] = frozenset()
+        self._missed: dict[Route, bool] = {}
+        """What was handed out and nobody had, and whether that was said."""
+
+    def refresh(self, catalogue: Catalogue, node_id: str) -> None:
+        """Take in what the other nodes have, and say once of each route that nobody serves it."""
+        others = (row.record for row in catalogue.nodes if row.record.node_id != node_id)
+        self._others = frozenset(route for record in others for route in record.routes)
+        for route, was_said in list(self._missed.items()):
+            if route in self._others:
+                del self._missed[route]
+            elif not was_said:
+                self._missed[route] = True
+                # It looks like an instance that hangs.
+                engine_logger.warning(
+                    "no living node has activity %r and serves queue %r; it waits in the store for one. Give it to "
+                    "Runtime(activities=..., queues=...)",
+                    route.name,
+                    route.queue,
+                )
+
+    def hands_out(self, route: Route, free: int) -> bool:
+        """Return whether an activity is to go through the store, this node having so many places free."""
+        if route in self._own:
+            return free <= 0 and route in self._others
+        if route not in self._others:
+            self._missed.setdefault(route, False)  # perhaps by a node that has come within the last second
+        return True
+
+
+class Tasks:
+    """What this node has taken from the store, and not handed back."""
+
+    def __init__(self) -> None:
+        self._taken: dict[ActivityKey, Task] = {}
+        self._reporting: set[ActivityKey] = set()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def __iter__(self) -> Iterator[ActivityKey]:
+        return iter(list(self._taken))
+
+    def revision(self, key: ActivityKey) -> int | None:
+        """Return the fence under which this node has an activity, if it has it."""
+        task = self._taken.get(key)
+        return None if task is None else task.revision
+
+    def take(self, task: Task) -> None:
+        """Take up a task."""
+        self._taken[key_of(task)] = task
+
+    def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
+        """Return what the store is to be told of a try; ``None`` where it is no task of this node, or not any more."""
+        task = self._taken.get(item.key)
+        if task is None or task.attempt != item.attempt or item.key in self._reporting:
+            return None
+        if isinstance(item, Heartbeat):
+            return _report(task, node, None, None, item.payload)
+        self._reporting.add(item.key)
+        return ended_report(task, node, item.result, item.heartbeat)
+
+    def has(self, key: ActivityKey) -> bool:
+        """Whether an activity is a task of this node."""
+        return key in self._taken
+
+    def drop(self, key: ActivityKey) -> Task | None:
+        """Forget a task that was handed back, or taken away."""
+        self._reporting.discard(key)
+        return self._taken.pop(key, None)
+
+    def missing_from(self, stored: Iterable[Task]) -> list[ActivityKey]:
+        """Return the tasks that run here and are not in the store any more: nobody wants them."""
+        wanted = {(key_of(task), task.revision) for task in stored}
+        return [key for key, task in self._taken.items() if (key, task.revision) not in wanted and key not in self._reporting]
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self._taken.clear()
+        self._reporting.clear()
+
+
+def key_of(task: Task | Report) -> ActivityKey:
+    """Return which activity this is."""
+    return ActivityKey(task.instance_id, task.incarnation, task.execution, task.event_id)
+
+
+def run_task(task: Task) -> RunActivity:
+    """Return what the shell is to do for a task.
+
+    Raises:
+        HistoryCorrupt: the event that asked for it cannot be read.
+    """
+    event = from_record(task.scheduled)
+    if not isinstance(event, ActivityScheduled):
+        raise HistoryCorrupt(f"event {event.id} of {task.instance_id!r} asks for no activity", event_id=event.id)
+    return RunActivity(
+        key=key_of(task),
+        name=event.name,
+        arguments=event.arguments,
+        attempt=task.attempt,
+        timeout=event.timeout,
+        heartbeat_timeout=event.heartbeat_timeout,
+        last_heartbeat=task.heartbeat,
+        orchestration=task.orchestration,
+        version=task.version,
+        traceparent=task.traceparent,
+    )
+
+
+def ended_report(task: Task, node: str, result: Payload | ActivityFailure, heartbeat: Payload | None = None) -> Report:
+    """Return what the store is to be told of a try that has ended."""
+    if isinstance(result, ActivityFailure):
+        return _report(task, node, None, failure_to_bytes(result), heartbeat)
+    return _report(task, node, result, None, heartbeat)
+
+
+def how_it_ended(row: ActivityRow) -> Payload | ActivityFailure:
+    """Return how a try has ended that was handed out."""
+    if row.result is not None:
+        return row.result
+    assert row.failure is not None
+    if row.failure == LOST:
+        return ActivityFailure(CRASHED, (CRASHED.type,))
+    known = unpack(row.failure)
+    return ActivityFailure(error_from_wire(known["error"]), tuple(known["types"]), known["final"], known["untried"])
+
+
+def failure_to_bytes(failure: ActivityFailure) -> bytes:
+    """Return the stored form of a failed try."""
+    return pack(
+        {
+            "error": error_to_wire(failure.error),
+            "types": list(failure.type_names),
+            "final": failure.non_retryable,
+            "untried": failure.untried,
+        }
+    )
+
+
+def _report(task: Task, node: str, result: Payload | None, failure: bytes | None, heartbeat: Payload | None) -> Report:
+    key = key_of(task)
+    return Report(*key, task.revision, node, result, failure, heartbeat)

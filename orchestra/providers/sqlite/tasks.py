@@ -1,0 +1,62 @@
+"""Activities that are handed out: found, taken, reported, and lost with the node that had them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice, zip_longest
+
+from orchestra.providers.decoding import payload_values, read_activity, read_task
+from orchestra.providers.rows import Appended, Refused, Report, Reported, Route, Task
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.family import LONGEST_DELAY
+
+__all__ = ["lose_tasks", "next_task", "report_task", "take_tasks", "taken_by"]
+
+
+def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | None:
+    """Return since when the oldest activity waits that is handed out by one of the routes."""
+    if not routes or connection.execute(sql.ANY_WAITING).fetchone() is None:
+        return None
+    oldest = (connection.execute(sql.FIND_WAITING, (*route, 1)).fetchone() for route in routes)
+    return min((row[3] for row in oldest if row is not None), default=None)
+
+
+def take_tasks(connection: sqlite3.Connection, node: str, routes: Iterable[Route], slots: int) -> tuple[Task, ...]:
+    """Take up to ``slots`` activities for a node, one of each route in turn, and return them."""
+    # Most often there is none at all; nodes with many activities must not ask for each.
+    if slots <= 0 or connection.execute(sql.ANY_WAITING).fetchone() is None:
+        return ()
+    waiting = [connection.execute(sql.FIND_WAITING, (*route, slots)).fetchall() for route in dict.fromkeys(routes)]
+    in_turn = (row[:3] for row in chain.from_iterable(zip_longest(*waiting)) if row is not None)
+    keys = sorted(islice(in_turn, slots))
+    connection.executemany(sql.TAKE_TASK, [(node, *key) for key in keys])
+    return tuple(read_task(connection.execute(sql.READ_TASK, key).fetchone()) for key in keys)
+
+
+def taken_by(connection: sqlite3.Connection, node: str) -> list[Task]:
+    """Return what a node has taken and not reported."""
+    return [read_task(row) for row in connection.execute(sql.LIST_TASKS, (node,))]
+
+
+def report_task(connection: sqlite3.Connection, now: int, report: Report) -> Reported | Refused:
+    """Store how a task goes, if the node still has it. Its end makes the instance ready."""
+    fence = (report.instance_id, report.execution, report.event_id, report.revision, report.node, report.incarnation)
+    heartbeat = payload_values(report.heartbeat)
+    if not report.is_end:
+        beaten = connection.execute(sql.BEAT_TASK, (*heartbeat, *fence)).rowcount
+        return Reported() if beaten else Refused()
+    row = connection.execute(sql.END_TASK, (*payload_values(report.result), report.failure, *heartbeat, *fence)).fetchone()
+    if row is None:
+        return Refused()  # I6
+    rung = connection.execute(sql.RING, (now, now, now + LONGEST_DELAY, report.instance_id)).fetchone()
+    return Reported(None if rung is None else Appended(*rung, fresh=True, activity=read_activity(row)))
+
+
+def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
+    """Tell the owners of instances that activities of theirs were lost with the nodes that ran them. Return how many."""
+    lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
+    for key in lost:
+        connection.execute(sql.LOSE_TASK, key)
+        connection.execute(sql.RING, (now, now, now + LONGEST_DELAY, key[0])).fetchone()
+    return len(lost)

@@ -1,0 +1,307 @@
+"""Activities that are handed out: taken by one node, reported once, lost with their node (rules 1, 7, 10, 12 and 14)."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from orchestra.codec import Payload
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.rows import (
+    LOST,
+    ActivityRow,
+    Claim,
+    Claimed,
+    ExecutionDelta,
+    Granted,
+    InstanceRow,
+    Refused,
+    Report,
+    Reported,
+    Route,
+    Task,
+)
+from orchestra.testing.contract.base import ContractBase, Open
+from orchestra.testing.contract.shorthand import (
+    KIND,
+    POLICY,
+    TRACEPARENT,
+    a_node,
+    a_start,
+    a_state,
+    a_write,
+    an_append,
+    an_end,
+    an_event,
+    an_execution,
+    begin,
+    claim,
+    expect,
+    one,
+    read,
+)
+from orchestra.testing.model import ManualClock
+
+ROUTE: Final = Route("default", "probe")
+SLOW: Final = Route("slow", "probe")
+
+
+def handed_out(number: int = 1, route: Route | None = ROUTE, started_at: int = 4, attempt: int = 1) -> ActivityRow:
+    return ActivityRow(1, number, attempt, None, started_at, b"[1]", Payload(b"7"), route)
+
+
+def hand_out(provider: Provider, *rows: ActivityRow, instance_id: str = "i", owner: str | None = None) -> InstanceRow:
+    """Start an instance that hands activities out and is parked, or stays with its owner."""
+    row = begin(provider, instance_id)
+    opened = ExecutionDelta(
+        1,
+        opened=(1, "1.0.0", "f1", 1, POLICY),
+        events=tuple(an_event(activity.event_id) for activity in rows),
+        traceparent=TRACEPARENT,
+    )
+    state = a_state(row, owner=owner, wake_at=None)
+    expect(one(provider, a_write(row, state, executions=(opened,), activities=rows)), Granted)
+    return read(provider, instance_id).row
+
+
+def take(provider: Provider, node: str = "n2", routes: tuple[Route, ...] = (ROUTE,), slots: int = 5) -> tuple[Task, ...]:
+    return expect(one(provider, Claim(node, (), 0, routes, slots)), Claimed).tasks
+
+
+def a_report(task: Task, node: str = "n2", **fields: object) -> Report:
+    end = fields or {"result": Payload(b'"done"')}
+    return Report(task.instance_id, task.incarnation, task.execution, task.event_id, task.revision, node, **end)  # type: ignore[arg-type]
+
+
+class TaskTests(ContractBase):
+    """Handing out, taking, reporting, losing."""
+
+    def test_what_is_handed_out_is_taken_with_all_that_is_needed_to_run_it(self, connect: Open) -> None:
+        provider, other = connect(), connect()
+        row = hand_out(provider, handed_out())
+        assert other.store.next_wake([], [ROUTE]) == 4
+        (task,) = take(other)
+        assert task == Task(
+            "i", row.incarnation, 1, 1, task.revision, 1, "watch", "1.0.0", an_event(1), Payload(b"7"), TRACEPARENT
+        )
+        assert provider.store.taken("n2") == [task]
+        assert provider.store.next_wake([], [ROUTE]) is None
+        (shown,) = read(provider).activities
+        assert (shown.route, shown.owner, shown.has_ended) == (ROUTE, "n2", False)
+
+    def test_it_is_taken_by_its_route_alone(self, provider: Provider) -> None:
+        hand_out(provider, handed_out(1), handed_out(2, SLOW), handed_out(3, None))
+        assert take(provider, routes=()) == ()
+        assert take(provider, routes=(Route("slow", "other"), Route("default", "slow"))) == ()
+        assert provider.store.next_wake([KIND], [Route("slow", "other")]) is None
+        assert [task.event_id for task in take(provider, routes=(SLOW,))] == [2]
+        assert [task.event_id for task in take(provider, routes=(SLOW, ROUTE))] == [1]
+
+    def test_no_more_is_taken_than_there_are_places_and_each_route_gets_its_turn(self, provider: Provider) -> None:
+        hand_out(provider, *(handed_out(number, ROUTE, 100 - number) for number in range(1, 6)), handed_out(6, SLOW, 200))
+        outcome = expect(one(provider, Claim("n2", (KIND,), 5, (ROUTE, SLOW), 3)), Claimed)
+        assert ([task.event_id for task in outcome.tasks], outcome.more) == ([4, 5, 6], True)
+        outcome = expect(one(provider, Claim("n2", (KIND,), 5, (ROUTE, SLOW), 4)), Claimed)
+        assert ([task.event_id for task in outcome.tasks], outcome.more) == ([1, 2, 3], False)
+        assert expect(one(provider, Claim("n2", (KIND,), 0, (ROUTE,), 0)), Claimed) == Claimed((), more=False)
+
+    def test_of_many_that_ask_at_once_each_gets_others(self, connect: Open) -> None:
+        providers = [connect() for _ in range(4)]
+        hand_out(providers[0], *(handed_out(number) for number in range(1, 13)))
+
+        def take_three(number: int) -> tuple[Task, ...]:
+            return take(providers[number], f"n{number}", slots=3)
+
+        with ThreadPoolExecutor(4) as pool:
+            taken = list(pool.map(take_three, range(4)))
+        found = [task.event_id for tasks in taken for task in tasks]
+        rest = [task.event_id for task in take(providers[0], slots=12)]
+        assert sorted(found + rest) == list(range(1, 13)), "one was taken twice, or by nobody"
+        assert all(taken), "somebody was told nothing while there was work"
+
+    def test_its_end_wakes_the_instance_and_waits_in_its_row(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out())
+        (task,) = take(provider)
+        arrival = expect(one(provider, a_report(task)), Reported).arrival
+        assert arrival is not None
+        assert (arrival.sequence, arrival.owner, arrival.fresh) == (row.inbox_seq + 1, None, True)
+        (ended,) = read(provider).activities
+        assert arrival.activity == ended
+        assert (ended.owner, ended.result, ended.failure) == (None, Payload(b'"done"'), None)
+        (snapshot,) = claim(provider, "n3")
+        assert snapshot.activities == (ended,)
+        assert provider.store.taken("n2") == []
+        assert take(provider) == (), "it was taken again after its end"
+
+    def test_a_report_and_a_claim_in_one_group_give_the_instance_to_who_claims(self, provider: Provider) -> None:
+        hand_out(provider, handed_out())
+        (task,) = take(provider)
+        _, claimed = provider.store.commit([Claim("n2", (KIND,), 5), a_report(task)]).outcomes[::-1]
+        (snapshot,) = expect(claimed, Claimed).snapshots
+        assert snapshot.activities[0].result == Payload(b'"done"')
+
+    def test_the_owner_of_the_instance_hears_of_it(self, connect: Open) -> None:
+        provider, other = connect(), connect()
+        row = hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        first, second = take(other)
+        assert provider.store.news("n1") == []
+        expect(one(other, a_report(first, failure=b"why")), Reported)
+        expect(one(other, a_report(second)), Reported)
+        (news,) = provider.store.news("n1")
+        assert news.inbox_seq == row.inbox_seq + 2
+        assert [(one.event_id, one.failure, one.result) for one in news.activities] == [
+            (1, b"why", None),
+            (2, None, Payload(b'"done"')),
+        ]
+        assert news.messages == ()
+        expect(one(provider, a_write(row, a_state(row, seen_seq=news.inbox_seq), settled=(1, 2))), Granted)
+        assert provider.store.news("n1") == []
+        assert read(provider).activities == ()
+
+    def test_a_park_that_meets_a_report_is_no_park(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        expect(one(provider, a_report(task)), Reported)
+        expect(one(provider, a_write(row, a_state(row, owner=None, wake_at=None))), Granted)
+        assert len(claim(provider, "n3")) == 1
+
+    def test_a_heartbeat_is_stored_and_wakes_nobody(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out())
+        (task,) = take(provider)
+        assert one(provider, a_report(task, heartbeat=Payload(b"8"))) == Reported()
+        assert one(provider, a_report(task, heartbeat=Payload(b"9"))) == Reported()
+        assert read(provider).row.inbox_seq == row.inbox_seq
+        assert read(provider).activities[0].heartbeat == Payload(b"9")
+        outcomes = provider.store.commit([a_report(task, heartbeat=Payload(b"10")), a_report(task, failure=b"x")]).outcomes
+        expect(outcomes[0], Reported)
+        expect(outcomes[1], Reported)
+        assert (read(provider).activities[0].heartbeat, read(provider).activities[0].failure) == (Payload(b"10"), b"x")
+        assert one(provider, a_report(task, heartbeat=Payload(b"11"))) == Refused(), "it has ended"
+
+    def test_the_same_report_twice_has_one_effect(self, provider: Provider) -> None:
+        """Scenario 36."""
+        hand_out(provider, handed_out())
+        (task,) = take(provider)
+        first, second = provider.store.commit([a_report(task), a_report(task)]).outcomes
+        expect(first, Reported)
+        assert second == Refused()
+        assert one(provider, a_report(task)) == Refused()
+        assert read(provider).row.inbox_seq == 1
+
+    def test_whoever_has_not_got_it_reports_nothing(self, provider: Provider) -> None:
+        """I6."""
+        row = hand_out(provider, handed_out())
+        (task,) = take(provider)
+        for stranger in (
+            a_report(task, "n3"),
+            a_report(replace(task, revision=task.revision - 1)),
+            a_report(replace(task, incarnation="another life")),
+            a_report(replace(task, event_id=2)),
+            a_report(replace(task, execution=2)),
+            a_report(replace(task, instance_id="nobody")),
+        ):
+            assert one(provider, stranger) == Refused()
+        assert read(provider).row == row
+        expect(one(provider, a_report(task)), Reported)
+
+    def test_what_its_owner_settles_before_the_report_is_settled(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        settle = a_write(row, settled=(1,))
+        outcomes = provider.store.commit([a_report(task), settle]).outcomes  # the owners come first, whatever the order
+        assert outcomes[0] == Refused()
+        expect(outcomes[1], Granted)
+        assert one(provider, a_report(task)) == Refused()
+        assert read(provider).activities == ()
+
+    def test_a_boundary_forgets_what_was_handed_out(self, provider: Provider) -> None:
+        """Scenarios 12 and 13."""
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        closed = an_end(row).executions[0]
+        over = ExecutionDelta(2, create=an_execution(2))
+        expect(one(provider, a_write(row, a_state(row, execution=2, opened=False), executions=(closed, over))), Granted)
+        assert provider.store.taken("n2") == []
+        assert one(provider, a_report(task)) == Refused()
+        assert read(provider).row.inbox_seq == 0
+
+    def test_the_end_of_the_instance_forgets_what_was_handed_out(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        (task,) = take(provider, slots=1)
+        refused, ended = provider.store.commit([a_report(task), an_end(row)]).outcomes
+        assert refused == Refused()
+        expect(ended, Granted)
+        assert take(provider) == ()
+        assert provider.store.taken("n2") == []
+
+    def test_what_is_handed_out_anew_is_nobody_s(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        expect(one(provider, a_write(row, activities=(handed_out(attempt=2),))), Granted)
+        assert one(provider, a_report(task)) == Refused()
+        (again,) = take(provider, "n2")
+        assert (again.attempt, again.revision > task.revision) == (2, True)
+        assert one(provider, a_report(task)) == Refused()
+        expect(one(provider, a_report(again)), Reported)
+
+    def test_what_is_written_without_a_route_is_there_for_nobody(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        expect(one(provider, a_write(row, activities=(handed_out(route=None, attempt=2),))), Granted)
+        assert one(provider, a_report(task)) == Refused()
+        assert take(provider) == ()
+        assert read(provider).activities[0].owner is None
+
+    def test_a_node_that_leaves_gives_back_what_it_has_taken(self, provider: Provider) -> None:
+        hand_out(provider, handed_out())
+        provider.store.join(a_node("n2"))
+        (task,) = take(provider)
+        provider.store.leave("n2")
+        (again,) = take(provider, "n3")
+        assert (again.attempt, again.event_id) == (1, 1)
+        assert one(provider, a_report(task)) == Refused()
+
+    def test_what_a_dead_node_had_is_lost_and_the_instance_hears_of_it(self, connect: Open, clock: ManualClock) -> None:
+        """Rules 12 and 14: the node that ran it is gone, or was never known."""
+        provider, other = connect(), connect()
+        provider.store.join(a_node("n1"))
+        provider.store.join(a_node("n2"))
+        row = hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        (task,) = take(other, "n2", slots=1)
+        take(other, "a ghost", slots=1)
+        assert provider.store.sweep() == 1, "the living one has lost nothing"
+        assert provider.store.bury("n2", renewals=0)
+        clock.advance(timedelta(seconds=1))
+        assert provider.store.sweep() == 1
+        assert provider.store.sweep() == 0
+        (news,) = provider.store.news("n1")
+        assert [(one.event_id, one.failure, one.owner) for one in news.activities] == [(1, LOST, None), (2, LOST, None)]
+        assert news.inbox_seq == row.inbox_seq + 2
+        assert read(provider).row.takeovers == 0
+        assert one(other, a_report(task)) == Refused()
+
+    def test_a_message_and_a_report_have_numbers_of_their_own(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        provider.store.commit([an_append("i", "m1"), a_report(task), an_append("i", "m2")])
+        (news,) = provider.store.news("n1")
+        assert [message.message_id for message in news.messages] == ["m1", "m2"]
+        assert (news.inbox_seq, len(news.activities)) == (row.inbox_seq + 3, 1)
+
+    def test_a_deleted_instance_leaves_nothing_to_take_or_report(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        expect(one(provider, an_end(row)), Granted)
+        assert provider.admin.delete("i", row.incarnation)
+        expect(one(provider, a_start("i", "another life")), object)
+        assert one(provider, a_report(task)) == Refused()
+        assert read(provider).row.inbox_seq == 0
+
+    def test_the_load_of_a_node_is_known_since_its_last_renewal(self, provider: Provider) -> None:
+        provider.store.join(a_node("n1"))
+        assert provider.store.catalogue().nodes[0].load == 0
+        provider.store.renew("n1", 5)
+        (node,) = provider.store.catalogue().nodes
+        assert (node.load, node.record.slots, node.record.queues) == (5, 8, ("default", "slow"))

@@ -1,0 +1,101 @@
+"""Activities that are handed out, in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from itertools import chain, islice, zip_longest
+
+from orchestra.providers.rows import LOST, ActivityRow, Appended, Refused, Report, Reported, Route, Status, Task
+from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
+
+
+def waiting(world: ModelWorld, route: Route) -> list[tuple[ModelInstance, ActivityRow]]:
+    """Return what is handed out by a route and nobody has taken, the oldest first."""
+    found = [pair for pair in _handed_out(world) if pair[1].route == route and pair[1].owner is None]
+    return sorted(found, key=lambda pair: pair[1].started_at)  # among equals in the order of their ids
+
+
+def take(world: ModelWorld, node: str, routes: Iterable[Route], slots: int) -> tuple[Task, ...]:
+    in_turn = chain.from_iterable(zip_longest(*(waiting(world, route) for route in dict.fromkeys(routes))))
+    taken = list(islice((pair for pair in in_turn if pair is not None), max(slots, 0)))
+    for instance, activity in taken:
+        _put(world, instance.row.instance_id, replace(activity, owner=node, revision=activity.revision + 1))
+    keys = {(instance.row.instance_id, activity.execution, activity.event_id) for instance, activity in taken}
+    return tuple(task for task in taken_by(world, node) if (task.instance_id, task.execution, task.event_id) in keys)
+
+
+def taken_by(world: ModelWorld, node: str) -> list[Task]:
+    return [_task(instance, activity) for instance, activity in _handed_out(world) if activity.owner == node]
+
+
+def report(world: ModelWorld, now: int, report: Report) -> Reported | Refused:
+    instance = world.instances.get(report.instance_id)
+    activity = None if instance is None else instance.activities.get((report.execution, report.event_id))
+    if instance is None or activity is None or instance.row.incarnation != report.incarnation:
+        return Refused()
+    if (activity.owner, activity.revision) != (report.node, report.revision):
+        return Refused()
+    activity = replace(activity, heartbeat=report.heartbeat or activity.heartbeat)
+    if not report.is_end:
+        _put(world, report.instance_id, activity)
+        return Reported()
+    ended = replace(activity, result=report.result, failure=report.failure)
+    return Reported(_give_back(world, now, report.instance_id, ended))
+
+
+def release(world: ModelWorld, node: str) -> None:
+    for instance, activity in _handed_out(world):
+        if activity.owner == node:
+            _put(world, instance.row.instance_id, replace(activity, owner=None, revision=activity.revision + 1))
+
+
+def lose(world: ModelWorld, now: int, living: Collection[str], limit: int) -> int:
+    orphans = [(one, activity) for one, activity in _handed_out(world) if activity.owner not in (None, *living)][:limit]
+    for instance, activity in orphans:
+        _give_back(world, now, instance.row.instance_id, replace(activity, failure=LOST))
+    return len(orphans)
+
+
+def _handed_out(world: ModelWorld) -> list[tuple[ModelInstance, ActivityRow]]:
+    return [
+        (instance, instance.activities[key])
+        for _, instance in sorted(world.instances.items())
+        for key in sorted(instance.activities)
+        if instance.activities[key].route is not None and not instance.activities[key].has_ended
+    ]
+
+
+def _give_back(world: ModelWorld, now: int, instance_id: str, activity: ActivityRow) -> Appended | None:
+    activity = replace(activity, owner=None, revision=activity.revision + 1)
+    _put(world, instance_id, activity)
+    instance = world.instances[instance_id]
+    if instance.status is not Status.OPEN:
+        return None
+    row = ring(instance.row, now)
+    world.instances[instance_id] = replace(instance, row=row, updated_at=now)
+    return Appended(row.inbox_seq, row.owner, fresh=True, activity=activity)
+
+
+def _put(world: ModelWorld, instance_id: str, activity: ActivityRow) -> None:
+    instance = world.instances[instance_id]
+    activities = {**instance.activities, (activity.execution, activity.event_id): activity}
+    world.instances[instance_id] = replace(instance, activities=activities)
+
+
+def _task(instance: ModelInstance, activity: ActivityRow) -> Task:
+    execution = instance.executions[activity.execution]
+    scheduled = next(event for event in instance.events[activity.execution] if event.id == activity.event_id)
+    return Task(
+        instance.row.instance_id,
+        instance.row.incarnation,
+        activity.execution,
+        activity.event_id,
+        activity.revision,
+        activity.attempt,
+        execution.name,
+        execution.version,
+        scheduled,
+        activity.heartbeat,
+        execution.traceparent,
+    )

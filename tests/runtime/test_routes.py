@@ -1,0 +1,291 @@
+"""Activities and instances that run where they are told to, or where there is room: several nodes on one store."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from types import SimpleNamespace
+
+import anyio
+import pytest
+from kit import QUICK, bounded, info_when, registry, until, when_set
+
+from orchestra import (
+    ActivityFailed,
+    Client,
+    InstanceStatus,
+    InvalidArgument,
+    RetryPolicy,
+    Runtime,
+    SqliteProvider,
+    activity,
+    activity_context,
+)
+from orchestra.clock import new_id
+from orchestra.errors import InvalidFunction
+from orchestra.providers.postgres import PostgresProvider
+from orchestra.testing import check_store
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request, tmp_path):
+    """Return a function that makes one more provider of this test's store, which must be in order afterwards."""
+    schema = f"test_{new_id()}"
+    dsn = request.getfixturevalue("dsn") if request.param == "postgres" else None
+
+    def make():
+        if dsn is not None:
+            return PostgresProvider(dsn, schema)
+        return SqliteProvider(tmp_path / "store.db", durability="relaxed")
+
+    yield make
+    check_store(make()).raise_if_violated()
+
+
+@activity
+async def work(value: int) -> int:
+    return value + 1
+
+
+async def asks(ctx, value: int) -> int:
+    return await ctx.schedule_activity(work, value)
+
+
+@bounded
+async def test_a_node_that_only_decides_and_one_that_only_works(store):
+    async with Runtime(store(), registry(asks)) as front, Runtime(store(), registry(), [work]):
+        assert [await (await front.client.start("asks", number)).result() for number in range(5)] == [1, 2, 3, 4, 5]
+
+
+@bounded
+async def test_who_runs_it_is_shown(store):
+    gate, started = threading.Event(), threading.Event()
+
+    @activity(name="work")
+    def slow(value: int) -> int:
+        started.set()
+        gate.wait(10)
+        return value * 2
+
+    async with Runtime(store(), registry(asks)) as front:
+        handle = await front.client.start("asks", 21)
+        lonely = await info_when(handle, lambda info: info.pending_activities)
+        assert (lonely.status, lonely.queue) == (InstanceStatus.RUNNING, "default")
+        (pending,) = (await handle.info()).pending_activities
+        assert (pending.name, pending.queue, pending.node) == ("work", "default", None)
+        async with Runtime(store(), registry(), [slow], max_concurrent_activities=3) as back:
+            await when_set(started)
+            (pending,) = (await handle.info()).pending_activities
+            assert (pending.queue, pending.node) == ("default", back.node_id)
+            nodes = {node.node_id: node for node in await front.client.list_nodes()}
+            assert (nodes[back.node_id].slots, nodes[back.node_id].queues) == (3, ("default",))
+            gate.set()
+            assert await handle.result() == 42
+
+
+@bounded
+async def test_the_load_of_a_node_is_shown(store):
+    gate = anyio.Event()
+
+    @activity(name="work")
+    async def slow(value: int) -> int:
+        await gate.wait()
+        return value
+
+    async with Runtime(store(), registry(asks), [slow], lease=timedelta(milliseconds=300)) as node:
+        handles = [await node.client.start("asks", number) for number in range(3)]
+
+        async def is_told():
+            (seen,) = await node.client.list_nodes()
+            return seen.load == 3
+
+        await until(is_told)
+        gate.set()
+        assert [await handle.result() for handle in handles] == [0, 1, 2]
+
+
+@bounded
+async def test_a_full_node_gives_work_to_a_free_one(store):
+    gate = anyio.Event()
+    ran = {"first": 0, "second": 0}
+
+    def worker(name):
+        @activity(name="work")
+        async def run(value: int) -> int:
+            ran[name] += 1
+            await gate.wait()
+            return value
+
+        return run
+
+    async def fans(ctx, count: int) -> list[int]:
+        return await ctx.gather(*(ctx.schedule_activity(work, number) for number in range(count)))
+
+    full = Runtime(store(), registry(fans), [worker("first")], max_concurrent_activities=2)
+    free = Runtime(store(), registry(), [worker("second")], max_concurrent_activities=4)
+    async with free, full:
+        handle = await full.client.start("fans", 6)
+        await until(lambda: sum(ran.values()) == 6)
+        assert ran == {"first": 2, "second": 4}
+        gate.set()
+        assert await handle.result() == list(range(6))
+
+
+@bounded
+async def test_an_activity_goes_to_its_queue(store):
+    ran_on = []
+
+    def renderer(place):
+        @activity(queue="gpu")
+        async def render(frame: int) -> str:
+            ran_on.append(place)
+            return f"frame {frame}"
+
+        return render
+
+    async def film(ctx, frames: int) -> list[str]:
+        return [await ctx.schedule_activity(renderer("nowhere"), number) for number in range(frames)]
+
+    ordinary = Runtime(store(), registry(film), [renderer("ordinary")])
+    graphic = Runtime(store(), registry(), [renderer("graphic")], queues=("gpu",))
+    async with ordinary, graphic:
+        handle = await ordinary.client.start("film", 3)
+        assert await handle.result() == ["frame 0", "frame 1", "frame 2"]
+    assert ran_on == ["graphic"] * 3
+
+
+@bounded
+async def test_a_call_names_a_queue_of_its_own(store):
+    async def asks_there(ctx, value: int) -> int:
+        return await ctx.schedule_activity(work.options(queue="there"), value)
+
+    async with Runtime(store(), registry(asks_there), [work]) as here:
+        handle = await here.client.start("asks_there", 1)
+        (pending,) = (await info_when(handle, lambda info: info.pending_activities)).pending_activities
+        assert (pending.queue, pending.node) == ("there", None)
+        async with Runtime(store(), registry(), [work], queues=["there"]):
+            assert await handle.result() == 2
+
+
+@bounded
+async def test_an_instance_keeps_to_its_queue(store):
+    async def laps(ctx, left: int) -> str:
+        if left:
+            ctx.continue_as_new(left - 1)
+        return "home"
+
+    async with Runtime(store(), registry(laps)) as here:
+        handle = await here.client.start("laps", 3, queue="eu")
+        held = await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
+        assert held.queue == "eu"
+        assert held.held_reason == "no living node has registered 'laps' 1.0.0 and serves queue 'eu'"
+        async with Runtime(store(), registry(laps), queues=("eu", "default")):
+            assert await handle.result() == "home"
+
+
+@bounded
+async def test_a_failure_elsewhere_comes_back_as_it_was_raised(store):
+    @activity(name="work", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(0)))
+    def broken(value: int) -> int:
+        raise KeyError(f"attempt {activity_context().attempt}")
+
+    async def tells(ctx, value: int) -> list[str]:
+        try:
+            return [await ctx.schedule_activity(broken, value)]
+        except ActivityFailed as failed:
+            return [failed.reason, failed.cause.type, *(attempt.error.message for attempt in failed.attempts)]
+
+    async with Runtime(store(), registry(tells)) as front, Runtime(store(), registry(), [broken]):
+        handle = await front.client.start("tells", 1)
+        assert await handle.result() == ["attempts exhausted", "KeyError", "'attempt 1'", "'attempt 2'"]
+
+
+@bounded
+async def test_a_heartbeat_elsewhere_reaches_the_next_try(store):
+    seen = SimpleNamespace(beats=[])
+
+    @activity(name="work", retry=QUICK)
+    async def counts(value: int) -> int:
+        context = activity_context()
+        seen.beats.append(context.last_heartbeat)
+        context.heartbeat({"at": context.attempt})
+        if context.attempt < 3:
+            raise RuntimeError("again")
+        return value
+
+    async with Runtime(store(), registry(asks)) as front, Runtime(store(), registry(), [counts]):
+        handle = await front.client.start("asks", 9)
+        assert await handle.result() == 9
+    assert seen.beats == [None, {"at": 1}, {"at": 2}]
+
+
+@bounded
+async def test_what_a_worker_hands_back_when_it_stops_is_done_by_the_next(store):
+    started = anyio.Event()
+
+    @activity(name="work", retry=RetryPolicy(max_attempts=1))
+    async def endless(value: int) -> int:
+        started.set()
+        await anyio.sleep_forever()
+        return 0
+
+    async with Runtime(store(), registry(asks)) as front:
+        async with Runtime(store(), registry(), [endless], grace=timedelta(0)):
+            handle = await front.client.start("asks", 1)
+            await started.wait()
+        async with Runtime(store(), registry(), [work]):
+            assert await handle.result() == 2
+
+
+@bounded
+async def test_giving_an_activity_up_cancels_it_where_it_runs(store):
+    started, cancelled = anyio.Event(), anyio.Event()
+
+    @activity(name="work")
+    async def endless(value: int) -> int:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+        return 0
+
+    async def races(ctx, value: int) -> int:
+        first = await ctx.race(ctx.schedule_activity(work, value), ctx.wait_for_event("enough"))
+        await ctx.wait_for_event("end")
+        return first.index
+
+    poll = timedelta(milliseconds=100)
+    async with Runtime(store(), registry(races)) as front, Runtime(store(), registry(), [endless], poll=poll):
+        handle = await front.client.start("races", 1)
+        await started.wait()
+        await handle.raise_event("enough")
+        await cancelled.wait()
+        await handle.raise_event("end")
+        assert await handle.result() == 1
+
+
+@bounded
+async def test_a_client_that_names_a_queue_needs_no_node_that_serves_it(store):
+    async with Runtime(store(), registry(asks), [work]), Client(store()) as client:
+        handle = await client.start("asks", 1, queue="later")
+        assert (await handle.info()).queue == "later"
+        await handle.terminate("never mind")
+
+
+@pytest.mark.parametrize("queues", [(), "gpu", ("",), (7,)])
+def test_queues_that_cannot_be_are_refused(tmp_path, queues):
+    with pytest.raises(InvalidArgument):
+        Runtime(SqliteProvider(tmp_path / "store.db"), registry(), queues=queues)
+
+
+async def test_a_queue_without_a_name_is_refused(tmp_path):
+    with pytest.raises((InvalidArgument, InvalidFunction)):
+        activity(queue="")(lambda: None)
+    with pytest.raises(InvalidArgument):
+        work.options(queue="")
+    async with Client(SqliteProvider(tmp_path / "store.db")) as client:
+        with pytest.raises(InvalidArgument):
+            await client.start("asks", 1, queue="")

@@ -46,7 +46,7 @@ def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
     except StoreError as error:
         return [*checks, _failed("schema", error)]
     checks.append(findings.schema_check(schema))
-    if schema.number != schema.known:
+    if not schema.is_readable:
         return checks
     try:
         found = diagnosis.population()

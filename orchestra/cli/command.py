@@ -24,7 +24,7 @@ __all__ = ["main"]
 _SCHEME: Final = "sqlite:///"
 _SERVER_SCHEMES: Final = ("postgresql://", "postgres://")
 _SCHEMA: Final = "orchestra"
-_SECRET: Final = re.compile(r"(\w://[^\s:/@]*):\S*@")
+_URL: Final = re.compile(r"(\w://)[^\s/]\S*")
 
 _STORE: Final = (
     "the file; or sqlite:///relative.db, sqlite:////absolute.db; or postgresql://USER@HOST/DATABASE, as libpq takes it (the "
@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        harmless = _SECRET.sub(r"\1:***@", message)
+        harmless = _URL.sub(r"\1***", message)  # it may hold a password
         self.exit(ExitCode.UNREADABLE, f"{self.prog}: {harmless}\n")
 
 
@@ -215,14 +215,18 @@ def _add_schema(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 
 def _store(text: str) -> Path | _Server:
-    return _Server(text) if text.startswith(_SERVER_SCHEMES) else _file(text)
+    if text.startswith(_SERVER_SCHEMES):
+        return _Server(text)
+    try:
+        return _file(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor a URL that begins with {' or '.join(_SERVER_SCHEMES)}") from error
 
 
 def _file(text: str) -> Path:
     path = text.removeprefix(_SCHEME)
     if not path or (path == text and "://" in text):
-        schemes = "" if "://" not in text else f", nor {' or '.join(f'{scheme}...' for scheme in _SERVER_SCHEMES)}"
-        raise argparse.ArgumentTypeError(f"{text!r} is neither the path of a file nor {_SCHEME}PATH{schemes}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the path of a file nor {_SCHEME}PATH")
     if "\0" in path:
         raise argparse.ArgumentTypeError("a path holds no NUL")
     return Path(path)

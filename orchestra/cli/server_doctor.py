@@ -85,6 +85,8 @@ def _contents(diagnosis: Diagnosis, role: RoleState) -> Iterator[Check]:
         schema = diagnosis.schema()
     except StoreReadOnly:
         yield Check("schema", Verdict.NOTICE, f"there is one; its number may not be read by {role.name}")
+    except StoreBusy as error:
+        yield _failed("schema", error)
     else:
         yield findings.schema_check(schema)
     yield _told("vacuum", lambda: server_findings.vacuum_check(diagnosis.vacuum()))

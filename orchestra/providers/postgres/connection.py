@@ -100,8 +100,8 @@ def server_description(dsn: str) -> str:
 def read_dsn(dsn: str) -> Mapping[str, Any] | None:
     """Return what a DSN says; ``None`` where it cannot be read.
 
-    A password with an unquoted "@", "/" or "?" in it puts its rest into the host, the port or the database: such a DSN
-    counts as unreadable, so that nobody is shown the rest.
+    A password with an unquoted "@" or "/" in it puts its rest into the host, the port or the database: such a DSN counts as
+    unreadable, so that nobody is shown the rest.
     """
     try:
         values = conninfo.conninfo_to_dict(dsn)

@@ -22,6 +22,7 @@ _NO_COLUMN: Final = frozenset({"CHECK", "CONSTRAINT", "EXCLUDE", "FOREIGN", "LIK
 _ORDER: Final = re.compile(r"\s+(?:ASC|DESC|NULLS FIRST|NULLS LAST)\b.*", re.IGNORECASE)
 
 # An object, how it is made, and whether it can be used. Keys are told by what they are on: the server gives them their names.
+# Names of columns are read where they stand; the function for expressions would wait for whoever has locked the table.
 FIND_OBJECTS: Final = """
     SELECT 'table ' || c.relname, '', true
     FROM pg_class c WHERE c.relnamespace = $1::oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -39,9 +40,10 @@ FIND_OBJECTS: Final = """
     JOIN pg_class i ON i.oid = x.indexrelid
     LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.conrelid = c.oid AND k.contype IN ('p', 'u')
     CROSS JOIN LATERAL (
-        SELECT concat(
-            c.relname, ' (', string_agg(replace(pg_get_indexdef(i.oid, n, true), '"', ''), ', ' ORDER BY n), ')') AS what
-        FROM generate_series(1, x.indnkeyatts) AS n) AS made
+        SELECT concat(c.relname, ' (', string_agg(
+            coalesce(a.attname, pg_get_indexdef(i.oid, n, true)), ', ' ORDER BY n), ')') AS what
+        FROM generate_series(1, x.indnkeyatts) AS n
+        LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.indkey[n - 1] AND a.attnum > 0) AS made
     WHERE c.relnamespace = $1::oid"""
 
 

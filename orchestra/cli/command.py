@@ -23,12 +23,15 @@ __all__ = ["main"]
 
 _SCHEME: Final = "sqlite:///"
 _SERVER_SCHEMES: Final = ("postgresql://", "postgres://")
+_KEYWORDS: Final = re.compile(r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=")
+"""How the other form of a DSN begins. It may hold a password as well: it must not be taken for a path, and shown."""
+
 _SCHEMA: Final = "orchestra"
 _URL: Final = re.compile(r"(\w://)[^\s/]\S*")
 
 _STORE: Final = (
-    "the file; or sqlite:///relative.db, sqlite:////absolute.db; or postgresql://USER@HOST/DATABASE, as libpq takes it (the "
-    "password best in a password file or PGPASSWORD)"
+    "the file; or sqlite:///relative.db, sqlite:////absolute.db; or a DSN, as libpq takes it: postgresql://USER@HOST/DATABASE "
+    "(the password best in a password file or PGPASSWORD)"
 )
 
 _DOCTOR: Final = """\
@@ -215,7 +218,7 @@ def _add_schema(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 
 def _store(text: str) -> Path | _Server:
-    if text.startswith(_SERVER_SCHEMES):
+    if text.startswith(_SERVER_SCHEMES) or _KEYWORDS.match(text):
         return _Server(text)
     try:
         return _file(text)

@@ -275,8 +275,9 @@ def test_of_a_dsn_that_was_not_quoted_no_part_is_shown(rest, capsys):
 
 
 def test_a_password_is_never_shown(dsn, schema_name, provider, capsys):
-    for form in ([], ["--json"]):
-        assert main(["doctor", *form, "--schema", schema_name, "--store", url_of(dsn, password=SECRET)]) == 0
+    stores = url_of(dsn, password=SECRET), conninfo.make_conninfo(dsn, password=SECRET)
+    for store, form in zip(stores, ([], ["--json"]), strict=True):
+        assert main(["doctor", *form, "--schema", schema_name, "--store", store]) == 0
     shown = capsys.readouterr()
     assert SECRET not in shown.out + shown.err
     report = json.loads(shown.out[shown.out.index('{"') :])

@@ -93,11 +93,11 @@ class Other:
 
 
 @pytest.fixture(scope="module")
-def own():
+def own(postgres):
     """A server of this module's own, which may be set up and restarted as it likes."""
+    if not postgres.is_own:
+        pytest.skip("somebody else's server is left as it is")
     with postgres_server() as server:
-        if not server.is_own:
-            pytest.skip("somebody else's server is left as it is")
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
         server.restart()

@@ -109,21 +109,23 @@ _SESSIONS: Final = """
         FROM pg_stat_activity) AS a"""
 # The oldest. Of a hidden one only how far it holds vacuum back can be seen, and what it has locked.
 _LINGERING: Final = """
-    SELECT a.pid, a.usename::text, a.application_name, a.state,
-        (extract(epoch FROM clock_timestamp() - a.xact_start) * 1000000)::bigint,
-        CASE WHEN a.state LIKE 'idle in transaction%' THEN
-            (extract(epoch FROM clock_timestamp() - a.state_change) * 1000000)::bigint END,
-        greatest(age(a.backend_xid), age(a.backend_xmin))::bigint,
+    SELECT a.pid, a.usename::text, a.application_name, a.state, a.open_for, a.idle_for, a.holds_back,
         ARRAY(SELECT c.relname || ' ' || l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
             JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = $1::text
             WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p')
                 AND l.database = a.datid
             ORDER BY 1 LIMIT $2::bigint)
-    FROM pg_stat_activity a
-    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
-        AND (a.backend_type = 'client backend' OR a.backend_type IS NULL)
-        AND (a.xact_start IS NOT NULL OR (a.state IS NULL AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL)))
-    ORDER BY a.xact_start NULLS LAST, 7 DESC LIMIT $3::bigint"""
+    FROM (
+        SELECT s.*, (extract(epoch FROM clock_timestamp() - s.xact_start) * 1000000)::bigint AS open_for,
+            CASE WHEN s.state LIKE 'idle in transaction%' THEN
+                (extract(epoch FROM clock_timestamp() - s.state_change) * 1000000)::bigint END AS idle_for,
+            greatest(age(s.backend_xid), age(s.backend_xmin))::bigint AS holds_back
+        FROM pg_stat_activity s
+        WHERE s.datname = current_database() AND s.pid <> pg_backend_pid()
+            AND (s.backend_type = 'client backend' OR s.backend_type IS NULL)
+            AND (s.xact_start IS NOT NULL OR (s.state IS NULL AND (s.backend_xid IS NOT NULL OR s.backend_xmin IS NOT NULL)))
+        ORDER BY s.xact_start NULLS LAST, holds_back DESC LIMIT $3::bigint) AS a
+    ORDER BY a.xact_start NULLS LAST, a.holds_back DESC"""
 _PREPARED: Final = """
     SELECT p.gid, p.owner::text, (extract(epoch FROM clock_timestamp() - p.prepared) * 1000000)::bigint
     FROM pg_prepared_xacts p WHERE p.database = current_database() ORDER BY p.prepared LIMIT $1::bigint"""
@@ -135,7 +137,8 @@ _BLOCKED: Final = """
     SELECT w.pid, a.usename::text, a.application_name, w.what,
         (extract(epoch FROM clock_timestamp() - a.query_start) * 1000000)::bigint, pg_blocking_pids(w.pid)
     FROM (
-        SELECT DISTINCT l.pid, CASE WHEN c.relname IS NULL THEN 'a row' ELSE 'table ' || c.relname END AS what
+        SELECT DISTINCT l.pid, CASE WHEN l.locktype IN ('transactionid', 'tuple') THEN 'a row'
+            ELSE concat_ws(' ', l.locktype, c.relname) END AS what
         FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation AND l.locktype = 'relation'
         WHERE NOT l.granted AND l.pid <> pg_backend_pid() AND EXISTS (
             SELECT 1 FROM pg_locks o JOIN pg_class t ON t.oid = o.relation

@@ -27,7 +27,7 @@ _KEYWORDS: Final = re.compile(r"\s*(host|hostaddr|port|dbname|user|password|pass
 """How the other form of a DSN begins. It may hold a password as well: it must not be taken for a path, and shown."""
 
 _SCHEMA: Final = "orchestra"
-_URL: Final = re.compile(r"(\w://)[^\s/]\S*")
+_SECRETS: Final = re.compile(r"(\w://)[^\s/]\S*|(\bpassword\s*=).*", re.DOTALL | re.IGNORECASE)
 
 _STORE: Final = (
     "the file; or sqlite:///relative.db, sqlite:////absolute.db; or a DSN, as libpq takes it: postgresql://USER@HOST/DATABASE "
@@ -79,7 +79,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        harmless = _URL.sub(r"\1***", message)  # it may hold a password
+        harmless = _SECRETS.sub(r"\1\2***", message)
         self.exit(ExitCode.UNREADABLE, f"{self.prog}: {harmless}\n")
 
 
@@ -101,12 +101,13 @@ def _look(options: argparse.Namespace) -> ExitCode:
         report = examine(store, SystemClock(), quick=options.quick)
     else:
         try:
-            from orchestra.cli.server_doctor import examine_server  # noqa: PLC0415 - needs an extra, which a file does not
+            from orchestra.cli import server_doctor  # noqa: PLC0415 - needs an extra, which a file does not
 
-            report = examine_server(store.dsn, options.schema if options.schema is not None else _SCHEMA, SystemClock())
+            schema = server_doctor.schema_name(_SCHEMA if options.schema is None else options.schema)
         except (ModuleNotFoundError, ValueError) as error:
             sys.stderr.write(f"orchestra doctor: {_shown(str(error))}\n")
             return ExitCode.UNREADABLE
+        report = server_doctor.examine_server(store.dsn, schema, SystemClock())
     try:
         _write(report, json=options.json)
     except BrokenPipeError:

@@ -15,7 +15,7 @@ from orchestra.providers.diagnosis import SchemaState
 from orchestra.providers.postgres.diagnosis import OLDEST_SERVER, Diagnosis, RoleState, describe, diagnose
 from orchestra.providers.postgres.settings import require_schema_name
 
-__all__ = ["examine_server"]
+__all__ = ["examine_server", "schema_name"]
 
 _REMEDIES: Final[Remedies] = {
     StoreBusy: "Try again when the server has less to do.",
@@ -28,13 +28,18 @@ _UNTOLD: Final = (StoreReadOnly, SchemaMismatch)
 """What a view or a function of the server raises that this role may not use, or that this server does not have."""
 
 
-def examine_server(dsn: str, schema: str, clock: Clock) -> Report:
-    """Return all findings about the store in a schema of a database.
+def schema_name(text: str) -> str:
+    """Return what was given as the name of a schema.
 
     Raises:
-        ValueError: the schema cannot be a name.
+        ValueError: it cannot be one.
     """
-    require_schema_name(schema)
+    require_schema_name(text)
+    return text
+
+
+def examine_server(dsn: str, schema: str, clock: Clock) -> Report:
+    """Return all findings about the store in a schema of a database."""
     store = describe(dsn, schema)
     try:
         checks, readable = diagnose(dsn, schema, clock, _look)

@@ -188,7 +188,7 @@ CONTENTS = ["nodes", "ghosts", "held", "retention", "clock"]
 # --- whole stores -------------------------------------------------------------------------------
 
 
-def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(dsn, schema_name):
+def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(postgres, dsn, schema_name):
     async def work():
         async with Runtime(PostgresProvider(dsn, schema_name), REGISTRY) as runtime:
             handles = [await runtime.client.start("idle", 1) for _ in range(3)]
@@ -198,11 +198,10 @@ def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(dsn, schema_n
             assert report.exit_code is ExitCode.FINE, report
             assert [check.name for check in report.checks] == NAMES + CONTENTS
             checks = checks_of(report)
-            assert {check.verdict for check in report.checks} == {Verdict.OK}, report
+            assert not postgres.is_own or {check.verdict for check in report.checks} == {Verdict.OK}, report
             assert checks["nodes"].text == "1 living"
             assert checks["held"].text == "none of 3 open instances"
-            assert checks["schema"].text == "schema 1" if len(schema.migrations()) == 1 else checks["schema"].text
-            assert "may do all" in checks["role"].text or "as an owner needs" in checks["role"].text
+            assert checks["schema"].text == f"schema {len(schema.migrations())}"
             for handle in handles:
                 await handle.raise_event("go", 7)
                 assert await handle.result() == 7
@@ -269,6 +268,8 @@ def test_of_a_dsn_that_was_not_quoted_no_part_is_shown(rest, capsys):
         main(["doctor", "--store", f"postgresql+psycopg://{rest}"])
     with pytest.raises(SystemExit):
         main(["doctor", "--store", "app.db", f"postgresql://{rest}"])
+    with pytest.raises(SystemExit):
+        main(["doctor", "--store", "app.db", f"password = '{SECRET} {SECRET}' host=db.example.com"])
     shown = capsys.readouterr()
     assert "cannot be read" in shown.out
     assert SECRET not in shown.out + shown.err
@@ -488,6 +489,7 @@ def test_each_role_is_told_what_it_may_do_and_a_reader_sees_the_whole_store(dsn,
 
 def test_a_role_that_may_write_some_tables_only_is_told_which(dsn, schema_name, roles, other):
     other.run('REVOKE UPDATE, DELETE ON {}.message FROM "' + roles[1].replace('"', '""') + '"')
+    other.run("CREATE TABLE {}.guest (name text)")  # somebody else's, which no role of the store need read
     check = finding(as_role(dsn, roles[1]), schema_name, "role")
     assert check.verdict is Verdict.WARNING
     assert check.details == ("no UPDATE, DELETE on message",)

@@ -105,7 +105,7 @@ def read_dsn(dsn: str) -> Mapping[str, Any] | None:
     """
     try:
         values = conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
+    except (psycopg.Error, ValueError):  # the latter: it is not even a text that could be sent
         return None
     shown = f"{values.get('host') or ''}{values.get('dbname') or ''}" if "://" in dsn else ""
     ports = str(values.get("port") or "").split(",")

@@ -92,7 +92,7 @@ _PRIVILEGES: Final = """
             WHERE c.relname <> 'meta' AND NOT has_table_privilege(c.oid, p.name)),
         pg_has_role(c.relowner, 'USAGE')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p') ORDER BY c.relname"""
+    WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p') AND c.relname = ANY($2::text[]) ORDER BY c.relname"""
 # Of other roles' sessions a role may not see what they are: nearly all are clients.
 _SESSIONS: Final = """
     SELECT count(*) FILTER (WHERE a.is_client),
@@ -215,7 +215,7 @@ class DurabilityState:
 
 @dataclass(frozen=True, slots=True)
 class RoleState:
-    """What the role may do. ``tables`` is how many there are in the schema; ``None``: there is no schema.
+    """What the role may do. ``tables`` is how many of the store's there are; ``None``: there is no schema.
 
     ``unread`` are tables that it cannot read, ``unwritten`` says what it lacks to write into which.
     """
@@ -397,7 +397,8 @@ class Diagnosis:
 
     def role(self) -> RoleState:
         """Return what the role may do with the store."""
-        roles, tables = self._read((_ROLE, (self._schema,)), (_PRIVILEGES, (self._schema,)))
+        known = [name.removeprefix("table ") for name in _expected() if name.startswith("table ")]
+        roles, tables = self._read((_ROLE, (self._schema,)), (_PRIVILEGES, (self._schema, known)))
         name, is_superuser, exists, enters, creates, makes_schemas, sees_sessions = roles[0]
         return RoleState(
             name=name,
@@ -491,10 +492,7 @@ class Diagnosis:
         invalid = tuple(sorted(name for name, _, is_valid in rows if not is_valid))
         missing, changed, added = (), (), ()
         if number == known:
-            scripts = (sql.ADD_META_TABLE, *(migration.script for migration in schema.migrations()))
-            missing, changed, added = objects.compared(
-                objects.expected(scripts), {name: definition for name, definition, _ in rows}
-            )
+            missing, changed, added = objects.compared(_expected(), {name: definition for name, definition, _ in rows})
         return SchemaState(number, known, missing, changed, added, invalid, lowest_reader)
 
     def population(self) -> Population:
@@ -587,6 +585,10 @@ class Diagnosis:
                     connection.execute(b"ROLLBACK")
         except DRIVER_ERRORS as error:
             raise translate(error, self._connector.description) from error
+
+
+def _expected() -> dict[str, str]:
+    return objects.expected((sql.ADD_META_TABLE, *(migration.script for migration in schema.migrations())))
 
 
 def _settings(dsn: str, schema_name: str) -> Settings:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -13,17 +16,30 @@ from orchestra.cli.checks import ExitCode, Report
 from orchestra.cli.doctor import examine
 from orchestra.cli.rendering import as_json, as_text
 from orchestra.clock import SystemClock
-from orchestra.errors import OrchestraError, StoreCorrupt
+from orchestra.errors import InvalidArgument, OrchestraError, StoreCorrupt
 from orchestra.providers.sqlite import back_up
 
 __all__ = ["main"]
 
 _SCHEME: Final = "sqlite:///"
+_SERVER_SCHEMES: Final = ("postgresql://", "postgres://")
+_KEYWORDS: Final = re.compile(r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=")
+"""How the other form of a DSN begins. It may hold a password as well: it must not be taken for a path, and shown."""
+
+_SCHEMA: Final = "orchestra"
+_SECRETS: Final = re.compile(r"(\w://)[^\s/]\S*|(\bpassword\s*=).*", re.DOTALL | re.IGNORECASE)
+
+_STORE: Final = (
+    "the file; or sqlite:///relative.db, sqlite:////absolute.db; or a DSN, as libpq takes it: postgresql://USER@HOST/DATABASE "
+    "(the password best in a password file or PGPASSWORD)"
+)
 
 _DOCTOR: Final = """\
 Looks at a store and says what is wrong with it. It changes nothing, and may
 be run while services work on the store: they are never made to wait. Only the
-log grows while a large file is checked; --quick takes a fraction of the time."""
+log grows while a large file is checked; --quick takes a fraction of the time.
+On PostgreSQL a reader's privileges are enough; what the role may not see is
+said."""
 
 _EXIT_CODES: Final = """\
 exit code:
@@ -36,7 +52,8 @@ exit code:
 _BACKUP: Final = """\
 Copies a store as it stands at one moment, while services work on it. The copy
 is checked, and is a store of its own: a runtime that opens it goes on at once
-with what was under way. Where the original runs on as well, both do."""
+with what was under way. Where the original runs on as well, both do. For a
+store on PostgreSQL the server's own tools do it, and this names them."""
 
 _BACKUP_CODES: Final = """\
 exit code:
@@ -50,12 +67,20 @@ must exist. It may run before the store is made or after, and again. Whoever
 runs it is a superuser, or a member of the owner who may create schemas."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A store on PostgreSQL. The DSN may hold a password, and is never shown."""
+
+    dsn: str = field(repr=False)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser with an exit code of its own for misuse: 2 says that the store is not well."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(ExitCode.UNREADABLE, f"{self.prog}: {message}\n")
+        harmless = _SECRETS.sub(r"\1\2***", message)
+        self.exit(ExitCode.UNREADABLE, f"{self.prog}: {harmless}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _look(options: argparse.Namespace) -> ExitCode:
-    report = examine(options.store, SystemClock(), quick=options.quick)
+    store: Path | _Server = options.store
+    if isinstance(store, Path):
+        _refuse_schema(options)
+        report = examine(store, SystemClock(), quick=options.quick)
+    else:
+        try:
+            from orchestra.cli import server_doctor  # noqa: PLC0415 - needs an extra, which a file does not
+
+            schema = server_doctor.schema_name(_SCHEMA if options.schema is None else options.schema)
+        except (ModuleNotFoundError, ValueError) as error:
+            sys.stderr.write(f"orchestra doctor: {_shown(str(error))}\n")
+            return ExitCode.UNREADABLE
+        report = server_doctor.examine_server(store.dsn, schema, SystemClock())
     try:
         _write(report, json=options.json)
     except BrokenPipeError:
@@ -80,14 +117,42 @@ def _look(options: argparse.Namespace) -> ExitCode:
 
 
 def _back_up(options: argparse.Namespace) -> ExitCode:
+    store: Path | _Server = options.store
     try:
-        copy = back_up(options.store, options.to, SystemClock())
+        if isinstance(store, _Server):
+            raise InvalidArgument(_server_backup(options.schema or _SCHEMA))
+        _refuse_schema(options)
+        target: Path | None = options.to
+        if target is None:
+            _misused(options, "the following arguments are required: --to")
+        copy = back_up(store, target, SystemClock())
     except OrchestraError as error:
         sys.stderr.write(f"orchestra backup: {_shown(str(error))}\n")
         return ExitCode.FAILURES if isinstance(error, StoreCorrupt) else ExitCode.UNREADABLE
     text = f"{copy.path}: {copy.size:,} bytes, checked; instances: {copy.instances:,}, of which open: {copy.open:,}"
     sys.stdout.write(f"{_shown(text)}\n")
     return ExitCode.FINE
+
+
+def _server_backup(schema: str) -> str:
+    # A pattern of psql's: quoted, every character stands for itself.
+    pattern = schema if re.fullmatch(r"[a-z_][a-z0-9_]*", schema) else '"' + schema.replace('"', '""') + '"'
+    dump = shlex.join(["pg_dump", "--format=custom", f"--schema={pattern}", "--file=FILE", "--dbname=DSN"])
+    return (
+        "a store on PostgreSQL is saved by what saves its database: base backups with archived WAL (pg_basebackup) bring back "
+        f"any moment; {dump} takes one consistent moment beside running nodes, and pg_restore --dbname=DSN FILE brings it "
+        "back into a database without it (ops/postgres.md says more)"
+    )
+
+
+def _refuse_schema(options: argparse.Namespace) -> None:
+    if options.schema is not None:
+        _misused(options, "--schema is for a store on PostgreSQL")
+
+
+def _misused(options: argparse.Namespace, text: str) -> NoReturn:
+    error: Callable[[str], NoReturn] = options.misused
+    error(text)
 
 
 def _print_grants(options: argparse.Namespace) -> ExitCode:
@@ -112,10 +177,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_path(doctor, "--store", "the file; or sqlite:///relative.db, sqlite:////absolute.db")
-    doctor.set_defaults(run=_look)
+    _add_store(doctor)
+    doctor.set_defaults(run=_look, misused=doctor.error)
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    doctor.add_argument("--quick", action="store_true", help="check the file less thoroughly")
+    doctor.add_argument("--quick", action="store_true", help="check a file less thoroughly")
     backup = commands.add_parser(
         "backup",
         help="copy a store that is in use",
@@ -123,16 +188,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_BACKUP_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_path(backup, "--store", "the file; or sqlite:///relative.db, sqlite:////absolute.db")
-    _add_path(backup, "--to", "the copy, which must not be there yet")
-    backup.set_defaults(run=_back_up)
+    _add_store(backup)
+    backup.add_argument("--to", type=_file, metavar="PATH", help="the copy, which must not be there yet")
+    backup.set_defaults(run=_back_up, misused=backup.error)
     grants = commands.add_parser(
         "grants",
         help="print what roles need on PostgreSQL",
         description=_GRANTS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    grants.add_argument("--schema", default="orchestra", help="where the store is (default: orchestra)")
+    _add_schema(grants, _SCHEMA)
     grants.add_argument("--owner", required=True, metavar="ROLE", help="makes and migrates the schema")
     grants.add_argument("--worker", action="append", default=[], metavar="ROLE", help="reads and writes; may be repeated")
     grants.add_argument("--reader", action="append", default=[], metavar="ROLE", help="only reads; may be repeated")
@@ -140,11 +205,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_path(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, required=True, type=_store, metavar="PATH", help=text)
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", required=True, type=_store, metavar="STORE", help=_STORE)
+    _add_schema(parser, None)
 
 
-def _store(text: str) -> Path:
+def _add_schema(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--schema",
+        default=default,
+        help=f"where on PostgreSQL the store is (default: {_SCHEMA})",
+    )
+
+
+def _store(text: str) -> Path | _Server:
+    if text.startswith(_SERVER_SCHEMES) or _KEYWORDS.match(text):
+        return _Server(text)
+    try:
+        return _file(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor a URL that begins with {' or '.join(_SERVER_SCHEMES)}") from error
+
+
+def _file(text: str) -> Path:
     path = text.removeprefix(_SCHEME)
     if not path or (path == text and "://" in text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither the path of a file nor {_SCHEME}PATH")

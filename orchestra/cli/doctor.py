@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,9 @@ from orchestra.providers.sqlite.diagnosis import Diagnosis, diagnose, library_ve
 
 __all__ = ["examine"]
 
-_REMEDIES: Final[dict[type[StoreError], str]] = {
+Remedies = Mapping[type[StoreError], str]
+
+_REMEDIES: Final[Remedies] = {
     StoreBusy: "Try again.",
     StoreCorrupt: "Make sure that it is the right file. If it is, keep a copy of it and of its -wal, and restore a backup.",
     StoreReadOnly: "Run the command as the user that the services run as.",
@@ -46,7 +48,7 @@ def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
     except StoreError as error:
         return [*checks, _failed("schema", error)]
     checks.append(findings.schema_check(schema))
-    if schema.number != schema.known:
+    if not schema.is_readable:
         return checks
     try:
         found = diagnosis.population()
@@ -64,21 +66,21 @@ def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
     ]
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def _guarded(name: str, check: Callable[[], Check], remedies: Remedies = _REMEDIES) -> Check:
     """Return the finding, or that there is none: one damaged part must not hide the others."""
     try:
         return check()
     except StoreError as error:
-        return _failed(name, error)
+        return _failed(name, error, remedies)
     except _UNREADABLE as error:
-        return _undecodable(name, error)
+        return _undecodable(name, error, remedies)
 
 
-def _failed(name: str, error: StoreError) -> Check:
-    remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), _REMEDIES[StoreCorrupt])
+def _failed(name: str, error: StoreError, remedies: Remedies = _REMEDIES) -> Check:
+    remedy = next((text for kind, text in remedies.items() if isinstance(error, kind)), remedies[StoreCorrupt])
     return Check(name, Verdict.WARNING if isinstance(error, StoreBusy) else Verdict.FAILURE, str(error), remedy=remedy)
 
 
-def _undecodable(name: str, error: Exception) -> Check:
+def _undecodable(name: str, error: Exception, remedies: Remedies = _REMEDIES) -> Check:
     text = f"what is stored cannot be understood: {error!r}"
-    return Check(name, Verdict.FAILURE, text, remedy=_REMEDIES[StoreCorrupt])
+    return Check(name, Verdict.FAILURE, text, remedy=remedies[StoreCorrupt])

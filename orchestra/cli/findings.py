@@ -7,18 +7,9 @@ from enum import Enum
 from typing import Final
 
 from orchestra.cli.checks import Check, Verdict
+from orchestra.providers.diagnosis import LISTED, Ended, NodeLockState, Population, SchemaState, Tally
 from orchestra.providers.rows import Catalogue, Kind, NodeRow
-from orchestra.providers.sqlite.diagnosis import (
-    LISTED,
-    LOG_LIMIT,
-    Ended,
-    NodeLockState,
-    Population,
-    Pragmas,
-    SchemaState,
-    Tally,
-    WriteLockState,
-)
+from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
 from orchestra.resolution import is_living, opening_version, serves
 
 __all__ = [
@@ -134,24 +125,25 @@ def integrity_check(faults: tuple[str, ...], *, quick: bool) -> Check:
 
 
 def schema_check(schema: SchemaState) -> Check:
-    """Judge whether this library can work with the file."""
-    if schema.number > schema.known:
+    """Judge whether this library can work with the store."""
+    if schema.number > schema.known and not schema.is_readable:
         return Check(
             "schema",
             Verdict.FAILURE,
-            f"schema {schema.number}; this library knows up to {schema.known}, so that what the file holds is not looked at",
+            f"schema {schema.number}; this library knows up to {schema.known}, so that what the store holds is not looked at",
             remedy="Use the library that the services use.",
         )
     if schema.number < schema.known:
         return Check(
             "schema",
             Verdict.NOTICE,
-            f"schema {schema.number}; this library has {schema.known}, so that what the file holds is not looked at",
-            remedy="The next runtime of this library that opens the file migrates it.",
+            f"schema {schema.number}; this library has {schema.known}, so that what the store holds is not looked at",
+            remedy="The next runtime of this library that opens the store migrates it, if it may.",
         )
     details = (
         *(f"missing: {name}" for name in schema.missing),
         *(f"changed: {name}" for name in schema.changed),
+        *(f"not valid: {name}" for name in schema.invalid),
         *(f"not of this library: {name}" for name in schema.added),
     )
     if schema.missing or schema.changed:
@@ -161,6 +153,21 @@ def schema_check(schema: SchemaState) -> Check:
             f"schema {schema.number}, but somebody has changed it",
             details,
             remedy="Undo the change, or restore a backup.",
+        )
+    if schema.invalid:
+        return Check(
+            "schema",
+            Verdict.WARNING,
+            f"schema {schema.number}, with indexes that the server does not use: making them has failed, or was given up",
+            details,
+            remedy="REINDEX INDEX each of them; if it is refused, remove what it names first.",
+        )
+    if schema.number > schema.known:
+        return Check(
+            "schema",
+            Verdict.NOTICE,
+            f"schema {schema.number}; this library has {schema.known}, and can work with it",
+            remedy="Give the nodes the newer library in time.",
         )
     if schema.added:
         return Check("schema", Verdict.NOTICE, f"schema {schema.number}, and more", details)
@@ -193,6 +200,7 @@ class _Presence(Enum):
     LIVING = "alive"
     STALLED = "holds its lock, but gives no sign of life: stopped, or blocked"
     GONE = "its process is gone"
+    CUT = "its connection is gone: dead, or making a new one"
     SILENT = "gives no sign of life"
 
 
@@ -207,7 +215,12 @@ def nodes_check(found: Population) -> Check:
     ]
     living = sum(presence is _Presence.LIVING for presence in presences.values())
     counts = [f"{living} living"]
-    for presence, word in ((_Presence.STALLED, "stalled"), (_Presence.GONE, "dead"), (_Presence.SILENT, "silent")):
+    for presence, word in (
+        (_Presence.STALLED, "stalled"),
+        (_Presence.GONE, "dead"),
+        (_Presence.CUT, "cut off"),
+        (_Presence.SILENT, "silent"),
+    ):
         count = sum(each is presence for each in presences.values())
         counts += [f"{count} {word}"] if count else []
     if found.buried:
@@ -230,6 +243,8 @@ def nodes_check(found: Population) -> Check:
 _REMEDIES: Final = {
     _Presence.GONE: "The next runtime that starts on this machine buries the dead node and releases what it owned: at once, or "
     "within a lease if the machine has been restarted since.",
+    _Presence.CUT: "A runtime that runs buries a node without a connection after a second or two, and takes its work over; "
+    "start one if there is none.",
     _Presence.SILENT: "A runtime that runs buries the silent node once it has watched it for a lease; start one "
     "if there is none.",
     _Presence.STALLED: "See what the stalled process does. Others take its work over once they have watched it for a lease.",
@@ -246,7 +261,7 @@ def ghosts_check(found: Population) -> Check:
         node = nodes.get(owner)
         if node is None:
             why = "buried" if owner in buried else "unknown"
-        elif _presence(node, found) in (_Presence.GONE, _Presence.SILENT):
+        elif _presence(node, found) in (_Presence.GONE, _Presence.CUT, _Presence.SILENT):
             why = _presence(node, found).value
         else:
             continue
@@ -268,6 +283,8 @@ def _presence(node: NodeRow, found: Population) -> _Presence:
     lock = found.locks.get(node.record.node_id, NodeLockState.MISSING)
     if lock is NodeLockState.FREE:
         return _Presence.GONE
+    if lock is NodeLockState.LOST:
+        return _Presence.CUT
     if is_living(node, found.catalogue.now):
         return _Presence.LIVING
     return _Presence.STALLED if lock is NodeLockState.HELD else _Presence.SILENT
@@ -365,8 +382,8 @@ def retention_check(ended: Ended) -> Check:
     return Check("retention", Verdict.OK, text)
 
 
-def clock_check(newest: int | None, now: int) -> Check:
-    """Judge the machine's clock by the newest row."""
+def clock_check(newest: int | None, now: int, whose: str = "this machine's") -> Check:
+    """Judge the clock that the store goes by, by the newest row."""
     if newest is None:
         return Check("clock", Verdict.OK, "nothing has been written yet")
     ahead = newest - now
@@ -375,7 +392,7 @@ def clock_check(newest: int | None, now: int) -> Check:
             "clock",
             Verdict.WARNING,
             f"the newest row was written {_duration(ahead)} in the future",
-            remedy="Set this machine's clock right. If it was ahead before, timers that were set then fire as much later.",
+            remedy=f"Set {whose} clock right. If it was ahead before, timers that were set then fire as much later.",
         )
     return Check("clock", Verdict.OK, f"newest row written {_ago(max(-ahead, 0))}")
 

@@ -19,9 +19,10 @@ from orchestra.cli.doctor import _guarded, examine
 from orchestra.clock import SystemClock
 from orchestra.codec import Payload
 from orchestra.errors import StoreBusy
+from orchestra.providers.diagnosis import SchemaState
 from orchestra.providers.rows import ExecutionDelta, HoldKind
 from orchestra.providers.sqlite import diagnosis, schema
-from orchestra.providers.sqlite.diagnosis import SchemaState, diagnose
+from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,

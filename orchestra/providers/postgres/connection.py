@@ -17,11 +17,11 @@ from orchestra.errors import StoreError, StoreUnavailable
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, translate
 from orchestra.providers.postgres.settings import Settings
 
-__all__ = ["Connection", "Connector", "server_description"]
+__all__ = ["OLDEST_SERVER", "Connection", "Connector", "read_dsn", "server_description"]
 
 T = TypeVar("T")
 
-_OLDEST_SERVER: Final = 130000
+OLDEST_SERVER: Final = 130000
 _NAME: Final = re.compile(r"@([a-z_]+)")
 
 _WIRE: Final[Mapping[str, str | int]] = {
@@ -89,13 +89,27 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 def server_description(dsn: str) -> str:
     """Return where a DSN leads, without anything secret."""
-    try:
-        values = conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
+    values = read_dsn(dsn)
+    if values is None:
         return "an unreadable DSN"
     host = values.get("host") or values.get("hostaddr") or values.get("service") or "the default host"
     port = f":{values['port']}" if values.get("port") else ""
     return f"{host}{port}/{values.get('dbname', '')}"
+
+
+def read_dsn(dsn: str) -> Mapping[str, Any] | None:
+    """Return what a DSN says; ``None`` where it cannot be read.
+
+    A password with an unquoted "@" or "/" in it puts its rest into the host, the port or the database: such a DSN counts as
+    unreadable, so that nobody is shown the rest.
+    """
+    try:
+        values = conninfo.conninfo_to_dict(dsn)
+    except (psycopg.Error, ValueError):  # the latter: it is not even a text that could be sent
+        return None
+    shown = f"{values.get('host') or ''}{values.get('dbname') or ''}" if "://" in dsn else ""
+    ports = str(values.get("port") or "").split(",")
+    return None if "@" in shown or not all(port.isdecimal() or not port for port in ports) else values
 
 
 class Connector:
@@ -178,7 +192,7 @@ class Connector:
         return self._prepared.get(connection)
 
     def _configure(self, connection: Connection, *, planned: bool) -> None:
-        if connection.info.server_version < _OLDEST_SERVER:
+        if connection.info.server_version < OLDEST_SERVER:
             raise StoreUnavailable(f"{self.description}: PostgreSQL 13 or later is needed")
         if connection.info.parameter_status("server_encoding") != "UTF8":
             raise StoreUnavailable(f"{self.description}: the encoding of the database must be UTF8")

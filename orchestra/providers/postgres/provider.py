@@ -16,7 +16,7 @@ from orchestra.providers.postgres.directory import PostgresDirectory
 from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
-from orchestra.providers.postgres.settings import Durability, Settings
+from orchestra.providers.postgres.settings import Durability, Settings, require_schema_name
 from orchestra.providers.postgres.store import PostgresStore
 
 __all__ = ["PostgresProvider"]
@@ -25,7 +25,6 @@ _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 _STATEMENT_TIMEOUT: Final = timedelta(seconds=10)
 _LOCK_TIMEOUT: Final = timedelta(seconds=3)
 _TOMBSTONES: Final = timedelta(hours=1)
-_LONGEST_NAME: Final = 63
 
 
 class PostgresProvider(Provider):
@@ -68,8 +67,7 @@ class PostgresProvider(Provider):
         lock_timeout: timedelta = _LOCK_TIMEOUT,
         tombstones: timedelta = _TOMBSTONES,
     ) -> None:
-        if not schema or "\0" in schema or len(schema.encode()) > _LONGEST_NAME or schema.startswith("pg_"):
-            raise ValueError(f"{schema!r} cannot be the name of a schema: 1 to {_LONGEST_NAME} bytes, not beginning with 'pg_'")
+        require_schema_name(schema)
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
         settings = Settings(

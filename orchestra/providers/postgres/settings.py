@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from orchestra.clock import Clock
 
-__all__ = ["Durability", "Settings"]
+__all__ = ["Durability", "Settings", "require_schema_name"]
+
+_LONGEST_NAME: Final = 63
 
 Durability = Literal["full", "relaxed"]
 """``full``: an acknowledged commit survives a crash of the server's machine. ``relaxed``: a crash may take the last moments."""
@@ -28,3 +30,13 @@ class Settings:
     statement_seconds: float
     lock_seconds: float
     tombstone_window: int
+
+
+def require_schema_name(schema: str) -> None:
+    """Refuse what the server would cut, or keeps for itself.
+
+    Raises:
+        ValueError: it cannot be the name of a schema.
+    """
+    if not schema or "\0" in schema or len(schema.encode()) > _LONGEST_NAME or schema.startswith("pg_"):
+        raise ValueError(f"{schema!r} cannot be the name of a schema: 1 to {_LONGEST_NAME} bytes, not beginning with 'pg_'")

@@ -12,18 +12,28 @@ import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from time import sleep
 from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreError, StoreUnavailable
-from orchestra.providers.decoding import hold_from_bytes
-from orchestra.providers.rows import Catalogue, Kind, PolicyRow
+from orchestra.providers.diagnosis import (
+    LISTED,
+    Buried,
+    Crashing,
+    Ended,
+    HeldInstance,
+    NodeLockState,
+    Population,
+    SchemaState,
+    Tally,
+    hold_reason,
+)
+from orchestra.providers.rows import Catalogue, PolicyRow
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import _read_nodes
@@ -33,27 +43,15 @@ from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = [
-    "LISTED",
     "LOG_LIMIT",
-    "Buried",
-    "Crashing",
     "Diagnosis",
-    "Ended",
-    "HeldInstance",
-    "NodeLockState",
-    "Population",
     "Pragmas",
-    "SchemaState",
-    "Tally",
     "WriteLockState",
     "diagnose",
     "library_version",
 ]
 
 T = TypeVar("T")
-
-LISTED: Final = 10
-"""Of how many instances of a sort the ids are read."""
 
 LOG_LIMIT: Final = _JOURNAL_LIMIT
 """Bytes that the log has at most while checkpoints keep up."""
@@ -87,17 +85,6 @@ _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM node"
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaState:
-    """The number of the file's schema and of the newest that is known here; how its objects differ, where both are the same."""
-
-    number: int
-    known: int
-    missing: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Pragmas:
     """What the file says of itself. Sizes in bytes. ``synchronous`` is not there: each connection has its own.
 
@@ -124,73 +111,6 @@ class WriteLockState:
     runs: bool
     holder: int | None
     stuck: bool
-
-
-class NodeLockState(StrEnum):
-    """How the lock of a node stands. ``FREE``: its process is certainly gone."""
-
-    HELD = "held"
-    FREE = "free"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Buried:
-    """A node that others have declared dead."""
-
-    node_id: str
-    host: str
-    pid: int
-    renewed_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many instances of a kind there are: open ones, and of these the held ones and the crashing ones."""
-
-    kind: Kind | None
-    open: int
-    held: int
-    crashing: int
-
-
-@dataclass(frozen=True, slots=True)
-class HeldInstance:
-    """An instance with a stored hold."""
-
-    instance_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Crashing:
-    """An instance whose owners were lost again and again."""
-
-    instance_id: str
-    takeovers: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Instances that have ended: how many, how many of them go by themselves, and how many of these are to go by now."""
-
-    count: int
-    expiring: int
-    due: int
-
-
-@dataclass(frozen=True, slots=True)
-class Population:
-    """Nodes and instances, all of one moment. ``newest`` is the latest instant at which a row says it was written."""
-
-    catalogue: Catalogue
-    locks: Mapping[str, NodeLockState]
-    buried: tuple[Buried, ...]
-    owners: Mapping[str, int]
-    tallies: tuple[Tally, ...]
-    held: tuple[HeldInstance, ...]
-    crashing: tuple[Crashing, ...]
-    newest: int | None
 
 
 # --- finding it -------------------------------------------------------------------------------
@@ -304,7 +224,7 @@ class Diagnosis:
                     buried=tuple(Buried(*row) for row in connection.execute(_BURIED)),
                     owners=dict(connection.execute(_OWNERS)),
                     tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
-                    held=tuple(HeldInstance(row[0], _reason(row[1])) for row in connection.execute(_HELD, (LISTED,))),
+                    held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in connection.execute(_HELD, (LISTED,))),
                     crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
                     newest=max((instant for instant in instants if instant is not None), default=None),
                 )
@@ -388,14 +308,6 @@ def _expected_objects() -> dict[str, str]:
             for statement in migration.statements:
                 connection.execute(statement)
         return dict(connection.execute(_OBJECTS))
-
-
-def _reason(hold: bytes | None) -> str:
-    try:
-        found = hold_from_bytes(hold or b"")
-    except (ValueError, KeyError, TypeError):
-        return "the stored reason cannot be read"
-    return f"{found.kind.value}: {found.detail}"
 
 
 def _beside(path: Path, suffix: str) -> Path:

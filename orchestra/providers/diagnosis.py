@@ -1,0 +1,132 @@
+"""What can be found out about a store of any provider; the same facts mean the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from orchestra.providers.decoding import hold_from_bytes
+from orchestra.providers.rows import Catalogue, Kind
+
+__all__ = [
+    "LISTED",
+    "Buried",
+    "Crashing",
+    "Ended",
+    "HeldInstance",
+    "NodeLockState",
+    "Population",
+    "SchemaState",
+    "Tally",
+    "hold_reason",
+]
+
+LISTED: Final = 10
+"""Of how many instances of a sort the ids are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """The number of the store's schema and of the newest that is known here; how its objects differ, where both are the same.
+
+    ``lowest_reader`` is the lowest number of a library that can work on the schema, where the provider has such libraries.
+    ``invalid`` are indexes that are there, but that the server does not use.
+    """
+
+    number: int
+    known: int
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+    lowest_reader: int | None = None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this library understands what the store holds."""
+        if self.number > self.known:
+            return self.lowest_reader is not None and self.lowest_reader <= self.known
+        return self.number == self.known
+
+
+class NodeLockState(StrEnum):
+    """How the lock of a node stands.
+
+    ``FREE``: its process is certainly gone. ``LOST``: its connection is gone, and most likely its process. ``MISSING``: it
+    has none, which says nothing.
+    """
+
+    HELD = "held"
+    FREE = "free"
+    LOST = "lost"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """A node that others have declared dead."""
+
+    node_id: str
+    host: str
+    pid: int
+    renewed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many instances of a kind there are: open ones, and of these the held ones and the crashing ones."""
+
+    kind: Kind | None
+    open: int
+    held: int
+    crashing: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldInstance:
+    """An instance with a stored hold."""
+
+    instance_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashing:
+    """An instance whose owners were lost again and again."""
+
+    instance_id: str
+    takeovers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Instances that have ended: how many, how many of them go by themselves, and how many of these are to go by now."""
+
+    count: int
+    expiring: int
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Nodes and instances, all of one moment. ``newest`` is the latest instant at which a row says it was written."""
+
+    catalogue: Catalogue
+    locks: Mapping[str, NodeLockState]
+    buried: tuple[Buried, ...]
+    owners: Mapping[str, int]
+    tallies: tuple[Tally, ...]
+    held: tuple[HeldInstance, ...]
+    crashing: tuple[Crashing, ...]
+    newest: int | None
+
+
+def hold_reason(hold: bytes | None) -> str:
+    """Return why an instance is held, from what is stored of it."""
+    try:
+        found = hold_from_bytes(hold or b"")
+    except (ValueError, KeyError, TypeError):
+        return "the stored reason cannot be read"
+    return f"{found.kind.value}: {found.detail}"

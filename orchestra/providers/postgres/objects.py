@@ -1,0 +1,143 @@
+"""What the migrations make, by name: read from their text, so that it can be compared without making anything anywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+__all__ = ["FIND_OBJECTS", "compared", "expected"]
+
+_COMMENT: Final = re.compile(r"--[^\n]*")
+_TABLE: Final = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?@(\w+)\s*(?=\()", re.IGNORECASE)
+_INDEX: Final = re.compile(
+    r"CREATE (UNIQUE )?INDEX (?:CONCURRENTLY )?(?:IF NOT EXISTS )?(\w+)\s+ON @(\w+)\s*(?:USING \w+\s*)?(?=\()", re.IGNORECASE
+)
+_ALTERED: Final = re.compile(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?@(\w+)\s+(.*)", re.IGNORECASE | re.DOTALL)
+_ADDED: Final = re.compile(r"ADD (?:COLUMN )?(?:IF NOT EXISTS )?(\w+)", re.IGNORECASE)
+_REMOVED: Final = re.compile(r"DROP (?:COLUMN )?(?:IF EXISTS )?(\w+)", re.IGNORECASE)
+_DROPPED: Final = re.compile(r"DROP (TABLE|INDEX) (?:IF EXISTS )?@(\w+)", re.IGNORECASE)
+_KEY: Final = re.compile(r"(?:CONSTRAINT \w+ )?(?:PRIMARY KEY|UNIQUE)\s*(?=\()", re.IGNORECASE)
+_NO_COLUMN: Final = frozenset({"CHECK", "CONSTRAINT", "EXCLUDE", "FOREIGN", "LIKE", "PRIMARY", "UNIQUE"})
+_ORDER: Final = re.compile(r"\s+(?:ASC|DESC|NULLS FIRST|NULLS LAST)\b.*", re.IGNORECASE)
+
+# An object, how it is made, and whether it can be used. Keys are told by what they are on: the server gives them their names.
+# Names of columns are read where they stand; the function for expressions would wait for whoever has locked the table.
+FIND_OBJECTS: Final = """
+    SELECT 'table ' || c.relname, '', true
+    FROM pg_class c WHERE c.relnamespace = $1::oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    UNION ALL
+    SELECT 'column ' || c.relname || '.' || a.attname, '', true
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = $1::oid AND c.relkind IN ('r', 'p')
+    UNION ALL
+    SELECT CASE WHEN k.oid IS NULL THEN 'index ' || i.relname ELSE 'key ' || made.what END,
+        CASE WHEN k.oid IS NULL THEN concat_ws(' ', CASE WHEN x.indisunique THEN 'unique' END, made.what,
+            CASE WHEN x.indpred IS NOT NULL THEN 'where' END) ELSE '' END,
+        x.indisvalid AND x.indisready
+    FROM pg_class c
+    JOIN pg_index x ON x.indrelid = c.oid
+    JOIN pg_class i ON i.oid = x.indexrelid
+    LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.conrelid = c.oid AND k.contype IN ('p', 'u')
+    CROSS JOIN LATERAL (
+        SELECT concat(c.relname, ' (', string_agg(
+            coalesce(a.attname, pg_get_indexdef(i.oid, n, true)), ', ' ORDER BY n), ')') AS what
+        FROM generate_series(1, x.indnkeyatts) AS n
+        LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.indkey[n - 1] AND a.attnum > 0) AS made
+    WHERE c.relnamespace = $1::oid"""
+
+
+def expected(scripts: Iterable[str]) -> dict[str, str]:
+    """Return the objects that are there after these scripts, as :data:`FIND_OBJECTS` tells those that are there."""
+    found: dict[str, str] = {}
+    for script in scripts:
+        for statement in _COMMENT.sub("", script).split(";"):
+            _apply(statement.strip(), found)
+    return found
+
+
+def compared(wanted: dict[str, str], found: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return what is missing, what is another, and what is there beyond. A table stands for its columns."""
+    return (
+        _without_parts(wanted.keys() - found.keys()),
+        tuple(sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])),
+        _without_parts(found.keys() - wanted.keys()),
+    )
+
+
+def _without_parts(names: set[str]) -> tuple[str, ...]:
+    tables = {name.removeprefix("table ") for name in names if name.startswith("table ")}
+    return tuple(sorted(name for name in names if name.startswith("table ") or _table_of(name) not in tables))
+
+
+def _table_of(name: str) -> str | None:
+    sort, _, what = name.partition(" ")
+    return what.partition(".")[0] if sort == "column" else what.partition(" ")[0] if sort == "key" else None
+
+
+def _apply(statement: str, found: dict[str, str]) -> None:
+    if made := _TABLE.match(statement):
+        table = made[1]
+        found[f"table {table}"] = ""
+        for part in _parts(statement, made.end()):
+            _add_part(table, part, found)
+    elif made := _INDEX.match(statement):
+        unique, name, table = made.groups()
+        rest = statement[made.end() :]
+        keys = ", ".join(_ORDER.sub("", key) for key in _parts(statement, made.end()))
+        words = ["unique"] if unique else []
+        words += [f"{table} ({keys})"]
+        words += ["where"] if re.search(r"\)\s*WHERE\b", rest, re.IGNORECASE) else []
+        found[f"index {name}"] = " ".join(words)
+    elif altered := _ALTERED.match(statement):
+        for part in _split(altered[2]):
+            _alter(altered[1], part, found)
+    elif dropped := _DROPPED.match(statement):
+        sort, name = dropped[1].lower(), dropped[2]
+        found.pop(f"{sort} {name}", None)
+        if sort == "table":
+            for part in [
+                each for each in found if _table_of(each) == name or found[each].removeprefix("unique ").startswith(f"{name} (")
+            ]:
+                del found[part]
+
+
+def _alter(table: str, part: str, found: dict[str, str]) -> None:
+    if added := _ADDED.match(part):
+        _add_part(table, part[added.start(1) :], found)
+    elif removed := _REMOVED.match(part):
+        found.pop(f"column {table}.{removed[1]}", None)
+
+
+def _add_part(table: str, part: str, found: dict[str, str]) -> None:
+    """Add a column or a constraint of a table."""
+    if key := _KEY.match(part):
+        found[f"key {table} ({', '.join(_parts(part, key.end()))})"] = ""
+        return
+    name, _, rest = part.partition(" ")
+    if name.upper() in _NO_COLUMN:
+        return
+    found[f"column {table}.{name}"] = ""
+    if re.search(r"\b(?:PRIMARY KEY|UNIQUE)\b", rest, re.IGNORECASE):
+        found[f"key {table} ({name})"] = ""
+
+
+def _parts(statement: str, start: int) -> list[str]:
+    """Return what stands between the parenthesis at a place and the one that closes it, split at the commas."""
+    depth = 0
+    for place in range(start, len(statement)):
+        depth += {"(": 1, ")": -1}.get(statement[place], 0)
+        if depth == 0:
+            return list(_split(statement[start + 1 : place]))
+    raise AssertionError(f"a parenthesis is open: {statement}")
+
+
+def _split(text: str) -> Iterator[str]:
+    """Yield the parts between commas that stand in no parenthesis."""
+    depth, begin = 0, 0
+    for place, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            yield text[begin:place].strip()
+            begin = place + 1
+    yield text[begin:].strip()

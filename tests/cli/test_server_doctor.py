@@ -1,0 +1,914 @@
+"""What the doctor finds in real stores on a real server: each check sees one that is well and one that is not."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlencode
+
+import anyio
+import psycopg
+import pytest
+from psycopg import conninfo
+from psycopg import sql as compose
+
+from orchestra import OrchestrationRegistry, Runtime
+from orchestra.cli import main, server_findings
+from orchestra.cli.checks import ExitCode, Verdict
+from orchestra.cli.server_doctor import examine_server
+from orchestra.clock import SystemClock, new_id
+from orchestra.providers.postgres import PostgresProvider, diagnosis, grants, schema
+from orchestra.providers.postgres.diagnosis import (
+    Diagnosis,
+    HorizonState,
+    RoleState,
+    ServerState,
+    Slot,
+    TableState,
+    VacuumState,
+    WraparoundState,
+)
+from orchestra.providers.rows import HoldKind
+from orchestra.testing.contract.shorthand import (
+    FOREIGN_KIND,
+    SECOND,
+    a_hold,
+    a_node,
+    a_park,
+    a_start,
+    a_state,
+    a_write,
+    an_end,
+    begin,
+    one,
+)
+from orchestra.testing.postgres import postgres_server
+
+CLOCK = SystemClock()
+PATIENCE = 30.0
+SECRET = "open-sesame"
+
+
+class Shifted(SystemClock):
+    """A machine whose clock is wrong."""
+
+    def now(self):
+        return super().now() + 3600 * SECOND
+
+
+@pytest.fixture
+def schema_name():
+    return f"test_{new_id()}"
+
+
+@pytest.fixture
+def provider(dsn, schema_name):
+    """A store that this process has open."""
+    provider = PostgresProvider(dsn, schema_name)
+    provider.open()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def other(dsn, schema_name):
+    """A connection that is nobody's provider; ``{}`` in a statement is the store's schema."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield Other(connection, schema_name)
+
+
+class Other:
+    def __init__(self, connection, schema_name):
+        self.connection = connection
+        self._schema = compose.Identifier(schema_name)
+
+    def run(self, *statements):
+        for statement in statements:
+            self.connection.execute(compose.SQL(statement).format(self._schema))
+
+
+@pytest.fixture(scope="module")
+def own(postgres):
+    """A server of this module's own, which may be set up and restarted as it likes."""
+    if not postgres.is_own:
+        pytest.skip("somebody else's server is left as it is")
+    with postgres_server() as server:
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET max_prepared_transactions = 2")
+        server.restart()
+        yield server
+
+
+@pytest.fixture
+def store(own):
+    """A store on that server, with an instance in it."""
+    provider = PostgresProvider(own.dsn, durability="relaxed")
+    provider.open()
+    begin(provider, new_id())
+    provider.close()
+    return own
+
+
+@contextmanager
+def set_up(server, **settings):
+    """A server that runs with other settings during the body."""
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        for name, value in settings.items():
+            connection.execute(compose.SQL("ALTER SYSTEM SET {} = {}").format(compose.Identifier(name), value))
+    server.restart()
+    try:
+        yield
+    finally:
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            for name in settings:
+                connection.execute(compose.SQL("ALTER SYSTEM RESET {}").format(compose.Identifier(name)))
+        server.restart()
+
+
+@pytest.fixture
+def make_role(postgres, dsn):
+    """Return a function that makes a role of this test's own, and returns how it connects."""
+    if not postgres.is_own:
+        pytest.skip("roles are not made on somebody else's server")
+    with psycopg.connect(dsn, autocommit=True) as connection, ExitStack() as stack:
+
+        def make(what, *settings):
+            name = f'{what} "{new_id()[:12]}"'
+            role = compose.Identifier(name)
+            connection.execute(compose.SQL("CREATE ROLE {} LOGIN").format(role))
+            stack.callback(connection.execute, compose.SQL("DROP ROLE {}").format(role))
+            stack.callback(connection.execute, compose.SQL("DROP OWNED BY {} CASCADE").format(role))
+            for setting in settings:
+                connection.execute(compose.SQL("ALTER ROLE {} " + setting).format(role))
+            return name
+
+        yield make
+
+
+def as_role(dsn, name):
+    return conninfo.make_conninfo(dsn, user=name)
+
+
+def url_of(dsn, **more):
+    """Return a DSN as a URL."""
+    return f"postgresql:///?{urlencode({**conninfo.conninfo_to_dict(dsn), **more})}"
+
+
+def checks_of(report):
+    return {check.name: check for check in report.checks}
+
+
+def finding(dsn, schema_name, name, clock=CLOCK):
+    return checks_of(examine_server(dsn, schema_name, clock))[name]
+
+
+def until(look):
+    """Wait for what other processes bring about."""
+    end = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+    return found
+
+
+async def idle(ctx, value):
+    return await ctx.wait_for_event("go")
+
+
+REGISTRY = OrchestrationRegistry.builder().register("idle", idle).build()
+NAMES = ["server", "durability", "role", "sessions", "blocked", "horizon", "wraparound", "schema", "vacuum"]
+CONTENTS = ["nodes", "ghosts", "held", "retention", "clock"]
+
+
+# --- whole stores -------------------------------------------------------------------------------
+
+
+def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(postgres, dsn, schema_name):
+    async def work():
+        async with Runtime(PostgresProvider(dsn, schema_name), REGISTRY) as runtime:
+            handles = [await runtime.client.start("idle", 1) for _ in range(3)]
+            while not all([(await handle.info()).waiting_on for handle in handles]):
+                await anyio.sleep(0.005)
+            report = await anyio.to_thread.run_sync(examine_server, dsn, schema_name, CLOCK)
+            assert report.exit_code is ExitCode.FINE, report
+            assert [check.name for check in report.checks] == NAMES + CONTENTS
+            checks = checks_of(report)
+            assert not postgres.is_own or {check.verdict for check in report.checks} == {Verdict.OK}, report
+            assert checks["nodes"].text == "1 living"
+            assert checks["held"].text == "none of 3 open instances"
+            assert checks["schema"].text == f"schema {len(schema.migrations())}"
+            for handle in handles:
+                await handle.raise_event("go", 7)
+                assert await handle.result() == 7
+
+    anyio.run(work)
+
+
+def test_looking_writes_nothing_and_leaves_nothing_in_the_session(dsn, schema_name, provider, monkeypatch):
+    provider.store.join(a_node())
+    begin(provider)
+    seen = []
+    looked = Diagnosis.clock_difference
+
+    def look(self):
+        names = ("statement_timeout", "lock_timeout", "search_path", "default_transaction_read_only", "transaction_isolation")
+        seen.append([self._connection.execute(f"SHOW {name}").fetchone()[0] for name in names])
+        seen.append(self._connection.execute("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
+        return looked(self)
+
+    monkeypatch.setattr(Diagnosis, "clock_difference", look)
+    assert examine_server(dsn, schema_name, CLOCK).exit_code is ExitCode.FINE
+    with psycopg.connect(dsn) as connection:
+        fresh = [
+            connection.execute(f"SHOW {name}").fetchone()[0]
+            for name in ("statement_timeout", "lock_timeout", "search_path", "default_transaction_read_only")
+        ]
+    assert seen == [[*fresh, "read committed"], None]
+
+
+# --- what is no store, or cannot be reached ---------------------------------------------------------
+
+
+def test_a_server_that_cannot_be_reached_is_a_finding(capsys):
+    store = f"postgresql://app:{SECRET}@127.0.0.1:1/db"
+    assert main(["doctor", "--store", store]) == 3
+    shown = capsys.readouterr()
+    assert "PostgreSQL store 'orchestra' at 127.0.0.1:1/db" in shown.out
+    assert "Check that the server runs" in shown.out
+    assert SECRET not in shown.out + shown.err
+    assert shown.err == ""
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        report = examine_server(f"postgresql://app@127.0.0.1:{port}/db?connect_timeout=2", "orchestra", CLOCK)
+    assert report.exit_code is ExitCode.UNREADABLE
+    assert "timeout" in report.checks[0].text
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f"app:{SECRET}@home@db.example.com/app",
+        f"app:{SECRET}/or/so@db.example.com/app",
+        f"app:12/{SECRET}@db.example.com/app",
+        f"app@db.example.com/app?password={SECRET}&nonsense=1",
+    ],
+)
+def test_of_a_dsn_that_was_not_quoted_no_part_is_shown(rest, capsys):
+    assert main(["doctor", "--store", f"postgresql://{rest}"]) == 3
+    assert main(["doctor", "--json", "--store", f"postgres://{rest}"]) == 3
+    with pytest.raises(SystemExit):
+        main(["doctor", "--store", f"postgresql+psycopg://{rest}"])
+    with pytest.raises(SystemExit):
+        main(["doctor", "--store", "app.db", f"postgresql://{rest}"])
+    with pytest.raises(SystemExit):
+        main(["doctor", "--store", "app.db", f"password = '{SECRET} {SECRET}' host=db.example.com"])
+    shown = capsys.readouterr()
+    assert "cannot be read" in shown.out
+    assert SECRET not in shown.out + shown.err
+
+
+def test_a_password_is_never_shown(dsn, schema_name, provider, capsys):
+    stores = url_of(dsn, password=SECRET), conninfo.make_conninfo(dsn, password=SECRET)
+    for store, form in zip(stores, ([], ["--json"]), strict=True):
+        assert main(["doctor", *form, "--schema", schema_name, "--store", store]) == 0
+    shown = capsys.readouterr()
+    assert SECRET not in shown.out + shown.err
+    report = json.loads(shown.out[shown.out.index('{"') :])
+    assert (report["readable"], report["exit_code"], report["verdict"]) == (True, 0, "ok")
+    assert [check["name"] for check in report["checks"]] == NAMES + CONTENTS
+
+
+def test_a_connection_that_is_lost_meanwhile_ends_it_with_what_was_found(dsn, schema_name, provider, other, monkeypatch):
+    looked = Diagnosis.wraparound
+
+    def look(self):
+        other.connection.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
+        return looked(self)
+
+    monkeypatch.setattr(Diagnosis, "wraparound", look)
+    report = examine_server(dsn, schema_name, CLOCK)
+    assert report.exit_code is ExitCode.UNREADABLE
+    assert [check.name for check in report.checks] == [*NAMES[:7], "store"]
+    assert "the rest was not looked at" in report.checks[-1].text
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (["DROP SCHEMA {} CASCADE"], "is not there"),
+        (["DROP SCHEMA {} CASCADE", "CREATE SCHEMA {}"], "is empty"),
+        (["DROP TABLE {}.meta"], "not one of this library"),
+        (["UPDATE {}.meta SET value = 'first' WHERE key = 'schema'"], "no number"),
+        (["DELETE FROM {}.meta"], "no number"),
+    ],
+)
+def test_what_is_no_store_is_said_after_what_was_found_of_the_server(dsn, schema_name, provider, other, statements, said):
+    provider.close()
+    other.run(*statements)
+    report = examine_server(dsn, schema_name, CLOCK)
+    assert report.exit_code is ExitCode.UNREADABLE
+    assert [check.name for check in report.checks] == NAMES[:8]
+    assert said in report.checks[-1].text
+
+
+@pytest.mark.parametrize("name", ["", "pg_store", "x" * 64])
+def test_what_cannot_be_a_schema_is_misuse(name, capsys):
+    assert main(["doctor", "--schema", name, "--store", "postgresql://db.example.com/app"]) == 3
+    assert "cannot be the name of a schema" in capsys.readouterr().err
+
+
+def test_without_the_driver_the_extra_is_named():
+    script = "import sys; sys.modules['psycopg'] = None; from orchestra.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "doctor", "--store", "postgresql://db.example.com/app"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=20)
+    assert done.returncode == 3
+    assert b"orchestra-runtime[postgres]" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+# --- the server -------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_too_old_or_speaks_another_encoding_is_a_failure():
+    server = ServerState(150000, "15.0", "UTF8", in_recovery=False, read_only=False, pooled=False)
+    assert server_findings.server_check(server).verdict is Verdict.OK
+    assert server_findings.server_check(replace(server, version=120022)).verdict is Verdict.FAILURE
+    assert server_findings.server_check(replace(server, encoding="SQL_ASCII")).verdict is Verdict.FAILURE
+
+
+def test_a_standby_is_told_from_a_primary_and_its_store_is_read(store):
+    assert finding(store.dsn, "orchestra", "server").verdict is Verdict.OK
+    store.stop()
+    signal = store._data / "data" / "standby.signal"
+    signal.touch()
+    try:
+        store.start()
+        checks = checks_of(examine_server(store.dsn, "orchestra", CLOCK))
+        assert checks["server"].verdict is Verdict.WARNING
+        assert "a standby" in checks["server"].text
+        assert "open instance" in checks["held"].text
+    finally:
+        signal.unlink()
+        store.restart()
+
+
+def test_a_role_whose_sessions_begin_read_only_is_told(dsn, schema_name, provider, make_role):
+    role = make_role("reader", "SET default_transaction_read_only = on")
+    check = finding(as_role(dsn, role), schema_name, "server")
+    assert check.verdict is Verdict.WARNING
+    assert "default_transaction_read_only" in check.text
+
+
+class Pooler:
+    """Listens on a port of this machine, and makes up the process that a client is told it is served by."""
+
+    def __init__(self, dsn):
+        values = conninfo.conninfo_to_dict(dsn)
+        self._upstream = f"{values['host']}/.s.PGSQL.{values.get('port') or 5432}"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.dsn = conninfo.make_conninfo(dsn, host="127.0.0.1", port=self._listener.getsockname()[1], sslmode="disable")
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self):
+        self._listener.close()
+
+    def _serve(self):
+        with suppress(OSError):
+            client, _ = self._listener.accept()
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._upstream)
+            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+            self._forward(server, client)
+
+    def _forward(self, source, target):
+        with suppress(OSError), closing(source), closing(target):
+            while data := source.recv(65536):
+                key = data.find(b"K\0\0\0\x0c")
+                target.sendall(data if key < 0 else data[: key + 5] + b"\0\0\0\1" + data[key + 9 :])
+
+
+def test_a_pooler_in_between_is_noticed(postgres, dsn, schema_name, provider):
+    if not postgres.is_own:
+        pytest.skip("the way to somebody else's server is not known")
+    with closing(Pooler(dsn)) as pooler:
+        report = examine_server(pooler.dsn, schema_name, CLOCK)
+    assert report.exit_code is ExitCode.FINE
+    check = checks_of(report)["server"]
+    assert check.verdict is Verdict.NOTICE
+    assert "PgBouncer" in check.text
+    assert "pooled=True" in check.remedy
+
+
+# --- durability -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "verdict", "said"),
+    [
+        ("fsync", Verdict.FAILURE, "lose or damage everything"),
+        ("full_page_writes", Verdict.WARNING, "half written"),
+    ],
+)
+def test_a_server_that_can_lose_what_it_acknowledged_is_told(store, setting, verdict, said):
+    assert finding(store.dsn, "orchestra", "durability").verdict is Verdict.OK
+    with set_up(store, **{setting: "off"}):
+        check = finding(store.dsn, "orchestra", "durability")
+        assert check.verdict is verdict
+        assert f"{setting} off" in check.text
+        assert said in check.text
+
+
+def test_commits_that_wait_for_a_standby_that_is_not_there_are_a_warning(store):
+    with set_up(store, synchronous_standby_names="nobody"):
+        with psycopg.connect(store.dsn, autocommit=True) as connection:
+            connection.execute("SET synchronous_commit TO local")
+            check = finding(store.dsn, "orchestra", "durability")
+        assert check.verdict is Verdict.WARNING
+        assert "none is there" in check.text
+        with psycopg.connect(store.dsn, autocommit=True) as connection:  # what follows shall not wait for it
+            connection.execute("SET synchronous_commit TO local")
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        store.restart()
+
+
+def test_asynchronous_commits_of_a_role_or_a_database_are_noticed(dsn, schema_name, provider, make_role, own):
+    role = make_role("careless", "SET synchronous_commit = off")
+    check = finding(as_role(dsn, role), schema_name, "durability")
+    assert check.verdict is Verdict.NOTICE
+    assert "synchronous_commit off" in check.text
+    with psycopg.connect(own.dsn, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE careless")
+        connection.execute("ALTER DATABASE careless SET synchronous_commit = local")
+    careless = conninfo.make_conninfo(own.dsn, dbname="careless")
+    provider = PostgresProvider(careless)
+    provider.open()
+    shown = provider._lane.take()
+    assert shown.execute("SHOW synchronous_commit").fetchone() == ("on",), "a runtime's own commits are not concerned"
+    provider._lane.give_back(shown)
+    provider.close()
+    assert finding(careless, "orchestra", "durability").verdict is Verdict.NOTICE
+
+
+# --- the role -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def roles(dsn, schema_name, make_role):
+    """The roles of a store, made by its owner."""
+    owner, worker, reader = (make_role(name) for name in ("owner", "worker", "reader"))
+    with psycopg.connect(dsn) as connection:
+        for statement in grants(schema_name, owner=owner, workers=[worker], readers=[reader]):
+            connection.execute(statement)
+    before = finding(as_role(dsn, owner), schema_name, "role"), finding(as_role(dsn, worker), schema_name, "role")
+    assert [check.verdict for check in before] == [Verdict.OK, Verdict.WARNING], "who may make it, and who may not"
+    provider = PostgresProvider(as_role(dsn, owner), schema_name)
+    provider.open()
+    begin(provider)
+    provider.close()
+    return owner, worker, reader
+
+
+def test_each_role_is_told_what_it_may_do_and_a_reader_sees_the_whole_store(dsn, schema_name, roles):
+    for role, said in zip(roles, ("as an owner needs", "as a worker needs", "as a reader needs"), strict=True):
+        report = examine_server(as_role(dsn, role), schema_name, CLOCK)
+        assert [check.name for check in report.checks] == NAMES + CONTENTS
+        check = checks_of(report)["role"]
+        assert check.verdict is Verdict.OK
+        assert said in check.text
+        assert report.verdict is Verdict.WARNING, "the owner of the instance has not joined"
+        assert checks_of(report)["ghosts"].details == ("1 instance of n1: unknown",)
+
+
+def test_a_role_that_may_write_some_tables_only_is_told_which(dsn, schema_name, roles, other):
+    other.run('REVOKE UPDATE, DELETE ON {}.message FROM "' + roles[1].replace('"', '""') + '"')
+    other.run("CREATE TABLE {}.guest (name text)")  # somebody else's, which no role of the store need read
+    check = finding(as_role(dsn, roles[1]), schema_name, "role")
+    assert check.verdict is Verdict.WARNING
+    assert check.details == ("no UPDATE, DELETE on message",)
+    assert "orchestra grants --worker" in check.remedy
+
+
+def test_a_role_that_may_not_look_is_told_what_it_lacks_and_still_sees_the_server(dsn, schema_name, roles, make_role, other):
+    stranger = make_role("stranger")
+    report = examine_server(as_role(dsn, stranger), schema_name, CLOCK)
+    assert report.exit_code is ExitCode.FAILURES
+    assert [check.name for check in report.checks] == NAMES
+    assert checks_of(report)["role"].details == ("no USAGE on the schema",)
+    assert "may not be read" in checks_of(report)["schema"].text
+    other.run('GRANT USAGE ON SCHEMA {} TO "' + stranger.replace('"', '""') + '"', "GRANT SELECT ON {}.meta TO public")
+    report = examine_server(as_role(dsn, stranger), schema_name, CLOCK)
+    assert "no SELECT on instance" in checks_of(report)["role"].details
+    assert checks_of(report)["schema"].verdict is Verdict.OK
+    assert [check.name for check in report.checks] == NAMES
+
+
+def test_a_role_that_may_neither_read_nor_make_the_store_is_no_owner():
+    role = RoleState("app", False, None, False, (), (), False, False, False, False)
+    assert server_findings.role_check(role).verdict is Verdict.WARNING
+    assert server_findings.role_check(replace(role, migrates=True)).verdict is Verdict.OK
+
+
+# --- sessions -----------------------------------------------------------------------------------------
+
+
+def test_few_connections_left_are_a_warning(dsn, schema_name, roles, other):
+    worker = as_role(dsn, roles[1])
+    assert "connections of the server" in finding(worker, schema_name, "sessions").text
+    role = compose.Identifier(roles[1])
+    other.connection.execute(compose.SQL("ALTER ROLE {} CONNECTION LIMIT 10").format(role))
+    assert finding(worker, schema_name, "sessions").verdict is not Verdict.WARNING
+    other.connection.execute(compose.SQL("ALTER ROLE {} CONNECTION LIMIT 2").format(role))
+    with psycopg.connect(worker):
+        check = finding(worker, schema_name, "sessions")
+    assert check.verdict is Verdict.WARNING
+    assert "2 of 2 connections of worker" in check.text
+
+
+def test_what_other_roles_do_is_said_to_be_hidden(dsn, schema_name, roles, other):
+    other.run("BEGIN", "UPDATE {}.instance SET priority = 1")
+    worker = checks_of(examine_server(as_role(dsn, roles[1]), schema_name, CLOCK))
+    assert worker["sessions"].verdict is Verdict.NOTICE
+    assert "cannot be seen by worker" in worker["sessions"].text
+    assert "pg_monitor" in worker["sessions"].remedy
+    assert "cannot be seen" in worker["horizon"].text
+    other.run("ROLLBACK")
+    other.connection.execute(compose.SQL("GRANT pg_monitor TO {}").format(compose.Identifier(roles[1])))
+    assert finding(as_role(dsn, roles[1]), schema_name, "sessions").verdict is Verdict.OK
+
+
+# --- who is in the way --------------------------------------------------------------------------------
+
+
+def test_a_session_that_is_idle_in_a_transaction_is_a_warning_once_it_is_so_for_long(
+    dsn, schema_name, provider, other, monkeypatch
+):
+    begin(provider)
+    assert finding(dsn, schema_name, "horizon").text == "no transaction is open"
+    other.run("BEGIN", "UPDATE {}.instance SET priority = 1")
+    assert finding(dsn, schema_name, "horizon").verdict is Verdict.OK
+    monkeypatch.setattr(server_findings, "_LONG_IDLE", 0)
+    check = finding(dsn, schema_name, "horizon")
+    assert check.verdict is Verdict.WARNING
+    assert f"process {other.connection.info.backend_pid} of" in check.details[0]
+    assert "idle in transaction" in check.details[0]
+    assert "has locked instance RowExclusiveLock" in check.details[0]
+    other.run("ROLLBACK", "BEGIN")
+    assert finding(dsn, schema_name, "horizon").verdict is Verdict.OK, "it has locked nothing, and holds nothing back"
+    other.run("ROLLBACK")
+
+
+def test_a_transaction_that_works_for_long_is_a_warning(dsn, schema_name, provider, other, monkeypatch):
+    other.run("BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT 1")
+    assert finding(dsn, schema_name, "horizon").verdict is Verdict.OK
+    monkeypatch.setattr(server_findings, "_LONG_OPEN", 0)
+    check = finding(dsn, schema_name, "horizon")
+    assert check.verdict is Verdict.WARNING
+    assert "transactions have replaced" in check.details[0] or "open for" in check.details[0]
+    other.run("ROLLBACK")
+
+
+def test_a_prepared_transaction_is_named_once_it_is_old(store, monkeypatch):
+    with psycopg.connect(store.dsn, autocommit=True) as connection:
+        connection.execute("BEGIN; UPDATE orchestra.instance SET priority = 1; PREPARE TRANSACTION 'left over'")
+        check = finding(store.dsn, "orchestra", "horizon")
+        assert check.verdict is Verdict.OK
+        assert "1 prepared transaction" in check.text
+        monkeypatch.setattr(server_findings, "_LONG_OPEN", 0)
+        check = finding(store.dsn, "orchestra", "horizon")
+        connection.execute("ROLLBACK PREPARED 'left over'")
+    assert check.verdict is Verdict.WARNING
+    assert any(detail.startswith("prepared transaction 'left over' of postgres") for detail in check.details)
+
+
+def test_a_slot_that_holds_vacuum_back_is_named():
+    state = HorizonState((), (), (Slot("old", is_active=False, holds_back=5_000_000),))
+    check = server_findings.horizon_check(state)
+    assert check.verdict is Verdict.WARNING
+    assert "replication slot old (nobody reads it)" in check.details[0]
+    assert server_findings.horizon_check(HorizonState((), (), (Slot("new", True, 5),))).verdict is Verdict.OK
+
+
+def test_who_waits_for_a_row_is_named_with_whom_it_waits_for(dsn, schema_name, provider, other, monkeypatch):
+    begin(provider)
+    assert finding(dsn, schema_name, "blocked").text == "nobody waits for a lock on the store's tables"
+    other.run("BEGIN", "UPDATE {}.instance SET priority = 1")
+    with psycopg.connect(dsn) as waiting:
+        pid = waiting.info.backend_pid
+
+        def wait():
+            with suppress(psycopg.Error):
+                Other(waiting, schema_name).run("UPDATE {}.instance SET priority = 2")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        until(lambda: other.connection.execute(waits, (pid,)).fetchone()[0])
+        monkeypatch.setattr(server_findings, "_LONG_WAIT", 3600 * SECOND)
+        assert finding(dsn, schema_name, "blocked").verdict is Verdict.OK
+        monkeypatch.setattr(server_findings, "_LONG_WAIT", 0)
+        check = finding(dsn, schema_name, "blocked")
+        other.run("ROLLBACK")
+        thread.join()
+    assert check.verdict is Verdict.WARNING
+    assert len(check.details) == 1
+    assert check.details[0].startswith(f"process {pid} of ")
+    assert "waits for a row" in check.details[0]
+    assert f"held by process {other.connection.info.backend_pid} of" in check.details[0]
+
+
+def test_a_table_that_somebody_has_locked_keeps_the_doctor_waiting_for_a_moment_only(
+    dsn, schema_name, provider, other, monkeypatch
+):
+    monkeypatch.setattr(diagnosis, "_LOCK_SECONDS", 0.05)
+    other.run("BEGIN", "LOCK TABLE {}.instance IN ACCESS EXCLUSIVE MODE")
+    report = examine_server(dsn, schema_name, CLOCK)
+    other.run("ROLLBACK")
+    assert report.exit_code is ExitCode.WARNINGS
+    assert [check.name for check in report.checks] == [*NAMES, "contents"]
+    assert checks_of(report)["contents"].verdict is Verdict.WARNING
+
+
+# --- the schema ---------------------------------------------------------------------------------------
+
+
+def test_a_newer_schema_is_a_failure_unless_it_was_made_for_older_libraries_too(dsn, schema_name, provider, other):
+    begin(provider)
+    other.run("UPDATE {}.meta SET value = '99' WHERE key IN ('schema', 'lowest_reader')")
+    report = examine_server(dsn, schema_name, CLOCK)
+    assert report.exit_code is ExitCode.FAILURES
+    assert [check.name for check in report.checks] == NAMES
+    assert "schema 99" in checks_of(report)["schema"].text
+    assert "the library that the services use" in checks_of(report)["schema"].remedy
+    other.run("UPDATE {}.meta SET value = '1' WHERE key = 'lowest_reader'")
+    report = examine_server(dsn, schema_name, CLOCK)
+    assert [check.name for check in report.checks] == NAMES + CONTENTS
+    assert checks_of(report)["schema"].verdict is Verdict.NOTICE
+
+
+LATER = """-- lowest reader: 1
+CREATE TABLE @extra (
+    name   text COLLATE "C" NOT NULL,
+    number numeric(10, 2) CHECK (number > 0) UNIQUE,
+    CONSTRAINT whole PRIMARY KEY (name, number)
+) WITH (fillfactor = 70);
+CREATE UNIQUE INDEX extra_name ON @extra (lower(name), number DESC) WHERE number > 1 AND name <> 'a';
+ALTER TABLE @label ADD COLUMN extra text, ADD more integer NOT NULL DEFAULT 0;
+ALTER TABLE @label DROP COLUMN more;
+DROP INDEX @operation_at;
+DROP TABLE @expiry;
+"""
+
+
+def test_an_older_schema_is_a_notice_and_is_compared_with_all_migrations_once_it_has_them(
+    dsn, schema_name, provider, monkeypatch
+):
+    known = schema.migrations()
+    later = schema.Migration(len(known) + 1, 1, LATER)
+    monkeypatch.setattr(schema, "migrations", lambda: (*known, later))
+    report = examine_server(dsn, schema_name, CLOCK)
+    assert [check.name for check in report.checks] == NAMES
+    assert checks_of(report)["schema"].verdict is Verdict.NOTICE
+    assert "migrates it" in checks_of(report)["schema"].remedy
+    another = PostgresProvider(dsn, schema_name)
+    another.open()
+    another.close()
+    check = finding(dsn, schema_name, "schema")
+    assert (check.verdict, check.details) == (Verdict.OK, ())
+    monkeypatch.undo()
+    assert finding(dsn, schema_name, "schema").verdict is Verdict.NOTICE
+
+
+@pytest.mark.parametrize(
+    ("statements", "verdict", "details"),
+    [
+        (["DROP INDEX {}.instance_claim"], Verdict.FAILURE, ["missing: index instance_claim"]),
+        (["ALTER TABLE {}.tombstone DROP CONSTRAINT tombstone_pkey"], Verdict.FAILURE, ["tombstone (instance_id, message_id)"]),
+        (["ALTER TABLE {}.label DROP COLUMN value CASCADE"], Verdict.FAILURE, ["column label.value", "index label_value"]),
+        (["DROP TABLE {}.label"], Verdict.FAILURE, ["missing: index label_value", "missing: table label"]),
+        (
+            ["DROP INDEX {}.instance_held", "CREATE INDEX instance_held ON {}.instance (kind)"],
+            Verdict.FAILURE,
+            ["changed: index instance_held"],
+        ),
+        (["ALTER TABLE {}.label ADD COLUMN extra text"], Verdict.NOTICE, ["not of this library: column label.extra"]),
+        (["CREATE TABLE {}.guest (name text PRIMARY KEY)"], Verdict.NOTICE, ["not of this library: table guest"]),
+        (["CREATE INDEX mine ON {}.event (at)"], Verdict.NOTICE, ["not of this library: index mine"]),
+    ],
+)
+def test_a_schema_that_somebody_has_changed_is_told(dsn, schema_name, provider, other, statements, verdict, details):
+    other.run(*statements)
+    check = finding(dsn, schema_name, "schema")
+    assert check.verdict is verdict
+    assert len(check.details) == len(details), check.details
+    for found, detail in zip(check.details, details, strict=True):
+        assert found.endswith(detail)
+
+
+def test_an_index_that_could_not_be_made_is_a_warning(dsn, schema_name, provider, other):
+    begin(provider)
+    row = "SELECT 'i', {}, 'same', 'me', 0, 0, 'go', '', 0, 0"
+    columns = "instance_id, sequence, message_id, sender, kind, source, name, payload, encoding, sent_at"
+    other.run("DROP INDEX {}.message_identity")
+    for number in (1, 2):
+        other.run(f"INSERT INTO {{}}.message ({columns}) " + row.replace("{}", str(number)))
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        other.run("CREATE UNIQUE INDEX CONCURRENTLY message_identity ON {}.message (instance_id, message_id, kind)")
+    check = finding(dsn, schema_name, "schema")
+    assert check.verdict is Verdict.WARNING
+    assert check.details == ("not valid: index message_identity",)
+    assert "REINDEX" in check.remedy
+    other.run("DELETE FROM {}.message", "REINDEX INDEX {}.message_identity")
+    assert finding(dsn, schema_name, "schema").verdict is Verdict.OK
+
+
+# --- vacuum -------------------------------------------------------------------------------------------
+
+
+def test_dead_rows_that_nobody_removes_are_a_warning(dsn, schema_name, provider, other, monkeypatch):
+    assert finding(dsn, schema_name, "vacuum").verdict is Verdict.OK
+    other.run("ALTER TABLE {}.instance SET (autovacuum_enabled = off)")
+    check = finding(dsn, schema_name, "vacuum")
+    assert check.verdict is Verdict.WARNING
+    assert "switched off for instance" in check.text
+    begin(provider)
+    with psycopg.connect(dsn) as connection:  # what it did is counted when it ends, if not before
+        for _ in range(60):
+            Other(connection, schema_name).run("UPDATE {}.instance SET created_at = created_at + 1")
+    monkeypatch.setattr(server_findings, "_MANY_DEAD", 40)
+    until(lambda: " 0 dead" not in finding(dsn, schema_name, "vacuum").text)
+    other.run("ALTER TABLE {}.instance RESET (autovacuum_enabled)")
+    check = until(lambda: [check for check in [finding(dsn, schema_name, "vacuum")] if check.details])[0]
+    assert check.verdict is Verdict.WARNING
+    assert "vacuum does not keep up" in check.text
+    assert check.details[0].startswith("instance: ")
+
+
+def test_a_server_without_autovacuum_is_a_warning(store):
+    with set_up(store, autovacuum="off"):
+        check = finding(store.dsn, "orchestra", "vacuum")
+    assert check.verdict is Verdict.WARNING
+    assert "for all tables" in check.text
+
+
+@pytest.mark.parametrize(
+    ("live", "dead", "vacuumed", "is_behind"),
+    [
+        (0, 99_999, None, False),
+        (0, 100_000, None, True),
+        (0, 900_000, 60, False),  # a queue between two runs of vacuum
+        (0, 1_000_000, 60, True),
+        (1_000_000, 190_000, None, False),
+        (1_000_000, 210_000, None, True),
+        (1_000_000, 210_000, 60, False),
+        (1_000_000, 210_000, 3600, True),
+    ],
+)
+def test_vacuum_keeps_up_as_long_as_it_comes_and_removes(live, dead, vacuumed, is_behind):
+    table = TableState("instance", live, dead, 1, None if vacuumed is None else vacuumed * SECOND, True)
+    verdict = server_findings.vacuum_check(VacuumState(True, (table,))).verdict
+    assert verdict is (Verdict.WARNING if is_behind else Verdict.OK)
+
+
+def test_transaction_numbers_that_run_out_are_told_in_time():
+    numbers = WraparoundState(150_000_000, 0, 200_000_000, 400_000_000)
+    assert server_findings.wraparound_check(numbers).verdict is Verdict.OK
+    assert server_findings.wraparound_check(replace(numbers, age=1_200_000_000)).verdict is Verdict.WARNING
+    assert server_findings.wraparound_check(replace(numbers, multixact_age=1_200_000_000)).verdict is Verdict.WARNING
+    assert server_findings.wraparound_check(replace(numbers, age=2_000_000_000)).verdict is Verdict.FAILURE
+
+
+# --- nodes and ghosts ---------------------------------------------------------------------------------
+
+
+def test_a_node_whose_connection_is_gone_is_cut_off_and_what_it_owns_is_a_ghosts(dsn, schema_name, provider):
+    provider.store.join(a_node())
+    begin(provider)
+    assert finding(dsn, schema_name, "nodes").verdict is Verdict.OK
+    provider._pulse.close()  # as if the process were gone
+    check = until(lambda: [check for check in [finding(dsn, schema_name, "nodes")] if check.verdict is Verdict.WARNING])[0]
+    assert check.text == "0 living, 1 cut off"
+    assert "its connection is gone" in check.details[0]
+    assert "owns 1" in check.details[0]
+    assert "its connection is gone" in finding(dsn, schema_name, "ghosts").details[0]
+
+
+def test_a_node_without_a_pulse_is_silent_after_three_leases_and_one_with_it_is_stalled(dsn, schema_name, provider, other):
+    provider.store.join(a_node())
+    begin(provider)
+    assert finding(dsn, schema_name, "nodes").verdict is Verdict.OK
+    other.run(f"UPDATE {{}}.node SET renewed_at = renewed_at - {46 * SECOND}")
+    assert finding(dsn, schema_name, "nodes").text == "0 living, 1 stalled"
+    assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK, "its work is its own until it is buried"
+    other.run("UPDATE {}.node SET pulse = NULL, pulse_server = NULL")
+    check = finding(dsn, schema_name, "nodes")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "0 living, 1 silent"
+    assert finding(dsn, schema_name, "ghosts").verdict is Verdict.WARNING
+
+
+def test_instances_of_buried_and_of_unknown_nodes_are_ghosts(dsn, schema_name, provider, other):
+    provider.store.join(a_node("n1"))
+    provider.store.join(a_node("n2"))
+    begin(provider, "i", node="n1")
+    begin(provider, "j", node="n2")
+    assert finding(dsn, schema_name, "ghosts").text == "none; 2 instances owned by living nodes"
+    provider.store.bury("n1", 0)
+    other.run("UPDATE {}.instance SET owner = 'nobody' WHERE instance_id = 'j'")
+    check = finding(dsn, schema_name, "ghosts")
+    assert check.verdict is Verdict.WARNING
+    assert check.details == ("1 instance of n1: buried", "1 instance of nobody: unknown")
+    assert "1 buried" in finding(dsn, schema_name, "nodes").text
+    assert provider.store.sweep() == 2
+    assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK
+
+
+# --- instances ----------------------------------------------------------------------------------------
+
+
+def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(dsn, schema_name, provider, other):
+    provider.store.join(a_node())
+    hold = replace(a_hold(), kind=HoldKind.NONDETERMINISM, detail="event 3\nis another")
+    held, crashing = begin(provider, "held"), begin(provider, "crashing")
+    assert finding(dsn, schema_name, "held").verdict is Verdict.OK
+    one(provider, a_write(held, a_state(held, owner=None), hold=hold))
+    one(provider, a_park(crashing))
+    one(provider, a_start("foreign", kind=FOREIGN_KIND))
+    other.run("UPDATE {}.instance SET takeovers = 4 WHERE instance_id = 'crashing'")
+    check = finding(dsn, schema_name, "held")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "1 held, 1 unserved, 1 crashing of 3 open instances"
+    assert check.details == (
+        "held: nondeterminism: event 3\nis another",
+        "1 instance: no living node has registered 'other' 2.0.0",
+        "crashing: crashing: 4 nodes in a row were lost while they ran it",
+    )
+
+
+def test_what_cannot_be_understood_fails_its_check_alone(dsn, schema_name, provider, other):
+    provider.store.join(a_node())
+    one(provider, a_start("i", kind=replace(FOREIGN_KIND, queue="", floating=True, name="watch")))
+    other.run("UPDATE {}.capability SET version = 'nonsense' WHERE version = '1.0.0'")
+    verdicts = {check.name: check.verdict for check in examine_server(dsn, schema_name, CLOCK).checks}
+    assert verdicts["held"] is Verdict.FAILURE
+    assert verdicts["clock"] is Verdict.OK
+    other.run("UPDATE {}.node SET abilities = 'x'")
+    report = examine_server(dsn, schema_name, CLOCK)
+    assert [check.name for check in report.checks] == [*NAMES, "contents"]
+    assert report.exit_code is ExitCode.FAILURES
+
+
+def test_what_has_ended_is_counted_and_what_of_it_goes(dsn, schema_name, provider, other):
+    assert finding(dsn, schema_name, "retention").text == "nothing has ended"
+    one(provider, an_end(begin(provider, "kept")))
+    provider.admin.set_expiry({"watch": 3600 * SECOND})
+    one(provider, an_end(begin(provider, "later")))
+    one(provider, an_end(begin(provider, "soon")))
+    other.run("UPDATE {}.instance SET expires_at = 1 WHERE instance_id = 'soon'")
+    text = finding(dsn, schema_name, "retention").text
+    assert text == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
+
+
+# --- clocks -------------------------------------------------------------------------------------------
+
+
+def test_a_server_whose_clock_is_behind_what_was_written_is_a_warning(dsn, schema_name, provider, other):
+    assert "nothing has been written yet" in finding(dsn, schema_name, "clock").text
+    begin(provider)
+    assert finding(dsn, schema_name, "clock").verdict is Verdict.OK
+    other.run(f"UPDATE {{}}.instance SET updated_at = updated_at + {3 * 3600 * SECOND}")
+    check = finding(dsn, schema_name, "clock")
+    assert check.verdict is Verdict.WARNING
+    assert "3.0 h in the future" in check.text
+    assert "the server's clock" in check.remedy
+
+
+def test_a_machine_whose_clock_is_another_than_the_servers_is_a_notice(dsn, schema_name, provider):
+    check = finding(dsn, schema_name, "clock", clock=Shifted())
+    assert check.verdict is Verdict.NOTICE
+    assert "this machine's clock is 60 min ahead of the server's" in check.text
+
+
+# --- backups ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [[], ["--to", "copy.db"]])
+def test_a_backup_of_a_store_on_a_server_names_the_servers_tools(tmp_path, monkeypatch, capsys, target):
+    monkeypatch.chdir(tmp_path)
+    store = f"postgresql://app:{SECRET}@db.example.com/app"
+    assert main(["backup", "--store", store, *target]) == 3
+    shown = capsys.readouterr()
+    assert "pg_dump --format=custom --schema=orchestra " in shown.err
+    assert "pg_restore" in shown.err
+    assert "pg_basebackup" in shown.err
+    assert SECRET not in shown.out + shown.err
+    assert main(["backup", "--schema", 'Te"nant', "--store", store, *target]) == 3
+    assert """'--schema="Te""nant"'""" in capsys.readouterr().err
+    assert list(Path(tmp_path).iterdir()) == []

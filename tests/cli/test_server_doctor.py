@@ -854,7 +854,7 @@ def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(dsn,
 
 def test_what_cannot_be_understood_fails_its_check_alone(dsn, schema_name, provider, other):
     provider.store.join(a_node())
-    one(provider, a_start("i", kind=replace(FOREIGN_KIND, queue="", floating=True, name="watch")))
+    one(provider, a_start("i", kind=replace(FOREIGN_KIND, queue="default", floating=True, name="watch")))
     other.run("UPDATE {}.capability SET version = 'nonsense' WHERE version = '1.0.0'")
     verdicts = {check.name: check.verdict for check in examine_server(dsn, schema_name, CLOCK).checks}
     assert verdicts["held"] is Verdict.FAILURE

@@ -298,6 +298,7 @@ class Client:
         *,
         name: str | None = None,
         version: str | None = None,
+        queue: str | None = None,
         status: InstanceStatus | Sequence[InstanceStatus] | None = None,
         held: bool | None = None,
         id_prefix: str | None = None,
@@ -311,6 +312,7 @@ class Client:
         """Return instances, the newest first; every condition that is given must hold.
 
         Args:
+            queue: only those that are run by the nodes of this queue.
             status: one or several. ``PENDING``, ``RUNNING`` and ``HELD`` all mean instances that have not ended; with ``HELD``
                 alone only held ones are listed.
             held: only held ones, or only those that are not.
@@ -330,6 +332,7 @@ class Client:
         query = InstanceQuery(
             name=name,
             version=version,
+            queue=queue,
             statuses=None if wanted is None else tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}),
             held=held,
             unserved=unserved_kinds(catalogue),

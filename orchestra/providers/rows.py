@@ -785,6 +785,7 @@ class InstanceQuery:
 
     name: str | None = None
     version: str | None = None
+    queue: str | None = None
     statuses: tuple[Status, ...] | None = None
     held: bool | None = None
     unserved: tuple[Kind, ...] = ()

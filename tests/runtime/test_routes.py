@@ -180,6 +180,8 @@ async def test_an_instance_keeps_to_its_queue(store):
         handle = await here.client.start("laps", 3, queue="eu")
         held = await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
         assert held.queue == "eu"
+        assert [one.instance_id for one in (await here.client.list_instances(queue="eu")).items] == [handle.instance_id]
+        assert (await here.client.list_instances(queue="default")).items == ()
         assert held.held_reason == "no living node has registered 'laps' 1.0.0 and serves queue 'eu'"
         async with Runtime(store(), registry(laps), queues=("eu", "default")):
             assert await handle.result() == "home"

@@ -73,6 +73,8 @@ class _Conditions:
             require(f"k.name = {self._value('text', query.name)}")
         if query.version is not None:
             require(f"k.version = {self._value('text', query.version)}")
+        if query.queue is not None:
+            require(f"k.queue = {self._value('text', query.queue)}")
         if query.statuses is not None:
             require(f"i.status = ANY({self._value('bigint[]', Numbers(status.value for status in query.statuses))})")
         if query.held is not None:

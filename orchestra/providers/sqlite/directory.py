@@ -169,6 +169,8 @@ def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
         require("k.name = ?", query.name)
     if query.version is not None:
         require("k.version = ?", query.version)
+    if query.queue is not None:
+        require("k.queue = ?", query.queue)
     if query.statuses is not None:
         require(f"i.status IN ({_placeholders(query.statuses)})", *(status.value for status in query.statuses))
     if query.held is not None:

@@ -85,6 +85,8 @@ class DirectoryTests(ContractBase):
         assert found() == ["b\U0010ffff", "ab3", "a%2", "a_1"]
         assert found(name="other") == ["ab3"]
         assert found(name="watch", version="1.1.0") == ["a%2"]
+        assert found(queue="elsewhere") == ["ab3"]
+        assert found(queue="default", version="1.1.0") == ["a%2"]
         assert found(statuses=(Status.FAILED, Status.COMPLETED)) == ["a_1"]
         assert found(statuses=()) == []
         assert found(id_prefix="a") == ["ab3", "a%2", "a_1"]

@@ -53,6 +53,7 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
     return (
         (query.name is None or row.kind.name == query.name)
         and (query.version is None or row.kind.version == query.version)
+        and (query.queue is None or row.kind.queue == query.queue)
         and (query.statuses is None or record.status in query.statuses)
         and (query.held is None or query.held == stands_still)
         and (query.id_prefix is None or row.instance_id.startswith(query.id_prefix))

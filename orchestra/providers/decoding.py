@@ -276,13 +276,17 @@ def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelM
 
 def hold_to_bytes(hold: Hold) -> bytes:
     """Return the stored form of a hold."""
-    return pack({"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by, "tried": list(hold.tried)})
+    values = {"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by}
+    return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault)})
 
 
 def hold_from_bytes(data: bytes) -> Hold:
     """Return the hold that :func:`hold_to_bytes` wrote."""
     values = unpack(data)
-    return Hold(HoldKind(values["kind"]), values["detail"], values["since"], values["by"], tuple(values["tried"]))
+    kind, tried = HoldKind(values["kind"]), tuple(values["tried"])
+    # Holds were written without it once; whose fault they were is said by their kind alone.
+    at_fault = tuple(values.get("at_fault", tried if kind.blames_code else ()))
+    return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault)
 
 
 def pin_to_bytes(pin: Pin) -> bytes:

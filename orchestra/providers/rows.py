@@ -108,6 +108,11 @@ class HoldKind(StrEnum):
     STORE = "store"
     INTERNAL = "internal"
 
+    @property
+    def blames_code(self) -> bool:
+        """Whether it is the instance's code that cannot go on, and not the store or the engine that failed it."""
+        return self in {self.NONDETERMINISM, self.HISTORY, self.STATE}
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -176,13 +181,18 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An instance is held. ``tried`` are the code fingerprints that could not go on with it."""
+    """An instance is held. ``tried`` are the code fingerprints that could not go on with it.
+
+    ``at_fault`` are those of them whose code was to blame: they stay tried whatever holds the instance next. The others, which
+    the store or the engine failed, are tried once more after code that is to blame (rule 5).
+    """
 
     kind: HoldKind
     detail: str
     since: int
     by: str
     tried: tuple[str, ...] = ()
+    at_fault: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

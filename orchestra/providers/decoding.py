@@ -31,10 +31,12 @@ __all__ = [
     "INSTANCE_WIDTH",
     "MESSAGE_WIDTH",
     "activity_values",
+    "closing_values",
     "event_values",
     "execution_values",
     "hold_from_bytes",
     "hold_to_bytes",
+    "opening_values",
     "pin_from_bytes",
     "pin_to_bytes",
     "read_activity",
@@ -213,6 +215,38 @@ def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta 
         row.bytes,
         traceparent,
     )
+
+
+def opening_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
+    """Return the columns of an execution that is opened, or is to be opened on another version; ``None``: neither."""
+    if delta.opened is not None:
+        at, version, fingerprint, event_format, resolution = delta.opened
+    elif delta.retargeted is not None:
+        version, resolution = delta.retargeted
+        at = fingerprint = event_format = None
+    else:
+        return None
+    return (
+        at,
+        version,
+        sortable_version(version),
+        fingerprint,
+        event_format,
+        resolution.how.value,
+        resolution.by,
+        resolution.policy_revision,
+        delta.traceparent,
+        instance_id,
+        delta.number,
+    )
+
+
+def closing_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
+    """Return the columns of an execution that is closed; ``None``: it is not."""
+    if delta.closed is None:
+        return None
+    at, end, output, error = delta.closed
+    return (at, end.value, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, delta.number)
 
 
 # --- instances --------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class ParentLink:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator has tied the instance to a version, from its next boundary on."""
+    """An operator has tied the instance to a version, from its next boundary on; ``at`` is when, on the store's clock."""
 
     version: str
     at: int
@@ -234,14 +234,16 @@ class ExecutionRow:
 class ExecutionDelta:
     """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
 
-    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it; ``closed`` is
-    (at, end, output, error). A closing delta carries the execution's final counts of events and bytes; ``children`` says that
-    the execution has asked for some, so that the store must look who of them is to be told.
+    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it. ``retargeted``, of
+    an execution that is not opened yet, is the version with which it is to be and how that was chosen; again with
+    ``traceparent``. ``closed`` is (at, end, output, error). A closing delta carries the execution's final counts of events and
+    bytes; ``children`` says that the execution has asked for some, so that the store must look who of them is to be told.
     """
 
     number: int
     create: ExecutionRow | None = None
     opened: tuple[int, str, str, int, Resolution] | None = None
+    retargeted: tuple[str, Resolution] | None = None
     events: tuple[EventRecord, ...] = ()
     closed: tuple[int, ExecutionEnd, Payload | None, bytes | None] | None = None
     event_count: int = 0

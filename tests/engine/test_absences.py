@@ -11,7 +11,7 @@ from harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
 from orchestra.engine.absences import LeftBehind
 from orchestra.errors import Evicted, StoreUnavailable
-from orchestra.providers.rows import Pin, Status
+from orchestra.providers.rows import Status
 from orchestra.retention import Retention
 
 
@@ -148,7 +148,7 @@ def test_an_instance_that_is_claimed_anew_meanwhile_is_run_once(world):
     instance_id = world.start()
     stuck.settle()
     # A pin takes ownership away (rule 6), and this very node claims the instance again.
-    world.admin.set_pin(instance_id, Pin("1.0.0", world.clock.now(), "somebody", "to see"))
+    world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
     stuck.settle()
     assert [effect.attempt for effect in node.attempts] == [1]
@@ -303,7 +303,7 @@ def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_
         world.clock.skip(1)
         stuck.settle()
         assert len(stuck.late) == 1
-    world.admin.set_pin(instance_id, Pin("1.0.0", world.clock.now(), "somebody", "to see"))
+    world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
     stuck.settle()
     stuck.hand_in()

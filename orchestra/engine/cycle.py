@@ -91,6 +91,7 @@ class Cycle:
         self._complained_at: float | None = None
         self._complaining = False
         self._error = StoreError("the store has not been asked yet")
+        self._has_left = False
 
     def begin(self) -> None:
         """Join the store and take stock, so that what a dead predecessor left is free at once.
@@ -175,11 +176,17 @@ class Cycle:
             self._failed(error, [])
 
     def end(self) -> list[Effect]:
-        """Leave the store. What is still owned is released."""
-        try:
-            self._membership.leave()
-        except StoreError as error:
-            engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
+        """Leave the store. What is still owned is released.
+
+        Raises:
+            LeftBehind: another thread has gone on, and is to call this once more.
+        """
+        if not self._has_left:
+            self._has_left = True
+            try:
+                self._membership.leave()
+            except StoreError as error:
+                engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
         self._engine.close()
         self._recorder.owned(0)
         return self._engine.take_effects()

@@ -10,6 +10,7 @@ import pytest
 from harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
 from orchestra.engine.absences import LeftBehind
+from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Evicted, StoreUnavailable
 from orchestra.providers.rows import Status
 from orchestra.retention import Retention
@@ -502,3 +503,52 @@ def test_marks_and_events_that_come_while_it_is_away_are_delivered_in_their_orde
     stuck.settle()
     assert (seen, any_world.status("a")) == ([0, 1, 2, "cancelled"], Status.CANCELLED)
     check_rest(any_world)
+
+
+# --- what leaves memory ---------------------------------------------------------------------------
+
+
+def tidying(stuck):
+    async def job(ctx, state):
+        try:
+            await ctx.wait_for_event("go")
+        finally:
+            stuck()
+        return "done"
+
+    return job
+
+
+def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_nothing_comes_back(any_world):
+    stuck = Stuck(times=3)
+    code = several(job=tidying(stuck), other=other)
+    stuck.node = node = any_world.node(code, {"probe": lambda effect: 1}, options=EngineOptions(warm=0))
+    parked = [any_world.start("job") for _ in range(3)]
+    behind = [any_world.start("other") for _ in range(3)]
+    stuck.settle()
+    later = node.start("other")
+    stuck.settle()
+    assert stuck.late == [None, None, None], "each was left behind once"
+    assert [any_world.output(instance_id) for instance_id in (*behind, later)] == [1] * 4
+    for instance_id in parked:
+        assert any_world.record(instance_id).row.owner is None
+        any_world.send(instance_id)
+    any_world.run(1.1)
+    assert [any_world.output(instance_id) for instance_id in parked] == ["done"] * 3
+    check_rest(any_world, [code])
+
+
+def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_leaves_the_store_once(world):
+    stuck = Stuck(times=2)
+    stuck.node = node = world.node(several(job=tidying(stuck)))
+    for _ in range(3):
+        world.start("job")
+    stuck.settle()
+    node.store.forget()
+    for _ in range(2):
+        with pytest.raises(LeftBehind) as late:
+            node.cycle.end()
+        assert late.value.returned is None
+    assert node.cycle.end() == []
+    assert node.store.calls["leave"] == 1
+    node.alive = False

@@ -15,6 +15,8 @@ from orchestra.codec import Payload
 from orchestra.events import EventRecord, OnParentClose
 
 __all__ = [
+    "CRASHES_BEFORE_DELAY",
+    "LONGEST_DELAY",
     "PARENT_CLOSED",
     "PRUNED_AT_ONCE",
     "ActivityRow",
@@ -69,6 +71,12 @@ __all__ = [
     "Status",
     "Write",
 ]
+
+CRASHES_BEFORE_DELAY: Final = 3
+"""From how many crashes of its owners on an instance is claimed only after a delay (protocol rule 14)."""
+
+LONGEST_DELAY: Final = 300_000_000
+"""How long it waits then at most, in microseconds; a message shortens a longer wait to this."""
 
 
 class Status(IntEnum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.providers.rows import PRUNED_AT_ONCE
+from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
 
 
 def _exactly(statement: str, number: int) -> str:
@@ -426,11 +426,11 @@ FIND_GHOST_OWNED: Final = """
     ORDER BY i.owner, i.instance_id LIMIT $1::bigint"""
 # Conditional on the owner alone: it is dead or unknown for ever, whatever of its writes has come through meanwhile.
 # From the third take-over on the next claim waits 2^n seconds, at most five minutes (rule 14).
-TAKE_OVER: Final = """
+TAKE_OVER: Final = f"""
     UPDATE @instance i SET
         owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
-        wake_at = CASE WHEN takeovers < 2 THEN 0
-            ELSE $3::bigint + least(1000000::bigint << least(takeovers + 1, 9), 300000000) END
+        wake_at = CASE WHEN takeovers < {CRASHES_BEFORE_DELAY - 1} THEN 0
+            ELSE $3::bigint + least(1000000::bigint << least(takeovers + 1, 9), {LONGEST_DELAY}) END
     FROM unnest($1::text[], $2::text[]) AS u (instance_id, owner)
     WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""
 

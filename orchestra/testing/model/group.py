@@ -10,6 +10,8 @@ from itertools import chain, islice, zip_longest
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
     PARENT_CLOSED,
     PRUNED_AT_ONCE,
     Append,
@@ -44,7 +46,7 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelInstance, ModelWorld
+from orchestra.testing.model.world import ModelInstance, ModelWorld
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,20 @@ from dataclasses import replace
 from orchestra.clock import Clock
 from orchestra.errors import NodeBuried
 from orchestra.events import EventRecord
-from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, NodeRow
+from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
+    Catalogue,
+    Change,
+    Commit,
+    HeldRow,
+    Kind,
+    News,
+    NodeRecord,
+    NodeRow,
+)
 from orchestra.testing.model.group import Group, Limits, require
-from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelWorld
+from orchestra.testing.model.world import ModelWorld
 
 
 class ModelStore:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from orchestra.clock import Clock
 from orchestra.codec import Payload
@@ -27,12 +27,6 @@ from orchestra.providers.rows import (
     Snapshot,
     Status,
 )
-
-CRASHES_BEFORE_DELAY: Final = 3
-"""From how many crashes of its owners on an instance is claimed only after a delay."""
-
-LONGEST_DELAY: Final = 300_000_000
-"""How long it waits at most, in microseconds."""
 
 Operation = tuple[str, str, str, Mapping[str, Any]]
 """An entry of the audit: who did what to which subject, and the details."""

@@ -161,11 +161,12 @@ class Engine:
             self._release_holds()
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
-        """Forget everything: this node was buried and goes on under a new id."""
+        """Forget everything: this node was buried, or the store has lost commits, and goes on under a new id."""
         effects: list[Effect] = [AbortActivity(key) for key in self._running]
         for desk in self._agenda:
             self._discard(desk)
         self._agenda.clear()
+        self._warm.clear()  # it may come from commits that are lost, whose revisions are given anew
         self._running.clear()
         self._unknown.clear()
         self._poison.clear()

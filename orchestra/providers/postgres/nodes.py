@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.errors import NodeBuried
+from orchestra.errors import NodeBuried, StoreReplaced
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
@@ -27,15 +27,40 @@ class Nodes:
         self._pulse = pulse
         self.joined: set[str] = set()
         """The nodes that this provider has joined."""
+        self._lost = False
 
     def join(self, node: NodeRecord) -> int:
         """Make the node known and alive. Return the store's time."""
         now = self._calls.transaction(lambda transaction: self._join(transaction, node))
         self.joined.add(node.node_id)
+        self._lost = False
         return now
+
+    def forget(self) -> None:
+        """Have no nodes any more: the provider is closed."""
+        self.joined.clear()
+        self._lost = False
+
+    def lose(self) -> None:
+        """Take note that the nodes of this provider may remember commits that the store does not have any more."""
+        self._lost = bool(self.joined)
+        self.require_memory()
+
+    def require_memory(self) -> None:
+        """Refuse, from then on and until a node joins anew.
+
+        Raises:
+            StoreReplaced: what the nodes remember may never have happened.
+        """
+        if self._lost:
+            raise StoreReplaced(
+                "the server has another history than before (a standby took over, or a backup was restored): commits may be "
+                "lost; this node forgets what it has in memory, and joins anew"
+            )
 
     def renew(self, node_id: str) -> int:
         """Say that the node lives. Return the store's time."""
+        self.require_memory()
         return self._calls.transaction(lambda transaction: self._renew(transaction, node_id))
 
     def leave(self, node_id: str) -> None:

@@ -448,6 +448,10 @@ LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FRO
 # --- hints: the pulse of a node is a lock of its own connection -------------------------------
 
 TAKE_PULSE: Final = "SELECT pg_advisory_lock_shared($1::bigint)"
+# Which server's history this is: of what cluster, and on which branch of its log. A standby that takes over, and a restored
+# backup, begin another branch.
+READ_BRANCH: Final = """
+    SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s), left(pg_walfile_name(pg_current_wal_lsn()), 8)"""
 READ_SERVER_START: Final = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
 # Nodes whose connection was made to this very start of the server, and is gone.
 LIST_PULSELESS: Final = """

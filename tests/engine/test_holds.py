@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import pytest
 from harness import HOLD, check_instance, check_rest, registry, several
 
+from orchestra.codec import pack
 from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Stepper
 from orchestra.errors import StoreCorrupt, StoreError
+from orchestra.providers.decoding import hold_from_bytes
 from orchestra.providers.rows import HoldKind, Release, Status, Write
 
 
@@ -232,6 +234,12 @@ def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_
     revision = record.row.revision
     any_world.run(100)
     assert any_world.record(instance_id).row.revision == revision, "it is tried for ever"
+
+
+@pytest.mark.parametrize(("kind", "at_fault"), [("state", ("f1",)), ("store", ())])
+def test_a_hold_that_was_stored_before_faults_were_is_judged_by_its_kind(kind, at_fault):
+    hold = hold_from_bytes(pack({"kind": kind, "detail": "", "since": 1, "by": "n1", "tried": ["f1"]}))
+    assert (hold.tried, hold.at_fault) == (("f1",), at_fault)
 
 
 def test_an_operators_release_has_the_same_code_try_again_and_keeps_what_was_tried(any_world):

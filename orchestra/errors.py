@@ -43,7 +43,8 @@
         ├── StoreBusy                     another writer holds the store; try again
         ├── StoreUnavailable              it cannot be reached now; ``.retryable``
         │   ├── StoreFull
-        │   └── StoreReadOnly
+        │   ├── StoreReadOnly
+        │   └── StoreReplaced             what answers now may have lost commits; who has memory of them must forget it
         ├── NetworkFileSystem             SQLite's log does not work there; ``.mount_point``, ``.file_system``
         ├── StoreCorrupt
         ├── SchemaMismatch                newer than this library, or older and not to be migrated
@@ -110,6 +111,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreReadOnly",
+    "StoreReplaced",
     "StoreUnavailable",
     "UnknownOrchestration",
     "UnknownVersion",
@@ -385,6 +387,14 @@ class StoreFull(StoreUnavailable):
 
 class StoreReadOnly(StoreUnavailable):
     """The store can be read, but not written."""
+
+
+class StoreReplaced(StoreUnavailable):
+    """What answers now goes on from an earlier moment, perhaps: a standby took over, or a backup was restored.
+
+    Commits that were acknowledged may be gone. A node must forget what it has in memory and join under a new id; whoever asks
+    meanwhile is refused, and nothing was written.
+    """
 
 
 class NetworkFileSystem(StoreError):

@@ -1,7 +1,8 @@
-"""What a client asks the store to do: which version a start takes, and the write that ends an instance from outside."""
+"""What a client asks the store to do: which version a start takes, and what operators write into an instance from outside."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 
 from orchestra.codec import encode, pack
@@ -12,16 +13,21 @@ from orchestra.providers.rows import (
     ClientChange,
     ExecutionDelta,
     ExecutionEnd,
+    ExecutionRow,
+    InstanceRecord,
     InstanceRow,
     InstanceState,
+    Kind,
+    Resolution,
+    ResolvedBy,
     Status,
     Write,
 )
-from orchestra.resolution import start_version, startable_versions
+from orchestra.resolution import LOWEST_VERSION, boundary_version, policy_of, start_version, startable_versions
 from orchestra.summary import EMPTY_SUMMARY
 from orchestra.versions import parse_version
 
-__all__ = ["chosen_version", "id_of_request", "termination"]
+__all__ = ["chosen_version", "id_of_request", "retargeting", "termination"]
 
 
 def id_of_request(name: str, request_id: str) -> str:
@@ -89,3 +95,54 @@ def termination(row: InstanceRow, reason: str, now: int) -> ClientChange:
             ),
         ),
     )
+
+
+def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
+    """Return the write with which an execution that has not begun follows the pin, or the policy where the pin has gone.
+
+    ``None``: there is nothing to do. It has begun or ended, it is to take that version already, or its version was named by
+    whoever asked for it, which no operator's pin overrides (rule 16).
+    """
+    row, execution = record.row, record.execution
+    if record.status is not Status.OPEN or row.opened or execution.resolution.how is ResolvedBy.EXPLICIT:
+        return None
+    if row.pin is not None:
+        version = row.pin.version
+        resolution = Resolution(ResolvedBy.PIN, by, policy_of(catalogue, execution.name)[1])
+    elif execution.resolution.how is ResolvedBy.PIN:
+        version, resolution = _by_policy(row.kind, execution, catalogue, by)
+    else:
+        return None
+    kind = replace(row.kind, version=version, floating=resolution.how is ResolvedBy.POLICY)
+    if (kind, resolution.how) == (row.kind, execution.resolution.how):
+        return None
+    # A start may be for later. Who was held, or crashed its owners, is tried on the other code at once.
+    wake_at = 0 if record.held or row.takeovers else row.wake_at
+    return Write(
+        instance_id=row.instance_id,
+        incarnation=row.incarnation,
+        revision=row.revision,
+        owner=None,
+        state=InstanceState(
+            kind=kind,
+            owner=None,
+            wake_at=wake_at or 0,
+            seen_seq=row.seen_seq,
+            execution=row.execution,
+            opened=False,
+            takeovers=0,
+            status=Status.OPEN,
+            history_events=row.history_events,
+            history_bytes=row.history_bytes,
+            summary=record.summary,
+        ),
+        executions=(ExecutionDelta(row.execution, retargeted=(version, resolution), traceparent=execution.traceparent),),
+    )
+
+
+def _by_policy(kind: Kind, execution: ExecutionRow, catalogue: Catalogue, by: str) -> tuple[str, Resolution]:
+    """Return what the policy gives to an execution that has not begun: as the boundary before it, or the start, would have."""
+    if execution.state_version is not None:
+        return boundary_version(catalogue, kind, execution.state_version, explicit=None, pin=None, node=by)
+    version = start_version(catalogue, kind.name, kind.queue) or LOWEST_VERSION
+    return version, Resolution(ResolvedBy.POLICY, by, policy_of(catalogue, kind.name)[1])

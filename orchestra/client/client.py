@@ -30,7 +30,7 @@ from orchestra.client.arguments import (
     read_page,
     read_statuses,
 )
-from orchestra.client.changes import chosen_version, id_of_request, termination
+from orchestra.client.changes import chosen_version, id_of_request, retargeting, termination
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
 from orchestra.client.info import (
@@ -74,7 +74,6 @@ from orchestra.providers.rows import (
     InstanceQuery,
     InstanceRecord,
     Kind,
-    Pin,
     Recover,
     Recovered,
     Refusal,
@@ -98,7 +97,7 @@ _CATALOGUE_AGE: Final = 1.0
 _HELD_AGE: Final = 0.05
 """How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
 _WAIT_SLICE: Final = 1.0
-_TERMINATE_TRIES: Final = 50
+_OPERATOR_TRIES: Final = 50
 _CHILDREN: Final = 1_000
 _NAMED: Final = 100
 _DELETED_AT_ONCE: Final = 25
@@ -487,7 +486,7 @@ class Client:
             InvalidArgument: the reason is not text of at most 1,024 characters.
         """
         check_reason(reason)
-        for number in range(_TERMINATE_TRIES):
+        for number in range(_OPERATOR_TRIES):
             record = await self._record(instance_id)
             if record.status is not Status.OPEN:
                 raise AlreadyCompleted(
@@ -507,19 +506,21 @@ class Client:
                 return
         raise StoreError(f"instance {instance_id!r} is written so often that terminating it did not succeed; try again")
 
-    async def delete(self, instance_id: str) -> None:
+    async def delete(self, instance_id: str, *, reason: str = "") -> None:
         """Delete an ended instance and everything that belongs to it. Its id is free again.
 
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceStillOpen: it has not ended; terminate it first.
+            InvalidArgument: the reason is not text of at most 1,024 characters.
         """
+        check_reason(reason)
         record = await self._record(instance_id)
         incarnation = record.row.incarnation
         if record.status is Status.OPEN:
             raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
         # What has ended stays so: if it cannot be deleted, somebody else has deleted it meanwhile.
-        if not await self._delete(instance_id, incarnation):
+        if not await self._delete(instance_id, incarnation, reason):
             raise _not_found(instance_id)
 
     async def release(self, instance_id: str) -> None:
@@ -549,6 +550,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
         dry_run: bool = True,
+        reason: str = "",
     ) -> PurgeReport:
         """Delete instances that ended before a moment, with all that belongs to them; every condition given must hold.
 
@@ -562,8 +564,9 @@ class Client:
 
         Raises:
             ValueError: ``completed_before`` is naive.
-            InvalidArgument: ``status`` is none, or ``limit`` is below 1.
+            InvalidArgument: ``status`` is none, ``limit`` is below 1, or the reason is not text of at most 1,024 characters.
         """
+        check_reason(reason)
         to_micros(completed_before)
         if limit is not None:
             check_limit(limit)
@@ -578,7 +581,7 @@ class Client:
             if not dry_run and chosen:
                 incarnations = {info.instance_id: info.incarnation for info in old}
                 # Those that somebody else has deleted meanwhile are not counted.
-                chosen = await self._delete_all([(instance_id, incarnations[instance_id]) for instance_id in chosen])
+                chosen = await self._delete_all([(instance_id, incarnations[instance_id]) for instance_id in chosen], reason)
             count += len(chosen)
             first.extend(chosen[: _NAMED - len(first)])
             page = found.next_page
@@ -586,16 +589,20 @@ class Client:
                 break
         return PurgeReport(dry_run, count, tuple(first))
 
-    async def _delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+    async def _delete_all(self, instances: Sequence[tuple[str, str]], reason: str) -> list[str]:
         """Delete a page of instances, few in each transaction."""
         deleted: list[str] = []
         for start in range(0, len(instances), _DELETED_AT_ONCE):
             part = instances[start : start + _DELETED_AT_ONCE]
-            deleted += await self._port.call(lambda part=part: self._provider.admin.delete_all(part))
+            deleted += await self._port.call(
+                lambda part=part: self._provider.admin.delete_all(part, by=self._name, reason=reason)
+            )
         return deleted
 
-    async def _delete(self, instance_id: str, incarnation: str) -> bool:
-        return await self._port.call(lambda: self._provider.admin.delete(instance_id, incarnation))
+    async def _delete(self, instance_id: str, incarnation: str, reason: str) -> bool:
+        return await self._port.call(
+            lambda: self._provider.admin.delete(instance_id, incarnation, by=self._name, reason=reason)
+        )
 
     async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "") -> None:
         """Set which version starts and boundaries of a name take from now on. Running executions are not touched.
@@ -617,6 +624,9 @@ class Client:
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
         """Tie an instance to a version from its next boundary on, whatever the policy says.
 
+        An execution that has not begun yet (nobody has its version, or it is held) takes the pinned version at once, unless
+        the caller or the code had named one; a hold of it is released thereby.
+
         Raises:
             InvalidVersion: ``version`` is not semver.
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
@@ -624,21 +634,37 @@ class Client:
         """
         parse_version(version)
         check_reason(reason)
-        await self._set_pin(instance_id, Pin(version, 0, self._name, reason))
+        await self._set_pin(instance_id, version, reason)
 
-    async def unpin(self, instance_id: str) -> None:
-        """Let the policy choose again.
+    async def unpin(self, instance_id: str, *, reason: str = "") -> None:
+        """Let the policy choose again; at once for an execution that has not begun yet and was to take the pinned version.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
+            InvalidArgument: the reason is not text of at most 1,024 characters.
         """
-        await self._set_pin(instance_id, None)
+        check_reason(reason)
+        await self._set_pin(instance_id, None, reason)
 
-    async def _set_pin(self, instance_id: str, pin: Pin | None) -> None:
-        if not await self._port.call(lambda: self._provider.admin.set_pin(instance_id, pin)):
+    async def _set_pin(self, instance_id: str, version: str | None, reason: str) -> None:
+        if not await self._port.call(lambda: self._provider.admin.set_pin(instance_id, version, by=self._name, reason=reason)):
             await self._record(instance_id)
             raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
         self._port.written_past()
+        await self._retarget(instance_id)
+
+    async def _retarget(self, instance_id: str) -> None:
+        """Have an execution that has not begun follow the pin as it stands now, whoever has set or removed it."""
+        for _ in range(_OPERATOR_TRIES):
+            record = await self._record(instance_id)
+            change = retargeting(record, await self._fresh_catalogue(0), self._name)
+            # Refused: it was claimed, and perhaps begun, since it was read (rule 6).
+            if change is None or isinstance(await self._port.submit(change), Granted):
+                return
+        raise StoreError(
+            f"instance {instance_id!r} is written so often that the execution which has not begun did not get its new version; "
+            "try again"
+        )
 
     # --- reading ---
 

@@ -161,6 +161,8 @@ class InstanceInfo:
     children: tuple[ChildInfo, ...]
     expires_at: datetime | None = None
     """When it is deleted, having ended; ``None``: not by itself."""
+    pinned_at: datetime | None = None
+    """When it was pinned, on the store's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +279,8 @@ def instance_info(
         root_id=row.root_id or row.instance_id,
         children=_awaited_children(summary) if children is None else tuple(child_info(child, catalogue) for child in children),
         expires_at=_moment(record.expires_at),
+        # Pins were stored without their time once.
+        pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
     )
 
 

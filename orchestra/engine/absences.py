@@ -3,6 +3,8 @@
 Whoever watches the engine's thread may declare, from another thread, that the step being made is not waited for any more.
 Its instance stays owned, and *away*: nobody touches its desk while its code may still run. The thread that made the step
 finds out when the code returns, and hands the result in.
+
+What has left memory is closed under the same watch, for its ``finally`` blocks are code, too. Nothing comes back from there.
 """
 
 from __future__ import annotations
@@ -15,11 +17,29 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.items import ActivityEnded, Heartbeat
 from orchestra.engine.stepping import Step
 from orchestra.providers.rows import Write
+from orchestra.replay import Execution, Identity
 
-__all__ = ["Absences", "LeftBehind", "Returned", "Stepping"]
+__all__ = ["Absences", "Closing", "LeftBehind", "Returned", "Stepping"]
 
 Result: TypeAlias = tuple[Write | None, Step] | Exception
 """What a step came to."""
+
+
+class _Token:
+    """Of the thread that runs some code and the one that gives it up, one takes it."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = [None]
+
+    def take(self) -> bool:
+        """Return whether it was still there."""
+        try:
+            self._left.pop()  # atomic between threads
+        except IndexError:
+            return False
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -30,15 +50,21 @@ class Stepping:
     since: float
     kept: list[ActivityEnded | Heartbeat] = field(default_factory=list[ActivityEnded | Heartbeat])
     """What came for the instance while it was away."""
-    _token: list[None] = field(default_factory=lambda: [None])
+    token: _Token = field(default_factory=_Token)
 
-    def take(self) -> bool:
-        """Decide what becomes of the step. Of the thread that makes it and the one that gives it up, one gets ``True``."""
-        try:
-            self._token.pop()  # atomic between threads
-        except IndexError:
-            return False
-        return True
+    @property
+    def identity(self) -> Identity:
+        """Which execution this is."""
+        return self.desk.identity
+
+
+@dataclass(slots=True, eq=False)
+class Closing:
+    """The coroutine of an execution that has left memory is being closed, since then."""
+
+    identity: Identity
+    since: float
+    token: _Token = field(default_factory=_Token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +81,14 @@ class Returned:
 
 
 class LeftBehind(BaseException):
-    """The engine has gone on without the thread that made this step. It must have ``returned`` handed in, and touch nothing."""
+    """The engine has gone on without the thread that ran this code. It must have ``returned`` handed in, and touch nothing.
 
-    def __init__(self, returned: Returned) -> None:
-        super().__init__(returned)
+    ``returned`` is ``None`` where nothing comes back: what had left memory is closed now.
+    """
+
+    def __init__(self, running: Stepping | Closing, returned: Returned | None) -> None:
+        super().__init__(running, returned)
+        self.running = running
         self.returned = returned
 
 
@@ -67,8 +97,8 @@ class Absences:
 
     def __init__(self) -> None:
         self._away: dict[str, Stepping] = {}
-        self.stepping: Stepping | None = None
-        """The step that is being made and waited for; read by the watchdog."""
+        self.running: Stepping | Closing | None = None
+        """The code that runs and is waited for; read by the watchdog."""
 
     def __len__(self) -> int:
         return len(self._away)
@@ -78,7 +108,7 @@ class Absences:
 
     def begin(self, desk: Desk, since: float) -> Stepping:
         """Note that the code of this instance is about to run."""
-        self.stepping = stepping = Stepping(desk, since)
+        self.running = stepping = Stepping(desk, since)
         return stepping
 
     def finish(self, stepping: Stepping, result: Result) -> None:
@@ -87,16 +117,29 @@ class Absences:
         Raises:
             LeftBehind: nobody waits for it any more.
         """
-        if not stepping.take():
-            raise LeftBehind(Returned(stepping, result))
-        self.stepping = None
+        if not stepping.token.take():
+            raise LeftBehind(stepping, Returned(stepping, result))
+        self.running = None
 
-    def leave(self, stepping: Stepping) -> bool:
-        """Go on without this step, unless it has returned. Return whether it is away now; then no thread runs the engine."""
-        if not stepping.take():
+    def close(self, execution: Execution, since: float) -> None:
+        """Close what has left memory.
+
+        Raises:
+            LeftBehind: nobody waits for it any more.
+        """
+        self.running = closing = Closing(execution.identity, since)
+        execution.evict()
+        if not closing.token.take():
+            raise LeftBehind(closing, None)
+        self.running = None
+
+    def leave(self, running: Stepping | Closing) -> bool:
+        """Go on without this code, unless it has returned. Return whether that is so; then no thread runs the engine."""
+        if not running.token.take():
             return False
-        self.stepping = None
-        self._away[stepping.desk.instance_id] = stepping
+        self.running = None
+        if isinstance(running, Stepping):
+            self._away[running.desk.instance_id] = running
         return True
 
     def keep(self, item: ActivityEnded | Heartbeat) -> bool:

@@ -10,7 +10,15 @@ from orchestra.clock import Clock
 from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item, Reply, Submit
 from orchestra.engine.membership import Membership
-from orchestra.errors import NodeBuried, OutcomeUnknown, SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.errors import (
+    NodeBuried,
+    OutcomeUnknown,
+    SchemaMismatch,
+    StoreCorrupt,
+    StoreError,
+    StoreReplaced,
+    StoreUnavailable,
+)
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import Change, Outcome
 from orchestra.telemetry import Recorder, engine_logger
@@ -91,6 +99,7 @@ class Cycle:
         self._complained_at: float | None = None
         self._complaining = False
         self._error = StoreError("the store has not been asked yet")
+        self._has_left = False
 
     def begin(self) -> None:
         """Join the store and take stock, so that what a dead predecessor left is free at once.
@@ -128,19 +137,24 @@ class Cycle:
                 effects.extend(self._commit(changes))
             if not self._unanswered:
                 self._recovered()
-        except NodeBuried as error:
+        except (NodeBuried, StoreReplaced) as error:
             engine_logger.warning("%s", error)
-            effects.extend(self._be_reborn())
+            effects.extend(self._be_reborn(leave=isinstance(error, StoreReplaced)))
             if not taken:
                 effects.extend(self.run(items))
         except StoreError as error:
             effects.extend(self._failed(error, [] if taken else items))
         return [*self._engine.take_effects(), *effects]
 
-    def _be_reborn(self) -> list[Effect]:
-        """Go on under a new id after having been buried: all memory is void."""
+    def _be_reborn(self, *, leave: bool) -> list[Effect]:
+        """Go on under a new id after having been buried, or after the store has lost commits: all memory is void.
+
+        With ``leave``, what the old id owns by the store's word is released: nobody would bury it before its lease has run out.
+        """
         effects: list[Effect] = []
         try:
+            if leave:
+                self._membership.leave()
             effects.extend(self._engine.reborn(self._membership.rejoin()))
             self._engine.refresh(self._store.catalogue())
         except StoreError as error:
@@ -185,11 +199,17 @@ class Cycle:
         return changed
 
     def end(self) -> list[Effect]:
-        """Leave the store. What is still owned is released."""
-        try:
-            self._membership.leave()
-        except StoreError as error:
-            engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
+        """Leave the store. What is still owned is released.
+
+        Raises:
+            LeftBehind: another thread has gone on, and is to call this once more.
+        """
+        if not self._has_left:
+            self._has_left = True
+            try:
+                self._membership.leave()
+            except StoreError as error:
+                engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
         self._engine.close()
         self._recorder.owned(0)
         return self._engine.take_effects()

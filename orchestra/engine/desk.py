@@ -13,6 +13,7 @@ from orchestra.providers.rows import (
     ActivityRow,
     CancelMark,
     ExecutionRow,
+    Hold,
     HoldKind,
     Kind,
     MessageKind,
@@ -41,7 +42,8 @@ class Desk:
     current: ExecutionRow
     cancel: CancelMark | None
     pin: Pin | None
-    tried: tuple[str, ...]
+    hold: Hold | None
+    """What has held it and is not overcome yet: what was tried then counts still."""
     history_events: int
     history_bytes: int
     remembered: dict[int, ActivityRow]
@@ -86,7 +88,7 @@ class Desk:
             current=snapshot.execution,
             cancel=row.cancel,
             pin=row.pin,
-            tried=row.hold.tried if row.hold is not None and stands else (),
+            hold=row.hold if stands else None,
             history_events=row.history_events,
             history_bytes=row.history_bytes,
             remembered={activity.event_id: activity for activity in snapshot.activities},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestra.clock import Clock
 from orchestra.context import Limits
-from orchestra.engine.absences import Absences, Result, Returned, Stepping
+from orchestra.engine.absences import Absences, Closing, Result, Returned, Stepping
 from orchestra.engine.agenda import Agenda
 from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_start, rings_others
@@ -59,6 +59,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import Execution
 from orchestra.replay.execution import error_info
 from orchestra.resolution import opening_version, servable_kinds
 from orchestra.retention import Retention
@@ -120,7 +121,9 @@ class Engine:
         self._kinds: tuple[Kind, ...] = ()
         self._time = StoreTime(clock)
         self._agenda = Agenda()
-        self._warm = WarmExecutions(self.options.warm)
+        self._discarded: list[Execution] = []
+        """What has left memory, and is closed at the next step."""
+        self._warm = WarmExecutions(self.options.warm, self._discarded.append)
         self._running = RunningActivities()
         self._tasks = Tasks()
         self._promised = 0
@@ -174,11 +177,12 @@ class Engine:
             self._release_holds()
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
-        """Forget everything: this node was buried and goes on under a new id."""
+        """Forget everything: this node was buried, or the store has lost commits, and goes on under a new id."""
         effects: list[Effect] = [AbortActivity(key) for key in (*self._running, *self._tasks)]
         for desk in self._agenda:
-            _evict(desk)
+            self._discard(desk)
         self._agenda.clear()
+        self._warm.clear()  # it may come from commits that are lost, whose revisions are given anew
         self._running.clear()
         self._tasks.clear()
         self._unknown.clear()
@@ -221,6 +225,7 @@ class Engine:
             or self._flight
             or self._deferred
             or self._returned
+            or self._discarded
         ):
             return True
         now = self.now
@@ -349,6 +354,7 @@ class Engine:
 
     def _step_ready(self, flights: list[Flight], now: int) -> int:
         """Step ready instances up to the bounds of a group. Return the bytes of their writes."""
+        self._close_discarded()
         size = 0
         while len(flights) < self.options.group and size < self.options.group_bytes:
             desk = self._agenda.next_ready()
@@ -408,19 +414,20 @@ class Engine:
     # --- code that does not return ---
 
     @property
-    def stepping(self) -> Stepping | None:
-        """The step that is being made; for the watchdog, which looks from another thread."""
-        return self._absences.stepping
+    def stepping(self) -> Stepping | Closing | None:
+        """The code that runs: a step, or what has left memory; for the watchdog, which looks from another thread."""
+        return self._absences.running
 
-    def leave_behind(self, stepping: Stepping) -> bool:
-        """Go on without a step whose code does not return. To be called from another thread than the one that makes it.
+    def leave_behind(self, stepping: Stepping | Closing) -> bool:
+        """Go on without code that does not return. To be called from another thread than the one that runs it.
 
         Return whether that was done; the engine then belongs to no thread, and another one has to run it. The thread that
         made the step gets :class:`LeftBehind` when the code returns, and has the engine told by :meth:`come_back`.
         """
         if not self._absences.leave(stepping):
             return False
-        self._agenda.remove(stepping.desk.instance_id)
+        if isinstance(stepping, Stepping):
+            self._agenda.remove(stepping.desk.instance_id)
         return True
 
     def come_back(self, returned: Returned) -> None:
@@ -440,7 +447,7 @@ class Engine:
                 self._want_news = True
                 size += self._stepped(flights, desk, late.result)
             else:
-                late.discard()
+                self._discard(desk)
         return size
 
     def _take_queued(self, flights: list[Flight], size: int) -> None:
@@ -508,14 +515,19 @@ class Engine:
             self._agenda.make_ready(desk.instance_id)
 
     def close(self) -> None:
-        """Drop all executions from memory."""
+        """Drop all executions from memory.
+
+        Raises:
+            LeftBehind: the engine has gone on meanwhile; whoever runs it now calls this again.
+        """
         for desk in self._agenda:
-            _evict(desk)
+            self._discard(desk)
         for late in self._returned:
-            late.discard()
+            self._discard(late.stepping.desk)
         self._agenda.clear()
         self._warm.clear()
         self._returned.clear()
+        self._close_discarded()
 
     # --- items ---
 
@@ -695,7 +707,7 @@ class Engine:
 
     def _forget(self, desk: Desk) -> None:
         self._agenda.remove(desk.instance_id)
-        _evict(desk)
+        self._discard(desk)
 
     def _abort_running(self, instance_id: str) -> None:
         for key, _ in self._running.of(instance_id):
@@ -903,7 +915,17 @@ class Engine:
         self._unknown[desk.instance_id] = None
         self._poison[desk.instance_id] = kind, describe_error(error)
 
+    # --- what leaves memory ---
 
-def _evict(desk: Desk) -> None:
-    if desk.execution is not None:
-        desk.execution.evict()
+    def _discard(self, desk: Desk) -> None:
+        if desk.execution is not None:
+            self._discarded.append(desk.execution)
+
+    def _close_discarded(self) -> None:
+        """Close what has left memory. Its ``finally`` blocks are code, and may block: so only where a step may be made.
+
+        Raises:
+            LeftBehind: the engine has gone on meanwhile.
+        """
+        while self._discarded:
+            self._absences.close(self._discarded.pop(), self._clock.monotonic())

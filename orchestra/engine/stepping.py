@@ -187,12 +187,12 @@ class Stepper:
         for _ in range(_LAPS_PER_WRITE):
             if desk.cancel is not None and not desk.opened:
                 break
-            before = desk.current, desk.kind, desk.opened
+            before = desk.current, desk.kind, desk.opened, desk.hold
             try:
                 ending = self._lap(desk, step, created, catalogue, history)
             except Exception:
                 # What this lap did is not stored; what the laps before it did is.
-                desk.current, desk.kind, desk.opened = before
+                desk.current, desk.kind, desk.opened, desk.hold = before
                 if created is not None:
                     step.deltas.append(ExecutionDelta(created.number, create=created))
                 raise
@@ -265,7 +265,7 @@ class Stepper:
             raise
         desk.execution = execution
         desk.opened = True
-        desk.tried = ()
+        desk.hold = None
         desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT)
         desk.current = replace(
             desk.current,
@@ -537,8 +537,15 @@ class Stepper:
         if desk.execution is not None:
             desk.execution.evict()
             desk.execution = None
-        tried = {*desk.tried, desk.trying}
-        return Hold(kind, detail, now, self.node_id, tuple(sorted(filter(None, tried))))
+        tried, at_fault = (set[str](), set[str]()) if desk.hold is None else (set(desk.hold.tried), set(desk.hold.at_fault))
+        trying = set(filter(None, [desk.trying]))
+        if kind.blames_code:
+            # Code that the store or the engine has failed may be the very fix. It is tried once more for each that is to
+            # blame; those stay tried, so that no two kinds of holds release one another for ever.
+            tried = at_fault = at_fault | trying
+        else:
+            tried |= trying
+        return Hold(kind, detail, now, self.node_id, tuple(sorted(tried)), tuple(sorted(at_fault)))
 
     @staticmethod
     def _is_parked(desk: Desk, step: Step) -> bool:

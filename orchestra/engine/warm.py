@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from orchestra.engine.desk import Desk
 from orchestra.replay import Execution
@@ -11,10 +12,11 @@ __all__ = ["WarmExecutions"]
 
 
 class WarmExecutions:
-    """At most ``limit`` executions, the least recently released ones leave first."""
+    """At most ``limit`` executions, the least recently released ones leave first: to ``discard``, to be closed."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, discard: Callable[[Execution], None]) -> None:
         self._limit = limit
+        self._discard = discard
         self._kept: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -29,7 +31,7 @@ class WarmExecutions:
         self._kept.move_to_end(desk.instance_id)
         if len(self._kept) > self._limit:
             _, (_, _, oldest) = self._kept.popitem(last=False)
-            oldest.evict()
+            self._discard(oldest)
 
     def take(self, desk: Desk) -> Execution | None:
         """Return the execution for an instance that was just claimed, if it is still the one that was kept."""
@@ -41,11 +43,11 @@ class WarmExecutions:
         mine = incarnation, revision + 1, execution.execution_id
         if desk.opened and mine == (desk.incarnation, desk.revision, desk.current.number):
             return execution
-        execution.evict()
+        self._discard(execution)
         return None
 
     def clear(self) -> None:
         """Drop all of them."""
         for _, _, execution in self._kept.values():
-            execution.evict()
+            self._discard(execution)
         self._kept.clear()

@@ -33,10 +33,12 @@ __all__ = [
     "INSTANCE_WIDTH",
     "MESSAGE_WIDTH",
     "activity_values",
+    "closing_values",
     "event_values",
     "execution_values",
     "hold_from_bytes",
     "hold_to_bytes",
+    "opening_values",
     "payload_values",
     "pin_from_bytes",
     "pin_to_bytes",
@@ -253,6 +255,38 @@ def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta 
     )
 
 
+def opening_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
+    """Return the columns of an execution that is opened, or is to be opened on another version; ``None``: neither."""
+    if delta.opened is not None:
+        at, version, fingerprint, event_format, resolution = delta.opened
+    elif delta.retargeted is not None:
+        version, resolution = delta.retargeted
+        at = fingerprint = event_format = None
+    else:
+        return None
+    return (
+        at,
+        version,
+        sortable_version(version),
+        fingerprint,
+        event_format,
+        resolution.how.value,
+        resolution.by,
+        resolution.policy_revision,
+        delta.traceparent,
+        instance_id,
+        delta.number,
+    )
+
+
+def closing_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
+    """Return the columns of an execution that is closed; ``None``: it is not."""
+    if delta.closed is None:
+        return None
+    at, end, output, error = delta.closed
+    return (at, end.value, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, delta.number)
+
+
 # --- instances --------------------------------------------------------------------------------
 
 
@@ -314,13 +348,17 @@ def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelM
 
 def hold_to_bytes(hold: Hold) -> bytes:
     """Return the stored form of a hold."""
-    return pack({"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by, "tried": list(hold.tried)})
+    values = {"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by}
+    return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault)})
 
 
 def hold_from_bytes(data: bytes) -> Hold:
     """Return the hold that :func:`hold_to_bytes` wrote."""
     values = unpack(data)
-    return Hold(HoldKind(values["kind"]), values["detail"], values["since"], values["by"], tuple(values["tried"]))
+    kind, tried = HoldKind(values["kind"]), tuple(values["tried"])
+    # Holds were written without it once; whose fault they were is said by their kind alone.
+    at_fault = tuple(values.get("at_fault", tried if kind.blames_code else ()))
+    return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault)
 
 
 def pin_to_bytes(pin: Pin) -> bytes:

@@ -28,7 +28,6 @@ from orchestra.providers.rows import (
     Kind,
     News,
     NodeRecord,
-    Pin,
     Route,
     Task,
 )
@@ -162,24 +161,27 @@ class Directory(Protocol):
 
 
 class Admin(Protocol):
-    """Operators' writes. They need no code of the orchestration."""
+    """Operators' writes. They need no code of the orchestration.
+
+    ``by`` and ``reason`` say who writes and why; a provider keeps them beside what was done.
+    """
 
     def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
         """Set the version policy of a name; with ``only_first`` only where it has none. Return whether it was set."""
         ...
 
-    def set_pin(self, instance_id: str, pin: Pin | None) -> bool:
+    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         """Tie an open instance to a version from its next boundary on, or untie it. Return whether it is open."""
         ...
 
-    def delete(self, instance_id: str, incarnation: str) -> bool:
+    def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         """Delete a closed instance and all that belongs to it. Return whether it was closed and there.
 
         Its children and its parent are left as they are.
         """
         ...
 
-    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
         """Delete closed instances, given as (id, incarnation), in one transaction. Return the ids of those that were there."""
         ...
 

@@ -15,7 +15,9 @@ from orchestra.codec import Payload
 from orchestra.events import EventRecord, OnParentClose
 
 __all__ = [
+    "CRASHES_BEFORE_DELAY",
     "DEFAULT_QUEUE",
+    "LONGEST_DELAY",
     "LOST",
     "PARENT_CLOSED",
     "PRUNED_AT_ONCE",
@@ -76,6 +78,12 @@ __all__ = [
     "Write",
 ]
 
+CRASHES_BEFORE_DELAY: Final = 3
+"""From how many crashes of its owners on an instance is claimed only after a delay (protocol rule 14)."""
+
+LONGEST_DELAY: Final = 300_000_000
+"""How long it waits then at most, in microseconds; a message shortens a longer wait to this."""
+
 
 DEFAULT_QUEUE: Final = "default"
 """The queue of whatever was given none. Every node serves it that is not told otherwise."""
@@ -117,6 +125,11 @@ class HoldKind(StrEnum):
     STATE = "state"
     STORE = "store"
     INTERNAL = "internal"
+
+    @property
+    def blames_code(self) -> bool:
+        """Whether it is the instance's code that cannot go on, and not the store or the engine that failed it."""
+        return self in {self.NONDETERMINISM, self.HISTORY, self.STATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +189,7 @@ class ParentLink:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator has tied the instance to a version, from its next boundary on."""
+    """An operator has tied the instance to a version, from its next boundary on; ``at`` is when, on the store's clock."""
 
     version: str
     at: int
@@ -186,13 +199,18 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An instance is held. ``tried`` are the code fingerprints that could not go on with it."""
+    """An instance is held. ``tried`` are the code fingerprints that could not go on with it.
+
+    ``at_fault`` are those of them whose code was to blame: they stay tried whatever holds the instance next. The others, which
+    the store or the engine failed, are tried once more after code that is to blame (rule 5).
+    """
 
     kind: HoldKind
     detail: str
     since: int
     by: str
     tried: tuple[str, ...] = ()
+    at_fault: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +252,16 @@ class ExecutionRow:
 class ExecutionDelta:
     """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
 
-    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it; ``closed`` is
-    (at, end, output, error). A closing delta carries the execution's final counts of events and bytes; ``children`` says that
-    the execution has asked for some, so that the store must look who of them is to be told.
+    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it. ``retargeted``, of
+    an execution that is not opened yet, is the version with which it is to be and how that was chosen; again with
+    ``traceparent``. ``closed`` is (at, end, output, error). A closing delta carries the execution's final counts of events and
+    bytes; ``children`` says that the execution has asked for some, so that the store must look who of them is to be told.
     """
 
     number: int
     create: ExecutionRow | None = None
     opened: tuple[int, str, str, int, Resolution] | None = None
+    retargeted: tuple[str, Resolution] | None = None
     events: tuple[EventRecord, ...] = ()
     closed: tuple[int, ExecutionEnd, Payload | None, bytes | None] | None = None
     event_count: int = 0

@@ -269,7 +269,8 @@ class Runtime:
         self._handle(rest)
         self._group.start_soon(self._shell)
         self._watch_scope = anyio.CancelScope()
-        self._group.start_soon(self._watch, Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds()))
+        self._watchdog = Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds())
+        self._group.start_soon(self._watch, self._watchdog)
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
@@ -300,7 +301,8 @@ class Runtime:
         finally:
             with anyio.CancelScope(shield=True):
                 if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
-                    engine_logger.warning("an orchestration blocks the engine's thread, which is abandoned")
+                    obstacle = self._obstacle("the store does not answer")
+                    engine_logger.warning("%s; the engine's thread is abandoned", obstacle)
                     self._is_abandoned = True
                 await _in_thread(self._readers.join)
                 self._bridge.close()
@@ -318,9 +320,15 @@ class Runtime:
         self._thread.stop()
         # The thread itself is waited for, and not its word: the shell may have been cancelled by the event loop.
         if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
-            engine_logger.warning("the store takes no writes; what this node owns is taken over when its lease has run out")
+            obstacle = self._obstacle("the store takes no writes")
+            engine_logger.warning("%s; what this node owns is taken over when its lease has run out", obstacle)
         elif not self._ended.is_set():
             self._handle(self._bridge.take())
+
+    def _obstacle(self, otherwise: str) -> str:
+        """Return what the engine's thread waits for: code that does not return, or else something else."""
+        stuck = self._watchdog.stuck()
+        return otherwise if stuck is None else f"{stuck} does not return"
 
     def _dismiss_clients(self) -> None:
         """Answer everybody who still waits for this runtime."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 
 from orchestra.clock import Clock
-from orchestra.engine.absences import Stepping
+from orchestra.engine.absences import Closing, Stepping
 from orchestra.engine.engine import Engine
 from orchestra.runtime.worker import EngineThread
 from orchestra.scheduler import module_root, place
@@ -25,14 +25,18 @@ _LOOKS_PER_LIMIT: Final = 2
 
 
 class Watchdog:
-    """Looks at the engine's thread from the event loop, for turns that take longer than ``limit`` seconds."""
+    """Looks at the engine's thread from the event loop, for turns, and ends of what leaves memory, that take too long.
+
+    Args:
+        limit: seconds.
+    """
 
     def __init__(self, engine: Engine, thread: EngineThread, clock: Clock, limit: float) -> None:
         self._engine = engine
         self._thread = thread
         self._clock = clock
         self._limit = limit
-        self._warned_of: Stepping | None = None
+        self._warned_of: Stepping | Closing | None = None
 
     async def watch(self) -> None:
         """Watch until cancelled."""
@@ -41,7 +45,7 @@ class Watchdog:
             self.look()
 
     def look(self) -> None:
-        """Warn once of a turn that has been running for too long, and have the engine go on without it."""
+        """Warn once of code that has been running for too long, and have the engine go on without it."""
         stepping = self._engine.stepping
         if stepping is None:
             return
@@ -53,7 +57,7 @@ class Watchdog:
         if stepping is self._warned_of or (not is_away and self._engine.stepping is not stepping):
             return
         self._warned_of = stepping
-        identity = stepping.desk.identity
+        identity = stepping.identity
         extra: dict[str, Any] = {
             "orchestration": identity.name,
             "version": identity.version,
@@ -70,6 +74,11 @@ class Watchdog:
             "the node's other instances go on without it" if is_away else "every instance of this node waits",
             extra=extra,
         )
+
+    def stuck(self) -> str | None:
+        """Return which code the engine's thread runs now, and where; ``None``: it is none of an orchestration."""
+        stepping = self._engine.stepping
+        return None if stepping is None else f"code of instance {stepping.identity.instance_id!r} at {self._line()}"
 
     def _line(self) -> str:
         frame: FrameType | None = sys._current_frames().get(self._thread.thread_id or 0)

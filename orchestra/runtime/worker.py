@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.clock import Clock
-from orchestra.engine.absences import LeftBehind, Stepping
+from orchestra.engine.absences import Closing, LeftBehind, Stepping
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item
@@ -23,6 +23,8 @@ _HINT_INTERVAL: Final = 0.05
 _LIVELY_INTERVAL: Final = 0.005
 _LIVELY_SECONDS: Final = 1.0
 """For so long after a hint that others write, hints are looked for more often: most often an answer is on its way."""
+_JOIN_SLICE: Final = 0.05
+"""Seconds after which whoever waits for the thread looks whether another one has taken its place."""
 _MOST_LEFT_BEHIND: Final = 16
 """Threads that may be stuck in orchestration code at a time; code that blocks all over is a fault of the whole program."""
 
@@ -54,10 +56,13 @@ class EngineThread:
         self._clock = clock
         self._queue: Mailbox[Item | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
+        self._succession = threading.Lock()
+        """Held while one thread takes the place of another: who waits for them must not find none that runs."""
         self._left_behind: list[threading.Thread] = []
         self._lively_until = 0.0
         self._stop_requested = False
         self._closed = False
+        self._fault: BaseException | None = None
 
     def start(self) -> None:
         """Start the thread; ``Begun`` comes over the bridge."""
@@ -101,27 +106,32 @@ class EngineThread:
 
         self._queue.put(request)
 
-    def leave_behind(self, stepping: Stepping) -> bool:
-        """Go on with another thread, if this step has not returned. Return whether its instance is away now.
+    def leave_behind(self, stepping: Stepping | Closing) -> bool:
+        """Go on with another thread, if this code has not returned. Return whether the engine goes on without it now.
 
         At most 16 threads are left behind at a time; with more, the engine waits for the code to return.
         """
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
-        if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.leave_behind(stepping):
-            return False
-        self._left_behind.append(self._thread)
-        self._thread = _thread(self._go_on)
-        self._thread.start()
+        with self._succession:
+            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.leave_behind(stepping):
+                return False
+            self._left_behind.append(self._thread)
+            self._thread = _thread(self._go_on)
+            self._thread.start()
         return True
 
     def join(self, seconds: float) -> bool:
         """Wait until no thread runs the engine any more, threads left behind apart. Return whether it has ended."""
         until = self._clock.monotonic() + seconds
         while True:
-            thread = self._thread
-            thread.join(max(0.0, until - self._clock.monotonic()))
-            if thread is self._thread:  # else another one has gone on in its place meanwhile
-                return not thread.is_alive()
+            with self._succession:
+                thread = self._thread
+            left = until - self._clock.monotonic()
+            thread.join(min(_JOIN_SLICE, max(0.0, left)))
+            with self._succession:
+                # Else it works still, or another one has gone on in its place meanwhile.
+                if thread is self._thread and (left <= 0 or not thread.is_alive()):
+                    return not thread.is_alive()
 
     def _main(self) -> None:
         try:
@@ -135,7 +145,6 @@ class EngineThread:
         self._go_on()
 
     def _go_on(self) -> None:
-        fault: BaseException | None = None
         try:
             wait = self._cycle.idle_seconds()
             while not self._finished():
@@ -147,23 +156,28 @@ class EngineThread:
             self._hand_in(late)
             return
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
-            fault = error
+            self._fault = error
         self._closed = True
         self._cycle.on_change(None)
         try:
             self._push(self._cycle.end())
+        except LeftBehind as late:  # by code that was dropped from memory; another thread makes the end in its place
+            self._hand_in(late)
+            return
         except BaseException as error:  # noqa: BLE001 - whatever goes wrong now, the end itself must be told
-            fault = fault or error
-        self._bridge.push([Ended(fault)])
+            self._fault = self._fault or error
+        self._bridge.push([Ended(self._fault)])
 
     def _hand_in(self, late: LeftBehind) -> None:
-        stepping = late.returned.stepping
-        blocked = self._clock.monotonic() - stepping.since
-        engine_logger.info("instance %r has returned after %.1f s", stepping.desk.instance_id, blocked)
+        returned, running = late.returned, late.running
+        blocked = self._clock.monotonic() - running.since
+        engine_logger.info("instance %r has returned after %.1f s", running.identity.instance_id, blocked)
+        if returned is None:
+            return
         if self._closed:
-            late.returned.discard()
+            returned.discard()
         else:
-            self._queue.put(lambda: self._engine.come_back(late.returned))
+            self._queue.put(lambda: self._engine.come_back(returned))
 
     def _finished(self) -> bool:
         return self._closed or (self._stop_requested and self._engine.owned == 0 and not self._engine.has_work)

@@ -321,7 +321,7 @@ def test_a_file_that_is_mostly_free_pages_is_noticed_and_the_remedy_gives_them_b
     one(provider, a_write(row, executions=(ExecutionDelta(1, events=events),)))
     one(provider, an_end(read(provider).row))
     assert finding(path, "pragmas").verdict is Verdict.OK
-    assert provider.admin.delete("i", "a")
+    assert provider.admin.delete("i", "a", by="me", reason="")
     for _ in range(2):
         check = finding(path, "pragmas")
         assert check.verdict is Verdict.NOTICE

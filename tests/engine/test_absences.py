@@ -11,8 +11,9 @@ from harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.engine.absences import LeftBehind
+from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Evicted, StoreUnavailable
-from orchestra.providers.rows import Pin, Status
+from orchestra.providers.rows import Status
 from orchestra.retention import Retention
 from orchestra.retry import RetryPolicy
 
@@ -150,7 +151,7 @@ def test_an_instance_that_is_claimed_anew_meanwhile_is_run_once(world):
     instance_id = world.start()
     stuck.settle()
     # A pin takes ownership away (rule 6), and this very node claims the instance again.
-    world.admin.set_pin(instance_id, Pin("1.0.0", world.clock.now(), "somebody", "to see"))
+    world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
     stuck.settle()
     assert [effect.attempt for effect in node.attempts] == [1]
@@ -305,7 +306,7 @@ def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_
         world.clock.skip(1)
         stuck.settle()
         assert len(stuck.late) == 1
-    world.admin.set_pin(instance_id, Pin("1.0.0", world.clock.now(), "somebody", "to see"))
+    world.admin.set_pin(instance_id, "1.0.0", by="somebody", reason="to see")
     world.clock.skip(2)
     stuck.settle()
     stuck.hand_in()
@@ -539,3 +540,52 @@ def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_
     node.finish(value="done")
     world.run(1)
     assert world.output(retried) == "done"
+
+
+# --- what leaves memory ---------------------------------------------------------------------------
+
+
+def tidying(stuck):
+    async def job(ctx, state):
+        try:
+            await ctx.wait_for_event("go")
+        finally:
+            stuck()
+        return "done"
+
+    return job
+
+
+def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_nothing_comes_back(any_world):
+    stuck = Stuck(times=3)
+    code = several(job=tidying(stuck), other=other)
+    stuck.node = node = any_world.node(code, {"probe": lambda effect: 1}, options=EngineOptions(warm=0))
+    parked = [any_world.start("job") for _ in range(3)]
+    behind = [any_world.start("other") for _ in range(3)]
+    stuck.settle()
+    later = node.start("other")
+    stuck.settle()
+    assert stuck.late == [None, None, None], "each was left behind once"
+    assert [any_world.output(instance_id) for instance_id in (*behind, later)] == [1] * 4
+    for instance_id in parked:
+        assert any_world.record(instance_id).row.owner is None
+        any_world.send(instance_id)
+    any_world.run(1.1)
+    assert [any_world.output(instance_id) for instance_id in parked] == ["done"] * 3
+    check_rest(any_world, [code])
+
+
+def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_leaves_the_store_once(world):
+    stuck = Stuck(times=2)
+    stuck.node = node = world.node(several(job=tidying(stuck)))
+    for _ in range(3):
+        world.start("job")
+    stuck.settle()
+    node.store.forget()
+    for _ in range(2):
+        with pytest.raises(LeftBehind) as late:
+            node.cycle.end()
+        assert late.value.returned is None
+    assert node.cycle.end() == []
+    assert node.store.calls["leave"] == 1
+    node.alive = False

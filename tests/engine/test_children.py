@@ -853,12 +853,12 @@ def test_the_children_of_a_deleted_parent_are_no_children_of_its_namesake(any_wo
     any_world.run(1)
     first = any_world.record("p").row.incarnation
     any_world.terminate("p")
-    assert any_world.admin.delete("p", first)
+    assert any_world.admin.delete("p", first, by="me", reason="")
     any_world.start("asks", "waits", instance_id="p")
     any_world.run(1)
     assert any_world.output("p")[:2] == ["failed", "orchestra.errors.InstanceExists"]
     second = any_world.record("p").row.incarnation
-    assert any_world.admin.delete("p", second)
+    assert any_world.admin.delete("p", second, by="me", reason="")
 
     async def waits_for_it(ctx, _):
         ctx.start_child("waits", instance_id="another")

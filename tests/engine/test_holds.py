@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import pytest
 from harness import HOLD, check_instance, check_rest, registry, several
 
+from orchestra.codec import pack
 from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Stepper
 from orchestra.errors import StoreCorrupt, StoreError
+from orchestra.providers.decoding import hold_from_bytes
 from orchestra.providers.rows import HoldKind, Release, Status, Write
 
 
@@ -175,6 +177,101 @@ def test_code_that_was_tried_before_is_tried_again_after_other_code_got_over_the
     record = world.record(instance_id)
     assert record.held
     assert record.row.hold.tried == (node.registry.fingerprint("job", "1.0.0"),)
+
+
+def releases_of(*nodes):
+    return [change for node in nodes for change in node.store.changes if isinstance(change, Release)]
+
+
+def test_code_that_the_store_failed_is_tried_again_after_other_code_was_to_blame(any_world):
+    """The store was full when the good code ran, then a bad deploy; taking it back must heal."""
+    good = any_world.node(registry(first), {"first": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    any_world.send(instance_id)
+    any_world.run(1)
+    good.store.poisonous = lambda change: isinstance(change, Write) and bool(change.executions)
+    good.finish(value=1)
+    any_world.run(1.1)
+    hold = any_world.record(instance_id).row.hold
+    fingerprint = good.registry.fingerprint("job", "1.0.0")
+    assert (hold.kind, hold.tried, hold.at_fault) == (HoldKind.STORE, (fingerprint,), ())
+    good.crash()
+    bad = any_world.node(registry(other_order))
+    any_world.run(15)
+    hold = any_world.record(instance_id).row.hold
+    blamed = (bad.registry.fingerprint("job", "1.0.0"),)
+    assert (hold.kind, hold.tried, hold.at_fault) == (HoldKind.NONDETERMINISM, blamed, blamed)
+    bad.crash()
+    back = any_world.node(registry(first), {"first": lambda run: 1})
+    any_world.run(15)
+    assert any_world.output(instance_id) == "first"
+    assert len(releases_of(back)) == 1
+    check_rest(any_world, [back.registry])
+
+
+def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_another_for_ever(any_world):
+    async def third_order(ctx, _):
+        await ctx.schedule_activity("third")
+
+    unlucky = any_world.node(registry(first), {"first": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    any_world.send(instance_id)
+    any_world.run(1)
+    unlucky.store.poisonous = lambda change: isinstance(change, Write) and bool(change.executions or change.activities)
+    unlucky.store.unreadable[instance_id] = StoreError("a row does not fit")
+    unlucky.finish(value=1)
+    any_world.run(1)
+    bad = [any_world.node(registry(other_order)), any_world.node(registry(third_order))]
+    any_world.run(400)
+    record = any_world.record(instance_id)
+    assert record.held
+    fingerprints = [node.registry.fingerprint("job", "1.0.0") for node in (unlucky, *bad)]
+    assert set(record.row.hold.tried) == set(fingerprints)
+    assert set(record.row.hold.at_fault) == set(fingerprints[1:])
+    assert 2 <= len(releases_of(unlucky, *bad)) <= 6
+    revision = record.row.revision
+    any_world.run(100)
+    assert any_world.record(instance_id).row.revision == revision, "it is tried for ever"
+
+
+@pytest.mark.parametrize(("kind", "at_fault"), [("state", ("f1",)), ("store", ())])
+def test_a_hold_that_was_stored_before_faults_were_is_judged_by_its_kind(kind, at_fault):
+    hold = hold_from_bytes(pack({"kind": kind, "detail": "", "since": 1, "by": "n1", "tried": ["f1"]}))
+    assert (hold.tried, hold.at_fault) == (("f1",), at_fault)
+
+
+def test_an_operators_release_has_the_same_code_try_again_and_keeps_what_was_tried(any_world):
+    instance_id, broken = held_by_nondeterminism(any_world)
+    before = any_world.record(instance_id).row.hold
+    row = any_world.record(instance_id).row
+    any_world.store.commit([Release(instance_id, row.incarnation, row.revision)])
+    any_world.run(1.1)
+    after = any_world.record(instance_id)
+    assert (after.held, after.row.hold.tried, after.row.hold.at_fault) == (True, before.tried, before.tried)
+    assert after.row.hold.since > before.since
+    any_world.run(40)
+    assert releases_of(broken) == []
+
+
+def test_what_was_tried_is_not_forgotten_by_an_opening_that_did_not_stand(any_world, monkeypatch):
+    async def other(ctx, _):
+        return "other"
+
+    def fail(self, *args):
+        raise ZeroDivisionError("a fault of the engine")
+
+    monkeypatch.setattr(Stepper, "_turn", fail)
+    one = any_world.node(registry(first))
+    instance_id = any_world.start()
+    any_world.run(1)
+    two = any_world.node(registry(other))
+    any_world.run(60)
+    record = any_world.record(instance_id)
+    assert (record.held, record.row.opened) == (True, False)
+    assert set(record.row.hold.tried) == {node.registry.fingerprint("job", "1.0.0") for node in (one, two)}
+    assert len(releases_of(one, two)) == 1
 
 
 def test_a_state_that_does_not_fit_holds_the_next_execution_unopened_behind_a_closed_one(any_world):

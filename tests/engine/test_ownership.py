@@ -10,7 +10,7 @@ import pytest
 from harness import HOLD, check_instance, check_rest, registry
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.providers.rows import Pin, Status
+from orchestra.providers.rows import Status
 
 
 async def listens(ctx, _):
@@ -86,7 +86,7 @@ def test_a_warm_execution_is_dropped_when_an_operator_wrote(any_world):
     node = any_world.node(registry(listens))
     instance_id = any_world.start()
     any_world.run(1)
-    any_world.admin.set_pin(instance_id, Pin("1.0.0", 0, "operator", ""))
+    any_world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
     any_world.send(instance_id)
     any_world.run(1)
     assert node.store.histories == [(instance_id, 1)]
@@ -98,7 +98,7 @@ def test_an_id_that_was_deleted_and_started_again_is_another_instance(any_world)
     any_world.run(1)
     old = any_world.record("again").row.incarnation
     any_world.terminate("again")
-    assert any_world.admin.delete("again", old)
+    assert any_world.admin.delete("again", old, by="me", reason="")
     any_world.start(instance_id="again")
     any_world.run(1)
     for number in range(3):
@@ -174,7 +174,7 @@ def test_an_instance_that_is_pinned_while_its_activity_runs_keeps_the_running_at
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start()
     any_world.run(1)
-    any_world.admin.set_pin(instance_id, Pin("1.0.0", 0, "operator", ""))
+    any_world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
     any_world.run(2)
     assert any_world.record(instance_id).row.owner == node.node_id
     assert len(node.attempts) == 1, "the same attempt was begun twice"
@@ -190,7 +190,7 @@ def test_an_attempt_that_the_row_has_left_behind_is_given_up_for_the_present_one
     instance_id = world.start()
     first.settle()
     old = first.the_running()
-    world.admin.set_pin(instance_id, Pin("1.0.0", 0, "operator", ""))
+    world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
     second = world.node(registry(works), {"work": HOLD})
     second.settle()
     second.fail(second.the_running())

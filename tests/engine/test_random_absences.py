@@ -9,7 +9,7 @@ from harness import EVERYTHING, HOLD, several
 
 from orchestra.engine.absences import LeftBehind
 from orchestra.errors import ChildFailed, StoreBusy
-from orchestra.providers.rows import Cancel, InstanceQuery, Pin, Status
+from orchestra.providers.rows import Cancel, InstanceQuery, Status
 from orchestra.retention import Retention
 from orchestra.testing.checker import check_store
 
@@ -114,7 +114,7 @@ class Disorder:
         elif what == 6:
             node.store.replies.append(chance.choice(["lost before", "lost after", StoreBusy("busy")]))
         elif what == 7 and victim:
-            self.world.admin.set_pin(victim, Pin("1.0.0", self.world.clock.now(), "somebody", "to see"))
+            self.world.admin.set_pin(victim, "1.0.0", by="somebody", reason="to see")
         elif what == 8 and victim and chance.random() < 0.4 and self.world.status(victim) is Status.OPEN:
             if chance.random() < 0.5:
                 self.world.terminate(victim)
@@ -140,7 +140,7 @@ class Disorder:
                 for effect in [effect for effect in one.running.values() if effect.key.instance_id == victim]:
                     one.finish(effect, "value")
                 self.work(one)
-            self.world.admin.set_pin(victim, Pin("1.0.0", self.world.clock.now(), "somebody", "to see"))
+            self.world.admin.set_pin(victim, "1.0.0", by="somebody", reason="to see")
         elif what == 15:
             for _ in range(chance.randrange(1, 8)):  # a node that sleeps is buried by the others
                 self.world.clock.skip(0.5)

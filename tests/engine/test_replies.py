@@ -15,7 +15,6 @@ from orchestra.providers.rows import (
     Cancel,
     Claim,
     Granted,
-    Pin,
     Recover,
     Release,
     Started,
@@ -439,7 +438,7 @@ def test_a_stale_poison_is_not_held_against_an_instance_that_went_its_way(world)
     node.finish(value="bad")
     node.cycle_once()
     node.store.poisonous = lambda change: False
-    world.admin.set_pin(instance_id, Pin("1.0.0", 0, "operator", ""))
+    world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
     world.run(2)
     assert not world.record(instance_id).held
     node.finish(value="good")

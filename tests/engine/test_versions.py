@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from harness import HOLD, YEAR, check_rest, registry
 
-from orchestra.providers.rows import Pin, ResolvedBy, Status
+from orchestra.client.changes import retargeting
+from orchestra.providers.rows import Granted, HoldKind, Refused, ResolvedBy, Status
 from orchestra.resolution import boundary_version, opening_version
 from orchestra.versions import Exact, Latest
 
@@ -243,7 +244,7 @@ def test_a_pin_beats_the_policy_and_the_code_beats_the_pin(world):
     node = world.node(code, {"work": HOLD})
     pinned, told = world.start(state=None), world.start(state="1.1.0")
     for instance_id in (pinned, told):
-        world.admin.set_pin(instance_id, Pin("1.0.0", 0, "operator", "trouble"))
+        world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="trouble")
     world.run(1)
     for effect in list(node.running.values()):
         node.finish(effect)
@@ -251,6 +252,155 @@ def test_a_pin_beats_the_policy_and_the_code_beats_the_pin(world):
     assert world.versions(pinned) == ["1.2.0", "1.0.0"]
     assert world.executions(pinned)[1].resolution.how is ResolvedBy.PIN
     assert world.versions(told) == ["1.2.0", "1.1.0"]
+
+
+# --- pins and executions that have not begun ------------------------------------------------------
+
+
+def pin(world, instance_id, version):
+    """Pin or unpin as a client does. Return what became of the write that has an execution follow which has not begun."""
+    assert world.admin.set_pin(instance_id, version, by="operator", reason="trouble")
+    change = retargeting(world.record(instance_id), world.store.catalogue(), "operator")
+    return None if change is None else world.store.commit([change]).outcomes[0]
+
+
+async def reads_numbers(ctx, left: int):
+    return left
+
+
+async def reads_anything(ctx, left):
+    return "anything"
+
+
+def test_a_pin_has_a_start_that_is_held_begin_on_the_pinned_version_at_once(any_world):
+    node = any_world.node(registry(v1_0_0=reads_anything, v1_1_0=reads_numbers))
+    instance_id = any_world.start(state="no number")
+    any_world.run(1)
+    assert any_world.record(instance_id).row.hold.kind is HoldKind.STATE
+    assert isinstance(pin(any_world, instance_id, "1.0.0"), Granted)
+    any_world.run(1.1)
+    assert any_world.output(instance_id) == "anything"
+    (row,) = any_world.executions(instance_id)
+    assert (row.version, row.resolution.how, row.fingerprint) == (
+        "1.0.0",
+        ResolvedBy.PIN,
+        node.registry.fingerprint("job", "1.0.0"),
+    )
+    check_rest(any_world, [node.registry])
+
+
+def waiting_for_nobody(world):
+    """Return an instance whose next execution waits for a version that nobody has, because of a pin."""
+    node = world.node(BOTH, {"work": HOLD})
+    instance_id = world.start(state=2, version="1.0.0")
+    world.run(1)
+    assert pin(world, instance_id, "7.0.0") is None, "it has begun"
+    world.run(1.1)
+    lap(world, node)
+    record = world.record(instance_id)
+    assert (record.row.execution, record.row.opened, record.execution.version) == (2, False, "7.0.0")
+    return instance_id, node
+
+
+def test_what_waits_for_a_pinned_version_that_nobody_has_goes_on_once_the_pin_is_taken_away(any_world):
+    instance_id, node = waiting_for_nobody(any_world)
+    assert isinstance(pin(any_world, instance_id, None), Granted)
+    any_world.run(1.1)
+    assert node.the_running().version == "1.1.0"
+    lap(any_world, node, 2)
+    assert any_world.output(instance_id) == "new"
+    rows = any_world.executions(instance_id)
+    assert [row.version for row in rows][:3] == ["1.0.0", "1.1.0", "1.1.0"]
+    assert [row.resolution.how for row in rows][1:3] == [ResolvedBy.POLICY, ResolvedBy.POLICY]
+    check_rest(any_world, [node.registry])
+
+
+def test_another_pin_replaces_the_one_that_nobody_can_serve(any_world):
+    instance_id, node = waiting_for_nobody(any_world)
+    assert isinstance(pin(any_world, instance_id, "1.0.0"), Granted)
+    any_world.run(1.1)
+    assert node.the_running().version == "1.0.0"
+    assert any_world.executions(instance_id)[1].resolution.how is ResolvedBy.PIN
+
+
+def test_after_a_pin_latest_does_not_go_below_the_version_that_wrote_the_state(any_world):
+    node = any_world.node(BOTH, {"work": HOLD})
+    instance_id = any_world.start(state=2)
+    any_world.run(1)
+    pin(any_world, instance_id, "7.0.0")
+    any_world.run(1.1)
+    lap(any_world, node)
+    node.crash()
+    any_world.node(OLD, {"work": HOLD})
+    any_world.run(60)
+    assert isinstance(pin(any_world, instance_id, None), Granted)
+    kind = any_world.record(instance_id).row.kind
+    assert (kind.version, kind.floating) == ("1.1.0", True), "what 1.1.0 wrote waits for 1.1.0 or higher"
+
+
+def test_a_version_that_was_named_is_no_operators_to_change(any_world):
+    instance_id = any_world.start(state=2, version="3.0.0")
+    before = any_world.record(instance_id)
+    assert pin(any_world, instance_id, "1.0.0") is None
+    after = any_world.record(instance_id)
+    assert (after.row.kind, after.execution) == (before.row.kind, before.execution)
+    assert pin(any_world, instance_id, None) is None
+
+
+def test_a_pin_that_comes_between_the_opening_and_its_commit_has_its_way(any_world):
+    """Rule 6: ownership is taken away, and what the owner has begun meanwhile is refused."""
+    node = any_world.node(BOTH, {"work": HOLD})
+    instance_id = any_world.start(state=2)
+    outcomes = []
+    while any_world.record(instance_id).row.owner is None:
+        any_world.clock.skip(1.1)
+        node.cycle_once()
+    node.store.before_commit = lambda: outcomes.append(pin(any_world, instance_id, "1.0.0"))
+    node.cycle_once()
+    assert any(isinstance(outcome, Refused) for group in node.store.groups for _, outcome in group), "it had begun already"
+    any_world.run(2)
+    assert [type(outcome) for outcome in outcomes] == [Granted]
+    assert node.the_running().version == "1.0.0"
+    (row,) = any_world.executions(instance_id)
+    assert (row.version, row.resolution.how) == ("1.0.0", ResolvedBy.PIN)
+
+
+def test_a_write_that_follows_a_pin_is_refused_where_the_execution_has_begun_since_it_was_read(any_world):
+    node = any_world.node(BOTH, {"work": HOLD})
+    instance_id = any_world.start(state=2)
+    any_world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
+    change = retargeting(any_world.record(instance_id), any_world.store.catalogue(), "operator")
+    any_world.run(1.1)
+    assert node.the_running().version == "1.1.0"
+    assert any_world.store.commit([change]).outcomes == (Refused(),)
+    assert retargeting(any_world.record(instance_id), any_world.store.catalogue(), "operator") is None
+    lap(any_world, node)
+    assert any_world.versions(instance_id) == ["1.1.0", "1.0.0"]
+
+
+def test_a_node_that_writes_for_an_operator_drops_what_it_has_in_memory(any_world):
+    instance_id, node = waiting_for_nobody(any_world)
+    any_world.admin.set_pin(instance_id, None, by="operator", reason="")
+    node.submit(retargeting(any_world.record(instance_id), any_world.store.catalogue(), "operator"))
+    any_world.settle()
+    assert node.the_running().version == "1.1.0", "what became ready is claimed at once"
+
+
+def test_a_detached_start_of_a_name_that_nobody_has_waits_for_it_again_after_a_pin(any_world):
+    async def starts(ctx, _):
+        ctx.start_detached("later", None, instance_id="d")
+
+    node = any_world.node(registry(starts))
+    any_world.start()
+    any_world.run(1)
+    before = any_world.record("d").row.kind
+    assert isinstance(pin(any_world, "d", "1.0.0"), Granted)
+    assert isinstance(pin(any_world, "d", None), Granted)
+    assert any_world.record("d").row.kind == before
+    any_world.node(registry("later", v0_1_0=reads_anything))
+    any_world.run(2.2)
+    assert any_world.output("d") == "anything"
+    check_rest(any_world, [node.registry])
 
 
 def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_what_they_cannot_run(any_world):

@@ -19,3 +19,6 @@ class TestModel(ProviderContract):
 
     def make_provider(self, location: Path, clock: Clock) -> Provider:
         return ModelProvider(self.worlds.setdefault(location, ModelWorld()), clock=clock)
+
+    def read_audit(self, provider):
+        return provider.world.operations

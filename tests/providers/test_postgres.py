@@ -50,7 +50,6 @@ from orchestra.providers.rows import (
     Granted,
     OnParentClose,
     ParentLink,
-    Pin,
     Prune,
     Recover,
     Recovered,
@@ -996,7 +995,7 @@ def test_what_concerns_nobody_else_is_not_told(connect):
     taken = claim(second, "n9")[0].row
     one(first, an_append("i", "m3"))
     assert told == [True, True]
-    first.admin.set_pin("i", Pin("1.0.0", 3, "me", ""))
+    first.admin.set_pin("i", "1.0.0", by="me", reason="")
     assert len(told) == 3
     assert one(second, a_write(taken)) == Refused()
 
@@ -1279,7 +1278,7 @@ def test_ending_and_deleting_leaves_no_row_behind(provider, other):
     row = begin(provider)
     provider.store.commit([an_append("i", f"m{number}") for number in range(3)])
     one(provider, an_end(row, consumed=(2,)))
-    assert provider.admin.delete("i", row.incarnation)
+    assert provider.admin.delete("i", row.incarnation, by="me", reason="")
     tables = "instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"
     assert [other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [0] * len(tables)
 

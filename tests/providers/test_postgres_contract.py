@@ -5,9 +5,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from orchestra.clock import Clock
+from orchestra.codec import unpack
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing.contract import ProviderContract
@@ -23,4 +26,14 @@ class TestPostgres(ProviderContract):
         self.dsn = dsn
 
     def make_provider(self, location: Path, clock: Clock) -> Provider:
-        return PostgresProvider(self.dsn, schema_of(location), clock=clock)
+        self.schema = schema_of(location)
+        return PostgresProvider(self.dsn, self.schema, clock=clock)
+
+    def read_audit(self, provider):
+        with psycopg.connect(self.dsn) as connection:
+            rows = connection.execute(
+                sql.SQL("SELECT actor, action, subject, detail FROM {}.operation ORDER BY at, operation_id").format(
+                    sql.Identifier(self.schema)
+                )
+            ).fetchall()
+        return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]

@@ -583,10 +583,10 @@ def test_operators_leave_an_audit(provider):
     begin(provider)
     provider.admin.set_policy("watch", "latest", by="me", reason="why not")
     provider.admin.set_policy("watch", "latest", by="me", reason="again", only_first=True)
-    provider.admin.set_pin("i", None)
-    provider.admin.delete("i", "a")
+    provider.admin.set_pin("i", None, by="me", reason="")
+    provider.admin.delete("i", "a", by="me", reason="")
     rows = writer_of(provider).execute("SELECT action, actor, subject FROM operation ORDER BY operation_id").fetchall()
-    assert rows == [("set policy", "me", "watch"), ("unpin", "", "i")], "what was refused is no operation"
+    assert rows == [("set policy", "me", "watch"), ("unpin", "me", "i")], "what was refused is no operation"
 
 
 def test_tombstones_are_pruned_in_small_parts(path):

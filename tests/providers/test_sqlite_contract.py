@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestra.clock import Clock
+from orchestra.codec import unpack
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.testing.contract import ProviderContract
@@ -13,3 +14,9 @@ from orchestra.testing.contract import ProviderContract
 class TestSqlite(ProviderContract):
     def make_provider(self, location: Path, clock: Clock) -> Provider:
         return SqliteProvider(location / "store.db", clock=clock)
+
+    def read_audit(self, provider):
+        rows = provider._writer._session.connection.execute(
+            "SELECT actor, action, subject, detail FROM operation ORDER BY operation_id"
+        )
+        return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]

@@ -181,7 +181,7 @@ def test_the_audit_is_bounded_and_keeps_what_was_done_last(provider):
         "INSERT INTO operation (at, actor, action, subject, detail) VALUES (0, 'me', 'pin', ?, x'7b7d')",
         [(str(number),) for number in range(10_050)],
     )
-    provider.admin.set_pin("i", None)
+    provider.admin.set_pin("i", None, by="me", reason="")
     assert count(provider, "operation") == 10_000
     assert connection.execute("SELECT subject FROM operation ORDER BY operation_id DESC LIMIT 2").fetchall() == [
         ("i",),

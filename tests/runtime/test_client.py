@@ -29,6 +29,7 @@ from orchestra import (
     WaitTimeout,
     activity,
 )
+from orchestra.codec import unpack
 from orchestra.errors import (
     DecodeError,
     EncodeError,
@@ -40,6 +41,7 @@ from orchestra.errors import (
     InvalidArgument,
     InvalidVersion,
     PayloadTooLarge,
+    StoreError,
     StoreUnavailable,
 )
 from orchestra.events import EventAwaited, EventReceived, ExecutionCompleted, ExecutionStarted
@@ -900,9 +902,103 @@ async def test_of_two_deletes_one_finds_nothing(path, monkeypatch):
     async with runtime(path, echo) as node:
         await (await node.client.start("echo", instance_id="one")).result()
         delete = node._provider.admin.delete
-        monkeypatch.setattr(node._provider.admin, "delete", lambda *args: delete(*args) and delete(*args))
+        monkeypatch.setattr(
+            node._provider.admin, "delete", lambda *args, **said: delete(*args, **said) and delete(*args, **said)
+        )
         with pytest.raises(InstanceNotFound):
             await node.client.delete("one")
+
+
+async def reads_numbers(ctx, state: int):
+    return state
+
+
+@bounded
+async def test_a_pin_has_what_has_not_begun_take_its_version_and_unpin_has_it_follow_the_policy_again(path):
+    async with runtime(path, ("job", "1.0.0", echo), ("job", "1.1.0", reads_numbers)) as node, alone(path) as elsewhere:
+        handle = await elsewhere.start("job", "text")
+        info = await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
+        assert (info.version, info.held_reason.split(":")[0]) == ("1.1.0", "state")
+        await elsewhere.pin(handle.instance_id, "7.0.0", reason="a slip")
+        info = await handle.info()
+        assert (info.version, info.target_version, info.held_reason) == (
+            "7.0.0",
+            "7.0.0",
+            "no living node has registered 'job' 7.0.0",
+        )
+        await node.client.unpin(handle.instance_id)
+        info = await info_when(handle, lambda info: info.version == "1.1.0" and info.status is InstanceStatus.HELD)
+        assert info.pinned_version is None
+        await node.client.pin(handle.instance_id, "1.0.0")
+        assert await handle.result() == "text"
+        (execution,) = await elsewhere.list_executions(handle.instance_id)
+        assert (execution.version, execution.resolved_by) == ("1.0.0", ResolvedBy.PIN)
+
+
+@bounded
+async def test_a_pin_leaves_a_version_alone_that_its_caller_has_named(path):
+    async with runtime(path, ("job", "1.0.0", echo), ("job", "1.1.0", idle)) as node, alone(path) as elsewhere:
+        await elsewhere.start("job", instance_id="one", version="1.1.0")
+    async with runtime(path, ("job", "1.0.0", echo)) as node:
+        handle = node.client.handle("one")
+        await node.client.pin("one", "1.0.0")
+        info = await handle.info()
+        assert (info.version, info.pinned_version) == ("1.1.0", "1.0.0")
+
+
+@bounded
+async def test_a_pin_goes_on_after_writes_that_came_in_between(path, monkeypatch):
+    async with alone(path) as client, runtime(path, ("job", "1.1.0", reads_numbers)) as node:
+        handle = await client.start("job", "text")
+        await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
+        read = client._record
+        between = iter(range(2))
+
+        async def and_then_somebody_writes(instance_id):
+            record = await read(instance_id)
+            if next(between, None) is not None:
+                assert client._provider.admin.set_pin(instance_id, "1.0.0", by="somebody else", reason="")
+            return record
+
+        monkeypatch.setattr(client, "_record", and_then_somebody_writes)
+        await client.pin(handle.instance_id, "1.0.0")
+        info = await handle.info()
+        assert (info.version, info.status, next(between, None)) == ("1.0.0", InstanceStatus.HELD, None)
+        monkeypatch.setattr(client, "_record", read)
+        monkeypatch.setattr("orchestra.client.client._OPERATOR_TRIES", 0)
+        with pytest.raises(StoreError, match="try again"):
+            await client.unpin(handle.instance_id)
+        assert node.client is not client
+
+
+@bounded
+async def test_what_operators_write_names_them_and_their_reason(path):
+    async with runtime(path, echo, idle) as node:
+        client = node.client
+        await (await client.start("echo", instance_id="one")).result()
+        await (await client.start("echo", instance_id="two")).result()
+        waits = await client.start("idle", instance_id="three")
+        await client.pin("three", "1.0.0", reason="p")
+        await client.unpin("three", reason="q")
+        await client.delete("one", reason="r")
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        await client.purge(completed_before=tomorrow, dry_run=False, reason="s")
+        for call in (client.unpin, client.delete):
+            with pytest.raises(InvalidArgument):
+                await call("three", reason="x" * 2000)
+        with pytest.raises(InvalidArgument):
+            await client.purge(completed_before=tomorrow, reason="x" * 2000)
+        await waits.terminate()
+        rows = node._provider._writer._session.connection.execute(
+            "SELECT action, subject, actor, detail FROM operation WHERE action <> 'set policy' ORDER BY operation_id"
+        ).fetchall()
+    assert [(action, subject, unpack(detail)["reason"]) for action, subject, _, detail in rows] == [
+        ("pin", "three", "p"),
+        ("unpin", "three", "q"),
+        ("delete", "one", "r"),
+        ("purge", "", "s"),
+    ]
+    assert {actor for _, _, actor, _ in rows} == {node.node_id}
 
 
 @bounded
@@ -915,8 +1011,11 @@ async def test_a_pin_decides_at_the_next_boundary_until_it_is_taken_away(path):
         client = node.client
         handle = await client.start("lap", 1)
         assert (await handle.info()).version == "1.2.0"
+        before = await info_when(handle, lambda info: info.waiting_on)  # it has begun, so that the pin is for the next one
+        assert before.pinned_at is None
         await client.pin(handle.instance_id, "1.1.0", reason="trouble")
         info = await handle.info()
+        assert before.updated_at < info.pinned_at <= info.updated_at
         assert (info.pinned_version, info.version, info.target_version) == ("1.1.0", "1.2.0", "1.1.0")
         for execution in (2, 3):
             await handle.raise_event("go")

@@ -97,9 +97,9 @@ async def test_a_purge_counts_only_what_it_has_deleted_itself(path):
             await (await runtime.client.start("ends", "ends", instance_id=f"ended-{number}")).result()
         standing = provider.admin.delete_all
 
-        def after_somebody_else(instances):
-            provider.admin.delete(*instances[0])
-            return standing(instances)
+        def after_somebody_else(instances, **said):
+            provider.admin.delete(*instances[0], **said)
+            return standing(instances, **said)
 
         provider.admin.delete_all = after_somebody_else
         tomorrow = datetime.now(UTC) + timedelta(days=1)

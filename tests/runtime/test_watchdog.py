@@ -151,3 +151,101 @@ async def test_a_runtime_stops_in_order_while_several_are_away_and_what_they_do_
                 assert await (await runtime.client.start("goes-on", 9)).result(int) == 9
     assert len(threads) == 4
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.WARNING] == []
+
+
+# --- what leaves memory ---------------------------------------------------------------------------
+
+
+@contextmanager
+def tidying():
+    """Give an orchestration whose ``finally`` block does not return until the gate is set, and the line of that."""
+    gate = threading.Event()
+
+    async def blocks(ctx, state: int) -> int:
+        try:
+            await ctx.schedule_timer(timedelta(hours=1))
+        finally:
+            gate.wait(30)
+        return state
+
+    try:
+        yield gate, blocks, blocks.__code__.co_firstlineno + 4
+    finally:
+        gate.set()
+
+
+async def parked(runtime, instance_id):
+    handle = await runtime.client.start("blocks", 1, instance_id=instance_id)
+    while not (info := await handle.info()).waiting_on or info.owner is not None:
+        await anyio.sleep(0.005)
+
+
+async def test_a_finally_block_that_does_not_return_when_its_execution_leaves_memory_is_named_and_all_others_go_on(
+    tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "orchestra.engine")
+    with anyio.fail_after(30), tidying() as (gate, blocks, line):
+        provider = SqliteProvider(tmp_path / "a.db")
+        async with Runtime(provider, serving(blocks), blocked_after=SOON, warm_executions=0) as runtime:
+            for number in range(2):
+                await parked(runtime, f"parked-{number}")
+            while len(warnings(caplog)) < 2:
+                await anyio.sleep(0.005)
+            for number in range(5):
+                assert await (await runtime.client.start("goes-on", number)).result(int) == number
+            # Even the instance itself goes on, with an execution of its own.
+            await runtime.client.cancel("parked-0")
+            while len(warnings(caplog)) < 3:
+                await anyio.sleep(0.005)
+            gate.set()
+            info = await runtime.client.wait_for_completion("parked-0")
+            assert info.status == "cancelled"
+    assert {record.instance_id for record in warnings(caplog)} == {"parked-0", "parked-1"}
+    for record in warnings(caplog):
+        assert (record.orchestration, record.version, record.execution_id) == ("blocks", "1.2.0", 1)
+        assert f"at {__file__}:{line} in " in record.getMessage()
+        assert "the node's other instances go on without it" in record.getMessage()
+    assert any("'parked-1' has returned after" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_finally_block_that_does_not_return_keeps_no_runtime_from_stopping_in_order(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "orchestra.engine")
+    provider = SqliteProvider(tmp_path / "a.db")
+    with anyio.fail_after(30), tidying() as (gate, blocks, line):
+        async with Runtime(provider, serving(blocks), blocked_after=SOON) as runtime:
+            for number in range(2):
+                await parked(runtime, f"parked-{number}")
+        threads = list(runtime._thread._left_behind)
+        assert [record.instance_id for record in warnings(caplog)] == ["parked-1", "parked-0"]
+        assert all(f"at {__file__}:{line} in " in record.getMessage() for record in warnings(caplog))
+        assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 2, "it stopped in order"
+        async with Runtime(provider, serving(goes_on)) as runtime:
+            assert await (await runtime.client.start("goes-on", 9)).result(int) == 9
+            gate.set()
+            for thread in threads:
+                await anyio.to_thread.run_sync(thread.join)
+    assert len(threads) == 2
+
+
+async def test_a_stop_that_is_kept_up_by_code_says_so_and_blames_no_store(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("orchestra.runtime.runtime._RELEASE_SECONDS", 0.05)
+    caplog.set_level(logging.WARNING, "orchestra.engine")
+    entered = threading.Event()
+    with anyio.fail_after(30):
+        with gated() as (_, waits):
+
+            async def blocks(ctx, state: int) -> int:
+                entered.set()
+                return await waits(ctx, state)
+
+            hour = timedelta(hours=1)
+            async with Runtime(SqliteProvider(tmp_path / "a.db"), serving(blocks), blocked_after=hour) as runtime:
+                await runtime.client.start("blocks", 1, instance_id="stuck-1")
+                await anyio.to_thread.run_sync(entered.wait)
+            line = waits.__code__.co_firstlineno + 1
+            place = f"code of instance 'stuck-1' at {__file__}:{line} in gated.<locals>.blocks does not return; "
+            assert [record.getMessage() for record in caplog.records] == [
+                place + "what this node owns is taken over when its lease has run out",
+                place + "the engine's thread is abandoned",
+            ]
+        await anyio.to_thread.run_sync(runtime._thread._thread.join)

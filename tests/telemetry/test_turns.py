@@ -234,7 +234,7 @@ def test_a_write_that_was_refused_is_not_told_of(world, observed, node):
     instance_id = world.start()
 
     def pin():
-        world.admin.set_pin(instance_id, None)  # takes ownership away between the step and its commit
+        world.admin.set_pin(instance_id, None, by="me", reason="")  # takes ownership away between the step and its commit
 
     worker.cycle_once()  # claims
     worker.store.before_commit = pin

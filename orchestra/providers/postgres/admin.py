@@ -45,7 +45,7 @@ class PostgresAdmin:
 
         return self._calls.transaction(work)
 
-    def set_pin(self, instance_id: str, pin: Pin | None) -> bool:
+    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         def work(transaction: Transaction) -> bool:
             transaction.begin()
             script = transaction.script()
@@ -54,12 +54,12 @@ class PostgresAdmin:
             if revoked.count == 0:
                 transaction.commit()
                 return False
-            if pin is None:
-                script = _recorded(transaction, "", "unpin", instance_id, {})
+            if version is None:
+                script = _recorded(transaction, by, "unpin", instance_id, {"reason": reason})
             else:
-                detail = {"version": pin.version, "reason": pin.reason}
-                script = _recorded(transaction, pin.by, "pin", instance_id, detail)
-            script.add(sql.SET_PIN, None if pin is None else pin_to_bytes(pin), instance_id)
+                script = _recorded(transaction, by, "pin", instance_id, {"version": version, "reason": reason})
+            pin = None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+            script.add(sql.SET_PIN, pin, instance_id)
             transaction.commit(script)
             return True
 
@@ -68,19 +68,20 @@ class PostgresAdmin:
             self._pulse.notify()
         return pinned
 
-    def delete(self, instance_id: str, incarnation: str) -> bool:
+    def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         def work(transaction: Transaction) -> bool:
             def record(script: Script, _deleted: Sequence[str]) -> None:
-                _record(script, transaction, "", "delete", instance_id, {"incarnation": incarnation})
+                _record(script, transaction, by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
 
             return bool(delete_instances(transaction, {instance_id: incarnation}, record=record))
 
         return self._calls.transaction(work)
 
-    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
         def work(transaction: Transaction) -> list[str]:
             def record(script: Script, deleted: Sequence[str]) -> None:
-                _record(script, transaction, "", "purge", "", {"count": len(deleted), "first": list(deleted[:_NAMED])})
+                detail = {"count": len(deleted), "first": list(deleted[:_NAMED]), "reason": reason}
+                _record(script, transaction, by, "purge", "", detail)
 
             return delete_instances(transaction, dict(instances), record=record)
 

@@ -209,7 +209,7 @@ class Calls:
 class Lane:
     """The connection that the engine's calls go over, one at a time."""
 
-    def __init__(self, connector: Connector, settings: Settings, on_connect: Callable[[], None]) -> None:
+    def __init__(self, connector: Connector, settings: Settings, on_connect: Callable[[Connection], None]) -> None:
         self._connector = connector
         self._seconds = settings.statement_seconds + settings.lock_seconds
         self._on_connect = on_connect
@@ -241,7 +241,7 @@ class Lane:
                 raise StoreUnavailable(f"{self._connector.description} is not open")
             if self._connection is None or connection_lost(self._connection):
                 self._connection = self._connector.connect_soon(planned=True)
-                self._on_connect()
+                self._on_connect(self._connection)
         except BaseException:
             self._guard.release()
             raise

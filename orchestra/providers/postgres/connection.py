@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ from orchestra.clock import SystemClock
 from orchestra.errors import StoreError, StoreUnavailable
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, translate
 from orchestra.providers.postgres.settings import Settings
+from orchestra.providers.postgres.statements import READ_BRANCH
 
 __all__ = ["OLDEST_SERVER", "Connection", "Connector", "read_dsn", "server_description"]
 
@@ -186,6 +188,13 @@ class Connector:
         if not self._settings.pooled:
             self._prepared[connection] = {}
         return connection
+
+    @staticmethod
+    def branch_of(connection: Connection) -> tuple[Any, ...] | None:
+        """Return which server's history the connection leads to; ``None`` where the server does not tell."""
+        with suppress(*DRIVER_ERRORS):  # not every service that speaks PostgreSQL lets one ask; a lost connection is found out
+            return connection.execute(READ_BRANCH.encode()).fetchone()
+        return None
 
     def prepared_on(self, connection: Connection) -> dict[bytes, bytes] | None:
         """Return the names under which statements are prepared on a connection, to be added to; ``None`` behind a pooler."""

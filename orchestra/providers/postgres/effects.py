@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from orchestra.providers.decoding import (
     activity_values,
+    closing_values,
     event_values,
     execution_values,
     hold_to_bytes,
+    opening_values,
     payload_values,
-    sortable_version,
 )
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Numbers, Texts, columns
@@ -129,33 +130,14 @@ class Effects:
 
     def _add_delta(self, instance_id: str, delta: ExecutionDelta) -> None:
         pending = self._pending
-        number = delta.number
         if delta.create is not None:
             pending.created.append(execution_values(instance_id, delta.create, delta))
-        elif delta.opened is not None:
-            at, version, fingerprint, event_format, resolution = delta.opened
-            pending.opened.append(
-                (
-                    at,
-                    version,
-                    sortable_version(version),
-                    fingerprint,
-                    event_format,
-                    resolution.how.value,
-                    resolution.by,
-                    resolution.policy_revision,
-                    delta.traceparent,
-                    instance_id,
-                    number,
-                )
-            )
+        elif (opening := opening_values(instance_id, delta)) is not None:
+            pending.opened.append(opening)
         for event in delta.events:
-            pending.events.append(event_values(instance_id, number, event))
-        if delta.closed is not None:
-            at, end, output, error = delta.closed
-            pending.closed.append(
-                (at, end.value, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, number)
-            )
+            pending.events.append(event_values(instance_id, delta.number, event))
+        if (closing := closing_values(instance_id, delta)) is not None:
+            pending.closed.append(closing)
             pending.forgotten.append(instance_id)
 
     def _add_all(self, statement: str, kinds: Sequence[Callable[..., list[Any]]], values: _Values, *more: Any) -> None:

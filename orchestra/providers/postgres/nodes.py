@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from orchestra.errors import NodeBuried
+from orchestra.errors import NodeBuried, StoreReplaced
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.catalogue import abilities_to_bytes
 from orchestra.providers.postgres.pulse import Pulse
-from orchestra.providers.postgres.rows import LONGEST_DELAY
 from orchestra.providers.postgres.wire import Script
-from orchestra.providers.rows import NodeRecord
+from orchestra.providers.rows import LONGEST_DELAY, NodeRecord
 
 __all__ = ["Nodes"]
 
@@ -29,15 +28,40 @@ class Nodes:
         self._pulse = pulse
         self.joined: set[str] = set()
         """The nodes that this provider has joined."""
+        self._lost = False
 
     def join(self, node: NodeRecord) -> int:
         """Make the node known and alive. Return the store's time."""
         now = self._calls.transaction(lambda transaction: self._join(transaction, node))
         self.joined.add(node.node_id)
+        self._lost = False
         return now
+
+    def forget(self) -> None:
+        """Have no nodes any more: the provider is closed."""
+        self.joined.clear()
+        self._lost = False
+
+    def lose(self) -> None:
+        """Take note that the nodes of this provider may remember commits that the store does not have any more."""
+        self._lost = bool(self.joined)
+        self.require_memory()
+
+    def require_memory(self) -> None:
+        """Refuse, from then on and until a node joins anew.
+
+        Raises:
+            StoreReplaced: what the nodes remember may never have happened.
+        """
+        if self._lost:
+            raise StoreReplaced(
+                "the server has another history than before (a standby took over, or a backup was restored): commits may be "
+                "lost; this node forgets what it has in memory, and joins anew"
+            )
 
     def renew(self, node_id: str, load: int) -> int:
         """Say that the node lives. Return the store's time."""
+        self.require_memory()
         return self._calls.transaction(lambda transaction: self._renew(transaction, node_id, load))
 
     def leave(self, node_id: str) -> None:

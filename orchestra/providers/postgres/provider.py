@@ -11,7 +11,7 @@ from orchestra.providers.interfaces import Provider
 from orchestra.providers.postgres import schema as schemas
 from orchestra.providers.postgres.admin import PostgresAdmin
 from orchestra.providers.postgres.calls import Calls, Lane, Pool, StoreTime
-from orchestra.providers.postgres.connection import Connector
+from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.directory import PostgresDirectory
 from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.nodes import Nodes
@@ -93,6 +93,7 @@ class PostgresProvider(Provider):
         other_calls = Calls(self._pool, self._connector, settings, time, planned=False)
         self._kinds = Kinds(engine_calls)
         self._nodes = Nodes(engine_calls, self._pulse)
+        self._branch: tuple[object, ...] | None = None
         self._guard = threading.Lock()
         self._openings = 0
         self.store = PostgresStore(engine_calls, self._kinds, self._nodes, self._pulse, settings)
@@ -133,7 +134,12 @@ class PostgresProvider(Provider):
                 self._pulse.close()
                 self._pool.close()
                 self._lane.close()
-                self._nodes.joined.clear()
+                self._nodes.forget()
 
-    def _connected(self) -> None:
+    def _connected(self, connection: Connection) -> None:
+        """Look where a new connection of the engine's leads. What is remembered counts only for the server that it is of."""
         self._kinds.clear()
+        branch = self._connector.branch_of(connection)
+        before, self._branch = self._branch, branch or self._branch
+        if before is not None and self._branch != before:
+            self._nodes.lose()

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
-from orchestra.providers.rows import Appended, CancelMark, InstanceRow, InstanceState, Kind, Status, Write
+from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
+    Appended,
+    CancelMark,
+    InstanceRow,
+    InstanceState,
+    Kind,
+    Status,
+    Write,
+)
 
-__all__ = ["LONGEST_DELAY", "Row", "fenced_arrays", "row_arrays"]
+__all__ = ["Row", "fenced_arrays", "row_arrays"]
 
-LONGEST_DELAY: Final = 300_000_000
-"""Microseconds that an instance waits at most which has crashed its owners repeatedly (protocol rule 14)."""
-
-_CRASHES_BEFORE_DELAY: Final = 3
 _OPEN: Final = Status.OPEN.value
 
 
@@ -88,7 +94,7 @@ class Row:
         self.changed = True
         self.inbox_seq += 1
         self.updated_at = now
-        delayed = self.takeovers >= _CRASHES_BEFORE_DELAY and self.owner is None
+        delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
         # Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
         # sooner, and no later than the longest delay.
         if delayed and self.wake_at is not None and self.wake_at > now:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.providers.rows import PRUNED_AT_ONCE
+from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
 
 
 def _exactly(statement: str, number: int) -> str:
@@ -418,7 +418,7 @@ FIND_LOST_TASKS: Final = """
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = a.owner AND NOT n.dead)
     ORDER BY a.instance_id LIMIT $1::bigint"""
 # Whoever has crashed its owners repeatedly waits out its delay (rule 14), as with any arrival.
-LOSE_TASKS: Final = """
+LOSE_TASKS: Final = f"""
     WITH lost AS (
         UPDATE @activity a SET failure = '', owner = NULL, revision = a.revision + 1
         FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS u (instance_id, execution, event_id, owner)
@@ -427,7 +427,7 @@ LOSE_TASKS: Final = """
     rung AS (
         UPDATE @instance i SET
             inbox_seq = i.inbox_seq + l.number, updated_at = $5::bigint,
-            wake_at = CASE WHEN i.takeovers >= 3 AND i.owner IS NULL AND i.wake_at > $5::bigint
+            wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY} AND i.owner IS NULL AND i.wake_at > $5::bigint
                 THEN least(i.wake_at, $6::bigint) ELSE 0 END
         FROM (SELECT instance_id, count(*) AS number FROM lost GROUP BY instance_id) AS l
         WHERE i.instance_id = l.instance_id AND i.status = 0)
@@ -507,11 +507,11 @@ FIND_GHOST_OWNED: Final = """
     ORDER BY i.owner, i.instance_id LIMIT $1::bigint"""
 # Conditional on the owner alone: it is dead or unknown for ever, whatever of its writes has come through meanwhile.
 # From the third take-over on the next claim waits 2^n seconds, at most five minutes (rule 14).
-TAKE_OVER: Final = """
+TAKE_OVER: Final = f"""
     UPDATE @instance i SET
         owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
-        wake_at = CASE WHEN takeovers < 2 THEN 0
-            ELSE $3::bigint + least(1000000::bigint << least(takeovers + 1, 9), 300000000) END
+        wake_at = CASE WHEN takeovers < {CRASHES_BEFORE_DELAY - 1} THEN 0
+            ELSE $3::bigint + least(1000000::bigint << least(takeovers + 1, 9), {LONGEST_DELAY}) END
     FROM unnest($1::text[], $2::text[]) AS u (instance_id, owner)
     WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""
 
@@ -529,6 +529,10 @@ LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FRO
 # --- hints: the pulse of a node is a lock of its own connection -------------------------------
 
 TAKE_PULSE: Final = "SELECT pg_advisory_lock_shared($1::bigint)"
+# Which server's history this is: of what cluster, and on which branch of its log. A standby that takes over, and a restored
+# backup, begin another branch.
+READ_BRANCH: Final = """
+    SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s), left(pg_walfile_name(pg_current_wal_lsn()), 8)"""
 READ_SERVER_START: Final = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
 # Nodes whose connection was made to this very start of the server, and is gone.
 LIST_PULSELESS: Final = """

@@ -44,6 +44,7 @@ class PostgresStore:
         self._settings = settings
 
     def commit(self, changes: Sequence[Change]) -> Commit:
+        self._nodes.require_memory()
         group = Group(changes, self._kinds, self._settings, self._nodes.joined)
         committed = self._commit(group)
         if committed.wakes_others:
@@ -88,6 +89,7 @@ class PostgresStore:
         self._pulse.stir()
 
     def catalogue(self) -> Catalogue:
+        self._nodes.require_memory()  # each poll asks for it, so that a node that has nothing to write learns it, too
         return read_catalogue(self._calls)
 
     def join(self, node: NodeRecord) -> int:

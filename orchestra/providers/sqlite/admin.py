@@ -33,32 +33,33 @@ class SqliteAdmin:
             _record(transaction, by, "set policy", name, {"value": value, "reason": reason})
         return True
 
-    def set_pin(self, instance_id: str, pin: Pin | None) -> bool:
+    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         with self._writer.transaction() as transaction:
             if transaction.connection.execute(sql.REVOKE, (transaction.now, instance_id)).rowcount == 0:
                 return False
-            stored = None if pin is None else pin_to_bytes(pin)
-            transaction.connection.execute(sql.SET_PIN, (stored, instance_id))
-            if pin is None:
-                _record(transaction, "", "unpin", instance_id, {})
+            pin = None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+            transaction.connection.execute(sql.SET_PIN, (pin, instance_id))
+            if version is None:
+                _record(transaction, by, "unpin", instance_id, {"reason": reason})
             else:
-                _record(transaction, pin.by, "pin", instance_id, {"version": pin.version, "reason": pin.reason})
+                _record(transaction, by, "pin", instance_id, {"version": version, "reason": reason})
         return True
 
-    def delete(self, instance_id: str, incarnation: str) -> bool:
+    def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         with self._writer.transaction() as transaction:
             if delete_instance(transaction, instance_id, incarnation) == 0:
                 return False
-            _record(transaction, "", "delete", instance_id, {"incarnation": incarnation})
+            _record(transaction, by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
         return True
 
-    def delete_all(self, instances: Sequence[tuple[str, str]]) -> list[str]:
+    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
         with self._writer.transaction() as transaction:
             deleted = [
                 instance_id for instance_id, incarnation in instances if delete_instance(transaction, instance_id, incarnation)
             ]
             if deleted:
-                _record(transaction, "", "purge", "", {"count": len(deleted), "first": deleted[:_NAMED]})
+                detail = {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason}
+                _record(transaction, by, "purge", "", detail)
         return deleted
 
     def set_expiry(self, after: Mapping[str, int | None]) -> None:

@@ -7,11 +7,11 @@ children as the group leaves them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from orchestra.codec import Payload
 from orchestra.providers.decoding import read_cancel
 from orchestra.providers.rows import (
+    LONGEST_DELAY,
     PARENT_CLOSED,
     Appended,
     CancelMark,
@@ -30,10 +30,7 @@ from orchestra.providers.rows import (
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
 
-__all__ = ["LONGEST_DELAY", "Family"]
-
-LONGEST_DELAY: Final = 300_000_000
-"""Microseconds that an instance waits at most which has crashed its owners repeatedly (protocol rule 14)."""
+__all__ = ["Family"]
 
 
 class Family:

@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 from orchestra.providers.decoding import execution_values, read_cancel, read_message
 from orchestra.providers.rows import (
+    LONGEST_DELAY,
     Append,
     Appended,
     AppendRefused,
@@ -36,7 +37,7 @@ from orchestra.providers.rows import (
 )
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.batch import Batch
-from orchestra.providers.sqlite.family import LONGEST_DELAY, Family
+from orchestra.providers.sqlite.family import Family
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.tasks import report_task, take_tasks

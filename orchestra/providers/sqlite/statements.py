@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.providers.rows import PRUNED_AT_ONCE
+from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
 
 # --- columns ----------------------------------------------------------------------------------
 
@@ -325,10 +325,11 @@ FIND_GHOST_OWNED: Final = """
     WHERE i.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = i.owner AND n.dead = 0)
     LIMIT ?"""
 # From the third take-over on the next claim waits 2^n seconds, at most five minutes (rule 14).
-TAKE_OVER: Final = """
+TAKE_OVER: Final = f"""
     UPDATE instance SET
         owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
-        wake_at = CASE WHEN takeovers < 2 THEN 0 ELSE ? + min(1000000 << min(takeovers + 1, 9), 300000000) END
+        wake_at = CASE WHEN takeovers < {CRASHES_BEFORE_DELAY - 1} THEN 0
+            ELSE ? + min(1000000 << min(takeovers + 1, 9), {LONGEST_DELAY}) END
     WHERE instance_id = ? AND revision = ?"""
 
 LIST_NODES: Final = """

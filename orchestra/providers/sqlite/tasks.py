@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice, zip_longest
 
 from orchestra.providers.decoding import payload_values, read_activity, read_task
-from orchestra.providers.rows import Appended, Refused, Report, Reported, Route, Task
+from orchestra.providers.rows import LONGEST_DELAY, Appended, Refused, Report, Reported, Route, Task
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.family import LONGEST_DELAY
 
 __all__ = ["lose_tasks", "next_task", "report_task", "take_tasks", "taken_by"]
 

@@ -6,6 +6,9 @@ A provider's test module subclasses :class:`ProviderContract` and says how one i
         def make_provider(self, location: Path, clock: Clock) -> Provider:
             return SqliteProvider(location / "store.db", clock=clock)
 
+        def read_audit(self, provider: Provider) -> list[Operation]:
+            return ...
+
 The tests name the rules of the commit protocol and the invariants that they hold. Where two things race, both orders are tried.
 Each module of this package holds the tests of one subject; what they are written with is in
 :mod:`~orchestra.testing.contract.shorthand`.
@@ -53,4 +56,4 @@ class ProviderContract(
     TraceTests,
     ComparisonTests,
 ):
-    """Subclass it as ``Test...`` and implement :meth:`make_provider`."""
+    """Subclass it as ``Test...`` and implement :meth:`make_provider` and :meth:`read_audit`."""

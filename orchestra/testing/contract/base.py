@@ -10,6 +10,7 @@ import pytest
 from orchestra.clock import Clock
 from orchestra.providers.interfaces import Provider
 from orchestra.testing.model import ManualClock
+from orchestra.testing.model.world import Operation
 
 Open = Callable[[], Provider]
 
@@ -22,6 +23,10 @@ class ContractBase:
 
         Two providers of one location are what two processes are on one store. The location is an empty directory at first.
         """
+        raise NotImplementedError
+
+    def read_audit(self, provider: Provider) -> list[Operation]:
+        """Return what operators have done, as the store keeps it, the oldest first."""
         raise NotImplementedError
 
     @pytest.fixture

@@ -293,7 +293,7 @@ class ChildTests(ContractBase):
         """Rule 2."""
         parent, child = with_children(provider, "c")
         expect(one(provider, an_end(parent)), Granted)
-        assert provider.admin.delete("i", parent.incarnation)
+        assert provider.admin.delete("i", parent.incarnation, by="me", reason="")
         expect(one(provider, a_start("i", incarnation="another life")), Started)
         assert one(provider, an_end(child)) == Granted(0)
         assert (read(provider).reports, read(provider).row.inbox_seq) == ((), 0)
@@ -301,10 +301,10 @@ class ChildTests(ContractBase):
     def test_a_deleted_parent_leaves_its_children_alone_and_a_deleted_child_tells_nobody(self, provider: Provider) -> None:
         parent, first, second = with_children(provider, "c", "d")
         expect(one(provider, an_end(first)), Granted)
-        assert provider.admin.delete("c", first.incarnation)
+        assert provider.admin.delete("c", first.incarnation, by="me", reason="")
         assert (read(provider).reports, read(provider).row.inbox_seq) == ((2,), 1)
         expect(one(provider, closing(an_end(parent))), Granted)
-        assert provider.admin.delete("i", parent.incarnation)
+        assert provider.admin.delete("i", parent.incarnation, by="me", reason="")
         assert one(provider, an_end(second)) == Granted(0)
         assert read(provider, "d").status is Status.COMPLETED
 

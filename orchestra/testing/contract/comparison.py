@@ -31,7 +31,6 @@ from orchestra.providers.rows import (
     InstanceRow,
     OnParentClose,
     ParentLink,
-    Pin,
     Prune,
     Recover,
     Release,
@@ -151,15 +150,15 @@ class ComparedWithModel(RuleBasedStateMachine):
 
     @rule(instance_id=_instances, pinned=some.booleans())
     def pin(self, instance_id: str, pinned: bool) -> None:  # noqa: FBT001
-        pin = Pin("1.0.0", 3, "me", "") if pinned else None
-        self.both(lambda provider: provider.admin.set_pin(instance_id, pin))
+        version = "1.0.0" if pinned else None
+        self.both(lambda provider: provider.admin.set_pin(instance_id, version, by="me", reason=""))
         self.compare()
 
     @rule(instance_id=_instances)
     def delete(self, instance_id: str) -> None:
         record = self.model.directory.get(instance_id)
         incarnation = "" if record is None else record.row.incarnation
-        self.both(lambda provider: provider.admin.delete(instance_id, incarnation))
+        self.both(lambda provider: provider.admin.delete(instance_id, incarnation, by="me", reason=""))
         self.compare()
 
     # --- changes --------------------------------------------------------------------------
@@ -281,6 +280,7 @@ class ComparedWithModel(RuleBasedStateMachine):
     ) -> tuple[ExecutionDelta, ...]:
         row, number = record.row, record.row.execution
         opened = None if row.opened or data.draw(some.booleans()) else (1, "1.1.0", "f", 1, POLICY)
+        retargeted = None if row.opened or opened or data.draw(_mostly) else ("2.0.0", POLICY)
         poisonous = row.history_events > 0 and not data.draw(_mostly) and not data.draw(_mostly)
         first = row.history_events + (0 if poisonous else 1)
         events = tuple(an_event(event_id) for event_id in range(first, first + data.draw(some.integers(1, 3))))
@@ -291,6 +291,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         delta = ExecutionDelta(
             number,
             opened=opened,
+            retargeted=retargeted,
             events=events,
             closed=closed,
             event_count=len(events),

@@ -67,12 +67,12 @@ class FenceTests(ContractBase):
     def test_a_write_for_an_earlier_incarnation_is_refused(self, provider: Provider) -> None:
         old = begin(provider)
         expect(one(provider, an_end(old)), Granted)
-        assert provider.admin.delete("i", old.incarnation)
+        assert provider.admin.delete("i", old.incarnation, by="me", reason="")
         expect(one(provider, a_start("i", incarnation="b")), Started)
         (again,) = claim(provider)
         assert again.row.revision == old.revision, "only the incarnation tells them apart"
         assert one(provider, a_write(old)) == Refused()
-        assert not provider.admin.delete("i", old.incarnation)
+        assert not provider.admin.delete("i", old.incarnation, by="me", reason="")
 
     def test_after_a_lost_reply_recovery_shows_the_write_that_came_through(self, provider: Provider) -> None:
         row = begin(provider)

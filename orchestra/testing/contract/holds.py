@@ -29,13 +29,14 @@ class HoldTests(ContractBase):
 
     def test_a_released_instance_may_be_claimed_and_still_shows_what_was_tried(self, provider: Provider) -> None:
         row = begin(provider)
-        expect(one(provider, a_write(row, a_state(row, owner=None), hold=a_hold())), Granted)
+        hold = a_hold(("f1", "f2"))
+        expect(one(provider, a_write(row, a_state(row, owner=None), hold=hold)), Granted)
         revision = row.revision + 1
         assert one(provider, Release("i", "a", revision - 1)) == Refused()
         assert one(provider, Release("i", "b", revision)) == Refused()
         assert one(provider, Release("i", "a", revision)) == Granted(inbox_seq=0)
         assert one(provider, Release("i", "a", revision + 1)) == Refused(), "it is held no more"
         (snapshot,) = claim(provider)
-        assert snapshot.row.hold == a_hold()
+        assert snapshot.row.hold == hold
         assert not read(provider).held
         assert provider.store.held(["watch"]) == []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
+import pytest
+
+from orchestra.errors import StoreError
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     Appended,
@@ -13,12 +17,17 @@ from orchestra.providers.rows import (
     Pin,
     Refusal,
     Refused,
+    Resolution,
+    ResolvedBy,
     Started,
     StartExists,
     Status,
 )
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
+    OTHER_KIND,
+    POLICY,
+    TRACEPARENT,
     a_hold,
     a_park,
     a_start,
@@ -27,12 +36,14 @@ from orchestra.testing.contract.shorthand import (
     an_append,
     an_end,
     an_event,
+    an_execution,
     begin,
     claim,
     expect,
     one,
     read,
 )
+from orchestra.testing.model import ManualClock
 
 
 class OperatorTests(ContractBase):
@@ -62,33 +73,33 @@ class OperatorTests(ContractBase):
 
     def test_a_pin_reaches_an_owner_that_has_the_instance_in_memory(self, provider: Provider) -> None:
         row = begin(provider)
-        pin = Pin("1.0.0", 3, "me", "the new one is slow")
-        assert provider.admin.set_pin("i", pin)
+        assert provider.admin.set_pin("i", "1.0.0", by="me", reason="the new one is slow")
+        at = read(provider).updated_at
         assert one(provider, a_write(row)) == Refused()
         (snapshot,) = claim(provider)
-        assert snapshot.row.pin == pin
-        assert provider.admin.set_pin("i", None)
+        assert snapshot.row.pin == Pin("1.0.0", at, "me", "the new one is slow"), "when it was set is the store's time"
+        assert provider.admin.set_pin("i", None, by="me", reason="")
         assert read(provider).row.pin is None
-        assert not provider.admin.set_pin("nobody", pin)
+        assert not provider.admin.set_pin("nobody", "1.0.0", by="me", reason="")
 
     def test_a_pin_does_not_wake_a_waiting_instance(self, provider: Provider) -> None:
         expect(one(provider, a_park(begin(provider), wake_at=10**17)), Granted)
-        assert provider.admin.set_pin("i", Pin("1.0.0", 3, "me", ""))
+        assert provider.admin.set_pin("i", "1.0.0", by="me", reason="")
         assert read(provider).row.wake_at == 10**17
         expect(one(provider, an_end(read(provider).row)), Granted)
-        assert not provider.admin.set_pin("i", None), "it has ended"
+        assert not provider.admin.set_pin("i", None, by="me", reason=""), "it has ended"
 
     def test_only_a_closed_instance_is_deleted_and_then_nothing_of_it_is_left(self, provider: Provider) -> None:
         start = replace(a_start("i"), labels={"team": "blue"})
         expect(one(provider, start), Started)
         expect(one(provider, an_append("i")), Appended)
         (snapshot,) = claim(provider)
-        assert not provider.admin.delete("i", "a")
+        assert not provider.admin.delete("i", "a", by="me", reason="")
         row = snapshot.row
         expect(one(provider, a_write(row, consumed=(1,), executions=(ExecutionDelta(1, events=(an_event(1),)),))), Granted)
         expect(one(provider, an_end(read(provider).row)), Granted)
         assert one(provider, a_start("i")) == StartExists(same=True), "an id is free only after delete"
-        assert provider.admin.delete("i", "a")
+        assert provider.admin.delete("i", "a", by="me", reason="")
         assert provider.directory.get("i") is None
         assert provider.directory.executions("i") == []
         assert provider.directory.history("i", 1) == []
@@ -104,3 +115,61 @@ class OperatorTests(ContractBase):
         policy = provider.store.catalogue().policies["watch"]
         assert (policy.revision, policy.value, policy.by, policy.reason) == (2, "exact:1.1.0", "me", "because")
         assert provider.directory.catalogue().policies == {"watch": policy}
+
+    def test_every_operators_write_leaves_who_did_it_and_why(self, provider: Provider, clock: ManualClock) -> None:
+        def later(done: object) -> object:
+            clock.advance(timedelta(seconds=1))
+            return done
+
+        for instance_id in ("i", "j", "k"):
+            begin(provider, instance_id)
+        later(provider.admin.set_policy("watch", "latest", by="me", reason="p"))
+        later(provider.admin.set_pin("i", "1.0.0", by="you", reason="q"))
+        later(provider.admin.set_pin("i", None, by="them", reason="r"))
+        assert not later(provider.admin.delete("i", "a", by="nobody", reason="it is open")), "what was refused is no operation"
+        for instance_id in ("i", "j", "k"):
+            expect(one(provider, replace(an_end(read(provider, instance_id).row), owner=None)), Granted)
+        later(provider.admin.delete("i", "a", by="we", reason="s"))
+        later(provider.admin.delete_all([("j", "a"), ("k", "a"), ("i", "a")], by="she", reason="t"))
+        assert self.read_audit(provider) == [
+            ("me", "set policy", "watch", {"value": "latest", "reason": "p"}),
+            ("you", "pin", "i", {"version": "1.0.0", "reason": "q"}),
+            ("them", "unpin", "i", {"reason": "r"}),
+            ("we", "delete", "i", {"incarnation": "a", "reason": "s"}),
+            ("she", "purge", "", {"count": 2, "first": ["j", "k"], "reason": "t"}),
+        ]
+
+    def test_an_execution_that_waits_to_be_opened_is_given_another_version_and_its_hold_ends(self, provider: Provider) -> None:
+        start = replace(a_start("i"), execution=replace(an_execution(), traceparent=TRACEPARENT, state_version="0.9.0"))
+        expect(one(provider, start), Started)
+        (snapshot,) = claim(provider)
+        row = snapshot.row
+        held = a_state(row, owner=None, opened=False)
+        expect(one(provider, a_write(row, held, hold=a_hold())), Granted)
+        row = read(provider).row
+        pinned = Resolution(ResolvedBy.PIN, "me", 7)
+        delta = ExecutionDelta(1, retargeted=("1.1.0", pinned), traceparent=TRACEPARENT)
+        state = a_state(row, kind=OTHER_KIND, owner=None, opened=False, wake_at=0)
+        stale = replace(row, revision=row.revision - 1)
+        assert one(provider, a_write(stale, state, owner=None, executions=(delta,))) == Refused()
+        expect(one(provider, a_write(row, state, owner=None, executions=(delta,))), Granted)
+        expected = replace(start.execution, version="1.1.0", resolution=pinned)
+        record = read(provider)
+        assert (record.held, record.row.opened, record.execution) == (False, False, expected)
+        assert record.row.hold == a_hold(), "what was tried is still known"
+        assert provider.directory.executions("i") == [expected]
+        assert claim(provider) == ()
+        (snapshot,) = claim(provider, kinds=(OTHER_KIND,))
+        assert snapshot.execution == expected
+        opened = (11, "1.1.0", "f1", 1, pinned)
+        expect(one(provider, a_write(snapshot.row, executions=(ExecutionDelta(1, opened=opened),))), Granted)
+
+    def test_an_execution_that_has_been_opened_keeps_its_version(self, provider: Provider) -> None:
+        row = begin(provider)
+        opened = (11, "1.0.0", "f1", 1, POLICY)
+        expect(one(provider, a_write(row, executions=(ExecutionDelta(1, opened=opened),))), Granted)
+        row = read(provider).row
+        with pytest.raises(StoreError):
+            one(provider, a_write(row, owner=None, executions=(ExecutionDelta(1, retargeted=("1.1.0", POLICY)),)))
+        assert read(provider).row.revision == row.revision
+        assert read(provider).execution.version == "1.0.0"

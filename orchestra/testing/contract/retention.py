@@ -271,10 +271,10 @@ class RetentionTests(ContractBase):
             an_ending(provider, instance_id)
         begin(provider, "open")
         asked = [("a", "a"), ("open", "a"), ("nobody", "a"), ("b", "another incarnation")]
-        assert provider.admin.delete_all(asked) == ["a"]
+        assert provider.admin.delete_all(asked, by="me", reason="") == ["a"]
         assert provider.directory.get("a") is None
         assert {"b", "open"} == {one for one in ("b", "open") if provider.directory.get(one)}
-        assert provider.admin.delete_all([]) == []
+        assert provider.admin.delete_all([], by="me", reason="") == []
 
     def test_who_writes_past_the_engine_can_say_so(self, provider: Provider) -> None:
         provider.store.changed()

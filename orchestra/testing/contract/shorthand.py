@@ -64,7 +64,7 @@ def an_append(instance_id: str, message_id: str = "m1", name: str = "go", limit:
 
 
 def a_hold(tried: tuple[str, ...] = ("f1",)) -> Hold:
-    return Hold(HoldKind.STATE, "the state does not fit", since=5, by="n1", tried=tried)
+    return Hold(HoldKind.STATE, "the state does not fit", since=5, by="n1", tried=tried, at_fault=tried[:1])
 
 
 def a_node(node_id: str = "n1", host: str = "here") -> NodeRecord:

@@ -294,7 +294,7 @@ class TaskTests(ContractBase):
         row = hand_out(provider, handed_out(), owner="n1")
         (task,) = take(provider)
         expect(one(provider, an_end(row)), Granted)
-        assert provider.admin.delete("i", row.incarnation)
+        assert provider.admin.delete("i", row.incarnation, by="me", reason="")
         expect(one(provider, a_start("i", "another life")), object)
         assert one(provider, a_report(task)) == Refused()
         assert read(provider).row.inbox_seq == 0

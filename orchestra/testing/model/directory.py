@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.events import EventRecord
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Status
+from orchestra.providers.rows import CRASHES_BEFORE_DELAY, Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Status
 from orchestra.testing.model.store import ModelStore
-from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, ModelWorld
+from orchestra.testing.model.world import ModelWorld
 
 
 class ModelDirectory:

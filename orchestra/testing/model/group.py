@@ -170,6 +170,12 @@ class Group:
                 resolution=resolution,
                 traceparent=delta.traceparent,
             )
+        if delta.retargeted is not None:
+            require(executions[number].opened_at is None, "an execution was opened twice")
+            version, resolution = delta.retargeted
+            executions[number] = replace(
+                executions[number], version=version, resolution=resolution, traceparent=delta.traceparent
+            )
         if delta.events:
             history = (*events.get(number, ()), *delta.events)
             require(len({event.id for event in history}) == len(history), "an event was written twice")

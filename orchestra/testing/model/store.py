@@ -8,10 +8,23 @@ from dataclasses import replace
 from orchestra.clock import Clock
 from orchestra.errors import NodeBuried
 from orchestra.events import EventRecord
-from orchestra.providers.rows import Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, NodeRow, Route, Task
+from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
+    Catalogue,
+    Change,
+    Commit,
+    HeldRow,
+    Kind,
+    News,
+    NodeRecord,
+    NodeRow,
+    Route,
+    Task,
+)
 from orchestra.testing.model.group import Group, Limits, require
 from orchestra.testing.model.tasks import lose, release, taken_by, waiting
-from orchestra.testing.model.world import CRASHES_BEFORE_DELAY, LONGEST_DELAY, ModelWorld
+from orchestra.testing.model.world import ModelWorld
 
 
 class ModelStore:

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any
 
 from orchestra.clock import Clock
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
 from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
     ActivityRow,
     Catalogue,
     ExecutionRow,
@@ -28,11 +30,8 @@ from orchestra.providers.rows import (
     Status,
 )
 
-CRASHES_BEFORE_DELAY: Final = 3
-"""From how many crashes of its owners on an instance is claimed only after a delay."""
-
-LONGEST_DELAY: Final = 300_000_000
-"""How long it waits at most, in microseconds."""
+Operation = tuple[str, str, str, Mapping[str, Any]]
+"""An entry of the audit: who did what to which subject, and the details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,8 @@ class ModelWorld:
     policies: dict[str, PolicyRow] = field(default_factory=dict[str, PolicyRow])
     kinds: dict[Kind, None] = field(default_factory=dict[Kind, None])
     expiries: dict[str, int] = field(default_factory=dict[str, int])
+    operations: list[Operation] = field(default_factory=list["Operation"])
+    """What operators did: the audit, the oldest first."""
     running: set[str] = field(default_factory=set[str])
     writes: Counter[int] = field(default_factory=Counter[int])
     now: int = 0

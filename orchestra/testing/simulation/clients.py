@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from orchestra.client.changes import termination
+from orchestra.client.changes import retargeting, termination
 from orchestra.codec import encode, plain
 from orchestra.errors import OrchestraError, OutcomeUnknown, StoreError
 from orchestra.events import FORMAT
@@ -24,7 +24,6 @@ from orchestra.providers.rows import (
     InstanceRecord,
     Kind,
     Outcome,
-    Pin,
     Recover,
     Recovered,
     Release,
@@ -144,7 +143,8 @@ class Clients:
         settled = [life for life in closed if not self._is_asked_for(life.instance_id)]
         if settled:
             life = self._random.choice(settled)
-            assert self._admin.delete(life.instance_id, life.incarnation), f"{life.instance_id} has ended, and was not deleted"
+            deleted = self._admin.delete(life.instance_id, life.incarnation, by="operator", reason="simulated")
+            assert deleted, f"{life.instance_id} has ended, and was not deleted"
             self._witness.deleted(life.instance_id)
 
     def _is_asked_for(self, instance_id: str) -> bool:
@@ -163,9 +163,8 @@ class Clients:
         if held and random.random() < 0.4:
             self.release(random.choice(held), nodes)
         elif pinnable and random.random() < 0.6:
-            pin = Pin(random.choice(["1.0.0", "1.1.0"]), 0, "operator", "") if random.random() < 0.6 else None
-            self._admin.set_pin(random.choice(pinnable), pin)
-            self._witness.ownership_changed()
+            version = random.choice(["1.0.0", "1.1.0"]) if random.random() < 0.6 else None
+            self._set_pin(random.choice(pinnable), version, nodes)
         elif versioned:
             self.set_policy(random.choice(versioned), random.choice(["Latest", "1.0.0", "1.1.0"]))
 
@@ -174,13 +173,22 @@ class Clients:
         value = str(Latest() if policy == "Latest" else Exact(policy))
         self._admin.set_policy(name, value, by="operator", reason="simulated")
 
+    def _set_pin(self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]) -> None:
+        """Tie an instance to a version or untie it, as a client does: what has not begun follows at once."""
+        assert self._admin.set_pin(instance_id, version, by="operator", reason="simulated")
+        self._witness.ownership_changed()
+        record = self._directory.get(instance_id)
+        assert record is not None
+        change = retargeting(record, self._directory.catalogue(), "operator")
+        if change is not None:
+            self._ask(change, nodes)
+
     def unpin(self) -> None:
         """Take all pins away."""
         for life in [life for life in self._witness.lives.values() if life.status is Status.OPEN]:
             record = self._directory.get(life.instance_id)
             if record is not None and record.row.pin is not None:
-                self._admin.set_pin(life.instance_id, None)
-        self._witness.ownership_changed()
+                self._set_pin(life.instance_id, None, ())
 
     def release(self, instance_id: str, nodes: Sequence[SimulatedNode]) -> None:
         """End a hold, as an operator does who has removed its cause."""
@@ -250,7 +258,7 @@ class Clients:
             case Cancel(), Appended():
                 lives = [life for life in (*witness.past.values(), *witness.lives.values()) if life.cancelled]
                 assert any(life.instance_id == change.instance_id for life in lives), f"I1: {change} was promised"
-            case Write(), Granted():
+            case Write(state=state), Granted() if state.status is Status.TERMINATED:
                 life = witness.life(change.instance_id, change.incarnation)
                 assert life is not None, f"I1: {change.instance_id} was terminated, and is not known"
                 assert life.status is Status.TERMINATED, f"I1: {change.instance_id} was terminated, and is {life}"

@@ -295,10 +295,12 @@ class SimulatedNode:
         try:
             self._take(self.cycle.run(items))
         except LeftBehind as late:
-            if not self.alive:
+            if late.returned is not None and self.alive:
+                self.away.append(late.returned)
+            elif late.returned is not None:
                 late.returned.discard()
+            if not self.alive:
                 raise NodeDied from None
-            self.away.append(late.returned)
         finally:
             IN_CODE.reset(token)
 

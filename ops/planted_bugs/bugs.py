@@ -292,10 +292,53 @@ BUGS: Final = (
         (Edit("orchestra/engine/engine.py", "                self._deferred.extend(late.stepping.kept)\n", ""),),
         (Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")), Simulated("model")),
     ),
+    Bug(
+        "a report is taken from anybody",
+        "1: whoever has an activity that was handed out reports under its fence, and nobody else",
+        (
+            Edit(
+                _STATEMENTS,
+                "    instance_id = ? AND execution = ? AND event_id = ? AND revision = ? AND owner = ?\n",
+                "    instance_id = ? AND execution = ? AND event_id = ? AND ? >= 0 AND ? <> '' AND result IS NULL AND failure IS NULL\n",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "whoever_has_not_got_it")), Simulated("sqlite")),
+    ),
+    Bug(
+        "what a dead node ran is never given up",
+        "12 and 14: activities that were handed out to a node that has died are lost attempts",
+        (
+            Edit(
+                "orchestra/providers/sqlite/nodes.py",
+                "            return len(ghosts) + lose_tasks(connection, now, limit)\n",
+                "            return len(ghosts)\n",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "what_a_dead_node_had")), Simulated("sqlite")),
+    ),
+    Bug(
+        "two updates of one row in a statement",
+        "7: of two updates of one row in a statement PostgreSQL silently drops one",
+        (
+            Edit(
+                "orchestra/providers/postgres/group.py",
+                "        self._tasks[key] = self._reported[key] = task\n",
+                "        self._tasks[key] = self._reported[(*key, len(self._reported))] = task\n",
+            ),
+            Edit(
+                "orchestra/providers/postgres/group.py",
+                "            values = [(*key, *_end_of(task)) for key, task in self._reported.items()]\n"
+                "            script.add(sql.REPORT_TASKS, *columns(_REPORTED, values), len(values))\n",
+                "            values = [(*key[:3], *_end_of(task)) for key, task in self._reported.items()]\n"
+                "            script.add(sql.REPORT_TASKS, *columns(_REPORTED, values), len({value[:3] for value in values}))\n",
+            ),
+        ),
+        (
+            Tests(("tests/providers/test_postgres_contract.py", "-k", "heartbeat_is_stored")),
+            Tests(("tests/providers/test_postgres_contract.py", "-k", "it_does_what_the_model_does")),
+        ),
+    ),
 )
 
-ELSEWHERE: Final = {
-    "two updates of one row in a statement": "a matter of PostgreSQL, which silently drops one of the two (rule 7). SQLite's "
-    "statements name one row each: there is no statement to put it into",
-}
+ELSEWHERE: Final[dict[str, str]] = {}
 """Planted bugs of the protocol that have no place in this code."""

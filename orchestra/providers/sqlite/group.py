@@ -54,7 +54,6 @@ class Group:
         self._now = transaction.now
         self._settings = settings
         self._batch = Batch(transaction.connection, transaction.now, settings)
-        self._family = Family(transaction, self._start)
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         """Apply the changes; return their outcomes in their order."""
@@ -74,9 +73,13 @@ class Group:
             else:
                 arrivals.append((position, change))
         self._batch.flush()
-        for position, write, granted in followed:
-            arrivals_elsewhere, taken = self._family.follow(write)
-            outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
+        if followed:
+            # Made here only: the two know each other, and a cycle for each commit would be left to the collector.
+            family = Family(self._transaction, self._start)
+            for position, write, granted in followed:
+                arrivals_elsewhere, taken = family.follow(write)
+                if arrivals_elsewhere or taken:
+                    outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
         for position, arrival in arrivals:
             outcomes[position] = self._arrive(arrival)
         for position, claim in claims:

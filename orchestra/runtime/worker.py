@@ -175,7 +175,8 @@ class EngineThread:
             self._queue.wait(min(wait, _HINT_INTERVAL))
             if not self._take(items):
                 self._cycle.listen()
-            wait = self._cycle.idle_seconds()
+            if not items:  # else nothing is waited for
+                wait = self._cycle.idle_seconds()
         return items
 
     def _take(self, items: list[Item]) -> bool:

@@ -28,7 +28,7 @@ class Stepping:
 
     desk: Desk
     since: float
-    kept: list[ActivityEnded | Heartbeat] = field(default_factory=list[ActivityEnded | Heartbeat])
+    kept: list[ActivityEnded | Heartbeat] = field(default_factory=lambda: [])
     """What came for the instance while it was away."""
     _token: list[None] = field(default_factory=lambda: [None])
 

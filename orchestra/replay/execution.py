@@ -85,15 +85,15 @@ class _Pending:
 class _Gathered:
     """What the turn that runs has come to so far. Made in a turn and gone with it: a parked execution keeps none of it."""
 
-    logs: list[LogEntry] = field(default_factory=list[LogEntry])
+    logs: list[LogEntry] = field(default_factory=lambda: [])
     custom_status: Payload | None = None
-    scheduled: list[ActivityScheduled] = field(default_factory=list[ActivityScheduled])
-    cancelled: list[int] = field(default_factory=list[int])
-    settled: list[int] = field(default_factory=list[int])
-    consumed: list[int] = field(default_factory=list[int])
-    fired: list[int] = field(default_factory=list[int])
-    started: list[ChildStarted | DetachedStarted] = field(default_factory=list["ChildStarted | DetachedStarted"])
-    recalled: list[ChildStarted] = field(default_factory=list[ChildStarted])
+    scheduled: list[ActivityScheduled] = field(default_factory=lambda: [])
+    cancelled: list[int] = field(default_factory=lambda: [])
+    settled: list[int] = field(default_factory=lambda: [])
+    consumed: list[int] = field(default_factory=lambda: [])
+    fired: list[int] = field(default_factory=lambda: [])
+    started: list[ChildStarted | DetachedStarted] = field(default_factory=lambda: [])
+    recalled: list[ChildStarted] = field(default_factory=lambda: [])
 
 
 class Execution:

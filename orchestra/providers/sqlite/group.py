@@ -90,15 +90,16 @@ class Group:
 
     def _write(self, write: Write) -> Granted | Refused:
         state = write.state
-        is_open = state.status is Status.OPEN
+        status = int(state.status)
+        is_open = status == _OPEN
         if is_open and write.owner is not None and write.owner == state.owner and write.hold is None:
             return self._write_and_keep(write)
         values = (
             self._transaction.kinds.number(self._connection, state.kind),
             state.owner if is_open else None,
-            state.status.value,
+            status,
             is_open and write.hold is not None,
-            state.status.value,
+            status,
             state.seen_seq,
             state.wake_at if is_open else None,
             state.seen_seq,

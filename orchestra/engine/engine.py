@@ -204,11 +204,10 @@ class Engine:
             or self._returned
         ):
             return True
-        now = self.now
         due = self._agenda.next_timer
-        if due is not None and due <= now:
+        if due is not None and due <= self.now:
             return True
-        if self._next_claim is not None and self._next_claim <= now:
+        if self._next_claim is not None and self._next_claim <= self.now:
             self._want_claim = True
         return self._want_claim and not self._stopping and bool(self._kinds) and self._room() > 0
 
@@ -228,7 +227,8 @@ class Engine:
         if self._stopping or self._room() <= 0:
             return owned  # what cannot be claimed now is not waited for: it may be due already
         self._ask_for_next_claim()
-        return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
+        claim = self._next_claim
+        return owned if claim is None else claim if owned is None else min(owned, claim)
 
     def _ask_for_next_claim(self) -> None:
         if not self._next_claim_known:
@@ -241,7 +241,8 @@ class Engine:
         return self._kinds
 
     def _room(self) -> int:
-        return min(self.options.group, self.options.max_owned - len(self._agenda) - len(self._absences))
+        options = self.options
+        return min(options.group, options.max_owned - len(self._agenda) - len(self._absences))
 
     def look(self) -> None:
         """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.

@@ -466,7 +466,8 @@ class Stepper:
     def _begin_activities(desk: Desk, step: Step) -> None:
         """Begin the tries that may begin, once the write stands."""
         if not desk.releasing and step.hold is None and not step.unservable:
-            step.effects.extend(_run_activity(desk, entry) for entry in desk.tries.begin_due(step.now))
+            for entry in desk.tries.begin_due(step.now):
+                step.effects.append(_run_activity(desk, entry))
 
     def _park(self, desk: Desk, step: Step) -> None:
         """Decide whether the instance stays on the desk, and when it is to be looked at again."""
@@ -476,8 +477,8 @@ class Stepper:
             step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
         else:
             assert desk.execution is not None
-            candidates = (desk.execution.next_timer, desk.tries.next_due)
-            step.wake_at = min((instant for instant in candidates if instant is not None), default=None)
+            timer, due = desk.execution.next_timer, desk.tries.next_due
+            step.wake_at = due if timer is None else timer if due is None else min(timer, due)
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
             step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
             if not step.keep and desk.tries.any_unfinished:

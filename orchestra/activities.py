@@ -155,23 +155,21 @@ class Activity(Generic[P, R]):
     signature: Signature | None
     result: Decoder[Any]
     queue: str | None = None
+    is_async: bool = field(init=False, repr=False, compare=False)
+    """Whether the function is ``async def``; others run in a thread."""
 
     def __post_init__(self) -> None:
         check_text(self.queue, f"the queue of activity {self.name!r}")
         for option, value in (("timeout", self.timeout), ("heartbeat_timeout", self.heartbeat_timeout)):
             if value is not None and value <= timedelta(0):
                 raise InvalidFunction(f"{option} of activity {self.name!r} is {value}; it must be positive, or None")
+        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))  # frozen; asked for at each try
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the plain function."""
         if self.function is None:
             raise InvalidFunction(f"activity {self.name!r} is a reference by name; its function lives elsewhere")
         return self.function(*args, **kwargs)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is ``async def``; others run in a thread."""
-        return inspect.iscoroutinefunction(self.function)
 
     def options(
         self,

@@ -336,7 +336,19 @@ def to_record(event: Event) -> EventRecord:
     """Return the stored form of an event."""
     envelope: dict[str, Any]
     payload: Payload | None = None
-    match event:
+    match event:  # from the most frequent ones on: they are told apart one after the other
+        case ActivityCompleted():
+            envelope = {"source": event.source, "attempt": event.attempt}
+            payload = event.result
+        case ActivityScheduled():
+            envelope = {
+                "name": event.name,
+                "retry": event.retry.to_wire(),
+                "timeout": event.timeout,
+                "heartbeat": event.heartbeat_timeout,
+                **_queue(event),
+            }
+            payload = event.arguments
         case ExecutionStarted():
             envelope = {
                 "instance": event.instance_id,
@@ -349,18 +361,12 @@ def to_record(event: Event) -> EventRecord:
                 "suggest_bytes": event.suggest_bytes,
             }
             payload = event.input
-        case ActivityScheduled():
-            envelope = {
-                "name": event.name,
-                "retry": event.retry.to_wire(),
-                "timeout": event.timeout,
-                "heartbeat": event.heartbeat_timeout,
-                **_queue(event),
-            }
-            payload = event.arguments
-        case ActivityCompleted():
-            envelope = {"source": event.source, "attempt": event.attempt}
-            payload = event.result
+        case ExecutionCompleted():
+            envelope = {}
+            payload = event.output
+        case ContinuedAsNew():
+            envelope = {"version": event.version}
+            payload = event.state
         case ActivityFailedEvent():
             envelope = {
                 "source": event.source,
@@ -396,17 +402,11 @@ def to_record(event: Event) -> EventRecord:
             envelope = {"source": event.source, "status": event.status, "cause": error_to_wire(event.cause)}
         case CancelRequested() | ExecutionCancelled() | ExecutionTerminated():
             envelope = {"reason": event.reason}
-        case ExecutionCompleted():
-            envelope = {}
-            payload = event.output
         case ExecutionFailed():
             envelope = {"error": error_to_wire(event.error)}
-        case ContinuedAsNew():
-            envelope = {"version": event.version}
-            payload = event.state
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
-    return EventRecord(event.id, event.kind.value, event.at, FORMAT, pack(envelope), payload)
+    return EventRecord(event.id, int(event.kind), event.at, FORMAT, pack(envelope), payload)
 
 
 def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[str, str]:

@@ -27,7 +27,7 @@ def check_text(text: object, what: str) -> None:
         raise InvalidArgument(f"{what} must not be empty")
     if len(text) > _LONGEST:
         raise InvalidArgument(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise InvalidArgument(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
 
 

@@ -44,10 +44,11 @@ class Task(Future[T]):
         self.coroutine = coroutine
         # A context of its own, so that what user code binds in context variables stays with its execution.
         self._context = contextvars.copy_context()
-        self._throws: deque[BaseException] = deque()
+        self._throws: list[BaseException] = []
         self.cancelling = False
         self.parked_on: Future[Any] | None = None
-        self.owned: list[DurableFuture[Any]] = []
+        self.owned: dict[int, DurableFuture[Any]] = {}
+        """What it has asked for and has no result yet, by event id."""
 
     def step(self) -> None:
         """Run until the next await that has to wait, or to the end."""
@@ -55,7 +56,7 @@ class Task(Future[T]):
             return
         try:
             if self._throws:
-                yielded = self._context.run(self.coroutine.throw, self._throws.popleft())
+                yielded = self._context.run(self.coroutine.throw, self._throws.pop(0))
             else:
                 yielded = self._context.run(self.coroutine.send, None)
         except StopIteration as stop:
@@ -75,7 +76,7 @@ class Task(Future[T]):
     def _leave_nothing(self) -> None:
         # Nothing that a cancelled branch asked for outlives it, unless another branch waits for it.
         if self.cancelling and not self.seal.closed:
-            for future in self.owned:
+            for future in list(self.owned.values()):
                 if not future.done and not future.awaited:
                     future.cancel()
         self.owned.clear()
@@ -88,7 +89,7 @@ class Task(Future[T]):
 
     def _park(self, yielded: object) -> None:
         if not isinstance(yielded, Future) or yielded.seal is not self.seal:
-            self._throws.appendleft(_foreign_await(self.coroutine, cast("object", yielded)))
+            self._throws.insert(0, _foreign_await(self.coroutine, cast("object", yielded)))
             self._scheduler.ready.append(self)
             return
         future = cast("Future[Any]", yielded)

@@ -91,6 +91,8 @@ def resolve(policy: Policy, available: Iterable[str]) -> str | None:
             return version
         case Latest():
             versions = list(available)
+            if len(versions) == 1:
+                return versions[0]
             releases = [text for text in versions if parse_version(text).prerelease is None]
             # The text itself breaks ties between versions that differ in build metadata only.
             return max(releases or versions, key=lambda text: (version_key(text), text), default=None)

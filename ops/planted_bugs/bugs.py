@@ -299,7 +299,8 @@ BUGS: Final = (
             Edit(
                 _STATEMENTS,
                 "    instance_id = ? AND execution = ? AND event_id = ? AND revision = ? AND owner = ?\n",
-                "    instance_id = ? AND execution = ? AND event_id = ? AND ? >= 0 AND ? <> '' AND result IS NULL AND failure IS NULL\n",
+                "    instance_id = ? AND execution = ? AND event_id = ? AND ? >= 0 AND ? <> ''\n"
+                "    AND result IS NULL AND failure IS NULL\n",
             ),
         ),
         (Tests((_CONTRACT, "-k", "whoever_has_not_got_it")), Simulated("sqlite")),

@@ -48,7 +48,7 @@ class Stepping:
 
     desk: Desk
     since: float
-    kept: list[ActivityEnded | Heartbeat] = field(default_factory=list[ActivityEnded | Heartbeat])
+    kept: list[ActivityEnded | Heartbeat] = field(default_factory=lambda: [])
     """What came for the instance while it was away."""
     token: _Token = field(default_factory=_Token)
 

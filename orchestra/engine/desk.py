@@ -54,10 +54,10 @@ class Desk:
     root_id: str | None = None
     execution: Execution | None = None
     tries: Tries = field(default_factory=Tries)
-    inputs: list[Input] = field(default_factory=list[Input])
-    unacknowledged: list[ActivityEnded] = field(default_factory=list[ActivityEnded])
+    inputs: list[Input] = field(default_factory=lambda: [])
+    unacknowledged: list[ActivityEnded] = field(default_factory=lambda: [])
     """What activities have reported and no write that stands has recorded yet."""
-    still_running: dict[int, int] = field(default_factory=dict[int, int])
+    still_running: dict[int, int] = field(default_factory=lambda: {})
     """Activities, and their attempts, that this node was already running when it got the instance back."""
     releasing: bool = False
     poison: tuple[HoldKind, str] | None = None

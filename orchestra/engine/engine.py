@@ -194,7 +194,7 @@ class Engine:
         self._effects = [effect for effect in self._effects if not isinstance(effect, RunActivity)]
         # Clients' changes are not the node's own: they are asked again; the rest died with the old id.
         self._queued = [flight for flight in (*self._flight, *self._queued) if flight.submit is not None]
-        self._flight = []
+        self._flight, self._promised = [], 0
         self.node = node
         self._stepper.node_id = node.node_id
         self._want_claim = True
@@ -228,12 +228,11 @@ class Engine:
             or self._discarded
         ):
             return True
-        now = self.now
         due = self._agenda.next_timer
-        if due is not None and due <= now:
+        if due is not None and due <= self.now:
             return True
         self._ask_anew_if_room_has_changed()
-        if self._next_claim is not None and self._next_claim <= now:
+        if self._next_claim is not None and self._next_claim <= self.now:
             self._want_claim = True
         return self._want_claim and self._can_claim
 
@@ -253,7 +252,8 @@ class Engine:
         if not self._can_claim:
             return owned  # what cannot be claimed now is not waited for: it may be due already
         self._ask_for_next_claim()
-        return min((instant for instant in (owned, self._next_claim) if instant is not None), default=None)
+        claim = self._next_claim
+        return owned if claim is None else claim if owned is None else min(owned, claim)
 
     def _ask_for_next_claim(self) -> None:
         self._ask_anew_if_room_has_changed()
@@ -286,7 +286,8 @@ class Engine:
         return self._kinds
 
     def _room(self) -> int:
-        return min(self.options.group, self.options.max_owned - len(self._agenda) - len(self._absences))
+        options = self.options
+        return min(options.group, options.max_owned - len(self._agenda) - len(self._absences))
 
     def look(self) -> None:
         """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.

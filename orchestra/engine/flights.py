@@ -39,9 +39,14 @@ def size_of(change: Change) -> int:
     """Return about how many bytes a change brings to the store."""
     match change:
         case Write():
-            events = sum(record.size for delta in change.executions for record in delta.events)
-            starts = sum(size_of(start.start) for start in change.starts if start.start is not None)
-            return 512 + events + len(change.state.summary) + starts
+            size = 512 + len(change.state.summary)
+            for delta in change.executions:
+                for record in delta.events:
+                    size += record.size
+            for start in change.starts:
+                if start.start is not None:
+                    size += size_of(start.start)
+            return size
         case Start():
             return 512 + len(change.execution.state.data)
         case Append():

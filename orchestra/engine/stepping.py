@@ -55,7 +55,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Execution, Turn
+from orchestra.replay import Execution, Identity, Turn
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
@@ -101,16 +101,14 @@ class Step:
 
     now: int
     first: int
-    deltas: list[ExecutionDelta] = field(default_factory=list[ExecutionDelta])
-    effects: list[Effect] = field(default_factory=list[Effect])
-    records: list[Record] = field(default_factory=list[Record])
-    consumed: list[int] = field(default_factory=list[int])
-    settled: list[int] = field(default_factory=list[int])
-    starts: list[ChildStart] = field(default_factory=list[ChildStart])
-    cancels: list[ChildCancel] = field(default_factory=list[ChildCancel])
-    unknown: dict[ParentLink, ChildStarted | DetachedStarted] = field(
-        default_factory=dict["ParentLink", "ChildStarted | DetachedStarted"]
-    )
+    deltas: list[ExecutionDelta] = field(default_factory=lambda: [])
+    effects: list[Effect] = field(default_factory=lambda: [])
+    records: list[Record] = field(default_factory=lambda: [])
+    consumed: list[int] = field(default_factory=lambda: [])
+    settled: list[int] = field(default_factory=lambda: [])
+    starts: list[ChildStart] = field(default_factory=lambda: [])
+    cancels: list[ChildCancel] = field(default_factory=lambda: [])
+    unknown: dict[ParentLink, ChildStarted | DetachedStarted] = field(default_factory=lambda: {})
     """Starts of names that the catalogue does not have; the engine asks the store once more."""
     custom_status: Payload | None = None
     status: Status = Status.OPEN
@@ -257,7 +255,8 @@ class Stepper:
         if version != desk.current.version:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
-        execution = Execution(definition, replace(desk.identity, version=version), self._limits)
+        identity = Identity(desk.instance_id, desk.incarnation, desk.current.number, desk.kind.name, version)
+        execution = Execution(definition, identity, self._limits)
         try:
             execution.start(desk.current.state, now)
         except BaseException:
@@ -497,8 +496,8 @@ class Stepper:
             step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
         else:
             assert desk.execution is not None
-            candidates = (desk.execution.next_timer, desk.tries.next_due)
-            step.wake_at = min((instant for instant in candidates if instant is not None), default=None)
+            timer, due = desk.execution.next_timer, desk.tries.next_due
+            step.wake_at = due if timer is None else timer if due is None else min(timer, due)
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
             step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
             if not step.keep and desk.tries.any_unfinished:

@@ -236,6 +236,8 @@ class Tries:
     @property
     def next_due(self) -> int | None:
         """When the earliest waiting try may begin."""
+        if not self._waiting:
+            return None
         due = (self._all[number].due for number in self._waiting)
         return min((instant for instant in due if instant is not None), default=None)
 
@@ -256,6 +258,8 @@ class Tries:
 
     def take_changed(self) -> list[Try]:
         """Return those that the store is to remember as they are now."""
+        if not self._changed:
+            return []
         changed, self._changed = self._changed, {}
         entries = [self._all[number] for number in changed]
         for entry in entries:

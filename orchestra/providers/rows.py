@@ -526,10 +526,9 @@ class Write:
     @property
     def closed_with_children(self) -> tuple[int, ...]:
         """The executions that this write closes and whose children the store must look for."""
-        if not self.executions:
-            return ()
         by_operator = self.owner is None
-        return tuple(delta.number for delta in self.executions if delta.closed is not None and (delta.children or by_operator))
+        closed = [delta.number for delta in self.executions if delta.closed is not None and (delta.children or by_operator)]
+        return tuple(closed) if closed else ()
 
     @property
     def concerns_others(self) -> bool:

@@ -6,8 +6,8 @@ import heapq
 import sys
 import traceback
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from random import Random
 from typing import Any
@@ -77,6 +77,23 @@ class _Pending:
 
     event: CommandEvent
     future: DurableFuture[Any]
+    task: Task[Any] | None
+    """The branch that asked for it."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What the turn that runs has come to so far. Made in a turn and gone with it: a parked execution keeps none of it."""
+
+    logs: list[LogEntry] = field(default_factory=lambda: [])
+    custom_status: Payload | None = None
+    scheduled: list[ActivityScheduled] = field(default_factory=lambda: [])
+    cancelled: list[int] = field(default_factory=lambda: [])
+    settled: list[int] = field(default_factory=lambda: [])
+    consumed: list[int] = field(default_factory=lambda: [])
+    fired: list[int] = field(default_factory=lambda: [])
+    started: list[ChildStarted | DetachedStarted] = field(default_factory=lambda: [])
+    recalled: list[ChildStarted] = field(default_factory=lambda: [])
 
 
 class Execution:
@@ -111,16 +128,7 @@ class Execution:
         self.ending: TerminalEvent | None = None
         self.has_children = False
         """Whether it has ever asked for a child."""
-        # Of the turn that runs:
-        self._logs: list[LogEntry] = []
-        self._custom_status: Payload | None = None
-        self._scheduled: list[ActivityScheduled] = []
-        self._cancelled: list[int] = []
-        self._settled: list[int] = []
-        self._consumed: list[int] = []
-        self._fired: list[int] = []
-        self._started: list[ChildStarted | DetachedStarted] = []
-        self._recalled: list[ChildStarted] = []
+        self._gathered: _Gathered | None = None
 
     # --- steps ---
 
@@ -161,7 +169,7 @@ class Execution:
         while (event := self._journal.next_recorded()) is not None:
             self._repeat(event)
         self._journal.replaying = False
-        self._reset_turn()
+        self._gathered = None
 
     def turn(self, now: int, inputs: Iterable[Input] = (), inbox: Iterable[MessageRow] = (), cancel: str | None = None) -> Turn:
         """Take in what has happened until ``now`` and run the code until it waits.
@@ -226,12 +234,14 @@ class Execution:
         self, ends: deque[Input], messages: dict[str, deque[MessageRow]], reports: deque[MessageRow]
     ) -> InputEvent | None:
         """Return what happened first: an activity or a child ended, a timer fell due, or a message came that is waited for."""
+        timer = self.next_timer
+        if not (ends or messages or reports or timer is not None):
+            return None  # most turns ask a last time in vain
         number = self._journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
         while reports and reports[0].source not in self._pending:
-            self._consumed.append(reports.popleft().sequence)  # late as well; its row must go all the same (I9)
-        timer = self.next_timer
+            self._turn.consumed.append(reports.popleft().sequence)  # late as well; its row must go all the same (I9)
         awaited = [messages[name][0] for name, waits in self._waits.items() if waits and messages.get(name)]
         message = min((*awaited, *islice(reports, 1)), key=lambda candidate: candidate.sequence, default=None)
         times = (
@@ -247,11 +257,11 @@ class Execution:
                 return _end_event(ends.popleft(), number, self._now)
             case 1:
                 due, source = heapq.heappop(self._timers)
-                self._fired.append(due)
+                self._turn.fired.append(due)
                 return TimerFired(number, self._now, source)
             case _:
                 assert message is not None
-                self._consumed.append(message.sequence)
+                self._turn.consumed.append(message.sequence)
                 if message.kind is not MessageKind.EVENT:
                     return _report_event(reports.popleft(), number, self._now)
                 messages[message.name].popleft()
@@ -260,7 +270,7 @@ class Execution:
 
     def _feed(self, event: InputEvent) -> None:
         self._journal.append(event)
-        self._run(lambda: self._apply(event))
+        self._run(event)
 
     def _repeat(self, event: Event) -> None:
         match event:
@@ -271,7 +281,7 @@ class Execution:
                 self._begin(event)
             case InputEvent():
                 self._now = event.at
-                self._run(lambda: self._apply(event))
+                self._run(event)
             case TerminalEvent():
                 self._repeat_ending(event)
             case _:
@@ -302,7 +312,7 @@ class Execution:
         state = self._definition.state.decode(started.input, subject=subject)
         coroutine = self._definition.function(OrchestrationContext(self), state)
         self._root = self.scheduler.spawn(coroutine)  # pyright: ignore[reportArgumentType] - registered as async def
-        self._run(lambda: None)
+        self._run(None)
 
     def _apply(self, event: InputEvent) -> None:
         if isinstance(event, CancelRequested):
@@ -340,12 +350,15 @@ class Execution:
         return entry
 
     def _forget(self, source: int) -> None:
-        event = self._pending.pop(source).event
+        entry = self._pending.pop(source)
+        event = entry.event
+        if entry.task is not None:
+            entry.task.owned.pop(source, None)
         self._counts[event.kind] -= 1
         if isinstance(event, EventAwaited):
             del self._waits[event.name][source]
         elif isinstance(event, ActivityScheduled):
-            self._settled.append(source)
+            self._turn.settled.append(source)
 
     @staticmethod
     def _deliver(future: DurableFuture[Any], payload: Payload) -> None:
@@ -358,10 +371,11 @@ class Execution:
 
     # --- running ---
 
-    def _run(self, apply: Callable[[], None]) -> None:
-        """Apply an input, and run the code until it waits."""
+    def _run(self, event: InputEvent | None) -> None:
+        """Apply an input, if there is one, and run the code until it waits."""
         try:
-            apply()
+            if event is not None:
+                self._apply(event)
             self.scheduler.run()
         except Evicted:
             # A command that no line of user code asked for (a cancel gives up what is awaited) met another history.
@@ -419,36 +433,37 @@ class Execution:
         self.ending = ending
         self.evict()
 
-    def _take_turn(self) -> Turn:
-        ended = self.ending is not None
-        new = {event.id for event in (*self._scheduled, *self._started)}
-        turn = Turn(
-            events=self._journal.take_fresh(),
-            scheduled=() if ended else tuple(event for event in self._scheduled if event.id in self._pending),
-            cancelled=tuple(number for number in self._cancelled if number not in new),
-            settled=tuple(self._settled),
-            consumed=tuple(self._consumed),
-            logs=tuple(self._logs),
-            custom_status=self._custom_status,
-            ending=self.ending,
-            fired=tuple(self._fired),
-            # What was asked for in the turn that ends the execution happens as well (scenario 12).
-            started=tuple(event for event in self._started if isinstance(event, DetachedStarted) or event.id in self._pending),
-            recalled=tuple(event for event in self._recalled if event.id not in new),
-        )
-        self._reset_turn()
-        return turn
+    @property
+    def _turn(self) -> _Gathered:
+        if self._gathered is None:
+            self._gathered = _Gathered()
+        return self._gathered
 
-    def _reset_turn(self) -> None:
-        self._logs = []
-        self._custom_status = None
-        self._scheduled = []
-        self._cancelled = []
-        self._settled = []
-        self._consumed = []
-        self._fired = []
-        self._started = []
-        self._recalled = []
+    def _take_turn(self) -> Turn:
+        events, gathered = self._journal.take_fresh(), self._turn
+        self._gathered = None
+        ended, pending = self.ending is not None, self._pending
+        scheduled, started, cancelled, recalled = gathered.scheduled, gathered.started, gathered.cancelled, gathered.recalled
+        if cancelled or recalled:  # what was asked for and given up in one turn was never begun
+            new = {event.id for event in (*scheduled, *started)}
+            cancelled = [number for number in cancelled if number not in new]
+            recalled = [event for event in recalled if event.id not in new]
+        if started:
+            # What was asked for in the turn that ends the execution happens as well (scenario 12).
+            started = [event for event in started if isinstance(event, DetachedStarted) or event.id in pending]
+        return Turn(
+            events=events,
+            scheduled=() if ended else tuple([event for event in scheduled if event.id in pending]),
+            cancelled=tuple(cancelled),
+            settled=tuple(gathered.settled),
+            consumed=tuple(gathered.consumed),
+            logs=tuple(gathered.logs),
+            custom_status=gathered.custom_status,
+            ending=self.ending,
+            fired=tuple(gathered.fired),
+            started=tuple(started),
+            recalled=tuple(recalled),
+        )
 
     # --- the machine that the context stands on ---
 
@@ -497,7 +512,7 @@ class Execution:
             ActivityScheduled(self._journal.next_id, self._now, name, arguments, retry, timeout, heartbeat_timeout, queue)
         )
         if not self._journal.replaying:
-            self._scheduled.append(event)
+            self._turn.scheduled.append(event)
         return self._open(event, name, result, f"result of activity {name!r} in {self.name!r}")
 
     def schedule_timer(self, due: int) -> DurableFuture[None]:
@@ -528,7 +543,7 @@ class Execution:
         event = self._command(ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload, queue))
         self.has_children = True
         if not self._journal.replaying:
-            self._started.append(event)
+            self._turn.started.append(event)
         return self._open(event, f"child {name!r}", result, f"result of child {chosen!r} in {self.name!r}")
 
     def start_detached(
@@ -538,7 +553,7 @@ class Execution:
         chosen = instance_id or self._child_id(number)
         event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload, queue))
         if not self._journal.replaying:
-            self._started.append(event)
+            self._turn.started.append(event)
         return chosen
 
     def _child_id(self, event_id: int) -> str:
@@ -551,23 +566,23 @@ class Execution:
         if self._journal.replaying:
             return
         if isinstance(entry.event, ActivityScheduled):
-            self._cancelled.append(future.event_id)
+            self._turn.cancelled.append(future.event_id)
         elif isinstance(entry.event, ChildStarted):
-            self._recalled.append(entry.event)
+            self._turn.recalled.append(entry.event)
 
     def request_boundary(self, state: Payload, version: str | None) -> None:
         self._boundary = (state, version)
 
     def set_custom_status(self, value: Payload) -> None:
         if not self._journal.replaying:
-            self._custom_status = value
+            self._turn.custom_status = value
 
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
         if self._seal.closed:
             return
         self.check()
         if not self._journal.replaying:
-            self._logs.append(LogEntry(level, message, fields))
+            self._turn.logs.append(LogEntry(level, message, fields))
 
     def _command(self, event: Any) -> Any:
         try:
@@ -601,10 +616,11 @@ class Execution:
             return None if reader is None else reader.decode(payload, subject=subject)
 
         future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, read)
-        self._pending[event.id] = _Pending(event, future)
+        task = self.scheduler.current
+        self._pending[event.id] = _Pending(event, future, task)
         self._counts[event.kind] += 1
-        if self.scheduler.current is not None:
-            self.scheduler.current.owned.append(future)
+        if task is not None:
+            task.owned[event.id] = future
         return future
 
 

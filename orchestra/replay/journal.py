@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -39,18 +38,19 @@ class Journal:
         self.count = 0
         self.size = 0
         self.fresh: list[EventRecord] = []
-        self._recorded: deque[tuple[Event, EventRecord]] = deque()
+        self._recorded: list[tuple[Event, EventRecord]] = []
+        """What is still to be repeated, the next one last."""
 
     def load(self, events: Sequence[Event], records: Sequence[EventRecord]) -> None:
         """Begin a replay."""
-        self._recorded.extend(zip(events, records, strict=True))
+        self._recorded = [*zip(events, records, strict=True)][::-1]
         self.replaying = True
 
     def next_recorded(self) -> Event | None:
         """Take the next recorded event, if there is one."""
         if not self._recorded:
             return None
-        event, record = self._recorded.popleft()
+        event, record = self._recorded.pop()
         self._count(record)
         return event
 
@@ -85,7 +85,7 @@ class Journal:
                 event_id=self.count,
                 line=where,
             )
-        expected, record = self._recorded[0]
+        expected, record = self._recorded[-1]
         difference = _difference(event, expected)
         if difference is not None:
             where = line()
@@ -95,7 +95,7 @@ class Journal:
                 event_id=expected.id,
                 line=where,
             )
-        self._recorded.popleft()
+        self._recorded.pop()
         self._count(record)
         assert isinstance(expected, type(event))
         return expected

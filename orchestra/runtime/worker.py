@@ -196,7 +196,8 @@ class EngineThread:
             self._queue.wait(min(wait, _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL))
             if not self._take(items) and self._cycle.listen():
                 self._lively_until = moment + _LIVELY_SECONDS
-            wait = self._cycle.idle_seconds()
+            if not items:  # else nothing is waited for
+                wait = self._cycle.idle_seconds()
         return items
 
     def _take(self, items: list[Item]) -> bool:

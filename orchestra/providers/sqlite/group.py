@@ -57,7 +57,6 @@ class Group:
         self._now = transaction.now
         self._settings = settings
         self._batch = Batch(transaction.connection, transaction.now, settings)
-        self._family = Family(transaction, self._start)
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         """Apply the changes; return their outcomes in their order."""
@@ -77,9 +76,13 @@ class Group:
             else:
                 arrivals.append((position, change))
         self._batch.flush()
-        for position, write, granted in followed:
-            arrivals_elsewhere, taken = self._family.follow(write)
-            outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
+        if followed:
+            # Made here only: the two know each other, and a cycle for each commit would be left to the collector.
+            family = Family(self._transaction, self._start)
+            for position, write, granted in followed:
+                arrivals_elsewhere, taken = family.follow(write)
+                if arrivals_elsewhere or taken:
+                    outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
         for position, arrival in arrivals:
             outcomes[position] = self._arrive(arrival)
         for position, claim in claims:
@@ -90,15 +93,16 @@ class Group:
 
     def _write(self, write: Write) -> Granted | Refused:
         state = write.state
-        is_open = state.status is Status.OPEN
+        status = int(state.status)
+        is_open = status == _OPEN
         if is_open and write.owner is not None and write.owner == state.owner and write.hold is None:
             return self._write_and_keep(write)
         values = (
             self._transaction.kinds.number(self._connection, state.kind),
             state.owner if is_open else None,
-            state.status.value,
+            status,
             is_open and write.hold is not None,
-            state.status.value,
+            status,
             state.seen_seq,
             state.wake_at if is_open else None,
             state.seen_seq,

@@ -86,10 +86,13 @@ class Writer:
 
     def open(self) -> None:
         """Open the file; make or migrate its schema."""
-        with self._exclusive():
+        self._seize()
+        try:
             if self._session is None:
                 self._session = self._connect()
             self._is_open = True
+        finally:
+            self._guard.release()
 
     def close(self) -> None:
         """Close the file. Harmless when it is closed; in a forked child it leaves the parent's connection alone."""
@@ -107,7 +110,8 @@ class Writer:
             OutcomeUnknown: the commit itself failed in the device.
             StoreError: any other failure; nothing was written.
         """
-        with self._exclusive():
+        self._seize()
+        try:
             session = self._current()
             session.lock.acquire(self._settings.busy_seconds)
             connection = session.connection
@@ -127,17 +131,22 @@ class Writer:
                 raise
             finally:
                 session.lock.release()
+        finally:
+            self._guard.release()
 
     @contextmanager
     def reading(self) -> Generator[Transaction]:
         """Run the body on the writer's connection, without a lock; several statements may see different moments."""
-        with self._exclusive():
+        self._seize()
+        try:
             session = self._current()
             with translated(self._settings.path):
                 yield Transaction(session.connection, self._clock.now(), session.kinds)
+        finally:
+            self._guard.release()
 
-    @contextmanager
-    def _exclusive(self) -> Generator[None]:
+    def _seize(self) -> None:
+        """Take the writer for this thread. Whoever calls this releases the guard."""
         if self._process != os.getpid():
             raise StoreUnavailable(
                 f"{self._settings.path}: opened by process {self._process}, which has forked this one ({os.getpid()}); "
@@ -145,10 +154,6 @@ class Writer:
             )
         if not self._guard.acquire(timeout=self._settings.busy_seconds):
             raise StoreBusy(f"{self._settings.path}: another thread has held the writer for {self._settings.busy_seconds:g} s")
-        try:
-            yield
-        finally:
-            self._guard.release()
 
     def _current(self) -> _Session:
         """Return the session, after making sure that its file is still the one at the path.

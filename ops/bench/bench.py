@@ -1,6 +1,6 @@
 """Measures orchestra against the bare driver of its store, in one run on one file system, all with full durability.
 
-    python ops/bench/bench.py [--directory DIR] [--repeat N] [--postgres]
+    python ops/bench/bench.py [--directory DIR] [--repeat N] [--postgres] [--collector N]
 
 W1: 1,000 short orchestrations (one activity each) at once, started and awaited through the client.
 W3: 50 instances of a loop, 40 laps each, one activity a lap.
@@ -14,6 +14,7 @@ Nothing here is a test, and nothing in the tests is timed.
 from __future__ import annotations
 
 import argparse
+import gc
 import sqlite3
 import statistics
 import tempfile
@@ -241,7 +242,12 @@ async def main() -> None:
     parser.add_argument(
         "--postgres", action="store_true", help="measure PostgreSQL, on a server of its own or ORCHESTRA_TEST_DSN"
     )
+    parser.add_argument(
+        "--collector", type=int, metavar="N", help="the cycle collector waits for N new objects, as a host may have it"
+    )
     options = parser.parse_args()
+    if options.collector:
+        gc.set_threshold(options.collector)
     with ExitStack() as stack:
         if options.postgres:
             side: Sqlite | Postgres = Postgres(stack.enter_context(postgres_server(options.directory)).dsn)

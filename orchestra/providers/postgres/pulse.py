@@ -26,7 +26,7 @@ from orchestra.providers.postgres.settings import Settings
 
 __all__ = ["Pulse"]
 
-_COALESCE: Final = 0.01
+_COALESCE: Final = 0.004
 _GRACE: Final = 1.0
 """Seconds for which a node's connection must be gone before the node is suspected: a living one has long reconnected."""
 

@@ -9,6 +9,7 @@ from orchestra.clock import Clock
 from orchestra.context import Limits
 from orchestra.engine.absences import Absences, Closing, Result, Returned, Stepping
 from orchestra.engine.agenda import Agenda
+from orchestra.engine.claims import Claims
 from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_start, rings_others
 from orchestra.engine.flights import Flight, refusal, size_of
@@ -52,7 +53,6 @@ from orchestra.providers.rows import (
     Release,
     Report,
     Reported,
-    Route,
     Snapshot,
     Start,
     Task,
@@ -118,7 +118,6 @@ class Engine:
             retention=retention or Retention(),
         )
         self.catalogue = Catalogue(0, (), {}, ())
-        self._kinds: tuple[Kind, ...] = ()
         self._time = StoreTime(clock)
         self._agenda = Agenda()
         self._discarded: list[Execution] = []
@@ -128,9 +127,6 @@ class Engine:
         self._tasks = Tasks()
         self._promised = 0
         """Activities that begin here once the steps that are being gathered stand."""
-        self._routes = node.routes
-        self._wanted: tuple[tuple[Kind, ...], tuple[Route, ...]] = (), ()
-        """For which kinds and routes the next claim was last asked for."""
         self._unknown: dict[str, None] = {}
         self._poison: dict[str, tuple[HoldKind, str]] = {}
         self._suspects: dict[str, list[ActivityEnded]] = {}
@@ -141,14 +137,11 @@ class Engine:
         self._queued: list[Flight] = []
         self._flight: list[Flight] = []
         self._effects: list[Effect] = []
-        self._want_claim = True
         self._want_news = False
         self._want_owned = False
         self._want_held = False
         self._want_tasks = False
-        self._next_claim: int | None = None
-        self._next_claim_known = False
-        self._stopping = False
+        self._claims = Claims(store, node, lambda: (self._room, self._places))
         self._releasing = False
         self._read_error: StoreError | None = None
 
@@ -168,12 +161,9 @@ class Engine:
         self.heard_time(catalogue.now)
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
-        kinds = servable_kinds(self.node, catalogue)
-        if kinds != self._kinds:
-            self._kinds = kinds
-            self._want_claim = True
+        if self._claims.serve(servable_kinds(self.node, catalogue)):
             self._want_held = True
-        if self._want_held and not self._stopping:
+        if self._want_held and not self._claims.stopped:
             self._release_holds()
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
@@ -197,7 +187,7 @@ class Engine:
         self._flight, self._promised = [], 0
         self.node = node
         self._stepper.node_id = node.node_id
-        self._want_claim = True
+        self._claims.want()
         return effects
 
     def _release_holds(self) -> None:
@@ -231,10 +221,7 @@ class Engine:
         due = self._agenda.next_timer
         if due is not None and due <= self.now:
             return True
-        self._ask_anew_if_room_has_changed()
-        if self._next_claim is not None and self._next_claim <= self.now:
-            self._want_claim = True
-        return self._want_claim and self._can_claim
+        return self._claims.is_due(self.now)
 
     @property
     def owned(self) -> int:
@@ -248,46 +235,24 @@ class Engine:
 
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
-        owned = self._agenda.next_timer
-        if not self._can_claim:
-            return owned  # what cannot be claimed now is not waited for: it may be due already
-        self._ask_for_next_claim()
-        claim = self._next_claim
+        owned, claim = self._agenda.next_timer, self._claims.next_due()
         return owned if claim is None else claim if owned is None else min(owned, claim)
-
-    def _ask_for_next_claim(self) -> None:
-        self._ask_anew_if_room_has_changed()
-        if not self._next_claim_known:
-            self._next_claim = self._store.next_wake(*self._wanted)
-            self._next_claim_known = True
-
-    def _ask_anew_if_room_has_changed(self) -> None:
-        """Look for instances while there is room for one, and for activities while there is a place: not for what is due but
-        cannot be taken.
-        """
-        kinds = self._kinds if self._room() > 0 else ()
-        routes = self._routes if self._slots > 0 else ()
-        if kinds is not self._wanted[0] or routes is not self._wanted[1]:
-            self._wanted, self._next_claim_known, self._next_claim = (kinds, routes), False, None
-
-    @property
-    def _slots(self) -> int:
-        """How many more activities this node can run."""
-        return self.node.slots - len(self._running) - len(self._tasks) - self._promised
-
-    @property
-    def _can_claim(self) -> bool:
-        """Whether there is room for an instance or an activity that this node serves."""
-        return not self._stopping and ((bool(self._kinds) and self._room() > 0) or (bool(self._routes) and self._slots > 0))
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds that this node claims."""
-        return self._kinds
+        return self._claims.kinds
 
+    @property
     def _room(self) -> int:
+        """How many more instances this node takes for a group."""
         options = self.options
         return min(options.group, options.max_owned - len(self._agenda) - len(self._absences))
+
+    @property
+    def _places(self) -> int:
+        """How many more activities this node can run."""
+        return self.node.slots - len(self._running) - len(self._tasks) - self._promised
 
     def look(self) -> None:
         """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
@@ -295,7 +260,7 @@ class Engine:
         It is asked by reading: a node that finds nothing writes nothing.
         """
         self._want_news = True
-        self._next_claim_known = False
+        self._claims.look()
         self._ask_for_suspects()
 
     def look_for_unwanted(self) -> None:
@@ -333,25 +298,15 @@ class Engine:
         size = self._take_returned(flights) + self._step_ready(flights, now)
         self._take_queued(flights, size)
         try:
-            if self._may_claim(now):
-                flights.append(Flight(self._claim()))
+            claim = self._claims.next_claim(self.node.node_id, now)
+            if claim is not None:
+                flights.append(Flight(claim))
         except StoreError as error:  # what was stepped is not lost by that
             self._read_error = error
         error, self._read_error = self._read_error, None
         if error is not None and not flights:
             raise error
         return [flight.change for flight in flights]
-
-    def _may_claim(self, now: int) -> bool:
-        """Return whether something may be there to be claimed, and there is room for it."""
-        if not self._can_claim:
-            return False
-        self._ask_for_next_claim()
-        return self._want_claim or (self._next_claim is not None and self._next_claim <= now)
-
-    def _claim(self) -> Claim:
-        room, slots = max(0, self._room()), max(0, self._slots)
-        return Claim(self.node.node_id, self._kinds, room, self._routes if slots else (), slots)
 
     def _step_ready(self, flights: list[Flight], now: int) -> int:
         """Step ready instances up to the bounds of a group. Return the bytes of their writes."""
@@ -392,7 +347,7 @@ class Engine:
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
         try:
-            return self._stepper.advance(desk, now, self.catalogue, history, free=self._slots)
+            return self._stepper.advance(desk, now, self.catalogue, history, free=self._places)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
@@ -409,7 +364,8 @@ class Engine:
         self._promised += sum(isinstance(effect, RunActivity) for effect in step.effects)
         write = self._with_new_names(desk, write, step)
         flights.append(Flight(write, desk=desk, step=step))
-        self._want_claim |= rings_others(desk, write)
+        if rings_others(desk, write):
+            self._claims.want()
         return size_of(write)
 
     # --- code that does not return ---
@@ -459,7 +415,7 @@ class Engine:
             flights.append(flight)
             size += size_of(flight.change)
             taken += 1
-            self._want_claim = True  # what becomes ready here is claimed in the same transaction
+            self._claims.want()  # what becomes ready here is claimed in the same transaction
         del self._queued[:taken]
 
     def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[Effect]:
@@ -505,11 +461,11 @@ class Engine:
 
     def stop_claiming(self) -> None:
         """Claim nothing any more."""
-        self._stopping = True
+        self._claims.stopped = True
 
     def release_all(self) -> None:
         """Give everything back at the next steps; what was running here begins again elsewhere."""
-        self._stopping = self._releasing = True
+        self._claims.stopped = self._releasing = True
         self._absences.release()
         for desk in self._agenda:
             desk.releasing = True
@@ -640,7 +596,8 @@ class Engine:
             return
         if outcome.inbox_seq > desk.known_seq:
             # A message has come meanwhile: a park that meets one is not a park (rule 10).
-            self._want_news = self._want_claim = True
+            self._want_news = True
+            self._claims.want()
         self._follow(desk, step)
 
     def _suspect(self, desk: Desk) -> None:
@@ -691,7 +648,7 @@ class Engine:
     def _let_go(self, desk: Desk, step: Step) -> None:
         self._agenda.remove(desk.instance_id)
         if step.wake_at is not None:
-            self._next_claim = step.wake_at if self._next_claim is None else min(self._next_claim, step.wake_at)
+            self._claims.expect(step.wake_at)
         self._warm.keep(desk)
 
     def _drop(self, desk: Desk) -> None:
@@ -780,8 +737,7 @@ class Engine:
     def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:
             case Claimed(snapshots=snapshots, more=more, tasks=tasks):
-                self._want_claim = more
-                self._next_claim, self._next_claim_known = None, False
+                self._claims.claimed(more=more)
                 self._recorder.claimed(snapshots, self.now)
                 for snapshot in snapshots:
                     self._adopt(snapshot)
@@ -812,7 +768,7 @@ class Engine:
             return
         if report.is_end:
             self._tasks.drop(key)
-            self._want_claim = True
+            self._claims.want()
         if outcome.arrival is not None:
             self._appended(report.instance_id, outcome.arrival)
 
@@ -857,7 +813,8 @@ class Engine:
             else:
                 self._effects.append(Reply(flight.submit.token, error))
         elif isinstance(change, Claim):
-            self._want_claim = self._want_tasks = True
+            self._claims.want()
+            self._want_tasks = True
         elif isinstance(change, Report):
             self._queued.append(flight)  # the same again: if it has arrived, its fence does not hold any more
         self._want_owned = True
@@ -903,7 +860,7 @@ class Engine:
             if isinstance(flight.change, Report):
                 self._tasks.drop(key_of(flight.change))  # the next inventory takes it up once more
             if isinstance(flight.change, Claim):  # not again before the next poll
-                self._want_claim, self._next_claim, self._next_claim_known = False, None, True
+                self._claims.give_up()
 
     def _hold_as_stored(self, desk: Desk, kind: HoldKind, error: Exception) -> None:
         """Hold an instance whose desk is ahead of the store by a failed step: get the row back, and hold it as it stands."""

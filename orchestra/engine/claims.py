@@ -1,0 +1,110 @@
+"""What a node may take next, and when it asks the store for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestra.providers.interfaces import Store
+from orchestra.providers.rows import Claim, Kind, NodeRecord, Route
+
+__all__ = ["Claims"]
+
+
+class Claims:
+    """Asks for instances while there is room for one, and for activities of others while there is a place for one.
+
+    What is due and cannot be taken is neither asked nor waited for: a full node would turn at full speed over it.
+
+    Args:
+        room: how many instances, and how many activities, may still be taken.
+    """
+
+    def __init__(self, store: Store, node: NodeRecord, room: Callable[[], tuple[int, int]]) -> None:
+        self._store = store
+        self._routes = node.routes
+        self._room = room
+        self.kinds: tuple[Kind, ...] = ()
+        """What this node can run."""
+        self.stopped = False
+        self._is_wanted = True
+        self._asked: tuple[tuple[Kind, ...], tuple[Route, ...]] = (), ()
+        """What the store was last asked about."""
+        self._due: int | None = None
+        self._is_due_known = False
+
+    def serve(self, kinds: tuple[Kind, ...]) -> bool:
+        """Claim these kinds from now on. Return whether they are others than before."""
+        if kinds == self.kinds:
+            return False
+        self.kinds = kinds
+        self.want()
+        return True
+
+    def want(self) -> None:
+        """Claim next time without asking first: something is there, or becomes ready in the same transaction."""
+        self._is_wanted = True
+
+    def look(self) -> None:
+        """Ask the store anew what is due."""
+        self._is_due_known = False
+
+    def expect(self, instant: int) -> None:
+        """Take note that an instance that was let go of will be due."""
+        self._due = instant if self._due is None else min(self._due, instant)
+
+    def is_due(self, now: int) -> bool:
+        """Return whether something is to be claimed now, as far as is known without asking."""
+        self._ask_anew_if_room_has_changed()
+        if self._due is not None and self._due <= now:
+            self._is_wanted = True
+        return self._is_wanted and self._is_possible
+
+    def next_due(self) -> int | None:
+        """Return when the next claim is due; ``None`` where none ever is. May ask the store."""
+        if not self._is_possible:
+            return None
+        self._ask()
+        return self._due
+
+    def next_claim(self, node_id: str, now: int) -> Claim | None:
+        """Return the claim to be made now, if there is one. May ask the store.
+
+        Raises:
+            StoreError: it could not be asked.
+        """
+        if not self._is_possible:
+            return None
+        self._ask()
+        if not self._is_wanted and (self._due is None or self._due > now):
+            return None
+        instances, activities = self._room()
+        return Claim(node_id, self.kinds, max(0, instances), self._routes if activities > 0 else (), max(0, activities))
+
+    def claimed(self, *, more: bool) -> None:
+        """Take note that a claim was answered; ``more``: there may be more at once."""
+        self._is_wanted = more
+        self._due, self._is_due_known = None, False
+
+    def give_up(self) -> None:
+        """Claim nothing before the next look: the store does not take it."""
+        self._is_wanted, self._due, self._is_due_known = False, None, True
+
+    @property
+    def _is_possible(self) -> bool:
+        if self.stopped:
+            return False
+        instances, activities = self._room()
+        return (instances > 0 and bool(self.kinds)) or (activities > 0 and bool(self._routes))
+
+    def _ask(self) -> None:
+        self._ask_anew_if_room_has_changed()
+        if not self._is_due_known:
+            self._due = self._store.next_wake(*self._asked)
+            self._is_due_known = True
+
+    def _ask_anew_if_room_has_changed(self) -> None:
+        instances, activities = self._room()
+        kinds = self.kinds if instances > 0 else ()
+        routes = self._routes if activities > 0 else ()
+        if kinds is not self._asked[0] or routes is not self._asked[1]:
+            self._asked, self._is_due_known, self._due = (kinds, routes), False, None

@@ -70,9 +70,11 @@ def take(provider: Provider, node: str = "n2", routes: tuple[Route, ...] = (ROUT
     return expect(one(provider, Claim(node, (), 0, routes, slots)), Claimed).tasks
 
 
-def a_report(task: Task, node: str = "n2", **fields: object) -> Report:
-    end = fields or {"result": Payload(b'"done"')}
-    return Report(task.instance_id, task.incarnation, task.execution, task.event_id, task.revision, node, **end)  # type: ignore[arg-type]
+def a_report(task: Task, node: str = "n2", *, failure: bytes | None = None, heartbeat: Payload | None = None) -> Report:
+    """Return the report of an end, or of a heartbeat where one is given."""
+    result = Payload(b'"done"') if failure is None and heartbeat is None else None
+    key = task.instance_id, task.incarnation, task.execution, task.event_id
+    return Report(*key, task.revision, node, result, failure, heartbeat)
 
 
 class TaskTests(ContractBase):

@@ -566,6 +566,10 @@ def test_news_is_found_among_what_is_new_only(provider):
         (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
         (sql.FIND_ADDRESSEE, ("m", "m", 1, "i"), "message_identity"),
         (sql.PRUNE_TOMBSTONES, (1, 10), "tombstone_age"),
+        (sql.ANY_WAITING, (), "activity_claim"),
+        (sql.FIND_WAITING, ("default", "probe", 10), "activity_claim"),
+        (sql.LIST_TASKS, ("n1",), "activity_owner"),
+        (sql.FIND_LOST_TASKS, (10,), "activity_owner"),
     ],
 )
 def test_reads_go_by_their_index_and_sort_nothing(provider, statement, values, index):

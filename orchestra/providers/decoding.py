@@ -8,6 +8,7 @@ from typing import Any
 from orchestra.codec import Payload, pack, unpack
 from orchestra.events import EventRecord
 from orchestra.providers.rows import (
+    DEFAULT_QUEUE,
     ActivityRow,
     CancelMark,
     ExecutionDelta,
@@ -49,8 +50,10 @@ __all__ = [
     "read_instance",
     "read_message",
     "read_payload",
+    "read_queue",
     "read_task",
     "sortable_version",
+    "stored_queue",
 ]
 
 Columns = tuple[Any, ...]
@@ -107,6 +110,19 @@ def read_message(columns: Columns) -> MessageRow:
     """Return a message from its columns."""
     sequence, message_id, name, data, encoding, sent_at, kind, source, traceparent = columns
     return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at, MessageKind(kind), source, traceparent)
+
+
+# --- queues -----------------------------------------------------------------------------------
+
+
+def stored_queue(queue: str) -> str:
+    """Return how the queue of a kind or of a node is stored: the default one without a name, as the first schema had it."""
+    return "" if queue == DEFAULT_QUEUE else queue
+
+
+def read_queue(stored: str) -> str:
+    """Return the queue that :func:`stored_queue` wrote."""
+    return stored or DEFAULT_QUEUE
 
 
 # --- activities -------------------------------------------------------------------------------

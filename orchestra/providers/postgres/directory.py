@@ -14,6 +14,7 @@ from orchestra.providers.decoding import (
     read_execution,
     read_instance,
     read_payload,
+    stored_queue,
 )
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
@@ -74,7 +75,7 @@ class _Conditions:
         if query.version is not None:
             require(f"k.version = {self._value('text', query.version)}")
         if query.queue is not None:
-            require(f"k.queue = {self._value('text', query.queue)}")
+            require(f"k.queue = {self._value('text', stored_queue(query.queue))}")
         if query.statuses is not None:
             require(f"i.status = ANY({self._value('bigint[]', Numbers(status.value for status in query.statuses))})")
         if query.held is not None:

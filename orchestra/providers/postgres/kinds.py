@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from orchestra.providers.decoding import read_queue, stored_queue
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
@@ -50,13 +51,13 @@ class Kinds:
 def read_kind(columns: Sequence[Any]) -> Kind:
     """Return a kind from its columns."""
     queue, name, version, event_format, floating = columns
-    return Kind(queue, name, version, event_format, floating)
+    return Kind(read_queue(queue), name, version, event_format, floating)
 
 
 def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Flags]:
     """Return kinds as the arrays that statements take them in."""
     return (
-        Texts(kind.queue for kind in kinds),
+        Texts(stored_queue(kind.queue) for kind in kinds),
         Texts(kind.name for kind in kinds),
         Texts(kind.version for kind in kinds),
         Numbers(kind.format for kind in kinds),

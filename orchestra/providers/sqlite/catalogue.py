@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from orchestra.codec import pack, unpack
+from orchestra.providers.decoding import read_queue, stored_queue
 from orchestra.providers.rows import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.kinds import read_kind
@@ -30,7 +31,7 @@ def read_catalogue(connection: sqlite3.Connection, now: int) -> Catalogue:
 
 def abilities_to_bytes(node: NodeRecord) -> bytes:
     """Return the stored form of what only nodes read of a node."""
-    return pack({"formats": list(node.formats), "queues": list(node.queues), "slots": node.slots})
+    return pack({"formats": list(node.formats), "queues": list(map(stored_queue, node.queues)), "slots": node.slots})
 
 
 def _read_nodes(connection: sqlite3.Connection) -> tuple[NodeRow, ...]:
@@ -58,7 +59,7 @@ def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activ
         lease=lease,
         capabilities=capabilities,
         activities=activities,
-        queues=tuple(values["queues"]),
+        queues=tuple(map(read_queue, values["queues"])),
         slots=values.get("slots", 0),
     )
     return NodeRow(record, started_at, renewed_at, renewals, bool(dead), load)

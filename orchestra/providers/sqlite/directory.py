@@ -21,6 +21,7 @@ from orchestra.providers.decoding import (
     read_execution,
     read_instance,
     read_payload,
+    stored_queue,
 )
 from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
 from orchestra.providers.sqlite import statements as sql
@@ -170,7 +171,7 @@ def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
     if query.version is not None:
         require("k.version = ?", query.version)
     if query.queue is not None:
-        require("k.queue = ?", query.queue)
+        require("k.queue = ?", stored_queue(query.queue))
     if query.statuses is not None:
         require(f"i.status IN ({_placeholders(query.statuses)})", *(status.value for status in query.statuses))
     if query.held is not None:
@@ -203,7 +204,7 @@ def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for kind in unserved:
         condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ?)"
-        values += [kind.queue, kind.name, kind.version, kind.format, int(kind.floating)]
+        values += [stored_queue(kind.queue), kind.name, kind.version, kind.format, int(kind.floating)]
     return f"(i.status = 0 AND ({condition}))", values
 
 

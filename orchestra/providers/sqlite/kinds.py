@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from orchestra.errors import StoreCorrupt
+from orchestra.providers.decoding import read_queue, stored_queue
 from orchestra.providers.rows import Kind
 from orchestra.providers.sqlite import statements as sql
 
@@ -73,8 +74,8 @@ class Kinds:
 def read_kind(columns: tuple[str, str, str, int, int]) -> Kind:
     """Return a kind from its columns."""
     queue, name, version, event_format, floating = columns
-    return Kind(queue, name, version, event_format, bool(floating))
+    return Kind(read_queue(queue), name, version, event_format, bool(floating))
 
 
 def _values(kind: Kind) -> tuple[str, str, str, int, int]:
-    return (kind.name, kind.version, kind.queue, kind.format, int(kind.floating))
+    return (kind.name, kind.version, stored_queue(kind.queue), kind.format, int(kind.floating))

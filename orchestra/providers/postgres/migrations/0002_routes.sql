@@ -1,4 +1,4 @@
--- lowest reader: 2
+-- lowest reader: 1
 --
 -- Activities that the owner of their instance hands out: taken by another node, and reported to the instance.
 
@@ -14,6 +14,3 @@ ALTER TABLE @activity
 CREATE INDEX activity_claim ON @activity (queue, name, started_at, instance_id)
     WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL;
 CREATE INDEX activity_owner ON @activity (owner) WHERE owner IS NOT NULL;
-
--- The queue of whatever was given none has a name.
-UPDATE @kind SET queue = 'default' WHERE queue = '';

@@ -11,6 +11,3 @@ ALTER TABLE activity ADD COLUMN failure BLOB;
 CREATE INDEX activity_claim ON activity (queue, name, started_at)
     WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL;
 CREATE INDEX activity_owner ON activity (owner) WHERE owner IS NOT NULL;
-
--- The queue of whatever was given none has a name.
-UPDATE kind SET queue = 'default' WHERE queue = '';

@@ -43,8 +43,8 @@ class Store(Protocol):
 
         The order is: the owners' writes and recoveries, then what granted writes do to other instances (see
         :class:`~orchestra.providers.rows.Write`), then starts, messages, cancels and releases, then claims; within each, as
-        given. A report counts as a message. A claim therefore sees what the same group has made ready. Outcomes stand in the
-        order of the changes.
+        given. A report counts as a message. A claim therefore sees what the same group has made ready; activities are taken
+        before instances. Outcomes stand in the order of the changes.
         """
         ...
 

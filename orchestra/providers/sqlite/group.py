@@ -33,6 +33,7 @@ from orchestra.providers.rows import (
     Started,
     StartExists,
     Status,
+    Task,
     Write,
 )
 from orchestra.providers.sqlite import statements as sql
@@ -85,8 +86,9 @@ class Group:
                     outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
         for position, arrival in arrivals:
             outcomes[position] = self._arrive(arrival)
-        for position, claim in claims:
-            outcomes[position] = self._claim(claim)
+        taken = [take_tasks(self._connection, claim.node, claim.routes, claim.slots) for _, claim in claims]
+        for (position, claim), tasks in zip(claims, taken, strict=True):
+            outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))
 
     # --- owners ---------------------------------------------------------------------------
@@ -279,7 +281,7 @@ class Group:
 
     # --- claims ---------------------------------------------------------------------------
 
-    def _claim(self, claim: Claim) -> Claimed:
+    def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
         ready = [self._find_ready(kind, claim.limit) for kind in dict.fromkeys(claim.kinds)]
         # One of each kind in turn, so that a kind with much to do starves no other.
         in_turn = (instance_id for instance_id in chain.from_iterable(zip_longest(*ready)) if instance_id is not None)
@@ -287,7 +289,6 @@ class Group:
         if instance_ids:
             self._connection.executemany(sql.CLAIM, [(claim.node, instance_id) for instance_id in instance_ids])
         snapshots = read_snapshots(self._transaction, instance_ids)
-        tasks = take_tasks(self._connection, claim.node, claim.routes, claim.slots)
         more = 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks)
         return Claimed(tuple(snapshots), more, tasks)
 

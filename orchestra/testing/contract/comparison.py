@@ -313,7 +313,8 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.compare()
 
     def both(self, ask: Callable[[Provider], object]) -> None:
-        assert _answer(ask, self.provider) == _answer(ask, self.model)
+        answer, expected = _answer(ask, self.provider), _answer(ask, self.model)
+        assert answer == expected, f"it is\n{answer}\nand should be\n{expected}"
 
     def compare(self) -> None:
         for instance_id in _INSTANCES:

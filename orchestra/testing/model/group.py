@@ -43,6 +43,7 @@ from orchestra.providers.rows import (
     Started,
     StartExists,
     Status,
+    Task,
     Write,
 )
 from orchestra.testing.model.tasks import report, take
@@ -67,16 +68,20 @@ class Group:
 
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         outcomes: dict[int, Outcome] = {}
-        for phase in (_OWNERS, _OTHERS, _CLAIMS):
+        for phase in (_OWNERS, _OTHERS):
             for position, change in enumerate(changes):
-                if _phase(change) == phase:
+                if not isinstance(change, Claim) and _phase(change) == phase:
                     outcomes[position] = self._apply_one(change)
             if phase == _OWNERS:
                 for position, outcome in outcomes.items():
                     outcomes[position] = self._follow(changes[position], outcome)
+        claims = [(position, change) for position, change in enumerate(changes) if isinstance(change, Claim)]
+        taken = [take(self._world, claim.node, claim.routes, claim.slots) for _, claim in claims]
+        for (position, claim), tasks in zip(claims, taken, strict=True):
+            outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))
 
-    def _apply_one(self, change: Change) -> Outcome:
+    def _apply_one(self, change: Write | Recover | Start | Append | Cancel | Release | Report) -> Outcome:
         match change:
             case Write():
                 return self._write(change)
@@ -92,8 +97,6 @@ class Group:
                 return self._release(change)
             case Report():
                 return report(self._world, self._now, change)
-            case Claim():
-                return self._claim(change)
 
     def _write(self, write: Write) -> Granted | Refused:
         self._kinds.setdefault(write.state.kind)
@@ -371,7 +374,7 @@ class Group:
         self._instances[release.instance_id] = replace(instance, row=row, held=False, updated_at=self._now)
         return Granted(row.inbox_seq)
 
-    def _claim(self, claim: Claim) -> Claimed:
+    def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
         ready = [self._ready(kind) for kind in dict.fromkeys(claim.kinds)]
         in_turn = (instance for instance in chain.from_iterable(zip_longest(*ready)) if instance is not None)
         claimed: list[Snapshot] = []
@@ -380,7 +383,6 @@ class Group:
             taken = replace(instance, row=row)
             self._instances[row.instance_id] = taken
             claimed.append(taken.snapshot())
-        tasks = take(self._world, claim.node, claim.routes, claim.slots)
         return Claimed(tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks)
 
     def _ready(self, kind: Kind) -> list[ModelInstance]:
@@ -392,7 +394,7 @@ class Group:
         return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
 
 
-_OWNERS, _OTHERS, _CLAIMS = range(3)
+_OWNERS, _OTHERS = range(2)
 
 
 def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
@@ -418,8 +420,6 @@ def _phase(change: Change) -> int:
     match change:
         case Write() | Recover():
             return _OWNERS
-        case Claim():
-            return _CLAIMS
         case _:
             return _OTHERS
 

@@ -98,7 +98,9 @@ class Group:
         status = int(state.status)
         is_open = status == _OPEN
         if is_open and write.owner is not None and write.owner == state.owner and write.hold is None:
-            return self._write_and_keep(write)
+            kept = self._write_and_keep(write)
+            if kept is not None:
+                return kept  # else it is refused, or it ends a hold
         values = (
             self._transaction.kinds.number(self._connection, state.kind),
             state.owner if is_open else None,
@@ -128,7 +130,7 @@ class Group:
         self._batch.add(write)
         return Granted(row[0])
 
-    def _write_and_keep(self, write: Write) -> Granted | Refused:
+    def _write_and_keep(self, write: Write) -> Granted | None:
         state = write.state
         values = (
             self._transaction.kinds.number(self._connection, state.kind),
@@ -149,7 +151,7 @@ class Group:
         )
         row = self._connection.execute(sql.WRITE_AND_KEEP, values).fetchone()
         if row is None:
-            return Refused()  # I6
+            return None
         self._batch.add(write)
         return Granted(row[0])
 

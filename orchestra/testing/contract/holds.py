@@ -40,3 +40,11 @@ class HoldTests(ContractBase):
         assert snapshot.row.hold == hold
         assert not read(provider).held
         assert provider.store.held(["watch"]) == []
+
+    def test_an_owner_that_keeps_what_it_has_held_ends_the_hold_with_its_next_write(self, provider: Provider) -> None:
+        row = begin(provider)
+        expect(one(provider, a_write(row, hold=a_hold())), Granted)
+        row = read(provider).row
+        assert (read(provider).held, row.owner) == (True, "n1")
+        expect(one(provider, a_write(row)), Granted)
+        assert not read(provider).held

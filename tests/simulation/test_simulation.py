@@ -59,11 +59,12 @@ def test_the_seeds_of_these_tests_leave_nothing_out_and_none_has_it_all():
     assert not any(len(plan.commit_faults) == len(COMMIT_FAULTS) and len(plan.programs) == len(PROGRAMS) for plan in plans)
 
 
-@pytest.mark.parametrize("seed", [21, 384])
+@pytest.mark.parametrize("seed", [75, 40])
 def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
-    """Both have families, code that does not return, and retention. 384 runs on SQLite."""
+    """Both have families, work for other nodes, code that does not return, and retention. 40 runs on SQLite."""
     plan = Plan.draw(Random(seed))
-    assert "family" in plan.programs
+    assert {"family", "errand"} <= set(plan.programs)
+    assert plan.apart
     assert plan.absences
     assert plan.retention.histories is not None
     code = f"from orchestra.testing.simulation import run_seed; print(run_seed({seed}).digest)"

@@ -303,7 +303,8 @@ BUGS: Final = (
                 "    AND result IS NULL AND failure IS NULL\n",
             ),
         ),
-        (Tests((_CONTRACT, "-k", "whoever_has_not_got_it")), Simulated("sqlite")),
+        # Not the simulation: a node that was buried finds that out before it reports, so that hardly a seed meets it.
+        (Tests((_CONTRACT, "-k", "whoever_has_not_got_it")), Tests((_CONTRACT, "-k", "what_is_handed_out_anew"))),
     ),
     Bug(
         "what a dead node ran is never given up",
@@ -336,7 +337,7 @@ BUGS: Final = (
         ),
         (
             Tests(("tests/providers/test_postgres_contract.py", "-k", "heartbeat_is_stored")),
-            Tests(("tests/providers/test_postgres_contract.py", "-k", "it_does_what_the_model_does")),
+            Tests(("tests/engine/test_routes.py", "-k", "told_in_one_group and postgres")),
         ),
     ),
 )

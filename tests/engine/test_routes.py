@@ -254,6 +254,22 @@ def test_the_last_heartbeat_reaches_the_next_try(any_world):
     assert (able.the_running().attempt, able.the_running().last_heartbeat.data) == (2, b"42")
 
 
+def test_a_heartbeat_and_the_end_that_are_told_in_one_group_both_count(any_world):
+    """Rule 7: two changes of one row."""
+    lone(any_world, asking())
+    able = helper(any_world)
+    any_world.start()
+    any_world.run(2)
+    able.store.forget()
+    able.beat(41)
+    able.fail()
+    able.cycle_once()
+    assert len(able.store.groups) == 1
+    assert len(able.store.reports) == 2, "or this test says nothing"
+    any_world.run(4)
+    assert (able.the_running().attempt, able.the_running().last_heartbeat.data) == (2, b"41")
+
+
 def test_a_node_that_dies_with_it_counts_as_an_attempt(any_world):
     """Rule 14."""
     code = asking(ONCE)

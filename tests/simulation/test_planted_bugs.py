@@ -55,9 +55,6 @@ def test_a_bug_whose_place_has_moved_is_refused(copy):
 
 
 def test_every_bug_names_its_rule_and_more_than_one_suite():
-    """The simulation is one of them, but for what only a server can get wrong."""
     for bug in bugs.BUGS:
         assert bug.rule
-        assert len(bug.suites) > 1
-        on_server = all("postgres" in edit.path for edit in bug.edits)
-        assert on_server or {type(suite) for suite in bug.suites} == {bugs.Tests, bugs.Simulated}
+        assert len(set(bug.suites)) > 1

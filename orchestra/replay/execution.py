@@ -388,7 +388,11 @@ class Execution:
         if self._root is not None and self._root.done and self.ending is None:
             ending = self._ending_of(self._root)
             self.ending = self._journal.command(ending, self._line)
-            self._root = None  # its error's traceback refers to this execution; without the cycle memory goes at once
+            # Its error's traceback refers to this execution, by its frames or by who has called them: without the cycle memory
+            # goes at once. What is to be kept of the error stands in the ending.
+            if self._root.error is not None:
+                self._root.error.__traceback__ = None
+            self._root = None
             self.evict()
 
     def _ending_of(self, root: Task[Any]) -> TerminalEvent:

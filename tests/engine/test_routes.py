@@ -10,7 +10,7 @@ from harness import HOLD, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed, StoreUnavailable
-from orchestra.providers.rows import LOST, Refused, Route, Status
+from orchestra.providers.rows import Refused, Route, Status
 from orchestra.retry import NonRetryable, RetryPolicy
 
 QUICK = RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1), jitter=0)
@@ -525,7 +525,3 @@ def test_a_node_without_places_asks_for_nothing_and_takes_the_next_when_one_is_f
         any_world.run(1)
     any_world.run(2)
     assert any_world.output(instance_id) == [1, 1, 1]
-
-
-def test_an_empty_failure_means_that_the_node_was_lost():
-    assert LOST == b""

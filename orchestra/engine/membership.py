@@ -43,8 +43,9 @@ class Membership:
         return self._join(self.node)
 
     def _join(self, node: NodeRecord) -> int:
-        now = self._store.join(node)
+        # Before the call, as the store's row is from no later: a process may be stopped for hours as a call returns (rule 11).
         self._renewed = self._steady_since = self._clock.monotonic()
+        now = self._store.join(node)
         self._watched.clear()
         return now
 
@@ -74,7 +75,7 @@ class Membership:
             # because the others may have renewed a third of it before, and wait for a while before they try again.
             self._steady_since = moment
         self._store.renew(self.node.node_id, load)
-        self._renewed = self._clock.monotonic()
+        self._renewed = moment  # not the time now: how long the process was stopped since the store renewed it, nobody knows
         return True
 
     def leave(self) -> None:

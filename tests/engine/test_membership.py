@@ -179,6 +179,40 @@ def test_a_write_of_a_dead_node_is_refused_before_it_knows_that_it_is_dead(any_w
     assert node.engine.owned == 0
 
 
+@pytest.mark.parametrize("call", ["renew", "join"])
+def test_a_node_that_stood_still_as_the_store_said_that_it_lives_learns_of_its_death_at_once(any_world, call):
+    """Rule 11: a renewal is as old as the asking for it, however late its reply is looked at."""
+    node = any_world.node(CODE, {"work": HOLD}, lease=6)
+    watcher = any_world.node(CODE, lease=6)
+    any_world.run(1)
+    first_id = node.node_id
+    if call == "join":  # anew, under another id
+        stand_still(any_world, [watcher], 15)
+    real = getattr(node.store.inner, call)
+    lives = []
+
+    def stopped_as_it_returns(*arguments):
+        reply = real(*arguments)
+        if not lives:
+            lives.append(arguments[0] if call == "renew" else arguments[0].node_id)
+            stand_still(any_world, [watcher], 15)
+        return reply
+
+    setattr(node.store, call, stopped_as_it_returns)
+    while not lives:
+        any_world.clock.skip(1)
+        node.cycle_once()
+    assert (lives[0] == first_id) == (call == "renew")
+    assert lives[0] not in living(any_world)
+    instance_id = any_world.start()
+    node.engine.look()
+    node.cycle_once()
+    assert node.node_id != lives[0]
+    assert node.node_id in living(any_world)
+    node.settle()
+    assert any_world.record(instance_id).row.owner == node.node_id
+
+
 def test_aborts_reach_the_shell_even_if_the_store_fails_while_the_node_is_reborn(world):
     node = world.node(CODE, {"work": HOLD}, lease=6)
     world.start()

@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "ops" / "reliability.toml"
 RESULTS = ROOT / "ops" / "results"
+PLANTED = "planted-bugs"
 REPORT = ROOT / "ops" / "RELIABILITY.md"
 SUITES = ("tests", "orchestra/testing/contract")
 
@@ -95,7 +96,8 @@ def read_results() -> list[dict[str, Any]]:
 
 def report() -> str:
     """Return the whole page."""
-    data = read_data()
+    data, results = read_data(), read_results()
+    planted = [result for result in results if result["campaign"] == PLANTED]
     lines = [
         "# Reliability",
         "",
@@ -104,7 +106,13 @@ def report() -> str:
         "",
         "## What ran",
         "",
-        *_campaigns(read_results()),
+        *_campaigns([result for result in results if result["campaign"] != PLANTED]),
+        "## What the suites notice",
+        "",
+        "Bugs that are planted, one at a time, into a copy of the package: each opens a hole that a rule of the commit",
+        "protocol closes ([`planted_bugs/README.md`](planted_bugs/README.md)). Without any bug all of these suites pass.",
+        "",
+        *_planted(planted[-1:]),
         "## What was found",
         "",
         "Every fault has a test by name, which keeps it from coming back.",
@@ -155,6 +163,19 @@ def _campaigns(results: list[dict[str, Any]]) -> Iterator[str]:
             if result.get("remark"):
                 yield result["remark"]
                 yield ""
+
+
+def _planted(results: list[dict[str, Any]]) -> Iterator[str]:
+    for result in results:
+        yield f"    {result['command']}"
+        yield ""
+        when, on = result["started"][:16].replace("T", " "), f"Python {result['python']}, {_database(result)}"
+        yield f"{when}, {on}: {_counts(result['counts'])}."
+        yield ""
+        yield "| bug | rule | suite | noticed by |"
+        yield "|---|---|---|---|"
+        yield from (_row((one["bug"], one["rule"], one["suite"], one["by"] or "nobody")) for one in result["noticed"])
+        yield ""
 
 
 def _bugs(bugs: list[dict[str, str]]) -> Iterator[str]:

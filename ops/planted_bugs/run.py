@@ -123,11 +123,13 @@ def main(arguments: list[str] | None = None) -> int:
             failures.append({"bug": None, "suite": verdict.suite, "error": said})
 
     survived: set[str] = set()
+    noticed: list[dict[str, str]] = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for bug, verdicts in zip(bugs, pool.map(try_bug, bugs), strict=True):
             print(f"\n{bug.name}\n    rule {bug.rule}", flush=True)
             for verdict in verdicts:
                 print(f"    {verdict.suite}\n        {verdict.caught_by or 'SURVIVED'}", flush=True)
+                noticed.append({"bug": bug.name, "rule": bug.rule, "suite": verdict.suite, "by": verdict.caught_by or ""})
                 if verdict.caught_by is None:
                     survived.add(bug.name)
                     failures.append({"bug": bug.name, "suite": verdict.suite, "error": verdict.broken or "it was not noticed"})
@@ -152,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
             "seeds": None,
             "seconds": seconds,
             "counts": counts,
+            "noticed": noticed,
             "failures": failures,
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,

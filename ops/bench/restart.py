@@ -1,0 +1,133 @@
+"""Measures how soon all work goes on after ``kill -9`` of the only process of a store, on SQLite with full durability.
+
+    python ops/bench/restart.py [--instances 500] [--repeat 5] [--directory DIR]
+
+A process runs loops of one activity that takes half a second; it is killed in the middle of them, and started again on the same
+file at once. What is measured begins with the start of the new process, Python's own start included: until its runtime is
+entered, until the first activity runs again, and until those of all instances do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from orchestra import OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity, activity_context
+
+PATIENCE = 60.0
+TAKES = 0.5
+LEDGER = "ledger"
+ENTERED = "-"
+
+
+class Ledger:
+    """Who has begun what, and when: a line each, written at once, so that a kill loses none."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def note(self, name: str) -> None:
+        """Write down that this process has begun something now."""
+        os.write(self._file, f"{os.getpid()} {time.time()} {name}\n".encode())
+
+
+async def loop(ctx: OrchestrationContext, lap: int) -> None:
+    ctx.continue_as_new(await ctx.schedule_activity("step", lap))
+
+
+async def work(store: Path, instances: int) -> None:
+    """Be the process that is killed."""
+    ledger = Ledger(store.with_name(LEDGER))
+
+    @activity
+    async def step(lap: int) -> int:
+        ledger.note(activity_context().instance_id)
+        await anyio.sleep(TAKES)
+        return lap + 1
+
+    registry = OrchestrationRegistry.builder().register("loop", loop).build()
+    async with Runtime(SqliteProvider(store), registry, [step], max_concurrent_activities=instances) as runtime:
+        ledger.note(ENTERED)
+        async with anyio.create_task_group() as group:
+            for number in range(instances):
+                group.start_soon(
+                    lambda key=f"loop-{number}": runtime.client.start("loop", 0, instance_id=key, existing="return")
+                )
+        await anyio.sleep_forever()
+
+
+def seen(store: Path, process: subprocess.Popen[bytes]) -> dict[str, float]:
+    """Return when a process first began what."""
+    first: dict[str, float] = {}
+    for line in store.with_name(LEDGER).read_text(encoding="utf-8").splitlines():
+        pid, moment, name = line.split()
+        if int(pid) == process.pid:
+            first.setdefault(name, float(moment))
+    return first
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that other processes do."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > PATIENCE:
+            raise TimeoutError(f"it has not come about in {PATIENCE:g} s")
+        time.sleep(0.02)
+
+
+def begin(store: Path, instances: int) -> subprocess.Popen[bytes]:
+    """Start the process that works."""
+    return subprocess.Popen([sys.executable, __file__, "--work", str(store), "--instances", str(instances)])
+
+
+def measure(store: Path, instances: int) -> tuple[float, float, float]:
+    """Kill the only process in the middle of its work; return the seconds until the next one is entered, begins, has all."""
+    store.with_name(LEDGER).touch()
+    victim = begin(store, instances)
+    until(lambda: len(seen(store, victim)) > instances)
+    time.sleep(TAKES * 2.5)
+    victim.kill()
+    victim.wait()
+    started = time.time()
+    heir = begin(store, instances)
+    until(lambda: len(seen(store, heir)) > instances)
+    heir.kill()
+    heir.wait()
+    first = seen(store, heir)
+    entered = first.pop(ENTERED)
+    return entered - started, min(first.values()) - started, max(first.values()) - started
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", type=int, default=500)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--directory", type=Path, default=None, help="where the stores are made")
+    parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work is not None:
+        anyio.run(work, options.work, options.instances)
+        return
+    rounds: list[tuple[float, float, float]] = []
+    for _ in range(options.repeat):
+        with tempfile.TemporaryDirectory(dir=options.directory) as folder:
+            rounds.append(measure(Path(folder) / "store.db", options.instances))
+    print(f"{options.instances} instances, {options.repeat} kills; seconds from the start of the new process\n")
+    print("| until | median | longest |\n|---|---:|---:|")
+    names = ("the runtime is entered", "the first activity runs", "all run again")
+    for name, values in zip(names, zip(*rounds, strict=True), strict=True):
+        print(f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -133,9 +133,9 @@ BUGS: Final = (
         "13: a node lists the rows it owns, and adopts what it does not hold",
         (
             Edit(
-                "orchestra/engine/engine.py",
-                "self._unknown.update(dict.fromkeys(instance_id for instance_id in owned if instance_id not in known))",
-                "pass",
+                "orchestra/engine/ownership.py",
+                "            if instance_id not in known:\n                self._doubts.ask(instance_id)\n",
+                "            pass\n",
             ),
         ),
         (Tests(("tests/engine", "-k", "forgotten or claim_whose_reply")), Simulated("model")),
@@ -257,7 +257,7 @@ BUGS: Final = (
                 "orchestra/engine/engine.py",
                 "        except StoreError as error:  # what was stepped is not lost by that\n"
                 "            self._read_error = error\n",
-                "        except StoreError:\n            self._flight = []\n            raise\n",
+                "        except StoreError:\n            self._flights.land()\n            raise\n",
             ),
         ),
         (Tests(("tests/engine/test_outage.py", "-k", "stepped")), Simulated("model")),
@@ -289,7 +289,7 @@ BUGS: Final = (
     Bug(
         "a report that is lost on an instance whose code does not return",
         "scenario 30: the engine goes on without code that does not return, and what comes meanwhile is kept",
-        (Edit("orchestra/engine/engine.py", "                self._deferred.extend(late.stepping.kept)\n", ""),),
+        (Edit("orchestra/engine/ownership.py", "                self._activities.keep(late.stepping.kept)\n", ""),),
         (Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")), Simulated("model")),
     ),
     Bug(

@@ -97,6 +97,7 @@ class Absences:
 
     def __init__(self) -> None:
         self._away: dict[str, Stepping] = {}
+        self._returned: list[Returned] = []
         self.running: Stepping | Closing | None = None
         """The code that runs and is waited for; read by the watchdog."""
 
@@ -148,6 +149,20 @@ class Absences:
         if stepping is not None:
             stepping.kept.append(item)
         return stepping is not None
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether code has returned that nobody has taken back."""
+        return bool(self._returned)
+
+    def come_back(self, returned: Returned) -> None:
+        """Take note that code has returned."""
+        self._returned.append(returned)
+
+    def take_returned(self) -> list[Returned]:
+        """Return what has come back."""
+        returned, self._returned = self._returned, []
+        return returned
 
     def take_back(self, stepping: Stepping) -> bool:
         """Take back an instance whose code has returned. Return whether it is still wanted."""

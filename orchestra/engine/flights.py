@@ -1,16 +1,20 @@
-"""Changes that are being committed, with what is to be done about their outcomes."""
+"""Changes on their way to the store, with what is to be done about their outcomes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from orchestra.engine.desk import Desk
-from orchestra.engine.items import Reply, Submit
+from orchestra.engine.items import Reply, RunActivity, Submit
 from orchestra.engine.stepping import Step
 from orchestra.errors import OutcomeUnknown, StoreError
-from orchestra.providers.rows import Append, Change, Start, Write
+from orchestra.providers.rows import Append, Cancel, Change, Start, Write
 
-__all__ = ["Flight", "refusal", "size_of"]
+__all__ = ["Flight", "Flights", "refusal"]
+
+_RETRIES_AFTER_UNKNOWN: Final = 5
 
 
 @dataclass(slots=True)
@@ -25,6 +29,96 @@ class Flight:
     """How often the reply to a client's change was lost."""
 
 
+class Flights:
+    """The group that is being gathered or committed, and the changes that wait for one: of clients, and of the engine.
+
+    Args:
+        most: how many steps make a group full; as many of those that wait come on top.
+        most_bytes: how large a group gets, about.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._group: list[Flight] = []
+        self._bytes = 0
+        self._waiting: list[Flight] = []
+        self.promised = 0
+        """Activities that begin here once the steps of the group stand."""
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._group or self._waiting)
+
+    @property
+    def changes(self) -> list[Change]:
+        """The group as it is."""
+        return [flight.change for flight in self._group]
+
+    # --- gathering a group ---
+
+    def begin(self, questions: Iterable[Change]) -> None:
+        """Begin a group with what is asked of the store before anything else."""
+        self._group = [Flight(change) for change in questions]
+        self._bytes = 0
+
+    def add(self, flight: Flight) -> None:
+        """Put a change into the group."""
+        self._group.append(flight)
+        self._bytes += _size_of(flight.change)
+        if flight.step is not None:
+            self.promised += sum(isinstance(effect, RunActivity) for effect in flight.step.effects)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the group takes no more steps."""
+        return len(self._group) >= self._most or self._bytes >= self._most_bytes
+
+    def add_waiting(self) -> bool:
+        """Put into the group what waits, while there is room, and one change in any case. Return whether there was any."""
+        taken = 0
+        for flight in self._waiting:
+            if taken and (len(self._group) >= 2 * self._most or self._bytes >= self._most_bytes):
+                break
+            self.add(flight)
+            taken += 1
+        del self._waiting[:taken]
+        return taken > 0
+
+    def land(self) -> list[Flight]:
+        """Return the group, whose outcomes are known. There is none any more."""
+        group, self._group, self.promised = self._group, [], 0
+        return group
+
+    # --- what waits for a group ---
+
+    def queue(self, change: Change, submit: Submit | None = None) -> None:
+        """Have a change committed with one of the next groups."""
+        self._waiting.append(Flight(change, submit=submit))
+
+    def ask_again(self, flight: Flight) -> bool:
+        """Have a client's change committed again whose reply was lost. Return whether that would tell what became of it."""
+        # Starts and messages carry ids of their sender, cancels are idempotent: the same again tells the truth.
+        if not isinstance(flight.change, (Start, Append, Cancel)) or flight.unknown >= _RETRIES_AFTER_UNKNOWN:
+            return False
+        flight.unknown += 1
+        self._waiting.append(flight)
+        return True
+
+    def keep_clients(self) -> None:
+        """Drop all but clients' changes, which are not the node's own: they are asked again, with the next group."""
+        self._waiting = self.drop_clients()
+        self.land()
+
+    def drop_clients(self) -> list[Flight]:
+        """Drop clients' changes, and return them."""
+        clients = [flight for flight in (*self._group, *self._waiting) if flight.submit is not None]
+        self._group = [flight for flight in self._group if flight.submit is None]
+        self._waiting = [flight for flight in self._waiting if flight.submit is None]
+        return clients
+
+
 def refusal(flight: Flight, error: StoreError) -> Reply:
     """Answer a client whose change could not be committed. Where an earlier try may have been, nobody knows (I1)."""
     assert flight.submit is not None
@@ -35,7 +129,7 @@ def refusal(flight: Flight, error: StoreError) -> Reply:
     return Reply(flight.submit.token, error)
 
 
-def size_of(change: Change) -> int:
+def _size_of(change: Change) -> int:
     """Return about how many bytes a change brings to the store."""
     match change:
         case Write():
@@ -45,7 +139,7 @@ def size_of(change: Change) -> int:
                     size += record.size
             for start in change.starts:
                 if start.start is not None:
-                    size += size_of(start.start)
+                    size += _size_of(start.start)
             return size
         case Start():
             return 512 + len(change.execution.state.data)

@@ -1,9 +1,11 @@
-"""Executions that are kept in memory although their instance was released: a wake-up costs a step, and not a replay."""
+"""Executions that are kept in memory although their instance was released: a wake-up costs a step, and not a replay.
+
+What leaves memory is closed later, where code may run: its ``finally`` blocks are code, and may block.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from orchestra.engine.desk import Desk
 from orchestra.replay import Execution
@@ -12,12 +14,12 @@ __all__ = ["WarmExecutions"]
 
 
 class WarmExecutions:
-    """At most ``limit`` executions, the least recently released ones leave first: to ``discard``, to be closed."""
+    """At most ``limit`` executions; the least recently released ones leave first."""
 
-    def __init__(self, limit: int, discard: Callable[[Execution], None]) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._discard = discard
         self._kept: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
+        self._discarded: list[Execution] = []
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -31,7 +33,7 @@ class WarmExecutions:
         self._kept.move_to_end(desk.instance_id)
         if len(self._kept) > self._limit:
             _, (_, _, oldest) = self._kept.popitem(last=False)
-            self._discard(oldest)
+            self._discarded.append(oldest)
 
     def take(self, desk: Desk) -> Execution | None:
         """Return the execution for an instance that was just claimed, if it is still the one that was kept."""
@@ -43,11 +45,25 @@ class WarmExecutions:
         mine = incarnation, revision + 1, execution.execution_id
         if desk.opened and mine == (desk.incarnation, desk.revision, desk.current.number):
             return execution
-        self._discard(execution)
+        self._discarded.append(execution)
         return None
+
+    def discard(self, desk: Desk) -> None:
+        """Have the execution of a desk closed that is thrown away."""
+        if desk.execution is not None:
+            self._discarded.append(desk.execution)
+
+    @property
+    def has_discarded(self) -> bool:
+        """Whether something is to be closed."""
+        return bool(self._discarded)
+
+    def take_discarded(self) -> Execution | None:
+        """Return the next execution that is to be closed."""
+        return self._discarded.pop() if self._discarded else None
 
     def clear(self) -> None:
         """Drop all of them."""
         for _, _, execution in self._kept.values():
-            self._discard(execution)
+            self._discarded.append(execution)
         self._kept.clear()

@@ -85,7 +85,7 @@ def test_recovering_may_lose_its_reply_too(any_world, lost):
     node.finish(value="result")
     any_world.run(1)
     assert any_world.output(instance_id) == "result"
-    assert not node.engine._unknown
+    assert not node.engine._doubts
     check_rest(any_world, [node.registry])
 
 
@@ -213,7 +213,7 @@ def test_an_activity_that_a_lost_write_had_cancelled_is_aborted_once_the_row_sho
     assert losing.key in node.aborted
     node.items.append(ActivityEnded(losing.key, losing.attempt, encode("late", subject="result")))
     world.run(1)
-    assert node.engine._deferred == [], "its end is kept for ever"
+    assert not node.engine._activities.has_reports, "its end is kept for ever"
     node.finish(node.the_running("then"))
     world.run(1)
     assert world.output(instance_id) == "done"

@@ -1,0 +1,164 @@
+"""The activities that run on this node, of its own instances and of others', and what they report."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import replace
+
+from orchestra.engine.effects import Effects
+from orchestra.engine.items import AbortActivity, ActivityEnded, ActivityFailure, ActivityKey, Effect, Heartbeat, RunActivity
+from orchestra.engine.running import RunningActivities
+from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
+from orchestra.errors import StoreError
+from orchestra.providers.rows import Report, Task
+from orchestra.replay.execution import error_info
+
+__all__ = ["Activities"]
+
+
+class Activities:
+    """Begins and aborts tries, and knows of each until its end is taken in.
+
+    Those of instances that this node owns are asked for by their steps; *tasks* are activities of anybody's instances that
+    this node has taken from the store.
+
+    Args:
+        effects: where it tells the shell what to do.
+    """
+
+    def __init__(self, effects: Effects) -> None:
+        self._effects = effects
+        self._own = RunningActivities()
+        self._tasks = Tasks()
+        self._reports: list[ActivityEnded | Heartbeat] = []
+        """What cannot be taken in yet, and comes once more at the next step."""
+
+    def __len__(self) -> int:
+        """How many have been begun and not reported."""
+        return len(self._own) + len(self._tasks)
+
+    def clear(self) -> list[Effect]:
+        """Forget everything. Return what makes an end of what runs."""
+        effects: list[Effect] = [AbortActivity(key) for key in (*self._own, *self._tasks)]
+        self._own.clear()
+        self._tasks.clear()
+        self._reports.clear()
+        return effects
+
+    # --- of the node's own instances ---
+
+    def begin(self, run: RunActivity) -> None:
+        """Begin a try of an activity of an own instance."""
+        self._give_up_earlier(run.key)
+        self._own.begin(run.key, run.attempt)
+        self._effects.add(run)
+
+    def abort(self, key: ActivityKey) -> None:
+        """Want a try of an activity of an own instance no more."""
+        self._own.end(key)
+        self._effects.add(AbortActivity(key))
+
+    def abort_all(self, instance_id: str, but: Container[ActivityKey] = ()) -> None:
+        """Want nothing any more that runs for an instance."""
+        for key, _ in self._own.of(instance_id):
+            if key not in but:
+                self.abort(key)
+
+    def of(self, instance_id: str) -> list[tuple[ActivityKey, int]]:
+        """Return what runs for an own instance: keys, and which attempt it is."""
+        return self._own.of(instance_id)
+
+    def ended(self, item: ActivityEnded) -> None:
+        """Take note that a try of an own instance's activity has ended."""
+        if self._own.attempt(item.key) == item.attempt:
+            self._own.end(item.key)
+
+    def _give_up_earlier(self, key: ActivityKey) -> None:
+        """Give up an earlier try of an activity that is to begin: it was lost by a node that has not found out yet."""
+        if self._tasks.drop(key) is not None or self._own.attempt(key) is not None:
+            self.abort(key)
+
+    # --- reports that have to wait ---
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether something waits to be taken in."""
+        return bool(self._reports)
+
+    def keep(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
+        """Keep what cannot be taken in yet for the next step."""
+        self._reports.extend(reports)
+
+    def keep_unrecorded(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
+        """Keep what was taken in and may not have been recorded. Until that is known, the tries count as running still."""
+        for item in reports:
+            if isinstance(item, ActivityEnded):
+                self._own.begin(item.key, item.attempt)
+            self._reports.append(item)
+
+    def drop_reports(self, instance_id: str) -> None:
+        """Drop what was kept for an instance that is not this node's any more."""
+        kept: list[ActivityEnded | Heartbeat] = []
+        for item in self._reports:
+            if item.key.instance_id != instance_id:
+                kept.append(item)
+            elif isinstance(item, ActivityEnded):
+                self._own.end(item.key)
+        self._reports = kept
+
+    def take_reports(self) -> list[ActivityEnded | Heartbeat]:
+        """Return what was kept, to be taken in."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    # --- tasks ---
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether this node has taken any from the store."""
+        return len(self._tasks) > 0
+
+    def is_task(self, key: ActivityKey) -> bool:
+        """Return whether an activity was taken from the store."""
+        return self._tasks.has(key)
+
+    def begin_task(self, task: Task, node: str) -> Report | None:
+        """Begin a task, unless it runs already. Return what the store is to be told at once, if it cannot be begun."""
+        key = key_of(task)
+        if self._tasks.revision(key) == task.revision:
+            return None
+        self._give_up_earlier(key)
+        self._tasks.take(task)
+        try:
+            self._effects.add(run_task(task))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
+            return ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True))
+        return None
+
+    def abort_missing(self, stored: Iterable[Task]) -> None:
+        """Want the tasks no more that are not among those that the store has for this node."""
+        for key in self._tasks.missing_from(stored):
+            self._tasks.drop(key)
+            self._effects.add(AbortActivity(key))
+
+    def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
+        """Return what the store is to be told of a task; ``None`` where it does not want to be told, or not twice."""
+        return self._tasks.report(item, node)
+
+    def reported(self, report: Report) -> None:
+        """Take note that the store has taken a report of a task."""
+        if report.is_end:
+            self._tasks.drop(key_of(report))
+
+    def report_refused(self, report: Report) -> None:
+        """Take note that nobody wants a task any more, or that an earlier report has arrived whose reply was lost."""
+        if self._tasks.drop(key_of(report)) is not None and not report.is_end:
+            self._effects.add(AbortActivity(key_of(report)))
+
+    def report_failed(self, report: Report, error: StoreError) -> Report | None:
+        """Return what the store is to be told instead of a report that it will never take."""
+        if report.result is None:
+            self._tasks.drop(key_of(report))  # the next inventory takes it up once more
+            return None
+        failure = ActivityFailure(error_info(error), (), non_retryable=True)  # its result cannot be stored
+        return replace(report, result=None, failure=failure_to_bytes(failure))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from orchestra.engine.effects import Effects
+from orchestra.engine.flights import Flights
 from orchestra.engine.items import AbortActivity, ActivityEnded, ActivityFailure, ActivityKey, Effect, Heartbeat, RunActivity
 from orchestra.engine.running import RunningActivities
 from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
 from orchestra.errors import StoreError
 from orchestra.providers.rows import Report, Task
 from orchestra.replay.execution import error_info
+from orchestra.telemetry import engine_logger
 
 __all__ = ["Activities"]
 
@@ -24,10 +26,12 @@ class Activities:
 
     Args:
         effects: where it tells the shell what to do.
+        flights: where it tells the store what has become of tasks.
     """
 
-    def __init__(self, effects: Effects) -> None:
+    def __init__(self, effects: Effects, flights: Flights) -> None:
         self._effects = effects
+        self._flights = flights
         self._own = RunningActivities()
         self._tasks = Tasks()
         self._reports: list[ActivityEnded | Heartbeat] = []
@@ -118,47 +122,51 @@ class Activities:
         """Whether this node has taken any from the store."""
         return len(self._tasks) > 0
 
-    def is_task(self, key: ActivityKey) -> bool:
-        """Return whether an activity was taken from the store."""
-        return self._tasks.has(key)
-
-    def begin_task(self, task: Task, node: str) -> Report | None:
-        """Begin a task, unless it runs already. Return what the store is to be told at once, if it cannot be begun."""
+    def begin_task(self, task: Task, node: str) -> None:
+        """Begin a task, unless it runs already. If it cannot be begun, it has failed."""
         key = key_of(task)
         if self._tasks.revision(key) == task.revision:
-            return None
+            return
         self._give_up_earlier(key)
         self._tasks.take(task)
         try:
             self._effects.add(run_task(task))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
-            return ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True))
-        return None
+            self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True)))
 
-    def abort_missing(self, stored: Iterable[Task]) -> None:
-        """Want the tasks no more that are not among those that the store has for this node."""
+    def compare_tasks(self, stored: Sequence[Task], node: str) -> None:
+        """Give up what nobody wants any more, and take up what a lost reply has not told of (rule 13)."""
         for key in self._tasks.missing_from(stored):
             self._tasks.drop(key)
             self._effects.add(AbortActivity(key))
+        for task in stored:
+            self.begin_task(task, node)
 
-    def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
-        """Return what the store is to be told of a task; ``None`` where it does not want to be told, or not twice."""
-        return self._tasks.report(item, node)
+    def report(self, item: ActivityEnded | Heartbeat, node: str) -> bool:
+        """Report to the store what a task has, once. Return whether it is one."""
+        if not self._tasks.has(item.key):
+            return False
+        report = self._tasks.report(item, node)
+        if report is not None:
+            self._flights.queue(report)
+        return True
 
     def reported(self, report: Report) -> None:
-        """Take note that the store has taken a report of a task."""
+        """Take note that the store has taken a report."""
         if report.is_end:
             self._tasks.drop(key_of(report))
 
     def report_refused(self, report: Report) -> None:
         """Take note that nobody wants a task any more, or that an earlier report has arrived whose reply was lost."""
-        if self._tasks.drop(key_of(report)) is not None and not report.is_end:
-            self._effects.add(AbortActivity(key_of(report)))
+        key = key_of(report)
+        if self._tasks.drop(key) is not None and not report.is_end:
+            self._effects.add(AbortActivity(key))
 
-    def report_failed(self, report: Report, error: StoreError) -> Report | None:
-        """Return what the store is to be told instead of a report that it will never take."""
-        if report.result is None:
-            self._tasks.drop(key_of(report))  # the next inventory takes it up once more
-            return None
-        failure = ActivityFailure(error_info(error), (), non_retryable=True)  # its result cannot be stored
-        return replace(report, result=None, failure=failure_to_bytes(failure))
+    def report_unstorable(self, report: Report, error: StoreError) -> None:
+        """Take note that the store will never take a report: the task has failed by that, if it has not failed anyway."""
+        if report.result is not None:
+            failure = ActivityFailure(error_info(error), (), non_retryable=True)
+            self._flights.queue(replace(report, result=None, failure=failure_to_bytes(failure)))
+            return
+        engine_logger.error("the store will not take %s: %s", type(report).__name__, error)
+        self._tasks.drop(key_of(report))  # the next inventory takes it up once more

@@ -10,16 +10,17 @@ from orchestra.context import Limits
 from orchestra.engine.absences import Absences, Closing, Result, Returned, Stepping
 from orchestra.engine.activities import Activities
 from orchestra.engine.agenda import Agenda
+from orchestra.engine.arrivals import Arrivals
 from orchestra.engine.claims import Claims
 from orchestra.engine.desk import Desk
 from orchestra.engine.doubts import Doubts
 from orchestra.engine.effects import Effects
 from orchestra.engine.family import child_start, rings_others
 from orchestra.engine.flights import Flight, Flights, refusal
+from orchestra.engine.inventory import Inventory
 from orchestra.engine.items import (
     AbortActivity,
     ActivityEnded,
-    ActivityKey,
     Effect,
     Heartbeat,
     InstanceEnded,
@@ -51,13 +52,12 @@ from orchestra.providers.rows import (
     Recover,
     Recovered,
     Refused,
-    Release,
     Report,
     Reported,
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import opening_version, servable_kinds
+from orchestra.resolution import servable_kinds
 from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger
 
@@ -116,16 +116,14 @@ class Engine:
         self._agenda = Agenda()
         self._absences = Absences()
         self._effects = Effects()
-        self._activities = Activities(self._effects)
+        self._flights = Flights(self.options.group, self.options.group_bytes)
+        self._activities = Activities(self._effects, self._flights)
         self._doubts = Doubts(self._activities)
         self._ownership = Ownership(
             self._agenda, self._absences, self._doubts, self._activities, self._recorder, warm=self.options.warm
         )
-        self._flights = Flights(self.options.group, self.options.group_bytes)
-        self._want_news = False
-        self._want_owned = False
-        self._want_held = False
-        self._want_tasks = False
+        self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
+        self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder)
         self._claims = Claims(store, node, lambda: (self._room, self._places))
         self._read_error: StoreError | None = None
 
@@ -146,9 +144,9 @@ class Engine:
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
         if self._claims.serve(servable_kinds(self.node, catalogue)):
-            self._want_held = True
-        if self._want_held and not self._claims.stopped:
-            self._release_holds()
+            self._inventory.of_held = True
+        if not self._claims.stopped:
+            self._inventory.release_held(catalogue)
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
         """Forget everything: this node was buried, or the store has lost commits, and goes on under a new id."""
@@ -162,16 +160,6 @@ class Engine:
         self._claims.want()
         return effects
 
-    def _release_holds(self) -> None:
-        """Let code that has not been tried yet try once with what is held (rule 5)."""
-        rows = self._store.held(self._registry.names)
-        self._recorder.held(rows)
-        for held in rows:
-            definition = self._registry.find(held.kind.name, opening_version(self.catalogue, held.kind))
-            if definition is not None and definition.fingerprint not in held.hold.tried:
-                self._flights.queue(Release(held.instance_id, held.incarnation, held.revision))
-        self._want_held = False
-
     # --- what is going on ---
 
     @property
@@ -181,9 +169,8 @@ class Engine:
             self._agenda.has_ready
             or self._flights.has_any
             or self._doubts
-            or self._want_news
-            or self._want_owned
-            or self._want_tasks
+            or self._arrivals.are_wanted
+            or self._inventory.is_wanted
             or self._activities.has_reports
             or self._absences.has_returned
             or self._ownership.has_discarded
@@ -230,20 +217,20 @@ class Engine:
 
         It is asked by reading: a node that finds nothing writes nothing.
         """
-        self._want_news = True
+        self._arrivals.are_wanted = True
         self._claims.look()
         self._doubts.ask_for_suspects()
 
     def look_for_unwanted(self) -> None:
         """Ask the store, at the next step, which of the activities that were taken from others are wanted still."""
-        self._want_tasks |= self._activities.has_tasks
+        self._inventory.of_tasks |= self._activities.has_tasks
 
     def look_for_forgotten(self) -> None:
         """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
 
         Holds are looked through as well: other nodes' code may have been held since the catalogue last changed (rule 5).
         """
-        self._want_owned = self._want_held = self._want_tasks = True
+        self._inventory.of_owned = self._inventory.of_held = self._inventory.of_tasks = True
 
     def keep(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
         """Keep what activities have reported for the next step."""
@@ -259,14 +246,15 @@ class Engine:
         """
         for item in (*self._activities.take_reports(), *items):
             self._take(item)
-        self._read_store()
+        self._arrivals.read(self.node.node_id)
+        self._inventory.read(self.node.node_id)
         now = self.now
         self._agenda.wake_due(now)
         # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
         # that fails on the way loses neither turns nor clients' changes.
         self._flights.begin(self._doubts.questions(self.node.node_id))
         for desk, result in self._ownership.take_returned():
-            self._want_news = True
+            self._arrivals.are_wanted = True
             self._stepped(desk, result)
         self._step_ready(now)
         if self._flights.add_waiting():
@@ -416,73 +404,9 @@ class Engine:
         match item:
             case Submit(change=change):
                 self._flights.queue(change, item)
-            case ActivityEnded() | Heartbeat() if self._activities.is_task(item.key):
-                self._tell(self._activities.report(item, self.node.node_id))
-            case ActivityEnded() | Heartbeat() if self._absences.keep(item):
-                pass
-            case ActivityEnded():
-                self._activity_ended(item)
-            case Heartbeat():
-                self._heartbeat(item)
-
-    def _tell(self, report: Report | None) -> None:
-        if report is not None:
-            self._flights.queue(report)
-
-    def _desk_of(self, key: ActivityKey) -> Desk | None:
-        desk = self._agenda.get(key.instance_id)
-        if desk is None or (desk.incarnation, desk.current.number) != (key.incarnation, key.execution):
-            return None
-        return desk
-
-    def _activity_ended(self, item: ActivityEnded) -> None:
-        if self._doubts.keep(item):
-            return
-        desk = self._agenda.get(item.key.instance_id)
-        if desk is not None and item.key.event_id in desk.still_running:
-            self._activities.keep((item,))  # the instance is claimed and not loaded yet
-            return
-        self._activities.ended(item)
-        desk = self._desk_of(item.key)
-        entry = desk.tries.get(item.key.event_id) if desk is not None else None
-        if desk is None or entry is None or not entry.running or entry.attempt != item.attempt:
-            return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)
-        desk.unacknowledged.append(item)
-        desk.end_try(item.key.event_id, item.result, item.heartbeat, self.now)
-        self._agenda.make_ready(desk.instance_id)
-
-    def _heartbeat(self, item: Heartbeat) -> None:
-        desk = self._desk_of(item.key)
-        entry = desk.tries.get(item.key.event_id) if desk is not None else None
-        if desk is not None and entry is not None and entry.running and entry.attempt == item.attempt:
-            desk.tries.beat(item.key.event_id, item.payload)
-            self._agenda.make_ready(desk.instance_id)
-
-    # --- reading ---
-
-    def _read_store(self) -> None:
-        if self._want_news and len(self._agenda) > 0:
-            for news in self._store.news(self.node.node_id):
-                desk = self._agenda.get(news.instance_id)
-                if desk is not None and desk.incarnation == news.incarnation and news.inbox_seq > desk.known_seq:
-                    desk.take_messages(news.messages, news.inbox_seq)
-                    desk.take_ended(news.activities, self.now)
-                    desk.cancel = news.cancel or desk.cancel
-                    self._agenda.make_ready(desk.instance_id)
-        self._want_news = False
-        if self._want_owned:
-            self._ownership.compare(self._store.owned(self.node.node_id))
-            self._want_owned = False
-        if self._want_tasks:
-            self._compare_tasks()
-            self._want_tasks = False
-
-    def _compare_tasks(self) -> None:
-        """Give up what nobody wants any more, and take up what a lost reply has not told of (rule 13)."""
-        stored = self._store.taken(self.node.node_id)
-        self._activities.abort_missing(stored)
-        for task in stored:
-            self._tell(self._activities.begin_task(task, self.node.node_id))
+            case ActivityEnded() | Heartbeat():
+                if not self._activities.report(item, self.node.node_id):
+                    self._arrivals.report(item)
 
     # --- outcomes ---
 
@@ -495,7 +419,7 @@ class Engine:
             return
         if outcome.inbox_seq > desk.known_seq:
             # A message has come meanwhile: a park that meets one is not a park (rule 10).
-            self._want_news = True
+            self._arrivals.are_wanted = True
             self._claims.want()
         self._follow(desk, step)
 
@@ -527,7 +451,7 @@ class Engine:
         self._effects.add(Reply(flight.submit.token, outcome))
         match change, outcome:
             case ((Append() | Cancel()), Appended()):
-                self._appended(change.instance_id, outcome)
+                self._arrivals.appended(change.instance_id, outcome, self.node.node_id)
             case Write(), Granted():
                 self._arrived(outcome)
                 self._ownership.taken_away(change.instance_id, change.incarnation)
@@ -559,21 +483,9 @@ class Engine:
     def _arrived(self, granted: Granted) -> None:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
         for instance_id, arrival in granted.arrivals:
-            self._appended(instance_id, arrival)
+            self._arrivals.appended(instance_id, arrival, self.node.node_id)
         for instance_id in granted.taken:
             engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)
-
-    def _appended(self, instance_id: str, outcome: Appended) -> None:
-        desk = self._agenda.get(instance_id)
-        if desk is None or outcome.owner != self.node.node_id or outcome.sequence <= desk.known_seq:
-            return
-        if outcome.sequence > desk.known_seq + 1:
-            self._want_news = True  # somebody else's message lies in between
-            return
-        desk.take_messages((outcome.message,) if outcome.message else (), outcome.sequence)
-        desk.take_ended((outcome.activity,) if outcome.activity else (), self.now)
-        desk.cancel = outcome.cancel or desk.cancel
-        self._agenda.make_ready(instance_id)
 
     def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:
@@ -583,7 +495,7 @@ class Engine:
                 for snapshot in snapshots:
                     self._ownership.adopt(snapshot, self.now)
                 for task in tasks:
-                    self._tell(self._activities.begin_task(task, self.node.node_id))
+                    self._activities.begin_task(task, self.node.node_id)
             case Reported() | Refused() if isinstance(flight.change, Report):
                 self._reported(flight.change, outcome)
             case Recovered(snapshot=snapshot):
@@ -602,7 +514,7 @@ class Engine:
         if report.is_end:
             self._claims.want()
         if outcome.arrival is not None:
-            self._appended(report.instance_id, outcome.arrival)
+            self._arrivals.appended(report.instance_id, outcome.arrival, self.node.node_id)
 
     # --- failures ---
 
@@ -616,10 +528,10 @@ class Engine:
                 self._effects.add(Reply(flight.submit.token, error))
         elif isinstance(change, Claim):
             self._claims.want()
-            self._want_tasks = True
+            self._inventory.of_tasks = True
         elif isinstance(change, Report):
             self._flights.queue(change)  # the same again: if it has arrived, its fence does not hold any more
-        self._want_owned = True
+        self._inventory.of_owned = True
 
     def _poisoned(self, flight: Flight, error: StoreError) -> None:
         """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""
@@ -629,8 +541,8 @@ class Engine:
             self._ownership.hold_as_stored(flight.desk, HoldKind.STORE, error)
         elif isinstance(flight.change, Recover):
             self._doubts.answered(flight.change.instance_id)
-        elif isinstance(flight.change, Report) and (other := self._activities.report_failed(flight.change, error)) is not None:
-            self._flights.queue(other)
+        elif isinstance(flight.change, Report):
+            self._activities.report_unstorable(flight.change, error)
         else:
             engine_logger.error("the store will not take %s: %s", type(flight.change).__name__, error)
             if isinstance(flight.change, Claim):  # not again before the next poll

@@ -1,4 +1,4 @@
-"""The engine: what this node owns, what it does next, and what follows from what was committed."""
+"""The engine: the story of a step, from what has come in to the changes that are to be committed and what follows from them."""
 
 from __future__ import annotations
 
@@ -136,106 +136,6 @@ class Engine:
         """Take note of a time that the store has told."""
         self._time.hear(store_time)
 
-    # --- the node and the catalogue ---
-
-    def refresh(self, catalogue: Catalogue) -> None:
-        """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
-        self.heard_time(catalogue.now)
-        self.catalogue = catalogue
-        self._placement.refresh(catalogue, self.node.node_id)
-        if self._claims.serve(servable_kinds(self.node, catalogue)):
-            self._inventory.of_held = True
-        if not self._claims.stopped:
-            self._inventory.release_held(catalogue)
-
-    def reborn(self, node: NodeRecord) -> list[Effect]:
-        """Forget everything: this node was buried, or the store has lost commits, and goes on under a new id."""
-        effects = self._activities.clear()
-        self._ownership.clear()  # memory too: it may come from commits that are lost, whose revisions are given anew
-        # What was to begin and has not been handed on, because the step after it was left behind, is not to begin any more.
-        self._effects.drop_beginnings()
-        self._flights.keep_clients()  # the rest died with the old id
-        self.node = node
-        self._stepper.node_id = node.node_id
-        self._claims.want()
-        return effects
-
-    # --- what is going on ---
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to step or to commit now."""
-        if (
-            self._agenda.has_ready
-            or self._flights.has_any
-            or self._doubts
-            or self._arrivals.are_wanted
-            or self._inventory.is_wanted
-            or self._activities.has_reports
-            or self._absences.has_returned
-            or self._ownership.has_discarded
-        ):
-            return True
-        due = self._agenda.next_timer
-        if due is not None and due <= self.now:
-            return True
-        return self._claims.is_due(self.now)
-
-    @property
-    def owned(self) -> int:
-        """How many instances are on the desk."""
-        return len(self._agenda)
-
-    @property
-    def running(self) -> int:
-        """How many activities have been begun and not reported, of instances of this node and of others."""
-        return len(self._activities)
-
-    def next_due(self) -> int | None:
-        """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
-        owned, claim = self._agenda.next_timer, self._claims.next_due()
-        return owned if claim is None else claim if owned is None else min(owned, claim)
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that this node claims."""
-        return self._claims.kinds
-
-    @property
-    def _room(self) -> int:
-        """How many more instances this node takes for a group."""
-        options = self.options
-        return min(options.group, options.max_owned - len(self._ownership))
-
-    @property
-    def _places(self) -> int:
-        """How many more activities this node can run."""
-        return self.node.slots - len(self._activities) - self._flights.promised
-
-    def look(self) -> None:
-        """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
-
-        It is asked by reading: a node that finds nothing writes nothing.
-        """
-        self._arrivals.are_wanted = True
-        self._claims.look()
-        self._doubts.ask_for_suspects()
-
-    def look_for_unwanted(self) -> None:
-        """Ask the store, at the next step, which of the activities that were taken from others are wanted still."""
-        self._inventory.of_tasks |= self._activities.has_tasks
-
-    def look_for_forgotten(self) -> None:
-        """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
-
-        Holds are looked through as well: other nodes' code may have been held since the catalogue last changed (rule 5).
-        """
-        self._inventory.of_owned = self._inventory.of_held = self._inventory.of_tasks = True
-
-    def keep(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
-        """Keep what activities have reported for the next step."""
-        self._activities.keep(reports)
-
     # --- one cycle ---
 
     def step(self, items: Iterable[Item]) -> list[Change]:
@@ -270,6 +170,35 @@ class Engine:
         if error is not None and not changes:
             raise error
         return changes
+
+    def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[Effect]:
+        """Follow up the outcomes of the last group; return what the shell is to do now."""
+        for flight, outcome in zip(self._flights.land(), outcomes, strict=True):
+            if isinstance(outcome, OutcomeUnknown):
+                self._outcome_unknown(flight, outcome)
+            elif isinstance(outcome, StoreError):
+                self._poisoned(flight, outcome)
+            elif flight.desk is not None and flight.step is not None:
+                self._written(flight.desk, flight.step, outcome)
+            elif flight.submit is not None:
+                self._submitted(flight, outcome)
+            else:
+                self._asked(flight, outcome)
+        return self.take_effects()
+
+    def take_effects(self) -> list[Effect]:
+        """Return the effects that have gathered."""
+        return self._effects.take()
+
+    # --- what came in, and the turns that follow from it ---
+
+    def _take(self, item: Item) -> None:
+        match item:
+            case Submit(change=change):
+                self._flights.queue(change, item)
+            case ActivityEnded() | Heartbeat():
+                if not self._activities.report(item, self.node.node_id):
+                    self._arrivals.report(item)
 
     def _step_ready(self, now: int) -> None:
         """Step ready instances up to the bounds of a group."""
@@ -326,87 +255,6 @@ class Engine:
         self._flights.add(Flight(write, desk=desk, step=step))
         if rings_others(desk, write):
             self._claims.want()
-
-    # --- code that does not return ---
-
-    @property
-    def stepping(self) -> Stepping | Closing | None:
-        """The code that runs: a step, or what has left memory; for the watchdog, which looks from another thread."""
-        return self._absences.running
-
-    def leave_behind(self, stepping: Stepping | Closing) -> bool:
-        """Go on without code that does not return. To be called from another thread than the one that runs it.
-
-        Return whether that was done; the engine then belongs to no thread, and another one has to run it. The thread that
-        made the step gets :class:`LeftBehind` when the code returns, and has the engine told by :meth:`come_back`.
-        """
-        return self._ownership.leave_behind(stepping)
-
-    def come_back(self, returned: Returned) -> None:
-        """Take up a step that was left behind, at the next step."""
-        self._absences.come_back(returned)
-
-    def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[Effect]:
-        """Follow up the outcomes of the last group; return what the shell is to do now."""
-        for flight, outcome in zip(self._flights.land(), outcomes, strict=True):
-            if isinstance(outcome, OutcomeUnknown):
-                self._outcome_unknown(flight, outcome)
-            elif isinstance(outcome, StoreError):
-                self._poisoned(flight, outcome)
-            elif flight.desk is not None and flight.step is not None:
-                self._written(flight.desk, flight.step, outcome)
-            elif flight.submit is not None:
-                self._submitted(flight, outcome)
-            else:
-                self._asked(flight, outcome)
-        return self.take_effects()
-
-    def take_effects(self) -> list[Effect]:
-        """Return the effects that have gathered."""
-        return self._effects.take()
-
-    def refuse_clients(self, error: StoreError) -> list[Effect]:
-        """Answer the clients of a group that could not be committed, and take their changes out of it."""
-        return [refusal(flight, error) for flight in self._flights.drop_clients()]
-
-    def put_back(self, effects: Sequence[Effect]) -> None:
-        """Keep effects that could not be handed on yet; they come before those that gather from now on."""
-        self._effects.put_back(effects)
-
-    @property
-    def in_flight(self) -> list[Change]:
-        """The group that was returned by the last step and not applied yet."""
-        return self._flights.changes
-
-    # --- stopping ---
-
-    def stop_claiming(self) -> None:
-        """Claim nothing any more."""
-        self._claims.stopped = True
-
-    def release_all(self) -> None:
-        """Give everything back at the next steps; what was running here begins again elsewhere."""
-        self._claims.stopped = True
-        self._ownership.release_all()
-
-    def close(self) -> None:
-        """Drop all executions from memory.
-
-        Raises:
-            LeftBehind: the engine has gone on meanwhile; whoever runs it now calls this again.
-        """
-        self._ownership.clear()
-        self._ownership.close_discarded(self._clock)
-
-    # --- items ---
-
-    def _take(self, item: Item) -> None:
-        match item:
-            case Submit(change=change):
-                self._flights.queue(change, item)
-            case ActivityEnded() | Heartbeat():
-                if not self._activities.report(item, self.node.node_id):
-                    self._arrivals.report(item)
 
     # --- outcomes ---
 
@@ -491,9 +339,10 @@ class Engine:
         match outcome:
             case Claimed(snapshots=snapshots, more=more, tasks=tasks):
                 self._claims.claimed(more=more)
-                self._recorder.claimed(snapshots, self.now)
+                now = self.now
+                self._recorder.claimed(snapshots, now)
                 for snapshot in snapshots:
-                    self._ownership.adopt(snapshot, self.now)
+                    self._ownership.adopt(snapshot, now)
                 for task in tasks:
                     self._activities.begin_task(task, self.node.node_id)
             case Reported() | Refused() if isinstance(flight.change, Report):
@@ -547,3 +396,159 @@ class Engine:
             engine_logger.error("the store will not take %s: %s", type(flight.change).__name__, error)
             if isinstance(flight.change, Claim):  # not again before the next poll
                 self._claims.give_up()
+
+    # --- a store that does not answer ---
+
+    def refuse_clients(self, error: StoreError) -> list[Effect]:
+        """Answer the clients of a group that could not be committed, and take their changes out of it."""
+        return [refusal(flight, error) for flight in self._flights.drop_clients()]
+
+    def put_back(self, effects: Sequence[Effect]) -> None:
+        """Keep effects that could not be handed on yet; they come before those that gather from now on."""
+        self._effects.put_back(effects)
+
+    @property
+    def in_flight(self) -> list[Change]:
+        """The group that was returned by the last step and not applied yet."""
+        return self._flights.changes
+
+    def keep(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
+        """Keep what activities have reported for the next step."""
+        self._activities.keep(reports)
+
+    # --- what is going on ---
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to step or to commit now."""
+        if (
+            self._agenda.has_ready
+            or self._flights.has_any
+            or self._doubts
+            or self._arrivals.are_wanted
+            or self._inventory.is_wanted
+            or self._activities.has_reports
+            or self._absences.has_returned
+            or self._ownership.has_discarded
+        ):
+            return True
+        due = self._agenda.next_timer
+        if due is not None and due <= self.now:
+            return True
+        return self._claims.is_due(self.now)
+
+    @property
+    def owned(self) -> int:
+        """How many instances are on the desk."""
+        return len(self._agenda)
+
+    @property
+    def running(self) -> int:
+        """How many activities have been begun and not reported, of instances of this node and of others."""
+        return len(self._activities)
+
+    def next_due(self) -> int | None:
+        """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
+        owned, claim = self._agenda.next_timer, self._claims.next_due()
+        return owned if claim is None else claim if owned is None else min(owned, claim)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds that this node claims."""
+        return self._claims.kinds
+
+    @property
+    def _room(self) -> int:
+        """How many more instances this node takes for a group."""
+        options = self.options
+        return min(options.group, options.max_owned - len(self._ownership))
+
+    @property
+    def _places(self) -> int:
+        """How many more activities this node can run."""
+        return self.node.slots - len(self._activities) - self._flights.promised
+
+    # --- what the store is asked ---
+
+    def look(self) -> None:
+        """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
+
+        It is asked by reading: a node that finds nothing writes nothing.
+        """
+        self._arrivals.are_wanted = True
+        self._claims.look()
+        self._doubts.ask_for_suspects()
+
+    def look_for_unwanted(self) -> None:
+        """Ask the store, at the next step, which of the activities that were taken from others are wanted still."""
+        self._inventory.of_tasks |= self._activities.has_tasks
+
+    def look_for_forgotten(self) -> None:
+        """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
+
+        Holds are looked through as well: other nodes' code may have been held since the catalogue last changed (rule 5).
+        """
+        self._inventory.of_owned = self._inventory.of_held = self._inventory.of_tasks = True
+
+    # --- the node and the catalogue ---
+
+    def refresh(self, catalogue: Catalogue) -> None:
+        """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
+        self.heard_time(catalogue.now)
+        self.catalogue = catalogue
+        self._placement.refresh(catalogue, self.node.node_id)
+        if self._claims.serve(servable_kinds(self.node, catalogue)):
+            self._inventory.of_held = True
+        if not self._claims.stopped:
+            self._inventory.release_held(catalogue)
+
+    def reborn(self, node: NodeRecord) -> list[Effect]:
+        """Forget everything: this node was buried, or the store has lost commits, and goes on under a new id."""
+        effects = self._activities.clear()
+        self._ownership.clear()  # memory too: it may come from commits that are lost, whose revisions are given anew
+        # What was to begin and has not been handed on, because the step after it was left behind, is not to begin any more.
+        self._effects.drop_beginnings()
+        self._flights.keep_clients()  # the rest died with the old id
+        self.node = node
+        self._stepper.node_id = node.node_id
+        self._claims.want()
+        return effects
+
+    # --- code that does not return ---
+
+    @property
+    def stepping(self) -> Stepping | Closing | None:
+        """The code that runs: a step, or what has left memory; for the watchdog, which looks from another thread."""
+        return self._absences.running
+
+    def leave_behind(self, stepping: Stepping | Closing) -> bool:
+        """Go on without code that does not return. To be called from another thread than the one that runs it.
+
+        Return whether that was done; the engine then belongs to no thread, and another one has to run it. The thread that
+        made the step gets :class:`LeftBehind` when the code returns, and has the engine told by :meth:`come_back`.
+        """
+        return self._ownership.leave_behind(stepping)
+
+    def come_back(self, returned: Returned) -> None:
+        """Take up a step that was left behind, at the next step."""
+        self._absences.come_back(returned)
+
+    # --- stopping ---
+
+    def stop_claiming(self) -> None:
+        """Claim nothing any more."""
+        self._claims.stopped = True
+
+    def release_all(self) -> None:
+        """Give everything back at the next steps; what was running here begins again elsewhere."""
+        self._claims.stopped = True
+        self._ownership.release_all()
+
+    def close(self) -> None:
+        """Drop all executions from memory.
+
+        Raises:
+            LeftBehind: the engine has gone on meanwhile; whoever runs it now calls this again.
+        """
+        self._ownership.clear()
+        self._ownership.close_discarded(self._clock)

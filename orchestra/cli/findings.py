@@ -252,12 +252,12 @@ _REMEDIES: Final = {
 
 
 def ghosts_check(found: Population) -> Check:
-    """Judge whether instances are owned by somebody who is not there (protocol rule 12)."""
+    """Judge whether instances, or activities that were handed out, are with somebody who is not there (protocol rule 12)."""
     nodes = {node.record.node_id: node for node in found.catalogue.nodes}
     buried = {one.node_id for one in found.buried}
     details: list[str] = []
-    total = 0
-    for owner, count in found.owners.items():
+    instances = activities = 0
+    for owner in sorted({*found.owners, *found.takers}):
         node = nodes.get(owner)
         if node is None:
             why = "buried" if owner in buried else "unknown"
@@ -265,18 +265,27 @@ def ghosts_check(found: Population) -> Check:
             why = _presence(node, found).value
         else:
             continue
-        total += count
-        details.append(f"{_count(count, 'instance')} of {owner}: {why}")
+        owned, taken = found.owners.get(owner, 0), found.takers.get(owner, 0)
+        instances += owned
+        activities += taken
+        details.append(f"{_possessions(owned, taken)} of {owner}: {why}")
     if not details:
-        owned = sum(found.owners.values())
-        return Check("ghosts", Verdict.OK, f"none; {_count(owned, 'instance')} owned by living nodes" if owned else "none")
+        possessions = _possessions(sum(found.owners.values()), sum(found.takers.values()))
+        return Check("ghosts", Verdict.OK, f"none; {possessions} owned by living nodes" if possessions else "none")
     return Check(
         "ghosts",
         Verdict.WARNING,
-        f"{_count(total, 'instance')} owned by nodes that are not there",
+        f"{_possessions(instances, activities)} owned by nodes that are not there",
         _first(details),
         remedy="The next runtime start releases them; a runtime that runs does so within a lease.",
     )
+
+
+def _possessions(instances: int, activities: int) -> str:
+    """Return what nodes have: instances, and activities that were handed out to them; nothing where they have nothing."""
+    counts = [_count(instances, "instance")] if instances else []
+    counts += [f"{activities:,} {'activity' if activities == 1 else 'activities'}"] if activities else []
+    return " and ".join(counts)
 
 
 def _presence(node: NodeRow, found: Population) -> _Presence:

@@ -111,12 +111,18 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Nodes and instances, all of one moment. ``newest`` is the latest instant at which a row says it was written."""
+    """Nodes and instances, all of one moment.
+
+    ``owners`` says how many instances each node owns, and ``takers`` how many activities that were handed out each has taken;
+    by the nodes' ids, of living, of dead and of unknown ones. ``newest`` is the latest instant at which a row says it was
+    written.
+    """
 
     catalogue: Catalogue
     locks: Mapping[str, NodeLockState]
     buried: tuple[Buried, ...]
     owners: Mapping[str, int]
+    takers: Mapping[str, int]
     tallies: tuple[Tally, ...]
     held: tuple[HeldInstance, ...]
     crashing: tuple[Crashing, ...]

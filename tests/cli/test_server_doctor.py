@@ -47,6 +47,7 @@ from orchestra.testing.contract.shorthand import (
     begin,
     one,
 )
+from orchestra.testing.contract.tasks import hand_out, handed_out, take
 from orchestra.testing.postgres import postgres_server
 
 CLOCK = SystemClock()
@@ -827,6 +828,32 @@ def test_instances_of_buried_and_of_unknown_nodes_are_ghosts(dsn, schema_name, p
     assert check.details == ("1 instance of n1: buried", "1 instance of nobody: unknown")
     assert "1 buried" in finding(dsn, schema_name, "nodes").text
     assert provider.store.sweep() == 2
+    assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK
+
+
+def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(dsn, schema_name, provider, other):
+    provider.store.join(a_node("n1"))
+    provider.store.join(a_node("n2"))
+    hand_out(provider, handed_out(1), handed_out(2), handed_out(3), owner="n1")
+    assert finding(dsn, schema_name, "ghosts").text == "none; 1 instance owned by living nodes", "nobody has taken them"
+    assert len(take(provider, "n2", slots=2)) == 2
+    assert finding(dsn, schema_name, "ghosts").text == "none; 1 instance and 2 activities owned by living nodes"
+    provider.store.bury("n2", 0)
+    check = finding(dsn, schema_name, "ghosts")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "2 activities owned by nodes that are not there"
+    assert check.details == ("2 activities of n2: buried",)
+    assert len(take(provider, "n1")) == 1
+    provider.store.bury("n1", 0)
+    other.run("UPDATE {}.activity SET owner = 'nobody' WHERE event_id = 1")
+    check = finding(dsn, schema_name, "ghosts")
+    assert check.text == "1 instance and 3 activities owned by nodes that are not there"
+    assert check.details == (
+        "1 instance and 1 activity of n1: buried",
+        "1 activity of n2: buried",
+        "1 activity of nobody: unknown",
+    )
+    assert provider.store.sweep() == 4
     assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK
 
 

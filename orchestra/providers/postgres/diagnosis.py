@@ -168,6 +168,7 @@ _PULSES: Final = """
         AND n.pulse_server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"""
 _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM @node"
 _OWNERS: Final = "SELECT owner, count(*) FROM @instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_TAKERS: Final = "SELECT owner, count(*) FROM @activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
 _TALLIES: Final = """
     SELECT kind, count(*) FILTER (WHERE status = 0), count(*) FILTER (WHERE status = 0 AND held),
         count(*) FILTER (WHERE status = 0 AND NOT held AND takeovers >= 3 AND owner IS NULL), max(updated_at)
@@ -509,6 +510,7 @@ class Diagnosis:
             pulseless,
             renewal,
             owners,
+            takers,
             tallies,
             held,
             crashing,
@@ -524,6 +526,7 @@ class Diagnosis:
             (sql.LIST_PULSELESS, ()),
             (_NEWEST_RENEWAL, ()),
             (_OWNERS, ()),
+            (_TAKERS, ()),
             (_TALLIES, ()),
             (_HELD, (LISTED,)),
             (_CRASHING, (LISTED,)),
@@ -542,6 +545,7 @@ class Diagnosis:
             locks=locks,
             buried=tuple(Buried(*row) for row in buried),
             owners=dict(owners),
+            takers=dict(takers),
             tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
             held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in held),
             crashing=tuple(Crashing(*row) for row in crashing),

@@ -65,6 +65,7 @@ _KERNEL_LOCKS: Final = Path("/proc/locks")
 _OBJECTS: Final = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"
 _BURIED: Final = "SELECT node_id, host, pid, renewed_at FROM node WHERE dead = 1 ORDER BY renewed_at DESC"
 _OWNERS: Final = "SELECT owner, count(*) FROM instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_TAKERS: Final = "SELECT owner, count(*) FROM activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
 _KINDS_BY_NUMBER: Final = f"SELECT k.kind_id, {sql.KIND_COLUMNS} FROM kind k"
 _TALLIES: Final = """
     SELECT kind, sum(status = 0), sum(status = 0 AND held = 1),
@@ -223,6 +224,7 @@ class Diagnosis:
                     locks={},
                     buried=tuple(Buried(*row) for row in connection.execute(_BURIED)),
                     owners=dict(connection.execute(_OWNERS)),
+                    takers=dict(connection.execute(_TAKERS)),
                     tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
                     held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in connection.execute(_HELD, (LISTED,))),
                     crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
@@ -332,6 +334,7 @@ def _with_locks(found: Population, settings: Settings) -> Population:
         locks=locks,
         buried=found.buried,
         owners=found.owners,
+        takers=found.takers,
         tallies=found.tallies,
         held=found.held,
         crashing=found.crashing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestra.clock import Clock
 from orchestra.context import Limits
@@ -15,7 +15,7 @@ from orchestra.engine.claims import Claims
 from orchestra.engine.desk import Desk
 from orchestra.engine.doubts import Doubts
 from orchestra.engine.effects import Effects
-from orchestra.engine.family import child_start, rings_others
+from orchestra.engine.family import resolve_again, rings_others
 from orchestra.engine.flights import Flight, Flights, refusal
 from orchestra.engine.inventory import Inventory
 from orchestra.engine.items import (
@@ -320,13 +320,7 @@ class Engine:
             catalogue = self._store.catalogue()
         except StoreError:
             return write
-        starts = (
-            child_start(desk, start.parent, event, catalogue, self.node.node_id, step.now)
-            if (event := step.unknown.get(start.parent)) is not None
-            else start
-            for start in write.starts
-        )
-        return replace(write, starts=tuple(starts))
+        return resolve_again(desk, write, step.unknown, catalogue, self.node.node_id, step.now)
 
     def _arrived(self, granted: Granted) -> None:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""

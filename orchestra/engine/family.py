@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from orchestra.codec import pack
@@ -26,7 +28,7 @@ from orchestra.providers.rows import (
 from orchestra.resolution import LOWEST_VERSION, policy_of, start_version
 from orchestra.retry import type_name
 
-__all__ = ["child_cancel", "child_link", "child_start", "rings_others"]
+__all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "rings_others"]
 
 _GIVEN_UP: Final = "its parent has given it up"
 
@@ -70,6 +72,24 @@ def child_start(
     )
     taken = f"instance {event.child_id!r} exists, started by somebody else; choose another id"
     return ChildStart(event.child_id, link, start, _error(InstanceExists, taken) if attached else None)
+
+
+def resolve_again(
+    desk: Desk,
+    write: Write,
+    unknown: Mapping[ParentLink, ChildStarted | DetachedStarted],
+    catalogue: Catalogue,
+    node: str,
+    now: int,
+) -> Write:
+    """Return a write with those of its starts resolved once more whose names were unknown."""
+    starts = (
+        child_start(desk, start.parent, event, catalogue, node, now)
+        if (event := unknown.get(start.parent)) is not None
+        else start
+        for start in write.starts
+    )
+    return replace(write, starts=tuple(starts))
 
 
 def child_cancel(desk: Desk, event: ChildStarted) -> ChildCancel:

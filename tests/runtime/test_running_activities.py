@@ -482,13 +482,13 @@ async def test_waiting_for_a_free_thread_is_not_the_activitys_time(path):
     guard = threading.Lock()
     pause = threading.Event()
 
-    @activity(retry=NO_RETRY, timeout=timedelta(milliseconds=400))
+    @activity(retry=NO_RETRY, timeout=timedelta(seconds=1))
     def work() -> None:
         nonlocal running, most
         with guard:
             running += 1
             most = max(most, running)
-        pause.wait(0.1)
+        pause.wait(0.15)
         with guard:
             running -= 1
 
@@ -568,13 +568,13 @@ async def test_heartbeats_keep_a_try_alive_longer_than_their_timeout(path, style
     beats = 8
     pause = threading.Event()
 
-    policy = {"retry": NO_RETRY, "heartbeat_timeout": timedelta(milliseconds=250), "name": "work"}
+    policy = {"retry": NO_RETRY, "heartbeat_timeout": timedelta(seconds=1), "name": "work"}
     if style == "async":
 
         @activity(**policy)
         async def work() -> str:
             for number in range(beats):
-                await anyio.sleep(0.05)
+                await anyio.sleep(0.15)
                 activity_context().heartbeat(number)
             return "alive"
 
@@ -583,7 +583,7 @@ async def test_heartbeats_keep_a_try_alive_longer_than_their_timeout(path, style
         @activity(**policy)
         def work() -> str:
             for number in range(beats):
-                pause.wait(0.05)
+                pause.wait(0.15)
                 activity_context().heartbeat(number)
             return "alive"
 
@@ -593,7 +593,7 @@ async def test_heartbeats_keep_a_try_alive_longer_than_their_timeout(path, style
         def work() -> str:
             with ThreadPoolExecutor(1) as pool:
                 for number in range(beats):
-                    pause.wait(0.05)
+                    pause.wait(0.15)
                     pool.submit(copy_context().run, lambda: activity_context().heartbeat(number)).result()  # noqa: B023
             return "alive"
 

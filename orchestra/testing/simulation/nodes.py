@@ -71,6 +71,8 @@ class Surroundings(Protocol):
 
     @property
     def hears_hints(self) -> bool: ...
+    @property
+    def hears_deaths(self) -> bool: ...
     def fate_of_commit(self) -> str | None: ...
     def fate_of_call(self) -> str | None: ...
     def outage(self) -> StoreError | None: ...
@@ -158,7 +160,8 @@ class Link:
         return self._read(self._store.catalogue)
 
     def vanished(self) -> list[str]:
-        return self._read(self._store.vanished)
+        vanished = self._read(self._store.vanished)
+        return vanished if self._world.hears_deaths else []
 
     def owned(self, node_id: str) -> list[str]:
         return self._read(lambda: self._store.owned(node_id))

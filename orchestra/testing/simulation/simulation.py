@@ -50,18 +50,20 @@ class Result:
     digest: str
 
 
-def simulate(connect: Connect, seed: int, *, faults: bool = True) -> Result:
+def simulate(connect: Connect, seed: int, *, faults: bool = True, hints: bool = True) -> Result:
     """Run one seed over a new, empty store.
 
     Args:
         connect: makes a connection to that store, on the clock that it is given. Every node, and the clients, get their own.
         seed: decides everything. The same seed repeats exactly.
         faults: whether anything goes wrong at all.
+        hints: whether stores tell of work and of deaths. Each kind of store does so in its own way; without, a seed does the
+            same on all of them.
 
     Raises:
         AssertionError: an invariant does not hold; the message begins with its number.
     """
-    simulation = Simulation(connect, seed, faults=faults)
+    simulation = Simulation(connect, seed, faults=faults, hints=hints)
     try:
         simulation.run()
     except _Loud as loud:
@@ -90,10 +92,11 @@ def _aloud() -> Generator[None]:
 class Simulation:
     """One seed's world."""
 
-    def __init__(self, connect: Connect, seed: int, *, faults: bool = True) -> None:
+    def __init__(self, connect: Connect, seed: int, *, faults: bool = True, hints: bool = True) -> None:
         self.random = Random(seed)  # noqa: S311 - a schedule, no secret
         self.plan = Plan.draw(self.random, faults=faults)
         self._faults = faults
+        self._hints = hints
         self.time = VirtualTime()
         self._connect = connect
         self._providers: list[Provider] = []
@@ -365,7 +368,12 @@ class Simulation:
     @property
     def hears_hints(self) -> bool:
         """Return whether the store's hints reach anybody. Nothing depends on them."""
-        return not self.plan.deaf
+        return self._hints and not self.plan.deaf
+
+    @property
+    def hears_deaths(self) -> bool:
+        """Return whether anybody hears of a death before the lease has run out."""
+        return self._hints
 
     def refuses(self, change: Change) -> bool:
         """Return whether the store will never take this."""

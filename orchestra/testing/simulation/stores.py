@@ -65,18 +65,18 @@ def _opened(store: StoreName, dsn: str | None) -> Generator[Connect]:
                 check_store(connect(SystemClock())).raise_if_violated()
 
 
-def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = None, hints: bool = True) -> Result:
+def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = None, alike: bool = False) -> Result:
     """Run a seed, on the store that it draws or on the one that is named.
 
     Args:
         seed: decides everything.
         store: where it runs; PostgreSQL is never drawn.
         dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped afterwards.
-        hints: as for :func:`simulate`.
+        alike: as for :func:`simulate`.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
     chosen: StoreName = store or ("model" if seed % _SQLITE_EVERY else "sqlite")
     with _opened(chosen, dsn) as connect:
-        return simulate(connect, seed, hints=hints)
+        return simulate(connect, seed, alike=alike)

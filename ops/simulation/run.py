@@ -3,7 +3,8 @@
     python ops/simulation/run.py --seeds 10000 --jobs 2 --json simulation.json
     python ops/simulation/run.py --postgres --seeds 500 --json postgres-simulation.json
 
-With `--postgres` each seed gets a schema of its own on a server, which `ORCHESTRA_TEST_DSN` names or the script starts. Each failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
+With `--postgres` each seed gets a schema of its own on a server, which `ORCHESTRA_TEST_DSN` names or the script starts. Each
+failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
 """
 
 from __future__ import annotations

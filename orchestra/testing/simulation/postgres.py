@@ -57,7 +57,7 @@ class _Ether:
         self._connection.execute(sql.LOSE_PULSE.encode(), (pulse.key,))
         self.pulses.remove(pulse)
 
-    def drop(self, schema: str, connector: Connector) -> None:
+    def drop(self, connector: Connector) -> None:
         """Leave nothing on the server."""
         connection = self._connection or connector.connect()
         try:
@@ -173,7 +173,7 @@ class _SimulatedProvider(PostgresProvider):
 
     def drop(self) -> None:
         """Drop the schema."""
-        self._ether.drop(self._settings.schema, self._connector)
+        self._ether.drop(self._connector)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class _Pulse(Pulse):
         self._ether = ether
 
     def open(self) -> None:
-        if self.server is None:
+        if self._is_used and self.server is None:
             self._ether.join(self, self._connector)
             self.server, self._session = self._ether.server, object()
             self.stir()
@@ -88,7 +88,7 @@ class _Pulse(Pulse):
 
     def notify(self) -> None:
         for other in self._ether.pulses:
-            if other is not self:
+            if other is not self and self._notifies:
                 other.stir()
 
 
@@ -122,7 +122,7 @@ class _Connection(Connection):
 class _SimulatedProvider(PostgresProvider):
     """The provider of one simulated process. Only processes die here and not machines, so that nothing waits for a disk."""
 
-    def __init__(self, dsn: str, schema: str, clock: Clock, ether: _Ether) -> None:
+    def __init__(self, dsn: str, schema: str, clock: Clock, ether: _Ether, *, pooled: bool) -> None:
         self._ether = ether
         self._link: Link | None = None
         self._call = 0
@@ -131,7 +131,7 @@ class _SimulatedProvider(PostgresProvider):
         """Whether the call has committed or rolled back something. What it has committed is not known yet to whoever watches:
         nobody may build on it before the call ends."""
         self._waiting: _Connection | None = None
-        super().__init__(dsn, schema, durability="relaxed", clock=clock, lock_timeout=_LOCK_TIMEOUT)
+        super().__init__(dsn, schema, durability="relaxed", clock=clock, pooled=pooled, lock_timeout=_LOCK_TIMEOUT)
         self._connector.connection_type = _Connection
 
     def attach(self, link: Link) -> None:
@@ -177,13 +177,13 @@ class _SimulatedProvider(PostgresProvider):
 
 
 @contextmanager
-def postgres_store(dsn: str) -> Generator[Connect]:
-    """Give connections to a new schema of a server, which is dropped afterwards."""
+def postgres_store(dsn: str, *, pooled: bool = False) -> Generator[Connect]:
+    """Give connections to a new schema of a server, which is dropped afterwards. ``pooled``: they speak as behind a pooler."""
     schema, ether = f"simulation_{new_id()}", _Ether()
     providers: list[_SimulatedProvider] = []
 
     def connect(clock: Clock) -> Provider:
-        provider = _SimulatedProvider(dsn, schema, clock, ether)
+        provider = _SimulatedProvider(dsn, schema, clock, ether, pooled=pooled)
         providers.append(provider)
         return provider
 

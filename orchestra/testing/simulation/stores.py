@@ -19,6 +19,7 @@ from orchestra.testing.simulation.simulation import Connect, Result, simulate
 __all__ = ["StoreName", "model_store", "run_seed", "sqlite_store"]
 
 _SQLITE_EVERY: Final = 8
+_POOLED_EVERY: Final = 4
 
 StoreName = Literal["model", "sqlite", "postgres"]
 
@@ -43,7 +44,7 @@ def sqlite_store(path: Path) -> Connect:
 
 
 @contextmanager
-def _opened(store: StoreName, dsn: str | None) -> Generator[Connect]:
+def _opened(store: StoreName, dsn: str | None, *, pooled: bool) -> Generator[Connect]:
     """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
     match store:
         case "model":
@@ -60,7 +61,7 @@ def _opened(store: StoreName, dsn: str | None) -> Generator[Connect]:
 
             if dsn is None:
                 raise ValueError("a seed on PostgreSQL needs a server: dsn=")
-            with postgres_store(dsn) as connect:
+            with postgres_store(dsn, pooled=pooled) as connect:
                 yield connect
                 check_store(connect(SystemClock())).raise_if_violated()
 
@@ -71,12 +72,13 @@ def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = Non
     Args:
         seed: decides everything.
         store: where it runs; PostgreSQL is never drawn.
-        dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped afterwards.
+        dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped afterwards. Each fourth one
+            does without what a pooler in transaction mode does not let through.
         alike: as for :func:`simulate`.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
     chosen: StoreName = store or ("model" if seed % _SQLITE_EVERY else "sqlite")
-    with _opened(chosen, dsn) as connect:
+    with _opened(chosen, dsn, pooled=seed % _POOLED_EVERY == 0) as connect:
         return simulate(connect, seed, alike=alike)

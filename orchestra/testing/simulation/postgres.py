@@ -110,6 +110,8 @@ class _Connection(Connection):
         if fate == "after" or (fate == "within" and self.is_in_transaction):
             self.break_off()
             self.pgconn.exec_(b"")  # raises what the driver does
+        if self.info.transaction_status.name == "INERROR" and self.provider is not None:
+            self.provider.settle()
         return answer
 
     def break_off(self) -> None:
@@ -154,6 +156,11 @@ class _SimulatedProvider(PostgresProvider):
             return link.trip()
         finally:
             self._waiting = None
+
+    def settle(self) -> None:
+        """Let nobody come in between for the rest of the call. How often it is tried again after a failure depends on the time
+        that it has taken, which is not the simulation's."""
+        self._is_settled = True
 
     def close(self) -> None:
         """Let go of the connections; in the middle of a call, as the end of the process does."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import platform
 import shlex
 import signal
@@ -98,7 +99,7 @@ def results_of(
     # Spawned: what a fork would inherit of a server holds it up when this process ends.
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=prepare) as pool:
         try:
-            yield from pool.map(partial(run_one, store=store, dsn=dsn), seeds, chunksize=8)
+            yield from pool.map(partial(run_one, store=store, dsn=dsn), seeds, chunksize=8 if dsn is None else 1)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -107,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no other seed after so long")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     stores = parser.add_mutually_exclusive_group()
     stores.add_argument(
@@ -128,9 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
             if failure is not None:
                 failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
                 print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
-                if options.fail_fast:
-                    seeds = range(seeds.start, seed + 1)
-                    break
+            if (failure is not None and options.fail_fast) or time.monotonic() - began > options.seconds:
+                seeds = range(seeds.start, seed + 1)
+                break
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)

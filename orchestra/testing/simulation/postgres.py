@@ -61,6 +61,7 @@ class _Ether:
         """Leave nothing on the server."""
         connection = self._connection or connector.connect()
         try:
+            connection.execute("SET lock_timeout TO 0")  # whoever vacuums gives way, but only after a second
             connection.execute(_DROP.format(connector.quoted_schema).encode())
         finally:
             connection.close()

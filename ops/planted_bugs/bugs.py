@@ -386,7 +386,7 @@ BUGS: Final = (
         ),
         # Hardly the simulation: a row is written only as it was read, so that the group fails, and is put together anew.
         (
-            Tests(("tests/providers/test_postgres.py", "-k", "judged_by_what_it_then_finds")),
+            Tests(("tests/providers/test_postgres.py", "-k", "times_of_messages")),
             Tests(("tests/providers/test_postgres.py", "-k", "recovery_waits")),
         ),
     ),

@@ -380,8 +380,8 @@ BUGS: Final = (
         (
             Edit(
                 _POSTGRES_STATEMENTS,
-                "WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i\"\"\"\n",
-                "WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id\"\"\"\n",
+                'WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""\n',
+                'WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id"""\n',
             ),
         ),
         # Hardly the simulation: a row is written only as it was read, so that the group fails, and is put together anew.
@@ -402,8 +402,8 @@ BUGS: Final = (
         (
             Edit(
                 _POSTGRES_STATEMENTS,
-                "    WHERE i.instance_id = u.instance_id AND i.owner = u.owner\"\"\"\n",
-                "    WHERE i.instance_id = u.instance_id AND u.owner <> ''\"\"\"\n",
+                '    WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""\n',
+                '    WHERE i.instance_id = u.instance_id AND u.owner <> \'\'"""\n',
             ),
         ),
         (Tests(("tests/providers/test_postgres.py", "-k", "sweep_that_comes_too_late")), Simulated("postgres", seeds=60)),

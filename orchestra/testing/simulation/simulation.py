@@ -428,10 +428,10 @@ class Simulation:
         with _aloud():
             self.witness.committed(changes, commit)
 
-    def ownership_changed(self) -> None:
+    def ownership_changed(self, *, swept: bool = False) -> None:
         """Check what a sweep or a farewell has done."""
         with _aloud():
-            self.witness.ownership_changed()
+            self.witness.ownership_changed(swept=swept)
 
     def expired(self, count: int) -> None:
         """Check what was deleted because its time has run out."""

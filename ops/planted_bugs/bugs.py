@@ -396,18 +396,6 @@ BUGS: Final = (
         (Edit(_POSTGRES_STATEMENTS, "$4::bigint FROM removed WHERE kind = 0\n", "$4::bigint FROM removed WHERE kind < 0\n"),),
         (Tests((_POSTGRES_CONTRACT, "-k", "remembered_for_a_window")), Simulated("postgres", seeds=60)),
     ),
-    Bug(
-        "a take-over upon an earlier look, on PostgreSQL",
-        "12: who sweeps takes over from the ghosts that it has seen, and not from whoever owns the instance by then",
-        (
-            Edit(
-                _POSTGRES_STATEMENTS,
-                '    WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""\n',
-                '    WHERE i.instance_id = u.instance_id AND u.owner <> \'\'"""\n',
-            ),
-        ),
-        (Tests(("tests/providers/test_postgres.py", "-k", "sweep_that_comes_too_late")), Simulated("postgres", seeds=60)),
-    ),
 )
 
 ELSEWHERE: Final[dict[str, str]] = {}

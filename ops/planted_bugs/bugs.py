@@ -66,6 +66,8 @@ def plant(bug: Bug, root: Path) -> None:
 
 _STATEMENTS: Final = "orchestra/providers/sqlite/statements.py"
 _CONTRACT: Final = "tests/providers/test_sqlite_contract.py"
+_POSTGRES_STATEMENTS: Final = "orchestra/providers/postgres/statements.py"
+_POSTGRES_CONTRACT: Final = "tests/providers/test_postgres_contract.py"
 
 BUGS: Final = (
     Bug(
@@ -339,6 +341,60 @@ BUGS: Final = (
             Tests(("tests/providers/test_postgres_contract.py", "-k", "heartbeat_is_stored")),
             Tests(("tests/engine/test_routes.py", "-k", "told_in_one_group and postgres")),
         ),
+    ),
+    Bug(
+        "no revision in the fence, on PostgreSQL",
+        "1: every write of an owner is conditional on owner and revision, else a delayed one applies after a newer one",
+        (
+            Edit(
+                "orchestra/providers/postgres/group.py",
+                "            or (row.incarnation, row.revision) != (write.incarnation, write.revision)\n",
+                "            or row.incarnation != write.incarnation\n",
+            ),
+            Edit(
+                _POSTGRES_STATEMENTS,
+                "l.incarnation = u.incarnation AND l.revision = u.revision\n",
+                "l.incarnation = u.incarnation AND u.revision > 0\n",
+            ),
+            Edit(
+                _POSTGRES_STATEMENTS,
+                """    WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision\"\"\",
+    number=17,
+""",
+                """    WHERE i.instance_id = u.instance_id AND u.read_revision > 0\"\"\",
+    number=17,
+""",
+            ),
+        ),
+        (Tests((_POSTGRES_CONTRACT, "-k", "delayed_write or applied_twice")), Simulated("postgres", seeds=60)),
+    ),
+    Bug(
+        "SELECT instead of a write after a lost reply, on PostgreSQL",
+        "9: an unknown outcome is resolved by a write, which fences off the one that is still under way",
+        (Edit("orchestra/providers/postgres/group.py", "        row.recover()\n", ""),),
+        (Tests((_POSTGRES_CONTRACT, "-k", "recovery")), Simulated("postgres", seeds=60)),
+    ),
+    Bug(
+        "rows that are read and not locked, on PostgreSQL",
+        "7: a group's transaction locks all its rows, and only then reads what its outcomes depend on",
+        (
+            Edit(
+                _POSTGRES_STATEMENTS,
+                'WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""\n',
+                'WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id"""\n',
+            ),
+        ),
+        # Hardly the simulation: a row is written only as it was read, so that the group fails, and is put together anew.
+        (
+            Tests(("tests/providers/test_postgres.py", "-k", "times_of_messages")),
+            Tests(("tests/providers/test_postgres.py", "-k", "recovery_waits")),
+        ),
+    ),
+    Bug(
+        "no tombstone, on PostgreSQL",
+        "21: removing a message leaves a tombstone, so that sending it again has no effect",
+        (Edit(_POSTGRES_STATEMENTS, "$4::bigint FROM removed WHERE kind = 0\n", "$4::bigint FROM removed WHERE kind < 0\n"),),
+        (Tests((_POSTGRES_CONTRACT, "-k", "remembered_for_a_window")), Simulated("postgres", seeds=60)),
     ),
 )
 

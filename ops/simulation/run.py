@@ -1,8 +1,10 @@
 """Runs many seeds of the simulation, and tells what happened and whether an invariant was ever broken.
 
     python ops/simulation/run.py --seeds 10000 --jobs 2 --json simulation.json
+    python ops/simulation/run.py --postgres --seeds 500 --json postgres-simulation.json
 
-Each failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
+With `--postgres` each seed gets a schema of its own on a server, which `ORCHESTRA_TEST_DSN` names or the script starts. Each
+failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import platform
 import shlex
 import signal
@@ -20,13 +23,16 @@ import traceback
 from collections import Counter
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from orchestra.testing.postgres import postgres_server
 from orchestra.testing.simulation import run_seed
 from orchestra.testing.simulation.stores import StoreName
 
@@ -47,12 +53,12 @@ def too_long(*_: object) -> None:
     raise TooLong(f"it has not ended after {PATIENCE} s")
 
 
-def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], str | None]:
+def run_one(seed: int, store: StoreName | None, dsn: str | None) -> tuple[int, dict[str, int], str | None]:
     """Run a seed; return its counts, or how it failed."""
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(PATIENCE)
     try:
-        return seed, dict(run_seed(seed, store).counts), None
+        return seed, dict(run_seed(seed, store, dsn=dsn).counts), None
     except (Exception, TooLong) as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
         return seed, {}, "".join(traceback.format_exception(error))[-3000:]
     finally:
@@ -60,18 +66,40 @@ def run_one(seed: int, store: StoreName | None) -> tuple[int, dict[str, int], st
 
 
 def rerun(seed: int, store: StoreName | None) -> str:
-    return f"python ops/simulation/run.py --from {seed} --seeds 1" + ("" if store is None else f" --store {store}")
+    where = {None: "", "postgres": " --postgres"}.get(store, f" --store {store}")
+    return f"python ops/simulation/run.py --from {seed} --seeds 1{where}"
 
 
-def results_of(seeds: range, store: StoreName | None, jobs: int) -> Generator[tuple[int, dict[str, int], str | None]]:
+@contextmanager
+def served(store: StoreName | None) -> Generator[str | None]:
+    """Give the server that a store needs, if it needs one."""
+    if store != "postgres":
+        yield None
+        return
+    with postgres_server() as server:
+        yield server.dsn
+
+
+def server_version(dsn: str) -> str:
+    import psycopg  # noqa: PLC0415 - not needed for the other stores
+
+    with psycopg.connect(dsn) as connection:
+        version = connection.info.server_version
+    return f"{version // 10000}.{version % 10000}"
+
+
+def results_of(
+    seeds: range, store: StoreName | None, jobs: int, dsn: str | None
+) -> Generator[tuple[int, dict[str, int], str | None]]:
     """Run the seeds, here or in processes, and yield what they did in their order."""
     if jobs == 1:
         prepare()
-        yield from (run_one(seed, store) for seed in seeds)
+        yield from (run_one(seed, store, dsn) for seed in seeds)
         return
-    with ProcessPoolExecutor(jobs, initializer=prepare) as pool:
+    # Spawned: what a fork would inherit of a server holds it up when this process ends.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=prepare) as pool:
         try:
-            yield from pool.map(partial(run_one, store=store), seeds, chunksize=8)
+            yield from pool.map(partial(run_one, store=store, dsn=dsn), seeds, chunksize=8 if dsn is None else 1)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -80,8 +108,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no other seed after so long")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--store", choices=("model", "sqlite"), default=None, help="otherwise each seed has its own")
+    stores = parser.add_mutually_exclusive_group()
+    stores.add_argument(
+        "--store", choices=("model", "sqlite", "postgres"), default=None, help="otherwise each seed has its own"
+    )
+    stores.add_argument("--postgres", action="store_const", const="postgres", dest="store", help="the same as --store postgres")
     parser.add_argument("--fail-fast", action="store_true", help="end with the first seed that fails")
     parser.add_argument("--json", type=Path, default=None, help="where the result is written for a report")
     options = parser.parse_args(arguments)
@@ -89,26 +122,29 @@ def main(arguments: list[str] | None = None) -> int:
     started, began, told = datetime.now(UTC), time.monotonic(), time.monotonic()
     counts: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
-    results = results_of(seeds, options.store, options.jobs)
-    for done, (seed, its_counts, failure) in enumerate(results, 1):
-        counts.update(its_counts)
-        if failure is not None:
-            failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
-            print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
-            if options.fail_fast:
+    with served(options.store) as dsn:
+        database = {} if dsn is None else {"postgresql": server_version(dsn)}
+        results = results_of(seeds, options.store, options.jobs, dsn)
+        for done, (seed, its_counts, failure) in enumerate(results, 1):
+            counts.update(its_counts)
+            if failure is not None:
+                failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
+                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
+            if (failure is not None and options.fail_fast) or time.monotonic() - began > options.seconds:
                 seeds = range(seeds.start, seed + 1)
                 break
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
-            print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)
-    results.close()
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)
+        results.close()
     seconds = time.monotonic() - began
     print(f"seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) / seconds:.1f}/s, {len(failures)} failed")
     print("\n".join(f"{number:>12,}  {name}" for name, number in sorted(counts.items())))
     if options.json is not None:
+        store = "PostgreSQL schema" if options.store == "postgres" else "store"
         result = {
             "campaign": "simulation",
-            "what": f"worlds of several nodes over one store, one for each seed from {seeds.start} to {seeds.stop - 1}",
+            "what": f"worlds of several nodes over one {store}, one for each seed from {seeds.start} to {seeds.stop - 1}",
             "command": shlex.join(["python", "ops/simulation/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
             "started": started.isoformat(timespec="seconds"),
             "seeds": [seeds.start, seeds.stop - 1],
@@ -118,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
             "failures": failures,
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
+            **database,
         }
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     for failure in failures:

@@ -59,7 +59,6 @@ from orchestra.providers.rows import (
     StartExists,
     Status,
 )
-from orchestra.testing import check_store
 from orchestra.testing.contract.shorthand import (
     KIND,
     OTHER_KIND,
@@ -82,7 +81,6 @@ from orchestra.testing.contract.shorthand import (
     read,
 )
 from orchestra.testing.contract.tasks import ROUTE, a_report, hand_out, handed_out, take
-from orchestra.testing.simulation import simulate
 
 PATIENCE = 30.0
 
@@ -440,6 +438,17 @@ def test_a_sweep_waits_for_a_ghosts_last_write_and_takes_the_instance_over_nonet
         other.execute("COMMIT")
         assert result() == 1
     assert read(provider).row.owner is None
+
+
+def test_a_sweep_that_comes_too_late_takes_nothing_from_whoever_has_claimed_meanwhile(provider, other):
+    begin(provider, node="ghost")
+    other.execute("BEGIN")
+    other.execute("UPDATE instance SET revision = revision + 1, owner = 'living'")
+    with in_background(provider.store.sweep) as result:
+        until(lambda: waits(other, provider))
+        other.execute("COMMIT")
+        assert result() == 0
+    assert read(provider).row.owner == "living"
 
 
 def test_groups_of_many_nodes_never_wait_for_each_other_in_a_circle(connect, other):
@@ -1281,15 +1290,3 @@ def test_ending_and_deleting_leaves_no_row_behind(provider, other):
     assert provider.admin.delete("i", row.incarnation, by="me", reason="")
     tables = "instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"
     assert [other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [0] * len(tables)
-
-
-# --- everything at once -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_simulated_services_whose_nodes_die_and_whose_stores_fail_keep_the_invariants(dsn, schema_name, seed):
-    def open_store(clock):
-        return PostgresProvider(dsn, schema_name, clock=clock, notify=False, pooled=bool(seed % 2))
-
-    assert simulate(open_store, seed).counts
-    check_store(PostgresProvider(dsn, schema_name)).raise_if_violated()

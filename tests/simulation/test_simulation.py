@@ -6,15 +6,22 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
 
 from orchestra.engine.engine import Engine
+from orchestra.errors import StoreBusy, StoreUnavailable
+from orchestra.providers.postgres import calls
+from orchestra.testing import ModelProvider
 from orchestra.testing.simulation import PROGRAMS, Plan, model_store, run_seed, simulate
+from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
 from orchestra.testing.simulation.plan import COMMIT_FAULTS
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +32,8 @@ SEEDS = (
     if "ORCHESTRA_SEED" in os.environ
     else range(int(os.environ.get("ORCHESTRA_SEEDS", "500")))
 )
+POSTGRES_SEEDS = SEEDS if "ORCHESTRA_SEED" in os.environ else (1, 2, 3, 5, 6, 10, 14, 16)
+"""A few, for each takes a second: with children, work for others, retention and lost connections. 16 is as behind a pooler."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +46,54 @@ def test_whatever_happens_the_invariants_hold_and_everything_ends(seed):
     print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1")
     counts = run_seed(seed).counts
     assert counts["commits"] > 0
+
+
+@pytest.mark.parametrize("seed", POSTGRES_SEEDS)
+def test_whatever_happens_on_postgresql_the_invariants_hold_and_everything_ends(seed, dsn):
+    print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1 --postgres")
+    counts = run_seed(seed, "postgres", dsn=dsn).counts
+    assert counts["commits"] > 0
+
+
+@pytest.mark.parametrize("seed", [3, 20])
+def test_a_seed_does_the_same_on_every_store(seed, dsn):
+    """What may differ is switched off: hints, and what goes on between the round trips of a call. 20 is as behind a pooler."""
+    digests = {store: run_seed(seed, store, dsn=dsn, alike=True).digest for store in ("model", "sqlite", "postgres")}
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_it_and_locks_are_met(dsn, monkeypatch):
+    met = []
+
+    def remembered(error, description):
+        failure = translate(error, description)
+        met.append(type(failure))
+        return failure
+
+    translate = calls.translate
+    monkeypatch.setattr(calls, "translate", remembered)
+    first, second = (run_seed(13, "postgres", dsn=dsn) for _ in range(2))
+    assert first == second
+    assert {"trip lost before", "trip lost within"} <= first.counts.keys()
+    assert {StoreUnavailable, StoreBusy} <= set(met)
+
+
+def test_a_seed_leaves_nothing_on_the_server(dsn, postgres):
+    with psycopg.connect(dsn) as connection:
+        find = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'simulation%'"
+        before = connection.execute(find).fetchone()
+        run_seed(3, "postgres", dsn=dsn)
+        assert connection.execute(find).fetchone() == before
+
+
+def test_the_model_tells_the_time_of_now_also_when_nothing_was_written_since():
+    """As the others do: a start that a client has made of the catalogue's time was younger there than here."""
+    clock = MachineClock(time := VirtualTime())
+    with closing(ModelProvider(clock=clock)) as provider:
+        provider.open()
+        provider.admin.set_policy("job", "latest", by="me", reason="")
+        time.skip(5)
+        assert provider.directory.catalogue().now == provider.store.catalogue().now == clock.now()
 
 
 @pytest.mark.parametrize("seed", range(1_000_000, 1_000_005))
@@ -104,6 +161,22 @@ def test_the_script_writes_what_a_report_needs(tmp_path):
     assert written["failures"] == []
     assert written["counts"]["commits"] > 0
     assert written["command"].startswith("python ops/simulation/run.py --from 20 --seeds 3")
+
+
+def test_the_script_runs_seeds_on_postgresql_and_says_on_which(tmp_path, dsn):
+    result = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--postgres", "--from", "3", "--seeds", "1", "--json", str(result)],
+        env={**os.environ, "ORCHESTRA_TEST_DSN": dsn},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "seeds 3 to 3" in done.stdout
+    written = json.loads(result.read_text())
+    assert written["failures"] == []
+    assert "PostgreSQL" in written["what"]
+    assert re.fullmatch(r"\d+\.\d+", written["postgresql"])
 
 
 def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_with_its_exit_code(

@@ -72,6 +72,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             return super().wait(gen, interval, timeout)
         return super().wait(gen if self.patience is None else self._bounded(gen, self.patience), interval)
 
+    def converse(self, conversation: PQGen[T]) -> T:
+        """Run one round trip of a script."""
+        return self.wait(conversation)
+
     def _bounded(self, conversation: PQGen[T], seconds: float) -> PQGen[T]:
         clock = SystemClock()
         until = clock.monotonic() + seconds
@@ -123,6 +127,7 @@ class Connector:
         self._pause = 0.0
         self._next = 0.0
         self._prepared: WeakKeyDictionary[Connection, dict[bytes, bytes]] = WeakKeyDictionary()
+        self.connection_type: type[Connection] = Connection
         self.quoted_schema = sql.Identifier(settings.schema).as_string(None)
         self.description = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
         self.render = lru_cache(maxsize=None)(self._render)
@@ -177,7 +182,7 @@ class Connector:
     def _connect(self) -> Connection:
         asked = conninfo.conninfo_to_dict(self._settings.dsn)
         wire = {**_WIRE, "connect_timeout": max(2, round(self._settings.connect_seconds)), "application_name": "orchestra"}
-        connection = Connection.connect(
+        connection = self.connection_type.connect(
             self._settings.dsn,
             autocommit=True,
             prepare_threshold=None,

@@ -88,7 +88,7 @@ class PostgresProvider(Provider):
         self._connector = Connector(settings)
         self._lane = Lane(self._connector, settings, on_connect=self._connected)
         self._pool = Pool(self._connector)
-        self._pulse = Pulse(self._connector, settings)
+        self._pulse = self._make_pulse()
         engine_calls = Calls(self._lane, self._connector, settings, time, planned=True)
         other_calls = Calls(self._pool, self._connector, settings, time, planned=False)
         self._kinds = Kinds(engine_calls)
@@ -135,6 +135,9 @@ class PostgresProvider(Provider):
                 self._pool.close()
                 self._lane.close()
                 self._nodes.forget()
+
+    def _make_pulse(self) -> Pulse:
+        return Pulse(self._connector, self._settings)
 
     def _connected(self, connection: Connection) -> None:
         """Look where a new connection of the engine's leads. What is remembered counts only for the server that it is of."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
-from orchestra.clock import SystemClock, new_id
+from orchestra.clock import Clock, SystemClock, new_id
 from orchestra.errors import StoreError
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
@@ -49,7 +49,7 @@ class Pulse:
 
     def __init__(self, connector: Connector, settings: Settings) -> None:
         self._connector = connector
-        self._clock = SystemClock()
+        self._clock: Clock = SystemClock()
         self._notifies = settings.notify and not settings.pooled
         self._is_used = not settings.pooled
         self._channel = "orchestra_" + blake2b(settings.schema.encode(), digest_size=12).hexdigest()

@@ -529,6 +529,7 @@ LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FRO
 # --- hints: the pulse of a node is a lock of its own connection -------------------------------
 
 TAKE_PULSE: Final = "SELECT pg_advisory_lock_shared($1::bigint)"
+LOSE_PULSE: Final = "SELECT pg_advisory_unlock_shared($1::bigint)"
 # Which server's history this is: of what cluster, and on which branch of its log. A standby that takes over, and a restored
 # backup, begin another branch.
 READ_BRANCH: Final = """

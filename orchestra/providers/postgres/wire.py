@@ -100,7 +100,7 @@ class Script:
         prepared = self._connector.prepared_on(self._connection)
         with self._connection.lock:
             try:
-                failed = self._connection.wait(self._exchange(statements, prepared))
+                failed = self._connection.converse(self._exchange(statements, prepared))
             except BaseException:
                 # In the middle of a conversation: nobody can go on with it.
                 self._connection.pgconn.finish()

@@ -38,7 +38,7 @@ class ModelDirectory:
         return self._store.history(instance_id, execution)
 
     def catalogue(self) -> Catalogue:
-        return self._world.catalogue()
+        return self._store.catalogue()
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}

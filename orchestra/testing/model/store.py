@@ -87,7 +87,7 @@ class ModelStore:
             self._ring()
 
     def catalogue(self) -> Catalogue:
-        return self._world.catalogue()
+        return self._world.catalogue(self._clock)
 
     def join(self, node: NodeRecord) -> int:
         with self._world.transaction(self, self._clock) as now:

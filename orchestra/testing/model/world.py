@@ -127,7 +127,8 @@ class ModelWorld:
                 raise
             self.writes[id(writer)] += 1
 
-    def catalogue(self) -> Catalogue:
+    def catalogue(self, clock: Clock) -> Catalogue:
+        """Return it as of now, and not as of the last write."""
         with self.guard:
             nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
-            return Catalogue(self.now, nodes, dict(self.policies), tuple(self.kinds))
+            return Catalogue(max(self.now, clock.now()), nodes, dict(self.policies), tuple(self.kinds))

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra.client.changes import retargeting, termination
 from orchestra.codec import encode, plain
-from orchestra.errors import OrchestraError, OutcomeUnknown, StoreError
+from orchestra.errors import OrchestraError, OutcomeUnknown, StoreBusy, StoreError
 from orchestra.events import FORMAT
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
@@ -143,7 +143,10 @@ class Clients:
         settled = [life for life in closed if not self._is_asked_for(life.instance_id)]
         if settled:
             life = self._random.choice(settled)
-            deleted = self._admin.delete(life.instance_id, life.incarnation, by="operator", reason="simulated")
+            try:
+                deleted = self._admin.delete(life.instance_id, life.incarnation, by="operator", reason="simulated")
+            except StoreBusy:  # somebody is in the middle of a transaction
+                return
             assert deleted, f"{life.instance_id} has ended, and was not deleted"
             self._witness.deleted(life.instance_id)
 
@@ -175,7 +178,11 @@ class Clients:
 
     def _set_pin(self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]) -> None:
         """Tie an instance to a version or untie it, as a client does: what has not begun follows at once."""
-        assert self._admin.set_pin(instance_id, version, by="operator", reason="simulated")
+        try:
+            pinned = self._admin.set_pin(instance_id, version, by="operator", reason="simulated")
+        except StoreBusy:  # somebody is in the middle of a transaction
+            return
+        assert pinned
         self._witness.ownership_changed()
         record = self._directory.get(instance_id)
         assert record is not None

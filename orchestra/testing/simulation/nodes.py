@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from orchestra.clock import Clock
 from orchestra.codec import Payload, encode
@@ -71,17 +71,31 @@ class Surroundings(Protocol):
 
     @property
     def hears_hints(self) -> bool: ...
+    @property
+    def hears_deaths(self) -> bool: ...
     def fate_of_commit(self) -> str | None: ...
     def fate_of_call(self) -> str | None: ...
+    def fate_of_trip(self, *, is_read: bool) -> str | None: ...
+    @property
+    def has_trips(self) -> bool: ...
     def outage(self) -> StoreError | None: ...
     def refuses(self, change: Change) -> bool: ...
     def late(self, changes: Sequence[Change]) -> None: ...
     def meanwhile(self, link: Link) -> None: ...
     def committed(self, changes: Sequence[Change], commit: Commit) -> None: ...
-    def ownership_changed(self) -> None: ...
+    def ownership_changed(self, *, swept: bool = False) -> None: ...
     def expired(self, count: int) -> None: ...
     def in_code(self, node: SimulatedNode) -> None: ...
     def new_id(self, prefix: str) -> str: ...
+
+
+@runtime_checkable
+class Wired(Protocol):
+    """A provider whose calls are made of round trips to a server, between which others go on and connections break."""
+
+    def attach(self, link: Link) -> None:
+        """Ask :meth:`Link.trip` before each round trip."""
+        ...
 
 
 class Link:
@@ -97,6 +111,22 @@ class Link:
         self.alive = True
         self.busy = False
         """Whether its process is in the middle of something, which nobody can make it do a second time meanwhile."""
+        self.calls = 0
+        self._reads = False
+
+    def trip(self) -> str | None:
+        """Let others go on before a round trip of the call that is under way.
+
+        Return what becomes of the connection: lost ``before`` the trip, with its answer (``after``), or with its answer if the
+        transaction is still open then (``within``).
+
+        Raises:
+            NodeDied: the process is gone.
+        """
+        if not self._world.has_trips:
+            return None
+        self._meanwhile()
+        return self._world.fate_of_trip(is_read=self._reads)
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         self._reach()
@@ -158,7 +188,8 @@ class Link:
         return self._read(self._store.catalogue)
 
     def vanished(self) -> list[str]:
-        return self._read(self._store.vanished)
+        vanished = self._read(self._store.vanished)
+        return vanished if self._world.hears_deaths else []
 
     def owned(self, node_id: str) -> list[str]:
         return self._read(lambda: self._store.owned(node_id))
@@ -189,16 +220,18 @@ class Link:
         def sweep() -> int:
             swept = self._store.sweep(limit)
             if swept:
-                self._world.ownership_changed()
+                self._world.ownership_changed(swept=True)
             return swept
 
         return self._do(sweep)
 
-    def _reach(self) -> None:
+    def _reach(self, *, reads: bool = False) -> None:
         outage = self._world.outage()
         if outage is not None:
             raise outage
         self._meanwhile()
+        self.calls += 1
+        self._reads = reads
 
     def _meanwhile(self) -> None:
         self._world.meanwhile(self)
@@ -206,7 +239,7 @@ class Link:
             raise NodeDied
 
     def _read(self, read: Callable[[], T]) -> T:
-        self._reach()
+        self._reach(reads=True)
         if self._world.fate_of_call() is not None:
             raise StoreBusy("busy")
         return read()
@@ -247,6 +280,8 @@ class SimulatedNode:
         self.clock = clock
         self.stage = stage
         self.link = Link(provider, world)
+        if isinstance(provider, Wired):
+            provider.attach(self.link)
         self.activities = frozenset(activities)
         self.paused_until = 0
         self.running: dict[ActivityKey, RunActivity] = {}

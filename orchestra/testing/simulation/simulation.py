@@ -50,18 +50,20 @@ class Result:
     digest: str
 
 
-def simulate(connect: Connect, seed: int, *, faults: bool = True) -> Result:
+def simulate(connect: Connect, seed: int, *, faults: bool = True, alike: bool = False) -> Result:
     """Run one seed over a new, empty store.
 
     Args:
         connect: makes a connection to that store, on the clock that it is given. Every node, and the clients, get their own.
         seed: decides everything. The same seed repeats exactly.
         faults: whether anything goes wrong at all.
+        alike: whether the seed does the same on every kind of store: without hints, which each kind gives in its own way, and
+            without what can happen only between the round trips of a call to a server.
 
     Raises:
         AssertionError: an invariant does not hold; the message begins with its number.
     """
-    simulation = Simulation(connect, seed, faults=faults)
+    simulation = Simulation(connect, seed, faults=faults, alike=alike)
     try:
         simulation.run()
     except _Loud as loud:
@@ -90,10 +92,11 @@ def _aloud() -> Generator[None]:
 class Simulation:
     """One seed's world."""
 
-    def __init__(self, connect: Connect, seed: int, *, faults: bool = True) -> None:
+    def __init__(self, connect: Connect, seed: int, *, faults: bool = True, alike: bool = False) -> None:
         self.random = Random(seed)  # noqa: S311 - a schedule, no secret
         self.plan = Plan.draw(self.random, faults=faults)
         self._faults = faults
+        self._alike = alike
         self.time = VirtualTime()
         self._connect = connect
         self._providers: list[Provider] = []
@@ -358,6 +361,19 @@ class Simulation:
         self.counts[f"call lost {fate}"] += 1
         return fate
 
+    def fate_of_trip(self, *, is_read: bool) -> str | None:
+        """Draw what becomes of the connection in one round trip of a call; ``None`` where nobody is to be in its way."""
+        if self._calm or self.random.random() >= self.plan.call_fault_rate:
+            return None
+        fate = self.random.choice(("before", "after" if is_read else "within"))
+        self.counts[f"trip lost {fate}"] += 1
+        return fate
+
+    @property
+    def has_trips(self) -> bool:
+        """Return whether anything may happen between the round trips of one call."""
+        return not self._alike and not self._calm
+
     def outage(self) -> StoreError | None:
         """Return what everybody's calls raise now."""
         return self._outage
@@ -365,7 +381,12 @@ class Simulation:
     @property
     def hears_hints(self) -> bool:
         """Return whether the store's hints reach anybody. Nothing depends on them."""
-        return not self.plan.deaf
+        return not self._alike and not self.plan.deaf
+
+    @property
+    def hears_deaths(self) -> bool:
+        """Return whether anybody hears of a death before the lease has run out."""
+        return not self._alike
 
     def refuses(self, change: Change) -> bool:
         """Return whether the store will never take this."""
@@ -391,8 +412,13 @@ class Simulation:
         while self._late and (self._calm or self.random.random() < 0.1):
             delayed = self._late.pop(self.random.randrange(len(self._late)))
             changes = [change for change in delayed if not self._is_too_late(change)]
+            try:
+                commit = self._store.commit(changes)
+            except StoreBusy:  # somebody is in the middle of a transaction
+                self._late.append(delayed)
+                return
             self.counts["late groups applied"] += 1
-            self.committed(changes, self._store.commit(changes))
+            self.committed(changes, commit)
             still = {change.instance_id for group in self._late for change in group if isinstance(change, Start)}
             arrived = {change.instance_id for change in delayed if isinstance(change, Start)}
             self.clients.doubtful -= arrived - still
@@ -402,10 +428,10 @@ class Simulation:
         with _aloud():
             self.witness.committed(changes, commit)
 
-    def ownership_changed(self) -> None:
+    def ownership_changed(self, *, swept: bool = False) -> None:
         """Check what a sweep or a farewell has done."""
         with _aloud():
-            self.witness.ownership_changed()
+            self.witness.ownership_changed(swept=swept)
 
     def expired(self, count: int) -> None:
         """Check what was deleted because its time has run out."""

@@ -1,4 +1,4 @@
-"""Which store a seed runs on: mostly the model, which is fast; now and then a SQLite file."""
+"""Which store a seed runs on: mostly the model, which is fast; now and then a SQLite file; on demand a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from orchestra.testing.simulation.simulation import Connect, Result, simulate
 __all__ = ["StoreName", "model_store", "run_seed", "sqlite_store"]
 
 _SQLITE_EVERY: Final = 8
+_POOLED_EVERY: Final = 4
 
-StoreName = Literal["model", "sqlite"]
+StoreName = Literal["model", "sqlite", "postgres"]
 
 
 def model_store() -> Connect:
@@ -43,25 +44,41 @@ def sqlite_store(path: Path) -> Connect:
 
 
 @contextmanager
-def _opened(store: StoreName) -> Generator[Connect]:
+def _opened(store: StoreName, dsn: str | None, *, pooled: bool) -> Generator[Connect]:
     """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
-    if store == "model":
-        yield model_store()
-        return
-    with tempfile.TemporaryDirectory(prefix="orchestra-simulation-") as directory:
-        path = Path(directory) / "store.db"
-        yield sqlite_store(path)
-        faults = diagnose(path, SystemClock(), lambda diagnosis: diagnosis.integrity(quick=False))
-        assert not faults, f"I13: {faults}"
-        check_store(sqlite_store(path)(SystemClock())).raise_if_violated()
+    match store:
+        case "model":
+            yield model_store()
+        case "sqlite":
+            with tempfile.TemporaryDirectory(prefix="orchestra-simulation-") as directory:
+                path = Path(directory) / "store.db"
+                yield sqlite_store(path)
+                faults = diagnose(path, SystemClock(), lambda diagnosis: diagnosis.integrity(quick=False))
+                assert not faults, f"I13: {faults}"
+                check_store(sqlite_store(path)(SystemClock())).raise_if_violated()
+        case "postgres":
+            from orchestra.testing.simulation.postgres import postgres_store  # noqa: PLC0415 - the driver may not be there
+
+            if dsn is None:
+                raise ValueError("a seed on PostgreSQL needs a server: dsn=")
+            with postgres_store(dsn, pooled=pooled) as connect:
+                yield connect
+                check_store(connect(SystemClock())).raise_if_violated()
 
 
-def run_seed(seed: int, store: StoreName | None = None) -> Result:
+def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = None, alike: bool = False) -> Result:
     """Run a seed, on the store that it draws or on the one that is named.
+
+    Args:
+        seed: decides everything.
+        store: where it runs; PostgreSQL is never drawn.
+        dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped afterwards. Each fourth one
+            does without what a pooler in transaction mode does not let through.
+        alike: as for :func:`simulate`.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
     chosen: StoreName = store or ("model" if seed % _SQLITE_EVERY else "sqlite")
-    with _opened(chosen) as connect:
-        return simulate(connect, seed)
+    with _opened(chosen, dsn, pooled=seed % _POOLED_EVERY == 0) as connect:
+        return simulate(connect, seed, alike=alike)

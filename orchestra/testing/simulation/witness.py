@@ -364,7 +364,7 @@ class Witness:
         assert not self._directory.executions(instance_id), "I9: something of a deleted instance is left"
         assert not self._directory.history(instance_id, life.execution), "I9: something of a deleted instance is left"
 
-    def ownership_changed(self) -> None:
+    def ownership_changed(self, *, swept: bool = False) -> None:
         """Nodes were swept or left, or an operator revoked ownership: some rows have no owner now and another revision."""
         catalogue = self._directory.catalogue()
         now, living = catalogue.now, {node.record.node_id for node in catalogue.nodes}
@@ -374,6 +374,7 @@ class Witness:
             if record.row.revision != life.revision:
                 assert record.row.owner is None, f"I6: {life.instance_id} has another owner without a claim"
                 assert record.row.revision == life.revision + 1, f"I6: {life.instance_id}: {record.row} after {life}"
+                assert not swept or life.owner not in living, f"I6: {life.instance_id} was taken from {life.owner}, which lives"
                 if record.row.takeovers and life.owner is not None:
                     self.counts["take-overs"] += 1
                 life.revision, life.owner = record.row.revision, None

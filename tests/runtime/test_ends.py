@@ -83,6 +83,24 @@ async def test_ends_made_elsewhere_are_asked_for_together_and_only_who_is_concer
 
 
 @bounded
+async def test_an_end_made_here_costs_those_who_wait_no_read_and_a_look_at_once_costs_one(path, never, monkeypatch):
+    outcomes = {}
+    async with runtime(path, idle) as node, anyio.create_task_group() as group:
+        reads = Reads(node, monkeypatch)
+        (instance_id,) = await waiting(node, group, 1, outcomes)
+        handle = node.client.handle(instance_id)
+        for looks in (1, 2):
+            with pytest.raises(WaitTimeout):
+                await handle.result(timeout=timedelta(0))
+            assert reads.got == [instance_id] * looks
+            node._ends._started.clear()  # the second time nothing is known of it
+        await handle.raise_event("go", 1)
+        await until(lambda: outcomes)
+        assert outcomes == {instance_id: 1}
+        assert (reads.got, reads.asked) == ([instance_id] * 2, [])
+
+
+@bounded
 async def test_who_waits_for_an_instance_that_is_deleted_is_told(path, often, monkeypatch):
     outcomes, deleted = {}, []
     async with alone(path) as elsewhere, runtime(path, idle) as node, anyio.create_task_group() as group:
@@ -97,8 +115,10 @@ async def test_who_waits_for_an_instance_that_is_deleted_is_told(path, often, mo
     assert outcomes == {instance_id: InstanceNotFound}
 
 
+@pytest.mark.parametrize("interval", [0.005, 3600])
 @bounded
-async def test_who_waits_is_late_in_turn_and_never_early_however_the_times_were_given(path, never):
+async def test_who_waits_is_late_in_turn_and_never_early_however_the_times_were_given(path, monkeypatch, interval):
+    monkeypatch.setattr(ends, "_INTERVAL", interval)
     late = []
     async with runtime(path, idle) as node, anyio.create_task_group() as group:
         handle = await node.client.start("idle")
@@ -141,9 +161,11 @@ async def test_where_the_store_cannot_be_asked_each_one_looks_for_himself(path, 
         reads = Reads(node, monkeypatch)
         first, second = await waiting(node, group, 2, outcomes)
         reads.broken = {"open_among"}
+        reads.asked.clear()
         await elsewhere.terminate(first)
-        await until(lambda: first in outcomes)
+        await until(lambda: reads.got.count(second) > 10)
         assert outcomes == {first: InstanceTerminated}
+        assert len(reads.asked) >= reads.got.count(second), "once for each time that it was woken"
         reads.broken = {"open_among", "get"}
         await until(lambda: second in outcomes)
         assert outcomes[second] is StoreUnavailable

@@ -327,6 +327,18 @@ def _needs_an_object(function: Callable[..., Any]) -> bool:
 # --- the ambient context ----------------------------------------------------------------------
 
 
+class RunningTry(Protocol):
+    """The try that runs, as the activity sees it: in any thread."""
+
+    def beat(self, payload: Any) -> None:
+        """Take a heartbeat."""
+        ...
+
+    def is_cancelled(self) -> bool:
+        """Return whether it is no longer wanted."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ActivityContext:
     """What a running activity knows. ``attempt`` counts from 1; ``last_heartbeat`` is the payload of the try before."""
@@ -340,17 +352,16 @@ class ActivityContext:
     idempotency_key: str
     """The same for every try of this activity, and for no other: ``instance/incarnation/execution/activity``."""
     last_heartbeat: Any
-    on_heartbeat: Callable[[Any], None]
-    is_cancelled: Callable[[], bool]
+    running: RunningTry = field(repr=False)
 
     def heartbeat(self, payload: Any = None) -> None:
         """Say that the activity is alive. The payload is given to the next try, should this one fail."""
-        self.on_heartbeat(payload)
+        self.running.beat(payload)
 
     @property
     def cancelled(self) -> bool:
         """Whether the activity is no longer wanted. An ``async`` one is cancelled at its await; a ``def`` one asks here."""
-        return self.is_cancelled()
+        return self.running.is_cancelled()
 
 
 AMBIENT: ContextVar[ActivityContext | None] = ContextVar("orchestra_activity", default=None)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from orchestra.errors import Evicted, OperationCancelled
+from orchestra.codec import Decoder, Payload
+from orchestra.errors import Evicted, OperationCancelled, PayloadError
 
 __all__ = ["DurableFuture", "Future", "Seal"]
 
@@ -107,18 +108,29 @@ class Canceller(Protocol):
 class DurableFuture(Future[T]):
     """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
 
-    __slots__ = ("_canceller", "event_id", "read", "subject")
+    __slots__ = ("_canceller", "_decoder", "_result", "event_id", "subject")
 
-    def __init__(self, seal: Seal, canceller: Canceller, event_id: int, subject: str, read: Callable[[Any], T]) -> None:
+    def __init__(
+        self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T] | None, result: str
+    ) -> None:
         super().__init__(seal)
         self._canceller = canceller
+        self._decoder = decoder
+        self._result = result
         self.event_id = event_id
         self.subject = subject
-        self.read = read
-        """How the payload of its result becomes a value."""
 
     def __repr__(self) -> str:
         return f"<{'done' if self.done else 'pending'} {self.subject}, event {self.event_id}>"
+
+    def deliver(self, payload: Payload) -> None:
+        """Settle it with the payload of its result, or fail it where that cannot be read."""
+        try:
+            value = None if self._decoder is None else self._decoder.decode(payload, subject=self._result)
+        except PayloadError as error:
+            self.fail(error)
+        else:
+            self.settle(cast("T", value))
 
     def cancel(self) -> None:
         """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no event any more.

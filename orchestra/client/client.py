@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -96,7 +97,6 @@ T = TypeVar("T")
 _CATALOGUE_AGE: Final = 1.0
 _HELD_AGE: Final = 0.05
 """How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
-_WAIT_SLICE: Final = 1.0
 _OPERATOR_TRIES: Final = 50
 _CHILDREN: Final = 1_000
 _NAMED: Final = 100
@@ -406,21 +406,24 @@ class Client:
 
     async def wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
         """Wait like :meth:`wait_for_completion`; return only how it has ended."""
-        deadline = None if timeout is None else self._clock.monotonic() + timeout.total_seconds()
-        with self._port.watch(instance_id) as watch:
+        with self._port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
             # Who gives no time is told how it stands now: it may have ended elsewhere.
-            look = not watch.known_open or (timeout is not None and timeout <= timedelta(0))
+            look = not watch.known_open or watch.late
             while watch.end is None:
-                if look:
-                    record = await self._record(instance_id)
-                    if record.status is not Status.OPEN:
-                        return End(record.status, record.execution.output, record.execution.error)
-                look = True
-                remaining = _WAIT_SLICE if deadline is None else min(_WAIT_SLICE, deadline - self._clock.monotonic())
-                if remaining <= 0:
+                late = watch.late
+                if look and (end := await self._end(instance_id)) is not None:
+                    return end
+                if late:
                     raise WaitTimeout(f"instance {instance_id!r} has not ended within {timeout}")
-                await watch.wait(remaining)
+                look = True
+                await watch.wait()
             return watch.end
+
+    async def _end(self, instance_id: str) -> End | None:
+        record = await self._record(instance_id)
+        if record.status is Status.OPEN:
+            return None
+        return End(record.status, record.execution.output, record.execution.error)
 
     # --- sending ---
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,12 +28,18 @@ class PollingWatch:
     end: End | None = None
     known_open = False
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._deadline = anyio.current_time() + seconds
         self._pause = 0.02
 
-    async def wait(self, seconds: float) -> None:
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return anyio.current_time() >= self._deadline
+
+    async def wait(self) -> None:
         """Sleep for the next pause."""
-        await anyio.sleep(min(seconds, self._pause))
+        await anyio.sleep(max(0.0, min(self._deadline - anyio.current_time(), self._pause)))
         self._pause = min(0.5, self._pause * 1.5)
 
 
@@ -113,7 +119,10 @@ class DirectPort:
         """Tell the runtime that may share this provider; engines elsewhere look at the store by themselves."""
         self._provider.store.stir()
 
-    @contextmanager
-    def watch(self, instance_id: str) -> Generator[Any]:  # noqa: ARG002 - nobody here learns of a particular instance's end
+    def watch(
+        self,
+        instance_id: str,  # noqa: ARG002 - nobody here learns of a particular instance's end
+        seconds: float,
+    ) -> AbstractContextManager[PollingWatch]:
         """Poll, at growing intervals."""
-        yield PollingWatch()
+        return nullcontext(PollingWatch(seconds))

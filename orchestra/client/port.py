@@ -37,8 +37,13 @@ class EndWatch(Protocol):
         """Whether it had not ended when the watch began; then there is no need to look at once."""
         ...
 
-    async def wait(self, seconds: float) -> None:
-        """Return when it may have ended, and after ``seconds`` at the latest."""
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        ...
+
+    async def wait(self) -> None:
+        """Return when it may have ended, or is gone, or the time is up, or for nothing."""
         ...
 
 
@@ -62,6 +67,10 @@ class Port(Protocol):
         """Say that something was written by the admin, past the engine."""
         ...
 
-    def watch(self, instance_id: str) -> AbstractContextManager[EndWatch]:
-        """Watch for an instance's end while the context is open."""
+    def watch(self, instance_id: str, seconds: float) -> AbstractContextManager[EndWatch]:
+        """Watch for an instance's end while the context is open, for so many seconds.
+
+        Raises:
+            RuntimeClosed: nobody looks here any more.
+        """
         ...

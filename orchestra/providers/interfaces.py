@@ -159,6 +159,10 @@ class Directory(Protocol):
         """
         ...
 
+    def open_among(self, instance_ids: Sequence[str]) -> set[str]:
+        """Return which of these instances are there and have not ended."""
+        ...
+
 
 class Admin(Protocol):
     """Operators' writes. They need no code of the orchestration.

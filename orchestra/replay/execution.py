@@ -325,15 +325,15 @@ class Execution:
         future = entry.future
         match event:
             case ActivityCompleted():
-                self._deliver(future, event.result)
+                future.deliver(event.result)
             case ActivityFailedEvent():
                 future.fail(ActivityFailed(future.subject, event.cause, event.attempts, event.reason))
             case TimerFired():
                 future.settle(None)
             case EventReceived():
-                self._deliver(future, event.payload)
+                future.deliver(event.payload)
             case ChildCompleted():
-                self._deliver(future, event.result)
+                future.deliver(event.result)
             case ChildFailedEvent():
                 assert isinstance(entry.event, ChildStarted)
                 future.fail(ChildFailed(entry.event.name, entry.event.child_id, event.status, event.cause))
@@ -359,15 +359,6 @@ class Execution:
             del self._waits[event.name][source]
         elif isinstance(event, ActivityScheduled):
             self._turn.settled.append(source)
-
-    @staticmethod
-    def _deliver(future: DurableFuture[Any], payload: Payload) -> None:
-        try:
-            value = future.read(payload)
-        except PayloadError as error:
-            future.fail(error)
-        else:
-            future.settle(value)
 
     # --- running ---
 
@@ -615,11 +606,8 @@ class Execution:
         code = self._definition.function.__code__
         return f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, which has returned"
 
-    def _open(self, event: CommandEvent, name: str, reader: Decoder[Any] | None, subject: str) -> DurableFuture[Any]:
-        def read(payload: Payload) -> Any:
-            return None if reader is None else reader.decode(payload, subject=subject)
-
-        future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, read)
+    def _open(self, event: CommandEvent, name: str, decoder: Decoder[Any] | None, result: str) -> DurableFuture[Any]:
+        future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, decoder, result)
         task = self.scheduler.current
         self._pending[event.id] = _Pending(event, future, task)
         self._counts[event.kind] += 1

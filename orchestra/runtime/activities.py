@@ -34,6 +34,7 @@ def _shielded() -> anyio.CancelScope:
 class _Run:
     """One try that is under way. Moments are monotonic seconds."""
 
+    runner: ActivityRunner
     effect: RunActivity
     scope: anyio.CancelScope = field(default_factory=_shielded)
     aborted: bool = False
@@ -44,6 +45,14 @@ class _Run:
     heartbeat: Payload | None = None
     reported: float = 0.0
     observed: Attempt | None = None
+
+    def beat(self, payload: Any) -> None:
+        """Take a heartbeat, in any thread."""
+        self.runner.take_heartbeat(self, payload)
+
+    def is_cancelled(self) -> bool:
+        """Return whether nobody wants it any more. In any thread, so it must not touch the scope of the event loop."""
+        return self.aborted or self.expired or self.runner.is_overdue(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,53 +147,53 @@ class ActivityRunner:
 
     def _spawn(self, effect: RunActivity) -> None:
         assert self._group is not None
-        run = _Run(effect)
+        run = _Run(self, effect)
         self._runs[effect.key] = run
         self._group.start_soon(self._run, run)
 
     async def _run(self, run: _Run) -> None:
-        effect = run.effect
-        try:
-            result = await self._attempt(run)
-            if result is not None and not run.aborted:
-                self._report(ActivityEnded(effect.key, effect.attempt, result, run.heartbeat))
-        except anyio.get_cancelled_exc_class():
-            # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
-            self._post(Cut(run))
-        finally:
-            if self._runs.get(effect.key) is run:
-                del self._runs[effect.key]
-            if not self._runs:
-                self._idle.set()
-        while self._waiting and len(self._runs) < self._limit:
-            self._spawn(self._waiting.popitem(last=False)[1])
-
-    async def _attempt(self, run: _Run) -> Payload | ActivityFailure | None:
-        """Return the result or the failure of one try; ``None`` where it was cancelled from outside."""
+        """Run one try, report how it ended, and let those that wait have its place."""
+        # One coroutine for all of it: many wait here at a time, and each frame is one more that the collector walks through.
         effect = run.effect
         activity = self._activities[effect.name]  # the engine begins here only what this node has
         subject = f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
+        result: Payload | ActivityFailure | None = None
         try:
             with run.scope:
-                if run.aborted:
-                    return None  # given up before it began
-                value = await self._call(activity, run, subject)
-                result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
-                self._observe_end(run, "completed")
-                return result
+                if not run.aborted:  # else it was given up before it began
+                    assert activity.signature is not None
+                    args, kwargs = activity.signature.decode(effect.arguments, subject=f"arguments of {subject}")
+                    AMBIENT.set(_context(run))
+                    if activity.is_async:
+                        self._begin_time(run)
+                        value = await activity(*args, **kwargs)
+                    else:
+                        value = await self._call_in_thread(run, activity, args, kwargs)
+                    result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
+                    self._observe_end(run, "completed")
+            if result is None:
+                result = None if run.aborted else self._timeout(run)
+                self._observe_end(run, "aborted" if result is None else "timed_out")
         except anyio.get_cancelled_exc_class():
+            # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
             self._observe_end(run, "cancelled")
-            raise
+            self._post(Cut(run))
         except BaseException as error:
             # Whatever user code raises is the attempt's failure: sys.exit() in a thread must not end the program. Ctrl-C must,
             # and comes to the event loop's thread only.
             self._observe_end(run, "failed", error)
             if activity.is_async and isinstance(error, (KeyboardInterrupt, GeneratorExit)):
                 raise
-            return _failure(error)
-        failure = None if run.aborted else self._timeout(run)
-        self._observe_end(run, "aborted" if failure is None else "timed_out")
-        return failure
+            result = _failure(error)
+        finally:
+            if self._runs.get(effect.key) is run:
+                del self._runs[effect.key]
+            if not self._runs:
+                self._idle.set()
+        if result is not None and not run.aborted:
+            self._report(ActivityEnded(effect.key, effect.attempt, result, run.heartbeat))
+        while self._waiting and len(self._runs) < self._limit:
+            self._spawn(self._waiting.popitem(last=False)[1])
 
     def _observe(self, run: _Run) -> None:
         """Begin the record of a try, in the task and just before the thread that runs it."""
@@ -203,14 +212,9 @@ class ActivityRunner:
         if observed is not None:
             observed.end(outcome, error)
 
-    async def _call(self, activity: Activity[..., Any], run: _Run, subject: str) -> Any:
-        assert activity.function is not None
-        assert activity.signature is not None
-        args, kwargs = activity.signature.decode(run.effect.arguments, subject=f"arguments of {subject}")
-        AMBIENT.set(self._context(run))
-        if activity.is_async:
-            self._begin_time(run)
-            return await activity(*args, **kwargs)
+    async def _call_in_thread(
+        self, run: _Run, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         async with self._threads:
             self._begin_time(run)  # waiting for a thread is not the activity's time
             value = await anyio.to_thread.run_sync(
@@ -219,22 +223,6 @@ class ActivityRunner:
         if isinstance(value, _Raised):
             raise value.error
         return value
-
-    def _context(self, run: _Run) -> ActivityContext:
-        effect = run.effect
-        return ActivityContext(
-            activity=effect.name,
-            attempt=effect.attempt,
-            instance_id=effect.key.instance_id,
-            execution_id=effect.key.execution,
-            orchestration=effect.orchestration,
-            version=effect.version,
-            idempotency_key=str(effect.key),
-            last_heartbeat=plain(effect.last_heartbeat),
-            on_heartbeat=lambda payload: self._beat(run, payload),
-            # Asked in any thread, so it must not touch the scope, which belongs to the event loop.
-            is_cancelled=lambda: run.aborted or run.expired or self._clock.monotonic() >= run.deadline,
-        )
 
     # --- deadlines ---
 
@@ -260,7 +248,11 @@ class ActivityRunner:
             failure = ActivityFailure(error, ("CancelledError",), untried=self._stopping)
             self._report(ActivityEnded(effect.key, effect.attempt, failure, run.heartbeat))
 
-    def _beat(self, run: _Run, payload: Any) -> None:
+    def is_overdue(self, run: _Run) -> bool:
+        """Return whether a try's time is up. To be called in any thread."""
+        return self._clock.monotonic() >= run.deadline
+
+    def take_heartbeat(self, run: _Run, payload: Any) -> None:
         """Take a heartbeat, in any thread."""
         run.heartbeat = encode(payload, subject=f"heartbeat of activity {run.effect.name!r}", limit=self._payload_limit)
         moment = self._clock.monotonic()
@@ -292,6 +284,21 @@ class ActivityRunner:
         else:
             message = f"activity {effect.name!r} sent no heartbeat for {(effect.heartbeat_timeout or 0) / 1e6:g} s"
         return ActivityFailure(ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception"))
+
+
+def _context(run: _Run) -> ActivityContext:
+    effect = run.effect
+    return ActivityContext(
+        activity=effect.name,
+        attempt=effect.attempt,
+        instance_id=effect.key.instance_id,
+        execution_id=effect.key.execution,
+        orchestration=effect.orchestration,
+        version=effect.version,
+        idempotency_key=str(effect.key),
+        last_heartbeat=plain(effect.last_heartbeat),
+        running=run,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -31,11 +30,12 @@ from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError,
 from orchestra.events import FORMATS
 from orchestra.ids import check_text
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Start, Started
+from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
 from orchestra.runtime.bridge import Bridge
+from orchestra.runtime.ends import Ends, Watch
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
@@ -47,7 +47,6 @@ __all__ = ["Runtime"]
 T = TypeVar("T")
 
 _RELEASE_SECONDS: Final = 5.0
-_REMEMBERED_STARTS: Final = 10_000
 
 
 class _Pending:
@@ -59,23 +58,6 @@ class _Pending:
         self.change = change
         self.done = anyio.Event()
         self.outcome: Outcome | OrchestraError | None = None
-
-
-class _Watch:
-    """Woken when this node sees the instance end; other nodes' ends are found by looking again."""
-
-    def __init__(self, *, known_open: bool) -> None:
-        self.known_open = known_open
-        self.end: End | None = None
-        self._event = anyio.Event()
-
-    def wake(self, end: End | None) -> None:
-        self.end = end
-        self._event.set()
-
-    async def wait(self, seconds: float) -> None:
-        with anyio.move_on_after(seconds):
-            await self._event.wait()
 
 
 class Runtime:
@@ -160,14 +142,12 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
-        self._watches: dict[str, list[_Watch]] = {}
-        self._started: OrderedDict[str, None] = OrderedDict()
-        """Instances that were started here and have not been seen to end: who waits for one need not look first."""
         self._pending: set[_Pending] = set()
         self._state = "new"
         self._is_abandoned = False
         self._process = os.getpid()
         self._readers: Readers
+        self._ends: Ends
         self._ended: anyio.Event
         self._bridge: Bridge[Any]
         self._thread: EngineThread
@@ -249,6 +229,7 @@ class Runtime:
         )
         self._ended = anyio.Event()
         self._readers = Readers(self._bridge)
+        self._ends = Ends(self._readers, self._provider.directory)
         self._thread.start()
         try:
             begun, *rest = await self._bridge.receive()
@@ -271,6 +252,7 @@ class Runtime:
         self._watch_scope = anyio.CancelScope()
         self._watchdog = Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds())
         self._group.start_soon(self._watch, self._watchdog)
+        self._group.start_soon(self._ends.run)
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
@@ -337,9 +319,7 @@ class Runtime:
                 pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
                 pending.done.set()
         self._readers.stop()
-        for watches in self._watches.values():
-            for watch in watches:
-                watch.wake(None)  # it looks again, and is told that the runtime has stopped
+        self._ends.stop()
 
     def _node(self) -> NodeRecord:
         return NodeRecord(
@@ -407,15 +387,14 @@ class Runtime:
                 case Cut(run=run):
                     self._runner.cut(run)
                 case Reply(token=token, outcome=outcome):
-                    self._note_start(token.change, outcome)
+                    if isinstance(outcome, Started):
+                        self._ends.note_start(token.change.instance_id)
                     token.outcome = outcome
                     token.done.set()
                 case AbortActivity(key=key):
                     self._runner.abort(key)
                 case InstanceEnded(instance_id=instance_id):
-                    self._started.pop(instance_id, None)
-                    for watch in self._watches.get(instance_id, ()):
-                        watch.wake(End(effect.status, effect.output, effect.error))
+                    self._ends.note_end(instance_id, End(effect.status, effect.output, effect.error))
                 case WriteLogs(identity=identity, entries=entries):
                     for entry in entries:
                         log_orchestration(
@@ -435,12 +414,6 @@ class Runtime:
                         raise error
                 case _:  # pragma: no cover
                     raise AssertionError(f"unknown effect {effect}")
-
-    def _note_start(self, change: ClientChange, outcome: object) -> None:
-        if isinstance(change, Start) and isinstance(outcome, Started):
-            self._started[change.instance_id] = None
-            if len(self._started) > _REMEMBERED_STARTS:
-                self._started.popitem(last=False)
 
     def _report(self, item: Item) -> None:
         with suppress(RuntimeClosed):  # its instance has been released and goes on elsewhere
@@ -480,18 +453,10 @@ class Runtime:
         if self._ended.is_set():
             raise RuntimeClosed("the runtime has stopped")
 
-    @contextmanager
-    def watch(self, instance_id: str) -> Generator[_Watch]:
-        """Watch for an instance's end on this node."""
-        watch = _Watch(known_open=instance_id in self._started)
-        watches = self._watches.setdefault(instance_id, [])
-        watches.append(watch)
-        try:
-            yield watch
-        finally:
-            watches.remove(watch)
-            if not watches:
-                self._watches.pop(instance_id, None)
+    def watch(self, instance_id: str, seconds: float) -> Watch:
+        """Watch for an instance's end, here or on any other node."""
+        self._require_running()
+        return self._ends.watch(instance_id, seconds)
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:

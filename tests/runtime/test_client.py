@@ -554,7 +554,7 @@ async def test_a_wait_follows_the_instance_over_its_boundaries(path):
             await info_when(handle, lambda info: info.execution_id == 3)
             await handle.raise_event("go")
         assert results == [3, 3, 3]
-        assert node._watches == {}
+        assert node._ends._watches == {}
 
 
 @bounded
@@ -571,7 +571,7 @@ async def test_a_wait_gives_up_in_time_and_changes_nothing(path):
         assert await handle.result(timeout=timedelta(0)) == 1
         with pytest.raises(InstanceNotFound):
             await node.client.wait_for_completion("nobody", timedelta(seconds=10))
-        assert node._watches == {}
+        assert node._ends._watches == {}
 
 
 @bounded
@@ -612,7 +612,7 @@ async def test_a_result_says_how_the_instance_ended_and_is_read_as_a_type(path):
         with pytest.raises(InstanceTerminated, match="at once"):
             await ended.result()
         # The same from the store, where this node has not seen the end itself.
-        node._started.clear()
+        node._ends._started.clear()
         for handle, error in ((failed, InstanceFailed), (cancelled, InstanceCancelled), (ended, InstanceTerminated)):
             with pytest.raises(error):
                 await client.handle(handle.instance_id).result()

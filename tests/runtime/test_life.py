@@ -446,7 +446,7 @@ async def test_pending_waits_of_other_tasks_end_with_runtime_closed(path):
         handle = await node.client.start("idle")
         group.start_soon(wait, handle.result)
         group.start_soon(wait, lambda: node.client.wait_for_completion(handle.instance_id))
-        await until(lambda: len(node._watches.get(handle.instance_id, ())) == 2)
+        await until(lambda: len(node._ends._watches.get(handle.instance_id, ())) == 2)
     assert outcomes == ["closed"] * 2
 
 
@@ -546,7 +546,7 @@ async def test_a_fault_of_the_engine_comes_out_of_the_block_and_ends_every_wait(
             await node.client.start("waits_for_ever")
             handle = await node.client.start("idle")
             group.start_soon(wait, handle.result)
-            await until(lambda: node._watches)
+            await until(lambda: node._ends._watches)
             monkeypatch.setattr(node._thread._engine, "step", fault)
             group.start_soon(wait, lambda: handle.raise_event("go"))
             await anyio.sleep_forever()

@@ -159,7 +159,7 @@ async def test_who_waits_where_an_instance_ends_gets_its_end_however_soon_it_goe
             for number in range(20):
                 await node.client.start("told", instance_id=f"i-{number}")
                 tasks.start_soon(wait, number)
-            await until(lambda: len(node._watches) == 20)
+            await until(lambda: len(node._ends._watches) == 20)
             for number in range(20):
                 await node.client.raise_event(f"i-{number}", "end", number)
         assert results == {number: number for number in range(20)}

@@ -333,6 +333,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.catalogue().nodes)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
         self.both(lambda provider: provider.directory.count_owned(_NODES))
+        self.both(lambda provider: provider.directory.open_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
 
 

@@ -1,0 +1,161 @@
+"""Who waits for the end of which instance.
+
+Ends that this node makes are told at once. Whether one has ended elsewhere, or is gone, the store is asked of all together.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import chain
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+
+from orchestra.client.port import End
+from orchestra.providers.interfaces import Directory
+from orchestra.runtime.readers import Readers
+
+__all__ = ["Ends", "Watch"]
+
+_INTERVAL: Final = 1.0
+_ASKED_AT_ONCE: Final = 500
+_REMEMBERED_STARTS: Final = 10_000
+
+
+class Watch:
+    """One who waits, while the context is open. Implements :class:`~orchestra.client.port.EndWatch`."""
+
+    __slots__ = ("_ends", "_event", "deadline", "end", "instance_id", "known_open", "late")
+
+    def __init__(self, ends: Ends, instance_id: str, deadline: float, *, known_open: bool) -> None:
+        self._ends = ends
+        self._event = anyio.Event()
+        self.instance_id = instance_id
+        self.deadline = deadline
+        self.known_open = known_open
+        self.late = False
+        self.end: End | None = None
+
+    def __lt__(self, other: Watch) -> bool:
+        return self.deadline < other.deadline
+
+    def __enter__(self) -> Self:
+        self._ends.add(self)
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._ends.remove(self)
+
+    def wake(self) -> None:
+        """Have it look for itself, now or before it waits the next time."""
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Return once it is woken."""
+        await self._event.wait()
+        if self.end is None:
+            self._event = anyio.Event()
+
+
+class Ends:
+    """The watches of a runtime. Everything is called on the event loop; times are its own, in seconds."""
+
+    def __init__(self, readers: Readers, directory: Directory) -> None:
+        self._readers = readers
+        self._directory = directory
+        self._watches: dict[str, list[Watch]] = {}
+        self._started: OrderedDict[str, None] = OrderedDict()
+        """Instances that were started here and have not been seen to end: who waits for one need not look first."""
+        self._timeouts: list[Watch] = []
+        """A heap. It is made anew with each look at the store: those that have gone stay in it until then."""
+        self._awake_at = math.inf
+        self._sooner = anyio.Event()
+        # Shielded: while a host that is cancelled stops in order, others wait still.
+        self._scope = anyio.CancelScope(shield=True)
+
+    def watch(self, instance_id: str, seconds: float) -> Watch:
+        """Return a watch that is late after so many seconds, and not before."""
+        watch = Watch(self, instance_id, anyio.current_time() + seconds, known_open=instance_id in self._started)
+        watch.late = seconds <= 0
+        return watch
+
+    def add(self, watch: Watch) -> None:
+        """Begin to watch."""
+        self._watches.setdefault(watch.instance_id, []).append(watch)
+        if watch.deadline < math.inf and not watch.late:
+            heapq.heappush(self._timeouts, watch)
+            if watch.deadline < self._awake_at:
+                self._sooner.set()
+
+    def remove(self, watch: Watch) -> None:
+        """Watch no more."""
+        watches = self._watches[watch.instance_id]
+        watches.remove(watch)
+        if not watches:
+            del self._watches[watch.instance_id]
+
+    def note_start(self, instance_id: str) -> None:
+        """Take note that an instance was started here."""
+        self._started[instance_id] = None
+        if len(self._started) > _REMEMBERED_STARTS:
+            self._started.popitem(last=False)
+
+    def note_end(self, instance_id: str, end: End) -> None:
+        """Take note that an instance has ended here, and tell those who wait for it."""
+        self._started.pop(instance_id, None)
+        for watch in self._watches.get(instance_id, ()):
+            watch.end = end
+            watch.wake()
+
+    async def run(self) -> None:
+        """Look at the store and at the time, until it is stopped."""
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._look_elsewhere)
+                group.start_soon(self._keep_time)
+
+    def stop(self) -> None:
+        """End, and wake everybody: looking again, they are told that the runtime has stopped."""
+        self._scope.cancel()
+        for watch in self._all():
+            watch.wake()
+
+    def _all(self) -> Iterable[Watch]:
+        return chain.from_iterable(self._watches.values())
+
+    async def _look_elsewhere(self) -> None:
+        while True:
+            await anyio.sleep(_INTERVAL)
+            instance_ids = list(self._watches)
+            for start in range(0, len(instance_ids), _ASKED_AT_ONCE):
+                await self._look(instance_ids[start : start + _ASKED_AT_ONCE])
+            self._timeouts = [watch for watch in self._all() if watch.deadline < math.inf and not watch.late]
+            heapq.heapify(self._timeouts)
+
+    async def _look(self, instance_ids: list[str]) -> None:
+        try:
+            still_open = await self._readers.call(lambda: self._directory.open_among(instance_ids))
+        except Exception:  # noqa: BLE001 - who waits looks for himself, and is told what is wrong
+            still_open = frozenset[str]()
+        for instance_id in instance_ids:
+            if instance_id not in still_open:
+                for watch in self._watches.get(instance_id, ()):
+                    watch.wake()
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = anyio.current_time()
+            while self._timeouts and self._timeouts[0].deadline <= now:
+                watch = heapq.heappop(self._timeouts)
+                watch.late = True
+                watch.wake()
+            self._awake_at = self._timeouts[0].deadline if self._timeouts else math.inf
+            self._sooner = anyio.Event()
+            with anyio.CancelScope(deadline=self._awake_at):
+                await self._sooner.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class _Run:
     heartbeat: Payload | None = None
     reported: float = 0.0
     observed: Attempt | None = None
+    end: threading.Lock = field(default_factory=threading.Lock)
+
+    def settle(self) -> bool:
+        """Return whether it ends now, and has not ended before: in its thread, or for the event loop that gave it up."""
+        return self.end.acquire(blocking=False)
 
     def beat(self, payload: Any) -> None:
         """Take a heartbeat, in any thread."""
@@ -167,17 +173,24 @@ class ActivityRunner:
                     if activity.is_async:
                         self._begin_time(run)
                         value = await activity(*args, **kwargs)
+                        result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
+                        self._observe_end(run, "completed")
                     else:
-                        value = await self._call_in_thread(run, activity, args, kwargs)
-                    result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
-                    self._observe_end(run, "completed")
-            if result is None:
+                        async with self._threads:
+                            self._begin_time(run)  # waiting for a thread is not the activity's time
+                            await anyio.to_thread.run_sync(
+                                lambda: self._run_in_thread(run, activity, args, kwargs, subject),
+                                abandon_on_cancel=True,
+                                limiter=self._unlimited,
+                            )
+            if result is None and run.settle():
                 result = None if run.aborted else self._timeout(run)
                 self._observe_end(run, "aborted" if result is None else "timed_out")
         except anyio.get_cancelled_exc_class():
             # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
-            self._observe_end(run, "cancelled")
-            self._post(Cut(run))
+            if run.settle():
+                self._observe_end(run, "cancelled")
+                self._post(Cut(run))
         except BaseException as error:
             # Whatever user code raises is the attempt's failure: sys.exit() in a thread must not end the program. Ctrl-C must,
             # and comes to the event loop's thread only.
@@ -190,10 +203,29 @@ class ActivityRunner:
                 del self._runs[effect.key]
             if not self._runs:
                 self._idle.set()
-        if result is not None and not run.aborted:
-            self._report(ActivityEnded(effect.key, effect.attempt, result, run.heartbeat))
+        if result is not None:
+            self._report_end(run, result)
         while self._waiting and len(self._runs) < self._limit:
             self._spawn(self._waiting.popitem(last=False)[1])
+
+    def _run_in_thread(
+        self, run: _Run, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], subject: str
+    ) -> None:
+        """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way."""
+        try:
+            result = encode(activity(*args, **kwargs), subject=f"result of {subject}", limit=self._payload_limit)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
+            if run.settle():  # else it was given up meanwhile
+                self._observe_end(run, "failed", error)
+                self._report_end(run, _failure(error))
+        else:
+            if run.settle():
+                self._observe_end(run, "completed")
+                self._report_end(run, result)
+
+    def _report_end(self, run: _Run, result: Payload | ActivityFailure) -> None:
+        if not run.aborted:
+            self._report(ActivityEnded(run.effect.key, run.effect.attempt, result, run.heartbeat))
 
     def _observe(self, run: _Run) -> None:
         """Begin the record of a try, in the task and just before the thread that runs it."""
@@ -211,18 +243,6 @@ class ActivityRunner:
         observed, run.observed = run.observed, None
         if observed is not None:
             observed.end(outcome, error)
-
-    async def _call_in_thread(
-        self, run: _Run, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        async with self._threads:
-            self._begin_time(run)  # waiting for a thread is not the activity's time
-            value = await anyio.to_thread.run_sync(
-                lambda: _caught(activity, args, kwargs), abandon_on_cancel=True, limiter=self._unlimited
-            )
-        if isinstance(value, _Raised):
-            raise value.error
-        return value
 
     # --- deadlines ---
 
@@ -245,8 +265,7 @@ class ActivityRunner:
         effect = run.effect
         if not run.aborted:
             error = ErrorInfo("CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime")
-            failure = ActivityFailure(error, ("CancelledError",), untried=self._stopping)
-            self._report(ActivityEnded(effect.key, effect.attempt, failure, run.heartbeat))
+            self._report_end(run, ActivityFailure(error, ("CancelledError",), untried=self._stopping))
 
     def is_overdue(self, run: _Run) -> bool:
         """Return whether a try's time is up. To be called in any thread."""
@@ -299,19 +318,6 @@ def _context(run: _Run) -> ActivityContext:
         last_heartbeat=plain(effect.last_heartbeat),
         running=run,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Raised:
-    error: BaseException
-
-
-def _caught(activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function in a thread; return what it raises, for some exceptions mean something else to an event loop."""
-    try:
-        return activity(*args, **kwargs)
-    except BaseException as error:  # noqa: BLE001 - it is raised again in the attempt
-        return _Raised(error)
 
 
 def _failure(error: BaseException) -> ActivityFailure:

@@ -1,6 +1,7 @@
 """Activities as the runtime runs them: in tasks and threads, with tries, deadlines, heartbeats and cancellation."""
 
 import threading
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -25,6 +26,7 @@ from orchestra import (
     activity,
     activity_context,
 )
+from orchestra.engine.items import ActivityFailure
 from orchestra.errors import InstanceTerminated
 
 pytestmark = pytest.mark.anyio
@@ -473,6 +475,38 @@ async def test_a_timeout_ends_the_wait_for_a_thread_which_learns_it_and_whose_re
         history = await node.client.get_history(handle.instance_id)
     assert learned == [True]
     assert [event.attempt for event in history if event.kind.name == "ACTIVITY_COMPLETED"] == [2]
+
+
+@bounded
+async def test_the_end_of_a_thread_is_reported_by_itself_and_once_however_close_to_its_timeout(path):
+    pause = threading.Event()
+    ran_in = defaultdict(list)
+    reports = []
+
+    @activity(retry=NO_RETRY, timeout=timedelta(milliseconds=60))
+    def work(number: int) -> int:
+        ran_in[number].append(threading.get_ident())
+        pause.wait(0.01 * (number % 12))
+        return number
+
+    async def many(ctx, value):
+        return await ctx.gather(*(outcome(ctx, ctx.schedule_activity(work, number)) for number in range(96)))
+
+    async with runtime(path, many, activities=[work], max_activity_threads=16) as node:
+        report = node._runner._report
+
+        def noted(item):
+            reports.append((item.key, threading.get_ident(), item.result))
+            report(item)
+
+        node._runner._report = noted
+        results = await (await node.client.start("many")).result()
+    assert len({key for key, _, _ in reports}) == len(reports) == 96
+    assert [result for number, result in enumerate(results) if isinstance(result, int) and result != number] == []
+    assert {result["type"] for result in results if not isinstance(result, int)} <= {"TimeoutError"}
+    threads = {thread for ran in ran_in.values() for thread in ran}
+    for _, reporter, result in reports:
+        assert (reporter in threads) != isinstance(result, ActivityFailure)
 
 
 @bounded

@@ -28,7 +28,7 @@
     │   ├── DecodeError
     │   └── PayloadTooLarge
     ├── OrchestrationError                raised inside orchestration code, or about it
-    │   ├── ActivityFailed                ``.attempts``, ``.cause``
+    │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
     │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
     │   ├── OperationCancelled            a durable future that was cancelled is awaited
     │   ├── ForeignAwait
@@ -285,15 +285,21 @@ class OrchestrationError(OrchestraError):
 
 
 class ActivityFailed(OrchestrationError):
-    """An activity has failed for good. ``attempts`` holds every try, ``cause`` the last error."""
+    """An activity has failed for good, after so many ``tries``; ``cause`` is the last error.
 
-    def __init__(self, activity: str, cause: ErrorInfo, attempts: Sequence[Attempt], reason: str) -> None:
-        tries = f"{len(attempts)} attempt{'' if len(attempts) == 1 else 's'}"
-        super().__init__(f"activity {activity!r} failed after {tries} ({reason}): {cause}")
+    ``attempts`` holds the last 20 tries, each with its number.
+    """
+
+    def __init__(
+        self, activity: str, cause: ErrorInfo, attempts: Sequence[Attempt], reason: str, tries: int | None = None
+    ) -> None:
+        tries = len(attempts) if tries is None else tries
+        super().__init__(f"activity {activity!r} failed after {tries} attempt{'' if tries == 1 else 's'} ({reason}): {cause}")
         self.activity = activity
         self.cause = cause
         self.attempts = tuple(attempts)
         self.reason = reason
+        self.tries = tries
 
 
 class ChildFailed(OrchestrationError):

@@ -177,13 +177,14 @@ class ActivityCompleted(InputEvent):
 
 @dataclass(frozen=True, slots=True)
 class ActivityFailedEvent(InputEvent):
-    """An activity has failed for good."""
+    """An activity has failed for good. ``attempts`` are the last of its ``tries``."""
 
     kind: ClassVar[EventKind] = EventKind.ACTIVITY_FAILED
     source: int
     cause: ErrorInfo
     attempts: tuple[Attempt, ...]
     reason: str
+    tries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +374,7 @@ def to_record(event: Event) -> EventRecord:
                 "cause": error_to_wire(event.cause),
                 "attempts": attempts_to_wire(event.attempts),
                 "reason": event.reason,
+                **({} if event.tries == len(event.attempts) else {"tries": event.tries}),
             }
         case TimerCreated():
             envelope = {"due": event.due}
@@ -460,13 +462,16 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 number, at, _field(envelope, "source", int), _field(envelope, "attempt", int), _payload(record)
             )
         case EventKind.ACTIVITY_FAILED:
+            attempts = attempts_from_wire(envelope["attempts"])
             return ActivityFailedEvent(
                 number,
                 at,
                 _field(envelope, "source", int),
                 error_from_wire(envelope["cause"]),
-                attempts_from_wire(envelope["attempts"]),
+                attempts,
                 _field(envelope, "reason", str),
+                # Where nothing is said, the error's text told of so many once, and code may have written it into history.
+                _field(envelope, "tries", int) if "tries" in envelope else len(attempts),
             )
         case EventKind.TIMER_CREATED:
             return TimerCreated(number, at, _field(envelope, "due", int))

@@ -327,7 +327,7 @@ class Execution:
             case ActivityCompleted():
                 future.deliver(event.result)
             case ActivityFailedEvent():
-                future.fail(ActivityFailed(future.subject, event.cause, event.attempts, event.reason))
+                future.fail(ActivityFailed(future.subject, event.cause, event.attempts, event.reason, event.tries))
             case TimerFired():
                 future.settle(None)
             case EventReceived():
@@ -637,7 +637,8 @@ def _end_event(end: Input, number: int, now: int) -> InputEvent:
         case ActivityDone():
             return ActivityCompleted(number, now, end.source, end.attempt, end.result)
         case ActivityDied():
-            return ActivityFailedEvent(number, now, end.source, end.cause, end.attempts, end.reason)
+            tries = end.attempts[-1].number if end.attempts else 0
+            return ActivityFailedEvent(number, now, end.source, end.cause, end.attempts, end.reason, tries)
 
 
 def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:

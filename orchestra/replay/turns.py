@@ -40,7 +40,7 @@ class ActivityDone:
 
 @dataclass(frozen=True, slots=True)
 class ActivityDied:
-    """An activity has failed for good."""
+    """An activity has failed for good. ``attempts`` are its last tries."""
 
     source: int
     at: int

@@ -14,8 +14,8 @@ from driver import SECOND, SUBJECT, Drive, fresh, prefixes
 from driver import replay as replayed
 
 from orchestra.activities import Activity
-from orchestra.codec import EMPTY, Payload, encode
-from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
+from orchestra.codec import EMPTY, Payload, encode, pack, unpack
+from orchestra.errors import ActivityFailed, Attempt, DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
     ActivityCompleted,
     CancelRequested,
@@ -681,6 +681,27 @@ def test_a_result_that_does_not_fit_its_annotation_is_raised_at_the_await():
     drive = Drive(subject)
     drive.done("a", {"names": "text", "counts": {}})
     assert drive.output == [".names", True]
+
+
+@pytest.mark.parametrize(("said", "told"), [({}, 20), ({"tries": 30}, 30)])
+def test_a_history_that_does_not_say_how_many_tries_there_were_tells_what_it_told_before(said, told):
+    async def tells(ctx, _):
+        try:
+            await ctx.schedule_activity("work")
+        except ActivityFailed as failed:
+            return [failed.tries, str(failed)]
+
+    drive = Drive(tells)
+    error = ErrorInfo("ValueError", "boom")
+    attempts = tuple(Attempt(number, drive.now, error) for number in range(11, 31))
+    drive.turn([ActivityDied(2, drive.now, error, attempts, "attempts exhausted")])
+    assert drive.output == [30, "activity 'work' failed after 30 attempts (attempts exhausted): ValueError: boom"]
+    started, scheduled, failed, ended = drive.history
+    envelope = unpack(failed.envelope)
+    assert envelope.pop("tries") == 30
+    output = [told, f"activity 'work' failed after {told} attempts (attempts exhausted): ValueError: boom"]
+    failed = replace(failed, envelope=pack(envelope | said))
+    replayed(tells, [started, scheduled, failed, replace(ended, payload=encode(output, subject="output"))])
 
 
 def test_a_result_that_cannot_be_stored_fails_the_execution():

@@ -67,6 +67,28 @@ def test_attempts_are_exhausted_with_every_one_named(any_world):
     assert any_world.output(instance_id) == ["attempts exhausted", [1, 2, 3], "failure 2"]
 
 
+def test_the_error_counts_all_tries_and_keeps_the_last_twenty(any_world):
+    often = RetryPolicy(max_attempts=23, initial_interval=timedelta(seconds=1), factor=1, jitter=0)
+
+    async def asks(ctx, _):
+        try:
+            return await ctx.schedule_activity(Activity.named("work", retry=often))
+        except ActivityFailed as failed:
+            return [str(failed), failed.tries, [attempt.number for attempt in failed.attempts]]
+
+    code = registry(asks)
+    node = any_world.node(code, {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    node = takeover(any_world, node, code)  # one
+    for _ in range(22):
+        node.fail(error=RuntimeError("boom"))
+        any_world.run(1.1)
+    text = "activity 'work' failed after 23 attempts (attempts exhausted): RuntimeError: boom"
+    assert any_world.output(instance_id) == [text, 23, list(range(4, 24))]
+    check_rest(any_world, [code])
+
+
 @pytest.mark.parametrize("how", ["class", "policy", "base class"])
 def test_an_error_that_is_not_retryable_ends_it_at_once(world, how):
     names = {"class": (), "policy": (KeyError,), "base class": ("LookupError",)}[how]

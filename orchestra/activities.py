@@ -226,7 +226,10 @@ class Activity(Generic[P, R]):
         heartbeat_timeout: timedelta | None = None,
         queue: str | None = None,
     ) -> Activity[..., Any]:
-        """Return a reference to an activity that is registered elsewhere, with the type of its result."""
+        """Return a reference to an activity that is registered elsewhere, with its options and the type of its result.
+
+        What is not given is the default, whatever the activity has been registered with.
+        """
         return Activity(name, None, retry or RetryPolicy(), timeout, heartbeat_timeout, None, decoder(returns), queue)
 
 

@@ -63,6 +63,8 @@ class Machine(Protocol):
     execution_id: int
     name: str
     version: str
+    registered: Mapping[str, Activity[..., Any]]
+    """The activities that this node has, by name."""
 
     @property
     def now(self) -> int: ...
@@ -187,8 +189,12 @@ class OrchestrationContext:
         """Run an activity: at least once, its result applied exactly once.
 
         Args:
-            activity: an ``@activity``, a plain function, or a registered name (its result is then plain JSON; use
-                ``Activity.named(name, returns=...)`` for a typed one). ``activity.options(...)`` changes options for one call.
+            activity: an ``@activity``, a plain function, or a name. ``activity.options(...)`` changes options for one call.
+                A name stands for the retry policy, the timeouts and the queue of the activity that the node which makes the
+                call has registered under it (``Runtime(activities=...)``), or for the defaults where it has none; they are
+                recorded with the call, and no later registration changes them. Its result is plain JSON.
+                ``Activity.named(name, ...)`` says its options itself, and what its result is read as; nothing that is
+                registered changes them.
 
         Raises:
             EncodeError, PayloadTooLarge: an argument cannot travel.
@@ -197,7 +203,7 @@ class OrchestrationContext:
             DecodeError: (at the await) its result does not fit the annotation.
         """
         self._machine.check()
-        called: Activity[..., Any] = Activity.named(activity) if isinstance(activity, str) else as_activity(activity)
+        called: Activity[..., Any] = self._named(activity) if isinstance(activity, str) else as_activity(activity)
         subject = f"arguments of activity {called.name!r} in {self._machine.name!r}"
         limit = self._machine.limits.max_payload
         if called.signature is None:
@@ -212,6 +218,19 @@ class OrchestrationContext:
             None if called.heartbeat_timeout is None else micros(called.heartbeat_timeout),
             called.result,
             called.queue,
+        )
+
+    def _named(self, name: str) -> Activity[..., Any]:
+        """Return what a plain name stands for: the options that this node has registered, and no function.
+
+        Options are recorded and never compared. The arguments are compared, hence their form must not depend on whether the
+        node that replays the call has the function: its signature is left aside.
+        """
+        known = self._machine.registered.get(name)
+        if known is None:
+            return Activity.named(name)
+        return Activity.named(
+            name, retry=known.retry, timeout=known.timeout, heartbeat_timeout=known.heartbeat_timeout, queue=known.queue
         )
 
     def schedule_timer(self, when: timedelta | datetime) -> DurableFuture[None]:

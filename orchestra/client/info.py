@@ -46,6 +46,7 @@ __all__ = [
     "node_infos",
     "stored_error",
     "unserved_kinds",
+    "why_unserved",
 ]
 
 CRASHING_TAKEOVERS = 3
@@ -114,7 +115,7 @@ class PendingActivity:
     node: str | None = None
     """The node that has taken it from the queue; ``None``: it waits there for one. Not in lists."""
     held_reason: str | None = None
-    """Why nobody takes it: no living node has it and serves its queue. Not in lists."""
+    """Why nobody takes it: no living node has it and serves its queue; which queues those serve that have it. Not in lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,16 +417,23 @@ def _pending_activity(entry: WaitEntry, handed_out: ActivityRow | None, catalogu
         last_error=tried.last_error if tried else None,
         queue=None if route is None else route.queue,
         node=None if handed_out is None else handed_out.owner,
-        held_reason=None if route is None or _is_offered(route, catalogue) else _why_unserved(route),
+        held_reason=None if route is None else why_unserved(route, catalogue),
     )
 
 
-def _is_offered(route: Route, catalogue: Catalogue) -> bool:
-    return any(is_living(node, catalogue.now) and route in node.record.routes for node in catalogue.nodes)
-
-
-def _why_unserved(route: Route) -> str:
-    return f"no living node has activity {route.name!r} and serves queue {route.queue!r}"
+def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
+    """Return why nobody takes an activity that is handed out, and what would help; ``None`` where somebody may."""
+    routes = {offered for node in catalogue.nodes if is_living(node, catalogue.now) for offered in node.record.routes}
+    if route in routes:
+        return None
+    reason = f"no living node has activity {route.name!r} and serves queue {route.queue!r}"
+    elsewhere = sorted(repr(offered.queue) for offered in routes if offered.name == route.name)
+    if not elsewhere:
+        return reason
+    return (
+        f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve {route.queue!r} too "
+        "(Runtime(queues=...)), or name a queue of theirs where it is scheduled"
+    )
 
 
 def _shown(payload: Payload | None) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestra.activities import Activity
 from orchestra.clock import Clock
 from orchestra.context import Limits
 from orchestra.engine.absences import Absences, Closing, Result, Returned, Stepping
@@ -81,7 +83,12 @@ class EngineOptions:
 
 
 class Engine:
-    """Owns instances, steps them, applies outcomes. ``step``, then a commit, then ``apply``; no group overlaps another."""
+    """Owns instances, steps them, applies outcomes. ``step``, then a commit, then ``apply``; no group overlaps another.
+
+    Args:
+        node: how it presents itself to the store.
+        activities: what orchestration code means by plain names; the node has them.
+    """
 
     def __init__(
         self,
@@ -94,6 +101,7 @@ class Engine:
         options: EngineOptions | None = None,
         recorder: Recorder | None = None,
         retention: Retention | None = None,
+        activities: Mapping[str, Activity[..., Any]] | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -110,6 +118,7 @@ class Engine:
             keep_owned=self.options.keep_owned,
             recorder=self._recorder,
             retention=retention or Retention(),
+            registered=activities or {},
         )
         self.catalogue = Catalogue(0, (), {}, ())
         self._time = StoreTime(clock)

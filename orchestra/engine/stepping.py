@@ -6,10 +6,11 @@ desk is changed as if the write were granted already; should it be refused, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
+from orchestra.activities import Activity
 from orchestra.clock import micros
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
@@ -133,6 +134,7 @@ class Stepper:
         keep_owned: int,
         recorder: Recorder,
         retention: Retention,
+        registered: Mapping[str, Activity[..., Any]],
     ) -> None:
         self.node_id = node_id
         self._placement = placement
@@ -141,6 +143,7 @@ class Stepper:
         self._keep_owned = keep_owned
         self._recorder = recorder
         self._retention = retention
+        self._registered = registered
 
     def advance(
         self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = (), *, free: int
@@ -256,7 +259,7 @@ class Stepper:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
         identity = Identity(desk.instance_id, desk.incarnation, desk.current.number, desk.kind.name, version)
-        execution = Execution(definition, identity, self._limits)
+        execution = Execution(definition, identity, self._limits, self._registered)
         try:
             execution.start(desk.current.state, now)
         except BaseException:
@@ -282,7 +285,7 @@ class Stepper:
         if definition is None:
             raise _Unservable
         desk.trying = definition.fingerprint
-        execution = Execution(definition, desk.identity, self._limits)
+        execution = Execution(definition, desk.identity, self._limits, self._registered)
         try:
             execution.replay(history)
         except BaseException:

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from random import Random
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
+from orchestra.activities import Activity
 from orchestra.codec import Decoder, Payload, encode, unpack
 from orchestra.context import Limits, OrchestrationContext
 from orchestra.errors import (
@@ -69,6 +71,7 @@ from orchestra.scheduler import Scheduler, Task, is_user, parked_at, place
 __all__ = ["Execution"]
 
 _TRACEBACK_LIMIT = 8_000
+_NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -100,13 +103,21 @@ class Execution:
     """Runs one execution of one orchestration. Purely synchronous; the caller owns clock and store.
 
     Use :meth:`start` for a new execution, or :meth:`replay` for one with a history; then :meth:`turn` for each step. An
-    execution that has raised from a step is of no further use.
+    execution that has raised from a step is of no further use. ``registered`` are the activities that this node has: what a
+    plain name stands for in new calls.
     """
 
-    def __init__(self, definition: OrchestrationDefinition, identity: Identity, limits: Limits) -> None:
+    def __init__(
+        self,
+        definition: OrchestrationDefinition,
+        identity: Identity,
+        limits: Limits,
+        registered: Mapping[str, Activity[..., Any]] = _NONE_REGISTERED,
+    ) -> None:
         self._definition = definition
         self.identity = identity
         self.limits = limits
+        self.registered = registered
         self.instance_id = identity.instance_id
         self.execution_id = identity.execution
         self.name = identity.name

@@ -212,6 +212,7 @@ class Runtime:
             options=self._options,
             retention=self._retention,
             recorder=recorder,
+            activities=self._activities,
         )
         membership = Membership(store, node, self._clock)
         cycle = Cycle(store, engine, membership, self._clock, poll=self._poll.total_seconds(), recorder=recorder)

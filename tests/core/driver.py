@@ -31,9 +31,9 @@ def define(function):
     return OrchestrationRegistry.builder().register("subject", function).build().get("subject", "1.0.0")
 
 
-def fresh(function, identity=SUBJECT, limits=None):
+def fresh(function, identity=SUBJECT, limits=None, registered=None):
     """Return an execution that has not begun."""
-    return Execution(define(function), identity, limits or Limits())
+    return Execution(define(function), identity, limits or Limits(), registered or {})
 
 
 def replay(function, history, identity=SUBJECT, limits=None):

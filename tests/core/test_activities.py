@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
 import pytest
-from driver import Drive
+from driver import Drive, fresh
 
 from orchestra.activities import Activity, activity, activity_context, as_activity
-from orchestra.codec import plain
+from orchestra.codec import EMPTY, plain
 from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
+from orchestra.events import from_record
 from orchestra.retry import RetryPolicy
 
 
@@ -43,6 +44,28 @@ async def with_options(order: Order) -> int:
 
 @activity(timeout=timedelta(seconds=5))
 def with_options_sync() -> None: ...
+
+
+async def calls_by_name(ctx, _):
+    return await ctx.schedule_activity("with_options_sync", 1, count=2)
+
+
+def test_a_call_by_name_repeats_alike_whatever_is_registered():
+    known = {"with_options_sync": Activity.named("with_options_sync", int, retry=TWICE, queue="gpu")}
+    histories = []
+    for registered in ({}, known, {"with_options_sync": with_options_sync}):
+        execution = fresh(calls_by_name, registered=registered)
+        execution.start(EMPTY, 0)
+        histories.append(execution.turn(0).events)
+        execution.evict()
+    assert [from_record(history[1]).queue for history in histories] == [None, "gpu", None]
+    assert [from_record(history[1]).timeout for history in histories] == [None, None, 5_000_000]
+    for history in histories:
+        for registered in ({}, known, {"with_options_sync": with_options_sync}):
+            execution = fresh(calls_by_name, registered=registered)
+            execution.replay(history)
+            assert execution.activities == {2: from_record(history[1])}
+            execution.evict()
 
 
 def test_the_decorator_takes_both_kinds_of_functions_with_and_without_options():

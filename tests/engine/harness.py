@@ -377,6 +377,7 @@ class Node:
         clock=None,
         queues=(DEFAULT_QUEUE,),
         slots=100_000,
+        registered=None,
     ):
         self.world = world
         clock = clock or world.clock
@@ -411,6 +412,7 @@ class Node:
             options=options or EngineOptions(),
             recorder=recorder,
             retention=retention,
+            activities=registered,
         )
         self.membership = Membership(self.store, record, clock)
         self.cycle = Cycle(self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder)

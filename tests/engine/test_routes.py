@@ -53,6 +53,62 @@ def helper(world, script=HOLD, name="work", **options):
     return world.node(registry("other", v1_0_0=other), {name: script}, **options)
 
 
+# --- plain names ------------------------------------------------------------------------------
+
+
+def test_a_plain_name_has_the_options_of_the_activity_that_the_node_has(any_world):
+    async def asks(ctx, _):
+        return await ctx.schedule_activity("work", 1, unit="s")
+
+    code = registry(asks)
+    known = Activity.named(
+        "work", int, retry=QUICK, timeout=timedelta(seconds=2), heartbeat_timeout=timedelta(seconds=1), queue="gpu"
+    )
+    node = any_world.node(code, {"work": HOLD}, queues=("default", "gpu"), registered={"work": known})
+    instance_id = any_world.start()
+    any_world.run(1)
+    scheduled = any_world.events(instance_id)[1]
+    assert (scheduled.retry, scheduled.timeout, scheduled.heartbeat_timeout, scheduled.queue) == (
+        QUICK,
+        2_000_000,
+        1_000_000,
+        "gpu",
+    )
+    effect = node.the_running()
+    assert (effect.timeout, effect.heartbeat_timeout) == (2_000_000, 1_000_000)
+    for attempt in range(2, 4):
+        node.fail()
+        any_world.run(3)
+        assert node.the_running().attempt == attempt
+    node.finish(value="no int")
+    any_world.run(1)
+    assert any_world.output(instance_id) == "no int", "a name says nothing of its result"
+    check_rest(any_world, [code])
+
+
+def test_a_call_by_name_goes_by_history_whatever_is_registered_where_it_is_repeated(any_world):
+    async def asks(ctx, _):
+        return [await ctx.schedule_activity("work", unit="s"), await ctx.schedule_activity("work", unit="s")]
+
+    code = registry(asks)
+    first = any_world.node(code, {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    first.finish(value="first")
+    any_world.run(1)
+    first.crash()
+    known = Activity.named("work", retry=ONCE, timeout=timedelta(seconds=9), queue="gpu")
+    second = any_world.node(code, {"work": HOLD}, registered={"work": known})
+    any_world.run(13)
+    effect = second.the_running()
+    assert (effect.attempt, effect.timeout) == (2, None), "as it was asked for: three tries, no bound, the instance's queue"
+    second.crash()
+    any_world.node(code, {"work": lambda effect: "third"})
+    any_world.run(30)
+    assert any_world.output(instance_id) == ["first", "third"]
+    check_rest(any_world, [code])
+
+
 # --- to whom it goes --------------------------------------------------------------------------
 
 

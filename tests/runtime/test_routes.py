@@ -23,6 +23,7 @@ from orchestra import (
 )
 from orchestra.clock import new_id
 from orchestra.errors import InvalidFunction
+from orchestra.retry import NO_RETRY
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing import check_store
 
@@ -131,6 +132,47 @@ async def test_a_full_node_gives_work_to_a_free_one(store):
         assert ran == {"first": 2, "second": 4}
         gate.set()
         assert await handle.result() == list(range(6))
+
+
+@bounded
+async def test_a_call_by_name_takes_the_options_of_the_activity_that_its_node_has(store):
+    @activity(name="work", retry=NO_RETRY, timeout=timedelta(milliseconds=100))
+    async def endless() -> None:
+        await anyio.sleep_forever()
+
+    async def by_name(ctx, _: None) -> str:
+        try:
+            return await ctx.schedule_activity("work")
+        except ActivityFailed as failed:
+            return f"{failed.tries} {failed.cause}"
+
+    async with Runtime(store(), registry(by_name), [endless]) as node:
+        said = await (await node.client.start("by_name")).result()
+    assert said == "1 TimeoutError: activity 'work' did not end within 0.1 s"
+
+
+@bounded
+async def test_a_call_by_name_of_what_only_others_have_says_in_which_queue_they_have_it(store):
+    @activity(name="work", queue="gpu")
+    async def renders() -> str:
+        return "done"
+
+    async def by_name(ctx, _: None) -> str:
+        return await ctx.schedule_activity("work")
+
+    async with Runtime(store(), registry(by_name)) as front, Runtime(store(), registry(), [renders], queues=["gpu"]):
+        handle = await front.client.start("by_name")
+        (pending,) = (await info_when(handle, lambda info: info.pending_activities and info.owner is None)).pending_activities
+        assert pending.held_reason == (
+            "no living node has activity 'work' and serves queue 'default'; some have it and serve 'gpu': let one of them "
+            "serve 'default' too (Runtime(queues=...)), or name a queue of theirs where it is scheduled"
+        )
+    async with Runtime(store(), registry(by_name), [renders], queues=["default", "gpu"]) as both:
+        assert await both.client.handle(handle.instance_id).result() == "done"
+        again = await both.client.start("by_name")
+        assert await again.result() == "done"
+        told = [(await both.client.get_history(one.instance_id))[1].queue for one in (handle, again)]
+        assert told == [None, "gpu"], "each as it was when it was asked for"
 
 
 @bounded

@@ -226,7 +226,7 @@ class NodeInfo:
     slots: int
     """How many activities it runs at once."""
     load: int
-    """How many activities it ran at its last heartbeat."""
+    """How many activities it ran at its last heartbeat: at most ``slots``. What waits for a place there is not counted."""
     owned: int
     """How many instances it owns now; those that only wait belong to nobody."""
 

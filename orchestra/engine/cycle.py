@@ -224,7 +224,7 @@ class Cycle:
         return self._engine.apply(outcomes)
 
     def _maintain(self) -> None:
-        self._membership.renew(self._engine.running)
+        self._membership.renew(self._engine.load)
         moment = self._clock.monotonic()
         if moment >= self._next_poll:
             self._next_poll = moment + self._poll

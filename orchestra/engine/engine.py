@@ -450,6 +450,11 @@ class Engine:
         """How many activities have been begun and not reported, of instances of this node and of others."""
         return len(self._activities)
 
+    @property
+    def load(self) -> int:
+        """How many of these run: what finds no place waits in the shell for one."""
+        return min(self.running, self.node.slots)
+
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
         owned, claim = self._agenda.next_timer, self._claims.next_due()

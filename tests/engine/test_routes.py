@@ -170,6 +170,18 @@ def test_what_nobody_else_has_waits_for_a_place_here(any_world):
     assert any_world.record(instance_id).activities == ()
 
 
+def test_the_load_of_a_node_is_what_runs_and_not_what_waits_for_a_place(any_world):
+    owner = any_world.node(registry(fans_out), {"work": HOLD}, slots=2)
+    any_world.start(state=5)
+    any_world.run(12)
+    assert owner.engine.running == 5
+    assert [node.load for node in any_world.directory.catalogue().nodes] == [2]
+    for _ in range(4):
+        owner.finish(next(iter(owner.running.values())), "done")
+    any_world.run(12)
+    assert [node.load for node in any_world.directory.catalogue().nodes] == [1]
+
+
 def test_a_node_takes_up_its_own_once_it_has_a_place(any_world):
     """Handed out to a node that has died since: whoever has a place takes it, the owner of the instance too."""
     code = registry(fans_out)

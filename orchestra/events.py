@@ -411,6 +411,11 @@ def to_record(event: Event) -> EventRecord:
     return EventRecord(event.id, int(event.kind), event.at, FORMAT, pack(envelope), payload)
 
 
+def scheduled_name(record: EventRecord) -> str:
+    """Return which activity a record asks for, without reading its payload."""
+    return _field(unpack(record.envelope), "name", str)
+
+
 def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[str, str]:
     return {} if event.queue is None else {"queue": event.queue}
 

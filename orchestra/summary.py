@@ -8,9 +8,18 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from orchestra.codec import pack, unpack
-from orchestra.events import ActivityScheduled, ChildStarted, CommandEvent, EventAwaited, EventKind, TimerCreated
+from orchestra.events import (
+    ActivityScheduled,
+    ChildStarted,
+    CommandEvent,
+    EventAwaited,
+    EventKind,
+    TimerCreated,
+    attempts_from_wire,
+)
+from orchestra.providers.rows import ActivityRow
 
-__all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_summary", "write_summary"]
+__all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_summary", "read_tried", "write_summary"]
 
 _CAP: Final = 16
 _TEXT: Final = 200
@@ -72,6 +81,12 @@ def write_summary(
         if isinstance(event, ChildStarted):
             entries[-1].append([event.child_id, event.version])
     return pack({"w": entries, "n": {_KINDS[kind]: count for kind, count in counts.items() if count}})
+
+
+def read_tried(row: ActivityRow) -> Tried:
+    """Return what a remembered activity's row tells of its tries."""
+    tries = attempts_from_wire(unpack(row.attempts)["tries"])
+    return Tried(row.attempt, row.due, str(tries[-1].error)[:_TEXT] if tries else None)
 
 
 def read_summary(data: bytes) -> Summary:

@@ -45,6 +45,7 @@ from orchestra.client.info import (
     instance_info,
     node_infos,
     unserved_kinds,
+    untold_activities,
 )
 from orchestra.client.port import End, Port
 from orchestra.clock import Clock, SystemClock, new_id, to_micros
@@ -62,7 +63,7 @@ from orchestra.errors import (
     UnknownOrchestration,
     WaitTimeout,
 )
-from orchestra.events import FORMAT, Event, from_record
+from orchestra.events import FORMAT, Event, EventKind, EventRecord, from_record
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
@@ -264,15 +265,25 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
         """
-        record, children = await self._port.call(lambda: self._read_family(instance_id))
+        record, children, scheduled = await self._port.call(lambda: self._read_whole(instance_id))
         if record is None:
             _raise_not_found(instance_id)
-        info = instance_info(record, await self._fresh_catalogue(), children)
+        info = instance_info(record, await self._fresh_catalogue(), children, scheduled)
         held = InstanceStatus.HELD
         if info.status is held or any(child.status is held for child in info.children):
             # Perhaps only by nodes that have come within the last second.
-            info = instance_info(record, await self._fresh_catalogue(_HELD_AGE), children)
+            info = instance_info(record, await self._fresh_catalogue(_HELD_AGE), children, scheduled)
         return info
+
+    def _read_whole(self, instance_id: str) -> tuple[InstanceRecord | None, list[InstanceRecord], list[EventRecord]]:
+        """Return an instance, its children, and the events of activities that its summary has no room for."""
+        record, children = self._read_family(instance_id)
+        untold = [] if record is None else untold_activities(record)
+        if record is None or not untold:
+            return record, children, []
+        scheduled = self._provider.directory.envelopes(instance_id, record.row.execution, untold)
+        # Read at another moment: the id may be a new instance's by now.
+        return record, children, [event for event in scheduled if event.kind == EventKind.ACTIVITY_SCHEDULED]
 
     def _read_family(self, instance_id: str) -> tuple[InstanceRecord | None, list[InstanceRecord]]:
         """Return an instance, and the children that its current execution has asked for, in their order."""

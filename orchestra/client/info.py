@@ -11,7 +11,7 @@ from typing import Any
 from orchestra.clock import from_micros
 from orchestra.codec import Payload, plain, unpack
 from orchestra.errors import ErrorInfo
-from orchestra.events import error_from_wire
+from orchestra.events import EventRecord, error_from_wire, scheduled_name
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
     ActivityRow,
@@ -26,7 +26,7 @@ from orchestra.providers.rows import (
     Status,
 )
 from orchestra.resolution import boundary_version, is_living, opening_version, serves
-from orchestra.summary import Summary, WaitEntry, read_summary
+from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
 from orchestra.versions import parse_version
 
 __all__ = [
@@ -46,10 +46,14 @@ __all__ = [
     "node_infos",
     "stored_error",
     "unserved_kinds",
+    "untold_activities",
     "why_unserved",
 ]
 
 CRASHING_TAKEOVERS = 3
+
+_MOST_PENDING = 1_000
+"""Activities that are shown of an instance."""
 
 
 class InstanceStatus(StrEnum):
@@ -120,7 +124,12 @@ class PendingActivity:
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """An instance as it stands. ``input`` and ``output`` are plain JSON values; lists show at most 16 waits.
+    """An instance as it stands. ``input`` and ``output`` are plain JSON values.
+
+    ``waiting_on`` has the first 16 things that it waits for; ``waiting_counts`` counts all of them. ``pending_activities`` has,
+    besides the activities among these, every other one that was tried before, has sent a heartbeat, or was handed out to other
+    nodes, up to 1,000 in all; further ones in a plain first try beside their instance are told of in its history only. Lists
+    show no more than the 16.
 
     ``children`` are those that its current execution has asked for, in their order; lists show only those among the waits.
     ``list_instances(parent=...)`` has those of earlier executions as well.
@@ -239,10 +248,24 @@ _STATUSES = {
 }
 
 
+def untold_activities(record: InstanceRecord) -> list[int]:
+    """Return the activities that have a row and that the summary, which holds the first 16 waits only, does not name."""
+    summary = read_summary(record.summary)
+    told = {entry.event_id for entry in summary.entries}
+    rows = (row.event_id for row in record.activities if row.execution == record.row.execution)
+    return sorted(number for number in rows if number not in told)[: _MOST_PENDING - len(told)]
+
+
 def instance_info(
-    record: InstanceRecord, catalogue: Catalogue, children: Sequence[InstanceRecord] | None = None
+    record: InstanceRecord,
+    catalogue: Catalogue,
+    children: Sequence[InstanceRecord] | None = None,
+    scheduled: Sequence[EventRecord] = (),
 ) -> InstanceInfo:
-    """Return what is shown of a stored instance and of its children, judged against the nodes that live now."""
+    """Return what is shown of a stored instance and of its children, judged against the nodes that live now.
+
+    ``scheduled`` are the events of :func:`untold_activities`.
+    """
     row, execution = record.row, record.execution
     is_open = record.status is Status.OPEN
     held_reason = _held_reason(record, catalogue) if is_open else None
@@ -267,7 +290,7 @@ def instance_info(
         next_wake_at=_moment(row.wake_at) if is_open and row.wake_at else None,
         waiting_on=_waiting_on(summary),
         waiting_counts=summary.counts,
-        pending_activities=_pending_activities(summary, record, catalogue),
+        pending_activities=_pending_activities(summary, record, catalogue, scheduled),
         history_events=row.history_events if is_open else execution.events,
         history_bytes=row.history_bytes if is_open else execution.bytes,
         unread_messages=record.unread_messages if is_open else sum(record.unread_at_end.values()),
@@ -396,19 +419,21 @@ def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
     )
 
 
-def _pending_activities(summary: Summary, record: InstanceRecord, catalogue: Catalogue) -> tuple[PendingActivity, ...]:
-    number = record.row.execution
-    handed_out = {row.event_id: row for row in record.activities if row.execution == number and row.route is not None}
-    return tuple(
-        _pending_activity(entry, handed_out.get(entry.event_id), catalogue)
-        for entry in summary.entries
-        if entry.kind == "activity"
-    )
+def _pending_activities(
+    summary: Summary, record: InstanceRecord, catalogue: Catalogue, scheduled: Sequence[EventRecord]
+) -> tuple[PendingActivity, ...]:
+    rows = {row.event_id: row for row in record.activities if row.execution == record.row.execution}
+    entries = [entry for entry in summary.entries if entry.kind == "activity"]
+    entries += [
+        WaitEntry("activity", scheduled_name(event), event.at, None, event.id, read_tried(rows[event.id]))
+        for event in scheduled
+    ]
+    return tuple(_pending_activity(entry, rows.get(entry.event_id), catalogue) for entry in entries)
 
 
-def _pending_activity(entry: WaitEntry, handed_out: ActivityRow | None, catalogue: Catalogue) -> PendingActivity:
+def _pending_activity(entry: WaitEntry, row: ActivityRow | None, catalogue: Catalogue) -> PendingActivity:
     tried = entry.tried
-    route = None if handed_out is None else handed_out.route
+    route = None if row is None else row.route
     return PendingActivity(
         name=entry.name,
         attempt=tried.attempt if tried else 1,
@@ -416,7 +441,7 @@ def _pending_activity(entry: WaitEntry, handed_out: ActivityRow | None, catalogu
         next_attempt_at=_moment(tried.due) if tried else None,
         last_error=tried.last_error if tried else None,
         queue=None if route is None else route.queue,
-        node=None if handed_out is None else handed_out.owner,
+        node=None if row is None else row.owner,
         held_reason=None if route is None else why_unserved(route, catalogue),
     )
 

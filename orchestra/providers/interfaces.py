@@ -150,6 +150,10 @@ class Directory(Protocol):
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]: ...
 
+    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+        """Return those of these events that there are, at most 1,000, in their order; without their payloads."""
+        ...
+
     def catalogue(self) -> Catalogue: ...
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:

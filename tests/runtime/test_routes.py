@@ -11,6 +11,7 @@ import pytest
 from kit import QUICK, bounded, info_when, registry, until, when_set
 
 from orchestra import (
+    Activity,
     ActivityFailed,
     Client,
     InstanceStatus,
@@ -23,8 +24,8 @@ from orchestra import (
 )
 from orchestra.clock import new_id
 from orchestra.errors import InvalidFunction
-from orchestra.retry import NO_RETRY
 from orchestra.providers.postgres import PostgresProvider
+from orchestra.retry import NO_RETRY
 from orchestra.testing import check_store
 
 pytestmark = pytest.mark.anyio
@@ -173,6 +174,40 @@ async def test_a_call_by_name_of_what_only_others_have_says_in_which_queue_they_
         assert await again.result() == "done"
         told = [(await both.client.get_history(one.instance_id))[1].queue for one in (handle, again)]
         assert told == [None, "gpu"], "each as it was when it was asked for"
+
+
+@bounded
+async def test_whatever_was_tried_or_handed_out_is_shown_of_many_that_are_pending(store):
+    gate = anyio.Event()
+    rarely = Activity.named("rare", queue="gpu")
+    again = RetryPolicy(max_attempts=None, initial_interval=timedelta(hours=1))
+
+    @activity(retry=again)
+    async def fails_at_18(number: int) -> int:
+        if number == 18:
+            raise ValueError("the eighteenth")
+        await gate.wait()
+        return number
+
+    async def fans(ctx, count: int) -> int:
+        numbers = (ctx.schedule_activity(fails_at_18, number) for number in range(count))
+        return len(await ctx.gather(*numbers, ctx.schedule_activity(rarely), ctx.wait_for_event("go")))
+
+    async with Runtime(store(), registry(fans), [fails_at_18]) as node:
+        handle = await node.client.start("fans", 20)
+        info = await info_when(handle, lambda info: len(info.pending_activities) == 18)
+        assert info.waiting_counts == {"activity": 21, "event": 1}
+        assert len(info.waiting_on) == 16
+        assert {(one.name, one.attempt, one.last_error) for one in info.pending_activities[:16]} == {("fails_at_18", 1, None)}
+        failed, rare = info.pending_activities[16:]
+        assert (failed.name, failed.attempt, failed.last_error) == ("fails_at_18", 2, "ValueError: the eighteenth")
+        assert failed.next_attempt_at is not None
+        assert failed.next_attempt_at > failed.since + timedelta(seconds=40)
+        assert (rare.name, rare.attempt, rare.last_error, rare.queue) == ("rare", 1, None, "gpu")
+        assert rare.held_reason == "no living node has activity 'rare' and serves queue 'gpu'"
+        (listed,) = (await node.client.list_instances()).items
+        assert len(listed.pending_activities) == 16
+        await handle.terminate("seen")
 
 
 @bounded

@@ -50,6 +50,10 @@ class PostgresDirectory:
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
 
+    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+        rows = self._calls.read(sql.READ_ENVELOPES, instance_id, execution, Numbers(events))
+        return [EventRecord(*row) for row in rows]
+
     def catalogue(self) -> Catalogue:
         return read_catalogue(self._calls)
 

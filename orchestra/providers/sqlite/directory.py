@@ -138,6 +138,12 @@ class SqliteDirectory:
             rows = connection.execute(sql.READ_HISTORY, (instance_id, execution)).fetchall()
         return [read_event(row) for row in rows]
 
+    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+        statement = sql.READ_ENVELOPES % ", ".join("?" * len(events))
+        with self._readers.reading() as connection:
+            rows = connection.execute(statement, (instance_id, execution, *events)).fetchall()
+        return [EventRecord(*row) for row in rows]
+
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:
             return read_catalogue(connection, self._clock.now())

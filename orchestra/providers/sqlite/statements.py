@@ -281,6 +281,9 @@ READ_KIND: Final = f"SELECT {KIND_COLUMNS} FROM kind k WHERE k.kind_id = ?"
 
 READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
+READ_ENVELOPES: Final = """
+    SELECT event_id, kind, at, format, envelope FROM event WHERE instance_id = ? AND execution = ? AND event_id IN (%s)
+    ORDER BY event_id"""
 READ_NEWS: Final = """
     SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
         m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent

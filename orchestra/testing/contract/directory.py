@@ -66,6 +66,16 @@ class DirectoryTests(ContractBase):
         expect(one(provider, a_write(record.row)), Granted)
         assert read(provider, text).custom_status == custom, "what a write does not mention stays"
 
+    def test_single_events_are_read_without_their_payloads(self, provider: Provider) -> None:
+        row = begin(provider)
+        events = tuple(an_event(number) for number in range(1, 8))
+        delta = ExecutionDelta(1, events=events, event_count=7, byte_count=70)
+        expect(one(provider, a_write(row, executions=(delta,))), Granted)
+        envelopes = provider.directory.envelopes
+        assert envelopes("i", 1, [5, 2, 99]) == [replace(events[number], payload=None) for number in (1, 4)]
+        assert envelopes("i", 1, range(1, 1001)) == [replace(event, payload=None) for event in events]
+        assert envelopes("i", 1, []) == envelopes("i", 2, [1]) == envelopes("nobody", 1, [1]) == []
+
     def test_lists_are_filtered(self, provider: Provider, clock: ManualClock) -> None:
         starts = [
             replace(a_start("a_1"), labels={"team": "blue", "tier": "1"}),

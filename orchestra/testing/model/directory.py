@@ -37,6 +37,10 @@ class ModelDirectory:
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return self._store.history(instance_id, execution)
 
+    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+        found = self._store.history(instance_id, execution)
+        return [replace(event, payload=None) for event in found if event.id in events]
+
     def catalogue(self) -> Catalogue:
         return self._store.catalogue()
 

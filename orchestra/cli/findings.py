@@ -7,12 +7,14 @@ from enum import Enum
 from typing import Final
 
 from orchestra.cli.checks import Check, Verdict
+from orchestra.client.info import why_unserved
 from orchestra.providers.diagnosis import LISTED, Ended, NodeLockState, Population, SchemaState, Tally
 from orchestra.providers.rows import Catalogue, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
 from orchestra.resolution import is_living, opening_version, serves
 
 __all__ = [
+    "activities_check",
     "clock_check",
     "ghosts_check",
     "held_check",
@@ -284,7 +286,7 @@ def ghosts_check(found: Population) -> Check:
 def _possessions(instances: int, activities: int) -> str:
     """Return what nodes have: instances, and activities that were handed out to them; nothing where they have nothing."""
     counts = [_count(instances, "instance")] if instances else []
-    counts += [f"{activities:,} {'activity' if activities == 1 else 'activities'}"] if activities else []
+    counts += [_activities(activities)] if activities else []
     return " and ".join(counts)
 
 
@@ -311,8 +313,8 @@ def _node_line(node: NodeRow, presence: _Presence, found: Population) -> str:
 
 def held_check(found: Population) -> Check:
     """Judge which instances cannot go on, in the words of ``InstanceInfo.held_reason``."""
-    living = tuple(node for node in found.catalogue.nodes if _presence(node, found) is _Presence.LIVING)
-    there = Catalogue(found.catalogue.now, living, found.catalogue.policies, found.catalogue.kinds)
+    there = _there(found)
+    living = there.nodes
     held = sum(tally.held for tally in found.tallies)
     unserved = _unserved(found.tallies, there)
     crashing = sum(tally.crashing for tally in found.tallies)
@@ -338,6 +340,12 @@ def held_check(found: Population) -> Check:
     if unserved:
         return Check("held", Verdict.NOTICE, f"{text}; with no node there, nobody can tell which versions are deployed")
     return Check("held", Verdict.OK, text)
+
+
+def _there(found: Population) -> Catalogue:
+    """Return the catalogue with the living nodes only."""
+    living = tuple(node for node in found.catalogue.nodes if _presence(node, found) is _Presence.LIVING)
+    return Catalogue(found.catalogue.now, living, found.catalogue.policies, found.catalogue.kinds)
 
 
 def _unserved(tallies: Iterable[Tally], there: Catalogue) -> dict[Kind | None, int]:
@@ -371,6 +379,38 @@ def _held_remedy(held: int, crashing: int, unserved: Mapping[Kind | None, int]) 
     if crashing:
         parts.append("Look in the logs for what ended the processes that ran the crashing ones.")
     return " ".join(parts)
+
+
+def activities_check(found: Population) -> Check:
+    """Judge whether somebody will take what is handed out, in the words of ``PendingActivity.held_reason``."""
+    there = _there(found)
+    count = sum(waiting.count for waiting in found.waiting)
+    if not count:
+        return Check("activities", Verdict.OK, "none waits for a node")
+    unserved = [(waiting, reason) for waiting in found.waiting if (reason := why_unserved(waiting.route, there)) is not None]
+    text = f"{_activities(count)} {'waits' if count == 1 else 'wait'} for a node"
+    if not unserved:
+        return Check("activities", Verdict.OK, f"{text} that has a place free")
+    if not there.nodes:
+        return Check("activities", Verdict.NOTICE, f"{text}; with no node there, nobody can tell which are deployed")
+    stranded = sum(waiting.count for waiting, _ in unserved)
+    return Check(
+        "activities",
+        Verdict.WARNING,
+        f"{text}: {stranded:,} in vain",
+        _first(
+            [
+                f"{_activities(waiting.count)}, the oldest asked for {_ago(found.catalogue.now - waiting.since)}: {reason}"
+                for waiting, reason in unserved
+            ]
+        ),
+        remedy="Start a runtime that has them and serves their queues, Runtime(activities=..., queues=...); they go on by "
+        "themselves then. Where the name or the queue is a mistake, terminate the instances that wait.",
+    )
+
+
+def _activities(number: int) -> str:
+    return f"{number:,} {'activity' if number == 1 else 'activities'}"
 
 
 def retention_check(ended: Ended) -> Check:

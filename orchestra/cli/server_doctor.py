@@ -108,6 +108,7 @@ def _contents(diagnosis: Diagnosis, role: RoleState) -> Iterator[Check]:
     yield _read("nodes", lambda: findings.nodes_check(found))
     yield _read("ghosts", lambda: findings.ghosts_check(found))
     yield _read("held", lambda: findings.held_check(found))
+    yield _read("activities", lambda: findings.activities_check(found))
     yield _read("retention", lambda: findings.retention_check(diagnosis.ended()))
     yield _read("clock", lambda: server_findings.clock_check(found.newest, diagnosis.now(), diagnosis.clock_difference()))
 

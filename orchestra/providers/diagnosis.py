@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from orchestra.providers.decoding import hold_from_bytes
-from orchestra.providers.rows import Catalogue, Kind
+from orchestra.providers.rows import Catalogue, Kind, Route
 
 __all__ = [
     "LISTED",
@@ -20,6 +20,7 @@ __all__ = [
     "Population",
     "SchemaState",
     "Tally",
+    "Waiting",
     "hold_reason",
 ]
 
@@ -85,6 +86,15 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Activities that are handed out by a route and that nobody has taken: how many, and when the oldest was asked for."""
+
+    route: Route
+    count: int
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeldInstance:
     """An instance with a stored hold."""
 
@@ -114,8 +124,8 @@ class Population:
     """Nodes and instances, all of one moment.
 
     ``owners`` says how many instances each node owns, and ``takers`` how many activities that were handed out each has taken;
-    by the nodes' ids, of living, of dead and of unknown ones. ``newest`` is the latest instant at which a row says it was
-    written.
+    by the nodes' ids, of living, of dead and of unknown ones; ``waiting``, which of these nobody has taken.
+    ``newest`` is the latest instant at which a row says it was written.
     """
 
     catalogue: Catalogue
@@ -123,6 +133,7 @@ class Population:
     buried: tuple[Buried, ...]
     owners: Mapping[str, int]
     takers: Mapping[str, int]
+    waiting: tuple[Waiting, ...]
     tallies: tuple[Tally, ...]
     held: tuple[HeldInstance, ...]
     crashing: tuple[Crashing, ...]

@@ -20,7 +20,7 @@ from orchestra.clock import SystemClock
 from orchestra.codec import Payload
 from orchestra.errors import StoreBusy
 from orchestra.providers.diagnosis import SchemaState
-from orchestra.providers.rows import ExecutionDelta, HoldKind
+from orchestra.providers.rows import ExecutionDelta, HoldKind, Route
 from orchestra.providers.sqlite import diagnosis, schema
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
@@ -117,7 +117,8 @@ def test_a_store_at_rest_is_well_and_stays_as_it_is(path, provider):
     assert files(path) == before, "not even a log is left behind"
     assert report.exit_code is ExitCode.FINE
     assert [check.name for check in report.checks] == [
-        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "ghosts", "held", "retention", "clock"),
+        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "ghosts", "held"),
+        *("activities", "retention", "clock"),
     ]
 
 
@@ -559,6 +560,37 @@ def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(p
     )
     assert provider.store.sweep() == 4
     assert finding(path, "ghosts").verdict is Verdict.OK
+
+
+def test_activities_that_no_living_node_takes_are_named(path, provider):
+    instant = CLOCK.now() - 1_210 * SECOND
+    routes = {"probe": "default", "fetch": "gpu"}
+    rows = [
+        handed_out(number, Route(queue, name), instant + number * SECOND)
+        for number, (name, queue) in enumerate([*routes.items(), *routes.items(), ("probe", "gpu")], start=1)
+    ]
+    hand_out(provider, *rows)
+    check = finding(path, "activities")
+    assert check.verdict is Verdict.NOTICE
+    assert check.text == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+    provider.store.join(a_node("n1"))
+    check = finding(path, "activities")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "5 activities wait for a node: 3 in vain"
+    assert check.details == (
+        "2 activities, the oldest asked for 20 min ago: no living node has activity 'fetch' and serves queue 'gpu'",
+        "1 activity, the oldest asked for 20 min ago: no living node has activity 'probe' and serves queue 'gpu'; some have it "
+        "and serve 'default', 'slow': let one of them serve 'gpu' too (Runtime(queues=...)), or name a queue of theirs where "
+        "it is scheduled",
+    )
+    assert "Runtime(activities=..., queues=...)" in check.remedy
+    provider.store.join(replace(a_node("n2"), activities=("fetch", "probe"), queues=("gpu",)))
+    check = finding(path, "activities")
+    assert check.verdict is Verdict.OK
+    assert check.text == "5 activities wait for a node that has a place free"
+    assert len(take(provider, "n2", (Route("gpu", "fetch"), Route("gpu", "probe")))) == 3
+    assert len(take(provider, "n1", (Route("default", "probe"),))) == 2
+    assert finding(path, "activities").text == "none waits for a node"
 
 
 # --- held ---------------------------------------------------------------------------------------

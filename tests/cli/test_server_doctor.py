@@ -33,7 +33,7 @@ from orchestra.providers.postgres.diagnosis import (
     VacuumState,
     WraparoundState,
 )
-from orchestra.providers.rows import HoldKind
+from orchestra.providers.rows import HoldKind, Route
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
     SECOND,
@@ -183,7 +183,7 @@ async def idle(ctx, value):
 
 REGISTRY = OrchestrationRegistry.builder().register("idle", idle).build()
 NAMES = ["server", "durability", "role", "sessions", "blocked", "horizon", "wraparound", "schema", "vacuum"]
-CONTENTS = ["nodes", "ghosts", "held", "retention", "clock"]
+CONTENTS = ["nodes", "ghosts", "held", "activities", "retention", "clock"]
 
 
 # --- whole stores -------------------------------------------------------------------------------
@@ -855,6 +855,37 @@ def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(d
     )
     assert provider.store.sweep() == 4
     assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK
+
+
+def test_activities_that_no_living_node_takes_are_named(dsn, schema_name, provider):
+    instant = CLOCK.now() - 1_210 * SECOND
+    routes = {"probe": "default", "fetch": "gpu"}
+    rows = [
+        handed_out(number, Route(queue, name), instant + number * SECOND)
+        for number, (name, queue) in enumerate([*routes.items(), *routes.items(), ("probe", "gpu")], start=1)
+    ]
+    hand_out(provider, *rows)
+    check = finding(dsn, schema_name, "activities")
+    assert check.verdict is Verdict.NOTICE
+    assert check.text == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+    provider.store.join(a_node("n1"))
+    check = finding(dsn, schema_name, "activities")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "5 activities wait for a node: 3 in vain"
+    assert check.details == (
+        "2 activities, the oldest asked for 20 min ago: no living node has activity 'fetch' and serves queue 'gpu'",
+        "1 activity, the oldest asked for 20 min ago: no living node has activity 'probe' and serves queue 'gpu'; some have it "
+        "and serve 'default', 'slow': let one of them serve 'gpu' too (Runtime(queues=...)), or name a queue of theirs where "
+        "it is scheduled",
+    )
+    assert "Runtime(activities=..., queues=...)" in check.remedy
+    provider.store.join(replace(a_node("n2"), activities=("fetch", "probe"), queues=("gpu",)))
+    check = finding(dsn, schema_name, "activities")
+    assert check.verdict is Verdict.OK
+    assert check.text == "5 activities wait for a node that has a place free"
+    assert len(take(provider, "n2", (Route("gpu", "fetch"), Route("gpu", "probe")))) == 3
+    assert len(take(provider, "n1", (Route("default", "probe"),))) == 2
+    assert finding(dsn, schema_name, "activities").text == "none waits for a node"
 
 
 # --- instances ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from orchestra.providers.diagnosis import (
     Population,
     SchemaState,
     Tally,
+    Waiting,
     hold_reason,
 )
 from orchestra.providers.postgres import objects, schema
@@ -32,7 +33,7 @@ from orchestra.providers.postgres.connection import OLDEST_SERVER, Connection, C
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, translate
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.rows import Catalogue, PolicyRow
+from orchestra.providers.rows import Catalogue, PolicyRow, Route
 
 __all__ = [
     "OLDEST_SERVER",
@@ -169,6 +170,10 @@ _PULSES: Final = """
 _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM @node"
 _OWNERS: Final = "SELECT owner, count(*) FROM @instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
 _TAKERS: Final = "SELECT owner, count(*) FROM @activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_WAITING: Final = """
+    SELECT queue, name, count(*), min(started_at) FROM @activity
+    WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL
+    GROUP BY queue, name ORDER BY queue, name"""
 _TALLIES: Final = """
     SELECT kind, count(*) FILTER (WHERE status = 0), count(*) FILTER (WHERE status = 0 AND held),
         count(*) FILTER (WHERE status = 0 AND NOT held AND takeovers >= 3 AND owner IS NULL), max(updated_at)
@@ -511,6 +516,7 @@ class Diagnosis:
             renewal,
             owners,
             takers,
+            waiting,
             tallies,
             held,
             crashing,
@@ -527,6 +533,7 @@ class Diagnosis:
             (_NEWEST_RENEWAL, ()),
             (_OWNERS, ()),
             (_TAKERS, ()),
+            (_WAITING, ()),
             (_TALLIES, ()),
             (_HELD, (LISTED,)),
             (_CRASHING, (LISTED,)),
@@ -546,6 +553,7 @@ class Diagnosis:
             buried=tuple(Buried(*row) for row in buried),
             owners=dict(owners),
             takers=dict(takers),
+            waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in waiting),
             tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
             held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in held),
             crashing=tuple(Crashing(*row) for row in crashing),

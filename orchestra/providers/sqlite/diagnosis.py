@@ -31,9 +31,10 @@ from orchestra.providers.diagnosis import (
     Population,
     SchemaState,
     Tally,
+    Waiting,
     hold_reason,
 )
-from orchestra.providers.rows import Catalogue, PolicyRow
+from orchestra.providers.rows import Catalogue, PolicyRow, Route
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import _read_nodes
@@ -66,6 +67,10 @@ _OBJECTS: Final = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name
 _BURIED: Final = "SELECT node_id, host, pid, renewed_at FROM node WHERE dead = 1 ORDER BY renewed_at DESC"
 _OWNERS: Final = "SELECT owner, count(*) FROM instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
 _TAKERS: Final = "SELECT owner, count(*) FROM activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_WAITING: Final = """
+    SELECT queue, name, count(*), min(started_at) FROM activity
+    WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL
+    GROUP BY queue, name ORDER BY queue, name"""
 _KINDS_BY_NUMBER: Final = f"SELECT k.kind_id, {sql.KIND_COLUMNS} FROM kind k"
 _TALLIES: Final = """
     SELECT kind, sum(status = 0), sum(status = 0 AND held = 1),
@@ -225,6 +230,7 @@ class Diagnosis:
                     buried=tuple(Buried(*row) for row in connection.execute(_BURIED)),
                     owners=dict(connection.execute(_OWNERS)),
                     takers=dict(connection.execute(_TAKERS)),
+                    waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in connection.execute(_WAITING)),
                     tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
                     held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in connection.execute(_HELD, (LISTED,))),
                     crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
@@ -335,6 +341,7 @@ def _with_locks(found: Population, settings: Settings) -> Population:
         buried=found.buried,
         owners=found.owners,
         takers=found.takers,
+        waiting=found.waiting,
         tallies=found.tallies,
         held=found.held,
         crashing=found.crashing,

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from enum import Enum, auto
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
 from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
@@ -143,6 +144,18 @@ class Signature:
         return annotations[:count]
 
 
+class _Same(Enum):
+    """Stands for an option that is not given, where ``None`` is a value."""
+
+    SAME = auto()
+
+    def __repr__(self) -> str:
+        return "<as it is>"
+
+
+_SAME: Final = _Same.SAME
+
+
 @dataclass(frozen=True, slots=True)
 class Activity(Generic[P, R]):
     """An activity: a function, its name, and how it is run. Call it directly to run the plain function (in unit tests)."""
@@ -174,24 +187,25 @@ class Activity(Generic[P, R]):
     def options(
         self,
         *,
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-        heartbeat_timeout: timedelta | None = None,
-        queue: str | None = None,
+        retry: RetryPolicy | _Same | None = _SAME,
+        timeout: timedelta | _Same | None = _SAME,
+        heartbeat_timeout: timedelta | _Same | None = _SAME,
+        queue: str | _Same | None = _SAME,
     ) -> Activity[P, R]:
         """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``.
 
-        What is not given stays as it is.
+        What is not given stays as it is; ``None`` is what it is for ``@activity``: no timeout, the default retry policy, the
+        instance's queue.
 
         Raises:
             InvalidFunction: an option is not positive.
         """
         return replace(
             self,
-            retry=self.retry if retry is None else retry,
-            timeout=self.timeout if timeout is None else timeout,
-            heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is None else heartbeat_timeout,
-            queue=self.queue if queue is None else queue,
+            retry=self.retry if retry is _SAME else retry or RetryPolicy(),
+            timeout=self.timeout if timeout is _SAME else timeout,
+            heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is _SAME else heartbeat_timeout,
+            queue=self.queue if queue is _SAME else queue,
         )
 
     @overload

@@ -4,7 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
@@ -95,6 +95,15 @@ def test_options_for_one_call_leave_the_activity_as_it_is():
     hurried = bare.options(timeout=timedelta(seconds=1), retry=TWICE)
     assert (hurried.name, hurried.timeout, hurried.retry) == ("bare", timedelta(seconds=1), TWICE)
     assert bare.timeout is None
+
+
+def test_none_takes_an_option_away_and_what_is_not_given_stays():
+    full = with_options.options(queue="gpu")
+    assert full.options() == full
+    assert full.options(timeout=None) == replace(full, timeout=None)
+    assert full.options(heartbeat_timeout=None) == replace(full, heartbeat_timeout=None)
+    assert full.options(queue=None) == replace(full, queue=None) == with_options
+    assert full.options(retry=None) == replace(full, retry=RetryPolicy())
 
 
 @pytest.mark.parametrize("option", ["timeout", "heartbeat_timeout"])
@@ -299,6 +308,7 @@ async def watch(ctx: OrchestrationContext, url: str) -> None:
     reveal_type(ctx.schedule_activity(probe, url))
     reveal_type(await ctx.schedule_activity(probe, url))
     reveal_type(await ctx.schedule_activity(load, url, deep=True))
+    reveal_type(await ctx.schedule_activity(load.options(timeout=None, queue="gpu"), url))
     reveal_type(await ctx.schedule_activity(Activity.named("remote", returns=float)))
     reveal_type(await ctx.schedule_activity(Activity.named("remote", returns=int | None)))
     reveal_type(await ctx.schedule_activity(Activity.named("remote")))
@@ -319,6 +329,7 @@ async def watch(ctx: OrchestrationContext, url: str) -> None:
 REVEALED = [
     "DurableFuture[int]",
     "int",
+    "list[str]",
     "list[str]",
     "float",
     "Any",

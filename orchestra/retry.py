@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from orchestra.clock import micros
 from orchestra.errors import RegistrationError
+from orchestra.options import check_count, check_duration, check_ratio
 
 __all__ = ["NO_RETRY", "NonRetryable", "RetryPolicy", "type_name"]
 
@@ -30,6 +30,9 @@ class RetryPolicy:
         max_attempts: tries in all, the first included; ``None`` for no bound.
         deadline: total time from the first try; ``None`` for no bound.
         non_retryable: exception classes (or their qualified names) that end it at once.
+
+    Raises:
+        RegistrationError: a field is of another type, negative, or (``max_attempts``, ``factor``) less than 1.
     """
 
     max_attempts: int | None = 3
@@ -41,14 +44,17 @@ class RetryPolicy:
     non_retryable: tuple[type[BaseException] | str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.max_attempts is not None and self.max_attempts < 1:
-            raise RegistrationError(f"RetryPolicy.max_attempts is {self.max_attempts}; it must be 1 or more, or None")
-        if self.factor < 1:
-            raise RegistrationError(f"RetryPolicy.factor is {self.factor}; it must be 1 or more")
-        if not 0 <= self.jitter <= 1:
-            raise RegistrationError(f"RetryPolicy.jitter is {self.jitter}; it must be between 0 and 1")
-        if self.initial_interval < timedelta(0) or self.max_interval < timedelta(0):
-            raise RegistrationError("RetryPolicy intervals must not be negative")
+        check_count(self.max_attempts, "RetryPolicy.max_attempts", optional=True, error=RegistrationError)
+        check_duration(self.initial_interval, "RetryPolicy.initial_interval", error=RegistrationError)
+        check_ratio(self.factor, "RetryPolicy.factor", least=1, error=RegistrationError)
+        check_duration(self.max_interval, "RetryPolicy.max_interval", error=RegistrationError)
+        check_ratio(self.jitter, "RetryPolicy.jitter", least=0, most=1, error=RegistrationError)
+        check_duration(self.deadline, "RetryPolicy.deadline", optional=True, error=RegistrationError)
+        if not isinstance(self.non_retryable, tuple) or not all(map(_names_exceptions, self.non_retryable)):
+            raise RegistrationError(
+                "RetryPolicy.non_retryable takes a tuple of exception classes or of their qualified names, not "
+                f"{self.non_retryable!r}; write (ValueError,)"
+            )
 
     def delay(self, failed: int, random: float) -> int:
         """Return the wait in microseconds after ``failed`` tries; ``random`` is in [0, 1)."""
@@ -78,19 +84,24 @@ class RetryPolicy:
     @staticmethod
     def from_wire(wire: dict[str, Any]) -> RetryPolicy:
         """Return what :meth:`to_wire` wrote."""
-        span: Callable[[int], timedelta] = lambda value: timedelta(microseconds=value)  # noqa: E731
-        return RetryPolicy(
-            max_attempts=wire["n"],
-            initial_interval=span(wire["i"]),
-            factor=wire["f"],
-            max_interval=span(wire["c"]),
-            jitter=wire["j"],
-            deadline=None if wire["d"] is None else span(wire["d"]),
-            non_retryable=tuple(wire["x"]),
-        )
+        # Not checked again: a history goes on with what it holds, also where an older library has let more pass.
+        policy, deadline = object.__new__(RetryPolicy), wire["d"]
+        put = object.__setattr__  # frozen
+        put(policy, "max_attempts", wire["n"])
+        put(policy, "initial_interval", timedelta(microseconds=wire["i"]))
+        put(policy, "factor", wire["f"])
+        put(policy, "max_interval", timedelta(microseconds=wire["c"]))
+        put(policy, "jitter", wire["j"])
+        put(policy, "deadline", None if deadline is None else timedelta(microseconds=deadline))
+        put(policy, "non_retryable", tuple(wire["x"]))
+        return policy
 
 
 NO_RETRY = RetryPolicy(max_attempts=1)
+
+
+def _names_exceptions(entry: object) -> bool:
+    return entry != "" if isinstance(entry, str) else isinstance(entry, type) and issubclass(entry, BaseException)
 
 
 def type_name(cls: type[BaseException]) -> str:

@@ -28,7 +28,8 @@ from orchestra.engine.items import AbortActivity, InstanceEnded, Item, Reply, Ru
 from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
-from orchestra.ids import check_text
+from orchestra.ids import check_name
+from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started
 from orchestra.registry import OrchestrationRegistry
@@ -47,6 +48,7 @@ __all__ = ["Runtime"]
 T = TypeVar("T")
 
 _RELEASE_SECONDS: Final = 5.0
+_SHORTEST: Final = timedelta(milliseconds=1)
 
 
 class _Pending:
@@ -90,8 +92,8 @@ class Runtime:
 
     Raises:
         RegistrationError: two activities have one name.
-        InvalidArgument: there is no queue, or one has no name.
-        ValueError: a number or a duration is too small to work with.
+        InvalidArgument: there is no queue, or one has no name; or an option is of another type, or too small or too large to
+            work with.
     """
 
     def __init__(
@@ -116,16 +118,17 @@ class Runtime:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        _at_least(
-            1,
-            max_concurrent_activities=max_concurrent_activities,
-            max_activity_threads=max_activity_threads,
-            max_owned=max_owned,
-            inbox_limit=inbox_limit,
-        )
-        _at_least(0, warm_executions=warm_executions)
-        _at_least(timedelta(milliseconds=1), lease=lease, poll=poll, blocked_after=blocked_after)
-        _at_least(timedelta(0), grace=grace)
+        check_count(max_concurrent_activities, "max_concurrent_activities")
+        check_count(max_activity_threads, "max_activity_threads")
+        check_count(max_owned, "max_owned")
+        check_count(warm_executions, "warm_executions", least=0)
+        check_count(inbox_limit, "inbox_limit")
+        check_duration(lease, "lease", least=_SHORTEST)
+        check_duration(grace, "grace")
+        check_duration(poll, "poll", least=_SHORTEST)
+        check_duration(blocked_after, "blocked_after", least=_SHORTEST)
+        check_kind(limits, "limits", Limits, optional=True)
+        check_kind(retention, "retention", Retention, optional=True)
         self._provider = provider
         self._registry = registry
         self._activities = _by_name(activities)
@@ -464,12 +467,6 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
 
 
-def _at_least(least: Any, **settings: Any) -> None:
-    for name, value in settings.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
-
-
 def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:
     named: dict[str, Activity[..., Any]] = {}
     for candidate in activities:
@@ -492,5 +489,5 @@ def _checked(queues: Sequence[str]) -> tuple[str, ...]:
     if isinstance(queues, str) or not queues:
         raise InvalidArgument(f"queues is {queues!r}; give a sequence of names, such as ({DEFAULT_QUEUE!r}, 'gpu')")
     for queue in queues:
-        check_text(queue, "a queue")
+        check_name(queue, "a queue")
     return tuple(dict.fromkeys(queues))

@@ -102,5 +102,7 @@ def check_moment(value: object, what: str, *, optional: bool = False) -> None:
     """
     if optional and value is None:
         return
-    if not isinstance(value, datetime) or value.utcoffset() is None:
+    if not isinstance(value, datetime):
         raise InvalidArgument(f"{what} takes an aware datetime, not {value!r}; write datetime(..., tzinfo=UTC)")
+    if value.utcoffset() is None:
+        raise InvalidArgument(f"{what} is {value!r}, which has no time zone; write datetime(..., tzinfo=UTC)")

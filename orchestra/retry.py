@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,10 @@ from orchestra.errors import RegistrationError
 from orchestra.options import check_count, check_duration, check_ratio
 
 __all__ = ["NO_RETRY", "NonRetryable", "RetryPolicy", "type_name"]
+
+
+def _names_exceptions(entry: object) -> bool:
+    return entry != "" if isinstance(entry, str) else isinstance(entry, type) and issubclass(entry, BaseException)
 
 
 class NonRetryable(Exception):
@@ -84,24 +89,19 @@ class RetryPolicy:
     @staticmethod
     def from_wire(wire: dict[str, Any]) -> RetryPolicy:
         """Return what :meth:`to_wire` wrote."""
-        # Not checked again: a history goes on with what it holds, also where an older library has let more pass.
-        policy, deadline = object.__new__(RetryPolicy), wire["d"]
-        put = object.__setattr__  # frozen
-        put(policy, "max_attempts", wire["n"])
-        put(policy, "initial_interval", timedelta(microseconds=wire["i"]))
-        put(policy, "factor", wire["f"])
-        put(policy, "max_interval", timedelta(microseconds=wire["c"]))
-        put(policy, "jitter", wire["j"])
-        put(policy, "deadline", None if deadline is None else timedelta(microseconds=deadline))
-        put(policy, "non_retryable", tuple(wire["x"]))
-        return policy
+        span: Callable[[int], timedelta] = lambda value: timedelta(microseconds=value)  # noqa: E731
+        return RetryPolicy(
+            max_attempts=wire["n"],
+            initial_interval=span(wire["i"]),
+            factor=wire["f"],
+            max_interval=span(wire["c"]),
+            jitter=wire["j"],
+            deadline=None if wire["d"] is None else span(wire["d"]),
+            non_retryable=tuple(wire["x"]),
+        )
 
 
 NO_RETRY = RetryPolicy(max_attempts=1)
-
-
-def _names_exceptions(entry: object) -> bool:
-    return entry != "" if isinstance(entry, str) else isinstance(entry, type) and issubclass(entry, BaseException)
 
 
 def type_name(cls: type[BaseException]) -> str:

@@ -256,6 +256,17 @@ def test_what_is_no_store_is_called_so_and_left_alone(path, make, said):
     assert sorted(file.name for file in path.parent.iterdir()) == before
 
 
+def test_an_empty_file_is_no_loss_and_its_remedy_is_to_start_a_service(path):
+    _empty(path)
+    (_, check) = report_on(path).checks
+    assert "not yet a store; a runtime that opens it makes it one" in check.text
+    assert "start one: it makes the store" in check.remedy
+    _somebody_elses(path)
+    (_, other) = report_on(path).checks
+    assert "restore a backup" in other.remedy
+    assert "start one" not in other.remedy
+
+
 def test_a_store_whose_schema_number_is_no_number_is_no_store(path, provider, edit):
     provider.close()
     edit("UPDATE meta SET value = 'many' WHERE key = 'schema'")

@@ -331,13 +331,13 @@ class OrchestrationContext:
             returns: for a name, what the result is read as; plain JSON by default. A function's own annotation counts.
             instance_id: its id; by default a fresh one in each execution.
             version: exactly this one, deployed yet or not; by default what the name's policy gives.
-            queue: which nodes are to run it: those that serve this queue; by default this instance's.
+            queue: which nodes are to run it: those that serve this queue, whether any does yet or not; by default this instance's.
             on_parent_close: what it does when this execution closes before it, in whatever way.
 
         Raises:
             UnknownOrchestration: the function is not registered in this registry.
             InvalidFunction: it is registered under several names.
-            InvalidArgument: the id, the name or ``on_parent_close`` cannot be one.
+            InvalidArgument: the id, the name, the queue or ``on_parent_close`` cannot be one.
             InvalidVersion: ``version`` is not semver.
             EncodeError, PayloadTooLarge: the input cannot travel.
             ChildFailed: (at the await) it has ended otherwise than by completing, its id is taken by somebody else, or no

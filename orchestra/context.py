@@ -331,7 +331,7 @@ class OrchestrationContext:
             returns: for a name, what the result is read as; plain JSON by default. A function's own annotation counts.
             instance_id: its id; by default a fresh one in each execution.
             version: exactly this one, deployed yet or not; by default what the name's policy gives.
-            queue: which nodes are to run it: those that serve this queue, whether any does yet or not; by default this instance's.
+            queue: which nodes are to run it: those that serve this queue, if any does yet; by default this instance's.
             on_parent_close: what it does when this execution closes before it, in whatever way.
 
         Raises:

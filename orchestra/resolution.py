@@ -49,7 +49,7 @@ def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) 
 
 
 def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> str | None:
-    """Return the version that a start takes which nobody would hear refused, or ``None`` where the name is unknown.
+    """Return the version that the policy gives to a start that nobody would hear refused; ``None``: the name is unknown.
 
     It is one of those of living nodes that serve the queue, or else of any. While none has the name, it is one under which
     instances have been started before: every worker may be away for a restart.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -92,6 +92,7 @@ class Runtime:
 
     Raises:
         RegistrationError: two activities have one name.
+        InvalidFunction: what is given as an activity cannot be one.
         InvalidArgument: there is no queue, or one has no name; or an option is of another type, or too small or too large to
             work with.
     """
@@ -468,6 +469,8 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
 
 
 def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:
+    if not isinstance(activities, Collection):
+        raise InvalidArgument(f"activities is {activities!r}; give a sequence of functions or activities, such as [probe]")
     named: dict[str, Activity[..., Any]] = {}
     for candidate in activities:
         activity = as_activity(candidate)
@@ -486,7 +489,7 @@ def _boot_id() -> str:
 
 def _checked(queues: Sequence[str]) -> tuple[str, ...]:
     """Return the queues that a node serves, each once."""
-    if isinstance(queues, str) or not queues:
+    if isinstance(queues, str) or not isinstance(queues, Collection) or not queues:
         raise InvalidArgument(f"queues is {queues!r}; give a sequence of names, such as ({DEFAULT_QUEUE!r}, 'gpu')")
     for queue in queues:
         check_name(queue, "a queue")

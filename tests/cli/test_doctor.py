@@ -24,6 +24,7 @@ from orchestra.providers.rows import ExecutionDelta, HoldKind
 from orchestra.providers.sqlite import diagnosis, schema
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
+from orchestra.resolution import LOWEST_VERSION
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
@@ -597,6 +598,12 @@ def test_instances_whose_version_no_living_node_has_are_unserved(path, provider)
     check = finding(path, "held")
     assert check.verdict is Verdict.WARNING
     assert check.details == ("1 instance: no living node has registered 'other' 2.0.0",)
+
+
+def test_a_name_that_nobody_has_ever_had_is_named_without_a_version(path, provider):
+    one(provider, a_start("i", kind=replace(FOREIGN_KIND, version=LOWEST_VERSION, floating=True)))
+    provider.store.join(a_node())
+    assert finding(path, "held").details == ("1 instance: no living node has registered 'other'",)
 
 
 def test_what_only_a_dead_node_could_run_is_unserved(path, provider):

@@ -124,6 +124,9 @@ WRONG = [
             ("retention", timedelta(days=1), "takes a Retention"),
         ]
     ),
+    (a_runtime, {"queues": 5}, InvalidArgument, ("queues is 5", "give a sequence of names")),
+    (a_runtime, {"activities": 5}, InvalidArgument, ("activities is 5", "such as [probe]")),
+    (a_runtime, {"activities": [5]}, InvalidFunction, ("5 cannot be an activity", "give a `def` or `async def`")),
     (a_runtime, {"queues": (None,)}, InvalidArgument, ("a queue ", "must be text, not NoneType")),
     (a_runtime, {"queues": ("a\0",)}, InvalidArgument, ("a queue ", "must not hold NUL")),
     *(

@@ -18,7 +18,8 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, over
 
 from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
 from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
-from orchestra.ids import check_text
+from orchestra.ids import check_name, check_text
+from orchestra.options import POSITIVE, check_duration, check_kind
 from orchestra.retry import RetryPolicy
 
 __all__ = [
@@ -71,6 +72,7 @@ def annotation_decoder(annotation: Any, what: str) -> Decoder[Any]:
         raise UnresolvableAnnotation(f"{what}: {error}") from error
 
 
+_DEFAULT_RETRY: Final = RetryPolicy()
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -105,7 +107,10 @@ class Signature:
         """
         if not kwargs and len(args) in self.arity:
             return encode(args, subject=subject, limit=limit)
-        bound = self.parameters.bind(*args, **kwargs)
+        try:
+            bound = self.parameters.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{subject}: {error}") from None
         value = {"args": bound.args, "kwargs": bound.kwargs} if bound.kwargs else bound.args
         return encode(value, subject=subject, limit=limit)
 
@@ -172,10 +177,13 @@ class Activity(Generic[P, R]):
     """Whether the function is ``async def``; others run in a thread."""
 
     def __post_init__(self) -> None:
+        check_name(self.name, "an activity's name")
         check_text(self.queue, f"the queue of activity {self.name!r}")
+        check_kind(self.retry, f"retry of activity {self.name!r}", RetryPolicy, error=InvalidFunction)
         for option, value in (("timeout", self.timeout), ("heartbeat_timeout", self.heartbeat_timeout)):
-            if value is not None and value <= timedelta(0):
-                raise InvalidFunction(f"{option} of activity {self.name!r} is {value}; it must be positive, or None")
+            if value is not None:
+                what = f"{option} of activity {self.name!r}"
+                check_duration(value, what, least=POSITIVE, optional=True, error=InvalidFunction)
         object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))  # frozen; asked for at each try
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -198,11 +206,12 @@ class Activity(Generic[P, R]):
         instance's queue.
 
         Raises:
-            InvalidFunction: an option is not positive.
+            InvalidFunction: ``retry`` is no policy, or a duration is no positive timedelta.
+            InvalidArgument: the queue is not text of 1 to 1,024 characters.
         """
         return replace(
             self,
-            retry=self.retry if retry is _SAME else retry or RetryPolicy(),
+            retry=self.retry if retry is _SAME else _DEFAULT_RETRY if retry is None else retry,
             timeout=self.timeout if timeout is _SAME else timeout,
             heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is _SAME else heartbeat_timeout,
             queue=self.queue if queue is _SAME else queue,
@@ -243,8 +252,14 @@ class Activity(Generic[P, R]):
         """Return a reference to an activity that is registered elsewhere, with its options and the type of its result.
 
         What is not given is the default, whatever the activity has been registered with.
+
+        Raises:
+            InvalidArgument: the name or the queue is not text of 1 to 1,024 characters.
+            InvalidFunction: ``retry`` is no policy, or a duration is no positive timedelta.
+            UnresolvableAnnotation: ``returns`` names no type that can be read.
         """
-        return Activity(name, None, retry or RetryPolicy(), timeout, heartbeat_timeout, None, decoder(returns), queue)
+        retry = _DEFAULT_RETRY if retry is None else retry
+        return Activity(name, None, retry, timeout, heartbeat_timeout, None, decoder(returns), queue)
 
 
 class _Decorator(Protocol):
@@ -289,13 +304,15 @@ def activity(
             instance's queue and has it.
 
     Raises:
-        InvalidFunction: it is no function, a method without its object, or an option is not positive.
+        InvalidFunction: it is no function, a method without its object, ``retry`` is no policy, or a duration is no positive
+            timedelta.
+        InvalidArgument: the name or the queue is not text of 1 to 1,024 characters.
         UnresolvableAnnotation: an annotation names no type that can be found.
     """
     local_names = enclosing_names(1)
 
     def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
-        return _make(target, name, retry or RetryPolicy(), timeout, heartbeat_timeout, local_names, queue)
+        return _make(target, name, _DEFAULT_RETRY if retry is None else retry, timeout, heartbeat_timeout, local_names, queue)
 
     return decorate if function is None else decorate(function)
 
@@ -304,7 +321,7 @@ def as_activity(candidate: Callable[..., Any] | Activity[..., Any]) -> Activity[
     """Return an activity as it is, and a plain function as an activity with default options."""
     if isinstance(candidate, Activity):
         return cast("Activity[..., Any]", candidate)
-    return _make(candidate, None, RetryPolicy(), None, None, {})
+    return _make(candidate, None, _DEFAULT_RETRY, None, None, {})
 
 
 def _make(
@@ -330,7 +347,8 @@ def _make(
     for parameter, annotation in annotations.items():
         annotation_decoder(annotation, f"{parameter!r} of {function.__qualname__!r}")
     signature = Signature.of(function, annotations, result)
-    return Activity(name or function.__name__, function, retry, timeout, heartbeat_timeout, signature, result, queue)
+    called = function.__name__ if name is None else name
+    return Activity(called, function, retry, timeout, heartbeat_timeout, signature, result, queue)
 
 
 def _needs_an_object(function: Callable[..., Any]) -> bool:

@@ -16,7 +16,8 @@ from orchestra.combinators import RaceResult, TaskGroup, discard, gather, race
 from orchestra.errors import ContinueAsNew, InvalidArgument
 from orchestra.events import OnParentClose
 from orchestra.futures import DurableFuture
-from orchestra.ids import check_text
+from orchestra.ids import check_name, check_text
+from orchestra.options import check_count
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
 from orchestra.versions import parse_version
@@ -45,6 +46,9 @@ class Limits:
 
     From ``suggest_events`` events or ``suggest_bytes`` bytes on, ``ctx.continue_as_new_suggested`` is true. Over ``max_events``
     or ``max_bytes`` the execution fails with ``ExecutionLimitExceeded``. ``max_payload`` bounds each single value.
+
+    Raises:
+        InvalidArgument: one of them is no whole number, or less than 1.
     """
 
     suggest_events: int = 4_000
@@ -52,6 +56,13 @@ class Limits:
     max_events: int = 50_000
     max_bytes: int = 64 * 1024 * 1024
     max_payload: int = DEFAULT_PAYLOAD_LIMIT
+
+    def __post_init__(self) -> None:
+        check_count(self.suggest_events, "Limits.suggest_events")
+        check_count(self.suggest_bytes, "Limits.suggest_bytes")
+        check_count(self.max_events, "Limits.max_events")
+        check_count(self.max_bytes, "Limits.max_bytes")
+        check_count(self.max_payload, "Limits.max_payload")
 
 
 class Machine(Protocol):
@@ -199,6 +210,8 @@ class OrchestrationContext:
         Raises:
             EncodeError, PayloadTooLarge: an argument cannot travel.
             TypeError: the arguments do not fit the function.
+            InvalidFunction: it is nothing that can be an activity.
+            InvalidArgument: the name cannot be one.
             ActivityFailed: (at the await) it has failed for good.
             DecodeError: (at the await) its result does not fit the annotation.
         """
@@ -259,8 +272,13 @@ class OrchestrationContext:
 
         Args:
             type: what the payload is read as; plain JSON by default.
+
+        Raises:
+            InvalidArgument: ``name`` is not text of 1 to 1,024 characters: nobody could send such an event.
+            DecodeError: (at the await) the payload does not fit ``type``.
         """
         self._machine.check()
+        check_name(name, "an event's name")
         return self._machine.wait_for_event(name, decoder(type))
 
     @overload
@@ -332,13 +350,13 @@ class OrchestrationContext:
             returns: for a name, what the result is read as; plain JSON by default. A function's own annotation counts.
             instance_id: its id; by default a fresh one in each execution.
             version: exactly this one, deployed yet or not; by default what the name's policy gives.
-            queue: which nodes are to run it: those that serve this queue; by default this instance's.
+            queue: which nodes are to run it: those that serve this queue, if any does yet; by default this instance's.
             on_parent_close: what it does when this execution closes before it, in whatever way.
 
         Raises:
             UnknownOrchestration: the function is not registered in this registry.
             InvalidFunction: it is registered under several names.
-            InvalidArgument: the id, the name or ``on_parent_close`` cannot be one.
+            InvalidArgument: the id, the name, the queue or ``on_parent_close`` cannot be one.
             InvalidVersion: ``version`` is not semver.
             EncodeError, PayloadTooLarge: the input cannot travel.
             ChildFailed: (at the await) it has ended otherwise than by completing, its id is taken by somebody else, or no
@@ -415,7 +433,7 @@ class OrchestrationContext:
         self._machine.check()
         if isinstance(orchestration, str):
             name, result = orchestration, None
-            check_text(name, "an orchestration's name")
+            check_name(name, "an orchestration's name")
         else:
             name, result = self._machine.orchestration(orchestration)
         check_text(instance_id, "an instance id")
@@ -425,7 +443,7 @@ class OrchestrationContext:
         subject = f"input of child {name!r} in {self._machine.name!r}"
         return name, encode(state, subject=subject, limit=self._machine.limits.max_payload), result
 
-    def continue_as_new(self, state: Any = None, *, version: str | None = None) -> NoReturn:
+    def continue_as_new(self, state: Any = None, version: str | None = None) -> NoReturn:
         """End this execution and begin the next one with ``state`` as its input. Never returns.
 
         The next version is the one that the policy gives then, or exactly ``version``: up, down, or not deployed yet.

@@ -46,6 +46,8 @@
         │   ├── StoreReadOnly
         │   └── StoreReplaced             what answers now may have lost commits; who has memory of them must forget it
         ├── NetworkFileSystem             SQLite's log does not work there; ``.mount_point``, ``.file_system``
+        ├── StoreForked                   opened before this process was forked; make a new provider in it
+        ├── StoreEmpty                    the file or schema is there, but no store has been made in it yet
         ├── StoreCorrupt
         ├── SchemaMismatch                newer than this library, or older and not to be migrated
         ├── NodeBuried                    this node was declared dead; what it owned is gone
@@ -108,7 +110,9 @@ __all__ = [
     "SchemaMismatch",
     "StoreBusy",
     "StoreCorrupt",
+    "StoreEmpty",
     "StoreError",
+    "StoreForked",
     "StoreFull",
     "StoreReadOnly",
     "StoreReplaced",
@@ -410,6 +414,21 @@ class NetworkFileSystem(StoreError):
         super().__init__(message)
         self.mount_point = mount_point
         self.file_system = file_system
+
+
+class StoreForked(StoreError):
+    """The provider was opened by a process (``opened_by``) that has forked this one. Nothing was done, nor ever will be."""
+
+    def __init__(self, store: str, *, opened_by: int) -> None:
+        super().__init__(
+            f"{store}: opened by process {opened_by}, which has forked this one; a connection does not survive a fork: make a "
+            "new provider in the child, and open that"
+        )
+        self.opened_by = opened_by
+
+
+class StoreEmpty(StoreError):
+    """There is a place for a store, and nothing in it yet: a runtime that opens it makes one."""
 
 
 class StoreCorrupt(StoreError):

@@ -5,30 +5,39 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from orchestra.errors import InvalidArgument
+from orchestra.errors import InvalidArgument, OrchestraError
 
-__all__ = ["check_text", "child_id", "digest"]
+__all__ = ["check_name", "check_text", "child_id", "digest"]
 
 _LONGEST: Final = 1024
 _SHOWN_OF_INCARNATION: Final = 8
 
 
 def check_text(text: object, what: str) -> None:
-    """Check a name or an id, where one is given.
+    """Check a name or an id, where one is given: ``None`` will do as well.
 
     Raises:
         InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL, no half surrogate pair).
     """
-    if text is None:
-        return
+    if text is not None:
+        check_name(text, what)
+
+
+def check_name(text: object, what: str, error: type[OrchestraError] = InvalidArgument) -> None:
+    """Check a name or an id that there must be.
+
+    Raises:
+        InvalidArgument: (or the error given) it is not text of 1 to 1,024 characters that every store can hold (no NUL, no
+            half surrogate pair).
+    """
     if not isinstance(text, str):
-        raise InvalidArgument(f"{what} must be text, not {type(text).__name__}")
+        raise error(f"{what} must be text, not {type(text).__name__}")
     if not text:
-        raise InvalidArgument(f"{what} must not be empty")
+        raise error(f"{what} must not be empty")
     if len(text) > _LONGEST:
-        raise InvalidArgument(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
+        raise error(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
-        raise InvalidArgument(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
+        raise error(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
 
 
 def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) -> str:

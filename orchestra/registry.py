@@ -23,6 +23,7 @@ from orchestra.activities import annotation_decoder, enclosing_names, resolve_an
 from orchestra.codec import Decoder
 from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
 from orchestra.fingerprint import fingerprint
+from orchestra.ids import check_name
 from orchestra.retention import Retention
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
@@ -194,7 +195,8 @@ class RegistryBuilder:
             InvalidVersion: a version is not semver.
             InvalidFunction: a function is not ``async def`` with two positional parameters.
             UnresolvableAnnotation: an annotation names no type that can be found or read.
-            RegistrationError: a name is empty, or a policy or a retention names what is not registered.
+            RegistrationError: a name is not text of 1 to 1,024 characters, or a policy or a retention names what is not
+                registered.
         """
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
         family: dict[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = {}
@@ -241,8 +243,7 @@ def _place(function: Callable[..., Any]) -> str:
 
 
 def _define(name: str, version: str, function: OrchestrationFunction, local_names: dict[str, Any]) -> OrchestrationDefinition:
-    if not name or not isinstance(name, str):
-        raise RegistrationError(f"an orchestration's name must be a non-empty string, not {name!r}")
+    check_name(name, "an orchestration's name", RegistrationError)
     parse_version(version)
     if not inspect.isfunction(function) and not inspect.ismethod(function):
         raise InvalidFunction(f"{name!r} {version}: {function!r} is not a function; give `async def f(ctx, input)`")

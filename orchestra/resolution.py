@@ -21,8 +21,9 @@ __all__ = [
     "policy_of",
     "servable_kinds",
     "serves",
+    "shown_kind",
     "start_version",
-    "startable_versions",
+    "started_versions",
 ]
 
 LOWEST_VERSION: Final = "0.0.0-0"
@@ -38,21 +39,22 @@ def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
     return (Latest(), 0) if row is None else (policy_from_text(row.value), row.revision)
 
 
-def startable_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> set[str]:
-    """Return the versions in which a name can be started: those of living nodes that serve the queue, or else of any.
-
-    While none has the name, those under which instances have been started before: every worker may be away for a restart.
-    """
-    return (
-        catalogue.versions(name, queue)
-        or catalogue.versions(name)
-        or {kind.version for kind in catalogue.kinds if kind.name == name and kind.floating and kind.version != LOWEST_VERSION}
-    )
+def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> set[str]:
+    """Return the versions that a policy has given to starts of a name before, in a queue or, if none is given, in any."""
+    return {
+        kind.version
+        for kind in catalogue.kinds
+        if kind.name == name and kind.floating and kind.version != LOWEST_VERSION and queue in {None, kind.queue}
+    }
 
 
 def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> str | None:
-    """Return the version that a start takes, or ``None`` where the name is unknown."""
-    versions = startable_versions(catalogue, name, queue)
+    """Return the version that the policy gives to a start that nobody would hear refused; ``None``: the name is unknown.
+
+    It is one of those of living nodes that serve the queue, or else of any. While none has the name, it is one under which
+    instances have been started before: every worker may be away for a restart.
+    """
+    versions = catalogue.versions(name, queue) or catalogue.versions(name) or started_versions(catalogue, name)
     return resolve(policy_of(catalogue, name)[0], versions) if versions else None
 
 
@@ -63,6 +65,12 @@ def opening_version(catalogue: Catalogue, kind: Kind) -> str:
     resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue))
     # Where only build metadata differs, the one that exists counts: a new build must go on with what the old one left.
     return kind.version if resolved is None else max(resolved, kind.version, key=version_key)
+
+
+def shown_kind(catalogue: Catalogue, kind: Kind) -> str:
+    """Return what code an instance of a kind waits for, for people: the version only where there is a real one."""
+    version = opening_version(catalogue, kind)
+    return repr(kind.name) if kind.floating and version == LOWEST_VERSION else f"{kind.name!r} {version}"
 
 
 def boundary_version(

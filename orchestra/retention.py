@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from orchestra.errors import InvalidArgument
+from orchestra.options import POSITIVE, check_count, check_duration
 
 __all__ = ["Retention"]
 
@@ -39,13 +40,11 @@ class Retention:
     finished: timedelta | None = None
 
     def __post_init__(self) -> None:
-        for name, number in (("histories", self.histories), ("executions", self.executions)):
-            if number is not None and (not isinstance(number, int) or number < 1):
-                raise InvalidArgument(f"{name} is {number!r}; at least one is kept (or None: all)")
+        check_count(self.histories, "Retention.histories", optional=True)
+        check_count(self.executions, "Retention.executions", optional=True)
         if self.executions is not None and (self.histories is None or self.histories > self.executions):
             raise InvalidArgument(
                 f"{self.histories} histories cannot be kept of {self.executions} executions; keep at least as many executions"
             )
-        for name, time in (("keep_for", self.keep_for), ("finished", self.finished)):
-            if time is not None and (not isinstance(time, timedelta) or not timedelta(0) < time <= _LONGEST):
-                raise InvalidArgument(f"{name} is {time!r}; give a positive timedelta of at most 1,000 years (or None)")
+        check_duration(self.keep_for, "Retention.keep_for", least=POSITIVE, most=_LONGEST, optional=True)
+        check_duration(self.finished, "Retention.finished", least=POSITIVE, most=_LONGEST, optional=True)

@@ -9,8 +9,13 @@ from typing import Any
 
 from orchestra.clock import micros
 from orchestra.errors import RegistrationError
+from orchestra.options import check_count, check_duration, check_ratio
 
 __all__ = ["NO_RETRY", "NonRetryable", "RetryPolicy", "type_name"]
+
+
+def _names_exceptions(entry: object) -> bool:
+    return entry != "" if isinstance(entry, str) else isinstance(entry, type) and issubclass(entry, BaseException)
 
 
 class NonRetryable(Exception):
@@ -30,6 +35,9 @@ class RetryPolicy:
         max_attempts: tries in all, the first included; ``None`` for no bound.
         deadline: total time from the first try; ``None`` for no bound.
         non_retryable: exception classes (or their qualified names) that end it at once.
+
+    Raises:
+        RegistrationError: a field is of another type, negative, or (``max_attempts``, ``factor``) less than 1.
     """
 
     max_attempts: int | None = 3
@@ -41,14 +49,17 @@ class RetryPolicy:
     non_retryable: tuple[type[BaseException] | str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.max_attempts is not None and self.max_attempts < 1:
-            raise RegistrationError(f"RetryPolicy.max_attempts is {self.max_attempts}; it must be 1 or more, or None")
-        if self.factor < 1:
-            raise RegistrationError(f"RetryPolicy.factor is {self.factor}; it must be 1 or more")
-        if not 0 <= self.jitter <= 1:
-            raise RegistrationError(f"RetryPolicy.jitter is {self.jitter}; it must be between 0 and 1")
-        if self.initial_interval < timedelta(0) or self.max_interval < timedelta(0):
-            raise RegistrationError("RetryPolicy intervals must not be negative")
+        check_count(self.max_attempts, "RetryPolicy.max_attempts", optional=True, error=RegistrationError)
+        check_duration(self.initial_interval, "RetryPolicy.initial_interval", error=RegistrationError)
+        check_ratio(self.factor, "RetryPolicy.factor", least=1, error=RegistrationError)
+        check_duration(self.max_interval, "RetryPolicy.max_interval", error=RegistrationError)
+        check_ratio(self.jitter, "RetryPolicy.jitter", least=0, most=1, error=RegistrationError)
+        check_duration(self.deadline, "RetryPolicy.deadline", optional=True, error=RegistrationError)
+        if not isinstance(self.non_retryable, tuple) or not all(map(_names_exceptions, self.non_retryable)):
+            raise RegistrationError(
+                "RetryPolicy.non_retryable takes a tuple of exception classes or of their qualified names, not "
+                f"{self.non_retryable!r}; write (ValueError,)"
+            )
 
     def delay(self, failed: int, random: float) -> int:
         """Return the wait in microseconds after ``failed`` tries; ``random`` is in [0, 1)."""

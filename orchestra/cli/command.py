@@ -18,6 +18,7 @@ from orchestra.cli.rendering import as_json, as_text
 from orchestra.clock import SystemClock
 from orchestra.errors import InvalidArgument, OrchestraError, StoreCorrupt
 from orchestra.providers.sqlite import back_up
+from orchestra.telemetry import library_version
 
 __all__ = ["main"]
 
@@ -169,6 +170,7 @@ def _print_grants(options: argparse.Namespace) -> ExitCode:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="orchestra", description="For whoever operates a store.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {library_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     doctor = commands.add_parser(
         "doctor",

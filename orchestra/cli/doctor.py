@@ -9,7 +9,7 @@ from typing import Final
 from orchestra.cli import findings
 from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.clock import Clock
-from orchestra.errors import OrchestraError, StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreUnavailable
+from orchestra.errors import OrchestraError, StoreBusy, StoreCorrupt, StoreEmpty, StoreError, StoreReadOnly, StoreUnavailable
 from orchestra.providers.sqlite.diagnosis import Diagnosis, diagnose, library_version
 
 __all__ = ["examine"]
@@ -21,6 +21,8 @@ _REMEDIES: Final[Remedies] = {
     StoreCorrupt: "Make sure that it is the right file. If it is, keep a copy of it and of its -wal, and restore a backup.",
     StoreReadOnly: "Run the command as the user that the services run as.",
     StoreUnavailable: "Check the path and its permissions.",
+    StoreEmpty: "Make sure that it is the right file. If it is, and no service has run on it yet, start one: it makes the "
+    "store. If there was one, restore a backup.",
 }
 
 _UNREADABLE: Final = (OrchestraError, ValueError, KeyError, TypeError)

@@ -11,7 +11,7 @@ from orchestra.client.info import why_unserved
 from orchestra.providers.diagnosis import LISTED, Ended, NodeLockState, Population, SchemaState, Tally
 from orchestra.providers.rows import Catalogue, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
-from orchestra.resolution import is_living, opening_version, serves
+from orchestra.resolution import is_living, serves, shown_kind
 
 __all__ = [
     "activities_check",
@@ -361,11 +361,7 @@ def _unserved(tallies: Iterable[Tally], there: Catalogue) -> dict[Kind | None, i
 def _unserved_lines(unserved: Mapping[Kind | None, int], there: Catalogue) -> list[str]:
     return [
         f"{_count(number, 'instance')}: "
-        + (
-            "of a kind that is not in the store"
-            if kind is None
-            else f"no living node has registered {kind.name!r} {opening_version(there, kind)}"
-        )
+        + ("of a kind that is not in the store" if kind is None else f"no living node has registered {shown_kind(there, kind)}")
         for kind, number in unserved.items()
     ]
 

@@ -10,7 +10,7 @@ from orchestra.cli import doctor, findings, server_findings
 from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.cli.doctor import _UNREADABLE, Remedies, _guarded, _undecodable
 from orchestra.clock import Clock
-from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreReadOnly, StoreUnavailable
+from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreEmpty, StoreError, StoreReadOnly, StoreUnavailable
 from orchestra.providers.diagnosis import SchemaState
 from orchestra.providers.postgres.diagnosis import OLDEST_SERVER, Diagnosis, RoleState, describe, diagnose
 from orchestra.providers.postgres.settings import require_schema_name
@@ -21,6 +21,8 @@ _REMEDIES: Final[Remedies] = {
     StoreBusy: "Try again when the server has less to do.",
     StoreReadOnly: "Ask with a role that may look: `orchestra grants --reader ROLE` says what it needs.",
     StoreUnavailable: "Check that the server runs and answers at this address, the DSN, and what pg_hba.conf lets in.",
+    StoreEmpty: "Make sure that it is the right database and schema (--schema). If it is, and no service has run on it yet, "
+    "start one: it makes the store. If there was a store, restore a backup.",
     StoreCorrupt: "Make sure that it is the right database and schema (--schema). If there was a store, restore a backup.",
 }
 
@@ -56,7 +58,7 @@ def _look(diagnosis: Diagnosis) -> tuple[list[Check], bool]:
             checks.append(check)
             if diagnosis.is_lost:
                 raise StoreUnavailable("the connection was lost; the rest was not looked at")
-    except StoreCorrupt as error:
+    except (StoreCorrupt, StoreEmpty) as error:
         return [*checks, _failed("schema", error)], False
     except StoreError as error:
         return [*checks, _failed("store", error)], False
@@ -67,7 +69,7 @@ def _checks(diagnosis: Diagnosis) -> Iterator[Check]:
     """Yield the findings.
 
     Raises:
-        StoreCorrupt: there is no store in the schema.
+        StoreEmpty, StoreCorrupt: there is no store in the schema.
         StoreError: what all else rests on could not be read.
     """
     server = diagnosis.server()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
-from orchestra.ids import check_text
+from orchestra.ids import check_name, check_text
+from orchestra.options import check_count
 from orchestra.versions import Exact, Latest
 
 __all__ = [
     "check_choice",
+    "check_filters",
+    "check_id",
+    "check_labels",
     "check_limit",
+    "check_name",
     "check_number",
     "check_policy",
     "check_reason",
@@ -34,9 +39,47 @@ def check_start(instance_id: str | None, request_id: str | None, labels: Mapping
     """
     check_text(instance_id, "an instance id")
     check_text(request_id, "a request id")
-    for key, value in (labels or {}).items():
-        check_text(key, "a label")
-        check_text(value or " ", f"the value of label {key!r}")
+    check_labels(labels)
+
+
+def check_id(instance_id: object) -> None:
+    """Check the id of an instance that is asked for or told something: what can be nobody's id is no question to a store.
+
+    Raises:
+        InvalidArgument: it is not text of 1 to 1,024 characters.
+    """
+    check_name(instance_id, "an instance id")
+
+
+def check_labels(labels: object) -> None:
+    """Check labels, where some are given.
+
+    Raises:
+        InvalidArgument: they are no mapping, or a label is not text of 1 to 1,024 characters (its value may be empty).
+    """
+    if labels is None:
+        return
+    if not isinstance(labels, Mapping):
+        raise InvalidArgument(f"labels takes a mapping of texts, not {labels!r}; write {{'team': 'payments'}}")
+    for key, value in cast("Mapping[object, object]", labels).items():
+        check_name(key, "a label")
+        check_name(" " if value == "" else value, f"the value of label {key!r}")
+
+
+def check_filters(
+    *, name: object, version: object, queue: object, id_prefix: object, parent: object, labels: Mapping[str, str] | None
+) -> None:
+    """Check what a list is to be narrowed to, where it is given.
+
+    Raises:
+        InvalidArgument: one of them cannot be what it stands for. A prefix may be empty.
+    """
+    check_text(name, "a name")
+    check_text(version, "a version")
+    check_text(queue, "a queue")
+    check_text(None if id_prefix == "" else id_prefix, "the prefix of an instance id")
+    check_text(parent, "a parent's id")
+    check_labels(labels)
 
 
 def check_choice(value: object, what: str, choices: Sequence[str]) -> None:
@@ -72,20 +115,18 @@ def check_limit(limit: int) -> None:
     """Check how many are asked for.
 
     Raises:
-        InvalidArgument: none, or more than can be counted.
+        InvalidArgument: it is no whole number, less than 1, or more than can be counted.
     """
-    if not 1 <= limit < _HIGHEST:
-        raise InvalidArgument(f"a limit of {limit} is not possible; it must be 1 or more")
+    check_count(limit, "a limit")
 
 
 def check_number(number: int, what: str) -> None:
     """Check a number that something begins behind.
 
     Raises:
-        InvalidArgument: it is larger than can be counted.
+        InvalidArgument: it is no whole number, or larger than can be counted.
     """
-    if abs(number) >= _HIGHEST:
-        raise InvalidArgument(f"{what} is {number}; no number is as large")
+    check_count(number, what, least=1 - _HIGHEST)
 
 
 def read_statuses(status: InstanceStatus | Sequence[InstanceStatus] | None) -> tuple[InstanceStatus, ...] | None:
@@ -111,7 +152,13 @@ def read_page(page: str | None) -> tuple[int, str] | None:
     """
     if page is None:
         return None
-    created_at, separator, instance_id = page.partition(":")
-    if not separator or not (created_at.isascii() and created_at.isdecimal()) or int(created_at) >= _HIGHEST:
+    created_at, separator, instance_id = page.partition(":") if isinstance(page, str) else ("", "", "")
+    if not separator or not (created_at.isascii() and created_at.isdecimal()) or not _is_count(created_at):
         raise InvalidArgument(f"{page!r} is no page; give back `next_page` of the page before")
+    check_name(instance_id, "the instance id in a page")
     return int(created_at), instance_id
+
+
+def _is_count(digits: str) -> bool:
+    # Python refuses to read numbers of thousands of digits.
+    return len(digits) <= len(str(_HIGHEST)) and int(digits) < _HIGHEST

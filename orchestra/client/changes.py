@@ -23,9 +23,15 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.resolution import LOWEST_VERSION, boundary_version, policy_of, start_version, startable_versions
+from orchestra.resolution import (
+    LOWEST_VERSION,
+    boundary_version,
+    policy_of,
+    start_version,
+    started_versions,
+)
 from orchestra.summary import EMPTY_SUMMARY
-from orchestra.versions import parse_version
+from orchestra.versions import parse_version, resolve, version_key
 
 __all__ = ["chosen_version", "id_of_request", "retargeting", "termination"]
 
@@ -36,28 +42,54 @@ def id_of_request(name: str, request_id: str) -> str:
 
 
 def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: str) -> str:
-    """Return the version that a start takes.
+    """Return the version that a start takes: one of those that the queue's nodes have.
+
+    While none of these has the name, one under which it was started in the queue before: every worker may be away for a
+    restart. What is in other queues says nothing, unless no node lives at all.
 
     Raises:
-        UnknownOrchestration, UnknownVersion: no living node has it, and no instance was started with it before.
+        UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no instance was started with it
+            there before.
         InvalidVersion: it is not semver.
     """
-    available = startable_versions(catalogue, name, None if version else queue)
-    if not available:
-        known = sorted({capability.name for node in catalogue.nodes for capability in node.record.capabilities})
-        have = ", ".join(map(repr, known)) or "nothing"
-        raise UnknownOrchestration(
-            f"no living node has registered orchestration {name!r} (registered: {have}); start a runtime that has it", name=name
-        )
     if version is not None:
         parse_version(version)
-    chosen = version or start_version(catalogue, name, queue)
+    if catalogue.nodes:
+        available = catalogue.versions(name, queue) or started_versions(catalogue, name, queue)
+    else:
+        available = started_versions(catalogue, name)
+    if not available:
+        raise UnknownOrchestration(_nobody_has(catalogue, name, queue), name=name)
+    chosen = version or resolve(policy_of(catalogue, name)[0], available)
     if chosen not in available:
-        have = ", ".join(sorted(available))
+        have = ", ".join(sorted(available, key=version_key))
         raise UnknownVersion(
-            f"no living node has registered {name!r} {chosen} (registered: {have})", name=name, version=str(chosen)
+            f"no living node has registered {name!r} {chosen}{_serving(catalogue, queue)} (registered: {have}); start a "
+            "runtime that has it, or name another version",
+            name=name,
+            version=str(chosen),
         )
-    return str(chosen)
+    return chosen
+
+
+def _nobody_has(catalogue: Catalogue, name: str, queue: str) -> str:
+    """Return why a name cannot be started in a queue: it is served by nobody, or by nobody who has the name."""
+    nodes = [node.record for node in catalogue.nodes]
+    elsewhere = sorted({one for node in nodes for one in node.queues if any(name == has.name for has in node.capabilities)})
+    if elsewhere:
+        return (
+            f"no living node has registered orchestration {name!r} and serves queue {queue!r} (the queues of those that have "
+            f"it: {', '.join(map(repr, elsewhere))}); start a runtime that serves it, or name another queue"
+        )
+    known = sorted({capability.name for node in nodes for capability in node.capabilities})
+    have = ", ".join(map(repr, known)) or "nothing"
+    return f"no living node has registered orchestration {name!r} (registered: {have}); start a runtime that has it"
+
+
+def _serving(catalogue: Catalogue, queue: str) -> str:
+    """Return the queue as a part of a sentence, where it is not the only one that there is."""
+    queues = {one for node in catalogue.nodes for one in node.record.queues}
+    return "" if queues <= {queue} else f" and serves queue {queue!r}"
 
 
 def termination(row: InstanceRow, reason: str, now: int) -> ClientChange:

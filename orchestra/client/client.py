@@ -22,7 +22,10 @@ from opentelemetry.trace import TracerProvider
 
 from orchestra.client.arguments import (
     check_choice,
+    check_filters,
+    check_id,
     check_limit,
+    check_name,
     check_number,
     check_policy,
     check_reason,
@@ -64,6 +67,7 @@ from orchestra.errors import (
     WaitTimeout,
 )
 from orchestra.events import FORMAT, Event, EventKind, EventRecord, from_record
+from orchestra.options import check_count, check_duration, check_moment
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
@@ -122,6 +126,9 @@ class Client:
         payload_limit: bytes that one value may have.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the client is entered.
         meter_provider: where metrics go; likewise.
+
+    Raises:
+        InvalidArgument: a limit is no whole number, or less than 1.
     """
 
     def __init__(
@@ -134,6 +141,8 @@ class Client:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
+        check_count(inbox_limit, "inbox_limit")
+        check_count(payload_limit, "payload_limit")
         self._provider = provider
         self._inbox_limit = inbox_limit
         self._payload_limit = payload_limit
@@ -213,14 +222,17 @@ class Client:
             existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
 
         Raises:
-            UnknownOrchestration, UnknownVersion: no living node has registered it. (Where no node has the name now, an
-                instance with which it was started before will do: it begins once a node lives that has it.)
+            UnknownOrchestration, UnknownVersion: no living node that serves the queue has registered it. (Where none of these
+                has the name now, an instance with which it was started there before will do: it begins once a node lives that
+                has it. Where no node lives at all, one in any queue will do.)
             InstanceExists: the id is taken. It is free again only after ``delete``.
-            InvalidArgument: an id, a label or the queue is not text of 1 to 1,024 characters.
+            InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024 characters.
+            InvalidVersion: ``version`` is not semver.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
+        check_name(name, "an orchestration's name")
         check_start(instance_id, request_id, labels)
-        check_text(queue, "a queue")
+        check_name(queue, "a queue")
         check_choice(existing, "existing", ("error", "return"))
         payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
@@ -254,7 +266,12 @@ class Client:
         return Handle(self, change.instance_id)
 
     def handle(self, instance_id: str) -> Handle:
-        """Return a handle for an id, without looking whether it exists."""
+        """Return a handle for an id, without looking whether it exists.
+
+        Raises:
+            InvalidArgument: the id cannot be one.
+        """
+        check_id(instance_id)
         return Handle(self, instance_id)
 
     # --- looking ---
@@ -264,7 +281,9 @@ class Client:
 
         Raises:
             InstanceNotFound: there is none with this id.
+            InvalidArgument: the id cannot be one: it is not text of 1 to 1,024 characters.
         """
+        check_id(instance_id)
         record, children, scheduled = await self._port.call(lambda: self._read_whole(instance_id))
         if record is None:
             _raise_not_found(instance_id)
@@ -331,10 +350,14 @@ class Client:
             page: ``next_page`` of the page before.
 
         Raises:
-            InvalidArgument: ``page`` is not one, ``limit`` is below 1, or ``status`` is none.
-            ValueError: a datetime is naive.
+            InvalidArgument: ``page`` is not one, ``limit`` is below 1, ``status`` is none, a datetime is naive, or what is to
+                be found cannot be an id, a name, a version, a queue or a label.
         """
         check_limit(limit)
+        check_filters(name=name, version=version, queue=queue, id_prefix=id_prefix, parent=parent, labels=labels)
+        check_moment(created_from, "created_from", optional=True)
+        check_moment(created_until, "created_until", optional=True)
+        after = read_page(page)
         catalogue = await self._fresh_catalogue(_HELD_AGE)
         wanted = read_statuses(status)
         if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
@@ -352,7 +375,7 @@ class Client:
             labels=dict(labels or {}),
             parent=parent,
             limit=limit + 1,
-            after=read_page(page),
+            after=after,
         )
         records = await self._port.call(lambda: self._provider.directory.list(query))
         items = tuple(instance_info(record, catalogue) for record in records[:limit])
@@ -364,8 +387,9 @@ class Client:
 
         Raises:
             InstanceNotFound: there is none with this id.
-            InvalidArgument: ``limit`` is below 1, or a number is larger than any that can be.
+            InvalidArgument: the id cannot be one, ``limit`` is below 1, or a number is larger than any that can be.
         """
+        check_id(instance_id)
         check_limit(limit)
         check_number(after, "after")
         rows = await self._port.call(lambda: self._provider.directory.executions(instance_id, after, limit))
@@ -378,8 +402,9 @@ class Client:
 
         Raises:
             InstanceNotFound: there is none with this id.
-            InvalidArgument: the number is larger than any that can be.
+            InvalidArgument: the id cannot be one, or the number is larger than any that can be.
         """
+        check_id(instance_id)
         if execution_id is not None:
             check_number(execution_id, "execution_id")
         number = (await self._record(instance_id)).row.execution if execution_id is None else execution_id
@@ -411,12 +436,16 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             WaitTimeout: it has not ended in time; it goes on.
+            InvalidArgument: the id cannot be one, or ``timeout`` is no timedelta.
         """
         await self.wait_for_end(instance_id, timeout)
         return await self.get_instance_info(instance_id)
 
     async def wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
         """Wait like :meth:`wait_for_completion`; return only how it has ended."""
+        check_id(instance_id)
+        # Any will do: who gives no time, or one that is over, is told how it stands now.
+        check_duration(timeout, "timeout", least=timedelta.min, most=timedelta.max, optional=True)
         with self._port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
             # Who gives no time is told how it stands now: it may have ended elsewhere.
             look = not watch.known_open or watch.late
@@ -449,9 +478,11 @@ class Client:
             InstanceNotFound: there is none with this id.
             InstanceCompleted: it has ended.
             InboxFull: it has as many unread messages as it may have. Nothing was stored.
-            InvalidArgument: ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
+            InvalidArgument: the id, ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
+            EncodeError, PayloadTooLarge: the payload cannot travel.
         """
-        check_text(name, "an event's name")
+        check_id(instance_id)
+        check_name(name, "an event's name")
         check_text(message_id, "a message id")
         encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
         with self._recorder.sending(name, instance_id) as trace:
@@ -467,8 +498,9 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
-            InvalidArgument: the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
+        check_id(instance_id)
         check_reason(reason)
         await self._send(Cancel(instance_id, reason, self._name), AlreadyCompleted)
 
@@ -497,8 +529,9 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
-            InvalidArgument: the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
+        check_id(instance_id)
         check_reason(reason)
         for number in range(_OPERATOR_TRIES):
             record = await self._record(instance_id)
@@ -526,8 +559,9 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceStillOpen: it has not ended; terminate it first.
-            InvalidArgument: the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
+        check_id(instance_id)
         check_reason(reason)
         record = await self._record(instance_id)
         incarnation = record.row.incarnation
@@ -545,7 +579,9 @@ class Client:
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
             InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not deployed, a crash loop).
+            InvalidArgument: the id cannot be one.
         """
+        check_id(instance_id)
         record = await self._record(instance_id)
         if record.status is not Status.OPEN:
             raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
@@ -577,11 +613,12 @@ class Client:
             dry_run: only say what would be deleted. The default, for nothing brings a deleted instance back.
 
         Raises:
-            ValueError: ``completed_before`` is naive.
-            InvalidArgument: ``status`` is none, ``limit`` is below 1, or the reason is not text of at most 1,024 characters.
+            InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is none, ``limit`` is below 1, the reason is
+                not text of at most 1,024 characters, or what is to be found cannot be an id, a name or a label.
         """
         check_reason(reason)
-        to_micros(completed_before)
+        check_filters(name=name, version=None, queue=None, id_prefix=id_prefix, parent=None, labels=labels)
+        check_moment(completed_before, "completed_before")
         if limit is not None:
             check_limit(limit)
         wanted = read_statuses(status)
@@ -624,7 +661,7 @@ class Client:
         Raises:
             InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or the reason is no text.
         """
-        check_text(name, "a name")
+        check_name(name, "an orchestration's name")
         check_policy(policy)
         check_reason(reason)
         await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
@@ -632,7 +669,12 @@ class Client:
         self._port.written_past()
 
     async def get_version_policy(self, name: str) -> Policy:
-        """Return the policy of a name: ``Latest()`` where none was ever set."""
+        """Return the policy of a name: ``Latest()`` where none was ever set.
+
+        Raises:
+            InvalidArgument: the name cannot be one.
+        """
+        check_name(name, "an orchestration's name")
         return policy_of(await self._fresh_catalogue(), name)[0]
 
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
@@ -644,8 +686,9 @@ class Client:
         Raises:
             InvalidVersion: ``version`` is not semver.
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
-            InvalidArgument: the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
+        check_id(instance_id)
         parse_version(version)
         check_reason(reason)
         await self._set_pin(instance_id, version, reason)
@@ -655,8 +698,9 @@ class Client:
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
-            InvalidArgument: the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
+        check_id(instance_id)
         check_reason(reason)
         await self._set_pin(instance_id, None, reason)
 

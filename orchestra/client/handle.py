@@ -45,13 +45,17 @@ class Handle:
             InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
             WaitTimeout: it has not ended in time.
             DecodeError: the output does not fit ``type``.
+            InvalidArgument: ``timeout`` is no timedelta.
+            InstanceNotFound: there is no such instance, or not any more.
         """
         end = await self.client.wait_for_end(self.instance_id, timeout)
         if end.status is Status.COMPLETED:
             return decoder(type).decode(end.output or EMPTY, subject=f"output of {self.instance_id!r}")
         error = stored_error(end.error)
         detail = f"instance {self.instance_id!r} {_PAST[end.status]}"
-        message = f"{detail}: {error.message or error.type}" if error else detail
+        # What was raised says little without its type: KeyError('name') has no message but 'name'.
+        shown = error and (str(error) if end.status is Status.FAILED else error.message or error.type)
+        message = f"{detail}: {shown}" if shown else detail
         match end.status:
             case Status.CANCELLED:
                 raise InstanceCancelled(message, instance_id=self.instance_id)

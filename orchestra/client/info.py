@@ -25,7 +25,7 @@ from orchestra.providers.rows import (
     Route,
     Status,
 )
-from orchestra.resolution import boundary_version, is_living, opening_version, serves
+from orchestra.resolution import boundary_version, is_living, serves, shown_kind
 from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
 from orchestra.versions import parse_version
 
@@ -386,7 +386,7 @@ def _held_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
     if not _is_served(row.kind, catalogue):
         # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
         where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
-        return f"no living node has registered {row.kind.name!r} {opening_version(catalogue, row.kind)}{where}"
+        return f"no living node has registered {shown_kind(catalogue, row.kind)}{where}"
     if row.takeovers >= CRASHING_TAKEOVERS and row.owner is None:
         return f"crashing: {row.takeovers} nodes in a row were lost while they ran it"
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,8 @@ from orchestra.engine.items import AbortActivity, InstanceEnded, Item, Reply, Ru
 from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
-from orchestra.ids import check_text
+from orchestra.ids import check_name
+from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started
 from orchestra.registry import OrchestrationRegistry
@@ -47,6 +48,7 @@ __all__ = ["Runtime"]
 T = TypeVar("T")
 
 _RELEASE_SECONDS: Final = 5.0
+_SHORTEST: Final = timedelta(milliseconds=1)
 
 
 class _Pending:
@@ -90,8 +92,9 @@ class Runtime:
 
     Raises:
         RegistrationError: two activities have one name.
-        InvalidArgument: there is no queue, or one has no name.
-        ValueError: a number or a duration is too small to work with.
+        InvalidFunction: what is given as an activity cannot be one.
+        InvalidArgument: there is no queue, or one has no name; or an option is of another type, or too small or too large to
+            work with.
     """
 
     def __init__(
@@ -116,16 +119,17 @@ class Runtime:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        _at_least(
-            1,
-            max_concurrent_activities=max_concurrent_activities,
-            max_activity_threads=max_activity_threads,
-            max_owned=max_owned,
-            inbox_limit=inbox_limit,
-        )
-        _at_least(0, warm_executions=warm_executions)
-        _at_least(timedelta(milliseconds=1), lease=lease, poll=poll, blocked_after=blocked_after)
-        _at_least(timedelta(0), grace=grace)
+        check_count(max_concurrent_activities, "max_concurrent_activities")
+        check_count(max_activity_threads, "max_activity_threads")
+        check_count(max_owned, "max_owned")
+        check_count(warm_executions, "warm_executions", least=0)
+        check_count(inbox_limit, "inbox_limit")
+        check_duration(lease, "lease", least=_SHORTEST)
+        check_duration(grace, "grace")
+        check_duration(poll, "poll", least=_SHORTEST)
+        check_duration(blocked_after, "blocked_after", least=_SHORTEST)
+        check_kind(limits, "limits", Limits, optional=True)
+        check_kind(retention, "retention", Retention, optional=True)
         self._provider = provider
         self._registry = registry
         self._activities = _by_name(activities)
@@ -465,13 +469,9 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
 
 
-def _at_least(least: Any, **settings: Any) -> None:
-    for name, value in settings.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
-
-
 def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:
+    if not isinstance(activities, Collection):
+        raise InvalidArgument(f"activities is {activities!r}; give a sequence of functions or activities, such as [probe]")
     named: dict[str, Activity[..., Any]] = {}
     for candidate in activities:
         activity = as_activity(candidate)
@@ -490,8 +490,8 @@ def _boot_id() -> str:
 
 def _checked(queues: Sequence[str]) -> tuple[str, ...]:
     """Return the queues that a node serves, each once."""
-    if isinstance(queues, str) or not queues:
+    if isinstance(queues, str) or not isinstance(queues, Collection) or not queues:
         raise InvalidArgument(f"queues is {queues!r}; give a sequence of names, such as ({DEFAULT_QUEUE!r}, 'gpu')")
     for queue in queues:
-        check_text(queue, "a queue")
+        check_name(queue, "a queue")
     return tuple(dict.fromkeys(queues))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra.cli import main
+from orchestra.telemetry import library_version
 from orchestra.testing.contract.shorthand import a_hold, a_node, a_start, a_state, a_write, begin, one
 
 
@@ -37,6 +38,18 @@ def test_the_exit_code_says_how_bad_it_is(path, provider, edit, capfd):
     edit("DROP INDEX instance_claim")
     assert main(["doctor", "--store", str(path), "--quick"]) == 2
     assert main(["doctor", "--store", str(path) + ".nowhere"]) == 3
+
+
+def test_the_version_is_the_one_under_which_the_library_is_installed():
+    done = run("--version")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == f"orchestra {library_version()}\n"
+
+
+def test_an_empty_file_cannot_be_backed_up_and_is_not_called_damaged(path, capsys):
+    path.touch()
+    assert main(["backup", "--store", str(path), "--to", f"{path}.copy"]) == 3
+    assert "is an empty database, not yet a store; make sure that it is the right file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from orchestra.providers.rows import ExecutionDelta, HoldKind, Route
 from orchestra.providers.sqlite import diagnosis, schema
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
+from orchestra.resolution import LOWEST_VERSION
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
@@ -255,6 +256,17 @@ def test_what_is_no_store_is_called_so_and_left_alone(path, make, said):
     assert report.checks[1].verdict is Verdict.FAILURE
     assert said in report.checks[1].text
     assert sorted(file.name for file in path.parent.iterdir()) == before
+
+
+def test_an_empty_file_is_no_loss_and_its_remedy_is_to_start_a_service(path):
+    _empty(path)
+    (_, check) = report_on(path).checks
+    assert "not yet a store; a runtime that opens it makes it one" in check.text
+    assert "start one: it makes the store" in check.remedy
+    _somebody_elses(path)
+    (_, other) = report_on(path).checks
+    assert "restore a backup" in other.remedy
+    assert "start one" not in other.remedy
 
 
 def test_a_store_whose_schema_number_is_no_number_is_no_store(path, provider, edit):
@@ -618,6 +630,12 @@ def test_instances_whose_version_no_living_node_has_are_unserved(path, provider)
     check = finding(path, "held")
     assert check.verdict is Verdict.WARNING
     assert check.details == ("1 instance: no living node has registered 'other' 2.0.0",)
+
+
+def test_a_name_that_nobody_has_ever_had_is_named_without_a_version(path, provider):
+    one(provider, a_start("i", kind=replace(FOREIGN_KIND, version=LOWEST_VERSION, floating=True)))
+    provider.store.join(a_node())
+    assert finding(path, "held").details == ("1 instance: no living node has registered 'other'",)
 
 
 def test_what_only_a_dead_node_could_run_is_unserved(path, provider):

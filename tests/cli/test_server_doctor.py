@@ -318,6 +318,8 @@ def test_what_is_no_store_is_said_after_what_was_found_of_the_server(dsn, schema
     assert report.exit_code is ExitCode.UNREADABLE
     assert [check.name for check in report.checks] == NAMES[:8]
     assert said in report.checks[-1].text
+    is_empty = said in ("is not there", "is empty")
+    assert ("start one: it makes the store" in report.checks[-1].remedy) is is_empty
 
 
 @pytest.mark.parametrize("name", ["", "pg_store", "x" * 64])

@@ -105,8 +105,11 @@ REFUSED = {
     "state without a form": ([("watch", opaque_state)], UnresolvableAnnotation, ["opaque_state", "module"]),
     "result without a form": ([("watch", opaque_result)], UnresolvableAnnotation, ["opaque_result", "module"]),
     "unknown name": ([("watch", missing_state)], UnresolvableAnnotation, ["missing_state", "Nowhere", "TYPE_CHECKING"]),
-    "empty name": ([("", good)], RegistrationError, ["non-empty"]),
-    "name that is no text": ([(None, good)], RegistrationError, ["non-empty"]),
+    "empty name": ([("", good)], RegistrationError, ["an orchestration's name must not be empty"]),
+    "name that is no text": ([(None, good)], RegistrationError, ["an orchestration's name must be text, not NoneType"]),
+    "name with NUL": ([("a\0b", good)], RegistrationError, ["an orchestration's name must not hold NUL"]),
+    "name with half a pair": ([("\ud83d", good)], RegistrationError, ["half a surrogate pair"]),
+    "long name": ([("x" * 1025, good)], RegistrationError, ["at most 1024 characters"]),
 }
 
 

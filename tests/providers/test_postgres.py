@@ -25,6 +25,7 @@ from orchestra.errors import (
     StoreBusy,
     StoreCorrupt,
     StoreError,
+    StoreForked,
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
@@ -846,17 +847,15 @@ def test_a_restart_of_the_server_is_no_death_and_work_goes_on(postgres, connect)
 def test_a_forked_child_is_refused_and_harms_nothing(provider):
     begin(provider)
     reader, writer = os.pipe()
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:  # pragma: no cover - counted in the parent only
-        answer = b"nothing raised"
-        try:
-            provider.store.commit([])
-        except StoreUnavailable as error:
-            answer = str(error).encode()
-        try:
-            provider.directory.get("i")
-        except StoreUnavailable:
-            answer += b"; nor read"
+        answers = []
+        for call in (lambda: provider.store.commit([]), lambda: provider.directory.get("i")):
+            try:
+                call()
+            except StoreForked as error:
+                answers.append(f"{error.opened_by == parent} {error.retryable} {error}")
+        answer = "\n".join(answers).encode()
         provider.close()
         os.write(writer, answer)
         os._exit(0)
@@ -864,8 +863,8 @@ def test_a_forked_child_is_refused_and_harms_nothing(provider):
     with os.fdopen(reader, "rb") as answers:
         answer = answers.read()
     os.waitpid(child, 0)
-    assert b"does not survive a fork" in answer
-    assert b"nor read" in answer
+    assert [line.startswith(b"True False ") for line in answer.splitlines()] == [True, True]
+    assert answer.count(b"does not survive a fork: make a new provider in the child") == 2
     assert expect(one(provider, an_append("i")), Appended).fresh
     assert read(provider).unread_messages == 1
 

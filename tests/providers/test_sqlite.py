@@ -23,6 +23,7 @@ from orchestra.errors import (
     StoreBusy,
     StoreCorrupt,
     StoreError,
+    StoreForked,
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
@@ -327,17 +328,15 @@ def test_the_lock_of_a_buried_node_that_lives_is_not_removed(path, provider):
 def test_a_forked_child_is_refused_and_takes_no_lock_away(path, provider):
     provider.store.join(a_node("n1"))
     reader, writer = os.pipe()
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if child == 0:  # pragma: no cover - counted in the parent only
-        answer = b"nothing raised"
-        try:
-            provider.store.commit([])
-        except StoreUnavailable as error:
-            answer = str(error).encode()
-        try:
-            provider.directory.get("i")
-        except StoreUnavailable:
-            answer += b"; nor read"
+        answers = []
+        for call in (lambda: provider.store.commit([]), lambda: provider.directory.get("i")):
+            try:
+                call()
+            except StoreForked as error:
+                answers.append(f"{error.opened_by == parent} {error.retryable} {error}")
+        answer = "\n".join(answers).encode()
         provider.close()
         os.write(writer, answer)
         os._exit(0)
@@ -345,8 +344,8 @@ def test_a_forked_child_is_refused_and_takes_no_lock_away(path, provider):
     with os.fdopen(reader, "rb") as answers:
         answer = answers.read()
     os.waitpid(child, 0)
-    assert b"does not survive a fork" in answer
-    assert b"nor read" in answer
+    assert [line.startswith(b"True False ") for line in answer.splitlines()] == [True, True]
+    assert answer.count(b"does not survive a fork: make a new provider in the child") == 2
     assert one(provider, a_start("i")) == Started()
     other = SqliteProvider(path)
     other.open()

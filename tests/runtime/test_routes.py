@@ -14,11 +14,15 @@ from orchestra import (
     Activity,
     ActivityFailed,
     Client,
+    Exact,
     InstanceStatus,
     InvalidArgument,
+    Latest,
     RetryPolicy,
     Runtime,
     SqliteProvider,
+    UnknownOrchestration,
+    UnknownVersion,
     activity,
     activity_context,
 )
@@ -253,11 +257,14 @@ async def test_an_instance_keeps_to_its_queue(store):
             ctx.continue_as_new(left - 1)
         return "home"
 
+    async with Runtime(store(), registry(laps), queues=("eu",)) as there:
+        assert await (await there.client.start("laps", 0, queue="eu")).result() == "home"
     async with Runtime(store(), registry(laps)) as here:
-        handle = await here.client.start("laps", 3, queue="eu")
+        handle = await here.client.start("laps", 3, queue="eu")  # its nodes are away for a restart
         held = await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
         assert held.queue == "eu"
-        assert [one.instance_id for one in (await here.client.list_instances(queue="eu")).items] == [handle.instance_id]
+        listed = (await here.client.list_instances(queue="eu", status=InstanceStatus.HELD)).items
+        assert [one.instance_id for one in listed] == [handle.instance_id]
         assert (await here.client.list_instances(queue="default")).items == ()
         assert held.held_reason == "no living node has registered 'laps' 1.0.0 and serves queue 'eu'"
         async with Runtime(store(), registry(laps), queues=("eu", "default")):
@@ -347,11 +354,47 @@ async def test_giving_an_activity_up_cancels_it_where_it_runs(store):
 
 
 @bounded
-async def test_a_client_that_names_a_queue_needs_no_node_that_serves_it(store):
-    async with Runtime(store(), registry(asks), [work]), Client(store()) as client:
+async def test_a_start_in_a_queue_that_nobody_serves_is_refused_at_the_caller_with_the_queues_that_there_are(store):
+    """Scenario 7."""
+    async with Runtime(store(), registry(asks), [work], queues=("default", "eu")), Client(store()) as client:
+        for version in (None, "1.0.0"):
+            with pytest.raises(UnknownOrchestration, match=r"'asks' and serves queue 'deafult' .*'default', 'eu'\)") as unknown:
+                await client.start("asks", 1, queue="deafult", version=version)
+            assert not isinstance(unknown.value, UnknownVersion)
+        assert (await client.list_instances()).items == ()
+        with pytest.raises(UnknownOrchestration, match=r"orchestration 'nobody' \(registered: 'asks'\)"):
+            await client.start("nobody", queue="eu")
+
+
+@bounded
+async def test_a_start_takes_the_versions_of_its_queue_alone_and_another_one_is_refused(store):
+    """Scenario 7."""
+
+    async def loop(ctx, _):
+        return ctx.version
+
+    old, new = registry(("loop", "1.0.0", loop)), registry(("loop", "1.0.0", loop), ("loop", "1.1.0", loop))
+    async with Runtime(store(), old, queues=("eu",)), Runtime(store(), new), Client(store()) as client:
+        with pytest.raises(UnknownVersion, match=r"'loop' 1\.1\.0 and serves queue 'eu' \(registered: 1\.0\.0\)") as unknown:
+            await client.start("loop", queue="eu", version="1.1.0")
+        assert (unknown.value.name, unknown.value.version) == ("loop", "1.1.0")
+        await client.set_version_policy("loop", Exact("1.1.0"))
+        with pytest.raises(UnknownVersion, match="serves queue 'eu'"):
+            await client.start("loop", queue="eu")
+        assert await (await client.start("loop")).result() == "1.1.0"
+        await client.set_version_policy("loop", Latest())
+        assert await (await client.start("loop", queue="eu")).result() == "1.0.0"
+
+
+@bounded
+async def test_where_no_node_lives_a_name_that_was_started_before_will_do_in_any_queue(store):
+    async with Runtime(store(), registry(asks), [work]) as node:
+        assert await (await node.client.start("asks", 1)).result() is not None
+    async with Client(store()) as client:
         handle = await client.start("asks", 1, queue="later")
         assert (await handle.info()).queue == "later"
-        await handle.terminate("never mind")
+        with pytest.raises(UnknownOrchestration, match=r"'nobody' \(registered: nothing\)"):
+            await client.start("nobody", queue="later")
 
 
 @pytest.mark.parametrize("queues", [(), "gpu", ("",), (7,)])

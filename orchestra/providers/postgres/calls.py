@@ -17,7 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from orchestra.clock import SystemClock
-from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
+from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreForked, StoreUnavailable
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, translate
@@ -304,10 +304,7 @@ class Pool:
 
 def _require_process(process: int, connector: Connector) -> None:
     if process != os.getpid():
-        raise StoreUnavailable(
-            f"{connector.description}: opened by process {process}, which has forked this one ({os.getpid()}); "
-            "a connection does not survive a fork: make a new provider in the child"
-        )
+        raise StoreForked(connector.description, opened_by=process)
 
 
 def _close(connection: Connection) -> None:

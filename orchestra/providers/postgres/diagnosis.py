@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock
-from orchestra.errors import StoreCorrupt, StoreUnavailable
+from orchestra.errors import StoreCorrupt, StoreEmpty, StoreUnavailable
 from orchestra.providers.diagnosis import (
     LISTED,
     Buried,
@@ -479,12 +479,13 @@ class Diagnosis:
         """Compare the schema with the one that this library would have made.
 
         Raises:
-            StoreCorrupt: there is no schema, or it is not one of this library.
+            StoreEmpty: there is no schema, or nothing in it.
+            StoreCorrupt: it is not one of this library.
         """
         found = self._read((sql.FIND_TABLES, (self._schema,)))[0]
         if not found or not found[0][1]:
             state = "is not there" if not found else "is empty"
-            raise StoreCorrupt(f"schema {self._schema!r} {state}: not yet a store; a runtime that opens it makes it one")
+            raise StoreEmpty(f"schema {self._schema!r} {state}: not yet a store; a runtime that opens it makes it one")
         if "meta" not in found[0][1]:
             raise StoreCorrupt(f"schema {self._schema!r} is there, but it is not one of this library")
         meta, rows = self._read((sql.READ_META, ()), (objects.FIND_OBJECTS, (found[0][0],)))

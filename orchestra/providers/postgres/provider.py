@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from orchestra.clock import Clock, micros
+from orchestra.options import check_duration
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.postgres import schema as schemas
 from orchestra.providers.postgres.admin import PostgresAdmin
@@ -25,6 +26,9 @@ _CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 _STATEMENT_TIMEOUT: Final = timedelta(seconds=10)
 _LOCK_TIMEOUT: Final = timedelta(seconds=3)
 _TOMBSTONES: Final = timedelta(hours=1)
+_SHORTEST_TIMEOUT: Final = timedelta(milliseconds=1)
+_LONGEST_TIMEOUT: Final = timedelta(days=24)
+"""The server counts milliseconds, in 32 bits."""
 
 
 class PostgresProvider(Provider):
@@ -49,7 +53,8 @@ class PostgresProvider(Provider):
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
 
     Raises:
-        ValueError: the schema cannot be a name.
+        ValueError: the schema cannot be a name, or ``durability`` is none.
+        InvalidArgument: a duration is no timedelta, too short (a millisecond for the timeouts) or too long (24 days for them).
     """
 
     def __init__(
@@ -70,6 +75,11 @@ class PostgresProvider(Provider):
         require_schema_name(schema)
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
+        # Nothing would be no bound at all to the server.
+        check_duration(connect_timeout, "connect_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT)
+        check_duration(statement_timeout, "statement_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT)
+        check_duration(lock_timeout, "lock_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT)
+        check_duration(tombstones, "tombstones")
         settings = Settings(
             dsn=dsn,
             schema=schema,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestra.clock import Clock, new_id
-from orchestra.errors import InvalidArgument, SchemaMismatch, StoreCorrupt, StoreUnavailable
+from orchestra.errors import InvalidArgument, SchemaMismatch, StoreCorrupt, StoreEmpty, StoreUnavailable
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.connection import _connect as connect
@@ -58,6 +58,7 @@ def back_up(source: Path, target: Path, clock: Clock) -> Backup:
         InvalidArgument: there is something under the name of the copy already, or no directory for it.
         StoreUnavailable: there is no such store, or the copy could not be written.
         StoreCorrupt: the store is damaged, or is none.
+        StoreEmpty: it is an empty file or database.
         SchemaMismatch: its schema is newer than this library.
     """
     if not source.is_file():
@@ -119,7 +120,7 @@ def _copy_pages(source_connection: sqlite3.Connection, source: Path, partial: Pa
         number = schema._read_number(reader, source)
         known = schema.migrations()[-1].number
         if number == 0:
-            raise StoreCorrupt(f"{source} is an empty database, not yet a store")
+            raise StoreEmpty(f"{source} is an empty database, not yet a store; make sure that it is the right file")
         if number > known:
             raise SchemaMismatch(f"{source} has schema {number}; this library knows up to {known}. Upgrade the library.")
         # All pages in one step, which is one read transaction: in several steps each write of others would begin it anew.

@@ -20,7 +20,7 @@ from time import sleep
 from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock
-from orchestra.errors import StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.errors import StoreCorrupt, StoreEmpty, StoreError, StoreUnavailable
 from orchestra.providers.diagnosis import (
     LISTED,
     Buried,
@@ -132,6 +132,7 @@ def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
 
     Raises:
         StoreUnavailable: there is no such file, or it cannot be reached.
+        StoreEmpty: it is an empty file or database.
         StoreCorrupt: it is no database, or not one of this library.
     """
     settings = Settings(
@@ -284,7 +285,7 @@ def _open(settings: Settings, *, at_rest: bool) -> Generator[Diagnosis]:
         connection = _connect(settings, "ro&immutable=1") if at_rest else connect_reader(settings)
     with contextlib.closing(connection):
         if _schema_number(connection, path) == 0:
-            raise StoreCorrupt(f"{path}: an empty database, not yet a store; a runtime that opens it makes it one")
+            raise StoreEmpty(f"{path}: an empty database, not yet a store; a runtime that opens it makes it one")
         yield Diagnosis(connection, settings, at_rest=at_rest)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.codec import unpack
-from orchestra.errors import StoreUnavailable
+from orchestra.errors import StoreForked, StoreUnavailable
 from orchestra.events import EventRecord
 from orchestra.providers.decoding import (
     EXECUTION_WIDTH,
@@ -86,7 +86,7 @@ class ReaderPool:
 
     def _take(self) -> _Reader:
         if self._process != os.getpid():
-            raise StoreUnavailable(f"{self._settings.path}: opened by process {self._process}, which has forked this one")
+            raise StoreForked(str(self._settings.path), opened_by=self._process)
         with self._guard:
             if not self._is_open:
                 raise StoreUnavailable(f"{self._settings.path} is not open")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestra.clock import Clock, SystemClock, micros
+from orchestra.options import check_duration
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
@@ -22,6 +23,8 @@ __all__ = ["SqliteProvider"]
 
 _BUSY_TIMEOUT: Final = timedelta(seconds=5)
 _TOMBSTONES: Final = timedelta(hours=1)
+_LONGEST_TIMEOUT: Final = timedelta(days=24)
+"""SQLite counts milliseconds, in 32 bits."""
 
 
 class SqliteProvider(Provider):
@@ -39,7 +42,8 @@ class SqliteProvider(Provider):
             promises anything then.
 
     Raises:
-        ValueError: the path names no file.
+        ValueError: the path names no file, or ``durability`` is none.
+        InvalidArgument: a duration is no timedelta, is negative, or too long (24 days for the timeout).
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class SqliteProvider(Provider):
             raise ValueError(f"{os.fspath(path)!r} names no file; a durable store needs one")
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
+        check_duration(busy_timeout, "busy_timeout", most=_LONGEST_TIMEOUT)
+        check_duration(tombstones, "tombstones")
         settings = Settings(
             path=Path(path),
             durability=durability,

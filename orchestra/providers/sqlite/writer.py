@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestra.clock import Clock
-from orchestra.errors import StoreBusy, StoreError, StoreUnavailable
+from orchestra.errors import StoreBusy, StoreError, StoreForked, StoreUnavailable
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, connect_writer, file_identity
@@ -148,10 +148,7 @@ class Writer:
     def _seize(self) -> None:
         """Take the writer for this thread. Whoever calls this releases the guard."""
         if self._process != os.getpid():
-            raise StoreUnavailable(
-                f"{self._settings.path}: opened by process {self._process}, which has forked this one ({os.getpid()}); "
-                "a connection does not survive a fork: make a new provider in the child"
-            )
+            raise StoreForked(str(self._settings.path), opened_by=self._process)
         if not self._guard.acquire(timeout=self._settings.busy_seconds):
             raise StoreBusy(f"{self._settings.path}: another thread has held the writer for {self._settings.busy_seconds:g} s")
 

@@ -11,6 +11,7 @@ from orchestra.client import (
     Client,
     ExecutionInfo,
     Handle,
+    HistoryEvent,
     InstanceInfo,
     InstancePage,
     InstanceStatus,
@@ -18,6 +19,7 @@ from orchestra.client import (
     ParentInfo,
     PendingActivity,
     PurgeReport,
+    Unreadable,
     WaitingOn,
 )
 from orchestra.context import Limits, OrchestrationContext, RaceResult, TaskGroup
@@ -63,6 +65,7 @@ __all__ = [
     "ExecutionInfo",
     "Future",
     "Handle",
+    "HistoryEvent",
     "InstanceCompleted",
     "InstanceExists",
     "InstanceFailed",
@@ -93,6 +96,7 @@ __all__ = [
     "TaskGroup",
     "UnknownOrchestration",
     "UnknownVersion",
+    "Unreadable",
     "WaitTimeout",
     "WaitingOn",
     "activity",

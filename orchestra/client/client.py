@@ -34,6 +34,7 @@ from orchestra.client.arguments import (
 from orchestra.client.changes import chosen_version, id_of_request, retargeting, termination
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
+from orchestra.client.history import HistoryEvent, history_event
 from orchestra.client.info import (
     ExecutionInfo,
     InstanceInfo,
@@ -63,7 +64,7 @@ from orchestra.errors import (
     UnknownOrchestration,
     WaitTimeout,
 )
-from orchestra.events import FORMAT, Event, EventKind, EventRecord, from_record
+from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
@@ -373,8 +374,10 @@ class Client:
             await self._record(instance_id)
         return tuple(execution_info(instance_id, row) for row in rows)
 
-    async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[Event, ...]:
+    async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
         """Return the events of one execution, by default of the current one; none where they are not kept any more.
+
+        Events that this library cannot read are returned as well, and say so.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -386,7 +389,7 @@ class Client:
         records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
         if not records:
             await self._record(instance_id)
-        return tuple(from_record(record) for record in records)
+        return tuple(map(history_event, records))
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.
@@ -412,10 +415,10 @@ class Client:
             InstanceNotFound: there is none with this id.
             WaitTimeout: it has not ended in time; it goes on.
         """
-        await self.wait_for_end(instance_id, timeout)
+        await self._wait_for_end(instance_id, timeout)
         return await self.get_instance_info(instance_id)
 
-    async def wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
+    async def _wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
         """Wait like :meth:`wait_for_completion`; return only how it has ended."""
         with self._port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
             # Who gives no time is told how it stands now: it may have ended elsewhere.

@@ -46,7 +46,7 @@ class Handle:
             WaitTimeout: it has not ended in time.
             DecodeError: the output does not fit ``type``.
         """
-        end = await self.client.wait_for_end(self.instance_id, timeout)
+        end = await self.client._wait_for_end(self.instance_id, timeout)
         if end.status is Status.COMPLETED:
             return decoder(type).decode(end.output or EMPTY, subject=f"output of {self.instance_id!r}")
         error = stored_error(end.error)

@@ -44,7 +44,6 @@ from orchestra.errors import (
     StoreError,
     StoreUnavailable,
 )
-from orchestra.events import EventAwaited, EventReceived, ExecutionCompleted, ExecutionStarted
 from orchestra.providers.rows import ResolvedBy
 from orchestra.testing.contract.shorthand import a_node
 from orchestra.testing.model import ManualClock
@@ -516,21 +515,28 @@ async def test_executions_are_listed_in_order_with_their_ends(path):
 
 
 @bounded
-async def test_a_history_is_made_of_typed_events(path):
+async def test_a_history_is_made_of_plain_values(path):
     async with runtime(path, laps) as node:
         handle = await node.client.start("laps", 1, instance_id="one")
         await handle.raise_event("go", "payload")
         await handle.result()
         started, awaited, received, completed = await node.client.get_history("one")
-        assert isinstance(started, ExecutionStarted)
-        assert (started.instance_id, started.execution, started.name, started.version) == ("one", 3, "laps", "1.0.0")
-        assert isinstance(awaited, EventAwaited)
-        assert isinstance(received, EventReceived)
-        assert (received.source, received.name) == (awaited.id, "go")
-        assert isinstance(completed, ExecutionCompleted)
-        assert [event.id for event in (started, awaited, received, completed)] == [1, 2, 3, 4]
+        kinds = [event.kind for event in (started, awaited, received, completed)]
+        assert kinds == ["execution_started", "event_awaited", "event_received", "execution_completed"]
+        assert started.details == {
+            "instance_id": "one",
+            "incarnation": (await handle.info()).incarnation,
+            "execution_id": 3,
+            "name": "laps",
+            "version": "1.0.0",
+            "input": 3,
+        }
+        assert awaited.details == {"name": "go"}
+        assert received.details == {"source": awaited.event_id, "name": "go", "sequence": 1, "payload": "payload"}
+        assert completed.details == {"output": 3}
+        assert [event.event_id for event in (started, awaited, received, completed)] == [1, 2, 3, 4]
         first = await node.client.get_history("one", 1)
-        assert [event.kind.name for event in first] == ["EXECUTION_STARTED", "CONTINUED_AS_NEW"]
+        assert [event.kind for event in first] == ["execution_started", "continued_as_new"]
         assert await node.client.get_history("one", 0) == await node.client.get_history("one", 9) == ()
         with pytest.raises(InstanceNotFound):
             await node.client.get_history("nobody")
@@ -826,10 +832,10 @@ async def test_terminate_ends_what_runs_what_waits_and_what_has_not_begun(path):
         with pytest.raises(InstanceNotFound):
             await client.terminate("nobody")
         assert await client.get_history("pending") == ()
-        assert [event.kind.name for event in await client.get_history("parked")] == [
-            "EXECUTION_STARTED",
-            "EVENT_AWAITED",
-            "EXECUTION_TERMINATED",
+        assert [event.kind for event in await client.get_history("parked")] == [
+            "execution_started",
+            "event_awaited",
+            "execution_terminated",
         ]
 
 

@@ -175,7 +175,7 @@ class Client:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         if self._own is not None:
-            self._own.closed = True
+            self._own.close()
             self._own = None
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._provider.close)

@@ -76,6 +76,7 @@ __all__ = [
     "Status",
     "Task",
     "Write",
+    "size_of",
 ]
 
 CRASHES_BEFORE_DELAY: Final = 3
@@ -595,6 +596,26 @@ ClientChange = Start | Append | Cancel | Write | Release | Recover
 """What may come from outside the engine: clients' wishes and operators' writes."""
 
 Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report
+
+
+def size_of(change: Change) -> int:
+    """Return about how many bytes a change brings to the store."""
+    match change:
+        case Write():
+            size = 512 + len(change.state.summary)
+            for delta in change.executions:
+                for record in delta.events:
+                    size += record.size
+            for start in change.starts:
+                if start.start is not None:
+                    size += size_of(start.start)
+            return size
+        case Start():
+            return 512 + len(change.execution.state.data)
+        case Append():
+            return 256 + len(change.payload.data)
+        case _:
+            return 128
 
 
 # --- outcomes ---------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ from orchestra.providers.rows import (
     Release,
     Resolution,
     ResolvedBy,
+    Standing,
     Start,
     StartExists,
     Status,
@@ -109,6 +110,11 @@ _STATUS_OF: Final = {
     InstanceStatus.FAILED: Status.FAILED,
     InstanceStatus.CANCELLED: Status.CANCELLED,
     InstanceStatus.TERMINATED: Status.TERMINATED,
+}
+_STANDING_OF: Final = {
+    InstanceStatus.PENDING: Standing.PENDING,
+    InstanceStatus.RUNNING: Standing.RUNNING,
+    InstanceStatus.HELD: Standing.HELD,
 }
 
 
@@ -324,8 +330,7 @@ class Client:
 
         Args:
             queue: only those that are run by the nodes of this queue.
-            status: one or several. ``PENDING``, ``RUNNING`` and ``HELD`` all mean instances that have not ended; with ``HELD``
-                alone only held ones are listed.
+            status: one or several; as it is shown in :attr:`InstanceInfo.status`.
             held: only held ones, or only those that are not.
             parent: only children of the instance with this id, of all its executions.
             limit: how many at most, 1 or more.
@@ -338,13 +343,13 @@ class Client:
         check_limit(limit)
         catalogue = await self._fresh_catalogue(_HELD_AGE)
         wanted = read_statuses(status)
-        if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
-            held = True
+        standings = {_STANDING_OF[one] for one in wanted or () if one in _STANDING_OF}
         query = InstanceQuery(
             name=name,
             version=version,
             queue=queue,
             statuses=None if wanted is None else tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}),
+            standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
             held=held,
             unserved=unserved_kinds(catalogue),
             id_prefix=id_prefix,

@@ -70,6 +70,7 @@ __all__ = [
     "ResolvedBy",
     "Route",
     "Snapshot",
+    "Standing",
     "Start",
     "StartExists",
     "Started",
@@ -814,19 +815,29 @@ class Catalogue:
 # --- reads ------------------------------------------------------------------------------------
 
 
+class Standing(IntEnum):
+    """How an open instance stands: no lap of it has begun; it goes on, or waits for something; it cannot go on now."""
+
+    PENDING = 0
+    RUNNING = 1
+    HELD = 2
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
-    ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an
-    ``unserved`` kind. ``parent`` is the id of whose children are asked for, of all its executions unless ``parent_execution``
-    names one. ``after`` is the (created_at, instance_id) of the last row of the page before.
+    ``standings``: of the open ones only those that stand so; they do not narrow down those that have ended. ``held``: whether
+    it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an ``unserved`` kind. ``parent``
+    is the id of whose children are asked for, of all its executions unless ``parent_execution`` names one. ``after`` is the
+    (created_at, instance_id) of the last row of the page before.
     """
 
     name: str | None = None
     version: str | None = None
     queue: str | None = None
     statuses: tuple[Status, ...] | None = None
+    standings: tuple[Standing, ...] | None = None
     held: bool | None = None
     unserved: tuple[Kind, ...] = ()
     id_prefix: str | None = None

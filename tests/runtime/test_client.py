@@ -2,13 +2,13 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import anyio
 import pytest
-from kit import alone, bounded, echo, idle, info_when, runtime, until
+from kit import alone, bounded, echo, idle, info_when, registry, runtime, until
 
 from orchestra import (
     NO_RETRY,
@@ -23,6 +23,7 @@ from orchestra import (
     InstanceStatus,
     Latest,
     Limits,
+    Runtime,
     SqliteProvider,
     UnknownOrchestration,
     UnknownVersion,
@@ -44,8 +45,8 @@ from orchestra.errors import (
     StoreError,
     StoreUnavailable,
 )
-from orchestra.providers.rows import ResolvedBy
-from orchestra.testing.contract.shorthand import a_node
+from orchestra.providers.rows import Capability, ResolvedBy
+from orchestra.testing.contract.shorthand import KIND, a_node, a_start, one
 from orchestra.testing.model import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -378,6 +379,45 @@ async def test_a_status_may_be_its_text_and_no_other_text(path):
         for status in ("complete", ["completed", "complete"], 7):
             with pytest.raises(InvalidArgument, match="is no status; give one or several of pending, running"):
                 await node.client.list_instances(status=status)
+
+
+@bounded
+async def test_a_list_by_status_holds_just_those_that_have_it(store):
+    """On every page, and several statuses at once."""
+    provider = store()
+    async with Runtime(provider, registry(idle, echo)) as node:
+        client = node.client
+        for number in range(3):
+            await info_when(await client.start("idle", instance_id=f"running-{number}"), lambda info: info.waiting_on)
+            await (await client.start("echo", instance_id=f"completed-{number}")).result()
+    async with Client(provider) as client:
+        able = a_node()
+        provider.store.join(
+            replace(able, capabilities=(*able.capabilities, Capability("idle", "1.0.0", "f")))
+        )  # and takes nothing
+        for number in range(3):
+            one(provider, a_start(f"pending-{number}"))
+            one(provider, a_start(f"held-{number}", kind=replace(KIND, version="2.0.0")))
+        everything = (await client.list_instances()).items
+        of_status = {status: {info.instance_id for info in everything if info.status is status} for status in InstanceStatus}
+        for status in ("pending", "running", "held", "completed"):
+            assert of_status[InstanceStatus(status)] == {f"{status}-{number}" for number in range(3)}
+
+        async def listed(*statuses):
+            found, page = [], None
+            while True:
+                part = await client.list_instances(status=statuses, limit=2, page=page)
+                found += part.items
+                page = part.next_page
+                if page is None:
+                    assert {info.status for info in found} <= set(statuses)
+                    return {info.instance_id for info in found}
+
+        statuses = list(InstanceStatus)
+        for number in range(2 ** len(statuses)):
+            chosen = [status for bit, status in enumerate(statuses) if number >> bit & 1]
+            assert await listed(*chosen) == set().union(*(of_status[status] for status in chosen)), chosen
+        provider.store.leave("n1")
 
 
 @bounded

@@ -391,10 +391,8 @@ async def test_a_list_by_status_holds_just_those_that_have_it(store):
             await info_when(await client.start("idle", instance_id=f"running-{number}"), lambda info: info.waiting_on)
             await (await client.start("echo", instance_id=f"completed-{number}")).result()
     async with Client(provider) as client:
-        able = a_node()
-        provider.store.join(
-            replace(able, capabilities=(*able.capabilities, Capability("idle", "1.0.0", "f")))
-        )  # and takes nothing
+        node = a_node()  # it could run them, and takes nothing
+        provider.store.join(replace(node, capabilities=(*node.capabilities, Capability("idle", "1.0.0", "f"))))
         for number in range(3):
             one(provider, a_start(f"pending-{number}"))
             one(provider, a_start(f"held-{number}", kind=replace(KIND, version="2.0.0")))

@@ -103,7 +103,7 @@ class Try:
             return died
         # Seeded, so that the engine needs no source of randomness, and different for each try.
         spread = Random(f"{instance_id}/{self.event.id}/{self.attempt}").random()  # noqa: S311
-        self.due = now + policy.delay(self.attempt - 1, spread)
+        self.due = now + micros(policy.delay(self.attempt - 1, spread))
         return self._died(now, "deadline reached") if self._is_too_late(self.due) else None
 
     def _is_too_late(self, begin: int) -> bool:

@@ -19,7 +19,7 @@ from orchestra.events import EventKind, EventRecord
 
 STORED = (bytes, bytearray, memoryview, Payload, EventRecord)
 INSTANT = re.compile(r"(^|_)(at|since|until|due|from|before)$")
-DURATION = re.compile(r"(^|_)(timeout|interval|deadline|lease|wait|duration)$")
+DURATION = re.compile(r"(^|_)(timeout|interval|deadline|delay|lease|wait|duration)$")
 PLUMBING = {"Client.attached", "Client.record_with", "Runtime.submit", "Runtime.watch", "Activity.signature"}
 """What only the library's own parts ask of each other."""
 

@@ -294,6 +294,8 @@ async def test_instances_are_found_by_each_condition_and_by_all_together(path):
         client = node.client
         await client.start("idle", instance_id="a-1", labels={"team": "x", "tier": "1"})
         await client.start("idle", instance_id="a-2", labels={"team": "x"}, version="1.0.0")
+        for name in ("a-1", "a-2"):
+            await info_when(client.handle(name), lambda info: info.waiting_on)
         await (await client.start("echo", instance_id="b-1", labels={"team": "y"})).result()
         with pytest.raises(InstanceFailed):
             await (await client.start("fails", instance_id="b-2")).result()
@@ -311,7 +313,8 @@ async def test_instances_are_found_by_each_condition_and_by_all_together(path):
         assert await ids(client, status=InstanceStatus.CANCELLED) == {"c_%"}
         assert await ids(client, status=InstanceStatus.TERMINATED) == {"d"}
         assert await ids(client, status=InstanceStatus.RUNNING) == {"a-1", "a-2"}
-        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.PENDING]) == {"a-1", "a-2", "b-2"}
+        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.RUNNING]) == {"a-1", "a-2", "b-2"}
+        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.PENDING]) == {"b-2"}
         assert await ids(client, status=InstanceStatus.HELD) == set()
         assert await ids(client, held=False, name="idle", status=[InstanceStatus.RUNNING]) == {"a-1", "a-2"}
         assert await ids(client, id_prefix="b-") == {"b-1", "b-2"}
@@ -372,7 +375,7 @@ async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_c
 @bounded
 async def test_a_status_may_be_its_text_and_no_other_text(path):
     async with runtime(path, idle, echo) as node:
-        await node.client.start("idle", instance_id="open")
+        await info_when(await node.client.start("idle", instance_id="open"), lambda info: info.waiting_on)
         await (await node.client.start("echo", instance_id="ended")).result()
         assert [info.instance_id for info in (await node.client.list_instances(status="completed")).items] == ["ended"]
         assert [info.instance_id for info in (await node.client.list_instances(status=["running"])).items] == ["open"]

@@ -67,8 +67,8 @@ EVENTS = [
     ),
     (ActivityCompleted(1, AT, 2, 3, VALUE), {"source": 2, "attempt": 3, "result": READ}),
     (
-        ActivityFailedEvent(1, AT, 2, ERROR, (TRY,), "not retryable"),
-        {"source": 2, "error": ERROR, "attempts": (TRY,), "reason": "not retryable"},
+        ActivityFailedEvent(1, AT, 2, ERROR, (TRY,), "not retryable", 25),
+        {"source": 2, "error": ERROR, "attempts": (TRY,), "tries": 25, "reason": "not retryable"},
     ),
     (TimerCreated(1, AT, AT + 1_000_000), {"due_at": NOON + timedelta(seconds=1)}),
     (TimerFired(1, AT, 2), {"source": 2}),

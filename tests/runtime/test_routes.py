@@ -154,7 +154,7 @@ async def test_a_call_by_name_of_what_only_others_have_says_in_which_queue_they_
         assert await both.client.handle(handle.instance_id).result() == "done"
         again = await both.client.start("by_name")
         assert await again.result() == "done"
-        told = [(await both.client.get_history(one.instance_id))[1].queue for one in (handle, again)]
+        told = [(await both.client.get_history(one.instance_id))[1].details["queue"] for one in (handle, again)]
         assert told == [None, "gpu"], "each as it was when it was asked for"
 
 

@@ -11,6 +11,7 @@ from orchestra.client import (
     Client,
     ExecutionInfo,
     Handle,
+    HistoryEvent,
     InstanceInfo,
     InstancePage,
     InstanceStatus,
@@ -18,6 +19,7 @@ from orchestra.client import (
     ParentInfo,
     PendingActivity,
     PurgeReport,
+    Unreadable,
     WaitingOn,
 )
 from orchestra.context import Limits, OrchestrationContext, RaceResult, TaskGroup
@@ -111,6 +113,7 @@ __all__ = [
     "Future",
     "Handle",
     "HistoryCorrupt",
+    "HistoryEvent",
     "InboxFull",
     "InstanceCancelled",
     "InstanceCompleted",
@@ -168,6 +171,7 @@ __all__ = [
     "TaskGroup",
     "UnknownOrchestration",
     "UnknownVersion",
+    "Unreadable",
     "UnresolvableAnnotation",
     "WaitTimeout",
     "WaitingOn",

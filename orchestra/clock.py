@@ -15,6 +15,7 @@ __all__ = ["Clock", "SystemClock", "from_micros", "micros", "new_id", "to_micros
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -61,5 +62,9 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(instant: int) -> datetime:
-    """Return microseconds UTC as an aware datetime."""
-    return _EPOCH + timedelta(microseconds=instant)
+    """Return microseconds UTC as an aware datetime: the last one there is where the instant lies beyond the year 9999."""
+    try:
+        return _EPOCH + timedelta(microseconds=instant)
+    except OverflowError:
+        # No code can ask for one, but a damaged row must still be shown.
+        return _LAST if instant > 0 else _FIRST

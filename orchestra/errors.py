@@ -64,6 +64,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 __all__ = [
     "ActivityContextMissing",
@@ -139,10 +140,10 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One failed try of an activity: its number from 1, when it ended (microseconds UTC), and why."""
+    """One failed try of an activity: its number from 1, when it ended (aware, UTC), and why."""
 
     number: int
-    ended_at: int
+    ended_at: datetime
     error: ErrorInfo
 
 

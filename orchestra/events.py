@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Final, TypeVar
 
+from orchestra.clock import from_micros, to_micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
 from orchestra.retry import RetryPolicy
@@ -325,12 +326,12 @@ def error_from_wire(wire: list[Any]) -> ErrorInfo:
 
 def attempts_to_wire(attempts: tuple[Attempt, ...]) -> list[list[Any]]:
     """Return attempts as JSON values."""
-    return [[attempt.number, attempt.ended_at, error_to_wire(attempt.error)] for attempt in attempts]
+    return [[attempt.number, to_micros(attempt.ended_at), error_to_wire(attempt.error)] for attempt in attempts]
 
 
 def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
     """Return what :func:`attempts_to_wire` wrote."""
-    return tuple(Attempt(number, ended_at, error_from_wire(error)) for number, ended_at, error in wire)
+    return tuple(Attempt(number, from_micros(ended_at), error_from_wire(error)) for number, ended_at, error in wire)
 
 
 def to_record(event: Event) -> EventRecord:
@@ -430,7 +431,14 @@ def from_record(record: EventRecord) -> Event:
         raise HistoryCorrupt(f"event {record.id} has format {record.format}; this library reads {FORMATS}", event_id=record.id)
     try:
         return _read(record, unpack(record.envelope))
-    except (KeyError, IndexError, TypeError, ValueError, RegistrationError) as error:  # the last: a policy's bounds
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RegistrationError,
+    ) as error:  # the last: a policy's bounds
         raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id) from error
 
 

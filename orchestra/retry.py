@@ -61,14 +61,14 @@ class RetryPolicy:
                 f"{self.non_retryable!r}; write (ValueError,)"
             )
 
-    def delay(self, failed: int, random: float) -> int:
-        """Return the wait in microseconds after ``failed`` tries; ``random`` is in [0, 1)."""
+    def delay(self, failed: int, random: float) -> timedelta:
+        """Return the wait after ``failed`` tries; ``random`` is in [0, 1)."""
         longest = micros(self.max_interval)
         try:
             wait = min(longest, micros(self.initial_interval) * self.factor ** (failed - 1))
         except OverflowError:
             wait = longest
-        return int(wait * (1 - self.jitter * random))
+        return timedelta(microseconds=int(wait * (1 - self.jitter * random)))
 
     def non_retryable_names(self) -> tuple[str, ...]:
         """Return the qualified names of the classes that end it at once."""

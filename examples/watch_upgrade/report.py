@@ -10,9 +10,7 @@ from itertools import groupby
 from story import SLOW, Outage
 from watches import NEW, OLD
 
-from orchestra import Client, ExecutionInfo, InstanceInfo, InstanceStatus
-from orchestra.clock import from_micros
-from orchestra.events import ActivityCompleted, Event
+from orchestra import Client, ExecutionInfo, HistoryEvent, InstanceInfo, InstanceStatus
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,15 @@ class Record:
 
     info: InstanceInfo
     executions: Sequence[ExecutionInfo]
-    histories: Mapping[int, Sequence[Event]]
+    histories: Mapping[int, Sequence[HistoryEvent]]
 
     def tries(self, execution: int) -> int:
         """Return how many tries the probe of a lap took."""
-        return max((event.attempt for event in self.histories[execution] if isinstance(event, ActivityCompleted)), default=0)
+        return max((event.details["attempt"] for event in self.results(execution)), default=0)
+
+    def results(self, execution: int) -> Sequence[HistoryEvent]:
+        """Return the events that hold a result of the probe of a lap."""
+        return [event for event in self.histories[execution] if event.kind == "activity_completed"]
 
 
 async def read_records(client: Client, instance_ids: Sequence[str]) -> list[Record]:
@@ -81,7 +83,7 @@ def version_path(executions: Sequence[ExecutionInfo]) -> str:
 
 def first_commit_after(records: Sequence[Record], moment: datetime) -> datetime | None:
     """Return when, after a moment, the next event of any instance was written."""
-    times = (from_micros(event.at) for record in records for history in record.histories.values() for event in history)
+    times = (event.at for record in records for history in record.histories.values() for event in history)
     return min((at for at in times if at > moment), default=None)
 
 
@@ -117,7 +119,7 @@ def _complaints(record: Record, cut: int) -> Iterator[str]:
             yield f"lap {lap} is {execution.status} instead of {ending}"
         if execution.input["checks"] != lap - 1:
             yield f"lap {lap} began with {execution.input['checks']} checks in its state instead of {lap - 1}"
-        results = sum(isinstance(event, ActivityCompleted) for event in record.histories[lap])
+        results = len(record.results(lap))
         if results != 1:
             yield f"lap {lap} has {results} results of its probe instead of 1"
     if count <= cut:

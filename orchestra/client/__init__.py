@@ -1,6 +1,7 @@
 """The client: start, ask, signal, cancel, and look."""
 
 from orchestra.client.client import Client, Handle
+from orchestra.client.history import HistoryEvent
 from orchestra.client.info import (
     ChildInfo,
     ExecutionInfo,
@@ -13,12 +14,14 @@ from orchestra.client.info import (
     PurgeReport,
     WaitingOn,
 )
+from orchestra.client.values import Unreadable
 
 __all__ = [
     "ChildInfo",
     "Client",
     "ExecutionInfo",
     "Handle",
+    "HistoryEvent",
     "InstanceInfo",
     "InstancePage",
     "InstanceStatus",
@@ -26,5 +29,6 @@ __all__ = [
     "ParentInfo",
     "PendingActivity",
     "PurgeReport",
+    "Unreadable",
     "WaitingOn",
 ]

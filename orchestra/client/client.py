@@ -37,6 +37,7 @@ from orchestra.client.arguments import (
 from orchestra.client.changes import chosen_version, id_of_request, retargeting, termination
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
+from orchestra.client.history import HistoryEvent, history_event
 from orchestra.client.info import (
     ExecutionInfo,
     InstanceInfo,
@@ -66,7 +67,7 @@ from orchestra.errors import (
     UnknownOrchestration,
     WaitTimeout,
 )
-from orchestra.events import FORMAT, Event, EventKind, EventRecord, from_record
+from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.options import check_count, check_duration, check_moment
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
@@ -86,6 +87,7 @@ from orchestra.providers.rows import (
     Release,
     Resolution,
     ResolvedBy,
+    Standing,
     Start,
     StartExists,
     Status,
@@ -112,6 +114,11 @@ _STATUS_OF: Final = {
     InstanceStatus.FAILED: Status.FAILED,
     InstanceStatus.CANCELLED: Status.CANCELLED,
     InstanceStatus.TERMINATED: Status.TERMINATED,
+}
+_STANDING_OF: Final = {
+    InstanceStatus.PENDING: Standing.PENDING,
+    InstanceStatus.RUNNING: Standing.RUNNING,
+    InstanceStatus.HELD: Standing.HELD,
 }
 
 
@@ -183,7 +190,7 @@ class Client:
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         if self._own is not None:
-            self._own.closed = True
+            self._own.close()
             self._own = None
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._provider.close)
@@ -342,8 +349,7 @@ class Client:
 
         Args:
             queue: only those that are run by the nodes of this queue.
-            status: one or several. ``PENDING``, ``RUNNING`` and ``HELD`` all mean instances that have not ended; with ``HELD``
-                alone only held ones are listed.
+            status: one or several; as it is shown in :attr:`InstanceInfo.status`.
             held: only held ones, or only those that are not.
             parent: only children of the instance with this id, of all its executions.
             limit: how many at most, 1 or more.
@@ -360,13 +366,13 @@ class Client:
         after = read_page(page)
         catalogue = await self._fresh_catalogue(_HELD_AGE)
         wanted = read_statuses(status)
-        if held is None and wanted and set(wanted) <= {InstanceStatus.HELD}:
-            held = True
+        standings = {_STANDING_OF[one] for one in wanted or () if one in _STANDING_OF}
         query = InstanceQuery(
             name=name,
             version=version,
             queue=queue,
             statuses=None if wanted is None else tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}),
+            standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
             held=held,
             unserved=unserved_kinds(catalogue),
             id_prefix=id_prefix,
@@ -397,8 +403,10 @@ class Client:
             await self._record(instance_id)
         return tuple(execution_info(instance_id, row) for row in rows)
 
-    async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[Event, ...]:
+    async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
         """Return the events of one execution, by default of the current one; none where they are not kept any more.
+
+        Events that this library cannot read are returned as well, and say so.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -411,7 +419,7 @@ class Client:
         records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
         if not records:
             await self._record(instance_id)
-        return tuple(from_record(record) for record in records)
+        return tuple(map(history_event, records))
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.
@@ -438,10 +446,10 @@ class Client:
             WaitTimeout: it has not ended in time; it goes on.
             InvalidArgument: the id cannot be one, or ``timeout`` is no timedelta.
         """
-        await self.wait_for_end(instance_id, timeout)
+        await self._wait_for_end(instance_id, timeout)
         return await self.get_instance_info(instance_id)
 
-    async def wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
+    async def _wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
         """Wait like :meth:`wait_for_completion`; return only how it has ended."""
         check_id(instance_id)
         # Any will do: who gives no time, or one that is over, is told how it stands now.

@@ -10,10 +10,11 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from orchestra.client.intake import Intake
 from orchestra.client.port import End
 from orchestra.errors import RuntimeClosed, StoreError
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ClientChange, Outcome
+from orchestra.providers.rows import ClientChange, Outcome, size_of
 
 __all__ = ["DirectPort", "PollingWatch"]
 
@@ -53,27 +54,41 @@ class _Pending:
 
 
 class DirectPort:
-    """Commits in worker threads, one group at a time."""
+    """Commits in worker threads, one group at a time. What waits for that is bounded, as it is within a runtime."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._pending: list[_Pending] = []
+        self._intake = Intake()
         self._lock = anyio.Lock()
         self._store_lock = threading.Lock()
         self._limiter = anyio.CapacityLimiter(4)
-        self.closed = False
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._is_closed = True
+        self._intake.close()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeClosed("this client is closed")
 
     async def submit(self, change: ClientChange) -> Outcome:
         """Have a change committed with whatever else waits."""
-        if self.closed:
-            raise RuntimeClosed("this client is closed")
+        self._require_open()
+        size = size_of(change)
+        if not self._intake.enter(size):
+            await self._intake.wait(size)
         entry = _Pending(change)
-        self._pending.append(entry)
         try:
+            self._require_open()
+            self._pending.append(entry)
             await self._commit_until_done(entry)
         finally:
             if entry in self._pending:  # cancelled while it waited: it must not happen behind its sender's back
                 self._pending.remove(entry)
+            self._intake.leave(size)
         if entry.error is not None:
             raise entry.error
         assert entry.outcome is not None
@@ -111,8 +126,7 @@ class DirectPort:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a blocking call in a worker thread."""
-        if self.closed:
-            raise RuntimeClosed("this client is closed")
+        self._require_open()
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
 
     def written_past(self) -> None:

@@ -48,7 +48,7 @@ class Handle:
             InvalidArgument: ``timeout`` is no timedelta.
             InstanceNotFound: there is no such instance, or not any more.
         """
-        end = await self.client.wait_for_end(self.instance_id, timeout)
+        end = await self.client._wait_for_end(self.instance_id, timeout)
         if end.status is Status.COMPLETED:
             return decoder(type).decode(end.output or EMPTY, subject=f"output of {self.instance_id!r}")
         error = stored_error(end.error)

@@ -8,8 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from orchestra.client.values import shown
 from orchestra.clock import from_micros
-from orchestra.codec import Payload, plain, unpack
+from orchestra.codec import unpack
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_wire, scheduled_name
 from orchestra.providers.rows import (
@@ -124,7 +125,8 @@ class PendingActivity:
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """An instance as it stands. ``input`` and ``output`` are plain JSON values.
+    """An instance as it stands. ``input``, ``output`` and ``custom_status`` are plain JSON values, or
+    :class:`~orchestra.Unreadable` where this library cannot read them.
 
     ``waiting_on`` has the first 16 things that it waits for; ``waiting_counts`` counts all of them. ``pending_activities`` has,
     besides the activities among these, every other one that was tried before, has sent a heartbeat, or was handed out to other
@@ -194,7 +196,7 @@ class PurgeReport:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionInfo:
-    """One execution of an instance."""
+    """One execution of an instance. ``input`` and ``output`` are plain JSON values, or :class:`~orchestra.Unreadable`."""
 
     instance_id: str
     execution_id: int
@@ -279,10 +281,10 @@ def instance_info(
         status=_status(record, held_reason),
         held_reason=held_reason,
         execution_id=row.execution,
-        input=_shown(execution.state),
-        output=_shown(execution.output),
+        input=shown(execution.state),
+        output=shown(execution.output),
         error=stored_error(execution.error),
-        custom_status=_shown(record.custom_status),
+        custom_status=shown(record.custom_status),
         created_at=from_micros(record.created_at),
         updated_at=from_micros(record.updated_at),
         completed_at=None if is_open else _moment(execution.closed_at),
@@ -330,8 +332,8 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
         version=row.version,
         resolved_by=row.resolution.how,
         status=status,
-        input=_shown(row.state),
-        output=_shown(row.output),
+        input=shown(row.state),
+        output=shown(row.output),
         error=stored_error(row.error),
         started_at=_moment(row.opened_at),
         ended_at=_moment(row.closed_at),
@@ -459,10 +461,6 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
         f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve {route.queue!r} too "
         "(Runtime(queues=...)), or name a queue of theirs where it is scheduled"
     )
-
-
-def _shown(payload: Payload | None) -> Any:
-    return plain(payload)
 
 
 def stored_error(data: bytes | None) -> ErrorInfo | None:

@@ -10,7 +10,7 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.items import Reply, RunActivity, Submit
 from orchestra.engine.stepping import Step
 from orchestra.errors import OutcomeUnknown, StoreError
-from orchestra.providers.rows import Append, Cancel, Change, Start, Write
+from orchestra.providers.rows import Append, Cancel, Change, Start, size_of
 
 __all__ = ["Flight", "Flights", "refusal"]
 
@@ -66,7 +66,7 @@ class Flights:
     def add(self, flight: Flight) -> None:
         """Put a change into the group."""
         self._group.append(flight)
-        self._bytes += _size_of(flight.change)
+        self._bytes += size_of(flight.change)
         if flight.step is not None:
             self.promised += sum(isinstance(effect, RunActivity) for effect in flight.step.effects)
 
@@ -127,23 +127,3 @@ def refusal(flight: Flight, error: StoreError) -> Reply:
         unknown.__cause__ = error
         return Reply(flight.submit.token, unknown)
     return Reply(flight.submit.token, error)
-
-
-def _size_of(change: Change) -> int:
-    """Return about how many bytes a change brings to the store."""
-    match change:
-        case Write():
-            size = 512 + len(change.state.summary)
-            for delta in change.executions:
-                for record in delta.events:
-                    size += record.size
-            for start in change.starts:
-                if start.start is not None:
-                    size += _size_of(start.start)
-            return size
-        case Start():
-            return 512 + len(change.execution.state.data)
-        case Append():
-            return 256 + len(change.payload.data)
-        case _:
-            return 128

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from orchestra.clock import micros
+from orchestra.clock import from_micros, micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.engine.items import ActivityFailure
 from orchestra.engine.tasks import CRASHED
@@ -103,7 +103,7 @@ class Try:
             return died
         # Seeded, so that the engine needs no source of randomness, and different for each try.
         spread = Random(f"{instance_id}/{self.event.id}/{self.attempt}").random()  # noqa: S311
-        self.due = now + policy.delay(self.attempt - 1, spread)
+        self.due = now + micros(policy.delay(self.attempt - 1, spread))
         return self._died(now, "deadline reached") if self._is_too_late(self.due) else None
 
     def _is_too_late(self, begin: int) -> bool:
@@ -112,7 +112,7 @@ class Try:
         return deadline is not None and begin > self.started_at + micros(deadline)
 
     def _count(self, error: ErrorInfo, now: int, final: str | None) -> ActivityDied | None:
-        self.failed = (*self.failed, Attempt(self.attempt, now, error))[-_KEPT_ATTEMPTS:]
+        self.failed = (*self.failed, Attempt(self.attempt, from_micros(now), error))[-_KEPT_ATTEMPTS:]
         self.last_error = str(error)
         limit = self.event.retry.max_attempts
         if final is None and limit is not None and self.attempt >= limit:

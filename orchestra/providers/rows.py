@@ -70,12 +70,14 @@ __all__ = [
     "ResolvedBy",
     "Route",
     "Snapshot",
+    "Standing",
     "Start",
     "StartExists",
     "Started",
     "Status",
     "Task",
     "Write",
+    "size_of",
 ]
 
 CRASHES_BEFORE_DELAY: Final = 3
@@ -597,6 +599,26 @@ ClientChange = Start | Append | Cancel | Write | Release | Recover
 Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report
 
 
+def size_of(change: Change) -> int:
+    """Return about how many bytes a change brings to the store."""
+    match change:
+        case Write():
+            size = 512 + len(change.state.summary)
+            for delta in change.executions:
+                for record in delta.events:
+                    size += record.size
+            for start in change.starts:
+                if start.start is not None:
+                    size += size_of(start.start)
+            return size
+        case Start():
+            return 512 + len(change.execution.state.data)
+        case Append():
+            return 256 + len(change.payload.data)
+        case _:
+            return 128
+
+
 # --- outcomes ---------------------------------------------------------------------------------
 
 
@@ -793,19 +815,29 @@ class Catalogue:
 # --- reads ------------------------------------------------------------------------------------
 
 
+class Standing(IntEnum):
+    """How an open instance stands: no lap of it has begun; it goes on, or waits for something; it cannot go on now."""
+
+    PENDING = 0
+    RUNNING = 1
+    HELD = 2
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
-    ``held``: whether it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an
-    ``unserved`` kind. ``parent`` is the id of whose children are asked for, of all its executions unless ``parent_execution``
-    names one. ``after`` is the (created_at, instance_id) of the last row of the page before.
+    ``standings``: of the open ones only those that stand so; they do not narrow down those that have ended. ``held``: whether
+    it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an ``unserved`` kind. ``parent``
+    is the id of whose children are asked for, of all its executions unless ``parent_execution`` names one. ``after`` is the
+    (created_at, instance_id) of the last row of the page before.
     """
 
     name: str | None = None
     version: str | None = None
     queue: str | None = None
     statuses: tuple[Status, ...] | None = None
+    standings: tuple[Standing, ...] | None = None
     held: bool | None = None
     unserved: tuple[Kind, ...] = ()
     id_prefix: str | None = None

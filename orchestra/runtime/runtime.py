@@ -19,6 +19,7 @@ from opentelemetry.trace import TracerProvider
 
 from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
+from orchestra.client.intake import Intake
 from orchestra.client.port import End
 from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
@@ -31,7 +32,7 @@ from orchestra.events import FORMATS
 from orchestra.ids import check_name
 from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started
+from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started, size_of
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
@@ -54,10 +55,11 @@ _SHORTEST: Final = timedelta(milliseconds=1)
 class _Pending:
     """A client's change on its way through the engine."""
 
-    __slots__ = ("change", "done", "outcome")
+    __slots__ = ("change", "done", "outcome", "size")
 
     def __init__(self, change: ClientChange) -> None:
         self.change = change
+        self.size = size_of(change)
         self.done = anyio.Event()
         self.outcome: Outcome | OrchestraError | None = None
 
@@ -69,6 +71,9 @@ class Runtime:
             await runtime.client.start("watch", Watch("http://..."), instance_id="watch-1")
 
     Leaving it stops in order: nothing new is taken, running activities get ``grace``, ownership is released.
+
+    What its client is asked to change is committed in groups. While 10,000 changes, or 16 MiB of them, are under way, whoever
+    brings one more waits in the client, first come, first served; who is cancelled in this wait has changed nothing.
 
     Args:
         provider: the store.
@@ -147,6 +152,7 @@ class Runtime:
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
         self._pending: set[_Pending] = set()
+        self._intake = Intake()
         self._state = "new"
         self._is_abandoned = False
         self._process = os.getpid()
@@ -323,6 +329,7 @@ class Runtime:
             if pending.outcome is None:
                 pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
                 pending.done.set()
+        self._intake.close()
         self._readers.stop()
         self._ends.stop()
 
@@ -396,6 +403,7 @@ class Runtime:
                         self._ends.note_start(token.change.instance_id)
                     token.outcome = outcome
                     token.done.set()
+                    self._intake.leave(token.size)
                 case AbortActivity(key=key):
                     self._runner.abort(key)
                 case InstanceEnded(instance_id=instance_id):
@@ -427,9 +435,16 @@ class Runtime:
     # --- the client's port ---
 
     async def submit(self, change: ClientChange) -> Outcome:
-        """Have the engine commit a client's change together with its own."""
+        """Have the engine commit a client's change together with its own, once there is room for it.
+
+        Its room is its own until the engine has answered, also where its sender was cancelled: who gives up and asks again must
+        not pile changes up while the store is slow.
+        """
         self._require_running()
         pending = _Pending(change)
+        if not self._intake.enter(pending.size):
+            await self._intake.wait(pending.size)
+            self._require_running()
         self._pending.add(pending)
         try:
             self._thread.put(Submit(change, pending))

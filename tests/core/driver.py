@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestra.clock import from_micros
 from orchestra.codec import Payload, encode, pack, plain
 from orchestra.context import Limits
 from orchestra.errors import Attempt, ErrorInfo
@@ -89,7 +90,7 @@ class Drive:
     def died(self, name, message="boom"):
         """The oldest pending activity of this name fails for good."""
         error = ErrorInfo("ValueError", message)
-        attempts = (Attempt(1, self.now, error),)
+        attempts = (Attempt(1, from_micros(self.now), error),)
         return self.turn([ActivityDied(self.activity(name), self.now, error, attempts, "attempts exhausted")])
 
     def advance(self, seconds):

@@ -14,6 +14,7 @@ from driver import SECOND, SUBJECT, Drive, fresh, prefixes
 from driver import replay as replayed
 
 from orchestra.activities import Activity
+from orchestra.clock import from_micros
 from orchestra.codec import EMPTY, Payload, encode, pack, unpack
 from orchestra.errors import ActivityFailed, Attempt, DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
@@ -693,7 +694,7 @@ def test_a_history_that_does_not_say_how_many_tries_there_were_tells_what_it_tol
 
     drive = Drive(tells)
     error = ErrorInfo("ValueError", "boom")
-    attempts = tuple(Attempt(number, drive.now, error) for number in range(11, 31))
+    attempts = tuple(Attempt(number, from_micros(drive.now), error) for number in range(11, 31))
     drive.turn([ActivityDied(2, drive.now, error, attempts, "attempts exhausted")])
     assert drive.output == [30, "activity 'work' failed after 30 attempts (attempts exhausted): ValueError: boom"]
     started, scheduled, failed, ended = drive.history

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestra import SqliteProvider
+from orchestra.clock import new_id
+from orchestra.providers.postgres import PostgresProvider
+from orchestra.testing import check_store
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 
@@ -18,6 +23,21 @@ def anyio_backend(request):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "store.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request, tmp_path):
+    """Return a function that makes one more provider of this test's store, which must be in order afterwards."""
+    schema = f"test_{new_id()}"
+    dsn = request.getfixturevalue("dsn") if request.param == "postgres" else None
+
+    def make():
+        if dsn is not None:
+            return PostgresProvider(dsn, schema)
+        return SqliteProvider(tmp_path / "store.db", durability="relaxed")
+
+    yield make
+    check_store(make()).raise_if_violated()
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,13 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import anyio
 import pytest
-from kit import alone, bounded, echo, idle, info_when, runtime, until
+from kit import alone, bounded, echo, idle, info_when, registry, runtime, until
 
 from orchestra import (
     NO_RETRY,
@@ -23,6 +23,7 @@ from orchestra import (
     InstanceStatus,
     Latest,
     Limits,
+    Runtime,
     SqliteProvider,
     UnknownOrchestration,
     UnknownVersion,
@@ -44,9 +45,8 @@ from orchestra.errors import (
     StoreError,
     StoreUnavailable,
 )
-from orchestra.events import EventAwaited, EventReceived, ExecutionCompleted, ExecutionStarted
-from orchestra.providers.rows import ResolvedBy
-from orchestra.testing.contract.shorthand import a_node
+from orchestra.providers.rows import Capability, ResolvedBy
+from orchestra.testing.contract.shorthand import KIND, a_node, a_start, one
 from orchestra.testing.model import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -294,6 +294,8 @@ async def test_instances_are_found_by_each_condition_and_by_all_together(path):
         client = node.client
         await client.start("idle", instance_id="a-1", labels={"team": "x", "tier": "1"})
         await client.start("idle", instance_id="a-2", labels={"team": "x"}, version="1.0.0")
+        for name in ("a-1", "a-2"):
+            await info_when(client.handle(name), lambda info: info.waiting_on)
         await (await client.start("echo", instance_id="b-1", labels={"team": "y"})).result()
         with pytest.raises(InstanceFailed):
             await (await client.start("fails", instance_id="b-2")).result()
@@ -311,7 +313,8 @@ async def test_instances_are_found_by_each_condition_and_by_all_together(path):
         assert await ids(client, status=InstanceStatus.CANCELLED) == {"c_%"}
         assert await ids(client, status=InstanceStatus.TERMINATED) == {"d"}
         assert await ids(client, status=InstanceStatus.RUNNING) == {"a-1", "a-2"}
-        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.PENDING]) == {"a-1", "a-2", "b-2"}
+        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.RUNNING]) == {"a-1", "a-2", "b-2"}
+        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.PENDING]) == {"b-2"}
         assert await ids(client, status=InstanceStatus.HELD) == set()
         assert await ids(client, held=False, name="idle", status=[InstanceStatus.RUNNING]) == {"a-1", "a-2"}
         assert await ids(client, id_prefix="b-") == {"b-1", "b-2"}
@@ -372,13 +375,50 @@ async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_c
 @bounded
 async def test_a_status_may_be_its_text_and_no_other_text(path):
     async with runtime(path, idle, echo) as node:
-        await node.client.start("idle", instance_id="open")
+        await info_when(await node.client.start("idle", instance_id="open"), lambda info: info.waiting_on)
         await (await node.client.start("echo", instance_id="ended")).result()
         assert [info.instance_id for info in (await node.client.list_instances(status="completed")).items] == ["ended"]
         assert [info.instance_id for info in (await node.client.list_instances(status=["running"])).items] == ["open"]
         for status in ("complete", ["completed", "complete"], 7):
             with pytest.raises(InvalidArgument, match="is no status; give one or several of pending, running"):
                 await node.client.list_instances(status=status)
+
+
+@bounded
+async def test_a_list_by_status_holds_just_those_that_have_it(store):
+    """On every page, and several statuses at once."""
+    provider = store()
+    async with Runtime(provider, registry(idle, echo)) as node:
+        client = node.client
+        for number in range(3):
+            await info_when(await client.start("idle", instance_id=f"running-{number}"), lambda info: info.waiting_on)
+            await (await client.start("echo", instance_id=f"completed-{number}")).result()
+    async with Client(provider) as client:
+        node = a_node()  # it could run them, and takes nothing
+        provider.store.join(replace(node, capabilities=(*node.capabilities, Capability("idle", "1.0.0", "f"))))
+        for number in range(3):
+            one(provider, a_start(f"pending-{number}"))
+            one(provider, a_start(f"held-{number}", kind=replace(KIND, version="2.0.0")))
+        everything = (await client.list_instances()).items
+        of_status = {status: {info.instance_id for info in everything if info.status is status} for status in InstanceStatus}
+        for status in ("pending", "running", "held", "completed"):
+            assert of_status[InstanceStatus(status)] == {f"{status}-{number}" for number in range(3)}
+
+        async def listed(*statuses):
+            found, page = [], None
+            while True:
+                part = await client.list_instances(status=statuses, limit=2, page=page)
+                found += part.items
+                page = part.next_page
+                if page is None:
+                    assert {info.status for info in found} <= set(statuses)
+                    return {info.instance_id for info in found}
+
+        statuses = list(InstanceStatus)
+        for number in range(2 ** len(statuses)):
+            chosen = [status for bit, status in enumerate(statuses) if number >> bit & 1]
+            assert await listed(*chosen) == set().union(*(of_status[status] for status in chosen)), chosen
+        provider.store.leave("n1")
 
 
 @bounded
@@ -516,21 +556,28 @@ async def test_executions_are_listed_in_order_with_their_ends(path):
 
 
 @bounded
-async def test_a_history_is_made_of_typed_events(path):
+async def test_a_history_is_made_of_plain_values(path):
     async with runtime(path, laps) as node:
         handle = await node.client.start("laps", 1, instance_id="one")
         await handle.raise_event("go", "payload")
         await handle.result()
         started, awaited, received, completed = await node.client.get_history("one")
-        assert isinstance(started, ExecutionStarted)
-        assert (started.instance_id, started.execution, started.name, started.version) == ("one", 3, "laps", "1.0.0")
-        assert isinstance(awaited, EventAwaited)
-        assert isinstance(received, EventReceived)
-        assert (received.source, received.name) == (awaited.id, "go")
-        assert isinstance(completed, ExecutionCompleted)
-        assert [event.id for event in (started, awaited, received, completed)] == [1, 2, 3, 4]
+        kinds = [event.kind for event in (started, awaited, received, completed)]
+        assert kinds == ["execution_started", "event_awaited", "event_received", "execution_completed"]
+        assert started.details == {
+            "instance_id": "one",
+            "incarnation": (await handle.info()).incarnation,
+            "execution_id": 3,
+            "name": "laps",
+            "version": "1.0.0",
+            "input": 3,
+        }
+        assert awaited.details == {"name": "go"}
+        assert received.details == {"source": awaited.event_id, "name": "go", "sequence": 1, "payload": "payload"}
+        assert completed.details == {"output": 3}
+        assert [event.event_id for event in (started, awaited, received, completed)] == [1, 2, 3, 4]
         first = await node.client.get_history("one", 1)
-        assert [event.kind.name for event in first] == ["EXECUTION_STARTED", "CONTINUED_AS_NEW"]
+        assert [event.kind for event in first] == ["execution_started", "continued_as_new"]
         assert await node.client.get_history("one", 0) == await node.client.get_history("one", 9) == ()
         with pytest.raises(InstanceNotFound):
             await node.client.get_history("nobody")
@@ -826,10 +873,10 @@ async def test_terminate_ends_what_runs_what_waits_and_what_has_not_begun(path):
         with pytest.raises(InstanceNotFound):
             await client.terminate("nobody")
         assert await client.get_history("pending") == ()
-        assert [event.kind.name for event in await client.get_history("parked")] == [
-            "EXECUTION_STARTED",
-            "EVENT_AWAITED",
-            "EXECUTION_TERMINATED",
+        assert [event.kind for event in await client.get_history("parked")] == [
+            "execution_started",
+            "event_awaited",
+            "execution_terminated",
         ]
 
 

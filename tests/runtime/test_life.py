@@ -371,7 +371,7 @@ async def test_what_does_not_end_in_its_grace_is_given_up_and_begins_again_elsew
         assert await node.client.handle("one").result() == ["async", "thread"]
         history = await node.client.get_history("one")
     # A stop is no failed attempt.
-    assert [event.attempt for event in history if event.kind.name == "ACTIVITY_COMPLETED"] == [1, 1]
+    assert [event.details["attempt"] for event in history if event.kind == "activity_completed"] == [1, 1]
 
 
 @bounded

@@ -98,7 +98,7 @@ async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(path, 
             assert {one.resolved_by for one in executions} == {ResolvedBy.POLICY}
             assert [one.status for one in executions] == ["continued_as_new"] * (len(executions) - 1) + ["completed"]
             history = await node.client.get_history(name)
-            assert [event.id for event in history] == list(range(1, len(history) + 1))
+            assert [event.event_id for event in history] == list(range(1, len(history) + 1))
 
 
 @bounded

@@ -163,7 +163,7 @@ async def test_the_context_names_the_try_and_keeps_its_idempotency_key_over_trie
     assert {(one.activity, one.instance_id, one.execution_id, one.orchestration, one.version) for one in seen} == {
         ("work", "one", 1, "twice", "1.0.0")
     }
-    scheduled = [event.id for event in history if event.kind.name == "ACTIVITY_SCHEDULED"]
+    scheduled = [event.event_id for event in history if event.kind == "activity_scheduled"]
     keys = {f"one/{incarnation}/1/{number}" for number in scheduled}
     assert len(keys) == 2
     for key in keys:
@@ -184,8 +184,8 @@ async def test_an_exhausted_activity_carries_every_try_and_the_last_cause(path):
 
     result, history = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
     assert result == {"reason": "attempts exhausted", "type": "ValueError", "message": "try 3", "tries": [1, 2, 3]}
-    failed = next(event for event in history if event.kind.name == "ACTIVITY_FAILED")
-    assert [attempt.error.message for attempt in failed.attempts] == ["try 1", "try 2", "try 3"]
+    failed = next(event for event in history if event.kind == "activity_failed")
+    assert [attempt.error.message for attempt in failed.details["attempts"]] == ["try 1", "try 2", "try 3"]
 
 
 class Hopeless(NonRetryable):
@@ -419,7 +419,7 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
     async with Runtime(SqliteProvider(path), registry(once), [rare]) as node:
         assert await node.client.handle("one").result() == "here"
         history = await node.client.get_history("one")
-    assert [event.attempt for event in history if event.kind.name == "ACTIVITY_COMPLETED"] == [1]
+    assert [event.details["attempt"] for event in history if event.kind == "activity_completed"] == [1]
 
 
 # --- deadlines ----------------------------------------------------------------------------------
@@ -474,7 +474,7 @@ async def test_a_timeout_ends_the_wait_for_a_thread_which_learns_it_and_whose_re
         assert await handle.result() == "second"
         history = await node.client.get_history(handle.instance_id)
     assert learned == [True]
-    assert [event.attempt for event in history if event.kind.name == "ACTIVITY_COMPLETED"] == [2]
+    assert [event.details["attempt"] for event in history if event.kind == "activity_completed"] == [2]
 
 
 @bounded
@@ -749,7 +749,7 @@ async def test_an_activity_that_is_not_wanted_any_more_is_cancelled(path, way):
             await handle.raise_event("end")
             assert await handle.result() == 1
         history = await node.client.get_history(handle.instance_id)
-    assert not [event for event in history if event.kind.name == "ACTIVITY_COMPLETED"]
+    assert not [event for event in history if event.kind == "activity_completed"]
 
 
 @bounded
@@ -877,7 +877,7 @@ async def test_a_terminated_instance_says_so_and_its_late_activity_changes_nothi
         await when_set(done)
         with pytest.raises(InstanceTerminated, match="enough"):
             await handle.result()
-        assert (await node.client.get_history(handle.instance_id))[-1].kind.name == "EXECUTION_TERMINATED"
+        assert (await node.client.get_history(handle.instance_id))[-1].kind == "execution_terminated"
 
 
 @bounded

@@ -85,6 +85,10 @@ class _Conditions:
             require(f"k.queue = {self._value('text', stored_queue(query.queue))}")
         if query.statuses is not None:
             require(f"i.status = ANY({self._value('bigint[]', Numbers(status.value for status in query.statuses))})")
+        if query.standings is not None:
+            standing = self._standing(query.unserved)
+            among = self._value("bigint[]", Numbers(standing.value for standing in query.standings))
+            require(f"(i.status <> 0 OR {standing} = ANY({among}))")
         if query.held is not None:
             condition = self._stands_still(query.unserved)
             require(condition if query.held else f"NOT {condition}")
@@ -118,6 +122,10 @@ class _Conditions:
             arrays = ", ".join(self._value(cast, array) for cast, array in zip(casts, kind_arrays(unserved), strict=True))
             condition += f" OR (k.queue, k.name, k.version, k.format, k.floating) IN (SELECT * FROM unnest({arrays}))"
         return f"(i.status = 0 AND ({condition}))"
+
+    def _standing(self, unserved: tuple[Kind, ...]) -> str:
+        """Return the :class:`Standing` of an open instance."""
+        return f"CASE WHEN {self._stands_still(unserved)} THEN 2 WHEN i.opened OR i.execution > 1 THEN 1 ELSE 0 END"
 
     def _value(self, cast: str, value: Any) -> str:
         self.values.append(value)

@@ -184,6 +184,10 @@ def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
         require("k.queue = ?", stored_queue(query.queue))
     if query.statuses is not None:
         require(f"i.status IN ({_placeholders(query.statuses)})", *(status.value for status in query.statuses))
+    if query.standings is not None:
+        condition, parameters = _standing(query.unserved)
+        among = f"{condition} IN ({_placeholders(query.standings)})"
+        require(f"(i.status <> 0 OR {among})", *parameters, *(standing.value for standing in query.standings))
     if query.held is not None:
         condition, parameters = _stands_still(query.unserved)
         require(condition if query.held else f"NOT {condition}", *parameters)
@@ -216,6 +220,12 @@ def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
         condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ?)"
         values += [stored_queue(kind.queue), kind.name, kind.version, kind.format, int(kind.floating)]
     return f"(i.status = 0 AND ({condition}))", values
+
+
+def _standing(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
+    """Return the :class:`Standing` of an open instance."""
+    stands_still, values = _stands_still(unserved)
+    return f"CASE WHEN {stands_still} THEN 2 WHEN i.opened = 1 OR i.execution > 1 THEN 1 ELSE 0 END", values
 
 
 def _placeholders(values: tuple[Any, ...]) -> str:

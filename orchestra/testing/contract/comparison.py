@@ -36,6 +36,7 @@ from orchestra.providers.rows import (
     Release,
     Report,
     Route,
+    Standing,
     Status,
 )
 from orchestra.testing.contract.base import ContractBase
@@ -332,6 +333,8 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.held(["watch"]))
         self.both(lambda provider: provider.store.catalogue().nodes)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
+        for standing in Standing:
+            self.both(lambda provider, one=standing: provider.directory.list(InstanceQuery(standings=(one,))))
         self.both(lambda provider: provider.directory.count_owned(_NODES))
         self.both(lambda provider: provider.directory.open_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))

@@ -9,7 +9,17 @@ from typing import Any
 
 from orchestra.codec import Payload
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Append, Appended, ExecutionDelta, Granted, InstanceQuery, Started, Status
+from orchestra.providers.rows import (
+    Append,
+    Appended,
+    ExecutionDelta,
+    ExecutionEnd,
+    Granted,
+    InstanceQuery,
+    Standing,
+    Started,
+    Status,
+)
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
@@ -24,6 +34,7 @@ from orchestra.testing.contract.shorthand import (
     an_append,
     an_end,
     an_event,
+    an_execution,
     begin,
     claim,
     expect,
@@ -111,6 +122,40 @@ class DirectoryTests(ContractBase):
         assert found(held=True, unserved=(FOREIGN_KIND,)) == ["ab3"]
         assert found(held=True, unserved=(KIND, FOREIGN_KIND)) == ["b\U0010ffff", "ab3"], "what has ended is not held"
         assert found(held=False, unserved=(FOREIGN_KIND,)) == ["b\U0010ffff", "a%2", "a_1"]
+
+    def test_open_instances_are_listed_by_how_they_stand(self, provider: Provider) -> None:
+        """Not begun, going on, or held: by a stored hold, by crashes, or because nobody has the version."""
+        provider.store.commit([a_start(name) for name in ("running", "later", "held", "ended")])
+        rows = {snapshot.row.instance_id: snapshot.row for snapshot in claim(provider)}
+        boundary = ExecutionDelta(1, closed=(9, ExecutionEnd.CONTINUED_AS_NEW, None, None))
+        later = a_state(rows["later"], execution=2, opened=False, owner=None)
+        changes = [
+            a_park(rows["running"]),
+            a_write(rows["later"], later, executions=(boundary, ExecutionDelta(2, create=an_execution(2)))),
+            a_write(rows["held"], a_state(rows["held"], owner=None, opened=False), hold=a_hold()),
+            an_end(rows["ended"]),
+        ]
+        for change in changes:
+            expect(one(provider, change), Granted)
+        provider.store.commit([a_start("pending"), a_start("unserved", kind=FOREIGN_KIND), a_start("crashing")])
+        (row,) = [snapshot.row for snapshot in claim(provider) if snapshot.row.instance_id == "crashing"]
+        crashed = a_state(row, opened=False, owner=None, takeovers=3)
+        expect(one(provider, a_write(row, crashed)), Granted)
+
+        def found(*standings: Standing, **conditions: Any) -> set[str]:
+            query = InstanceQuery(standings=standings, unserved=(FOREIGN_KIND,), **conditions)
+            return {record.row.instance_id for record in provider.directory.list(query)}
+
+        everybody = Status.OPEN, Status.COMPLETED
+        for statuses, ended in (((Status.OPEN,), set[str]()), (everybody, {"ended"}), (None, {"ended"})):
+            assert found(Standing.PENDING, statuses=statuses) == {"pending"} | ended
+            assert found(Standing.RUNNING, statuses=statuses) == {"running", "later"} | ended
+            assert found(Standing.HELD, statuses=statuses) == {"held", "unserved", "crashing"} | ended
+            assert found(Standing.PENDING, Standing.RUNNING, statuses=statuses) == {"pending", "running", "later"} | ended
+            assert found(statuses=statuses) == ended
+        assert found(Standing.HELD, Standing.PENDING, held=True) == {"held", "unserved", "crashing"}
+        assert found(Standing.HELD, held=False, statuses=(Status.OPEN,)) == set()
+        assert found(*Standing) == found() | {"pending", "running", "later", "held", "unserved", "crashing"}
 
     def test_a_list_is_read_page_by_page(self, provider: Provider) -> None:
         names = [f"i{number:02d}" for number in range(25)]

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.events import EventRecord
-from orchestra.providers.rows import CRASHES_BEFORE_DELAY, Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Status
+from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    Catalogue,
+    ExecutionRow,
+    InstanceQuery,
+    InstanceRecord,
+    Standing,
+    Status,
+)
 from orchestra.testing.model.store import ModelStore
 from orchestra.testing.model.world import ModelWorld
 
@@ -58,11 +66,14 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
     stands_still = is_open and (
         record.held or (row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None) or row.kind in query.unserved
     )
+    begun = row.opened or row.execution > 1
+    standing = Standing.HELD if stands_still else Standing.RUNNING if begun else Standing.PENDING
     return (
         (query.name is None or row.kind.name == query.name)
         and (query.version is None or row.kind.version == query.version)
         and (query.queue is None or row.kind.queue == query.queue)
         and (query.statuses is None or record.status in query.statuses)
+        and (query.standings is None or not is_open or standing in query.standings)
         and (query.held is None or query.held == stands_still)
         and (query.id_prefix is None or row.instance_id.startswith(query.id_prefix))
         and (query.created_from is None or record.created_at >= query.created_from)

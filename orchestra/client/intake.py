@@ -1,0 +1,103 @@
+"""How much clients may have handed over that is not committed yet: who brings more waits for room, first come, first served."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+
+from orchestra.errors import RuntimeClosed
+
+__all__ = ["MOST_BYTES", "MOST_CHANGES", "Intake"]
+
+MOST_CHANGES: Final = 10_000
+MOST_BYTES: Final = 16 * 1024 * 1024
+
+
+class _Waiter:
+    __slots__ = ("called", "has_room", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.called = anyio.Event()
+        self.has_room = False
+
+
+class Intake:
+    """Counts changes and their bytes from when they are handed over until they are answered. Used by one event loop.
+
+    What has more bytes than there may ever be goes alone.
+    """
+
+    def __init__(self, changes: int = MOST_CHANGES, size: int = MOST_BYTES) -> None:
+        self._most_changes = changes
+        self._most_bytes = size
+        self._changes = 0
+        self._bytes = 0
+        self._waiting: dict[_Waiter, None] = {}
+
+    @property
+    def outstanding(self) -> tuple[int, int]:
+        """How many changes are under way, and how many bytes they have."""
+        return self._changes, self._bytes
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
+
+    def enter(self, size: int) -> bool:
+        """Take room for a change, if there is some and nobody waits for it. Return whether it was taken."""
+        if self._waiting or not self._has_room(size):
+            return False
+        self._changes += 1
+        self._bytes += size
+        return True
+
+    async def wait(self, size: int) -> None:
+        """Wait for room, and take it.
+
+        Raises:
+            RuntimeClosed: there will be none any more. Nothing was handed over.
+        """
+        waiter = _Waiter(size)
+        self._waiting[waiter] = None
+        try:
+            await waiter.called.wait()
+        except BaseException:
+            if waiter.has_room:  # it was called and cancelled at once
+                self.leave(size)
+            elif waiter in self._waiting:
+                del self._waiting[waiter]
+                self._call()  # it may have been in the way of smaller ones
+            raise
+        if not waiter.has_room:
+            raise RuntimeClosed("the runtime or client has stopped; the change was not handed over, nothing was written")
+
+    def leave(self, size: int) -> None:
+        """Give back the room of a change that was answered."""
+        self._changes -= 1
+        self._bytes -= size
+        if self._waiting:
+            self._call()
+
+    def close(self) -> None:
+        """Send away everybody who waits."""
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.called.set()
+
+    def _has_room(self, size: int) -> bool:
+        return not self._changes or (self._changes < self._most_changes and self._bytes + size <= self._most_bytes)
+
+    def _call(self) -> None:
+        """Let in those who have waited longest, as many as there is room for."""
+        while self._waiting:
+            waiter = next(iter(self._waiting))
+            if not self._has_room(waiter.size):
+                return
+            del self._waiting[waiter]
+            self._changes += 1
+            self._bytes += waiter.size
+            waiter.has_room = True
+            waiter.called.set()

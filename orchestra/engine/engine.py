@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ from orchestra.providers.rows import (
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import servable_kinds
 from orchestra.retention import Retention
-from orchestra.telemetry import Recorder, engine_logger
+from orchestra.telemetry import Recorder, engine_logger, log_instance
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -71,7 +72,8 @@ class EngineOptions:
     """Bounds. Durations are microseconds.
 
     ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in memory after their
-    instance was released. ``group``: instances that are stepped for one commit.
+    instance was released. ``group``: instances that are stepped for one commit. ``blocked_after``: code that takes as long is
+    named in the log.
     """
 
     max_owned: int = 4_096
@@ -80,6 +82,7 @@ class EngineOptions:
     group_bytes: int = 1024 * 1024
     keep_owned: int = 10_000_000
     heartbeat_interval: int = 1_000_000
+    blocked_after: int = 1_000_000
 
 
 class Engine:
@@ -105,7 +108,6 @@ class Engine:
     ) -> None:
         self._store = store
         self._registry = registry
-        self._clock = clock
         self.node = node
         self.options = options or EngineOptions()
         self._recorder = recorder or Recorder()
@@ -123,7 +125,7 @@ class Engine:
         self.catalogue = Catalogue(0, (), {}, ())
         self._time = StoreTime(clock)
         self._agenda = Agenda()
-        self._absences = Absences()
+        self._absences = Absences(registry, clock, self.options.blocked_after / 1e6)
         self._effects = Effects()
         self._flights = Flights(self.options.group, self.options.group_bytes)
         self._activities = Activities(self._effects, self._flights)
@@ -211,7 +213,7 @@ class Engine:
 
     def _step_ready(self, now: int) -> None:
         """Step ready instances up to the bounds of a group."""
-        self._ownership.close_discarded(self._clock)
+        self._ownership.close_discarded()
         while not self._flights.is_full:
             desk = self._agenda.next_ready()
             if desk is None:
@@ -222,7 +224,7 @@ class Engine:
                 self._agenda.make_ready(desk.instance_id)
                 self._read_error = error
                 break
-            stepping = self._absences.begin(desk, self._clock.monotonic())
+            stepping = self._absences.begin(desk)
             result = self._advance(desk, now, history)
             self._absences.finish(stepping, result)
             self._stepped(desk, result)
@@ -253,7 +255,7 @@ class Engine:
     def _stepped(self, desk: Desk, result: Result) -> None:
         """Follow up a step that has been made."""
         if isinstance(result, Exception):
-            engine_logger.error("instance %r could not be stepped; it is held", desk.instance_id, exc_info=result)
+            log_instance(logging.ERROR, desk.identity, "could not be stepped; it is held", error=result)
             self._ownership.hold_as_stored(desk, HoldKind.INTERNAL, result)
             return
         write, step = result
@@ -271,7 +273,7 @@ class Engine:
         if not isinstance(outcome, Granted):
             self._ownership.refused(desk)
             return
-        self._arrived(outcome)
+        self._arrived(outcome, desk)
         if not self._agenda.holds(desk):
             return
         if outcome.inbox_seq > desk.known_seq:
@@ -310,7 +312,7 @@ class Engine:
             case ((Append() | Cancel()), Appended()):
                 self._arrivals.appended(change.instance_id, outcome, self.node.node_id)
             case Write(), Granted():
-                self._arrived(outcome)
+                self._arrived(outcome, None)
                 self._ownership.taken_away(change.instance_id, change.incarnation)
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
@@ -331,12 +333,14 @@ class Engine:
             return write
         return resolve_again(desk, write, step.unknown, catalogue, self.node.node_id, step.now)
 
-    def _arrived(self, granted: Granted) -> None:
+    def _arrived(self, granted: Granted, desk: Desk | None) -> None:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
         for instance_id, arrival in granted.arrivals:
             self._arrivals.appended(instance_id, arrival, self.node.node_id)
-        for instance_id in granted.taken:
-            engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)
+        for instance_id in granted.taken if desk is not None else ():  # an operator's write starts nothing
+            log_instance(
+                logging.WARNING, desk.identity, "a detached start of %r was left out: an instance with this id exists", instance_id
+            )
 
     def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:
@@ -559,4 +563,4 @@ class Engine:
             LeftBehind: the engine has gone on meanwhile; whoever runs it now calls this again.
         """
         self._ownership.clear()
-        self._ownership.close_discarded(self._clock)
+        self._ownership.close_discarded()

@@ -138,7 +138,7 @@ class Runtime:
         self._queues = _checked(queues)
         self._max_concurrent = max_concurrent_activities
         self._max_threads = max_activity_threads
-        self._options = EngineOptions(max_owned=max_owned, warm=warm_executions)
+        self._options = EngineOptions(max_owned=max_owned, warm=warm_executions, blocked_after=micros(blocked_after))
         self._lease = lease
         self._grace = grace
         self._poll = poll

@@ -32,6 +32,7 @@ from orchestra.engine.items import (
     RunActivity,
     Submit,
 )
+from orchestra.engine.notices import Notices
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import StoreTime
@@ -130,8 +131,15 @@ class Engine:
         self._flights = Flights(self.options.group, self.options.group_bytes)
         self._activities = Activities(self._effects, self._flights)
         self._doubts = Doubts(self._activities)
+        self._notices = Notices(registry)
         self._ownership = Ownership(
-            self._agenda, self._absences, self._doubts, self._activities, self._recorder, warm=self.options.warm
+            self._agenda,
+            self._absences,
+            self._doubts,
+            self._activities,
+            self._notices,
+            self._recorder,
+            warm=self.options.warm,
         )
         self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
         self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder)
@@ -255,7 +263,8 @@ class Engine:
     def _stepped(self, desk: Desk, result: Result) -> None:
         """Follow up a step that has been made."""
         if isinstance(result, Exception):
-            log_instance(logging.ERROR, desk.identity, "could not be stepped; it is held", error=result)
+            if self._notices.is_news(desk.instance_id, describe_error(result)):
+                log_instance(logging.ERROR, desk.identity, "could not be stepped, and is to be held", error=result)
             self._ownership.hold_as_stored(desk, HoldKind.INTERNAL, result)
             return
         write, step = result
@@ -286,6 +295,7 @@ class Engine:
         """Do what follows from a step that stands."""
         if step.records:
             self._recorder.stands(step.records, self.now)
+        self._notices.stands(desk, step)
         desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
@@ -337,10 +347,10 @@ class Engine:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
         for instance_id, arrival in granted.arrivals:
             self._arrivals.appended(instance_id, arrival, self.node.node_id)
-        for instance_id in granted.taken if desk is not None else ():  # an operator's write starts nothing
-            log_instance(
-                logging.WARNING, desk.identity, "a detached start of %r was left out: an instance with this id exists", instance_id
-            )
+        if desk is not None and granted.taken:  # an operator's write starts nothing
+            left_out = "a detached start of %r was left out: an instance with this id exists"
+            for instance_id in granted.taken:
+                log_instance(logging.WARNING, desk.identity, left_out, instance_id)
 
     def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:

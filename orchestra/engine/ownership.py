@@ -10,6 +10,7 @@ from orchestra.engine.activities import Activities
 from orchestra.engine.agenda import Agenda
 from orchestra.engine.desk import Desk
 from orchestra.engine.doubts import Doubts
+from orchestra.engine.notices import Notices
 from orchestra.engine.stepping import Stepper, describe_error
 from orchestra.engine.warm import WarmExecutions
 from orchestra.providers.rows import HoldKind, Snapshot
@@ -26,12 +27,21 @@ class Ownership:
     """
 
     def __init__(
-        self, agenda: Agenda, absences: Absences, doubts: Doubts, activities: Activities, recorder: Recorder, *, warm: int
+        self,
+        agenda: Agenda,
+        absences: Absences,
+        doubts: Doubts,
+        activities: Activities,
+        notices: Notices,
+        recorder: Recorder,
+        *,
+        warm: int,
     ) -> None:
         self._agenda = agenda
         self._absences = absences
         self._doubts = doubts
         self._activities = activities
+        self._notices = notices
         self._recorder = recorder
         self._warm = WarmExecutions(warm)
         self._releasing = False
@@ -98,7 +108,8 @@ class Ownership:
         self._forget(desk)
         if desk.poison is not None:
             # Not even the hold can be written. Leave it alone; the next inventory tries once more.
-            log_instance(logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error)))
+            if self._notices.is_news(desk.instance_id, f"cannot be held: {error}"):
+                log_instance(logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error)))
             self._activities.abort_all(desk.instance_id)
             return
         self._doubts.ask_to_hold(desk.instance_id, kind, describe_error(error))

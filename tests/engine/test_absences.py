@@ -615,7 +615,8 @@ def test_a_turn_that_took_too_long_and_that_no_watcher_has_seen_is_named_once_wh
     for warning in found:
         named = warning.orchestration, warning.version, warning.instance_id, warning.execution_id
         assert named == ("job", "1.2.0", instance_id, 1)
-        assert warning.getMessage().startswith(f"job 1.2.0 [{instance_id} #1] has blocked its node for {seconds:.1f} s and has returned")
+        said = f"job 1.2.0 [{instance_id} #1] has blocked its node for {seconds:.1f} s and has returned, "
+        assert warning.getMessage().startswith(said)
         code = job.__code__
         assert f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, or what it calls" in warning.getMessage()
 

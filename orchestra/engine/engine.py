@@ -28,6 +28,7 @@ from orchestra.engine.items import (
     Heartbeat,
     InstanceEnded,
     Item,
+    PolicyChanged,
     Reply,
     RunActivity,
     Submit,
@@ -61,7 +62,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import servable_kinds
+from orchestra.resolution import changed_policies, servable_kinds
 from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger, log_instance
 
@@ -517,6 +518,9 @@ class Engine:
     def refresh(self, catalogue: Catalogue) -> None:
         """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
         self.heard_time(catalogue.now)
+        if self.catalogue.now:  # not the first: nothing was written by another one
+            for name in changed_policies(self.catalogue, catalogue):
+                self._effects.add(PolicyChanged(name))
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
         if self._claims.serve(servable_kinds(self.node, catalogue)):

@@ -588,7 +588,7 @@ def test_the_same_hold_that_a_node_meets_again_is_not_said_again(any_world, capl
     assert "nondeterminism: " in record.getMessage()
 
 
-def test_what_holds_an_instance_again_after_it_has_gone_on_is_said_again(world, caplog):
+def test_what_has_held_an_instance_is_news_again_once_the_instance_has_gone_on(world, caplog):
     node = world.node(registry(works), {"work": HOLD})
     instance_id = world.start()
     world.run(1)

@@ -47,6 +47,12 @@ class OrchestrationDefinition:
     )
     """All definitions of its registry, by function."""
 
+    @property
+    def place(self) -> str:
+        """Where the function is, as ``file:line in function``."""
+        code = getattr(self.function, "__code__", None)
+        return repr(self.function) if code is None else f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}"
+
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         """Return the name under which this definition's registry knows a function, and how the function's result is read.
 

@@ -16,6 +16,7 @@ from orchestra.versions import Latest, Policy, policy_from_text, resolve, versio
 __all__ = [
     "LOWEST_VERSION",
     "boundary_version",
+    "changed_policies",
     "is_living",
     "opening_version",
     "policy_of",
@@ -37,6 +38,11 @@ def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
     """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever set."""
     row = catalogue.policies.get(name)
     return (Latest(), 0) if row is None else (policy_from_text(row.value), row.revision)
+
+
+def changed_policies(before: Catalogue, after: Catalogue) -> list[str]:
+    """Return the names whose policy was set between two catalogues."""
+    return [name for name, row in after.policies.items() if row.revision > policy_of(before, name)[1]]
 
 
 def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -26,14 +27,14 @@ from orchestra.providers.rows import (
 from orchestra.resolution import (
     LOWEST_VERSION,
     boundary_version,
+    opening_version,
     policy_of,
-    start_version,
     started_versions,
 )
 from orchestra.summary import EMPTY_SUMMARY
-from orchestra.versions import parse_version, resolve, version_key
+from orchestra.versions import Exact, Policy, parse_version, resolve, version_key
 
-__all__ = ["chosen_version", "id_of_request", "retargeting", "termination"]
+__all__ = ["check_target", "chosen_version", "following", "id_of_request", "retargeting", "termination"]
 
 
 def id_of_request(name: str, request_id: str) -> str:
@@ -62,10 +63,15 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
         raise UnknownOrchestration(_nobody_has(catalogue, name, queue), name=name)
     chosen = version or resolve(policy_of(catalogue, name)[0], available)
     if chosen not in available:
-        have = ", ".join(sorted(available, key=version_key))
+        remedy = "start a runtime that has it, or name another version"
+        if version is None:
+            remedy = (
+                f"that is what the version policy of {name!r} says, {policy_of(catalogue, name)[0]!r}: change it with "
+                f"client.set_version_policy({name!r}, ...), or start a runtime that has the version"
+            )
         raise UnknownVersion(
-            f"no living node has registered {name!r} {chosen}{_serving(catalogue, queue)} (registered: {have}); start a "
-            "runtime that has it, or name another version",
+            f"no living node has registered {name!r} {chosen}{_serving(catalogue, queue)} (registered: {_listed(available)}); "
+            f"{remedy}",
             name=name,
             version=str(chosen),
         )
@@ -90,6 +96,31 @@ def _serving(catalogue: Catalogue, queue: str) -> str:
     """Return the queue as a part of a sentence, where it is not the only one that there is."""
     queues = {one for node in catalogue.nodes for one in node.record.queues}
     return "" if queues <= {queue} else f" and serves queue {queue!r}"
+
+
+def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
+    """Check that a policy leads to a version that there is.
+
+    Raises:
+        UnknownOrchestration, UnknownVersion: it names one that no living node has.
+    """
+    if not isinstance(policy, Exact):
+        return
+    available = catalogue.versions(name)
+    if policy.version in available:
+        return
+    ahead = "pass allow_missing=True to set the policy ahead of a deploy; what takes the version is held until then"
+    if not available:
+        raise UnknownOrchestration(f"no living node has registered orchestration {name!r}; {ahead}", name=name)
+    raise UnknownVersion(
+        f"no living node has registered {name!r} {policy.version} (registered: {_listed(available)}); {ahead}",
+        name=name,
+        version=policy.version,
+    )
+
+
+def _listed(versions: Iterable[str]) -> str:
+    return ", ".join(sorted(versions, key=version_key))
 
 
 def termination(row: InstanceRow, reason: str, now: int) -> ClientChange:
@@ -145,6 +176,27 @@ def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write 
         version, resolution = _by_policy(row.kind, execution, catalogue, by)
     else:
         return None
+    return _retargeted(record, version, resolution)
+
+
+def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
+    """Return the write with which an execution that has not begun, and is held, follows a policy that has been changed.
+
+    ``None``: there is nothing to do. It has begun or ended, or is pinned; its version was not chosen by policy, or by a later
+    one; or the policy leads to where nodes try it by themselves, which is upwards only (rule 16).
+    """
+    row, execution = record.row, record.execution
+    by_policy = execution.resolution.how is ResolvedBy.POLICY and row.pin is None
+    if record.status is not Status.OPEN or row.opened or not by_policy:
+        return None
+    if execution.resolution.policy_revision > policy_of(catalogue, row.kind.name)[1]:
+        return None
+    version, resolution = _by_policy(row.kind, execution, catalogue, by)
+    return None if version == opening_version(catalogue, row.kind) else _retargeted(record, version, resolution)
+
+
+def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) -> Write | None:
+    row, execution = record.row, record.execution
     kind = replace(row.kind, version=version, floating=resolution.how is ResolvedBy.POLICY)
     if (kind, resolution.how) == (row.kind, execution.resolution.how):
         return None
@@ -176,5 +228,6 @@ def _by_policy(kind: Kind, execution: ExecutionRow, catalogue: Catalogue, by: st
     """Return what the policy gives to an execution that has not begun: as the boundary before it, or the start, would have."""
     if execution.state_version is not None:
         return boundary_version(catalogue, kind, execution.state_version, explicit=None, pin=None, node=by)
-    version = start_version(catalogue, kind.name, kind.queue) or LOWEST_VERSION
+    # Not those of nodes that were there once: a version that was a mistake has never been anywhere.
+    version = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue)) or LOWEST_VERSION
     return version, Resolution(ResolvedBy.POLICY, by, policy_of(catalogue, kind.name)[1])

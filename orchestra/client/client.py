@@ -34,7 +34,7 @@ from orchestra.client.arguments import (
     read_page,
     read_statuses,
 )
-from orchestra.client.changes import chosen_version, id_of_request, retargeting, termination
+from orchestra.client.changes import check_target, chosen_version, following, id_of_request, retargeting, termination
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
 from orchestra.client.history import HistoryEvent, history_event
@@ -45,6 +45,7 @@ from orchestra.client.info import (
     InstanceStatus,
     NodeInfo,
     PurgeReport,
+    child_info,
     execution_info,
     instance_info,
     node_infos,
@@ -62,6 +63,7 @@ from orchestra.errors import (
     InstanceNotFound,
     InstanceNotHeld,
     InstanceStillOpen,
+    OrchestraError,
     RuntimeClosed,
     StoreError,
     UnknownOrchestration,
@@ -107,6 +109,7 @@ _HELD_AGE: Final = 0.05
 _OPERATOR_TRIES: Final = 50
 _CHILDREN: Final = 1_000
 _NAMED: Final = 100
+_RETARGETED_AT_ONCE: Final = 100
 _DELETED_AT_ONCE: Final = 25
 """Instances that a purge deletes in one transaction: each may have thousands of rows."""
 _STATUS_OF: Final = {
@@ -663,18 +666,80 @@ class Client:
             lambda: self._provider.admin.delete(instance_id, incarnation, by=self._name, reason=reason)
         )
 
-    async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "") -> None:
-        """Set which version starts and boundaries of a name take from now on. Running executions are not touched.
+    async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "", allow_missing: bool = False) -> int:
+        """Set which version starts and boundaries of a name take. Running executions are not touched.
+
+        Starts of this client follow at once, boundaries on each node once it has looked at the store: within its poll, a second
+        by default. Executions that are held and have not begun follow as well, where the policy had chosen their version:
+        ``Exact`` leads exactly there, ``Latest`` to the newest version of a living node, but to none below the one that wrote
+        the state. Returns how many of them this call has given another version. Nodes that learn of the policy do the same with
+        what is left; and what is to go upwards, they take by themselves.
+
+        Args:
+            allow_missing: also set an ``Exact`` version that no living node has, ahead of its deploy. What takes it is held
+                until then.
 
         Raises:
+            UnknownOrchestration, UnknownVersion: no living node has the ``Exact`` version. Nothing was changed.
             InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or the reason is no text.
         """
         check_name(name, "an orchestration's name")
         check_policy(policy)
         check_reason(reason)
+        if not allow_missing:
+            check_target(await self._fresh_catalogue(0), name, policy)
         await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
         self._forget_catalogue()
-        self._port.written_past()
+        try:
+            return await self.follow_policy(name)
+        finally:
+            self._port.written_past()  # now, for this node has them follow as well
+
+    async def follow_policy(self, name: str) -> int:
+        """Have the executions of a name that are held and have not begun follow its policy as it stands now.
+
+        :meth:`set_version_policy` does it, and each node once it has learnt of the new policy. Returns how many have followed.
+        """
+        count = 0
+        query = InstanceQuery(name=name, statuses=(Status.OPEN,), held=True, limit=_RETARGETED_AT_ONCE)
+        while True:
+            catalogue = await self._fresh_catalogue(0)
+            part = replace(query, unserved=unserved_kinds(catalogue))
+            records = await self._port.call(lambda part=part: self._provider.directory.list(part))
+            count += await self._have_follow(records, catalogue)
+            if len(records) < _RETARGETED_AT_ONCE:
+                return count
+            query = replace(query, after=(records[-1].created_at, records[-1].row.instance_id))
+
+    async def _have_follow(self, records: Sequence[InstanceRecord], catalogue: Catalogue) -> int:
+        """Have those of a page follow the policy that are to, in one group. Return how many have."""
+        followed: list[str] = []
+        errors: list[OrchestraError] = []
+
+        async def follow(record: InstanceRecord | None, catalogue: Catalogue) -> None:
+            try:
+                for _ in range(_OPERATOR_TRIES):
+                    if record is None or child_info(record, catalogue).status is not InstanceStatus.HELD:
+                        return
+                    change = following(record, catalogue, self._name)
+                    if change is None:
+                        return
+                    if isinstance(await self._port.submit(change), Granted):
+                        followed.append(change.instance_id)
+                        return
+                    # Written since it was read (rule 6): perhaps it has gone on, or somebody else has had it follow.
+                    catalogue = await self._fresh_catalogue(0)
+                    instance_id = change.instance_id
+                    record = await self._port.call(lambda instance_id=instance_id: self._provider.directory.get(instance_id))
+            except OrchestraError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for record in records:
+                group.start_soon(follow, record, catalogue)
+        if errors:
+            raise errors[0]
+        return len(followed)
 
     async def get_version_policy(self, name: str) -> Policy:
         """Return the policy of a name: ``Latest()`` where none was ever set.

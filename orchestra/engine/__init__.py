@@ -9,5 +9,6 @@ happens when it fails. Who calls it, on which thread, is the runtime's business.
 
 An instance that this node owns is at a ``desk`` of the ``agenda``, or away (``absences``), or in doubt (``doubts``):
 ``ownership`` moves it between these, and what it lets go of may stay ``warm``. ``activities`` are the tries that run here, of
-own instances (``running``) and of others' (``tasks``). ``membership`` is the node's own life and death.
+own instances (``running``) and of others' (``tasks``). ``membership`` is the node's own life and death. ``notices`` are what
+the log says of single instances.
 """

@@ -5,19 +5,25 @@ Its instance stays owned, and *away*: nobody touches its desk while its code may
 finds out when the code returns, and hands the result in.
 
 What has left memory is closed under the same watch, for its ``finally`` blocks are code, too. Nothing comes back from there.
+
+Code that took too long is named in the log, once: by the watcher, who sees the line, or else where it returns.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from orchestra.clock import Clock
 from orchestra.engine.desk import Desk
 from orchestra.engine.items import ActivityEnded, Heartbeat
 from orchestra.engine.stepping import Step
-from orchestra.providers.rows import Write
+from orchestra.providers.rows import ExecutionRow, Write
+from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
+from orchestra.telemetry import log_instance
 
 __all__ = ["Absences", "Closing", "LeftBehind", "Returned", "Stepping"]
 
@@ -48,14 +54,26 @@ class Stepping:
 
     desk: Desk
     since: float
+    first: ExecutionRow
+    """The execution in which it began; it may go on over boundaries."""
     kept: list[ActivityEnded | Heartbeat] = field(default_factory=lambda: [])
     """What came for the instance while it was away."""
     token: _Token = field(default_factory=_Token)
+    naming: _Token = field(default_factory=_Token)
+    """Of the watcher and the thread that runs it, one names it in the log."""
 
     @property
     def identity(self) -> Identity:
         """Which execution this is."""
         return self.desk.identity
+
+    @property
+    def begun(self) -> Identity:
+        """In which execution it began."""
+        desk, first = self.desk, self.first
+        if desk.current.number == first.number:  # and if it has been opened meanwhile, on the version that it was opened with
+            return desk.identity
+        return Identity(desk.instance_id, desk.incarnation, first.number, first.name, first.version)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +83,13 @@ class Closing:
     identity: Identity
     since: float
     token: _Token = field(default_factory=_Token)
+    naming: _Token = field(default_factory=_Token)
+    """Of the watcher and the thread that runs it, one names it in the log."""
+
+    @property
+    def begun(self) -> Identity:
+        """Which execution this is."""
+        return self.identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +118,16 @@ class LeftBehind(BaseException):
 
 
 class Absences:
-    """Which step is being made, and which ones were left behind."""
+    """Which step is being made, and which ones were left behind.
 
-    def __init__(self) -> None:
+    Args:
+        blocked_after: seconds after which code has taken too long.
+    """
+
+    def __init__(self, registry: OrchestrationRegistry, clock: Clock, blocked_after: float) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._blocked_after = blocked_after
         self._away: dict[str, Stepping] = {}
         self._returned: list[Returned] = []
         self.running: Stepping | Closing | None = None
@@ -107,9 +139,9 @@ class Absences:
     def __iter__(self) -> Iterator[str]:
         return iter(self._away)
 
-    def begin(self, desk: Desk, since: float) -> Stepping:
+    def begin(self, desk: Desk) -> Stepping:
         """Note that the code of this instance is about to run."""
-        self.running = stepping = Stepping(desk, since)
+        self.running = stepping = Stepping(desk, self._clock.monotonic(), desk.current)
         return stepping
 
     def finish(self, stepping: Stepping, result: Result) -> None:
@@ -120,19 +152,36 @@ class Absences:
         """
         if not stepping.token.take():
             raise LeftBehind(stepping, Returned(stepping, result))
-        self.running = None
+        self._has_returned(stepping)
 
-    def close(self, execution: Execution, since: float) -> None:
+    def close(self, execution: Execution) -> None:
         """Close what has left memory.
 
         Raises:
             LeftBehind: nobody waits for it any more.
         """
-        self.running = closing = Closing(execution.identity, since)
+        self.running = closing = Closing(execution.identity, self._clock.monotonic())
         execution.evict()
         if not closing.token.take():
             raise LeftBehind(closing, None)
+        self._has_returned(closing)
+
+    def _has_returned(self, running: Stepping | Closing) -> None:
+        """Go on behind code, and name it if it took too long and the watcher, who does not always look, has not seen it."""
         self.running = None
+        blocked = self._clock.monotonic() - running.since
+        if blocked < self._blocked_after or not running.naming.take():
+            return
+        identity = running.begun
+        definition = self._registry.find(identity.name, identity.version)
+        log_instance(
+            logging.WARNING,
+            identity,
+            "has blocked its node for %.1f s and has returned, so that the line is not known: %s, or what it calls. "
+            "Orchestration code must not wait or work by itself: move that into an activity",
+            blocked,
+            "its code" if definition is None else definition.place,
+        )
 
     def leave(self, running: Stepping | Closing) -> bool:
         """Go on without this code, unless it has returned. Return whether that is so; then no thread runs the engine."""

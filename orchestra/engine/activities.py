@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ from orchestra.engine.running import RunningActivities
 from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
 from orchestra.errors import StoreError
 from orchestra.providers.rows import Report, Task
+from orchestra.replay import Identity
 from orchestra.replay.execution import error_info
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import escaped, log_instance
 
 __all__ = ["Activities"]
 
@@ -168,5 +170,7 @@ class Activities:
             failure = ActivityFailure(error_info(error), (), non_retryable=True)
             self._flights.queue(replace(report, result=None, failure=failure_to_bytes(failure)))
             return
-        engine_logger.error("the store will not take %s: %s", type(report).__name__, error)
-        self._tasks.drop(key_of(report))  # the next inventory takes it up once more
+        task = self._tasks.drop(key_of(report))  # the next inventory takes it up once more
+        if task is not None:
+            code = Identity(task.instance_id, task.incarnation, task.execution, task.orchestration, task.version)
+            log_instance(logging.ERROR, code, "the store will not take the report of an activity: %s", escaped(str(error)))

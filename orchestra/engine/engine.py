@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +28,12 @@ from orchestra.engine.items import (
     Heartbeat,
     InstanceEnded,
     Item,
+    PolicyChanged,
     Reply,
     RunActivity,
     Submit,
 )
+from orchestra.engine.notices import Notices
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import StoreTime
@@ -59,9 +62,9 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import servable_kinds
+from orchestra.resolution import changed_policies, servable_kinds
 from orchestra.retention import Retention
-from orchestra.telemetry import Recorder, engine_logger
+from orchestra.telemetry import Recorder, engine_logger, log_instance
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -71,7 +74,8 @@ class EngineOptions:
     """Bounds. Durations are microseconds.
 
     ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in memory after their
-    instance was released. ``group``: instances that are stepped for one commit.
+    instance was released. ``group``: instances that are stepped for one commit. ``blocked_after``: code that takes as long is
+    named in the log.
     """
 
     max_owned: int = 4_096
@@ -80,6 +84,7 @@ class EngineOptions:
     group_bytes: int = 1024 * 1024
     keep_owned: int = 10_000_000
     heartbeat_interval: int = 1_000_000
+    blocked_after: int = 1_000_000
 
 
 class Engine:
@@ -105,7 +110,6 @@ class Engine:
     ) -> None:
         self._store = store
         self._registry = registry
-        self._clock = clock
         self.node = node
         self.options = options or EngineOptions()
         self._recorder = recorder or Recorder()
@@ -123,13 +127,20 @@ class Engine:
         self.catalogue = Catalogue(0, (), {}, ())
         self._time = StoreTime(clock)
         self._agenda = Agenda()
-        self._absences = Absences()
+        self._absences = Absences(registry, clock, self.options.blocked_after / 1e6)
         self._effects = Effects()
         self._flights = Flights(self.options.group, self.options.group_bytes)
         self._activities = Activities(self._effects, self._flights)
         self._doubts = Doubts(self._activities)
+        self._notices = Notices(registry)
         self._ownership = Ownership(
-            self._agenda, self._absences, self._doubts, self._activities, self._recorder, warm=self.options.warm
+            self._agenda,
+            self._absences,
+            self._doubts,
+            self._activities,
+            self._notices,
+            self._recorder,
+            warm=self.options.warm,
         )
         self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
         self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder)
@@ -211,7 +222,7 @@ class Engine:
 
     def _step_ready(self, now: int) -> None:
         """Step ready instances up to the bounds of a group."""
-        self._ownership.close_discarded(self._clock)
+        self._ownership.close_discarded()
         while not self._flights.is_full:
             desk = self._agenda.next_ready()
             if desk is None:
@@ -222,7 +233,7 @@ class Engine:
                 self._agenda.make_ready(desk.instance_id)
                 self._read_error = error
                 break
-            stepping = self._absences.begin(desk, self._clock.monotonic())
+            stepping = self._absences.begin(desk)
             result = self._advance(desk, now, history)
             self._absences.finish(stepping, result)
             self._stepped(desk, result)
@@ -253,7 +264,8 @@ class Engine:
     def _stepped(self, desk: Desk, result: Result) -> None:
         """Follow up a step that has been made."""
         if isinstance(result, Exception):
-            engine_logger.error("instance %r could not be stepped; it is held", desk.instance_id, exc_info=result)
+            if self._notices.is_news(desk.instance_id, describe_error(result)):
+                log_instance(logging.ERROR, desk.identity, "could not be stepped, and is to be held", error=result)
             self._ownership.hold_as_stored(desk, HoldKind.INTERNAL, result)
             return
         write, step = result
@@ -271,7 +283,7 @@ class Engine:
         if not isinstance(outcome, Granted):
             self._ownership.refused(desk)
             return
-        self._arrived(outcome)
+        self._arrived(outcome, desk)
         if not self._agenda.holds(desk):
             return
         if outcome.inbox_seq > desk.known_seq:
@@ -284,6 +296,7 @@ class Engine:
         """Do what follows from a step that stands."""
         if step.records:
             self._recorder.stands(step.records, self.now)
+        self._notices.stands(desk, step)
         desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
@@ -310,7 +323,7 @@ class Engine:
             case ((Append() | Cancel()), Appended()):
                 self._arrivals.appended(change.instance_id, outcome, self.node.node_id)
             case Write(), Granted():
-                self._arrived(outcome)
+                self._arrived(outcome, None)
                 self._ownership.taken_away(change.instance_id, change.incarnation)
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
@@ -331,12 +344,14 @@ class Engine:
             return write
         return resolve_again(desk, write, step.unknown, catalogue, self.node.node_id, step.now)
 
-    def _arrived(self, granted: Granted) -> None:
+    def _arrived(self, granted: Granted, desk: Desk | None) -> None:
         """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
         for instance_id, arrival in granted.arrivals:
             self._arrivals.appended(instance_id, arrival, self.node.node_id)
-        for instance_id in granted.taken:
-            engine_logger.warning("a detached start of %r was left out: an instance with this id exists", instance_id)
+        if desk is not None and granted.taken:  # an operator's write starts nothing
+            left_out = "a detached start of %r was left out: an instance with this id exists"
+            for instance_id in granted.taken:
+                log_instance(logging.WARNING, desk.identity, left_out, instance_id)
 
     def _asked(self, flight: Flight, outcome: Outcome) -> None:
         match outcome:
@@ -503,6 +518,9 @@ class Engine:
     def refresh(self, catalogue: Catalogue) -> None:
         """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
         self.heard_time(catalogue.now)
+        if self.catalogue.now:  # not the first: nothing was written by another one
+            for name in changed_policies(self.catalogue, catalogue):
+                self._effects.add(PolicyChanged(name))
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
         if self._claims.serve(servable_kinds(self.node, catalogue)):
@@ -559,4 +577,4 @@ class Engine:
             LeftBehind: the engine has gone on meanwhile; whoever runs it now calls this again.
         """
         self._ownership.clear()
-        self._ownership.close_discarded(self._clock)
+        self._ownership.close_discarded()

@@ -19,6 +19,7 @@ __all__ = [
     "Heartbeat",
     "InstanceEnded",
     "Item",
+    "PolicyChanged",
     "Reply",
     "RunActivity",
     "Submit",
@@ -135,4 +136,11 @@ class WriteLogs:
     traceparent: str | None = None
 
 
-Effect = RunActivity | AbortActivity | Reply | InstanceEnded | WriteLogs
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """This node goes by a new version policy of a name from now on; what it has written by the old one is to follow."""
+
+    name: str
+
+
+Effect = RunActivity | AbortActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
-from orchestra.clock import Clock
 from orchestra.engine.absences import Absences, Closing, Result, Stepping
 from orchestra.engine.activities import Activities
 from orchestra.engine.agenda import Agenda
 from orchestra.engine.desk import Desk
 from orchestra.engine.doubts import Doubts
+from orchestra.engine.notices import Notices
 from orchestra.engine.stepping import Stepper, describe_error
 from orchestra.engine.warm import WarmExecutions
 from orchestra.providers.rows import HoldKind, Snapshot
-from orchestra.telemetry import Recorder, engine_logger
+from orchestra.telemetry import Recorder, escaped, log_instance
 
 __all__ = ["Ownership"]
 
@@ -26,12 +27,21 @@ class Ownership:
     """
 
     def __init__(
-        self, agenda: Agenda, absences: Absences, doubts: Doubts, activities: Activities, recorder: Recorder, *, warm: int
+        self,
+        agenda: Agenda,
+        absences: Absences,
+        doubts: Doubts,
+        activities: Activities,
+        notices: Notices,
+        recorder: Recorder,
+        *,
+        warm: int,
     ) -> None:
         self._agenda = agenda
         self._absences = absences
         self._doubts = doubts
         self._activities = activities
+        self._notices = notices
         self._recorder = recorder
         self._warm = WarmExecutions(warm)
         self._releasing = False
@@ -98,7 +108,8 @@ class Ownership:
         self._forget(desk)
         if desk.poison is not None:
             # Not even the hold can be written. Leave it alone; the next inventory tries once more.
-            engine_logger.error("instance %r cannot be held: %s", desk.instance_id, error)
+            if self._notices.is_news(desk.instance_id, f"cannot be held: {error}"):
+                log_instance(logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error)))
             self._activities.abort_all(desk.instance_id)
             return
         self._doubts.ask_to_hold(desk.instance_id, kind, describe_error(error))
@@ -189,11 +200,11 @@ class Ownership:
         """Whether something has left memory and is to be closed."""
         return self._warm.has_discarded
 
-    def close_discarded(self, clock: Clock) -> None:
+    def close_discarded(self) -> None:
         """Close what has left memory. Its ``finally`` blocks are code, and may block: so only where a step may be made.
 
         Raises:
             LeftBehind: the engine has gone on meanwhile.
         """
         while (execution := self._warm.take_discarded()) is not None:
-            self._absences.close(execution, clock.monotonic())
+            self._absences.close(execution)

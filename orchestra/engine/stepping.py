@@ -114,6 +114,8 @@ class Step:
     custom_status: Payload | None = None
     status: Status = Status.OPEN
     hold: Hold | None = None
+    failure: ErrorInfo | None = None
+    """Why the instance has failed, if it has."""
     unservable: bool = False
     wake_at: int | None = None
     keep: bool = True
@@ -395,6 +397,8 @@ class Stepper:
         if not isinstance(turn.ending, ContinuedAsNew):
             assert turn.ending is not None
             step.status = _ENDS[_end_kind(turn.ending)]
+            if isinstance(turn.ending, ExecutionFailed):
+                step.failure = turn.ending.error
 
     def _cross_boundary(self, desk: Desk, step: Step, ending: ContinuedAsNew, catalogue: Catalogue) -> ExecutionRow:
         """Make the next execution, unopened (rule 16)."""

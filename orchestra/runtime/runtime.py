@@ -25,7 +25,7 @@ from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.items import AbortActivity, InstanceEnded, Item, Reply, RunActivity, Submit, WriteLogs
+from orchestra.engine.items import AbortActivity, InstanceEnded, Item, PolicyChanged, Reply, RunActivity, Submit, WriteLogs
 from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
@@ -143,7 +143,7 @@ class Runtime:
         self._queues = _checked(queues)
         self._max_concurrent = max_concurrent_activities
         self._max_threads = max_activity_threads
-        self._options = EngineOptions(max_owned=max_owned, warm=warm_executions)
+        self._options = EngineOptions(max_owned=max_owned, warm=warm_executions, blocked_after=micros(blocked_after))
         self._lease = lease
         self._grace = grace
         self._poll = poll
@@ -383,6 +383,20 @@ class Runtime:
             while not self._ended.is_set():
                 self._handle(await self._bridge.receive())
 
+    async def _follow_policy(self, name: str) -> None:
+        """Have what is held follow a new policy: boundaries may have gone by the old one after the operator had looked."""
+        try:
+            followed = await self.client.follow_policy(name)
+        except RuntimeClosed:
+            return  # whoever else has learnt of it does it
+        except OrchestraError as error:
+            engine_logger.warning(
+                "what is held of %r does not follow its new version policy; set it once more: %s", name, error
+            )
+            return
+        if followed:
+            engine_logger.info("%d held executions of %r follow its new version policy", followed, name)
+
     async def _watch(self, watchdog: Watchdog) -> None:
         with self._watch_scope:
             await watchdog.watch()
@@ -420,6 +434,8 @@ class Runtime:
                             execution_id=identity.execution,
                             traceparent=effect.traceparent,
                         )
+                case PolicyChanged(name=name):
+                    self._group.start_soon(self._follow_policy, name)
                 case Ended(error=error):
                     self._ended.set()
                     self._dismiss_clients()

@@ -6,22 +6,19 @@ behind with it: the engine goes on with another one, so that the other instances
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import FrameType
-from typing import Any, Final
 
 import anyio
 
 from orchestra.clock import Clock
-from orchestra.engine.absences import Closing, Stepping
 from orchestra.engine.engine import Engine
 from orchestra.runtime.worker import EngineThread
 from orchestra.scheduler import module_root, place
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import log_instance, named
 
 __all__ = ["Watchdog"]
-
-_LOOKS_PER_LIMIT: Final = 2
 
 
 class Watchdog:
@@ -36,49 +33,47 @@ class Watchdog:
         self._thread = thread
         self._clock = clock
         self._limit = limit
-        self._warned_of: Stepping | Closing | None = None
 
     async def watch(self) -> None:
         """Watch until cancelled."""
+        wait = self._limit
         while True:
-            await anyio.sleep(self._limit / _LOOKS_PER_LIMIT)
-            self.look()
+            await anyio.sleep(wait)
+            wait = self.look()
 
-    def look(self) -> None:
-        """Warn once of code that has been running for too long, and have the engine go on without it."""
+    def look(self) -> float:
+        """Warn once of code that has been running for too long, and have the engine go on without it.
+
+        Return the seconds until the next look: when what runs now will have taken too long. What begins before that look, and
+        returns after it, is then looked at in time as well. Code that returns while the event loop is late is named by the
+        engine, which cannot tell the line.
+        """
         stepping = self._engine.stepping
         if stepping is None:
-            return
+            return self._limit
         blocked = self._clock.monotonic() - stepping.since
         if blocked < self._limit:
-            return
+            return self._limit - blocked
         line = self._line()
         is_away = self._thread.leave_behind(stepping)
-        if stepping is self._warned_of or (not is_away and self._engine.stepping is not stepping):
-            return
-        self._warned_of = stepping
-        identity = stepping.identity
-        extra: dict[str, Any] = {
-            "orchestration": identity.name,
-            "version": identity.version,
-            "instance_id": identity.instance_id,
-            "execution_id": identity.execution,
-            "attempt": None,
-            "fields": {},
-        }
-        engine_logger.warning(
-            "it has blocked its node for %.1f s at %s; %s. Orchestration code must not wait or work by itself: move that "
-            "into an activity",
+        has_returned = not is_away and self._engine.stepping is not stepping
+        if has_returned or not stepping.naming.take():
+            return self._limit
+        log_instance(
+            logging.WARNING,
+            stepping.identity,
+            "has blocked its node for %.1f s at %s; %s. Orchestration code must not wait or work by itself: move that into an "
+            "activity",
             blocked,
             line,
             "the node's other instances go on without it" if is_away else "every instance of this node waits",
-            extra=extra,
         )
+        return self._limit
 
     def stuck(self) -> str | None:
         """Return which code the engine's thread runs now, and where; ``None``: it is none of an orchestration."""
         stepping = self._engine.stepping
-        return None if stepping is None else f"code of instance {stepping.identity.instance_id!r} at {self._line()}"
+        return None if stepping is None else f"code of {named(stepping.identity)} at {self._line()}"
 
     def _line(self) -> str:
         frame: FrameType | None = sys._current_frames().get(self._thread.thread_id or 0)

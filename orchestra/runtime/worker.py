@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from orchestra.engine.items import Effect, Item
 from orchestra.errors import RuntimeClosed
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.mailbox import Mailbox
-from orchestra.telemetry import engine_logger
+from orchestra.telemetry import log_instance
 
 __all__ = ["Begun", "Ended", "EngineThread"]
 
@@ -171,7 +172,7 @@ class EngineThread:
     def _hand_in(self, late: LeftBehind) -> None:
         returned, running = late.returned, late.running
         blocked = self._clock.monotonic() - running.since
-        engine_logger.info("instance %r has returned after %.1f s", running.identity.instance_id, blocked)
+        log_instance(logging.INFO, running.begun, "has returned after %.1f s", blocked)
         if returned is None:
             return
         if self._closed:

@@ -4,7 +4,15 @@ The library speaks to the OpenTelemetry *API* only. Where no SDK is set up, :cla
 nothing; :func:`recorder_for` finds out once.
 """
 
-from orchestra.telemetry.logs import ContextFilter, PlainFormatter, engine_logger, log_orchestration
+from orchestra.telemetry.logs import (
+    ContextFilter,
+    PlainFormatter,
+    engine_logger,
+    escaped,
+    log_instance,
+    log_orchestration,
+    named,
+)
 from orchestra.telemetry.open_telemetry import library_version, recorder_for
 from orchestra.telemetry.recorder import Attempt, Moment, Recorder
 from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Root, Subject, TurnRecord
@@ -22,7 +30,10 @@ __all__ = [
     "Subject",
     "TurnRecord",
     "engine_logger",
+    "escaped",
     "library_version",
+    "log_instance",
     "log_orchestration",
+    "named",
     "recorder_for",
 ]

@@ -2,7 +2,8 @@
 
 Records are standard :mod:`logging` records under the logger ``orchestra``. Each carries the attributes ``orchestration``,
 ``version``, ``instance_id``, ``execution_id``, ``attempt`` and ``fields``, and, where spans are written, ``trace_id`` and
-``span_id``. What orchestration code logs is written after its turn is committed, and never again on replay.
+``span_id``. What orchestration code logs is written after its turn is committed, and never again on replay. What the engine
+says of one instance names it in the text as well, for handlers that show nothing else.
 
 ::
 
@@ -23,8 +24,9 @@ from opentelemetry.trace import format_span_id, format_trace_id, get_current_spa
 
 from orchestra.activities import AMBIENT
 from orchestra.telemetry.propagation import context_of
+from orchestra.telemetry.records import Subject
 
-__all__ = ["ContextFilter", "PlainFormatter", "engine_logger", "log_orchestration"]
+__all__ = ["ContextFilter", "PlainFormatter", "engine_logger", "escaped", "log_instance", "log_orchestration", "named"]
 
 _ATTRIBUTES: Final = ("orchestration", "version", "instance_id", "execution_id", "attempt", "fields")
 
@@ -61,6 +63,41 @@ def log_orchestration(
         finally:
             if token is not None:
                 detach(token)
+
+
+def log_instance(
+    level: int,
+    subject: Subject,
+    message: str,
+    *args: object,
+    error: BaseException | None = None,
+    traceparent: str | None = None,
+) -> None:
+    """Write what the engine has to say of one instance. The text begins with which one: ``watch 1.1.0 [watch-1 #42]``."""
+    if engine_logger.isEnabledFor(level):
+        extra: dict[str, Any] = {
+            "orchestration": subject.name,
+            "version": subject.version,
+            "instance_id": subject.instance_id,
+            "execution_id": subject.execution,
+            "attempt": None,
+            "fields": {},
+        }
+        token = None if traceparent is None else attach(context_of(traceparent))
+        try:
+            engine_logger.log(level, f"%s {message}", named(subject), *args, exc_info=error, stacklevel=2, extra=extra)
+        finally:
+            if token is not None:
+                detach(token)
+
+
+def named(subject: Subject) -> str:
+    """Return which execution this is, for a line of text: ``watch 1.1.0 [watch-1 #42]``."""
+    return _named(subject.name, subject.version, subject.instance_id, subject.execution)
+
+
+def _named(name: object, version: object, instance_id: object, execution: object, tries: str = "") -> str:
+    return f"{escaped(str(name))} {version} [{escaped(str(instance_id))} #{execution}{tries}]"
 
 
 class ContextFilter(logging.Filter):
@@ -103,10 +140,11 @@ class PlainFormatter(logging.Formatter):
         """Return the line, with the traceback below it where there is one."""
         self._filter.filter(record)
         moment = datetime.fromtimestamp(record.created, UTC).astimezone()
-        parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}", f"{record.levelname:<7}", self._subject(record)]
-        parts.append(_escape(record.getMessage()))
+        subject = self._subject(record)
+        parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}", f"{record.levelname:<7}", subject]
+        parts.append(escaped(record.getMessage().removeprefix(f"{subject} ")))  # what the engine says begins with it
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
-        parts.extend(f"{_escape(str(key))}={_value(value)}" for key, value in (fields or {}).items())
+        parts.extend(f"{escaped(str(key))}={_value(value)}" for key, value in (fields or {}).items())
         line = " ".join(part for part in parts if part)
         if record.exc_info:
             line += _indented(self.formatException(record.exc_info))
@@ -121,19 +159,19 @@ class PlainFormatter(logging.Formatter):
             return record.name
         attempt = getattr(record, "attempt", None)
         tries = f" try {attempt}" if attempt is not None else ""
-        instance = _escape(str(getattr(record, "instance_id", "")))
-        place = f"[{instance} #{getattr(record, 'execution_id', '')}{tries}]"
-        return f"{_escape(str(orchestration))} {getattr(record, 'version', '')} {place}"
+        version, instance_id = getattr(record, "version", ""), getattr(record, "instance_id", "")
+        return _named(orchestration, version, instance_id, getattr(record, "execution_id", ""), tries)
 
 
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
-    return repr(text) if not text or any(character.isspace() for character in text) else _escape(text)
+    return repr(text) if not text or any(character.isspace() for character in text) else escaped(text)
 
 
 def _indented(text: str) -> str:
-    return "".join(f"\n    {_escape(line)}" for line in text.splitlines())
+    return "".join(f"\n    {escaped(line)}" for line in text.splitlines())
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text with its control characters escaped, so that it stays within its line (I15)."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -589,3 +589,73 @@ def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_
     assert node.cycle.end() == []
     assert node.store.calls["leave"] == 1
     node.alive = False
+
+
+# --- code that took too long and was not seen -----------------------------------------------------
+
+
+def slow_warnings(caplog):
+    return [record for record in caplog.records if "has blocked its node" in record.getMessage()]
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.99, 0), (1.05, 1), (1.2, 1), (30, 1)])
+def test_a_turn_that_took_too_long_and_that_no_watcher_has_seen_is_named_once_when_it_returns(
+    any_world, caplog, seconds, count
+):
+    async def job(ctx, state):
+        any_world.clock.skip(seconds)
+        return await ctx.schedule_activity("probe", state)
+
+    any_world.node(registry("job", v1_2_0=job), {"probe": lambda effect: 1})
+    instance_id = any_world.start("job")
+    any_world.run(1)
+    assert any_world.output(instance_id) == 1
+    found = slow_warnings(caplog)
+    assert len(found) == count
+    for warning in found:
+        named = warning.orchestration, warning.version, warning.instance_id, warning.execution_id
+        assert named == ("job", "1.2.0", instance_id, 1)
+        said = f"job 1.2.0 [{instance_id} #1] has blocked its node for {seconds:.1f} s and has returned, "
+        assert warning.getMessage().startswith(said)
+        code = job.__code__
+        assert f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, or what it calls" in warning.getMessage()
+
+
+def test_a_slow_turn_is_named_by_the_lap_in_which_it_was_made_though_the_next_one_has_begun(any_world, caplog):
+    async def job(ctx, lap: int):
+        if lap == 1:
+            any_world.clock.skip(1.5)
+            ctx.continue_as_new(2)
+        return await ctx.wait_for_event("go")
+
+    any_world.node(registry(job))
+    instance_id = any_world.start(state=1)
+    any_world.run(1)
+    assert any_world.record(instance_id).row.execution == 2
+    (warning,) = slow_warnings(caplog)
+    assert warning.execution_id == 1
+    assert f"[{instance_id} #1]" in warning.getMessage()
+
+
+def test_a_finally_block_that_took_too_long_is_named_when_its_execution_has_left_memory(any_world, caplog):
+    code = several(job=tidying(lambda: any_world.clock.skip(1.1)), other=other)
+    any_world.node(code, options=EngineOptions(warm=0))
+    instance_id = any_world.start("job")
+    any_world.run(1)
+    (warning,) = slow_warnings(caplog)
+    assert (warning.orchestration, warning.instance_id, warning.execution_id) == ("job", instance_id, 1)
+
+
+def test_a_slow_turn_that_the_watcher_has_named_is_not_named_again_by_the_engine(world, caplog):
+    node = None
+
+    async def job(ctx, state):
+        world.clock.skip(1.5)
+        assert node.engine.stepping.naming.take(), "the watcher's part, where no thread can be left behind"
+        return state
+
+    node = world.node(registry(job))
+    instance_id = world.start(state=1)
+    world.run(1)
+    assert world.output(instance_id) == 1
+    assert slow_warnings(caplog) == []

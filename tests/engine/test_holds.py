@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -520,3 +521,156 @@ def test_a_fault_in_the_first_turn_of_the_next_execution_leaves_it_unopened_behi
     world.run(1)
     assert world.output(instance_id) == 4
     check_rest(world, [after.registry])
+
+
+# --- what is said of it ---------------------------------------------------------------------------
+
+
+def said_of(caplog, instance_id, what):
+    return [
+        record
+        for record in caplog.records
+        if getattr(record, "instance_id", None) == instance_id and f"] {what}" in record.getMessage()
+    ]
+
+
+def terminates_before_the_commit(world, node, instance_id):
+    """Have an operator end the instance between the node's next step of it and the commit. Return what will have happened."""
+    ended = []
+
+    def end():
+        if world.record(instance_id).row.owner is not None:
+            node.store.around = None
+            ended.append(world.terminate(instance_id))
+
+    node.store.around = end
+    return ended
+
+
+def test_a_hold_is_said_once_with_its_reason_and_what_ends_it_and_not_before_it_is_committed(any_world, caplog):
+    node = any_world.node(registry(reads_numbers))
+    instance_id = any_world.start(state={"count": "x"})
+    said = {}
+    node.store.around = lambda: said.setdefault(
+        any_world.record(instance_id).held, len(said_of(caplog, instance_id, "is held"))
+    )
+    any_world.run(30)
+    (record,) = said_of(caplog, instance_id, "is held")
+    detail = any_world.record(instance_id).row.hold.detail
+    assert said[False] == said[True] == 0, "it was said before the commit had returned"
+    assert record.levelname == "WARNING"
+    assert (record.orchestration, record.version, record.execution_id) == ("job", "1.0.0", 1)
+    assert record.getMessage().startswith(f"job 1.0.0 [{instance_id} #1] is held: state: ")
+    assert detail.splitlines()[0] in record.getMessage()
+    assert "code is deployed that reads the state" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_hold_whose_write_is_refused_is_not_said(any_world, caplog):
+    node = any_world.node(registry(reads_numbers))
+    instance_id = any_world.start(state={"count": "x"})
+    ended = terminates_before_the_commit(any_world, node, instance_id)
+    any_world.run(5)
+    assert (len(ended), any_world.status(instance_id)) == (1, Status.TERMINATED)
+    assert said_of(caplog, instance_id, "is held") == []
+
+
+def test_the_same_hold_that_a_node_meets_again_is_not_said_again(any_world, caplog):
+    instance_id, _ = held_by_nondeterminism(any_world)
+    for _ in range(5):
+        row = any_world.record(instance_id).row
+        any_world.store.commit([Release(instance_id, row.incarnation, row.revision)])
+        any_world.run(1.1)
+        assert any_world.record(instance_id).row.hold.since > row.hold.since, (
+            "it was not tried again, or this test says nothing"
+        )
+    (record,) = said_of(caplog, instance_id, "is held")
+    assert "nondeterminism: " in record.getMessage()
+
+
+def test_what_has_held_an_instance_is_news_again_once_the_instance_has_gone_on(world, caplog):
+    node = world.node(registry(works), {"work": HOLD})
+    instance_id = world.start()
+    world.run(1)
+    for _ in range(2):
+        node.store.poisonous = lambda change: isinstance(change, Write) and bool(change.activities)
+        node.fail(error=ValueError("not yet"))
+        world.run(1)
+        row = world.record(instance_id).row
+        assert row.hold.kind is HoldKind.STORE
+        node.store.poisonous = lambda change: False
+        assert world.store.commit([Release(instance_id, row.incarnation, row.revision)])
+        world.run(1.1)
+        assert len(said_of(caplog, instance_id, "is held")) == 1
+    node.finish(value="done")
+    world.run(1)
+    assert world.output(instance_id) == "done"
+    assert node.engine._notices.is_news(instance_id, "store: StoreError: a value does not fit"), "it is remembered for ever"
+
+
+def test_a_write_that_cannot_even_be_held_is_said_once_and_not_with_each_inventory(world, caplog):
+    node = world.node(registry(works), {"work": HOLD})
+    bad = world.start()
+    world.run(1)
+    node.store.poisonous = lambda change: isinstance(change, Write) and change.instance_id == bad
+    node.finish(value="done")
+    world.run(100)
+    assert len(said_of(caplog, bad, "cannot be held")) == 1
+    assert said_of(caplog, bad, "is held") == []
+
+
+async def fails(ctx, _):
+    await ctx.wait_for_event("go")
+    raise ValueError("no such\nthing")
+
+
+def test_a_failure_is_said_once_with_type_message_and_line_and_never_on_replay(any_world, caplog):
+    node = any_world.node(registry(fails))
+    instance_id = any_world.start()
+    any_world.run(1)
+    node.crash()
+    any_world.node(registry(fails))
+    any_world.send(instance_id)
+    any_world.run(30)
+    assert any_world.status(instance_id) is Status.FAILED
+    (record,) = said_of(caplog, instance_id, "has failed")
+    line = fails.__code__.co_firstlineno + 2
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == (
+        f"job 1.0.0 [{instance_id} #1] has failed: ValueError: no such\\nthing (at {__file__}:{line} in fails)"
+    )
+
+
+def test_a_failure_below_other_code_names_the_line_of_the_orchestrations_own_file(any_world, caplog):
+    async def job(ctx, _):
+        json.loads("no json")
+
+    any_world.node(registry(job))
+    instance_id = any_world.start()
+    any_world.run(1)
+    (record,) = said_of(caplog, instance_id, "has failed")
+    assert f"(at {__file__}:{job.__code__.co_firstlineno + 1} in job)" in record.getMessage()
+
+
+def test_a_failure_whose_write_is_refused_is_not_said(any_world, caplog):
+    node = any_world.node(registry(fails))
+    instance_id = any_world.start()
+    any_world.run(1)
+    any_world.send(instance_id)
+    ended = terminates_before_the_commit(any_world, node, instance_id)
+    any_world.run(5)
+    assert (len(ended), any_world.status(instance_id)) == (1, Status.TERMINATED)
+    assert said_of(caplog, instance_id, "has failed") == []
+
+
+def test_nothing_is_said_of_instances_that_complete_are_cancelled_or_terminated(any_world, caplog):
+    any_world.node(registry(first), {"first": lambda run: 1})
+    done, cancelled, terminated = (any_world.start() for _ in range(3))
+    any_world.run(1)
+    any_world.send(done)
+    any_world.cancel(cancelled)
+    any_world.terminate(terminated)
+    any_world.run(5)
+    statuses = [any_world.status(instance_id) for instance_id in (done, cancelled, terminated)]
+    assert statuses == [Status.COMPLETED, Status.CANCELLED, Status.TERMINATED]
+    assert [record.getMessage() for record in caplog.records if hasattr(record, "instance_id")] == []

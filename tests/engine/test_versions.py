@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from harness import HOLD, YEAR, check_rest, registry
 
-from orchestra.client.changes import retargeting
+from orchestra.client.changes import following, retargeting
+from orchestra.engine.items import PolicyChanged
 from orchestra.providers.rows import Granted, HoldKind, Refused, ResolvedBy, Status
-from orchestra.resolution import boundary_version, opening_version
+from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.versions import Exact, Latest
 
 
@@ -496,3 +498,174 @@ def test_latest_does_not_lead_from_a_pre_release_down_to_an_older_release(any_wo
     any_world.run(2)
     lap(any_world, node)
     assert any_world.versions(instance_id)[-1] == "2.0.0"
+
+
+# --- a policy that was a mistake ------------------------------------------------------------------
+
+
+def policy(world, value, instance_id):
+    """Set a policy as a client does. Return what became of the write that has a held execution follow, if there was one."""
+    world.set_policy(value)
+    change = following(world.record(instance_id), world.store.catalogue(), "operator")
+    return None if change is None else world.store.commit([change]).outcomes[0]
+
+
+def waiting_by_mistake(world, *, code=BOTH, state=3):
+    """Return an instance whose second execution waits for 9.0.0, which nobody has, because the policy says so."""
+    node = world.node(code, {"work": HOLD})
+    instance_id = world.start(state=state)
+    world.run(1)
+    world.set_policy(Exact("9.0.0"))
+    world.run(1.1)
+    lap(world, node)
+    row = world.record(instance_id).row
+    assert (row.execution, row.opened, row.owner, row.kind.version) == (2, False, None, "9.0.0")
+    world.run(30)
+    assert world.record(instance_id).row.execution == 2
+    return instance_id, node
+
+
+def test_a_policy_that_is_mended_by_latest_lets_go_on_what_waits_for_the_mistaken_version(any_world):
+    instance_id, node = waiting_by_mistake(any_world)
+    assert isinstance(policy(any_world, Latest(), instance_id), Granted)
+    any_world.run(1.1)
+    assert node.the_running().version == "1.1.0"
+    row = any_world.executions(instance_id)[1]
+    assert (row.version, row.resolution.how, row.resolution.by) == ("1.1.0", ResolvedBy.POLICY, "operator")
+    assert row.resolution.policy_revision == policy_of(any_world.store.catalogue(), "job")[1]
+    lap(any_world, node, 3)
+    assert any_world.output(instance_id) == "new"
+    check_rest(any_world, [node.registry])
+
+
+def test_a_policy_that_is_mended_by_exact_leads_exactly_there_also_below_what_wrote_the_state(any_world):
+    instance_id, node = waiting_by_mistake(any_world)
+    assert isinstance(policy(any_world, Exact("1.0.0"), instance_id), Granted)
+    any_world.run(1.1)
+    assert node.the_running().version == "1.0.0"
+    assert any_world.versions(instance_id) == ["1.1.0", "1.0.0"]
+
+
+def test_a_policy_that_is_mended_by_latest_leads_to_nothing_below_the_version_that_wrote_the_state(any_world):
+    instance_id, node = waiting_by_mistake(any_world)
+    node.crash()
+    any_world.node(OLD, {"work": HOLD})
+    any_world.run(60)
+    assert isinstance(policy(any_world, Latest(), instance_id), Granted)
+    kind = any_world.record(instance_id).row.kind
+    assert (kind.version, kind.floating) == ("1.1.0", True)
+    any_world.run(30)
+    assert not any_world.record(instance_id).row.opened, "1.0.0 was given what 1.1.0 wrote"
+    back = any_world.node(BOTH, {"work": HOLD})
+    any_world.run(2)
+    assert back.the_running().version == "1.1.0"
+
+
+def test_what_waits_by_mistake_goes_on_with_whoever_comes_first_where_nobody_was_there_as_the_policy_was_mended(any_world):
+    instance_id, node = waiting_by_mistake(any_world)
+    started = any_world.start_change(version="9.0.0")
+    start = replace(started, kind=replace(started.kind, floating=True))
+    resolution = replace(start.execution.resolution, how=ResolvedBy.POLICY)
+    any_world.store.commit([replace(start, execution=replace(start.execution, resolution=resolution))])
+    node.stop()
+    for waiting in (instance_id, start.instance_id):
+        assert isinstance(policy(any_world, Latest(), waiting), Granted)
+    assert any_world.record(instance_id).row.kind.version == "1.1.0"
+    node = any_world.node(BOTH, {"work": HOLD})
+    any_world.run(2)
+    assert sorted(effect.key.instance_id for effect in node.running.values()) == sorted((instance_id, start.instance_id))
+
+
+def test_a_held_state_follows_a_policy_down_to_the_version_that_reads_it(any_world):
+    node = any_world.node(registry(v1_0_0=reads_anything, v1_1_0=reads_numbers))
+    instance_id = any_world.start(state="no number")
+    any_world.run(1)
+    assert any_world.record(instance_id).row.hold.kind is HoldKind.STATE
+    assert isinstance(policy(any_world, Exact("1.0.0"), instance_id), Granted)
+    any_world.run(1.1)
+    assert any_world.output(instance_id) == "anything"
+    check_rest(any_world, [node.registry])
+
+
+def test_a_policy_that_leads_upwards_leaves_it_to_the_nodes_which_try_by_themselves(any_world):
+    any_world.node(registry(v1_0_0=reads_anything, v1_1_0=reads_numbers, v1_2_0=reads_anything))
+    any_world.set_policy(Exact("1.1.0"))
+    any_world.run(1.1)
+    instance_id = any_world.start(state="no number")
+    any_world.run(1)
+    assert any_world.record(instance_id).held
+    revision = any_world.record(instance_id).row.revision
+    assert policy(any_world, Latest(), instance_id) is None
+    assert any_world.record(instance_id).row.revision == revision
+    any_world.run(12)
+    assert any_world.output(instance_id) == "anything"
+    assert any_world.versions(instance_id) == ["1.2.0"]
+
+
+def test_no_policy_touches_what_was_pinned_or_named_or_has_begun(any_world):
+    pinned, _ = waiting_by_mistake(any_world)
+    pin(any_world, pinned, "7.0.0")
+    named = any_world.start(state=2, version="8.0.0")
+    any_world.set_policy(Latest())
+    any_world.run(1.1)
+    begun = any_world.start(state=2)
+    any_world.run(1.1)
+    assert any_world.record(begun).row.opened
+    before = [any_world.record(instance_id).row.kind for instance_id in (pinned, named, begun)]
+    for value in (Latest(), Exact("1.0.0")):
+        assert [policy(any_world, value, instance_id) for instance_id in (pinned, named, begun)] == [None] * 3
+    assert [any_world.record(instance_id).row.kind for instance_id in (pinned, named, begun)] == before
+
+
+def test_the_same_policy_again_releases_nothing_that_is_held(any_world):
+    any_world.node(registry(v1_0_0=reads_anything, v1_1_0=reads_numbers))
+    instance_id = any_world.start(state="no number")
+    any_world.run(1)
+    assert policy(any_world, Latest(), instance_id) is None
+    assert policy(any_world, Exact("1.1.0"), instance_id) is None
+    assert any_world.record(instance_id).held
+
+
+def test_what_follows_a_policy_is_refused_where_somebody_has_written_since_it_was_read(any_world):
+    instance_id, node = waiting_by_mistake(any_world)
+    any_world.set_policy(Latest())
+    changes = [following(any_world.record(instance_id), any_world.store.catalogue(), by) for by in ("one", "another")]
+    outcomes = [any_world.store.commit([change]).outcomes[0] for change in changes]
+    assert [type(outcome) for outcome in outcomes] == [Granted, Refused]
+    any_world.run(1.1)
+    assert node.the_running().version == "1.1.0"
+    assert following(any_world.record(instance_id), any_world.store.catalogue(), "a third") is None
+
+
+def test_whoever_has_read_an_older_policy_changes_nothing_that_a_later_one_has_chosen(any_world):
+    instance_id, _ = waiting_by_mistake(any_world)
+    stale = any_world.store.catalogue()
+    assert isinstance(policy(any_world, Exact("1.0.0"), instance_id), Granted)
+    assert following(any_world.record(instance_id), stale, "a slow operator") is None
+
+
+def test_a_node_that_knows_of_the_old_policy_only_opens_what_has_followed_on_the_version_that_it_was_given(any_world):
+    instance_id, node = waiting_by_mistake(any_world)
+    node.engine.refresh(replace(node.engine.catalogue, policies={}))  # it goes by Latest()
+    before = node.engine.catalogue
+    assert isinstance(policy(any_world, Exact("1.0.0"), instance_id), Granted)
+    node.engine.look()
+    node.cycle_once()
+    node.cycle_once()
+    assert node.engine.catalogue is before
+    any_world.run(2)
+    assert node.the_running().version == "1.0.0"
+
+
+def test_a_node_says_once_that_it_goes_by_a_new_policy_and_not_of_those_that_it_began_with(any_world):
+    any_world.set_policy(Latest())
+    node = any_world.node(BOTH)
+    said = []
+    node.take = lambda effects: said.extend(effect for effect in effects if isinstance(effect, PolicyChanged))
+    any_world.run(3)
+    assert said == []
+    any_world.set_policy(Exact("1.0.0"))
+    any_world.run(3)
+    any_world.set_policy(Latest(), "other")
+    any_world.run(3)
+    assert said == [PolicyChanged("job"), PolicyChanged("other")]

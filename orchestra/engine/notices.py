@@ -1,0 +1,94 @@
+"""What is said of an instance that stands still or has failed, once the write that says so stands."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from typing import Final
+
+from orchestra.engine.desk import Desk
+from orchestra.engine.stepping import Step
+from orchestra.errors import ErrorInfo
+from orchestra.providers.rows import Hold, HoldKind
+from orchestra.registry import OrchestrationRegistry
+from orchestra.telemetry import escaped, log_instance
+
+__all__ = ["Notices"]
+
+_REMEMBERED: Final = 4_096
+"""Instances of which it is remembered what was said."""
+
+_TEXTS: Final = 16
+"""Texts that are remembered of each."""
+
+_SHOWN: Final = 1_000
+"""Characters of an error that a line shows; the instance's info has all that is kept of it."""
+
+_FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+
+_REMEDIES: Final = {
+    HoldKind.NONDETERMINISM: "It goes on once code is deployed that does what its history says",
+    HoldKind.HISTORY: "Its stored history is damaged: restore it, or terminate the instance",
+    HoldKind.STATE: "It goes on once code is deployed that reads the state: the same version changed, or a higher one",
+    HoldKind.STORE: "Changed code tries once more, and client.release() lets the same code do so; or terminate it",
+    HoldKind.INTERNAL: "Please report it. Changed code tries once more, and client.release() lets the same code do so",
+}
+
+
+class Notices:
+    """Writes to the log what operators should know of single instances, and nothing twice until the instance has gone on."""
+
+    def __init__(self, registry: OrchestrationRegistry) -> None:
+        self._registry = registry
+        self._said: OrderedDict[str, set[str]] = OrderedDict()
+
+    def stands(self, desk: Desk, step: Step) -> None:
+        """Take note of a step that stands. To be called for each, and never on replay."""
+        if step.hold is not None:
+            self._held(desk, step.hold)
+        elif step.deltas:
+            if self._said:  # it has gone on: what holds it from now on is news
+                self._said.pop(desk.instance_id, None)
+            if step.failure is not None:
+                self._failed(desk, step.failure)
+
+    def is_news(self, instance_id: str, text: str) -> bool:
+        """Return whether this was not said of the instance since it has last gone on; from now on it was."""
+        said = self._said.setdefault(instance_id, set())
+        self._said.move_to_end(instance_id)
+        if text in said:
+            return False
+        if len(said) >= _TEXTS:
+            said.clear()
+        said.add(text)
+        if len(self._said) > _REMEMBERED:
+            self._said.popitem(last=False)
+        return True
+
+    def _held(self, desk: Desk, hold: Hold) -> None:
+        reason = f"{hold.kind.value}: {hold.detail}"
+        if self.is_news(desk.instance_id, reason):
+            trace = desk.current.traceparent
+            log_instance(
+                logging.WARNING, desk.identity, "is held: %s. %s", _shown(reason), _REMEDIES[hold.kind], traceparent=trace
+            )
+
+    def _failed(self, desk: Desk, error: ErrorInfo) -> None:
+        place = self._place(desk, error.traceback or "")
+        trace = desk.current.traceparent
+        log_instance(logging.ERROR, desk.identity, "has failed: %s%s", _shown(str(error)), place, traceparent=trace)
+
+    def _place(self, desk: Desk, traceback: str) -> str:
+        """Return where in the orchestration's own file an error came out of it, or where it was raised."""
+        frames = [match.groups() for match in _FRAME.finditer(traceback)]
+        if not frames:
+            return ""
+        definition = self._registry.find(desk.kind.name, desk.current.version)
+        own = "" if definition is None else definition.place.partition(":")[0]
+        file, line, function = next((frame for frame in reversed(frames) if frame[0] == own), frames[-1])
+        return f" (at {escaped(file)}:{line} in {function})"
+
+
+def _shown(text: str) -> str:
+    return escaped(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

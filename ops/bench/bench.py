@@ -4,7 +4,7 @@
 
 W1: 1,000 short orchestrations (one activity each) at once, started and awaited through the client.
 W3: 50 instances of a loop, 40 laps each, one activity a lap.
-W4: one orchestration of 500, and of 2,000, sequential activities.
+W4: one orchestration of 500, and of 2,000, sequential ``async def`` activities; and 500 of ``def``, each in a thread.
 
 Beside them the same rows are written by the driver alone (``sqlite3``; with ``--postgres``, psycopg, pipelined, on the same
 throw-away server): one commit a step, and grouped. Absolute figures depend on the machine; the ratios are what to look at.
@@ -50,6 +50,11 @@ async def increment(value: int) -> int:
     return value + 1
 
 
+@activity
+def increment_in_thread(value: int) -> int:
+    return value + 1
+
+
 async def short(ctx: OrchestrationContext, value: int) -> int:
     return await ctx.schedule_activity(increment, value)
 
@@ -68,8 +73,20 @@ async def sequence(ctx: OrchestrationContext, steps: int) -> int:
     return value
 
 
+async def threaded(ctx: OrchestrationContext, steps: int) -> int:
+    value = 0
+    for _ in range(steps):
+        value = await ctx.schedule_activity(increment_in_thread, value)
+    return value
+
+
 REGISTRY = (
-    OrchestrationRegistry.builder().register("short", short).register("loop", loop).register("sequence", sequence).build()
+    OrchestrationRegistry.builder()
+    .register("short", short)
+    .register("loop", loop)
+    .register("sequence", sequence)
+    .register("threaded", threaded)
+    .build()
 )
 
 
@@ -111,7 +128,8 @@ class Postgres:
 async def measured(side: Sqlite | Postgres, work: Callable[[Runtime], Awaitable[None]]) -> float:
     """Return the seconds that some work takes on a fresh store, without opening and closing it."""
     with side.store() as provider:
-        async with Runtime(provider, REGISTRY, [increment], limits=Limits(max_events=100_000)) as runtime:
+        activities = [increment, increment_in_thread]
+        async with Runtime(provider, REGISTRY, activities, limits=Limits(max_events=100_000)) as runtime:
             begun = time.perf_counter()
             await work(runtime)
             return time.perf_counter() - begun
@@ -137,9 +155,9 @@ async def w3(runtime: Runtime, instances: int = 50, laps: int = 40) -> None:
             group.start_soon(one, number)
 
 
-def w4(steps: int) -> Callable[[Runtime], Awaitable[None]]:
+def w4(steps: int, name: str = "sequence") -> Callable[[Runtime], Awaitable[None]]:
     async def work(runtime: Runtime) -> None:
-        handle = await runtime.client.start("sequence", steps)
+        handle = await runtime.client.start(name, steps)
         assert await handle.result(int, timeout=LIMIT) == steps
 
     return work
@@ -196,6 +214,7 @@ class Round:
     w3: float
     w4_500: float
     w4_2000: float
+    w4_threaded: float
 
 
 async def round_of(side: Sqlite | Postgres) -> Round:
@@ -205,8 +224,10 @@ async def round_of(side: Sqlite | Postgres) -> Round:
     w3_seconds = await measured(side, w3)
     small = await measured(side, w4(500))
     large = await measured(side, w4(2000))
+    in_threads = await measured(side, w4(500, "threaded"))
     after = side.bare(1000, 1)
-    return Round((before + after) / 2, side.bare(20_000, 100), 1000 / w1_seconds, 2000 / w3_seconds, small, large)
+    single, grouped = (before + after) / 2, side.bare(20_000, 100)
+    return Round(single, grouped, 1000 / w1_seconds, 2000 / w3_seconds, small, large, in_threads)
 
 
 def report(rounds: list[Round]) -> str:
@@ -230,6 +251,8 @@ def report(rounds: list[Round]) -> str:
         ("  in bare commits", f"{median(lambda r: r.w4_500 / 500 * r.bare_single):.2f}", "aim: < 2"),
         ("W4, 2,000 sequential activities", f"{median(lambda r: r.w4_2000) / 2000 * 1e6:,.0f} us a step", ""),
         ("  against 500", f"{median(lambda r: r.w4_2000 / r.w4_500):.2f} x", "aim: < 4.3"),
+        ("W4, 500 of `def`, in threads", f"{median(lambda r: r.w4_threaded) / 500 * 1e6:,.0f} us a step", ""),
+        ("  in bare commits", f"{median(lambda r: r.w4_threaded / 500 * r.bare_single):.2f}", ""),
     ]
     return "\n".join(f"| {name:<42} | {figure:>16} | {aim} |" for name, figure, aim in rows)
 

@@ -16,7 +16,7 @@ from random import Random
 import psycopg
 import pytest
 
-from orchestra.engine.engine import Engine
+from orchestra.engine.store_time import StoreTime
 from orchestra.errors import StoreBusy, StoreUnavailable
 from orchestra.providers.postgres import calls
 from orchestra.testing import ModelProvider
@@ -141,7 +141,7 @@ def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
 
 def test_a_broken_invariant_is_not_swallowed_by_the_engine_that_survives_every_store(monkeypatch):
     """The witness speaks from below the engine, which holds instances over whatever exception the store raises."""
-    monkeypatch.setattr(Engine, "now", property(lambda engine: engine._clock.now() + 60_000_000))
+    monkeypatch.setattr(StoreTime, "now", property(lambda time: time._clock.now() + 60_000_000))
     with pytest.raises(AssertionError, match="I7"):
         run_seed(3)
 
@@ -186,7 +186,7 @@ def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_w
     script = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(script)
     monkeypatch.setattr(script, "prepare", lambda: None)
-    monkeypatch.setattr(Engine, "now", property(lambda engine: engine._clock.now() + 60_000_000))
+    monkeypatch.setattr(StoreTime, "now", property(lambda time: time._clock.now() + 60_000_000))
     result = tmp_path / "result.json"
     assert script.main(["--from", "3", "--seeds", "3", "--store", "model", "--fail-fast", "--json", str(result)]) == 1
     command = "python ops/simulation/run.py --from 3 --seeds 1 --store model"

@@ -99,24 +99,19 @@ def _serving(catalogue: Catalogue, queue: str) -> str:
 
 
 def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
-    """Check that a policy leads to a version that there is.
+    """Check that a policy leads to a version that there is. While no node lives that has the name, nobody can tell.
 
     Raises:
-        UnknownOrchestration, UnknownVersion: it names one that no living node has.
+        UnknownVersion: living nodes have the name, and none has the version.
     """
-    if not isinstance(policy, Exact):
-        return
     available = catalogue.versions(name)
-    if policy.version in available:
-        return
-    ahead = "pass allow_missing=True to set the policy ahead of a deploy; what takes the version is held until then"
-    if not available:
-        raise UnknownOrchestration(f"no living node has registered orchestration {name!r}; {ahead}", name=name)
-    raise UnknownVersion(
-        f"no living node has registered {name!r} {policy.version} (registered: {_listed(available)}); {ahead}",
-        name=name,
-        version=policy.version,
-    )
+    if isinstance(policy, Exact) and available and policy.version not in available:
+        raise UnknownVersion(
+            f"no living node has registered {name!r} {policy.version} (registered: {_listed(available)}); pass "
+            "allow_missing=True to set the policy ahead of a deploy; what takes the version is held until then",
+            name=name,
+            version=policy.version,
+        )
 
 
 def _listed(versions: Iterable[str]) -> str:

@@ -676,11 +676,11 @@ class Client:
         what is left; and what is to go upwards, they take by themselves.
 
         Args:
-            allow_missing: also set an ``Exact`` version that no living node has, ahead of its deploy. What takes it is held
-                until then.
+            allow_missing: also set an ``Exact`` version that none of the living nodes with this name has, ahead of its
+                deploy. What takes it is held until then.
 
         Raises:
-            UnknownOrchestration, UnknownVersion: no living node has the ``Exact`` version. Nothing was changed.
+            UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing was changed.
             InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or the reason is no text.
         """
         check_name(name, "an orchestration's name")

@@ -102,7 +102,7 @@ async def test_without_a_runtime_nothing_can_be_started_and_everything_be_read_a
         with pytest.raises(InstanceTerminated, match="without any code"):
             await client.handle("two").result()
         await client.delete("two")
-        await client.set_version_policy("idle", Exact("1.0.0"), allow_missing=True)
+        await client.set_version_policy("idle", Exact("1.0.0"))
         await client.pin("one", "1.0.0")
         assert (await client.get_instance_info("one")).pinned_version == "1.0.0"
     async with runtime(path, ("idle", "1.0.0", idle)) as node:

@@ -22,30 +22,12 @@ from orchestra import (
     activity,
 )
 from orchestra.client.handle import Handle
-from orchestra.clock import new_id
-from orchestra.providers.postgres import PostgresProvider
-from orchestra.testing import check_store
 
 pytestmark = pytest.mark.anyio
 
 NUL, HALF, LONG = "a\0b", "half a \ud83d pair", "x" * 1025
 NO_NAMES = [NUL, HALF, LONG, "", 5, None]
 NO_TEXTS = [NUL, HALF, LONG, 5]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def store(request, tmp_path):
-    """Return a function that makes one more provider of this test's store, which must be in order afterwards."""
-    schema = f"test_{new_id()}"
-    dsn = request.getfixturevalue("dsn") if request.param == "postgres" else None
-
-    def make():
-        if dsn is not None:
-            return PostgresProvider(dsn, schema)
-        return SqliteProvider(tmp_path / "store.db", durability="relaxed")
-
-    yield make
-    check_store(make()).raise_if_violated()
 
 
 NOW = datetime.fromisoformat("2026-01-01T00:00:00Z")

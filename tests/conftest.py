@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+from random import SystemRandom
 
 import pytest
 
 from orchestra.testing.postgres import NoPostgres, postgres_server
+
+
+def pytest_configure():
+    """Give all processes of a run one hash seed: names of tests that show a set must be the same in each of them."""
+    os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
+
+
+def pytest_report_header():
+    return f"processes of this run hash with PYTHONHASHSEED={os.environ['PYTHONHASHSEED']}"
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def missing(thing: "Nowhere") -> None: ...  # noqa: F821
         (opaque_result, UnresolvableAnnotation, "the result of 'opaque_result'"),
         (missing, UnresolvableAnnotation, "'missing' cannot be resolved: name 'Nowhere'"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_cannot_be_an_activity_is_refused_by_name(function, error, said):
     with pytest.raises(error, match=said):

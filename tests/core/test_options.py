@@ -57,6 +57,11 @@ def a_server(**options):
     return PostgresProvider("postgresql://nobody@nowhere/none", **options)
 
 
+def named(value):
+    """Return a name for a test that is the same in each process."""
+    return getattr(value, "__name__", str(value)[:60])
+
+
 DURATION = "takes a timedelta, not 5; write timedelta(seconds=...)"
 NUMBER = "takes a whole number, not"
 
@@ -170,7 +175,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("make", "options", "error", "said"), WRONG, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("make", "options", "error", "said"), WRONG, ids=named)
 def test_an_option_that_cannot_be_one_is_refused_by_name_where_it_is_given(make, options, error, said):
     with pytest.raises(OrchestraError) as caught:
         make(**options)
@@ -192,7 +197,7 @@ def test_an_option_that_cannot_be_one_is_refused_by_name_where_it_is_given(make,
         (a_file, {"busy_timeout": NOTHING, "tombstones": NOTHING}),
         (a_server, {"statement_timeout": timedelta(milliseconds=1), "connect_timeout": timedelta(days=24)}),
     ],
-    ids=lambda value: str(value)[:60],
+    ids=named,
 )
 def test_an_option_at_its_bound_is_taken(make, options):
     make(**options)

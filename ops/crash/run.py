@@ -7,7 +7,7 @@ The work is cut into rounds, each on a fresh store, with a seed of its own made 
 round. A round with violations leaves its directory behind, says where, and prints the command that repeats it. The seed
 repeats the plan (what is sent, how and after how long or at which call a worker is killed), not the machine's own timing.
 
-With ``--json`` each campaign leaves a file there, which ``ops/reliability.py`` makes its report of.
+With ``--json`` each campaign leaves its result there, in one file a kind; `ops/RELIABILITY.md` tells of them.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def conduct_all(
         if options.json is not None:
             file = options.json
             if file.suffix != ".json":
-                file = file / f"{'postgres-' if server else ''}{campaign.option}-{result.started:%Y%m%d-%H%M%S}-{seed}.json"
+                file = file / f"{'postgres-' if server else ''}{campaign.option}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Every error that the library raises, in one tree.
+"""Every error that the library raises, in one tree. All of them can be pickled and copied, and so can subclasses of users.
 
 ::
 
@@ -65,6 +65,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from orchestra.portable import Portable
 
 __all__ = [
     "ActivityContextMissing",
@@ -147,7 +149,7 @@ class Attempt:
     error: ErrorInfo
 
 
-class OrchestraError(Exception):
+class OrchestraError(Portable, Exception):
     """The root of all errors of this library."""
 
 
@@ -453,7 +455,7 @@ class OutcomeUnknown(StoreError):
 # --- unwinding --------------------------------------------------------------------------------
 
 
-class Unwind(BaseException):
+class Unwind(Portable, BaseException):
     """Leaves orchestration code past every ``except Exception``."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from orchestra.clock import micros
 from orchestra.errors import RegistrationError
 from orchestra.options import check_count, check_duration, check_ratio
+from orchestra.portable import Portable
 
 __all__ = ["NO_RETRY", "NonRetryable", "RetryPolicy", "type_name"]
 
@@ -18,7 +19,7 @@ def _names_exceptions(entry: object) -> bool:
     return entry != "" if isinstance(entry, str) else isinstance(entry, type) and issubclass(entry, BaseException)
 
 
-class NonRetryable(Exception):
+class NonRetryable(Portable, Exception):
     """Raise it in an activity (or raise a subclass) to say that another try would be useless."""
 
 

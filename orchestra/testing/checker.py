@@ -46,6 +46,7 @@ from orchestra.events import (
     error_from_wire,
     from_record,
 )
+from orchestra.portable import Portable
 from orchestra.providers.interfaces import Directory, Provider
 from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ParentLink, ResolvedBy, Status
 from orchestra.registry import OrchestrationRegistry
@@ -132,7 +133,7 @@ class Report:
         return "\n".join(lines)
 
 
-class InvariantsViolated(AssertionError):
+class InvariantsViolated(Portable, AssertionError):
     """A store is not as it must be. ``report`` says how."""
 
     def __init__(self, report: Report) -> None:

@@ -44,7 +44,8 @@
         ├── StoreUnavailable              it cannot be reached now; ``.retryable``
         │   ├── StoreFull
         │   ├── StoreReadOnly
-        │   └── StoreReplaced             what answers now may have lost commits; who has memory of them must forget it
+        │   ├── StoreReplaced             what answers now may have lost commits; who has memory of them must forget it
+        │   └── StoreAliased              the file has a second name, by which others could open it; ``.path``
         ├── NetworkFileSystem             SQLite's log does not work there; ``.mount_point``, ``.file_system``
         ├── StoreForked                   opened before this process was forked; make a new provider in it
         ├── StoreEmpty                    the file or schema is there, but no store has been made in it yet
@@ -111,6 +112,7 @@ __all__ = [
     "RegistrationError",
     "RuntimeClosed",
     "SchemaMismatch",
+    "StoreAliased",
     "StoreBusy",
     "StoreCorrupt",
     "StoreEmpty",
@@ -408,6 +410,18 @@ class StoreReplaced(StoreUnavailable):
     Commits that were acknowledged may be gone. A node must forget what it has in memory and join under a new id; whoever asks
     meanwhile is refused, and nothing was written.
     """
+
+
+class StoreAliased(StoreUnavailable):
+    """The store's file has a second name: a hard link, or a mount of the file alone. Nothing was read or written.
+
+    SQLite keeps its log, and this library its locks, beside the file and under its name. A file with two names would have
+    two of each, and be damaged. Symbolic links are followed, and do no harm.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class NetworkFileSystem(StoreError):

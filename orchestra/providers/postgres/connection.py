@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -35,6 +37,16 @@ _WIRE: Final[Mapping[str, str | int]] = {
     "tcp_user_timeout": 10_000,
 }
 """What bounds a call whose server is not there any more: by less than a lease. The DSN's own values come first."""
+
+_FILES: Final[Mapping[str, str]] = {
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcrl": "PGSSLCRL",
+    "sslcrldir": "PGSSLCRLDIR",
+    "passfile": "PGPASSFILE",
+}
+"""Parameters that name files, and the variables of the environment that stand in for them."""
 
 _PLANS: Final[Mapping[str, str]] = {
     # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty a moment ago) must not
@@ -118,6 +130,21 @@ def read_dsn(dsn: str) -> Mapping[str, Any] | None:
     return None if "@" in shown or not all(port.isdecimal() or not port for port in ports) else values
 
 
+def absolute_files(dsn: str) -> dict[str, str]:
+    """Return the files that a DSN, or the environment in its place, names by relative paths, as they are found now.
+
+    libpq looks a relative path up at each connect. Later the process may stand in another directory, where such a file is
+    missing, or is another program's.
+    """
+    asked = read_dsn(dsn) or {}
+    named = {key: asked.get(key) or os.environ.get(variable) for key, variable in _FILES.items()}
+    return {
+        key: str(Path(value).absolute())
+        for key, value in named.items()
+        if value and not Path(value).is_absolute() and (key, value) != ("sslrootcert", "system")
+    }
+
+
 class Connector:
     """Makes connections for one store, with growing pauses while the server does not answer."""
 
@@ -127,6 +154,7 @@ class Connector:
         self._pause = 0.0
         self._next = 0.0
         self._prepared: WeakKeyDictionary[Connection, dict[bytes, bytes]] = WeakKeyDictionary()
+        self._files = absolute_files(settings.dsn)
         self.connection_type: type[Connection] = Connection
         self.quoted_schema = sql.Identifier(settings.schema).as_string(None)
         self.description = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
@@ -187,7 +215,7 @@ class Connector:
             autocommit=True,
             prepare_threshold=None,
             cursor_factory=psycopg.RawCursor,
-            **cast("dict[str, Any]", {key: value for key, value in wire.items() if key not in asked}),
+            **cast("dict[str, Any]", {key: value for key, value in wire.items() if key not in asked} | self._files),
         )
         connection.patience = self._settings.statement_seconds + _MARGIN
         if not self._settings.pooled:

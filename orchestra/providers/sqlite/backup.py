@@ -19,6 +19,7 @@ from orchestra.providers.sqlite.connection import _connect as connect
 from orchestra.providers.sqlite.connection import connect_reader
 from orchestra.providers.sqlite.diagnosis import _rest
 from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.paths import resolve
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = ["Backup", "back_up"]
@@ -61,6 +62,7 @@ def back_up(source: Path, target: Path, clock: Clock) -> Backup:
         StoreEmpty: it is an empty file or database.
         SchemaMismatch: its schema is newer than this library.
     """
+    source, target = resolve(source), target.absolute()
     if not source.is_file():
         raise StoreUnavailable(f"{source}: there is no such file")
     _require_free(target)
@@ -73,7 +75,7 @@ def back_up(source: Path, target: Path, clock: Clock) -> Backup:
         size = partial.stat().st_size
         _require_free(target)
         partial.rename(target)
-    _write_out(target.absolute().parent)
+    _write_out(target.parent)
     return Backup(target, size, instances, still_open)
 
 
@@ -82,8 +84,8 @@ def _require_free(target: Path) -> None:
     for path in (target, *(target.with_name(target.name + suffix) for suffix in ("-wal", "-journal"))):
         if os.path.lexists(path):
             raise InvalidArgument(f"{path} is there already; a backup overwrites nothing, give it another name")
-    if not target.absolute().parent.is_dir():
-        raise InvalidArgument(f"{target}: the directory {target.absolute().parent} does not exist")
+    if not target.parent.is_dir():
+        raise InvalidArgument(f"{target}: the directory {target.parent} does not exist")
 
 
 @contextmanager

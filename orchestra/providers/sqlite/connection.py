@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from orchestra.errors import StoreUnavailable
 from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.paths import require_one_name
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = ["connect_reader", "connect_writer", "file_identity"]
@@ -56,7 +58,8 @@ def connect_reader(settings: Settings) -> sqlite3.Connection:
 
 
 def _connect(settings: Settings, mode: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(settings.path.absolute()))}?mode={mode}"
+    require_one_name(settings.path)
+    uri = f"file:{quote(os.fsencode(settings.path))}?mode={mode}"  # a name need not be UTF-8
     return sqlite3.connect(
         uri,
         uri=True,
@@ -82,5 +85,5 @@ def _configure_writer(connection: sqlite3.Connection, settings: Settings) -> Non
 
 
 def _require_directory(settings: Settings) -> None:
-    if not settings.path.absolute().parent.is_dir():
-        raise StoreUnavailable(f"{settings.path}: the directory {settings.path.absolute().parent} does not exist")
+    if not settings.path.parent.is_dir():
+        raise StoreUnavailable(f"{settings.path}: the directory {settings.path.parent} does not exist")

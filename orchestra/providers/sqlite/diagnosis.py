@@ -41,6 +41,7 @@ from orchestra.providers.sqlite.catalogue import _read_nodes
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.paths import require_one_name, require_shared_directory, resolve
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = [
@@ -135,6 +136,7 @@ def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
         StoreEmpty: it is an empty file or database.
         StoreCorrupt: it is no database, or not one of this library.
     """
+    path = resolve(path)
     settings = Settings(
         path=path,
         durability="full",
@@ -276,6 +278,8 @@ def _require_file(path: Path) -> None:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         raise StoreUnavailable(f"{path}: not a regular file")
+    require_one_name(path)
+    require_shared_directory(path)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Final
 
 from orchestra.errors import NetworkFileSystem
 
-__all__ = ["Mount", "mount_of", "require_local"]
+__all__ = ["Mount", "is_mount_point", "mount_of", "require_local"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -57,6 +57,12 @@ def mount_of(path: Path) -> Mount | None:
         if mount is not None and _lies_in(place, mount.point) and (found is None or len(mount.point) >= len(found.point)):
             found = mount
     return found
+
+
+def is_mount_point(path: Path) -> bool:
+    """Return whether something is mounted at this very path; ``False`` where that cannot be told."""
+    mount = mount_of(path)
+    return mount is not None and mount.point == os.path.realpath(path)
 
 
 def require_local(path: Path) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from orchestra.clock import Clock, SystemClock, micros
+from orchestra.errors import InvalidArgument
 from orchestra.options import check_duration
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
 from orchestra.providers.sqlite.mounts import require_local
 from orchestra.providers.sqlite.nodes import Nodes
+from orchestra.providers.sqlite.paths import require_shared_directory, resolve
 from orchestra.providers.sqlite.settings import Durability, Settings
 from orchestra.providers.sqlite.store import SqliteStore
 from orchestra.providers.sqlite.writer import StoreClock, Writer
@@ -31,7 +32,9 @@ class SqliteProvider(Provider):
     """A durable store in one SQLite file, on a local file system.
 
     Args:
-        path: the file; made when it is not there. Beside it lie SQLite's log and the lock files.
+        path: the file; made when it is not there. Beside it lie SQLite's log and the lock files. A relative path counts from
+            the working directory as it is now, and symbolic links are followed now: whatever the process does afterwards, it is
+            this file. ``~`` is not expanded.
         durability: ``"full"``: an acknowledged commit survives a power cut. ``"relaxed"``: it survives the death of the
             process, but a power cut may take the last commits; the file stays consistent.
         clock: the store's clock.
@@ -42,13 +45,14 @@ class SqliteProvider(Provider):
             promises anything then.
 
     Raises:
-        ValueError: the path names no file, or ``durability`` is none.
-        InvalidArgument: a duration is no timedelta, is negative, or too long (24 days for the timeout).
+        InvalidArgument: the path names no file, or is a URL; ``durability`` is none; a duration is no timedelta, is negative,
+            or too long (24 days for the timeout).
+        StoreUnavailable: the path is relative, and the working directory does not exist.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         *,
         durability: Durability = "full",
         clock: Clock | None = None,
@@ -57,14 +61,13 @@ class SqliteProvider(Provider):
         tombstones: timedelta = _TOMBSTONES,
         allow_network_file_system: bool = False,
     ) -> None:
-        if os.fspath(path) in ("", ":memory:"):
-            raise ValueError(f"{os.fspath(path)!r} names no file; a durable store needs one")
+        file = resolve(path)
         if durability not in ("full", "relaxed"):
-            raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
+            raise InvalidArgument(f"durability is 'full' or 'relaxed', not {durability!r}")
         check_duration(busy_timeout, "busy_timeout", most=_LONGEST_TIMEOUT)
         check_duration(tombstones, "tombstones")
         settings = Settings(
-            path=Path(path),
+            path=file,
             durability=durability,
             clock=clock or SystemClock(),
             busy_seconds=busy_timeout.total_seconds(),
@@ -94,10 +97,12 @@ class SqliteProvider(Provider):
         Raises:
             SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is off.
             StoreUnavailable: the file cannot be opened.
+            StoreAliased: it has a second name, by a hard link or because it is mounted by itself.
             NetworkFileSystem: it lies where SQLite's log does not work.
         """
         with self._guard:
             if self._openings == 0:
+                require_shared_directory(self._settings.path)
                 if not self._settings.network_allowed:
                     require_local(self._settings.path)
                 self._writer.open()

@@ -19,6 +19,7 @@ class Settings:
     """The options of :class:`~orchestra.providers.sqlite.SqliteProvider`; instants and durations in microseconds."""
 
     path: Path
+    """Absolute and free of symbolic links, so that it names one file whatever the process does (:mod:`.paths`)."""
     durability: Durability
     clock: Clock
     busy_seconds: float

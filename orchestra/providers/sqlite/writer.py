@@ -20,6 +20,7 @@ from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, connect_writer
 from orchestra.providers.sqlite.failures import translated, translated_commit
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.providers.sqlite.kinds import Kinds
+from orchestra.providers.sqlite.paths import require_one_name
 from orchestra.providers.sqlite.settings import Settings
 
 __all__ = ["StoreClock", "Transaction", "Writer"]
@@ -184,9 +185,10 @@ class Writer:
             raise
 
     def _open_lock(self) -> FileLock:
-        directory = self._settings.path.absolute().parent
+        directory = self._settings.path.parent
         if not directory.is_dir():
             raise StoreUnavailable(f"{self._settings.path}: the directory {directory} does not exist")
+        require_one_name(self._settings.path)  # before the lock files are made, under a name that would be the wrong one
         return FileLock(self._settings.lock_path)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

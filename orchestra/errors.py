@@ -63,9 +63,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from orchestra.portable import Portable
 
@@ -130,16 +132,80 @@ __all__ = [
 ]
 
 
+_LINE: Final = 2_000
+"""Characters of an error that is told in one line."""
+
+_NOTE: Final = re.compile(r"\.\.\. \([\d,]+ characters in all\)$")
+
+_SHOWN_LEAVES: Final = 5
+_SHOWN_CAUSES: Final = 4
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most ``most`` characters. Of a longer one the beginning stays, with a note of how long it is."""
+    if len(text) <= most:
+        return text
+    told = _NOTE.search(text, max(0, len(text) - 60))  # it was shortened before: its true length is in the note
+    note = told.group() if told else f"... ({len(text):,} characters in all)"
+    return f"{text[: max(0, most - len(note))]}{note}"
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What is kept of an exception: its type's qualified name, its message, its traceback as text."""
+    """What is kept of an exception: its type's qualified name, its message, its traceback as text, and what hangs below it.
+
+    All of it is bounded: messages and tracebacks are cut, and at most 16 nested errors are kept. ``str()`` gives one line that
+    names the errors of a group and the causes as well.
+    """
 
     type: str
     message: str
     traceback: str | None = None
+    cause: ErrorInfo | None = None
+    """What it was raised from (``raise ... from``)."""
+    context: ErrorInfo | None = None
+    """What was being handled when it was raised; ``None`` where there is a cause, or ``from None`` was written."""
+    members: tuple[ErrorInfo, ...] = ()
+    """The errors of an exception group."""
+    omitted: int = 0
+    """How many errors of the group are not among ``members``."""
 
     def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
+        return shortened(self._line(), _LINE)
+
+    def _line(self) -> str:
+        message = self.message
+        if "\n" in message or "\r" in message:
+            message = " ".join(part for line in message.splitlines() if (part := line.strip()))
+        text = f"{self.type}: {message}" if message else self.type
+        if not (self.members or self.cause or self.context):
+            return text
+        nested = max(200, _LINE // (2 * _SHOWN_LEAVES))
+        parts = [shortened(text, _LINE // 4)]
+        if self.members:
+            leaves = self._leaves()
+            shown = [shortened(leaf._line(), nested) for leaf in leaves[:_SHOWN_LEAVES]]
+            left = len(leaves) - len(shown) + self._omitted()
+            parts.append(f"[{'; '.join([*shown, *([f'and {left} more'] if left else [])])}]")
+        error: ErrorInfo = self
+        for _ in range(_SHOWN_CAUSES):
+            how, below = ("caused by", error.cause) if error.cause is not None else ("while handling", error.context)
+            if below is None or (below.message and below.message[:nested] in error.message):
+                break  # ActivityFailed tells its cause in its own message
+            # The rest of the chain follows by itself.
+            alone = ErrorInfo(below.type, below.message, members=below.members, omitted=below.omitted)
+            parts.append(f"({how} {shortened(alone._line(), nested)})")
+            error = below
+        return " ".join(parts)
+
+    def _leaves(self) -> list[ErrorInfo]:
+        """Return the errors of a group that are no groups themselves."""
+        if not self.members:
+            return [self]
+        return [leaf for member in self.members for leaf in member._leaves()]
+
+    def _omitted(self) -> int:
+        return self.omitted + sum(member._omitted() for member in self.members)
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,14 +314,38 @@ class ContinuedAsNew(TerminalEvent):
 # --- the stored form --------------------------------------------------------------------------
 
 
-def error_to_wire(error: ErrorInfo) -> list[str | None]:
-    """Return an error as JSON values."""
-    return [error.type, error.message, error.traceback]
+def error_to_wire(error: ErrorInfo) -> list[Any]:
+    """Return an error as JSON values: a list of three, and a fourth where it has causes or members.
+
+    The one place where an error becomes bytes, and :func:`error_from_wire` the one where it is read.
+    """
+    wire: list[Any] = [error.type, error.message, error.traceback]
+    nested: dict[str, Any] = {}
+    if error.cause is not None:
+        nested["cause"] = error_to_wire(error.cause)
+    if error.context is not None:
+        nested["context"] = error_to_wire(error.context)
+    if error.members:
+        nested["members"] = [error_to_wire(member) for member in error.members]
+    if error.omitted:
+        nested["omitted"] = error.omitted
+    return [*wire, nested] if nested else wire
 
 
 def error_from_wire(wire: list[Any]) -> ErrorInfo:
-    """Return what :func:`error_to_wire` wrote."""
-    return ErrorInfo(wire[0], wire[1], wire[2])
+    """Return what :func:`error_to_wire` wrote, of this version of the library or of an older one."""
+    if len(wire) < 4:
+        return ErrorInfo(wire[0], wire[1], wire[2])
+    nested: dict[str, Any] = wire[3]
+    return ErrorInfo(
+        wire[0],
+        wire[1],
+        wire[2],
+        error_from_wire(nested["cause"]) if "cause" in nested else None,
+        error_from_wire(nested["context"]) if "context" in nested else None,
+        tuple(error_from_wire(member) for member in nested.get("members", ())),
+        nested.get("omitted", 0),
+    )
 
 
 def attempts_to_wire(attempts: tuple[Attempt, ...]) -> list[list[Any]]:

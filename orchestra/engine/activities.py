@@ -11,10 +11,10 @@ from orchestra.engine.flights import Flights
 from orchestra.engine.items import AbortActivity, ActivityEnded, ActivityFailure, ActivityKey, Effect, Heartbeat, RunActivity
 from orchestra.engine.running import RunningActivities
 from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
+from orchestra.error_info import error_info
 from orchestra.errors import StoreError
 from orchestra.providers.rows import Report, Task
 from orchestra.replay import Identity
-from orchestra.replay.execution import error_info
 from orchestra.telemetry import escaped, log_instance
 
 __all__ = ["Activities"]

@@ -1,14 +1,16 @@
-"""What is said of an instance that stands still or has failed, once the write that says so stands."""
+"""What the log is told of single instances, once the write that says so stands: holds, failures, failed tries."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Step
+from orchestra.engine.tries import FailedTry
 from orchestra.errors import ErrorInfo
 from orchestra.providers.rows import Hold, HoldKind
 from orchestra.registry import OrchestrationRegistry
@@ -24,6 +26,11 @@ _TEXTS: Final = 16
 
 _SHOWN: Final = 1_000
 """Characters of an error that a line shows; the instance's info has all that is kept of it."""
+
+_TRIES: Final = 20
+"""Failed tries of one activity that are logged one by one within a minute."""
+
+_MINUTE: Final = 60_000_000
 
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 
@@ -42,9 +49,12 @@ class Notices:
     def __init__(self, registry: OrchestrationRegistry) -> None:
         self._registry = registry
         self._said: OrderedDict[str, set[str]] = OrderedDict()
+        self._tries: OrderedDict[str, _Told] = OrderedDict()
 
     def stands(self, desk: Desk, step: Step) -> None:
         """Take note of a step that stands. To be called for each, and never on replay."""
+        for failed in desk.tries.take_untold():
+            self._try_failed(desk, failed, step.now)
         if step.hold is not None:
             self._held(desk, step.hold)
         elif step.deltas:
@@ -65,6 +75,37 @@ class Notices:
         if len(self._said) > _REMEMBERED:
             self._said.popitem(last=False)
         return True
+
+    def _try_failed(self, desk: Desk, failed: FailedTry, now: int) -> None:
+        """Log a failed try; of an activity that fails all the time only the first ones of each minute, and how many more."""
+        told = self._tries.get(failed.activity)
+        if told is None:
+            told = self._tries[failed.activity] = _Told(now)
+            if len(self._tries) > _REMEMBERED:
+                self._tries.popitem(last=False)
+        suppressed = 0
+        if now - told.since >= _MINUTE:
+            suppressed, told.since, told.count, told.suppressed = told.suppressed, now, 0, 0
+        if told.count >= _TRIES:
+            told.suppressed += 1
+            return
+        told.count += 1
+        if failed.reason is not None:
+            following = f"has failed for good ({failed.reason})"
+        else:
+            following = f"next try in {max(0, (failed.due or now) - now) / 1e6:.1f} s"
+        more = f" ({suppressed:,} more failed tries of it were not logged)" if suppressed else ""
+        log_instance(
+            logging.WARNING,
+            desk.identity,
+            "activity %r, attempt %d failed, %s: %s%s",
+            failed.activity,
+            failed.attempt,
+            following,
+            _shown(str(failed.error)),
+            more,
+            traceparent=desk.current.traceparent,
+        )
 
     def _held(self, desk: Desk, hold: Hold) -> None:
         reason = f"{hold.kind.value}: {hold.detail}"
@@ -88,6 +129,15 @@ class Notices:
         own = "" if definition is None else definition.place.partition(":")[0]
         file, line, function = next((frame for frame in reversed(frames) if frame[0] == own), frames[-1])
         return f" (at {escaped(file)}:{line} in {function})"
+
+
+@dataclass(slots=True)
+class _Told:
+    """How many failed tries of an activity were logged in the minute that began at ``since``, and how many were not."""
+
+    since: int
+    count: int = 0
+    suppressed: int = 0
 
 
 def _shown(text: str) -> str:

@@ -20,6 +20,7 @@ from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceE
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.tasks import Placement, how_it_ended
 from orchestra.engine.tries import Try
+from orchestra.error_info import storable
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
     FORMAT,
@@ -639,9 +640,7 @@ def _beyond(kept: int | None, before: int, closed: int) -> int:
 
 def describe_error(error: Exception) -> str:
     """Return an error as a hold tells of it."""
-    text = f"{type(error).__name__}: {error}"
-    # Lone surrogates have no UTF-8 form; a hold must be storable whatever it tells of.
-    return text[:_DETAIL].encode("utf-8", "backslashreplace").decode()
+    return storable(f"{type(error).__name__}: {error}", _DETAIL)
 
 
 def _run_activity(desk: Desk, entry: Try) -> RunActivity:

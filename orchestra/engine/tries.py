@@ -14,16 +14,28 @@ from orchestra.clock import from_micros, micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.engine.items import ActivityFailure
 from orchestra.engine.tasks import CRASHED
+from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
 from orchestra.providers.rows import ActivityRow, Route
 from orchestra.replay import ActivityDied
 from orchestra.summary import Tried
 
-__all__ = ["Tries", "Try"]
+__all__ = ["FailedTry", "Tries", "Try"]
 
 _UNTRIED_DELAY: Final = 15_000_000
 _KEPT_ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTry:
+    """A try that has failed, for the log. ``due`` is when the next one begins; ``reason`` why there is none."""
+
+    activity: str
+    attempt: int
+    error: ErrorInfo
+    due: int | None
+    reason: str | None
 
 
 @dataclass(slots=True)
@@ -112,7 +124,7 @@ class Try:
         return deadline is not None and begin > self.started_at + micros(deadline)
 
     def _count(self, error: ErrorInfo, now: int, final: str | None) -> ActivityDied | None:
-        self.failed = (*self.failed, Attempt(self.attempt, from_micros(now), error))[-_KEPT_ATTEMPTS:]
+        self.failed = brief_attempts((*self.failed, Attempt(self.attempt, from_micros(now), error))[-_KEPT_ATTEMPTS:])
         self.last_error = str(error)
         limit = self.event.retry.max_attempts
         if final is None and limit is not None and self.attempt >= limit:
@@ -129,7 +141,7 @@ class Try:
 class Tries:
     """The pending activities by event id. Knows which of them wait, and which the store does not know as they are."""
 
-    __slots__ = ("_all", "_changed", "_crashed", "_out", "_waiting")
+    __slots__ = ("_all", "_changed", "_crashed", "_out", "_untold", "_waiting")
 
     def __init__(self) -> None:
         self._all: dict[int, Try] = {}
@@ -137,6 +149,7 @@ class Tries:
         self._waiting: dict[int, None] = {}
         self._changed: dict[int, None] = {}
         self._crashed: dict[int, None] = {}
+        self._untold: list[FailedTry] = []
 
     def get(self, number: int) -> Try | None:
         """Return a pending activity."""
@@ -157,13 +170,29 @@ class Tries:
         if number in self._out:
             return None  # and its row belongs to the node that has it
         self._changed[number] = self._crashed[number] = None
-        return self._unless_died(number, self._all[number].crash(takeovers, now))
+        entry = self._all[number]
+        attempt = entry.attempt
+        died = entry.crash(takeovers, now)
+        if died is not None or entry.attempt != attempt:
+            self._untold.append(FailedTry(entry.event.name, attempt, CRASHED, entry.due, died and died.reason))
+        return self._unless_died(number, died)
 
     def fail(self, number: int, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try; see :meth:`Try.fail`."""
         self._out.pop(number, None)
         self._changed[number] = None
-        return self._unless_died(number, self._all[number].fail(failure, now, instance_id))
+        entry = self._all[number]
+        attempt = entry.attempt
+        died = entry.fail(failure, now, instance_id)
+        self._untold.append(FailedTry(entry.event.name, attempt, failure.error, entry.due, died and died.reason))
+        return self._unless_died(number, died)
+
+    def take_untold(self) -> list[FailedTry]:
+        """Return the tries that have failed since this was last asked for, for the log."""
+        if not self._untold:
+            return []
+        untold, self._untold = self._untold, []
+        return untold
 
     def _unless_died(self, number: int, died: ActivityDied | None) -> ActivityDied | None:
         if died is None:

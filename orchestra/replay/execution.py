@@ -16,6 +16,7 @@ from typing import Any, Final
 from orchestra.activities import Activity
 from orchestra.codec import Decoder, Payload, encode, unpack
 from orchestra.context import Limits, OrchestrationContext
+from orchestra.error_info import error_info
 from orchestra.errors import (
     ActivityFailed,
     Cancelled,
@@ -70,7 +71,6 @@ from orchestra.scheduler import Scheduler, Task, is_user, parked_at, place
 
 __all__ = ["Execution"]
 
-_TRACEBACK_LIMIT = 8_000
 _NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
 
@@ -660,24 +660,3 @@ def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
         error_from_wire(unpack(report.payload.data)["error"]) if report.payload.data else ErrorInfo(f"orchestra.{status}", "")
     )
     return ChildFailedEvent(number, now, report.source, status, cause)
-
-
-def error_info(error: BaseException) -> ErrorInfo:
-    """Return what is kept of an exception: the traceback's end, without this library's own frames."""
-    frames = (
-        entry
-        for entry in traceback.walk_tb(error.__traceback__)
-        if str(entry[0].f_globals.get("__name__", "")).partition(".")[0] != "orchestra"
-    )
-    lines = traceback.StackSummary.extract(frames).format()
-    text = "".join([*lines, *traceback.format_exception_only(error)])
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may be broken; the failure must be recorded all the same
-        message = "<its message cannot be read>"
-    return ErrorInfo(type_name(type(error)), _storable(message), _storable(text[-_TRACEBACK_LIMIT:]))
-
-
-def _storable(text: str) -> str:
-    # Lone surrogates (they come from undecodable file names) have no UTF-8 form.
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -17,10 +17,9 @@ from orchestra.activities import AMBIENT, Activity, ActivityContext
 from orchestra.clock import Clock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode, plain
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
-from orchestra.errors import ErrorInfo, PayloadError
+from orchestra.error_info import class_names, error_info, is_non_retryable
+from orchestra.errors import ErrorInfo
 from orchestra.replay import Identity
-from orchestra.replay.execution import error_info
-from orchestra.retry import NonRetryable, type_name
 from orchestra.telemetry import Attempt, Recorder
 
 __all__ = ["ActivityRunner", "Beaten", "Cut"]
@@ -321,6 +320,4 @@ def _context(run: _Run) -> ActivityContext:
 
 
 def _failure(error: BaseException) -> ActivityFailure:
-    names = tuple(type_name(cls) for cls in type(error).__mro__ if issubclass(cls, BaseException))
-    # A value that cannot travel will not travel the next time either.
-    return ActivityFailure(error_info(error), names, non_retryable=isinstance(error, (NonRetryable, PayloadError)))
+    return ActivityFailure(error_info(error), class_names(error), non_retryable=is_non_retryable(error))

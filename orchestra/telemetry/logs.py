@@ -23,10 +23,14 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 
 from orchestra.activities import AMBIENT
+from orchestra.errors import shortened
 from orchestra.telemetry.propagation import context_of
 from orchestra.telemetry.records import Subject
 
 __all__ = ["ContextFilter", "PlainFormatter", "engine_logger", "escaped", "log_instance", "log_orchestration", "named"]
+
+_LONGEST: Final = 16_000
+"""Characters of a message, and of a traceback, that one record shows."""
 
 _ATTRIBUTES: Final = ("orchestration", "version", "instance_id", "execution_id", "attempt", "fields")
 
@@ -142,12 +146,13 @@ class PlainFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).astimezone()
         subject = self._subject(record)
         parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}", f"{record.levelname:<7}", subject]
-        parts.append(escaped(record.getMessage().removeprefix(f"{subject} ")))  # what the engine says begins with it
+        message = shortened(record.getMessage().removeprefix(f"{subject} "), _LONGEST)
+        parts.append(escaped(message))  # what the engine says begins with it
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
         parts.extend(f"{escaped(str(key))}={_value(value)}" for key, value in (fields or {}).items())
         line = " ".join(part for part in parts if part)
         if record.exc_info:
-            line += _indented(self.formatException(record.exc_info))
+            line += _indented(_tail(self.formatException(record.exc_info)))
         if record.stack_info:
             line += _indented(self.formatStack(record.stack_info))
         return line
@@ -166,6 +171,13 @@ class PlainFormatter(logging.Formatter):
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return repr(text) if not text or any(character.isspace() for character in text) else escaped(text)
+
+
+def _tail(text: str) -> str:
+    """Return the end of a traceback, and the beginning of what stands in its last lines, which may be a long message."""
+    lines = [shortened(line, _LONGEST // 4) for line in text.splitlines()]
+    text = "\n".join(lines)
+    return text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"
 
 
 def _indented(text: str) -> str:

@@ -16,6 +16,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from orchestra.clock import Clock
+from orchestra.error_info import error_info
 from orchestra.errors import ErrorInfo
 from orchestra.retry import type_name
 from orchestra.telemetry import attributes as names
@@ -160,4 +161,6 @@ def _fail(span: Span, error: ErrorInfo) -> None:
 def _fail_with(span: Span, error: BaseException) -> None:
     span.set_attribute(_ERROR_TYPE, type_name(type(error)))
     span.set_status(Status(StatusCode.ERROR))
-    span.record_exception(error)  # last: a user's __str__ may be broken
+    kept = error_info(error)  # bounded; a driver may quote megabytes
+    texts = {"exception.message": kept.message, "exception.stacktrace": kept.traceback or ""}
+    span.record_exception(error, attributes=texts)  # last: a user's __str__ may be broken

@@ -24,6 +24,7 @@ from orchestra.engine.items import (
     WriteLogs,
 )
 from orchestra.engine.membership import Membership
+from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import (
     FORMAT,
@@ -65,10 +66,8 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
-from orchestra.replay.execution import error_info
 from orchestra.resolution import policy_of, start_version
 from orchestra.retention import Retention
-from orchestra.retry import NonRetryable, type_name
 from orchestra.summary import EMPTY_SUMMARY
 
 SECOND = 1_000_000
@@ -501,8 +500,7 @@ class Node:
         effect = effect or self.the_running()
         self.running.pop(effect.key, None)
         error = error or RuntimeError("it broke")
-        names = tuple(type_name(cls) for cls in type(error).__mro__ if issubclass(cls, BaseException))
-        failure = ActivityFailure(error_info(error), names, non_retryable=isinstance(error, NonRetryable))
+        failure = ActivityFailure(error_info(error), class_names(error), non_retryable=is_non_retryable(error))
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
         self.items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
 

@@ -413,3 +413,57 @@ def test_a_crash_between_the_boundary_and_the_first_turn_is_charged_to_the_new_e
     any_world.run(1)
     assert any_world.output(instance_id) == ["state", "done"]
     check_rest(any_world, [registry(v1_0_0=first, v2_0_0=second)])
+
+
+def said_of_tries(caplog):
+    return [record for record in caplog.records if "attempt" in record.getMessage() and record.levelname == "WARNING"]
+
+
+def test_each_failed_try_is_logged_with_its_number_its_error_and_when_the_next_one_begins(any_world, caplog):
+    node = any_world.node(asking(QUICK), {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    for number in range(3):
+        node.fail(error=ValueError(f"line {number} is busy\nand forged"))
+        any_world.run(5)
+    records = said_of_tries(caplog)
+    assert [record.instance_id for record in records] == [instance_id] * 3
+    texts = [record.getMessage() for record in records]
+    assert "activity 'work', attempt 1 failed, next try in 1.0 s: ValueError: line 0 is busy and forged" in texts[0]
+    assert "attempt 2 failed, next try in 2.0 s: ValueError: line 1" in texts[1]
+    assert "attempt 3 failed, has failed for good (attempts exhausted): ValueError: line 2" in texts[2]
+
+
+def test_a_try_that_is_lost_with_its_node_is_logged_too(world, caplog):
+    code = asking(SLOW)
+    node = world.node(code, {"work": HOLD})
+    world.start()
+    world.run(1)
+    takeover(world, node, code)
+    (record,) = said_of_tries(caplog)
+    assert "attempt 1 failed, next try in 0.0 s: orchestra.NodeLost" in record.getMessage()
+
+
+def test_an_activity_that_fails_all_the_time_does_not_flood_the_log(world, caplog):
+    node = world.node(asking(RetryPolicy(max_attempts=None, initial_interval=timedelta(0))), {"work": HOLD})
+    world.start()
+    world.run(1)
+    for _ in range(200):
+        node.fail()
+        world.run(0.01)
+    assert len(said_of_tries(caplog)) <= 2 * 20  # a new minute may have begun
+    world.run(70)
+    node.fail()
+    world.run(1)
+    assert "180 more failed tries of it were not logged" in said_of_tries(caplog)[-1].getMessage()
+
+
+def test_the_size_of_errors_ends_no_instance(any_world):
+    node = any_world.node(asking(RetryPolicy(max_attempts=20, initial_interval=timedelta(0))), {"work": HOLD})
+    instance_id = any_world.start()
+    any_world.run(1)
+    for _ in range(20):
+        node.fail(error=RuntimeError("x" * 1_000_000))
+        any_world.run(1)
+    reason, tries, message = any_world.output(instance_id)
+    assert (reason, tries[-1], len(message)) == ("attempts exhausted", 20, 4_000)

@@ -637,7 +637,7 @@ def test_a_failure_is_said_once_with_type_message_and_line_and_never_on_replay(a
     line = fails.__code__.co_firstlineno + 2
     assert record.levelname == "ERROR"
     assert record.getMessage() == (
-        f"job 1.0.0 [{instance_id} #1] has failed: ValueError: no such\\nthing (at {__file__}:{line} in fails)"
+        f"job 1.0.0 [{instance_id} #1] has failed: ValueError: no such thing (at {__file__}:{line} in fails)"
     )
 
 

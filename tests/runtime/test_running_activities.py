@@ -896,3 +896,58 @@ async def test_a_failure_that_nobody_catches_fails_the_instance_with_its_cause(p
         assert failed.value.error.type == "orchestra.errors.ActivityFailed"
     async with alone(path) as client:
         assert "the cause" in (await client.get_instance_info(handle.instance_id)).error.message
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@bounded
+@pytest.mark.parametrize("style", ["async", "thread"])
+async def test_a_group_with_one_error_that_is_not_to_be_retried_is_not_tried_again(path, style):
+    tries = []
+
+    def refuse():
+        tries.append(1)
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [OSError("no route"), NonRetryable("no such customer")])
+
+    async def refuse_async():
+        refuse()
+
+    pay = activity(name="pay", retry=QUICK)(refuse if style == "thread" else refuse_async)
+    told, _ = await result_of(path, lambda ctx: ctx.schedule_activity(pay), pay)
+    assert (len(tries), told["reason"]) == (1, "not retryable")
+
+
+@bounded
+async def test_an_error_s_cause_and_members_reach_the_code_the_client_the_history_and_the_log(path, caplog):
+    seen = []
+
+    @activity(retry=NO_RETRY)
+    async def store():
+        async def refuse():
+            raise ConnectionError("db-7 refused the connection")
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(refuse)
+        except ExceptionGroup as group:
+            raise RuntimeError("could not store the order") from group
+
+    async def order(ctx, value):
+        try:
+            await ctx.schedule_activity(store)
+        except ActivityFailed as failed:
+            seen.append(failed.cause)
+            raise
+
+    async with runtime(path, order, activities=[store]) as node:
+        handle = await node.client.start("order")
+        with pytest.raises(InstanceFailed, match="db-7 refused the connection") as caught:
+            await handle.result()
+        history = await node.client.get_history(handle.instance_id)
+    assert seen[0].cause.members[0].message == "db-7 refused the connection"
+    assert caught.value.error.cause.message == "could not store the order"
+    (failed,) = [event for event in history if event.kind == "activity_failed"]
+    assert failed.details["error"] == seen[0]
+    assert "attempt 1 failed" in caplog.text
+    assert "db-7 refused the connection" in caplog.text

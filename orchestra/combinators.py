@@ -180,13 +180,15 @@ class TaskGroup:
 
     async def _join(self) -> None:
         late: Cancelled | None = None
-        while pending := [task for task in self._tasks if not task.done]:
-            try:
-                await _settled(self._scheduler, pending[0])
-            except Cancelled as cancelled:
-                late = late or cancelled
-                for task in self._tasks:
-                    task.cancel()
+        for task in self._tasks:  # grows meanwhile, where a branch starts others
+            while not task.done:
+                try:
+                    await _settled(self._scheduler, task)
+                except Cancelled as cancelled:
+                    if late is None:
+                        late = cancelled
+                        for other in self._tasks:
+                            other.cancel()
         if late is not None:
             self._errors.insert(0, late)
 

@@ -41,7 +41,8 @@ class Future(Generic[T]):
         self.done = False
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Future[Any]], None]] = []
+        # Made by the first callback. A dict takes one back at once, however many branches wait; it counts one that came twice.
+        self._callbacks: dict[Callable[[Future[Any]], None], int] | None = None
 
     def __await__(self) -> Generator[Future[Any], None, T]:
         self.seal.check()
@@ -72,9 +73,11 @@ class Future(Generic[T]):
         if self.done:
             return
         self.done, self._value, self._error = True, value, error
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
+        callbacks, self._callbacks = self._callbacks, None
+        if callbacks:
+            for callback, times in callbacks.items():
+                for _ in range(times):
+                    callback(self)
 
     @property
     def awaited(self) -> bool:
@@ -85,14 +88,20 @@ class Future(Generic[T]):
         """Call back once settled (at once if it is), in the order of registration."""
         if self.done:
             callback(self)
+        elif self._callbacks is None:
+            self._callbacks = {callback: 1}
         else:
-            self._callbacks.append(callback)
+            self._callbacks[callback] = self._callbacks.get(callback, 0) + 1
 
     def remove_callback(self, callback: Callable[[Future[Any]], None]) -> bool:
         """Take a callback back. Return whether nobody waits any more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
-        return not self._callbacks
+        callbacks = self._callbacks
+        if callbacks and callback in callbacks:
+            if callbacks[callback] > 1:
+                callbacks[callback] -= 1
+            else:
+                del callbacks[callback]
+        return not callbacks
 
     def cancel(self) -> None:
         """Give up what this future stands for. Awaiting it then raises ``OperationCancelled``."""

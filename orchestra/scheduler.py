@@ -74,6 +74,7 @@ class Task(Future[T]):
             self._park(yielded)
 
     def _leave_nothing(self) -> None:
+        self._scheduler.forget(self)
         # Nothing that a cancelled branch asked for outlives it, unless another branch waits for it.
         if self.cancelling and not self.seal.closed:
             for future in list(self.owned.values()):
@@ -143,16 +144,19 @@ class Scheduler:
         self.seal = seal
         self.ready: deque[Task[Any]] = deque()
         self.current: Task[Any] | None = None
-        self._tasks: list[Task[Any]] = []
+        self._tasks: dict[Task[Any], None] = {}
+        """Those that have not ended, in the order in which they began."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         """Make a task; it takes its first step when those that are ready have taken theirs."""
         task = Task(self, coroutine)
-        if len(self._tasks) > 64 and len(self._tasks) > 2 * sum(not task.done for task in self._tasks):
-            self._tasks = [task for task in self._tasks if not task.done]
-        self._tasks.append(task)
+        self._tasks[task] = None
         self.ready.append(task)
         return task
+
+    def forget(self, task: Task[Any]) -> None:
+        """Drop a task that has ended."""
+        self._tasks.pop(task, None)
 
     def branch(self, awaitable: Awaitable[T]) -> Future[T]:
         """Return a future for anything that can be awaited; coroutines become tasks."""
@@ -173,12 +177,11 @@ class Scheduler:
 
     def close(self) -> None:
         """Drop all coroutines. Seal the execution first, so that nothing is decided by their ``finally`` bodies."""
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = self._tasks, {}
         self.ready.clear()
         for task in reversed(tasks):
-            if not task.done:
-                with contextlib.suppress(BaseException):  # a sealed context raises Evicted out of finally bodies
-                    task.coroutine.close()
+            with contextlib.suppress(BaseException):  # a sealed context raises Evicted out of finally bodies
+                task.coroutine.close()
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:

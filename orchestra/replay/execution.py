@@ -5,10 +5,9 @@ from __future__ import annotations
 import heapq
 import sys
 import traceback
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final
@@ -65,6 +64,7 @@ from orchestra.ids import child_id
 from orchestra.providers.rows import MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.journal import Journal, describe, read_history
+from orchestra.replay.mail import Mail, Waits
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
 from orchestra.retry import RetryPolicy, type_name
 from orchestra.scheduler import Scheduler, Task, is_user, parked_at, place
@@ -131,7 +131,7 @@ class Execution:
         self._root: Task[Any] | None = None
         self._pending: dict[int, _Pending] = {}
         self._counts: Counter[EventKind] = Counter()
-        self._waits: dict[str, OrderedDict[int, None]] = {}
+        self._waits = Waits()
         self._timers: list[tuple[int, int]] = []
         self._boundary: tuple[Payload, str | None] | None = None
         self._cancel_delivered = False
@@ -195,15 +195,9 @@ class Execution:
         if cancel is not None and not self._cancel_delivered and self.ending is None:
             self._feed(CancelRequested(self._journal.next_id, self._now, cancel))
         ends = deque(inputs)
-        messages: dict[str, deque[MessageRow]] = {}
-        reports: deque[MessageRow] = deque()
-        for message in inbox:
-            if message.kind is MessageKind.EVENT:
-                messages.setdefault(message.name, deque()).append(message)
-            else:
-                reports.append(message)
+        mail = Mail(inbox, self._waits)
         while self.ending is None and not self._over_limit:
-            event = self._next_input(ends, messages, reports)
+            event = self._next_input(ends, mail)
             if event is None:
                 break
             self._feed(event)
@@ -241,20 +235,17 @@ class Execution:
 
     # --- inputs ---
 
-    def _next_input(
-        self, ends: deque[Input], messages: dict[str, deque[MessageRow]], reports: deque[MessageRow]
-    ) -> InputEvent | None:
+    def _next_input(self, ends: deque[Input], mail: Mail) -> InputEvent | None:
         """Return what happened first: an activity or a child ended, a timer fell due, or a message came that is waited for."""
         timer = self.next_timer
-        if not (ends or messages or reports or timer is not None):
+        if not (ends or mail or timer is not None):
             return None  # most turns ask a last time in vain
         number = self._journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
-        while reports and reports[0].source not in self._pending:
-            self._turn.consumed.append(reports.popleft().sequence)  # late as well; its row must go all the same (I9)
-        awaited = [messages[name][0] for name, waits in self._waits.items() if waits and messages.get(name)]
-        message = min((*awaited, *islice(reports, 1)), key=lambda candidate: candidate.sequence, default=None)
+        while mail.reports and mail.reports[0].source not in self._pending:
+            self._turn.consumed.append(mail.reports.popleft().sequence)  # late as well; its row must go all the same (I9)
+        message = mail.first()
         times = (
             ends[0].at if ends else None,
             timer if timer is not None and timer <= self._now else None,
@@ -273,10 +264,10 @@ class Execution:
             case _:
                 assert message is not None
                 self._turn.consumed.append(message.sequence)
+                mail.take(message)
                 if message.kind is not MessageKind.EVENT:
-                    return _report_event(reports.popleft(), number, self._now)
-                messages[message.name].popleft()
-                source = next(iter(self._waits[message.name]))
+                    return _report_event(message, number, self._now)
+                source = self._waits.first(message.name)
                 return EventReceived(number, self._now, source, message.name, message.sequence, message.payload)
 
     def _feed(self, event: InputEvent) -> None:
@@ -367,7 +358,7 @@ class Execution:
             entry.task.owned.pop(source, None)
         self._counts[event.kind] -= 1
         if isinstance(event, EventAwaited):
-            del self._waits[event.name][source]
+            self._waits.close(event.name, source)
         elif isinstance(event, ActivityScheduled):
             self._turn.settled.append(source)
 
@@ -528,7 +519,7 @@ class Execution:
 
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:
         event = self._command(EventAwaited(self._journal.next_id, self._now, name))
-        self._waits.setdefault(name, OrderedDict())[event.id] = None
+        self._waits.open(name, event.id)
         return self._open(event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}")
 
     def orchestration(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:

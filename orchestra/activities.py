@@ -7,9 +7,7 @@ outside world must not notice a second run.
 from __future__ import annotations
 
 import inspect
-import sys
-import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,59 +15,31 @@ from enum import Enum, auto
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
-from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
+from orchestra.errors import ActivityContextMissing, InvalidFunction
 from orchestra.ids import check_name, check_text
 from orchestra.options import POSITIVE, check_duration, check_kind
 from orchestra.retry import RetryPolicy
+from orchestra.signatures import (
+    annotation_decoder,
+    awaits,
+    called,
+    names_around,
+    plain_function,
+    typed_signature,
+    wrapped_by,
+)
 
 __all__ = [
     "Activity",
     "ActivityContext",
     "activity",
     "activity_context",
-    "annotation_decoder",
     "as_activity",
-    "enclosing_names",
-    "resolve_annotations",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-def enclosing_names(depth: int) -> dict[str, Any]:
-    """Return the local names of a caller, so that annotations may name types that are defined inside functions."""
-    return dict(sys._getframe(depth + 1).f_locals)
-
-
-def resolve_annotations(function: Callable[..., Any], local_names: dict[str, Any]) -> dict[str, Any]:
-    """Return a function's annotations as types.
-
-    Raises:
-        UnresolvableAnnotation: one of them names nothing that can be found.
-    """
-    # Only a function that is defined inside another one can mean its local names.
-    local = local_names if "<locals>" in function.__qualname__ else None
-    try:
-        return typing.get_type_hints(function, localns=local, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        raise UnresolvableAnnotation(
-            f"the annotations of {function.__qualname__!r} cannot be resolved: {error}. Import the type at module level, "
-            "not only under TYPE_CHECKING"
-        ) from error
-
-
-def annotation_decoder(annotation: Any, what: str) -> Decoder[Any]:
-    """Return the decoder of an annotation; ``what`` says whose it is.
-
-    Raises:
-        UnresolvableAnnotation: it names no type that can be read from JSON.
-    """
-    try:
-        return decoder(annotation)
-    except UnresolvableAnnotation as error:
-        raise UnresolvableAnnotation(f"{what}: {error}") from error
 
 
 _DEFAULT_RETRY: Final = RetryPolicy()
@@ -90,9 +60,8 @@ class Signature:
     )
 
     @staticmethod
-    def of(function: Callable[..., Any], annotations: dict[str, Any], result: Decoder[Any]) -> Signature:
-        """Return how a function's arguments travel."""
-        signature = inspect.signature(function)
+    def of(signature: inspect.Signature, annotations: dict[str, Any], result: Decoder[Any]) -> Signature:
+        """Return how the arguments of a function travel, whose annotations are types by now."""
         parameters = signature.parameters.values()
         required = sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
         simple = all(parameter.kind in _POSITIONAL for parameter in parameters)
@@ -174,7 +143,7 @@ class Activity(Generic[P, R]):
     result: Decoder[Any]
     queue: str | None = None
     is_async: bool = field(init=False, repr=False, compare=False)
-    """Whether the function is ``async def``; others run in a thread."""
+    """Whether the function is ``async def``, or wraps one (``functools.wraps``); others run in a thread."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "an activity's name")
@@ -184,9 +153,12 @@ class Activity(Generic[P, R]):
             if value is not None:
                 what = f"{option} of activity {self.name!r}"
                 check_duration(value, what, least=POSITIVE, optional=True, error=InvalidFunction)
-        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))  # frozen; asked for at each try
+        object.__setattr__(self, "is_async", awaits(self.function))  # frozen; asked for at each try
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __repr__(self) -> str:
+        return f"<activity {self.name!r}>"
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the plain function."""
         if self.function is None:
             raise InvalidFunction(f"activity {self.name!r} is a reference by name; its function lives elsewhere")
@@ -294,6 +266,9 @@ def activity(
 ) -> Any:
     """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and ``async def``.
 
+    Write it above other decorators. They should use ``functools.wraps``: arguments are then read by the annotations of the
+    function inside, without those that the decorator gives it. A ``def`` around an ``async def`` is called on the event loop.
+
     Args:
         name: the stable name in histories; the function's own by default.
         retry: how failed tries are repeated; three tries by default.
@@ -309,19 +284,33 @@ def activity(
         InvalidArgument: the name or the queue is not text of 1 to 1,024 characters.
         UnresolvableAnnotation: an annotation names no type that can be found.
     """
-    local_names = enclosing_names(1)
 
     def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
-        return _make(target, name, _DEFAULT_RETRY if retry is None else retry, timeout, heartbeat_timeout, local_names, queue)
+        return _make(target, name, _DEFAULT_RETRY if retry is None else retry, timeout, heartbeat_timeout, queue)
 
     return decorate if function is None else decorate(function)
 
 
-def as_activity(candidate: Callable[..., Any] | Activity[..., Any]) -> Activity[..., Any]:
-    """Return an activity as it is, and a plain function as an activity with default options."""
+def as_activity(
+    candidate: Callable[..., Any] | Activity[..., Any], registered: Mapping[str, Activity[..., Any]] | None = None
+) -> Activity[..., Any]:
+    """Return an activity as it is, and a plain function as an activity with default options.
+
+    Args:
+        registered: activities by name. Where the function is among them, its annotations need not be read again; they may name
+            classes of a function that does not run now.
+
+    Raises:
+        InvalidFunction: it is nothing that can be an activity.
+        UnresolvableAnnotation: an annotation names no type that can be found or read.
+    """
     if isinstance(candidate, Activity):
         return cast("Activity[..., Any]", candidate)
-    return _make(candidate, None, _DEFAULT_RETRY, None, None, {})
+    name = str(getattr(candidate, "__name__", ""))
+    known = registered.get(name) if registered else None
+    if known is not None and known.function == candidate:
+        return Activity(name, candidate, _DEFAULT_RETRY, None, None, known.signature, known.result)
+    return _make(candidate, None, _DEFAULT_RETRY, None, None)
 
 
 def _make(
@@ -330,25 +319,31 @@ def _make(
     retry: RetryPolicy,
     timeout: timedelta | None,
     heartbeat_timeout: timedelta | None,
-    local_names: dict[str, Any],
     queue: str | None = None,
 ) -> Activity[..., Any]:
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        raise InvalidFunction(f"{function!r} cannot be an activity: give a `def` or `async def` function")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidFunction(f"{function.__qualname__!r} cannot be an activity: it is a generator; return a value instead")
+    function = plain_function(function, "an activity")
+    if any(isinstance(wrapped, Activity) for wrapped in wrapped_by(function)):
+        raise InvalidFunction(
+            f"{called(function)!r} cannot be an activity: it is one already, inside a decorator; write `@activity` above the "
+            "other decorators"
+        )
     if _needs_an_object(function):
         raise InvalidFunction(
-            f"{function.__qualname__!r} cannot be an activity: it is a method, and history keeps no object to call it on. "
+            f"{called(function)!r} cannot be an activity: it is a method, and history keeps no object to call it on. "
             "Leave it plain and give the bound one, `service.method`, to Runtime(activities=...) and to schedule_activity"
         )
-    annotations = resolve_annotations(function, local_names)
-    result = annotation_decoder(annotations.pop("return", Any), f"the result of {function.__qualname__!r}")
+    if name is None and function.__name__ == "<lambda>":
+        raise InvalidFunction(
+            "a lambda cannot be an activity: it has no name for history; write a `def`, or @activity(name=...)"
+        )
+    parameters, annotations = typed_signature(function, names_around(function))
+    result = annotation_decoder(annotations.pop("return", Any), f"the result of {called(function)!r}")
     for parameter, annotation in annotations.items():
-        annotation_decoder(annotation, f"{parameter!r} of {function.__qualname__!r}")
-    signature = Signature.of(function, annotations, result)
-    called = function.__name__ if name is None else name
-    return Activity(called, function, retry, timeout, heartbeat_timeout, signature, result, queue)
+        annotation_decoder(annotation, f"{parameter!r} of {called(function)!r}", decorated=hasattr(function, "__wrapped__"))
+    signature = Signature.of(parameters, annotations, result)
+    return Activity(
+        function.__name__ if name is None else name, function, retry, timeout, heartbeat_timeout, signature, result, queue
+    )
 
 
 def _needs_an_object(function: Callable[..., Any]) -> bool:

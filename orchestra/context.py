@@ -189,14 +189,16 @@ class OrchestrationContext:
     # --- commands ---
 
     @overload
-    def schedule_activity(self, activity: Activity[P, R], *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(self, activity: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
     @overload
-    def schedule_activity(self, activity: str, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
+    def schedule_activity(self, activity: str, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
     @overload
-    def schedule_activity(self, activity: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(
+        self, activity: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DurableFuture[R]: ...
     @overload
-    def schedule_activity(self, activity: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
-    def schedule_activity(self, activity: Any, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+    def schedule_activity(self, activity: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(self, activity: Any, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
         """Run an activity: at least once, its result applied exactly once.
 
         Args:
@@ -216,7 +218,7 @@ class OrchestrationContext:
             DecodeError: (at the await) its result does not fit the annotation.
         """
         self._machine.check()
-        called: Activity[..., Any] = self._named(activity) if isinstance(activity, str) else as_activity(activity)
+        called = self._named(activity) if isinstance(activity, str) else as_activity(activity, self._machine.registered)
         subject = f"arguments of activity {called.name!r} in {self._machine.name!r}"
         limit = self._machine.limits.max_payload
         if called.signature is None:

@@ -14,17 +14,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from orchestra.activities import annotation_decoder, enclosing_names, resolve_annotations
+from orchestra.activities import Activity
 from orchestra.codec import Decoder
 from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
 from orchestra.fingerprint import fingerprint
 from orchestra.ids import check_name
 from orchestra.retention import Retention
+from orchestra.signatures import annotation_decoder, awaits, names_around, plain_function, typed_signature
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
 __all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
@@ -52,6 +53,12 @@ class OrchestrationDefinition:
         """Where the function is, as ``file:line in function``."""
         code = getattr(self.function, "__code__", None)
         return repr(self.function) if code is None else f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}"
+
+    def begin(self, context: Any, state: Any) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine of one execution."""
+        if inspect.iscoroutinefunction(self.function):
+            return self.function(context, state)
+        return _awaited(self.function, context, state)  # a `def` that wraps an `async def`; its own code is part of it
 
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         """Return the name under which this definition's registry knows a function, and how the function's result is read.
@@ -177,7 +184,7 @@ class RegistryBuilder:
 
     def register(self, name: str, function: OrchestrationFunction, version: str = "1.0.0") -> RegistryBuilder:
         """Add ``async def function(ctx, input)`` as one version of a name."""
-        self._entries.append((name, version, function, enclosing_names(1)))
+        self._entries.append((name, version, function, names_around(function)))
         return self
 
     def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
@@ -244,6 +251,10 @@ class RegistryBuilder:
                 raise RegistrationError(f"the retention of {name!r} is {retention!r}; give Retention(...)")
 
 
+async def _awaited(function: OrchestrationFunction, context: Any, state: Any) -> Any:
+    return await function(context, state)
+
+
 def _place(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
@@ -251,20 +262,20 @@ def _place(function: Callable[..., Any]) -> str:
 def _define(name: str, version: str, function: OrchestrationFunction, local_names: dict[str, Any]) -> OrchestrationDefinition:
     check_name(name, "an orchestration's name", RegistrationError)
     parse_version(version)
-    if not inspect.isfunction(function) and not inspect.ismethod(function):
-        raise InvalidFunction(f"{name!r} {version}: {function!r} is not a function; give `async def f(ctx, input)`")
-    if not inspect.iscoroutinefunction(function):
-        raise InvalidFunction(f"{name!r} {version}: {_place(function)} is not `async def`; write `async def f(ctx, input)`")
-    parameters = list(inspect.signature(function).parameters.values())
+    which = f"{name!r} {version}"
+    if isinstance(function, Activity):
+        raise InvalidFunction(f"{which}: {function!r} cannot be an orchestration; give it to Runtime(activities=[...])")
+    function = plain_function(function, f"the orchestration {which}")
+    if not awaits(function):
+        raise InvalidFunction(f"{which}: {_place(function)} is not `async def`; write `async def f(ctx, input)`")
+    signature, annotations = typed_signature(function, local_names, untyped=1)
+    parameters = list(signature.parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     required = [parameter for parameter in parameters if parameter.default is inspect.Parameter.empty]
     if len(parameters) < 2 or len(required) > 2 or any(parameter.kind not in positional for parameter in parameters[:2]):
-        raise InvalidFunction(
-            f"{name!r} {version}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, input)"
-        )
-    annotations = resolve_annotations(function, local_names)
-    state = annotation_decoder(annotations.get(parameters[1].name, Any), f"{name!r} {version}: the input of {_place(function)}")
-    result = annotation_decoder(annotations.get("return", Any), f"{name!r} {version}: the result of {_place(function)}")
+        raise InvalidFunction(f"{which}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, input)")
+    state = annotation_decoder(annotations.get(parameters[1].name, Any), f"{which}: the input of {_place(function)}")
+    result = annotation_decoder(annotations.get("return", Any), f"{which}: the result of {_place(function)}")
     return OrchestrationDefinition(
         name, version, function, state, result, fingerprint(function, state.schema(), state=state.annotation)
     )

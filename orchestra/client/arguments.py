@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Final, cast
 
 from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
 from orchestra.ids import check_name, check_text
 from orchestra.options import check_count
+from orchestra.providers.interfaces import Provider
+from orchestra.registry import OrchestrationRegistry, RegistryBuilder
 from orchestra.versions import Exact, Latest
 
 __all__ = [
@@ -20,7 +23,9 @@ __all__ = [
     "check_name",
     "check_number",
     "check_policy",
+    "check_provider",
     "check_reason",
+    "check_registry",
     "check_start",
     "check_text",
     "read_page",
@@ -29,6 +34,40 @@ __all__ = [
 
 _HIGHEST: Final = 2**62
 """No store counts further than 64 bits."""
+
+
+def check_provider(provider: object) -> None:
+    """Check a store.
+
+    Raises:
+        InvalidArgument: it is something else; says what to write instead.
+    """
+    if isinstance(provider, Provider):
+        return
+    if isinstance(provider, (str, PurePath)):
+        text = str(provider)
+        if "://" in text or "dbname=" in text:  # it may hold a password
+            raise InvalidArgument("the provider is the text of a connection; write PostgresProvider(...) around it")
+        raise InvalidArgument(f"the provider is {provider!r}; write SqliteProvider({text!r})")
+    if isinstance(provider, OrchestrationRegistry):
+        raise InvalidArgument(
+            "the provider is a registry; the provider comes first: Runtime(SqliteProvider('app.db'), registry)"
+        )
+    raise InvalidArgument(f"the provider is {provider!r}; give SqliteProvider('app.db'), or another provider's object")
+
+
+def check_registry(registry: object) -> None:
+    """Check a registry.
+
+    Raises:
+        InvalidArgument: it is something else; says what to write instead.
+    """
+    if isinstance(registry, RegistryBuilder):
+        raise InvalidArgument("the registry is a builder that was not built; call its build(): `builder.register(...).build()`")
+    if not isinstance(registry, OrchestrationRegistry):
+        raise InvalidArgument(
+            f"the registry is {registry!r}; give OrchestrationRegistry.builder().register('watch', watch).build()"
+        )
 
 
 def check_start(instance_id: str | None, request_id: str | None, labels: Mapping[str, str] | None) -> None:

@@ -28,6 +28,7 @@ from orchestra.client.arguments import (
     check_name,
     check_number,
     check_policy,
+    check_provider,
     check_reason,
     check_start,
     check_text,
@@ -138,7 +139,7 @@ class Client:
         meter_provider: where metrics go; likewise.
 
     Raises:
-        InvalidArgument: a limit is no whole number, or less than 1.
+        InvalidArgument: the provider is none (a path, say), or a limit is no whole number, or less than 1.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class Client:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
+        check_provider(provider)
         check_count(inbox_limit, "inbox_limit")
         check_count(payload_limit, "payload_limit")
         self._provider = provider

@@ -312,8 +312,7 @@ class Execution:
     def _begin(self, started: ExecutionStarted) -> None:
         subject = f"state of {self.instance_id!r} ({self.name} {self.version}, execution {self.execution_id})"
         state = self._definition.state.decode(started.input, subject=subject)
-        coroutine = self._definition.function(OrchestrationContext(self), state)
-        self._root = self.scheduler.spawn(coroutine)  # pyright: ignore[reportArgumentType] - registered as async def
+        self._root = self.scheduler.spawn(self._definition.begin(OrchestrationContext(self), state))
         self._run(None)
 
     def _apply(self, event: InputEvent) -> None:

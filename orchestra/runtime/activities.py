@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,17 +172,22 @@ class ActivityRunner:
                     AMBIENT.set(_context(run))
                     if activity.is_async:
                         self._begin_time(run)
-                        value = await activity(*args, **kwargs)
+                        value = activity(*args, **kwargs)
+                        if inspect.isawaitable(value):  # else a decorator has answered in its place
+                            value = await value
                         result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
                         self._observe_end(run, "completed")
                     else:
                         async with self._threads:
                             self._begin_time(run)  # waiting for a thread is not the activity's time
-                            await anyio.to_thread.run_sync(
+                            awaitable = await anyio.to_thread.run_sync(
                                 lambda: self._run_in_thread(run, activity, args, kwargs, subject),
                                 abandon_on_cancel=True,
                                 limiter=self._unlimited,
                             )
+                        if awaitable is not None:  # from a `def` that does not say what it wraps
+                            result = encode(await awaitable[0], subject=f"result of {subject}", limit=self._payload_limit)
+                            self._observe_end(run, "completed")
             if result is None and run.settle():
                 result = None if run.aborted else self._timeout(run)
                 self._observe_end(run, "aborted" if result is None else "timed_out")
@@ -209,10 +215,17 @@ class ActivityRunner:
 
     def _run_in_thread(
         self, run: _Run, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], subject: str
-    ) -> None:
-        """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way."""
+    ) -> tuple[Awaitable[Any]] | None:
+        """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way.
+
+        Where the function returns something to be awaited, it has not ended. Return that (in a tuple: trio takes a function
+        that returns a coroutine for an async one).
+        """
         try:
-            result = encode(activity(*args, **kwargs), subject=f"result of {subject}", limit=self._payload_limit)
+            value = activity(*args, **kwargs)
+            if inspect.isawaitable(value):
+                return (value,)
+            result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
             if run.settle():  # else it was given up meanwhile
                 self._observe_end(run, "failed", error)
@@ -221,6 +234,7 @@ class ActivityRunner:
             if run.settle():
                 self._observe_end(run, "completed")
                 self._report_end(run, result)
+        return None
 
     def _report_end(self, run: _Run, result: Payload | ActivityFailure) -> None:
         if not run.aborted:

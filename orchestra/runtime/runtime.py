@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from opentelemetry.trace import TracerProvider
 
 from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
+from orchestra.client.arguments import check_provider, check_registry
 from orchestra.client.intake import Intake
 from orchestra.client.port import End
 from orchestra.clock import Clock, SystemClock, micros, new_id
@@ -96,10 +97,10 @@ class Runtime:
         meter_provider: where metrics go; likewise.
 
     Raises:
-        RegistrationError: two activities have one name.
+        RegistrationError: two different activities have one name.
         InvalidFunction: what is given as an activity cannot be one.
-        InvalidArgument: there is no queue, or one has no name; or an option is of another type, or too small or too large to
-            work with.
+        InvalidArgument: the provider is none (a path, say), or the registry (a builder that was not built); there is no queue,
+            or one has no name; or an option is of another type, or too small or too large to work with.
     """
 
     def __init__(
@@ -124,6 +125,8 @@ class Runtime:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
+        check_provider(provider)
+        check_registry(registry)
         check_count(max_concurrent_activities, "max_concurrent_activities")
         check_count(max_activity_threads, "max_activity_threads")
         check_count(max_owned, "max_owned")
@@ -501,12 +504,15 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
 
 
 def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:
-    if not isinstance(activities, Collection):
-        raise InvalidArgument(f"activities is {activities!r}; give a sequence of functions or activities, such as [probe]")
+    if not isinstance(activities, Collection) or isinstance(activities, (str, bytes, Mapping)):
+        how = "; a name of its own is given by @activity(name=...)" if isinstance(activities, Mapping) else ""
+        raise InvalidArgument(f"activities is {activities!r}; give a sequence of functions or activities, such as [probe]{how}")
     named: dict[str, Activity[..., Any]] = {}
     for candidate in activities:
         activity = as_activity(candidate)
         if activity.name in named:
+            if named[activity.name] == activity:
+                continue  # lists of several modules name it twice
             raise RegistrationError(f"two activities are named {activity.name!r}; give one of them @activity(name=...)")
         named[activity.name] = activity
     return named

@@ -107,7 +107,9 @@ def test_none_takes_an_option_away_and_what_is_not_given_stays():
 
 
 @pytest.mark.parametrize("option", ["timeout", "heartbeat_timeout"])
-@pytest.mark.parametrize("make", [lambda **o: activity(**o)(lambda: None), bare.options, lambda **o: Activity.named("x", **o)])
+@pytest.mark.parametrize(
+    "make", [lambda **o: activity(name="x", **o)(lambda: None), bare.options, lambda **o: Activity.named("x", **o)]
+)
 def test_a_timeout_must_be_positive(make, option):
     with pytest.raises(InvalidFunction, match=f"{option} of activity '.*' is -1 day"):
         make(**{option: timedelta(days=-1)})

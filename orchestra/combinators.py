@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from orchestra.errors import Cancelled, ContinueAsNew, OperationCancelled, OrchestrationError
 from orchestra.futures import Future
-from orchestra.scheduler import Scheduler, Task
+from orchestra.scheduler import Scheduler, Task, ended
 
 __all__ = ["RaceResult", "TaskGroup", "discard", "gather", "race"]
 
@@ -183,7 +183,7 @@ class TaskGroup:
         for task in self._tasks:  # grows meanwhile, where a branch starts others
             while not task.done:
                 try:
-                    await _settled(self._scheduler, task)
+                    await ended(task)
                 except Cancelled as cancelled:
                     if late is None:
                         late = cancelled
@@ -203,9 +203,3 @@ class TaskGroup:
         if others:
             raise BaseExceptionGroup("unhandled errors in a task group", others) from None
         return error is self._host_cancel and error is not None
-
-
-async def _settled(scheduler: Scheduler, future: Future[Any]) -> None:
-    gate: Future[None] = Future(scheduler.seal)
-    future.add_callback(lambda _future: gate.settle(None))
-    await gate

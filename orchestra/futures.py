@@ -7,28 +7,45 @@ history (an activity, a timer, a wait for an event, a child): its result comes f
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from orchestra.codec import Decoder, Payload
 from orchestra.errors import Evicted, OperationCancelled, PayloadError
+from orchestra.unwinding import Unwinder
 
 __all__ = ["DurableFuture", "Future", "Seal"]
 
 T = TypeVar("T")
 
+_PATIENCE: Final = 100
+"""How often one coroutine is refused before it is unwound by force. Cleanup in order asks for much less."""
+
 
 class Seal:
     """Whether an execution has left memory; shared by everything that belongs to it (protocol rule 22)."""
 
-    __slots__ = ("closed",)
+    __slots__ = ("_refusals", "closed", "unwinder")
 
     def __init__(self) -> None:
         self.closed = False
+        self.unwinder = Unwinder()
+        self._refusals = 0
 
     def check(self) -> None:
-        """Raise :class:`~orchestra.errors.Evicted` once the execution has left memory."""
+        """Raise :class:`~orchestra.errors.Evicted` once the execution has left memory.
+
+        Code that goes on, however often it is refused, is unwound by force.
+        """
         if self.closed:
+            self._refusals += 1
+            if self._refusals >= _PATIENCE:
+                self.unwinder.arm()
             raise Evicted("this execution has left memory; nothing that it asks for now is done")
+
+    def begin_anew(self) -> None:
+        """Count refusals from now on, for other code than before, and leave that alone."""
+        self._refusals = 0
+        self.unwinder.disarm()
 
 
 class Future(Generic[T]):

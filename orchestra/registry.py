@@ -47,6 +47,15 @@ class OrchestrationDefinition:
         default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"], compare=False, repr=False
     )
     """All definitions of its registry, by function."""
+    remarks: set[str] = field(default_factory=set[str], compare=False, repr=False)
+    """What was said of this code in the log: each line of it once, and not for each instance and lap."""
+
+    def is_news(self, remark: str) -> bool:
+        """Return whether this remark on the code is made for the first time."""
+        if remark in self.remarks:
+            return False
+        self.remarks.add(remark)
+        return True
 
     @property
     def place(self) -> str:

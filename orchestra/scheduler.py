@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
+import sys
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
-from orchestra.errors import Cancelled, ForeignAwait, OperationCancelled
+from orchestra.errors import Cancelled, ContinueAsNew, ForeignAwait, OperationCancelled
+from orchestra.frames import await_chain, is_user, module_root, place
 from orchestra.futures import DurableFuture, Future, Seal
+from orchestra.unwinding import BOUNDARIES
 
 __all__ = ["Scheduler", "Task", "parked_at"]
 
@@ -19,7 +22,8 @@ T = TypeVar("T")
 
 _FOREIGN: Final = frozenset({"asyncio", "anyio", "trio", "sniffio", "curio", "outcome", "concurrent", "selectors"})
 _OWN: Final = "orchestra"
-_PLUMBING: Final = frozenset({_OWN, "contextlib"})
+_CLOSINGS: Final = 3
+"""How often a coroutine is closed that goes on. The second time it is unwound by force."""
 
 _ADVICE: Final = {
     "sleep": "use `await ctx.schedule_timer(timedelta(...))`",
@@ -36,7 +40,7 @@ _ADVICE_ELSE: Final = (
 class Task(Future[T]):
     """A running coroutine; as a future, its end."""
 
-    __slots__ = ("_context", "_scheduler", "_throws", "cancelling", "coroutine", "owned", "parked_on")
+    __slots__ = ("_closings", "_context", "_scheduler", "_throws", "cancelling", "coroutine", "owned", "parked_on")
 
     def __init__(self, scheduler: Scheduler, coroutine: Coroutine[Any, Any, T]) -> None:
         super().__init__(scheduler.seal)
@@ -45,6 +49,7 @@ class Task(Future[T]):
         # A context of its own, so that what user code binds in context variables stays with its execution.
         self._context = contextvars.copy_context()
         self._throws: list[BaseException] = []
+        self._closings: list[Task[None]] | None = None
         self.cancelling = False
         self.parked_on: Future[Any] | None = None
         self.owned: dict[int, DurableFuture[Any]] = {}
@@ -60,18 +65,35 @@ class Task(Future[T]):
             else:
                 yielded = self._context.run(self.coroutine.send, None)
         except StopIteration as stop:
-            self._leave_nothing()
-            self.settle(stop.value)
+            if self._ends(stop.value, None):
+                self.settle(stop.value)
         except KeyboardInterrupt:  # somebody stops the process; the code has not failed
             raise
         except BaseException as error:  # noqa: BLE001 - whatever ends user code is its result
             if error.__traceback__ is not None:
                 # This very frame holds the task, and the task the error: without the cycle memory goes at once.
                 error.__traceback__ = error.__traceback__.tb_next
-            self._leave_nothing()
-            self.fail(self._outcome(error))
+            if self._ends(None, error):
+                self.fail(self._outcome(error))
         else:
             self._park(yielded)
+
+    def _ends(self, value: Any, error: BaseException | None) -> bool:
+        """Return whether it ends now. It does not before the async generators are closed that it has left early."""
+        self._scheduler.close_left(self)
+        closings, self._closings = self._closings, None
+        if closings and not self.seal.closed:
+            self.coroutine = _after(closings, value, error)
+            self._scheduler.ready.append(self)
+            return False
+        self._leave_nothing()
+        return True
+
+    def add_closing(self, closing: Task[None]) -> None:
+        """Have the task end no earlier than this one."""
+        if self._closings is None:
+            self._closings = []
+        self._closings.append(closing)
 
     def _leave_nothing(self) -> None:
         self._scheduler.forget(self)
@@ -146,6 +168,7 @@ class Scheduler:
         self.current: Task[Any] | None = None
         self._tasks: dict[Task[Any], None] = {}
         """Those that have not ended, in the order in which they began."""
+        self._left: list[AsyncGenerator[Any, Any]] = []
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         """Make a task; it takes its first step when those that are ready have taken theirs."""
@@ -167,65 +190,126 @@ class Scheduler:
         return self.spawn(_awaiting(awaitable))
 
     def run(self) -> None:
-        """Step tasks until all of them wait."""
+        """Step tasks until all of them wait, or until what they ask for is refused."""
+        ready, seal = self.ready, self.seal
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, self._left_early)
         try:
-            while self.ready:
-                self.current = self.ready.popleft()
-                self.current.step()
+            while ready and not seal.closed:
+                self.current = task = ready.popleft()
+                task.step()
+                if self._left:
+                    self.close_left(task)
         finally:
             self.current = None
+            sys.set_asyncgen_hooks(*hooks)
+            if seal.closed:
+                seal.begin_anew()
 
     def close(self) -> None:
-        """Drop all coroutines. Seal the execution first, so that nothing is decided by their ``finally`` bodies."""
+        """Drop all coroutines. Seal the execution first, so that nothing is decided by their ``finally`` bodies.
+
+        It ends, whatever their code does with the exceptions that it meets.
+        """
         tasks, self._tasks = self._tasks, {}
         self.ready.clear()
-        for task in reversed(tasks):
-            with contextlib.suppress(BaseException):  # a sealed context raises Evicted out of finally bodies
-                task.coroutine.close()
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, self._left_early)
+        try:
+            for task in reversed(tasks):
+                self._close(task.coroutine)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _close(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.seal.begin_anew()
+        try:
+            for _ in range(_CLOSINGS):
+                with contextlib.suppress(BaseException):  # a sealed context raises Evicted out of finally bodies
+                    coroutine.close()
+                if getattr(coroutine, "cr_frame", None) is None:
+                    break
+                # It has awaited something else in place of ending.
+                self.seal.unwinder.arm(coroutine)
+        finally:
+            self.seal.begin_anew()
+
+    # --- async generators that are left early ---
+
+    def _left_early(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Take an async generator that nothing refers to any more, and that has not ended, from Python's finaliser."""
+        if self.seal.closed:
+            self._close_generator(generator)
+        else:
+            self._left.append(generator)
+
+    def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self.seal.begin_anew()
+        try:
+            for _ in range(_CLOSINGS):
+                with contextlib.suppress(BaseException):
+                    generator.aclose().__await__().__next__()
+                if getattr(generator, "ag_frame", None) is None:
+                    break
+                self.seal.unwinder.arm(generator)
+        finally:
+            self.seal.begin_anew()
+
+    def close_left(self, task: Task[Any]) -> None:
+        """Begin to close what a task has left early, as branches of the task: it ends when they have ended."""
+        if not self._left or self.seal.closed:
+            return
+        left, self._left = self._left, []
+        for generator in left:
+            task.add_closing(self.spawn(_awaiting(generator.aclose())))
+
+
+BOUNDARIES.update(function.__code__ for function in (Task[Any].step, Scheduler._close, Scheduler._close_generator))
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
+async def _after(closings: Sequence[Task[None]], value: T, error: BaseException | None) -> T:
+    """End as a task has ended, once what it left early is closed. A failure of that is one of the task."""
+    late: Cancelled | None = None
+    for closing in closings:
+        while not closing.done:
+            try:
+                await ended(closing)
+            except Cancelled as cancelled:
+                late = late or cancelled
+                for other in closings:
+                    other.cancel()
+    for closing in closings:
+        if error is None or (isinstance(closing.error, ContinueAsNew) and not isinstance(error, Cancelled)):
+            error = closing.error if not isinstance(closing.error, OperationCancelled) else error
+    if late is not None:
+        raise late
+    if error is not None:
+        raise error
+    return value
+
+
+async def ended(future: Future[Any]) -> None:
+    """Wait until a future is done, whatever comes of it."""
+    gate: Future[None] = Future(future.seal)
+    future.add_callback(lambda _future: gate.settle(None))
+    await gate
+
+
 # --- naming the line --------------------------------------------------------------------------
-
-
-def module_root(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def is_user(frame: FrameType) -> bool:
-    """Return whether a frame runs code that is not this library's."""
-    return module_root(frame) not in _PLUMBING
-
-
-def place(frame: FrameType, line: int | None = None) -> str:
-    """Return ``file:line in function`` of a frame."""
-    code = frame.f_code
-    return f"{code.co_filename}:{line or frame.f_lineno} in {code.co_qualname}"
-
-
-def _await_chain(coroutine: object) -> list[FrameType]:
-    """Return the frames from a coroutine down to what it finally awaits."""
-    frames: list[FrameType] = []
-    awaited: Any = coroutine
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is not None:
-            frames.append(frame)
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    return frames
 
 
 def parked_at(coroutine: object) -> str | None:
     """Return the line of user code where a coroutine waits."""
-    users = [frame for frame in _await_chain(coroutine) if is_user(frame) and module_root(frame) not in _FOREIGN]
+    users = [frame for frame in await_chain(coroutine) if is_user(frame) and module_root(frame) not in _FOREIGN]
     return place(users[-1]) if users else None
 
 
 def _foreign_await(coroutine: object, yielded: object) -> ForeignAwait:
-    frames = _await_chain(coroutine)
+    frames = await_chain(coroutine)
     called = next((frame.f_code.co_name for frame in frames if module_root(frame) in _FOREIGN), "")
     if type(yielded).__qualname__ == "_GatheringFuture":  # asyncio.gather is no coroutine: it leaves no frame
         called = "gather"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import sys
 import traceback
 from collections import Counter, deque
@@ -59,6 +60,7 @@ from orchestra.events import (
     TimerFired,
     error_from_wire,
 )
+from orchestra.frames import is_user, place
 from orchestra.futures import DurableFuture, Seal
 from orchestra.ids import child_id
 from orchestra.providers.rows import MessageKind, MessageRow, Status
@@ -67,7 +69,8 @@ from orchestra.replay.journal import Journal, describe, read_history
 from orchestra.replay.mail import Mail, Waits
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
 from orchestra.retry import RetryPolicy, type_name
-from orchestra.scheduler import Scheduler, Task, is_user, parked_at, place
+from orchestra.scheduler import Scheduler, Task, parked_at
+from orchestra.telemetry import log_instance
 
 __all__ = ["Execution"]
 
@@ -205,9 +208,18 @@ class Execution:
         return self._take_turn()
 
     def evict(self) -> None:
-        """Drop the coroutine. Nothing is decided by it any more."""
+        """Drop the coroutine. Nothing is decided by it any more. It ends, whatever the code does about it."""
         self._seal.closed = True
         self.scheduler.close()
+        caught = self._seal.unwinder.caught
+        if caught is not None and self._definition.is_news(caught):
+            log_instance(
+                logging.WARNING,
+                self.identity,
+                "went on at %s when it was closed, although everything was refused to it, and was ended by force. Its handler "
+                "catches more than errors: catch Exception, or raise again what is none",
+                caught,
+            )
 
     # --- what the engine asks ---
 

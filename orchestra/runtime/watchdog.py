@@ -14,8 +14,8 @@ import anyio
 
 from orchestra.clock import Clock
 from orchestra.engine.engine import Engine
+from orchestra.frames import module_root, place
 from orchestra.runtime.worker import EngineThread
-from orchestra.scheduler import module_root, place
 from orchestra.telemetry import log_instance, named
 
 __all__ = ["Watchdog"]

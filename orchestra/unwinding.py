@@ -1,0 +1,118 @@
+"""Ends code that cannot be closed: code that catches everything around a wait, and goes on.
+
+Code that has left memory is refused whatever it asks for, by an exception. Code in a loop that swallows exceptions would be
+refused for ever. After many refusals the :class:`Unwinder` raises at each further line of it, in handlers as well: no loop goes
+round under that, so that the code ends after as many exceptions as it has nested handlers.
+
+Python takes a trace function away once it has raised. It is put back when a profile event tells that the code goes on, and when
+the exception that it raised is dropped, for that is where a handler ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any, Final
+
+from orchestra.errors import Evicted
+from orchestra.frames import await_chain, is_installed, is_own, is_user, place, users_own
+
+__all__ = ["BOUNDARIES", "Unwinder"]
+
+BOUNDARIES: Final[set[CodeType]] = set()
+"""The functions of this library that run or close user code: nothing is raised in the frames above them."""
+_RELENTLESS: Final = 200
+"""Exceptions after which the code of packages that user code calls is unwound as well: it may be that which goes on."""
+
+
+class _Harder(Evicted):
+    """Raised at a line, and not at a call. Where a handler drops it, the next one is raised."""
+
+    def __init__(self, unwinder: Unwinder) -> None:
+        super().__init__("this execution has left memory, and its code goes on nevertheless")
+        self._unwinder = unwinder
+
+    def __del__(self) -> None:
+        self._unwinder.go_on()
+
+
+class Unwinder:
+    """Raises at each line of the code of one execution, in this thread, from :meth:`arm` to :meth:`disarm`."""
+
+    __slots__ = ("_before", "_raised", "armed", "caught")
+
+    def __init__(self) -> None:
+        self._before: tuple[Any, Any] = (None, None)
+        self._raised = 0
+        self.armed = False
+        self.caught: str | None = None
+        """The line that went on after it had been refused many times: the first line of a handler that catches too much."""
+
+    def arm(self, coroutine: object = None) -> None:
+        """Begin to raise: in the code that runs, or in a coroutine that is about to be closed."""
+        if not self.armed:
+            self.armed = True
+            self._raised = 0
+            self._before = sys.gettrace(), sys.getprofile()
+        self._trace_frames(await_chain(coroutine))
+        self.go_on()
+
+    def disarm(self) -> None:
+        """Leave the code alone. What traced the thread before traces it again."""
+        if self.armed:
+            self.armed = False
+            trace, profile = self._before
+            self._before = (None, None)
+            sys.setprofile(profile)
+            sys.settrace(trace)
+
+    def go_on(self) -> None:
+        """Raise at the next line, if that is to be."""
+        if not self.armed:
+            return
+        frames: list[FrameType] = []
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code not in BOUNDARIES:
+            frames.append(frame)
+            frame = frame.f_back
+        if frame is None:
+            return  # not in the code that is unwound: another thread drops an exception
+        self._trace_frames(frames)
+        sys.setprofile(self._profile)
+        sys.settrace(self._trace)
+
+    def _trace_frames(self, frames: list[FrameType]) -> None:
+        for frame in frames:
+            if self._is_meant(frame):
+                frame.f_trace = self._trace
+
+    def _is_meant(self, frame: FrameType) -> bool:
+        if is_own(frame):
+            return False
+        # Packages may hold locks of the whole program, a log's for example: user code alone is interrupted while that suffices.
+        return self._raised > _RELENTLESS or not is_installed(frame)
+
+    def _trace(self, frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:
+        if not self.armed or not self._is_meant(frame):
+            return None
+        if event == "line":
+            self._raised += 1
+            if self.caught is None:
+                self.caught = _place_of(frame)
+            raise _Harder(self)
+        return self._trace
+
+    def _profile(self, frame: FrameType, _event: str, _argument: object) -> None:
+        if self.armed and sys.gettrace() is None and not is_own(frame):
+            self.go_on()
+
+
+def _place_of(frame: FrameType) -> str:
+    frames: list[FrameType] = []
+    outer: FrameType | None = frame
+    while outer is not None and outer.f_code not in BOUNDARIES:
+        frames.append(outer)
+        outer = outer.f_back
+    own = users_own([each for each in reversed(frames) if is_user(each)])
+    return place(own[-1] if own else frame)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import os
 import sys
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +17,8 @@ from orchestra.context import Limits
 from orchestra.errors import NondeterminismError
 from orchestra.events import ContinuedAsNew, ExecutionCancelled
 from orchestra.replay import Execution
+
+# ruff: noqa: B012, E701, E722, SIM105 - what is tested here is just that
 
 # Each of these goes on for ever, unless something stops it. ``going`` bounds the test, not the code.
 MOST_ROUNDS = 100_000
@@ -39,7 +40,7 @@ async def catches_everything_around_an_await(ctx, _):
     while going():
         try:
             await ctx.wait_for_event("x")
-        except:  # noqa: E722
+        except:
             pass
 
 
@@ -155,13 +156,13 @@ async def catches_around_a_gather(ctx, _):
         while going():
             try:
                 await ctx.wait_for_event("x")
-            except:  # noqa: E722
+            except:
                 pass
 
     while going():
         try:
             await ctx.gather(branch(), branch())
-        except:  # noqa: E722
+        except:
             pass
 
 
@@ -201,7 +202,7 @@ async def has_an_async_generator_that_goes_on(ctx, _):
 async def is_written_on_one_line(ctx, _):
     while going():
         try: await ctx.wait_for_event("x")  # fmt: skip
-        except: pass  # noqa: E722 # fmt: skip
+        except: pass  # fmt: skip
 
 
 STUBBORN = [
@@ -283,7 +284,7 @@ def test_code_that_goes_on_when_history_says_otherwise_is_unwound_as_well():
         while going():
             try:
                 await ctx.wait_for_event("y")
-            except:  # noqa: E722
+            except:
                 pass
 
     global rounds

@@ -78,6 +78,7 @@ from orchestra.errors import (
     UnknownVersion,
     UnresolvableAnnotation,
     WaitTimeout,
+    WrongEventLoop,
 )
 from orchestra.futures import DurableFuture, Future
 from orchestra.providers.sqlite import SqliteProvider
@@ -177,6 +178,7 @@ __all__ = [
     "UnresolvableAnnotation",
     "WaitTimeout",
     "WaitingOn",
+    "WrongEventLoop",
     "activity",
     "activity_context",
 ]

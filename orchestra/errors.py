@@ -38,6 +38,7 @@
     │   └── HistoryCorrupt                holds the instance
     ├── ActivityContextMissing
     ├── RuntimeClosed
+    ├── WrongEventLoop                    the call would wait for what it blocks itself
     ├── ProviderInUse                     another runtime runs on the same provider object
     └── StoreError
         ├── StoreBusy                     another writer holds the store; try again
@@ -129,6 +130,7 @@ __all__ = [
     "UnresolvableAnnotation",
     "Unwind",
     "WaitTimeout",
+    "WrongEventLoop",
 ]
 
 
@@ -435,6 +437,10 @@ class ActivityContextMissing(OrchestraError, LookupError):
 
 class RuntimeClosed(OrchestraError):
     """The runtime or client is not running (not entered yet, stopping, or stopped)."""
+
+
+class WrongEventLoop(OrchestraError, RuntimeError):
+    """The call would wait for ever: what it waits for can only happen in the loop or thread that the call itself blocks."""
 
 
 class ProviderInUse(OrchestraError):

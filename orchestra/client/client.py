@@ -71,6 +71,7 @@ from orchestra.errors import (
     WaitTimeout,
 )
 from orchestra.events import FORMAT, EventKind, EventRecord
+from orchestra.loops import current_loop
 from orchestra.options import check_count, check_duration, check_moment
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
@@ -129,6 +130,8 @@ _STANDING_OF: Final = {
 class Client:
     """Asynchronous access to a store. An async context manager where it stands alone.
 
+    It may be used from any event loop and thread of its process, also from others than the one in which it was entered.
+
     Every method that changes something returns once the change is durable (I1).
 
     Args:
@@ -162,9 +165,10 @@ class Client:
         self._registry: OrchestrationRegistry | None = None
         self._attached: Port | None = None
         self._own: DirectPort | None = None
-        self._catalogue: Catalogue | None = None
-        self._catalogue_at = 0.0
-        self._catalogue_read: _CatalogueRead | None = None
+        self._catalogue: tuple[Catalogue, float] | None = None
+        """With the moment from which it is. Replaced as a whole: several threads may read it."""
+        self._catalogue_reads: dict[object, _CatalogueRead] = {}
+        """By event loop: a task can wait only for what happens in its own."""
         self._name = "client"
         self._providers = tracer_provider, meter_provider
         self._recorder = Recorder()
@@ -186,17 +190,21 @@ class Client:
         if self._attached is None:
             if self._own is not None:
                 raise RuntimeClosed("this client is open already; enter it once, or make another one")
-            await anyio.to_thread.run_sync(self._provider.open)
-            self._own = DirectPort(self._provider)
+            self._own = DirectPort(self._provider)  # first, so that of two that enter at once one is refused
+            try:
+                await anyio.to_thread.run_sync(self._provider.open)
+            except BaseException:
+                self._own = None
+                raise
             self.record_with(recorder_for(*self._providers, self._clock))
         return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        if self._own is not None:
-            self._own.close()
-            self._own = None
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._provider.close)
 
@@ -808,33 +816,35 @@ class Client:
     async def _fresh_catalogue(self, age: float = _CATALOGUE_AGE) -> Catalogue:
         """Return the catalogue, at most ``age`` seconds old. Whoever asks while it is being read waits for that read."""
         asked_at = self._clock.monotonic()
-        while self._catalogue is None or asked_at - self._catalogue_at > age:
-            read = self._catalogue_read
+        while (known := self._catalogue) is None or asked_at - known[1] > age:
+            loop = current_loop().native
+            read = self._catalogue_reads.get(loop)
             if read is None:
-                await self._read_catalogue()
+                await self._read_catalogue(loop)
             else:
                 await read.done.wait()
                 if read.error is not None:
                     raise read.error
-        return self._catalogue
+        return known[0]
 
-    async def _read_catalogue(self) -> None:
-        read = self._catalogue_read = _CatalogueRead(self._clock.monotonic())
+    async def _read_catalogue(self, loop: object) -> None:
+        read = self._catalogue_reads[loop] = _CatalogueRead(self._clock.monotonic())
         try:
             catalogue = await self._port.call(self._provider.directory.catalogue)
-            if self._catalogue_read is read:
-                self._catalogue, self._catalogue_at = catalogue, read.begun_at
+            if self._catalogue_reads.get(loop) is read:
+                self._catalogue = catalogue, read.begun_at
         except Exception as error:
             read.error = error
             raise
         finally:  # also where this caller was cancelled: then another one reads
-            if self._catalogue_read is read:
-                self._catalogue_read = None
+            if self._catalogue_reads.get(loop) is read:
+                del self._catalogue_reads[loop]
             read.done.set()
 
     def _forget_catalogue(self) -> None:
         """Have it read anew; what is being read now may be from before a change."""
-        self._catalogue = self._catalogue_read = None
+        self._catalogue_reads = {}
+        self._catalogue = None
 
 
 class _CatalogueRead:

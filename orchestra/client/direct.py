@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
 
 from orchestra.client.intake import Intake
 from orchestra.client.port import End
-from orchestra.errors import RuntimeClosed, StoreError
+from orchestra.errors import RuntimeClosed, StoreError, StoreForked, StoreUnavailable
+from orchestra.loops import current_loop
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import ClientChange, Outcome, size_of
 
@@ -53,17 +56,29 @@ class _Pending:
         self.error: Exception | None = None
 
 
+class _Lane:
+    """What one event loop has waiting. Its parts belong to that loop."""
+
+    def __init__(self) -> None:
+        self.pending: list[_Pending] = []
+        self.lock = anyio.Lock()
+        self.limiter = anyio.CapacityLimiter(4)
+
+
 class DirectPort:
-    """Commits in worker threads, one group at a time. What waits for that is bounded, as it is within a runtime."""
+    """Commits in worker threads, one group at a time. What waits for that is bounded, as it is within a runtime.
+
+    It serves any number of event loops, in any threads: each has a lane of its own.
+    """
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self._pending: list[_Pending] = []
+        self._lanes: WeakKeyDictionary[object, _Lane] = WeakKeyDictionary()
+        self._lanes_guard = threading.Lock()
         self._intake = Intake()
-        self._lock = anyio.Lock()
         self._store_lock = threading.Lock()
-        self._limiter = anyio.CapacityLimiter(4)
         self._is_closed = False
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Take nothing more."""
@@ -71,8 +86,18 @@ class DirectPort:
         self._intake.close()
 
     def _require_open(self) -> None:
+        if self._process != os.getpid():
+            raise StoreForked(self._provider.description, opened_by=self._process)
         if self._is_closed:
             raise RuntimeClosed("this client is closed")
+
+    def _lane(self) -> _Lane:
+        loop = current_loop().native
+        with self._lanes_guard:
+            lane = self._lanes.get(loop)
+            if lane is None:
+                lane = self._lanes[loop] = _Lane()
+            return lane
 
     async def submit(self, change: ClientChange) -> Outcome:
         """Have a change committed with whatever else waits."""
@@ -80,30 +105,30 @@ class DirectPort:
         size = size_of(change)
         if not self._intake.enter(size):
             await self._intake.wait(size)
-        entry = _Pending(change)
+        entry, lane = _Pending(change), self._lane()
         try:
             self._require_open()
-            self._pending.append(entry)
-            await self._commit_until_done(entry)
+            lane.pending.append(entry)
+            await self._commit_until_done(lane, entry)
         finally:
-            if entry in self._pending:  # cancelled while it waited: it must not happen behind its sender's back
-                self._pending.remove(entry)
+            if entry in lane.pending:  # cancelled while it waited: it must not happen behind its sender's back
+                lane.pending.remove(entry)
             self._intake.leave(size)
         if entry.error is not None:
             raise entry.error
         assert entry.outcome is not None
         return entry.outcome
 
-    async def _commit_until_done(self, entry: _Pending) -> None:
-        async with self._lock:
+    async def _commit_until_done(self, lane: _Lane, entry: _Pending) -> None:
+        async with lane.lock:
             if entry.outcome is None and entry.error is None:
-                batch, self._pending = self._pending[:_GROUP], self._pending[_GROUP:]
+                batch, lane.pending = lane.pending[:_GROUP], lane.pending[_GROUP:]
                 if entry not in batch:  # a full group of older ones goes first
                     batch.append(entry)
-                    self._pending.remove(entry)
+                    lane.pending.remove(entry)
                 # A cancel must not reach a running commit: its outcome belongs to others too.
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._commit, batch, limiter=self._limiter)
+                    await anyio.to_thread.run_sync(self._commit, batch, limiter=lane.limiter)
 
     def _commit(self, batch: list[_Pending]) -> None:
         try:
@@ -114,6 +139,10 @@ class DirectPort:
                     self._provider.store.stir()  # a runtime may share this provider, and would see it at the next poll only
         except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
             known = error if isinstance(error, StoreError) else StoreError(f"{type(error).__name__}: {error}")
+            if self._is_closed and isinstance(known, StoreUnavailable):  # closed in another task, under this commit
+                for entry in batch:
+                    entry.error = RuntimeClosed("this client was closed before the change was written; nothing was written")
+                return
             if len(batch) == 1 or known.retryable:
                 for entry in batch:
                     entry.error = known
@@ -127,7 +156,11 @@ class DirectPort:
     async def call(self, function: Callable[[], T]) -> T:
         """Run a blocking call in a worker thread."""
         self._require_open()
-        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+        try:
+            return await anyio.to_thread.run_sync(function, limiter=self._lane().limiter)
+        except StoreUnavailable:
+            self._require_open()  # closed in another task, under this read
+            raise
 
     def written_past(self) -> None:
         """Tell the runtime that may share this provider; engines elsewhere look at the store by themselves."""

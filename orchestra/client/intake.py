@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
-import anyio
-
 from orchestra.errors import RuntimeClosed
+from orchestra.loops import Signal
 
 __all__ = ["MOST_BYTES", "MOST_CHANGES", "Intake"]
 
 MOST_CHANGES: Final = 10_000
 MOST_BYTES: Final = 16 * 1024 * 1024
+_GONE: Final = "the runtime or client has stopped; the change was not handed over, nothing was written"
 
 
 class _Waiter:
@@ -19,12 +20,12 @@ class _Waiter:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.called = anyio.Event()
+        self.called = Signal()
         self.has_room = False
 
 
 class Intake:
-    """Counts changes and their bytes from when they are handed over until they are answered. Used by one event loop.
+    """Counts changes and their bytes from when they are handed over until they are answered. Used by any event loop and thread.
 
     What has more bytes than there may ever be goes alone.
     """
@@ -32,9 +33,11 @@ class Intake:
     def __init__(self, changes: int = MOST_CHANGES, size: int = MOST_BYTES) -> None:
         self._most_changes = changes
         self._most_bytes = size
+        self._guard = threading.Lock()
         self._changes = 0
         self._bytes = 0
         self._waiting: dict[_Waiter, None] = {}
+        self._is_closed = False
 
     @property
     def outstanding(self) -> tuple[int, int]:
@@ -48,11 +51,12 @@ class Intake:
 
     def enter(self, size: int) -> bool:
         """Take room for a change, if there is some and nobody waits for it. Return whether it was taken."""
-        if self._waiting or not self._has_room(size):
-            return False
-        self._changes += 1
-        self._bytes += size
-        return True
+        with self._guard:
+            if self._waiting or not self._has_room(size):
+                return False
+            self._changes += 1
+            self._bytes += size
+            return True
 
     async def wait(self, size: int) -> None:
         """Wait for room, and take it.
@@ -61,31 +65,42 @@ class Intake:
             RuntimeClosed: there will be none any more. Nothing was handed over.
         """
         waiter = _Waiter(size)
-        self._waiting[waiter] = None
+        with self._guard:
+            if self._is_closed:
+                raise RuntimeClosed(_GONE)
+            self._waiting[waiter] = None
+            self._call()  # room may have been given back, in another thread, since it was asked for
         try:
             await waiter.called.wait()
         except BaseException:
-            if waiter.has_room:  # it was called and cancelled at once
-                self.leave(size)
-            elif waiter in self._waiting:
-                del self._waiting[waiter]
-                self._call()  # it may have been in the way of smaller ones
+            with self._guard:
+                if waiter.has_room:  # it was called and cancelled at once
+                    self._leave(size)
+                elif waiter in self._waiting:
+                    del self._waiting[waiter]
+                    self._call()  # it may have been in the way of smaller ones
             raise
         if not waiter.has_room:
-            raise RuntimeClosed("the runtime or client has stopped; the change was not handed over, nothing was written")
+            raise RuntimeClosed(_GONE)
 
     def leave(self, size: int) -> None:
         """Give back the room of a change that was answered."""
+        with self._guard:
+            self._leave(size)
+
+    def close(self) -> None:
+        """Send away everybody who waits, or will."""
+        with self._guard:
+            self._is_closed = True
+            waiting, self._waiting = self._waiting, {}
+        for waiter in waiting:
+            waiter.called.set()
+
+    def _leave(self, size: int) -> None:
         self._changes -= 1
         self._bytes -= size
         if self._waiting:
             self._call()
-
-    def close(self) -> None:
-        """Send away everybody who waits."""
-        waiting, self._waiting = self._waiting, {}
-        for waiter in waiting:
-            waiter.called.set()
 
     def _has_room(self, size: int) -> bool:
         return not self._changes or (self._changes < self._most_changes and self._bytes + size <= self._most_bytes)

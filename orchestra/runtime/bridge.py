@@ -48,6 +48,13 @@ class Bridge(Generic[T]):
             taken.append(self._entries.popleft())
         return taken
 
+    def peek(self) -> list[T]:
+        """Return what waits to be taken. From any thread; a hint only, for it may be taken meanwhile."""
+        try:
+            return list(self._entries)
+        except RuntimeError:  # it was changed at the same time
+            return []
+
     def close(self) -> None:
         """Close the sockets."""
         self._receiver.close()

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 
 from orchestra.errors import RuntimeClosed
+from orchestra.loops import Signal
 from orchestra.runtime.bridge import Bridge
 
 __all__ = ["ReadDone", "Readers"]
@@ -25,9 +26,9 @@ class _Read:
 
     __slots__ = ("done", "error", "function", "value")
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], done: anyio.Event | Signal) -> None:
         self.function = function
-        self.done = anyio.Event()
+        self.done = done
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -48,34 +49,48 @@ class Readers:
         self._threads: list[threading.Thread] = []
         self._waiting: set[_Read] = set()
         self._closed = False
+        self._guard = threading.Lock()
 
-    async def call(self, function: Callable[[], T]) -> T:
+    async def call(self, function: Callable[[], T], signal: Signal | None = None) -> T:
         """Run a function and return what it returns. A cancelled caller leaves it running to its end.
+
+        Args:
+            signal: what to set when it has ended, where the caller's loop is not the one that reads the bridge.
 
         Raises:
             RuntimeClosed: the runtime has stopped.
         """
-        if self._closed:
-            raise RuntimeClosed("the runtime has stopped")
-        if len(self._threads) < _THREADS:
-            thread = threading.Thread(target=self._main, name="orchestra-reader", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        read = _Read(function)
-        self._waiting.add(read)
-        self._queue.put(read)
+        read = _Read(function, signal or anyio.Event())
+        with self._guard:
+            if self._closed:
+                raise RuntimeClosed("the runtime has stopped")
+            if len(self._threads) < _THREADS:
+                thread = threading.Thread(target=self._main, name="orchestra-reader", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._waiting.add(read)
+            self._queue.put(read)
         try:
             await read.done.wait()
         finally:
-            self._waiting.discard(read)
+            with self._guard:
+                self._waiting.discard(read)
         if read.error is not None:
             raise read.error
         return cast("T", read.value)
 
-    def stop(self) -> None:
-        """Take no reads any more, and tell those who wait. To be called on the event loop."""
-        self._closed = True
-        for read in self._waiting:
+    def stop(self, *, at_home: bool = True) -> None:
+        """Take no reads any more, and tell those who wait.
+
+        Args:
+            at_home: whether the caller runs on the event loop that reads the bridge. Else who waits there is not told.
+        """
+        with self._guard:
+            self._closed = True
+            waiting = list(self._waiting)
+        for read in waiting:
+            if not at_home and not isinstance(read.done, Signal):
+                continue
             read.error = RuntimeClosed("the runtime has stopped")
             read.done.set()
 
@@ -92,4 +107,7 @@ class Readers:
                 read.value = read.function()
             except BaseException as error:  # noqa: BLE001 - it is raised where the read was asked for
                 read.error = error
-            self._bridge.push([ReadDone(read)])
+            if isinstance(read.done, Signal):
+                read.done.set()
+            else:
+                self._bridge.push([ReadDone(read)])

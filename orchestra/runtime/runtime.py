@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
 from orchestra.ids import check_name
+from orchestra.loops import EventLoop, current_loop
 from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started, size_of
@@ -39,6 +41,8 @@ from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.ends import Ends, Watch
+from orchestra.runtime.outside import Outside, OutsideWatch
+from orchestra.runtime.owner import Owner
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
@@ -72,6 +76,10 @@ class Runtime:
             await runtime.client.start("watch", Watch("http://..."), instance_id="watch-1")
 
     Leaving it stops in order: nothing new is taken, running activities get ``grace``, ownership is released.
+
+    It may be entered in one task and left in another. Its client may be used from any event loop and thread of the process;
+    activities run in the event loop in which the runtime was entered. Where the runtime itself fails, the task that has
+    entered it is cancelled, each call of the client raises ``RuntimeClosed``, and leaving raises the failure.
 
     What its client is asked to change is committed in groups. While 10,000 changes, or 16 MiB of them, are under way, whoever
     brings one more waits in the client, first come, first served; who is cancelled in this wait has changed nothing.
@@ -161,13 +169,18 @@ class Runtime:
         self._process = os.getpid()
         self._readers: Readers
         self._ends: Ends
-        self._ended: anyio.Event
+        self._has_ended = False
+        self._is_released = False
+        self._releasing = threading.Lock()
+        self._first_effects: list[Any] = []
+        self._owner: Owner | None = None
+        self._loop: EventLoop
         self._bridge: Bridge[Any]
+        self._outside: Outside
         self._thread: EngineThread
         self._runner: ActivityRunner
         self._group: anyio.abc.TaskGroup
-        self._watch_scope: anyio.CancelScope
-        self._shell_scope: anyio.CancelScope
+        self._watchdog: Watchdog
         self.node_id = new_id()
         self.client = Client.attached(
             provider,
@@ -182,6 +195,9 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         """Open the store, join it, and begin.
+
+        The runtime may be left in another task, event loop or thread than it was entered in. Activities run in the event loop
+        in which it was entered.
 
         Raises:
             StoreError: the store cannot be used.
@@ -202,6 +218,8 @@ class Runtime:
                 with anyio.CancelScope(shield=True):
                     await _in_thread(self._provider.close)
                 raise
+            self._owner = Owner(self._live, self._abandon)
+            await self._owner.start()
         except BaseException:
             self._state = "stopped"
             raise
@@ -213,7 +231,7 @@ class Runtime:
         await _in_thread(self._set_expiries)
         node = self._node()
         store = self._provider.store
-        # Once, and not for each record: where nobody listens, the hot path must not pay.
+        # Resolve the recorder once, so that a runtime without telemetry pays nothing per record.
         recorder = recorder_for(self._tracer_provider, self._meter_provider, self._clock)
         self.client.record_with(recorder)
         engine = Engine(
@@ -229,8 +247,10 @@ class Runtime:
         )
         membership = Membership(store, node, self._clock)
         cycle = Cycle(store, engine, membership, self._clock, poll=self._poll.total_seconds(), recorder=recorder)
+        self._loop = current_loop()
         self._bridge = Bridge()
-        self._thread = EngineThread(cycle, engine, self._bridge, self._clock)
+        self._outside = Outside(self._bridge, self._loop)
+        self._thread = EngineThread(cycle, engine, self._outside, self._clock, host=self._loop, orphaned=self._orphaned)
         self._runner = ActivityRunner(
             self._activities,
             self._report,
@@ -241,12 +261,13 @@ class Runtime:
             payload_limit=self._limits.max_payload,
             recorder=recorder,
         )
-        self._ended = anyio.Event()
         self._readers = Readers(self._bridge)
         self._ends = Ends(self._readers, self._provider.directory)
+        self._watchdog = Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds())
+        self._outside.serve(lambda: self._intake, self._thread, self._readers)
         self._thread.start()
         try:
-            begun, *rest = await self._bridge.receive()
+            begun, *self._first_effects = await self._bridge.receive()
             assert isinstance(begun, Begun)
             if begun.error is not None:
                 raise begun.error
@@ -257,53 +278,110 @@ class Runtime:
                 self._is_abandoned = not await _in_thread(self._thread.join, _RELEASE_SECONDS)
             self._bridge.close()
             raise
-        self._shell_scope = anyio.CancelScope(shield=True)
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._runner.start(self._group)
-        self._handle(rest)
-        self._group.start_soon(self._shell)
-        self._watch_scope = anyio.CancelScope()
-        self._watchdog = Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds())
-        self._group.start_soon(self._watch, self._watchdog)
-        self._group.start_soon(self._ends.run)
+
+    async def _live(self) -> None:
+        """Own the runtime's tasks, from its beginning to its end."""
+        owner = self._owner
+        assert owner is not None
+        shell, watch = anyio.CancelScope(shield=True), anyio.CancelScope()
+        self._group = group = anyio.create_task_group()
+        await group.__aenter__()
+        try:
+            try:
+                self._runner.start(group)
+                self._handle(self._first_effects)
+                group.start_soon(self._guarded, self._shell, shell)
+                group.start_soon(self._guarded, self._watchdog.watch, watch)
+                group.start_soon(self._guarded, self._ends.run, anyio.CancelScope())
+                owner.begin()
+                await owner.asked_to_leave()
+            finally:
+                self._state = "stopping"
+                if not self._loop.is_closed:
+                    with owner.patience:
+                        if not self._has_ended:
+                            await self._stop()
+        except GeneratorExit:
+            raise  # its loop is closed, and nothing can be waited for: the engine's thread sees to the rest
+        except BaseException as error:  # noqa: BLE001 - the group adds what its tasks raise
+            self._stop_at_once(shell, watch)
+            await self._leave(group, error)
+        else:
+            self._stop_at_once(shell, watch)
+            await self._leave(group, None)
+
+    def _stop_at_once(self, *scopes: anyio.CancelScope) -> None:
+        # No shield keeps out a second cancel by the event loop itself; it may cut the grace, but leaves nothing running.
+        self._state = "stopped"
+        self._dismiss_clients()
+        self._runner.abort_all()
+        self._thread.stop(at_once=True)
+        for scope in scopes:
+            scope.cancel()
+
+    async def _leave(self, group: anyio.abc.TaskGroup, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                await group.__aexit__(None, None, None)
+            elif not await group.__aexit__(type(error), error, error.__traceback__):
+                raise error
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _in_thread(self._release)
+                self._bridge.close()
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """Stop in order, also when the block was cancelled."""
-        self._state = "stopping"
-        try:
-            with anyio.CancelScope(shield=True):
-                if not self._ended.is_set():
-                    await self._stop()
-        finally:
-            # No shield keeps out a second cancel by the event loop itself; it may cut the grace, but leaves nothing running.
-            self._state = "stopped"
-            self._dismiss_clients()
-            self._runner.abort_all()
-            self._thread.stop(at_once=True)
-            self._shell_scope.cancel()
-            self._watch_scope.cancel()
-            await self._leave()
+        """Stop in order, also when the block was cancelled. In any task, event loop and thread.
 
-    async def _leave(self) -> None:
+        Where the event loop in which it was entered cannot run any more, activities are cut off at once.
+
+        Raises:
+            RuntimeClosed: it has not been entered.
+            BaseException: what has made the runtime fail.
+        """
+        if self._owner is None:
+            if self._state == "new":
+                raise RuntimeClosed("the runtime has not been entered")
+            return  # it could not be
+        if self._process != os.getpid():
+            self._state = "stopped"  # a forked child has a copy, and nothing of what runs
+            return
+        await self._owner.leave(self._grace.total_seconds() + 4 * _RELEASE_SECONDS)
+
+    async def _abandon(self) -> None:
+        """End without the event loop in which it was entered."""
+        self._state = "stopped"
+        self._thread.stop(at_once=True)
+        self._dismiss_outside()
+        await _in_thread(self._release)
+
+    def _orphaned(self) -> None:
+        """End all that is left, on the engine's thread: the event loop was closed, and nobody has left the runtime."""
+        self._state = "stopped"
+        self._dismiss_outside()
+        self._release(is_engine=True)
+        self._bridge.close()
+
+    def _release(self, *, is_engine: bool = False) -> None:
+        """End the threads and close the store, once. From any thread."""
+        if not self._releasing.acquire(blocking=not is_engine):
+            return  # the other thread waits for this one
         try:
-            await self._group.__aexit__(None, None, None)
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from None
-            raise
+            if self._is_released:
+                return
+            self._is_released = True
+            if not is_engine and not self._thread.join(_RELEASE_SECONDS):
+                obstacle = self._obstacle("the store does not answer")
+                engine_logger.warning("%s; the engine's thread is abandoned", obstacle)
+                self._is_abandoned = True
+            self._readers.stop(at_home=False)
+            self._readers.join()
+            self._vacate()
+            self._provider.close()
         finally:
-            with anyio.CancelScope(shield=True):
-                if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
-                    obstacle = self._obstacle("the store does not answer")
-                    engine_logger.warning("%s; the engine's thread is abandoned", obstacle)
-                    self._is_abandoned = True
-                await _in_thread(self._readers.join)
-                self._bridge.close()
-                self._vacate()
-                await _in_thread(self._provider.close)
+            self._releasing.release()
 
     def _vacate(self) -> None:
         """Let the next runtime have the provider, unless a thread of this one may still come back to it."""
@@ -318,7 +396,7 @@ class Runtime:
         if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
             obstacle = self._obstacle("the store takes no writes")
             engine_logger.warning("%s; what this node owns is taken over when its lease has run out", obstacle)
-        elif not self._ended.is_set():
+        elif not self._has_ended:
             self._handle(self._bridge.take())
 
     def _obstacle(self, otherwise: str) -> str:
@@ -330,11 +408,18 @@ class Runtime:
         """Answer everybody who still waits for this runtime."""
         for pending in self._pending:
             if pending.outcome is None:
-                pending.outcome = RuntimeClosed("the runtime has stopped; nobody knows whether the change was committed")
+                pending.outcome = RuntimeClosed(
+                    "the runtime stopped before the change was acknowledged; it may or may not be stored. Look with "
+                    "get_instance_info, or ask again with the same id"
+                )
                 pending.done.set()
-        self._intake.close()
+        self._dismiss_outside()
         self._readers.stop()
         self._ends.stop()
+
+    def _dismiss_outside(self) -> None:
+        self._intake.close()
+        self._outside.close()
 
     def _node(self) -> NodeRecord:
         return NodeRecord(
@@ -381,10 +466,17 @@ class Runtime:
     # --- the shell ---
 
     async def _shell(self) -> None:
-        # Shielded: a host that is cancelled still stops in order, and that needs this loop.
-        with self._shell_scope:
-            while not self._ended.is_set():
-                self._handle(await self._bridge.receive())
+        while not self._has_ended:
+            self._handle(await self._bridge.receive())
+
+    async def _guarded(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        """Run a part of the shell. Where it fails, the runtime stops in order, and its host is told."""
+        assert self._owner is not None
+        with scope:
+            try:
+                await part()
+            except Exception as error:  # noqa: BLE001 - it is raised where the runtime is left
+                self._owner.fail(error)
 
     async def _follow_policy(self, name: str) -> None:
         """Have what is held follow a new policy: boundaries may have gone by the old one after the operator had looked."""
@@ -399,10 +491,6 @@ class Runtime:
             return
         if followed:
             engine_logger.info("%d held executions of %r follow its new version policy", followed, name)
-
-    async def _watch(self, watchdog: Watchdog) -> None:
-        with self._watch_scope:
-            await watchdog.watch()
 
     def _handle(self, effects: Sequence[Any]) -> None:
         for effect in effects:
@@ -440,7 +528,7 @@ class Runtime:
                 case PolicyChanged(name=name):
                     self._group.start_soon(self._follow_policy, name)
                 case Ended(error=error):
-                    self._ended.set()
+                    self._has_ended = True
                     self._dismiss_clients()
                     if error is not None:
                         raise error
@@ -460,6 +548,8 @@ class Runtime:
         not pile changes up while the store is slow.
         """
         self._require_running()
+        if not self._loop.is_current:
+            return await self._outside.submit(change)
         pending = _Pending(change)
         if not self._intake.enter(pending.size):
             await self._intake.wait(pending.size)
@@ -478,6 +568,8 @@ class Runtime:
     async def call(self, function: Callable[[], T]) -> T:
         """Run a blocking read in a worker thread."""
         self._require_running()
+        if not self._loop.is_current:
+            return await self._outside.call(function)
         return await self._readers.call(function)
 
     def written_past(self) -> None:
@@ -487,14 +579,18 @@ class Runtime:
     def _require_running(self) -> None:
         if self._process != os.getpid():
             raise RuntimeClosed("this process was forked from the one that runs the runtime; make a new runtime in it")
+        if self._owner is not None and self._owner.failure is not None:
+            raise RuntimeClosed(f"the runtime has failed: {self._owner.failure!r}; make a new one") from self._owner.failure
         if self._state not in {"running", "stopping"}:
             raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
-        if self._ended.is_set():
+        if self._has_ended:
             raise RuntimeClosed("the runtime has stopped")
 
-    def watch(self, instance_id: str, seconds: float) -> Watch:
+    def watch(self, instance_id: str, seconds: float) -> Watch | OutsideWatch:
         """Watch for an instance's end, here or on any other node."""
         self._require_running()
+        if not self._loop.is_current:
+            return self._outside.watch(instance_id, seconds)
         return self._ends.watch(instance_id, seconds)
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from orchestra.clock import Clock
 from orchestra.engine.absences import Closing, LeftBehind, Stepping
@@ -14,11 +14,14 @@ from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item
 from orchestra.errors import RuntimeClosed
-from orchestra.runtime.bridge import Bridge
+from orchestra.loops import EventLoop
 from orchestra.runtime.mailbox import Mailbox
-from orchestra.telemetry import log_instance
+from orchestra.telemetry import engine_logger, log_instance
 
-__all__ = ["Begun", "Ended", "EngineThread"]
+__all__ = ["Begun", "Ended", "EngineThread", "in_engine_thread"]
+
+_here = threading.local()
+"""Marks the threads of engines."""
 
 _HINT_INTERVAL: Final = 0.05
 _LIVELY_INTERVAL: Final = 0.005
@@ -44,16 +47,35 @@ class Ended:
     error: BaseException | None
 
 
+class Outlet(Protocol):
+    """Takes what the engine has for the event loop."""
+
+    def push(self, entries: Sequence[Any]) -> None:
+        """Hand entries over, from the engine's thread."""
+
+
 class EngineThread:
-    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends effects over the bridge.
+    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends effects to the outlet.
 
     A thread that is stuck in orchestration code can be left behind; another one goes on in its place.
     """
 
-    def __init__(self, cycle: Cycle, engine: Engine, bridge: Bridge[Any], clock: Clock) -> None:
+    def __init__(
+        self,
+        cycle: Cycle,
+        engine: Engine,
+        outlet: Outlet,
+        clock: Clock,
+        *,
+        host: EventLoop | None = None,
+        orphaned: Callable[[], None] | None = None,
+    ) -> None:
         self._cycle = cycle
         self._engine = engine
-        self._bridge = bridge
+        self._outlet = outlet
+        self._host = host
+        self._on_orphaned = orphaned
+        self._is_orphan = False
         self._clock = clock
         self._queue: Mailbox[Item | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
@@ -139,16 +161,19 @@ class EngineThread:
             self._cycle.begin()
         except BaseException as error:  # noqa: BLE001 - it is raised where the runtime was entered
             self._closed = True
-            self._bridge.push([Begun(error)])
+            self._outlet.push([Begun(error)])
             return
         self._cycle.on_change(self._queue.ring)
-        self._bridge.push([Begun(None)])
+        self._outlet.push([Begun(None)])
         self._go_on()
 
     def _go_on(self) -> None:
+        _here.is_engine = True
         try:
             wait = self._cycle.idle_seconds()
             while not self._finished():
+                if self._host is not None and self._host.is_closed and not self._is_orphan:
+                    self._lose_host()
                 effects = self._cycle.run(self._gather(wait))
                 # Asked before the event loop is woken: from then on this thread wants the interpreter no more, but sleeps.
                 wait = self._cycle.idle_seconds()
@@ -167,7 +192,20 @@ class EngineThread:
             return
         except BaseException as error:  # noqa: BLE001 - whatever goes wrong now, the end itself must be told
             self._fault = self._fault or error
-        self._bridge.push([Ended(self._fault)])
+        self._outlet.push([Ended(self._fault)])
+        if self._is_orphan and self._on_orphaned is not None:
+            self._on_orphaned()
+
+    def _lose_host(self) -> None:
+        """Stop: activities cannot run any more, and other nodes are to have what this one owns."""
+        self._is_orphan = True
+        engine_logger.error(
+            "the event loop in which the runtime was entered is closed, and the runtime has not been left; it stops. Leave it "
+            "with `async with`, or await __aexit__, before the loop is closed"
+        )
+        self._engine.stop_claiming()
+        self._stop_requested = True
+        self._engine.release_all()
 
     def _hand_in(self, late: LeftBehind) -> None:
         returned, running = late.returned, late.running
@@ -185,7 +223,7 @@ class EngineThread:
 
     def _push(self, effects: Sequence[Effect]) -> None:
         if effects:
-            self._bridge.push(effects)
+            self._outlet.push(effects)
 
     def _gather(self, wait: float) -> list[Item]:
         """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all that are there."""
@@ -214,6 +252,11 @@ class EngineThread:
             received()
         else:
             items.append(received)
+
+
+def in_engine_thread() -> bool:
+    """Return whether the caller runs in an engine's thread, as orchestration code does."""
+    return getattr(_here, "is_engine", False)
 
 
 def _thread(target: Callable[[], None]) -> threading.Thread:

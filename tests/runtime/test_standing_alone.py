@@ -168,14 +168,14 @@ async def test_a_client_that_cannot_open_its_store_says_so(tmp_path):
 async def test_a_waiting_change_whose_sender_was_cancelled_does_not_happen_later(path):
     async with runtime(path, idle, **HINTED), alone(path) as client:
         await client.start("idle", instance_id="one")
-        port = client._own
+        lane = client._own._lane()
         async with anyio.create_task_group() as group:
-            await port._lock.acquire()  # as while another group is being committed
+            await lane.lock.acquire()  # as while another group is being committed
             group.start_soon(lambda: client.start("idle", instance_id="never"))
-            await until(lambda: port._pending)
+            await until(lambda: lane.pending)
             group.cancel_scope.cancel()
-        port._lock.release()
-        assert port._pending == []
+        lane.lock.release()
+        assert lane.pending == []
         await client.start("idle", instance_id="two")
         with pytest.raises(InstanceNotFound):
             await client.get_instance_info("never")
@@ -196,11 +196,12 @@ async def test_a_value_that_the_driver_cannot_take_concerns_its_sender_alone(pat
                 outcomes[instance_id] = type(error)
 
         async with anyio.create_task_group() as group:
-            await client._own._lock.acquire()
+            lane = client._own._lane()
+            await lane.lock.acquire()
             for instance_id in ("one", "half a \ud83d pair", "two"):
                 group.start_soon(start, instance_id)
-            await until(lambda: len(client._own._pending) == 3)
-            client._own._lock.release()
+            await until(lambda: len(lane.pending) == 3)
+            lane.lock.release()
         assert await (await client.start("idle", instance_id="three")).info()
     assert outcomes == {"one": "started", "half a \ud83d pair": StoreError, "two": "started"}
 

@@ -1,0 +1,116 @@
+"""What anyio does not offer: tasks that no other task owns, and word to a task from outside. Knows asyncio and trio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestra.loops import current_loop
+
+if TYPE_CHECKING:
+    import trio
+
+__all__ = ["HostTask", "Interrupted", "current_host_task", "spawn"]
+
+
+class Interrupted(BaseException):
+    """Raised at an await of a trio task whose runtime has failed. Leaving the runtime turns it into the failure."""
+
+
+class HostTask(ABC):
+    """A task of the program that embeds a runtime."""
+
+    @property
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Whether the caller runs in it."""
+
+    @abstractmethod
+    def interrupt(self, reason: str, cause: BaseException) -> bool:
+        """End what it waits for, once. Return ``False`` where it did not wait; then try again. On its event loop."""
+
+    @abstractmethod
+    def forgive(self) -> None:
+        """Take note that the interruption has done its work. In the task itself."""
+
+
+def current_host_task() -> HostTask:
+    """Return the task of the caller."""
+    return _AsyncioTask() if _on_asyncio() else _TrioTask()
+
+
+def spawn(function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run a function as a task that no other task owns, with the caller's context variables.
+
+    It must not raise anything but a cancellation. It is cancelled where the event loop ends before it.
+    """
+    if _on_asyncio():
+        task = asyncio.get_running_loop().create_task(function(), name=name)
+        _running.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(_running.discard)
+    else:
+        import trio  # noqa: PLC0415 - an optional dependency, and here it is running
+
+        trio.lowlevel.spawn_system_task(function, name=name, context=copy_context())
+
+
+_running: Final[set[asyncio.Task[None]]] = set()
+
+
+class _AsyncioTask(HostTask):
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._interrupted = False
+
+    @property
+    def is_current(self) -> bool:
+        return asyncio.current_task() is self._task
+
+    def interrupt(self, reason: str, cause: BaseException) -> bool:  # noqa: ARG002 - asyncio raises CancelledError, and no other
+        if self._task is not None and not self._task.done():
+            self._interrupted = self._task.cancel(reason)
+        return True
+
+    def forgive(self) -> None:
+        if self._interrupted and self._task is not None:
+            self._interrupted = False
+            self._task.uncancel()
+
+
+class _TrioTask(HostTask):
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415
+
+        self._task: trio.lowlevel.Task = trio.lowlevel.current_task()
+
+    @property
+    def is_current(self) -> bool:
+        import trio  # noqa: PLC0415
+
+        return trio.lowlevel.current_task() is self._task
+
+    def interrupt(self, reason: str, cause: BaseException) -> bool:
+        # Only a scope that the task itself has opened could cancel it, and a scope cannot be left in another task than it was
+        # entered in. This is how trio delivers Ctrl-C; where a later trio has it no more, the failure is told at the end only.
+        attempt: Callable[[Callable[[], Any]], object] | None = getattr(self._task, "_attempt_abort", None)
+        if attempt is None or inspect.getcoroutinestate(self._task.coro) == inspect.CORO_CLOSED:
+            return True
+        if getattr(self._task, "_abort_func", None) is None:
+            return False  # it runs, or is about to
+
+        def end() -> Any:
+            raise Interrupted(reason) from cause
+
+        attempt(end)
+        return True
+
+    def forgive(self) -> None:
+        return None  # nothing of it is left
+
+
+def _on_asyncio() -> bool:
+    return hasattr(current_loop().native, "call_soon_threadsafe")

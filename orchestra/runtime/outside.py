@@ -1,0 +1,228 @@
+"""Clients' calls from event loops and threads other than the runtime's own.
+
+The engine's thread and the readers answer them directly, so that they need nothing of the runtime's loop: it may be busy, or
+paused, as it is between two calls of ``run_until_complete``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+
+from orchestra.client.intake import Intake
+from orchestra.client.port import End
+from orchestra.engine.items import Effect, InstanceEnded, Reply, RunActivity, Submit
+from orchestra.errors import OrchestraError, RuntimeClosed, WrongEventLoop
+from orchestra.loops import EventLoop, Signal
+from orchestra.providers.rows import ClientChange, Outcome, size_of
+from orchestra.runtime.bridge import Bridge
+from orchestra.runtime.readers import Readers
+from orchestra.runtime.worker import Ended, EngineThread, in_engine_thread
+
+__all__ = ["Outside", "OutsideWatch"]
+
+T = TypeVar("T")
+
+_SHORTEST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+
+class _Call:
+    """A change on its way through the engine."""
+
+    __slots__ = ("change", "done", "outcome", "size")
+
+    def __init__(self, change: ClientChange) -> None:
+        self.change = change
+        self.size = size_of(change)
+        self.done = Signal()
+        self.outcome: Outcome | OrchestraError | None = None
+
+    def answer(self, outcome: Outcome | OrchestraError) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class Outside:
+    """Stands between the engine's thread and the bridge, and answers those who wait elsewhere."""
+
+    def __init__(self, bridge: Bridge[Any], home: EventLoop) -> None:
+        self._bridge = bridge
+        self._home = home
+        self._guard = threading.Lock()
+        self._calls: set[_Call] = set()
+        self._watches: dict[str, list[OutsideWatch]] = {}
+        self._closed = False
+        self._is_asked = False
+        """Whether it has ever been; until then the engine's effects are not looked at one by one."""
+        self._intake: Callable[[], Intake]
+        self._thread: EngineThread
+        self._readers: Readers
+
+    def serve(self, intake: Callable[[], Intake], thread: EngineThread, readers: Readers) -> None:
+        """Take calls from now on."""
+        self._intake, self._thread, self._readers = intake, thread, readers
+
+    # --- on the engine's thread ---
+
+    def push(self, entries: Sequence[Any]) -> None:
+        """Answer what is asked from elsewhere, and hand the rest over to the runtime's own loop."""
+        if self._is_asked:
+            entries = [entry for entry in entries if not self._take(entry)]
+        if entries:
+            if isinstance(entries[-1], Ended):
+                self.close()
+            self._bridge.push(entries)
+
+    def _take(self, effect: Effect | Ended) -> bool:
+        if isinstance(effect, Reply):
+            call = effect.token
+            if not isinstance(call, _Call):
+                return False
+            with self._guard:
+                self._calls.discard(call)
+            call.answer(effect.outcome)
+            self._intake().leave(call.size)
+            return True
+        if isinstance(effect, InstanceEnded):
+            with self._guard:
+                watches = list(self._watches.get(effect.instance_id, ()))
+            for watch in watches:
+                watch.tell(End(effect.status, effect.output, effect.error))
+        return False
+
+    def close(self) -> None:
+        """Answer everybody who still waits: the runtime has stopped. From any thread."""
+        with self._guard:
+            self._closed = True
+            calls, self._calls = self._calls, set()
+            watches = [watch for some in self._watches.values() for watch in some]
+        for call in calls:
+            call.answer(
+                RuntimeClosed("the runtime stopped before the change was acknowledged; it may or may not be stored. Ask again")
+            )
+        for watch in watches:
+            watch.wake()
+
+    # --- in any other loop ---
+
+    async def submit(self, change: ClientChange) -> Outcome:
+        """Have the engine commit a change; its room is kept until the engine has answered."""
+        self._require_elsewhere()
+        call = _Call(change)
+        intake = self._intake()
+        if not intake.enter(call.size):
+            await intake.wait(call.size)
+        self._is_asked = True
+        with self._guard:
+            if self._closed:
+                intake.leave(call.size)
+                raise RuntimeClosed("the runtime has stopped")
+            try:
+                self._thread.put(Submit(change, call))
+            except RuntimeClosed:
+                intake.leave(call.size)
+                raise
+            self._calls.add(call)
+        await call.done.wait()
+        assert call.outcome is not None
+        if isinstance(call.outcome, OrchestraError):
+            raise call.outcome
+        return call.outcome
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run a blocking read in a worker thread."""
+        self._require_elsewhere()
+        return await self._readers.call(function, Signal())
+
+    def watch(self, instance_id: str, seconds: float) -> OutsideWatch:
+        """Watch for an instance's end."""
+        self._require_elsewhere()
+        return OutsideWatch(self, instance_id, seconds)
+
+    def add(self, watch: OutsideWatch) -> None:
+        self._is_asked = True
+        with self._guard:
+            self._watches.setdefault(watch.instance_id, []).append(watch)
+
+    def remove(self, watch: OutsideWatch) -> None:
+        with self._guard:
+            watches = self._watches[watch.instance_id]
+            watches.remove(watch)
+            if not watches:
+                del self._watches[watch.instance_id]
+
+    def require_progress(self, instance_id: str) -> None:
+        """Make sure that what this instance needs can happen while the caller waits.
+
+        Raises:
+            WrongEventLoop: its activities wait for the runtime's loop, and that one waits for the caller's.
+        """
+        if threading.get_ident() != self._home.thread:
+            return  # its loop may run, or go on
+        for effect in self._bridge.peek():
+            if isinstance(effect, RunActivity) and effect.key.instance_id == instance_id:
+                raise WrongEventLoop(
+                    f"instance {instance_id!r} waits for activity {effect.name!r}, which runs in the runtime's own event loop. "
+                    "That loop stands still while another runs in its thread. Wait in the loop that entered the runtime "
+                    "(pytest-asyncio: give tests and fixtures one loop_scope), or in another thread"
+                )
+
+    def _require_elsewhere(self) -> None:
+        if in_engine_thread():
+            raise WrongEventLoop(
+                "orchestration code runs in the engine's thread, and would wait for itself; call the client in an activity"
+            )
+
+
+class OutsideWatch:
+    """A wait in another loop. Implements :class:`~orchestra.client.port.EndWatch`."""
+
+    __slots__ = ("_deadline", "_outside", "_pause", "_signal", "end", "instance_id", "known_open")
+
+    def __init__(self, outside: Outside, instance_id: str, seconds: float) -> None:
+        self._outside = outside
+        self._deadline = anyio.current_time() + seconds
+        self._pause = _SHORTEST_PAUSE
+        self._signal = Signal()
+        self.instance_id = instance_id
+        self.known_open = False
+        self.end: End | None = None
+
+    def __enter__(self) -> Self:
+        self._outside.add(self)
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._outside.remove(self)
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return anyio.current_time() >= self._deadline
+
+    def tell(self, end: End) -> None:
+        """Tell how it has ended. From any thread."""
+        self.end = end
+        self.wake()
+
+    def wake(self) -> None:
+        """Have it look for itself. From any thread."""
+        self._signal.set()
+
+    async def wait(self) -> None:
+        """Return when it is woken, or has waited for a while.
+
+        Raises:
+            WrongEventLoop: it would wait for ever.
+        """
+        self._outside.require_progress(self.instance_id)
+        with anyio.move_on_after(max(0.0, min(self._deadline - anyio.current_time(), self._pause))):
+            await self._signal.wait()
+        self._pause = min(_LONGEST_PAUSE, self._pause * 1.5)

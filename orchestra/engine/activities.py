@@ -64,6 +64,11 @@ class Activities:
         self._own.end(key)
         self._effects.add(AbortActivity(key))
 
+    def abort_begun(self, key: ActivityKey) -> None:
+        """Give up a try that has lost its execution, if it runs here: for an own instance, or as a task."""
+        if self._own.attempt(key) is not None or self._tasks.drop(key) is not None:
+            self.abort(key)
+
     def abort_all(self, instance_id: str, but: Container[ActivityKey] = ()) -> None:
         """Want nothing any more that runs for an instance."""
         for key, _ in self._own.of(instance_id):
@@ -127,7 +132,7 @@ class Activities:
     def begin_task(self, task: Task, node: str) -> None:
         """Begin a task, unless it runs already. If it cannot be begun, it has failed."""
         key = key_of(task)
-        if self._tasks.revision(key) == task.revision:
+        if self._tasks.revision(key) == task.revision or self.hand_over(task):
             return
         self._give_up_earlier(key)
         self._tasks.take(task)
@@ -135,6 +140,15 @@ class Activities:
             self._effects.add(run_task(task))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
             self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True)))
+
+    def hand_over(self, task: Task) -> bool:
+        """Go on with a try of an own instance that was given up, as a task. Return whether this very try runs here."""
+        key = key_of(task)
+        if self._own.attempt(key) != task.attempt:
+            return False
+        self._own.end(key)
+        self._tasks.take(task)
+        return True
 
     def compare_tasks(self, stored: Sequence[Task], node: str) -> None:
         """Give up what nobody wants any more, and take up what a lost reply has not told of (rule 13)."""

@@ -74,6 +74,25 @@ class Agenda:
                 return desk
         return None
 
+    @property
+    def ready_count(self) -> int:
+        """How many instances are to be stepped now."""
+        return len(self._ready)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether this node owns an instance."""
+        return bool(self._desks)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether an owned instance waits for something."""
+        return len(self._ready) < len(self._desks)
+
+    def waiting(self) -> Iterator[Desk]:
+        """Yield the desks that wait for something; the one that came first comes first."""
+        return (desk for instance_id, desk in self._desks.items() if instance_id not in self._ready)
+
     # --- what is to be stepped later ---
 
     @property

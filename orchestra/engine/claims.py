@@ -13,7 +13,8 @@ __all__ = ["Claims"]
 class Claims:
     """Asks for instances while there is room for one, and for activities of others while there is a place for one.
 
-    What is due and cannot be taken is neither asked nor waited for: a full node would turn at full speed over it.
+    A full node claims nothing: it would turn at full speed over what is due. It only looks since when that is so, for others to
+    give up their place.
 
     Args:
         room: how many instances, and how many activities, may still be taken.
@@ -31,6 +32,9 @@ class Claims:
         """What the store was last asked about."""
         self._due: int | None = None
         self._is_due_known = False
+        self._pressing: int | None = None
+        """When the next instance is due for which there is no room."""
+        self._is_pressing_known = False
 
     def serve(self, kinds: tuple[Kind, ...]) -> bool:
         """Claim these kinds from now on. Return whether they are others than before."""
@@ -42,15 +46,16 @@ class Claims:
 
     def want(self) -> None:
         """Claim next time without asking first: something is there, or becomes ready in the same transaction."""
-        self._is_wanted = True
+        self._is_wanted, self._is_pressing_known = True, False
 
     def look(self) -> None:
         """Ask the store anew what is due."""
-        self._is_due_known = False
+        self._is_due_known = self._is_pressing_known = False
 
     def expect(self, instant: int) -> None:
         """Take note that an instance that was let go of will be due."""
         self._due = instant if self._due is None else min(self._due, instant)
+        self._pressing = instant if self._pressing is None else min(self._pressing, instant)
 
     def is_due(self, now: int) -> bool:
         """Return whether something is to be claimed now, as far as is known without asking."""
@@ -59,12 +64,20 @@ class Claims:
             self._is_wanted = True
         return self._is_wanted and self._is_possible
 
-    def next_due(self) -> int | None:
-        """Return when the next claim is due; ``None`` where none ever is. May ask the store."""
-        if not self._is_possible:
-            return None
-        self._ask()
-        return self._due
+    def next_due(self, *, can_yield: bool) -> int | None:
+        """Return when the next claim is due, or a place to be given up; ``None`` where none ever is. May ask the store.
+
+        Args:
+            can_yield: there is one that could give up its place.
+        """
+        due: int | None = None
+        if self._is_possible:
+            self._ask()
+            due = self._due
+        if can_yield and self._is_full:
+            pressing = self._ask_for_pressing()
+            due = pressing if due is None else due if pressing is None else min(due, pressing)
+        return due
 
     def next_claim(self, node_id: str, now: int) -> Claim | None:
         """Return the claim to be made now, if there is one. May ask the store.
@@ -74,9 +87,10 @@ class Claims:
         """
         if not self._is_possible:
             return None
-        self._ask()
-        if not self._is_wanted and (self._due is None or self._due > now):
-            return None
+        if not self._is_wanted:
+            self._ask()
+            if self._due is None or self._due > now:
+                return None
         instances, activities = self._room()
         return Claim(node_id, self.kinds, max(0, instances), self._routes if activities > 0 else (), max(0, activities))
 
@@ -84,10 +98,44 @@ class Claims:
         """Take note that a claim was answered; ``more``: there may be more at once."""
         self._is_wanted = more
         self._due, self._is_due_known = None, False
+        self._pressing, self._is_pressing_known = None, False
 
     def give_up(self) -> None:
         """Claim nothing before the next look: the store does not take it."""
         self._is_wanted, self._due, self._is_due_known = False, None, True
+        self._pressing, self._is_pressing_known = None, True
+
+    # --- where there is no room ---
+
+    def is_pressed(self, now: int) -> bool:
+        """Return whether an instance is due, and this node has no room for it. May ask the store.
+
+        Raises:
+            StoreError: it could not be asked.
+        """
+        if not self._is_full:
+            return False
+        due = self._ask_for_pressing()
+        if due is None or due > now:
+            return False
+        self._is_wanted = True  # and is to be claimed together with what gives up its place
+        return True
+
+    def is_known_to_press(self, now: int) -> bool:
+        """Return whether an instance is due, and this node has no room for it, as far as is known without asking."""
+        return self._pressing is not None and self._pressing <= now and self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        return not self.stopped and bool(self.kinds) and self._room()[0] <= 0
+
+    def _ask_for_pressing(self) -> int | None:
+        if not self._is_pressing_known:
+            self._pressing = self._store.next_wake(self.kinds)
+            self._is_pressing_known = True
+        return self._pressing
+
+    # --- where there is ---
 
     @property
     def _is_possible(self) -> bool:

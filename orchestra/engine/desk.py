@@ -60,6 +60,8 @@ class Desk:
     still_running: dict[int, int] = field(default_factory=lambda: {})
     """Activities, and their attempts, that this node was already running when it got the instance back."""
     releasing: bool = False
+    yielding: bool = False
+    """Whether it gives up its place with its next step, unless that ends it."""
     poison: tuple[HoldKind, str] | None = None
     """Why this instance cannot be written as it would go on: what the store will never take, or a fault of the engine."""
     trying: str | None = None
@@ -143,6 +145,7 @@ class Desk:
                 continue
             entry = self.tries.get(row.event_id)
             if entry is not None and entry.route is not None and entry.attempt == row.attempt:
+                entry.revision = row.revision
                 self.end_try(row.event_id, how_it_ended(row), row.heartbeat, now)
 
     def drop_reports(self) -> None:
@@ -150,5 +153,11 @@ class Desk:
         self.inbox = {number: message for number, message in self.inbox.items() if message.kind is MessageKind.EVENT}
 
     def running_keys(self) -> list[ActivityKey]:
-        """Return the keys of activities that run now."""
+        """Return the keys of activities that run now for this instance alone: they end with its ownership."""
         return [self.key(number) for number in (*self.tries.running, *self.still_running)]
+
+    def begun_keys(self) -> list[ActivityKey]:
+        """Return the keys of all activities that run, those that are handed out included: they end with the execution."""
+        rows = [row.event_id for row in self.remembered.values() if row.route is not None and not row.has_ended]
+        handed_out = dict.fromkeys((*self.tries.handed_out, *rows))
+        return [*self.running_keys(), *map(self.key, handed_out)]

@@ -35,6 +35,7 @@ from orchestra.engine.items import (
 )
 from orchestra.engine.notices import Notices
 from orchestra.engine.ownership import Ownership
+from orchestra.engine.pressure import Pressure
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import StoreTime
 from orchestra.engine.tasks import Placement
@@ -145,6 +146,7 @@ class Engine:
         self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
         self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder)
         self._claims = Claims(store, node, lambda: (self._room, self._places))
+        self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
 
     @property
@@ -176,6 +178,7 @@ class Engine:
         for desk, result in self._ownership.take_returned():
             self._arrivals.are_wanted = True
             self._stepped(desk, result)
+        self._pressure.begin(is_pressed=self._is_pressed(now))
         self._step_ready(now)
         if self._flights.add_waiting():
             self._claims.want()  # what becomes ready here is claimed in the same transaction
@@ -220,6 +223,13 @@ class Engine:
                 if not self._activities.report(item, self.node.node_id):
                     self._arrivals.report(item)
 
+    def _is_pressed(self, now: int) -> bool:
+        try:
+            return self._agenda.has_any and self._claims.is_pressed(now)
+        except StoreError as error:  # what is ready is stepped nevertheless
+            self._read_error = error
+            return False
+
     def _step_ready(self, now: int) -> None:
         """Step ready instances up to the bounds of a group."""
         self._ownership.close_discarded()
@@ -257,7 +267,7 @@ class Engine:
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
         try:
-            return self._stepper.advance(desk, now, self.catalogue, history, free=self._places)
+            return self._stepper.advance(desk, now, self.catalogue, history, free=self._places, crowded=self._pressure.is_on)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
@@ -269,6 +279,8 @@ class Engine:
             self._ownership.hold_as_stored(desk, HoldKind.INTERNAL, result)
             return
         write, step = result
+        if not step.keep:
+            self._pressure.given_up()
         if write is None:
             self._follow(desk, step)
             return
@@ -302,9 +314,12 @@ class Engine:
             if isinstance(effect, RunActivity):
                 self._activities.begin(effect)
             elif isinstance(effect, AbortActivity):
-                self._activities.abort(effect.key)
+                self._activities.abort_begun(effect.key)
             else:
                 self._effects.add(effect)
+        for task in step.handed_over:
+            if not self._activities.hand_over(task):
+                self._inventory.of_tasks = True  # it is in the store, and does not run here
         if not step.keep:
             self._ownership.let_go(desk)
             if step.wake_at is not None:
@@ -390,6 +405,7 @@ class Engine:
         change = flight.change
         if flight.desk is not None:
             self._ownership.unanswered(flight.desk)
+            self._inventory.of_tasks |= flight.step is not None and bool(flight.step.handed_over)
         elif flight.submit is not None:
             if not self._flights.ask_again(flight):
                 self._effects.add(Reply(flight.submit.token, error))
@@ -453,6 +469,8 @@ class Engine:
         due = self._agenda.next_timer
         if due is not None and due <= self.now:
             return True
+        if self._agenda.has_waiting and self._claims.is_known_to_press(self.now):
+            return True
         return self._claims.is_due(self.now)
 
     @property
@@ -472,7 +490,7 @@ class Engine:
 
     def next_due(self) -> int | None:
         """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
-        owned, claim = self._agenda.next_timer, self._claims.next_due()
+        owned, claim = self._agenda.next_timer, self._claims.next_due(can_yield=self._agenda.has_waiting)
         return owned if claim is None else claim if owned is None else min(owned, claim)
 
     @property
@@ -484,7 +502,7 @@ class Engine:
     def _room(self) -> int:
         """How many more instances this node takes for a group."""
         options = self.options
-        return min(options.group, options.max_owned - len(self._ownership))
+        return min(options.group, options.max_owned - len(self._ownership) + self._flights.leaving)
 
     @property
     def _places(self) -> int:

@@ -45,6 +45,8 @@ class Flights:
         self._waiting: list[Flight] = []
         self.promised = 0
         """Activities that begin here once the steps of the group stand."""
+        self.leaving = 0
+        """Instances that leave this node once the steps of the group stand."""
 
     @property
     def has_any(self) -> bool:
@@ -69,6 +71,7 @@ class Flights:
         self._bytes += size_of(flight.change)
         if flight.step is not None:
             self.promised += sum(isinstance(effect, RunActivity) for effect in flight.step.effects)
+            self.leaving += not flight.step.keep
 
     @property
     def is_full(self) -> bool:
@@ -88,7 +91,7 @@ class Flights:
 
     def land(self) -> list[Flight]:
         """Return the group, whose outcomes are known. There is none any more."""
-        group, self._group, self.promised = self._group, [], 0
+        group, self._group, self.promised, self.leaving = self._group, [], 0, 0
         return group
 
     # --- what waits for a group ---

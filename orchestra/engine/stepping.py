@@ -54,6 +54,7 @@ from orchestra.providers.rows import (
     ResolvedBy,
     Route,
     Status,
+    Task,
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
@@ -63,7 +64,7 @@ from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import EndRecord, Record, Recorder
 
-__all__ = ["Step", "Stepper", "describe_error"]
+__all__ = ["HANDED_OVER", "Step", "Stepper", "describe_error"]
 
 _LAPS_PER_WRITE: Final = 8
 """Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
@@ -73,6 +74,9 @@ _LOOKS_FOR_OLD: Final = 8
 
 _MOST_OVER: Final = PRUNED_AT_ONCE // 2
 """After how many laps at the latest the oldest are let go of: fewer than go at once, so that a backlog shrinks."""
+
+HANDED_OVER: Final = 32
+"""How many activities may run for an instance that readily gives up its place: each costs a row, and a claim at its end."""
 
 _DETAIL: Final = 4_000
 """Characters of an error that a hold keeps."""
@@ -122,6 +126,10 @@ class Step:
     keep: bool = True
     free: int = 0
     """How many more activities the node can run."""
+    crowded: bool = False
+    """Whether others are due, and this node has no place for them."""
+    handed_over: list[Task] = field(default_factory=lambda: [])
+    """What goes on running on this node although the instance leaves it."""
 
 
 class Stepper:
@@ -149,7 +157,14 @@ class Stepper:
         self._registered = registered
 
     def advance(
-        self, desk: Desk, now: int, catalogue: Catalogue, history: Sequence[EventRecord] = (), *, free: int
+        self,
+        desk: Desk,
+        now: int,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord] = (),
+        *,
+        free: int,
+        crowded: bool = False,
     ) -> tuple[Write | None, Step]:
         """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
 
@@ -159,8 +174,9 @@ class Stepper:
         Args:
             history: the events of the current execution, where :attr:`Desk.needs_history`.
             free: how many more activities this node can run.
+            crowded: others are due and find no place here, so that an instance which only waits gives up its own.
         """
-        step = Step(now, desk.current.number, free=free)
+        step = Step(now, desk.current.number, free=free, crowded=crowded)
         try:
             if desk.poison is not None:
                 desk.trying = self._fingerprint(desk, catalogue)
@@ -319,7 +335,7 @@ class Stepper:
                 desk.tries.add(entry)
                 desk.end_try(number, how_it_ended(row), row.heartbeat, now)
                 continue
-            if still_running.get(number) == entry.attempt:
+            if entry.route is None and still_running.get(number) == entry.attempt:
                 del still_running[number]
                 entry.running = True
             desk.tries.add(entry)
@@ -390,7 +406,7 @@ class Stepper:
         step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
 
     def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:
-        step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+        step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
         desk.tries.clear()
         desk.remembered.clear()
         desk.inputs.clear()
@@ -442,7 +458,7 @@ class Stepper:
             events = (to_record(ExecutionTerminated(desk.history_events + 1, now, reason)),)
             desk.history_events += 1
             desk.history_bytes += events[0].size
-        step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+        step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
         desk.tries.clear()
         desk.still_running.clear()
         desk.inputs.clear()
@@ -478,7 +494,7 @@ class Stepper:
         """Forget activities that have ended or were cancelled."""
         for number in settled:
             entry = desk.tries.settle(number)
-            if entry is not None and entry.running:
+            if entry is not None and (entry.running or entry.route is not None):
                 step.effects.append(AbortActivity(desk.key(number)))
             if entry is not None and entry.stored:
                 step.settled.append(number)
@@ -502,12 +518,17 @@ class Stepper:
             step.keep, step.wake_at = False, None
         elif step.unservable or not desk.opened:
             step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
+            if step.keep and step.crowded:
+                step.keep, step.wake_at = False, step.now  # and not 0: others have waited for longer
         else:
             assert desk.execution is not None
             timer, due = desk.execution.next_timer, desk.tries.next_due
             step.wake_at = due if timer is None else timer if due is None else min(timer, due)
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
             step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
+            if step.keep and step.crowded and (desk.yielding or desk.tries.running_count <= HANDED_OVER):
+                step.keep = False
+                desk.tries.hand_over(desk.kind.queue, self.node_id)
             if not step.keep and desk.tries.any_unfinished:
                 step.wake_at = 0  # what ran here must begin again elsewhere
         if not step.keep:
@@ -567,6 +588,7 @@ class Stepper:
             desk.takeovers = 0
             desk.tries.forget_crashes()
         changed = desk.tries.take_changed()
+        step.handed_over.extend(_task(desk, entry) for entry in changed if entry.owner is not None)
         rows = tuple(entry.row(desk.current.number) for entry in changed) if step.status is Status.OPEN else ()
         summary = EMPTY_SUMMARY
         if desk.execution is not None and step.status is Status.OPEN:
@@ -654,6 +676,20 @@ def _run_activity(desk: Desk, entry: Try) -> RunActivity:
         last_heartbeat=entry.heartbeat,
         orchestration=desk.kind.name,
         version=desk.current.version,
+        traceparent=desk.current.traceparent,
+    )
+
+
+def _task(desk: Desk, entry: Try) -> Task:
+    """Return a try that was handed over as the node that runs it knows it from now on."""
+    return Task(
+        *desk.key(entry.event.id),
+        revision=entry.revision,
+        attempt=entry.attempt,
+        orchestration=desk.kind.name,
+        version=desk.current.version,
+        scheduled=to_record(entry.event),
+        heartbeat=entry.heartbeat,
         traceparent=desk.current.traceparent,
     )
 

@@ -53,7 +53,11 @@ class Try:
     running: bool = False
     route: Route | None = None
     heartbeat: Payload | None = None
+    owner: str | None = None
+    """The node that goes on running it, where it was handed out while it ran."""
     stored: bool = False
+    revision: int = 0
+    """The fence of its row, where one is stored and the try is not handed out."""
     last_error: str | None = None
     counted: int = 0
     """How many of the row's take-overs have been counted as attempts."""
@@ -74,6 +78,7 @@ class Try:
             route=None if row.has_ended else row.route,
             heartbeat=row.heartbeat,
             stored=True,
+            revision=row.revision,
             last_error=str(failed[-1].error) if failed else None,
             counted=known["counted"],
         )
@@ -82,7 +87,15 @@ class Try:
         """Return what the store is to remember."""
         attempts = pack({"tries": attempts_to_wire(self.failed), "counted": self.counted})
         return ActivityRow(
-            execution, self.event.id, self.attempt, self.due, self.started_at, attempts, self.heartbeat, self.route
+            execution,
+            self.event.id,
+            self.attempt,
+            self.due,
+            self.started_at,
+            attempts,
+            self.heartbeat,
+            self.route,
+            self.owner,
         )
 
     def crash(self, takeovers: int, now: int) -> ActivityDied | None:
@@ -103,7 +116,7 @@ class Try:
 
     def fail(self, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try. Return the end where there is no next one; else ``due`` says when that begins."""
-        self.running, self.route = False, None
+        self.running, self.route, self.owner = False, None, None
         if failure.untried:
             # Nothing was tried, so nothing is counted: a deploy must not fail an instance.
             self.due, self.last_error = now + _UNTRIED_DELAY, str(failure.error)
@@ -204,13 +217,25 @@ class Tries:
     def end(self, number: int) -> None:
         """Take note that a try has returned; its result is still to be applied."""
         self._out.pop(number, None)
-        self._all[number].running, self._all[number].route = False, None
+        entry = self._all[number]
+        entry.running, entry.route, entry.owner = False, None, None
 
     def hand_out(self, number: int, route: Route) -> None:
         """Take note that a try that was to begin is handed out instead: whoever serves the route runs it."""
         entry = self._all[number]
-        entry.running, entry.route = False, route
+        entry.running, entry.route, entry.owner = False, route, None
         self._out[number] = self._changed[number] = None
+
+    def hand_over(self, queue: str, node: str) -> None:
+        """Take note that what runs on this node goes on, and that its end comes by way of the store from now on.
+
+        Args:
+            queue: that of the instance, for activities that name none.
+        """
+        for number in self.running:
+            entry = self._all[number]
+            self.hand_out(number, Route(entry.event.queue or queue, entry.event.name))
+            entry.owner = node
 
     def beat(self, number: int, payload: Payload) -> None:
         """Take note of a heartbeat."""
@@ -248,9 +273,19 @@ class Tries:
         return [number for number, entry in self._all.items() if entry.running]
 
     @property
+    def handed_out(self) -> list[int]:
+        """The event ids of activities that run by way of the store, or wait there for a node."""
+        return list(self._out)
+
+    @property
+    def running_count(self) -> int:
+        """How many run here. To be asked after a turn, when every result has been applied."""
+        return len(self._all) - len(self._waiting) - len(self._out)
+
+    @property
     def any_running(self) -> bool:
         """Whether one runs here. To be asked after a turn, when every result has been applied."""
-        return len(self._all) > len(self._waiting) + len(self._out)
+        return self.running_count > 0
 
     @property
     def any_unfinished(self) -> bool:
@@ -292,5 +327,6 @@ class Tries:
         changed, self._changed = self._changed, {}
         entries = [self._all[number] for number in changed]
         for entry in entries:
+            entry.revision = entry.revision + 1 if entry.stored else 0
             entry.stored = True
         return entries

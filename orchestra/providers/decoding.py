@@ -149,7 +149,7 @@ def read_activity(columns: Columns) -> ActivityRow:
 
 
 def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
-    """Return the columns of a remembered activity, up to its route: the rest is the store's."""
+    """Return the columns of a remembered activity, up to its owner: the rest is the store's."""
     return (
         instance_id,
         activity.execution,
@@ -160,6 +160,7 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
         activity.attempts,
         *payload_values(activity.heartbeat),
         *(activity.route or (None, None)),
+        activity.owner,
     )
 
 

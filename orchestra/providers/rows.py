@@ -305,8 +305,9 @@ class ActivityRow:
     """An activity with something to remember: failed tries, a heartbeat, or that it is handed out.
 
     ``due`` is when the next try may begin. With a ``route`` the current try is handed out: ``owner`` is the node that has
-    taken it, and ``result`` or ``failure`` says how it has ended there. These, and the fence of the node that has it
-    (``revision``), are the store's: in a write they count for nothing, and what is written again is free to be taken again.
+    taken it, and ``result`` or ``failure`` says how it has ended there. These two, and the fence of the node that has it
+    (``revision``), are the store's: in a write they count for nothing. What is written is free to be taken, or with an
+    ``owner`` it runs on that node already. The fence begins at 0, and each write of the row raises it by one.
     """
 
     execution: int

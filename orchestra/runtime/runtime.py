@@ -93,7 +93,8 @@ class Runtime:
         retention: what is kept of laps and of ended instances, where the registry says nothing else of a name.
         max_concurrent_activities: activities that run at once; others go to nodes that have them and are free, or wait.
         max_activity_threads: of these, how many ``def`` activities.
-        max_owned: instances that this node works on at once.
+        max_owned: instances that this node works on at once. While more are due, those that only wait for a timer or for their
+            activities give up their place, and each goes on in its turn.
         warm_executions: coroutines of parked instances that are kept in memory.
         lease: after how long without a sign of life other nodes take over.
         grace: how long running activities may take to end when the runtime stops.

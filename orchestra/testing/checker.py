@@ -580,10 +580,11 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
         found.add("I11", "it waits for nothing, and has not ended", number)
     _check_named(record, pending, found)
     delayed = row.takeovers >= _DELAYING_TAKEOVERS
-    if row.inbox_seq > row.seen_seq and row.wake_at != 0 and not delayed:
+    sleeps = row.wake_at is None or row.wake_at > record.updated_at
+    if row.inbox_seq > row.seen_seq and sleeps and not delayed:
         found.add("I11", f"message {row.inbox_seq} has arrived, seen is {row.seen_seq}, and it sleeps", number)
     told = any(isinstance(event, CancelRequested) for event in events)
-    if row.cancel is not None and not told and row.wake_at != 0 and not delayed:
+    if row.cancel is not None and not told and sleeps and not delayed:
         found.add("I1", "it was cancelled and has not been told", number)
     rows = {activity.event_id: activity for activity in record.activities if activity.route is not None}
     for event in pending:

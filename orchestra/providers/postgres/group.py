@@ -610,7 +610,9 @@ class _Application:
         if report.is_end:
             task = replace(task, owner=None, result=report.result, failure=report.failure, revision=task.revision + 1)
             if row.is_open:
-                arrival = Appended(row.ring(self._transaction.now), row.owner, fresh=True, activity=task)
+                # Due now, and no later than it was: of many, the one goes first that has waited for the longest.
+                now = self._transaction.now
+                arrival = Appended(row.ring(now, ready=now), row.owner, fresh=True, activity=task)
                 self._tell(row)
         self._tasks[key] = self._reported[key] = task
         return Reported(arrival)
@@ -732,7 +734,7 @@ def _is_due(write: Write, inbox_seq: int, now: int) -> bool:
 
 
 def _hands_out(write: Write) -> bool:
-    return any(activity.route is not None for activity in write.activities)
+    return any(activity.route is not None and activity.owner is None for activity in write.activities)
 
 
 def _key_of(report: Report) -> _Key:

@@ -89,8 +89,12 @@ class Row:
         self.changed = True
         self.revision += 1
 
-    def ring(self, now: int) -> int:
-        """Take note of an arrival and make the instance ready; return the arrival's number (rule 4)."""
+    def ring(self, now: int, ready: int = 0) -> int:
+        """Take note of an arrival and make the instance ready; return the arrival's number (rule 4).
+
+        Args:
+            ready: since when it is due; 0 goes before all others.
+        """
         self.changed = True
         self.inbox_seq += 1
         self.updated_at = now
@@ -100,7 +104,7 @@ class Row:
         if delayed and self.wake_at is not None and self.wake_at > now:
             self.wake_at = min(self.wake_at, now + LONGEST_DELAY)
         else:
-            self.wake_at = 0
+            self.wake_at = ready if self.wake_at is None else min(self.wake_at, ready)
         return self.inbox_seq
 
     def mark(self, mark: CancelMark) -> Appended:

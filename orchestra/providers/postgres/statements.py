@@ -185,13 +185,14 @@ ADD_EVENTS: Final = f"""
 # Whoever has had the activity before has it no more: its fence does not hold.
 PUT_ACTIVITIES: Final = """
     INSERT INTO @activity AS a (
-        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name)
+        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
-        $8::bytea[], $9::bigint[], $10::text[], $11::text[])
+        $8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::text[])
     ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
         attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
         heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
-        name = excluded.name, owner = NULL, result = NULL, result_encoding = NULL, failure = NULL, revision = a.revision + 1"""
+        name = excluded.name, owner = excluded.owner, result = NULL, result_encoding = NULL, failure = NULL,
+        revision = a.revision + 1"""
 SETTLE_ACTIVITIES: Final = """
     DELETE FROM @activity a USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, event_id)
     WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""
@@ -428,7 +429,7 @@ LOSE_TASKS: Final = f"""
         UPDATE @instance i SET
             inbox_seq = i.inbox_seq + l.number, updated_at = $5::bigint,
             wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY} AND i.owner IS NULL AND i.wake_at > $5::bigint
-                THEN least(i.wake_at, $6::bigint) ELSE 0 END
+                THEN least(i.wake_at, $6::bigint) ELSE least(i.wake_at, $5::bigint) END
         FROM (SELECT instance_id, count(*) AS number FROM lost GROUP BY instance_id) AS l
         WHERE i.instance_id = l.instance_id AND i.status = 0)
     SELECT count(*) FROM lost"""

@@ -99,12 +99,13 @@ ADD_EVENT: Final = f"""
 # Whoever has had the activity before has it no more: its fence does not hold.
 PUT_ACTIVITY: Final = """
     INSERT INTO activity (
-        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
         attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
         heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
-        name = excluded.name, owner = NULL, result = NULL, result_encoding = NULL, failure = NULL, revision = revision + 1"""
+        name = excluded.name, owner = excluded.owner, result = NULL, result_encoding = NULL, failure = NULL,
+        revision = revision + 1"""
 SETTLE_ACTIVITY: Final = "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
 FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 
@@ -180,6 +181,15 @@ _MAKE_READY: Final = """
 RING: Final = f"""
     UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY}
     WHERE instance_id = ? AND status = 0
+    RETURNING inbox_seq, owner"""
+
+# The end of an activity makes its instance due now, and no later than it was. Of many, the one then goes first that has waited
+# for the longest; a 0 would go before them all.
+RING_BY_REPORT: Final = """
+    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?1,
+        wake_at = CASE WHEN takeovers >= 3 AND owner IS NULL AND wake_at > ?1 THEN min(wake_at, ?2)
+            ELSE min(coalesce(wake_at, ?1), ?1) END
+    WHERE instance_id = ?3 AND status = 0
     RETURNING inbox_seq, owner"""
 
 FIND_CANCEL: Final = """

@@ -48,7 +48,7 @@ def report_task(connection: sqlite3.Connection, now: int, report: Report) -> Rep
     row = connection.execute(sql.END_TASK, (*payload_values(report.result), report.failure, *heartbeat, *fence)).fetchone()
     if row is None:
         return Refused()  # I6
-    rung = connection.execute(sql.RING, (now, now, now + LONGEST_DELAY, report.instance_id)).fetchone()
+    rung = connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, report.instance_id)).fetchone()
     return Reported(None if rung is None else Appended(*rung, fresh=True, activity=read_activity(row)))
 
 
@@ -57,5 +57,5 @@ def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
     lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
     for key in lost:
         connection.execute(sql.LOSE_TASK, key)
-        connection.execute(sql.RING, (now, now, now + LONGEST_DELAY, key[0])).fetchone()
+        connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, key[0])).fetchone()
     return len(lost)

@@ -29,6 +29,7 @@ from orchestra.testing.contract.shorthand import (
     POLICY,
     TRACEPARENT,
     a_node,
+    a_park,
     a_start,
     a_state,
     a_write,
@@ -307,3 +308,58 @@ class TaskTests(ContractBase):
         provider.store.renew("n1", 5)
         (node,) = provider.store.catalogue().nodes
         assert (node.load, node.record.slots, node.record.queues) == (5, 8, ("default", "slow"))
+
+    # --- tries that go on running where their instance was ------------------------------------
+
+    def test_a_try_that_goes_on_running_is_its_node_s_in_the_write_that_lets_its_instance_go(self, provider: Provider) -> None:
+        provider.store.join(a_node("n1"))
+        hand_out(provider, replace(handed_out(), owner="n1"))
+        assert provider.store.next_wake([], [ROUTE]) is None
+        assert take(provider) == (), "nobody else takes it"
+        (task,) = provider.store.taken("n1")
+        assert (task.event_id, task.attempt, task.revision) == (1, 1, 0)
+        arrival = expect(one(provider, a_report(task, "n1")), Reported).arrival
+        assert arrival is not None
+        assert arrival.owner is None
+        assert one(provider, a_report(task, "n1")) == Refused(), "its end is told once"
+        (snapshot,) = claim(provider, "n2")
+        assert snapshot.activities[0].result == Payload(b'"done"')
+        assert provider.store.taken("n1") == []
+
+    def test_each_write_of_a_row_raises_the_fence_of_its_try_by_one(self, provider: Provider) -> None:
+        provider.store.join(a_node("n1"))
+        row = hand_out(provider, handed_out(route=None), owner="n1")
+        expect(one(provider, a_write(row, a_state(row), activities=(handed_out(route=None),))), Granted)
+        row = read(provider).row
+        running = replace(handed_out(), owner="n1")
+        expect(one(provider, a_write(row, a_state(row, owner=None), activities=(running,))), Granted)
+        (task,) = provider.store.taken("n1")
+        assert task.revision == 2
+
+    def test_a_try_that_goes_on_running_is_lost_with_its_node(self, provider: Provider) -> None:
+        hand_out(provider, replace(handed_out(), owner="nobody"))
+        assert provider.store.sweep() == 1
+        (snapshot,) = claim(provider, "n2")
+        assert snapshot.activities[0].failure == LOST
+
+    def test_instances_are_claimed_in_the_order_in_which_their_activities_have_ended(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        for instance_id in "abc":
+            hand_out(provider, handed_out(), instance_id=instance_id)
+        tasks = {task.instance_id: task for task in take(provider)}
+        for instance_id in "cab":
+            clock.advance(timedelta(seconds=1))
+            expect(one(provider, a_report(tasks[instance_id])), Reported)
+        assert [claim(provider, "n2", limit=1)[0].row.instance_id for _ in range(3)] == ["c", "a", "b"]
+
+    def test_an_instance_that_was_due_before_its_activity_ended_keeps_its_place(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        due = clock.now() + 5
+        expect(one(provider, a_park(row, wake_at=due)), Granted)
+        (task,) = take(provider)
+        clock.advance(timedelta(seconds=1))
+        expect(one(provider, a_report(task)), Reported)
+        assert read(provider).row.wake_at == due

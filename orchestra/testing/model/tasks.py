@@ -72,7 +72,7 @@ def _give_back(world: ModelWorld, now: int, instance_id: str, activity: Activity
     instance = world.instances[instance_id]
     if instance.status is not Status.OPEN:
         return None
-    row = ring(instance.row, now)
+    row = ring(instance.row, now, ready=now)
     world.instances[instance_id] = replace(instance, row=row, updated_at=now)
     return Appended(row.inbox_seq, row.owner, fresh=True, activity=activity)
 

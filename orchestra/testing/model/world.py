@@ -90,9 +90,9 @@ class ModelInstance:
         )
 
 
-def ring(row: InstanceRow, now: int) -> InstanceRow:
+def ring(row: InstanceRow, now: int, ready: int = 0) -> InstanceRow:
     """Take note of an arrival and make the instance ready."""
-    wake_at = 0
+    wake_at = ready if row.wake_at is None else min(row.wake_at, ready)
     if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None and row.wake_at is not None and row.wake_at > now:
         wake_at = min(row.wake_at, now + LONGEST_DELAY)
     return replace(row, inbox_seq=row.inbox_seq + 1, wake_at=wake_at)

@@ -42,20 +42,27 @@ class Errands:
         self._lives = lives
         self._counts = counts
         self._of: dict[tuple[str, str], dict[int, Errand]] = {}
+        self._fences: dict[tuple[str, str], dict[int, int]] = {}
+        """The fences of all rows of activities, of those as well that are not handed out."""
 
     def written(self, write: Write) -> None:
         """A write was granted: what it settles is over, what it closes is forgotten, and what it routes is handed out."""
         errands = self._of.setdefault((write.instance_id, write.incarnation), {})
+        fences = self._fences.setdefault((write.instance_id, write.incarnation), {})
         if write.state.status is not Status.OPEN or any(delta.closed is not None for delta in write.executions):
             errands.clear()
+            fences.clear()
         for number in write.settled:
             errands.pop(number, None)
+            fences.pop(number, None)
         for row in write.activities:
             standing = errands.pop(row.event_id, None)
             assert standing is None or standing.has_ended, f"I5: {write.instance_id} takes {row} from who has it"
+            fences[row.event_id] = fences.get(row.event_id, -1) + 1
             if row.route is not None and write.state.status is Status.OPEN:
-                errands[row.event_id] = Errand(row.route, row.attempt)
-                self._counts["handed out"] += 1
+                assert row.owner in {None, write.owner}, f"I6: {write.instance_id} gives {row} to another node"
+                errands[row.event_id] = Errand(row.route, row.attempt, row.owner, fences[row.event_id])
+                self._counts["handed out" if row.owner is None else "handed over"] += 1
 
     def claimed(self, claim: Claim, outcome: Claimed) -> None:
         """A node has taken activities: such as it can run, that nobody had, and no more than it has places for."""
@@ -71,6 +78,7 @@ class Errands:
             assert errand.route in claim.routes, "a node was given an activity that it does not have"
             assert errand.attempt == task.attempt, f"rule 14: {task} is not attempt {errand.attempt}"
             errand.owner, errand.revision = claim.node, task.revision
+            self._fences[task.instance_id, task.incarnation][task.event_id] = task.revision
             self._counts["taken"] += 1
 
     def reported(self, report: Report, outcome: Outcome) -> None:
@@ -89,6 +97,7 @@ class Errands:
         elif report.is_end and life is not None and errand is not None:
             self._counts["reported"] += 1
             errand.owner, errand.has_ended = None, True
+            self._fences[report.instance_id, report.incarnation][report.event_id] += 1
             life.inbox_seq += 1
 
     def released(self, life: Life, record: InstanceRecord, living: Collection[str]) -> None:
@@ -99,6 +108,7 @@ class Errands:
             if errand.owner is None or row.owner == errand.owner:
                 continue
             assert row.owner is None, f"I6: {errand.owner} had {row}, and did not take it"
+            self._fences[life.instance_id, life.incarnation][number] = row.revision
             if row.failure == LOST:
                 assert errand.owner not in living, f"rule 12: {row} was lost, and {errand.owner} lives"
                 errand.has_ended = True

@@ -422,7 +422,8 @@ class Witness:
         assert record.execution.closed_at is None, f"I4: {life.instance_id} is open, its execution has ended"
         self._errands.check(life, record)
         if row.owner is None and not record.held and row.inbox_seq > row.seen_seq and row.takeovers < _DELAYING_TAKEOVERS:
-            assert row.wake_at == 0, f"rule 4: {life.instance_id} sleeps until {row.wake_at} over message {row.inbox_seq}"
+            sleeps = row.wake_at is None or row.wake_at > record.updated_at
+            assert not sleeps, f"rule 4: {life.instance_id} sleeps until {row.wake_at} over message {row.inbox_seq}"
 
     def _check_history(self, life: Life, record: InstanceRecord, now: int) -> None:
         number = record.row.execution

@@ -1,0 +1,57 @@
+"""How many instances give up their place, while others are due for which this node has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from orchestra.engine.agenda import Agenda
+from orchestra.engine.desk import Desk
+from orchestra.engine.stepping import HANDED_OVER
+
+__all__ = ["Pressure"]
+
+
+class Pressure:
+    """The places that are given up in one step: one at first, and twice as many each time while that is not enough.
+
+    An instance that is stepped anyway gives up its place in the write of this step. Only where these are too few, instances
+    that wait are stepped for it: first those that have been here for the longest, last those for which many activities run.
+
+    Args:
+        most: how many give up their place in one step, at most.
+    """
+
+    def __init__(self, agenda: Agenda, most: int) -> None:
+        self._agenda = agenda
+        self._most = most
+        self._places = 0
+        self._left = 0
+
+    def begin(self, *, is_pressed: bool) -> None:
+        """Begin a step, and choose who gives up a place."""
+        if not is_pressed:
+            self._places = self._left = 0
+            return
+        self._places = self._left = min(self._most, 2 * self._places or 1)
+        wanted = self._places - self._agenda.ready_count
+        if wanted <= 0:
+            return
+        chosen = list(islice(self._light(), wanted))
+        if not chosen and not self._agenda.ready_count:
+            chosen = list(islice(self._agenda.waiting(), wanted))
+        for desk in chosen:
+            desk.yielding = True
+            self._agenda.make_ready(desk.instance_id)
+
+    def _light(self) -> Iterable[Desk]:
+        return (desk for desk in self._agenda.waiting() if desk.tries.running_count <= HANDED_OVER)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether one more is to give up its place in this step."""
+        return self._left > 0
+
+    def given_up(self) -> None:
+        """Take note that an instance leaves."""
+        self._left = max(0, self._left - 1)

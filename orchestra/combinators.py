@@ -6,16 +6,16 @@ Results and winners follow the order of history, never the order of a set or of 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from orchestra.errors import Cancelled, ContinueAsNew, OperationCancelled, OrchestrationError
-from orchestra.futures import Future
+from orchestra.futures import DurableFuture, Future
 from orchestra.scheduler import Scheduler, Task, ended
 
-__all__ = ["RaceResult", "TaskGroup", "discard", "gather", "race"]
+__all__ = ["RaceResult", "TaskGroup", "WaitResult", "discard", "gather", "race", "wait"]
 
 T = TypeVar("T")
 
@@ -28,15 +28,73 @@ class RaceResult(Generic[T]):
     value: T
 
 
-async def gather(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
-    """Wait for all; on the first error cancel the others, wait until they have ended, and raise it."""
+@dataclass(frozen=True, slots=True)
+class WaitResult(Generic[T]):
+    """Which futures are done, and which are pending still, each in the order in which they were given.
+
+    It can be taken apart: ``done, pending = await ctx.wait(...)``.
+    """
+
+    done: tuple[Future[T], ...]
+    pending: tuple[Future[T], ...]
+
+    def __iter__(self) -> Iterator[tuple[Future[T], ...]]:
+        return iter((self.done, self.pending))
+
+
+async def gather(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]], *, return_exceptions: bool = False) -> list[Any]:
+    """Wait for all; on the first error cancel the others, wait until they have ended, and raise it.
+
+    ``return_exceptions``: an error is a result like any other. What is no error, a boundary or a cancel, ends all the same.
+    """
     branches = [scheduler.branch(awaitable) for awaitable in awaitables]
     try:
-        await _until(scheduler, branches, count=len(branches))
+        await _until(scheduler, branches, count=len(branches), with_errors=return_exceptions)
     except BaseException:
         await _cancel_all(scheduler, branches)
         raise
+    if return_exceptions:
+        return [branch.error if branch.error is not None else branch.result() for branch in branches]
     return [branch.result() for branch in branches]
+
+
+async def wait(
+    scheduler: Scheduler,
+    futures: Sequence[Future[T]],
+    *,
+    everyone: bool,
+    timer: Callable[[], DurableFuture[None]] | None = None,
+) -> WaitResult[T]:
+    """Wait until the first is done, or everyone, or the timer fires. None of them is cancelled, whatever comes.
+
+    Args:
+        timer: begins a timer; called only where there is something to wait for.
+    """
+    pending = [future for future in futures if not future.done]
+    if pending and (everyone or len(pending) == len(futures)):
+        gate: Future[None] = Future(scheduler.seal)
+        left = len(pending) if everyone else 1
+
+        def on_end(_future: Future[Any]) -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                gate.settle(None)
+
+        for future in pending:
+            future.add_callback(on_end)
+        limit = None if timer is None else timer()
+        if limit is not None:
+            limit.add_callback(lambda _timer: gate.settle(None))
+        try:
+            await gate
+        finally:
+            for future in pending:
+                future.remove_callback(on_end)
+            if limit is not None:
+                limit.cancel()
+    done = tuple([future for future in futures if future.done])
+    return WaitResult(done, tuple([future for future in futures if not future.done]))
 
 
 async def race(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> RaceResult[Any]:
@@ -53,8 +111,13 @@ async def race(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> Ra
     return RaceResult(branches.index(cast("Future[Any]", winner)), cast("Future[Any]", winner).result())
 
 
-async def _until(scheduler: Scheduler, branches: Sequence[Future[Any]], count: int) -> Future[Any] | None:
-    """Wait until ``count`` branches have ended, and return the last of these; raise the first error."""
+async def _until(
+    scheduler: Scheduler, branches: Sequence[Future[Any]], count: int, *, with_errors: bool = False
+) -> Future[Any] | None:
+    """Wait until ``count`` branches have ended, and return the last of these; raise the first error.
+
+    ``with_errors``: an error ends its branch alone.
+    """
     ended: list[Future[Any]] = []
     gate: Future[None] = Future(scheduler.seal)
 
@@ -62,8 +125,9 @@ async def _until(scheduler: Scheduler, branches: Sequence[Future[Any]], count: i
         if gate.done:
             return
         ended.append(branch)
-        if branch.error is not None:
-            gate.fail(branch.error)
+        error = branch.error
+        if error is not None and not (with_errors and isinstance(error, Exception)):
+            gate.fail(error)
         elif len(ended) >= count:
             gate.settle(None)
 

@@ -6,23 +6,36 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any, Final, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from orchestra.activities import Activity, as_activity
 from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
-from orchestra.combinators import RaceResult, TaskGroup, discard, gather, race
-from orchestra.errors import ContinueAsNew, InvalidArgument
+from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, gather, race, wait
+from orchestra.errors import ContinueAsNew, EventTimeout, InvalidArgument
 from orchestra.events import OnParentClose
-from orchestra.futures import DurableFuture
+from orchestra.futures import DurableFuture, Future, TimedWait
 from orchestra.ids import check_name, check_text
-from orchestra.options import check_count
+from orchestra.options import check_count, check_duration
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
+from orchestra.synchronization import Condition, Lock, Semaphore
 from orchestra.versions import parse_version
 
-__all__ = ["Limits", "Machine", "OrchestrationContext", "RaceResult", "TaskGroup"]
+__all__ = [
+    "Condition",
+    "Limits",
+    "Lock",
+    "Machine",
+    "OrchestrationContext",
+    "RaceResult",
+    "ReturnWhen",
+    "Semaphore",
+    "TaskGroup",
+    "WaitResult",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +45,9 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+
+ReturnWhen = Literal["all_completed", "first_completed", "ALL_COMPLETED", "FIRST_COMPLETED"]
+"""What ends a :meth:`OrchestrationContext.wait`. The upper case is that of ``asyncio.wait``."""
 
 ParentClose = Literal["abandon", "cancel", "terminate"]
 """What becomes of a child that is open when the execution that asked for it closes, in whatever way."""
@@ -264,24 +280,55 @@ class OrchestrationContext:
         return self._machine.schedule_timer(due)
 
     @overload
-    def wait_for_event(self, name: str) -> DurableFuture[Any]: ...
+    def wait_for_event(self, name: str, *, timeout: timedelta | None = None) -> DurableFuture[Any]: ...
     @overload
-    def wait_for_event(self, name: str, type: type[T]) -> DurableFuture[T]: ...
+    def wait_for_event(self, name: str, type: type[T], *, timeout: timedelta | None = None) -> DurableFuture[T]: ...
     @overload
-    def wait_for_event(self, name: str, type: Any) -> DurableFuture[Any]: ...
-    def wait_for_event(self, name: str, type: Any = Any) -> DurableFuture[Any]:  # noqa: A002
+    def wait_for_event(self, name: str, type: Any, *, timeout: timedelta | None = None) -> DurableFuture[Any]: ...
+    def wait_for_event(
+        self,
+        name: str,
+        type: Any = Any,  # noqa: A002
+        *,
+        timeout: timedelta | None = None,
+    ) -> DurableFuture[Any]:
         """Wait for the next event of this name: each is delivered once, in the order of arrival, also from before the wait.
 
         Args:
             type: what the payload is read as; plain JSON by default.
+            timeout: after this time the wait is given up, and takes no event any more. It is a timer of this execution.
 
         Raises:
-            InvalidArgument: ``name`` is not text of 1 to 1,024 characters: nobody could send such an event.
+            InvalidArgument: ``name`` is not text of 1 to 1,024 characters: nobody could send such an event. Or ``timeout`` is
+                no timedelta, or a negative one.
             DecodeError: (at the await) the payload does not fit ``type``.
+            EventTimeout: (at the await) no event came in time. It is a ``TimeoutError``.
         """
         self._machine.check()
         check_name(name, "an event's name")
-        return self._machine.wait_for_event(name, decoder(type))
+        if timeout is None:
+            return self._machine.wait_for_event(name, decoder(type))
+        due = self._due_in(timeout, f"the timeout of event {name!r}")
+        wait = self._machine.wait_for_event(name, decoder(type))
+        timer = self._machine.schedule_timer(due)
+        timed: DurableFuture[Any] = TimedWait(wait, timer, EventTimeout(name, timeout))
+        branch = self._machine.scheduler.current
+        if branch is not None:
+            # What becomes of the two is decided by whether the branch waits for the one that it sees.
+            branch.owned[wait.event_id] = branch.owned[timer.event_id] = timed
+        return timed
+
+    def _due_in(self, timeout: object, what: str) -> int:
+        """Return when a timeout is due.
+
+        Raises:
+            InvalidArgument: it is no duration.
+        """
+        check_duration(timeout, what, least=timedelta(0))
+        due = self._machine.now + micros(cast("timedelta", timeout))
+        if due > _LATEST:
+            raise InvalidArgument(f"{what} is {timeout!r}, which ends after the year 9999")
+        return due
 
     @overload
     def start_child(
@@ -475,13 +522,29 @@ class OrchestrationContext:
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
     async def gather(self, *awaitables: Awaitable[T]) -> tuple[T, ...]: ...
-    async def gather(self, *awaitables: Awaitable[Any]) -> tuple[Any, ...]:
+    @overload
+    async def gather(
+        self, a: Awaitable[T1], b: Awaitable[T2], /, *, return_exceptions: Literal[True]
+    ) -> tuple[T1 | Exception, T2 | Exception]: ...
+    @overload
+    async def gather(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /, *, return_exceptions: Literal[True]
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception]: ...
+    @overload
+    async def gather(self, *awaitables: Awaitable[T], return_exceptions: Literal[False]) -> tuple[T, ...]: ...
+    @overload
+    async def gather(self, *awaitables: Awaitable[T], return_exceptions: bool) -> tuple[T | Exception, ...]: ...
+    async def gather(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> tuple[Any, ...]:
         """Wait for all of them; return their results in the order given.
 
         The first error, in the order of history, cancels the others; it is raised when they have ended.
+
+        Args:
+            return_exceptions: give errors among the results, in the places of those who raised them, and cancel nothing. A
+                boundary and a cancel are no errors, and end the wait all the same.
         """
         self._check_with(awaitables)
-        return tuple(await gather(self._machine.scheduler, awaitables))
+        return tuple(await gather(self._machine.scheduler, awaitables, return_exceptions=return_exceptions))
 
     async def race(self, *awaitables: Awaitable[T]) -> RaceResult[T]:
         """Wait for the first of them to end, in the order of history; return its position and value.
@@ -490,6 +553,68 @@ class OrchestrationContext:
         """
         self._check_with(awaitables)
         return cast("RaceResult[T]", await race(self._machine.scheduler, awaitables))
+
+    async def wait(
+        self,
+        *futures: Future[T],
+        timeout: timedelta | None = None,  # noqa: ASYNC109 - a durable one
+        return_when: ReturnWhen = "all_completed",
+    ) -> WaitResult[T]:
+        """Wait until all futures are done, or the first, or the time is up; return which are done and which pending.
+
+        Nothing is cancelled, and no error is raised: a race whose losers live on. Await those that are done for their results,
+        and wait again for the others. Futures come from ``ctx.schedule_*``, ``ctx.wait_*``, ``ctx.start_child``, and from
+        ``group.create_task`` for a coroutine.
+
+        Args:
+            timeout: after this time it returns in any case. It is a timer of this execution.
+            return_when: ``"all_completed"`` (an error completes a future, too) or ``"first_completed"``.
+
+        Raises:
+            TypeError: one of them is no future of this execution, or none is given.
+            InvalidArgument: ``timeout`` or ``return_when`` cannot be one.
+        """
+        self._check_with(futures)
+        scheduler = self._machine.scheduler
+        for future in futures:
+            if not isinstance(future, Future) or future.seal is not scheduler.seal:
+                discard(futures)
+                raise TypeError(
+                    f"ctx.wait takes futures of this execution, not {future!r}; give a coroutine to `group.create_task(...)` "
+                    "of a task group, which returns one"
+                )
+        if not futures:
+            raise TypeError("ctx.wait needs at least one future")
+        mode = return_when.lower() if isinstance(return_when, str) else return_when
+        if mode not in {"all_completed", "first_completed"}:
+            raise InvalidArgument(f"return_when is {return_when!r}; give 'all_completed' or 'first_completed'")
+        timer = None
+        if timeout is not None:
+            timer = partial(self._machine.schedule_timer, self._due_in(timeout, "the timeout of ctx.wait"))
+        return await wait(scheduler, tuple(dict.fromkeys(futures)), everyone=mode == "all_completed", timer=timer)
+
+    def lock(self) -> Lock:
+        """Return a lock for branches of this execution. Make it once, and give it to those that share it."""
+        self._machine.check()
+        return Lock(self._machine.scheduler)
+
+    def semaphore(self, value: int) -> Semaphore:
+        """Return a semaphore that ``value`` branches of this execution can hold at a time, for example to bound a fan-out.
+
+        Raises:
+            InvalidArgument: ``value`` is no whole number of at least 1.
+        """
+        self._machine.check()
+        return Semaphore(self._machine.scheduler, value)
+
+    def condition(self, lock: Lock | None = None) -> Condition:
+        """Return a condition, by which branches of this execution tell each other that something has changed.
+
+        Args:
+            lock: the lock that its users hold; by default one of its own.
+        """
+        self._machine.check()
+        return Condition(self._machine.scheduler, lock)
 
     def task_group(self) -> TaskGroup:
         """Return a structured group of branches: ``async with ctx.task_group() as group: group.create_task(...)``."""

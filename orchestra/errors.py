@@ -30,6 +30,8 @@
     ├── OrchestrationError                raised inside orchestration code, or about it
     │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
     │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
+    │   ├── EventTimeout                  ``.event``, ``.timeout``: the event has not come in time
+    │   ├── Deadlock                      each branch waits for another one
     │   ├── OperationCancelled            a durable future that was cancelled is awaited
     │   ├── ForeignAwait
     │   ├── ContinueAsNewSwallowed
@@ -67,7 +69,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from orchestra.portable import Portable
@@ -81,10 +83,12 @@ __all__ = [
     "ChildFailed",
     "ContinueAsNew",
     "ContinueAsNewSwallowed",
+    "Deadlock",
     "DecodeError",
     "DuplicateVersion",
     "EncodeError",
     "ErrorInfo",
+    "EventTimeout",
     "Evicted",
     "ExecutionLimitExceeded",
     "ForeignAwait",
@@ -396,6 +400,19 @@ class ChildFailed(OrchestrationError):
 
 
 _PAST = {"failed": "failed", "cancelled": "was cancelled", "terminated": "was terminated"}
+
+
+class EventTimeout(OrchestrationError, TimeoutError):
+    """The event that was waited for has not come within the time given. The wait is given up: it takes no later event."""
+
+    def __init__(self, event: str, timeout: timedelta) -> None:
+        super().__init__(f"no event {event!r} has come within {timeout.total_seconds():g} s")
+        self.event = event
+        self.timeout = timeout
+
+
+class Deadlock(OrchestrationError):
+    """The branches of an execution wait for each other, and for nothing that could happen."""
 
 
 class OperationCancelled(OrchestrationError):

@@ -13,7 +13,7 @@ from orchestra.codec import Decoder, Payload
 from orchestra.errors import Evicted, OperationCancelled, PayloadError
 from orchestra.unwinding import Unwinder
 
-__all__ = ["DurableFuture", "Future", "Seal"]
+__all__ = ["DurableFuture", "Future", "Seal", "TimedWait"]
 
 T = TypeVar("T")
 
@@ -167,3 +167,35 @@ class DurableFuture(Future[T]):
         if not self.done:
             self._canceller.cancel_command(self)
             self.fail(OperationCancelled(f"{self.subject} was cancelled"))
+
+
+class TimedWait(DurableFuture[T]):
+    """A wait for an event that is given up when a timer fires first: in that very turn, so that it takes no later event."""
+
+    __slots__ = ("_timed_out", "_timer", "_wait")
+
+    def __init__(self, wait: DurableFuture[T], timer: DurableFuture[None], timed_out: BaseException) -> None:
+        super().__init__(wait.seal, wait._canceller, wait.event_id, wait.subject, None, "")
+        self._wait = wait
+        self._timer = timer
+        self._timed_out = timed_out
+        wait.add_callback(self._has_come)
+        timer.add_callback(self._is_late)
+
+    def _has_come(self, wait: Future[Any]) -> None:
+        if not self.done:
+            self._finish(wait._value, wait.error)
+            self._timer.cancel()
+
+    def _is_late(self, timer: Future[Any]) -> None:
+        if not self.done:
+            self.fail(timer.error or self._timed_out)
+            self._wait.cancel()
+
+    def cancel(self) -> None:
+        """Give up the wait and its timer."""
+        self.seal.check()
+        if not self.done:
+            self.fail(OperationCancelled(f"{self.subject} was cancelled"))
+            self._wait.cancel()
+            self._timer.cancel()

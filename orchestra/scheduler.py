@@ -8,33 +8,19 @@ import inspect
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
-from types import FrameType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
-from orchestra.errors import Cancelled, ContinueAsNew, ForeignAwait, OperationCancelled
-from orchestra.frames import await_chain, is_user, module_root, place
+from orchestra.errors import Cancelled, ContinueAsNew, OperationCancelled
+from orchestra.foreign import explained, foreign_await
 from orchestra.futures import DurableFuture, Future, Seal
 from orchestra.unwinding import BOUNDARIES
 
-__all__ = ["Scheduler", "Task", "parked_at"]
+__all__ = ["Scheduler", "Task", "ended"]
 
 T = TypeVar("T")
 
-_FOREIGN: Final = frozenset({"asyncio", "anyio", "trio", "sniffio", "curio", "outcome", "concurrent", "selectors"})
-_OWN: Final = "orchestra"
 _CLOSINGS: Final = 3
 """How often a coroutine is closed that goes on. The second time it is unwound by force."""
-
-_ADVICE: Final = {
-    "sleep": "use `await ctx.schedule_timer(timedelta(...))`",
-    "gather": "use `await ctx.gather(...)`",
-    "wait": "use `await ctx.race(...)` or `await ctx.gather(...)`",
-    "wait_for": "use `await ctx.race(work, ctx.schedule_timer(...))`",
-}
-_ADVICE_ELSE: Final = (
-    "orchestration code may await only what ctx gives; do I/O in an activity (`await ctx.schedule_activity(...)`), "
-    "wait with `ctx.schedule_timer(...)` or `ctx.wait_for_event(...)`"
-)
 
 
 class Task(Future[T]):
@@ -108,11 +94,11 @@ class Task(Future[T]):
         # Who awaits a cancelled branch is not cancelled himself.
         if self.cancelling and isinstance(error, Cancelled):
             return OperationCancelled("the branch was cancelled")
-        return _explained(error)
+        return explained(error)
 
     def _park(self, yielded: object) -> None:
         if not isinstance(yielded, Future) or yielded.seal is not self.seal:
-            self._throws.insert(0, _foreign_await(self.coroutine, cast("object", yielded)))
+            self._throws.insert(0, foreign_await(self.coroutine, cast("object", yielded)))
             self._scheduler.ready.append(self)
             return
         future = cast("Future[Any]", yielded)
@@ -166,20 +152,20 @@ class Scheduler:
         self.seal = seal
         self.ready: deque[Task[Any]] = deque()
         self.current: Task[Any] | None = None
-        self._tasks: dict[Task[Any], None] = {}
+        self.tasks: dict[Task[Any], None] = {}
         """Those that have not ended, in the order in which they began."""
         self._left: list[AsyncGenerator[Any, Any]] = []
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         """Make a task; it takes its first step when those that are ready have taken theirs."""
         task = Task(self, coroutine)
-        self._tasks[task] = None
+        self.tasks[task] = None
         self.ready.append(task)
         return task
 
     def forget(self, task: Task[Any]) -> None:
         """Drop a task that has ended."""
-        self._tasks.pop(task, None)
+        self.tasks.pop(task, None)
 
     def branch(self, awaitable: Awaitable[T]) -> Future[T]:
         """Return a future for anything that can be awaited; coroutines become tasks."""
@@ -211,7 +197,7 @@ class Scheduler:
 
         It ends, whatever their code does with the exceptions that it meets.
         """
-        tasks, self._tasks = self._tasks, {}
+        tasks, self.tasks = self.tasks, {}
         self.ready.clear()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(None, self._left_early)
@@ -297,44 +283,3 @@ async def ended(future: Future[Any]) -> None:
     gate: Future[None] = Future(future.seal)
     future.add_callback(lambda _future: gate.settle(None))
     await gate
-
-
-# --- naming the line --------------------------------------------------------------------------
-
-
-def parked_at(coroutine: object) -> str | None:
-    """Return the line of user code where a coroutine waits."""
-    users = [frame for frame in await_chain(coroutine) if is_user(frame) and module_root(frame) not in _FOREIGN]
-    return place(users[-1]) if users else None
-
-
-def _foreign_await(coroutine: object, yielded: object) -> ForeignAwait:
-    frames = await_chain(coroutine)
-    called = next((frame.f_code.co_name for frame in frames if module_root(frame) in _FOREIGN), "")
-    if type(yielded).__qualname__ == "_GatheringFuture":  # asyncio.gather is no coroutine: it leaves no frame
-        called = "gather"
-    where = parked_at(coroutine) or "orchestration code"
-    what = f"{called}()" if called else f"something that is not durable ({type(yielded).__qualname__})"
-    return ForeignAwait(f"{where} awaits {what}: {_ADVICE.get(called, _ADVICE_ELSE)}")
-
-
-def _explained(error: BaseException) -> BaseException:
-    """Return the error, or a ForeignAwait where an async library complained that it does not run here."""
-    if not isinstance(error, RuntimeError) or error.__traceback__ is None:
-        return error
-    trace: TracebackType | None = error.__traceback__
-    user: tuple[FrameType, int] | None = None
-    called = ""
-    foreign = False
-    while trace is not None:
-        foreign = module_root(trace.tb_frame) in _FOREIGN
-        if not foreign and module_root(trace.tb_frame) != _OWN:
-            user, called = (trace.tb_frame, trace.tb_lineno), ""
-        elif foreign and not called:
-            called = trace.tb_frame.f_code.co_name
-        trace = trace.tb_next
-    if not foreign or user is None:
-        return error
-    made = ForeignAwait(f"{place(*user)} awaits {called}(): {_ADVICE.get(called, _ADVICE_ELSE)}")
-    made.__cause__ = error
-    return made

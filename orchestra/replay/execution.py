@@ -9,6 +9,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final
@@ -23,6 +24,7 @@ from orchestra.errors import (
     ChildFailed,
     ContinueAsNew,
     ContinueAsNewSwallowed,
+    Deadlock,
     ErrorInfo,
     Evicted,
     ExecutionLimitExceeded,
@@ -60,6 +62,7 @@ from orchestra.events import (
     TimerFired,
     error_from_wire,
 )
+from orchestra.foreign import parked_at
 from orchestra.frames import is_user, place
 from orchestra.futures import DurableFuture, Seal
 from orchestra.ids import child_id
@@ -69,11 +72,13 @@ from orchestra.replay.journal import Journal, describe, read_history
 from orchestra.replay.mail import Mail, Waits
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
 from orchestra.retry import RetryPolicy, type_name
-from orchestra.scheduler import Scheduler, Task, parked_at
+from orchestra.scheduler import Scheduler, Task
 from orchestra.telemetry import log_instance
 
 __all__ = ["Execution"]
 
+_MOST_LINES: Final = 10
+_MOST_DEADLOCKS: Final = 10
 _NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
 
@@ -381,6 +386,10 @@ class Execution:
             if event is not None:
                 self._apply(event)
             self.scheduler.run()
+            for _ in range(_MOST_DEADLOCKS):  # each raises in what the code does about the one before
+                if self._pending or not self._is_stuck():
+                    break
+                self.scheduler.run()
         except Evicted:
             # A command that no line of user code asked for (a cancel gives up what is awaited) met another history.
             if self._fault is None:
@@ -398,6 +407,18 @@ class Execution:
                 self._root.error.__traceback__ = None
             self._root = None
             self.evict()
+
+    def _is_stuck(self) -> bool:
+        """Raise an error in the code if its branches wait for each other, and for nothing else. Return whether they do."""
+        root = self._root
+        if root is None or root.done or self._seal.closed:
+            return False
+        waiting = islice(reversed(self.scheduler.tasks), _MOST_LINES)
+        lines = ", ".join(dict.fromkeys(parked_at(task.coroutine) or "" for task in waiting))
+        root.throw(
+            Deadlock(f"all branches of this execution wait for each other, and for nothing that could happen: at {lines}")
+        )
+        return True
 
     def _ending_of(self, root: Task[Any]) -> TerminalEvent:
         number, at = self._journal.next_id, self._now

@@ -29,12 +29,10 @@ _RELENTLESS: Final = 200
 class _Harder(Evicted):
     """Raised at a line, and not at a call. Where a handler drops it, the next one is raised."""
 
-    def __init__(self, unwinder: Unwinder) -> None:
-        super().__init__("this execution has left memory, and its code goes on nevertheless")
-        self._unwinder = unwinder
-
     def __del__(self) -> None:
-        self._unwinder.go_on()
+        unwinder = getattr(sys.getprofile(), "__self__", None)  # of the thread in which this is dropped
+        if isinstance(unwinder, Unwinder):
+            unwinder.go_on()
 
 
 class Unwinder:
@@ -100,7 +98,7 @@ class Unwinder:
             self._raised += 1
             if self.caught is None:
                 self.caught = _place_of(frame)
-            raise _Harder(self)
+            raise _Harder("this execution has left memory, and its code goes on nevertheless")
         return self._trace
 
     def _profile(self, frame: FrameType, _event: str, _argument: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 
 from orchestra.engine.effects import Effects
@@ -29,11 +29,13 @@ class Activities:
     Args:
         effects: where it tells the shell what to do.
         flights: where it tells the store what has become of tasks.
+        blocking: the names of activities that need a thread.
     """
 
-    def __init__(self, effects: Effects, flights: Flights) -> None:
+    def __init__(self, effects: Effects, flights: Flights, blocking: Collection[str] = ()) -> None:
         self._effects = effects
         self._flights = flights
+        self._blocking = blocking
         self._own = RunningActivities()
         self._tasks = Tasks()
         self._reports: list[ActivityEnded | Heartbeat] = []
@@ -42,6 +44,11 @@ class Activities:
     def __len__(self) -> int:
         """How many have been begun and not reported."""
         return len(self._own) + len(self._tasks)
+
+    @property
+    def in_threads(self) -> int:
+        """How many of these need a thread."""
+        return self._own.blocking + self._tasks.blocking
 
     def clear(self) -> list[Effect]:
         """Forget everything. Return what makes an end of what runs."""
@@ -56,7 +63,7 @@ class Activities:
     def begin(self, run: RunActivity) -> None:
         """Begin a try of an activity of an own instance."""
         self._give_up_earlier(run.key)
-        self._own.begin(run.key, run.attempt)
+        self._own.begin(run.key, run.attempt, blocks=run.name in self._blocking)
         self._effects.add(run)
 
     def abort(self, key: ActivityKey) -> None:
@@ -137,7 +144,9 @@ class Activities:
         self._give_up_earlier(key)
         self._tasks.take(task)
         try:
-            self._effects.add(run_task(task))
+            run = run_task(task)
+            self._tasks.take(task, blocks=run.name in self._blocking)
+            self._effects.add(run)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
             self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True)))
 
@@ -146,8 +155,7 @@ class Activities:
         key = key_of(task)
         if self._own.attempt(key) != task.attempt:
             return False
-        self._own.end(key)
-        self._tasks.take(task)
+        self._tasks.take(task, blocks=self._own.end(key))
         return True
 
     def compare_tasks(self, stored: Sequence[Task], node: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from orchestra.engine.places import Places
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import Claim, Kind, NodeRecord, Route
 
@@ -18,11 +19,20 @@ class Claims:
 
     Args:
         room: how many instances, and how many activities, may still be taken.
+        blocking: the names of activities that need a thread.
     """
 
-    def __init__(self, store: Store, node: NodeRecord, room: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        node: NodeRecord,
+        room: Callable[[], tuple[int, Places]],
+        blocking: Collection[str] = (),
+    ) -> None:
         self._store = store
         self._routes = node.routes
+        self._blocking = tuple(route for route in self._routes if route.name in blocking)
+        self._without_threads = tuple(route for route in self._routes if route.name not in blocking)
         self._room = room
         self.kinds: tuple[Kind, ...] = ()
         """What this node can run."""
@@ -91,8 +101,9 @@ class Claims:
             self._ask()
             if self._due is None or self._due > now:
                 return None
-        instances, activities = self._room()
-        return Claim(node_id, self.kinds, max(0, instances), self._routes if activities > 0 else (), max(0, activities))
+        instances, places = self._room()
+        routes, slots, threads = self._routes_for(places), max(0, places.slots), max(0, places.threads)
+        return Claim(node_id, self.kinds, max(0, instances), routes, slots, self._blocking, threads)
 
     def claimed(self, *, more: bool) -> None:
         """Take note that a claim was answered; ``more``: there may be more at once."""
@@ -141,8 +152,14 @@ class Claims:
     def _is_possible(self) -> bool:
         if self.stopped:
             return False
-        instances, activities = self._room()
-        return (instances > 0 and bool(self.kinds)) or (activities > 0 and bool(self._routes))
+        instances, places = self._room()
+        return (instances > 0 and bool(self.kinds)) or bool(self._routes_for(places))
+
+    def _routes_for(self, places: Places) -> tuple[Route, ...]:
+        """Return by which routes an activity may come that could begin now."""
+        if places.slots <= 0:
+            return ()
+        return self._routes if places.threads > 0 else self._without_threads
 
     def _ask(self) -> None:
         self._ask_anew_if_room_has_changed()
@@ -151,8 +168,8 @@ class Claims:
             self._is_due_known = True
 
     def _ask_anew_if_room_has_changed(self) -> None:
-        instances, activities = self._room()
+        instances, places = self._room()
         kinds = self.kinds if instances > 0 else ()
-        routes = self._routes if activities > 0 else ()
+        routes = self._routes_for(places)
         if kinds is not self._asked[0] or routes is not self._asked[1]:
             self._asked, self._is_due_known, self._due = (kinds, routes), False, None

@@ -35,6 +35,7 @@ from orchestra.engine.items import (
 )
 from orchestra.engine.notices import Notices
 from orchestra.engine.ownership import Ownership
+from orchestra.engine.places import Places
 from orchestra.engine.pressure import Pressure
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import StoreTime
@@ -75,8 +76,8 @@ class EngineOptions:
     """Bounds. Durations are microseconds.
 
     ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in memory after their
-    instance was released. ``group``: instances that are stepped for one commit. ``blocked_after``: code that takes as long is
-    named in the log.
+    instance was released. ``threads``: ``def`` activities that run at once, of all that do. ``group``: instances that are
+    stepped for one commit. ``blocked_after``: code that takes as long is named in the log.
     """
 
     max_owned: int = 4_096
@@ -84,6 +85,7 @@ class EngineOptions:
     group: int = 256
     group_bytes: int = 1024 * 1024
     keep_owned: int = 10_000_000
+    threads: int = 100_000
     heartbeat_interval: int = 1_000_000
     blocked_after: int = 1_000_000
 
@@ -130,8 +132,9 @@ class Engine:
         self._agenda = Agenda()
         self._absences = Absences(registry, clock, self.options.blocked_after / 1e6)
         self._effects = Effects()
-        self._flights = Flights(self.options.group, self.options.group_bytes)
-        self._activities = Activities(self._effects, self._flights)
+        self._blocking = frozenset(name for name, activity in (activities or {}).items() if not activity.is_async)
+        self._flights = Flights(self.options.group, self.options.group_bytes, self._blocking)
+        self._activities = Activities(self._effects, self._flights, self._blocking)
         self._doubts = Doubts(self._activities)
         self._notices = Notices(registry)
         self._ownership = Ownership(
@@ -145,7 +148,7 @@ class Engine:
         )
         self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
         self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder)
-        self._claims = Claims(store, node, lambda: (self._room, self._places))
+        self._claims = Claims(store, node, lambda: (self._room, self._places), self._blocking)
         self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
 
@@ -505,9 +508,13 @@ class Engine:
         return min(options.group, options.max_owned - len(self._ownership) + self._flights.leaving)
 
     @property
-    def _places(self) -> int:
+    def _places(self) -> Places:
         """How many more activities this node can run."""
-        return self.node.slots - len(self._activities) - self._flights.promised
+        return Places(
+            self.node.slots - len(self._activities) - self._flights.promised,
+            self.options.threads - self._activities.in_threads - self._flights.promised_threads,
+            self._blocking,
+        )
 
     # --- what the store is asked ---
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,16 +35,20 @@ class Flights:
     Args:
         most: how many steps make a group full; as many of those that wait come on top.
         most_bytes: how large a group gets, about.
+        blocking: the names of activities that need a thread.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: int, blocking: Collection[str] = ()) -> None:
         self._most = most
+        self._blocking = blocking
         self._most_bytes = most_bytes
         self._group: list[Flight] = []
         self._bytes = 0
         self._waiting: list[Flight] = []
         self.promised = 0
         """Activities that begin here once the steps of the group stand."""
+        self.promised_threads = 0
+        """How many of these need a thread."""
         self.leaving = 0
         """Instances that leave this node once the steps of the group stand."""
 
@@ -70,7 +74,10 @@ class Flights:
         self._group.append(flight)
         self._bytes += size_of(flight.change)
         if flight.step is not None:
-            self.promised += sum(isinstance(effect, RunActivity) for effect in flight.step.effects)
+            for effect in flight.step.effects:
+                if isinstance(effect, RunActivity):
+                    self.promised += 1
+                    self.promised_threads += effect.name in self._blocking
             self.leaving += not flight.step.keep
 
     @property
@@ -91,7 +98,8 @@ class Flights:
 
     def land(self) -> list[Flight]:
         """Return the group, whose outcomes are known. There is none any more."""
-        group, self._group, self.promised, self.leaving = self._group, [], 0, 0
+        group, self._group = self._group, []
+        self.promised = self.promised_threads = self.leaving = 0
         return group
 
     # --- what waits for a group ---

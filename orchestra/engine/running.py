@@ -10,27 +10,38 @@ __all__ = ["RunningActivities"]
 
 
 class RunningActivities:
-    """The running tries of each instance: keys, and which attempt it is."""
+    """The running tries of each instance: keys, which attempt it is, and which of them need a thread."""
 
     def __init__(self) -> None:
         self._attempts: dict[str, dict[ActivityKey, int]] = {}
         self._count = 0
+        self._blocking: set[ActivityKey] = set()
 
     def __len__(self) -> int:
         return self._count
 
-    def begin(self, key: ActivityKey, attempt: int) -> None:
-        """Note that a try was begun."""
+    @property
+    def blocking(self) -> int:
+        """How many of them need a thread."""
+        return len(self._blocking)
+
+    def begin(self, key: ActivityKey, attempt: int, *, blocks: bool = False) -> None:
+        """Note that a try was begun, and whether it needs a thread."""
         keys = self._attempts.setdefault(key.instance_id, {})
         self._count += key not in keys
         keys[key] = attempt
+        if blocks:
+            self._blocking.add(key)
 
-    def end(self, key: ActivityKey) -> None:
-        """Note that a try has ended, or is not wanted any more."""
+    def end(self, key: ActivityKey) -> bool:
+        """Note that a try has ended, or is not wanted any more. Return whether it needed a thread."""
         keys = self._attempts.get(key.instance_id, {})
         self._count -= keys.pop(key, None) is not None
         if not keys:
             self._attempts.pop(key.instance_id, None)
+        blocked = key in self._blocking
+        self._blocking.discard(key)
+        return blocked
 
     def attempt(self, key: ActivityKey) -> int | None:
         """Return which try of an activity runs, if one does."""
@@ -46,4 +57,5 @@ class RunningActivities:
     def clear(self) -> None:
         """Forget all of it."""
         self._attempts.clear()
+        self._blocking.clear()
         self._count = 0

@@ -18,6 +18,7 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_cancel, child_link, child_start
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.engine.places import Places
 from orchestra.engine.tasks import Placement, how_it_ended
 from orchestra.engine.tries import Try
 from orchestra.error_info import storable
@@ -124,7 +125,7 @@ class Step:
     unservable: bool = False
     wake_at: int | None = None
     keep: bool = True
-    free: int = 0
+    free: Places = field(default_factory=lambda: Places(0, 0, ()))
     """How many more activities the node can run."""
     crowded: bool = False
     """Whether others are due, and this node has no place for them."""
@@ -163,7 +164,7 @@ class Stepper:
         catalogue: Catalogue,
         history: Sequence[EventRecord] = (),
         *,
-        free: int,
+        free: Places,
         crowded: bool = False,
     ) -> tuple[Write | None, Step]:
         """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
@@ -509,7 +510,7 @@ class Stepper:
             if self._placement.hands_out(route, step.free):
                 desk.tries.hand_out(event.id, route)
             else:
-                step.free -= 1
+                step.free.take(event.name)
                 step.effects.append(_run_activity(desk, entry))
 
     def _park(self, desk: Desk, step: Step) -> None:

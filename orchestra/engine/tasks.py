@@ -7,6 +7,7 @@ from typing import Final
 
 from orchestra.codec import Payload, pack, unpack
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, RunActivity
+from orchestra.engine.places import Places
 from orchestra.errors import ErrorInfo, HistoryCorrupt
 from orchestra.events import ActivityScheduled, error_from_wire, error_to_wire, from_record
 from orchestra.providers.rows import LOST, ActivityRow, Catalogue, NodeRecord, Report, Route, Task
@@ -46,10 +47,10 @@ class Placement:
                     route.queue,
                 )
 
-    def hands_out(self, route: Route, free: int) -> bool:
-        """Return whether an activity is to go through the store, this node having so many places free."""
+    def hands_out(self, route: Route, places: Places) -> bool:
+        """Return whether an activity is to go through the store, this node having these places free."""
         if route in self._own:
-            return free <= 0 and route in self._others
+            return route in self._others and not places.has_one_for(route.name)
         if route not in self._others:
             self._missed.setdefault(route, False)  # perhaps by a node that has come within the last second
         return True
@@ -60,6 +61,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._taken: dict[ActivityKey, Task] = {}
+        self._blocking: set[ActivityKey] = set()
         self._reporting: set[ActivityKey] = set()
 
     def __len__(self) -> int:
@@ -73,9 +75,17 @@ class Tasks:
         task = self._taken.get(key)
         return None if task is None else task.revision
 
-    def take(self, task: Task) -> None:
-        """Take up a task."""
-        self._taken[key_of(task)] = task
+    @property
+    def blocking(self) -> int:
+        """How many of them need a thread."""
+        return len(self._blocking)
+
+    def take(self, task: Task, *, blocks: bool = False) -> None:
+        """Take up a task, and note whether it needs a thread."""
+        key = key_of(task)
+        self._taken[key] = task
+        if blocks:
+            self._blocking.add(key)
 
     def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
         """Return what the store is to be told of a try; ``None`` where it is no task of this node, or not any more."""
@@ -94,6 +104,7 @@ class Tasks:
     def drop(self, key: ActivityKey) -> Task | None:
         """Forget a task that was handed back, or taken away."""
         self._reporting.discard(key)
+        self._blocking.discard(key)
         return self._taken.pop(key, None)
 
     def missing_from(self, stored: Iterable[Task]) -> list[ActivityKey]:
@@ -105,6 +116,7 @@ class Tasks:
         """Forget all of it."""
         self._taken.clear()
         self._reporting.clear()
+        self._blocking.clear()
 
 
 def key_of(task: Task | Report) -> ActivityKey:

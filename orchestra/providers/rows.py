@@ -543,7 +543,8 @@ class Write:
 class Claim:
     """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind.
 
-    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within a route.
+    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within a route; of these up to
+    ``threads`` by routes that are among ``blocking``.
     """
 
     node: str
@@ -551,6 +552,8 @@ class Claim:
     limit: int
     routes: tuple[Route, ...] = ()
     slots: int = 0
+    blocking: tuple[Route, ...] = ()
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)

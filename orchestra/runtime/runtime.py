@@ -92,7 +92,7 @@ class Runtime:
         limits: how large one execution may grow.
         retention: what is kept of laps and of ended instances, where the registry says nothing else of a name.
         max_concurrent_activities: activities that run at once; others go to nodes that have them and are free, or wait.
-        max_activity_threads: of these, how many ``def`` activities.
+        max_activity_threads: of these, how many ``def`` activities. A node takes from the queue what it can begin now.
         max_owned: instances that this node works on at once. While more are due, those that only wait for a timer or for their
             activities give up their place, and each goes on in its turn.
         warm_executions: coroutines of parked instances that are kept in memory.
@@ -155,7 +155,12 @@ class Runtime:
         self._queues = _checked(queues)
         self._max_concurrent = max_concurrent_activities
         self._max_threads = max_activity_threads
-        self._options = EngineOptions(max_owned=max_owned, warm=warm_executions, blocked_after=micros(blocked_after))
+        self._options = EngineOptions(
+            max_owned=max_owned,
+            warm=warm_executions,
+            threads=max_activity_threads,
+            blocked_after=micros(blocked_after),
+        )
         self._lease = lease
         self._grace = grace
         self._poll = poll

@@ -670,8 +670,9 @@ class _Application:
     def _claim(self, claims: Sequence[_Taking], script: Script) -> None:
         for taking in claims:
             if taking.wants_tasks:
-                routes = route_arrays(taking.claim.routes)
-                taking.tasks = script.add(sql.TAKE_TASKS, *routes, taking.claim.slots, taking.claim.node)
+                claim, routes = taking.claim, list(dict.fromkeys(taking.claim.routes))
+                blocks = Flags(route in claim.blocking for route in routes)
+                taking.tasks = script.add(sql.TAKE_TASKS, *route_arrays(routes), claim.slots, claim.node, blocks, claim.threads)
         asking = [taking for taking in claims if taking.wants_instances]
         if not asking:
             script.run()

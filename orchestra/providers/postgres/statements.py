@@ -382,15 +382,21 @@ _TASKS: Final = """
 # Past those that others are taking, and one of each route in turn, so that a name with much to do starves no other.
 TAKE_TASKS: Final = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT r.place, w.* FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (queue, name, place)
+        SELECT r.place, r.blocks, w.*
+        FROM unnest($1::text[], $2::text[], $5::boolean[]) WITH ORDINALITY AS r (queue, name, blocks, place)
         CROSS JOIN LATERAL (
             SELECT a.instance_id, a.execution, a.event_id, a.started_at FROM @activity a
             WHERE a.queue = r.queue AND a.name = r.name AND {_WAITING}
-            ORDER BY a.started_at, a.instance_id, a.execution, a.event_id LIMIT $3::bigint FOR UPDATE SKIP LOCKED) w),
+            ORDER BY a.started_at, a.instance_id, a.execution, a.event_id
+            LIMIT CASE WHEN r.blocks THEN least($3::bigint, $6::bigint) ELSE $3::bigint END FOR UPDATE SKIP LOCKED) w),
+    in_turn AS (
+        SELECT w.*, row_number() OVER (
+            PARTITION BY place ORDER BY started_at, instance_id, execution, event_id) AS turn FROM waiting w),
+    fitting AS (
+        SELECT t.*, row_number() OVER (PARTITION BY blocks ORDER BY turn, place) AS number FROM in_turn t),
     chosen AS (
-        SELECT instance_id, execution, event_id FROM waiting
-        ORDER BY row_number() OVER (
-            PARTITION BY place ORDER BY started_at, instance_id, execution, event_id), place LIMIT $3::bigint),
+        SELECT instance_id, execution, event_id FROM fitting WHERE NOT blocks OR number <= $6::bigint
+        ORDER BY turn, place LIMIT $3::bigint),
     taken AS (
         UPDATE @activity a SET owner = $4::text, revision = a.revision + 1 FROM chosen c
         WHERE a.instance_id = c.instance_id AND a.execution = c.execution AND a.event_id = c.event_id RETURNING a.*)

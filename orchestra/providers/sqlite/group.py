@@ -86,7 +86,7 @@ class Group:
                     outcomes[position] = replace(granted, arrivals=arrivals_elsewhere, taken=taken)
         for position, arrival in arrivals:
             outcomes[position] = self._arrive(arrival)
-        taken = [take_tasks(self._connection, claim.node, claim.routes, claim.slots) for _, claim in claims]
+        taken = [take_tasks(self._connection, claim) for _, claim in claims]
         for (position, claim), tasks in zip(claims, taken, strict=True):
             outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))

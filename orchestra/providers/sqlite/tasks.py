@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice, zip_longest
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from typing import Any
 
 from orchestra.providers.decoding import payload_values, read_activity, read_task
-from orchestra.providers.rows import LONGEST_DELAY, Appended, Refused, Report, Reported, Route, Task
+from orchestra.providers.rows import LONGEST_DELAY, Appended, Claim, Refused, Report, Reported, Route, Task
 from orchestra.providers.sqlite import statements as sql
 
 __all__ = ["lose_tasks", "next_task", "report_task", "take_tasks", "taken_by"]
@@ -21,15 +22,27 @@ def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | 
     return min((row[3] for row in oldest if row is not None), default=None)
 
 
-def take_tasks(connection: sqlite3.Connection, node: str, routes: Iterable[Route], slots: int) -> tuple[Task, ...]:
-    """Take up to ``slots`` activities for a node, one of each route in turn, and return them."""
+def take_tasks(connection: sqlite3.Connection, claim: Claim) -> tuple[Task, ...]:
+    """Take as many activities for a node as it has places for, one of each route in turn, and return them."""
     # Most often there is none at all; nodes with many activities must not ask for each.
-    if slots <= 0 or connection.execute(sql.ANY_WAITING).fetchone() is None:
+    if claim.slots <= 0 or connection.execute(sql.ANY_WAITING).fetchone() is None:
         return ()
-    waiting = [connection.execute(sql.FIND_WAITING, (*route, slots)).fetchall() for route in dict.fromkeys(routes)]
-    in_turn = (row[:3] for row in chain.from_iterable(zip_longest(*waiting)) if row is not None)
-    keys = sorted(islice(in_turn, slots))
-    connection.executemany(sql.TAKE_TASK, [(node, *key) for key in keys])
+    waiting: list[list[tuple[tuple[Any, ...], bool]]] = []
+    for route in dict.fromkeys(claim.routes):
+        blocks = route in claim.blocking
+        rows = connection.execute(sql.FIND_WAITING, (*route, min(claim.slots, claim.threads) if blocks else claim.slots))
+        waiting.append([(row[:3], blocks) for row in rows])
+    keys: list[tuple[Any, ...]] = []
+    threads = claim.threads
+    for found in chain.from_iterable(zip_longest(*waiting)):
+        if found is None or (found[1] and threads <= 0):
+            continue
+        if len(keys) == claim.slots:
+            break
+        keys.append(found[0])
+        threads -= found[1]
+    keys.sort()
+    connection.executemany(sql.TAKE_TASK, [(claim.node, *key) for key in keys])
     return tuple(read_task(connection.execute(sql.READ_TASK, key).fetchone()) for key in keys)
 
 

@@ -363,3 +363,19 @@ class TaskTests(ContractBase):
         clock.advance(timedelta(seconds=1))
         expect(one(provider, a_report(task)), Reported)
         assert read(provider).row.wake_at == due
+
+    # --- places in threads, and others --------------------------------------------------------
+
+    def test_no_more_is_taken_of_what_needs_a_thread_than_there_are_threads(self, provider: Provider) -> None:
+        blocking = [handed_out(number, ROUTE, number) for number in range(1, 6)]
+        hand_out(provider, *blocking, *(handed_out(number, SLOW, number) for number in range(6, 11)))
+
+        def taken(slots: int, threads: int) -> list[int]:
+            outcome = expect(one(provider, Claim("n2", (), 0, (ROUTE, SLOW), slots, (ROUTE,), threads)), Claimed)
+            return [task.event_id for task in outcome.tasks]
+
+        assert taken(5, 2) == [1, 2, 6, 7, 8]
+        assert taken(1, 0) == [9]
+        assert taken(2, 9) == [3, 10]
+        assert taken(9, 1) == [4]
+        assert taken(9, 9) == [5]

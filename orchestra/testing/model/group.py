@@ -76,7 +76,7 @@ class Group:
                 for position, outcome in outcomes.items():
                     outcomes[position] = self._follow(changes[position], outcome)
         claims = [(position, change) for position, change in enumerate(changes) if isinstance(change, Claim)]
-        taken = [take(self._world, claim.node, claim.routes, claim.slots) for _, claim in claims]
+        taken = [take(self._world, claim) for _, claim in claims]
         for (position, claim), tasks in zip(claims, taken, strict=True):
             outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))

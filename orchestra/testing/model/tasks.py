@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import replace
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 
-from orchestra.providers.rows import LOST, ActivityRow, Appended, Refused, Report, Reported, Route, Status, Task
+from orchestra.providers.rows import LOST, ActivityRow, Appended, Claim, Refused, Report, Reported, Route, Status, Task
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
 
@@ -16,9 +16,16 @@ def waiting(world: ModelWorld, route: Route) -> list[tuple[ModelInstance, Activi
     return sorted(found, key=lambda pair: pair[1].started_at)  # among equals in the order of their ids
 
 
-def take(world: ModelWorld, node: str, routes: Iterable[Route], slots: int) -> tuple[Task, ...]:
-    in_turn = chain.from_iterable(zip_longest(*(waiting(world, route) for route in dict.fromkeys(routes))))
-    taken = list(islice((pair for pair in in_turn if pair is not None), max(slots, 0)))
+def take(world: ModelWorld, claim: Claim) -> tuple[Task, ...]:
+    node = claim.node
+    in_turn = chain.from_iterable(zip_longest(*(waiting(world, route) for route in dict.fromkeys(claim.routes))))
+    taken: list[tuple[ModelInstance, ActivityRow]] = []
+    for pair in in_turn:
+        if pair is None or len(taken) >= claim.slots:
+            continue
+        blocking = [activity for _, activity in taken if activity.route in claim.blocking]
+        if pair[1].route not in claim.blocking or len(blocking) < claim.threads:
+            taken.append(pair)
     for instance, activity in taken:
         _put(world, instance.row.instance_id, replace(activity, owner=node, revision=activity.revision + 1))
     keys = {(instance.row.instance_id, activity.execution, activity.event_id) for instance, activity in taken}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from orchestra.engine.desk import Desk
@@ -15,6 +14,7 @@ from orchestra.errors import ErrorInfo
 from orchestra.providers.rows import Hold, HoldKind
 from orchestra.registry import OrchestrationRegistry
 from orchestra.telemetry import escaped, log_instance
+from orchestra.telemetry.quota import Quota
 
 __all__ = ["Notices"]
 
@@ -29,8 +29,6 @@ _SHOWN: Final = 1_000
 
 _TRIES: Final = 20
 """Failed tries of one activity that are logged one by one within a minute."""
-
-_MINUTE: Final = 60_000_000
 
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 
@@ -49,7 +47,7 @@ class Notices:
     def __init__(self, registry: OrchestrationRegistry) -> None:
         self._registry = registry
         self._said: OrderedDict[str, set[str]] = OrderedDict()
-        self._tries: OrderedDict[str, _Told] = OrderedDict()
+        self._tries = Quota(_TRIES)
 
     def stands(self, desk: Desk, step: Step) -> None:
         """Take note of a step that stands. To be called for each, and never on replay."""
@@ -78,18 +76,9 @@ class Notices:
 
     def _try_failed(self, desk: Desk, failed: FailedTry, now: int) -> None:
         """Log a failed try; of an activity that fails all the time only the first ones of each minute, and how many more."""
-        told = self._tries.get(failed.activity)
-        if told is None:
-            told = self._tries[failed.activity] = _Told(now)
-            if len(self._tries) > _REMEMBERED:
-                self._tries.popitem(last=False)
-        suppressed = 0
-        if now - told.since >= _MINUTE:
-            suppressed, told.since, told.count, told.suppressed = told.suppressed, now, 0, 0
-        if told.count >= _TRIES:
-            told.suppressed += 1
+        suppressed = self._tries.take(failed.activity, now)
+        if suppressed is None:
             return
-        told.count += 1
         if failed.reason is not None:
             following = f"has failed for good ({failed.reason})"
         else:
@@ -129,15 +118,6 @@ class Notices:
         own = "" if definition is None else definition.place.partition(":")[0]
         file, line, function = next((frame for frame in reversed(frames) if frame[0] == own), frames[-1])
         return f" (at {escaped(file)}:{line} in {function})"
-
-
-@dataclass(slots=True)
-class _Told:
-    """How many failed tries of an activity were logged in the minute that began at ``since``, and how many were not."""
-
-    since: int
-    count: int = 0
-    suppressed: int = 0
 
 
 def _shown(text: str) -> str:

@@ -3,93 +3,87 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
-from orchestra.activities import AMBIENT, Activity, ActivityContext
+from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode, plain
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo
-from orchestra.replay import Identity
-from orchestra.telemetry import Attempt, Recorder
+from orchestra.runtime.alarms import Alarms
+from orchestra.runtime.attempts import Run, activity_context_of
+from orchestra.runtime.driving import Driver, LetGo
+from orchestra.runtime.threads import Threads, thread_context
+from orchestra.telemetry import Recorder, log_instance
+from orchestra.telemetry.quota import Quota
 
-__all__ = ["ActivityRunner", "Beaten", "Cut"]
+__all__ = ["ActivityRunner", "Beaten", "Cut", "Finished"]
 
+_PERSISTENCE: Final = 0.1
+"""Seconds for which each await of a cancelled task raises anew; after that only its driver can end it, and no core burns."""
 
-def _shielded() -> anyio.CancelScope:
-    # A host that is cancelled stops in order: what runs gets its grace, and is cancelled by the runner alone.
-    return anyio.CancelScope(shield=True)
+_PATIENCE: Final = 1.0
+"""Seconds that a cancelled activity has to end; then it is left to itself, and named."""
 
+_TELLINGS: Final = 100
+"""Cancellations by a scope of its own that a task may catch after that, before it is let go of."""
 
-@dataclass(slots=True, eq=False)
-class _Run:
-    """One try that is under way. Moments are monotonic seconds."""
+_LEAVING: Final = 0.5
+"""Seconds that cancelled activities have to end while the runtime leaves, after its grace."""
 
-    runner: ActivityRunner
-    effect: RunActivity
-    scope: anyio.CancelScope = field(default_factory=_shielded)
-    aborted: bool = False
-    expired: bool = False
-    started: float = 0.0
-    beaten: float = 0.0
-    deadline: float = math.inf
-    heartbeat: Payload | None = None
-    reported: float = 0.0
-    observed: Attempt | None = None
-    end: threading.Lock = field(default_factory=threading.Lock)
-
-    def settle(self) -> bool:
-        """Return whether it ends now, and has not ended before: in its thread, or for the event loop that gave it up."""
-        return self.end.acquire(blocking=False)
-
-    def beat(self, payload: Any) -> None:
-        """Take a heartbeat, in any thread."""
-        self.runner.take_heartbeat(self, payload)
-
-    def is_cancelled(self) -> bool:
-        """Return whether nobody wants it any more. In any thread, so it must not touch the scope of the event loop."""
-        return self.aborted or self.expired or self.runner.is_overdue(self)
+_STUBBORN_LINES: Final = 20
+"""Lines a minute about tries of one activity that do not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """A try has sent a heartbeat; the event loop is to put its deadline off."""
+    """A try has sent a heartbeat that is to be stored later than now."""
 
-    run: _Run
+    run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """A try was cancelled, and not by the runner: by itself, or by whoever takes the whole program down."""
 
-    run: _Run
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The thread of a try is free again."""
+
+    run: Run
 
 
 class ActivityRunner:
     """Runs at most ``limit`` tries at once; the others wait in the order in which they came.
 
+    A try that is over (its time is up, or it is not wanted) and does not end is left to itself after a second: it gives its
+    place to the next one, its end is reported without it, and the log names it. Threads cannot be ended: from as many of them
+    on as may run at once, those that are left to themselves count as running, so that their number has a bound.
+
     Args:
         report: where ends and heartbeats go.
-        post: hands something to the event loop, from any thread; it comes back to :meth:`beaten` or :meth:`cut`.
-        threads: how many ``def`` activities run at once. One that was given up does not count, although its thread may go on.
-        heartbeat_interval: seconds between heartbeats that are stored; the last one always is, if the try fails.
+        post: hands something to the event loop, from any thread; it comes back to :meth:`hear`.
+        threads: how many ``def`` activities run at once.
+        heartbeat_interval: seconds between heartbeats that are stored; the last one always is.
     """
 
     def __init__(
         self,
         activities: Mapping[str, Activity[..., Any]],
         report: Callable[[Item], None],
-        post: Callable[[Beaten | Cut], None],
+        post: Callable[[Beaten | Cut | Finished], None],
         clock: Clock,
         *,
         limit: int,
@@ -103,13 +97,22 @@ class ActivityRunner:
         self._post = post
         self._clock = clock
         self._limit = limit
-        self._threads = anyio.CapacityLimiter(threads)
-        self._unlimited = anyio.CapacityLimiter(math.inf)
+        self._thread_limit = threads
+        self._threads = Threads()
+        self._alarms = Alarms(clock)
         self._payload_limit = payload_limit
         self._heartbeat_interval = heartbeat_interval
         self._recorder = recorder or Recorder()
-        self._runs: dict[ActivityKey, _Run] = {}
+        self._runs: dict[ActivityKey, Run] = {}
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
+        self._without_thread: OrderedDict[ActivityKey, Run] = OrderedDict()
+        self._in_threads: dict[Run, None] = {}
+        """Tries whose threads are busy with them, those that were left to themselves included."""
+        self._tasks: dict[Run, None] = {}
+        """Tries that have a task, likewise."""
+        self._left = 0
+        """How many of the threads were left to themselves."""
+        self._quota = Quota(_STUBBORN_LINES)
         self._group: anyio.abc.TaskGroup | None = None
         self._stopping = False
         self._idle = anyio.Event()
@@ -117,6 +120,9 @@ class ActivityRunner:
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Run tries as tasks of this group from now on."""
         self._group = group
+        group.start_soon(self._alarms.run)
+
+    # --- what the engine asks ---
 
     def begin(self, effect: RunActivity) -> None:
         """Begin a try, or let it wait for a free place."""
@@ -125,7 +131,7 @@ class ActivityRunner:
         if len(self._runs) >= self._limit:
             self._waiting[effect.key] = effect
         else:
-            self._spawn(effect)
+            self._begin(effect)
 
     def abort(self, key: ActivityKey) -> None:
         """Give up a try: cancel it, and report nothing."""
@@ -133,15 +139,15 @@ class ActivityRunner:
         run = self._runs.get(key)
         if run is not None:
             run.aborted = True
-            run.scope.cancel()
+            self._end(run, "it is not wanted any more", None)
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing any more, and wait for what runs, for at most ``seconds``."""
         self._stopping = True
         self._waiting.clear()
-        if self._runs:
-            self._idle = anyio.Event()
-            with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds):
+            while self._runs:
+                self._idle = anyio.Event()
                 await self._idle.wait()
 
     def abort_all(self) -> None:
@@ -151,127 +157,70 @@ class ActivityRunner:
         for key in list(self._runs):
             self.abort(key)
 
-    def _spawn(self, effect: RunActivity) -> None:
-        assert self._group is not None
-        run = _Run(self, effect)
-        self._runs[effect.key] = run
-        self._group.start_soon(self._run, run)
-
-    async def _run(self, run: _Run) -> None:
-        """Run one try, report how it ended, and let those that wait have its place."""
-        # One coroutine for all of it: many wait here at a time, and each frame is one more that the collector walks through.
-        effect = run.effect
-        activity = self._activities[effect.name]  # the engine begins here only what this node has
-        subject = f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
-        result: Payload | ActivityFailure | None = None
+    async def close(self) -> None:
+        """Give up everything, and have every task end: those that do not end by themselves are let go of."""
+        self.abort_all()
         try:
-            with run.scope:
-                if not run.aborted:  # else it was given up before it began
-                    assert activity.signature is not None
-                    args, kwargs = activity.signature.decode(effect.arguments, subject=f"arguments of {subject}")
-                    AMBIENT.set(_context(run))
-                    if activity.is_async:
-                        self._begin_time(run)
-                        value = activity(*args, **kwargs)
-                        if inspect.isawaitable(value):  # else a decorator has answered in its place
-                            value = await value
-                        result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
-                        self._observe_end(run, "completed")
-                    else:
-                        async with self._threads:
-                            self._begin_time(run)  # waiting for a thread is not the activity's time
-                            awaitable = await anyio.to_thread.run_sync(
-                                lambda: self._run_in_thread(run, activity, args, kwargs, subject),
-                                abandon_on_cancel=True,
-                                limiter=self._unlimited,
-                            )
-                        if awaitable is not None:  # from a `def` that does not say what it wraps
-                            result = encode(await awaitable[0], subject=f"result of {subject}", limit=self._payload_limit)
-                            self._observe_end(run, "completed")
-            if result is None and run.settle():
-                result = None if run.aborted else self._timeout(run)
-                self._observe_end(run, "aborted" if result is None else "timed_out")
-        except anyio.get_cancelled_exc_class():
-            # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
-            if run.settle():
-                self._observe_end(run, "cancelled")
-                self._post(Cut(run))
-        except BaseException as error:
-            # Whatever user code raises is the attempt's failure: sys.exit() in a thread must not end the program. Ctrl-C must,
-            # and comes to the event loop's thread only.
-            self._observe_end(run, "failed", error)
-            if activity.is_async and isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-                raise
-            result = _failure(error)
-        finally:
-            if self._runs.get(effect.key) is run:
-                del self._runs[effect.key]
-            if not self._runs:
-                self._idle.set()
-        if result is not None:
-            self._report_end(run, result)
-        while self._waiting and len(self._runs) < self._limit:
-            self._spawn(self._waiting.popitem(last=False)[1])
+            with anyio.CancelScope(shield=True):
+                await self._until_ended(_LEAVING)
+                for run in list(self._tasks):
+                    self._let_go(run)
+                await self._until_ended(_LEAVING)
+        finally:  # the event loop itself may be cancelling everything
+            for run in list(self._tasks):
+                self._let_go(run)
+            for run in [run for run in self._in_threads if not run.is_done]:
+                self._name_at_the_end(run, "its thread is abandoned")
+            self._alarms.stop()
+            self._threads.stop()
 
-    def _run_in_thread(
-        self, run: _Run, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], subject: str
-    ) -> tuple[Awaitable[Any]] | None:
-        """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way.
+    def release_threads(self) -> None:
+        """End the threads that have nothing to do. From any thread."""
+        self._threads.stop()
 
-        Where the function returns something to be awaited, it has not ended. Return that (in a tuple: trio takes a function
-        that returns a coroutine for an async one).
-        """
-        try:
-            value = activity(*args, **kwargs)
-            if inspect.isawaitable(value):
-                return (value,)
-            result = encode(value, subject=f"result of {subject}", limit=self._payload_limit)
-        except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
-            if run.settle():  # else it was given up meanwhile
-                self._observe_end(run, "failed", error)
-                self._report_end(run, _failure(error))
-        else:
-            if run.settle():
-                self._observe_end(run, "completed")
-                self._report_end(run, result)
-        return None
+    async def _until_ended(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            while self._tasks:
+                self._idle = anyio.Event()
+                await self._idle.wait()
 
-    def _report_end(self, run: _Run, result: Payload | ActivityFailure) -> None:
-        if not run.aborted:
-            self._report(ActivityEnded(run.effect.key, run.effect.attempt, result, run.heartbeat))
+    def _let_go(self, run: Run) -> None:
+        if run.driver is not None and not run.driver.gone:
+            run.named = True
+            self._name_at_the_end(run, "it is abandoned where it waits")
+            run.driver.let_go()
 
-    def _observe(self, run: _Run) -> None:
-        """Begin the record of a try, in the task and just before the thread that runs it."""
-        effect = run.effect
-        key = effect.key
-        subject = Identity(key.instance_id, key.incarnation, key.execution, effect.orchestration, effect.version)
-        run.observed = self._recorder.begin_attempt(subject, effect.name, effect.attempt, effect.traceparent)
+    # --- what tries tell ---
 
-    def _observe_end(self, run: _Run, outcome: str, error: BaseException | None = None) -> None:
-        """End the record of a try: also where nobody takes its result any more, for it has run."""
-        if not self._recorder.recording:
+    def hear(self, news: Beaten | Cut | Finished) -> None:
+        """Take in what comes from a thread, or from a task that was cut off. To be called on the event loop."""
+        match news:
+            case Beaten(run=run):
+                if self._runs.get(run.effect.key) is run:
+                    self._arm(run)
+            case Cut(run=run):
+                self._cut(run)
+            case Finished(run=run):
+                self._in_threads.pop(run, None)
+                self._left -= run.is_left
+                if run.awaitable is None:
+                    self._ended(run)
+                else:
+                    self._go_on_in_task(run, run.awaitable)
+
+    def _go_on_in_task(self, run: Run, awaitable: Awaitable[Any]) -> None:
+        """Await what a ``def`` has returned: one that does not say that it wraps an ``async def``."""
+        if run.is_over or self._group is None:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            self._ended(run)
             return
-        if run.observed is None and error is not None:
-            self._observe(run)  # it failed before it began: its arguments cannot be read
-        observed, run.observed = run.observed, None
-        if observed is not None:
-            observed.end(outcome, error)
+        run.in_task = True
+        self._tasks[run] = None
+        self._group.start_soon(self._run_in_task, run)
 
-    # --- deadlines ---
-
-    def _begin_time(self, run: _Run) -> None:
-        run.started = self._clock.monotonic()
-        if self._recorder.recording:
-            self._observe(run)
-        self._set_deadline(run)
-
-    def beaten(self, run: _Run) -> None:
-        """Put the deadline of a try off. To be called on the event loop."""
-        if self._runs.get(run.effect.key) is run:
-            self._set_deadline(run)
-
-    def cut(self, run: _Run) -> None:
-        """Report a try that was cut off. To be called on the event loop, after whoever takes the program down has said so.
+    def _cut(self, run: Run) -> None:
+        """Report a try that was cut off, after whoever takes the program down has said so.
 
         A try that ended in a cancellation of its own has failed. One that ended with the program counts as none.
         """
@@ -280,57 +229,302 @@ class ActivityRunner:
             error = ErrorInfo("CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime")
             self._report_end(run, ActivityFailure(error, ("CancelledError",), untried=self._stopping))
 
-    def is_overdue(self, run: _Run) -> bool:
+    def take_heartbeat(self, run: Run, payload: Any) -> None:
+        """Take a heartbeat, in any thread. Of those within one interval the last one counts, and is stored at its end."""
+        run.heartbeat = encode(payload, subject=f"heartbeat of activity {run.effect.name!r}", limit=self._payload_limit)
+        run.beaten = moment = self._clock.monotonic()
+        if moment - run.reported >= self._heartbeat_interval:
+            self._store_heartbeat(run, moment)
+        elif not run.beat_waits:
+            run.beat_waits = True
+            self._post(Beaten(run))  # once an interval: the event loop has other things to do
+
+    def _store_heartbeat(self, run: Run, moment: float) -> None:
+        run.reported, run.beat_waits = moment, False
+        if run.heartbeat is not None and not run.is_over:
+            self._report(Heartbeat(run.effect.key, run.effect.attempt, run.heartbeat))
+
+    def is_overdue(self, run: Run) -> bool:
         """Return whether a try's time is up. To be called in any thread."""
         return self._clock.monotonic() >= run.deadline
 
-    def take_heartbeat(self, run: _Run, payload: Any) -> None:
-        """Take a heartbeat, in any thread."""
-        run.heartbeat = encode(payload, subject=f"heartbeat of activity {run.effect.name!r}", limit=self._payload_limit)
-        moment = self._clock.monotonic()
-        run.beaten = moment
-        if run.effect.heartbeat_timeout is not None:
-            self._post(Beaten(run))
-        if moment - run.reported >= self._heartbeat_interval:
-            run.reported = moment
-            self._report(Heartbeat(run.effect.key, run.effect.attempt, run.heartbeat))
+    # --- a try's life ---
 
-    def _set_deadline(self, run: _Run) -> None:
-        deadlines: list[float] = []
-        if run.effect.timeout is not None:
-            deadlines.append(run.started + run.effect.timeout / 1e6)
-        if run.effect.heartbeat_timeout is not None:
-            deadlines.append(max(run.started, run.beaten) + run.effect.heartbeat_timeout / 1e6)
-        if deadlines:
-            run.deadline = min(deadlines)
-            run.scope.deadline = anyio.current_time() + run.deadline - self._clock.monotonic()
-
-    def _timeout(self, run: _Run) -> ActivityFailure | None:
-        if not run.scope.cancelled_caught:
-            return None
-        run.expired = True
-        effect = run.effect
-        since_start = self._clock.monotonic() - run.started
-        if effect.timeout is not None and since_start >= effect.timeout / 1e6:
-            message = f"activity {effect.name!r} did not end within {effect.timeout / 1e6:g} s"
+    def _begin(self, effect: RunActivity) -> None:
+        assert self._group is not None
+        activity = self._activities[effect.name]  # the engine begins here only what this node has
+        run = Run(self, effect, activity)
+        self._runs[effect.key] = run
+        if run.in_task:
+            self._tasks[run] = None
+            self._group.start_soon(self._run_in_task, run)
+        elif self._has_thread:
+            self._begin_thread(run)
         else:
-            message = f"activity {effect.name!r} sent no heartbeat for {(effect.heartbeat_timeout or 0) / 1e6:g} s"
-        return ActivityFailure(ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception"))
+            self._without_thread[effect.key] = run
 
+    @property
+    def _has_thread(self) -> bool:
+        most = self._thread_limit
+        running = len(self._in_threads) - self._left
+        return running + max(0, self._left - most) < most
 
-def _context(run: _Run) -> ActivityContext:
-    effect = run.effect
-    return ActivityContext(
-        activity=effect.name,
-        attempt=effect.attempt,
-        instance_id=effect.key.instance_id,
-        execution_id=effect.key.execution,
-        orchestration=effect.orchestration,
-        version=effect.version,
-        idempotency_key=str(effect.key),
-        last_heartbeat=plain(effect.last_heartbeat),
-        running=run,
-    )
+    def _begin_thread(self, run: Run) -> None:
+        self._in_threads[run] = None
+        self._begin_time(run)  # waiting for a thread is not the activity's time
+        context = thread_context()
+        self._threads.run(f"activity {run.effect.name}", lambda: context.run(self._run_in_thread, run))
+
+    async def _run_in_task(self, run: Run) -> None:
+        """Run one try, report how it ended, and let those that wait have its place."""
+        # One coroutine for all of it: many wait here at a time, and each frame is one more that the collector walks through.
+        result: Payload | ActivityFailure | None = None
+        try:
+            with run.scope, run.calm:
+                if not run.is_over:  # else it was given up before it began
+                    AMBIENT.set(activity_context_of(run))
+                    value: Any = run.awaitable
+                    if value is None:
+                        args, kwargs = self._arguments(run)
+                        self._begin_time(run)
+                        self._observe(run)
+                        value = run.activity(*args, **kwargs)
+                    if inspect.isawaitable(value):  # else a decorator has answered in its place
+                        run.driver = Driver(
+                            value, self._clock, patience=_PATIENCE, blocked=lambda took: self._blocked(run, took)
+                        )
+                        value = await run.driver
+                    result = self._encoded(run, value)
+                    self._observe_end(run, "completed")
+        except anyio.get_cancelled_exc_class():
+            # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
+            if run.settle():
+                self._observe_end(run, "cancelled")
+                self._post(Cut(run))
+        except BaseException as error:
+            # Whatever user code raises is the attempt's failure: sys.exit() must not end the program. Ctrl-C must.
+            if not isinstance(error, LetGo) and (run.driver is None or not run.driver.gone):
+                self._observe_end(run, "failed", error)
+                if isinstance(error, KeyboardInterrupt) or (run.driver is not None and run.driver.closing):
+                    raise
+                result = _failure(error)
+            elif not run.named:
+                self._name(run, self._clock.monotonic() - (run.over_since or 0.0))
+        finally:
+            self._tasks.pop(run, None)
+            self._ended(run)
+        if run.settle():
+            if run.is_over:
+                self._observe_end(run, "aborted" if run.aborted else "timed_out")
+                result = run.verdict  # what it answers to its cancellation is not believed
+            elif run.knows_it_is_late:
+                result = self._time_out(run)
+            if result is not None:
+                self._report_end(run, result)
+
+    def _run_in_thread(self, run: Run) -> None:
+        """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way."""
+        try:
+            args, kwargs = self._arguments(run)
+            AMBIENT.set(activity_context_of(run))
+            self._observe(run)
+            value = run.activity(*args, **kwargs)
+            if inspect.isawaitable(value):
+                run.awaitable = value  # it has not ended
+                result = None
+            else:
+                result = self._encoded(run, value)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
+            if run.settle():  # else it was given up meanwhile
+                self._observe_end(run, "failed", error)
+                self._report_end(run, _failure(error))
+        else:
+            if result is not None and run.settle():
+                self._observe_end(run, "timed_out" if run.knows_it_is_late else "completed")
+                self._report_end(run, self._time_out(run) if run.knows_it_is_late else result)
+        run.is_done = True
+        self._post(Finished(run))
+
+    def _arguments(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        assert run.activity.signature is not None
+        return run.activity.signature.decode(run.effect.arguments, subject=f"arguments of {run.subject}")
+
+    def _encoded(self, run: Run, value: Any) -> Payload:
+        return encode(value, subject=f"result of {run.subject}", limit=self._payload_limit)
+
+    def _report_end(self, run: Run, result: Payload | ActivityFailure) -> None:
+        if not run.aborted:
+            self._report(ActivityEnded(run.effect.key, run.effect.attempt, result, run.heartbeat))
+
+    def _ended(self, run: Run) -> None:
+        """Take note that a try occupies nothing any more, and let those that wait go on."""
+        if run.alarm is not None:
+            self._alarms.stop_alarm(run.alarm)
+            run.alarm = None
+        if run.named and (run.driver is None or not run.driver.gone):
+            log_instance(
+                logging.INFO,
+                run.identity,
+                "activity %r, attempt %d, which was left to itself, has ended after all",
+                run.effect.name,
+                run.effect.attempt,
+            )
+        self._leave_place(run)
+
+    def _leave_place(self, run: Run) -> None:
+        if self._runs.get(run.effect.key) is run:
+            del self._runs[run.effect.key]
+        if not self._runs or not self._tasks:
+            self._idle.set()
+        while self._without_thread and self._has_thread:
+            self._begin_thread(self._without_thread.popitem(last=False)[1])
+        while self._waiting and len(self._runs) < self._limit:
+            self._begin(self._waiting.popitem(last=False)[1])
+
+    # --- deadlines ---
+
+    def _begin_time(self, run: Run) -> None:
+        run.started = self._clock.monotonic()
+        if run.effect.timeout is not None or run.effect.heartbeat_timeout is not None:
+            self._arm(run)
+
+    def _arm(self, run: Run) -> None:
+        """Set the alarm for the next moment at which something is to be done about a try."""
+        moment = run.next_look(self._clock.monotonic(), self._heartbeat_interval, _PERSISTENCE, _PATIENCE)
+        if run.alarm is not None:
+            if run.alarm.moment <= moment:
+                return  # it is looked at before, and the alarm set anew
+            self._alarms.stop_alarm(run.alarm)
+            run.alarm = None
+        if moment < math.inf:
+            run.alarm = self._alarms.at(moment, lambda: self._look(run))
+
+    def _look(self, run: Run) -> None:
+        run.alarm = None
+        now = self._clock.monotonic()
+        if run.beat_waits and now >= run.reported + self._heartbeat_interval:
+            self._store_heartbeat(run, now)
+        if not run.is_over and now >= run.deadline:
+            self._end(run, "its time is up", self._time_out(run))
+        if run.over_since is not None:
+            self._insist(run, now)
+        self._arm(run)
+
+    def _time_out(self, run: Run) -> ActivityFailure:
+        return run.time_out(self._clock.monotonic())
+
+    def _end(self, run: Run, reason: str, verdict: ActivityFailure | None) -> None:
+        """Cancel a try; ``verdict`` is what is reported of it."""
+        if run.over_since is not None:
+            return
+        run.over_since, run.reason, run.verdict = self._clock.monotonic(), reason, verdict
+        if run.in_task:
+            if run.driver is not None:
+                run.driver.is_told = False  # it may have cancelled something itself
+            run.scope.cancel()
+            self._arm(run)
+            return
+        if self._without_thread.pop(run.effect.key, None) is run:
+            self._ended(run)  # it was never begun
+            return
+        # A thread cannot be cancelled. It is asked, by the activity's context, and goes on by itself.
+        if self._leave(run):
+            self._arm(run)
+
+    def _insist(self, run: Run, now: float) -> None:
+        """Deal with a try that is over and has not ended yet."""
+        assert run.over_since is not None
+        since = now - run.over_since
+        if run.in_task and since >= _PERSISTENCE and run.driver is not None and run.driver.is_told and not run.calm.shield:
+            run.calm.shield = True  # it has been told, and catches it each time: let it rest
+            run.driver.bear(_TELLINGS)
+        if since < _PATIENCE or run.named:
+            return
+        if run.in_task:
+            self._leave(run)
+        self._name(run, since)
+
+    def _leave(self, run: Run) -> bool:
+        """Leave a try to itself: report its end, and give its place away. Return whether it had not ended yet."""
+        if not run.settle():
+            return False
+        if not run.in_task:
+            run.is_left = True
+            self._left += 1
+        self._observe_end(run, "aborted" if run.aborted else "timed_out")
+        if run.verdict is not None:
+            self._report_end(run, run.verdict)
+        self._leave_place(run)
+        return True
+
+    def _name(self, run: Run, since: float) -> None:
+        """Name a try that does not end, in the log."""
+        run.named = True
+        suppressed = self._quota.take(run.effect.name, round(self._clock.monotonic() * 1e6))
+        if suppressed is None:
+            return
+        if run.driver is not None and run.driver.gone:
+            where = "it catches that again and again; it is abandoned where it waits: let `CancelledError` pass"
+        elif run.in_task:
+            where = "its task goes on in the background: let `CancelledError` pass, and bound what is shielded"
+        else:
+            where = (
+                f"its thread goes on in the background: let it ask `activity_context().cancelled`, and bound what it waits "
+                f"for. {self._left} threads are lost like this; those over {self._thread_limit} take the places of others"
+            )
+        more = f" ({suppressed:,} more like it were not logged)" if suppressed else ""
+        log_instance(
+            logging.WARNING,
+            run.identity,
+            "activity %r, attempt %d, does not end: it was cancelled %.1f s ago (%s), and %s%s",
+            run.effect.name,
+            run.effect.attempt,
+            since,
+            run.reason,
+            where,
+            more,
+        )
+
+    def _name_at_the_end(self, run: Run, what: str) -> None:
+        log_instance(
+            logging.WARNING,
+            run.identity,
+            "activity %r, attempt %d, has not ended when the runtime stopped; %s",
+            run.effect.name,
+            run.effect.attempt,
+            what,
+        )
+
+    def _blocked(self, run: Run, seconds: float) -> None:
+        suppressed = self._quota.take(f"blocks {run.effect.name}", round(self._clock.monotonic() * 1e6))
+        if suppressed is not None:
+            log_instance(
+                logging.WARNING,
+                run.identity,
+                "activity %r, attempt %d, has blocked the event loop for %.1f s: await, or make it a plain `def`, which has a "
+                "thread",
+                run.effect.name,
+                run.effect.attempt,
+                seconds,
+            )
+
+    # --- telemetry ---
+
+    def _observe(self, run: Run) -> None:
+        """Begin the record of a try, in the task or thread that runs it."""
+        if self._recorder.recording:
+            effect = run.effect
+            run.observed = self._recorder.begin_attempt(run.identity, effect.name, effect.attempt, effect.traceparent)
+
+    def _observe_end(self, run: Run, outcome: str, error: BaseException | None = None) -> None:
+        """End the record of a try: also where nobody takes its result any more, for it has run."""
+        if not self._recorder.recording:
+            return
+        if run.observed is None and error is not None:
+            self._observe(run)  # it failed before it began: its arguments cannot be read
+        observed, run.observed = run.observed, None
+        if observed is not None:
+            observed.end(outcome, error)
 
 
 def _failure(error: BaseException) -> ActivityFailure:

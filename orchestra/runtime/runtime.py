@@ -38,7 +38,7 @@ from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started, size_of
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
-from orchestra.runtime.activities import ActivityRunner, Beaten, Cut
+from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.ends import Ends, Watch
 from orchestra.runtime.outside import Outside, OutsideWatch
@@ -327,6 +327,10 @@ class Runtime:
 
     async def _leave(self, group: anyio.abc.TaskGroup, error: BaseException | None) -> None:
         try:
+            try:
+                await self._runner.close()
+            except BaseException as late:  # noqa: BLE001 - a second cancel by the event loop; the group is left all the same
+                error = error or late
             if error is None:
                 await group.__aexit__(None, None, None)
             elif not await group.__aexit__(type(error), error, error.__traceback__):
@@ -384,6 +388,7 @@ class Runtime:
                 self._is_abandoned = True
             self._readers.stop(at_home=False)
             self._readers.join()
+            self._runner.release_threads()
             self._vacate()
             self._provider.close()
         finally:
@@ -505,10 +510,8 @@ class Runtime:
                     self._runner.begin(effect)
                 case ReadDone():
                     effect.read.done.set()
-                case Beaten(run=run):
-                    self._runner.beaten(run)
-                case Cut(run=run):
-                    self._runner.cut(run)
+                case Beaten() | Cut() | Finished():
+                    self._runner.hear(effect)
                 case Reply(token=token, outcome=outcome):
                     if isinstance(outcome, Started):
                         self._ends.note_start(token.change.instance_id)

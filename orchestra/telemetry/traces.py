@@ -12,7 +12,7 @@ from contextvars import Token
 from dataclasses import dataclass
 
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from orchestra.clock import Clock
@@ -127,7 +127,8 @@ class ActivitySpan:
 
     def end(self, outcome: str, error: BaseException | None) -> None:
         """End the span, and make it the current one no more."""
-        detach(self.token)
+        if get_current_span() is self.span:  # else it is given up by another task or thread, whose context is its own
+            detach(self.token)
         ended = self.begun.wall + round((self.clock.monotonic() - self.begun.monotonic) * 1e9)
         try:
             self.span.set_attribute(names.OUTCOME, outcome)

@@ -1,0 +1,88 @@
+"""Calls functions at their moments, by one task on the event loop."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+import anyio
+
+from orchestra.clock import Clock
+
+__all__ = ["Alarm", "Alarms"]
+
+_FEW: Final = 64
+
+
+class Alarm:
+    """One moment, in monotonic seconds, and what to call then. It is moved or stopped by :class:`Alarms`."""
+
+    __slots__ = ("call", "live", "moment", "order")
+
+    def __init__(self, moment: float, order: int, call: Callable[[], None]) -> None:
+        self.moment = moment
+        self.order = order
+        self.call = call
+        self.live = True
+
+    def __lt__(self, other: Alarm) -> bool:
+        return (self.moment, self.order) < (other.moment, other.order)
+
+
+class Alarms:
+    """The alarms of a runtime. Everything is called on the event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heap: list[Alarm] = []
+        self._order = count()
+        self._stopped_ones = 0
+        self._awake_at = math.inf
+        self._sooner = anyio.Event()
+        self._scope = anyio.CancelScope(shield=True)
+
+    def at(self, moment: float, call: Callable[[], None]) -> Alarm:
+        """Call a function at a moment."""
+        alarm = Alarm(moment, next(self._order), call)
+        heapq.heappush(self._heap, alarm)
+        if moment < self._awake_at:
+            self._sooner.set()
+        return alarm
+
+    def stop_alarm(self, alarm: Alarm) -> None:
+        """Do not call it. Those that are stopped leave memory in proportion, not only when their moment comes."""
+        if alarm.live:
+            alarm.live = False
+            self._stopped_ones += 1
+            if self._stopped_ones > _FEW and self._stopped_ones > len(self._heap) // 2:
+                self._heap = [entry for entry in self._heap if entry.live]
+                heapq.heapify(self._heap)
+                self._stopped_ones = 0
+
+    async def run(self) -> None:
+        """Call what is due, until it is stopped."""
+        with self._scope:
+            while True:
+                self._call_due()
+                self._awake_at = self._heap[0].moment if self._heap else math.inf
+                self._sooner = anyio.Event()
+                wait = self._awake_at - self._clock.monotonic()
+                with anyio.CancelScope(deadline=anyio.current_time() + wait):
+                    await self._sooner.wait()
+
+    def stop(self) -> None:
+        """End the task."""
+        self._scope.cancel()
+
+    def _call_due(self) -> None:
+        now = self._clock.monotonic()
+        while self._heap and self._heap[0].moment <= now:
+            alarm = heapq.heappop(self._heap)
+            if alarm.live:
+                alarm.live = False
+                alarm.call()
+            else:
+                self._stopped_ones -= 1

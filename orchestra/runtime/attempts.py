@@ -1,0 +1,150 @@
+"""One try of an activity that is under way."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from orchestra.activities import Activity, ActivityContext
+from orchestra.codec import Payload, plain
+from orchestra.engine.items import ActivityFailure, RunActivity
+from orchestra.errors import ErrorInfo
+from orchestra.replay import Identity
+from orchestra.runtime.alarms import Alarm
+from orchestra.runtime.driving import Driver
+from orchestra.telemetry import Attempt
+
+if TYPE_CHECKING:
+    from orchestra.runtime.activities import ActivityRunner
+
+__all__ = ["Run", "activity_context_of"]
+
+
+def _shielded() -> anyio.CancelScope:
+    # A host that is cancelled stops in order: what runs gets its grace, and is cancelled by the runner alone.
+    return anyio.CancelScope(shield=True)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One try that is under way. Moments are monotonic seconds."""
+
+    runner: ActivityRunner
+    effect: RunActivity
+    activity: Activity[..., Any]
+    scope: anyio.CancelScope = field(default_factory=_shielded)
+    """What cancels its task."""
+    calm: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Lies within ``scope``; shielded, it keeps a task from being cancelled at each of its awaits."""
+    driver: Driver | None = None
+    in_task: bool = field(init=False)
+    """Whether a task runs it; else a thread."""
+    awaitable: Awaitable[Any] | None = None
+    """What a ``def`` has returned that is to be awaited."""
+    aborted: bool = False
+    """Whether it is not wanted any more, so that nothing is reported."""
+    over_since: float | None = None
+    """When it was cancelled: its time was up, or it is not wanted any more."""
+    reason: str = ""
+    verdict: ActivityFailure | None = None
+    """What is reported of a try that is over, whatever it does then."""
+    is_left: bool = False
+    """Whether its thread was left to itself."""
+    is_done: bool = False
+    """Whether its thread has come back."""
+    knows_it_is_late: bool = False
+    """Whether it was told that its time is up, before the event loop has seen that: what it returns then is no result."""
+    named: bool = False
+    """Whether the log was told that it does not end."""
+    started: float = 0.0
+    beaten: float = 0.0
+    heartbeat: Payload | None = None
+    reported: float = -math.inf
+    beat_waits: bool = False
+    alarm: Alarm | None = None
+    observed: Attempt | None = None
+    end: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.in_task = self.activity.is_async
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is up, or it is not wanted any more."""
+        return self.over_since is not None
+
+    @property
+    def identity(self) -> Identity:
+        """Which execution it belongs to."""
+        key, effect = self.effect.key, self.effect
+        return Identity(key.instance_id, key.incarnation, key.execution, effect.orchestration, effect.version)
+
+    @property
+    def subject(self) -> str:
+        """Whose arguments and result these are, for errors."""
+        effect = self.effect
+        return f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
+
+    @property
+    def deadline(self) -> float:
+        """When its time is up: moved by heartbeats, in any thread."""
+        effect, deadline = self.effect, math.inf
+        if effect.timeout is not None:
+            deadline = self.started + effect.timeout / 1e6
+        if effect.heartbeat_timeout is not None:
+            deadline = min(deadline, max(self.started, self.beaten) + effect.heartbeat_timeout / 1e6)
+        return deadline
+
+    def next_look(self, now: float, interval: float, persistence: float, patience: float) -> float:
+        """Return when something is to be done about it at the latest."""
+        if self.over_since is None:
+            return min(self.deadline, self.reported + interval if self.beat_waits else math.inf)
+        moment = math.inf if self.named else self.over_since + patience
+        if self.in_task and not self.calm.shield:
+            # Until it has been told. One that waits in a shield of its own hears of it late.
+            moment = min(moment, now + (patience if self.named else persistence))
+        return moment
+
+    def time_out(self, now: float) -> ActivityFailure:
+        """Return what is reported of a try whose time is up."""
+        effect = self.effect
+        if effect.timeout is not None and now - self.started >= effect.timeout / 1e6:
+            message = f"activity {effect.name!r} did not end within {effect.timeout / 1e6:g} s"
+        else:
+            message = f"activity {effect.name!r} sent no heartbeat for {(effect.heartbeat_timeout or 0) / 1e6:g} s"
+        return ActivityFailure(ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception"))
+
+    def settle(self) -> bool:
+        """Return whether it ends now, and has not ended before: in its thread, or for the event loop that gave it up."""
+        return self.end.acquire(blocking=False)
+
+    def beat(self, payload: Any) -> None:
+        """Take a heartbeat, in any thread."""
+        self.runner.take_heartbeat(self, payload)
+
+    def is_cancelled(self) -> bool:
+        """Return whether nobody wants it any more. In any thread, so it must not touch the scope of the event loop."""
+        if not self.is_over and self.runner.is_overdue(self):
+            self.knows_it_is_late = True
+        return self.is_over or self.knows_it_is_late
+
+
+def activity_context_of(run: Run) -> ActivityContext:
+    """Return what the activity sees of its try."""
+    effect = run.effect
+    return ActivityContext(
+        activity=effect.name,
+        attempt=effect.attempt,
+        instance_id=effect.key.instance_id,
+        execution_id=effect.key.execution,
+        orchestration=effect.orchestration,
+        version=effect.version,
+        idempotency_key=str(effect.key),
+        last_heartbeat=plain(effect.last_heartbeat),
+        running=run,
+    )

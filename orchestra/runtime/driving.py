@@ -1,0 +1,202 @@
+"""Drives the coroutine of an ``async`` activity, and lets go of one that does not end.
+
+A cancellation is a request. Code that catches it and goes on would keep its task alive for ever, and with it the task group of
+the runtime, and with that the program. A driver stands between the event loop and the coroutine: once told to let go, it does
+not resume the coroutine again, and its task ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import suppress
+from typing import Any, Final, cast
+
+import anyio
+
+from orchestra.clock import Clock
+from orchestra.immortal import keep_for_ever
+
+__all__ = ["Driver", "LetGo"]
+
+_CLOSINGS: Final = 3
+"""How often a coroutine is asked to close before it is left as it is."""
+
+
+class LetGo(BaseException):
+    """Ends the task of a coroutine that the driver has let go of."""
+
+
+class Driver:
+    """Await it once, to run a coroutine.
+
+    Args:
+        blocked: called with the seconds for which one step of the coroutine has kept the event loop from running, if they
+            were more than ``patience``.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_cancelled",
+        "_clock",
+        "_coroutine",
+        "_patience",
+        "_task",
+        "_tellings",
+        "closing",
+        "gone",
+        "is_told",
+    )
+
+    def __init__(self, awaitable: Awaitable[Any], clock: Clock, *, patience: float, blocked: Callable[[float], None]) -> None:
+        self._coroutine: Coroutine[Any, Any, Any] = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
+        self._clock = clock
+        self._patience = patience
+        self._blocked = blocked
+        self._task: Any = None
+        self.gone = False
+        """Whether it was told to let go."""
+        self.closing = False
+        """Whether the event loop is being torn down around it."""
+        self.is_told = False
+        """Whether the coroutine was told of a cancellation, since this was last set to false."""
+        self._tellings = -1
+        self._cancelled = anyio.get_cancelled_exc_class()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._task = task = _current_task()
+        place = _scope_of(task)
+        coroutine, clock = self._coroutine, self._clock
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            begun = clock.monotonic()
+            try:
+                yielded = coroutine.send(value) if error is None else coroutine.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                took = clock.monotonic() - begun
+                if took > self._patience:
+                    self._blocked(took)
+            try:
+                value, error = (yield yielded), None
+            except GeneratorExit:
+                self.closing = True
+                coroutine.close()
+                raise
+            except BaseException as thrown:  # noqa: BLE001 - whatever is thrown is meant for the coroutine
+                error = thrown
+            # asyncio throws a cancellation; trio sends it as an outcome.
+            if isinstance(error or getattr(value, "error", None), self._cancelled):
+                self.is_told = True
+                self._tellings -= 1
+                self.gone = self.gone or self._tellings == 0
+            if self.gone:
+                self._close()
+                _leave_scopes(task, place)
+                raise LetGo
+
+    def bear(self, times: int) -> None:
+        """Let go once the coroutine was told of a cancellation so many times more: it spins in a scope of its own."""
+        self._tellings = times
+
+    def let_go(self) -> None:
+        """End the task, and leave the coroutine where it is. To be called on the event loop, from another task."""
+        self.gone = True
+        task = self._task
+        if task is None:
+            return
+        if isinstance(task, asyncio.Task):
+            task.cancel()  # whatever shields stand between: it is caught here
+            return
+        # trio: the wait that it is in is aborted, unless it runs at the next moment anyway.
+        if getattr(task, "_abort_func", None) is not None:
+            with suppress(AttributeError):
+                task._attempt_abort(_raise_let_go)
+
+    def _close(self) -> None:
+        left: dict[int, Any] = {}
+        # A nursery that is asked to close waits for its tasks, and trio would wake a task that has ended meanwhile.
+        for _ in range(0 if getattr(self._task, "_child_nurseries", None) else _CLOSINGS):
+            left.update((id(inner), inner) for inner in _awaited(self._coroutine))
+            try:
+                self._coroutine.close()
+            except RuntimeError:  # it has caught that as well, and waits once more
+                continue
+            except BaseException:  # noqa: BLE001, S110 - nothing waits for its end any more
+                pass
+            break
+        left.update((id(inner), inner) for inner in _awaited(self._coroutine))
+        for inner in left.values():
+            if inspect.iscoroutine(inner) and inspect.getcoroutinestate(inner) != inspect.CORO_CLOSED:
+                keep_for_ever(inner)
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _awaited(coroutine: Any) -> Iterator[Any]:
+    """Return a coroutine, what it awaits, what that awaits, and so on."""
+    while coroutine is not None:
+        yield coroutine
+        coroutine = getattr(coroutine, "cr_await", None)
+
+
+def _raise_let_go() -> None:
+    raise LetGo
+
+
+def _scope_of(task: Any) -> Any:
+    """Return the innermost cancel scope that a task is in."""
+    if isinstance(task, asyncio.Task):
+        return _asyncio_scope_of(cast("Any", task))
+    return getattr(task, "_cancel_status", None)
+
+
+def _leave_scopes(task: Any, place: Any) -> None:
+    """Put a task back into a scope, past those that its coroutine has opened and will not close."""
+    scope = _scope_of(task)
+    if scope is place:
+        return
+    if isinstance(task, asyncio.Task):
+        with suppress(AttributeError, KeyError):
+            while scope is not None and scope is not place:
+                scope._tasks.discard(task)
+                scope.deadline = math.inf
+                scope = scope._parent_scope
+            place._tasks.add(task)
+            _task_states()[task].cancel_scope = place
+    else:
+        with suppress(AttributeError):
+            for nursery in task._child_nurseries:  # what trio does itself with a task that ends before its nurseries
+                nursery.cancel_scope.cancel()
+                nursery._closed = True
+            task._child_nurseries.clear()
+            task._activate_cancel_status(place)
+
+
+def _asyncio_scope_of(task: Any) -> Any:
+    state = _task_states().get(task)
+    return None if state is None else state.cancel_scope
+
+
+def _task_states() -> Any:
+    """Return what anyio knows of asyncio's tasks; it has no public way to a task's scope."""
+    backend = sys.modules.get("anyio._backends._asyncio")
+    return getattr(backend, "_task_states", {})
+
+
+def _current_task() -> Any:
+    with suppress(RuntimeError):
+        task = asyncio.current_task()
+        if task is not None:
+            return task
+    trio = sys.modules.get("trio")
+    with suppress(RuntimeError, AttributeError):
+        return None if trio is None else trio.lowlevel.current_task()
+    return None

@@ -14,6 +14,8 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
+from typing_extensions import TypeForm
+
 from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
 from orchestra.errors import ActivityContextMissing, InvalidFunction
 from orchestra.ids import check_name, check_text
@@ -32,6 +34,7 @@ from orchestra.signatures import (
 __all__ = [
     "Activity",
     "ActivityContext",
+    "PlainFunction",
     "activity",
     "activity_context",
     "as_activity",
@@ -39,6 +42,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
@@ -131,7 +135,7 @@ _SAME: Final = _Same.SAME
 
 
 @dataclass(frozen=True, slots=True)
-class Activity(Generic[P, R]):
+class Activity(Generic[P, R_co]):
     """An activity: a function, its name, and how it is run. Call it directly to run the plain function (in unit tests)."""
 
     name: str
@@ -171,7 +175,7 @@ class Activity(Generic[P, R]):
         timeout: timedelta | _Same | None = _SAME,
         heartbeat_timeout: timedelta | _Same | None = _SAME,
         queue: str | _Same | None = _SAME,
-    ) -> Activity[P, R]:
+    ) -> Activity[P, R_co]:
         """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``.
 
         What is not given stays as it is; ``None`` is what it is for ``@activity``: no timeout, the default retry policy, the
@@ -204,7 +208,17 @@ class Activity(Generic[P, R]):
     @staticmethod
     def named(
         name: str,
-        returns: Any = Any,
+        returns: TypeForm[T],
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        queue: str | None = None,
+    ) -> Activity[..., T]: ...
+    @overload
+    @staticmethod
+    def named(
+        name: str,
         *,
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
@@ -232,6 +246,20 @@ class Activity(Generic[P, R]):
         """
         retry = _DEFAULT_RETRY if retry is None else retry
         return Activity(name, None, retry, timeout, heartbeat_timeout, None, decoder(returns), queue)
+
+
+class PlainFunction(Protocol[P, R_co]):
+    """A function or bound method, as type checkers see it; no :class:`Activity`, and no other object that can be called.
+
+    Were an activity one as well, mypy would take a call of ``Activity[..., T]`` for ambiguous, and its result for ``Any``.
+    """
+
+    @property
+    def __name__(self) -> str: ...
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call it."""
+        ...
 
 
 class _Decorator(Protocol):

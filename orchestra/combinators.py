@@ -18,27 +18,28 @@ from orchestra.scheduler import Scheduler, Task, ended
 __all__ = ["RaceResult", "TaskGroup", "WaitResult", "discard", "gather", "race", "wait"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class RaceResult(Generic[T]):
+class RaceResult(Generic[T_co]):
     """Who won: the position of the winner among the arguments, and its value."""
 
     index: int
-    value: T
+    value: T_co
 
 
 @dataclass(frozen=True, slots=True)
-class WaitResult(Generic[T]):
+class WaitResult(Generic[T_co]):
     """Which futures are done, and which are pending still, each in the order in which they were given.
 
     It can be taken apart: ``done, pending = await ctx.wait(...)``.
     """
 
-    done: tuple[Future[T], ...]
-    pending: tuple[Future[T], ...]
+    done: tuple[Future[T_co], ...]
+    pending: tuple[Future[T_co], ...]
 
-    def __iter__(self) -> Iterator[tuple[Future[T], ...]]:
+    def __iter__(self) -> Iterator[tuple[Future[T_co], ...]]:
         return iter((self.done, self.pending))
 
 

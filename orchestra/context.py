@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from functools import partial
 from random import Random
 from typing import Any, Final, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
-from orchestra.activities import Activity, as_activity
+from typing_extensions import TypeForm
+
+from orchestra.activities import Activity, PlainFunction, as_activity
 from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
 from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, gather, race, wait
@@ -21,6 +24,7 @@ from orchestra.ids import check_name, check_text
 from orchestra.options import check_count, check_duration
 from orchestra.retry import RetryPolicy
 from orchestra.scheduler import Scheduler
+from orchestra.signatures import plain_function
 from orchestra.synchronization import Condition, Lock, Semaphore
 from orchestra.versions import parse_version
 
@@ -45,6 +49,8 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
 
 ReturnWhen = Literal["all_completed", "first_completed", "ALL_COMPLETED", "FIRST_COMPLETED"]
 """What ends a :meth:`OrchestrationContext.wait`. The upper case is that of ``asyncio.wait``."""
@@ -210,10 +216,10 @@ class OrchestrationContext:
     def schedule_activity(self, activity: str, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
     @overload
     def schedule_activity(
-        self, activity: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, activity: PlainFunction[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> DurableFuture[R]: ...
     @overload
-    def schedule_activity(self, activity: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(self, activity: PlainFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
     def schedule_activity(self, activity: Any, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
         """Run an activity: at least once, its result applied exactly once.
 
@@ -284,7 +290,7 @@ class OrchestrationContext:
     @overload
     def wait_for_event(self, name: str, type: type[T], *, timeout: timedelta | None = None) -> DurableFuture[T]: ...
     @overload
-    def wait_for_event(self, name: str, type: Any, *, timeout: timedelta | None = None) -> DurableFuture[Any]: ...
+    def wait_for_event(self, name: str, type: TypeForm[T], *, timeout: timedelta | None = None) -> DurableFuture[T]: ...
     def wait_for_event(
         self,
         name: str,
@@ -348,7 +354,18 @@ class OrchestrationContext:
         orchestration: str,
         input: Any = None,
         *,
-        returns: Any = Any,
+        returns: TypeForm[T],
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        on_parent_close: ParentClose = "abandon",
+    ) -> DurableFuture[T]: ...
+    @overload
+    def start_child(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
         instance_id: str | None = None,
         version: str | None = None,
         queue: str | None = None,
@@ -357,7 +374,7 @@ class OrchestrationContext:
     @overload
     def start_child(
         self,
-        orchestration: Callable[[Any, S], Awaitable[R]],
+        orchestration: Callable[[OrchestrationContext, S], Awaitable[R]],
         input: S,
         *,
         instance_id: str | None = None,
@@ -368,7 +385,7 @@ class OrchestrationContext:
     @overload
     def start_child(
         self,
-        orchestration: Callable[[Any, None], Awaitable[R]],
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
         *,
         instance_id: str | None = None,
         version: str | None = None,
@@ -433,7 +450,7 @@ class OrchestrationContext:
     @overload
     def start_detached(
         self,
-        orchestration: Callable[[Any, S], Awaitable[Any]],
+        orchestration: Callable[[OrchestrationContext, S], Awaitable[Any]],
         input: S,
         *,
         instance_id: str | None = None,
@@ -443,7 +460,7 @@ class OrchestrationContext:
     @overload
     def start_detached(
         self,
-        orchestration: Callable[[Any, None], Awaitable[Any]],
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[Any]],
         *,
         instance_id: str | None = None,
         version: str | None = None,
@@ -484,6 +501,8 @@ class OrchestrationContext:
             name, result = orchestration, None
             check_name(name, "an orchestration's name")
         else:
+            if inspect.iscoroutine(orchestration):
+                plain_function(orchestration, "what is started")
             name, result = self._machine.orchestration(orchestration)
         check_text(instance_id, "an instance id")
         check_text(queue, "a queue")
@@ -513,6 +532,8 @@ class OrchestrationContext:
     # --- several at once ---
 
     @overload
+    async def gather(self, a: Awaitable[T1], /) -> tuple[T1]: ...
+    @overload
     async def gather(self, a: Awaitable[T1], b: Awaitable[T2], /) -> tuple[T1, T2]: ...
     @overload
     async def gather(self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /) -> tuple[T1, T2, T3]: ...
@@ -521,7 +542,17 @@ class OrchestrationContext:
         self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], /
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
+    async def gather(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], /
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    @overload
+    async def gather(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], f: Awaitable[T6], /
+    ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
+    @overload
     async def gather(self, *awaitables: Awaitable[T]) -> tuple[T, ...]: ...
+    @overload
+    async def gather(self, a: Awaitable[T1], /, *, return_exceptions: Literal[True]) -> tuple[T1 | Exception]: ...
     @overload
     async def gather(
         self, a: Awaitable[T1], b: Awaitable[T2], /, *, return_exceptions: Literal[True]
@@ -546,20 +577,80 @@ class OrchestrationContext:
         self._check_with(awaitables)
         return tuple(await gather(self._machine.scheduler, awaitables, return_exceptions=return_exceptions))
 
-    async def race(self, *awaitables: Awaitable[T]) -> RaceResult[T]:
+    @overload
+    async def race(self, a: Awaitable[T1], /) -> RaceResult[T1]: ...
+    @overload
+    async def race(self, a: Awaitable[T1], b: Awaitable[T2], /) -> RaceResult[T1 | T2]: ...
+    @overload
+    async def race(self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /) -> RaceResult[T1 | T2 | T3]: ...
+    @overload
+    async def race(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], /
+    ) -> RaceResult[T1 | T2 | T3 | T4]: ...
+    @overload
+    async def race(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], /
+    ) -> RaceResult[T1 | T2 | T3 | T4 | T5]: ...
+    @overload
+    async def race(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], f: Awaitable[T6], /
+    ) -> RaceResult[T1 | T2 | T3 | T4 | T5 | T6]: ...
+    @overload
+    async def race(self, *awaitables: Awaitable[T]) -> RaceResult[T]: ...
+    async def race(self, *awaitables: Awaitable[Any]) -> RaceResult[Any]:
         """Wait for the first of them to end, in the order of history; return its position and value.
 
         The others are cancelled and leave nothing behind: their timers and waits are gone, late results are dropped.
         """
         self._check_with(awaitables)
-        return cast("RaceResult[T]", await race(self._machine.scheduler, awaitables))
+        return await race(self._machine.scheduler, awaitables)
 
+    @overload
+    async def wait(
+        self,
+        a: Future[T1],
+        b: Future[T2],
+        /,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        return_when: ReturnWhen = "all_completed",
+    ) -> WaitResult[T1 | T2]: ...
+    @overload
+    async def wait(
+        self,
+        a: Future[T1],
+        b: Future[T2],
+        c: Future[T3],
+        /,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        return_when: ReturnWhen = "all_completed",
+    ) -> WaitResult[T1 | T2 | T3]: ...
+    @overload
+    async def wait(
+        self,
+        a: Future[T1],
+        b: Future[T2],
+        c: Future[T3],
+        d: Future[T4],
+        /,
+        *,
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        return_when: ReturnWhen = "all_completed",
+    ) -> WaitResult[T1 | T2 | T3 | T4]: ...
+    @overload
     async def wait(
         self,
         *futures: Future[T],
+        timeout: timedelta | None = None,  # noqa: ASYNC109
+        return_when: ReturnWhen = "all_completed",
+    ) -> WaitResult[T]: ...
+    async def wait(
+        self,
+        *futures: Future[Any],
         timeout: timedelta | None = None,  # noqa: ASYNC109 - a durable one
         return_when: ReturnWhen = "all_completed",
-    ) -> WaitResult[T]:
+    ) -> WaitResult[Any]:
         """Wait until all futures are done, or the first, or the time is up; return which are done and which pending.
 
         Nothing is cancelled, and no error is raised: a race whose losers live on. Await those that are done for their results,

@@ -15,7 +15,7 @@ from orchestra.unwinding import Unwinder
 
 __all__ = ["DurableFuture", "Future", "Seal", "TimedWait"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _PATIENCE: Final = 100
 """How often one coroutine is refused before it is unwound by force. Cleanup in order asks for much less."""
@@ -48,7 +48,7 @@ class Seal:
         self.unwinder.disarm()
 
 
-class Future(Generic[T]):
+class Future(Generic[T_co]):
     """A value that is not there yet. Await it; it can be awaited by several branches, and again."""
 
     __slots__ = ("_callbacks", "_error", "_value", "done", "seal")
@@ -56,29 +56,29 @@ class Future(Generic[T]):
     def __init__(self, seal: Seal) -> None:
         self.seal = seal
         self.done = False
-        self._value: T | None = None
+        self._value: T_co | None = None
         self._error: BaseException | None = None
         # Made by the first callback. A dict takes one back at once, however many branches wait; it counts one that came twice.
         self._callbacks: dict[Callable[[Future[Any]], None], int] | None = None
 
-    def __await__(self) -> Generator[Future[Any], None, T]:
+    def __await__(self) -> Generator[Future[Any], None, T_co]:
         self.seal.check()
         while not self.done:
             yield self  # the task that runs this is parked here, and stepped again once the future is settled
         return self.result()
 
-    def result(self) -> T:
+    def result(self) -> T_co:
         """Return the value, or raise the error. Call it only when ``done``."""
         if self._error is not None:
             raise self._error
-        return cast("T", self._value)
+        return cast("T_co", self._value)
 
     @property
     def error(self) -> BaseException | None:
         """The error with which it was settled, if it was."""
         return self._error
 
-    def settle(self, value: T) -> None:
+    def settle(self, value: Any) -> None:
         """Give it its value; later calls change nothing."""
         self._finish(value, None)
 
@@ -86,7 +86,7 @@ class Future(Generic[T]):
         """Give it an error; later calls change nothing."""
         self._finish(None, error)
 
-    def _finish(self, value: T | None, error: BaseException | None) -> None:
+    def _finish(self, value: Any, error: BaseException | None) -> None:
         if self.done:
             return
         self.done, self._value, self._error = True, value, error
@@ -131,13 +131,13 @@ class Canceller(Protocol):
     def cancel_command(self, future: DurableFuture[Any]) -> None: ...
 
 
-class DurableFuture(Future[T]):
+class DurableFuture(Future[T_co]):
     """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
 
     __slots__ = ("_canceller", "_decoder", "_result", "event_id", "subject")
 
     def __init__(
-        self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T] | None, result: str
+        self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T_co] | None, result: str
     ) -> None:
         super().__init__(seal)
         self._canceller = canceller
@@ -156,7 +156,7 @@ class DurableFuture(Future[T]):
         except PayloadError as error:
             self.fail(error)
         else:
-            self.settle(cast("T", value))
+            self.settle(cast("T_co", value))
 
     def cancel(self) -> None:
         """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no event any more.
@@ -169,12 +169,12 @@ class DurableFuture(Future[T]):
             self.fail(OperationCancelled(f"{self.subject} was cancelled"))
 
 
-class TimedWait(DurableFuture[T]):
+class TimedWait(DurableFuture[T_co]):
     """A wait for an event that is given up when a timer fires first: in that very turn, so that it takes no later event."""
 
     __slots__ = ("_timed_out", "_timer", "_wait")
 
-    def __init__(self, wait: DurableFuture[T], timer: DurableFuture[None], timed_out: BaseException) -> None:
+    def __init__(self, wait: DurableFuture[T_co], timer: DurableFuture[None], timed_out: BaseException) -> None:
         super().__init__(wait.seal, wait._canceller, wait.event_id, wait.subject, None, "")
         self._wait = wait
         self._timer = timer

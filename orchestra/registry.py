@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orchestra.activities import Activity
 from orchestra.codec import Decoder
@@ -25,12 +26,16 @@ from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationErro
 from orchestra.fingerprint import fingerprint
 from orchestra.ids import check_name
 from orchestra.retention import Retention
-from orchestra.signatures import annotation_decoder, awaits, names_around, plain_function, typed_signature
+from orchestra.signatures import annotation_decoder, awaits, called, names_around, plain_function, typed_signature
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
 __all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
 
+if TYPE_CHECKING:
+    from orchestra.context import OrchestrationContext
+
 OrchestrationFunction = Callable[[Any, Any], Awaitable[Any]]
+RegisteredFunction: TypeAlias = "Callable[[OrchestrationContext, Any], Awaitable[Any]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +81,7 @@ class OrchestrationDefinition:
             UnknownOrchestration: the function is not registered.
             InvalidFunction: it is registered under several names.
         """
-        found = self._definitions_of(function)
-        names = sorted({definition.name for definition in found})
-        if not names:
-            called = getattr(function, "__qualname__", repr(function))
-            raise UnknownOrchestration(
-                f"{called} is not registered beside {self.name!r} {self.version}; register it, or give the name that it has "
-                "elsewhere",
-                name=str(called),
-            )
-        if len(names) > 1:
-            raise InvalidFunction(f"{_place(function)} is registered as {' and as '.join(map(repr, names))}; give the name")
-        return names[0], found[0].result
-
-    def _definitions_of(self, function: OrchestrationFunction) -> tuple[OrchestrationDefinition, ...]:
-        try:
-            return self.family.get(function, ())
-        except TypeError:  # nothing that can be registered is unhashable
-            return ()
+        return _called(self.family, function, f"beside {self.name!r} {self.version}")
 
 
 class OrchestrationRegistry:
@@ -167,6 +155,18 @@ class OrchestrationRegistry:
         """Return one definition, or ``None``."""
         return self._definitions.get(name, {}).get(version)
 
+    def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
+        """Return the name under which a function is registered, and how its result is read.
+
+        Raises:
+            UnknownOrchestration: the function is not registered.
+            InvalidFunction: it is registered under several names.
+        """
+        for versions in self._definitions.values():
+            for definition in versions.values():
+                return _called(definition.family, function, "here")
+        return _called({}, function, "here")
+
     def capabilities(self) -> tuple[OrchestrationDefinition, ...]:
         """Return all definitions, by name and ascending version."""
         return tuple(self.get(name, version) for name in self.names for version in self.versions(name))
@@ -191,7 +191,7 @@ class RegistryBuilder:
         self._policies: dict[str, Policy] = {}
         self._retentions: dict[str, Retention] = {}
 
-    def register(self, name: str, function: OrchestrationFunction, version: str = "1.0.0") -> RegistryBuilder:
+    def register(self, name: str, function: RegisteredFunction, version: str = "1.0.0") -> RegistryBuilder:
         """Add ``async def function(ctx, input)`` as one version of a name."""
         self._entries.append((name, version, function, names_around(function)))
         return self
@@ -262,6 +262,23 @@ class RegistryBuilder:
 
 async def _awaited(function: OrchestrationFunction, context: Any, state: Any) -> Any:
     return await function(context, state)
+
+
+def _called(
+    family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]], function: OrchestrationFunction, where: str
+) -> tuple[str, Decoder[Any]]:
+    found: list[OrchestrationDefinition] = []
+    with suppress(TypeError):  # nothing that can be registered is unhashable
+        found.extend(family.get(function, ()))
+    names = sorted({definition.name for definition in found})
+    if not names:
+        shown = called(function)
+        raise UnknownOrchestration(
+            f"{shown} is not registered {where}; register it, or give the name that it has elsewhere", name=shown
+        )
+    if len(names) > 1:
+        raise InvalidFunction(f"{_place(function)} is registered as {' and as '.join(map(repr, names))}; give the name")
+    return names[0], found[0].result
 
 
 def _place(function: Callable[..., Any]) -> str:

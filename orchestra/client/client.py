@@ -8,17 +8,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn, Self, TypeVar
+from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
 
 import anyio
 import anyio.to_thread
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
+from typing_extensions import TypeForm
 
 from orchestra.client.arguments import (
     check_choice,
@@ -30,6 +32,7 @@ from orchestra.client.arguments import (
     check_policy,
     check_provider,
     check_reason,
+    check_registry,
     check_start,
     check_text,
     read_page,
@@ -55,7 +58,8 @@ from orchestra.client.info import (
 )
 from orchestra.client.port import End, Port
 from orchestra.clock import Clock, SystemClock, new_id, to_micros
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, encode
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder, encode
+from orchestra.context import OrchestrationContext
 from orchestra.errors import (
     AlreadyCompleted,
     InboxFull,
@@ -98,11 +102,14 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of
+from orchestra.signatures import called, plain_function
 from orchestra.telemetry import Recorder, recorder_for
 from orchestra.versions import Policy, parse_version
 
 __all__ = ["Client", "Handle"]
 
+R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 
 _CATALOGUE_AGE: Final = 1.0
@@ -136,19 +143,23 @@ class Client:
 
     Args:
         provider: the store.
+        registry: what the orchestrations' functions are called, so that :meth:`start` takes functions, and what their inputs
+            must be. Where it is not given, names and plain checks do.
         inbox_limit: how many unread messages an instance may have before senders are refused.
         payload_limit: bytes that one value may have.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the client is entered.
         meter_provider: where metrics go; likewise.
 
     Raises:
-        InvalidArgument: the provider is none (a path, say), or a limit is no whole number, or less than 1.
+        InvalidArgument: the provider is none (a path, say), the registry is a builder that was not built, or a limit is no
+            whole number, or less than 1.
     """
 
     def __init__(
         self,
         provider: Provider,
         *,
+        registry: OrchestrationRegistry | None = None,
         inbox_limit: int = 10_000,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         clock: Clock | None = None,
@@ -156,13 +167,15 @@ class Client:
         meter_provider: MeterProvider | None = None,
     ) -> None:
         check_provider(provider)
+        if registry is not None:
+            check_registry(registry)
         check_count(inbox_limit, "inbox_limit")
         check_count(payload_limit, "payload_limit")
         self._provider = provider
         self._inbox_limit = inbox_limit
         self._payload_limit = payload_limit
         self._clock = clock or SystemClock()
-        self._registry: OrchestrationRegistry | None = None
+        self._registry = registry
         self._attached: Port | None = None
         self._own: DirectPort | None = None
         self._catalogue: tuple[Catalogue, float] | None = None
@@ -178,8 +191,8 @@ class Client:
         cls, provider: Provider, port: Port, registry: OrchestrationRegistry, name: str, *, inbox_limit: int, payload_limit: int
     ) -> Client:
         """Return the client of a runtime; the runtime opens and closes."""
-        client = cls(provider, inbox_limit=inbox_limit, payload_limit=payload_limit)
-        client._attached, client._registry, client._name = port, registry, name
+        client = cls(provider, registry=registry, inbox_limit=inbox_limit, payload_limit=payload_limit)
+        client._attached, client._name = port, name
         return client
 
     def record_with(self, recorder: Recorder) -> None:
@@ -217,10 +230,11 @@ class Client:
 
     # --- starting ---
 
+    @overload
     async def start(
         self,
-        name: str,
-        input: Any = None,  # noqa: A002 - the term of DESIGN
+        orchestration: Callable[[OrchestrationContext, S], Awaitable[R]],
+        input: S,
         *,
         instance_id: str | None = None,
         version: str | None = None,
@@ -228,12 +242,80 @@ class Client:
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
         existing: Literal["error", "return"] = "error",
-    ) -> Handle:
+    ) -> Handle[R]: ...
+    @overload
+    async def start(
+        self,
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        existing: Literal["error", "return"] = "error",
+    ) -> Handle[R]: ...
+    @overload
+    async def start(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: type[T],
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        existing: Literal["error", "return"] = "error",
+    ) -> Handle[T]: ...
+    @overload
+    async def start(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: TypeForm[T],
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        existing: Literal["error", "return"] = "error",
+    ) -> Handle[T]: ...
+    @overload
+    async def start(
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        existing: Literal["error", "return"] = "error",
+    ) -> Handle[Any]: ...
+    async def start(
+        self,
+        orchestration: str | Callable[[OrchestrationContext, Any], Awaitable[Any]],
+        input: Any = None,  # noqa: A002 - the term of DESIGN
+        *,
+        returns: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        existing: Literal["error", "return"] = "error",
+    ) -> Handle[Any]:
         """Start an instance, durably, and return its handle.
 
         Args:
-            name: the orchestration.
+            orchestration: a registered function, whose input is checked then by type checkers as well, or a name.
             input: the first state.
+            returns: for a name, what :meth:`Handle.result` reads the result as; plain JSON by default. A function's own
+                annotation counts.
             instance_id: its id for ever; by default a random one, or one that is made from ``request_id``.
             version: exactly this one; by default what the name's policy gives.
             queue: which nodes are to run it, for all its laps: those that serve this queue (``Runtime(queues=...)``).
@@ -242,6 +324,9 @@ class Client:
             existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
 
         Raises:
+            UnknownOrchestration: the function is not registered in this client's registry, or it has none.
+            InvalidFunction: the function is registered under several names.
+            UnresolvableAnnotation: ``returns`` names no type that can be read.
             UnknownOrchestration, UnknownVersion: no living node that serves the queue has registered it. (Where none of these
                 has the name now, an instance with which it was started there before will do: it begins once a node lives that
                 has it. Where no node lives at all, one in any queue will do.)
@@ -250,6 +335,8 @@ class Client:
             InvalidVersion: ``version`` is not semver.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
+        name, returned = self._called(orchestration)
+        returned = returned if returns is None else decoder(returns).annotation
         check_name(name, "an orchestration's name")
         check_start(instance_id, request_id, labels)
         check_name(queue, "a queue")
@@ -283,16 +370,42 @@ class Client:
                     "existing='return'",
                     instance_id=change.instance_id,
                 )
-        return Handle(self, change.instance_id)
+        return Handle(self, change.instance_id, returned)
 
-    def handle(self, instance_id: str) -> Handle:
+    def _called(self, orchestration: str | Callable[[OrchestrationContext, Any], Awaitable[Any]]) -> tuple[str, Any]:
+        """Return the name of an orchestration, and the annotation of its result."""
+        if inspect.iscoroutine(orchestration):
+            plain_function(orchestration, "what is started")
+        if isinstance(orchestration, str) or not callable(orchestration):
+            return orchestration, Any
+        if self._registry is None:
+            shown = called(orchestration)
+            raise UnknownOrchestration(
+                f"this client has no registry that could tell the name of {shown}; give the name, or make the client with "
+                "Client(provider, registry=registry)",
+                name=shown,
+            )
+        name, result = self._registry.called(orchestration)
+        return name, result.annotation
+
+    @overload
+    def handle(self, instance_id: str) -> Handle[Any]: ...
+    @overload
+    def handle(self, instance_id: str, returns: type[T]) -> Handle[T]: ...
+    @overload
+    def handle(self, instance_id: str, returns: TypeForm[T]) -> Handle[T]: ...
+    def handle(self, instance_id: str, returns: Any = Any) -> Handle[Any]:
         """Return a handle for an id, without looking whether it exists.
+
+        Args:
+            returns: what :meth:`Handle.result` reads the result as; plain JSON by default.
 
         Raises:
             InvalidArgument: the id cannot be one.
+            UnresolvableAnnotation: ``returns`` names no type that can be read.
         """
         check_id(instance_id)
-        return Handle(self, instance_id)
+        return Handle(self, instance_id, decoder(returns).annotation)
 
     # --- looking ---
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -116,7 +116,7 @@ class Runtime:
         self,
         provider: Provider,
         registry: OrchestrationRegistry,
-        activities: Sequence[Callable[..., Any] | Activity[..., Any]] = (),
+        activities: Sequence[object] = (),  # what mypy makes of a list of activities with different parameters
         *,
         queues: Sequence[str] = (DEFAULT_QUEUE,),
         limits: Limits | None = None,
@@ -608,12 +608,12 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
 
 
-def _by_name(activities: Sequence[Callable[..., Any] | Activity[..., Any]]) -> dict[str, Activity[..., Any]]:
+def _by_name(activities: object) -> dict[str, Activity[..., Any]]:
     if not isinstance(activities, Collection) or isinstance(activities, (str, bytes, Mapping)):
         how = "; a name of its own is given by @activity(name=...)" if isinstance(activities, Mapping) else ""
         raise InvalidArgument(f"activities is {activities!r}; give a sequence of functions or activities, such as [probe]{how}")
     named: dict[str, Activity[..., Any]] = {}
-    for candidate in activities:
+    for candidate in cast("Collection[Callable[..., Any] | Activity[..., Any]]", activities):
         activity = as_activity(candidate)
         if activity.name in named:
             if named[activity.name] == activity:

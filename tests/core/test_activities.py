@@ -1,9 +1,6 @@
 """How functions become activities, and how arguments travel."""
 
 import inspect
-import json
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -289,69 +286,3 @@ def test_a_reference_has_no_function_to_call():
 def test_the_ambient_context_exists_only_in_a_running_activity():
     with pytest.raises(ActivityContextMissing):
         activity_context()
-
-
-# --- types ---
-
-TYPED = """
-from datetime import timedelta
-from orchestra.activities import Activity, activity
-from orchestra.context import OrchestrationContext
-
-@activity
-async def probe(url: str) -> int: ...
-
-@activity(timeout=timedelta(seconds=1))
-def load(url: str, *, deep: bool = False) -> list[str]: ...
-
-async def branch(ctx: OrchestrationContext) -> bytes: ...
-
-async def watch(ctx: OrchestrationContext, url: str) -> None:
-    reveal_type(ctx.schedule_activity(probe, url))
-    reveal_type(await ctx.schedule_activity(probe, url))
-    reveal_type(await ctx.schedule_activity(load, url, deep=True))
-    reveal_type(await ctx.schedule_activity(load.options(timeout=None, queue="gpu"), url))
-    reveal_type(await ctx.schedule_activity(Activity.named("remote", returns=float)))
-    reveal_type(await ctx.schedule_activity(Activity.named("remote", returns=int | None)))
-    reveal_type(await ctx.schedule_activity(Activity.named("remote")))
-    reveal_type(await ctx.schedule_timer(timedelta(1)))
-    reveal_type(await ctx.wait_for_event("x", str))
-    reveal_type(await ctx.gather(ctx.schedule_activity(probe, url), branch(ctx)))
-    reveal_type((await ctx.race(ctx.schedule_activity(probe, url), ctx.schedule_activity(probe, url))).value)
-    async with ctx.task_group() as group:
-        task = group.create_task(branch(ctx))
-        reveal_type(await task)
-    reveal_type(task)
-    ctx.schedule_activity(probe, 7)
-    ctx.schedule_activity(load, url, deeper=True)
-    ctx.continue_as_new(url)
-    print("unreachable")
-"""
-
-REVEALED = [
-    "DurableFuture[int]",
-    "int",
-    "list[str]",
-    "list[str]",
-    "float",
-    "Any",
-    "Any",
-    "None",
-    "str",
-    "tuple[int, bytes]",
-    "int",
-    "bytes",
-    "Future[bytes]",
-]
-
-
-def test_types_flow_from_activities_through_futures_and_combinators(tmp_path):
-    source = tmp_path / "typed.py"
-    source.write_text(TYPED)
-    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(source)]
-    report = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
-    messages = [entry["message"] for entry in report["generalDiagnostics"] if entry["severity"] == "information"]
-    assert [message.rpartition(" is ")[2].strip('"') for message in messages] == REVEALED
-    errors = {entry["range"]["start"]["line"] for entry in report["generalDiagnostics"] if entry["severity"] == "error"}
-    wrong = {number for number, line in enumerate(TYPED.splitlines()) if "probe, 7" in line or "deeper" in line}
-    assert errors == wrong

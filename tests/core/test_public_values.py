@@ -26,7 +26,9 @@ PLUMBING = {"Client.attached", "Client.record_with", "Runtime.submit", "Runtime.
 
 def hints(subject):
     """Return the annotations of a class or function, by name."""
-    return typing.get_type_hints(subject, localns={"Client": orchestra.Client})
+    return typing.get_type_hints(
+        subject, localns={"Client": orchestra.Client, "OrchestrationContext": orchestra.OrchestrationContext}
+    )
 
 
 def named(annotation):

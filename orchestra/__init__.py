@@ -5,6 +5,7 @@ check, wait, act and *continue as new*. Each lap is a bounded execution on exact
 lap's end.
 """
 
+from orchestra import sync as sync
 from orchestra.activities import Activity, ActivityContext, activity, activity_context
 from orchestra.client import (
     ChildInfo,

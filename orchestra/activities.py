@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, over
 
 from typing_extensions import TypeForm
 
-from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, plain
-from orchestra.errors import ActivityContextMissing, InvalidFunction
+from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, encode_arguments, raw, repacked
+from orchestra.errors import ActivityContextMissing, EncodeError, InvalidFunction
 from orchestra.ids import check_name, check_text
 from orchestra.options import POSITIVE, check_duration, check_kind
 from orchestra.retry import RetryPolicy
@@ -62,6 +62,7 @@ class Signature:
     readers: dict[int, Callable[[Payload, str], tuple[Any, ...]]] = field(
         default_factory=dict[int, Callable[[Payload, str], tuple[Any, ...]]]
     )
+    writers: dict[int, tuple[Decoder[Any], ...]] = field(default_factory=dict[int, tuple[Decoder[Any], ...]])
 
     @staticmethod
     def of(signature: inspect.Signature, annotations: dict[str, Any], result: Decoder[Any]) -> Signature:
@@ -72,32 +73,46 @@ class Signature:
         arity = range(required, len(parameters) + 1) if simple else range(0)
         return Signature(signature, annotations, result, arity)
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, subject: str, limit: int) -> Payload:
+    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, subject: str, limit: int, exact: bool = True) -> Payload:
         """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where keywords remain.
+
+        Where they are to be ``exact``, each is written by its annotation, else as older libraries have done it.
 
         Raises:
             TypeError: they do not fit the function.
+            EncodeError: one of them would not come back as what it is.
         """
-        if not kwargs and len(args) in self.arity:
-            return encode(args, subject=subject, limit=limit)
+        if kwargs or len(args) not in self.arity:
+            try:
+                bound = self.parameters.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{subject}: {error}") from None
+            args, kwargs = bound.args, bound.kwargs
+        positional = list(zip(self._decoders(len(args)), args, strict=True))
+        keywords = {name: (decoder(self._keyword(name)), value) for name, value in kwargs.items()}
         try:
-            bound = self.parameters.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{subject}: {error}") from None
-        value = {"args": bound.args, "kwargs": bound.kwargs} if bound.kwargs else bound.args
-        return encode(value, subject=subject, limit=limit)
+            return encode_arguments(positional, keywords, subject=subject, limit=limit)
+        except EncodeError:
+            if exact:
+                raise
+            return encode({"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit)
 
     def decode(self, payload: Payload, *, subject: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments, each read by its annotation."""
-        raw = plain(payload)
-        if isinstance(raw, list):
-            return self._reader(len(cast("list[Any]", raw)))(payload, subject), {}
-        args = encode(raw["args"], subject=subject)
+        values = raw(payload, subject=subject)
+        if isinstance(values, list):
+            return self._reader(len(cast("list[Any]", values)))(payload, subject), {}
         kwargs = {
-            name: decoder(self._keyword(name)).decode(encode(value, subject=subject), subject=f"{subject}, {name}")
-            for name, value in raw["kwargs"].items()
+            name: decoder(self._keyword(name)).decode(repacked(value), subject=f"{subject}, {name}")
+            for name, value in values["kwargs"].items()
         }
-        return self._reader(len(raw["args"]))(args, subject), kwargs
+        return self._reader(len(values["args"]))(repacked(values["args"]), subject), kwargs
+
+    def _decoders(self, count: int) -> tuple[Decoder[Any], ...]:
+        found = self.writers.get(count)
+        if found is None:
+            found = self.writers[count] = tuple(decoder(annotation) for annotation in self._positional(count))
+        return found
 
     def _reader(self, count: int) -> Callable[[Payload, str], tuple[Any, ...]]:
         reader = self.readers.get(count)

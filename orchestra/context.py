@@ -17,7 +17,7 @@ from orchestra.activities import Activity, PlainFunction, as_activity
 from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
 from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, gather, race, wait
-from orchestra.errors import ContinueAsNew, EventTimeout, InvalidArgument
+from orchestra.errors import ContinueAsNew, DecodeError, EncodeError, EventTimeout, InvalidArgument
 from orchestra.events import OnParentClose
 from orchestra.futures import DurableFuture, Future, TimedWait
 from orchestra.ids import check_name, check_text
@@ -98,6 +98,8 @@ class Machine(Protocol):
     version: str
     registered: Mapping[str, Activity[..., Any]]
     """The activities that this node has, by name."""
+    is_exact: bool
+    """Whether values that would not come back as what they are are refused: not where an older library began the execution."""
 
     @property
     def now(self) -> int: ...
@@ -124,6 +126,7 @@ class Machine(Protocol):
     def schedule_timer(self, due: int) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
     def orchestration(self, function: Callable[[Any, Any], Awaitable[Any]]) -> tuple[str, Decoder[Any]]: ...
+    def state_of(self, name: str, version: str | None) -> Decoder[Any]: ...
     def start_child(
         self,
         name: str,
@@ -246,7 +249,7 @@ class OrchestrationContext:
         if called.signature is None:
             payload = encode({"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit)
         else:
-            payload = called.signature.encode(args, kwargs, subject=subject, limit=limit)
+            payload = called.signature.encode(args, kwargs, subject=subject, limit=limit, exact=self._machine.is_exact)
         return self._machine.schedule_activity(
             called.name,
             payload,
@@ -509,22 +512,36 @@ class OrchestrationContext:
         if version is not None:
             parse_version(version)
         subject = f"input of child {name!r} in {self._machine.name!r}"
-        return name, encode(state, subject=subject, limit=self._machine.limits.max_payload), result
+        limit = self._machine.limits.max_payload
+        return name, self._input(self._machine.state_of(name, version), state, subject, limit), result
+
+    def _input(self, decoder: Decoder[Any], state: Any, subject: str, limit: int) -> Payload:
+        """Write what an instance is to be started with: a value, or the plain JSON of one."""
+        if not self._machine.is_exact:
+            return decoder.encode(state, subject=subject, limit=limit, exact=False)
+        try:
+            return decoder.encode_input(state, subject=subject, limit=limit)
+        except DecodeError as error:
+            raise EncodeError(str(error), subject=subject, field=error.field) from error
 
     def continue_as_new(self, state: Any = None, version: str | None = None) -> NoReturn:
         """End this execution and begin the next one with ``state`` as its input. Never returns.
 
-        The next version is the one that the policy gives then, or exactly ``version``: up, down, or not deployed yet.
+        The next version is the one that the policy gives then, or exactly ``version``: up, down, or not deployed yet. The state
+        is written as this function's input is annotated, and as that of ``version`` where one is given that is registered here.
 
         Raises:
-            EncodeError, PayloadTooLarge: the state cannot travel. The execution goes on.
+            EncodeError, PayloadTooLarge: the state is not what is annotated, or cannot travel. The execution goes on.
             InvalidVersion: ``version`` is not semver.
         """
         self._machine.check()
         if version is not None:
             parse_version(version)
-        payload = encode(
-            state, subject=f"state of orchestration {self._machine.name!r}", limit=self._machine.limits.max_payload
+        payload = self._machine.state_of(self._machine.name, version or self._machine.version).encode(
+            state,
+            subject=f"state of orchestration {self._machine.name!r}",
+            limit=self._machine.limits.max_payload,
+            exact=self._machine.is_exact,
         )
         self._machine.request_boundary(payload, version)
         raise ContinueAsNew
@@ -728,9 +745,8 @@ class OrchestrationContext:
             EncodeError, PayloadTooLarge: it cannot travel.
         """
         self._machine.check()
-        self._machine.set_custom_status(
-            encode(value, subject=f"custom status of {self._machine.name!r}", limit=self._machine.limits.max_payload)
-        )
+        subject, limit = f"custom status of {self._machine.name!r}", self._machine.limits.max_payload
+        self._machine.set_custom_status(encode(value, subject=subject, limit=limit, names_types=False))
 
     def trace_debug(self, message: str, /, **fields: Any) -> None:
         """Log a message, tagged with name, version, instance and execution. Silent on replay; written after the commit."""

@@ -342,7 +342,7 @@ class PayloadError(OrchestraError):
 
 
 class EncodeError(PayloadError, TypeError):
-    """A value has no JSON form (NaN, an infinity, an unsupported type)."""
+    """A value has no JSON form (NaN, an infinity, an unsupported type), or would come back as something else."""
 
 
 class DecodeError(PayloadError, ValueError):

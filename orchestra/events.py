@@ -152,6 +152,8 @@ class ExecutionStarted(InputEvent):
     suggest_events: int
     suggest_bytes: int
     input: Payload
+    is_exact: bool = False
+    """Whether values that would not come back as what they are are refused in it; older libraries have changed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,7 @@ def to_record(event: Event) -> EventRecord:
                 "seed": event.seed,
                 "suggest_events": event.suggest_events,
                 "suggest_bytes": event.suggest_bytes,
+                **({"exact": True} if event.is_exact else {}),
             }
             payload = event.input
         case ExecutionCompleted():
@@ -482,6 +485,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 _field(envelope, "suggest_events", int),
                 _field(envelope, "suggest_bytes", int),
                 _payload(record),
+                envelope.get("exact") is True,
             )
         case EventKind.ACTIVITY_SCHEDULED:
             return ActivityScheduled(

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orchestra.activities import Activity
-from orchestra.codec import Decoder
+from orchestra.codec import PLAIN, Decoder
 from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
 from orchestra.fingerprint import fingerprint
 from orchestra.ids import check_name
@@ -52,6 +52,10 @@ class OrchestrationDefinition:
         default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"], compare=False, repr=False
     )
     """All definitions of its registry, by function."""
+    states: Mapping[str, Mapping[str, Decoder[Any]]] = field(
+        default_factory=dict["str", "Mapping[str, Decoder[Any]]"], compare=False, repr=False
+    )
+    """How the inputs of all of its registry are written and read, by name and version."""
     remarks: set[str] = field(default_factory=set[str], compare=False, repr=False)
     """What was said of this code in the log: each line of it once, and not for each instance and lap."""
 
@@ -82,6 +86,17 @@ class OrchestrationDefinition:
             InvalidFunction: it is registered under several names.
         """
         return _called(self.family, function, f"beside {self.name!r} {self.version}")
+
+    def state_of(self, name: str, version: str | None) -> Decoder[Any]:
+        """Return how an input of an orchestration is to be written, as far as this definition's registry knows.
+
+        By the value's own type, where the version is not registered, or where it is open and the versions differ in it.
+        """
+        versions = self.states.get(name, {})
+        if version is not None:
+            return versions.get(version, PLAIN)
+        kinds = {id(state): state for state in versions.values()}
+        return next(iter(kinds.values())) if len(kinds) == 1 else PLAIN
 
 
 class OrchestrationRegistry:
@@ -222,8 +237,10 @@ class RegistryBuilder:
         """
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
         family: dict[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = {}
+        states: dict[str, dict[str, Decoder[Any]]] = {}
         for name, version, function, local_names in self._entries:
-            definition = replace(_define(name, version, function, local_names), family=family)
+            definition = replace(_define(name, version, function, local_names), family=family, states=states)
+            states.setdefault(name, {})[version] = definition.state
             family[function] = (*family.get(function, ()), definition)
             versions = definitions.setdefault(name, {})
             # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one question.

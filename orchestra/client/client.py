@@ -341,7 +341,6 @@ class Client:
         check_start(instance_id, request_id, labels)
         check_name(queue, "a queue")
         check_choice(existing, "existing", ("error", "return"))
-        payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
         catalogue = await self._fresh_catalogue()
         try:
             chosen = chosen_version(catalogue, name, version, queue)
@@ -349,8 +348,11 @@ class Client:
             catalogue = await self._fresh_catalogue(0)  # it may have been registered within the last second
             chosen = chosen_version(catalogue, name, version, queue)
         definition = self._registry.find(name, chosen) if self._registry else None
-        if definition is not None:
-            definition.state.decode(payload, subject=f"input of {name!r} {chosen}")
+        if definition is None:
+            payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
+        else:
+            subject = f"input of {name!r} {chosen}"
+            payload = definition.state.encode_input(input, subject=subject, limit=self._payload_limit)
         how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
         resolution = Resolution(how, self._name, policy_of(catalogue, name)[1])
         change = Start(

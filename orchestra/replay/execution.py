@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from orchestra.activities import Activity
-from orchestra.codec import Decoder, Payload, encode, unpack
+from orchestra.codec import Decoder, Payload, unpack
 from orchestra.context import Limits, OrchestrationContext
 from orchestra.error_info import error_info
 from orchestra.errors import (
@@ -145,6 +145,8 @@ class Execution:
         self._cancel_delivered = False
         self._fault: OrchestraError | None = None
         self.ending: TerminalEvent | None = None
+        self.is_exact = True
+        """Whether values that would not come back as what they are have been refused since it began."""
         self.has_children = False
         """Whether it has ever asked for a child."""
         self._gathered: _Gathered | None = None
@@ -171,6 +173,7 @@ class Execution:
             self.limits.suggest_events,
             self.limits.suggest_bytes,
             state,
+            is_exact=True,
         )
         self._journal.append(started)
         self._begin(started)
@@ -329,6 +332,7 @@ class Execution:
     def _begin(self, started: ExecutionStarted) -> None:
         subject = f"state of {self.instance_id!r} ({self.name} {self.version}, execution {self.execution_id})"
         state = self._definition.state.decode(started.input, subject=subject)
+        self.is_exact = started.is_exact
         self._root = self.scheduler.spawn(self._definition.begin(OrchestrationContext(self), state))
         self._run(None)
 
@@ -434,7 +438,10 @@ class Execution:
             case None:
                 try:
                     subject = f"output of orchestration {self.name!r}"
-                    output = encode(root.result(), subject=subject, limit=self.limits.max_payload)
+                    limit = self.limits.max_payload
+                    output = self._definition.result.encode_output(
+                        root.result(), subject=subject, limit=limit, exact=self.is_exact
+                    )
                 except PayloadError as fault:
                     return ExecutionFailed(number, at, error_info(fault))
                 return ExecutionCompleted(number, at, output)
@@ -556,6 +563,11 @@ class Execution:
 
     def orchestration(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         return self._definition.called(function)
+
+    def state_of(self, name: str, version: str | None) -> Decoder[Any]:
+        if name == self.name and version == self.version:
+            return self._definition.state
+        return self._definition.state_of(name, version)
 
     def start_child(
         self,

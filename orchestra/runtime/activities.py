@@ -231,7 +231,8 @@ class ActivityRunner:
 
     def take_heartbeat(self, run: Run, payload: Any) -> None:
         """Take a heartbeat, in any thread. Of those within one interval the last one counts, and is stored at its end."""
-        run.heartbeat = encode(payload, subject=f"heartbeat of activity {run.effect.name!r}", limit=self._payload_limit)
+        subject = f"heartbeat of activity {run.effect.name!r}"
+        run.heartbeat = encode(payload, subject=subject, limit=self._payload_limit, names_types=False)
         run.beaten = moment = self._clock.monotonic()
         if moment - run.reported >= self._heartbeat_interval:
             self._store_heartbeat(run, moment)
@@ -350,7 +351,7 @@ class ActivityRunner:
         return run.activity.signature.decode(run.effect.arguments, subject=f"arguments of {run.subject}")
 
     def _encoded(self, run: Run, value: Any) -> Payload:
-        return encode(value, subject=f"result of {run.subject}", limit=self._payload_limit)
+        return run.activity.result.encode(value, subject=f"result of {run.subject}", limit=self._payload_limit)
 
     def _report_end(self, run: Run, result: Payload | ActivityFailure) -> None:
         if not run.aborted:

@@ -1,0 +1,268 @@
+"""Annotations: how values are written exactly as what they are annotated, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar, cast
+
+import orjson
+import pydantic
+import pydantic_core
+
+from orchestra.codec.building import Builder
+from orchestra.codec.leaves import write_json
+from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, JSON, Payload
+from orchestra.codec.shapes import Shape, Unfit
+from orchestra.codec.values import check_back, encode, find_fault, finished, refusal, write_value
+from orchestra.codec.wire import MARK, ZONE_MARK, Misfit, Refused, stripped
+from orchestra.errors import DecodeError, EncodeError, UnresolvableAnnotation
+
+__all__ = ["PLAIN", "Decoder", "arguments_decoder", "decoder", "encode_arguments", "plain", "raw", "repacked"]
+
+T = TypeVar("T")
+
+
+class Decoder(Generic[T]):
+    """Writes and reads values of one type.
+
+    Raises:
+        UnresolvableAnnotation: the annotation names no type that can be read from JSON, or one whose values could not come back
+            as what they are.
+    """
+
+    __slots__ = ("_adapter", "_is_native", "_is_verified", "_is_zoned", "_shape", "annotation")
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        self._adapter: pydantic.TypeAdapter[T] | None = None
+        self._shape: Shape | None = None
+        self._is_native = self._is_zoned = self._is_verified = False
+        if annotation is Any or annotation is object:
+            return
+        try:
+            self._adapter = pydantic.TypeAdapter(annotation)
+            self._adapter.rebuild(raise_errors=True)  # else a name that cannot be found shows at the first use only
+            builder = Builder(self._adapter.core_schema, write_json)
+            self._shape = builder.build()
+        except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError) as error:
+            message = str(error).splitlines()[0]
+            raise UnresolvableAnnotation(f"{annotation!r} cannot be read from JSON: {message}") from error
+        except Unfit as unfit:
+            raise UnresolvableAnnotation(
+                f"values of {_type_text(annotation)} would not come back as they are: {unfit}"
+            ) from unfit
+        self._is_native, self._is_zoned, self._is_verified = builder.native, builder.is_zoned, builder.verify
+
+    def encode(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True) -> Payload:
+        """Return the wire form of a value, from which :meth:`decode` makes the same value again, of the same types.
+
+        Without an annotation it is written by its own type, and read as plain JSON.
+
+        Args:
+            subject: whose value it is, for errors.
+            limit: bytes that it may have.
+            exact: whether it is refused where it would not come back as what it is. Histories of older libraries hold such
+                values, and their code has to get on.
+
+        Raises:
+            EncodeError: it would not come back as what it is. Names the field and the remedy.
+            PayloadTooLarge: it has more than ``limit`` bytes.
+        """
+        if self._shape is None:
+            return encode(value, subject=subject, limit=limit)
+        try:
+            written = self._shape.write(value)
+            data = orjson.dumps(written)
+            if self._is_verified:
+                check_back(value, written, self._shape)
+        except (Refused, RecursionError, TypeError) as error:
+            if not exact:
+                return encode(value, subject=subject, limit=limit)
+            raise _refusal(error, value, subject) from error.__cause__
+        return finished(data, subject, limit)
+
+    def encode_input(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> Payload:
+        """Return the wire form of what comes from outside: a value like any other, or the plain JSON of one.
+
+        Raises:
+            EncodeError: it would not come back as what it is.
+            DecodeError: it is plain JSON that does not fit.
+            PayloadTooLarge: it has more than ``limit`` bytes.
+        """
+        try:
+            return self.encode(value, subject=subject, limit=limit)
+        except EncodeError:
+            try:
+                write_json(value)
+            except Refused:
+                pass
+            else:
+                payload = encode(value, subject=subject, limit=limit)
+                self.decode(payload, subject=subject)
+                return payload
+            raise
+
+    def encode_output(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True) -> Payload:
+        """Return the wire form of what an orchestration returns, for readers in other programs.
+
+        A tuple may stand for a list, as ``return await ctx.gather(...)`` has it; else like :meth:`encode`.
+        """
+        if type(value) is tuple and self._shape is not None and self._shape.types == frozenset[type]({list}):
+            value = list(cast("tuple[Any, ...]", value))
+        return self.encode(value, subject=subject, limit=limit, exact=exact)
+
+    def write(self, value: Any) -> Any:
+        """Return a value as JSON values, as :meth:`encode` writes them.
+
+        Raises:
+            Refused: it would not come back as what it is.
+        """
+        if self._shape is None:
+            return write_value(value)
+        written = self._shape.write(value)
+        if self._is_verified:
+            check_back(value, written, self._shape)
+        return written
+
+    def decode(self, payload: Payload, *, subject: str) -> T:
+        """Return the value.
+
+        Raises:
+            DecodeError: the bytes do not fit the annotation; names the field.
+        """
+        if payload.encoding != JSON:
+            raise DecodeError(
+                f"{subject} is stored with encoding {payload.encoding}, which this version of orchestra cannot read",
+                subject=subject,
+            )
+        data = payload.data
+        try:
+            if self._adapter is None or self._shape is None:
+                return stripped(orjson.loads(data)) if MARK in data else orjson.loads(data)
+            if self._is_native and MARK not in data and not (self._is_zoned and ZONE_MARK in data):
+                return self._adapter.validate_json(data, strict=True)
+            return self._shape.read(orjson.loads(data))
+        except orjson.JSONDecodeError as error:
+            raise DecodeError(f"{subject} is not JSON: {error}", subject=subject) from error
+        except (pydantic.ValidationError, Misfit) as error:
+            misfit = Misfit.of(error)
+            where = f" at {misfit.path}" if misfit.path else ""
+            raise DecodeError(
+                f"{subject}{where} does not fit {_type_text(self.annotation)}: {misfit.reason}",
+                subject=subject,
+                field=misfit.path,
+            ) from error
+        except Exception as error:  # validators and __post_init__ are user code; they may raise anything
+            raise DecodeError(f"{subject} does not fit {_type_text(self.annotation)}: {error!r}", subject=subject) from error
+
+    def schema(self) -> bytes:
+        """Return a text that changes whenever what can be read changes."""
+        if self._adapter is None:
+            return b"any"
+        try:
+            return orjson.dumps(self._adapter.json_schema(), option=orjson.OPT_SORT_KEYS)
+        except (pydantic.errors.PydanticInvalidForJsonSchema, pydantic.PydanticUserError):
+            return _type_text(self.annotation).encode()
+
+
+_decoders: dict[Any, Decoder[Any]] = {}
+
+
+def decoder(annotation: Any) -> Decoder[Any]:
+    """Return the decoder of an annotation; equal annotations share one.
+
+    Raises:
+        UnresolvableAnnotation: it names no type that can be read from JSON.
+    """
+    if annotation is Any:
+        return PLAIN
+    try:
+        found = _decoders.get(annotation)
+        if found is not None and isinstance(annotation, type):
+            return found
+        # `int | str == str | int`, and `Literal[1] == Literal[True]`-like look-alikes exist: equality is not identity.
+        if found is not None and repr(found.annotation) == repr(annotation):
+            return found
+    except TypeError:  # unhashable: an Annotated with a mutable in it
+        return Decoder(annotation)
+    made: Decoder[Any] = Decoder(annotation)
+    if len(_decoders) < 10_000:
+        _decoders[annotation] = made
+    return made
+
+
+PLAIN: Final[Decoder[Any]] = Decoder(Any)
+
+
+def encode_arguments(
+    positional: Sequence[tuple[Decoder[Any], Any]],
+    keywords: Mapping[str, tuple[Decoder[Any], Any]],
+    *,
+    subject: str,
+    limit: int = DEFAULT_PAYLOAD_LIMIT,
+) -> Payload:
+    """Return the wire form of arguments: an array, or ``{"args": [...], "kwargs": {...}}`` where there are keywords.
+
+    Raises:
+        EncodeError: one of them would not come back as what it is.
+        PayloadTooLarge: they have more than ``limit`` bytes.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    step, value = "", None
+    try:
+        for index, (one, value) in enumerate(positional):
+            step = f"[{index}]"
+            args.append(one.write(value))
+        for name, (one, value) in keywords.items():
+            step = f".{name}"
+            kwargs[name] = one.write(value)
+        step, value = "", {"args": args, "kwargs": kwargs} if kwargs else args
+        data = orjson.dumps(value)
+    except (Refused, RecursionError, TypeError) as error:
+        raise _refusal(error, value, subject, step) from error.__cause__
+    return finished(data, subject, limit)
+
+
+def repacked(value: Any) -> Payload:
+    """Return a part of what :func:`raw` has returned as a payload."""
+    return Payload(orjson.dumps(value))
+
+
+def _refusal(error: Exception, value: Any, subject: str, step: str = "") -> EncodeError:
+    if isinstance(error, Refused):
+        return refusal(subject, step + error.path, error.reason)
+    if isinstance(error, RecursionError):
+        return refusal(subject, step, "it is nested too deep, or contains itself")
+    path, reason = find_fault(value) or ("", str(error))
+    return refusal(subject, step + path, reason)
+
+
+def raw(payload: Payload, *, subject: str) -> Any:
+    """Return a payload as the JSON values that are stored, the names of types among them.
+
+    Raises:
+        DecodeError: it is no JSON, or has an encoding that is not known.
+    """
+    if payload.encoding == JSON and MARK in payload.data:
+        return orjson.loads(payload.data)
+    return PLAIN.decode(payload, subject=subject)
+
+
+def plain(payload: Payload | None) -> Any:
+    """Return a payload as plain JSON values: what dashboards show. Never fails on well-formed JSON."""
+    if payload is None:
+        return None
+    return PLAIN.decode(payload, subject="payload")
+
+
+def arguments_decoder(annotations: Sequence[Any]) -> Callable[[Payload, str], tuple[Any, ...]]:
+    """Return a function that reads a JSON array of positional arguments, one annotation each."""
+    if all(annotation is Any for annotation in annotations):
+        return lambda payload, subject: tuple(PLAIN.decode(payload, subject=subject))
+    whole = decoder(tuple.__class_getitem__(tuple(annotations)))
+    return lambda payload, subject: whole.decode(payload, subject=subject)
+
+
+def _type_text(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

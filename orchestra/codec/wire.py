@@ -1,0 +1,256 @@
+"""What the wire form adds to JSON: the type of a value where its JSON could be several, and the zone of a time.
+
+- ``{"orchestra:type": "Paid", "order": "o-1"}`` is the object of a class; ``{"orchestra:type": "datetime",
+  "orchestra:value": "..."}`` is any other value. Readers that know no types are shown the value without these keys.
+- ``2026-03-27T09:00:00+01:00[Europe/Berlin]`` is a time with its zone, as RFC 9557 writes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Any, Final, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import orjson
+import pydantic
+import pydantic_core
+
+__all__ = [
+    "MARK",
+    "MAX_DEPTH",
+    "TYPE",
+    "VALUE",
+    "ZONE_MARK",
+    "Misfit",
+    "Refused",
+    "base64_form",
+    "depth_of",
+    "is_secret",
+    "number_text",
+    "read_bytes",
+    "read_zoned",
+    "stripped",
+    "tagged",
+    "time_text",
+    "unwrapped",
+    "write_bytes",
+]
+
+TYPE: Final = "orchestra:type"
+VALUE: Final = "orchestra:value"
+
+MARK: Final = b'"orchestra:type":'
+"""Stands in every payload that names a type. Inside a text its quotes would be escaped."""
+
+ZONE_MARK: Final = b']"'
+"""Stands in every payload that names a zone."""
+
+MAX_DEPTH: Final = 190
+"""How deep arrays and objects may be nested: what is written can be read, and pydantic reads 200."""
+
+
+class Refused(Exception):
+    """A value cannot be written. ``steps`` lead to the part that cannot, innermost first."""
+
+    def __init__(self, reason: str, *steps: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps = list(steps)
+
+    @property
+    def path(self) -> str:
+        """Where in the value it is: ``.orders[3].price``."""
+        return "".join(reversed(self.steps))
+
+
+class Misfit(Exception):
+    """Something that was written does not fit what it is read as. ``steps`` lead to it, innermost first."""
+
+    def __init__(self, reason: str, *steps: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps = list(steps)
+
+    @property
+    def path(self) -> str:
+        """Where in the value it is."""
+        return "".join(reversed(self.steps))
+
+    @staticmethod
+    def of(error: Exception, *steps: str) -> Misfit:
+        """Return an error of reading as a misfit, with further steps that lead to it."""
+        if isinstance(error, Misfit):
+            error.steps.extend(steps)
+            return error
+        if isinstance(error, pydantic.ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(first["loc"])]
+            return Misfit(f"{first['msg']}{more}", *inner, *steps)
+        return Misfit(repr(error), *steps)
+
+
+def tagged(label: str, written: Any) -> dict[str, Any]:
+    """Return a written value with the name of its type."""
+    if isinstance(written, dict) and TYPE not in written:
+        return {TYPE: label, **cast("dict[str, Any]", written)}
+    return {TYPE: label, VALUE: written}
+
+
+def stripped(written: Any) -> Any:
+    """Return a written value as plain JSON, without the names of types."""
+    if isinstance(written, list):
+        return [stripped(item) for item in cast("list[Any]", written)]
+    if isinstance(written, dict):
+        parts = cast("dict[str, Any]", written)
+        if VALUE in parts and TYPE in parts:
+            return stripped(parts[VALUE])
+        return {key: stripped(item) for key, item in parts.items() if key != TYPE}
+    return written
+
+
+def unwrapped(written: Any) -> Any:
+    """Return a written value without the name of its type, where it is no object."""
+    if type(written) is dict and VALUE in written and TYPE in written:
+        return cast("dict[str, Any]", written)[VALUE]
+    return cast("Any", written)
+
+
+def depth_of(data: bytes) -> int:
+    """Return how deep arrays and objects are nested in JSON, or less where that is no more than ``MAX_DEPTH``."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return 0
+    deepest, level = 0, [orjson.loads(data)]
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(cast("dict[str, Any]", item).values())
+            elif isinstance(item, list):
+                below.extend(cast("list[Any]", item))
+        deepest += any(isinstance(item, (dict, list)) for item in level)
+        level = below
+    return deepest
+
+
+def is_secret(value: object) -> bool:
+    """Return whether a value shows only a mask of itself."""
+    return isinstance(value, (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret))
+
+
+# --- times ------------------------------------------------------------------------------------
+
+
+def time_text(value: Any, *, exact: bool) -> str:
+    """Return the text of a datetime, date, time or timedelta.
+
+    Args:
+        exact: whether the classes of zones have to come back as well.
+
+    Raises:
+        Refused: its zone has no name that could be written.
+    """
+    if isinstance(value, datetime):
+        return _moment_text(value, exact=exact)
+    if isinstance(value, time):
+        zone = value.tzinfo
+        if zone is None and value.fold:
+            raise Refused("a time without a zone cannot have a fold; write replace(fold=0)")
+        if zone is not None:
+            _check_fixed(zone, zone.utcoffset(None), "store a datetime, or the zone's key in a field of its own")
+        return value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    text: str = pydantic_core.to_jsonable_python(value)
+    return text
+
+
+def _moment_text(value: datetime, *, exact: bool) -> str:
+    zone = value.tzinfo
+    if zone is None:
+        if value.fold:
+            raise Refused("a datetime without a zone cannot have a fold; give it its zone: replace(tzinfo=ZoneInfo(...))")
+        return value.isoformat()
+    if isinstance(zone, ZoneInfo):
+        if exact and type(zone) is not ZoneInfo:
+            raise Refused(f"its zone is a {type(zone).__qualname__} and would come back as a ZoneInfo; use zoneinfo.ZoneInfo")
+        if not zone.key:
+            raise Refused("its ZoneInfo has no key; make it by its key: ZoneInfo('Europe/Berlin')")
+        return f"{value.isoformat()}[{zone.key}]"
+    _check_fixed(zone, value.utcoffset(), "use zoneinfo.ZoneInfo, or UTC: value.astimezone(UTC)")
+    return value.isoformat()
+
+
+def _check_fixed(zone: Any, offset: timedelta | None, remedy: str) -> None:
+    """Check that a zone is no more than its offset."""
+    if not isinstance(zone, (timezone, pydantic_core.TzInfo)):
+        raise Refused(f"its zone {zone!r} is neither UTC, a fixed offset nor a ZoneInfo with a key; {remedy}")
+    if offset is not None and offset % timedelta(minutes=1):
+        raise Refused(f"its offset {offset} is no whole number of minutes; {remedy}")
+
+
+def read_zoned(text: str) -> datetime | None:
+    """Return the moment of a text that names a zone; ``None`` for any other text.
+
+    The time of day counts where the zone's rules have changed since it was written.
+
+    Raises:
+        Misfit: the zone is not known here.
+    """
+    if not text.endswith("]") or "[" not in text:
+        return None
+    written, _, key = text[:-1].partition("[")
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    try:
+        zone = ZoneInfo(key)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise Misfit(f"the zone {key!r} is not known on this machine; install the package tzdata ({error})") from error
+    local = moment.replace(tzinfo=zone, fold=0)
+    later = local.replace(fold=1)
+    return later if local.utcoffset() != moment.utcoffset() == later.utcoffset() else local
+
+
+# --- bytes and numbers ------------------------------------------------------------------------
+
+
+def write_bytes(value: bytes) -> Any:
+    """Return bytes as text where they are UTF-8, and else as tagged base64."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64_form(value)
+
+
+def base64_form(value: bytes) -> dict[str, Any]:
+    """Return bytes as tagged base64."""
+    return tagged("bytes", base64.b64encode(value).decode())
+
+
+def read_bytes(written: Any) -> Any:
+    """Return the bytes that :func:`write_bytes` has written; anything else as it is."""
+    if isinstance(written, str):
+        return written.encode()
+    if isinstance(written, dict) and cast("dict[str, Any]", written).get(TYPE) == "bytes":
+        try:
+            return base64.b64decode(cast("dict[str, Any]", written)[VALUE], validate=True)
+        except (KeyError, TypeError, binascii.Error) as error:
+            raise Misfit(f"it is no base64: {error}") from error
+    return cast("Any", written)
+
+
+def number_text(value: float, write: Callable[[float], str] = repr) -> str:
+    """Return the text of a number that is the key of a mapping.
+
+    Raises:
+        Refused: it is NaN or an infinity.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Refused(f"{value!r} has no JSON form; use None or a string")
+    return write(value)

@@ -7,6 +7,7 @@ outside world must not notice a second run.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, over
 from typing_extensions import TypeForm
 
 from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, encode_arguments, raw, repacked
-from orchestra.errors import ActivityContextMissing, EncodeError, InvalidFunction
+from orchestra.errors import ActivityContextMissing, EncodeError, InvalidFunction, OrchestrationError
+from orchestra.frames import place
 from orchestra.ids import check_name, check_text
 from orchestra.options import POSITIVE, check_duration, check_kind
 from orchestra.retry import RetryPolicy
@@ -178,7 +180,17 @@ class Activity(Generic[P, R_co]):
         return f"<activity {self.name!r}>"
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Call the plain function."""
+        """Call the plain function.
+
+        Raises:
+            InvalidFunction: it is a reference by name.
+            OrchestrationError: it is called by orchestration code, which would do its work again at each replay.
+        """
+        if ORCHESTRATING.get():
+            raise OrchestrationError(
+                f"activity {self.name!r} is called directly in an orchestration, at {place(sys._getframe(1))}; write "
+                f"`await ctx.schedule_activity({self.name}, ...)`, so that it runs once and its result is recorded"
+            )
         if self.function is None:
             raise InvalidFunction(f"activity {self.name!r} is a reference by name; its function lives elsewhere")
         return self.function(*args, **kwargs)
@@ -436,6 +448,9 @@ class ActivityContext:
         """Whether the activity is no longer wanted. An ``async`` one is cancelled at its await; a ``def`` one asks here."""
         return self.running.is_cancelled()
 
+
+ORCHESTRATING: ContextVar[bool] = ContextVar("orchestra_orchestrating", default=False)
+"""Whether the code that runs is an orchestration's."""
 
 AMBIENT: ContextVar[ActivityContext | None] = ContextVar("orchestra_activity", default=None)
 

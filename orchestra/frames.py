@@ -6,11 +6,12 @@ import gc
 import sys
 import sysconfig
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import PurePath
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Final
 
-__all__ = ["await_chain", "in_package", "is_installed", "is_own", "is_user", "module_root", "place", "users_own"]
+__all__ = ["await_chain", "in_package", "is_installed", "is_own", "is_user", "module_root", "place", "place_in", "users_own"]
 
 _OWN: Final = "orchestra"
 _PLUMBING: Final = frozenset({_OWN, "contextlib"})
@@ -60,6 +61,12 @@ def place(frame: FrameType, line: int | None = None) -> str:
     """Return ``file:line in function`` of a frame."""
     code = frame.f_code
     return f"{code.co_filename}:{line or frame.f_lineno} in {code.co_qualname}"
+
+
+def place_in(code: CodeType, instruction: int) -> str:
+    """Return ``file:line in function`` of an instruction: a frame's ``f_lasti``."""
+    line = next(islice(code.co_positions(), instruction // 2, None))[0]
+    return f"{code.co_filename}:{line} in {code.co_qualname}"
 
 
 def await_chain(coroutine: object) -> list[FrameType]:

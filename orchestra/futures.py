@@ -7,15 +7,18 @@ history (an activity, a timer, a wait for an event, a child): its result comes f
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from orchestra.codec import Decoder, Payload
 from orchestra.errors import Evicted, OperationCancelled, PayloadError
 from orchestra.unwinding import Unwinder
 
-__all__ = ["DurableFuture", "Future", "Seal", "TimedWait"]
+__all__ = ["DurableFuture", "Future", "Seal", "TimedWait", "Unawaited"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+Unawaited: TypeAlias = dict[int, Any]
+"""What was asked for and has not been awaited yet, by event id."""
 
 _PATIENCE: Final = 100
 """How often one coroutine is refused before it is unwound by force. Cleanup in order asks for much less."""
@@ -51,11 +54,13 @@ class Seal:
 class Future(Generic[T_co]):
     """A value that is not there yet. Await it; it can be awaited by several branches, and again."""
 
-    __slots__ = ("_callbacks", "_error", "_value", "done", "seal")
+    __slots__ = ("_callbacks", "_done", "_error", "_unawaited", "_value", "seal")
 
     def __init__(self, seal: Seal) -> None:
         self.seal = seal
-        self.done = False
+        self._done = False
+        self._unawaited: Unawaited | None = None
+        """Where it stands until it is awaited, asked, or cancelled."""
         self._value: T_co | None = None
         self._error: BaseException | None = None
         # Made by the first callback. A dict takes one back at once, however many branches wait; it counts one that came twice.
@@ -63,12 +68,34 @@ class Future(Generic[T_co]):
 
     def __await__(self) -> Generator[Future[Any], None, T_co]:
         self.seal.check()
-        while not self.done:
+        while not self._done:
             yield self  # the task that runs this is parked here, and stepped again once the future is settled
         return self.result()
 
+    def __bool__(self) -> NoReturn:
+        raise TypeError(f"{self!r} has no truth value: await it for its result, or ask whether it is `done`")
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its value, or its error."""
+        if self._unawaited is not None:
+            self._is_used()
+        return self._done
+
+    def _is_used(self) -> None:
+        unawaited, self._unawaited = self._unawaited, None
+        if unawaited is not None:
+            unawaited.pop(self.event_id, None)
+
+    @property
+    def event_id(self) -> int:
+        """The number of the event that recorded it; 0 for what has none."""
+        return 0
+
     def result(self) -> T_co:
         """Return the value, or raise the error. Call it only when ``done``."""
+        if self._unawaited is not None:
+            self._is_used()
         if self._error is not None:
             raise self._error
         return cast("T_co", self._value)
@@ -76,6 +103,8 @@ class Future(Generic[T_co]):
     @property
     def error(self) -> BaseException | None:
         """The error with which it was settled, if it was."""
+        if self._unawaited is not None:
+            self._is_used()
         return self._error
 
     def settle(self, value: Any) -> None:
@@ -86,10 +115,10 @@ class Future(Generic[T_co]):
         """Give it an error; later calls change nothing."""
         self._finish(None, error)
 
-    def _finish(self, value: Any, error: BaseException | None) -> None:
-        if self.done:
+    def _finish(self, value: T | None, error: BaseException | None) -> None:
+        if self._done:
             return
-        self.done, self._value, self._error = True, value, error
+        self._done, self._value, self._error = True, value, error
         callbacks, self._callbacks = self._callbacks, None
         if callbacks:
             for callback, times in callbacks.items():
@@ -103,7 +132,9 @@ class Future(Generic[T_co]):
 
     def add_callback(self, callback: Callable[[Future[Any]], None]) -> None:
         """Call back once settled (at once if it is), in the order of registration."""
-        if self.done:
+        if self._unawaited is not None:
+            self._is_used()
+        if self._done:
             callback(self)
         elif self._callbacks is None:
             self._callbacks = {callback: 1}
@@ -134,7 +165,7 @@ class Canceller(Protocol):
 class DurableFuture(Future[T_co]):
     """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
 
-    __slots__ = ("_canceller", "_decoder", "_result", "event_id", "subject")
+    __slots__ = ("_canceller", "_decoder", "_event_id", "_result", "subject")
 
     def __init__(
         self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T_co] | None, result: str
@@ -143,11 +174,16 @@ class DurableFuture(Future[T_co]):
         self._canceller = canceller
         self._decoder = decoder
         self._result = result
-        self.event_id = event_id
+        self._event_id = event_id
         self.subject = subject
 
     def __repr__(self) -> str:
-        return f"<{'done' if self.done else 'pending'} {self.subject}, event {self.event_id}>"
+        return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"
+
+    @property
+    def event_id(self) -> int:
+        """The number of the event that recorded the command."""
+        return self._event_id
 
     def deliver(self, payload: Payload) -> None:
         """Settle it with the payload of its result, or fail it where that cannot be read."""
@@ -164,7 +200,8 @@ class DurableFuture(Future[T_co]):
         Awaiting it afterwards raises ``OperationCancelled``. Harmless when it is done.
         """
         self.seal.check()
-        if not self.done:
+        self._is_used()
+        if not self._done:
             self._canceller.cancel_command(self)
             self.fail(OperationCancelled(f"{self.subject} was cancelled"))
 
@@ -176,6 +213,7 @@ class TimedWait(DurableFuture[T_co]):
 
     def __init__(self, wait: DurableFuture[T_co], timer: DurableFuture[None], timed_out: BaseException) -> None:
         super().__init__(wait.seal, wait._canceller, wait.event_id, wait.subject, None, "")
+        self._unawaited, wait._unawaited = wait._unawaited, None  # it is the one that is to be awaited
         self._wait = wait
         self._timer = timer
         self._timed_out = timed_out
@@ -183,19 +221,20 @@ class TimedWait(DurableFuture[T_co]):
         timer.add_callback(self._is_late)
 
     def _has_come(self, wait: Future[Any]) -> None:
-        if not self.done:
+        if not self._done:
             self._finish(wait._value, wait.error)
             self._timer.cancel()
 
     def _is_late(self, timer: Future[Any]) -> None:
-        if not self.done:
+        if not self._done:
             self.fail(timer.error or self._timed_out)
             self._wait.cancel()
 
     def cancel(self) -> None:
         """Give up the wait and its timer."""
         self.seal.check()
-        if not self.done:
+        self._is_used()
+        if not self._done:
             self.fail(OperationCancelled(f"{self.subject} was cancelled"))
             self._wait.cancel()
             self._timer.cancel()

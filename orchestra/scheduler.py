@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, cast
 
+from orchestra.activities import ORCHESTRATING
 from orchestra.errors import Cancelled, ContinueAsNew, OperationCancelled
 from orchestra.foreign import explained, foreign_await
 from orchestra.futures import DurableFuture, Future, Seal
@@ -34,6 +35,8 @@ class Task(Future[T]):
         self.coroutine = coroutine
         # A context of its own, so that what user code binds in context variables stays with its execution.
         self._context = contextvars.copy_context()
+        if scheduler.current is None:  # else it is a copy of such a one
+            self._context.run(ORCHESTRATING.set, True)
         self._throws: list[BaseException] = []
         self._closings: list[Task[None]] | None = None
         self.cancelling = False
@@ -41,9 +44,13 @@ class Task(Future[T]):
         self.owned: dict[int, DurableFuture[Any]] = {}
         """What it has asked for and has no result yet, by event id."""
 
+    def __repr__(self) -> str:
+        name = getattr(self.coroutine, "__qualname__", "branch")
+        return f"<{'done' if self._done else 'running'} {name}>"  # no address: the text is the same on replay
+
     def step(self) -> None:
         """Run until the next await that has to wait, or to the end."""
-        if self.done:
+        if self._done:
             return
         try:
             if self._throws:
@@ -86,7 +93,7 @@ class Task(Future[T]):
         # Nothing that a cancelled branch asked for outlives it, unless another branch waits for it.
         if self.cancelling and not self.seal.closed:
             for future in list(self.owned.values()):
-                if not future.done and not future.awaited:
+                if not future._done and not future.awaited:
                     future.cancel()
         self.owned.clear()
 

@@ -63,8 +63,8 @@ from orchestra.events import (
     error_from_wire,
 )
 from orchestra.foreign import parked_at
-from orchestra.frames import is_user, place
-from orchestra.futures import DurableFuture, Seal
+from orchestra.frames import is_user, place, place_in
+from orchestra.futures import DurableFuture, Seal, Unawaited
 from orchestra.ids import child_id
 from orchestra.providers.rows import MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
@@ -140,6 +140,7 @@ class Execution:
         self._pending: dict[int, _Pending] = {}
         self._counts: Counter[EventKind] = Counter()
         self._waits = Waits()
+        self._unawaited: Unawaited = {}
         self._timers: list[tuple[int, int]] = []
         self._boundary: tuple[Payload, str | None] | None = None
         self._cancel_delivered = False
@@ -307,7 +308,7 @@ class Execution:
             case TerminalEvent():
                 self._repeat_ending(event)
             case _:
-                waits = parked_at(self._root.coroutine) if self._root else None
+                waits = parked_at(self._root.coroutine) if self._root is not None else None
                 raise NondeterminismError(
                     f"event {event.id} of history is {describe(event)}, but the code does not ask for it; it waits at {waits}",
                     event_id=event.id,
@@ -320,7 +321,7 @@ class Execution:
             isinstance(event, ExecutionFailed) and event.error.type == type_name(ExecutionLimitExceeded)
         )
         if not forced:
-            waits = parked_at(self._root.coroutine) if self._root else None
+            waits = parked_at(self._root.coroutine) if self._root is not None else None
             raise NondeterminismError(
                 f"event {event.id} of history is {describe(event)}, but the code has not ended; it waits at {waits}",
                 event_id=event.id,
@@ -405,6 +406,8 @@ class Execution:
         if self._root is not None and self._root.done and self.ending is None:
             ending = self._ending_of(self._root)
             self.ending = self._journal.command(ending, self._line)
+            if self._unawaited and not self._journal.replaying and isinstance(ending, (ExecutionCompleted, ContinuedAsNew)):
+                self._tell_unawaited()
             # Its error's traceback refers to this execution, by its frames or by who has called them: without the cycle memory
             # goes at once. What is to be kept of the error stands in the ending.
             if self._root.error is not None:
@@ -659,7 +662,22 @@ class Execution:
         self._counts[event.kind] += 1
         if task is not None:
             task.owned[event.id] = future
+        frame = sys._getframe(3)  # who has called the context; the line itself is looked up where it is told
+        self._unawaited[event.id] = frame.f_code, frame.f_lasti, event
+        future._unawaited = self._unawaited
         return future
+
+    def _tell_unawaited(self) -> None:
+        """Name what the code has asked for and never awaited, each line once."""
+        for code, instruction, event in islice(self._unawaited.values(), _MOST_LINES):
+            where = place_in(code, instruction)
+            if self._definition.is_news(f"not awaited: {where}"):
+                message = (
+                    f"{describe(event)}, asked for at {where}, was never awaited: its result and its error are lost, and it is "
+                    "given up where it has not ended. Await it, give it to ctx.gather, or cancel() it; what is to live on is a "
+                    "ctx.start_detached"
+                )
+                self._turn.logs.append(LogEntry(logging.WARNING, message, {}))
 
 
 _Answer = ActivityCompleted | ActivityFailedEvent | TimerFired | EventReceived | ChildCompleted | ChildFailedEvent

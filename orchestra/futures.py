@@ -115,7 +115,7 @@ class Future(Generic[T_co]):
         """Give it an error; later calls change nothing."""
         self._finish(None, error)
 
-    def _finish(self, value: T | None, error: BaseException | None) -> None:
+    def _finish(self, value: Any, error: BaseException | None) -> None:
         if self._done:
             return
         self._done, self._value, self._error = True, value, error

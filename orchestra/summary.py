@@ -85,8 +85,10 @@ def write_summary(
 
 def read_tried(row: ActivityRow) -> Tried:
     """Return what a remembered activity's row tells of its tries."""
-    tries = attempts_from_wire(unpack(row.attempts)["tries"])
-    return Tried(row.attempt, row.due, str(tries[-1].error)[:_TEXT] if tries else None)
+    known = unpack(row.attempts)
+    tries = attempts_from_wire(known["tries"])
+    last_error = known.get("unread_error") or (str(tries[-1].error) if tries else None)
+    return Tried(row.attempt, row.due, None if last_error is None else last_error[:_TEXT])
 
 
 def read_summary(data: bytes) -> Summary:

@@ -444,8 +444,15 @@ def _pending_activity(entry: WaitEntry, row: ActivityRow | None, catalogue: Cata
         last_error=tried.last_error if tried else None,
         queue=None if route is None else route.queue,
         node=None if row is None else row.owner,
-        held_reason=None if route is None else why_unserved(route, catalogue),
+        held_reason=_why_unread(row) if route is None else why_unserved(route, catalogue),
     )
+
+
+def _why_unread(row: ActivityRow | None) -> str | None:
+    """Return why an activity that waits at its instance's owner is not tried, if that is so."""
+    if row is None or row.has_ended or not unpack(row.attempts).get("unread"):
+        return None
+    return "no living node has code of it that can read its arguments; deploy a worker that can, or terminate the instance"
 
 
 def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
@@ -453,6 +460,8 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
     routes = {offered for node in catalogue.nodes if is_living(node, catalogue.now) for offered in node.record.routes}
     if route in routes:
         return None
+    if route.fingerprint is not None:
+        return f"the node has gone that may be able to read the arguments of activity {route.activity!r}; others could not"
     reason = f"no living node has activity {route.name!r} and serves queue {route.queue!r}"
     elsewhere = sorted(repr(offered.queue) for offered in routes if offered.name == route.name)
     if not elsewhere:

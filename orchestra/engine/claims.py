@@ -31,8 +31,8 @@ class Claims:
     ) -> None:
         self._store = store
         self._routes = node.routes
-        self._blocking = tuple(route for route in self._routes if route.name in blocking)
-        self._without_threads = tuple(route for route in self._routes if route.name not in blocking)
+        self._blocking = tuple(route for route in self._routes if route.activity in blocking)
+        self._without_threads = tuple(route for route in self._routes if route.activity not in blocking)
         self._room = room
         self.kinds: tuple[Kind, ...] = ()
         """What this node can run."""

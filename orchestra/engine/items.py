@@ -52,13 +52,17 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class ActivityFailure:
-    """Why a try ended without a result. ``untried``: the node went away under it, and nothing can be said of it."""
+    """Why a try ended without a result. ``untried``: the activity was not called, or the node went away under it.
+
+    ``unread``: the fingerprint of the activity's code that cannot read these arguments; other code may be able to.
+    """
 
     error: ErrorInfo
     type_names: tuple[str, ...]
     """The names of the exception's class and of its bases, for the policy's list of non-retryable ones."""
     non_retryable: bool = False
     untried: bool = False
+    unread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

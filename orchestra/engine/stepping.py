@@ -504,10 +504,20 @@ class Stepper:
         """Begin the tries that may begin, here once the write stands, or on another node."""
         if desk.releasing or step.hold is not None or step.unservable:
             return
+        for entry in list(desk.tries.narrowed_due(step.now)):
+            if entry.route is not None and not self._placement.is_served(entry.route):
+                desk.tries.call_back(entry.event.id)
         for entry in desk.tries.begin_due(step.now):
             event = entry.event
             route = Route(event.queue or desk.kind.queue, event.name)
-            if self._placement.hands_out(route, step.free):
+            reader = self._placement.reader(route, entry.unread) if entry.unread else route
+            if reader is None:
+                died = desk.tries.wait_for_reader(event.id, step.now)
+                if died is not None:
+                    desk.inputs.append(died)
+            elif reader != route:
+                desk.tries.narrow(event.id, reader, step.now)
+            elif self._placement.hands_out(route, step.free):
                 desk.tries.hand_out(event.id, route)
             else:
                 step.free.take(event.name)
@@ -525,6 +535,8 @@ class Stepper:
             assert desk.execution is not None
             timer, due = desk.execution.next_timer, desk.tries.next_due
             step.wake_at = due if timer is None else timer if due is None else min(timer, due)
+            if desk.inputs:
+                step.wake_at = step.now  # an activity has died since the turn
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
             step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
             if step.keep and step.crowded and (desk.yielding or desk.tries.running_count <= HANDED_OVER):

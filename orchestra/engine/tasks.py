@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from orchestra.codec import Payload, pack, unpack
@@ -26,6 +26,7 @@ class Placement:
 
     def __init__(self, node: NodeRecord) -> None:
         self._own = frozenset(node.routes)
+        self._own_code = dict(node.fingerprints)
         self._others: frozenset[Route] = frozenset()
         self._missed: dict[Route, bool] = {}
         """What was handed out and nobody had, and whether that was said."""
@@ -54,6 +55,23 @@ class Placement:
         if route not in self._others:
             self._missed.setdefault(route, False)  # perhaps by a node that has come within the last second
         return True
+
+    def reader(self, route: Route, unread: Collection[str]) -> Route | None:
+        """Return by which route an activity goes on whose arguments some code cannot read: this one where it may run here.
+
+        Args:
+            unread: the fingerprints of that code.
+        """
+        own = self._own_code.get(route.name)
+        if route in self._own and own is not None and own not in unread:
+            return route
+        others = (other for other in self._others if (other.queue, other.activity) == route)
+        able = sorted(other for other in others if other.fingerprint is not None and other.fingerprint not in unread)
+        return able[0] if able else None
+
+    def is_served(self, route: Route) -> bool:
+        """Return whether another node takes what is handed out by a route."""
+        return route in self._others
 
 
 class Tasks:
@@ -162,7 +180,9 @@ def how_it_ended(row: ActivityRow) -> Payload | ActivityFailure:
     if row.failure == LOST:
         return ActivityFailure(CRASHED, (CRASHED.type,))
     known = unpack(row.failure)
-    return ActivityFailure(error_from_wire(known["error"]), tuple(known["types"]), known["final"], known["untried"])
+    return ActivityFailure(
+        error_from_wire(known["error"]), tuple(known["types"]), known["final"], known["untried"], known.get("unread")
+    )
 
 
 def failure_to_bytes(failure: ActivityFailure) -> bytes:
@@ -173,6 +193,7 @@ def failure_to_bytes(failure: ActivityFailure) -> bytes:
             "types": list(failure.type_names),
             "final": failure.non_retryable,
             "untried": failure.untried,
+            "unread": failure.unread,
         }
     )
 

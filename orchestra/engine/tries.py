@@ -24,6 +24,9 @@ from orchestra.summary import Tried
 __all__ = ["FailedTry", "Tries", "Try"]
 
 _UNTRIED_DELAY: Final = 15_000_000
+_READER_DELAY: Final = 5_000_000
+"""After how long it is looked again whether a node has come whose code can read an activity's arguments."""
+
 _KEPT_ATTEMPTS: Final = 20
 
 
@@ -61,6 +64,8 @@ class Try:
     last_error: str | None = None
     counted: int = 0
     """How many of the row's take-overs have been counted as attempts."""
+    unread: tuple[str, ...] = ()
+    """The fingerprints of code that could not read the arguments."""
 
     @staticmethod
     def remembered(event: ActivityScheduled, row: ActivityRow | None) -> Try:
@@ -79,13 +84,17 @@ class Try:
             heartbeat=row.heartbeat,
             stored=True,
             revision=row.revision,
-            last_error=str(failed[-1].error) if failed else None,
+            last_error=known.get("unread_error") or (str(failed[-1].error) if failed else None),
             counted=known["counted"],
+            unread=tuple(known.get("unread", ())),
         )
 
     def row(self, execution: int) -> ActivityRow:
         """Return what the store is to remember."""
-        attempts = pack({"tries": attempts_to_wire(self.failed), "counted": self.counted})
+        known = {"tries": attempts_to_wire(self.failed), "counted": self.counted}
+        if self.unread:
+            known |= {"unread": list(self.unread), "unread_error": self.last_error}
+        attempts = pack(known)
         return ActivityRow(
             execution,
             self.event.id,
@@ -120,7 +129,9 @@ class Try:
         if failure.untried:
             # Nothing was tried, so nothing is counted: a deploy must not fail an instance.
             self.due, self.last_error = now + _UNTRIED_DELAY, str(failure.error)
-            return None
+            if failure.unread is not None:
+                self.unread, self.due = (*self.unread, failure.unread), now  # at once, elsewhere
+            return self.died_unread(now)
         policy = self.event.retry
         listed = set(policy.non_retryable_names()) & set(failure.type_names)
         died = self._count(failure.error, now, final="not retryable" if failure.non_retryable or listed else None)
@@ -130,6 +141,13 @@ class Try:
         spread = Random(f"{instance_id}/{self.event.id}/{self.attempt}").random()  # noqa: S311
         self.due = now + micros(policy.delay(self.attempt - 1, spread))
         return self._died(now, "deadline reached") if self._is_too_late(self.due) else None
+
+    def died_unread(self, now: int) -> ActivityDied | None:
+        """Return the end of an activity that no node could run, if its policy's deadline has passed over that."""
+        if not self._is_too_late(now):
+            return None
+        error = ErrorInfo("orchestra.ArgumentsUnread", self.last_error or "no node could run it")
+        return ActivityDied(self.event.id, now, error, self.failed, "deadline reached")
 
     def _is_too_late(self, begin: int) -> bool:
         """Return whether a next try would begin behind the policy's deadline."""
@@ -154,11 +172,13 @@ class Try:
 class Tries:
     """The pending activities by event id. Knows which of them wait, and which the store does not know as they are."""
 
-    __slots__ = ("_all", "_changed", "_crashed", "_out", "_untold", "_waiting")
+    __slots__ = ("_all", "_changed", "_crashed", "_narrowed", "_out", "_untold", "_waiting")
 
     def __init__(self) -> None:
         self._all: dict[int, Try] = {}
         self._out: dict[int, None] = {}
+        self._narrowed: dict[int, None] = {}
+        """What is handed out to the code of one fingerprint alone."""
         self._waiting: dict[int, None] = {}
         self._changed: dict[int, None] = {}
         self._crashed: dict[int, None] = {}
@@ -173,6 +193,8 @@ class Tries:
         self._all[entry.event.id] = entry
         if entry.route is not None:
             self._out[entry.event.id] = None
+            if entry.route.fingerprint is not None:
+                self._narrowed[entry.event.id] = None
         elif not entry.running:
             self._waiting[entry.event.id] = None
         if entry.counted:
@@ -193,6 +215,7 @@ class Tries:
     def fail(self, number: int, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try; see :meth:`Try.fail`."""
         self._out.pop(number, None)
+        self._narrowed.pop(number, None)
         self._changed[number] = None
         entry = self._all[number]
         attempt = entry.attempt
@@ -217,6 +240,7 @@ class Tries:
     def end(self, number: int) -> None:
         """Take note that a try has returned; its result is still to be applied."""
         self._out.pop(number, None)
+        self._narrowed.pop(number, None)
         entry = self._all[number]
         entry.running, entry.route, entry.owner = False, None, None
 
@@ -237,6 +261,37 @@ class Tries:
             self.hand_out(number, Route(entry.event.queue or queue, entry.event.name))
             entry.owner = node
 
+    def wait_for_reader(self, number: int, now: int) -> ActivityDied | None:
+        """Let a try wait until there is code that can read its arguments. Return its end if it is too late for that."""
+        entry = self._all[number]
+        entry.running = False
+        died = entry.died_unread(now)
+        if died is None:
+            entry.due = now + _READER_DELAY
+            self._waiting[number] = None
+        return died
+
+    def narrow(self, number: int, route: Route, now: int) -> None:
+        """Take note that a try is handed out to those alone whose code may be able to read its arguments."""
+        self.hand_out(number, route)
+        self._all[number].due = now + _READER_DELAY
+        self._narrowed[number] = None
+
+    def narrowed_due(self, now: int) -> Iterator[Try]:
+        """Yield what was handed out to some alone, and is to be looked at again, for they may be gone. Look later once more."""
+        for number in self._narrowed:
+            entry = self._all[number]
+            if entry.due is None or entry.due <= now:
+                entry.due = now + _READER_DELAY
+                yield entry
+
+    def call_back(self, number: int) -> None:
+        """Take note that a try which was handed out may begin elsewhere: nobody has it, and nobody will."""
+        entry = self._all[number]
+        entry.route = entry.due = None
+        del self._out[number], self._narrowed[number]
+        self._waiting[number] = self._changed[number] = None
+
     def beat(self, number: int, payload: Payload) -> None:
         """Take note of a heartbeat."""
         self._all[number].heartbeat = payload
@@ -246,6 +301,7 @@ class Tries:
         """Forget an activity that is not pending any more, and return it."""
         self._waiting.pop(number, None)
         self._out.pop(number, None)
+        self._narrowed.pop(number, None)
         self._changed.pop(number, None)
         self._crashed.pop(number, None)
         return self._all.pop(number, None)
@@ -263,6 +319,7 @@ class Tries:
         """Forget everything."""
         self._all.clear()
         self._out.clear()
+        self._narrowed.clear()
         self._waiting.clear()
         self._changed.clear()
         self._crashed.clear()
@@ -300,9 +357,9 @@ class Tries:
     @property
     def next_due(self) -> int | None:
         """When the earliest waiting try may begin."""
-        if not self._waiting:
+        if not self._waiting and not self._narrowed:
             return None
-        due = (self._all[number].due for number in self._waiting)
+        due = (self._all[number].due for number in (*self._waiting, *self._narrowed))
         return min((instant for instant in due if instant is not None), default=None)
 
     def shown(self, number: int) -> Tried | None:

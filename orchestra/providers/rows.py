@@ -290,10 +290,31 @@ class MessageRow:
 
 
 class Route(NamedTuple):
-    """Who may run an activity that the owner of its instance hands out: nodes that serve the queue and have the activity."""
+    """Who may run an activity that the owner of its instance hands out: nodes that serve the queue and have the activity.
+
+    It may be *narrowed* to those whose code of the activity has a fingerprint: others could not read its arguments.
+    """
 
     queue: str
     name: str
+
+    def narrowed(self, fingerprint: str) -> Route:
+        """Return the route to those nodes whose code of the activity has this fingerprint."""
+        return Route(self.queue, f"{self.name}{_NARROWED}{fingerprint}")
+
+    @property
+    def activity(self) -> str:
+        """The name of the activity."""
+        return self.name.partition(_NARROWED)[0]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Whose code may run it; ``None``: anybody's."""
+        return self.name.partition(_NARROWED)[2] or None
+
+
+_NARROWED: Final = "\x1f"
+"""No name of an activity holds one: it is a control character."""
 
 
 LOST: Final = b""
@@ -767,11 +788,14 @@ class NodeRecord:
     activities: tuple[str, ...]
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     slots: int = 0
+    fingerprints: tuple[tuple[str, str], ...] = ()
+    """Of the code of its activities, by their names. It changes whenever other arguments may be read."""
 
     @property
     def routes(self) -> tuple[Route, ...]:
         """By which routes it takes activities."""
-        return tuple(Route(queue, name) for queue in self.queues for name in self.activities)
+        plain = [Route(queue, name) for queue in self.queues for name in self.activities]
+        return (*plain, *(Route(queue, name).narrowed(code) for queue in self.queues for name, code in self.fingerprints))
 
 
 @dataclass(frozen=True, slots=True)

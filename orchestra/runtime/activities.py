@@ -20,6 +20,7 @@ from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, 
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo
 from orchestra.runtime.alarms import Alarms
+from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import Run, activity_context_of
 from orchestra.runtime.driving import Driver, LetGo
 from orchestra.runtime.threads import Threads, thread_context
@@ -128,7 +129,7 @@ class ActivityRunner:
         """Begin a try, or let it wait for a free place."""
         if self._stopping:
             return  # it was never begun; its instance is released, and it begins elsewhere
-        if len(self._runs) >= self._limit:
+        if not self._has_place:
             self._waiting[effect.key] = effect
         else:
             self._begin(effect)
@@ -265,6 +266,11 @@ class ActivityRunner:
             self._without_thread[effect.key] = run
 
     @property
+    def _has_place(self) -> bool:
+        # What waits for a thread has no place yet, or it would keep what needs none from beginning.
+        return len(self._runs) - len(self._without_thread) < self._limit
+
+    @property
     def _has_thread(self) -> bool:
         most = self._thread_limit
         running = len(self._in_threads) - self._left
@@ -347,8 +353,7 @@ class ActivityRunner:
         self._post(Finished(run))
 
     def _arguments(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        assert run.activity.signature is not None
-        return run.activity.signature.decode(run.effect.arguments, subject=f"arguments of {run.subject}")
+        return read_arguments(run.activity, run.effect, run.subject)
 
     def _encoded(self, run: Run, value: Any) -> Payload:
         return run.activity.result.encode(value, subject=f"result of {run.subject}", limit=self._payload_limit)
@@ -377,9 +382,9 @@ class ActivityRunner:
             del self._runs[run.effect.key]
         if not self._runs or not self._tasks:
             self._idle.set()
-        while self._without_thread and self._has_thread:
+        while self._without_thread and self._has_thread and self._has_place:
             self._begin_thread(self._without_thread.popitem(last=False)[1])
-        while self._waiting and len(self._runs) < self._limit:
+        while self._waiting and self._has_place:
             self._begin(self._waiting.popitem(last=False)[1])
 
     # --- deadlines ---
@@ -529,4 +534,6 @@ class ActivityRunner:
 
 
 def _failure(error: BaseException) -> ActivityFailure:
+    if isinstance(error, ArgumentsUnread):
+        return error.failure
     return ActivityFailure(error_info(error), class_names(error), non_retryable=is_non_retryable(error))

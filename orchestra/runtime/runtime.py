@@ -39,6 +39,7 @@ from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, No
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished
+from orchestra.runtime.arguments import activity_fingerprint
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.ends import Ends, Watch
 from orchestra.runtime.outside import Outside, OutsideWatch
@@ -448,6 +449,7 @@ class Runtime:
             activities=tuple(sorted(self._activities)),
             queues=self._queues,
             slots=self._max_concurrent,
+            fingerprints=tuple((name, activity_fingerprint(activity)) for name, activity in sorted(self._activities.items())),
         )
 
     def _set_first_policies(self) -> None:

@@ -25,7 +25,7 @@ from orchestra.engine.items import (
 )
 from orchestra.engine.membership import Membership
 from orchestra.error_info import class_names, error_info, is_non_retryable
-from orchestra.errors import OutcomeUnknown, StoreError
+from orchestra.errors import ErrorInfo, OutcomeUnknown, StoreError
 from orchestra.events import (
     FORMAT,
     FORMATS,
@@ -377,6 +377,7 @@ class Node:
         queues=(DEFAULT_QUEUE,),
         slots=100_000,
         registered=None,
+        fingerprints=(),
     ):
         self.world = world
         clock = clock or world.clock
@@ -401,6 +402,7 @@ class Node:
             tuple(sorted(self.activities)),
             queues,
             slots,
+            tuple(fingerprints),
         )
         self.engine = Engine(
             self.store,
@@ -503,6 +505,14 @@ class Node:
         failure = ActivityFailure(error_info(error), class_names(error), non_retryable=is_non_retryable(error))
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
         self.items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
+
+    def hand_back(self, effect=None, *, unread):
+        """End an activity that was not called, for the code with this fingerprint cannot read its arguments."""
+        effect = effect or self.the_running()
+        self.running.pop(effect.key, None)
+        error = ErrorInfo("orchestra.ArgumentsUnread", f"{unread} could not read the arguments")
+        failure = ActivityFailure(error, (error.type,), untried=True, unread=unread)
+        self.items.append(ActivityEnded(effect.key, effect.attempt, failure, None))
 
     def beat(self, value, effect=None):
         effect = effect or self.the_running()

@@ -101,14 +101,23 @@ async def test_arguments_arrive_with_their_types(path, style):
 
 
 @bounded
-async def test_an_argument_that_does_not_fit_the_activity_fails_it_and_names_it(path):
+async def test_an_argument_that_does_not_fit_the_activity_keeps_it_waiting_and_names_it(path):
     @activity
     async def take(count: int) -> None:
         raise AssertionError("it must not run")
 
-    result, _ = await result_of(path, lambda ctx: ctx.schedule_activity("take", "many"), take)
-    assert (result["reason"], result["type"], result["tries"]) == ("not retryable", "orchestra.errors.DecodeError", [1])
-    assert "take" in result["message"]
+    async def once(ctx, value):
+        await ctx.schedule_activity("take", "many")
+
+    async with runtime(path, once, activities=[take]) as node:
+        handle = await node.client.start("once")
+        info = await info_when(handle, lambda info: any(one.held_reason for one in info.pending_activities))
+        (pending,) = info.pending_activities
+        assert pending.attempt == 1
+        assert "'take'" in pending.last_error
+        assert "DecodeError" in pending.last_error
+        assert "can read its arguments" in pending.held_reason
+        await node.client.terminate(handle.instance_id)
 
 
 @bounded
@@ -123,6 +132,35 @@ async def test_an_activity_is_called_by_its_name_and_read_as_a_type(path):
 
     async with runtime(path, once, activities=[price]) as node:
         assert await (await node.client.start("once")).result() == "Decimal"
+
+
+@bounded
+async def test_what_waits_for_a_thread_keeps_no_place_from_what_needs_none(path):
+    gate = threading.Event()
+
+    @activity
+    def blocks(number: int) -> None:
+        gate.wait(15)
+
+    @activity
+    async def works(number: int) -> int:
+        return number
+
+    async def many(ctx, value):
+        await ctx.gather(*(ctx.schedule_activity(blocks, number) for number in range(6)))
+
+    async def one(ctx, value):
+        return await ctx.schedule_activity(works, 7)
+
+    options = {"max_activity_threads": 1, "max_concurrent_activities": 3}
+    async with runtime(path, many, one, activities=[blocks, works], **options) as node:
+        blocked = await node.client.start("many")
+        await info_when(blocked, lambda info: len(info.pending_activities) == 6)
+        try:
+            assert await (await node.client.start("one")).result() == 7
+        finally:
+            gate.set()
+        await blocked.result()
 
 
 # --- the context --------------------------------------------------------------------------------

@@ -31,7 +31,14 @@ def read_catalogue(calls: Calls) -> Catalogue:
 
 def abilities_to_bytes(node: NodeRecord) -> bytes:
     """Return the stored form of what only nodes read of a node."""
-    return pack({"formats": list(node.formats), "queues": list(map(stored_queue, node.queues)), "slots": node.slots})
+    return pack(
+        {
+            "formats": list(node.formats),
+            "queues": list(map(stored_queue, node.queues)),
+            "slots": node.slots,
+            "fingerprints": [list(pair) for pair in node.fingerprints],
+        }
+    )
 
 
 def _read_nodes(
@@ -61,5 +68,6 @@ def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activ
         activities=activities,
         queues=tuple(map(read_queue, values["queues"])),
         slots=values.get("slots", 0),
+        fingerprints=tuple((name, code) for name, code in values.get("fingerprints", ())),
     )
     return NodeRow(record, started_at, renewed_at, renewals, dead, load)

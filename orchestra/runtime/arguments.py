@@ -1,0 +1,58 @@
+"""Reading the arguments of an activity, or finding out that other code of it is needed for that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestra.activities import Activity
+from orchestra.codec import decoder
+from orchestra.engine.items import ActivityFailure, RunActivity
+from orchestra.error_info import error_info
+from orchestra.errors import ErrorInfo
+from orchestra.fingerprint import fingerprint
+from orchestra.telemetry import library_version
+
+__all__ = ["ArgumentsUnread", "activity_fingerprint", "read_arguments"]
+
+
+class ArgumentsUnread(Exception):
+    """The code of this node cannot read the arguments of an activity, which was not called. ``failure`` says so."""
+
+    def __init__(self, failure: ActivityFailure) -> None:
+        super().__init__(failure.error.message)
+        self.failure = failure
+
+
+def activity_fingerprint(activity: Activity[..., Any]) -> str:
+    """Return what changes whenever an activity's code, its parameters or this library change, which read its arguments."""
+    signature, function = activity.signature, activity.function
+    assert signature is not None
+    assert function is not None
+    parts = [library_version().encode(), str(signature.parameters).encode()]
+    for name, annotation in signature.annotations.items():
+        parts += [name.encode(), decoder(annotation).schema()]
+    return fingerprint(function, *parts)
+
+
+def read_arguments(activity: Activity[..., Any], effect: RunActivity, subject: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments of a try.
+
+    Raises:
+        ArgumentsUnread: they do not fit the function as this node has it: they were written for another release of it.
+    """
+    signature = activity.signature
+    assert signature is not None
+    try:
+        args, kwargs = signature.decode(effect.arguments, subject=f"arguments of {subject}")
+        if kwargs or len(args) not in signature.arity:
+            signature.parameters.bind(*args, **kwargs)
+    except Exception as error:
+        cause = error_info(error)
+        told = ErrorInfo(
+            "orchestra.ArgumentsUnread",
+            f"a worker could not read the arguments of activity {activity.name!r}, and handed it back untried: "
+            f"{cause.type}: {cause.message}",
+        )
+        failure = ActivityFailure(told, (told.type,), untried=True, unread=activity_fingerprint(activity))
+        raise ArgumentsUnread(failure) from error
+    return args, kwargs

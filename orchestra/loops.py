@@ -15,7 +15,10 @@ __all__ = ["EventLoop", "Signal", "current_loop"]
 
 @dataclass(frozen=True, slots=True)
 class EventLoop:
-    """One run of an event loop. ``native`` is asyncio's loop, or trio's token of the run; ``thread`` identifies its thread."""
+    """One run of an event loop. ``native`` is asyncio's loop, or trio's token of the run.
+
+    ``thread`` identifies the thread that ran it when it was asked for. An asyncio loop may go on in another one.
+    """
 
     native: Any
     thread: int
@@ -23,7 +26,7 @@ class EventLoop:
     @property
     def is_current(self) -> bool:
         """Whether the caller's task runs in it."""
-        return threading.get_ident() == self.thread and current_token().native_token is self.native
+        return current_token().native_token is self.native
 
     @property
     def is_closed(self) -> bool:
@@ -41,7 +44,7 @@ class EventLoop:
         An asyncio loop pauses between two calls of ``run_until_complete``.
         """
         is_running: Callable[[], bool] | None = getattr(self.native, "is_running", None)
-        return threading.get_ident() != self.thread and (is_running is None or is_running())
+        return is_running is None or is_running()
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Have it call a function, from any thread. Return whether it will, should it run again."""

@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from orchestra.loops import current_loop
 
@@ -43,22 +43,17 @@ def current_host_task() -> HostTask:
     return _AsyncioTask() if _on_asyncio() else _TrioTask()
 
 
-def spawn(function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+def spawn(function: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
     """Run a function as a task that no other task owns, with the caller's context variables.
 
-    It must not raise anything but a cancellation. It is cancelled where the event loop ends before it.
+    It must not raise anything but a cancellation. It is cancelled where the event loop ends before it. The caller keeps what is
+    returned for as long as the task is to live: asyncio's loop holds tasks weakly.
     """
     if _on_asyncio():
-        task = asyncio.get_running_loop().create_task(function(), name=name)
-        _running.add(task)  # the loop itself holds tasks weakly
-        task.add_done_callback(_running.discard)
-    else:
-        import trio  # noqa: PLC0415 - an optional dependency, and here it is running
+        return asyncio.get_running_loop().create_task(function(), name=name)
+    import trio  # noqa: PLC0415 - an optional dependency, and here it is running
 
-        trio.lowlevel.spawn_system_task(function, name=name, context=copy_context())
-
-
-_running: Final[set[asyncio.Task[None]]] = set()
+    return trio.lowlevel.spawn_system_task(function, name=name, context=copy_context())
 
 
 class _AsyncioTask(HostTask):

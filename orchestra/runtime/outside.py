@@ -85,8 +85,8 @@ class Outside:
                 return False
             with self._guard:
                 self._calls.discard(call)
-            call.answer(effect.outcome)
             self._intake().leave(call.size)
+            call.answer(effect.outcome)
             return True
         if isinstance(effect, InstanceEnded):
             with self._guard:
@@ -162,8 +162,8 @@ class Outside:
         Raises:
             WrongEventLoop: its activities wait for the runtime's loop, and that one waits for the caller's.
         """
-        if threading.get_ident() != self._home.thread:
-            return  # its loop may run, or go on
+        if threading.get_ident() != self._home.thread or self._home.can_run_meanwhile:
+            return  # its loop runs, or another thread may have it go on
         for effect in self._bridge.peek():
             if isinstance(effect, RunActivity) and effect.key.instance_id == instance_id:
                 raise WrongEventLoop(
@@ -173,6 +173,8 @@ class Outside:
                 )
 
     def _require_elsewhere(self) -> None:
+        if self._closed:  # the runtime's own loop, which pauses perhaps, need not know it yet
+            raise RuntimeClosed("the runtime has stopped")
         if in_engine_thread():
             raise WrongEventLoop(
                 "orchestration code runs in the engine's thread, and would wait for itself; call the client in an activity"

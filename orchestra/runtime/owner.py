@@ -36,6 +36,7 @@ class Owner:
         self._guard = threading.Lock()
         self._waiting: list[Signal] = []
         self._has_ended = False
+        self._task: object = None
         self._is_left = False
         self._told = True
         self.loop = current_loop()
@@ -46,7 +47,7 @@ class Owner:
 
     async def start(self) -> None:
         """Begin; return once the body has begun."""
-        spawn(self._run, "orchestra-runtime")
+        self._task = spawn(self._run, "orchestra-runtime")
         try:
             with anyio.CancelScope(shield=True):
                 await self._begun.wait()

@@ -598,8 +598,11 @@ async def test_settings_with_which_nothing_could_run_are_refused_by_name(path):
 
 
 async def test_two_activities_of_one_name_are_refused_at_once(path):
+    @activity(name="forever")
+    async def another() -> None: ...
+
     with pytest.raises(RegistrationError, match="forever"):
-        runtime(path, activities=[forever, forever])
+        runtime(path, activities=[forever, another])
 
 
 @bounded

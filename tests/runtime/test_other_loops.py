@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import threading
+import traceback
 from datetime import timedelta
 
 import anyio
@@ -330,6 +331,51 @@ def test_calls_from_a_thread_work_while_the_loop_of_the_runtime_pauses(path, loo
     run(home, node.__aexit__(None, None, None))
 
 
+def test_a_loop_that_goes_on_in_another_thread_is_still_the_loop_of_the_runtime(path):
+    home = asyncio.new_event_loop()
+    node = runtime(path, probing, activities=[probe])
+    run(home, node.__aenter__())
+    thread = threading.Thread(target=home.run_forever)
+    thread.start()
+
+    async def use():
+        assert node._loop.is_current
+        assert await (await node.client.start("probing", 1)).result(int) == 2
+
+    asyncio.run_coroutine_threadsafe(use(), home).result(PATIENCE)
+
+    async def elsewhere():
+        assert await (await node.client.start("probing", 2)).result(int) == 3
+
+    asyncio.run(elsewhere())
+    asyncio.run_coroutine_threadsafe(node.__aexit__(None, None, None), home).result(PATIENCE)
+    home.call_soon_threadsafe(home.stop)
+    thread.join(PATIENCE)
+    home.close()
+
+
+def test_a_runtime_that_fails_while_its_loop_pauses_answers_other_loops_without_asking_the_store(path, loops, monkeypatch):
+    home, away = loops
+    node = runtime(path, idle)
+    run(home, node.__aenter__())
+    run(home, node.client.start("idle", instance_id="one"))
+    reads = []
+    monkeypatch.setattr(node._readers, "call", lambda *_: reads.append(1) or pytest.fail("it asked"))
+    monkeypatch.setattr("orchestra.engine.engine.Engine.step", broken)
+    node._thread.look()
+    run(away, until(lambda: node._outside._closed))
+    for call in (lambda: node.client.handle("one").result(), node.client.list_nodes, lambda: node.client.start("idle")):
+        with pytest.raises(RuntimeClosed):
+            run(away, call())
+    assert reads == []
+    with pytest.raises(ArithmeticError):
+        run(home, node.__aexit__(None, None, None))
+
+
+def broken(*_):
+    raise ArithmeticError("broken")
+
+
 # --- a client that stands alone -----------------------------------------------------------------------
 
 
@@ -435,3 +481,28 @@ def test_in_a_forked_child_client_and_runtime_are_refused_at_once_and_leave_the_
 
     told = asyncio.run(main())
     assert told == ["StoreForked", "StoreForked", "RuntimeClosed", "RuntimeClosed"]
+
+
+def test_what_was_made_before_a_fork_and_is_entered_after_it_works_in_each_child(store):
+    """As with servers that load the program once, and fork their workers then."""
+    made = [Runtime(store(), registry(echo)) for _ in range(2)]
+    client = Client(store())
+
+    async def work(node):
+        async with node, client:
+            assert await (await client.start("echo", 3)).result(int, timeout=timedelta(seconds=PATIENCE)) == 3
+            assert node.client is not None
+
+    children = []
+    for node in made:
+        if (child := os.fork()) == 0:
+            try:
+                asyncio.run(work(node))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    asyncio.run(work(Runtime(store(), registry(echo))))

@@ -16,6 +16,8 @@ from kit import PATIENCE, alone, echo, idle, registry, runtime
 
 import orchestra
 from orchestra import (
+    Client,
+    InboxFull,
     InstanceNotFound,
     InvalidArgument,
     Runtime,
@@ -73,6 +75,14 @@ def test_a_provider_is_enough_where_other_processes_run_the_code(store, backend)
         handle = sync.call(sync.client.start, "echo", 3)
         assert sync.call(handle.result, int, timeout=timedelta(seconds=PATIENCE)) == 3
         assert worker.call(worker.client.get_instance_info, handle.instance_id).status.is_final
+
+
+def test_a_client_with_options_of_its_own_may_be_given(path):
+    with connect(runtime(path, idle)), connect(Client(SqliteProvider(path), inbox_limit=1)) as sync:
+        handle = sync.call(sync.client.start, "idle", instance_id="one")
+        sync.call(handle.raise_event, "noise")
+        with pytest.raises(InboxFull):
+            sync.call(handle.raise_event, "noise")
 
 
 def test_errors_come_out_as_they_are(sync):

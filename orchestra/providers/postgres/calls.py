@@ -219,7 +219,8 @@ class Lane:
         self._process = os.getpid()
 
     def open(self) -> None:
-        """Allow calls."""
+        """Allow calls. A provider that was made before a fork, and not opened, belongs to the process that opens it."""
+        self._process = os.getpid()
         self._is_open = True
 
     def close(self) -> None:
@@ -263,7 +264,8 @@ class Pool:
         self._process = os.getpid()
 
     def open(self) -> None:
-        """Allow calls."""
+        """Allow calls. A provider that was made before a fork, and not opened, belongs to the process that opens it."""
+        self._process = os.getpid()
         self._is_open = True
 
     def close(self) -> None:

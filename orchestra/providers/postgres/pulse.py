@@ -74,6 +74,7 @@ class Pulse:
         """Start the thread. Waits a moment for the first connection, but does not insist."""
         if not self._is_used or self._thread is not None:
             return
+        self._process = os.getpid()
         self._stopped.clear()
         self._connected.clear()
         self._wake = os.pipe()

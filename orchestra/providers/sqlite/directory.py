@@ -59,6 +59,7 @@ class ReaderPool:
         self._process = os.getpid()
 
     def open(self) -> None:
+        self._process = os.getpid()
         self._is_open = True
 
     def close(self) -> None:

@@ -87,6 +87,8 @@ class Writer:
 
     def open(self) -> None:
         """Open the file; make or migrate its schema."""
+        if self._session is None:
+            self._process = os.getpid()  # what was made before a fork, and not opened, belongs to the one that opens it
         self._seize()
         try:
             if self._session is None:

@@ -378,7 +378,7 @@ class ActivityFailed(OrchestrationError):
         super().__init__(f"activity {activity!r} failed after {tries} attempt{'' if tries == 1 else 's'} ({reason}): {cause}")
         self.activity = activity
         self.cause = cause
-        self.attempts = tuple(attempts)
+        self.attempts: tuple[Attempt, ...] = tuple(attempts)
         self.reason = reason
         self.tries = tries
 

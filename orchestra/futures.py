@@ -30,8 +30,8 @@ class Seal:
     __slots__ = ("_refusals", "closed", "unwinder")
 
     def __init__(self) -> None:
-        self.closed = False
-        self.unwinder = Unwinder()
+        self.closed: bool = False
+        self.unwinder: Unwinder = Unwinder()
         self._refusals = 0
 
     def check(self) -> None:
@@ -57,7 +57,7 @@ class Future(Generic[T_co]):
     __slots__ = ("_callbacks", "_done", "_error", "_unawaited", "_value", "seal")
 
     def __init__(self, seal: Seal) -> None:
-        self.seal = seal
+        self.seal: Seal = seal
         self._done = False
         self._unawaited: Unawaited | None = None
         """Where it stands until it is awaited, asked, or cancelled."""
@@ -175,7 +175,7 @@ class DurableFuture(Future[T_co]):
         self._decoder = decoder
         self._result = result
         self._event_id = event_id
-        self.subject = subject
+        self.subject: str = subject
 
     def __repr__(self) -> str:
         return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"

@@ -70,7 +70,7 @@ class Signal:
     __slots__ = ("_event", "loop")
 
     def __init__(self) -> None:
-        self.loop = current_loop()
+        self.loop: EventLoop = current_loop()
         self._event = anyio.Event()
 
     def set(self) -> None:

@@ -32,14 +32,14 @@ class Task(Future[T]):
     def __init__(self, scheduler: Scheduler, coroutine: Coroutine[Any, Any, T]) -> None:
         super().__init__(scheduler.seal)
         self._scheduler = scheduler
-        self.coroutine = coroutine
+        self.coroutine: Coroutine[Any, Any, Any] = coroutine
         # A context of its own, so that what user code binds in context variables stays with its execution.
         self._context = contextvars.copy_context()
         if scheduler.current is None:  # else it is a copy of such a one
             self._context.run(ORCHESTRATING.set, True)
         self._throws: list[BaseException] = []
         self._closings: list[Task[None]] | None = None
-        self.cancelling = False
+        self.cancelling: bool = False
         self.parked_on: Future[Any] | None = None
         self.owned: dict[int, DurableFuture[Any]] = {}
         """What it has asked for and has no result yet, by event id."""

@@ -43,7 +43,7 @@ class Unwinder:
     def __init__(self) -> None:
         self._before: tuple[Any, Any] = (None, None)
         self._raised = 0
-        self.armed = False
+        self.armed: bool = False
         self.caught: str | None = None
         """The line that went on after it had been refused many times: the first line of a handler that catches too much."""
 

@@ -52,11 +52,11 @@ class Builder:
             self._definitions.update({definition["ref"]: definition for definition in schema["definitions"]})
             schema = schema["schema"]
         self._schema = schema
-        self.native = True
+        self.native: bool = True
         """Whether pydantic reads whatever is written, as long as it names no type and no zone."""
-        self.verify = False
+        self.verify: bool = False
         """Whether what is written must be read back before it is believed."""
-        self.is_zoned = False
+        self.is_zoned: bool = False
         """Whether there are datetimes in it."""
 
     def build(self) -> Shape:

@@ -33,7 +33,7 @@ class Decoder(Generic[T]):
     __slots__ = ("_adapter", "_is_native", "_is_verified", "_is_zoned", "_shape", "annotation")
 
     def __init__(self, annotation: Any) -> None:
-        self.annotation = annotation
+        self.annotation: Any = annotation
         self._adapter: pydantic.TypeAdapter[T] | None = None
         self._shape: Shape | None = None
         self._is_native = self._is_zoned = self._is_verified = False

@@ -50,7 +50,7 @@ class Unfit(Exception):
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.steps = list(steps)
+        self.steps: list[str] = list(steps)
 
     def __str__(self) -> str:
         path = "".join(reversed(self.steps))

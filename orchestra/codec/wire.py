@@ -59,7 +59,7 @@ class Refused(Exception):
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.steps = list(steps)
+        self.steps: list[str] = list(steps)
 
     @property
     def path(self) -> str:
@@ -73,7 +73,7 @@ class Misfit(Exception):
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.steps = list(steps)
+        self.steps: list[str] = list(steps)
 
     @property
     def path(self) -> str:

@@ -33,7 +33,7 @@ class Arrivals:
         self._absences = absences
         self._doubts = doubts
         self._activities = activities
-        self.are_wanted = False
+        self.are_wanted: bool = False
         """Whether the store is to be asked for news."""
 
     # --- what activities report ---

@@ -113,8 +113,8 @@ class Engine:
     ) -> None:
         self._store = store
         self._registry = registry
-        self.node = node
-        self.options = options or EngineOptions()
+        self.node: NodeRecord = node
+        self.options: EngineOptions = options or EngineOptions()
         self._recorder = recorder or Recorder()
         self._placement = Placement(node)
         self._stepper = Stepper(
@@ -127,7 +127,7 @@ class Engine:
             retention=retention or Retention(),
             registered=activities or {},
         )
-        self.catalogue = Catalogue(0, (), {}, ())
+        self.catalogue: Catalogue = Catalogue(0, (), {}, ())
         self._time = StoreTime(clock)
         self._agenda = Agenda()
         self._absences = Absences(registry, clock, self.options.blocked_after / 1e6)

@@ -45,11 +45,11 @@ class Flights:
         self._group: list[Flight] = []
         self._bytes = 0
         self._waiting: list[Flight] = []
-        self.promised = 0
+        self.promised: int = 0
         """Activities that begin here once the steps of the group stand."""
-        self.promised_threads = 0
+        self.promised_threads: int = 0
         """How many of these need a thread."""
-        self.leaving = 0
+        self.leaving: int = 0
         """Instances that leave this node once the steps of the group stand."""
 
     @property

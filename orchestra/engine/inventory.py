@@ -35,11 +35,11 @@ class Inventory:
         self._activities = activities
         self._flights = flights
         self._recorder = recorder
-        self.of_owned = False
+        self.of_owned: bool = False
         """Whether owned instances are to be compared at the next step."""
-        self.of_tasks = False
+        self.of_tasks: bool = False
         """Whether activities that were taken from others are to be compared at the next step."""
-        self.of_held = False
+        self.of_held: bool = False
         """Whether holds are to be looked through with the next catalogue."""
 
     @property

@@ -31,7 +31,7 @@ class Membership:
         self._store = store
         self._clock = clock
         self._make_id = make_id
-        self.node = node
+        self.node: NodeRecord = node
         self._lease = node.lease / 1e6
         self._renewed = 0.0
         self._steady_since = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -63,7 +64,7 @@ EXECUTION_WIDTH = 21
 MESSAGE_WIDTH = 9
 """How many columns the providers' lists of columns have."""
 
-sortable_version = lru_cache(maxsize=4096)(version_key)
+sortable_version: Callable[[str], str] = lru_cache(maxsize=4096)(version_key)
 
 
 # --- payloads ---------------------------------------------------------------------------------

@@ -124,14 +124,14 @@ class Execution:
     ) -> None:
         self._definition = definition
         self.identity = identity
-        self.limits = limits
+        self.limits: Limits = limits
         self.registered = registered
-        self.instance_id = identity.instance_id
-        self.execution_id = identity.execution
-        self.name = identity.name
-        self.version = identity.version
+        self.instance_id: str = identity.instance_id
+        self.execution_id: int = identity.execution
+        self.name: str = identity.name
+        self.version: str = identity.version
         self._seal = Seal()
-        self.scheduler = Scheduler(self._seal)
+        self.scheduler: Scheduler = Scheduler(self._seal)
         self._journal = Journal()
         self._now = 0
         self._seed = identity.seed
@@ -146,9 +146,9 @@ class Execution:
         self._cancel_delivered = False
         self._fault: OrchestraError | None = None
         self.ending: TerminalEvent | None = None
-        self.is_exact = True
+        self.is_exact: bool = True
         """Whether values that would not come back as what they are have been refused since it began."""
-        self.has_children = False
+        self.has_children: bool = False
         """Whether it has ever asked for a child."""
         self._gathered: _Gathered | None = None
 

@@ -34,9 +34,9 @@ class Journal:
     """The events of one execution: those that are recorded are compared, new ones are appended."""
 
     def __init__(self) -> None:
-        self.replaying = False
-        self.count = 0
-        self.size = 0
+        self.replaying: bool = False
+        self.count: int = 0
+        self.size: int = 0
         self.fresh: list[EventRecord] = []
         self._recorded: list[tuple[Event, EventRecord]] = []
         """What is still to be repeated, the next one last."""

@@ -23,10 +23,10 @@ class Alarm:
     __slots__ = ("call", "live", "moment", "order")
 
     def __init__(self, moment: float, order: int, call: Callable[[], None]) -> None:
-        self.moment = moment
-        self.order = order
-        self.call = call
-        self.live = True
+        self.moment: float = moment
+        self.order: int = order
+        self.call: Callable[[], None] = call
+        self.live: bool = True
 
     def __lt__(self, other: Alarm) -> bool:
         return (self.moment, self.order) < (other.moment, other.order)

@@ -57,11 +57,11 @@ class Driver:
         self._patience = patience
         self._blocked = blocked
         self._task: Any = None
-        self.gone = False
+        self.gone: bool = False
         """Whether it was told to let go."""
-        self.closing = False
+        self.closing: bool = False
         """Whether the event loop is being torn down around it."""
-        self.is_told = False
+        self.is_told: bool = False
         """Whether the coroutine was told of a cancellation, since this was last set to false."""
         self._tellings = -1
         self._cancelled = anyio.get_cancelled_exc_class()

@@ -34,10 +34,10 @@ class Watch:
     def __init__(self, ends: Ends, instance_id: str, deadline: float, *, known_open: bool) -> None:
         self._ends = ends
         self._event = anyio.Event()
-        self.instance_id = instance_id
-        self.deadline = deadline
-        self.known_open = known_open
-        self.late = False
+        self.instance_id: str = instance_id
+        self.deadline: float = deadline
+        self.known_open: bool = known_open
+        self.late: bool = False
         self.end: End | None = None
 
     def __lt__(self, other: Watch) -> bool:

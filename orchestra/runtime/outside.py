@@ -191,8 +191,8 @@ class OutsideWatch:
         self._deadline = anyio.current_time() + seconds
         self._pause = _SHORTEST_PAUSE
         self._signal = Signal()
-        self.instance_id = instance_id
-        self.known_open = False
+        self.instance_id: str = instance_id
+        self.known_open: bool = False
         self.end: End | None = None
 
     def __enter__(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Final, cast
 import anyio
 
 from orchestra.errors import RuntimeClosed
-from orchestra.loops import Signal, current_loop
+from orchestra.loops import EventLoop, Signal, current_loop
 from orchestra.runtime.backends import current_host_task, spawn
 from orchestra.telemetry import engine_logger
 
@@ -39,9 +39,9 @@ class Owner:
         self._task: object = None
         self._is_left = False
         self._told = True
-        self.loop = current_loop()
+        self.loop: EventLoop = current_loop()
         # A host that is cancelled still stops in order.
-        self.patience = anyio.CancelScope(shield=True)
+        self.patience: anyio.CancelScope = anyio.CancelScope(shield=True)
         """What it does at its end goes on in this scope, until the host is in a hurry."""
         self.failure: BaseException | None = None
 

@@ -27,8 +27,8 @@ class _Read:
     __slots__ = ("done", "error", "function", "value")
 
     def __init__(self, function: Callable[[], Any], done: anyio.Event | Signal) -> None:
-        self.function = function
-        self.done = done
+        self.function: Callable[[], Any] = function
+        self.done: anyio.Event | Signal = done
         self.value: Any = None
         self.error: BaseException | None = None
 

@@ -188,8 +188,8 @@ class Runtime:
         self._runner: ActivityRunner
         self._group: anyio.abc.TaskGroup
         self._watchdog: Watchdog
-        self.node_id = new_id()
-        self.client = Client.attached(
+        self.node_id: str = new_id()
+        self.client: Client = Client.attached(
             provider,
             self,
             registry,

@@ -25,7 +25,7 @@ class _Worker:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self.works: SimpleQueue[tuple[str, Callable[[], None]] | None] = SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name="orchestra-activities", daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._run, name="orchestra-activities", daemon=True)
 
     def _run(self) -> None:
         with self._threads.claim():
@@ -47,7 +47,7 @@ class Threads:
         self._idle: list[_Worker] = []
         self._stopped = False
         self._lock = threading.Lock()
-        self.claim = _claim()
+        self.claim: Callable[[], AbstractContextManager[object]] = _claim()
 
     def run(self, name: str, function: Callable[[], None]) -> None:
         """Run a function, which must not raise, in a thread that has this name meanwhile."""

@@ -96,7 +96,7 @@ class OpenTelemetryRecorder(Recorder):
         self._traces = traces
         self._metrics = measures
         self._clock = clock
-        self.guard = _Guard()
+        self.guard: _Guard = _Guard()
 
     def moment(self) -> Moment:
         return Moment(self._clock.now() * 1000, self._clock.monotonic())

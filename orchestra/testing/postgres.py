@@ -278,7 +278,7 @@ def _environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":  # pragma: no cover - for people who want a server to play with
-    with postgres_server() as running:
-        sys.stdout.write(f"{running.dsn}\n")
+    with postgres_server() as _running:
+        sys.stdout.write(f"{_running.dsn}\n")
         sys.stdout.flush()
         sys.stdin.read()

@@ -5,11 +5,11 @@ from __future__ import annotations
 try:
     from orchestra.providers.postgres.provider import PostgresProvider
     from orchestra.providers.postgres.roles import grants
-except ModuleNotFoundError as missing:
-    if missing.name != "psycopg":
+except ModuleNotFoundError as _missing:
+    if _missing.name != "psycopg":
         raise
     raise ModuleNotFoundError(
         "PostgreSQL needs psycopg 3: pip install 'orchestra-runtime[postgres]'", name="psycopg"
-    ) from missing
+    ) from _missing
 
 __all__ = ["PostgresProvider", "grants"]

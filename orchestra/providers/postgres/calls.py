@@ -68,8 +68,8 @@ class Transaction:
         self._connector = connector
         self.time = time
         self._setup = setup
-        self.now = 0
-        self.committing = False
+        self.now: int = 0
+        self.committing: bool = False
         """Whether COMMIT may have reached the server: from then on, a lost connection leaves the outcome open."""
 
     def script(self) -> Script:

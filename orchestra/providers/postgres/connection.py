@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -156,9 +156,9 @@ class Connector:
         self._prepared: WeakKeyDictionary[Connection, dict[bytes, bytes]] = WeakKeyDictionary()
         self._files = absolute_files(settings.dsn)
         self.connection_type: type[Connection] = Connection
-        self.quoted_schema = sql.Identifier(settings.schema).as_string(None)
-        self.description = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
-        self.render = lru_cache(maxsize=None)(self._render)
+        self.quoted_schema: str = sql.Identifier(settings.schema).as_string(None)
+        self.description: str = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
+        self.render: Callable[[str], bytes] = lru_cache(maxsize=None)(self._render)
         """Return a statement of this store: with each name after an ``@`` taken from the store's schema."""
 
     def connect_soon(self, *, planned: bool = False) -> Connection:

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestra.clock import Clock, micros
 from orchestra.options import check_duration
-from orchestra.providers.interfaces import Provider
+from orchestra.providers.interfaces import Admin, Directory, Provider, Store
 from orchestra.providers.postgres import schema as schemas
 from orchestra.providers.postgres.admin import PostgresAdmin
 from orchestra.providers.postgres.calls import Calls, Lane, Pool, StoreTime
@@ -106,9 +106,9 @@ class PostgresProvider(Provider):
         self._branch: tuple[object, ...] | None = None
         self._guard = threading.Lock()
         self._openings = 0
-        self.store = PostgresStore(engine_calls, self._kinds, self._nodes, self._pulse, settings)
-        self.directory = PostgresDirectory(other_calls)
-        self.admin = PostgresAdmin(other_calls, self._pulse)
+        self.store: Store = PostgresStore(engine_calls, self._kinds, self._nodes, self._pulse, settings)
+        self.directory: Directory = PostgresDirectory(other_calls)
+        self.admin: Admin = PostgresAdmin(other_calls, self._pulse)
 
     @property
     def description(self) -> str:

@@ -54,7 +54,7 @@ class Pulse:
         self._is_used = not settings.pooled
         self._channel = "orchestra_" + blake2b(settings.schema.encode(), digest_size=12).hexdigest()
         self._identity = new_id()
-        self.key = int(self._identity, 16) & _BITS_63
+        self.key: int = int(self._identity, 16) & _BITS_63
         """The advisory lock that the connection holds."""
         self.server: int | None = None
         """The start of the server that the lock is held on now; ``None`` while there is no connection."""

@@ -10,7 +10,7 @@ from typing import Final
 from orchestra.clock import Clock, SystemClock, micros
 from orchestra.errors import InvalidArgument
 from orchestra.options import check_duration
-from orchestra.providers.interfaces import Provider
+from orchestra.providers.interfaces import Admin, Directory, Provider, Store
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
 from orchestra.providers.sqlite.mounts import require_local
@@ -82,9 +82,9 @@ class SqliteProvider(Provider):
         self._nodes = Nodes(self._writer, settings)
         self._guard = threading.Lock()
         self._openings = 0
-        self.store = SqliteStore(self._writer, self._nodes, settings)
-        self.directory = SqliteDirectory(self._readers, store_clock)
-        self.admin = SqliteAdmin(self._writer)
+        self.store: Store = SqliteStore(self._writer, self._nodes, settings)
+        self.directory: Directory = SqliteDirectory(self._readers, store_clock)
+        self.admin: Admin = SqliteAdmin(self._writer)
 
     @property
     def description(self) -> str:

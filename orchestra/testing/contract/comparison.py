@@ -77,13 +77,13 @@ class ComparedWithModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = ManualClock()
-        self.folder = tempfile.TemporaryDirectory()
-        self.provider = self.make_provider(Path(self.folder.name), self.clock)
-        self.model = ModelProvider(clock=self.clock)
+        self.clock: ManualClock = ManualClock()
+        self.folder: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
+        self.provider: Provider = self.make_provider(Path(self.folder.name), self.clock)
+        self.model: ModelProvider = ModelProvider(clock=self.clock)
         self.provider.open()
         self.model.open()
-        self.made = 0
+        self.made: int = 0
 
     def make_provider(self, location: Path, clock: Clock) -> Provider:
         """Return the provider that is compared, as :meth:`ContractBase.make_provider` does."""

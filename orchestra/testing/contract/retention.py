@@ -24,6 +24,7 @@ from orchestra.providers.rows import (
     Refused,
     Started,
     Status,
+    Write,
 )
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
@@ -51,7 +52,7 @@ def lap(provider: Provider, prune: Prune | None = None, closed_at: int = 1) -> N
     expect(one(provider, a_boundary(row, prune, closed_at)), Granted)
 
 
-def a_boundary(row: InstanceRow, prune: Prune | None, closed_at: int = 1):  # noqa: ANN201 - a write, as a_write makes it
+def a_boundary(row: InstanceRow, prune: Prune | None, closed_at: int = 1) -> Write:
     number = row.execution + 1
     closed = (closed_at, ExecutionEnd.CONTINUED_AS_NEW, None, None)
     following = ExecutionDelta(number, create=an_execution(number), events=(an_event(1),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from orchestra.clock import Clock, SystemClock, micros
-from orchestra.providers.interfaces import Provider
+from orchestra.providers.interfaces import Admin, Directory, Provider, Store
 from orchestra.testing.model.admin import ModelAdmin
 from orchestra.testing.model.directory import ModelDirectory
 from orchestra.testing.model.group import Limits
@@ -23,13 +23,14 @@ class ModelProvider(Provider):
         clock: Clock | None = None,
         tombstones: timedelta = timedelta(hours=1),
     ) -> None:
-        self.world = world = world or ModelWorld()
+        world = world or ModelWorld()
+        self.world: ModelWorld = world
         clock = clock or SystemClock()
         self._store = ModelStore(world, clock, Limits(micros(tombstones)))
         self._openings = 0
-        self.store = self._store
-        self.directory = ModelDirectory(world, self._store)
-        self.admin = ModelAdmin(world, self._store, clock)
+        self.store: Store = self._store
+        self.directory: Directory = ModelDirectory(world, self._store)
+        self.admin: Admin = ModelAdmin(world, self._store, clock)
 
     @property
     def description(self) -> str:

@@ -10,7 +10,7 @@ class VirtualTime:
 
     def __init__(self, begin: int = 1_700_000_000_000_000) -> None:
         self.begin = begin
-        self.now = begin
+        self.now: int = begin
 
     def skip(self, seconds: float) -> None:
         """Move on."""

@@ -111,7 +111,7 @@ class Link:
         self.alive = True
         self.busy = False
         """Whether its process is in the middle of something, which nobody can make it do a second time meanwhile."""
-        self.calls = 0
+        self.calls: int = 0
         self._reads = False
 
     def trip(self) -> str | None:
@@ -279,10 +279,10 @@ class SimulatedNode:
         self.provider = provider
         self.clock = clock
         self.stage = stage
-        self.link = Link(provider, world)
+        self.link: Link = Link(provider, world)
         if isinstance(provider, Wired):
             provider.attach(self.link)
-        self.activities = frozenset(activities)
+        self.activities: frozenset[str] = frozenset(activities)
         self.paused_until = 0
         self.running: dict[ActivityKey, RunActivity] = {}
         self.replies: list[Reply] = []
@@ -304,9 +304,9 @@ class SimulatedNode:
             tuple(queues),
             slots,
         )
-        self.engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention)
+        self.engine: Engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention)
         membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
-        self.cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
+        self.cycle: Cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
 
     @property
     def alive(self) -> bool:

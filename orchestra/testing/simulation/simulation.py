@@ -18,7 +18,7 @@ from typing import Final
 from orchestra.clock import Clock, micros
 from orchestra.engine.items import ActivityKey
 from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
-from orchestra.providers.interfaces import Provider
+from orchestra.providers.interfaces import Directory, Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Append, Change, Commit, Start, Status, Write
 from orchestra.testing.checker import check_store
 from orchestra.testing.simulation.clients import Clients
@@ -93,22 +93,22 @@ class Simulation:
     """One seed's world."""
 
     def __init__(self, connect: Connect, seed: int, *, faults: bool = True, alike: bool = False) -> None:
-        self.random = Random(seed)  # noqa: S311 - a schedule, no secret
-        self.plan = Plan.draw(self.random, faults=faults)
+        self.random: Random = Random(seed)  # noqa: S311 - a schedule, no secret
+        self.plan: Plan = Plan.draw(self.random, faults=faults)
         self._faults = faults
         self._alike = alike
-        self.time = VirtualTime()
+        self.time: VirtualTime = VirtualTime()
         self._connect = connect
         self._providers: list[Provider] = []
         provider = self._connected()
-        self.directory = provider.directory
+        self.directory: Directory = provider.directory
         self._store = provider.store
-        self.witness = Witness(provider.directory, self.plan.retention)
+        self.witness: Witness = Witness(provider.directory, self.plan.retention)
         finished = self.plan.retention.finished
         expiry = None if finished is None else micros(finished)
         provider.admin.set_expiry(dict.fromkeys(self.plan.programs, expiry))
         self.counts: Counter[str] = self.witness.counts
-        self.clients = Clients(self, self._connected(), self.plan, self.witness)
+        self.clients: Clients = Clients(self, self._connected(), self.plan, self.witness)
         self.nodes: list[SimulatedNode] = []
         self._outage: StoreError | None = None
         self._late: list[tuple[Change, ...]] = []

@@ -67,7 +67,7 @@ class Limits:
     """How large one execution may grow.
 
     From ``suggest_events`` events or ``suggest_bytes`` bytes on, ``ctx.continue_as_new_suggested`` is true. Over ``max_events``
-    or ``max_bytes`` the execution fails with ``ExecutionLimitExceeded``. ``max_payload`` bounds each single value.
+    or ``max_bytes`` the instance is held (``limit``) until a runtime allows more. ``max_payload`` bounds each single value.
 
     Raises:
         InvalidArgument: one of them is no whole number, or less than 1.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from orchestra.errors import ActivityFailed, Attempt, ChildFailed, ErrorInfo, PayloadError, shortened
+from orchestra.codec import Payload, encode, plain
+from orchestra.errors import ActivityFailed, Attempt, ChildFailed, ErrorInfo, Failure, PayloadError, shortened
 from orchestra.retry import NonRetryable, type_name
 
-__all__ = ["brief_attempts", "class_names", "error_info", "is_non_retryable", "leaves", "storable"]
+__all__ = ["brief_attempts", "class_names", "encoded_details", "error_info", "is_non_retryable", "leaves", "storable"]
 
 _MESSAGE: Final = 4_000
 """Characters that are kept of the message of the error itself."""
@@ -38,6 +39,9 @@ _DEPTH: Final = 8
 
 _BRIEF_MESSAGE: Final = 500
 _BRIEF_TRACEBACK: Final = 1_000
+
+MOST_DETAILS: Final = 64 * 1024
+"""Bytes that the details of a failure may have."""
 
 _LEAVES: Final = 1_000
 """Leaves of a group that are looked at when it is decided whether to try again."""
@@ -63,13 +67,15 @@ class _Keeper:
         self._seen.add(id(error))
         nested = depth > 0
         message = storable(_message(error), _NESTED_MESSAGE if nested else _MESSAGE)
+        details, note = _details(error)
+        message += note
         trace = _traceback(error, _NESTED_TRACEBACK if nested else _TRACEBACK)
         members = _members(error)
         cause = self._told(_told_cause(error), depth) or self._nested(error.__cause__, depth)
         kept = tuple(info for member in members[:_MEMBERS] if (info := self._nested(member, depth)) is not None)
         suppressed = error.__cause__ is not None or error.__suppress_context__
         context = None if suppressed else self._nested(error.__context__, depth)
-        return ErrorInfo(type_name(type(error)), message, trace, cause, context, kept, len(members) - len(kept))
+        return ErrorInfo(type_name(type(error)), message, trace, cause, context, kept, len(members) - len(kept), details)
 
     def _nested(self, error: BaseException | None, depth: int) -> ErrorInfo | None:
         if error is None or id(error) in self._seen or depth >= _DEPTH or self._budget <= 0:
@@ -101,7 +107,7 @@ def brief_attempts(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
 
 
 def _brief(error: ErrorInfo) -> ErrorInfo:
-    is_plain = error.cause is None and error.context is None and not error.members
+    is_plain = error.cause is None and error.context is None and not error.members and error.details is None
     if is_plain and len(error.message) <= _BRIEF_MESSAGE and len(error.traceback or "") <= _BRIEF_TRACEBACK:
         return error
     # The one line that names causes and members says enough of a try that was followed by another one.
@@ -162,6 +168,25 @@ def _message(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - a user's __str__ may be broken; the failure must be recorded all the same
         return "<its message cannot be read>"
+
+
+def encoded_details(failure: Failure) -> Payload:
+    """Return the details of a failure in their JSON form.
+
+    Raises:
+        EncodeError, PayloadTooLarge: they have none, or a larger one than details may have.
+    """
+    return encode(failure.details, subject=f"details of {type(failure).__name__}", limit=MOST_DETAILS)
+
+
+def _details(error: BaseException) -> tuple[Any, str]:
+    """Return the details of a failure as JSON values, and what is to be said of those that cannot be kept."""
+    if not isinstance(error, Failure) or error.details is None:
+        return None, ""
+    try:
+        return plain(encoded_details(error)), ""
+    except PayloadError as fault:
+        return None, storable(f" (its details are not kept: {fault})", _NESTED_MESSAGE)
 
 
 def _traceback(error: BaseException, most: int) -> str | None:

@@ -27,6 +27,7 @@
     │   ├── EncodeError
     │   ├── DecodeError
     │   └── PayloadTooLarge
+    ├── Failure                           raised by users to end an instance as failed; ``.details``
     ├── OrchestrationError                raised inside orchestration code, or about it
     │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
     │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
@@ -35,7 +36,7 @@
     │   ├── OperationCancelled            a durable future that was cancelled is awaited
     │   ├── ForeignAwait
     │   ├── ContinueAsNewSwallowed
-    │   ├── ExecutionLimitExceeded
+    │   ├── ExecutionLimitExceeded        holds the instance
     │   ├── NondeterminismError           holds the instance
     │   └── HistoryCorrupt                holds the instance
     ├── ActivityContextMissing
@@ -68,9 +69,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from orchestra.portable import Portable
 
@@ -91,6 +92,7 @@ __all__ = [
     "EventTimeout",
     "Evicted",
     "ExecutionLimitExceeded",
+    "Failure",
     "ForeignAwait",
     "HistoryCorrupt",
     "InboxFull",
@@ -175,6 +177,8 @@ class ErrorInfo:
     """The errors of an exception group."""
     omitted: int = 0
     """How many errors of the group are not among ``members``."""
+    details: Any = field(default=None, hash=False)
+    """The details of a :class:`Failure`, as plain JSON values."""
 
     def __str__(self) -> str:
         return shortened(self._line(), _LINE)
@@ -361,6 +365,23 @@ class PayloadTooLarge(PayloadError, ValueError):
 # --- orchestrations ---------------------------------------------------------------------------
 
 
+class Failure(OrchestraError):
+    """Raise it, or a subclass, in orchestration code to end the instance as failed.
+
+    An exception of another class does not end the instance but holds it, unless the registration names it
+    (``register(..., failures=(PaymentRefused,))``). An activity may raise it too, and is retried as after any other error.
+
+    Args:
+        message: why it has failed.
+        details: a value with a JSON form. The parent reads it from ``ChildFailed.cause.details``, a client from
+            ``InstanceFailed.error.details``.
+    """
+
+    def __init__(self, message: str = "", *, details: Any = None) -> None:
+        super().__init__(message)
+        self.details: Any = details
+
+
 class OrchestrationError(OrchestraError):
     """Raised inside orchestration code, or about it."""
 
@@ -428,7 +449,7 @@ class ContinueAsNewSwallowed(OrchestrationError):
 
 
 class ExecutionLimitExceeded(OrchestrationError):
-    """One execution has grown over the hard limit of events or bytes."""
+    """One execution has grown over the hard limit of events or bytes. It is held (``limit``) until the limits are raised."""
 
 
 class NondeterminismError(OrchestrationError):

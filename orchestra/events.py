@@ -317,7 +317,7 @@ class ContinuedAsNew(TerminalEvent):
 
 
 def error_to_wire(error: ErrorInfo) -> list[Any]:
-    """Return an error as JSON values: a list of three, and a fourth where it has causes or members.
+    """Return an error as JSON values: a list of three, and a fourth where it has causes, members or details.
 
     The one place where an error becomes bytes, and :func:`error_from_wire` the one where it is read.
     """
@@ -331,6 +331,8 @@ def error_to_wire(error: ErrorInfo) -> list[Any]:
         nested["members"] = [error_to_wire(member) for member in error.members]
     if error.omitted:
         nested["omitted"] = error.omitted
+    if error.details is not None:
+        nested["details"] = error.details
     return [*wire, nested] if nested else wire
 
 
@@ -347,6 +349,7 @@ def error_from_wire(wire: list[Any]) -> ErrorInfo:
         error_from_wire(nested["context"]) if "context" in nested else None,
         tuple(error_from_wire(member) for member in nested.get("members", ())),
         nested.get("omitted", 0),
+        nested.get("details"),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "limited_fingerprint"]
 
 _LAYOUT: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME"})
 """Instructions that depend on how code lies, not on what it does."""
@@ -44,6 +44,11 @@ def fingerprint(function: Callable[..., Any], *also: bytes, state: Any = None) -
     for part in also:
         digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def limited_fingerprint(code: str, max_events: int, max_bytes: int) -> str:
+    """Return what was tried where code has met its limits: the same code under other limits is another try."""
+    return f"{code}/{max_events}/{max_bytes}"
 
 
 def _unwrapped(value: Any) -> Any:

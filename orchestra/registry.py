@@ -14,11 +14,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from orchestra.activities import Activity
 from orchestra.codec import PLAIN, Decoder
@@ -26,6 +26,7 @@ from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationErro
 from orchestra.fingerprint import fingerprint
 from orchestra.ids import check_name
 from orchestra.retention import Retention
+from orchestra.retry import type_name
 from orchestra.signatures import annotation_decoder, awaits, called, names_around, plain_function, typed_signature
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
@@ -48,6 +49,8 @@ class OrchestrationDefinition:
     state: Decoder[Any]
     result: Decoder[Any]
     fingerprint: str
+    failures: tuple[type[BaseException], ...] = ()
+    """What of its errors ends it as failed, beside those that always do."""
     family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = field(
         default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"], compare=False, repr=False
     )
@@ -202,13 +205,26 @@ class RegistryBuilder:
     """Collects orchestrations. Everything is checked by :meth:`build` at the latest; order does not matter."""
 
     def __init__(self) -> None:
-        self._entries: list[tuple[str, str, OrchestrationFunction, dict[str, Any]]] = []
+        self._entries: list[tuple[str, str, OrchestrationFunction, tuple[type[BaseException], ...], dict[str, Any]]] = []
         self._policies: dict[str, Policy] = {}
         self._retentions: dict[str, Retention] = {}
 
-    def register(self, name: str, function: RegisteredFunction, version: str = "1.0.0") -> RegistryBuilder:
-        """Add ``async def function(ctx, input)`` as one version of a name."""
-        self._entries.append((name, version, function, names_around(function)))
+    def register(
+        self,
+        name: str,
+        function: RegisteredFunction,
+        version: str = "1.0.0",
+        *,
+        failures: Iterable[type[BaseException]] = (),
+    ) -> RegistryBuilder:
+        """Add ``async def function(ctx, input)`` as one version of a name.
+
+        Args:
+            failures: exceptions that end an instance as failed when they leave the function, beside ``Failure``,
+                ``ActivityFailed``, ``ChildFailed`` and ``Cancelled``. Any other exception holds the instance until changed code
+                is deployed. ``(Exception,)`` fails it for everything.
+        """
+        self._entries.append((name, version, function, _check_failures(name, version, failures), names_around(function)))
         return self
 
     def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
@@ -238,8 +254,8 @@ class RegistryBuilder:
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
         family: dict[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = {}
         states: dict[str, dict[str, Decoder[Any]]] = {}
-        for name, version, function, local_names in self._entries:
-            definition = replace(_define(name, version, function, local_names), family=family, states=states)
+        for name, version, function, failures, local_names in self._entries:
+            definition = replace(_define(name, version, function, failures, local_names), family=family, states=states)
             states.setdefault(name, {})[version] = definition.state
             family[function] = (*family.get(function, ()), definition)
             versions = definitions.setdefault(name, {})
@@ -302,7 +318,21 @@ def _place(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def _define(name: str, version: str, function: OrchestrationFunction, local_names: dict[str, Any]) -> OrchestrationDefinition:
+def _check_failures(name: str, version: str, failures: object) -> tuple[type[BaseException], ...]:
+    classes: tuple[object, ...] = tuple(cast("Iterable[object]", failures)) if isinstance(failures, Iterable) else (failures,)
+    for cls in classes:
+        if not isinstance(cls, type) or not issubclass(cls, BaseException):
+            raise RegistrationError(f"{name!r} {version}: failures holds {cls!r}; give classes of exceptions, as in (MyError,)")
+    return cast("tuple[type[BaseException], ...]", classes)
+
+
+def _define(
+    name: str,
+    version: str,
+    function: OrchestrationFunction,
+    failures: tuple[type[BaseException], ...],
+    local_names: dict[str, Any],
+) -> OrchestrationDefinition:
     check_name(name, "an orchestration's name", RegistrationError)
     parse_version(version)
     which = f"{name!r} {version}"
@@ -319,6 +349,7 @@ def _define(name: str, version: str, function: OrchestrationFunction, local_name
         raise InvalidFunction(f"{which}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, input)")
     state = annotation_decoder(annotations.get(parameters[1].name, Any), f"{which}: the input of {_place(function)}")
     result = annotation_decoder(annotations.get("return", Any), f"{which}: the result of {_place(function)}")
-    return OrchestrationDefinition(
-        name, version, function, state, result, fingerprint(function, state.schema(), state=state.annotation)
-    )
+    # Without any, the fingerprint is the one that libraries before this option gave.
+    also = (" ".join(sorted(type_name(cls) for cls in failures)).encode(),) if failures else ()
+    digits = fingerprint(function, state.schema(), *also, state=state.annotation)
+    return OrchestrationDefinition(name, version, function, state, result, digits, failures)

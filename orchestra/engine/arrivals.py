@@ -51,10 +51,13 @@ class Arrivals:
         if self._doubts.keep(item):
             return
         desk = self._agenda.get(item.key.instance_id)
-        if desk is not None and item.key.event_id in desk.still_running:
-            self._activities.keep((item,))  # the instance is claimed and not loaded yet
-            return
         self._activities.ended(item)
+        if desk is not None and desk.still_running.get(item.key.event_id) == item.attempt:
+            # The instance is claimed and not loaded yet, and perhaps never will be: then its hold keeps the end.
+            desk.unacknowledged.append(item)
+            desk.early.append(item)
+            self._agenda.make_ready(desk.instance_id)
+            return
         entry = self._running_try(desk, item.key, item.attempt)
         if desk is None or entry is None:
             return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)

@@ -59,6 +59,8 @@ class Desk:
     """What activities have reported and no write that stands has recorded yet."""
     still_running: dict[int, int] = field(default_factory=lambda: {})
     """Activities, and their attempts, that this node was already running when it got the instance back."""
+    early: list[ActivityEnded] = field(default_factory=lambda: [])
+    """How such activities have ended before the code was loaded."""
     releasing: bool = False
     yielding: bool = False
     """Whether it gives up its place with its next step, unless that ends it."""

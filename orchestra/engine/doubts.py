@@ -48,9 +48,9 @@ class Doubts:
         self._asked[instance_id] = None
         self._activities.keep_unrecorded(reports)
 
-    def ask_to_hold(self, instance_id: str, kind: HoldKind, detail: str) -> None:
+    def ask_to_hold(self, instance_id: str, kind: HoldKind, detail: str, reports: Sequence[ActivityEnded] = ()) -> None:
         """Ask at the next step for an instance that is to be held as the store has it."""
-        self._asked[instance_id] = None
+        self.ask(instance_id, reports)
         self._faults[instance_id] = kind, detail
 
     def suspect(self, desk: Desk) -> None:

@@ -115,13 +115,14 @@ class Engine:
         self._registry = registry
         self.node: NodeRecord = node
         self.options: EngineOptions = options or EngineOptions()
+        limits = limits or Limits()
         self._recorder = recorder or Recorder()
         self._placement = Placement(node)
         self._stepper = Stepper(
             node_id=node.node_id,
             placement=self._placement,
             registry=registry,
-            limits=limits or Limits(),
+            limits=limits,
             keep_owned=self.options.keep_owned,
             recorder=self._recorder,
             retention=retention or Retention(),
@@ -147,7 +148,7 @@ class Engine:
             warm=self.options.warm,
         )
         self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
-        self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder)
+        self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder, limits)
         self._claims = Claims(store, node, lambda: (self._room, self._places), self._blocking)
         self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
@@ -386,6 +387,8 @@ class Engine:
             case Recovered(snapshot=snapshot):
                 assert isinstance(flight.change, Recover)
                 self._ownership.recovered(flight.change.instance_id, snapshot, self.now)
+                if snapshot is None:
+                    self._inventory.of_tasks = True  # it may have been held, and what runs for it left to this node
             case Granted() | Refused():
                 pass  # a hold that was released, or that somebody else has released
             case _:  # pragma: no cover

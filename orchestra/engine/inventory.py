@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from orchestra.context import Limits
 from orchestra.engine.activities import Activities
 from orchestra.engine.flights import Flights
 from orchestra.engine.ownership import Ownership
+from orchestra.fingerprint import limited_fingerprint
 from orchestra.providers.interfaces import Store
 from orchestra.providers.rows import Catalogue, Release
 from orchestra.registry import OrchestrationRegistry
@@ -28,6 +30,7 @@ class Inventory:
         activities: Activities,
         flights: Flights,
         recorder: Recorder,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -35,6 +38,7 @@ class Inventory:
         self._activities = activities
         self._flights = flights
         self._recorder = recorder
+        self._limits = limits
         self.of_owned: bool = False
         """Whether owned instances are to be compared at the next step."""
         self.of_tasks: bool = False
@@ -72,6 +76,10 @@ class Inventory:
         self._recorder.held(rows)
         for held in rows:
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
-            if definition is not None and definition.fingerprint not in held.hold.tried:
+            if definition is not None and self._trials(definition.fingerprint).isdisjoint(held.hold.tried):
                 self._flights.queue(Release(held.instance_id, held.incarnation, held.revision))
         self.of_held = False
+
+    def _trials(self, code: str) -> set[str]:
+        """Return by what a hold names a try of this node: its code, or its code under its limits."""
+        return {code, limited_fingerprint(code, self._limits.max_events, self._limits.max_bytes)}

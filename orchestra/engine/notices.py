@@ -33,9 +33,12 @@ _TRIES: Final = 20
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 
 _REMEDIES: Final = {
+    HoldKind.ERROR: "Changed code tries once more, and client.release() lets the same code do so. To fail instead, raise "
+    "orchestra.Failure, or name the exception in register(..., failures=(...))",
+    HoldKind.LIMIT: "It goes on once Runtime(limits=...) allows more, or changed code continues as new sooner",
     HoldKind.NONDETERMINISM: "It goes on once code is deployed that does what its history says",
     HoldKind.HISTORY: "Its stored history is damaged: restore it, or terminate the instance",
-    HoldKind.STATE: "It goes on once code is deployed that reads the state: the same version changed, or a higher one",
+    HoldKind.STATE: "It goes on once code is deployed that reads the value: the same version changed, or a higher one",
     HoldKind.STORE: "Changed code tries once more, and client.release() lets the same code do so; or terminate it",
     HoldKind.INTERNAL: "Please report it. Changed code tries once more, and client.release() lets the same code do so",
 }

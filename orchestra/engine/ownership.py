@@ -106,13 +106,16 @@ class Ownership:
     def hold_as_stored(self, desk: Desk, kind: HoldKind, error: Exception) -> None:
         """Hold an instance whose desk is ahead of the store by a failed step: get the row back, and hold it as it stands."""
         self._forget(desk)
+        if desk.poison is not None and desk.early:
+            self._doubts.ask_to_hold(desk.instance_id, *desk.poison)  # perhaps what it would keep is what cannot be stored
+            return
         if desk.poison is not None:
             # Not even the hold can be written. Leave it alone; the next inventory tries once more.
             if self._notices.is_news(desk.instance_id, f"cannot be held: {error}"):
                 log_instance(logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error)))
             self._activities.abort_all(desk.instance_id)
             return
-        self._doubts.ask_to_hold(desk.instance_id, kind, describe_error(error))
+        self._doubts.ask_to_hold(desk.instance_id, kind, describe_error(error), desk.unacknowledged)
 
     def taken_away(self, instance_id: str, incarnation: str) -> None:
         """Take note that an operator has written past the owner: if that is this node, its memory is void."""

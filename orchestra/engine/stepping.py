@@ -20,7 +20,7 @@ from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceE
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.places import Places
 from orchestra.engine.tasks import Placement, how_it_ended
-from orchestra.engine.tries import Try
+from orchestra.engine.tries import Try, early_row, kept_end
 from orchestra.error_info import storable
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
 from orchestra.events import (
@@ -37,8 +37,10 @@ from orchestra.events import (
     error_to_wire,
     to_record,
 )
+from orchestra.fingerprint import limited_fingerprint
 from orchestra.providers.rows import (
     PRUNED_AT_ONCE,
+    ActivityRow,
     Catalogue,
     ChildCancel,
     ChildStart,
@@ -59,7 +61,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Execution, Identity, Turn
+from orchestra.replay import Execution, Identity, Input, Turn, TurnHeld
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
@@ -94,8 +96,8 @@ class _Unservable(Exception):
     """This node cannot run the execution that is next."""
 
 
-class _Boundary(Exception):
-    """The next execution could not be made. What the step has gathered does not stand by itself."""
+class _HalfMade(Exception):
+    """A turn was made and could not be recorded. What the step has gathered does not stand by itself."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -184,7 +186,7 @@ class Stepper:
                 step.hold = self._held(desk, now, *desk.poison)
             else:
                 self._run(desk, step, catalogue, history)
-        except _Boundary as broken:
+        except _HalfMade as broken:
             raise broken.error from None
         except _Unservable:
             step.unservable = True
@@ -222,7 +224,7 @@ class Stepper:
             try:
                 created = self._cross_boundary(desk, step, ending, catalogue)
             except Exception as error:
-                raise _Boundary(error) from error
+                raise _HalfMade(error) from error
             if desk.takeovers or desk.releasing:
                 break  # a crash loop in the next execution must be charged to it alone
         if desk.cancel is not None:
@@ -328,13 +330,19 @@ class Stepper:
         """
         assert desk.execution is not None
         still_running, desk.still_running = desk.still_running, {}
+        kept: list[tuple[int, int, Input]] = []
         for number, event in desk.execution.activities.items():
             row = desk.remembered.get(number)
             entry = Try.remembered(event, row)
             if row is not None and row.has_ended:
-                entry.running, entry.counted = True, desk.takeovers  # as if it had run here: it did not die with anybody
+                entry.running, entry.counted = True, desk.takeovers  # as if it had run here: it did not die with any node
                 desk.tries.add(entry)
-                desk.end_try(number, how_it_ended(row), row.heartbeat, now)
+                end = kept_end(row)
+                if end is None:
+                    desk.end_try(number, how_it_ended(row), row.heartbeat, now)
+                else:
+                    desk.tries.end(number)
+                    kept.append(end)
                 continue
             if entry.route is None and still_running.get(number) == entry.attempt:
                 del still_running[number]
@@ -344,6 +352,13 @@ class Stepper:
                 died = desk.tries.crash(number, desk.takeovers, now)
                 if died is not None:
                     desk.inputs.append(died)
+        # They came first: a turn that ended in a hold had taken them in already, in this order (rule 39).
+        desk.inputs[:0] = [end for _, _, end in sorted(kept, key=lambda end: end[:2])]
+        early, desk.early = desk.early, []
+        for item in early:
+            entry = desk.tries.get(item.key.event_id)
+            if entry is not None and entry.running and entry.attempt == item.attempt:
+                desk.end_try(item.key.event_id, item.result, item.heartbeat, now)
         return [desk.key(number) for number in still_running]
 
     def _turn(
@@ -356,10 +371,28 @@ class Stepper:
         observed: Observed,
     ) -> TerminalEvent | None:
         assert desk.execution is not None
-        inputs, desk.inputs = desk.inputs, []
+        desk.trying = desk.execution.fingerprint
         turn = desk.execution.turn(
-            step.now, inputs, desk.inbox.values(), cancel=None if desk.cancel is None else desk.cancel.reason
+            step.now, desk.inputs, desk.inbox.values(), cancel=None if desk.cancel is None else desk.cancel.reason
         )
+        desk.inputs = []  # not before: a turn that ends in a hold has taken in none of them (rule 39)
+        try:
+            return self._record(desk, step, turn, created, opened, catalogue, observed)
+        except Exception as error:
+            raise _HalfMade(error) from error
+
+    def _record(
+        self,
+        desk: Desk,
+        step: Step,
+        turn: Turn,
+        created: ExecutionRow | None,
+        opened: tuple[int, str, str, int, Resolution] | None,
+        catalogue: Catalogue,
+        observed: Observed,
+    ) -> TerminalEvent | None:
+        """Gather what a turn that stands has decided."""
+        assert desk.execution is not None
         if turn.events and (ended := self._recorder.moment()) is not None:
             step.records.append(turn_record(desk, turn, observed, ended, step.now))
         if turn.started or turn.recalled:
@@ -544,6 +577,9 @@ class Stepper:
                 desk.tries.hand_over(desk.kind.queue, self.node_id)
             if not step.keep and desk.tries.any_unfinished:
                 step.wake_at = 0  # what ran here must begin again elsewhere
+        if step.hold is not None:
+            # What runs runs on, and what it comes to is kept for the next turn (rule 39).
+            desk.tries.hand_over(desk.kind.queue, self.node_id)
         if not step.keep:
             step.effects.extend(AbortActivity(key) for key in desk.running_keys())
 
@@ -553,6 +589,8 @@ class Stepper:
 
     def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
         match error:
+            case TurnHeld():
+                return self._held(desk, now, error.kind, stored_detail(error.detail))
             case NondeterminismError():
                 kind = HoldKind.NONDETERMINISM
             case HistoryCorrupt():
@@ -580,6 +618,9 @@ class Stepper:
             desk.execution = None
         tried, at_fault = (set[str](), set[str]()) if desk.hold is None else (set(desk.hold.tried), set(desk.hold.at_fault))
         trying = set(filter(None, [desk.trying]))
+        if kind is HoldKind.LIMIT:
+            limits = self._limits.max_events, self._limits.max_bytes
+            trying = {limited_fingerprint(code, *limits) for code in trying}
         if kind.blames_code:
             # Code that the store or the engine has failed may be the very fix. It is tried once more for each that is to
             # blame; those stay tried, so that no two kinds of holds release one another for ever.
@@ -602,7 +643,9 @@ class Stepper:
             desk.tries.forget_crashes()
         changed = desk.tries.take_changed()
         step.handed_over.extend(_task(desk, entry) for entry in changed if entry.owner is not None)
-        rows = tuple(entry.row(desk.current.number) for entry in changed) if step.status is Status.OPEN else ()
+        rows = {entry.event.id: entry.row(desk.current.number) for entry in changed} if step.status is Status.OPEN else {}
+        if step.hold is not None:
+            rows |= self._kept_rows(desk, step)
         summary = EMPTY_SUMMARY
         if desk.execution is not None and step.status is Status.OPEN:
             summary = write_summary(desk.execution.pending, desk.execution.pending_counts, desk.tries.shown)
@@ -627,7 +670,7 @@ class Stepper:
             state=state,
             executions=tuple(step.deltas),
             consumed=tuple(step.consumed),
-            activities=rows,
+            activities=tuple(rows.values()),
             settled=tuple(step.settled),
             custom_status=step.custom_status,
             hold=step.hold,
@@ -640,6 +683,20 @@ class Stepper:
         if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
             step.effects.append(InstanceEnded(desk.instance_id, step.status, closed[2], closed[3]))
         return write
+
+    def _kept_rows(self, desk: Desk, step: Step) -> dict[int, ActivityRow]:
+        """Return what a hold keeps of activities: those that its turn knew to have ended never run again (rule 39)."""
+        number = desk.current.number
+        rows: dict[int, ActivityRow] = {}
+        for place, end in enumerate(desk.inputs):
+            entry = desk.tries.get(end.source)
+            if entry is not None:
+                rows[end.source] = entry.ended_row(number, end, place)
+        for item in desk.early:
+            remembered = desk.remembered.get(item.key.event_id)
+            if remembered is None or not remembered.has_ended:
+                rows[item.key.event_id] = early_row(item, remembered, desk.takeovers, step.now)
+        return rows
 
     def _prune(self, desk: Desk, step: Step) -> Prune | None:
         """Return what the write of a boundary lets go of."""
@@ -675,7 +732,12 @@ def _beyond(kept: int | None, before: int, closed: int) -> int:
 
 def describe_error(error: Exception) -> str:
     """Return an error as a hold tells of it."""
-    return storable(f"{type(error).__name__}: {error}", _DETAIL)
+    return stored_detail(f"{type(error).__name__}: {error}")
+
+
+def stored_detail(text: str) -> str:
+    """Return a text as a hold keeps it."""
+    return storable(text, _DETAIL)
 
 
 def _run_activity(desk: Desk, entry: Try) -> RunActivity:

@@ -6,22 +6,22 @@ Everything here costs in proportion to what changes, never to how many are pendi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
 from orchestra.clock import from_micros, micros
 from orchestra.codec import Payload, pack, unpack
-from orchestra.engine.items import ActivityFailure
-from orchestra.engine.tasks import CRASHED
+from orchestra.engine.items import ActivityEnded, ActivityFailure
+from orchestra.engine.tasks import CRASHED, failure_to_bytes, how_it_ended
 from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
 from orchestra.providers.rows import ActivityRow, Route
-from orchestra.replay import ActivityDied
+from orchestra.replay import ActivityDied, ActivityDone, Input
 from orchestra.summary import Tried
 
-__all__ = ["FailedTry", "Tries", "Try"]
+__all__ = ["FailedTry", "Tries", "Try", "early_row", "kept_end"]
 
 _UNTRIED_DELAY: Final = 15_000_000
 _READER_DELAY: Final = 5_000_000
@@ -107,6 +107,24 @@ class Try:
             self.owner,
         )
 
+    def ended_row(self, execution: int, end: Input, place: int) -> ActivityRow:
+        """Return what the store keeps of an end that a turn has taken in and not recorded (rule 39).
+
+        ``place`` is its place among the ends of the turn.
+        """
+        died = end if isinstance(end, ActivityDied) else None
+        attempts = pack(
+            {
+                "tries": attempts_to_wire(self.failed if died is None else died.attempts),
+                "counted": self.counted,
+                "end": [end.at, place, None if died is None else died.reason],
+            }
+        )
+        row = ActivityRow(execution, self.event.id, self.attempt, None, self.started_at, attempts, self.heartbeat)
+        if isinstance(end, ActivityDied):
+            return replace(row, failure=failure_to_bytes(ActivityFailure(end.cause, (), non_retryable=True)))
+        return replace(row, attempt=end.attempt, result=end.result)
+
     def crash(self, takeovers: int, now: int) -> ActivityDied | None:
         """Count attempts that were lost with their node (protocol rule 14). Return the end, if that was the last one."""
         if self.route is not None:
@@ -167,6 +185,35 @@ class Try:
 
     def _died(self, now: int, reason: str) -> ActivityDied:
         return ActivityDied(self.event.id, now, self.failed[-1].error, self.failed, reason)
+
+
+def kept_end(row: ActivityRow) -> tuple[int, int, Input] | None:
+    """Return the end that :meth:`Try.ended_row` has kept: when it came, its place among others, and itself.
+
+    ``None``: the row tells of a single try, which may be followed by another one.
+    """
+    known = unpack(row.attempts)
+    if "end" not in known:
+        return None
+    at, place, reason = known["end"]
+    how = how_it_ended(row)
+    if isinstance(how, ActivityFailure):
+        return at, place, ActivityDied(row.event_id, at, how.error, attempts_from_wire(known["tries"]), reason)
+    return at, place, ActivityDone(row.event_id, at, row.attempt, how)
+
+
+def early_row(item: ActivityEnded, row: ActivityRow | None, takeovers: int, now: int) -> ActivityRow:
+    """Return what the store keeps of a try that has ended while its instance was not loaded: how it ended, to be counted then.
+
+    ``row`` is what the store remembers of the activity.
+    """
+    if row is None:
+        attempts = pack({"tries": [], "counted": takeovers})
+        row = ActivityRow(item.key.execution, item.key.event_id, item.attempt, None, now, attempts)
+    row = replace(row, attempt=item.attempt, due=None, heartbeat=item.heartbeat or row.heartbeat, route=None, owner=None)
+    if isinstance(item.result, ActivityFailure):
+        return replace(row, failure=failure_to_bytes(item.result))
+    return replace(row, result=item.result)
 
 
 class Tries:

@@ -150,7 +150,7 @@ def read_activity(columns: Columns) -> ActivityRow:
 
 
 def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
-    """Return the columns of a remembered activity, up to its owner: the rest is the store's."""
+    """Return the columns of a remembered activity, all but the fence, which is the store's."""
     return (
         instance_id,
         activity.execution,
@@ -162,6 +162,8 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
         *payload_values(activity.heartbeat),
         *(activity.route or (None, None)),
         activity.owner,
+        *payload_values(activity.result),
+        activity.failure,
     )
 
 

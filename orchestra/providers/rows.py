@@ -122,16 +122,21 @@ class ResolvedBy(StrEnum):
 class HoldKind(StrEnum):
     """Why an instance cannot go on until somebody changes something."""
 
+    ERROR = "error"
+    """Its code has raised what is no declared failure."""
+    LIMIT = "limit"
+    """Its execution has grown over its limits."""
     NONDETERMINISM = "nondeterminism"
     HISTORY = "history"
     STATE = "state"
+    """A stored value does not decode: its state, or what was sent to it."""
     STORE = "store"
     INTERNAL = "internal"
 
     @property
     def blames_code(self) -> bool:
         """Whether it is the instance's code that cannot go on, and not the store or the engine that failed it."""
-        return self in {self.NONDETERMINISM, self.HISTORY, self.STATE}
+        return self not in {self.STORE, self.INTERNAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,9 +331,11 @@ class ActivityRow:
     """An activity with something to remember: failed tries, a heartbeat, or that it is handed out.
 
     ``due`` is when the next try may begin. With a ``route`` the current try is handed out: ``owner`` is the node that has
-    taken it, and ``result`` or ``failure`` says how it has ended there. These two, and the fence of the node that has it
-    (``revision``), are the store's: in a write they count for nothing. What is written is free to be taken, or with an
-    ``owner`` it runs on that node already. The fence begins at 0, and each write of the row raises it by one.
+    taken it, and ``result`` or ``failure`` says how it has ended there. The fence of the node that has it (``revision``) is
+    the store's, and in a write counts for nothing: it begins at 0, and each write of the row raises it by one.
+
+    What is written is free to be taken, or with an ``owner`` it runs on that node already. A write that holds its instance
+    keeps, as ``result`` or ``failure``, the ends that its turn had taken in (rule 39).
     """
 
     execution: int
@@ -346,7 +353,7 @@ class ActivityRow:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the try that was handed out has ended, or was lost."""
+        """Whether the try has ended or was lost, and its end is kept for the instance's next turn."""
         return self.result is not None or self.failure is not None
 
 
@@ -632,6 +639,9 @@ def size_of(change: Change) -> int:
             for delta in change.executions:
                 for record in delta.events:
                     size += record.size
+            for activity in change.activities:
+                if activity.result is not None:
+                    size += len(activity.result.data)
             for start in change.starts:
                 if start.start is not None:
                     size += size_of(start.start)

@@ -4,6 +4,6 @@ It knows no clock, no random source, no async library and no database. The same 
 """
 
 from orchestra.replay.execution import Execution
-from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
+from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
 
-__all__ = ["ActivityDied", "ActivityDone", "Execution", "Identity", "Input", "LogEntry", "Turn"]
+__all__ = ["ActivityDied", "ActivityDone", "Execution", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import logging
 import sys
-import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any, Final
 from orchestra.activities import Activity
 from orchestra.codec import Decoder, Payload, unpack
 from orchestra.context import Limits, OrchestrationContext
-from orchestra.error_info import error_info
+from orchestra.error_info import encoded_details, error_info
 from orchestra.errors import (
     ActivityFailed,
     Cancelled,
@@ -28,6 +27,7 @@ from orchestra.errors import (
     ErrorInfo,
     Evicted,
     ExecutionLimitExceeded,
+    Failure,
     NondeterminismError,
     OrchestraError,
     OrchestrationError,
@@ -66,11 +66,12 @@ from orchestra.foreign import parked_at
 from orchestra.frames import is_user, place, place_in
 from orchestra.futures import DurableFuture, Seal, Unawaited
 from orchestra.ids import child_id
-from orchestra.providers.rows import MessageKind, MessageRow, Status
+from orchestra.providers.rows import HoldKind, MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
+from orchestra.replay.failing import held_by, is_declared, place_of
 from orchestra.replay.journal import Journal, describe, read_history
 from orchestra.replay.mail import Mail, Waits
-from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn
+from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
 from orchestra.retry import RetryPolicy, type_name
 from orchestra.scheduler import Scheduler, Task
 from orchestra.telemetry import log_instance
@@ -159,6 +160,7 @@ class Execution:
 
         Raises:
             DecodeError: the state does not fit the annotation. Nothing was run.
+            TurnHeld: the code has raised what is no declared failure.
         """
         self._now = now
         identity = self.identity
@@ -202,6 +204,10 @@ class Execution:
             inputs: ends of activities, in the order of arrival.
             inbox: unread messages in the order of arrival, ends of children among them.
             cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
+
+        Raises:
+            TurnHeld: the code has raised what is no declared failure, or the execution is over its limits. None of the inputs
+                counts as taken in.
         """
         self._now = max(self._now, now)
         if cancel is not None and not self._cancel_delivered and self.ending is None:
@@ -231,6 +237,11 @@ class Execution:
             )
 
     # --- what the engine asks ---
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the code that runs, which need not be that of the code that began the execution."""
+        return self._definition.fingerprint
 
     @property
     def activities(self) -> dict[int, ActivityScheduled]:
@@ -404,16 +415,19 @@ class Execution:
             self.evict()
             raise fault
         if self._root is not None and self._root.done and self.ending is None:
-            ending = self._ending_of(self._root)
-            self.ending = self._journal.command(ending, self._line)
-            if self._unawaited and not self._journal.replaying and isinstance(ending, (ExecutionCompleted, ContinuedAsNew)):
-                self._tell_unawaited()
-            # Its error's traceback refers to this execution, by its frames or by who has called them: without the cycle memory
-            # goes at once. What is to be kept of the error stands in the ending.
-            if self._root.error is not None:
-                self._root.error.__traceback__ = None
-            self._root = None
-            self.evict()
+            root = self._root
+            try:
+                ending = self._ending_of(root)
+                self.ending = self._journal.command(ending, self._line)
+                if self._unawaited and not self._journal.replaying and isinstance(ending, (ExecutionCompleted, ContinuedAsNew)):
+                    self._tell_unawaited()
+            finally:
+                # Its error's traceback refers to this execution, by its frames or by who has called them: without the cycle
+                # memory goes at once. What is to be kept of the error stands in the ending, or in the hold.
+                if root.error is not None:
+                    root.error.__traceback__ = None
+                self._root = None
+                self.evict()
 
     def _is_stuck(self) -> bool:
         """Raise an error in the code if its branches wait for each other, and for nothing else. Return whether they do."""
@@ -446,13 +460,29 @@ class Execution:
                         root.result(), subject=subject, limit=limit, exact=self.is_exact
                     )
                 except PayloadError as fault:
-                    return ExecutionFailed(number, at, error_info(fault))
+                    return self._failure(fault)
                 return ExecutionCompleted(number, at, output)
             case ContinueAsNew() if self._boundary is not None:
                 state, version = self._boundary
                 return ContinuedAsNew(number, at, version, state)
             case _:
-                return ExecutionFailed(number, at, error_info(error))
+                return self._failure(error)
+
+    def _failure(self, error: BaseException) -> ExecutionFailed:
+        """Return the end by an error.
+
+        Raises:
+            TurnHeld: it is no declared failure. A history that ended by it all the same is repeated as it is.
+        """
+        if isinstance(error, Failure) and not self._journal.replaying:
+            try:
+                encoded_details(error)
+            except PayloadError as fault:
+                error = fault.with_traceback(error.__traceback__)
+        info = error_info(error)
+        if not self._journal.replaying and not is_declared(error, self._definition.failures):
+            raise held_by(error, info, self._line(), self.version) from None
+        return ExecutionFailed(self._journal.next_id, self._now, info)
 
     @property
     def _over_limit(self) -> bool:
@@ -467,10 +497,12 @@ class Execution:
             f"{size:,} bytes; the limits are {self.limits.max_events:,} and {self.limits.max_bytes:,}. Call "
             "ctx.continue_as_new when ctx.continue_as_new_suggested is true"
         )
-        ending = ExecutionFailed(self._journal.next_id, self._now, error_info(error))
-        self._journal.append(ending)
-        self.ending = ending
+        info = error_info(error)
         self.evict()
+        if not is_declared(error, self._definition.failures):
+            raise TurnHeld(HoldKind.LIMIT, f"{type(error).__name__}: {error}", info)
+        self.ending = ExecutionFailed(self._journal.next_id, self._now, info)
+        self._journal.append(self.ending)
 
     @property
     def _turn(self) -> _Gathered:
@@ -647,11 +679,9 @@ class Execution:
         assert self._root is not None
         if not self._root.done:
             return parked_at(self._root.coroutine) or "orchestration code"
-        error = self._root.error
-        trace = traceback.walk_tb(error.__traceback__) if error is not None else ()
-        lines = [place(frame, line) for frame, line in trace if is_user(frame)]
-        if lines:
-            return lines[-1]
+        raised_at = place_of(self._root.error)
+        if raised_at is not None:
+            return raised_at
         code = self._definition.function.__code__
         return f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, which has returned"
 

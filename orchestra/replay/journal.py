@@ -17,6 +17,7 @@ from orchestra.events import (
     EventAwaited,
     EventRecord,
     ExecutionCompleted,
+    ExecutionFailed,
     ExecutionStarted,
     TerminalEvent,
     TimerCreated,
@@ -160,7 +161,10 @@ def _start_difference(asked: ChildStarted | DetachedStarted, recorded: ChildStar
 
 
 def _short(data: bytes) -> str:
-    text = data.decode(errors="replace")
+    return _shortened(data.decode(errors="replace"))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -179,6 +183,8 @@ def describe(event: Event) -> str:
             return f"a detached start of {event.name!r} {event.child_id!r}"
         case CommandCancelled():
             return f"cancelling event {event.source}"
+        case ExecutionFailed():
+            return f"the end of the execution (execution_failed: {_shortened(str(event.error))})"
         case TerminalEvent():
             return f"the end of the execution ({event.kind.name.lower()})"
         case _:

@@ -8,8 +8,9 @@ from typing import Any
 from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, ChildStarted, DetachedStarted, EventRecord, TerminalEvent
+from orchestra.providers.rows import HoldKind
 
-__all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn"]
+__all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,19 @@ class LogEntry:
     level: int
     message: str
     fields: dict[str, Any]
+
+
+class TurnHeld(Exception):
+    """A turn has come to what holds its instance, not to an end. Nothing that it has decided is stored (rule 39).
+
+    ``kind`` and ``detail`` are those of the hold, ``error`` what was raised.
+    """
+
+    def __init__(self, kind: HoldKind, detail: str, error: ErrorInfo) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)

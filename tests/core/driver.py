@@ -27,14 +27,18 @@ SECOND = 1_000_000
 SUBJECT = Identity("subject-1", "incarnation-1", 1, "subject", "1.0.0")
 
 
-def define(function):
-    """Return the definition of a function that is registered as ``subject`` 1.0.0."""
-    return OrchestrationRegistry.builder().register("subject", function).build().get("subject", "1.0.0")
+def define(function, failures=(BaseException,)):
+    """Return the definition of a function that is registered as ``subject`` 1.0.0.
+
+    Whatever it raises is a declared failure unless the test says otherwise, so that its error can be looked at in history.
+    """
+    registry = OrchestrationRegistry.builder().register("subject", function, failures=failures).build()
+    return registry.get("subject", "1.0.0")
 
 
-def fresh(function, identity=SUBJECT, limits=None, registered=None):
+def fresh(function, identity=SUBJECT, limits=None, registered=None, failures=(BaseException,)):
     """Return an execution that has not begun."""
-    return Execution(define(function), identity, limits or Limits(), registered or {})
+    return Execution(define(function, failures), identity, limits or Limits(), registered or {})
 
 
 def replay(function, history, identity=SUBJECT, limits=None):

@@ -9,7 +9,7 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from orchestra import OrchestrationRegistry, Runtime, SqliteProvider
+from orchestra import Failure, OrchestrationRegistry, Runtime, SqliteProvider
 from orchestra.codec import pack, unpack
 from orchestra.events import EventKind
 from orchestra.testing import ModelProvider
@@ -45,7 +45,7 @@ async def waits(ctx, state: Round) -> None:
 
 
 async def fails(ctx, state: Round) -> None:
-    raise ValueError("on purpose")
+    raise Failure("on purpose")
 
 
 def registry(of_rounds=rounds):

@@ -8,7 +8,7 @@ import pytest
 from harness import HOLD, SECOND, YEAR, check_rest, several
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.errors import ChildFailed, StoreBusy
+from orchestra.errors import ChildFailed, Failure, StoreBusy
 from orchestra.events import ChildCompleted, ChildFailedEvent, ChildStarted
 from orchestra.providers.rows import (
     PARENT_CLOSED,
@@ -42,7 +42,7 @@ async def lapping(ctx, left):
 
 
 async def fails(ctx, _):
-    raise ValueError("on purpose")
+    raise Failure("on purpose")
 
 
 async def waits(ctx, _):
@@ -184,7 +184,7 @@ def test_a_child_of_another_node_reports_over_the_store(any_world):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("fails", ["failed", "ValueError", "on purpose"]),
+        ("fails", ["failed", "orchestra.errors.Failure", "on purpose"]),
         ("nobody", ["failed", "orchestra.errors.UnknownOrchestration", "no living node has registered orchestration 'nobody'"]),
     ],
 )
@@ -439,7 +439,7 @@ def closing_parent(close):
         if said == "lap":
             ctx.continue_as_new(lap + 1)
         if said == "fail":
-            raise ValueError(said)
+            raise Failure(said)
         return said
 
     return subject

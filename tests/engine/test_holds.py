@@ -11,9 +11,10 @@ from harness import HOLD, check_instance, check_rest, registry, several
 from orchestra.codec import pack
 from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Stepper
-from orchestra.errors import StoreCorrupt, StoreError
+from orchestra.errors import Failure, StoreCorrupt, StoreError
 from orchestra.providers.decoding import hold_from_bytes
 from orchestra.providers.rows import HoldKind, Release, Status, Write
+from orchestra.registry import OrchestrationRegistry
 
 
 @dataclass
@@ -562,7 +563,7 @@ def test_a_hold_is_said_once_with_its_reason_and_what_ends_it_and_not_before_it_
     assert (record.orchestration, record.version, record.execution_id) == ("job", "1.0.0", 1)
     assert record.getMessage().startswith(f"job 1.0.0 [{instance_id} #1] is held: state: ")
     assert detail.splitlines()[0] in record.getMessage()
-    assert "code is deployed that reads the state" in record.getMessage()
+    assert "code is deployed that reads the value" in record.getMessage()
     assert "\n" not in record.getMessage()
 
 
@@ -621,7 +622,7 @@ def test_a_write_that_cannot_even_be_held_is_said_once_and_not_with_each_invento
 
 async def fails(ctx, _):
     await ctx.wait_for_event("go")
-    raise ValueError("no such\nthing")
+    raise Failure("no such\nthing")
 
 
 def test_a_failure_is_said_once_with_type_message_and_line_and_never_on_replay(any_world, caplog):
@@ -637,7 +638,7 @@ def test_a_failure_is_said_once_with_type_message_and_line_and_never_on_replay(a
     line = fails.__code__.co_firstlineno + 2
     assert record.levelname == "ERROR"
     assert record.getMessage() == (
-        f"job 1.0.0 [{instance_id} #1] has failed: ValueError: no such thing (at {__file__}:{line} in fails)"
+        f"job 1.0.0 [{instance_id} #1] has failed: orchestra.errors.Failure: no such thing (at {__file__}:{line} in fails)"
     )
 
 
@@ -645,7 +646,7 @@ def test_a_failure_below_other_code_names_the_line_of_the_orchestrations_own_fil
     async def job(ctx, _):
         json.loads("no json")
 
-    any_world.node(registry(job))
+    any_world.node(OrchestrationRegistry.builder().register("job", job, failures=(ValueError,)).build())
     instance_id = any_world.start()
     any_world.run(1)
     (record,) = said_of(caplog, instance_id, "has failed")

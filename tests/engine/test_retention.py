@@ -9,7 +9,7 @@ import pytest
 from harness import HOLD, SECOND, registry, several
 
 from orchestra import OrchestrationRegistry, Retention
-from orchestra.errors import InvalidArgument, RegistrationError, StoreBusy, StoreError
+from orchestra.errors import Failure, InvalidArgument, RegistrationError, StoreBusy, StoreError
 from orchestra.providers.rows import ExecutionEnd, InstanceQuery, Status
 
 
@@ -262,7 +262,7 @@ def test_a_deletion_that_fails_for_good_stops_nothing_else(any_world, caplog):
 
 def test_the_code_that_ends_an_instance_sets_when_it_goes(any_world):
     async def fails(ctx, _):
-        raise ValueError("no")
+        raise Failure("no")
 
     any_world.node(registry(fails))
     any_world.admin.set_expiry({"job": 60 * SECOND})

@@ -16,23 +16,24 @@ PATIENCE = 20
 QUICK = RetryPolicy(initial_interval=timedelta(0))
 
 
-def registry(*entries, policies=None):
-    """Return a registry of functions, or of ``(name, version, function)``."""
+def registry(*entries, policies=None, failures=()):
+    """Return a registry of functions, or of ``(name, version, function)``. ``failures``: what of their errors fails them."""
     builder = OrchestrationRegistry.builder()
     for entry in entries:
         if callable(entry):
-            builder.register(entry.__name__, entry)
+            builder.register(entry.__name__, entry, failures=failures)
         else:
             name, version, function = entry
-            builder.register(name, function, version=version)
+            builder.register(name, function, version=version, failures=failures)
     for name, policy in (policies or {}).items():
         builder.set_version_policy(name, policy)
     return builder.build()
 
 
-def runtime(path, *entries, activities=(), policies=None, **options):
+def runtime(path, *entries, activities=(), policies=None, failures=(), **options):
     """Return a runtime over a provider of its own. Power cuts are no matter here, so it need not wait for the disk."""
-    return Runtime(SqliteProvider(path, durability="relaxed"), registry(*entries, policies=policies), activities, **options)
+    known = registry(*entries, policies=policies, failures=failures)
+    return Runtime(SqliteProvider(path, durability="relaxed"), known, activities, **options)
 
 
 def alone(path, **options):

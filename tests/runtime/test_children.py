@@ -16,7 +16,7 @@ from orchestra import (
     ParentInfo,
     activity,
 )
-from orchestra.errors import InstanceFailed, UnknownOrchestration
+from orchestra.errors import Failure, InstanceFailed, UnknownOrchestration
 from orchestra.testing.checker import check_store
 
 pytestmark = pytest.mark.anyio
@@ -156,7 +156,7 @@ async def test_a_child_whose_name_only_other_nodes_have_is_run_by_them(path):
 @bounded
 async def test_a_taken_id_an_unknown_name_and_a_failure_are_told_apart(path):
     async def breaks(ctx, _: None):
-        raise ValueError("on purpose")
+        raise Failure("on purpose")
 
     async def asks(ctx, _: None):
         return [
@@ -170,7 +170,7 @@ async def test_a_taken_id_an_unknown_name_and_a_failure_are_told_apart(path):
         assert await (await node.client.start("asks")).result() == [
             ["taken", "failed", "orchestra.errors.InstanceExists"],
             ["new", "failed", "orchestra.errors.UnknownOrchestration"],
-            ["broken", "failed", "ValueError"],
+            ["broken", "failed", "orchestra.errors.Failure"],
         ]
         assert not (await node.client.get_instance_info("taken")).status.is_final
 

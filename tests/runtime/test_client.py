@@ -16,6 +16,7 @@ from orchestra import (
     AlreadyCompleted,
     Client,
     Exact,
+    Failure,
     InstanceCompleted,
     InstanceExists,
     InstanceFailed,
@@ -63,7 +64,7 @@ async def typed(ctx, state: State) -> Decimal:
 
 
 async def fails(ctx, value):
-    raise ValueError("on purpose")
+    raise Failure("on purpose")
 
 
 async def laps(ctx, number: int):
@@ -534,7 +535,11 @@ async def test_an_ended_instance_shows_how(path):
         assert info.history_events == len(await node.client.get_history(handle.instance_id))
         failed = await node.client.start("fails")
         info = await node.client.wait_for_completion(failed.instance_id)
-        assert (info.status, info.error.type, info.error.message) == (InstanceStatus.FAILED, "ValueError", "on purpose")
+        assert (info.status, info.error.type, info.error.message) == (
+            InstanceStatus.FAILED,
+            "orchestra.errors.Failure",
+            "on purpose",
+        )
         assert "on purpose" in info.error.traceback
         assert "fails" in info.error.traceback
 
@@ -653,7 +658,7 @@ async def test_a_result_says_how_the_instance_ended_and_is_read_as_a_type(path):
         failed = await client.start("fails")
         with pytest.raises(InstanceFailed, match="on purpose") as caught:
             await failed.result()
-        assert (caught.value.error.type, caught.value.instance_id) == ("ValueError", failed.instance_id)
+        assert (caught.value.error.type, caught.value.instance_id) == ("orchestra.errors.Failure", failed.instance_id)
         cancelled = await client.start("idle")
         await cancelled.cancel("no more")
         with pytest.raises(InstanceCancelled, match="no more"):
@@ -1187,13 +1192,13 @@ async def test_an_instance_that_failed_by_an_activity_says_which(path):
         try:
             await ctx.schedule_activity(work)
         except ActivityFailed as failed:
-            raise RuntimeError(f"gave up on {failed.activity}") from failed
+            raise Failure(f"gave up on {failed.activity}") from failed
 
     async with runtime(path, once, activities=[work]) as node:
         handle = await node.client.start("once")
         with pytest.raises(InstanceFailed, match="gave up on work") as failed:
             await handle.result()
-        assert failed.value.error.type == "RuntimeError"
+        assert failed.value.error.type == "orchestra.errors.Failure"
 
 
 @bounded

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kit import bounded, info_when, registry
 
-from orchestra import ActivityFailed, Client, HistoryEvent, NonRetryable, RetryPolicy, Runtime, Unreadable, activity
+from orchestra import ActivityFailed, Client, Failure, HistoryEvent, NonRetryable, RetryPolicy, Runtime, Unreadable, activity
 from orchestra.client.history import history_event
 from orchestra.clock import from_micros
 from orchestra.codec import Payload
@@ -168,7 +168,7 @@ async def fails() -> None:
 
 
 async def child(ctx, value):
-    raise ValueError(value)
+    raise Failure(value)
 
 
 async def several(ctx, value):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestra import InstanceNotFound, InstanceStatus, InvalidArgument, OrchestrationRegistry, Runtime, SqliteProvider
+from orchestra import Failure, InstanceNotFound, InstanceStatus, InvalidArgument, OrchestrationRegistry, Runtime, SqliteProvider
 
 pytestmark = pytest.mark.anyio
 
@@ -13,7 +13,7 @@ async def ends(ctx, how: str) -> str:
     if how == "waits":
         await ctx.wait_for_event("never")
     if how == "fails":
-        raise ValueError(how)
+        raise Failure(how)
     return how
 
 

@@ -150,7 +150,7 @@ async def test_code_that_asks_for_what_nobody_could_give_is_told_at_once(store):
     async def asks(ctx, case: str):
         ASKED[case][0](ctx)
 
-    async with Runtime(store(), registry(asks)) as node:
+    async with Runtime(store(), registry(asks, failures=(Exception,))) as node:
         for case, (_, said) in ASKED.items():
             with pytest.raises(InstanceFailed, match=f"InvalidArgument: .*{re.escape(said)}"):
                 await (await node.client.start("asks", case)).result()
@@ -191,7 +191,7 @@ async def test_a_failure_says_what_was_raised_with_its_type(tmp_path):
     async def fails(ctx, _):
         raise KeyError("userkey")
 
-    async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(fails)) as node:
+    async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(fails, failures=(LookupError,))) as node:
         handle = await node.client.start("fails", instance_id="one")
         with pytest.raises(InstanceFailed, match=r"^instance 'one' failed: KeyError: 'userkey'$"):
             await handle.result()
@@ -218,6 +218,6 @@ async def test_arguments_that_do_not_fit_an_activity_are_refused_with_its_name(t
     async def asks(ctx, _):
         await ctx.schedule_activity(probe, "a", "b")
 
-    async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(asks), [probe]) as node:
+    async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(asks, failures=(TypeError,)), [probe]) as node:
         with pytest.raises(InstanceFailed, match="TypeError: arguments of activity 'probe' in 'asks': too many positional"):
             await (await node.client.start("asks")).result()

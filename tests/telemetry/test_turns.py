@@ -8,7 +8,7 @@ from harness import HOLD, registry, several
 from observed import is_child, links, traceparent
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from orchestra.errors import Failure, OutcomeUnknown, StoreError, StoreUnavailable
 from orchestra.providers.rows import HoldKind, Refused, Status
 from orchestra.telemetry import Recorder
 from orchestra.telemetry.instruments import INSTRUMENTS
@@ -264,7 +264,7 @@ def test_whatever_becomes_of_a_reply_a_turn_is_told_of_once_at_most(world, obser
 
 
 async def fails(ctx, _):
-    raise LookupError("nothing there")
+    raise Failure("nothing there")
 
 
 def test_a_failed_execution_is_an_error_that_names_its_type(world, observed, node):
@@ -273,7 +273,7 @@ def test_a_failed_execution_is_an_error_that_names_its_type(world, observed, nod
     world.settle()
     span = observed.span("orchestration")
     assert span.status.status_code.name == "ERROR"
-    assert span.attributes["error.type"] == "LookupError"
+    assert span.attributes["error.type"] == "orchestra.errors.Failure"
     assert "nothing there" in span.status.description
     assert observed.values("orchestra.ends") == {("job", "1.0.0", "failed"): 1}
 

@@ -30,7 +30,7 @@ _EXECUTION: Final = (_T, _N, _T, _T, _T, _T, _T, _N, _B, _N, _T, _N, _N, _T, _N,
 _OPENED: Final = (_N, _T, _T, _T, _N, _T, _T, _N, _T, _T, _N)
 _CLOSED: Final = (_N, _N, _B, _N, _B, _N, _N, _T, _N)
 _EVENT: Final = (_T, _N, _N, _N, _N, _N, _B, _B, _N)
-_ACTIVITY: Final = (_T, _N, _N, _N, _N, _N, _B, _B, _N, _T, _T, _T)
+_ACTIVITY: Final = (_T, _N, _N, _N, _N, _N, _B, _B, _N, _T, _T, _T, _B, _N, _B)
 
 
 @dataclass(slots=True)

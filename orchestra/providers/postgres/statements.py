@@ -182,17 +182,18 @@ ADD_EVENTS: Final = f"""
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
         $8::bytea[], $9::bigint[])"""
 
-# Whoever has had the activity before has it no more: its fence does not hold.
+# The node that had the try before has lost it: its fence does not hold.
 PUT_ACTIVITIES: Final = """
     INSERT INTO @activity AS a (
-        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner)
+        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner,
+        result, result_encoding, failure)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
-        $8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::text[])
+        $8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bigint[], $15::bytea[])
     ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
         attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
         heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
-        name = excluded.name, owner = excluded.owner, result = NULL, result_encoding = NULL, failure = NULL,
-        revision = a.revision + 1"""
+        name = excluded.name, owner = excluded.owner, result = excluded.result, result_encoding = excluded.result_encoding,
+        failure = excluded.failure, revision = a.revision + 1"""
 SETTLE_ACTIVITIES: Final = """
     DELETE FROM @activity a USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, event_id)
     WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""

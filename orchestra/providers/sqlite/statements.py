@@ -96,16 +96,17 @@ CLOSE_EXECUTION: Final = """
 ADD_EVENT: Final = f"""
     INSERT INTO event (instance_id, execution, {_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-# Whoever has had the activity before has it no more: its fence does not hold.
+# The node that had the try before has lost it: its fence does not hold.
 PUT_ACTIVITY: Final = """
     INSERT INTO activity (
-        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner,
+        result, result_encoding, failure)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
         attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
         heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
-        name = excluded.name, owner = excluded.owner, result = NULL, result_encoding = NULL, failure = NULL,
-        revision = revision + 1"""
+        name = excluded.name, owner = excluded.owner, result = excluded.result, result_encoding = excluded.result_encoding,
+        failure = excluded.failure, revision = revision + 1"""
 SETTLE_ACTIVITY: Final = "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
 FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 

@@ -247,9 +247,7 @@ class ComparedWithModel(RuleBasedStateMachine):
             owner=data.draw(some.sampled_from((row.owner, row.owner, None, "n1"))),
             executions=deltas,
             consumed=tuple(sequence for sequence in messages if data.draw(some.booleans())),
-            activities=()
-            if data.draw(_mostly)
-            else (ActivityRow(state.execution, 1, data.draw(some.integers(1, 2)), None, 1, b"[]", route=route),),
+            activities=() if data.draw(_mostly) else (self.activity(data, state.execution, route),),
             settled=(1,) if not data.draw(_mostly) else (),
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
             hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
@@ -257,6 +255,15 @@ class ComparedWithModel(RuleBasedStateMachine):
             starts=tuple(self.child(data, row) for _ in range(data.draw(some.sampled_from((0, 0, 1, 2))))),
             cancels=() if data.draw(_mostly) else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
         )
+
+    def activity(self, data: some.DataObject, execution: int, route: Route | None) -> ActivityRow:
+        attempt = data.draw(some.integers(1, 2))
+        row = ActivityRow(execution, 1, attempt, None, 1, b"[]", route=route)
+        if route is not None and not data.draw(_mostly):
+            return replace(row, owner=data.draw(some.sampled_from(("n1", "n2"))))
+        if not data.draw(_mostly):  # a hold has kept how it ended
+            return replace(row, route=None, **data.draw(some.sampled_from(({"result": Payload(b"1")}, {"failure": b"why"}))))
+        return row
 
     def prune(self, data: some.DataObject) -> Prune:
         some_number = some.integers(0, 4)

@@ -133,7 +133,7 @@ class Group:
         for activity in write.activities:
             key = activity.execution, activity.event_id
             revision = activities[key].revision + 1 if key in activities else 0
-            activities[key] = replace(activity, result=None, failure=None, revision=revision)
+            activities[key] = replace(activity, revision=revision)
         instance = replace(
             instance,
             row=row,

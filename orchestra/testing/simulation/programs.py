@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from orchestra.activities import Activity
 from orchestra.context import OrchestrationContext
-from orchestra.errors import ActivityFailed, Cancelled, ChildFailed
+from orchestra.errors import ActivityFailed, Cancelled, ChildFailed, Failure
 from orchestra.futures import DurableFuture
 from orchestra.providers.rows import HoldKind, Status
 from orchestra.registry import OrchestrationRegistry
@@ -239,7 +239,7 @@ async def _failing(ctx: OrchestrationContext, left: Any) -> Any:
     """Fails by itself, which is nobody else's affair (I12)."""
     await ctx.schedule_activity(FLAKY, left)
     if left == 0:
-        raise ValueError("enough")
+        raise Failure("enough")
     ctx.continue_as_new(left - 1)
 
 

@@ -1,0 +1,62 @@
+"""How code has failed: by a declared failure, which ends its instance, or by anything else, which holds it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Final, cast
+
+from orchestra.errors import ActivityFailed, Cancelled, ChildFailed, DecodeError, ErrorInfo, Failure
+from orchestra.frames import is_user, place
+from orchestra.providers.rows import HoldKind
+from orchestra.replay.turns import TurnHeld
+
+__all__ = ["held_by", "is_declared", "place_of"]
+
+_DECLARED: Final = (Failure, ActivityFailed, ChildFailed, Cancelled)
+
+
+def is_declared(error: BaseException, failures: tuple[type[BaseException], ...]) -> bool:
+    """Return whether an error ends its instance as failed. A group does if all the errors in it do."""
+    declared = (*_DECLARED, *failures)
+    return isinstance(error, declared) or all(isinstance(leaf, declared) for leaf in _leaves(error))
+
+
+def held_by(error: BaseException, info: ErrorInfo, where: str, version: str) -> TurnHeld:
+    """Return the hold for an error that is no declared failure.
+
+    Args:
+        info: what is kept of the error.
+        where: the line of code that raised it.
+        version: the version of the code.
+    """
+    unreadable = all(isinstance(leaf, DecodeError) for leaf in _leaves(error))
+    kind = HoldKind.STATE if unreadable else HoldKind.ERROR
+    return TurnHeld(kind, f"{info} (at {where}, version {version})", info)
+
+
+def place_of(error: BaseException | None) -> str | None:
+    """Return the last line of user code that an error has passed; of a group, that of its first error."""
+    if error is None:
+        return None
+    first = next(_leaves(error), error)
+    if first is not error and (inner := place_of(first)) is not None:
+        return inner
+    trace = traceback.walk_tb(error.__traceback__)
+    lines = [place(frame, line) for frame, line in trace if is_user(frame)]
+    return lines[-1] if lines else None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of a group, and of groups in it; any other error itself."""
+    pending = [error]
+    seen: set[int] = set()
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, BaseExceptionGroup):
+            pending.extend(reversed(cast("BaseExceptionGroup[BaseException]", current).exceptions))
+        else:
+            yield current

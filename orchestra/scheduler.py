@@ -159,6 +159,8 @@ class Scheduler:
         self.seal = seal
         self.ready: deque[Task[Any]] = deque()
         self.current: Task[Any] | None = None
+        self.steps = 0
+        """How many steps tasks have made; read by the watchdog, in another thread."""
         self.tasks: dict[Task[Any], None] = {}
         """Those that have not ended, in the order in which they began."""
         self._left: list[AsyncGenerator[Any, Any]] = []
@@ -190,6 +192,7 @@ class Scheduler:
         try:
             while ready and not seal.closed:
                 self.current = task = ready.popleft()
+                self.steps += 1
                 task.step()
                 if self._left:
                     self.close_left(task)

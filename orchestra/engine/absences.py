@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from orchestra.clock import Clock
 from orchestra.engine.desk import Desk
@@ -25,10 +25,29 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.telemetry import log_instance
 
-__all__ = ["Absences", "Closing", "LeftBehind", "Returned", "Stepping"]
+__all__ = ["MANY_STEPS", "Absences", "Closing", "LeftBehind", "Returned", "Stepping", "log_wide_turn"]
 
 Result: TypeAlias = tuple[Write | None, Step] | Exception
 """What a step came to."""
+
+
+MANY_STEPS: Final = 50
+"""Steps of coroutines from which a turn is a wide one: it takes its time, and no line of its code is to blame."""
+
+
+def log_wide_turn(identity: Identity, seconds: float) -> None:
+    """Say that a turn takes long because it has much to do."""
+    log_instance(
+        logging.WARNING,
+        identity,
+        "has kept its node busy for %.1f s with one turn, in which very many branches went on. No line of its code waits; fan "
+        "out over fewer branches at a time, or over children, if other instances are to go on sooner",
+        seconds,
+    )
+
+
+def _steps(desk: Desk) -> int:
+    return 0 if desk.execution is None else desk.execution.scheduler.steps
 
 
 class _Token:
@@ -56,6 +75,8 @@ class Stepping:
     since: float
     first: ExecutionRow
     """The execution in which it began; it may go on over boundaries."""
+    steps: int = 0
+    """How many steps its coroutines had made when it began."""
     kept: list[ActivityEnded | Heartbeat] = field(default_factory=lambda: [])
     """What came for the instance while it was away."""
     token: _Token = field(default_factory=_Token)
@@ -141,7 +162,7 @@ class Absences:
 
     def begin(self, desk: Desk) -> Stepping:
         """Note that the code of this instance is about to run."""
-        self.running = stepping = Stepping(desk, self._clock.monotonic(), desk.current)
+        self.running = stepping = Stepping(desk, self._clock.monotonic(), desk.current, _steps(desk))
         return stepping
 
     def finish(self, stepping: Stepping, result: Result) -> None:
@@ -173,6 +194,9 @@ class Absences:
         if blocked < self._blocked_after or not running.naming.take():
             return
         identity = running.begun
+        if isinstance(running, Stepping) and _steps(running.desk) - running.steps >= MANY_STEPS:
+            log_wide_turn(identity, blocked)
+            return
         definition = self._registry.find(identity.name, identity.version)
         log_instance(
             logging.WARNING,

@@ -414,6 +414,8 @@ class Execution:
             fault = self._fault
             self.evict()
             raise fault
+        if self._seal.closed and self.ending is None:
+            raise Evicted("this execution was dropped while its code ran")  # in a thread that was left behind
         if self._root is not None and self._root.done and self.ending is None:
             root = self._root
             try:

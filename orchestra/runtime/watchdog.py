@@ -1,24 +1,39 @@
 """Names orchestration code that blocks: a sleep, a socket, an endless loop inside a turn.
 
-Such code cannot be stopped, for it is Python in a thread. Whoever wrote it is told which line it is, and the thread is left
-behind with it: the engine goes on with another one, so that the other instances do not wait.
+The log names the line, and the thread is left behind with the code: the engine goes on with another one, so that the other
+instances do not wait. Code that has left memory, and code that runs when the runtime is left, is stopped.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-from types import FrameType
+from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
 from orchestra.clock import Clock
+from orchestra.engine.absences import MANY_STEPS, Closing, Stepping, log_wide_turn
 from orchestra.engine.engine import Engine
-from orchestra.frames import module_root, place
+from orchestra.runtime.interruption import Sample, interrupt, sample
 from orchestra.runtime.worker import EngineThread
 from orchestra.telemetry import log_instance, named
 
 __all__ = ["Watchdog"]
+
+
+_SECOND_LOOK: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """Code that has taken too long, as it was seen then."""
+
+    running: Stepping | Closing
+    thread_id: int
+    seen: Sample
+    seconds: float
+    is_away: bool
 
 
 class Watchdog:
@@ -33,6 +48,7 @@ class Watchdog:
         self._thread = thread
         self._clock = clock
         self._limit = limit
+        self._suspects: list[_Blocked] = []
 
     async def watch(self) -> None:
         """Watch until cancelled."""
@@ -48,39 +64,52 @@ class Watchdog:
         returns after it, is then looked at in time as well. Code that returns while the event loop is late is named by the
         engine, which cannot tell the line.
         """
+        self._judge()
         stepping = self._engine.stepping
         if stepping is None:
             return self._limit
         blocked = self._clock.monotonic() - stepping.since
         if blocked < self._limit:
             return self._limit - blocked
-        line = self._line()
+        thread_id = self._thread.thread_id or 0
+        seen = sample(thread_id)
         is_away = self._thread.leave_behind(stepping)
+        if is_away and isinstance(stepping, Closing):
+            interrupt(thread_id)  # it has left memory: nothing comes back from it
         has_returned = not is_away and self._engine.stepping is not stepping
         if has_returned or not stepping.naming.take():
             return self._limit
+        blocked_code = _Blocked(stepping, thread_id, seen, blocked, is_away)
+        if seen.steps < MANY_STEPS:
+            self._name(blocked_code)
+            return self._limit
+        # A wide turn makes many steps, and none of them takes long: see whether this one goes on.
+        self._suspects.append(blocked_code)
+        return min(self._limit, _SECOND_LOOK)
+
+    def _judge(self) -> None:
+        """Name what looked blocked a moment ago: its line, if it is in the same step still."""
+        suspects, self._suspects = self._suspects, []
+        for blocked in suspects:
+            now = sample(blocked.thread_id)
+            if (now.execution, now.steps) == (blocked.seen.execution, blocked.seen.steps):
+                self._name(blocked)
+            else:
+                log_wide_turn(blocked.running.identity, blocked.seconds)
+
+    @staticmethod
+    def _name(blocked: _Blocked) -> None:
         log_instance(
             logging.WARNING,
-            stepping.identity,
+            blocked.running.identity,
             "has blocked its node for %.1f s at %s; %s. Orchestration code must not wait or work by itself: move that into an "
             "activity",
-            blocked,
-            line,
-            "the node's other instances go on without it" if is_away else "every instance of this node waits",
+            blocked.seconds,
+            blocked.seen.line,
+            "the node's other instances go on without it" if blocked.is_away else "every instance of this node waits",
         )
-        return self._limit
 
     def stuck(self) -> str | None:
         """Return which code the engine's thread runs now, and where; ``None``: it is none of an orchestration."""
         stepping = self._engine.stepping
-        return None if stepping is None else f"code of {named(stepping.identity)} at {self._line()}"
-
-    def _line(self) -> str:
-        frame: FrameType | None = sys._current_frames().get(self._thread.thread_id or 0)
-        users: list[FrameType] = []
-        while frame is not None and module_root(frame) != "orchestra":
-            users.append(frame)
-            frame = frame.f_back
-        # Innermost first; the outermost is the orchestration's own. What it calls in other packages helps nobody find the line.
-        own = [user for user in users if module_root(user) == module_root(users[-1])]
-        return place(own[0]) if own else "an unknown place"
+        return None if stepping is None else f"code of {named(stepping.identity)} at {sample(self._thread.thread_id or 0).line}"

@@ -15,6 +15,7 @@ from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item
 from orchestra.errors import RuntimeClosed
 from orchestra.loops import EventLoop
+from orchestra.runtime.interruption import interrupt
 from orchestra.runtime.mailbox import Mailbox
 from orchestra.telemetry import engine_logger, log_instance
 
@@ -143,6 +144,12 @@ class EngineThread:
             self._thread.start()
         return True
 
+    def interrupt_left_behind(self) -> None:
+        """Unwind the code that threads left behind still run. To be called once the engine has ended, which drops them."""
+        for thread in self._left_behind:
+            if thread.is_alive() and thread.ident is not None:
+                interrupt(thread.ident)
+
     def join(self, seconds: float) -> bool:
         """Wait until no thread runs the engine any more, threads left behind apart. Return whether it has ended."""
         until = self._clock.monotonic() + seconds
@@ -182,6 +189,8 @@ class EngineThread:
             self._hand_in(late)
             return
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
+            if threading.current_thread() is not self._thread:
+                return  # it was left behind, and is interrupted
             self._fault = error
         self._closed = True
         self._cycle.on_change(None)

@@ -74,7 +74,7 @@ class Signal:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake who waits. Harmless where its loop is closed."""
+        """Wake the waiting task. Harmless where its loop is closed."""
         if threading.get_ident() == self.loop.thread:
             self._event.set()
         else:

@@ -321,7 +321,8 @@ _CLOSED: Final = "the connection is closed; make a new one"
 def _start_loop(backend: str, options: dict[str, Any] | None) -> tuple[BlockingPortal, threading.Thread]:
     """Return the portal to an event loop in a new thread, and the thread.
 
-    anyio's own way to start one waits for the thread as the interpreter ends, when that one does not run any more.
+    ``start_blocking_portal`` of anyio joins the thread when the interpreter ends. The thread is frozen by then, and the join
+    hangs.
     """
     begun: Future[BlockingPortal] = Future()
 
@@ -361,7 +362,7 @@ def _blocks(runtime: Runtime) -> bool:
 def _require_function(function: object, method: str) -> None:
     if inspect.iscoroutine(function):
         name = function.__name__
-        function.close()  # else Python complains, too, that nobody has awaited it
+        function.close()  # else Python warns of a coroutine that was never awaited
         raise InvalidArgument(f"{name}(...) was called already; give the function and its arguments: {method}({name}, ...)")
     if not callable(function):
         raise InvalidArgument(f"{function!r} is no function; give one and its arguments: {method}(client.start, 'name')")
@@ -389,7 +390,7 @@ class _Running:
         try:
             with anyio.CancelScope() as self._scope:
                 if self._is_cancelled:
-                    return None  # nobody waits for it
+                    return None  # the caller was interrupted before it began
                 result = self._function(*self._args, **self._kwargs)
                 if inspect.isawaitable(result):
                     return await result

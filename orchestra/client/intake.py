@@ -89,7 +89,7 @@ class Intake:
             self._leave(size)
 
     def close(self) -> None:
-        """Send away everybody who waits, or will."""
+        """Refuse the waiting changes, and all later ones."""
         with self._guard:
             self._is_closed = True
             waiting, self._waiting = self._waiting, {}

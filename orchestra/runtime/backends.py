@@ -90,7 +90,7 @@ class _TrioTask(HostTask):
 
     def interrupt(self, reason: str, cause: BaseException) -> bool:
         # Only a scope that the task itself has opened could cancel it, and a scope cannot be left in another task than it was
-        # entered in. This is how trio delivers Ctrl-C; where a later trio has it no more, the failure is told at the end only.
+        # entered in. trio delivers Ctrl-C in this way. Without it the host learns of the failure when it leaves.
         attempt: Callable[[Callable[[], Any]], object] | None = getattr(self._task, "_attempt_abort", None)
         if attempt is None or inspect.getcoroutinestate(self._task.coro) == inspect.CORO_CLOSED:
             return True

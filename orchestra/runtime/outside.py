@@ -96,7 +96,7 @@ class Outside:
         return False
 
     def close(self) -> None:
-        """Answer everybody who still waits: the runtime has stopped. From any thread."""
+        """Answer all open calls and watches: the runtime has stopped. From any thread."""
         with self._guard:
             self._closed = True
             calls, self._calls = self._calls, set()

@@ -80,10 +80,11 @@ class Readers:
         return cast("T", read.value)
 
     def stop(self, *, at_home: bool = True) -> None:
-        """Take no reads any more, and tell those who wait.
+        """Refuse new reads, and answer the waiting ones.
 
         Args:
-            at_home: whether the caller runs on the event loop that reads the bridge. Else who waits there is not told.
+            at_home: whether the caller runs on the event loop that reads the bridge. Else only the reads of other loops are
+                answered.
         """
         with self._guard:
             self._closed = True

@@ -346,7 +346,7 @@ class Runtime:
     ) -> None:
         """Stop in order, also when the block was cancelled. In any task, event loop and thread.
 
-        Where the event loop in which it was entered cannot run any more, activities are cut off at once.
+        Where the event loop in which it was entered cannot run meanwhile, activities are cut off at once.
 
         Raises:
             RuntimeClosed: it has not been entered.
@@ -369,7 +369,7 @@ class Runtime:
         await _in_thread(self._release)
 
     def _orphaned(self) -> None:
-        """End all that is left, on the engine's thread: the event loop was closed, and nobody has left the runtime."""
+        """End all that is left, on the engine's thread: the event loop was closed before the runtime was left."""
         self._state = "stopped"
         self._dismiss_outside()
         self._release(is_engine=True)
@@ -419,7 +419,7 @@ class Runtime:
         return otherwise if stuck is None else f"{stuck} does not return"
 
     def _dismiss_clients(self) -> None:
-        """Answer everybody who still waits for this runtime."""
+        """Answer all calls that still wait for this runtime."""
         for pending in self._pending:
             if pending.outcome is None:
                 pending.outcome = RuntimeClosed(

@@ -76,7 +76,7 @@ def require_one_name(path: Path) -> None:
 
 
 def require_shared_directory(path: Path) -> None:
-    """Make sure that whoever has the file also has what lies beside it: the log and the locks.
+    """Make sure that each process that has the file also has what lies beside it: the log and the locks.
 
     Raises:
         StoreAliased: the file is mounted by itself.

@@ -104,6 +104,8 @@ class ChildInfo:
     name: str
     version: str | None
     status: InstanceStatus | None
+    held_reason: str | None = None
+    """Why the child cannot go on now, if it is held. Not in lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,7 @@ def child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
     """Return what is shown of an instance with its parent."""
     held_reason = _held_reason(record, catalogue) if record.status is Status.OPEN else None
     execution = record.execution
-    return ChildInfo(record.row.instance_id, execution.name, execution.version, _status(record, held_reason))
+    return ChildInfo(record.row.instance_id, execution.name, execution.version, _status(record, held_reason), held_reason)
 
 
 def _awaited_children(summary: Summary) -> tuple[ChildInfo, ...]:

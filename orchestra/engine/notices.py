@@ -13,6 +13,7 @@ from orchestra.engine.tries import FailedTry
 from orchestra.errors import ErrorInfo
 from orchestra.providers.rows import Hold, HoldKind
 from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import Drift
 from orchestra.telemetry import escaped, log_instance
 from orchestra.telemetry.quota import Quota
 
@@ -51,11 +52,14 @@ class Notices:
         self._registry = registry
         self._said: OrderedDict[str, set[str]] = OrderedDict()
         self._tries = Quota(_TRIES)
+        self._drifts: set[tuple[str, str, str]] = set()
 
     def stands(self, desk: Desk, step: Step) -> None:
         """Take note of a step that stands. To be called for each, and never on replay."""
         for failed in desk.tries.take_untold():
             self._try_failed(desk, failed, step.now)
+        for drift in step.drifts:
+            self._drifted(desk, drift)
         if step.hold is not None:
             self._held(desk, step.hold)
         elif step.deltas:
@@ -106,6 +110,20 @@ class Notices:
             log_instance(
                 logging.WARNING, desk.identity, "is held: %s. %s", _shown(reason), _REMEDIES[hold.kind], traceparent=trace
             )
+
+    def _drifted(self, desk: Desk, drift: Drift) -> None:
+        """Say of each line of code once that it gives another value than history has."""
+        where = desk.kind.name, desk.current.version, drift.line
+        if where in self._drifts or len(self._drifts) >= _REMEMBERED:
+            return
+        self._drifts.add(where)
+        log_instance(
+            logging.WARNING,
+            desk.identity,
+            "its code gives another value than was recorded, which counts: %s. This line of code is not told of again",
+            _shown(str(drift)),
+            traceparent=desk.current.traceparent,
+        )
 
     def _failed(self, desk: Desk, error: ErrorInfo) -> None:
         place = self._place(desk, error.traceback or "")

@@ -61,7 +61,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Execution, Identity, Input, Turn, TurnHeld
+from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
@@ -122,6 +122,8 @@ class Step:
     custom_status: Payload | None = None
     status: Status = Status.OPEN
     hold: Hold | None = None
+    drifts: Sequence[Drift] = ()
+    """Where the code gives other values than history, which counts."""
     failure: ErrorInfo | None = None
     """Why the instance has failed, if it has."""
     unservable: bool = False
@@ -249,7 +251,7 @@ class Stepper:
             if created is not None:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
-            step.effects.extend(map(AbortActivity, self._load(desk, step.now, history)))
+            step.effects.extend(map(AbortActivity, self._load(desk, step, history)))
             observed = self._observe()  # what was done before is no part of this turn
         return self._turn(desk, step, created, opened, catalogue, observed)
 
@@ -301,7 +303,7 @@ class Stepper:
         )
         return now, version, definition.fingerprint, FORMAT, resolution
 
-    def _load(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> list[ActivityKey]:
+    def _load(self, desk: Desk, step: Step, history: Sequence[EventRecord]) -> list[ActivityKey]:
         """Bring a cold execution to where it stood, and its activities with it. Return running ones that it does not want."""
         definition = self._registry.find(desk.kind.name, desk.current.version)
         if definition is None:
@@ -320,7 +322,8 @@ class Stepper:
                 f"history of {desk.instance_id!r}, execution {desk.current.number}, has ended, and its row has not"
             )
         desk.execution = execution
-        return self.remember_tries(desk, now)
+        step.drifts = execution.drifts
+        return self.remember_tries(desk, step.now)
 
     @staticmethod
     def remember_tries(desk: Desk, now: int) -> list[ActivityKey]:

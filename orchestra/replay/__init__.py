@@ -4,6 +4,7 @@ It knows no clock, no random source, no async library and no database. The same 
 """
 
 from orchestra.replay.execution import Execution
+from orchestra.replay.journal import Drift
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
 
-__all__ = ["ActivityDied", "ActivityDone", "Execution", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
+__all__ = ["ActivityDied", "ActivityDone", "Drift", "Execution", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]

@@ -69,7 +69,7 @@ from orchestra.ids import child_id
 from orchestra.providers.rows import HoldKind, MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.failing import held_by, is_declared, place_of
-from orchestra.replay.journal import Journal, describe, read_history
+from orchestra.replay.journal import Drift, Journal, describe, read_history
 from orchestra.replay.mail import Mail, Waits
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
 from orchestra.retry import RetryPolicy, type_name
@@ -184,6 +184,8 @@ class Execution:
     def replay(self, records: Sequence[EventRecord]) -> None:
         """Repeat a stored history. Afterwards the execution stands where it stood.
 
+        Values that the code would give otherwise now are in :attr:`drifts`; those of history count.
+
         Raises:
             HistoryCorrupt: no execution can have written this history.
             NondeterminismError: the code does not ask for what history says.
@@ -242,6 +244,11 @@ class Execution:
     def fingerprint(self) -> str:
         """The fingerprint of the code that runs, which need not be that of the code that began the execution."""
         return self._definition.fingerprint
+
+    @property
+    def drifts(self) -> Sequence[Drift]:
+        """Where the values of the code were others than those of the history that was repeated."""
+        return self._journal.drifts
 
     @property
     def activities(self) -> dict[int, ActivityScheduled]:
@@ -622,7 +629,7 @@ class Execution:
         self.has_children = True
         if not self._journal.replaying:
             self._turn.started.append(event)
-        return self._open(event, f"child {name!r}", result, f"result of child {chosen!r} in {self.name!r}")
+        return self._open(event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}")
 
     def start_detached(
         self, name: str, version: str | None, instance_id: str | None, payload: Payload, queue: str | None = None
@@ -632,7 +639,7 @@ class Execution:
         event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload, queue))
         if not self._journal.replaying:
             self._turn.started.append(event)
-        return chosen
+        return event.child_id
 
     def _child_id(self, event_id: int) -> str:
         return child_id(self.instance_id, self.identity.incarnation, self.execution_id, event_id)

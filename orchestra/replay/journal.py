@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from orchestra.errors import HistoryCorrupt, NondeterminismError
 from orchestra.events import (
@@ -26,9 +27,29 @@ from orchestra.events import (
 )
 from orchestra.replay.turns import Identity
 
-__all__ = ["Journal", "read_history"]
+__all__ = ["Drift", "Journal", "read_history"]
 
 E = TypeVar("E", CommandEvent, TerminalEvent)
+
+
+_MOST_DRIFTS: Final = 100
+"""Drifts that are remembered of one execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A value that the code would give now is another one than in history, where what was recorded counts.
+
+    ``event`` is what history has as event ``event_id``, ``difference`` what is another value, ``line`` where the code asks.
+    """
+
+    event_id: int
+    event: str
+    difference: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"event {self.event_id}, {self.event}: {self.difference} at {self.line}"
 
 
 class Journal:
@@ -39,6 +60,8 @@ class Journal:
         self.count: int = 0
         self.size: int = 0
         self.fresh: list[EventRecord] = []
+        self.drifts: list[Drift] = []
+        """Where the values of the code were others than those in history."""
         self._recorded: list[tuple[Event, EventRecord]] = []
         """What is still to be repeated, the next one last."""
 
@@ -67,7 +90,7 @@ class Journal:
         self._count(record)
 
     def command(self, event: E, line: Callable[[], str]) -> E:
-        """Record what the code asks for; on replay return the recorded event instead.
+        """Record what the code asks for; on replay return the recorded event instead, whose values count.
 
         Args:
             line: names the line of code that asks, for errors.
@@ -96,6 +119,9 @@ class Journal:
                 event_id=expected.id,
                 line=where,
             )
+        drift = _drift(event, expected)
+        if drift is not None and len(self.drifts) < _MOST_DRIFTS:
+            self.drifts.append(Drift(expected.id, describe(expected), drift, line()))
         self._recorded.pop()
         self._count(record)
         assert isinstance(expected, type(event))
@@ -112,56 +138,53 @@ class Journal:
 
 
 def _difference(asked: Event, recorded: Event) -> str | None:
+    """Return how the code does something else than history says. Values may differ: see :func:`_drift`."""
     if type(asked) is not type(recorded):
         return "another kind of event"
     match asked, recorded:
         case ActivityScheduled(), ActivityScheduled():
-            if asked.name != recorded.name:
-                return "another activity"
-            if asked.arguments.data != recorded.arguments.data:
-                return f"other arguments, {_short(asked.arguments.data)} instead of {_short(recorded.arguments.data)}"
-        case TimerCreated(), TimerCreated():
-            if asked.due != recorded.due:
-                return f"due {(asked.due - recorded.due) / 1e6:+g} s from the recorded one"
+            return None if asked.name == recorded.name else "another activity"
         case EventAwaited(), EventAwaited():
-            if asked.name != recorded.name:
-                return "another event name"
+            return None if asked.name == recorded.name else "another event name"
         case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
-            return _start_difference(asked, recorded)
+            return None if asked.name == recorded.name else "another orchestration"
         case CommandCancelled(), CommandCancelled():
-            if asked.source != recorded.source:
-                return "another command"
-        case ExecutionCompleted(), ExecutionCompleted():
-            if asked.output.data != recorded.output.data:
-                return f"another output, {_short(asked.output.data)} instead of {_short(recorded.output.data)}"
-        case ContinuedAsNew(), ContinuedAsNew():
-            if asked.state.data != recorded.state.data:
-                return f"another state, {_short(asked.state.data)} instead of {_short(recorded.state.data)}"
-            if asked.version != recorded.version:
-                return "another version"
+            return None if asked.source == recorded.source else "another command"
         case _:
-            pass
-    return None
+            return None
 
 
-def _start_difference(asked: ChildStarted | DetachedStarted, recorded: ChildStarted | DetachedStarted) -> str | None:
-    if asked.name != recorded.name:
-        return "another orchestration"
+def _drift(asked: Event, recorded: Event) -> str | None:
+    """Return which value of the code is another one than in history, where what was recorded counts."""
+    match asked, recorded:
+        case ActivityScheduled(), ActivityScheduled():
+            return None if asked.arguments.data == recorded.arguments.data else "other arguments"
+        case TimerCreated(), TimerCreated():
+            return None if asked.due == recorded.due else f"due {(asked.due - recorded.due) / 1e6:+g} s from the recorded time"
+        case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
+            return _start_drift(asked, recorded)
+        case ExecutionCompleted(), ExecutionCompleted():
+            return None if asked.output.data == recorded.output.data else "another output"
+        case ContinuedAsNew(), ContinuedAsNew():
+            if asked.version != recorded.version:
+                return f"version {asked.version} instead of {recorded.version}"
+            return None if asked.state.data == recorded.state.data else "another state"
+        case _:
+            return None
+
+
+def _start_drift(asked: ChildStarted | DetachedStarted, recorded: ChildStarted | DetachedStarted) -> str | None:
     if asked.child_id != recorded.child_id:
-        return "another instance id"
+        return f"instance id {asked.child_id!r} instead of {recorded.child_id!r}"
     if asked.version != recorded.version:
         return f"version {asked.version} instead of {recorded.version}"
     if asked.input.data != recorded.input.data:
-        return f"another input, {_short(asked.input.data)} instead of {_short(recorded.input.data)}"
+        return "another input"
     if isinstance(asked, ChildStarted) and isinstance(recorded, ChildStarted):
         was, now = recorded.on_parent_close, asked.on_parent_close
         if was != now:
             return f"on_parent_close {now.name.lower()} instead of {was.name.lower()}"
     return None
-
-
-def _short(data: bytes) -> str:
-    return _shortened(data.decode(errors="replace"))
 
 
 def _shortened(text: str) -> str:

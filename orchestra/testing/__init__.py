@@ -5,7 +5,7 @@ The contract that every provider must pass is in :mod:`orchestra.testing.contrac
 
 from __future__ import annotations
 
-from orchestra.testing.checker import InvariantsViolated, Report, Violation, check_store
+from orchestra.testing.checker import InvariantsViolated, Report, StoredDrift, Violation, check_store
 from orchestra.testing.model import ManualClock, ModelProvider, ModelWorld
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ModelProvider",
     "ModelWorld",
     "Report",
+    "StoredDrift",
     "Violation",
     "check_store",
 ]

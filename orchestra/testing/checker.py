@@ -50,11 +50,11 @@ from orchestra.portable import Portable
 from orchestra.providers.interfaces import Directory, Provider
 from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ParentLink, ResolvedBy, Status
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Execution, Identity
+from orchestra.replay import Drift, Execution, Identity
 from orchestra.replay.journal import describe, read_history
 from orchestra.summary import read_summary
 
-__all__ = ["InvariantsViolated", "Report", "Violation", "check_store"]
+__all__ = ["InvariantsViolated", "Report", "StoredDrift", "Violation", "check_store"]
 
 _PAGE: Final = 200
 _TRIES: Final = 5
@@ -98,6 +98,21 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredDrift:
+    """A value that code would give now is another one than in a history, where what was recorded counts. It is no fault.
+
+    ``drift`` says which event, what differs, and at which line of code.
+    """
+
+    instance_id: str
+    execution: int
+    drift: Drift
+
+    def __str__(self) -> str:
+        return f"instance {self.instance_id!r}, execution {self.execution}, {self.drift}"
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was looked at, and what was wrong with it.
 
@@ -112,6 +127,8 @@ class Report:
     events: int
     replayed: int
     unsettled: tuple[str, ...] = ()
+    drift: tuple[StoredDrift, ...] = ()
+    """Where the registry's code gives other values than the histories that were replayed with it."""
 
     def raise_if_violated(self) -> None:
         """Do nothing if all is well.
@@ -130,6 +147,9 @@ class Report:
         lines = [looked, *map(str, self.violations[:_SHOWN])]
         if len(self.violations) > _SHOWN:
             lines.append(f"... and {len(self.violations) - _SHOWN} more")
+        if self.drift:
+            lines.append(f"{len(self.drift)} values that code gives otherwise now; what was recorded counts:")
+            lines += map(str, self.drift[:_SHOWN])
         return "\n".join(lines)
 
 
@@ -148,7 +168,8 @@ def check_store(
 
     Checked are the order and completeness of histories (I2) and executions (I3), that columns say what histories say (I4),
     that every result answers one command (I5), that no timer was early (I7) and that events were delivered in their order
-    (I8). With a registry every kept history is replayed (I10). Where nothing runs, the end of each child has reached the
+    (I8). With a registry every kept history is replayed (I10); values that its code gives otherwise now are listed as drift.
+    Where nothing runs, the end of each child has reached the
     execution that waits for it, once (I5), and no other one (I9).
 
     Args:
@@ -204,6 +225,7 @@ class _Inspection:
         self._quiescent = quiescent
         self._violations: list[Violation] = []
         self._unsettled: list[str] = []
+        self._drift: list[StoredDrift] = []
         self._instances = self._executions = self._histories = self._events = self._replayed = 0
 
     def run(self) -> Report:
@@ -225,6 +247,7 @@ class _Inspection:
             self._events,
             self._replayed,
             tuple(self._unsettled),
+            tuple(self._drift),
         )
 
     # --- reading ---
@@ -368,6 +391,7 @@ class _Inspection:
             return
         finally:
             execution.evict()
+        self._drift += [StoredDrift(instance.instance_id, number, drift) for drift in execution.drifts]
         last = events[-1] if isinstance(events[-1], TerminalEvent) else None
         if ending != last:
             found.add("I10", f"replayed it ends with {ending}, in history with {last}", number, events[-1].id)

@@ -197,21 +197,53 @@ RECORDED.ended("kid", 2)
 
 MISMATCHES = {
     "another name": (other({"name": "other"}), 2, "another orchestration"),
-    "another id": (other({"instance_id": "yours"}), 2, "another instance id"),
-    "another version": (other({"version": "1.0.1"}), 2, "version 1.0.1 instead of 1.0.0"),
-    "no version": (other({"version": None}), 2, "version None instead of 1.0.0"),
-    "another input": (other({"input": 9}), 2, "another input, 9 instead of 1"),
-    "another on_parent_close": (other({"on_parent_close": "terminate"}), 2, "on_parent_close terminate instead of cancel"),
     "another detached name": (other(second={"name": "else"}), 4, "another orchestration"),
-    "another detached id": (other(second={"instance_id": "x"}), 4, "another instance id"),
-    "another detached version": (other(second={"version": "1.0.0"}), 4, "version 1.0.0 instead of None"),
-    "another detached input": (other(second={"input": 3}), 4, "another input, 3 instead of 2"),
     "another order": (turned_round, 2, "another kind of event"),
     "another kind": (an_activity_instead, 2, "another kind of event"),
     "one too few": (one_too_few, 4, "another kind of event"),
     "one too many": (one_too_many, 5, "another kind of event"),
-    "an id instead of a made one": (other(third={"instance_id": "x"}), 5, "another instance id"),
 }
+
+DRIFTS = {
+    "another id": (other({"instance_id": "yours"}), 2, "instance id 'yours' instead of 'mine'"),
+    "another version": (other({"version": "1.0.1"}), 2, "version 1.0.1 instead of 1.0.0"),
+    "no version": (other({"version": None}), 2, "version None instead of 1.0.0"),
+    "another input": (other({"input": 9}), 2, "another input"),
+    "another on_parent_close": (other({"on_parent_close": "terminate"}), 2, "on_parent_close terminate instead of cancel"),
+    "another detached id": (other(second={"instance_id": "x"}), 4, "instance id 'x' instead of "),
+    "another detached version": (other(second={"version": "1.0.0"}), 4, "version 1.0.0 instead of None"),
+    "another detached input": (other(second={"input": 3}), 4, "another input"),
+    "an id instead of a made one": (other(third={"instance_id": "x"}), 5, "instance id 'x' instead of "),
+}
+
+
+@pytest.mark.parametrize("case", DRIFTS)
+def test_code_that_starts_with_other_values_goes_on_with_what_was_recorded(case):
+    """Scenario 45."""
+    subject, event_id, difference = DRIFTS[case]
+    execution = replayed(subject, RECORDED.history)
+    (drift,) = execution.drifts
+    assert drift.event_id == event_id
+    assert drift.difference.startswith(difference)
+    assert "test_children.py" in drift.line
+    assert execution.ending == RECORDED.ending
+
+
+def test_a_detached_start_is_known_by_its_recorded_id():
+    def starts(instance_id):
+        async def subject(ctx, _):
+            started = ctx.start_detached("other", instance_id=instance_id)
+            await ctx.wait_for_event("x")
+            return started
+
+        return subject
+
+    drive = Drive(starts("old"))
+    drive.execution.evict()
+    drive.function = starts("new")
+    drive.execution = replayed(drive.function, drive.history)
+    drive.send("x")
+    assert drive.output == "old"
 
 
 @pytest.mark.parametrize("case", MISMATCHES)

@@ -157,12 +157,17 @@ async def another_activity(ctx, _):
 
 
 async def other_arguments(ctx, _):
-    await ctx.schedule_activity("a", 2)  # HERE
+    first = await ctx.schedule_activity("a", 2)  # HERE
+    await ctx.schedule_timer(MINUTE)
+    await ctx.wait_for_event("x")
+    return first
 
 
 async def another_due(ctx, _):
-    await ctx.schedule_activity("a", 1)
+    first = await ctx.schedule_activity("a", 1)
     await ctx.schedule_timer(2 * MINUTE)  # HERE
+    await ctx.wait_for_event("x")
+    return first
 
 
 async def another_order(ctx, _):
@@ -230,19 +235,23 @@ async def settled(value):
 MISMATCHES = {
     another_kind: (2, "a timer", "activity 'a'"),
     another_activity: (2, "activity 'b'", "activity 'a'"),
-    other_arguments: (2, "[2] instead of [1]", "other arguments"),
-    another_due: (4, "due +60 s", "a timer"),
     another_order: (4, "a wait for event 'x'", "a timer"),
     more_at_once: (3, "activity 'b'", "activity_completed"),
     fewer: (4, "a wait for event 'x'", "a timer"),
     another_event_name: (6, "'y'", "'x'"),
     more_at_the_end: (8, "activity 'b'", "the end of the execution (execution_completed)"),
-    another_output: (8, '"other" instead of 5', "another output"),
     another_end: (8, "execution_failed", "execution_completed"),
     a_boundary_instead: (8, "continued_as_new", "execution_completed"),
     ends_early: (4, "execution_completed", "a timer"),
     a_cancel_too_many: (5, "cancelling event 4", "timer_fired"),
     gives_up_by_losing_a_race: (5, "cancelling event 4", "timer_fired"),
+}
+
+
+DRIFTS = {
+    other_arguments: (2, "activity 'a'", "other arguments"),
+    another_due: (4, "a timer", "due +60 s from the recorded time"),
+    another_output: (8, "the end of the execution (execution_completed)", "another output"),
 }
 
 
@@ -265,6 +274,40 @@ def test_code_that_does_not_fit_is_named_with_event_wish_and_line(subject):
     assert other in str(caught.value)
     assert caught.value.line.startswith(line_marked(subject))
     assert caught.value.line in str(caught.value)
+
+
+@pytest.mark.parametrize("subject", DRIFTS, ids=lambda subject: subject.__name__)
+def test_a_value_that_differs_is_noted_and_what_was_recorded_counts(subject):
+    """Scenario 45."""
+    execution = replayed(subject, ENDED.history)
+    (drift,) = execution.drifts
+    assert (drift.event_id, drift.event, drift.difference) == DRIFTS[subject]
+    assert drift.line.startswith(line_marked(subject))
+    assert execution.ending == ENDED.ending
+
+
+def test_code_whose_values_have_not_changed_drifts_in_nothing():
+    assert replayed(recorded, ENDED.history).drifts == []
+
+
+def test_a_changed_duration_counts_from_the_next_timer_on():
+    def sleeps(minutes):
+        async def subject(ctx, _):
+            await ctx.schedule_timer(minutes * MINUTE)
+            await ctx.schedule_timer(minutes * MINUTE)
+            return "slept"
+
+        return subject
+
+    drive = Drive(sleeps(60))
+    drive.execution.evict()
+    drive.function = sleeps(30)
+    drive.execution = replayed(drive.function, drive.history)
+    assert drive.execution.next_timer == 3_600 * SECOND, "the timer that runs is due when it was recorded to be"
+    drive.advance(3_600)
+    assert drive.execution.next_timer == 5_400 * SECOND
+    drive.advance(1_800)
+    assert drive.output == "slept"
 
 
 @pytest.mark.parametrize("swallow", [Exception, BaseException])
@@ -322,17 +365,18 @@ def test_code_that_waits_where_history_ended_is_named():
 @pytest.mark.parametrize(
     ("state", "version"), [("other", "2.0.0"), (1, None), (1, "2.0.1")], ids=["state", "no version", "version"]
 )
-def test_another_boundary_is_named(state, version):
+def test_another_boundary_is_noted_and_the_recorded_one_counts(state, version):
     async def subject(ctx, _):
         await ctx.schedule_timer(MINUTE)
         ctx.continue_as_new(state, version=version)  # the line
 
     drive = Drive(one_boundary)
     drive.advance(60)
-    with pytest.raises(NondeterminismError, match=r"another (state|version)") as caught:
-        replayed(subject, drive.history)
-    assert caught.value.event_id == 4
-    assert "in test_another_boundary_is_named.<locals>.subject" in caught.value.line
+    execution = replayed(subject, drive.history)
+    (drift,) = execution.drifts
+    assert drift.event_id == 4
+    assert "in test_another_boundary_is_noted_and_the_recorded_one_counts.<locals>.subject" in drift.line
+    assert execution.ending == drive.ending
 
 
 def test_a_cancel_that_gives_up_what_history_did_not_is_named():

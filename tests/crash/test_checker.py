@@ -254,9 +254,20 @@ def test_code_that_does_not_replay_is_found(store):
 
 
 def test_a_history_that_code_cannot_have_written_is_found(store):
-    statement = "UPDATE event SET payload = x'5B355D' WHERE instance_id = 'loop' AND execution = 2 AND kind = 2"
-    change(store, statement)
+    other = "CAST(replace(CAST(envelope AS TEXT), 'add_one', 'add_two') AS BLOB)"
+    change(store, f"UPDATE event SET envelope = {other} WHERE instance_id = 'loop' AND execution = 2 AND kind = 2")
     assert "I10" in broken(store, REGISTRY)
+
+
+def test_values_that_code_gives_otherwise_now_are_listed_and_no_fault(store):
+    """Scenario 45."""
+    assert check_store(SqliteProvider(store), REGISTRY).drift == ()
+    change(store, "UPDATE event SET payload = x'5B355D' WHERE instance_id = 'loop' AND execution = 2 AND kind = 2")
+    report = check_store(SqliteProvider(store), REGISTRY)
+    report.raise_if_violated()
+    (found,) = report.drift
+    assert (found.instance_id, found.execution, found.drift.event_id) == ("loop", 2, 2)
+    assert "activity 'add_one': other arguments" in str(report)
 
 
 def test_versions_that_the_registry_lacks_are_not_replayed(store):

@@ -9,8 +9,9 @@ from harness import HOLD, SECOND, check_instance, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.context import Limits
+from orchestra.engine.engine import EngineOptions
 from orchestra.errors import ActivityFailed, Cancelled, Failure
-from orchestra.events import ActivityFailedEvent
+from orchestra.events import ActivityFailedEvent, TimerFired
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.providers.rows import HoldKind, Release, Status, Write
 from orchestra.registry import OrchestrationRegistry
@@ -587,3 +588,39 @@ def test_a_hold_in_a_later_lap_of_the_same_write_keeps_the_laps_before_it(any_wo
     any_world.run(2)
     assert any_world.output(instance_id) == 3
     check_rest(any_world, [fixed.registry])
+
+
+# --- values that code gives otherwise now ---
+
+
+def waits_for(minutes, argument):
+    async def job(ctx, _):
+        done = await ctx.schedule_activity("work", argument)
+        await ctx.schedule_timer(timedelta(minutes=minutes))
+        return done
+
+    return job
+
+
+def test_changed_values_hold_nothing_and_are_said_once_for_each_line(any_world, caplog):
+    """Scenario 45."""
+    node = any_world.node(registry(waits_for(60, "old")), {"work": lambda run: "done"})
+    first, second = any_world.start(), any_world.start()
+    any_world.run(30)
+    node.crash()
+    for _ in range(3):
+        changed = any_world.node(registry(waits_for(30, "new")), {"work": HOLD}, options=EngineOptions(warm=0))
+        any_world.send(first)
+        any_world.send(second)
+        any_world.run(60)
+        changed.stop()
+    told = [record.getMessage() for record in caplog.records if "gives another value" in record.getMessage()]
+    assert len(told) == 6, "two lines of code, and three nodes"
+    assert sum("activity 'work': other arguments" in line for line in told) == 3
+    assert sum("due -1800 s from the recorded time" in line for line in told) == 3
+    any_world.node(registry(waits_for(30, "new")), {"work": HOLD})
+    any_world.run(3_600)
+    for instance_id in (first, second):
+        assert any_world.output(instance_id) == "done"
+        (timer,) = [event for event in any_world.events(instance_id) if isinstance(event, TimerFired)]
+        assert timer.at >= any_world.record(instance_id).created_at + 3_600 * SECOND, "the recorded time counts"

@@ -618,6 +618,7 @@ class Simulation:
             self.clients.check_end(record)
         report = check_store(self._providers[0], registry_of(FINAL_STAGE))
         report.raise_if_violated()
+        assert report.drift == (), f"I10: code that has not changed gives other values: {report}"
         self.counts["histories replayed"] += report.replayed
         self.counts["virtual seconds"] += (self.time.now - self.time.begin) // 1_000_000
 

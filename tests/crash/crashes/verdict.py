@@ -153,7 +153,13 @@ def judge(store: Store, promises: Promises, workers: Sequence[Worker], code: str
     """Return everything that is wrong with a store whose workers have gone home, and the checker's report."""
     provider = provider_of(store)
     report = check_store(provider, registry(code))
-    problems = [*map(str, report.violations), *raw_problems(store), *write_problems(workers), *log_problems(workers)]
+    problems = [
+        *map(str, report.violations),
+        *(f"I10: {drift}" for drift in report.drift),
+        *raw_problems(store),
+        *write_problems(workers),
+        *log_problems(workers),
+    ]
     provider.open()
     try:
         directory = provider.directory

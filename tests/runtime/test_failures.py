@@ -1,0 +1,120 @@
+"""Declared failures with details, and what users see of instances that are held for an error."""
+
+from dataclasses import dataclass
+
+import pytest
+from kit import bounded, info_when, registry, runtime
+
+from orchestra import (
+    NO_RETRY,
+    ActivityFailed,
+    ChildFailed,
+    Failure,
+    InstanceFailed,
+    InstanceStatus,
+    RegistrationError,
+    activity,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class PaymentRefused(Failure):
+    pass
+
+
+@dataclass
+class Refusal:
+    code: int
+    retry: bool
+
+
+async def pays(ctx, _):
+    raise PaymentRefused("no funds", details={"code": 402, "why": ["funds"]})
+
+
+@bounded
+async def test_the_details_of_a_failure_are_seen_by_client_and_parent(path):
+    async def parent(ctx, _):
+        try:
+            await ctx.start_child("pays")
+        except ChildFailed as failed:
+            return failed.cause.details
+
+    async with runtime(path, pays, parent) as node:
+        with pytest.raises(InstanceFailed, match="no funds") as failed:
+            await (await node.client.start("pays", instance_id="one")).result()
+        assert failed.value.error.details == {"code": 402, "why": ["funds"]}
+        assert failed.value.error.type.endswith("PaymentRefused")
+        assert (await node.client.get_instance_info("one")).error.details == {"code": 402, "why": ["funds"]}
+        assert await (await node.client.start("parent")).result() == {"code": 402, "why": ["funds"]}
+
+
+@bounded
+async def test_the_details_of_an_activity_are_seen_by_the_code_that_asked_for_it(path):
+    @activity(retry=NO_RETRY)
+    async def charge() -> None:
+        raise PaymentRefused("no", details=Refusal(402, retry=False))
+
+    async def job(ctx, _):
+        try:
+            await ctx.schedule_activity(charge)
+        except ActivityFailed as failed:
+            return failed.cause.details
+
+    async with runtime(path, job, activities=[charge]) as node:
+        assert await (await node.client.start("job")).result() == {"code": 402, "retry": False}
+
+
+@bounded
+async def test_details_without_a_json_form_hold_the_instance_and_say_so(path):
+    async def job(ctx, _):
+        raise Failure("no", details=object())
+
+    async with runtime(path, job) as node:
+        info = await info_when(await node.client.start("job"), lambda info: info.held_reason)
+        assert info.held_reason.startswith("error: orchestra.errors.EncodeError: details of Failure")
+
+
+@bounded
+async def test_a_parent_sees_why_its_child_is_held(path):
+    async def kid(ctx, _):
+        return {}["price"]
+
+    async def parent(ctx, _):
+        return await ctx.start_child("kid", instance_id="kid")
+
+    async with runtime(path, kid, parent) as node:
+        handle = await node.client.start("parent")
+
+        def tells(info):
+            return info.children and info.children[0].held_reason
+
+        (child,) = (await info_when(handle, tells)).children
+        assert child.status is InstanceStatus.HELD
+        assert child.held_reason.startswith("error: KeyError: 'price' (at ")
+        assert "in " in child.held_reason
+        assert child.held_reason.endswith("version 1.0.0)")
+        await node.client.terminate("kid")
+        with pytest.raises(InstanceFailed, match="terminated"):
+            await handle.result()
+
+
+@bounded
+async def test_a_message_that_does_not_decode_holds_and_names_the_event_and_the_field(path):
+    async def job(ctx, _):
+        return await ctx.wait_for_event("refuse", Refusal)
+
+    async with runtime(path, job) as node:
+        handle = await node.client.start("job", instance_id="one")
+        await handle.raise_event("refuse", {"code": "four", "retry": True})
+        info = await info_when(handle, lambda info: info.held_reason)
+        assert info.held_reason.startswith("state: ")
+        assert "event 'refuse'" in info.held_reason
+        assert "code" in info.held_reason
+        assert info.unread_messages == 1
+
+
+async def test_failures_that_are_no_exceptions_are_refused_at_registration():
+    with pytest.raises(RegistrationError, match="give classes of exceptions"):
+        registry(pays, failures=("ValueError",))

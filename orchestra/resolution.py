@@ -17,6 +17,7 @@ __all__ = [
     "LOWEST_VERSION",
     "boundary_version",
     "changed_policies",
+    "has_other_code",
     "is_living",
     "opening_version",
     "policy_of",
@@ -118,6 +119,17 @@ def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
     }
     candidates: Iterable[Kind] = sorted(own | set(catalogue.kinds), key=_kind_order)
     return tuple(kind for kind in candidates if serves(node, kind, catalogue))
+
+
+def has_other_code(node: NodeRecord, catalogue: Catalogue) -> bool:
+    """Return whether another node has other code for a version that this node has."""
+    own = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
+    others = (row.record for row in catalogue.nodes if row.record.node_id != node.node_id)
+    return any(
+        own.get((capability.name, capability.version), capability.fingerprint) != capability.fingerprint
+        for other in others
+        for capability in other.capabilities
+    )
 
 
 def _kind_order(kind: Kind) -> tuple[str, str, str, int, bool]:

@@ -64,7 +64,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import changed_policies, servable_kinds
+from orchestra.resolution import changed_policies, has_other_code, servable_kinds
 from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger, log_instance
 
@@ -174,6 +174,10 @@ class Engine:
             self._take(item)
         self._arrivals.read(self.node.node_id)
         self._inventory.read(self.node.node_id)
+        if self._inventory.is_of_misfits and not self._claims.stopped:
+            # What another node's code could not go on with is claimed with the write that releases it: that node does not get
+            # it again before (rule 27).
+            self._inventory.release_held(self.catalogue)
         now = self.now
         self._agenda.wake_due(now)
         # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
@@ -467,6 +471,7 @@ class Engine:
             or self._doubts
             or self._arrivals.are_wanted
             or self._inventory.is_wanted
+            or (self._inventory.is_of_misfits and not self._claims.stopped)
             or self._activities.has_reports
             or self._absences.has_returned
             or self._ownership.has_discarded
@@ -528,6 +533,7 @@ class Engine:
         """
         self._arrivals.are_wanted = True
         self._claims.look()
+        self._inventory.look_for_misfits(self.now)
         self._doubts.ask_for_suspects()
 
     def look_for_unwanted(self) -> None:
@@ -551,6 +557,7 @@ class Engine:
                 self._effects.add(PolicyChanged(name))
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
+        self._inventory.is_mixed = has_other_code(self.node, catalogue)
         if self._claims.serve(servable_kinds(self.node, catalogue)):
             self._inventory.of_held = True
         if not self._claims.stopped:

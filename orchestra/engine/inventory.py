@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from orchestra.context import Limits
 from orchestra.engine.activities import Activities
 from orchestra.engine.flights import Flights
@@ -14,6 +16,10 @@ from orchestra.resolution import opening_version
 from orchestra.telemetry import Recorder
 
 __all__ = ["Inventory"]
+
+
+_MANY_HELD: Final = 100
+_SECOND: Final = 1_000_000
 
 
 class Inventory:
@@ -44,12 +50,29 @@ class Inventory:
         self.of_tasks: bool = False
         """Whether activities that were taken from others are to be compared at the next step."""
         self.of_held: bool = False
-        """Whether holds are to be looked through with the next catalogue."""
+        """Whether holds are to be looked through: at the next step where versions have several codes, or with the catalogue."""
+        self.is_mixed: bool = False
+        """Whether another living node has other code for a version that this node has."""
+        self._found = 0
+        self._looked_at = 0
 
     @property
     def is_wanted(self) -> bool:
         """Whether something is to be read at the next step."""
         return self.of_owned or self.of_tasks
+
+    @property
+    def is_of_misfits(self) -> bool:
+        """Whether holds are to be looked through at the next step, for another node's code may not fit."""
+        return self.of_held and self.is_mixed
+
+    def look_for_misfits(self, now: int) -> None:
+        """Look through the holds at the next step where another node's code may not be able to go on and this node's may.
+
+        Where many are held for long, that is done once a second.
+        """
+        if self.is_mixed and (self._found <= _MANY_HELD or now - self._looked_at >= _SECOND):
+            self.of_held = True
 
     def read(self, node: str) -> None:
         """Compare what is to be compared: adopt what was forgotten, and give up what is not this node's any more.
@@ -73,6 +96,7 @@ class Inventory:
         if not self.of_held:
             return
         rows = self._store.held(self._registry.names)
+        self._found, self._looked_at = len(rows), catalogue.now
         self._recorder.held(rows)
         for held in rows:
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))

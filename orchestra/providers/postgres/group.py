@@ -176,6 +176,7 @@ class Group:
             or write.owner not in self._local_nodes
             or _is_due(write, inboxes[write.instance_id], now)
             or _hands_out(write)
+            or write.hold is not None
             for write in writes
         )
         return Committed(now, wakes_others, lambda: outcomes)
@@ -370,7 +371,8 @@ class _Application:
             return Refused()  # I6
         self._tell(row)  # whoever owns it has something to drop, if that is not who writes
         row.write(write.state, self._numbers[write.state.kind], self._transaction.now, held=write.hold is not None)
-        if row.owner is None and row.wake_at is not None and row.wake_at <= self._transaction.now:
+        is_due = row.wake_at is not None and row.wake_at <= self._transaction.now
+        if row.owner is None and (is_due or write.hold is not None):  # a hold: other code may be able to go on
             self._for_others.add(row.instance_id)
         self._hands_out |= _hands_out(write)
         self._settle_tasks(write)

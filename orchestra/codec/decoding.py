@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 import orjson
@@ -20,6 +21,9 @@ from orchestra.errors import DecodeError, EncodeError, UnresolvableAnnotation
 __all__ = ["PLAIN", "Decoder", "arguments_decoder", "decoder", "encode_arguments", "plain", "raw", "repacked"]
 
 T = TypeVar("T")
+
+_LISTS: Final[frozenset[Any]] = frozenset({list, Sequence, MutableSequence, Collection})
+"""What reads an array as a list."""
 
 
 class Decoder(Generic[T]):
@@ -90,7 +94,7 @@ class Decoder(Generic[T]):
             PayloadTooLarge: it has more than ``limit`` bytes.
         """
         try:
-            return self.encode(value, subject=subject, limit=limit)
+            return self.encode(self.handed(value), subject=subject, limit=limit)
         except EncodeError:
             try:
                 write_json(value)
@@ -105,11 +109,15 @@ class Decoder(Generic[T]):
     def encode_output(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True) -> Payload:
         """Return the wire form of what an orchestration returns, for readers in other programs.
 
-        A tuple may stand for a list, as ``return await ctx.gather(...)`` has it; else like :meth:`encode`.
+        Like :meth:`encode`, but that a tuple may stand for a list, as ``return await ctx.gather(...)`` has it.
         """
-        if type(value) is tuple and self._shape is not None and self._shape.types == frozenset[type]({list}):
-            value = list(cast("tuple[Any, ...]", value))
-        return self.encode(value, subject=subject, limit=limit, exact=exact)
+        return self.encode(self.handed(value), subject=subject, limit=limit, exact=exact)
+
+    def handed(self, value: Any) -> Any:
+        """Return a value as it is handed on to another function: ``ctx.gather`` returns a tuple, where that may take a list."""
+        if type(value) is tuple and (typing.get_origin(self.annotation) or self.annotation) in _LISTS:
+            return list(cast("tuple[Any, ...]", value))
+        return cast("Any", value)
 
     def write(self, value: Any) -> Any:
         """Return a value as JSON values, as :meth:`encode` writes them.
@@ -203,6 +211,8 @@ def encode_arguments(
 ) -> Payload:
     """Return the wire form of arguments: an array, or ``{"args": [...], "kwargs": {...}}`` where there are keywords.
 
+    A tuple may stand for a list, as in ``ctx.schedule_activity(publish, await ctx.gather(...))``.
+
     Raises:
         EncodeError: one of them would not come back as what it is.
         PayloadTooLarge: they have more than ``limit`` bytes.
@@ -213,10 +223,10 @@ def encode_arguments(
     try:
         for index, (one, value) in enumerate(positional):
             step = f"[{index}]"
-            args.append(one.write(value))
+            args.append(one.write(one.handed(value)))
         for name, (one, value) in keywords.items():
             step = f".{name}"
-            kwargs[name] = one.write(value)
+            kwargs[name] = one.write(one.handed(value))
         step, value = "", {"args": args, "kwargs": kwargs} if kwargs else args
         data = orjson.dumps(value)
     except (Refused, RecursionError, TypeError) as error:

@@ -144,6 +144,9 @@ def is_of_pydantic(function: Any) -> bool:
 def custom(node: Node, inner: Shape | None = None) -> Shape:
     """Return the shape of what only pydantic and the user's functions know. It must be read back before it is believed."""
 
+    types: Iterable[type] = (inner.types if inner is not None else None) or ()
+    records = tuple(cls for cls in types if dataclasses.is_dataclass(cls) or issubclass(cls, pydantic.BaseModel))
+
     def write(value: Any) -> Any:
         if is_secret(value):
             raise secret(value)
@@ -154,6 +157,8 @@ def custom(node: Node, inner: Shape | None = None) -> Shape:
             try:
                 return inner.write(value)
             except Refused as refused:
+                if isinstance(value, records):
+                    raise  # pydantic would write it with a part left out
                 first = refused
         try:
             return in_order(value, node.write(value))

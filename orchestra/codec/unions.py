@@ -110,6 +110,8 @@ def union_shape(builder: Builder, schema: Any, choices: list[Any]) -> Shape:
 def _member(builder: Builder, choice: Any) -> _Member:
     inner = builder.resolved(choice)
     shape = builder.shape(choice)
+    while inner["type"] in {"function-after", "function-before", "function-wrap"} and "schema" in inner:
+        inner = builder.resolved(inner["schema"])  # validators of a class stand around it
     cls: Any = inner.get("cls")
     is_object = inner["type"] in {"dataclass", "model"} and not inner.get("root_model")
     form = _FORMS.get(inner["type"])
@@ -180,7 +182,8 @@ def _are_apart(forms: list[str | None]) -> bool:
 def _choose(members: list[_Member], value: Any) -> tuple[_Member, Any]:
     """Return the member that writes a value, and what it has written."""
     cls = cast("Any", type(value))
-    fitting = [member for member in members if member.shape.types is not None and cls in member.shape.types]
+    fitting = [member for member in members if member.cls is cls]
+    fitting = fitting or [member for member in members if member.shape.types is not None and cls in member.shape.types]
     fitting = fitting or [member for member in members if member.shape.types is None]
     # A whole number may stand for a float.
     fitting = fitting or [member for member in members if cls is int and float in (member.shape.types or ())]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time
 from typing import Any, Final, cast
@@ -164,13 +164,22 @@ def own_shape(cls: Any) -> Shape | None:
         try:
             builder = Builder(pydantic.TypeAdapter(cls).core_schema, write_value)
             shape = builder.build()
-        except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError, Unfit):
+        except Unfit as unfit:
+            found = Shape(_refusing(f"values of {cls.__qualname__} would not come back as they are: {unfit}"), lambda it: it)
+        except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError):
             found = None
         else:
             found = Shape(_verified(shape), shape.read, shape.types) if builder.verify else shape
         if len(_shapes) < 10_000:
             _shapes[cls] = found
     return found
+
+
+def _refusing(reason: str) -> Callable[[Any], Any]:
+    def write(_: Any) -> Any:
+        raise Refused(reason)
+
+    return write
 
 
 def _verified(shape: Shape) -> Any:

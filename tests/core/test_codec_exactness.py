@@ -361,6 +361,25 @@ def test_a_type_that_is_no_member_of_a_union_is_a_misfit():
         decoder(datetime).decode(Payload(b'"2026-10-25T02:30:00+02:00[Mars/Olympus]"'), subject="it")
 
 
+class Checked(pydantic.BaseModel):
+    order: str
+
+    @pydantic.model_validator(mode="after")
+    def check(self):
+        return self
+
+
+class Twin(Checked):
+    pass
+
+
+def test_models_with_functions_around_them_are_told_apart_in_a_union():
+    for value in (Checked(order="o"), Twin(order="o")):
+        payload = decoder(Checked | Twin).encode(value, subject="it")
+        assert payload == encode(value, subject="it")
+        assert type(decoder(Checked | Twin).decode(payload, subject="it")) is type(value)
+
+
 @pytest.mark.parametrize("model", [Upgrading, Wrapping])
 def test_a_model_with_functions_before_its_own_checks_holds_what_others_hold(model):
     full = {"price": Decimal("1.10"), "pair": (1, "a"), "raw": b"\xff", "of": Paid("o")} if model is Upgrading else {}

@@ -22,7 +22,7 @@ from orchestra.telemetry import log_instance, named
 __all__ = ["Watchdog"]
 
 
-_SECOND_LOOK: Final = 0.1
+_SECOND_LOOK: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)

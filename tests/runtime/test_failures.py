@@ -1,7 +1,9 @@
 """Declared failures with details, and what users see of instances that are held for an error."""
 
+import sys
 from dataclasses import dataclass
 
+import anyio
 import pytest
 from kit import bounded, info_when, registry, runtime
 
@@ -118,3 +120,51 @@ async def test_a_message_that_does_not_decode_holds_and_names_the_event_and_the_
 async def test_failures_that_are_no_exceptions_are_refused_at_registration():
     with pytest.raises(RegistrationError, match="give classes of exceptions"):
         registry(pays, failures=("ValueError",))
+
+
+KILLED = """
+import os, signal, sys
+import anyio
+from orchestra import OrchestrationRegistry, Runtime, SqliteProvider, activity
+
+@activity
+{style} charge() -> str:
+    with open(sys.argv[2], "a") as ledger:
+        ledger.write("charged\\n")
+    return "receipt"
+
+async def shop(ctx, _):
+    return {{}}[await ctx.schedule_activity(charge)]
+
+async def main():
+    registry = OrchestrationRegistry.builder().register("shop", shop).build()
+    async with Runtime(SqliteProvider(sys.argv[1]), registry, [charge]) as node:
+        await node.client.start("shop", instance_id="one")
+        while (await node.client.get_instance_info("one")).held_reason is None:
+            await anyio.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+anyio.run(main)
+"""
+
+
+@bounded
+@pytest.mark.parametrize("style", ["def", "async def"])
+async def test_a_charge_before_a_bug_is_not_made_again_after_a_kill(path, tmp_path, style):
+    """Rule 39."""
+    ledger = tmp_path / "ledger"
+    command = [sys.executable, "-c", KILLED.format(style=style), str(path), str(ledger)]
+    killed = await anyio.run_process(command, check=False)
+    assert killed.returncode == -9, killed.stderr.decode()
+
+    @activity
+    async def charge() -> str:
+        ledger.write_text("charged again")
+        return "another receipt"
+
+    async def shop(ctx, _):
+        return await ctx.schedule_activity(charge)
+
+    async with runtime(path, shop, activities=[charge]) as node:
+        assert await node.client.handle("one").result() == "receipt"
+    assert ledger.read_text() == "charged\n"

@@ -159,7 +159,7 @@ class Scheduler:
         self.seal = seal
         self.ready: deque[Task[Any]] = deque()
         self.current: Task[Any] | None = None
-        self.steps = 0
+        self.steps: int = 0
         """How many steps tasks have made; read by the watchdog, in another thread."""
         self.tasks: dict[Task[Any], None] = {}
         """Those that have not ended, in the order in which they began."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Clock", "SystemClock", "from_micros", "micros", "new_id", "to_micros"]
+__all__ = ["STANDS_STILL", "Clock", "SystemClock", "followed", "from_micros", "micros", "new_id", "to_micros"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -34,6 +34,19 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+STANDS_STILL: Final = 50_000
+"""By how many microseconds a clock may go back before it was put back: until then, time stands still for as long."""
+
+
+def followed(last: int, now: int) -> int:
+    """Return the store's time after ``last``, where its clock shows ``now`` (protocol rule 25).
+
+    The store's time is that of the clock. Where the clock goes back by a little, as between two processors, time stands still;
+    where it is put back by more, time follows, so that a clock that ran ahead stops nothing once it is right again.
+    """
+    return last if last - STANDS_STILL <= now < last else now
 
 
 def new_id() -> str:

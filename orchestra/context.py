@@ -123,7 +123,7 @@ class Machine(Protocol):
         result: Decoder[Any],
         queue: str | None = None,
     ) -> DurableFuture[Any]: ...
-    def schedule_timer(self, due: int) -> DurableFuture[None]: ...
+    def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
     def orchestration(self, function: Callable[[Any, Any], Awaitable[Any]]) -> tuple[str, Decoder[Any]]: ...
     def state_of(self, name: str, version: str | None) -> Decoder[Any]: ...
@@ -276,6 +276,8 @@ class OrchestrationContext:
     def schedule_timer(self, when: timedelta | datetime) -> DurableFuture[None]:
         """Fire after a duration, or at an aware datetime: never early on the store's clock, across restarts.
 
+        Where that clock is put right meanwhile, a duration stays as long as it is, and a datetime means the corrected clock.
+
         Raises:
             TypeError: it is neither a timedelta nor a datetime.
             ValueError: the datetime is naive, or the timer is due after the year 9999.
@@ -286,7 +288,7 @@ class OrchestrationContext:
         due = to_micros(when) if isinstance(when, datetime) else self._machine.now + micros(when)
         if due > _LATEST:
             raise ValueError(f"a timer of {when!r} is due after the year 9999")
-        return self._machine.schedule_timer(due)
+        return self._machine.schedule_timer(due, is_instant=isinstance(when, datetime))
 
     @overload
     def wait_for_event(self, name: str, *, timeout: timedelta | None = None) -> DurableFuture[Any]: ...

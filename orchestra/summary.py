@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -19,7 +19,7 @@ from orchestra.events import (
 )
 from orchestra.providers.rows import ActivityRow
 
-__all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_summary", "read_tried", "write_summary"]
+__all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_put_backs", "read_summary", "read_tried", "write_summary"]
 
 _CAP: Final = 16
 _TEXT: Final = 200
@@ -68,9 +68,15 @@ _KINDS: Final = {
 
 
 def write_summary(
-    pending: Iterable[CommandEvent], counts: Mapping[EventKind, int], tried: Callable[[int], Tried | None]
+    pending: Iterable[CommandEvent],
+    counts: Mapping[EventKind, int],
+    tried: Callable[[int], Tried | None],
+    put_backs: Sequence[tuple[int, int]] = (),
 ) -> bytes:
-    """Return the stored form of what is pending; only the first few are looked at."""
+    """Return the stored form of what is pending; only the first few are looked at.
+
+    ``put_backs``: by how much the store's clock was put back since the execution began, and from when on it was wrong.
+    """
     entries: list[list[Any]] = []
     for event in islice(pending, _CAP):
         name = event.name if isinstance(event, (ActivityScheduled, EventAwaited, ChildStarted)) else ""
@@ -80,7 +86,15 @@ def write_summary(
         entries.append([_KINDS[event.kind], name, event.at, until, event.id, shown])
         if isinstance(event, ChildStarted):
             entries[-1].append([event.child_id, event.version])
-    return pack({"w": entries, "n": {_KINDS[kind]: count for kind, count in counts.items() if count}})
+    summary: dict[str, Any] = {"w": entries, "n": {_KINDS[kind]: count for kind, count in counts.items() if count}}
+    return pack({**summary, "b": put_backs} if put_backs else summary)
+
+
+def read_put_backs(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return how the store's clock was put back since the execution began. Nearly always nothing, and found at once."""
+    if not data.endswith(b"]]}"):
+        return ()
+    return tuple((by, since) for by, since in unpack(data).get("b", ()))
 
 
 def read_tried(row: ActivityRow) -> Tried:

@@ -160,8 +160,8 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/cycle.py",
-                "            self._engine.refresh(catalogue)\n            self._engine.look()\n",
-                "            self._engine.refresh(catalogue)\n",
+                "            self._engine.refresh(catalogue, asked)\n            self._engine.look()\n",
+                "            self._engine.refresh(catalogue, asked)\n",
             ),
         ),
         (Tests(("tests/engine", "-k", "polling_alone")), Simulated("model")),

@@ -111,6 +111,12 @@ class Agenda:
             self._timers = [(at, instance_id) for at, instance_id in armed if at is not None]
             heapq.heapify(self._timers)
 
+    def put_back(self, by: int, since: int, now: int) -> None:
+        """Take note that the store's clock was put back: what is to be looked at later is looked at as much earlier."""
+        self._timers = [(instant - by, instance_id) for instant, instance_id in self._timers]
+        for desk in self._desks.values():
+            desk.put_back(by, since, now)
+
     def wake_due(self, now: int) -> None:
         """Make ready whose time has come."""
         while self._timers and self._timers[0][0] <= now:

@@ -13,7 +13,7 @@ from orchestra.engine.items import ActivityEnded, ActivityKey, Heartbeat
 from orchestra.engine.store_time import StoreTime
 from orchestra.engine.tries import Try
 from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import ActivityRow, Appended, CancelMark, MessageRow
+from orchestra.providers.rows import ActivityRow, Appended, CancelMark, InboxPage, MessageRow
 
 __all__ = ["Arrivals"]
 
@@ -25,9 +25,17 @@ class Arrivals:
     """
 
     def __init__(
-        self, store: Store, time: StoreTime, agenda: Agenda, absences: Absences, doubts: Doubts, activities: Activities
+        self,
+        store: Store,
+        time: StoreTime,
+        agenda: Agenda,
+        absences: Absences,
+        doubts: Doubts,
+        activities: Activities,
+        page: InboxPage,
     ) -> None:
         self._store = store
+        self._page = page
         self._time = time
         self._agenda = agenda
         self._absences = absences
@@ -99,10 +107,10 @@ class Arrivals:
             StoreError: they cannot be read now, and are wanted still.
         """
         if self.are_wanted and len(self._agenda) > 0:
-            for news in self._store.news(node):
+            for news in self._store.news(node, self._page):
                 desk = self._agenda.get(news.instance_id)
                 if desk is not None and desk.incarnation == news.incarnation and news.inbox_seq > desk.known_seq:
-                    self._put(desk, news.messages, news.inbox_seq, news.activities, news.cancel)
+                    self._put(desk, news.messages, news.inbox_seq, news.activities, news.cancel, news.whole_to)
         self.are_wanted = False
 
     def _put(
@@ -112,8 +120,9 @@ class Arrivals:
         inbox_seq: int,
         activities: Iterable[ActivityRow],
         cancel: CancelMark | None,
+        whole_to: int | None = None,
     ) -> None:
-        desk.take_messages(messages, inbox_seq)
+        desk.take_messages(messages, inbox_seq, whole_to)
         desk.take_ended(activities, self._time.now)
         desk.cancel = cancel or desk.cancel
         self._agenda.make_ready(desk.instance_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from orchestra.engine.places import Places
 from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Claim, Kind, NodeRecord, Route
+from orchestra.providers.rows import Claim, InboxPage, Kind, NodeRecord, Route
 
 __all__ = ["Claims"]
 
@@ -20,6 +20,7 @@ class Claims:
     Args:
         room: how many instances, and how many activities, may still be taken.
         blocking: the names of activities that need a thread.
+        page: what is read of the inboxes of those that are taken.
     """
 
     def __init__(
@@ -28,8 +29,10 @@ class Claims:
         node: NodeRecord,
         room: Callable[[], tuple[int, Places]],
         blocking: Collection[str] = (),
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> None:
         self._store = store
+        self._page = page
         self._routes = node.routes
         self._blocking = tuple(route for route in self._routes if route.activity in blocking)
         self._without_threads = tuple(route for route in self._routes if route.activity not in blocking)
@@ -103,7 +106,7 @@ class Claims:
                 return None
         instances, places = self._room()
         routes, slots, threads = self._routes_for(places), max(0, places.slots), max(0, places.threads)
-        return Claim(node_id, self.kinds, max(0, instances), routes, slots, self._blocking, threads)
+        return Claim(node_id, self.kinds, max(0, instances), routes, slots, self._blocking, threads, self._page)
 
     def claimed(self, *, more: bool) -> None:
         """Take note that a claim was answered; ``more``: there may be more at once."""

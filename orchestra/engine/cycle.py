@@ -215,11 +215,11 @@ class Cycle:
         return self._engine.take_effects()
 
     def _commit(self, changes: Sequence[Change]) -> list[Effect]:
-        begun = self._recorder.moment()
+        begun, asked = self._recorder.moment(), self._engine.now
         now, outcomes = commit_group(self._store, changes)
         self._recorder.committed(changes, begun)
         if now is not None:
-            self._engine.heard_time(now)
+            self._engine.heard_time(now, asked)
         self._note_answer(next((outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown)), None))
         return self._engine.apply(outcomes)
 
@@ -228,17 +228,20 @@ class Cycle:
         moment = self._clock.monotonic()
         if moment >= self._next_poll:
             self._next_poll = moment + self._poll
+            asked = self._engine.now
             catalogue = self._store.catalogue()
             buried = self._membership.bury_the_dead(catalogue)
             swept = self._membership.sweep(at_once=buried > 0)
             self._recorder.taken_over(swept)
             if swept or buried:
                 catalogue = self._store.catalogue()
-            self._engine.refresh(catalogue)
+            self._engine.refresh(catalogue, asked)
             self._engine.look()
             self._engine.look_for_unwanted()
             self._recorder.owned(self._engine.owned)
             self._next_expiry = moment
+        if self._engine.reckoned_ahead:
+            self._engine.rouse()
         if moment >= self._next_inventory:
             self._next_inventory = moment + self._engine.node.lease / 1e6
             self._engine.look_for_forgotten()

@@ -15,14 +15,15 @@ from orchestra.providers.rows import (
     ExecutionRow,
     Hold,
     HoldKind,
+    InboxPage,
     Kind,
-    MessageKind,
     MessageRow,
     ParentLink,
     Pin,
     Snapshot,
 )
-from orchestra.replay import ActivityDone, Execution, Identity, Input
+from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
+from orchestra.summary import read_put_backs
 
 __all__ = ["Desk"]
 
@@ -47,7 +48,7 @@ class Desk:
     history_events: int
     history_bytes: int
     remembered: dict[int, ActivityRow]
-    inbox: dict[int, MessageRow]
+    inbox: Inbox
     origin: str | None
     """The ``traceparent`` of whoever started the instance."""
     parent: ParentLink | None = None
@@ -70,12 +71,16 @@ class Desk:
     """The fingerprint of the code that is being run, for a hold to name."""
     pruned_at: int = 0
     """When its laps were last looked through for old ones, since this node got the instance."""
+    wants: tuple[str, ...] = ()
+    """Names of events to be read from the store before the next turn: the code waits for them, and they are not in memory."""
+    put_backs: tuple[tuple[int, int], ...] = ()
+    """What its row says of how the store's clock was put back since its execution began."""
     armed: int | None = None
     """The instant for which the engine has a timer that will look at this desk."""
 
     @staticmethod
-    def of(snapshot: Snapshot) -> Desk:
-        """Return the desk of a claimed instance."""
+    def of(snapshot: Snapshot, room: InboxPage | None = None) -> Desk:
+        """Return the desk of a claimed instance. ``room`` is how many of its unread events are kept in memory."""
         row = snapshot.row
         opened_at = snapshot.execution.opened_at
         # Code that opened an execution after the hold has got over it: what was tried before counts no more.
@@ -96,10 +101,11 @@ class Desk:
             history_events=row.history_events,
             history_bytes=row.history_bytes,
             remembered={activity.event_id: activity for activity in snapshot.activities},
-            inbox={message.sequence: message for message in snapshot.messages},
+            inbox=Inbox(snapshot.messages, whole_to=snapshot.whole_to, up_to=row.inbox_seq, room=room),
             origin=row.traceparent,
             parent=row.parent,
             root_id=row.root_id,
+            put_backs=read_put_backs(snapshot.summary),
         )
 
     @property
@@ -117,12 +123,12 @@ class Desk:
         """Return the key of one of its activities."""
         return ActivityKey(self.instance_id, self.incarnation, self.current.number, event_id)
 
-    def take_messages(self, messages: Iterable[MessageRow], inbox_seq: int) -> None:
-        """Put newly arrived messages into the inbox."""
-        for message in messages:
-            if message.sequence > self.known_seq:
-                self.inbox[message.sequence] = message
-        self.known_seq = max(self.known_seq, inbox_seq)
+    def take_messages(self, messages: Iterable[MessageRow], inbox_seq: int, whole_to: int | None = None) -> None:
+        """Put newly arrived messages into the inbox. Of events, they are all there are up to ``whole_to``."""
+        if inbox_seq > self.known_seq:
+            new = [message for message in messages if message.sequence > self.known_seq]
+            self.inbox.arrive(new, inbox_seq if whole_to is None else whole_to, inbox_seq)
+            self.known_seq = inbox_seq
 
     def end_try(self, number: int, result: Payload | ActivityFailure, heartbeat: Payload | None, now: int) -> None:
         """Take note that the current try of a pending activity has ended."""
@@ -150,9 +156,14 @@ class Desk:
                 entry.revision = row.revision
                 self.end_try(row.event_id, how_it_ended(row), row.heartbeat, now)
 
-    def drop_reports(self) -> None:
-        """Forget the ends of children that came too late for the execution that asked; the store drops them, too (I9)."""
-        self.inbox = {number: message for number, message in self.inbox.items() if message.kind is MessageKind.EVENT}
+    def put_back(self, by: int, since: int, now: int) -> None:
+        """Take note that the store's clock was put back, which was wrong ``since``: what was reckoned on it is put right."""
+        if self.armed is not None:
+            self.armed -= by
+        self.pruned_at = min(self.pruned_at, now)
+        self.tries.catch_up(now)
+        if self.execution is not None:
+            self.execution.put_back(by, since + self.execution.ahead)
 
     def running_keys(self) -> list[ActivityKey]:
         """Return the keys of activities that run now for this instance alone: they end with its ownership."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from orchestra.activities import Activity
 from orchestra.clock import Clock
@@ -38,7 +38,7 @@ from orchestra.engine.ownership import Ownership
 from orchestra.engine.places import Places
 from orchestra.engine.pressure import Pressure
 from orchestra.engine.stepping import Step, Stepper, describe_error
-from orchestra.engine.store_time import StoreTime
+from orchestra.engine.store_time import PUT_BACK, StoreTime
 from orchestra.engine.tasks import Placement
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
@@ -53,6 +53,7 @@ from orchestra.providers.rows import (
     Claimed,
     Granted,
     HoldKind,
+    InboxPage,
     Kind,
     NodeRecord,
     Outcome,
@@ -71,13 +72,22 @@ from orchestra.telemetry import Recorder, engine_logger, log_instance
 __all__ = ["Engine", "EngineOptions"]
 
 
+_WORTH_ROUSING: Final = 10_000_000
+"""By how much a clock must have been put back for instances to be roused that wait since before: they would be late by it."""
+
+_PAGE: Final = InboxPage()
+_ROOM: Final = InboxPage(256, 256 * 1024)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Bounds. Durations are microseconds.
 
     ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in memory after their
     instance was released. ``threads``: ``def`` activities that run at once, of all that do. ``group``: instances that are
-    stepped for one commit. ``blocked_after``: code that takes as long is named in the log.
+    stepped for one commit. ``blocked_after``: code that takes as long is named in the log. ``inbox_page``: what is read of the
+    inbox of an instance that is claimed. ``inbox_room``: what is kept of an inbox in memory, and read at once where code waits
+    for more.
     """
 
     max_owned: int = 4_096
@@ -88,6 +98,8 @@ class EngineOptions:
     threads: int = 100_000
     heartbeat_interval: int = 1_000_000
     blocked_after: int = 1_000_000
+    inbox_page: InboxPage = _PAGE
+    inbox_room: InboxPage = _ROOM
 
 
 class Engine:
@@ -146,21 +158,55 @@ class Engine:
             self._notices,
             self._recorder,
             warm=self.options.warm,
+            room=self.options.inbox_room,
         )
-        self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities)
+        page = self.options.inbox_page
+        self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities, page)
         self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder, limits)
-        self._claims = Claims(store, node, lambda: (self._room, self._places), self._blocking)
+        self._claims = Claims(store, node, lambda: (self._room, self._places), self._blocking, page)
         self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
+        self._reckoned_ahead: tuple[int, int] | None = 0, 0  # what earlier nodes have parked
+        """Since when, and until when, instances were parked on a wrong clock that are to be roused."""
+        self._parked: dict[str, None] = {}
+        """Instances whose park was reckoned on the clock as it was before it was put back, and committed after that."""
 
     @property
     def now(self) -> int:
         """A lower bound of the store's time (rule 25)."""
         return self._time.now
 
-    def heard_time(self, store_time: int) -> None:
-        """Take note of a time that the store has told."""
-        self._time.hear(store_time)
+    def heard_time(self, store_time: int, asked: int | None = None) -> None:
+        """Take note of a time that the store has told. ``asked`` is what this node knew before it was asked."""
+        back = self._time.hear(store_time, asked)
+        if back >= PUT_BACK:
+            engine_logger.warning("the store's clock was put back by %.1f s; timers are put right", back / 1e6)
+            # What lies in the time to come was reckoned on the wrong clock in any case.
+            since, self._time.since = min(self._time.since, store_time), store_time
+            self._ownership.put_back(back, since, store_time)
+            self._claims.look()
+            self._reckoned_ahead = since if back >= _WORTH_ROUSING else store_time, store_time
+
+    @property
+    def reckoned_ahead(self) -> bool:
+        """Whether instances may be parked until a time that was reckoned on a clock that was put back since."""
+        return self._reckoned_ahead is not None
+
+    def rouse(self) -> None:
+        """Have such instances made ready, a batch at a time.
+
+        Raises:
+            StoreError: it cannot be done now, and is tried again.
+        """
+        parked = list(self._parked)
+        if self._reckoned_ahead is None:
+            return
+        if self._store.rouse(*self._reckoned_ahead, parked):
+            self._claims.want()
+        else:
+            self._reckoned_ahead = None
+        for instance_id in parked:
+            self._parked.pop(instance_id, None)
 
     # --- one cycle ---
 
@@ -247,6 +293,7 @@ class Engine:
                 break
             try:
                 history = self._read_history(desk)
+                self._read_inbox(desk)
             except StoreError as error:
                 self._agenda.make_ready(desk.instance_id)
                 self._read_error = error
@@ -271,6 +318,25 @@ class Engine:
                 raise
             desk.poison = HoldKind.STORE, describe_error(error)
             return ()
+
+    def _read_inbox(self, desk: Desk) -> None:
+        """Read the events that the code waits for and that are not in memory.
+
+        Raises:
+            StoreError: they cannot be read now; that is no fault of the instance.
+        """
+        if not desk.wants or desk.poison is not None:
+            return
+        after = desk.inbox.read_from(desk.wants)
+        try:
+            unread = self._store.unread(desk.instance_id, after, desk.known_seq, self.options.inbox_room)
+        except Exception as error:  # whatever is wrong with one instance must not touch the others (I12)
+            if isinstance(error, StoreError) and error.retryable:
+                raise
+            desk.poison = HoldKind.STORE, describe_error(error)
+            return
+        desk.inbox.read(unread, () if desk.execution is None else desk.execution.awaited)
+        desk.wants = ()
 
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
@@ -317,7 +383,8 @@ class Engine:
         if step.records:
             self._recorder.stands(step.records, self.now)
         self._notices.stands(desk, step)
-        desk.unacknowledged.clear()
+        if not desk.inputs:  # else something has ended, and the turn that takes it is yet to come
+            desk.unacknowledged.clear()
         for effect in step.effects:
             if isinstance(effect, RunActivity):
                 self._activities.begin(effect)
@@ -328,15 +395,20 @@ class Engine:
         for task in step.handed_over:
             if not self._activities.hand_over(task):
                 self._inventory.of_tasks = True  # it is in the store, and does not run here
+        wake_at = step.wake_at
+        if wake_at and step.now > self.now + PUT_BACK:  # the clock was put back as this was committed
+            wake_at -= step.now - self.now
+            if not step.keep:
+                self._parked[desk.instance_id] = None
         if not step.keep:
             self._ownership.let_go(desk)
-            if step.wake_at is not None:
-                self._claims.expect(step.wake_at)
+            if wake_at is not None:
+                self._claims.expect(wake_at)
         elif desk.releasing or (step.wake_at is not None and step.wake_at <= step.now):
             # Or: it was away when everything was to be released, and had decided to stay before.
             self._agenda.make_ready(desk.instance_id)
-        elif step.wake_at is not None:
-            self._agenda.arm(desk, step.wake_at)
+        elif wake_at is not None:
+            self._agenda.arm(desk, wake_at)
 
     def _submitted(self, flight: Flight, outcome: Outcome) -> None:
         assert flight.submit is not None
@@ -475,6 +547,7 @@ class Engine:
             or self._activities.has_reports
             or self._absences.has_returned
             or self._ownership.has_discarded
+            or self.reckoned_ahead
         ):
             return True
         due = self._agenda.next_timer
@@ -549,9 +622,9 @@ class Engine:
 
     # --- the node and the catalogue ---
 
-    def refresh(self, catalogue: Catalogue) -> None:
+    def refresh(self, catalogue: Catalogue, asked: int | None = None) -> None:
         """Take in the catalogue: what may be claimed, and which holds new code may try to end."""
-        self.heard_time(catalogue.now)
+        self.heard_time(catalogue.now, asked)
         if self.catalogue.now:  # not the first: nothing was written by another one
             for name in changed_policies(self.catalogue, catalogue):
                 self._effects.add(PolicyChanged(name))

@@ -31,7 +31,7 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
     """Return what is told of a turn. To be called before the desk takes in what the turn has decided."""
     assert observed.begun is not None
     ending, opened_at = turn.ending, desk.current.opened_at
-    traced = [message for sequence in turn.consumed if (message := desk.inbox[sequence]).traceparent is not None]
+    traced = [message for message in turn.received if message.traceparent is not None]
     cancelled = set(turn.cancelled)
     entries = (desk.tries.get(number) for number in turn.settled if number not in cancelled)
     return TurnRecord(

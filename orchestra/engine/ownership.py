@@ -13,7 +13,7 @@ from orchestra.engine.doubts import Doubts
 from orchestra.engine.notices import Notices
 from orchestra.engine.stepping import Stepper, describe_error
 from orchestra.engine.warm import WarmExecutions
-from orchestra.providers.rows import HoldKind, Snapshot
+from orchestra.providers.rows import HoldKind, InboxPage, Snapshot
 from orchestra.telemetry import Recorder, escaped, log_instance
 
 __all__ = ["Ownership"]
@@ -36,7 +36,9 @@ class Ownership:
         recorder: Recorder,
         *,
         warm: int,
+        room: InboxPage,
     ) -> None:
+        self._room = room
         self._agenda = agenda
         self._absences = absences
         self._doubts = doubts
@@ -54,7 +56,7 @@ class Ownership:
 
     def adopt(self, snapshot: Snapshot, now: int) -> None:
         """Take up an instance that the store has given to this node, or given back."""
-        desk = Desk.of(snapshot)
+        desk = Desk.of(snapshot, self._room)
         stale = self._agenda.get(desk.instance_id)
         if stale is not None:  # it was taken away and came back before this node noticed
             self._forget(stale)
@@ -83,6 +85,11 @@ class Ownership:
             self.adopt(snapshot, now)
         else:
             self._doubts.is_lost(instance_id)
+
+    def put_back(self, by: int, since: int, now: int) -> None:
+        """Take note that the store's clock was put back, which was wrong ``since``. What is away finds it out by itself."""
+        self._agenda.put_back(by, since, now)
+        self._warm.put_back(by, since)
 
     # --- leaving ---
 

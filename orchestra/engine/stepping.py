@@ -321,6 +321,8 @@ class Stepper:
             raise HistoryCorrupt(
                 f"history of {desk.instance_id!r}, execution {desk.current.number}, has ended, and its row has not"
             )
+        for by, since in desk.put_backs:
+            execution.put_back(by, since)
         desk.execution = execution
         step.drifts = execution.drifts
         return self.remember_tries(desk, step.now)
@@ -362,6 +364,7 @@ class Stepper:
             entry = desk.tries.get(item.key.event_id)
             if entry is not None and entry.running and entry.attempt == item.attempt:
                 desk.end_try(item.key.event_id, item.result, item.heartbeat, now)
+        desk.tries.catch_up(now)
         return [desk.key(number) for number in still_running]
 
     def _turn(
@@ -375,10 +378,10 @@ class Stepper:
     ) -> TerminalEvent | None:
         assert desk.execution is not None
         desk.trying = desk.execution.fingerprint
-        turn = desk.execution.turn(
-            step.now, desk.inputs, desk.inbox.values(), cancel=None if desk.cancel is None else desk.cancel.reason
-        )
-        desk.inputs = []  # not before: a turn that ends in a hold has taken in none of them (rule 39)
+        cancel = None if desk.cancel is None else desk.cancel.reason
+        turn = desk.execution.turn(step.now, desk.inputs, desk.inbox, cancel=cancel)
+        # Not before: a turn that ends in a hold has taken in none of them (rule 39).
+        desk.wants, desk.inputs = turn.wants, list(turn.left)
         try:
             return self._record(desk, step, turn, created, opened, catalogue, observed)
         except Exception as error:
@@ -400,8 +403,6 @@ class Stepper:
             step.records.append(turn_record(desk, turn, observed, ended, step.now))
         if turn.started or turn.recalled:
             self._start_children(desk, step, turn, catalogue)
-        for sequence in turn.consumed:
-            del desk.inbox[sequence]
         step.consumed.extend(turn.consumed)
         step.custom_status = turn.custom_status or step.custom_status
         if turn.logs:
@@ -477,8 +478,9 @@ class Stepper:
         desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT, floating=resolution.how is ResolvedBy.POLICY)
         desk.opened = False
         desk.execution = None
+        desk.put_backs = ()
         desk.history_events = desk.history_bytes = 0
-        desk.drop_reports()
+        desk.inbox.drop_reports()
         return desk.current
 
     def _terminate(self, desk: Desk, step: Step) -> None:
@@ -567,6 +569,8 @@ class Stepper:
             step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
             if step.keep and step.crowded:
                 step.keep, step.wake_at = False, step.now  # and not 0: others have waited for longer
+        elif desk.wants:
+            step.keep, step.wake_at = True, 0  # it goes on once they are read; what has ended and is not taken yet stays here
         else:
             assert desk.execution is not None
             timer, due = desk.execution.next_timer, desk.tries.next_due
@@ -651,7 +655,9 @@ class Stepper:
             rows |= self._kept_rows(desk, step)
         summary = EMPTY_SUMMARY
         if desk.execution is not None and step.status is Status.OPEN:
-            summary = write_summary(desk.execution.pending, desk.execution.pending_counts, desk.tries.shown)
+            summary = write_summary(
+                desk.execution.pending, desk.execution.pending_counts, desk.tries.shown, desk.execution.put_backs
+            )
         state = InstanceState(
             kind=desk.kind,
             owner=self.node_id if step.keep else None,

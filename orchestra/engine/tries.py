@@ -125,6 +125,18 @@ class Try:
             return replace(row, failure=failure_to_bytes(ActivityFailure(end.cause, (), non_retryable=True)))
         return replace(row, attempt=end.attempt, result=end.result)
 
+    def catch_up(self, now: int) -> bool:
+        """Let the next try wait no longer than its policy says: its time may have been reckoned on a clock that ran ahead.
+
+        Return whether it was; the store is to be told then.
+        """
+        self.started_at = min(self.started_at, now)
+        if self.due is None or self.due <= now + _UNTRIED_DELAY:
+            return False
+        latest = now + max(micros(self.event.retry.delay(max(1, self.attempt - 1), 0.0)), _UNTRIED_DELAY)
+        moved, self.due = self.due > latest, min(self.due, latest)
+        return moved
+
     def crash(self, takeovers: int, now: int) -> ActivityDied | None:
         """Count attempts that were lost with their node (protocol rule 14). Return the end, if that was the last one."""
         if self.route is not None:
@@ -361,6 +373,12 @@ class Tries:
                 del self._waiting[number]
                 entry.running, entry.due = True, None
                 yield entry
+
+    def catch_up(self, now: int) -> None:
+        """Let no next try wait longer than its policy says; see :meth:`Try.catch_up`."""
+        for number, entry in self._all.items():
+            if entry.catch_up(now):
+                self._changed[number] = None
 
     def clear(self) -> None:
         """Forget everything."""

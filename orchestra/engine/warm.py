@@ -48,6 +48,11 @@ class WarmExecutions:
         self._discarded.append(execution)
         return None
 
+    def put_back(self, by: int, since: int) -> None:
+        """Take note that the store's clock was put back, which was wrong ``since``: the time of executions goes on."""
+        for _, _, execution in self._kept.values():
+            execution.put_back(by, since + execution.ahead)
+
     def discard(self, desk: Desk) -> None:
         """Have the execution of a desk closed that is thrown away."""
         if desk.execution is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "execution_values",
     "hold_from_bytes",
     "hold_to_bytes",
+    "in_order",
     "opening_values",
     "payload_values",
     "pin_from_bytes",
@@ -111,6 +112,13 @@ def read_message(columns: Columns) -> MessageRow:
     """Return a message from its columns."""
     sequence, message_id, name, data, encoding, sent_at, kind, source, traceparent = columns
     return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at, MessageKind(kind), source, traceparent)
+
+
+def in_order(reports: Sequence[MessageRow], events: Sequence[MessageRow]) -> tuple[MessageRow, ...]:
+    """Return ends of children and events in the order of their arrival."""
+    if not reports:
+        return tuple(events)
+    return tuple(sorted((*reports, *events), key=lambda message: message.sequence))
 
 
 # --- queues -----------------------------------------------------------------------------------

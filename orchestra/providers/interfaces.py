@@ -23,6 +23,7 @@ from orchestra.providers.rows import (
     Commit,
     ExecutionRow,
     HeldRow,
+    InboxPage,
     InstanceQuery,
     InstanceRecord,
     Kind,
@@ -30,6 +31,7 @@ from orchestra.providers.rows import (
     NodeRecord,
     Route,
     Task,
+    Unread,
 )
 
 __all__ = ["Admin", "Directory", "Provider", "Store"]
@@ -52,10 +54,25 @@ class Store(Protocol):
         """Return the events of one execution in order."""
         ...
 
-    def news(self, node_id: str) -> list[News]:
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
         """Return what has arrived for instances that the node owns, and that none of its writes has taken note of.
 
-        Each entry holds all unread messages that are newer than the row's ``seen_seq``.
+        Each entry holds the first unread events that are newer than the row's ``seen_seq``, as many as the page has room for,
+        and all ends of children that are newer.
+        """
+        ...
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        """Return the next unread events of some names: of each name those after a number, and up to ``up_to``.
+
+        The names share the page, and of each there is at least one event, if there is any. The cost is that of the events that
+        are returned, however many others wait.
         """
         ...
 
@@ -123,6 +140,15 @@ class Store(Protocol):
         """Delete up to ``limit`` ended instances whose time has run out, with all that belongs to them. Return how many.
 
         Fewer may be deleted at once where they are large; 0 says that there is none. It costs no write then.
+        """
+        ...
+
+    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+        """Make instances ready whose wake time was reckoned on a clock that was put back since. Return how many.
+
+        These are instances that wait for a time, up to ``limit`` of them: those that were last written between ``since`` and
+        ``until``, or at a time that is still to come, and the given ones. Each is made ready once. One that has crashed its
+        owners repeatedly waits for the longest delay at most.
         """
         ...
 

@@ -43,6 +43,7 @@ __all__ = [
     "HeldRow",
     "Hold",
     "HoldKind",
+    "InboxPage",
     "InstanceQuery",
     "InstanceRecord",
     "InstanceRow",
@@ -76,6 +77,7 @@ __all__ = [
     "Started",
     "Status",
     "Task",
+    "Unread",
     "Write",
     "size_of",
 ]
@@ -294,6 +296,26 @@ class MessageRow:
     traceparent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class InboxPage:
+    """How much of one inbox is read at once: so many events in the order of arrival, with so many bytes of payload together."""
+
+    messages: int = 64
+    bytes: int = 64 * 1024
+
+    def share(self, readers: int) -> InboxPage:
+        """Return what each of some gets that share it: room for one event at least."""
+        return InboxPage(max(1, self.messages // max(1, readers)), self.bytes // max(1, readers))
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Unread events of one name, after those that were known. They are all there are up to ``whole_to``."""
+
+    messages: tuple[MessageRow, ...]
+    whole_to: int
+
+
 class Route(NamedTuple):
     """Who may run an activity that the owner of its instance hands out: nodes that serve the queue and have the activity.
 
@@ -401,15 +423,18 @@ class InstanceRow:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A claimed instance: its row, its current execution, its unread messages, its remembered activities.
+    """A claimed instance: its row, its current execution, its first unread messages, its remembered activities.
 
-    The history is read apart, and only where no warm execution stands for it.
+    The history is read apart, and only where no warm execution stands for it. ``messages`` are all ends of children, and the
+    events up to ``whole_to`` (``None``: all there are); later ones are read by name. ``summary`` is as the last write left it.
     """
 
     row: InstanceRow
     execution: ExecutionRow
     messages: tuple[MessageRow, ...] = ()
     activities: tuple[ActivityRow, ...] = ()
+    whole_to: int | None = None
+    summary: bytes = b""
 
 
 # --- changes ----------------------------------------------------------------------------------
@@ -572,7 +597,7 @@ class Claim:
     """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind.
 
     Also up to ``slots`` activities that are handed out by the given routes, the oldest first within a route; of these up to
-    ``threads`` by routes that are among ``blocking``.
+    ``threads`` by routes that are among ``blocking``. ``page`` is what is read of each inbox.
     """
 
     node: str
@@ -582,6 +607,7 @@ class Claim:
     slots: int = 0
     blocking: tuple[Route, ...] = ()
     threads: int = 0
+    page: InboxPage = InboxPage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -750,7 +776,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something has arrived for an instance that the asking node owns. ``activities`` are those that have ended elsewhere."""
+    """Something has arrived for an instance that the asking node owns. ``activities`` are those that have ended elsewhere.
+
+    ``messages`` are all ends of children, and the events up to ``whole_to`` (``None``: all there are).
+    """
 
     instance_id: str
     incarnation: str
@@ -758,6 +787,7 @@ class News:
     cancel: CancelMark | None
     messages: tuple[MessageRow, ...]
     activities: tuple[ActivityRow, ...] = ()
+    whole_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ It knows no clock, no random source, no async library and no database. The same 
 """
 
 from orchestra.replay.execution import Execution
+from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
 
-__all__ = ["ActivityDied", "ActivityDone", "Drift", "Execution", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
+__all__ = ["ActivityDied", "ActivityDone", "Drift", "Execution", "Identity", "Inbox", "Input", "LogEntry", "Turn", "TurnHeld"]

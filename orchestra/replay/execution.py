@@ -6,7 +6,7 @@ import heapq
 import logging
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from random import Random
@@ -69,6 +69,7 @@ from orchestra.ids import child_id
 from orchestra.providers.rows import HoldKind, MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.failing import held_by, is_declared, place_of
+from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift, Journal, describe, read_history
 from orchestra.replay.mail import Mail, Waits
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
@@ -80,6 +81,10 @@ __all__ = ["Execution"]
 
 _MOST_LINES: Final = 10
 _MOST_DEADLOCKS: Final = 10
+_PUT_BACKS: Final = 8
+_PUT_BACK: Final = 1_000_000
+"""How many microseconds the time given to a turn may lie behind the execution's: nodes know the store's time to a reply."""
+
 _NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
 
@@ -106,6 +111,7 @@ class _Gathered:
     fired: list[int] = field(default_factory=lambda: [])
     started: list[ChildStarted | DetachedStarted] = field(default_factory=lambda: [])
     recalled: list[ChildStarted] = field(default_factory=lambda: [])
+    received: list[MessageRow] = field(default_factory=lambda: [])
 
 
 class Execution:
@@ -143,6 +149,12 @@ class Execution:
         self._waits = Waits()
         self._unawaited: Unawaited = {}
         self._timers: list[tuple[int, int]] = []
+        """When timers fire, on the time of the execution, and their event ids: a heap."""
+        self._until: set[int] = set()
+        """Those that were set to an instant: they fire by the store's time, whatever that of the execution."""
+        self._ahead = 0
+        self.put_backs: tuple[tuple[int, int], ...] = ()
+        """By how much the store's clock was put back since it began, and from when on, on its own time, it was wrong."""
         self._boundary: tuple[Payload, str | None] | None = None
         self._cancel_delivered = False
         self._fault: OrchestraError | None = None
@@ -198,31 +210,63 @@ class Execution:
         self._journal.replaying = False
         self._gathered = None
 
-    def turn(self, now: int, inputs: Iterable[Input] = (), inbox: Iterable[MessageRow] = (), cancel: str | None = None) -> Turn:
+    def turn(
+        self, now: int, inputs: Iterable[Input] = (), inbox: Inbox | Iterable[MessageRow] = (), cancel: str | None = None
+    ) -> Turn:
         """Take in what has happened until ``now`` and run the code until it waits.
 
         Args:
             now: the store's time; timers that are due by then fire.
             inputs: ends of activities, in the order of arrival.
-            inbox: unread messages in the order of arrival, ends of children among them.
+            inbox: unread messages in the order of arrival, ends of children among them. What is delivered is taken out of it.
             cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
 
         Raises:
             TurnHeld: the code has raised what is no declared failure, or the execution is over its limits. None of the inputs
                 counts as taken in.
         """
-        self._now = max(self._now, now)
+        self._advance(now)
         if cancel is not None and not self._cancel_delivered and self.ending is None:
             self._feed(CancelRequested(self._journal.next_id, self._now, cancel))
         ends = deque(inputs)
-        mail = Mail(inbox, self._waits)
+        mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), self._waits)
+        wants: tuple[str, ...] = ()
         while self.ending is None and not self._over_limit:
+            wants = mail.wanted()
+            if wants:
+                break  # one of them may have come before all that is in memory
             event = self._next_input(ends, mail)
             if event is None:
                 break
             self._feed(event)
         self._check_limits()
-        return self._take_turn()
+        turn = self._take_turn()
+        return turn if not wants or self.ending is not None else replace(turn, wants=wants, left=tuple(ends))
+
+    @property
+    def ahead(self) -> int:
+        """By how many microseconds its time leads the store's, whose clock was put back since it began (rule 25)."""
+        return self._ahead
+
+    def put_back(self, by: int, since: int) -> None:
+        """Take note that the store's clock was put back: the time of the execution goes on as if it had not been.
+
+        Timers that were set before ``since``, on the execution's time, were set by the clock as it is now; they fire as much
+        later on the execution's time, as do those that were set to an instant.
+        """
+        self.put_backs = (*self.put_backs, (by, since))[-_PUT_BACKS:]
+        self._ahead += by
+        for number, (at, source) in enumerate(self._timers):
+            entry = self._pending.get(source)
+            if source in self._until or (entry is not None and entry.event.at < since):
+                self._timers[number] = at + by, source
+        heapq.heapify(self._timers)
+
+    def _advance(self, now: int) -> None:
+        moment = now + self._ahead
+        if moment < self._now - _PUT_BACK:
+            self.put_back(self._now - moment, moment)  # the least that it can be; what was set in its future was set by it
+        self._now = max(self._now, now + self._ahead)
 
     def evict(self) -> None:
         """Drop the coroutine. Nothing is decided by it any more. It ends, whatever the code does about it."""
@@ -261,33 +305,43 @@ class Execution:
         return (entry.event for entry in self._pending.values())
 
     @property
+    def awaited(self) -> Collection[str]:
+        """The names of events that the code waits for."""
+        return self._waits.names
+
+    @property
     def pending_counts(self) -> Mapping[EventKind, int]:
         """How many commands of each kind have no result yet."""
         return self._counts
 
     @property
     def next_timer(self) -> int | None:
-        """When the earliest pending timer is due."""
+        """When the earliest pending timer is due, on the store's clock."""
+        due = self._next_timer
+        return None if due is None else due - self._ahead
+
+    @property
+    def _next_timer(self) -> int | None:
         while self._timers and self._timers[0][1] not in self._pending:
-            heapq.heappop(self._timers)
+            self._until.discard(heapq.heappop(self._timers)[1])
         return self._timers[0][0] if self._timers else None
 
     # --- inputs ---
 
     def _next_input(self, ends: deque[Input], mail: Mail) -> InputEvent | None:
         """Return what happened first: an activity or a child ended, a timer fell due, or a message came that is waited for."""
-        timer = self.next_timer
+        timer = self._next_timer
         if not (ends or mail or timer is not None):
             return None  # most turns ask a last time in vain
         number = self._journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
-        while mail.reports and mail.reports[0].source not in self._pending:
-            self._turn.consumed.append(mail.reports.popleft().sequence)  # late as well; its row must go all the same (I9)
+        while (report := mail.report) is not None and report.source not in self._pending:
+            self._consume(report, mail)  # late as well; its row must go all the same (I9)
         message = mail.first()
         times = (
             ends[0].at if ends else None,
-            timer if timer is not None and timer <= self._now else None,
+            timer - self._ahead if timer is not None and timer <= self._now else None,
             message.sent_at if message else None,
         )
         present = [moment for moment in times if moment is not None]
@@ -298,16 +352,21 @@ class Execution:
                 return _end_event(ends.popleft(), number, self._now)
             case 1:
                 due, source = heapq.heappop(self._timers)
-                self._turn.fired.append(due)
+                self._until.discard(source)
+                self._turn.fired.append(due - self._ahead)
                 return TimerFired(number, self._now, source)
             case _:
                 assert message is not None
-                self._turn.consumed.append(message.sequence)
-                mail.take(message)
+                self._consume(message, mail)
                 if message.kind is not MessageKind.EVENT:
                     return _report_event(message, number, self._now)
                 source = self._waits.first(message.name)
                 return EventReceived(number, self._now, source, message.name, message.sequence, message.payload)
+
+    def _consume(self, message: MessageRow, mail: Mail) -> None:
+        mail.take(message)
+        self._turn.consumed.append(message.sequence)
+        self._turn.received.append(message)
 
     def _feed(self, event: InputEvent) -> None:
         self._journal.append(event)
@@ -543,6 +602,7 @@ class Execution:
             fired=tuple(gathered.fired),
             started=tuple(started),
             recalled=tuple(recalled),
+            received=tuple(gathered.received),
         )
 
     # --- the machine that the context stands on ---
@@ -595,9 +655,13 @@ class Execution:
             self._turn.scheduled.append(event)
         return self._open(event, name, result, f"result of activity {name!r} in {self.name!r}")
 
-    def schedule_timer(self, due: int) -> DurableFuture[None]:
+    def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]:
         event = self._command(TimerCreated(self._journal.next_id, self._now, due))
-        heapq.heappush(self._timers, (event.due, event.id))
+        at = event.due
+        if is_instant:
+            self._until.add(event.id)
+            at += self._ahead
+        heapq.heappush(self._timers, (at, event.id))
         return self._open(event, "timer", None, "")
 
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Collection
 
 from orchestra.providers.rows import MessageKind, MessageRow
+from orchestra.replay.inbox import Inbox
 
 __all__ = ["Mail", "Waits"]
 
@@ -20,6 +21,11 @@ class Waits:
         self._by_name: dict[str, OrderedDict[int, None]] = {}
         self.opened: list[str] = []
         """The names of which a first wait was opened since this was last emptied."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names that are awaited."""
+        return self._by_name.keys()
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
@@ -45,58 +51,75 @@ class Waits:
 
 
 class Mail:
-    """Finds the message that is delivered next. The cost is that of the messages, whatever else is awaited."""
+    """Finds the message that is delivered next. The cost is that of the messages in memory, whatever else is awaited."""
 
-    __slots__ = ("_awaited", "_by_name", "_waits", "reports")
+    __slots__ = ("_awaited", "_inbox", "_open", "_waits")
 
-    def __init__(self, inbox: Iterable[MessageRow], waits: Waits) -> None:
+    def __init__(self, inbox: Inbox, waits: Waits) -> None:
+        self._inbox = inbox
         self._waits = waits
-        self._by_name: dict[str, deque[MessageRow]] = {}
-        self.reports: deque[MessageRow] = deque()
-        """The ends of children, in the order of arrival."""
-        for message in inbox:
-            if message.kind is MessageKind.EVENT:
-                self._by_name.setdefault(message.name, deque()).append(message)
-            else:
-                self.reports.append(message)
-        waits.opened.clear()
-        self._awaited = [(messages[0].sequence, name) for name, messages in self._by_name.items() if name in waits]
+        self._awaited: list[tuple[int, str]] = []
         """The first message of each name that is awaited; a name whose wait has gone meanwhile may stand there as well."""
-        heapq.heapify(self._awaited)
+        self._open: dict[str, None] = {}
+        """Names of which the store may have messages that are not in memory."""
+        waits.opened.clear()
+        if inbox.is_whole and len(inbox.names) < len(waits.names):
+            for name in inbox.names:
+                if name in waits:
+                    self._look(name)
+        else:
+            for name in waits.names:
+                self._look(name)
 
     def __bool__(self) -> bool:
-        return bool(self._by_name or self.reports)
+        return bool(self._awaited or self._inbox.report or self._waits.opened)
+
+    @property
+    def report(self) -> MessageRow | None:
+        """The next end of a child, whether it is awaited or not."""
+        return self._inbox.report
+
+    def wanted(self) -> tuple[str, ...]:
+        """Return the awaited names that are to be read from the store before the next message is taken."""
+        if self._waits.opened:
+            self._look_at_opened()
+        return tuple(name for name in self._open if name in self._waits) if self._open else ()
 
     def first(self) -> MessageRow | None:
         """Return the event or the child's end that came first, of those that are waited for."""
-        opened = self._waits.opened
-        if opened:
-            for name in opened:
-                if name in self._by_name:
-                    heapq.heappush(self._awaited, (self._by_name[name][0].sequence, name))
-            opened.clear()
+        if self._waits.opened:
+            self._look_at_opened()
         event: MessageRow | None = None
         while self._awaited and event is None:
             sequence, name = self._awaited[0]
-            messages = self._by_name.get(name)
-            if messages and messages[0].sequence == sequence and name in self._waits:
-                event = messages[0]
+            message = self._inbox.head(name)
+            if message is not None and message.sequence == sequence and name in self._waits:
+                event = message
             else:  # it was taken, or the wait was given up
                 heapq.heappop(self._awaited)
-        report = self.reports[0] if self.reports else None
+        report = self._inbox.report
         if event is None or (report is not None and report.sequence < event.sequence):
             return report
         return event
 
     def take(self, message: MessageRow) -> None:
-        """Remove what :meth:`first` has returned."""
+        """Remove what :meth:`first` has returned, or the next end of a child."""
         if message.kind is not MessageKind.EVENT:
-            self.reports.popleft()
+            self._inbox.take_report()
             return
         heapq.heappop(self._awaited)
-        messages = self._by_name[message.name]
-        messages.popleft()
-        if not messages:
-            del self._by_name[message.name]
-        elif message.name in self._waits:
-            heapq.heappush(self._awaited, (messages[0].sequence, message.name))
+        self._inbox.take(message.name)
+        self._waits.opened.append(message.name)  # there may be another one of it
+
+    def _look_at_opened(self) -> None:
+        for name in self._waits.opened:
+            if name in self._waits:
+                self._look(name)
+        self._waits.opened.clear()
+
+    def _look(self, name: str) -> None:
+        message = self._inbox.head(name)
+        if message is not None:
+            heapq.heappush(self._awaited, (message.sequence, name))
+        elif self._inbox.is_open(name):
+            self._open[name] = None

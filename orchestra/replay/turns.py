@@ -8,7 +8,7 @@ from typing import Any
 from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, ChildStarted, DetachedStarted, EventRecord, TerminalEvent
-from orchestra.providers.rows import HoldKind
+from orchestra.providers.rows import HoldKind, MessageRow
 
 __all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
 
@@ -85,6 +85,9 @@ class Turn:
     ``fired`` when the timers were due that have fired. ``started`` are the children and detached starts that were asked for,
     also by an execution that has ended; without those children that were given up in the same turn. ``recalled`` are children
     of earlier turns that are not wanted any more.
+
+    ``received`` are the messages that were consumed. ``wants`` are names that the code waits for, and of which the store may
+    have messages that are not in memory. The turn has stopped before them; ``left`` are the inputs that it has not taken.
     """
 
     events: tuple[EventRecord, ...]
@@ -98,3 +101,6 @@ class Turn:
     fired: tuple[int, ...] = ()
     started: tuple[ChildStarted | DetachedStarted, ...] = ()
     recalled: tuple[ChildStarted, ...] = ()
+    received: tuple[MessageRow, ...] = ()
+    wants: tuple[str, ...] = ()
+    left: tuple[Input, ...] = ()

@@ -11,6 +11,7 @@ from crashes.campaigns import conduct
 from crashes.proxy import WAYS
 from crashes.servers import (
     served_kill_campaign,
+    served_last_kill_campaign,
     served_pause_campaign,
     served_proxy_campaign,
     served_restart_campaign,
@@ -42,6 +43,11 @@ def campaign(tmp_path, seed, postgres):
 
 def test_of_three_workers_one_after_the_other_is_killed_and_nothing_is_lost_or_doubled(campaign):
     assert campaign("cycles", served_kill_campaign, 4, 0.0)["kills"] == 4
+
+
+def test_who_is_killed_when_all_is_over_leaves_nothing_at_rest(campaign):
+    """The others do not go home before they have buried it: nobody else would."""
+    assert campaign("cycles", served_last_kill_campaign, 1)["kills"] == 1
 
 
 def test_a_worker_that_was_stopped_beyond_its_lease_also_in_a_transaction_writes_nothing_any_more(campaign):

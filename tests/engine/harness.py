@@ -78,14 +78,15 @@ HOLD = object()
 
 
 class VirtualClock:
-    """Stands still until it is moved."""
+    """Stands still until it is moved. ``off`` is by how much the wall clock is wrong, in microseconds."""
 
     def __init__(self, now=1_700_000_000_000_000):
         self.origin = now
         self.instant = now
+        self.off = 0
 
     def now(self):
-        return self.instant
+        return self.instant + self.off
 
     def monotonic(self):
         return (self.instant - self.origin) / 1e6

@@ -1126,7 +1126,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
             0,
             1,
         ),
-        "news": (sql.READ_NEWS, "n1"),
+        "news": (sql.READ_NEWS, "n1", 65, 65_536),
         "owned": (sql.LIST_OWNED, "n1"),
         "addressees": (sql.READ_ADDRESSEES, Texts(["i"]), Texts(["m"]), Numbers([10]), Numbers([10])),
         "snapshots": (sql.READ_SNAPSHOTS, Texts(["i"]), Numbers([1]), Numbers([mine])),

@@ -551,9 +551,10 @@ def test_claims_probe_the_partial_index_without_scan_or_sort(provider):
 
 
 def test_news_is_found_among_what_is_new_only(provider):
-    instances, messages, *_ = plan(provider, sql.READ_NEWS, "n1")
-    assert instances == "SEARCH i USING INDEX instance_news (owner=?)"
-    assert messages.startswith("SEARCH m USING PRIMARY KEY (instance_id=? AND sequence>?)")
+    (instances,) = plan(provider, sql.READ_NEWS, "n1")
+    assert instances == "SEARCH instance USING INDEX instance_news (owner=?)"
+    (messages,) = plan(provider, sql.READ_INBOX, "i", 0, 9, 10)
+    assert messages == "SEARCH message USING PRIMARY KEY (instance_id=? AND sequence>? AND sequence<?)"
 
 
 @pytest.mark.parametrize(
@@ -565,6 +566,10 @@ def test_news_is_found_among_what_is_new_only(provider):
         (sql.FIND_GHOST_OWNED, (1,), "instance_owner"),
         (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
         (sql.FIND_ADDRESSEE, ("m", "m", 1, "i"), "message_identity"),
+        (sql.READ_EVENTS, ("i", "go", 0, 9, 10), "message_name (instance_id=? AND name=? AND sequence>? AND sequence<?)"),
+        (sql.DROP_REPORTS, ("i",), "message_report"),
+        (sql.LIST_REPORTS, ("i",), "message_report"),
+        (sql.READ_REPORTS % "?", ("i",), "message_report"),
         (sql.PRUNE_TOMBSTONES, (1, 10), "tombstone_age"),
         (sql.ANY_WAITING, (), "activity_claim"),
         (sql.FIND_WAITING, ("default", "probe", 10), "activity_claim"),

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from orchestra.clock import SystemClock
+from orchestra.clock import SystemClock, followed
 from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreForked, StoreUnavailable
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
@@ -38,7 +38,7 @@ _IDLE_CONNECTIONS: Final = 4
 
 
 class StoreTime:
-    """The store's time: the server's, unless a clock was given. It never goes back for one provider (protocol rule 25)."""
+    """The store's time: the server's, unless a clock was given; also where that is put back (protocol rule 25)."""
 
     def __init__(self, settings: Settings) -> None:
         self._clock = settings.clock
@@ -50,13 +50,13 @@ class StoreTime:
         """The statement that tells the time. It is to run when all locks are held: the times of the messages of an instance
         then have the order of their numbers.
         """
-        own = 0 if self._clock is None else self._clock.now()
-        return sql.READ_TIME, (max(own, self._last), self._clock is None)
+        known = self._last if self._clock is None else followed(self._last, self._clock.now())
+        return sql.READ_TIME, (known, self._clock is None)
 
     def heard(self, row: Row) -> int:
         """Take the time that the statement has told; return it."""
         with self._guard:
-            self._last = max(self._last, row[0])
+            self._last = followed(self._last, row[0])
             return self._last
 
 

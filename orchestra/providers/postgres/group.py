@@ -689,7 +689,7 @@ class _Application:
         for taking in claims:
             rows = [row for rows in taking.taken.values() for row in rows]
             if rows:
-                taking.snapshots.append(SnapshotReads(script, rows))
+                taking.snapshots.append(SnapshotReads(script, rows, taking.claim.page))
                 self._for_others.difference_update(row.instance_id for row in rows)
         self._transaction.commit(script)
 

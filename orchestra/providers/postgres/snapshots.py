@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from orchestra.errors import StoreCorrupt
-from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution, read_message
+from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.inbox import read_page
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.rows import Row
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.providers.rows import ActivityRow, MessageRow, ParentLink, Snapshot
+from orchestra.providers.rows import ActivityRow, InboxPage, ParentLink, Snapshot, Unread
 
 __all__ = ["SnapshotReads"]
 
@@ -22,22 +23,23 @@ __all__ = ["SnapshotReads"]
 class SnapshotReads:
     """Reads what belongs to rows that are locked, in the script that it is given."""
 
-    def __init__(self, script: Script, rows: Sequence[Row]) -> None:
+    def __init__(self, script: Script, rows: Sequence[Row], page: InboxPage = InboxPage()) -> None:  # noqa: B008 - immutable
+        self._page = page
         # As the rows are now: the group may go on changing them.
         self._rows = [replace(row) for row in rows]
         ids = Texts(row.instance_id for row in rows)
         executions, kinds = Numbers(row.execution for row in rows), Numbers(row.kind for row in rows)
         self._details = script.add(sql.READ_SNAPSHOTS, ids, executions, kinds)
         has_messages = any(row.inbox_seq for row in rows)
-        self._messages = script.add(sql.READ_INBOXES, ids) if has_messages else None
+        self._messages = script.add(sql.READ_INBOXES, ids, page.messages + 1, page.bytes) if has_messages else None
         self._activities = script.add(sql.READ_ACTIVITIES, ids)
 
     def take(self) -> list[Snapshot]:
         """Return the snapshots in the order of the rows, once the script has run."""
         details = {row[0]: row for row in self._details.rows}
-        messages: dict[str, list[MessageRow]] = defaultdict(list)
+        messages: dict[str, list[Sequence[Any]]] = defaultdict(list)
         for instance_id, *columns in _rows_of(self._messages):
-            messages[instance_id].append(read_message(tuple(columns)))
+            messages[instance_id].append(columns)
         activities: dict[str, list[ActivityRow]] = defaultdict(list)
         for instance_id, *columns in self._activities.rows:
             activities[instance_id].append(read_activity(tuple(columns)))
@@ -45,7 +47,7 @@ class SnapshotReads:
             _snapshot(
                 row,
                 details.get(row.instance_id),
-                tuple(messages[row.instance_id]),
+                read_page(messages[row.instance_id], row.inbox_seq, self._page),
                 tuple(activity for activity in activities[row.instance_id] if activity.execution == row.execution),
             )
             for row in self._rows
@@ -55,13 +57,13 @@ class SnapshotReads:
 def _snapshot(
     row: Row,
     detail: tuple[Any, ...] | None,
-    messages: tuple[MessageRow, ...],
+    unread: Unread,
     activities: tuple[ActivityRow, ...],
 ) -> Snapshot:
     if detail is None:
         raise StoreCorrupt(f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}")
     _, queue, name, version, event_format, floating, pin, hold, traceparent, *rest = detail
-    parent_id, parent_incarnation, parent_execution, parent_event, root_id, *execution = rest
+    parent_id, parent_incarnation, parent_execution, parent_event, root_id, summary, *execution = rest
     instance = replace(
         row.instance(read_kind((queue, name, version, event_format, floating))),
         pin=None if pin is None else pin_from_bytes(pin),
@@ -70,7 +72,7 @@ def _snapshot(
         parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
     )
-    return Snapshot(instance, read_execution(tuple(execution)), messages, activities)
+    return Snapshot(instance, read_execution(tuple(execution)), unread.messages, activities, unread.whole_to, summary)
 
 
 def _rows_of(result: Result | None) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestra.clock import STANDS_STILL
 from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
 
 
@@ -51,8 +52,17 @@ _ACTIVITY_COLUMNS: Final = """
 BEGIN: Final = "BEGIN"
 BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 COMMIT: Final = "COMMIT"
-READ_TIME: Final = """
-    SELECT greatest($1::bigint, CASE WHEN $2::boolean THEN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END)"""
+
+
+def _moment(known: str, asks: str) -> str:
+    """Return the store's time, where ``known`` is what it was last: the rule of :func:`orchestra.clock.followed`."""
+    return f"""
+        SELECT CASE WHEN {asks}::boolean AND NOT (clock.now BETWEEN {known}::bigint - {STANDS_STILL} AND {known}::bigint)
+            THEN clock.now ELSE {known}::bigint END AS now
+        FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS clock"""
+
+
+READ_TIME: Final = _moment("$1", "$2")
 
 # --- schema -----------------------------------------------------------------------------------
 
@@ -83,7 +93,7 @@ _FOUND_KINDS: Final = f"""
 
 # --- the start of a group: new ids, then locks in the order of the ids, then what the outcomes depend on (rule 7) -------
 
-ADD_INSTANCES: Final = """
+ADD_INSTANCES: Final = f"""
     INSERT INTO @instance (
         instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
         takeovers, history_events, history_bytes, created_at, updated_at, summary)
@@ -91,8 +101,7 @@ ADD_INSTANCES: Final = """
         moment.now, moment.now, ''
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[])
         AS u (instance_id, incarnation, kind, wake_at, execution, opened),
-        (SELECT greatest($7::bigint, CASE WHEN $8::boolean THEN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END)
-            AS now) AS moment
+        ({_moment("$7", "$8")}) AS moment
     ORDER BY u.instance_id COLLATE "C"
     ON CONFLICT (instance_id) DO NOTHING
     RETURNING instance_id"""
@@ -329,8 +338,9 @@ WRITE_FENCED: Final = _exactly(
         $9::bigint[], $10::boolean[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bytea[]) AS u (
         instance_id, read_revision, kind, owner, status, held, wake_at, seen_seq, execution, opened, takeovers,
         history_events, history_bytes, summary),
-        (SELECT greatest($15::bigint, CASE WHEN $16::boolean THEN
-            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END) AS now) AS moment
+        ("""
+    + _moment("$15", "$16")
+    + """) AS moment
     WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
     number=17,
 )
@@ -447,13 +457,30 @@ LOSE_TASKS: Final = f"""
 # it has waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
     SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation,
-        d.parent_execution, d.parent_event, d.root_id, {EXECUTION_COLUMNS}
+        d.parent_execution, d.parent_event, d.root_id, i.summary, {EXECUTION_COLUMNS}
     FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, kind)
+    JOIN @instance i ON i.instance_id = u.instance_id
     JOIN @kind k ON k.kind_id = u.kind
     JOIN @instance_detail d ON d.instance_id = u.instance_id
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
+# Of each inbox all ends of children, and the first events; what is beyond the room comes without its payload, and tells that
+# there is more. What is not returned is not loaded either: its size is told without it.
+_M_COLUMNS: Final = "m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent"
+_FITTING: Final = """
+    f.sequence, f.message_id, f.name, CASE WHEN f.total <= {} THEN f.payload END, f.encoding, f.sent_at, f.kind, f.source,
+    f.traceparent"""
+_SIZED: Final = f"""
+    SELECT {_M_COLUMNS}, sum(octet_length(m.payload)) OVER (ORDER BY m.sequence) AS total,
+        row_number() OVER (ORDER BY m.sequence) AS place"""
 READ_INBOXES: Final = f"""
-    SELECT instance_id, {_MESSAGE_COLUMNS} FROM @message WHERE instance_id = ANY($1::text[]) ORDER BY instance_id, sequence"""
+    SELECT u.instance_id, {_FITTING.format("$3::bigint")}
+    FROM unnest($1::text[]) AS u (instance_id)
+    CROSS JOIN LATERAL ({_SIZED} FROM (
+        SELECT e.* FROM @message e WHERE e.instance_id = u.instance_id AND e.kind = 0
+        ORDER BY e.sequence LIMIT $2::bigint) m) f
+    UNION ALL
+    SELECT m.instance_id, {_M_COLUMNS} FROM @message m WHERE m.instance_id = ANY($1::text[]) AND m.kind <> 0
+    ORDER BY 1, 2"""
 READ_ACTIVITIES: Final = f"""
     SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @activity a WHERE a.instance_id = ANY($1::text[])
     ORDER BY a.instance_id, a.execution, a.event_id"""
@@ -465,17 +492,49 @@ READ_HISTORY: Final = f"""
 READ_ENVELOPES: Final = """
     SELECT event_id, kind, at, format, envelope FROM @event
     WHERE instance_id = $1::text AND execution = $2::bigint AND event_id = ANY($3::bigint[]) ORDER BY event_id"""
-READ_NEWS: Final = """
-    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
-        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent
-    FROM @instance i LEFT JOIN @message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
-    WHERE i.news_for = $1::text
-    ORDER BY i.instance_id, m.sequence"""
+READ_NEWS: Final = f"""
+    WITH news AS MATERIALIZED (
+        SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
+            i.seen_seq
+        FROM @instance i WHERE i.news_for = $1::text)
+    SELECT n.instance_id, n.incarnation, n.inbox_seq, n.cancel_at, n.cancel_reason, n.cancel_by, n.cancel_terminate, g.*
+    FROM news n LEFT JOIN LATERAL (
+        SELECT {_FITTING.format("$3::bigint")}
+        FROM ({_SIZED} FROM (
+            SELECT e.* FROM @message e WHERE e.instance_id = n.instance_id AND e.kind = 0 AND e.sequence > n.seen_seq
+            ORDER BY e.sequence LIMIT $2::bigint) m) f
+        UNION ALL
+        SELECT {_M_COLUMNS} FROM @message m
+        WHERE m.instance_id = n.instance_id AND m.kind <> 0 AND m.sequence > n.seen_seq) g ON true
+    ORDER BY 1, 8"""
+# The next events of some names; the first of each in any case.
+READ_UNREAD: Final = f"""
+    SELECT u.name, f.sequence, f.message_id, f.name, CASE WHEN f.total <= $6::bigint OR f.place = 1 THEN f.payload END,
+        f.encoding, f.sent_at, f.kind, f.source, f.traceparent
+    FROM unnest($2::text[], $3::bigint[]) AS u (name, after)
+    CROSS JOIN LATERAL ({_SIZED} FROM (
+        SELECT e.* FROM @message e
+        WHERE e.instance_id = $1::text AND e.kind = 0 AND e.name = u.name AND e.sequence > u.after AND e.sequence <= $4::bigint
+        ORDER BY e.sequence LIMIT $5::bigint) m) f
+    ORDER BY 1, 2"""
 READ_ENDED: Final = f"""
     SELECT a.instance_id, {_ACTIVITY_COLUMNS} FROM @instance i
     JOIN @activity a ON a.instance_id = i.instance_id AND a.execution = i.execution
     WHERE i.news_for = $1::text AND (a.result IS NOT NULL OR a.failure IS NOT NULL)
     ORDER BY a.instance_id, a.event_id"""
+# After a clock was put back: a pass over what is parked until a time. SKIP LOCKED: who is being written is right already.
+ROUSE: Final = f"""
+    UPDATE @instance i SET
+        wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY}
+            THEN least(i.wake_at, $2::bigint + {LONGEST_DELAY}) ELSE 0 END,
+        updated_at = $2::bigint
+    FROM (
+        SELECT instance_id FROM @instance
+        WHERE owner IS NULL AND status = 0 AND NOT held AND wake_at > $2::bigint
+            AND (updated_at > $2::bigint OR instance_id = ANY($1::text[])
+                OR updated_at >= $3::bigint AND updated_at < $4::bigint)
+        LIMIT $5::bigint FOR UPDATE SKIP LOCKED) AS ahead
+    WHERE i.instance_id = ahead.instance_id"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
 # Node by node: without statistics the planner takes all rows for owned, and would look at every one of them.
 COUNT_OWNED: Final = """

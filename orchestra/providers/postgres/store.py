@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,21 +14,34 @@ from orchestra.providers.decoding import (
     read_activity,
     read_cancel,
     read_event,
-    read_message,
     read_task,
 )
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
-from orchestra.providers.postgres.calls import Calls
+from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.deletion import delete_expired
 from orchestra.providers.postgres.failures import is_mismatch
 from orchestra.providers.postgres.group import Committed, Group
+from orchestra.providers.postgres.inbox import read_page, read_unread
 from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind, route_arrays
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.rows import ActivityRow, Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, Route, Task
+from orchestra.providers.rows import (
+    ActivityRow,
+    Catalogue,
+    Change,
+    Commit,
+    HeldRow,
+    InboxPage,
+    Kind,
+    News,
+    NodeRecord,
+    Route,
+    Task,
+    Unread,
+)
 
 __all__ = ["PostgresStore"]
 
@@ -64,17 +77,26 @@ class PostgresStore:
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
 
-    def news(self, node_id: str) -> list[News]:
-        rows = self._calls.read(sql.READ_NEWS, node_id)
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
+        rows = self._calls.read(sql.READ_NEWS, node_id, page.messages + 1, page.bytes)
         # Afterwards: what has been told by then belongs to these news, or to the next ones as well, which does no harm.
         ended = self._calls.read(sql.READ_ENDED, node_id) if rows else []
         activities: dict[str, list[ActivityRow]] = defaultdict(list)
         for instance_id, *columns in ended:
             activities[instance_id].append(read_activity(tuple(columns)))
         return [
-            _read_news(list(of_one), tuple(activities[instance_id]))
+            _read_news(list(of_one), tuple(activities[instance_id]), page)
             for instance_id, of_one in groupby(rows, key=lambda row: row[0])
         ]
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        return read_unread(self._calls, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         return self._calls.read(sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes))[0][0]
@@ -113,6 +135,16 @@ class PostgresStore:
     def expire(self, limit: int = 64) -> int:
         return delete_expired(self._calls, limit)
 
+    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+        def rouse(transaction: Transaction) -> int:
+            transaction.begin()
+            script = transaction.script()
+            roused = script.add(sql.ROUSE, Texts(instance_ids), transaction.now, since, until, limit)
+            transaction.commit(script)
+            return roused.count
+
+        return self._calls.transaction(rouse)
+
     def owned(self, node_id: str) -> list[str]:
         return [row[0] for row in self._calls.read(sql.LIST_OWNED, node_id)]
 
@@ -123,16 +155,18 @@ class PostgresStore:
         return [_read_held(row) for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))]
 
 
-def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...]) -> News:
+def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...], page: InboxPage) -> News:
     instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
+    # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
+    unread = read_page([row[7:] for row in rows if row[7] is not None], inbox_seq, page)
     return News(
         instance_id,
         incarnation,
         inbox_seq,
         read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
-        # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
-        tuple(read_message(row[7:]) for row in rows if row[7] is not None),
+        unread.messages,
         activities,
+        unread.whole_to,
     )
 
 

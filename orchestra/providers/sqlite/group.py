@@ -290,7 +290,7 @@ class Group:
         instance_ids = list(islice(in_turn, claim.limit))
         if instance_ids:
             self._connection.executemany(sql.CLAIM, [(claim.node, instance_id) for instance_id in instance_ids])
-        snapshots = read_snapshots(self._transaction, instance_ids)
+        snapshots = read_snapshots(self._transaction, instance_ids, claim.page)
         more = 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks)
         return Claimed(tuple(snapshots), more, tasks)
 

@@ -9,13 +9,15 @@ from typing import Any, Final
 
 from orchestra.providers.decoding import (
     INSTANCE_WIDTH,
+    in_order,
     read_activity,
     read_execution,
     read_instance,
     read_message,
 )
-from orchestra.providers.rows import ActivityRow, InstanceRow, MessageRow, Snapshot
+from orchestra.providers.rows import ActivityRow, InboxPage, InstanceRow, MessageRow, Snapshot, Unread
 from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.inbox import read_first
 from orchestra.providers.sqlite.writer import Transaction
 
 __all__ = ["read_snapshots"]
@@ -24,33 +26,44 @@ _LENGTHS: Final = (1, 8, 64, 256)
 """How many ids a statement asks for. Few lengths make few statements, which stay prepared."""
 
 
-def read_snapshots(transaction: Transaction, instance_ids: Sequence[str]) -> list[Snapshot]:
-    """Return the snapshots of instances that are there, in the order of the ids."""
+def read_snapshots(
+    transaction: Transaction,
+    instance_ids: Sequence[str],
+    page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+) -> list[Snapshot]:
+    """Return the snapshots of instances that are there, in the order of the ids, with a page of each inbox."""
     snapshots: dict[str, Snapshot] = {}
     for part in _parts(instance_ids):
-        snapshots.update(_read_part(transaction, part))
+        snapshots.update(_read_part(transaction, part, page))
     return [snapshots[instance_id] for instance_id in instance_ids if instance_id in snapshots]
 
 
-def _read_part(transaction: Transaction, instance_ids: tuple[str | None, ...]) -> Iterator[tuple[str, Snapshot]]:
+def _read_part(
+    transaction: Transaction, instance_ids: tuple[str | None, ...], page: InboxPage
+) -> Iterator[tuple[str, Snapshot]]:
     rows = _run(transaction, sql.READ_SNAPSHOTS, instance_ids)
     instances = [_read_row(transaction, row) for row in rows]
-    messages: dict[str, list[MessageRow]] = defaultdict(list)
+    reports: dict[str, list[MessageRow]] = defaultdict(list)
     if any(instance.inbox_seq for instance in instances):
-        for instance_id, *columns in _run(transaction, sql.READ_INBOXES, instance_ids):
-            messages[instance_id].append(read_message(tuple(columns)))
+        for instance_id, *columns in _run(transaction, sql.READ_REPORTS, instance_ids):
+            reports[instance_id].append(read_message(tuple(columns)))
     activities: dict[str, list[ActivityRow]] = defaultdict(list)
     for instance_id, *columns in _run(transaction, sql.READ_ACTIVITIES, instance_ids):
         activities[instance_id].append(read_activity(tuple(columns)))
     for instance, row in zip(instances, rows, strict=True):
-        number = instance.execution
+        number, instance_id = instance.execution, instance.instance_id
+        first = Unread((), 0)
+        if instance.inbox_seq:
+            first = read_first(transaction.connection, instance_id, 0, instance.inbox_seq, page)
         yield (
-            instance.instance_id,
+            instance_id,
             Snapshot(
                 instance,
-                read_execution(row[1 + INSTANCE_WIDTH :]),
-                tuple(messages[instance.instance_id]),
-                tuple(activity for activity in activities[instance.instance_id] if activity.execution == number),
+                read_execution(row[1 + INSTANCE_WIDTH : -1]),
+                in_order(reports[instance_id], first.messages),
+                tuple(activity for activity in activities[instance_id] if activity.execution == number),
+                first.whole_to,
+                row[-1],
             ),
         )
 

@@ -116,7 +116,7 @@ BURY_MESSAGE: Final = """
     SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
 REMOVE_MESSAGE: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ?"
 EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
-DROP_REPORTS: Final = "DELETE FROM message WHERE instance_id = ? AND kind <> 0"
+DROP_REPORTS: Final = "DELETE FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0"
 PRUNE_TOMBSTONES: Final = """
     DELETE FROM tombstone WHERE (instance_id, message_id) IN (
         SELECT instance_id, message_id FROM tombstone WHERE removed_at <= ? ORDER BY removed_at LIMIT ?)"""
@@ -276,13 +276,14 @@ LOSE_TASK: Final = """
 # --- snapshots: %s is a list of placeholders, of a few fixed lengths --------------------------
 
 READ_SNAPSHOTS: Final = f"""
-    SELECT i.kind, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS}
+    SELECT i.kind, {INSTANCE_COLUMNS}, {EXECUTION_COLUMNS}, i.summary
     FROM instance i
     JOIN instance_detail d ON d.instance_id = i.instance_id
     JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution
     WHERE i.instance_id IN (%s)"""
-READ_INBOXES: Final = f"""
-    SELECT instance_id, {_MESSAGE_COLUMNS} FROM message WHERE instance_id IN (%s) ORDER BY instance_id, sequence"""
+READ_REPORTS: Final = f"""
+    SELECT instance_id, {_MESSAGE_COLUMNS} FROM message INDEXED BY message_report WHERE instance_id IN (%s) AND kind <> 0
+    ORDER BY instance_id, sequence"""
 READ_ACTIVITIES: Final = f"""
     SELECT instance_id, {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id IN (%s)
     ORDER BY instance_id, execution, event_id"""
@@ -290,22 +291,39 @@ READ_KIND: Final = f"SELECT {KIND_COLUMNS} FROM kind k WHERE k.kind_id = ?"
 
 # --- reads of the store -----------------------------------------------------------------------
 
+# In order of arrival, of all names or of one; to be read row by row, until there are enough.
+READ_EVENTS: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM message INDEXED BY message_name
+    WHERE instance_id = ? AND kind = 0 AND name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
+READ_INBOX: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM message NOT INDEXED
+    WHERE instance_id = ? AND kind = 0 AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
+
 READ_HISTORY: Final = f"""
     SELECT {_EVENT_COLUMNS} FROM event WHERE instance_id = ? AND execution = ? ORDER BY event_id"""
 READ_ENVELOPES: Final = """
     SELECT event_id, kind, at, format, envelope FROM event WHERE instance_id = ? AND execution = ? AND event_id IN (%s)
     ORDER BY event_id"""
 READ_NEWS: Final = """
-    SELECT i.instance_id, i.incarnation, i.inbox_seq, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
-        m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent
-    FROM instance i LEFT JOIN message m ON m.instance_id = i.instance_id AND m.sequence > i.seen_seq
-    WHERE i.owner = ? AND i.inbox_seq > i.seen_seq
-    ORDER BY i.instance_id, m.sequence"""
+    SELECT instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, seen_seq
+    FROM instance WHERE owner = ? AND inbox_seq > seen_seq ORDER BY instance_id"""
+READ_NEW_REPORTS: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM message INDEXED BY message_report
+    WHERE instance_id = ? AND kind <> 0 AND sequence > ? AND sequence <= ? ORDER BY sequence"""
 READ_ENDED: Final = f"""
     SELECT instance_id, {_ACTIVITY_COLUMNS} FROM activity
     WHERE (result IS NOT NULL OR failure IS NOT NULL) AND (instance_id, execution) IN (
         SELECT i.instance_id, i.execution FROM instance i WHERE i.owner = ? AND i.inbox_seq > i.seen_seq)
     ORDER BY instance_id, event_id"""
+# After a clock was put back: a pass over what is parked until a time.
+_AHEAD: Final = "owner IS NULL AND status = 0 AND held = 0 AND wake_at > ?"
+FIND_AHEAD: Final = f"""
+    SELECT instance_id FROM instance
+    WHERE {_AHEAD} AND (updated_at > ? OR updated_at >= ? AND updated_at < ?) LIMIT ?"""
+ROUSE: Final = f"""
+    UPDATE instance SET
+        wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} THEN min(wake_at, ?) ELSE 0 END, updated_at = ?
+    WHERE instance_id = ? AND {_AHEAD}"""
 LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
 IS_OPEN: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0"
@@ -369,7 +387,7 @@ READ_RECORDS: Final = f"""
     JOIN kind k ON k.kind_id = i.kind
     JOIN instance_detail d ON d.instance_id = i.instance_id
     JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
-LIST_REPORTS: Final = "SELECT source FROM message WHERE instance_id = ? AND kind <> 0 ORDER BY source"
+LIST_REPORTS: Final = "SELECT source FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0 ORDER BY source"
 BY_ID: Final = " WHERE i.instance_id = ?"
 NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT ?"
 LIST_EXECUTIONS: Final = f"""

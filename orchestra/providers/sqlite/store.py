@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import hold_from_bytes, read_activity, read_cancel, read_event, read_message
-from orchestra.providers.rows import ActivityRow, Catalogue, Change, Commit, HeldRow, Kind, News, NodeRecord, Route, Task
+from orchestra.providers.decoding import hold_from_bytes, in_order, read_activity, read_cancel, read_event, read_message
+from orchestra.providers.rows import (
+    LONGEST_DELAY,
+    ActivityRow,
+    Catalogue,
+    Change,
+    Commit,
+    HeldRow,
+    InboxPage,
+    Kind,
+    News,
+    NodeRecord,
+    Route,
+    Task,
+    Unread,
+)
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.deletion import delete_expired
 from orchestra.providers.sqlite.group import Group
+from orchestra.providers.sqlite.inbox import read_first, read_names
 from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.settings import Settings
@@ -44,17 +59,25 @@ class SqliteStore:
             rows = reading.connection.execute(sql.READ_HISTORY, (instance_id, execution)).fetchall()
         return [read_event(row) for row in rows]
 
-    def news(self, node_id: str) -> list[News]:
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
         with self._writer.reading() as reading:
-            rows = reading.connection.execute(sql.READ_NEWS, (node_id,)).fetchall()
-            ended = reading.connection.execute(sql.READ_ENDED, (node_id,)).fetchall() if rows else []
-        activities: dict[str, list[ActivityRow]] = defaultdict(list)
-        for instance_id, *columns in ended:
-            activities[instance_id].append(read_activity(tuple(columns)))
-        return [
-            _read_news(list(of_one), tuple(activities[instance_id]))
-            for instance_id, of_one in groupby(rows, key=lambda row: row[0])
-        ]
+            connection = reading.connection
+            rows = connection.execute(sql.READ_NEWS, (node_id,)).fetchall()
+            ended = connection.execute(sql.READ_ENDED, (node_id,)).fetchall() if rows else []
+            activities: dict[str, list[ActivityRow]] = defaultdict(list)
+            for instance_id, *columns in ended:
+                activities[instance_id].append(read_activity(tuple(columns)))
+            return [_read_news(connection, row, tuple(activities[row[0]]), page) for row in rows]
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        with self._writer.reading() as reading:
+            return read_names(reading.connection, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         earliest: list[int] = []
@@ -107,6 +130,18 @@ class SqliteStore:
     def expire(self, limit: int = 64) -> int:
         return delete_expired(self._writer, limit)
 
+    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+        with self._writer.reading() as reading:
+            now = reading.now
+            found = reading.connection.execute(sql.FIND_AHEAD, (now, now, since, until, limit)).fetchall()
+        named = [*instance_ids, *(row[0] for row in found)][:limit]
+        if not named:
+            return 0
+        with self._writer.transaction() as transaction:
+            now = transaction.now
+            values = [(now + LONGEST_DELAY, now, instance_id, now) for instance_id in named]
+            return sum(transaction.connection.execute(sql.ROUSE, one).rowcount for one in values)
+
     def owned(self, node_id: str) -> list[str]:
         with self._writer.reading() as reading:
             return [row[0] for row in reading.connection.execute(sql.LIST_OWNED, (node_id,))]
@@ -121,16 +156,21 @@ class SqliteStore:
         return [_read_held(row) for row in rows]
 
 
-def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...]) -> News:
-    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
+def _read_news(
+    connection: sqlite3.Connection, row: tuple[Any, ...], activities: tuple[ActivityRow, ...], page: InboxPage
+) -> News:
+    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, seen_seq = row
+    # What has arrived since the row was read belongs to the next news.
+    first = read_first(connection, instance_id, seen_seq, inbox_seq, page)
+    reports = [read_message(one) for one in connection.execute(sql.READ_NEW_REPORTS, (instance_id, seen_seq, inbox_seq))]
     return News(
         instance_id,
         incarnation,
         inbox_seq,
         read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
-        # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
-        tuple(read_message(row[7:]) for row in rows if row[7] is not None),
+        in_order(reports, first.messages),
         activities,
+        first.whole_to,
     )
 
 

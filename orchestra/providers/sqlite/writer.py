@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestra.clock import Clock
+from orchestra.clock import Clock, followed
 from orchestra.errors import StoreBusy, StoreError, StoreForked, StoreUnavailable
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
@@ -34,7 +34,7 @@ _PATIENCE_WITH_READERS: Final = 0.25
 
 
 class StoreClock:
-    """The store's time in this process. It never goes back, whatever the machine's clock does (protocol rule 25)."""
+    """The store's time in this process: the machine's, also where that is put back (protocol rule 25)."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -44,7 +44,7 @@ class StoreClock:
     def now(self) -> int:
         """Return microseconds UTC."""
         with self._guard:
-            self._last = max(self._last, self._clock.now())
+            self._last = followed(self._last, self._clock.now())
             return self._last
 
 

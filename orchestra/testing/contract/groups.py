@@ -27,6 +27,7 @@ from orchestra.providers.rows import (
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,
+    SECOND,
     a_park,
     a_start,
     a_state,
@@ -113,7 +114,33 @@ class GroupTests(ContractBase):
     def test_an_empty_group_tells_the_time(self, provider: Provider, clock: ManualClock) -> None:
         assert provider.store.commit([]).now == clock.now()
 
-    def test_the_time_of_a_store_never_goes_back(self, provider: Provider, clock: ManualClock) -> None:
+    def test_the_time_of_a_store_follows_a_clock_that_is_put_right(self, provider: Provider, clock: ManualClock) -> None:
+        """Rule 25. Where the clock goes back by a little, time stands still."""
         before = provider.store.commit([]).now
-        clock.advance(timedelta(hours=-1))
+        clock.advance(timedelta(milliseconds=-50))
         assert provider.store.commit([]).now == before
+        clock.advance(timedelta(hours=-1))
+        assert provider.store.commit([]).now == clock.now()
+        assert provider.store.catalogue().now == clock.now()
+        clock.advance(timedelta(days=1))
+        assert provider.store.commit([]).now == clock.now()
+
+    def test_what_was_parked_while_the_clock_was_ahead_is_made_ready_once(self, provider: Provider, clock: ManualClock) -> None:
+        later = clock.now() + 7_200 * SECOND
+        for instance_id in ("before", "named", "ahead", "forever"):
+            begin(provider, instance_id)
+        for instance_id in ("before", "named"):
+            expect(one(provider, a_park(read(provider, instance_id).row, wake_at=later)), Granted)
+        clock.advance(timedelta(hours=1))
+        expect(one(provider, a_park(read(provider, "ahead").row, wake_at=later)), Granted)
+        expect(one(provider, a_park(read(provider, "forever").row)), Granted)
+        assert provider.store.rouse(0, 0) == 0, "the clock was not put back"
+        clock.advance(timedelta(hours=-1))
+        assert claim(provider) == ()
+        assert provider.store.rouse(0, 0, ["named", "forever", "nobody"]) == 2
+        assert provider.store.rouse(0, 0) == 0
+        assert sorted(ids(claim(provider))) == ["ahead", "named"]
+        assert read(provider, "before").row.wake_at == later
+        clock.advance(timedelta(seconds=1))
+        assert provider.store.rouse(clock.now() - 2 * SECOND, clock.now()) == 1, "it was written in between"
+        assert ids(claim(provider)) == ["before"]

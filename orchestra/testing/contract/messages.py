@@ -10,7 +10,7 @@ import pytest
 
 from orchestra.errors import StoreError
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Appended, AppendRefused, Cancel, Claim, Claimed, Granted, Refusal, Started
+from orchestra.providers.rows import Appended, AppendRefused, Cancel, Claim, Claimed, Granted, InboxPage, Refusal, Started
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,
@@ -90,6 +90,44 @@ class MessageTests(ContractBase):
         assert news.messages == ()
         assert news.cancel is not None
         assert (news.inbox_seq, news.cancel.reason) == (3, "enough")
+
+    def test_a_claim_brings_a_page_of_the_inbox_and_says_how_far_it_goes(self, provider: Provider) -> None:
+        expect(one(provider, a_start("i")), Started)
+        provider.store.commit([an_append("i", f"m{number}") for number in range(5)])  # of seven bytes each
+        for page, sequences, whole_to in (
+            (InboxPage(10, 1_000), [1, 2, 3, 4, 5], 5),
+            (InboxPage(5, 35), [1, 2, 3, 4, 5], 5),
+            (InboxPage(2, 1_000), [1, 2], 2),
+            (InboxPage(10, 34), [1, 2, 3, 4], 4),
+            (InboxPage(10, 6), [], 0),
+            (InboxPage(0, 1_000), [], 0),
+        ):
+            (snapshot,) = expect(one(provider, Claim("n1", (KIND,), 1, page=page)), Claimed).snapshots
+            assert ([message.sequence for message in snapshot.messages], snapshot.whole_to) == (sequences, whole_to), page
+            expect(one(provider, a_park(snapshot.row, wake_at=0)), Granted)
+
+    def test_news_bring_a_page_of_what_is_new(self, provider: Provider) -> None:
+        row = begin(provider)
+        provider.store.commit([an_append("i", f"m{number}") for number in range(5)])
+        expect(one(provider, a_write(row, a_state(row, seen_seq=2))), Granted)
+        (news,) = provider.store.news("n1", InboxPage(2, 1_000))
+        assert ([message.sequence for message in news.messages], news.whole_to, news.inbox_seq) == ([3, 4], 4, 5)
+        (news,) = provider.store.news("n1", InboxPage(10, 6))
+        assert (news.messages, news.whole_to, news.inbox_seq) == ((), 2, 5)
+        (news,) = provider.store.news("n1")
+        assert ([message.sequence for message in news.messages], news.whole_to) == ([3, 4, 5], 5)
+
+    def test_events_are_read_by_name_however_many_others_wait(self, provider: Provider) -> None:
+        expect(one(provider, a_start("i")), Started)
+        provider.store.commit([an_append("i", f"m{number}", "ab"[number % 2]) for number in range(10)])
+        unread = provider.store.unread("i", {"a": 0, "b": 2, "c": 0}, 9, InboxPage(6, 1_000))
+        found = {name: ([message.sequence for message in page.messages], page.whole_to) for name, page in unread.items()}
+        assert found == {"a": ([1, 3], 4), "b": ([4, 6], 7), "c": ([], 9)}, "three names share the page"
+        assert unread["a"].messages[0].payload == an_append("i").payload
+        unread = provider.store.unread("i", {"a": 3}, 10, InboxPage(1, 0))
+        assert [message.sequence for message in unread["a"].messages] == [5], "one comes in any case"
+        assert unread["a"].whole_to == 6
+        assert provider.store.unread("nobody", {"a": 0}, 3)["a"].messages == ()
 
     def test_an_unread_message_is_stored_once(self, provider: Provider) -> None:
         expect(one(provider, a_start("i")), Started)

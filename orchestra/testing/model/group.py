@@ -382,7 +382,7 @@ class Group:
             row = replace(instance.row, owner=claim.node, revision=instance.row.revision + 1)
             taken = replace(instance, row=row)
             self._instances[row.instance_id] = taken
-            claimed.append(taken.snapshot())
+            claimed.append(taken.snapshot(claim.page))
         return Claimed(tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks)
 
     def _ready(self, kind: Kind) -> list[ModelInstance]:

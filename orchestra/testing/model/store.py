@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.clock import Clock
@@ -15,16 +15,18 @@ from orchestra.providers.rows import (
     Change,
     Commit,
     HeldRow,
+    InboxPage,
     Kind,
     News,
     NodeRecord,
     NodeRow,
     Route,
     Task,
+    Unread,
 )
 from orchestra.testing.model.group import Group, Limits, require
 from orchestra.testing.model.tasks import lose, release, taken_by, waiting
-from orchestra.testing.model.world import ModelWorld
+from orchestra.testing.model.world import ModelWorld, page_of
 
 
 class ModelStore:
@@ -52,19 +54,39 @@ class ModelStore:
         instance = self._world.instances.get(instance_id)
         return [] if instance is None else sorted(instance.events.get(execution, ()), key=lambda event: event.id)
 
-    def news(self, node_id: str) -> list[News]:
-        return [
-            News(
-                instance_id,
-                instance.row.incarnation,
-                instance.row.inbox_seq,
-                instance.row.cancel,
-                tuple(message for message in instance.messages if message.sequence > instance.row.seen_seq),
-                tuple(activity for activity in instance.snapshot().activities if activity.has_ended),
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
+        found: list[News] = []
+        for instance_id, instance in sorted(self._world.instances.items()):
+            row = instance.row
+            if row.owner != node_id or row.inbox_seq <= row.seen_seq:
+                continue
+            new = [message for message in instance.messages if message.sequence > row.seen_seq]
+            messages, whole_to = page_of(new, row.inbox_seq, page)
+            ended = tuple(activity for activity in instance.snapshot().activities if activity.has_ended)
+            found.append(News(instance_id, row.incarnation, row.inbox_seq, row.cancel, messages, ended, whole_to))
+        return found
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        instance = self._world.instances.get(instance_id)
+        events = () if instance is None else instance.unread_events
+        share = page.share(len(after))
+        return {
+            name: Unread(
+                *page_of(
+                    [message for message in events if message.name == name and number < message.sequence <= up_to],
+                    up_to,
+                    share,
+                    at_least=1,
+                )
             )
-            for instance_id, instance in sorted(self._world.instances.items())
-            if instance.row.owner == node_id and instance.row.inbox_seq > instance.row.seen_seq
-        ]
+            for name, number in after.items()
+        }
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         rows = [instance.row for instance in self._world.instances.values() if instance.is_claimable()]
@@ -159,13 +181,27 @@ class ModelStore:
             due = sorted((at, instance_id) for instance_id, at in ends.items() if at is not None and at <= now)
             return [instance_id for _, instance_id in due]
 
-        if not expired(max(self._world.now, self._clock.now())):
+        if not expired(self._world.time(self._clock)):
             return 0  # who finds nothing writes nothing
         with self._world.transaction(self, self._clock) as now:
             gone = expired(now)[:limit]
             for instance_id in gone:
                 del self._world.instances[instance_id]
             return len(gone)
+
+    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+        with self._world.transaction(self, self._clock) as now:
+            roused = 0
+            for instance_id, instance in sorted(self._world.instances.items()):
+                row = instance.row
+                written = instance.updated_at
+                ahead = instance_id in instance_ids or written > now or since <= written < until
+                if not (instance.is_claimable() and (row.wake_at or 0) > now and ahead) or roused == limit:
+                    continue
+                roused += 1
+                wake_at = min(row.wake_at or 0, now + LONGEST_DELAY) if row.takeovers >= CRASHES_BEFORE_DELAY else 0
+                self._world.instances[instance_id] = replace(instance, row=replace(row, wake_at=wake_at), updated_at=now)
+            return roused
 
     def owned(self, node_id: str) -> list[str]:
         return sorted(key for key, instance in self._world.instances.items() if instance.row.owner == node_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from orchestra.providers.rows import (
     ActivityRow,
     Catalogue,
     ExecutionRow,
+    InboxPage,
     InstanceRecord,
     InstanceRow,
     Kind,
@@ -65,10 +66,11 @@ class ModelInstance:
     def is_claimable(self) -> bool:
         return self.row.owner is None and not self.held and self.status is Status.OPEN and self.row.wake_at is not None
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, page: InboxPage = InboxPage()) -> Snapshot:  # noqa: B008 - it is immutable
         number = self.row.execution
         activities = tuple(self.activities[key] for key in sorted(self.activities) if key[0] == number)
-        return Snapshot(self.row, self.executions[number], self.messages, activities)
+        messages, whole_to = page_of(self.messages, self.row.inbox_seq, page)
+        return Snapshot(self.row, self.executions[number], messages, activities, whole_to, self.summary)
 
     def record(self) -> InstanceRecord:
         return InstanceRecord(
@@ -88,6 +90,22 @@ class ModelInstance:
             expires_at=self.expires_at,
             reports=tuple(sorted(message.source for message in self.messages if message.kind is not MessageKind.EVENT)),
         )
+
+
+def page_of(
+    messages: Sequence[MessageRow], up_to: int, page: InboxPage, at_least: int = 0
+) -> tuple[tuple[MessageRow, ...], int]:
+    """Return all ends of children, the first events that fit, and up to which number these are all there are."""
+    events = [message for message in messages if message.kind is MessageKind.EVENT]
+    fitting = 0
+    while fitting < len(events):
+        size = sum(len(message.payload.data) for message in events[: fitting + 1])
+        if fitting >= at_least and (fitting >= page.messages or size > page.bytes):
+            break
+        fitting += 1
+    whole_to = up_to if fitting == len(events) else events[fitting].sequence - 1
+    beyond = events[fitting:]
+    return tuple(message for message in messages if message not in beyond), whole_to
 
 
 def ring(row: InstanceRow, now: int, ready: int = 0) -> InstanceRow:
@@ -119,7 +137,7 @@ class ModelWorld:
         """Run the body, all or nothing, at the instant that is given to it."""
         with self.guard:
             before = (dict(self.instances), dict(self.nodes), dict(self.policies), dict(self.kinds), dict(self.expiries))
-            self.now = max(self.now, clock.now())
+            self.now = self.time(clock)
             try:
                 yield self.now
             except BaseException:
@@ -127,8 +145,13 @@ class ModelWorld:
                 raise
             self.writes[id(writer)] += 1
 
+    def time(self, clock: Clock) -> int:
+        """Return the time: it follows the clock, and stands still where that goes back by less than 50 ms."""
+        moment = clock.now()
+        return self.now if self.now - 50_000 <= moment < self.now else moment
+
     def catalogue(self, clock: Clock) -> Catalogue:
         """Return it as of now, and not as of the last write."""
         with self.guard:
             nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
-            return Catalogue(max(self.now, clock.now()), nodes, dict(self.policies), tuple(self.kinds))
+            return Catalogue(self.time(clock), nodes, dict(self.policies), tuple(self.kinds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -43,11 +43,13 @@ from orchestra.providers.rows import (
     ClientChange,
     Commit,
     HeldRow,
+    InboxPage,
     Kind,
     News,
     NodeRecord,
     Route,
     Task,
+    Unread,
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
@@ -161,8 +163,17 @@ class Link:
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return self._read(lambda: self._store.history(instance_id, execution))
 
-    def news(self, node_id: str) -> list[News]:
-        return self._read(lambda: self._store.news(node_id))
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
+        return self._read(lambda: self._store.news(node_id, page))
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        return self._read(lambda: self._store.unread(instance_id, after, up_to, page))
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         return self._read(lambda: self._store.next_wake(kinds, routes))
@@ -190,6 +201,9 @@ class Link:
     def vanished(self) -> list[str]:
         vanished = self._read(self._store.vanished)
         return vanished if self._world.hears_deaths else []
+
+    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+        return self._do(lambda: self._store.rouse(since, until, instance_ids, limit))
 
     def owned(self, node_id: str) -> list[str]:
         return self._read(lambda: self._store.owned(node_id))

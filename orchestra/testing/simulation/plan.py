@@ -13,6 +13,7 @@ from random import Random
 from typing import Final
 
 from orchestra.engine.engine import EngineOptions
+from orchestra.providers.rows import InboxPage
 from orchestra.retention import Retention
 from orchestra.testing.simulation.programs import PROGRAMS
 
@@ -109,6 +110,8 @@ class Plan:
                 warm=random.choice((4_096, 4_096, 1, 0)),
                 group=random.choice((256, 256, 2)),
                 keep_owned=random.choice((10_000_000, 10_000_000, 0)),
+                inbox_page=random.choice((InboxPage(), InboxPage(1, 1_000), InboxPage(2, 0))),
+                inbox_room=random.choice((InboxPage(), InboxPage(1, 1_000), InboxPage(2, 0))),
             ),
             retention=random.choice((_KEEP_ALL, _KEEP_ALL, *_KEEP_FEW)),
         )

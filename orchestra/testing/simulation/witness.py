@@ -328,8 +328,10 @@ class Witness:
     def _check_snapshot(self, life: Life, snapshot: Snapshot, node: str) -> None:
         row = snapshot.row
         assert (row.incarnation, row.revision, row.owner) == (life.incarnation, life.revision, node), f"I6: {row} for {life}"
-        sequences = life.inbox.keys() | life.reports.keys()
-        assert {message.sequence for message in snapshot.messages} == sequences, "I1: other messages than were sent"
+        whole_to = row.inbox_seq if snapshot.whole_to is None else snapshot.whole_to
+        events = {sequence for sequence in life.inbox if sequence <= whole_to}
+        sequences = [message.sequence for message in snapshot.messages]
+        assert sequences == sorted(events | life.reports.keys()), "I1: other messages than were sent"
         assert (row.cancel is not None) == life.cancelled, "I1: a cancel mark came or went"
 
     # --- other writes ---

@@ -98,9 +98,32 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
         for instance_id in [*traffic.open_instances(), *own_open(directory, workforce.all)][:20]:
             record = directory.get(instance_id)
             outcome.problems.append(f"I11: {instance_id!r} has not ended: {record and record.row}")
+    # await await_takeover(workforce, outcome)
     for worker in workforce.living:
         if not await worker.go_home():
             outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")
+
+
+async def await_takeover(workforce: Workforce, outcome: Outcome) -> None:
+    """Let the living bury the dead, and release what these owned, before they go home.
+
+    All that was acknowledged may have ended before the lease of the worker that was killed last runs out: it owns then what it
+    has started itself and told nobody of. Only who lives on can find out that it is dead.
+    """
+    living = {worker.pid for worker in workforce.living}
+    if not living:
+        return
+
+    def remains() -> list[str]:
+        nodes = dict(rows_of(workforce.store, "SELECT node_id, pid FROM node WHERE NOT dead"))
+        alive = {node_id for node_id, pid in nodes.items() if pid in living}
+        owners = {owner for (owner,) in rows_of(workforce.store, "SELECT owner FROM instance WHERE owner IS NOT NULL")}
+        return sorted((nodes.keys() | owners) - alive)
+
+    try:
+        await until(lambda: not remains(), "the dead are buried", PATIENCE)
+    except TimeoutError:
+        outcome.problems += [f"rule 11: {node_id} is dead and not buried, or owns something" for node_id in remains()]
 
 
 def verdict(store: Store, workforce: Workforce, promises: Promises, outcome: Outcome, *, code: str) -> Outcome:

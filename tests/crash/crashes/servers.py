@@ -20,7 +20,7 @@ from crashes.deploys import roll
 from crashes.processes import Worker, Workforce, read_lines, until
 from crashes.proxy import WAYS, proxied
 from crashes.stores import Served
-from crashes.traffic import Traffic
+from crashes.traffic import Promises, Traffic
 from crashes.worker import STOP_INSIDE
 from orchestra.clock import new_id
 from orchestra.testing.postgres import PostgresServer
@@ -94,6 +94,23 @@ async def served_kill_campaign(folder: Path, seed: int, cycles: int, server: Pos
                     await anyio.sleep(quiet)
                     calm.append(killed)
         _measure_recovery(workforce, calm, outcome)
+    return outcome
+
+
+async def served_last_kill_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+    """Kill one of two workers when there is nothing left to do, and send the other one home at once."""
+    outcome = Outcome()
+    with served(folder, server) as store, Workforce(store, lease=LEASE) as workforce:
+        async with client_of(store) as client:
+            for _ in range(cycles):
+                victim, survivor = await workforce.begin(), await workforce.begin()
+                await victim.ready()
+                await survivor.ready()
+                await victim.kill()
+                outcome.counts["kills"] += 1
+                await finish(workforce, Traffic(client, Random(seed)), outcome)
+        (folder / "ledger").touch()
+        verdict(store, workforce, Promises(), outcome, code="old")
     return outcome
 
 

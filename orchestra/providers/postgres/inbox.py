@@ -1,0 +1,54 @@
+"""Reading inboxes: what the statements bring of them, and up to where that is all there is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestra.providers.decoding import read_message
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.calls import Calls
+from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Unread
+
+__all__ = ["read_page", "read_unread"]
+
+_PAYLOAD, _KIND = 3, 6
+
+
+def read_page(rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage) -> Unread:
+    """Return the messages among rows of one inbox, in their order: ends of children all, and events as far as the page goes.
+
+    An event beyond the page has come without its payload, or is one more than the page holds.
+    """
+    messages: list[MessageRow] = []
+    whole_to, events = up_to, 0
+    for row in rows:
+        is_event = row[_KIND] == MessageKind.EVENT
+        if is_event and whole_to < up_to:
+            continue
+        if is_event and (row[_PAYLOAD] is None or events >= page.messages):
+            whole_to = row[0] - 1
+            continue
+        events += is_event
+        messages.append(read_message(tuple(row)))
+    return Unread(tuple(messages), whole_to)
+
+
+def read_unread(calls: Calls, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage) -> dict[str, Unread]:
+    """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
+    share = page.share(len(after))
+    rows = calls.read(
+        sql.READ_UNREAD,
+        instance_id,
+        Texts(after),
+        Numbers(after.values()),
+        up_to,
+        share.messages + 1,
+        share.bytes,
+    )
+    of_names: dict[str, list[Sequence[Any]]] = defaultdict(list)
+    for name, *columns in rows:
+        of_names[name].append(columns)
+    return {name: read_page(of_names[name], up_to, share) for name in after}

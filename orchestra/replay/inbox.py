@@ -1,0 +1,193 @@
+"""What a node has in memory of an instance's inbox: the next messages of each name, and where more lie in the store.
+
+An inbox may hold more than fits into memory. So a node keeps a few messages, in the order of each name, and knows of every name
+up to where it has read. What it does not have is read by name, once code waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Unread
+
+__all__ = ["Inbox"]
+
+_MOST_NAMES: Final = 1_024
+"""How many names without a message in memory are remembered before they are forgotten, and read anew where they are awaited."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The messages of one name: every unread one up to ``whole_to`` is here; others may lie in the store up to ``left_to``."""
+
+    whole_to: int
+    left_to: int = 0
+    messages: deque[MessageRow] = field(default_factory=deque[MessageRow])
+
+
+class Inbox:
+    """The unread messages of one instance, as far as they are in memory (I8).
+
+    Args:
+        messages: unread messages in the order of arrival: all ends of children, and the events up to ``whole_to``.
+        whole_to: up to which number the events are all there; by default they are all there are.
+        up_to: the number of the last message that has arrived.
+        room: how many events, of how many bytes, are kept in memory. What arrives beyond it is read from the store later.
+    """
+
+    def __init__(
+        self,
+        messages: Iterable[MessageRow] = (),
+        *,
+        whole_to: int | None = None,
+        up_to: int = 0,
+        room: InboxPage | None = None,
+    ) -> None:
+        self._room = room
+        self._queues: dict[str, _Queue] = {}
+        self._reports: deque[MessageRow] = deque()
+        self._count = 0
+        self._bytes = 0
+        # Of a name without a queue, every unread event up to the first is read already, and others may lie up to the second.
+        self._whole_to = 0
+        self._left_to = 0
+        for message in messages:
+            if message.kind is MessageKind.EVENT:
+                queue = self._queues.setdefault(message.name, _Queue(0))
+                queue.whole_to = message.sequence
+                self._add(queue, message)
+            else:
+                self._reports.append(message)
+        self._whole_to = up_to if whole_to is None else whole_to
+        if self._whole_to < up_to:
+            self._left_to = up_to
+            for queue in self._queues.values():
+                queue.whole_to = self._whole_to
+
+    def __len__(self) -> int:
+        """How many events are in memory."""
+        return self._count
+
+    @property
+    def size(self) -> int:
+        """How many bytes the payloads of the events in memory have."""
+        return self._bytes
+
+    # --- what a turn takes ---
+
+    def head(self, name: str) -> MessageRow | None:
+        """Return the next message of a name, if it is in memory."""
+        queue = self._queues.get(name)
+        return queue.messages[0] if queue is not None and queue.messages else None
+
+    def is_open(self, name: str) -> bool:
+        """Return whether none of a name is in memory, and the store may have one: it is to be read before anything is taken."""
+        queue = self._queues.get(name)
+        if queue is None:
+            return self._whole_to < self._left_to
+        return not queue.messages and queue.whole_to < max(queue.left_to, self._left_to)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a name without a message in memory has none in the store either, unless its queue says so."""
+        return self._whole_to >= self._left_to
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of which something is known: those with messages in memory are among them."""
+        return self._queues.keys()
+
+    def take(self, name: str) -> MessageRow:
+        """Take the next message of a name."""
+        queue = self._queues[name]
+        message = queue.messages.popleft()
+        self._count -= 1
+        self._bytes -= len(message.payload.data)
+        if not queue.messages and self.is_whole and queue.whole_to >= queue.left_to:
+            del self._queues[name]
+        return message
+
+    @property
+    def report(self) -> MessageRow | None:
+        """The next end of a child."""
+        return self._reports[0] if self._reports else None
+
+    def take_report(self) -> MessageRow:
+        """Take the next end of a child."""
+        return self._reports.popleft()
+
+    # --- what comes in ---
+
+    def arrive(self, messages: Iterable[MessageRow], whole_to: int, up_to: int) -> None:
+        """Take in messages that follow those that were known; the events among them are all there are up to ``whole_to``."""
+        for message in messages:
+            if message.kind is MessageKind.EVENT:
+                self._arrive(message)
+            else:
+                self._reports.append(message)
+        if whole_to < up_to:
+            self._left_to = max(self._left_to, up_to)
+
+    def _arrive(self, message: MessageRow) -> None:
+        queue = self._queues.get(message.name)
+        if queue is None:
+            self._forget_names(())
+            queue = self._queues[message.name] = _Queue(self._whole_to)
+        # One is kept in any case: most are awaited already.
+        is_full = self._room is not None and self._count > 0 and self._exceeds(self._room, message)
+        if is_full or queue.whole_to < max(queue.left_to, self._left_to):
+            queue.left_to = message.sequence
+        else:
+            queue.whole_to = message.sequence
+            self._add(queue, message)
+
+    def read(self, unread: Mapping[str, Unread], awaited: Collection[str]) -> None:
+        """Take in what was read of some names. Others that are not awaited make room for it where there is not enough."""
+        self._forget_names(awaited)
+        for name, found in unread.items():
+            queue = self._queues.get(name)
+            if queue is None:
+                queue = self._queues[name] = _Queue(self._whole_to)
+            for message in found.messages:
+                if message.sequence > queue.whole_to:
+                    self._add(queue, message)
+            queue.whole_to = max(queue.whole_to, found.whole_to)
+        if self._room is not None and (self._count > self._room.messages or self._bytes > self._room.bytes):
+            for name, queue in self._queues.items():
+                if queue.messages and name not in awaited and name not in unread:
+                    self._drop(queue)
+
+    def read_from(self, names: Iterable[str]) -> dict[str, int]:
+        """Return after which number each of these names is to be read."""
+        return {name: queue.whole_to if (queue := self._queues.get(name)) else self._whole_to for name in names}
+
+    def drop_reports(self) -> None:
+        """Forget the ends of children that came too late for the execution that asked; the store drops them, too (I9)."""
+        self._reports.clear()
+
+    # --- inside ---
+
+    def _exceeds(self, room: InboxPage, message: MessageRow) -> bool:
+        return self._count >= room.messages or self._bytes + len(message.payload.data) > room.bytes
+
+    def _add(self, queue: _Queue, message: MessageRow) -> None:
+        queue.messages.append(message)
+        self._count += 1
+        self._bytes += len(message.payload.data)
+
+    def _drop(self, queue: _Queue) -> None:
+        queue.left_to = max(queue.left_to, queue.whole_to)
+        queue.whole_to = queue.messages[0].sequence - 1
+        self._count -= len(queue.messages)
+        self._bytes -= sum(len(message.payload.data) for message in queue.messages)
+        queue.messages.clear()
+
+    def _forget_names(self, awaited: Collection[str]) -> None:
+        if len(self._queues) < _MOST_NAMES + self._count + len(awaited):
+            return
+        # What the store has of them is found again where they are awaited.
+        self._left_to = max(self._left_to, *(queue.left_to for queue in self._queues.values()))
+        self._queues = {name: queue for name, queue in self._queues.items() if queue.messages or name in awaited}

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum, auto
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from typing_extensions import TypeForm
 
@@ -48,6 +48,10 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
+OnCancelled = Literal["wait", "abandon"]
+"""What the caller of a cancelled activity does: goes on once it has ended, or at once."""
+
+_ON_CANCEL: Final = (None, "wait", "abandon")
 _DEFAULT_RETRY: Final = RetryPolicy()
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -163,12 +167,15 @@ class Activity(Generic[P, R_co]):
     signature: Signature | None
     result: Decoder[Any]
     queue: str | None = None
+    on_cancel: OnCancelled | None = None
     is_async: bool = field(init=False, repr=False, compare=False)
     """Whether the function is ``async def``, or wraps one (``functools.wraps``); others run in a thread."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "an activity's name")
         check_text(self.queue, f"the queue of activity {self.name!r}")
+        if self.on_cancel not in _ON_CANCEL:
+            raise InvalidFunction(f"on_cancel of activity {self.name!r} is {self.on_cancel!r}; give 'wait', 'abandon' or None")
         check_kind(self.retry, f"retry of activity {self.name!r}", RetryPolicy, error=InvalidFunction)
         for option, value in (("timeout", self.timeout), ("heartbeat_timeout", self.heartbeat_timeout)):
             if value is not None:
@@ -202,6 +209,7 @@ class Activity(Generic[P, R_co]):
         timeout: timedelta | _Same | None = _SAME,
         heartbeat_timeout: timedelta | _Same | None = _SAME,
         queue: str | _Same | None = _SAME,
+        on_cancel: OnCancelled | _Same | None = _SAME,
     ) -> Activity[P, R_co]:
         """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``.
 
@@ -218,6 +226,7 @@ class Activity(Generic[P, R_co]):
             timeout=self.timeout if timeout is _SAME else timeout,
             heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is _SAME else heartbeat_timeout,
             queue=self.queue if queue is _SAME else queue,
+            on_cancel=self.on_cancel if on_cancel is _SAME else on_cancel,
         )
 
     @overload
@@ -230,6 +239,7 @@ class Activity(Generic[P, R_co]):
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
         queue: str | None = None,
+        on_cancel: OnCancelled | None = None,
     ) -> Activity[..., T]: ...
     @overload
     @staticmethod
@@ -251,6 +261,7 @@ class Activity(Generic[P, R_co]):
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
         queue: str | None = None,
+        on_cancel: OnCancelled | None = None,
     ) -> Activity[..., Any]: ...
     @staticmethod
     def named(
@@ -261,6 +272,7 @@ class Activity(Generic[P, R_co]):
         timeout: timedelta | None = None,
         heartbeat_timeout: timedelta | None = None,
         queue: str | None = None,
+        on_cancel: OnCancelled | None = None,
     ) -> Activity[..., Any]:
         """Return a reference to an activity that is registered elsewhere, with its options and the type of its result.
 
@@ -272,7 +284,7 @@ class Activity(Generic[P, R_co]):
             UnresolvableAnnotation: ``returns`` names no type that can be read.
         """
         retry = _DEFAULT_RETRY if retry is None else retry
-        return Activity(name, None, retry, timeout, heartbeat_timeout, None, decoder(returns), queue)
+        return Activity(name, None, retry, timeout, heartbeat_timeout, None, decoder(returns), queue, on_cancel)
 
 
 class PlainFunction(Protocol[P, R_co]):
@@ -308,6 +320,7 @@ def activity(
     timeout: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     queue: str | None = None,
+    on_cancel: OnCancelled | None = None,
 ) -> _Decorator: ...
 def activity(
     function: Callable[..., Any] | None = None,
@@ -318,6 +331,7 @@ def activity(
     timeout: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     queue: str | None = None,
+    on_cancel: OnCancelled | None = None,
 ) -> Any:
     """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and ``async def``.
 
@@ -332,6 +346,11 @@ def activity(
         queue: which nodes are to run it: those that serve this queue (``Runtime(queues=...)``). By default it runs where its
             instance does, while that node has the activity and a free place for it, and else on any that serves the
             instance's queue and has it.
+        on_cancel: what its caller does when the call is cancelled. ``"wait"``: the activity is asked to end, and ``Cancelled``
+            is raised (or the race goes on) once it has ended, so that a compensation begins after it. ``"abandon"``: it is
+            asked to end, and the caller goes on at once. By default a cancel of the instance waits, while the loser of a race,
+            and what falls with a branch that has failed, is abandoned. A timeout and the loss of its node end the wait, too;
+            so does ``terminate``. An activity that was handed out to another node is abandoned.
 
     Raises:
         InvalidFunction: it is no function, a method without its object, ``retry`` is no policy, or a duration is no positive
@@ -341,7 +360,7 @@ def activity(
     """
 
     def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
-        return _make(target, name, _DEFAULT_RETRY if retry is None else retry, timeout, heartbeat_timeout, queue)
+        return _make(target, name, _DEFAULT_RETRY if retry is None else retry, timeout, heartbeat_timeout, queue, on_cancel)
 
     return decorate if function is None else decorate(function)
 
@@ -375,6 +394,7 @@ def _make(
     timeout: timedelta | None,
     heartbeat_timeout: timedelta | None,
     queue: str | None = None,
+    on_cancel: OnCancelled | None = None,
 ) -> Activity[..., Any]:
     function = plain_function(function, "an activity")
     if any(isinstance(wrapped, Activity) for wrapped in wrapped_by(function)):
@@ -397,7 +417,15 @@ def _make(
         annotation_decoder(annotation, f"{parameter!r} of {called(function)!r}", decorated=hasattr(function, "__wrapped__"))
     signature = Signature.of(parameters, annotations, result)
     return Activity(
-        function.__name__ if name is None else name, function, retry, timeout, heartbeat_timeout, signature, result, queue
+        function.__name__ if name is None else name,
+        function,
+        retry,
+        timeout,
+        heartbeat_timeout,
+        signature,
+        result,
+        queue,
+        on_cancel,
     )
 
 

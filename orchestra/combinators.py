@@ -51,8 +51,8 @@ async def gather(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]], *, 
     branches = [scheduler.branch(awaitable) for awaitable in awaitables]
     try:
         await _until(scheduler, branches, count=len(branches), with_errors=return_exceptions)
-    except BaseException:
-        await _cancel_all(scheduler, branches)
+    except BaseException as error:
+        await _cancel_all(scheduler, branches, waits=_waits(error))
         raise
     if return_exceptions:
         return [branch.error if branch.error is not None else branch.result() for branch in branches]
@@ -105,8 +105,8 @@ async def race(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> Ra
     branches = [scheduler.branch(awaitable) for awaitable in awaitables]
     try:
         winner = await _until(scheduler, branches, count=1)
-    except BaseException:
-        await _cancel_all(scheduler, branches)
+    except BaseException as error:
+        await _cancel_all(scheduler, branches, waits=_waits(error))
         raise
     await _cancel_all(scheduler, branches)
     return RaceResult(branches.index(cast("Future[Any]", winner)), cast("Future[Any]", winner).result())
@@ -143,13 +143,14 @@ async def _until(
     return ended[-1] if ended else None
 
 
-async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]]) -> None:
+async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]], *, waits: bool = False) -> None:
     """Cancel what still runs and wait for its ``finally`` bodies, also through a further cancellation.
 
-    A branch that has called ``continue_as_new`` is heard, whatever else ended the others.
+    A branch that has called ``continue_as_new`` is heard, whatever else ended the others. ``waits``: activities end first,
+    where that is left open.
     """
     for branch in branches:
-        branch.cancel()
+        _give_up(branch, waits=waits)
     late: Cancelled | None = None
     for branch in branches:
         while not branch.done:
@@ -164,6 +165,18 @@ async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]]) -> 
             raise branch.error
     if late is not None:
         raise late
+
+
+def _give_up(branch: Future[Any], *, waits: bool) -> None:
+    if isinstance(branch, (Task, DurableFuture)):
+        branch.give_up(waits=waits)
+    else:
+        branch.cancel()
+
+
+def _waits(error: BaseException | None) -> bool:
+    """Return whether an error is a cancel of the instance, for which activities end first."""
+    return isinstance(error, Cancelled) and error.waits
 
 
 def discard(awaitables: Sequence[Awaitable[Any]]) -> None:
@@ -236,7 +249,7 @@ class TaskGroup:
                 return False
             self._errors.insert(0, error)
             for task in self._tasks:
-                task.cancel()
+                task.give_up(waits=_waits(error))
         try:
             await self._join()
         finally:
@@ -253,7 +266,7 @@ class TaskGroup:
                     if late is None:
                         late = cancelled
                         for other in self._tasks:
-                            other.cancel()
+                            other.give_up(waits=_waits(cancelled))
         if late is not None:
             self._errors.insert(0, late)
 

@@ -18,7 +18,7 @@ from orchestra.clock import from_micros, micros, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Decoder, Payload, decoder, encode
 from orchestra.combinators import RaceResult, TaskGroup, WaitResult, discard, gather, race, wait
 from orchestra.errors import ContinueAsNew, DecodeError, EncodeError, EventTimeout, InvalidArgument
-from orchestra.events import OnParentClose
+from orchestra.events import OnCancel, OnParentClose
 from orchestra.futures import DurableFuture, Future, TimedWait
 from orchestra.ids import check_name, check_text
 from orchestra.options import check_count, check_duration
@@ -59,6 +59,7 @@ ParentClose = Literal["abandon", "cancel", "terminate"]
 """What becomes of a child that is open when the execution that asked for it closes, in whatever way."""
 
 _PARENT_CLOSE: Final[Mapping[str, OnParentClose]] = {kind.name.lower(): kind for kind in OnParentClose}
+_ON_CANCEL: Final[Mapping[str | None, OnCancel]] = {None: OnCancel.AS_FITS, "wait": OnCancel.WAIT, "abandon": OnCancel.ABANDON}
 _LATEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 
 
@@ -122,6 +123,7 @@ class Machine(Protocol):
         heartbeat_timeout: int | None,
         result: Decoder[Any],
         queue: str | None = None,
+        on_cancel: OnCancel = OnCancel.AS_FITS,
     ) -> DurableFuture[Any]: ...
     def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
@@ -258,6 +260,7 @@ class OrchestrationContext:
             None if called.heartbeat_timeout is None else micros(called.heartbeat_timeout),
             called.result,
             called.queue,
+            _ON_CANCEL[called.on_cancel],
         )
 
     def _named(self, name: str) -> Activity[..., Any]:
@@ -270,7 +273,12 @@ class OrchestrationContext:
         if known is None:
             return Activity.named(name)
         return Activity.named(
-            name, retry=known.retry, timeout=known.timeout, heartbeat_timeout=known.heartbeat_timeout, queue=known.queue
+            name,
+            retry=known.retry,
+            timeout=known.timeout,
+            heartbeat_timeout=known.heartbeat_timeout,
+            queue=known.queue,
+            on_cancel=known.on_cancel,
         )
 
     def schedule_timer(self, when: timedelta | datetime) -> DurableFuture[None]:

@@ -589,6 +589,9 @@ class Cancelled(Unwind):
     ``finally`` bodies run and may await activities. Let it pass when they are done.
     """
 
+    waits: bool = False
+    """Whether it comes from a cancel of the instance: the awaited activity ends first, unless it says otherwise."""
+
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
         self.reason = reason

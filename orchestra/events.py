@@ -44,6 +44,7 @@ __all__ = [
     "ExecutionStarted",
     "ExecutionTerminated",
     "InputEvent",
+    "OnCancel",
     "OnParentClose",
     "TerminalEvent",
     "TimerCreated",
@@ -67,6 +68,15 @@ class OnParentClose(IntEnum):
     ABANDON = 0
     CANCEL = 1
     TERMINATE = 2
+
+
+class OnCancel(IntEnum):
+    """What the caller of a cancelled activity does: goes on at once, as in histories that say nothing, or after its end."""
+
+    ABANDON = 0
+    AS_FITS = 1
+    """A cancel of the instance waits; what loses a race, or falls with a branch that has failed, is abandoned."""
+    WAIT = 2
 
 
 class EventKind(IntEnum):
@@ -168,6 +178,7 @@ class ActivityScheduled(CommandEvent):
     heartbeat_timeout: int | None
     queue: str | None = None
     """Where it is to run; ``None``: where the instance does."""
+    on_cancel: OnCancel = OnCancel.ABANDON
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +389,7 @@ def to_record(event: Event) -> EventRecord:
                 "timeout": event.timeout,
                 "heartbeat": event.heartbeat_timeout,
                 **_queue(event),
+                **({} if event.on_cancel is OnCancel.ABANDON else {"cancel": event.on_cancel.value}),
             }
             payload = event.arguments
         case ExecutionStarted():
@@ -500,6 +512,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 _optional(envelope, "timeout", int),
                 _optional(envelope, "heartbeat", int),
                 envelope.get("queue"),
+                OnCancel(envelope.get("cancel", OnCancel.ABANDON)),
             )
         case EventKind.ACTIVITY_COMPLETED:
             return ActivityCompleted(

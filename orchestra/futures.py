@@ -160,12 +160,13 @@ class Canceller(Protocol):
     """Who records that a command is given up."""
 
     def cancel_command(self, future: DurableFuture[Any]) -> None: ...
+    def ask_to_end(self, future: DurableFuture[Any], *, waits: bool) -> bool: ...
 
 
 class DurableFuture(Future[T_co]):
     """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
 
-    __slots__ = ("_canceller", "_decoder", "_event_id", "_result", "subject")
+    __slots__ = ("_canceller", "_decoder", "_event_id", "_result", "ending", "subject")
 
     def __init__(
         self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T_co] | None, result: str
@@ -176,6 +177,8 @@ class DurableFuture(Future[T_co]):
         self._result = result
         self._event_id = event_id
         self.subject: str = subject
+        self.ending: bool = False
+        """Whether it is cancelled, and settled once the activity has ended."""
 
     def __repr__(self) -> str:
         return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"
@@ -197,13 +200,30 @@ class DurableFuture(Future[T_co]):
     def cancel(self) -> None:
         """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no event any more.
 
-        Awaiting it afterwards raises ``OperationCancelled``. Harmless when it is done.
+        Awaiting it afterwards raises ``OperationCancelled``: at once, or once the activity has ended, where it was asked for
+        with ``on_cancel="wait"``. Harmless when it is done.
+        """
+        self.give_up(waits=False)
+
+    def give_up(self, *, waits: bool) -> bool:
+        """Cancel it. Return whether it is done now; if not, it is once the activity has ended.
+
+        Args:
+            waits: whether an activity that leaves it open is waited for.
         """
         self.seal.check()
         self._is_used()
-        if not self._done:
+        if self._done or self.ending:
+            return self._done
+        self.ending = self._canceller.ask_to_end(self, waits=waits)
+        if not self.ending:
             self._canceller.cancel_command(self)
-            self.fail(OperationCancelled(f"{self.subject} was cancelled"))
+            self.fail_cancelled()
+        return self._done
+
+    def fail_cancelled(self) -> None:
+        """Settle it as cancelled."""
+        self.fail(OperationCancelled(f"{self.subject} was cancelled"))
 
 
 class TimedWait(DurableFuture[T_co]):
@@ -230,11 +250,12 @@ class TimedWait(DurableFuture[T_co]):
             self.fail(timer.error or self._timed_out)
             self._wait.cancel()
 
-    def cancel(self) -> None:
+    def give_up(self, *, waits: bool) -> bool:  # noqa: ARG002 - neither a wait nor a timer has to end first
         """Give up the wait and its timer."""
         self.seal.check()
         self._is_used()
         if not self._done:
-            self.fail(OperationCancelled(f"{self.subject} was cancelled"))
+            self.fail_cancelled()
             self._wait.cancel()
             self._timer.cancel()
+        return True

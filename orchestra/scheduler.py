@@ -109,9 +109,7 @@ class Task(Future[T]):
             self._scheduler.ready.append(self)
             return
         future = cast("Future[Any]", yielded)
-        if self._throws:
-            if not future.awaited:
-                _give_up(future)
+        if self._throws and (future.awaited or _give_up(future, self._throws[0])):
             self._scheduler.ready.append(self)
         else:
             self.parked_on = future
@@ -128,10 +126,14 @@ class Task(Future[T]):
         if self.done:
             return
         self._throws.append(error)
-        parked_on, self.parked_on = self.parked_on, None
-        if parked_on is not None:
-            if parked_on.remove_callback(self._wake):
-                _give_up(parked_on)
+        parked_on = self.parked_on
+        if parked_on is None or (isinstance(parked_on, DurableFuture) and parked_on.ending):
+            return  # in the latter case it is raised once the activity has ended
+        self.parked_on = None
+        if parked_on.remove_callback(self._wake) and not _give_up(parked_on, error):
+            self.parked_on = parked_on
+            parked_on.add_callback(self._wake)
+        else:
             self._scheduler.ready.append(self)
 
     def withdraw(self, error: BaseException) -> None:
@@ -141,15 +143,22 @@ class Task(Future[T]):
 
     def cancel(self) -> None:
         """Cancel the branch: ``Cancelled`` is raised at its await. A second call changes nothing."""
+        self.give_up(waits=False)
+
+    def give_up(self, *, waits: bool) -> None:
+        """Cancel it; ``waits``: an activity that it awaits ends first, where that is left open."""
         if not self.cancelling and not self.done:
             self.cancelling = True
-            self.throw(Cancelled("the branch was cancelled"))
+            error = Cancelled("the branch was cancelled")
+            error.waits = waits
+            self.throw(error)
 
 
-def _give_up(future: Future[Any]) -> None:
-    # Nobody waits for it any more: the pending activity, timer or wait must not live on, nor steal an event.
+def _give_up(future: Future[Any], error: BaseException) -> bool:
+    """Give up what nobody waits for any more: it must not live on, nor steal an event. Return whether that is done."""
     if isinstance(future, DurableFuture):
-        future.cancel()
+        return future.give_up(waits=isinstance(error, Cancelled) and error.waits)
+    return True
 
 
 class Scheduler:

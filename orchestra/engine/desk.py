@@ -139,6 +139,9 @@ class Desk:
             died = self.tries.fail(number, result, now, self.instance_id)
             if died is not None:
                 self.inputs.append(died)
+        elif entry.stopping:
+            self.tries.end(number)
+            self.inputs.append(entry.stopped(now))  # its late result is dropped
         else:
             self.tries.end(number)
             self.inputs.append(ActivityDone(number, now, entry.attempt, result))

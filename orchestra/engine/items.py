@@ -22,6 +22,7 @@ __all__ = [
     "PolicyChanged",
     "Reply",
     "RunActivity",
+    "StopActivity",
     "Submit",
     "WriteLogs",
 ]
@@ -114,6 +115,13 @@ class AbortActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class StopActivity:
+    """A try is cancelled, and its end is waited for: it is to end soon, and to be reported."""
+
+    key: ActivityKey
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a client's change."""
 
@@ -147,4 +155,4 @@ class PolicyChanged:
     name: str
 
 
-Effect = RunActivity | AbortActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged
+Effect = RunActivity | AbortActivity | StopActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged

@@ -16,7 +16,7 @@ from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_cancel, child_link, child_start
-from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, WriteLogs
+from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, StopActivity, WriteLogs
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.places import Places
 from orchestra.engine.tasks import Placement, how_it_ended
@@ -252,6 +252,7 @@ class Stepper:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
             step.effects.extend(map(AbortActivity, self._load(desk, step, history)))
+            step.effects.extend(StopActivity(desk.key(number)) for number in desk.tries.stopping)
             observed = self._observe()  # what was done before is no part of this turn
         return self._turn(desk, step, created, opened, catalogue, observed)
 
@@ -336,9 +337,11 @@ class Stepper:
         assert desk.execution is not None
         still_running, desk.still_running = desk.still_running, {}
         kept: list[tuple[int, int, Input]] = []
+        ending = desk.execution.ending_activities
         for number, event in desk.execution.activities.items():
             row = desk.remembered.get(number)
             entry = Try.remembered(event, row)
+            entry.stopping = number in ending
             if row is not None and row.has_ended:
                 entry.running, entry.counted = True, desk.takeovers  # as if it had run here: it did not die with any node
                 desk.tries.add(entry)
@@ -353,6 +356,9 @@ class Stepper:
                 del still_running[number]
                 entry.running = True
             desk.tries.add(entry)
+            if entry.stopping and not entry.running and entry.route is None:
+                desk.inputs.append(desk.tries.lose(number, now))  # it has ended with its node
+                continue
             if desk.takeovers and not entry.running:
                 died = desk.tries.crash(number, desk.takeovers, now)
                 if died is not None:
@@ -379,7 +385,7 @@ class Stepper:
         assert desk.execution is not None
         desk.trying = desk.execution.fingerprint
         cancel = None if desk.cancel is None else desk.cancel.reason
-        turn = desk.execution.turn(step.now, desk.inputs, desk.inbox, cancel=cancel)
+        turn = desk.execution.turn(step.now, desk.inputs, desk.inbox, cancel=cancel, has_begun=desk.tries.has_begun)
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
         desk.wants, desk.inputs = turn.wants, list(turn.left)
         try:
@@ -409,6 +415,9 @@ class Stepper:
             step.effects.append(WriteLogs(desk.identity, turn.logs, desk.current.traceparent))
         for event in turn.scheduled:
             desk.tries.add(Try(event, started_at=step.now))
+        for number in turn.asked:
+            desk.tries.stop(number)
+            step.effects.append(StopActivity(desk.key(number)))
         self._settle_activities(desk, step, turn.settled)
         ending = turn.ending
         desk.history_events = desk.execution.history_events

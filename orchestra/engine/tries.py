@@ -19,6 +19,7 @@ from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
 from orchestra.providers.rows import ActivityRow, Route
 from orchestra.replay import ActivityDied, ActivityDone, Input
+from orchestra.replay.execution import ACTIVITY_CANCELLED
 from orchestra.summary import Tried
 
 __all__ = ["FailedTry", "Tries", "Try", "early_row", "kept_end"]
@@ -62,6 +63,8 @@ class Try:
     revision: int = 0
     """The fence of its row, where one is stored and the try is not handed out."""
     last_error: str | None = None
+    stopping: bool = False
+    """Whether it is cancelled, and its end is waited for: no other try begins, and no result counts."""
     counted: int = 0
     """How many of the row's take-overs have been counted as attempts."""
     unread: tuple[str, ...] = ()
@@ -156,6 +159,8 @@ class Try:
     def fail(self, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try. Return the end where there is no next one; else ``due`` says when that begins."""
         self.running, self.route, self.owner = False, None, None
+        if self.stopping:
+            return self.stopped(now, failure.error)
         if failure.untried:
             # Nothing was tried, so nothing is counted: a deploy must not fail an instance.
             self.due, self.last_error = now + _UNTRIED_DELAY, str(failure.error)
@@ -178,6 +183,10 @@ class Try:
             return None
         error = ErrorInfo("orchestra.ArgumentsUnread", self.last_error or "no node could run it")
         return ActivityDied(self.event.id, now, error, self.failed, "deadline reached")
+
+    def stopped(self, now: int, error: ErrorInfo = ACTIVITY_CANCELLED) -> ActivityDied:
+        """Return the end of a cancelled activity whose end was waited for."""
+        return ActivityDied(self.event.id, now, error, self.failed, "cancelled")
 
     def _is_too_late(self, begin: int) -> bool:
         """Return whether a next try would begin behind the policy's deadline."""
@@ -279,8 +288,25 @@ class Tries:
         entry = self._all[number]
         attempt = entry.attempt
         died = entry.fail(failure, now, instance_id)
-        self._untold.append(FailedTry(entry.event.name, attempt, failure.error, entry.due, died and died.reason))
+        if not entry.stopping:
+            self._untold.append(FailedTry(entry.event.name, attempt, failure.error, entry.due, died and died.reason))
         return self._unless_died(number, died)
+
+    def stop(self, number: int) -> bool:
+        """Take note that an activity is cancelled, and its end waited for. Return whether it runs here."""
+        entry = self._all[number]
+        entry.stopping = True
+        return entry.running
+
+    def lose(self, number: int, now: int) -> ActivityDied:
+        """Return the end of a cancelled activity that runs nowhere any more."""
+        self._waiting.pop(number, None)
+        return self._all[number].stopped(now)
+
+    def has_begun(self, number: int) -> bool:
+        """Return whether an activity runs on this node."""
+        entry = self._all.get(number)
+        return entry is not None and entry.running
 
     def take_untold(self) -> list[FailedTry]:
         """Return the tries that have failed since this was last asked for, for the log."""
@@ -393,6 +419,11 @@ class Tries:
     def running(self) -> list[int]:
         """The event ids of activities that run now."""
         return [number for number, entry in self._all.items() if entry.running]
+
+    @property
+    def stopping(self) -> list[int]:
+        """Those that run here, are cancelled, and whose end is waited for."""
+        return [number for number, entry in self._all.items() if entry.stopping and entry.running]
 
     @property
     def handed_out(self) -> list[int]:

@@ -6,7 +6,7 @@ import heapq
 import logging
 import sys
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from random import Random
@@ -56,6 +56,7 @@ from orchestra.events import (
     ExecutionStarted,
     ExecutionTerminated,
     InputEvent,
+    OnCancel,
     OnParentClose,
     TerminalEvent,
     TimerCreated,
@@ -77,13 +78,20 @@ from orchestra.retry import RetryPolicy, type_name
 from orchestra.scheduler import Scheduler, Task
 from orchestra.telemetry import log_instance
 
-__all__ = ["Execution"]
+__all__ = ["ACTIVITY_CANCELLED", "Execution"]
 
 _MOST_LINES: Final = 10
 _MOST_DEADLOCKS: Final = 10
 _PUT_BACKS: Final = 8
 _PUT_BACK: Final = 1_000_000
 """How many microseconds the time given to a turn may lie behind the execution's: nodes know the store's time to a reply."""
+ACTIVITY_CANCELLED: Final = ErrorInfo("orchestra.ActivityCancelled", "it was cancelled before it had ended")
+"""The error of an activity that was cancelled, and whose end was waited for."""
+
+
+def _never(_number: int) -> bool:
+    return False
+
 
 _NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
 
@@ -96,6 +104,8 @@ class _Pending:
     future: DurableFuture[Any]
     task: Task[Any] | None
     """The branch that asked for it."""
+    ending: bool = False
+    """Whether it is an activity that was cancelled, and whose end is waited for."""
 
 
 @dataclass(slots=True)
@@ -112,6 +122,7 @@ class _Gathered:
     started: list[ChildStarted | DetachedStarted] = field(default_factory=lambda: [])
     recalled: list[ChildStarted] = field(default_factory=lambda: [])
     received: list[MessageRow] = field(default_factory=lambda: [])
+    asked: list[int] = field(default_factory=lambda: [])
 
 
 class Execution:
@@ -141,6 +152,7 @@ class Execution:
         self.scheduler: Scheduler = Scheduler(self._seal)
         self._journal = Journal()
         self._now = 0
+        self._has_begun = _never
         self._seed = identity.seed
         self._random: Random | None = None
         self._root: Task[Any] | None = None
@@ -211,7 +223,12 @@ class Execution:
         self._gathered = None
 
     def turn(
-        self, now: int, inputs: Iterable[Input] = (), inbox: Inbox | Iterable[MessageRow] = (), cancel: str | None = None
+        self,
+        now: int,
+        inputs: Iterable[Input] = (),
+        inbox: Inbox | Iterable[MessageRow] = (),
+        cancel: str | None = None,
+        has_begun: Callable[[int], bool] = _never,
     ) -> Turn:
         """Take in what has happened until ``now`` and run the code until it waits.
 
@@ -220,12 +237,14 @@ class Execution:
             inputs: ends of activities, in the order of arrival.
             inbox: unread messages in the order of arrival, ends of children among them. What is delivered is taken out of it.
             cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
+            has_begun: whether an activity runs, so that its end is waited for where it is cancelled.
 
         Raises:
             TurnHeld: the code has raised what is no declared failure, or the execution is over its limits. None of the inputs
                 counts as taken in.
         """
         self._advance(now)
+        self._has_begun = has_begun
         if cancel is not None and not self._cancel_delivered and self.ending is None:
             self._feed(CancelRequested(self._journal.next_id, self._now, cancel))
         ends = deque(inputs)
@@ -239,6 +258,7 @@ class Execution:
             if event is None:
                 break
             self._feed(event)
+        self._has_begun = _never
         self._check_limits()
         turn = self._take_turn()
         return turn if not wants or self.ending is not None else replace(turn, wants=wants, left=tuple(ends))
@@ -298,6 +318,11 @@ class Execution:
     def activities(self) -> dict[int, ActivityScheduled]:
         """The activities that have not ended, by event id."""
         return {number: entry.event for number, entry in self._pending.items() if isinstance(entry.event, ActivityScheduled)}
+
+    @property
+    def ending_activities(self) -> frozenset[int]:
+        """Those of them that are cancelled, and whose ends are waited for."""
+        return frozenset(number for number, entry in self._pending.items() if entry.ending)
 
     @property
     def pending(self) -> Iterable[CommandEvent]:
@@ -418,11 +443,16 @@ class Execution:
         if isinstance(event, CancelRequested):
             self._cancel_delivered = True
             assert self._root is not None
-            self._root.throw(Cancelled(event.reason))
+            cancelled = Cancelled(event.reason)
+            cancelled.waits = True
+            self._root.throw(cancelled)
             return
         assert isinstance(event, _Answer)
         entry = self._take(event)
         future = entry.future
+        if entry.ending:
+            future.fail_cancelled()  # whatever it answers: nobody asks for it any more
+            return
         match event:
             case ActivityCompleted():
                 future.deliver(event.result)
@@ -603,6 +633,7 @@ class Execution:
             started=tuple(started),
             recalled=tuple(recalled),
             received=tuple(gathered.received),
+            asked=() if ended else tuple([number for number in gathered.asked if number in pending]),
         )
 
     # --- the machine that the context stands on ---
@@ -647,9 +678,11 @@ class Execution:
         heartbeat_timeout: int | None,
         result: Decoder[Any],
         queue: str | None = None,
+        on_cancel: OnCancel = OnCancel.AS_FITS,
     ) -> DurableFuture[Any]:
+        number = self._journal.next_id
         event = self._command(
-            ActivityScheduled(self._journal.next_id, self._now, name, arguments, retry, timeout, heartbeat_timeout, queue)
+            ActivityScheduled(number, self._now, name, arguments, retry, timeout, heartbeat_timeout, queue, on_cancel)
         )
         if not self._journal.replaying:
             self._turn.scheduled.append(event)
@@ -707,6 +740,25 @@ class Execution:
 
     def _child_id(self, event_id: int) -> str:
         return child_id(self.instance_id, self.identity.incarnation, self.execution_id, event_id)
+
+    def ask_to_end(self, future: DurableFuture[Any], *, waits: bool) -> bool:
+        """Ask an activity to end, and have its caller wait for that. Return whether it is to be waited for.
+
+        What was recorded with the call decides, and whether it runs. It is recorded that it is given up at once; that its end
+        is waited for is not: the code asks again on replay.
+        """
+        entry = self._pending[future.event_id]
+        event = entry.event
+        if not isinstance(event, ActivityScheduled) or event.on_cancel is OnCancel.ABANDON:
+            return False
+        if event.on_cancel is OnCancel.AS_FITS and not waits:
+            return False
+        if self._journal.gives_up(event.id) if self._journal.replaying else not self._has_begun(event.id):
+            return False
+        entry.ending = True
+        if not self._journal.replaying:
+            self._turn.asked.append(event.id)
+        return True
 
     def cancel_command(self, future: DurableFuture[Any]) -> None:
         self._command(CommandCancelled(self._journal.next_id, self._now, future.event_id))

@@ -127,6 +127,11 @@ class Journal:
         assert isinstance(expected, type(event))
         return expected
 
+    def gives_up(self, source: int) -> bool:
+        """Return whether the next recorded event is that a command is given up."""
+        event = self._recorded[-1][0] if self._recorded else None
+        return isinstance(event, CommandCancelled) and event.source == source
+
     def take_fresh(self) -> tuple[EventRecord, ...]:
         """Return the new events since the last call."""
         fresh, self.fresh = self.fresh, []

@@ -104,3 +104,5 @@ class Turn:
     received: tuple[MessageRow, ...] = ()
     wants: tuple[str, ...] = ()
     left: tuple[Input, ...] = ()
+    asked: tuple[int, ...] = ()
+    """Activities of earlier turns that are to end, and whose ends are waited for."""

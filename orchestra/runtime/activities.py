@@ -19,6 +19,7 @@ from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo
+from orchestra.replay.execution import ACTIVITY_CANCELLED
 from orchestra.runtime.alarms import Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import Run, activity_context_of
@@ -40,6 +41,8 @@ _TELLINGS: Final = 100
 
 _LEAVING: Final = 0.5
 """Seconds that cancelled activities have to end while the runtime leaves, after its grace."""
+
+_STOPPED: Final = ActivityFailure(ACTIVITY_CANCELLED, (ACTIVITY_CANCELLED.type,), non_retryable=True)
 
 _STUBBORN_LINES: Final = 20
 """Lines a minute about tries of one activity that do not end."""
@@ -141,6 +144,26 @@ class ActivityRunner:
         if run is not None:
             run.aborted = True
             self._end(run, "it is not wanted any more", None)
+
+    def stop(self, key: ActivityKey) -> None:
+        """Ask a try to end. It is reported when it has ended, or its time is up."""
+        effect = self._waiting.pop(key, None)
+        if effect is not None:
+            self._report(ActivityEnded(key, effect.attempt, _STOPPED))
+            return
+        run = self._runs.get(key)
+        if run is None or run.is_over or run.asked_at is not None:
+            return  # its end is on its way
+        run.asked_at, run.reason = self._clock.monotonic(), "its caller is cancelled, and waits for its end"
+        if run.in_task:
+            if run.driver is not None:
+                run.driver.is_told = False
+            run.scope.cancel()
+        elif self._without_thread.pop(key, None) is run:
+            self._report_end(run, _STOPPED)
+            self._ended(run)
+            return
+        self._arm(run)
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing any more, and wait for what runs, for at most ``seconds``."""
@@ -324,6 +347,9 @@ class ActivityRunner:
             if run.is_over:
                 self._observe_end(run, "aborted" if run.aborted else "timed_out")
                 result = run.verdict  # what it answers to its cancellation is not believed
+            elif run.asked_at is not None:
+                self._observe_end(run, "aborted")
+                result = result if isinstance(result, ActivityFailure) else _STOPPED
             elif run.knows_it_is_late:
                 result = self._time_out(run)
             if result is not None:
@@ -412,7 +438,7 @@ class ActivityRunner:
             self._store_heartbeat(run, now)
         if not run.is_over and now >= run.deadline:
             self._end(run, "its time is up", self._time_out(run))
-        if run.over_since is not None:
+        if run.over_since is not None or run.asked_at is not None:
             self._insist(run, now)
         self._arm(run)
 
@@ -438,22 +464,23 @@ class ActivityRunner:
             self._arm(run)
 
     def _insist(self, run: Run, now: float) -> None:
-        """Deal with a try that is over and has not ended yet."""
-        assert run.over_since is not None
-        since = now - run.over_since
+        """Deal with a try that was cancelled and has not ended yet."""
+        told_at = run.over_since if run.asked_at is None else run.asked_at
+        assert told_at is not None
+        since = now - told_at
         if run.in_task and since >= _PERSISTENCE and run.driver is not None and run.driver.is_told and not run.calm.shield:
             run.calm.shield = True  # it has been told, and catches it each time: let it rest
             run.driver.bear(_TELLINGS)
-        if since < _PATIENCE or run.named:
-            return
-        if run.in_task:
+        if run.over_since is not None and now - run.over_since >= _PATIENCE and run.in_task:
             self._leave(run)
-        self._name(run, since)
+        if since >= _PATIENCE and not run.named:
+            self._name(run, since)
 
     def _leave(self, run: Run) -> bool:
         """Leave a try to itself: report its end, and give its place away. Return whether it had not ended yet."""
         if not run.settle():
             return False
+        run.is_given_up = True
         if not run.in_task:
             run.is_left = True
             self._left += 1

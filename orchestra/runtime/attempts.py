@@ -48,6 +48,8 @@ class Run:
     """What a ``def`` has returned that is to be awaited."""
     aborted: bool = False
     """Whether it is not wanted any more, so that nothing is reported."""
+    asked_at: float | None = None
+    """When it was asked to end, where its end is waited for."""
     over_since: float | None = None
     """When it was cancelled: its time was up, or it is not wanted any more."""
     reason: str = ""
@@ -59,6 +61,8 @@ class Run:
     """Whether its thread has come back."""
     knows_it_is_late: bool = False
     """Whether it was told that its time is up, before the event loop has seen that: what it returns then is no result."""
+    is_given_up: bool = False
+    """Whether its end was reported without it."""
     named: bool = False
     """Whether the log was told that it does not end."""
     started: float = 0.0
@@ -102,9 +106,16 @@ class Run:
 
     def next_look(self, now: float, interval: float, persistence: float, patience: float) -> float:
         """Return when something is to be done about it at the latest."""
+        moment = math.inf
         if self.over_since is None:
-            return min(self.deadline, self.reported + interval if self.beat_waits else math.inf)
-        moment = math.inf if self.named else self.over_since + patience
+            moment = min(self.deadline, self.reported + interval if self.beat_waits else math.inf)
+        since = self.over_since if self.asked_at is None else self.asked_at
+        if since is None:
+            return moment
+        if not self.named:
+            moment = min(moment, since + patience)
+        if self.over_since is not None and not self.is_given_up:
+            moment = min(moment, self.over_since + patience)
         if self.in_task and not self.calm.shield:
             # Until it has been told. One that waits in a shield of its own hears of it late.
             moment = min(moment, now + (patience if self.named else persistence))
@@ -131,7 +142,7 @@ class Run:
         """Return whether nobody wants it any more. In any thread, so it must not touch the scope of the event loop."""
         if not self.is_over and self.runner.is_overdue(self):
             self.knows_it_is_late = True
-        return self.is_over or self.knows_it_is_late
+        return self.is_over or self.knows_it_is_late or self.asked_at is not None
 
 
 def activity_context_of(run: Run) -> ActivityContext:

@@ -27,7 +27,17 @@ from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.items import AbortActivity, InstanceEnded, Item, PolicyChanged, Reply, RunActivity, Submit, WriteLogs
+from orchestra.engine.items import (
+    AbortActivity,
+    InstanceEnded,
+    Item,
+    PolicyChanged,
+    Reply,
+    RunActivity,
+    StopActivity,
+    Submit,
+    WriteLogs,
+)
 from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.events import FORMATS
@@ -524,6 +534,8 @@ class Runtime:
                     self._intake.leave(token.size)
                 case AbortActivity(key=key):
                     self._runner.abort(key)
+                case StopActivity(key=key):
+                    self._runner.stop(key)
                 case InstanceEnded(instance_id=instance_id):
                     self._ends.note_end(instance_id, End(effect.status, effect.output, effect.error))
                 case WriteLogs(identity=identity, entries=entries):

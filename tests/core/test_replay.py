@@ -383,7 +383,7 @@ def test_a_cancel_that_gives_up_what_history_did_not_is_named():
     """No line of user code asks for it then; it once escaped as Evicted."""
 
     async def subject(ctx, _):
-        await ctx.schedule_activity("a")
+        await ctx.schedule_timer(timedelta(seconds=5))
 
     history = [*Drive(subject).history, to_record(CancelRequested(3, 0, "why")), to_record(ExecutionTerminated(4, 0, ""))]
     with pytest.raises(NondeterminismError, match="cancelling event 2") as caught:

@@ -20,6 +20,7 @@ from orchestra.engine.items import (
     InstanceEnded,
     Reply,
     RunActivity,
+    StopActivity,
     Submit,
     WriteLogs,
 )
@@ -422,6 +423,9 @@ class Node:
         self.running = {}
         self.attempts = []
         self.aborted = []
+        self.asked = []
+        self.obeys = True
+        """Whether an activity that is asked to end does so at once."""
         self.ended = []
         self.logs = []
         self.replies = {}
@@ -456,6 +460,12 @@ class Node:
             match effect:
                 case RunActivity():
                     self._run(effect)
+                case StopActivity(key=key):
+                    self.asked.append(key)
+                    if self.obeys and key in self.running:
+                        effect = self.running.pop(key)
+                        failure = ActivityFailure(ErrorInfo("Stopped", "as it was told"), ("Stopped",))
+                        self.items.append(ActivityEnded(key, effect.attempt, failure))
                 case AbortActivity(key=key):
                     self.aborted.append(key)
                     self.running.pop(key, None)

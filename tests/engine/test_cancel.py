@@ -76,12 +76,12 @@ def test_a_mark_that_races_with_a_lap_is_delivered_in_the_next_execution(any_wor
     node.store.before_commit = lambda: any_world.cancel(instance_id)
     any_world.run(1.1)
     assert any_world.status(instance_id) is Status.CANCELLED
-    assert any_world.kinds(instance_id, 2)[-3:] == ["CANCEL_REQUESTED", "COMMAND_CANCELLED", "EXECUTION_CANCELLED"]
-    assert [key.execution for key in node.aborted] == [2]
+    assert any_world.kinds(instance_id, 2)[-3:] == ["CANCEL_REQUESTED", "ACTIVITY_FAILED", "EXECUTION_CANCELLED"]
+    assert [key.execution for key in node.asked] == [2]
     check_rest(any_world, [node.registry])
 
 
-def test_cancelled_in_execution_2_while_its_activity_runs_the_activity_is_aborted(any_world):
+def test_cancelled_in_execution_2_while_its_activity_runs_the_activity_is_asked_to_end(any_world):
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start(state=3)
     any_world.run(1)
@@ -91,7 +91,7 @@ def test_cancelled_in_execution_2_while_its_activity_runs_the_activity_is_aborte
     assert key.execution == 2
     node.submit(Cancel(instance_id, "enough"))
     node.settle()
-    assert node.aborted == [key]
+    assert node.asked == [key]
     assert any_world.status(instance_id) is Status.CANCELLED
     assert node.engine.running == 0
     check_rest(any_world, [node.registry])

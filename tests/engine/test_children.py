@@ -385,7 +385,7 @@ def test_cancelling_a_parent_cancels_the_child_that_it_awaits_and_so_on_down(any
     any_world.cancel("first")
     any_world.run(3)
     assert [any_world.status(name) for name in ("first", "middle", "kid")] == [Status.CANCELLED] * 3
-    assert len(node.aborted) == 1
+    assert len(node.asked) == 1
     check(any_world)
 
 

@@ -1106,7 +1106,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
     hot = {
         "claim": (sql.CLAIM, *kind_arrays([KIND]), now, 10, "n1"),
         "next wake": (sql.NEXT_WAKE, *kind_arrays([KIND]), *route_arrays([ROUTE])),
-        "tasks": (sql.TAKE_TASKS, *route_arrays([ROUTE]), 10, "n1"),
+        "tasks": (sql.TAKE_TASKS, *route_arrays([ROUTE]), 10, "n1", Flags([False]), 10),
         "taken": (sql.LIST_TASKS, "n1"),
         "lock": (sql.LOCK_ROWS, Texts(["due1", "due2", "i"])),
         "write": (

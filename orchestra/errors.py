@@ -20,6 +20,7 @@
     │   ├── InstanceNotHeld                   nothing holds it; there is nothing to release
     │   ├── InboxFull
     │   ├── InstanceFailed                raised by ``Handle.result``
+    │   │   └── InstanceHeld              its code has raised an error, and it waits for other code; also a WaitTimeout
     │   ├── InstanceCancelled
     │   └── InstanceTerminated
     ├── WaitTimeout
@@ -101,6 +102,7 @@ __all__ = [
     "InstanceError",
     "InstanceExists",
     "InstanceFailed",
+    "InstanceHeld",
     "InstanceNotFound",
     "InstanceNotHeld",
     "InstanceStillOpen",
@@ -321,16 +323,25 @@ class InstanceFailed(InstanceError):
         self.error = error
 
 
+class WaitTimeout(OrchestraError, TimeoutError):
+    """What was waited for has not come within the time given. Nothing was changed by waiting."""
+
+
+class InstanceHeld(WaitTimeout, InstanceFailed):
+    """The instance is held, because its code has raised what is no declared failure. A wait for its end has found that.
+
+    It has not ended: code that differs, or ``client.release``, lets it go on, and its result can be waited for again. So it is
+    a :class:`WaitTimeout`; and an :class:`InstanceFailed` for callers to whom it is all the same why there is no result.
+    Catch it before these where the difference matters. ``error`` is what the code has raised.
+    """
+
+
 class InstanceCancelled(InstanceError):
     """The instance was cancelled."""
 
 
 class InstanceTerminated(InstanceError):
     """The instance was terminated."""
-
-
-class WaitTimeout(OrchestraError, TimeoutError):
-    """What was waited for has not come within the time given. Nothing was changed by waiting."""
 
 
 # --- payloads ---------------------------------------------------------------------------------

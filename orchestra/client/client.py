@@ -57,6 +57,7 @@ from orchestra.client.info import (
     untold_activities,
 )
 from orchestra.client.port import End, Port
+from orchestra.client.waiting import Patience, no_end
 from orchestra.clock import Clock, SystemClock, new_id, to_micros
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder, encode
 from orchestra.context import OrchestrationContext
@@ -72,7 +73,6 @@ from orchestra.errors import (
     RuntimeClosed,
     StoreError,
     UnknownOrchestration,
-    WaitTimeout,
 )
 from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.loops import current_loop
@@ -572,6 +572,8 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             WaitTimeout: it has not ended in time; it goes on.
+            InstanceHeld: (a WaitTimeout) an error of its code holds it: at the timeout or, without one, once it has been held
+                for ten seconds.
             InvalidArgument: the id cannot be one, or ``timeout`` is no timedelta.
         """
         await self._wait_for_end(instance_id, timeout)
@@ -585,21 +587,18 @@ class Client:
         with self._port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
             # Who gives no time is told how it stands now: it may have ended elsewhere.
             look = not watch.known_open or watch.late
+            patience = Patience(self._clock) if timeout is None else None
             while watch.end is None:
                 late = watch.late
-                if look and (end := await self._end(instance_id)) is not None:
-                    return end
-                if late:
-                    raise WaitTimeout(f"instance {instance_id!r} has not ended within {timeout}")
+                if look:
+                    record = await self._record(instance_id)
+                    if record.status is not Status.OPEN:
+                        return End(record.status, record.execution.output, record.execution.error)
+                    if late or (patience is not None and patience.is_over(record)):
+                        raise no_end(record, timeout)
                 look = True
                 await watch.wait()
             return watch.end
-
-    async def _end(self, instance_id: str) -> End | None:
-        record = await self._record(instance_id)
-        if record.status is Status.OPEN:
-            return None
-        return End(record.status, record.execution.output, record.execution.error)
 
     # --- sending ---
 

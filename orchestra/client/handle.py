@@ -56,6 +56,8 @@ class Handle(Generic[R_co]):
         Raises:
             InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
             WaitTimeout: it has not ended in time.
+            InstanceHeld: (a WaitTimeout, and an InstanceFailed) an error of its code holds it: at the timeout or, without one,
+                once it has been held for ten seconds.
             DecodeError: the output does not fit ``type``.
             InvalidArgument: ``timeout`` is no timedelta.
             InstanceNotFound: there is no such instance, or not any more.

@@ -285,7 +285,7 @@ def instance_info(
         execution_id=row.execution,
         input=shown(execution.state),
         output=shown(execution.output),
-        error=stored_error(execution.error),
+        error=row.hold.error if row.hold is not None and record.held else stored_error(execution.error),
         custom_status=shown(record.custom_status),
         created_at=from_micros(record.created_at),
         updated_at=from_micros(record.updated_at),

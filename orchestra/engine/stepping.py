@@ -606,7 +606,7 @@ class Stepper:
     def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
         match error:
             case TurnHeld():
-                return self._held(desk, now, error.kind, stored_detail(error.detail))
+                return replace(self._held(desk, now, error.kind, stored_detail(error.detail)), error=error.error)
             case NondeterminismError():
                 kind = HoldKind.NONDETERMINISM
             case HistoryCorrupt():

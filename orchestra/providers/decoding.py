@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from orchestra.codec import Payload, pack, unpack
-from orchestra.events import EventRecord
+from orchestra.events import EventRecord, error_from_wire, error_to_wire
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
     ActivityRow,
@@ -377,7 +377,8 @@ def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelM
 def hold_to_bytes(hold: Hold) -> bytes:
     """Return the stored form of a hold."""
     values = {"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by}
-    return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault)})
+    error = {} if hold.error is None else {"error": error_to_wire(hold.error)}
+    return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault), **error})
 
 
 def hold_from_bytes(data: bytes) -> Hold:
@@ -386,7 +387,8 @@ def hold_from_bytes(data: bytes) -> Hold:
     kind, tried = HoldKind(values["kind"]), tuple(values["tried"])
     # Holds were written without it once; whose fault they were is said by their kind alone.
     at_fault = tuple(values.get("at_fault", tried if kind.blames_code else ()))
-    return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault)
+    error = error_from_wire(values["error"]) if "error" in values else None
+    return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault, error)
 
 
 def pin_to_bytes(pin: Pin) -> bytes:

@@ -189,8 +189,8 @@ class Directory(Protocol):
         """
         ...
 
-    def open_among(self, instance_ids: Sequence[str]) -> set[str]:
-        """Return which of these instances are there and have not ended."""
+    def going_among(self, instance_ids: Sequence[str]) -> set[str]:
+        """Return which of these instances are there, have not ended, and are not held."""
         ...
 
 

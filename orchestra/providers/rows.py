@@ -12,6 +12,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple
 
 from orchestra.codec import Payload
+from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, OnParentClose
 
 __all__ = [
@@ -211,7 +212,8 @@ class Hold:
     """An instance is held. ``tried`` are the code fingerprints that could not go on with it.
 
     ``at_fault`` are those of them whose code was to blame: they stay tried whatever holds the instance next. The others, which
-    the store or the engine failed, are tried once more after code that is to blame (rule 5).
+    the store or the engine failed, are tried once more after code that is to blame (rule 5). ``error`` is what the code has
+    raised, where that holds it.
     """
 
     kind: HoldKind
@@ -220,6 +222,7 @@ class Hold:
     by: str
     tried: tuple[str, ...] = ()
     at_fault: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

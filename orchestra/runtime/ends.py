@@ -140,11 +140,11 @@ class Ends:
 
     async def _look(self, instance_ids: list[str]) -> None:
         try:
-            still_open = await self._readers.call(lambda: self._directory.open_among(instance_ids))
+            going = await self._readers.call(lambda: self._directory.going_among(instance_ids))
         except Exception:  # noqa: BLE001 - who waits looks for himself, and is told what is wrong
-            still_open = frozenset[str]()
+            going = frozenset[str]()
         for instance_id in instance_ids:
-            if instance_id not in still_open:
+            if instance_id not in going:
                 for watch in self._watches.get(instance_id, ()):
                     watch.wake()
 

@@ -31,7 +31,7 @@ class Reads:
     def __init__(self, node, monkeypatch):
         self._directory = node._provider.directory
         self.asked, self.got, self.broken = [], [], set()
-        for name, calls in (("open_among", self.asked), ("get", self.got)):
+        for name, calls in (("going_among", self.asked), ("get", self.got)):
             monkeypatch.setattr(self._directory, name, self._counted(name, getattr(self._directory, name), calls))
 
     def _counted(self, name, read, calls):
@@ -105,8 +105,8 @@ async def test_who_waits_for_an_instance_that_is_deleted_is_told(path, often, mo
     outcomes, deleted = {}, []
     async with alone(path) as elsewhere, runtime(path, idle) as node, anyio.create_task_group() as group:
         directory = node._provider.directory
-        read = directory.open_among
-        monkeypatch.setattr(directory, "open_among", lambda asked: read(asked) if deleted else set(asked))
+        read = directory.going_among
+        monkeypatch.setattr(directory, "going_among", lambda asked: read(asked) if deleted else set(asked))
         (instance_id,) = await waiting(node, group, 1, outcomes)
         await elsewhere.terminate(instance_id)
         await elsewhere.delete(instance_id)
@@ -160,13 +160,13 @@ async def test_where_the_store_cannot_be_asked_each_one_looks_for_himself(path, 
     async with alone(path) as elsewhere, runtime(path, idle) as node, anyio.create_task_group() as group:
         reads = Reads(node, monkeypatch)
         first, second = await waiting(node, group, 2, outcomes)
-        reads.broken = {"open_among"}
+        reads.broken = {"going_among"}
         reads.asked.clear()
         await elsewhere.terminate(first)
         await until(lambda: reads.got.count(second) > 10)
         assert outcomes == {first: InstanceTerminated}
         assert len(reads.asked) >= reads.got.count(second), "once for each time that it was woken"
-        reads.broken = {"open_among", "get"}
+        reads.broken = {"going_among", "get"}
         await until(lambda: second in outcomes)
         assert outcomes[second] is StoreUnavailable
 

@@ -2,10 +2,11 @@
 
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 
 import anyio
 import pytest
-from kit import bounded, info_when, registry, runtime
+from kit import alone, bounded, info_when, registry, runtime
 
 from orchestra import (
     NO_RETRY,
@@ -13,10 +14,13 @@ from orchestra import (
     ChildFailed,
     Failure,
     InstanceFailed,
+    InstanceHeld,
     InstanceStatus,
     RegistrationError,
+    WaitTimeout,
     activity,
 )
+from orchestra.client import waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -168,3 +172,45 @@ async def test_a_charge_before_a_bug_is_not_made_again_after_a_kill(path, tmp_pa
     async with runtime(path, shop, activities=[charge]) as node:
         assert await node.client.handle("one").result() == "receipt"
     assert ledger.read_text() == "charged\n"
+
+
+async def breaks(ctx, _):
+    raise KeyError("plan")
+
+
+@bounded
+async def test_a_wait_for_what_an_error_holds_says_so_at_its_timeout(path):
+    async with runtime(path, breaks) as node:
+        handle = await node.client.start("breaks", instance_id="one")
+        await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
+        with pytest.raises(InstanceHeld, match=r"it is held .*KeyError: 'plan'") as held:
+            await handle.result(timeout=timedelta(0))
+        assert isinstance(held.value, WaitTimeout)
+        assert isinstance(held.value, InstanceFailed)
+        assert held.value.instance_id == "one"
+        assert held.value.error.type == "KeyError"
+        assert "in breaks" in held.value.error.traceback
+        assert (await handle.info()).error == held.value.error
+
+
+@bounded
+async def test_a_wait_without_a_timeout_ends_once_one_error_has_held_the_instance_for_a_while(path, monkeypatch):
+    monkeypatch.setattr(waiting, "_SECONDS", 0.2)
+    async with runtime(path, breaks) as node, alone(path) as client:
+        handle = await node.client.start("breaks", instance_id="one")
+        with pytest.raises(InstanceHeld):
+            await handle.result()
+        with pytest.raises(InstanceHeld):
+            await client.wait_for_completion("one")
+
+
+@bounded
+async def test_a_wait_outlasts_a_hold_that_mended_code_ends(path):
+    async def mended(ctx, _):
+        return "mended"
+
+    async with runtime(path, breaks) as node:
+        handle = await node.client.start("breaks", instance_id="one")
+        await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
+    async with runtime(path, ("breaks", "1.0.0", mended)) as node:
+        assert await node.client.handle("one").result() == "mended"

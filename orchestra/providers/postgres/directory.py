@@ -60,8 +60,8 @@ class PostgresDirectory:
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return dict(cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED, Texts(node_ids))))
 
-    def open_among(self, instance_ids: Sequence[str]) -> set[str]:
-        return {instance_id for (instance_id,) in self._calls.read(sql.OPEN_AMONG, Texts(instance_ids))}
+    def going_among(self, instance_ids: Sequence[str]) -> set[str]:
+        return {instance_id for (instance_id,) in self._calls.read(sql.GOING_AMONG, Texts(instance_ids))}
 
 
 class _Conditions:

@@ -541,9 +541,9 @@ LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text OR
 # Node by node: without statistics the planner takes all rows for owned, and would look at every one of them.
 COUNT_OWNED: Final = """
     SELECT g.node_id, (SELECT count(*) FROM @instance i WHERE i.owner = g.node_id) FROM unnest($1::text[]) AS g (node_id)"""
-OPEN_AMONG: Final = """
+GOING_AMONG: Final = """
     SELECT g.instance_id FROM unnest($1::text[]) AS g (instance_id)
-    WHERE (SELECT i.status FROM @instance i WHERE i.instance_id = g.instance_id) = 0"""
+    WHERE (SELECT i.status = 0 AND NOT i.held FROM @instance i WHERE i.instance_id = g.instance_id)"""
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
     FROM @kind k

@@ -153,9 +153,9 @@ class SqliteDirectory:
         with self._readers.reading() as connection, _one_moment(connection):
             return {node_id: connection.execute(sql.COUNT_OWNED, (node_id,)).fetchone()[0] for node_id in node_ids}
 
-    def open_among(self, instance_ids: Sequence[str]) -> set[str]:
+    def going_among(self, instance_ids: Sequence[str]) -> set[str]:
         with self._readers.reading() as connection, _one_moment(connection):
-            return {key for key in instance_ids if connection.execute(sql.IS_OPEN, (key,)).fetchone() is not None}
+            return {key for key in instance_ids if connection.execute(sql.IS_GOING, (key,)).fetchone() is not None}
 
 
 @contextmanager

@@ -326,7 +326,7 @@ ROUSE: Final = f"""
     WHERE instance_id = ? AND {_AHEAD}"""
 LIST_OWNED: Final = "SELECT instance_id FROM instance WHERE owner = ? ORDER BY instance_id"
 COUNT_OWNED: Final = "SELECT count(*) FROM instance WHERE owner = ?"
-IS_OPEN: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0"
+IS_GOING: Final = "SELECT 1 FROM instance WHERE instance_id = ? AND status = 0 AND held = 0"
 LIST_HELD: Final = f"""
     SELECT i.instance_id, i.incarnation, i.revision, {KIND_COLUMNS}, d.hold
     FROM kind k

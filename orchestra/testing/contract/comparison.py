@@ -343,7 +343,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         for standing in Standing:
             self.both(lambda provider, one=standing: provider.directory.list(InstanceQuery(standings=(one,))))
         self.both(lambda provider: provider.directory.count_owned(_NODES))
-        self.both(lambda provider: provider.directory.open_among(_INSTANCES))
+        self.both(lambda provider: provider.directory.going_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
 
 

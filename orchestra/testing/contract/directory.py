@@ -174,16 +174,19 @@ class DirectoryTests(ContractBase):
         expect(one(provider, a_write(row, a_state(row, owner=None), hold=a_hold(), custom_status=Payload(b"1"))), Granted)
         assert provider.directory.list(InstanceQuery(held=True)) == [read(provider)]
 
-    def test_readers_see_which_of_some_instances_are_open(self, provider: Provider) -> None:
-        assert provider.directory.open_among([]) == set()
-        provider.store.commit([a_start(instance_id) for instance_id in ("parked", "ended", "deleted", "terminated", "other")])
+    def test_readers_see_which_of_some_instances_go_on(self, provider: Provider) -> None:
+        assert provider.directory.going_among([]) == set()
+        provider.store.commit(
+            [a_start(instance_id) for instance_id in ("parked", "ended", "deleted", "terminated", "held", "other")]
+        )
         rows = {snapshot.row.instance_id: snapshot.row for snapshot in claim(provider)}
         provider.store.commit([a_park(rows["parked"]), an_end(rows["ended"]), an_end(rows["deleted"])])
         expect(one(provider, an_end(rows["terminated"], Status.TERMINATED)), Granted)
         assert provider.admin.delete("deleted", "a", by="me", reason="")
         provider.store.commit([a_start("waiting")])
-        asked = ["parked", "ended", "waiting", "deleted", "terminated", "nobody", "parked"]
-        assert provider.directory.open_among(asked) == {"parked", "waiting"}
+        expect(one(provider, a_write(rows["held"], a_state(rows["held"], owner=None), hold=a_hold())), Granted)
+        asked = ["parked", "ended", "held", "waiting", "deleted", "terminated", "nobody", "parked"]
+        assert provider.directory.going_among(asked) == {"parked", "waiting"}
 
     def test_readers_work_in_many_threads_while_the_writer_writes(self, provider: Provider) -> None:
         begin(provider)

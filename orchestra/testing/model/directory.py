@@ -55,9 +55,13 @@ class ModelDirectory:
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return {node_id: len(self._store.owned(node_id)) for node_id in node_ids}
 
-    def open_among(self, instance_ids: Sequence[str]) -> set[str]:
+    def going_among(self, instance_ids: Sequence[str]) -> set[str]:
         records = [self.get(instance_id) for instance_id in instance_ids]
-        return {record.row.instance_id for record in records if record is not None and record.status is Status.OPEN}
+        return {record.row.instance_id for record in records if record is not None and _is_going(record)}
+
+
+def _is_going(record: InstanceRecord) -> bool:
+    return record.status is Status.OPEN and not record.held
 
 
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:

@@ -56,11 +56,12 @@ def interrupt(thread_id: int) -> bool:
 
 
 class _Interrupted(Evicted):
-    seal: Seal
+    seal: Seal | None = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args or ("this execution was dropped while its code ran",))
-        self.seal.unwinder.arm()
+        if self.seal is not None:
+            self.seal.unwinder.arm()
 
 
 def _frames(thread_id: int) -> tuple[list[FrameType], Task[Any] | Scheduler | None]:

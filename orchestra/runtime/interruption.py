@@ -6,7 +6,7 @@ import ctypes
 import sys
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from orchestra.errors import Evicted
 from orchestra.frames import is_own, place, users_own
@@ -14,7 +14,10 @@ from orchestra.futures import Seal
 from orchestra.scheduler import Scheduler, Task
 from orchestra.unwinding import BOUNDARIES
 
-__all__ = ["Sample", "interrupt", "sample"]
+__all__ = ["UNKNOWN", "Sample", "interrupt", "sample"]
+
+UNKNOWN: Final = "an unknown place"
+"""No line of user code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ def sample(thread_id: int) -> Sample:
         frames = frames[:inner]
     users = users_own(frames[::-1])
     scheduler = owner if owner is None or isinstance(owner, Scheduler) else owner._scheduler
-    line = place(users[-1]) if users else "an unknown place"
+    line = place(users[-1]) if users else UNKNOWN
     return Sample(line, None if scheduler is None else id(scheduler), 0 if scheduler is None else scheduler.steps)
 
 

@@ -15,7 +15,7 @@ import anyio
 from orchestra.clock import Clock
 from orchestra.engine.absences import MANY_STEPS, Closing, Stepping, log_wide_turn
 from orchestra.engine.engine import Engine
-from orchestra.runtime.interruption import Sample, interrupt, sample
+from orchestra.runtime.interruption import UNKNOWN, Sample, interrupt, sample
 from orchestra.runtime.worker import EngineThread
 from orchestra.telemetry import log_instance, named
 
@@ -80,6 +80,9 @@ class Watchdog:
         if has_returned or not stepping.naming.take():
             return self._limit
         blocked_code = _Blocked(stepping, thread_id, seen, blocked, is_away)
+        if seen.line == UNKNOWN:  # the library is at work for it, on many events for example
+            log_wide_turn(stepping.identity, blocked)
+            return self._limit
         if seen.steps < MANY_STEPS:
             self._name(blocked_code)
             return self._limit

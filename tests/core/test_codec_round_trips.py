@@ -1,4 +1,4 @@
-"""For every annotation that is accepted a value comes back as what it was, of the same types, or is refused where given."""
+"""For every annotation that is accepted a value comes back as what it was, of the same types, or is refused where given (scenario 52)."""
 
 import dataclasses
 import decimal

@@ -1,4 +1,4 @@
-"""What is kept of an exception: its causes and members, each bounded."""
+"""What is kept of an exception: its causes and members, each bounded (scenario 57)."""
 
 from datetime import UTC, datetime
 

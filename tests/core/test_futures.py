@@ -1,4 +1,4 @@
-"""Mistakes with futures and activities: what is never awaited, asked for its truth, or called directly."""
+"""Mistakes with futures and activities: what is never awaited, asked for its truth, or called directly (scenario 63)."""
 
 import asyncio
 import contextvars

@@ -278,7 +278,7 @@ def test_code_that_does_not_fit_is_named_with_event_wish_and_line(subject):
 
 @pytest.mark.parametrize("subject", DRIFTS, ids=lambda subject: subject.__name__)
 def test_a_value_that_differs_is_noted_and_what_was_recorded_counts(subject):
-    """Scenario 45."""
+    """Scenarios 45 and 53."""
     execution = replayed(subject, ENDED.history)
     (drift,) = execution.drifts
     assert (drift.event_id, drift.event, drift.difference) == DRIFTS[subject]

@@ -1,4 +1,4 @@
-"""Code that raises: declared failures end its instance, anything else holds it, and no end is lost by that (rule 39)."""
+"""Code that raises: declared failures end its instance, all else holds it, and no end is lost (rule 39, scenario 55)."""
 
 from __future__ import annotations
 

@@ -1132,7 +1132,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
         "snapshots": (sql.READ_SNAPSHOTS, Texts(["i"]), Numbers([1]), Numbers([mine])),
         "ghosts": (sql.FIND_GHOST_OWNED, 256),
         "count of owned": (sql.COUNT_OWNED, Texts(["n1", "n2"])),
-        "open among": (sql.OPEN_AMONG, Texts(["due1", "i", "nobody"])),
+        "open among": (sql.GOING_AMONG, Texts(["due1", "i", "nobody"])),
     }
     pages: dict[str, list[int]] = {name: [] for name in hot}
     # The first time hardly anything is there: what is planned then must serve for a full store as well.

@@ -562,7 +562,7 @@ def test_news_is_found_among_what_is_new_only(provider):
     [
         (sql.LIST_OWNED, ("n1",), "instance_owner"),
         (sql.COUNT_OWNED, ("n1",), "instance_owner"),
-        (sql.IS_OPEN, ("i",), "PRIMARY KEY (instance_id=?)"),
+        (sql.IS_GOING, ("i",), "PRIMARY KEY (instance_id=?)"),
         (sql.FIND_GHOST_OWNED, (1,), "instance_owner"),
         (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
         (sql.FIND_ADDRESSEE, ("m", "m", 1, "i"), "message_identity"),

@@ -1,4 +1,4 @@
-"""For every annotation that is accepted a value comes back as what it was, of the same types, or is refused where given (scenario 52)."""
+"""For each annotation that is accepted a value comes back as what it was, of the same types, or is refused (scenario 52)."""
 
 import dataclasses
 import decimal

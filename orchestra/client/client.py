@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -116,6 +117,11 @@ _CATALOGUE_AGE: Final = 1.0
 _HELD_AGE: Final = 0.05
 """How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
 _OPERATOR_TRIES: Final = 50
+_TRIES_BEFORE_MARK: Final = 8
+"""How often a terminate is written at once, before whoever owns the instance is told to end it."""
+_SHORTEST_LOOK: Final = 0.01
+_LONGEST_LOOK: Final = 0.5
+"""Seconds between looks at an instance that is marked for its end: an owner on another node learns it with its next poll."""
 _CHILDREN: Final = 1_000
 _NAMED: Final = 100
 _RETARGETED_AT_ONCE: Final = 100
@@ -661,6 +667,9 @@ class Client:
     async def terminate(self, instance_id: str, reason: str = "") -> None:
         """End an instance at once. None of its code runs any more; its activities are aborted.
 
+        One that is written all the time, such as a loop that never waits, is marked, and its owner ends it. This returns once
+        it has ended; whoever is cancelled before that leaves the mark.
+
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
@@ -668,25 +677,41 @@ class Client:
         """
         check_id(instance_id)
         check_reason(reason)
-        for number in range(_OPERATOR_TRIES):
-            record = await self._record(instance_id)
-            if record.status is not Status.OPEN:
-                raise AlreadyCompleted(
-                    f"instance {instance_id!r} has ended ({record.status.name.lower()})", instance_id=instance_id
-                )
-            row = record.row
-            if number and row.owner is not None:
-                # A loop that hardly waits is written again before this write comes. Raising the revision in its owner's name
-                # makes the owner's next write be refused (rule 1), and nobody else may write it meanwhile.
-                outcome = await self._port.submit(Recover(instance_id, row.owner))
-                if not isinstance(outcome, Recovered) or outcome.snapshot is None:
-                    continue  # it has been parked or has ended
-                row = outcome.snapshot.row
-            now = (await self._port.call(self._provider.directory.catalogue)).now
-            if isinstance(await self._port.submit(termination(row, reason, max(now, record.updated_at))), Granted):
-                self._recorder.terminated(row.kind.name, record.execution.version)
+        record: InstanceRecord | None = await self._record(instance_id)
+        incarnation = record.row.incarnation
+        for number in itertools.count():
+            status = None if record is None or record.row.incarnation != incarnation else record.status
+            if record is None or status is not Status.OPEN:
+                if number > _TRIES_BEFORE_MARK and status in (None, Status.TERMINATED):
+                    return  # for the mark; where it is kept no longer, it has been deleted since
+                how = "" if status is None else f" ({status.name.lower()})"
+                raise AlreadyCompleted(f"instance {instance_id!r} has ended{how}", instance_id=instance_id)
+            if await self._terminate_now(record, reason, raced=number > 0):
                 return
-        raise StoreError(f"instance {instance_id!r} is written so often that terminating it did not succeed; try again")
+            if number == _TRIES_BEFORE_MARK:
+                # It is written all the time. A mark races with nothing: no owner runs its code any more once it has seen it.
+                await self._port.submit(Cancel(instance_id, reason, self._name, terminate=True, incarnation=incarnation))
+            if number >= _TRIES_BEFORE_MARK:
+                await anyio.sleep(min(_LONGEST_LOOK, _SHORTEST_LOOK * (number - _TRIES_BEFORE_MARK + 1)))
+            record = await self._port.call(lambda: self._provider.directory.get(instance_id))
+
+    async def _terminate_now(self, record: InstanceRecord, reason: str, *, raced: bool) -> bool:
+        """End an instance, if it is still as it was read; return whether this write has ended it."""
+        row = record.row
+        if raced and row.owner is not None:
+            # A loop that hardly waits is written again before this write comes. Raising the revision in its owner's name
+            # makes the owner's next write be refused (rule 1), and nobody else may write it meanwhile.
+            outcome = await self._port.submit(Recover(row.instance_id, row.owner))
+            if not isinstance(outcome, Recovered) or outcome.snapshot is None:
+                return False  # it has been parked or has ended
+            row = outcome.snapshot.row
+            if row.incarnation != record.row.incarnation:
+                return False  # it has ended, and another one has its id
+        now = (await self._port.call(self._provider.directory.catalogue)).now
+        if not isinstance(await self._port.submit(termination(row, reason, max(now, record.updated_at))), Granted):
+            return False
+        self._recorder.terminated(row.kind.name, record.execution.version)
+        return True
 
     async def delete(self, instance_id: str, *, reason: str = "") -> None:
         """Delete an ended instance and everything that belongs to it. Its id is free again.

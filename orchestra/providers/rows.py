@@ -503,11 +503,16 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Set the cancel mark and make the instance ready. A second one changes nothing."""
+    """Set the cancel mark and make the instance ready. A second one changes nothing, but terminate beats cancel.
+
+    ``incarnation``: only of this life; ``None``: of whichever there is.
+    """
 
     instance_id: str
     reason: str
     by: str = ""
+    terminate: bool = False
+    incarnation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

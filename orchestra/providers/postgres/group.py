@@ -567,14 +567,14 @@ class _Application:
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         row = self._reachable(cancel.instance_id)
-        if row is None:
+        if row is None or cancel.incarnation not in (None, row.incarnation):
             return AppendRefused(Refusal.NOT_FOUND)
         if not row.is_open:
             return AppendRefused(Refusal.CLOSED)
         standing = row.cancel
-        if standing is not None:
+        if standing is not None and (standing.terminate or not cancel.terminate):
             return Appended(row.cancel_seq or 0, row.owner, fresh=False, cancel=standing)
-        appended = row.mark(CancelMark(self._transaction.now, cancel.reason, cancel.by))
+        appended = row.mark(CancelMark(self._transaction.now, cancel.reason, cancel.by, cancel.terminate))
         self._tell(row)
         return appended
 

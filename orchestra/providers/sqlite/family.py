@@ -82,7 +82,7 @@ class Family:
         row = self._connection.execute(sql.FIND_CANCEL, (child_id,)).fetchone()
         if row is None:
             return
-        status, inbox_seq, owner, at, reason, by, terminate, _ = row
+        status, inbox_seq, owner, at, reason, by, terminate, *_ = row
         standing = read_cancel(at, reason, by, terminate)
         # Terminate beats cancel (rule 18); what stands otherwise stays.
         if status != Status.OPEN.value or (standing is not None and (standing.terminate or not mark.terminate)):

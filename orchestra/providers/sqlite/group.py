@@ -260,19 +260,17 @@ class Group:
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         row = self._connection.execute(sql.FIND_CANCEL, (cancel.instance_id,)).fetchone()
-        if row is None:
+        if row is None or cancel.incarnation not in (None, row[-1]):
             return AppendRefused(Refusal.NOT_FOUND)
-        status, inbox_seq, owner, at, reason, by, terminate, sequence = row
+        status, inbox_seq, owner, at, reason, by, terminate, sequence, _ = row
         if status != _OPEN:
             return AppendRefused(Refusal.CLOSED)
         standing = read_cancel(at, reason, by, terminate)
-        if standing is not None:
+        if standing is not None and (standing.terminate or not cancel.terminate):
             return Appended(sequence, owner, fresh=False, cancel=standing)
-        mark = CancelMark(self._now, cancel.reason, cancel.by)
-        self._connection.execute(
-            sql.MARK_CANCELLED,
-            (self._now, self._now, self._now + LONGEST_DELAY, mark.at, mark.reason, mark.by, False, cancel.instance_id),
-        )
+        mark = CancelMark(self._now, cancel.reason, cancel.by, cancel.terminate)
+        values = (mark.at, mark.reason, mark.by, mark.terminate, cancel.instance_id)
+        self._connection.execute(sql.MARK_CANCELLED, (self._now, self._now, self._now + LONGEST_DELAY, *values))
         return Appended(inbox_seq + 1, owner, fresh=True, cancel=mark)
 
     def _release(self, release: Release) -> Granted | Refused:

@@ -194,7 +194,7 @@ RING_BY_REPORT: Final = """
     RETURNING inbox_seq, owner"""
 
 FIND_CANCEL: Final = """
-    SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_terminate, cancel_seq
+    SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_terminate, cancel_seq, incarnation
     FROM instance WHERE instance_id = ?"""
 MARK_CANCELLED: Final = f"""
     UPDATE instance SET

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Appended, AppendRefused, Cancel, ExecutionDelta, ExecutionEnd, Granted, Refusal
+from orchestra.providers.rows import Appended, AppendRefused, Cancel, CancelMark, ExecutionDelta, ExecutionEnd, Granted, Refusal
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import a_park, a_state, a_write, an_end, an_execution, begin, claim, expect, one, read
 from orchestra.testing.model import ManualClock
@@ -45,3 +46,29 @@ class CancelTests(ContractBase):
         assert one(provider, an_end(row)) == Granted(inbox_seq=1)
         assert one(provider, Cancel("i", "enough")) == AppendRefused(Refusal.CLOSED)
         assert one(provider, Cancel("nobody", "enough")) == AppendRefused(Refusal.NOT_FOUND)
+
+    def test_a_mark_to_terminate_beats_a_cancel_and_a_cancel_after_it_changes_nothing(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        row = begin(provider)
+        expect(one(provider, a_park(row)), Granted)
+        expect(one(provider, Cancel("i", "enough", "me")), Appended)
+        clock.advance(timedelta(seconds=5))
+        first = expect(one(provider, Cancel("i", "now", "you", terminate=True, incarnation=row.incarnation)), Appended)
+        assert (first.fresh, first.sequence, first.cancel) == (True, 2, CancelMark(clock.now(), "now", "you", terminate=True))
+        (snapshot,) = claim(provider)
+        assert snapshot.row.cancel == first.cancel
+        before = read(provider)
+        for change in (Cancel("i", "again", "me", terminate=True), Cancel("i", "enough", "me")):
+            assert one(provider, change) == replace(first, fresh=False, owner="n1")
+        assert read(provider) == before
+
+    def test_a_mark_to_terminate_asks_for_nothing_but_the_life_and_that_it_is_open(self, provider: Provider) -> None:
+        row = begin(provider)
+        other = Cancel("i", "now", terminate=True, incarnation=f"not {row.incarnation}")
+        assert one(provider, other) == AppendRefused(Refusal.NOT_FOUND)
+        assert read(provider).row.cancel is None
+        expect(one(provider, Cancel("i", "now", terminate=True, incarnation=row.incarnation)), Appended)
+        assert one(provider, an_end(row)) == Granted(inbox_seq=1)
+        assert one(provider, other) == AppendRefused(Refusal.NOT_FOUND)
+        assert one(provider, replace(other, incarnation=row.incarnation)) == AppendRefused(Refusal.CLOSED)

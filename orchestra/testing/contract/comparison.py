@@ -176,7 +176,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         return replace(an_append(data.draw(_instances), message_id, name, limit=3), traceparent=data.draw(_traceparents))
 
     def cancel(self, data: some.DataObject) -> Change:
-        return Cancel(data.draw(_instances), "enough", "me")
+        return Cancel(data.draw(_instances), "enough", "me", terminate=not data.draw(_mostly))
 
     def claim(self, data: some.DataObject) -> Change:
         kinds = tuple(data.draw(some.lists(_kinds, min_size=1, max_size=3)))

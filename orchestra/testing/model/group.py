@@ -273,13 +273,14 @@ class Group:
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         instance = self._instances.get(cancel.instance_id)
-        if instance is None:
+        if instance is None or (cancel.incarnation is not None and instance.row.incarnation != cancel.incarnation):
             return AppendRefused(Refusal.NOT_FOUND)
         if instance.status is not Status.OPEN:
             return AppendRefused(Refusal.CLOSED)
-        if instance.row.cancel is not None:
-            return Appended(instance.cancel_sequence, instance.row.owner, fresh=False, cancel=instance.row.cancel)
-        mark = CancelMark(self._now, cancel.reason, cancel.by)
+        standing = instance.row.cancel
+        if standing is not None and (standing.terminate or not cancel.terminate):
+            return Appended(instance.cancel_sequence, instance.row.owner, fresh=False, cancel=standing)
+        mark = CancelMark(self._now, cancel.reason, cancel.by, cancel.terminate)
         return self._mark(instance, mark)
 
     def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:

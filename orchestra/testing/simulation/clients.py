@@ -129,7 +129,12 @@ class Clients:
         if record is None or record.status is not Status.OPEN:
             return
         row = record.row
-        if row.owner is not None and self._random.random() < 0.5:
+        draw = 0.0 if row.owner is None else self._random.random()
+        if draw > 0.85:
+            # As a client does whose writes were refused all the time: whoever owns it is to end it.
+            self._ask(Cancel(instance_id, "at once", terminate=True, incarnation=row.incarnation), nodes)
+            return
+        if row.owner is not None and draw < 0.5:
             # As a client does whose write was refused once: it raises the revision in the owner's name.
             outcome = self._commit(Recover(instance_id, row.owner))
             if not isinstance(outcome, Recovered) or outcome.snapshot is None:

@@ -289,15 +289,18 @@ class Witness:
 
     def _cancel(self, cancel: Cancel, outcome: Outcome) -> None:
         life = self.lives.get(cancel.instance_id)
-        if life is None or life.status is not Status.OPEN:
+        if life is None or life.status is not Status.OPEN or cancel.incarnation not in (None, life.incarnation):
             assert isinstance(outcome, AppendRefused)
             return
         assert isinstance(outcome, Appended)
-        assert outcome.fresh == (not life.cancelled), "I1: a cancel was answered otherwise than it stands"
-        if not life.cancelled:
-            self.counts["cancels"] += 1
+        fresh = not life.doomed if cancel.terminate else not life.cancelled
+        assert outcome.fresh == fresh, "I1: a cancel was answered otherwise than it stands"
+        if fresh:
+            self.counts["marks to terminate" if cancel.terminate else "cancels"] += 1
             life.inbox_seq += 1
             life.cancelled = True
+            if cancel.terminate:
+                life.doomed, life.doomed_by = True, life.inbox_seq
 
     def _release(self, release: Release, outcome: Outcome) -> None:
         life = self.lives.get(release.instance_id)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Final
 
 from orchestra.cli.checks import Check, Verdict
 from orchestra.client.info import why_unserved
-from orchestra.providers.diagnosis import LISTED, Ended, NodeLockState, Population, SchemaState, Tally
-from orchestra.providers.rows import Catalogue, Kind, NodeRow
+from orchestra.providers.diagnosis import LISTED, LOOKED_AT, Ended, HeldInstance, NodeLockState, Population, SchemaState, Tally
+from orchestra.providers.rows import Catalogue, HoldKind, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
 from orchestra.resolution import is_living, serves, shown_kind
 
@@ -41,6 +42,8 @@ _MUCH_FREE: Final = 64 * 1024 * 1024
 
 _MANY_ENDED: Final = 100_000
 """Ended instances that nothing deletes from which on it is worth a word."""
+
+_OF_CODE: Final = (HoldKind.ERROR, HoldKind.LIMIT)
 
 Version = tuple[int, int, int]
 
@@ -318,8 +321,8 @@ def held_check(found: Population) -> Check:
     held = sum(tally.held for tally in found.tallies)
     unserved = _unserved(found.tallies, there)
     crashing = sum(tally.crashing for tally in found.tallies)
-    details = [f"{one.instance_id}: {one.reason}" for one in found.held]
-    details += [f"{_count(held - len(found.held), 'more held instance')}"] if held > len(found.held) else []
+    told, details = _held_lines(found.held, there)
+    details += [f"{_count(held - told, 'more held instance')}"] if held > told else []
     if living:
         details += _first(_unserved_lines(unserved, there))
     details += [
@@ -335,11 +338,36 @@ def held_check(found: Population) -> Check:
     text = f"{', '.join(counts) or 'none'} of {_count(count, 'open instance')}"
     if counts:
         return Check(
-            "held", Verdict.WARNING, text, tuple(details), remedy=_held_remedy(held, crashing, unserved if living else {})
+            "held",
+            Verdict.WARNING,
+            text,
+            tuple(details),
+            remedy=_held_remedy(found, held, crashing, unserved if living else {}),
         )
     if unserved:
         return Check("held", Verdict.NOTICE, f"{text}; with no node there, nobody can tell which versions are deployed")
     return Check("held", Verdict.OK, text)
+
+
+def _held_lines(held: Iterable[HeldInstance], there: Catalogue) -> tuple[int, list[str]]:
+    """Return of how many held instances the lines tell, and the lines.
+
+    Errors and limits concern code: one line for each version. What is held for other reasons is an instance's own.
+    """
+    single: list[str] = []
+    by_code: dict[tuple[str, HoldKind], list[HeldInstance]] = {}
+    for one in held:
+        if one.why is not None and one.why in _OF_CODE:
+            code = "a kind that is not in the store" if one.kind is None else shown_kind(there, one.kind)
+            by_code.setdefault((code, one.why), []).append(one)
+        else:
+            single.append(f"{one.instance_id}: {one.reason}")
+    groups = sorted(by_code.items(), key=lambda group: -len(group[1]))[:LISTED]
+    lines = [
+        f"{_count(len(ones), 'instance')} of {code}, first {ones[0].instance_id}: {ones[0].reason}"
+        for (code, _), ones in groups
+    ]
+    return sum(len(ones) for _, ones in groups) + len(single[:LISTED]), lines + single[:LISTED]
 
 
 def _there(found: Population) -> Catalogue:
@@ -366,10 +394,15 @@ def _unserved_lines(unserved: Mapping[Kind | None, int], there: Catalogue) -> li
     ]
 
 
-def _held_remedy(held: int, crashing: int, unserved: Mapping[Kind | None, int]) -> str:
+def _held_remedy(found: Population, held: int, crashing: int, unserved: Mapping[Kind | None, int]) -> str:
     parts: list[str] = []
+    reasons = {one.why for one in found.held}
     if held:
         parts.append("Deploy code that can go on with what is held (ops/operating.md says which); it is tried by itself.")
+    if HoldKind.ERROR in reasons:
+        parts.append("Where the cause of an error lies elsewhere, client.release() lets the same code try once more.")
+    if HoldKind.LIMIT in reasons:
+        parts.append("What a limit holds goes on as well once Runtime(limits=...) allows more.")
     if unserved:
         parts.append("Deploy the versions that no node has.")
     if crashing:
@@ -380,6 +413,21 @@ def _held_remedy(held: int, crashing: int, unserved: Mapping[Kind | None, int]) 
 def activities_check(found: Population) -> Check:
     """Judge whether somebody will take what is handed out, in the words of ``PendingActivity.held_reason``."""
     there = _there(found)
+    check = _waiting_check(found, there)
+    if not found.unread:
+        return check
+    number = len(found.unread)
+    which = f"{number:,} or more activities" if number == LOOKED_AT else _activities(number)
+    return replace(
+        check,
+        verdict=Verdict.WARNING if there.nodes else Verdict.NOTICE,
+        text=f"{check.text}; no code that was tried could read the arguments of {which}",
+        details=(*check.details, *_first([f"{one.instance_id}, event {one.event_id}: {one.error}" for one in found.unread])),
+        remedy=f"{check.remedy} Deploy a worker whose code reads the arguments, or terminate the instances.".lstrip(),
+    )
+
+
+def _waiting_check(found: Population, there: Catalogue) -> Check:
     count = sum(waiting.count for waiting in found.waiting)
     if not count:
         return Check("activities", Verdict.OK, "none waits for a node")

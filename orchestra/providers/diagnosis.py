@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from orchestra.codec import unpack
 from orchestra.providers.decoding import hold_from_bytes
-from orchestra.providers.rows import Catalogue, Kind, Route
+from orchestra.providers.rows import Catalogue, HoldKind, Kind, Route
 
 __all__ = [
     "LISTED",
+    "LOOKED_AT",
     "Buried",
     "Crashing",
     "Ended",
@@ -20,12 +22,17 @@ __all__ = [
     "Population",
     "SchemaState",
     "Tally",
+    "Unread",
     "Waiting",
-    "hold_reason",
+    "held_instance",
+    "unread_activity",
 ]
 
 LISTED: Final = 10
-"""Of how many instances of a sort the ids are read."""
+"""Of how many instances of a sort the ids are told."""
+
+LOOKED_AT: Final = 1_000
+"""How many rows are decoded of what is counted by what only their bytes tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +103,21 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class HeldInstance:
-    """An instance with a stored hold."""
+    """An instance with a stored hold, and its kind where the store has it. ``why`` is ``None`` where that cannot be read."""
 
     instance_id: str
+    kind: Kind | None
+    why: HoldKind | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An activity that waits at its instance's owner, since no code that was tried could read its arguments."""
+
+    instance_id: str
+    event_id: int
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +143,8 @@ class Population:
 
     ``owners`` says how many instances each node owns, and ``takers`` how many activities that were handed out each has taken;
     by the nodes' ids, of living, of dead and of unknown ones; ``waiting``, which of these nobody has taken.
-    ``newest`` is the latest instant at which a row says it was written.
+    Of ``held`` and ``unread`` the first :data:`LOOKED_AT` are there. ``newest`` is the latest instant at which a row says it
+    was written.
     """
 
     catalogue: Catalogue
@@ -137,13 +156,23 @@ class Population:
     tallies: tuple[Tally, ...]
     held: tuple[HeldInstance, ...]
     crashing: tuple[Crashing, ...]
+    unread: tuple[Unread, ...]
     newest: int | None
 
 
-def hold_reason(hold: bytes | None) -> str:
+def held_instance(instance_id: str, kind: Kind | None, hold: bytes | None) -> HeldInstance:
     """Return why an instance is held, from what is stored of it."""
     try:
         found = hold_from_bytes(hold or b"")
     except (ValueError, KeyError, TypeError):
-        return "the stored reason cannot be read"
-    return f"{found.kind.value}: {found.detail}"
+        return HeldInstance(instance_id, kind, None, "the stored reason cannot be read")
+    return HeldInstance(instance_id, kind, found.kind, f"{found.kind.value}: {found.detail}")
+
+
+def unread_activity(instance_id: str, event_id: int, attempts: bytes) -> Unread | None:
+    """Return what an activity's row tells of code that could not read its arguments; ``None``: nothing."""
+    try:
+        known = unpack(attempts)
+        return Unread(instance_id, event_id, str(known["unread_error"])) if known["unread"] else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -18,13 +18,16 @@ from orchestra.cli.checks import ExitCode, Verdict
 from orchestra.cli.doctor import _guarded, examine
 from orchestra.clock import SystemClock
 from orchestra.codec import Payload
+from orchestra.engine.tries import Try
 from orchestra.errors import StoreBusy
+from orchestra.events import ActivityScheduled
 from orchestra.providers.diagnosis import SchemaState
 from orchestra.providers.rows import ExecutionDelta, HoldKind, Route
 from orchestra.providers.sqlite import diagnosis, schema
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.resolution import LOWEST_VERSION
+from orchestra.retry import RetryPolicy
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
@@ -605,6 +608,22 @@ def test_activities_that_no_living_node_takes_are_named(path, provider):
     assert finding(path, "activities").text == "none waits for a node"
 
 
+def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_wrong(path, provider):
+    unread = {"unread": ("f1",), "last_error": "total: not a number"}
+    events = [ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None) for number in range(1, 14)]
+    rows = [Try(event, started_at=4, **unread).row(1) for event in events[:12]]
+    hand_out(provider, *rows, replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'))
+    check = finding(path, "activities")
+    assert check.verdict is Verdict.NOTICE
+    provider.store.join(a_node("n1"))
+    check = finding(path, "activities")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "none waits for a node; no code that was tried could read the arguments of 12 activities"
+    assert check.details[0] == "i, event 1: total: not a number"
+    assert (len(check.details), check.details[-1]) == (11, "and 2 more")
+    assert check.remedy == "Deploy a worker whose code reads the arguments, or terminate the instances."
+
+
 # --- held ---------------------------------------------------------------------------------------
 
 
@@ -621,6 +640,33 @@ def test_held_instances_are_listed_up_to_ten_with_their_reasons(path, provider):
     assert check.details[0] == "i00: nondeterminism: event 3\nis another"
     assert len(check.details) == 11
     assert check.details[-1] == "2 more held instances"
+
+
+def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail(path, provider):
+    provider.store.join(a_node())
+    provider.store.commit([a_start(f"i{number:02}") for number in range(15)])
+    one(provider, a_start("j", kind=replace(KIND, version="1.1.0")))
+    holds = [
+        *(replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}") for number in range(11)),
+        *(replace(a_hold(), kind=HoldKind.LIMIT, detail="too many events") for _ in range(2)),
+        *(a_hold() for _ in range(2)),
+    ]
+    rows = [snapshot.row for snapshot in claim(provider, limit=15)]
+    for row, hold in zip(sorted(rows, key=lambda row: row.instance_id), holds, strict=True):
+        one(provider, a_write(row, a_state(row, owner=None), hold=hold))
+    (row,) = (snapshot.row for snapshot in claim(provider, kinds=(replace(KIND, version="1.1.0"),)))
+    one(provider, a_write(row, a_state(row, owner=None), hold=holds[0]))
+    check = finding(path, "held")
+    assert check.text.startswith("16 held")
+    assert check.details == (
+        "11 instances of 'watch' 1.0.0, first i00: error: LookupError: 0",
+        "2 instances of 'watch' 1.0.0, first i11: limit: too many events",
+        "1 instance of 'watch' 1.1.0, first j: error: LookupError: 0",
+        "i13: state: the state does not fit",
+        "i14: state: the state does not fit",
+    )
+    assert "client.release()" in check.remedy
+    assert "Runtime(limits=...)" in check.remedy
 
 
 def test_instances_whose_version_no_living_node_has_are_unserved(path, provider):

@@ -22,6 +22,9 @@ from orchestra.cli import main, server_findings
 from orchestra.cli.checks import ExitCode, Verdict
 from orchestra.cli.server_doctor import examine_server
 from orchestra.clock import SystemClock, new_id
+from orchestra.codec import Payload
+from orchestra.engine.tries import Try
+from orchestra.events import ActivityScheduled
 from orchestra.providers.postgres import PostgresProvider, diagnosis, grants, schema
 from orchestra.providers.postgres.diagnosis import (
     Diagnosis,
@@ -34,8 +37,10 @@ from orchestra.providers.postgres.diagnosis import (
     WraparoundState,
 )
 from orchestra.providers.rows import HoldKind, Route
+from orchestra.retry import RetryPolicy
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
+    KIND,
     SECOND,
     a_hold,
     a_node,
@@ -45,6 +50,7 @@ from orchestra.testing.contract.shorthand import (
     a_write,
     an_end,
     begin,
+    claim,
     one,
 )
 from orchestra.testing.contract.tasks import hand_out, handed_out, take
@@ -890,6 +896,22 @@ def test_activities_that_no_living_node_takes_are_named(dsn, schema_name, provid
     assert finding(dsn, schema_name, "activities").text == "none waits for a node"
 
 
+def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_wrong(dsn, schema_name, provider):
+    unread = {"unread": ("f1",), "last_error": "total: not a number"}
+    events = [ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None) for number in range(1, 14)]
+    rows = [Try(event, started_at=4, **unread).row(1) for event in events[:12]]
+    hand_out(provider, *rows, replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'))
+    check = finding(dsn, schema_name, "activities")
+    assert check.verdict is Verdict.NOTICE
+    provider.store.join(a_node("n1"))
+    check = finding(dsn, schema_name, "activities")
+    assert check.verdict is Verdict.WARNING
+    assert check.text == "none waits for a node; no code that was tried could read the arguments of 12 activities"
+    assert check.details[0] == "i, event 1: total: not a number"
+    assert (len(check.details), check.details[-1]) == (11, "and 2 more")
+    assert check.remedy == "Deploy a worker whose code reads the arguments, or terminate the instances."
+
+
 # --- instances ----------------------------------------------------------------------------------------
 
 
@@ -910,6 +932,33 @@ def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(dsn,
         "1 instance: no living node has registered 'other' 2.0.0",
         "crashing: crashing: 4 nodes in a row were lost while they ran it",
     )
+
+
+def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail(dsn, schema_name, provider):
+    provider.store.join(a_node())
+    provider.store.commit([a_start(f"i{number:02}") for number in range(15)])
+    one(provider, a_start("j", kind=replace(KIND, version="1.1.0")))
+    holds = [
+        *(replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}") for number in range(11)),
+        *(replace(a_hold(), kind=HoldKind.LIMIT, detail="too many events") for _ in range(2)),
+        *(a_hold() for _ in range(2)),
+    ]
+    rows = [snapshot.row for snapshot in claim(provider, limit=15)]
+    for row, hold in zip(sorted(rows, key=lambda row: row.instance_id), holds, strict=True):
+        one(provider, a_write(row, a_state(row, owner=None), hold=hold))
+    (row,) = (snapshot.row for snapshot in claim(provider, kinds=(replace(KIND, version="1.1.0"),)))
+    one(provider, a_write(row, a_state(row, owner=None), hold=holds[0]))
+    check = finding(dsn, schema_name, "held")
+    assert check.text.startswith("16 held")
+    assert check.details == (
+        "11 instances of 'watch' 1.0.0, first i00: error: LookupError: 0",
+        "2 instances of 'watch' 1.0.0, first i11: limit: too many events",
+        "1 instance of 'watch' 1.1.0, first j: error: LookupError: 0",
+        "i13: state: the state does not fit",
+        "i14: state: the state does not fit",
+    )
+    assert "client.release()" in check.remedy
+    assert "Runtime(limits=...)" in check.remedy
 
 
 def test_what_cannot_be_understood_fails_its_check_alone(dsn, schema_name, provider, other):

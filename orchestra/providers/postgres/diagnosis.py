@@ -15,16 +15,17 @@ from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreEmpty, StoreUnavailable
 from orchestra.providers.diagnosis import (
     LISTED,
+    LOOKED_AT,
     Buried,
     Crashing,
     Ended,
-    HeldInstance,
     NodeLockState,
     Population,
     SchemaState,
     Tally,
     Waiting,
-    hold_reason,
+    held_instance,
+    unread_activity,
 )
 from orchestra.providers.postgres import objects, schema
 from orchestra.providers.postgres import statements as sql
@@ -179,8 +180,13 @@ _TALLIES: Final = """
         count(*) FILTER (WHERE status = 0 AND NOT held AND takeovers >= 3 AND owner IS NULL), max(updated_at)
     FROM @instance GROUP BY kind ORDER BY kind"""
 _HELD: Final = """
-    SELECT i.instance_id, d.hold FROM @instance i JOIN @instance_detail d ON d.instance_id = i.instance_id
+    SELECT i.instance_id, i.kind, d.hold FROM @instance i JOIN @instance_detail d ON d.instance_id = i.instance_id
     WHERE i.held AND i.status = 0 ORDER BY i.instance_id LIMIT $1::bigint"""
+# Those that are handed out are among the waiting ones.
+_UNREAD: Final = """
+    SELECT instance_id, event_id, attempts FROM @activity
+    WHERE queue IS NULL AND result IS NULL AND failure IS NULL AND position(convert_to('"unread"', 'UTF8') IN attempts) > 0
+    ORDER BY instance_id, event_id LIMIT $1::bigint"""
 _CRASHING: Final = """
     SELECT instance_id, takeovers FROM @instance
     WHERE status = 0 AND NOT held AND takeovers >= 3 AND owner IS NULL ORDER BY instance_id LIMIT $1::bigint"""
@@ -521,6 +527,7 @@ class Diagnosis:
             tallies,
             held,
             crashing,
+            unread,
         ) = self._read(
             (_NOW, ()),
             (sql.LIST_NODES, ()),
@@ -536,8 +543,9 @@ class Diagnosis:
             (_TAKERS, ()),
             (_WAITING, ()),
             (_TALLIES, ()),
-            (_HELD, (LISTED,)),
+            (_HELD, (LOOKED_AT,)),
             (_CRASHING, (LISTED,)),
+            (_UNREAD, (LOOKED_AT,)),
         )
         numbers = {row[5]: read_kind(row[:5]) for row in kinds}
         instants = [row[4] for row in tallies] + [renewal[0][0]]
@@ -556,8 +564,9 @@ class Diagnosis:
             takers=dict(takers),
             waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in waiting),
             tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
-            held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in held),
+            held=tuple(held_instance(row[0], numbers.get(row[1]), row[2]) for row in held),
             crashing=tuple(Crashing(*row) for row in crashing),
+            unread=tuple(one for row in unread if (one := unread_activity(*row)) is not None),
             newest=max((instant for instant in instants if instant is not None), default=None),
         )
 

@@ -23,16 +23,17 @@ from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreEmpty, StoreError, StoreUnavailable
 from orchestra.providers.diagnosis import (
     LISTED,
+    LOOKED_AT,
     Buried,
     Crashing,
     Ended,
-    HeldInstance,
     NodeLockState,
     Population,
     SchemaState,
     Tally,
     Waiting,
-    hold_reason,
+    held_instance,
+    unread_activity,
 )
 from orchestra.providers.rows import Catalogue, PolicyRow, Route
 from orchestra.providers.sqlite import schema
@@ -78,8 +79,13 @@ _TALLIES: Final = """
         sum(status = 0 AND held = 0 AND takeovers >= 3 AND owner IS NULL), max(updated_at)
     FROM instance GROUP BY kind ORDER BY kind"""
 _HELD: Final = """
-    SELECT i.instance_id, d.hold FROM instance i JOIN instance_detail d ON d.instance_id = i.instance_id
+    SELECT i.instance_id, i.kind, d.hold FROM instance i JOIN instance_detail d ON d.instance_id = i.instance_id
     WHERE i.held = 1 AND i.status = 0 ORDER BY i.instance_id LIMIT ?"""
+# Those that are handed out are among the waiting ones.
+_UNREAD: Final = """
+    SELECT instance_id, event_id, attempts FROM activity
+    WHERE queue IS NULL AND result IS NULL AND failure IS NULL AND instr(attempts, CAST('"unread"' AS BLOB)) > 0
+    ORDER BY instance_id, event_id LIMIT ?"""
 _CRASHING: Final = """
     SELECT instance_id, takeovers FROM instance
     WHERE status = 0 AND held = 0 AND takeovers >= 3 AND owner IS NULL ORDER BY instance_id LIMIT ?"""
@@ -235,8 +241,13 @@ class Diagnosis:
                     takers=dict(connection.execute(_TAKERS)),
                     waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in connection.execute(_WAITING)),
                     tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
-                    held=tuple(HeldInstance(row[0], hold_reason(row[1])) for row in connection.execute(_HELD, (LISTED,))),
+                    held=tuple(
+                        held_instance(row[0], numbers.get(row[1]), row[2]) for row in connection.execute(_HELD, (LOOKED_AT,))
+                    ),
                     crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
+                    unread=tuple(
+                        one for row in connection.execute(_UNREAD, (LOOKED_AT,)) if (one := unread_activity(*row)) is not None
+                    ),
                     newest=max((instant for instant in instants if instant is not None), default=None),
                 )
             finally:
@@ -350,6 +361,7 @@ def _with_locks(found: Population, settings: Settings) -> Population:
         tallies=found.tallies,
         held=found.held,
         crashing=found.crashing,
+        unread=found.unread,
         newest=found.newest,
     )
 

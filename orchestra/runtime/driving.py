@@ -67,6 +67,14 @@ class Driver:
         self._cancelled = anyio.get_cancelled_exc_class()
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            return (yield from self._drive())
+        finally:
+            # The task and the callback lead back to here; without them nothing waits for the cycle collector.
+            self._task = None
+            self._blocked = _nothing
+
+    def _drive(self) -> Generator[Any, Any, Any]:
         self._task = task = _current_task()
         place = _scope_of(task)
         coroutine, clock = self._coroutine, self._clock
@@ -134,6 +142,10 @@ class Driver:
         for inner in left.values():
             if inspect.iscoroutine(inner) and inspect.getcoroutinestate(inner) != inspect.CORO_CLOSED:
                 keep_for_ever(inner)
+
+
+def _nothing(_seconds: float) -> None:
+    """Stand for a callback that is not needed any more."""
 
 
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:

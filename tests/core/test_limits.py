@@ -43,7 +43,7 @@ def test_code_that_never_waits_for_the_world_meets_the_limit_too():
     assert len(drive.history) < 110
 
 
-@pytest.mark.parametrize("limits", [Limits(suggest_events=6), Limits(suggest_bytes=500)], ids=["events", "bytes"])
+@pytest.mark.parametrize("limits", [Limits(suggest_events=6), Limits(suggest_bytes=560)], ids=["events", "bytes"])
 @pytest.mark.parametrize("cold", [False, True])
 def test_a_boundary_is_suggested_from_a_size_on(limits, cold):
     async def subject(ctx, _):

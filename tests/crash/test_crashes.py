@@ -11,7 +11,7 @@ from crashes.campaigns import Outcome, conduct, kill_campaign, pause_campaign, s
 from crashes.deploys import rolling_campaign
 from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

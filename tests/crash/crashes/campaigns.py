@@ -98,7 +98,7 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
         for instance_id in [*traffic.open_instances(), *own_open(directory, workforce.all)][:20]:
             record = directory.get(instance_id)
             outcome.problems.append(f"I11: {instance_id!r} has not ended: {record and record.row}")
-    # await await_takeover(workforce, outcome)
+    await await_takeover(workforce, outcome)
     for worker in workforce.living:
         if not await worker.go_home():
             outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")

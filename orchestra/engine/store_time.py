@@ -34,9 +34,9 @@ class StoreTime:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._told = 0
-        self._heard_at = 0.0
-        self.since = 0
+        self._told: int = 0
+        self._heard_at: float = 0.0
+        self.since: int = 0
         """From when on the clock goes as it does: it was put forward then, or this node began."""
 
     @property

@@ -387,7 +387,7 @@ def test_commits_tell_their_time_and_how_much_was_in_them(world, observed, node)
 
 def test_what_a_node_owns_goes_up_and_down_with_it(world, observed, node):
     worker = node(registry(works), {"work": HOLD}, options=EngineOptions(max_owned=3))
-    for _ in range(5):
+    for _ in range(3):
         world.start()
     world.run(3)
     assert observed.values("orchestra.owned") == {(): 3}

@@ -72,7 +72,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from orchestra.portable import Portable
 
@@ -312,7 +312,19 @@ class InstanceNotHeld(InstanceError):
 
 
 class InboxFull(InstanceError):
-    """The instance has as many unread messages as it may have; this one was not stored."""
+    """As much waits in the instance's inbox as may; this event was not stored.
+
+    ``bound`` is what there is too much of, ``"messages"`` or ``"bytes"``, and ``limit`` how much there may be. ``name`` is the
+    event's name where that is the limit of one name, and then other events still get in; ``None``: of the whole inbox.
+    """
+
+    def __init__(
+        self, message: str, *, instance_id: str, name: str | None, bound: Literal["messages", "bytes"], limit: int
+    ) -> None:
+        super().__init__(message, instance_id=instance_id)
+        self.name = name
+        self.bound: Literal["messages", "bytes"] = bound
+        self.limit = limit
 
 
 class InstanceFailed(InstanceError):

@@ -188,14 +188,15 @@ class DurableFuture(Future[T_co]):
         """The number of the event that recorded the command."""
         return self._event_id
 
-    def deliver(self, payload: Payload) -> None:
-        """Settle it with the payload of its result, or fail it where that cannot be read."""
+    def deliver(self, payload: Payload) -> PayloadError | None:
+        """Settle it with the payload of its result, or fail it where that cannot be read; return that error."""
         try:
             value = None if self._decoder is None else self._decoder.decode(payload, subject=self._result)
         except PayloadError as error:
             self.fail(error)
-        else:
-            self.settle(cast("T_co", value))
+            return error
+        self.settle(cast("T_co", value))
+        return None
 
     def cancel(self) -> None:
         """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no event any more.

@@ -78,6 +78,7 @@ from orchestra.errors import (
 from orchestra.events import FORMAT, EventKind, EventRecord
 from orchestra.loops import current_loop
 from orchestra.options import check_count, check_duration, check_moment
+from orchestra.providers.inboxes import Full, InboxLimits
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
@@ -151,7 +152,8 @@ class Client:
         provider: the store.
         registry: what the orchestrations' functions are called, so that :meth:`start` takes functions, and what their inputs
             must be. Where it is not given, names and plain checks do.
-        inbox_limit: how many unread messages an instance may have before senders are refused.
+        inbox_limit: unread messages that an instance may have; beyond it senders are refused. One name may take nine tenths.
+        inbox_bytes: bytes that the payloads of its unread messages may have together; likewise.
         payload_limit: bytes that one value may have.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the client is entered.
         meter_provider: where metrics go; likewise.
@@ -167,6 +169,7 @@ class Client:
         *,
         registry: OrchestrationRegistry | None = None,
         inbox_limit: int = 10_000,
+        inbox_bytes: int = 64 * 1024 * 1024,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -176,9 +179,10 @@ class Client:
         if registry is not None:
             check_registry(registry)
         check_count(inbox_limit, "inbox_limit")
+        check_count(inbox_bytes, "inbox_bytes")
         check_count(payload_limit, "payload_limit")
         self._provider = provider
-        self._inbox_limit = inbox_limit
+        self._inbox_limits = InboxLimits(inbox_limit, inbox_bytes)
         self._payload_limit = payload_limit
         self._clock = clock or SystemClock()
         self._registry = registry
@@ -194,10 +198,18 @@ class Client:
 
     @classmethod
     def attached(
-        cls, provider: Provider, port: Port, registry: OrchestrationRegistry, name: str, *, inbox_limit: int, payload_limit: int
+        cls,
+        provider: Provider,
+        port: Port,
+        registry: OrchestrationRegistry,
+        name: str,
+        *,
+        inbox_limit: int,
+        inbox_bytes: int,
+        payload_limit: int,
     ) -> Client:
         """Return the client of a runtime; the runtime opens and closes."""
-        client = cls(provider, registry=registry, inbox_limit=inbox_limit, payload_limit=payload_limit)
+        client = cls(provider, registry=registry, inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, payload_limit=payload_limit)
         client._attached, client._name = port, name
         return client
 
@@ -618,7 +630,7 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceCompleted: it has ended.
-            InboxFull: it has as many unread messages as it may have. Nothing was stored.
+            InboxFull: as many messages or bytes wait as may, in its inbox or under this name. Nothing was stored.
             InvalidArgument: the id, ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
             EncodeError, PayloadTooLarge: the payload cannot travel.
         """
@@ -627,7 +639,7 @@ class Client:
         check_text(message_id, "a message id")
         encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
         with self._recorder.sending(name, instance_id) as trace:
-            change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limit, trace)
+            change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limits, trace)
             await self._send(change, InstanceCompleted)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
@@ -656,11 +668,9 @@ class Client:
             case Refusal.CLOSED:
                 raise closed(f"instance {instance_id!r} has ended and takes nothing any more", instance_id=instance_id)
             case Refusal.FULL:
-                raise InboxFull(
-                    f"instance {instance_id!r} has {self._inbox_limit:,} unread messages; nothing was stored. Let it read "
-                    "them, or send less",
-                    instance_id=instance_id,
-                )
+                assert isinstance(change, Append)
+                assert outcome.full is not None
+                raise _inbox_full(change, outcome.full)
 
     # --- operating ---
 
@@ -995,6 +1005,28 @@ class _CatalogueRead:
         self.begun_at = begun_at
         self.done = anyio.Event()
         self.error: Exception | None = None
+
+
+def _inbox_full(append: Append, full: Full) -> InboxFull:
+    """Return the error that says which bound an event has met."""
+    option = "inbox_limit" if full.bound == "messages" else "inbox_bytes"
+    waits = f"{full.waiting:,} unread messages" if full.bound == "messages" else f"{full.waiting:,} bytes of unread messages"
+    size = "" if full.bound == "messages" else f", and this event has {len(append.payload.data):,}"
+    if full.of_name:
+        most = f"of one name may be {full.limit:,} (nine tenths of {option})"
+        remedy = f"Let it wait for {append.name!r}, send less, or raise {option}; events of other names still get in"
+    else:
+        most = f"{full.limit:,} may be ({option})"
+        remedy = f"Let it read them, send less, or raise {option}"
+    named = f" of the name {append.name!r}" if full.of_name else ""
+    return InboxFull(
+        f"event {append.name!r} for instance {append.instance_id!r} was not stored: there are {waits}{named}, {most}{size}. "
+        f"{remedy}",
+        instance_id=append.instance_id,
+        name=append.name if full.of_name else None,
+        bound=full.bound,
+        limit=full.limit,
+    )
 
 
 def _not_found(instance_id: str) -> InstanceNotFound:

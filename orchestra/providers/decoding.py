@@ -62,7 +62,7 @@ Columns = tuple[Any, ...]
 
 INSTANCE_WIDTH = 24
 EXECUTION_WIDTH = 21
-MESSAGE_WIDTH = 9
+MESSAGE_WIDTH = 10
 """How many columns the providers' lists of columns have."""
 
 sortable_version: Callable[[str], str] = lru_cache(maxsize=4096)(version_key)
@@ -110,8 +110,10 @@ def event_values(instance_id: str, execution: int, event: EventRecord) -> Column
 
 def read_message(columns: Columns) -> MessageRow:
     """Return a message from its columns."""
-    sequence, message_id, name, data, encoding, sent_at, kind, source, traceparent = columns
-    return MessageRow(sequence, message_id, name, Payload(data, encoding), sent_at, MessageKind(kind), source, traceparent)
+    sequence, message_id, name, data, encoding, sent_at, kind, source, *sent = columns
+    traceparent, sender = sent
+    payload = Payload(data, encoding)
+    return MessageRow(sequence, message_id, name, payload, sent_at, MessageKind(kind), source, traceparent, sender)
 
 
 def in_order(reports: Sequence[MessageRow], events: Sequence[MessageRow]) -> tuple[MessageRow, ...]:

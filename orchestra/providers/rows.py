@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, OnParentClose
+from orchestra.providers.inboxes import INBOX_LIMITS, Full, InboxLimits
 
 __all__ = [
     "CRASHES_BEFORE_DELAY",
@@ -286,7 +287,10 @@ class ExecutionDelta:
 class MessageRow:
     """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's.
 
-    Where a child has ended, ``name`` is its id, ``payload`` its output or error, and ``source`` the event that asked for it.
+    ``sender`` is the node whose client has sent it, or how a client that stands alone is called.
+
+    Where a child has ended, ``name`` and ``sender`` are its id, ``payload`` its output or error, and ``source`` the event that
+    asked for it.
     """
 
     sequence: int
@@ -297,6 +301,7 @@ class MessageRow:
     kind: MessageKind = MessageKind.EVENT
     source: int = 0
     traceparent: str | None = None
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,7 +502,7 @@ class Append:
     name: str
     payload: Payload
     sender: str = ""
-    limit: int = 10_000
+    limits: InboxLimits = INBOX_LIMITS
     traceparent: str | None = None
 
 
@@ -725,9 +730,10 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class AppendRefused:
-    """Nothing was stored."""
+    """Nothing was stored. ``full`` says of a full inbox which bound it has met."""
 
     reason: Refusal
+    full: Full | None = None
 
 
 @dataclass(frozen=True, slots=True)

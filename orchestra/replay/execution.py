@@ -122,6 +122,7 @@ class _Gathered:
     started: list[ChildStarted | DetachedStarted] = field(default_factory=lambda: [])
     recalled: list[ChildStarted] = field(default_factory=lambda: [])
     received: list[MessageRow] = field(default_factory=lambda: [])
+    unreadable: dict[BaseException, MessageRow] = field(default_factory=lambda: {})
     asked: list[int] = field(default_factory=lambda: [])
 
 
@@ -461,7 +462,10 @@ class Execution:
             case TimerFired():
                 future.settle(None)
             case EventReceived():
-                future.deliver(event.payload)
+                error = future.deliver(event.payload)
+                if error is not None and not self._journal.replaying:
+                    # Its sender stands in no history, so it is told where it holds the instance and not by the error.
+                    self._turn.unreadable[error] = self._turn.received[-1]
             case ChildCompleted():
                 future.deliver(event.result)
             case ChildFailedEvent():
@@ -579,7 +583,7 @@ class Execution:
                 error = fault.with_traceback(error.__traceback__)
         info = error_info(error)
         if not self._journal.replaying and not is_declared(error, self._definition.failures):
-            raise held_by(error, info, self._line(), self.version) from None
+            raise held_by(error, info, self._line(), self.version, self._turn.unreadable) from None
         return ExecutionFailed(self._journal.next_id, self._now, info)
 
     @property

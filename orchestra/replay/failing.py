@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
 from orchestra.errors import ActivityFailed, Cancelled, ChildFailed, DecodeError, ErrorInfo, Failure
 from orchestra.frames import is_user, place
-from orchestra.providers.rows import HoldKind
+from orchestra.providers.rows import HoldKind, MessageRow
 from orchestra.replay.turns import TurnHeld
 
 __all__ = ["held_by", "is_declared", "place_of"]
@@ -22,17 +22,22 @@ def is_declared(error: BaseException, failures: tuple[type[BaseException], ...])
     return isinstance(error, declared) or all(isinstance(leaf, declared) for leaf in _leaves(error))
 
 
-def held_by(error: BaseException, info: ErrorInfo, where: str, version: str) -> TurnHeld:
+def held_by(
+    error: BaseException, info: ErrorInfo, where: str, version: str, unreadable: Mapping[BaseException, MessageRow]
+) -> TurnHeld:
     """Return the hold for an error that is no declared failure.
 
     Args:
         info: what is kept of the error.
         where: the line of code that raised it.
         version: the version of the code.
+        unreadable: the messages of this turn that do not decode, by their errors.
     """
-    unreadable = all(isinstance(leaf, DecodeError) for leaf in _leaves(error))
-    kind = HoldKind.STATE if unreadable else HoldKind.ERROR
-    return TurnHeld(kind, f"{info} (at {where}, version {version})", info)
+    leaves = list(_leaves(error))
+    kind = HoldKind.STATE if all(isinstance(leaf, DecodeError) for leaf in leaves) else HoldKind.ERROR
+    messages = [unreadable[leaf] for leaf in leaves if leaf in unreadable]
+    sent = "".join(f"message {message.sequence} from {message.sender!r}, " for message in messages)
+    return TurnHeld(kind, f"{info} ({sent}at {where}, version {version})", info)
 
 
 def place_of(error: BaseException | None) -> str | None:

@@ -110,7 +110,8 @@ class Runtime:
         lease: after how long without a sign of life other nodes take over.
         grace: how long running activities may take to end when the runtime stops.
         poll: how often the store is looked at without any hint.
-        inbox_limit: unread messages that an instance may have.
+        inbox_limit: unread messages that an instance may have; beyond it senders are refused. One name may take nine tenths.
+        inbox_bytes: bytes that the payloads of its unread messages may have together; likewise.
         blocked_after: after how long a turn of orchestration code that blocks is named in the log, and left to itself so that
             the other instances go on.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the runtime is entered.
@@ -140,6 +141,7 @@ class Runtime:
         grace: timedelta = timedelta(seconds=10),
         poll: timedelta = timedelta(seconds=1),
         inbox_limit: int = 10_000,
+        inbox_bytes: int = 64 * 1024 * 1024,
         blocked_after: timedelta = timedelta(seconds=1),
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -152,6 +154,7 @@ class Runtime:
         check_count(max_owned, "max_owned")
         check_count(warm_executions, "warm_executions", least=0)
         check_count(inbox_limit, "inbox_limit")
+        check_count(inbox_bytes, "inbox_bytes")
         check_duration(lease, "lease", least=_SHORTEST)
         check_duration(grace, "grace")
         check_duration(poll, "poll", least=_SHORTEST)
@@ -205,6 +208,7 @@ class Runtime:
             registry,
             self.node_id,
             inbox_limit=inbox_limit,
+            inbox_bytes=inbox_bytes,
             payload_limit=self._limits.max_payload,
         )
 

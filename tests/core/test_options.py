@@ -118,7 +118,7 @@ WRONG = [
             ("poll", timedelta.max, "it must be at most"),
             *(
                 (option, value, said)
-                for option in ("max_concurrent_activities", "max_activity_threads", "max_owned", "inbox_limit")
+                for option in ("max_concurrent_activities", "max_activity_threads", "max_owned", "inbox_limit", "inbox_bytes")
                 for value, said in [(0, "is 0; it must be at least 1"), ("a", f"{NUMBER} 'a'"), (1.5, f"{NUMBER} 1.5")]
             ),
             ("warm_executions", -1, "is -1; it must be at least 0"),
@@ -153,7 +153,7 @@ WRONG = [
     ),
     *(
         (a_client, {option: value}, InvalidArgument, (f"{option} ", said))
-        for option in ("inbox_limit", "payload_limit")
+        for option in ("inbox_limit", "inbox_bytes", "payload_limit")
         for value, said in [("a", f"{NUMBER} 'a'"), (0, "it must be at least 1")]
     ),
     *(

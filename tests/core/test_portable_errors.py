@@ -54,6 +54,8 @@ def value(annotation, name):
     }
     if annotation in samples:
         return samples[annotation]
+    if typing.get_origin(annotation) is typing.Literal:
+        return typing.get_args(annotation)[-1]
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         return value(typing.get_args(annotation)[0], name)
     if typing.get_origin(annotation) in {Sequence, tuple, list}:

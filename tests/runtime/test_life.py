@@ -589,7 +589,7 @@ async def test_a_full_default_thread_limiter_of_the_host_stops_neither_begin_nor
 
 @bounded
 async def test_settings_with_which_nothing_could_run_are_refused_by_name(path):
-    counts = ("max_concurrent_activities", "max_activity_threads", "max_owned", "inbox_limit")
+    counts = ("max_concurrent_activities", "max_activity_threads", "max_owned", "inbox_limit", "inbox_bytes")
     spans = ("lease", "poll", "blocked_after")
     wrong = {**dict.fromkeys(counts, 0), **dict.fromkeys(spans, timedelta(0)), "grace": timedelta(-1), "warm_executions": -1}
     for name, value in wrong.items():

@@ -15,13 +15,14 @@ pass over what is locked. So two groups cannot wait for each other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import Any, Final, TypeVar
 
 from orchestra.codec import Payload
 from orchestra.providers.decoding import payload_values, read_activity, read_message, read_task
+from orchestra.providers.inboxes import Full, InboxLimits, Waiting
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
 from orchestra.providers.postgres.calls import Read, Transaction
@@ -66,7 +67,8 @@ from orchestra.providers.rows import (
 
 __all__ = ["Committed", "Group"]
 
-_MESSAGE: Final = (Texts, Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers, Numbers, Numbers, Texts)
+_MESSAGE: Final = (Texts, Numbers, Texts, Texts, Blobs, Numbers, Numbers, Numbers, Numbers, Texts, Texts)
+_ROOM: Final = (Texts, Texts, Flags, Numbers, Numbers, Numbers, Numbers, Numbers, Numbers)
 _CANCELLED: Final = (Texts, Numbers, Texts, Texts, Flags, Numbers)
 _DETAIL: Final = (Texts, Texts, Texts, Texts, Texts, Texts, Numbers, Numbers, Texts, Numbers)
 _START: Final = (Texts, Texts, Numbers, Numbers, Numbers, Flags)
@@ -84,7 +86,6 @@ class _Addressee:
     unread: MessageRow | None = None
     removed: tuple[int, int] | None = None
     """The sequence and the time of the tombstone."""
-    count: int | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +94,10 @@ class _Inbox:
 
     consumed: set[int] = field(default_factory=set[int])
     appended: dict[str, MessageRow] = field(default_factory=dict[str, MessageRow])
+    whole: Waiting | None = None
+    """What waits in it, where that was counted."""
+    names: dict[str, Waiting] = field(default_factory=dict[str, Waiting])
+    """What waits of each name that was counted."""
 
 
 @dataclass(slots=True)
@@ -120,6 +125,48 @@ class _Taking:
     def rest(self) -> int:
         """How many instances it may still take."""
         return self.claim.limit - sum(len(rows) for rows in self.taken.values())
+
+
+class _Rooms:
+    """How much room inboxes have: what is asked of them for some appends, each name of an inbox once."""
+
+    def __init__(self, appends: Sequence[Append]) -> None:
+        self._coming: dict[str, Waiting] = {}
+        self._names: dict[tuple[str, str, InboxLimits], None] = {}
+        for append in appends:
+            instance_id = append.instance_id
+            self._coming[instance_id] = self._coming.get(instance_id, Waiting()).plus(len(append.payload.data))
+            self._names[instance_id, append.name, append.limits] = None
+
+    @property
+    def read(self) -> Read:
+        """What to read."""
+        rows: list[tuple[Any, ...]] = []
+        asked: set[tuple[str, InboxLimits]] = set()
+        for instance_id, name, limits in self._names:
+            is_first = (instance_id, limits) not in asked
+            asked.add((instance_id, limits))
+            bounds = (limits.messages, limits.bytes, *limits.of_name)
+            rows.append((instance_id, name, is_first, *self._coming[instance_id], *bounds))
+        return sql.READ_ROOMS, tuple(columns(_ROOM, rows))
+
+    def take(self, result: Result) -> Iterator[tuple[tuple[str, str], Waiting | None, Waiting | None]]:
+        """Yield what was counted, by instance and name: of the name, and of the whole inbox."""
+        names = list(self._names)
+        for place, named, whole in result.rows:
+            instance_id, name, _ = names[int(place) - 1]
+            yield (instance_id, name), named and Waiting(*named), whole and Waiting(*whole)
+
+
+def _look_for_room(append: Append, inbox: _Inbox, row: Row) -> tuple[Waiting, Full | None]:
+    """Return the most that may wait in an inbox, and the bound that forbids one more. What it needs was counted."""
+    limits, size = append.limits, len(append.payload.data)
+    if inbox.whole is not None:
+        row.most = inbox.whole
+    most = row.most or Waiting()
+    if limits.have_room(most, size):
+        return most, None
+    return most, limits.met_by(most, inbox.names.get(append.name, Waiting()), size)
 
 
 class Group:
@@ -216,7 +263,8 @@ class _Application:
         self._made_anew: list[Start] = []
         self._links: dict[str, tuple[ParentLink, int]] = {}
         self._traces: dict[str, str | None] = {}
-        self._consumed_events: set[tuple[str, int]] = set()
+        self._consumed_events: dict[tuple[str, int], tuple[str, int]] = {}
+        """Their names and sizes."""
         self._labels: list[tuple[str, str, str]] = []
         self._recovered: dict[int, SnapshotReads | None] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -250,6 +298,7 @@ class _Application:
         self._candidates = {start.instance_id: start for start in reversed(starts)}
         candidates = list(self._candidates.values())
         appends = self._of(Append)
+        rooms = _Rooms([append for _, append in appends])
         named = {change.instance_id for change in self._changes if not isinstance(change, Claim | Start)}
         family = [write for write in writes if write.concerns_others]
         if family:
@@ -272,6 +321,7 @@ class _Application:
             reads.append((sql.LOCK_ROWS, (Texts(sorted(named)),)))
         if appends:
             reads.append(self._addressees_of(appends))
+            reads.append(rooms.read)
             reads.append(self._consumed_of(writes, {append.instance_id for _, append in appends}))
         if reports:
             reads.append((sql.READ_REPORTED, columns((Texts, Numbers, Numbers), [_key_of(report) for _, report in reports])))
@@ -286,7 +336,12 @@ class _Application:
             self._traces = dict(next(results).rows)
         if appends:
             self._read_addressees(appends, next(results))
-            self._consumed_events = set(next(results).rows)
+            for (instance_id, name), named, whole in rooms.take(next(results)):
+                inbox = self._inbox(instance_id)
+                if named is not None:
+                    inbox.names[name] = named
+                inbox.whole = whole or inbox.whole
+            self._consumed_events = {(row[0], row[1]): (row[2], row[3]) for row in next(results).rows}
         if reports:
             places = [_key_of(report) for _, report in reports]
             self._tasks = {places[int(row[0]) - 1]: read_activity(tuple(row[1:])) for row in next(results).rows}
@@ -311,15 +366,11 @@ class _Application:
         _, moment = self._transaction.time.read
         return sql.ADD_INSTANCES, (*columns(_START, rows), *moment)
 
-    def _addressees_of(self, appends: Sequence[tuple[int, Append]]) -> Read:
-        # An inbox is counted only where it may be full: there are never more unread messages than there ever were.
-        coming = Counter(append.instance_id for _, append in appends)
-        going = Counter(write.instance_id for _, write in self._of(Write) for _ in write.consumed)
+    @staticmethod
+    def _addressees_of(appends: Sequence[tuple[int, Append]]) -> Read:
         return sql.READ_ADDRESSEES, (
             Texts(append.instance_id for _, append in appends),
             Texts(append.message_id for _, append in appends),
-            Numbers(append.limit - coming[append.instance_id] for _, append in appends),
-            Numbers(max(0, append.limit) + going[append.instance_id] for _, append in appends),
         )
 
     def _read_addressees(self, appends: Sequence[tuple[int, Append]], result: Result) -> None:
@@ -333,16 +384,15 @@ class _Application:
             kind,
             source,
             trace,
+            sender,
             removed_as,
             removed_at,
-            count,
         ) in result.rows:
             position, append = appends[int(place) - 1]
-            columns_of = (sequence, append.message_id, name, payload, encoding, sent_at, kind, source, trace)
+            columns_of = (sequence, append.message_id, name, payload, encoding, sent_at, kind, source, trace, sender)
             self._addressees[position] = _Addressee(
                 None if sequence is None else read_message(columns_of),
                 None if removed_as is None else (removed_as, removed_at),
-                count,
             )
 
     # --- owners ---------------------------------------------------------------------------
@@ -376,7 +426,7 @@ class _Application:
             self._for_others.add(row.instance_id)
         self._hands_out |= _hands_out(write)
         self._settle_tasks(write)
-        self._inbox(write.instance_id).consumed.update(write.consumed)
+        self._take_out(write)
         effects.add(write)
         return Granted(row.inbox_seq)
 
@@ -511,16 +561,15 @@ class _Application:
         if row is None or not row.is_open or (row.incarnation, row.execution) != (parent.incarnation, parent.execution):
             return
         now = self._transaction.now
-        message = MessageRow(row.ring(now), str(parent), child_id, payload, now, kind, parent.event_id, trace)
-        self._put(parent.instance_id, child_id, message)
+        message = MessageRow(row.ring(now), str(parent), child_id, payload, now, kind, parent.event_id, trace, child_id)
+        self._put(parent.instance_id, message)
         self._tell(row)
         arrivals.append((parent.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
 
-    def _put(self, instance_id: str, sender: str, message: MessageRow) -> None:
+    def _put(self, instance_id: str, message: MessageRow) -> None:
         self._messages.append(
             (
                 instance_id,
-                sender,
                 message.sequence,
                 message.message_id,
                 message.name,
@@ -530,6 +579,7 @@ class _Application:
                 message.kind.value,
                 message.source,
                 message.traceparent,
+                message.sender,
             )
         )
 
@@ -549,21 +599,42 @@ class _Application:
             return Appended(known.removed[0], row.owner, fresh=False)
         if not row.is_open:
             return AppendRefused(Refusal.CLOSED)
-        if self._unread(append.instance_id, inbox, known) >= append.limit:
-            return AppendRefused(Refusal.FULL)
+        most, full = _look_for_room(append, inbox, row)
+        if full is not None:
+            return AppendRefused(Refusal.FULL, full)
         now = self._transaction.now
         sequence = row.ring(now)
-        message = MessageRow(sequence, append.message_id, append.name, append.payload, now, traceparent=append.traceparent)
+        message = MessageRow(
+            sequence,
+            append.message_id,
+            append.name,
+            append.payload,
+            now,
+            traceparent=append.traceparent,
+            sender=append.sender,
+        )
+        size = len(append.payload.data)
+        row.most = most.plus(size)
+        inbox.whole = None if inbox.whole is None else inbox.whole.plus(size)
+        if append.name in inbox.names:
+            inbox.names[append.name] = inbox.names[append.name].plus(size)
         inbox.appended[append.message_id] = message
-        self._put(append.instance_id, append.sender, message)
+        self._put(append.instance_id, message)
         self._tell(row)
         return Appended(message.sequence, row.owner, fresh=True, message=message)
 
-    def _unread(self, instance_id: str, inbox: _Inbox, known: _Addressee) -> int:
-        if known.count is None:
-            return 0  # not counted: it holds so few that this group's appends cannot fill it
-        consumed = sum((instance_id, sequence) in self._consumed_events for sequence in inbox.consumed)
-        return known.count - consumed + len(inbox.appended)
+    def _take_out(self, write: Write) -> None:
+        """Take note of what a granted write has consumed."""
+        inbox = self._inbox(write.instance_id)
+        inbox.consumed.update(write.consumed)
+        for sequence in write.consumed:
+            event = self._consumed_events.get((write.instance_id, sequence))
+            if event is None:
+                continue  # the end of a child, or nothing is sent to this inbox
+            name, size = event
+            inbox.whole = None if inbox.whole is None else inbox.whole.less(Waiting(1, size))
+            if name in inbox.names:
+                inbox.names[name] = inbox.names[name].less(Waiting(1, size))
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         row = self._reachable(cancel.instance_id)

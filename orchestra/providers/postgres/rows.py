@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestra.providers.inboxes import Waiting
 from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
 from orchestra.providers.rows import (
     CRASHES_BEFORE_DELAY,
@@ -49,6 +50,8 @@ class Row:
     cancel_by: str | None
     cancel_terminate: bool
     cancel_seq: int | None
+    most_unread: int | None
+    most_unread_bytes: int | None
     summary: bytes | None = None
     """A new one; ``None`` leaves what is stored."""
     read_revision: int = 0
@@ -128,6 +131,18 @@ class Row:
         self.updated_at = now
 
     @property
+    def most(self) -> Waiting | None:
+        """The most that waits in the inbox; ``None``: it was never counted."""
+        if self.most_unread is None or self.most_unread_bytes is None:
+            return None
+        return Waiting(self.most_unread, self.most_unread_bytes)
+
+    @most.setter
+    def most(self, waiting: Waiting) -> None:
+        self.changed = True
+        self.most_unread, self.most_unread_bytes = waiting
+
+    @property
     def cancel(self) -> CancelMark | None:
         """The cancel mark, if there is one."""
         if self.cancel_at is None:
@@ -154,6 +169,8 @@ class Row:
             self.history_bytes,
             self.updated_at,
             self.summary,
+            self.most_unread,
+            self.most_unread_bytes,
         )
 
     def instance(self, kind: Kind) -> InstanceRow:
@@ -194,6 +211,8 @@ _KINDS: Final = (
     Numbers,
     Numbers,
     Blobs,
+    Numbers,
+    Numbers,
 )
 
 

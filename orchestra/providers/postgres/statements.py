@@ -39,10 +39,10 @@ KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 _ROW_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.kind, i.revision, i.owner, i.wake_at, i.status, i.held, i.inbox_seq, i.seen_seq,
     i.execution, i.opened, i.takeovers, i.history_events, i.history_bytes, i.updated_at, i.cancel_at, i.cancel_reason,
-    i.cancel_by, i.cancel_terminate, i.cancel_seq"""
+    i.cancel_by, i.cancel_terminate, i.cancel_seq, i.most_unread, i.most_unread_bytes"""
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent, sender"
 _ACTIVITY_COLUMNS: Final = """
     a.execution, a.event_id, a.attempt, a.due, a.started_at, a.attempts, a.heartbeat, a.heartbeat_encoding, a.queue, a.name,
     a.owner, a.result, a.result_encoding, a.failure, a.revision"""
@@ -96,9 +96,9 @@ _FOUND_KINDS: Final = f"""
 ADD_INSTANCES: Final = f"""
     INSERT INTO @instance (
         instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, created_at, updated_at, summary)
+        takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
     SELECT u.instance_id, u.incarnation, u.kind, 1, NULL, u.wake_at, 0, false, 0, 0, u.execution, u.opened, 0, 0, 0,
-        moment.now, moment.now, ''
+        moment.now, moment.now, '', 0, 0
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[])
         AS u (instance_id, incarnation, kind, wake_at, execution, opened),
         ({_moment("$7", "$8")}) AS moment
@@ -130,7 +130,8 @@ READ_TRACES: Final = """
 # kind < 1: of events, and not by the index on their names, which says kind = 0. What is planned while the store is empty would
 # pass over it as a whole.
 READ_CONSUMED_EVENTS: Final = """
-    SELECT m.instance_id, m.sequence FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
+    SELECT m.instance_id, m.sequence, m.name, octet_length(m.payload)
+    FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
     JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind < 1"""
 # What was made for a write that was then refused.
 UNMAKE_INSTANCES: Final = _exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2)
@@ -138,19 +139,32 @@ LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
 READ_REQUESTS: Final = """
     SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
-# What an append must know: whether its message is there or was, and how full the inbox is, where it can be full at all.
+# What an append must know: whether its message is there or was.
 READ_ADDRESSEES: Final = """
-    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent,
-        t.sequence, t.removed_at,
-        CASE WHEN i.inbox_seq >= u.threshold THEN (
-            SELECT count(*) FROM (SELECT 1 FROM @message c
-                WHERE c.instance_id = u.instance_id AND c.kind < 1 LIMIT u.cap) counted)
-        END
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-        WITH ORDINALITY AS u (instance_id, message_id, threshold, cap, place)
+    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent, m.sender,
+        t.sequence, t.removed_at
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u (instance_id, message_id, place)
     JOIN @instance i ON i.instance_id = u.instance_id
     LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id AND m.kind < 1
     LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id"""
+# And how full its inbox is: of its name where the bounds leave no room for all that the group sends there, and as a whole where
+# they pass the part of a name or the limit (InboxLimits). kind < 1: as above.
+_HOW_MUCH: Final = "SELECT ARRAY[count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint] FROM @message m"
+READ_ROOMS: Final = f"""
+    SELECT u.place,
+        CASE WHEN coalesce(
+            i.most_unread + u.messages > u.name_limit OR i.most_unread_bytes + u.bytes > u.name_byte_limit, true)
+        THEN ({_HOW_MUCH} WHERE m.instance_id = u.instance_id AND m.kind = 0 AND m.name = u.name) END,
+        CASE WHEN u.first AND coalesce(
+            i.most_unread + u.messages > u.max_messages OR i.most_unread_bytes + u.bytes > u.max_bytes
+            OR (i.most_unread <= u.name_limit AND i.most_unread + u.messages > u.name_limit)
+            OR (i.most_unread_bytes <= u.name_byte_limit AND i.most_unread_bytes + u.bytes > u.name_byte_limit), true)
+        THEN ({_HOW_MUCH} WHERE m.instance_id = u.instance_id AND m.kind < 1) END
+    FROM unnest($1::text[], $2::text[], $3::boolean[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+            $9::bigint[])
+        WITH ORDINALITY AS u (
+            instance_id, name, first, messages, bytes, max_messages, max_bytes, name_limit, name_byte_limit, place)
+    JOIN @instance i ON i.instance_id = u.instance_id"""
 
 # --- the effects of owners' writes ------------------------------------------------------------
 
@@ -280,9 +294,9 @@ ADD_DETAILS: Final = """
 ADD_LABELS: Final = """
     INSERT INTO @label (instance_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
 ADD_MESSAGES: Final = f"""
-    INSERT INTO @message (instance_id, sender, {_MESSAGE_COLUMNS})
-    SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])"""
+    INSERT INTO @message (instance_id, {_MESSAGE_COLUMNS})
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[],
+        $8::bigint[], $9::bigint[], $10::text[], $11::text[])"""
 MARK_CANCELLED: Final = _exactly(
     """
     UPDATE @instance i SET
@@ -304,16 +318,16 @@ WRITE_ROWS: Final = _exactly(
         kind = u.kind, revision = u.revision, owner = u.owner, wake_at = u.wake_at, status = u.status, held = u.held,
         inbox_seq = u.inbox_seq, seen_seq = u.seen_seq, execution = u.execution, opened = u.opened, takeovers = u.takeovers,
         history_events = u.history_events, history_bytes = u.history_bytes, updated_at = u.updated_at,
-        summary = coalesce(u.summary, i.summary),
+        summary = coalesce(u.summary, i.summary), most_unread = u.most_unread, most_unread_bytes = u.most_unread_bytes,
         expires_at = CASE WHEN u.status <> 0 THEN (
-            SELECT $18::bigint + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind) END
+            SELECT $20::bigint + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind) END
     FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::boolean[],
         $9::bigint[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-        $17::bytea[]) AS u (
+        $17::bytea[], $18::bigint[], $19::bigint[]) AS u (
         instance_id, read_revision, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, updated_at, summary)
+        takeovers, history_events, history_bytes, updated_at, summary, most_unread, most_unread_bytes)
     WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
-    number=19,
+    number=21,
 )
 
 # --- groups of nothing but owners' writes: all in one round trip, on trust ---------------------
@@ -467,10 +481,12 @@ READ_SNAPSHOTS: Final = f"""
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
 # Of each inbox all ends of children, and the first events; what is beyond the room comes without its payload, and tells that
 # there is more. What is not returned is not loaded either: its size is told without it.
-_M_COLUMNS: Final = "m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent"
+_M_COLUMNS: Final = (
+    "m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent, m.sender"
+)
 _FITTING: Final = """
     f.sequence, f.message_id, f.name, CASE WHEN f.total <= {} THEN f.payload END, f.encoding, f.sent_at, f.kind, f.source,
-    f.traceparent"""
+    f.traceparent, f.sender"""
 _SIZED: Final = f"""
     SELECT {_M_COLUMNS}, sum(octet_length(m.payload)) OVER (ORDER BY m.sequence) AS total,
         row_number() OVER (ORDER BY m.sequence) AS place"""
@@ -512,7 +528,7 @@ READ_NEWS: Final = f"""
 # The next events of some names; the first of each in any case.
 READ_UNREAD: Final = f"""
     SELECT u.name, f.sequence, f.message_id, f.name, CASE WHEN f.total <= $6::bigint OR f.place = 1 THEN f.payload END,
-        f.encoding, f.sent_at, f.kind, f.source, f.traceparent
+        f.encoding, f.sent_at, f.kind, f.source, f.traceparent, f.sender
     FROM unnest($2::text[], $3::bigint[]) AS u (name, after)
     CROSS JOIN LATERAL ({_SIZED} FROM (
         SELECT e.* FROM @message e

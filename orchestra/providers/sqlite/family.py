@@ -113,12 +113,11 @@ class Family:
         if row is None:
             return
         sequence, owner = row
-        message = MessageRow(sequence, str(parent), child_id, payload, self._now, kind, parent.event_id, traceparent)
+        message = MessageRow(sequence, str(parent), child_id, payload, self._now, kind, parent.event_id, traceparent, child_id)
         self._connection.execute(
             sql.ADD_MESSAGE,
             (
                 parent.instance_id,
-                child_id,
                 sequence,
                 message.message_id,
                 child_id,
@@ -128,6 +127,7 @@ class Family:
                 kind.value,
                 parent.event_id,
                 traceparent,
+                child_id,
             ),
         )
         self._arrivals.append((parent.instance_id, Appended(sequence, owner, fresh=True, message=message)))

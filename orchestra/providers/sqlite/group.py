@@ -8,6 +8,7 @@ from itertools import chain, islice, zip_longest
 from typing import Final, assert_never
 
 from orchestra.providers.decoding import execution_values, read_cancel, read_message
+from orchestra.providers.inboxes import Full, Waiting
 from orchestra.providers.rows import (
     LONGEST_DELAY,
     Append,
@@ -221,7 +222,7 @@ class Group:
         ).fetchone()
         if addressee is None:
             return AppendRefused(Refusal.NOT_FOUND)
-        status, inbox_seq, owner, unread_as, removed_as = addressee
+        status, inbox_seq, owner, most_unread, most_bytes, unread_as, removed_as = addressee
         if unread_as is not None:
             row = self._connection.execute(sql.READ_MESSAGE, (instance_id, unread_as)).fetchone()
             return Appended(unread_as, owner, fresh=False, message=read_message(row))
@@ -230,15 +231,27 @@ class Group:
             return Appended(removed_as, owner, fresh=False)
         if status != _OPEN:
             return AppendRefused(Refusal.CLOSED)
-        if self._is_full(instance_id, inbox_seq, append.limit):
-            return AppendRefused(Refusal.FULL)
-        message = MessageRow(inbox_seq + 1, message_id, append.name, append.payload, self._now, traceparent=append.traceparent)
-        self._connection.execute(sql.RING, (self._now, self._now, self._now + LONGEST_DELAY, instance_id)).fetchone()
+        known = None if most_unread is None else Waiting(most_unread, most_bytes)
+        most, full = self._look_for_room(append, known)
+        if full is not None:
+            if most != known:
+                self._connection.execute(sql.SET_MOST_UNREAD, (*most, instance_id))
+            return AppendRefused(Refusal.FULL, full)
+        message = MessageRow(
+            inbox_seq + 1,
+            message_id,
+            append.name,
+            append.payload,
+            self._now,
+            traceparent=append.traceparent,
+            sender=append.sender,
+        )
+        most = most.plus(len(append.payload.data))
+        self._connection.execute(sql.RING, (*most, self._now, self._now, self._now + LONGEST_DELAY, instance_id)).fetchone()
         self._connection.execute(
             sql.ADD_MESSAGE,
             (
                 instance_id,
-                append.sender,
                 message.sequence,
                 message_id,
                 append.name,
@@ -248,15 +261,22 @@ class Group:
                 MessageKind.EVENT.value,
                 0,
                 append.traceparent,
+                append.sender,
             ),
         )
         return Appended(message.sequence, owner, fresh=True, message=message)
 
-    def _is_full(self, instance_id: str, inbox_seq: int, limit: int) -> bool:
-        # There are never more unread messages than there ever were; young instances need no count.
-        if inbox_seq < limit:
-            return False
-        return self._connection.execute(sql.COUNT_UNREAD, (instance_id, limit)).fetchone()[0] >= limit
+    def _look_for_room(self, append: Append, most: Waiting | None) -> tuple[Waiting, Full | None]:
+        """Return the most that may wait in an inbox, and the bound that forbids one more; counts where it must."""
+        limits, size = append.limits, len(append.payload.data)
+        if most is not None and limits.have_room(most, size):
+            return most, None
+        if most is None or limits.ask_for_a_count(most, size):
+            counted = self._connection.execute(sql.COUNT_UNREAD, (append.name, append.instance_id)).fetchone()
+            most, named = Waiting(*counted[:2]), Waiting(*counted[2:])
+        else:
+            named = Waiting(*self._connection.execute(sql.COUNT_NAME, (append.instance_id, append.name)).fetchone())
+        return most, limits.met_by(most, named, size)
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         row = self._connection.execute(sql.FIND_CANCEL, (cancel.instance_id,)).fetchone()

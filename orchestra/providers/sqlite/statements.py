@@ -25,7 +25,7 @@ INSTANCE_COLUMNS: Final = """
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
 _EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent"
+_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent, sender"
 _ACTIVITY_COLUMNS: Final = """
     execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner, result,
     result_encoding, failure, revision"""
@@ -153,8 +153,8 @@ RECOVER: Final = "UPDATE instance SET revision = revision + 1 WHERE instance_id 
 ADD_INSTANCE: Final = """
     INSERT INTO instance (
         instance_id, incarnation, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, created_at, updated_at, summary)
-    VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'')
+        takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
+    VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'', 0, 0)
     ON CONFLICT (instance_id) DO NOTHING"""
 ADD_DETAIL: Final = """
     INSERT INTO instance_detail (
@@ -165,22 +165,30 @@ ADD_LABEL: Final = "INSERT INTO label (instance_id, key, value) VALUES (?, ?, ?)
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
 
 FIND_ADDRESSEE: Final = """
-    SELECT i.status, i.inbox_seq, i.owner,
+    SELECT i.status, i.inbox_seq, i.owner, i.most_unread, i.most_unread_bytes,
         (SELECT m.sequence FROM message m WHERE m.instance_id = i.instance_id AND m.message_id = ? AND m.kind = 0),
         (SELECT t.sequence FROM tombstone t
          WHERE t.instance_id = i.instance_id AND t.message_id = ? AND t.removed_at > ?)
     FROM instance i WHERE i.instance_id = ?"""
-COUNT_UNREAD: Final = "SELECT count(*) FROM (SELECT 1 FROM message WHERE instance_id = ? AND kind = 0 LIMIT ?)"
+COUNT_UNREAD: Final = """
+    SELECT count(*), coalesce(sum(length(payload)), 0), count(*) FILTER (WHERE name = ?1),
+        coalesce(sum(length(payload)) FILTER (WHERE name = ?1), 0)
+    FROM message NOT INDEXED WHERE instance_id = ?2 AND kind = 0"""
+COUNT_NAME: Final = """
+    SELECT count(*), coalesce(sum(length(payload)), 0) FROM message INDEXED BY message_name
+    WHERE instance_id = ? AND kind = 0 AND name = ?"""
+SET_MOST_UNREAD: Final = "UPDATE instance SET most_unread = ?, most_unread_bytes = ? WHERE instance_id = ?"
 READ_MESSAGE: Final = f"SELECT {_MESSAGE_COLUMNS} FROM message WHERE instance_id = ? AND sequence = ?"
 ADD_MESSAGE: Final = f"""
-    INSERT INTO message (instance_id, sender, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    INSERT INTO message (instance_id, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 # Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
 # sooner, and no later than the longest delay.
 _MAKE_READY: Final = """
     wake_at = CASE WHEN takeovers >= 3 AND owner IS NULL AND wake_at > ? THEN min(wake_at, ?) ELSE 0 END"""
 RING: Final = f"""
-    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY}
+    UPDATE instance SET
+        inbox_seq = inbox_seq + 1, most_unread = ?, most_unread_bytes = ?, updated_at = ?, {_MAKE_READY}
     WHERE instance_id = ? AND status = 0
     RETURNING inbox_seq, owner"""
 

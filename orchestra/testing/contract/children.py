@@ -10,6 +10,7 @@ import pytest
 
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
+from orchestra.providers.inboxes import Full
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     PARENT_CLOSED,
@@ -166,7 +167,14 @@ class ChildTests(ContractBase):
         before = read(provider, "c")
         written = one(provider, a_write(row, starts=(a_child(row, "c"),)))
         message = MessageRow(
-            1, str(link_to(row)), "c", Payload(_TAKEN), self._now(provider), MessageKind.CHILD_FAILED, link_to(row).event_id
+            1,
+            str(link_to(row)),
+            "c",
+            Payload(_TAKEN),
+            self._now(provider),
+            MessageKind.CHILD_FAILED,
+            link_to(row).event_id,
+            sender="c",
         )
         assert written == Granted(0, arrivals=(("i", Appended(1, "n1", fresh=True, message=message)),))
         record = read(provider)
@@ -208,7 +216,9 @@ class ChildTests(ContractBase):
         end = a_write(child, a_state(child, status=status, owner=None), executions=(delta,))
         written, claimed = provider.store.commit([end, Claim("n2", (KIND,), 9)]).outcomes
         payload = output or Payload(b"error")
-        message = MessageRow(1, str(link_to(parent)), "c", payload, self._now(provider), MessageKind(status.value), source=2)
+        message = MessageRow(
+            1, str(link_to(parent)), "c", payload, self._now(provider), MessageKind(status.value), source=2, sender="c"
+        )
         assert written == Granted(0, arrivals=(("i", Appended(1, None, fresh=True, message=message)),))
         (snapshot,) = expect(claimed, Claimed).snapshots
         assert (snapshot.row.instance_id, snapshot.messages) == ("i", (message,))
@@ -311,7 +321,9 @@ class ChildTests(ContractBase):
     def test_a_full_inbox_takes_the_ends_of_children_and_they_do_not_fill_it(self, provider: Provider) -> None:
         _, first, second = with_children(provider, "c", "d")
         expect(one(provider, an_append("i", "m1", limit=1)), Appended)
-        assert one(provider, an_append("i", "m2", limit=1)) == AppendRefused(Refusal.FULL)
+        assert one(provider, an_append("i", "m2", limit=1)) == AppendRefused(
+            Refusal.FULL, Full("messages", 1, 1, of_name=False)
+        )
         for child in (first, second):
             assert len(arrivals(one(provider, an_end(child)))) == 1
         assert expect(one(provider, an_append("i", "m2", limit=2)), Appended).sequence == 4

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from orchestra.clock import Clock
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
+from orchestra.providers.inboxes import InboxLimits
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     ActivityRow,
@@ -172,8 +173,14 @@ class ComparedWithModel(RuleBasedStateMachine):
         return replace(start, traceparent=data.draw(_traceparents))
 
     def append(self, data: some.DataObject) -> Change:
-        message_id, name = data.draw(some.sampled_from(("m1", "m2", "m3", "m4"))), data.draw(some.sampled_from(("go", "stop")))
-        return replace(an_append(data.draw(_instances), message_id, name, limit=3), traceparent=data.draw(_traceparents))
+        message_id, name = (
+            data.draw(some.sampled_from(tuple(f"m{number}" for number in range(1, 13)))),
+            data.draw(some.sampled_from(("go", "stop"))),
+        )
+        limits = InboxLimits(*data.draw(some.sampled_from(((3, 1_000), (10, 1_000), (10, 40), (2, 14), (20, 5)))))
+        payload = Payload(b"x" * data.draw(some.sampled_from((0, 5, 7, 20))))
+        append = replace(an_append(data.draw(_instances), message_id, name), payload=payload, limits=limits)
+        return replace(append, traceparent=data.draw(_traceparents))
 
     def cancel(self, data: some.DataObject) -> Change:
         return Cancel(data.draw(_instances), "enough", "me", terminate=not data.draw(_mostly))

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import StoreError
+from orchestra.providers.inboxes import Full
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import Appended, AppendRefused, Cancel, Claim, Claimed, Granted, InboxPage, Refusal, Started
 from orchestra.testing.contract.base import ContractBase, Open
@@ -164,10 +165,67 @@ class MessageTests(ContractBase):
         row = begin(provider)
         outcomes = provider.store.commit([an_append("i", f"m{number}", limit=3) for number in range(4)]).outcomes
         assert [type(outcome) for outcome in outcomes] == [Appended, Appended, Appended, AppendRefused]
-        assert outcomes[3] == AppendRefused(Refusal.FULL)
+        assert outcomes[3] == AppendRefused(Refusal.FULL, Full("messages", 3, 3, of_name=False))
         assert not expect(one(provider, an_append("i", "m0", limit=3)), Appended).fresh, "it is there already"
         expect(one(provider, a_write(row, consumed=(2,))), Granted)
         assert expect(one(provider, an_append("i", "m3", limit=3)), Appended).sequence == 4
+
+    def test_a_name_that_is_full_leaves_room_for_others_until_the_whole_inbox_is(self, provider: Provider) -> None:
+        """Scenario 56."""
+        row = begin(provider)
+        chatty = [an_append("i", f"m{number}", "telemetry", limit=20) for number in range(19)]
+        *taken, refused = provider.store.commit(chatty).outcomes
+        assert {type(outcome) for outcome in taken} == {Appended}
+        assert refused == AppendRefused(Refusal.FULL, Full("messages", 18, 18, of_name=True))
+        assert one(provider, an_append("i", "m19", "telemetry", limit=20)) == refused
+        assert expect(one(provider, an_append("i", "s1", "stop", limit=20)), Appended).sequence == 19
+        outcomes = provider.store.commit([an_append("i", f"s{number}", "stop", limit=20) for number in (2, 3)]).outcomes
+        assert outcomes[1] == AppendRefused(Refusal.FULL, Full("messages", 20, 20, of_name=False))
+        expect(one(provider, a_write(row, consumed=(1, 2, 3))), Granted)
+        expect(one(provider, an_append("i", "s3", "stop", limit=20)), Appended)
+        outcomes = provider.store.commit([an_append("i", f"n{number}", "telemetry", limit=20) for number in range(4)]).outcomes
+        assert [type(outcome) for outcome in outcomes] == [Appended, Appended, AppendRefused, AppendRefused]
+
+    def test_an_inbox_is_bounded_in_bytes_and_so_is_each_name(self, provider: Provider) -> None:
+        """Scenario 56. Each payload has seven bytes."""
+        row = begin(provider)
+        chatty = [an_append("i", f"m{number}", "telemetry", byte_limit=70) for number in range(10)]
+        *taken, refused = provider.store.commit(chatty).outcomes
+        assert {type(outcome) for outcome in taken} == {Appended}
+        assert refused == AppendRefused(Refusal.FULL, Full("bytes", 63, 63, of_name=True))
+        expect(one(provider, an_append("i", "s1", "stop", byte_limit=70)), Appended)
+        full = Full("bytes", 70, 70, of_name=False)
+        assert one(provider, an_append("i", "s2", "stop", byte_limit=70)) == AppendRefused(Refusal.FULL, full)
+        written, appended = provider.store.commit(
+            [a_write(row, consumed=(1,)), an_append("i", "m9", "telemetry", byte_limit=70)]
+        ).outcomes
+        expect(written, Granted)
+        expect(appended, Appended)
+
+    def test_an_empty_inbox_takes_a_message_of_any_size(self, provider: Provider) -> None:
+        row = begin(provider)
+        expect(one(provider, an_append("i", "m1", byte_limit=3)), Appended)
+        full = Full("bytes", 3, 7, of_name=False)
+        assert one(provider, an_append("i", "m2", byte_limit=3)) == AppendRefused(Refusal.FULL, full)
+        expect(one(provider, a_write(row, consumed=(1,))), Granted)
+        expect(one(provider, an_append("i", "m2", byte_limit=3)), Appended)
+
+    def test_each_sender_is_held_to_its_own_limits(self, provider: Provider) -> None:
+        begin(provider)
+        group = [an_append("i", f"m{number}", limit=limit) for number, limit in enumerate((2, 2, 2, 5, 2, 5, 5, 5))]
+        outcomes = [isinstance(outcome, Appended) for outcome in provider.store.commit(group).outcomes]
+        assert outcomes == [True, True, False, True, False, True, True, False]
+        assert isinstance(one(provider, an_append("i", "m8", limit=2)), AppendRefused)
+        assert isinstance(one(provider, an_append("i", "m8", limit=6)), Appended)
+
+    def test_a_message_tells_who_has_sent_it(self, provider: Provider) -> None:
+        expect(one(provider, a_start("i")), Started)
+        appended = expect(one(provider, replace(an_append("i"), sender="billing")), Appended)
+        assert appended.message is not None
+        (snapshot,) = claim(provider)
+        assert snapshot.messages == (appended.message,)
+        assert appended.message.sender == "billing"
+        assert expect(one(provider, an_append("i")), Appended).message == appended.message
 
     def test_concurrent_writers_all_get_their_turn(self, connect: Open) -> None:
         providers = [connect() for _ in range(4)]

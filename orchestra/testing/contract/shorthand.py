@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
+from orchestra.providers.inboxes import InboxLimits
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
@@ -59,8 +60,11 @@ def an_event(number: int) -> EventRecord:
     return EventRecord(number, kind=2, at=number, format=1, envelope=b"{%d}" % number, payload=payload)
 
 
-def an_append(instance_id: str, message_id: str = "m1", name: str = "go", limit: int = 10_000) -> Append:
-    return Append(instance_id, message_id, name, Payload(b'"hello"'), sender="somebody", limit=limit)
+def an_append(
+    instance_id: str, message_id: str = "m1", name: str = "go", limit: int = 10_000, byte_limit: int = 1_000_000
+) -> Append:
+    limits = InboxLimits(limit, byte_limit)
+    return Append(instance_id, message_id, name, Payload(b'"hello"'), sender="somebody", limits=limits)
 
 
 def a_hold(tried: tuple[str, ...] = ("f1",)) -> Hold:

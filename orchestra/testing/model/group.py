@@ -9,6 +9,7 @@ from itertools import chain, islice, zip_longest
 
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
+from orchestra.providers.inboxes import Waiting
 from orchestra.providers.rows import (
     PARENT_CLOSED,
     PRUNED_AT_ONCE,
@@ -260,11 +261,21 @@ class Group:
             return Appended(sequence, instance.row.owner, fresh=False)
         if instance.status is not Status.OPEN:
             return AppendRefused(Refusal.CLOSED)
-        if len(instance.unread_events) >= append.limit:
-            return AppendRefused(Refusal.FULL)
+        sizes = [(message.name, len(message.payload.data)) for message in instance.unread_events]
+        whole = Waiting(len(sizes), sum(size for _, size in sizes))
+        of_name = [size for name, size in sizes if name == append.name]
+        full = append.limits.met_by(whole, Waiting(len(of_name), sum(of_name)), len(append.payload.data))
+        if full is not None:
+            return AppendRefused(Refusal.FULL, full)
         row = ring(instance.row, self._now)
         message = MessageRow(
-            row.inbox_seq, append.message_id, append.name, append.payload, self._now, traceparent=append.traceparent
+            row.inbox_seq,
+            append.message_id,
+            append.name,
+            append.payload,
+            self._now,
+            traceparent=append.traceparent,
+            sender=append.sender,
         )
         self._instances[append.instance_id] = replace(
             instance, row=row, messages=(*instance.messages, message), updated_at=self._now
@@ -358,7 +369,7 @@ class Group:
             return
         row = ring(parent.row, self._now)
         kind, payload, traceparent = end
-        message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, traceparent)
+        message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, traceparent, child_id)
         twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, kind)]
         require(not twins, "the end of a child was told twice")
         self._instances[link.instance_id] = replace(parent, row=row, messages=(*parent.messages, message), updated_at=self._now)

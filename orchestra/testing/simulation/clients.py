@@ -11,6 +11,7 @@ from orchestra.client.changes import retargeting, termination
 from orchestra.codec import encode, plain
 from orchestra.errors import OrchestraError, OutcomeUnknown, StoreBusy, StoreError
 from orchestra.events import FORMAT
+from orchestra.providers.inboxes import InboxLimits
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
@@ -114,9 +115,9 @@ class Clients:
 
     def send(self, instance_id: str, name: str, nodes: Sequence[SimulatedNode]) -> None:
         """Send an event."""
-        limit = self._random.choice((10_000, 10_000, 3))
+        limits = self._random.choice((InboxLimits(), InboxLimits(), InboxLimits(3, 1_000), InboxLimits(20, 20)))
         payload = encode(self._world.new_id("value"), subject="message")
-        change = Append(instance_id, self._world.new_id("message"), name, payload, limit=limit)
+        change = Append(instance_id, self._world.new_id("message"), name, payload, limits=limits)
         self._sent.append(change)
         self._ask(change, nodes)
 

@@ -181,7 +181,7 @@ class Families:
         self._counts["ends told"] += 1
         assert all(report.source != link.event_id for report in parent.reports.values()), f"I5: {link} is told twice"
         parent.inbox_seq += 1
-        report = MessageRow(parent.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id)
+        report = MessageRow(parent.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, sender=child_id)
         parent.reports[report.sequence] = report
         self._arrivals.append((link.instance_id, Appended(report.sequence, parent.owner, fresh=True, message=report)))
 

@@ -34,6 +34,7 @@ from orchestra.events import (
     TimerFired,
     from_record,
 )
+from orchestra.providers.inboxes import Full, Waiting
 from orchestra.providers.interfaces import Directory
 from orchestra.providers.rows import (
     Append,
@@ -260,6 +261,13 @@ class Witness:
         life = self.lives[start.instance_id] = Life(start.instance_id, start.incarnation, start.kind.name)
         return life
 
+    @staticmethod
+    def _full(life: Life, append: Append) -> Full | None:
+        sizes = [(message.name, len(message.payload.data)) for message in life.inbox.values()]
+        whole = Waiting(len(sizes), sum(size for _, size in sizes))
+        of_name = [size for name, size in sizes if name == append.name]
+        return append.limits.met_by(whole, Waiting(len(of_name), sum(of_name)), len(append.payload.data))
+
     def _append(self, append: Append, outcome: Outcome, now: int) -> None:
         life = self.lives.get(append.instance_id)
         if life is None:
@@ -276,9 +284,11 @@ class Witness:
             return
         if isinstance(outcome, AppendRefused):
             assert outcome.reason is Refusal.FULL, outcome
-            assert len(life.inbox) >= append.limit, "I1: an inbox that is not full refused a message"
+            assert outcome.full is not None
+            assert outcome.full == self._full(life, append), "I1: an inbox that is not full refused a message"
             return
         assert isinstance(outcome, Appended), outcome
+        assert self._full(life, append) is None, "a full inbox took a message"
         assert outcome.fresh, f"I1: {append.message_id} was not there, the answer was {outcome}"
         life.inbox_seq += 1
         assert outcome.sequence == life.inbox_seq, "I8: a number was left out or given twice"

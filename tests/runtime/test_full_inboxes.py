@@ -1,0 +1,72 @@
+"""Full inboxes: what is refused, what still gets in, and what the error says."""
+
+import pickle
+from contextlib import AsyncExitStack
+
+import pytest
+from kit import bounded, info_when, registry
+
+from orchestra import Client, InboxFull, InstanceStatus, Runtime
+
+pytestmark = pytest.mark.anyio
+
+
+async def stops(ctx, value):
+    return await ctx.wait_for_event("stop")
+
+
+async def counts(ctx, value):
+    return await ctx.wait_for_event("number", int)
+
+
+@bounded
+async def test_stop_gets_in_where_telemetry_is_refused(store):
+    """Scenario 56."""
+    async with Runtime(store(), registry(stops), inbox_limit=20) as node:
+        handle = await node.client.start("stops")
+        for number in range(18):
+            await handle.raise_event("telemetry", number)
+        with pytest.raises(InboxFull, match="18 unread messages of the name 'telemetry'") as refused:
+            await handle.raise_event("telemetry", 18)
+        error = pickle.loads(pickle.dumps(refused.value))
+        assert (error.instance_id, error.name, error.bound, error.limit) == (handle.instance_id, "telemetry", "messages", 18)
+        await handle.raise_event("stop", "now")
+        assert await handle.result() == "now"
+
+
+@bounded
+async def test_large_events_of_one_name_leave_bytes_for_another(store):
+    """Scenario 56."""
+    async with Runtime(store(), registry(stops), inbox_bytes=10_000) as node:
+        handle = await node.client.start("stops")
+        for _ in range(4):
+            await handle.raise_event("telemetry", "x" * 2_000)
+        with pytest.raises(InboxFull, match="inbox_bytes") as refused:
+            await handle.raise_event("telemetry", "x" * 1_400)
+        assert (refused.value.name, refused.value.bound, refused.value.limit) == ("telemetry", "bytes", 9_000)
+        await handle.raise_event("other", "x" * 1_500)
+        with pytest.raises(InboxFull, match="Let it read them") as refused:
+            await handle.raise_event("other", "x" * 1_500)
+        assert (refused.value.name, refused.value.bound, refused.value.limit) == (None, "bytes", 10_000)
+        await handle.raise_event("stop", "now")
+        assert await handle.result() == "now"
+
+
+@bounded
+async def test_a_hold_for_an_event_that_does_not_decode_names_message_sender_and_field(store):
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(Runtime(store(), registry(counts)))
+        handle = await node.client.start("counts")
+        await handle.raise_event("other", 1)
+        await handle.raise_event("number", "many")
+        detail = await _hold_of(handle)
+        assert "event 'number'" in detail
+        assert f"message 2 from {node.node_id!r}" in detail
+        alone = await stack.enter_async_context(Client(store()))
+        handle = await node.client.start("counts")
+        await alone.raise_event(handle.instance_id, "number", [])
+        assert "message 1 from 'client'" in await _hold_of(handle)
+
+
+async def _hold_of(handle):
+    return (await info_when(handle, lambda info: info.status is InstanceStatus.HELD)).held_reason

@@ -1097,6 +1097,20 @@ PARK = """
 """
 
 
+def _room_of(instance_id, limit):
+    """Return what is asked of an inbox for one append."""
+    return (Texts([instance_id]), Texts(["go"]), Flags([True]), *(Numbers([n]) for n in (1, 1, limit, 9_999, limit, 9_999)))
+
+
+def test_an_inbox_with_room_is_not_counted(provider):
+    begin(provider)
+    provider.store.commit([an_append("i", f"m{number}") for number in range(20)])
+    for limit, counts in ((21, False), (20, True)):
+        nodes = explained(provider, sql.READ_ROOMS, *_room_of("i", limit))
+        loops = [node["Actual Loops"] for node in nodes if node.get("Relation Name") == "message"]
+        assert any(loops) is counts, (limit, loops)
+
+
 def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instances_grow(provider, other):
     far = 10**17
     row = begin(provider)
@@ -1125,12 +1139,14 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
             Flags([True]),
             *[Numbers([0])] * 4,
             Blobs([None]),
+            *[Numbers([0])] * 2,
             0,
             1,
         ),
         "news": (sql.READ_NEWS, "n1", 65, 65_536),
         "owned": (sql.LIST_OWNED, "n1"),
-        "addressees": (sql.READ_ADDRESSEES, Texts(["i"]), Texts(["m"]), Numbers([10]), Numbers([10])),
+        "addressees": (sql.READ_ADDRESSEES, Texts(["i"]), Texts(["m"])),
+        "rooms": (sql.READ_ROOMS, *_room_of("i", 10)),
         "snapshots": (sql.READ_SNAPSHOTS, Texts(["i"]), Numbers([1]), Numbers([mine])),
         "ghosts": (sql.FIND_GHOST_OWNED, 256),
         "count of owned": (sql.COUNT_OWNED, Texts(["n1", "n2"])),

@@ -76,7 +76,7 @@ def finished(data: bytes, subject: str, limit: int) -> Payload:
             size=len(data),
             limit=limit,
         )
-    if depth_of(data) > MAX_DEPTH:
+    if len(data) > MAX_DEPTH and depth_of(data) > MAX_DEPTH:
         raise refusal(subject, "", f"it is nested more than {MAX_DEPTH} deep, which could not be read; make it flat")
     return Payload(data)
 

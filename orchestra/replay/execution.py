@@ -252,8 +252,7 @@ class Execution:
         mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), self._waits)
         wants: tuple[str, ...] = ()
         while self.ending is None and not self._over_limit:
-            wants = mail.wanted()
-            if wants:
+            if mail.is_open and (wants := mail.wanted()):
                 break  # one of them may have come before all that is in memory
             event = self._next_input(ends, mail)
             if event is None:

@@ -63,16 +63,24 @@ class Mail:
         self._open: dict[str, None] = {}
         """Names of which the store may have messages that are not in memory."""
         waits.opened.clear()
-        if inbox.is_whole and len(inbox.names) < len(waits.names):
+        awaited = waits.names
+        if not awaited:
+            return  # most turns are woken by an activity or a timer
+        if inbox.is_whole and len(inbox.names) < len(awaited):
             for name in inbox.names:
                 if name in waits:
                     self._look(name)
         else:
-            for name in waits.names:
+            for name in awaited:
                 self._look(name)
 
     def __bool__(self) -> bool:
         return bool(self._awaited or self._inbox.report or self._waits.opened)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store may have messages that are to be read first; :meth:`wanted` says which."""
+        return bool(self._open or self._waits.opened)
 
     @property
     def report(self) -> MessageRow | None:

@@ -204,10 +204,12 @@ def _task_states() -> Any:
 
 
 def _current_task() -> Any:
-    with suppress(RuntimeError):
+    try:
         task = asyncio.current_task()
-        if task is not None:
-            return task
+    except RuntimeError:
+        task = None
+    if task is not None:
+        return task
     trio = sys.modules.get("trio")
     with suppress(RuntimeError, AttributeError):
         return None if trio is None else trio.lowlevel.current_task()

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 from types import MappingProxyType
@@ -108,22 +108,38 @@ class _Pending:
     """Whether it is an activity that was cancelled, and whose end is waited for."""
 
 
-@dataclass(slots=True)
 class _Gathered:
     """What the turn that runs has come to so far. Made in a turn and gone with it: a parked execution keeps none of it."""
 
-    logs: list[LogEntry] = field(default_factory=lambda: [])
-    custom_status: Payload | None = None
-    scheduled: list[ActivityScheduled] = field(default_factory=lambda: [])
-    cancelled: list[int] = field(default_factory=lambda: [])
-    settled: list[int] = field(default_factory=lambda: [])
-    consumed: list[int] = field(default_factory=lambda: [])
-    fired: list[int] = field(default_factory=lambda: [])
-    started: list[ChildStarted | DetachedStarted] = field(default_factory=lambda: [])
-    recalled: list[ChildStarted] = field(default_factory=lambda: [])
-    received: list[MessageRow] = field(default_factory=lambda: [])
-    unreadable: dict[BaseException, MessageRow] = field(default_factory=lambda: {})
-    asked: list[int] = field(default_factory=lambda: [])
+    __slots__ = (
+        "asked",
+        "cancelled",
+        "consumed",
+        "custom_status",
+        "fired",
+        "logs",
+        "recalled",
+        "received",
+        "scheduled",
+        "settled",
+        "started",
+        "unreadable",
+    )
+
+    # Written out: each turn makes one, and factories of a dataclass would be a call for each field.
+    def __init__(self) -> None:
+        self.logs: list[LogEntry] = []
+        self.custom_status: Payload | None = None
+        self.scheduled: list[ActivityScheduled] = []
+        self.cancelled: list[int] = []
+        self.settled: list[int] = []
+        self.consumed: list[int] = []
+        self.fired: list[int] = []
+        self.started: list[ChildStarted | DetachedStarted] = []
+        self.recalled: list[ChildStarted] = []
+        self.received: list[MessageRow] = []
+        self.unreadable: dict[BaseException, MessageRow] = {}
+        self.asked: list[int] = []
 
 
 class Execution:

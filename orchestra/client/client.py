@@ -169,7 +169,7 @@ class Client:
         *,
         registry: OrchestrationRegistry | None = None,
         inbox_limit: int = 10_000,
-        inbox_bytes: int = 64 * 1024 * 1024,
+        inbox_bytes: int = 256 * 1024 * 1024,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,

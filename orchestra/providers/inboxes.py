@@ -45,7 +45,7 @@ class InboxLimits:
     """
 
     messages: int = 10_000
-    bytes: int = 64 * 1024 * 1024
+    bytes: int = 256 * 1024 * 1024
 
     @property
     def of_name(self) -> Waiting:

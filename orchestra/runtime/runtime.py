@@ -141,7 +141,7 @@ class Runtime:
         grace: timedelta = timedelta(seconds=10),
         poll: timedelta = timedelta(seconds=1),
         inbox_limit: int = 10_000,
-        inbox_bytes: int = 64 * 1024 * 1024,
+        inbox_bytes: int = 256 * 1024 * 1024,
         blocked_after: timedelta = timedelta(seconds=1),
         clock: Clock | None = None,
         tracer_provider: TracerProvider | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,9 @@ class Nursery:
         self._process.communicate()
 
 
+_FAILED_TRY = re.compile(r"activity '\w+', attempt \d+ failed")
+
+
 class Worker:
     """One worker, as others see it."""
 
@@ -92,8 +96,9 @@ class Worker:
 
     @property
     def complaints(self) -> list[str]:
-        """The warnings and errors that it has logged."""
-        return [line for line in self.errors.splitlines() if " WARNING " in line or " ERROR " in line]
+        """The warnings and errors that it has logged, but for failed tries: its activities fail now and then by themselves."""
+        lines = self.errors.splitlines()
+        return [line for line in lines if (" WARNING " in line or " ERROR " in line) and not _FAILED_TRY.search(line)]
 
     @property
     def processor_seconds(self) -> float:

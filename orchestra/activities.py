@@ -82,7 +82,7 @@ class Signature:
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, subject: str, limit: int, exact: bool = True) -> Payload:
         """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where keywords remain.
 
-        Where they are to be ``exact``, each is written by its annotation, else as older libraries have done it.
+        ``exact``: each is written by its annotation. Otherwise it is written as older libraries did.
 
         Raises:
             TypeError: they do not fit the function.

@@ -119,7 +119,7 @@ _HELD_AGE: Final = 0.05
 """How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
 _OPERATOR_TRIES: Final = 50
 _TRIES_BEFORE_MARK: Final = 8
-"""How often a terminate is written at once, before whoever owns the instance is told to end it."""
+"""How often the client writes a terminate itself before it marks the instance for its owner."""
 _SHORTEST_LOOK: Final = 0.01
 _LONGEST_LOOK: Final = 0.5
 """Seconds between looks at an instance that is marked for its end: an owner on another node learns it with its next poll."""
@@ -678,7 +678,7 @@ class Client:
         """End an instance at once. None of its code runs any more; its activities are aborted.
 
         One that is written all the time, such as a loop that never waits, is marked, and its owner ends it. This returns once
-        it has ended; whoever is cancelled before that leaves the mark.
+        it has ended; a caller that is cancelled before that leaves the mark.
 
         Raises:
             InstanceNotFound: there is none with this id.

@@ -379,7 +379,7 @@ def as_activity(
         UnresolvableAnnotation: an annotation names no type that can be found or read.
     """
     if isinstance(candidate, Activity):
-        return cast("Activity[..., Any]", candidate)
+        return candidate  # pyright: ignore[reportUnknownVariableType] - a cast() would be a call
     name = str(getattr(candidate, "__name__", ""))
     known = registered.get(name) if registered else None
     if known is not None and known.function == candidate:

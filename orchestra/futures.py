@@ -7,7 +7,7 @@ history (an activity, a timer, a wait for an event, a child): its result comes f
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from orchestra.codec import Decoder, Payload
 from orchestra.errors import Evicted, OperationCancelled, PayloadError
@@ -27,12 +27,23 @@ _PATIENCE: Final = 100
 class Seal:
     """Whether an execution has left memory; shared by everything that belongs to it (protocol rule 22)."""
 
-    __slots__ = ("_refusals", "closed", "unwinder")
+    __slots__ = ("_refusals", "_unwinder", "closed")
 
     def __init__(self) -> None:
         self.closed: bool = False
-        self.unwinder: Unwinder = Unwinder()
+        self._unwinder: Unwinder | None = None  # hardly any execution needs one
         self._refusals = 0
+
+    @property
+    def caught(self) -> str | None:
+        """The line that went on after it had been refused many times."""
+        return None if self._unwinder is None else self._unwinder.caught
+
+    def unwind(self, coroutine: object = None) -> None:
+        """End by force the code that runs, or a coroutine that is about to be closed."""
+        if self._unwinder is None:
+            self._unwinder = Unwinder()
+        self._unwinder.arm(coroutine)
 
     def check(self) -> None:
         """Raise :class:`~orchestra.errors.Evicted` once the execution has left memory.
@@ -42,22 +53,25 @@ class Seal:
         if self.closed:
             self._refusals += 1
             if self._refusals >= _PATIENCE:
-                self.unwinder.arm()
+                self.unwind()
             raise Evicted("this execution has left memory; nothing that it asks for now is done")
 
     def begin_anew(self) -> None:
         """Count refusals from now on, for other code than before, and leave that alone."""
         self._refusals = 0
-        self.unwinder.disarm()
+        if self._unwinder is not None:
+            self._unwinder.disarm()
 
 
 class Future(Generic[T_co]):
     """A value that is not there yet. Await it; it can be awaited by several branches, and again."""
 
-    __slots__ = ("_callbacks", "_done", "_error", "_unawaited", "_value", "seal")
+    __slots__ = ("_callbacks", "_done", "_error", "_unawaited", "_value", "event_id", "seal")
 
     def __init__(self, seal: Seal) -> None:
         self.seal: Seal = seal
+        self.event_id: int = 0
+        """The number of the event that recorded it; 0 for what has none."""
         self._done = False
         self._unawaited: Unawaited | None = None
         """Where it stands until it is awaited, asked, or cancelled."""
@@ -87,18 +101,14 @@ class Future(Generic[T_co]):
         if unawaited is not None:
             unawaited.pop(self.event_id, None)
 
-    @property
-    def event_id(self) -> int:
-        """The number of the event that recorded it; 0 for what has none."""
-        return 0
-
     def result(self) -> T_co:
         """Return the value, or raise the error. Call it only when ``done``."""
         if self._unawaited is not None:
             self._is_used()
         if self._error is not None:
             raise self._error
-        return cast("T_co", self._value)
+        value: Any = self._value
+        return value
 
     @property
     def error(self) -> BaseException | None:
@@ -166,7 +176,7 @@ class Canceller(Protocol):
 class DurableFuture(Future[T_co]):
     """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
 
-    __slots__ = ("_canceller", "_decoder", "_event_id", "_result", "ending", "subject")
+    __slots__ = ("_canceller", "_decoder", "_result", "ending", "subject")
 
     def __init__(
         self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T_co] | None, result: str
@@ -175,18 +185,13 @@ class DurableFuture(Future[T_co]):
         self._canceller = canceller
         self._decoder = decoder
         self._result = result
-        self._event_id = event_id
+        self.event_id = event_id
         self.subject: str = subject
         self.ending: bool = False
         """Whether it is cancelled, and settled once the activity has ended."""
 
     def __repr__(self) -> str:
         return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"
-
-    @property
-    def event_id(self) -> int:
-        """The number of the event that recorded the command."""
-        return self._event_id
 
     def deliver(self, payload: Payload) -> PayloadError | None:
         """Settle it with the payload of its result, or fail it where that cannot be read; return that error."""
@@ -195,7 +200,7 @@ class DurableFuture(Future[T_co]):
         except PayloadError as error:
             self.fail(error)
             return error
-        self.settle(cast("T_co", value))
+        self.settle(value)
         return None
 
     def cancel(self) -> None:

@@ -79,7 +79,8 @@ class OrchestrationDefinition:
         """Return the coroutine of one execution."""
         code: CodeType | None = getattr(self.function, "__code__", None)
         if code is not None and code.co_flags & inspect.CO_COROUTINE:  # what inspect asks, without its detours
-            return cast("Coroutine[Any, Any, Any]", self.function(context, state))
+            coroutine: Any = self.function(context, state)
+            return coroutine
         return _awaited(self.function, context, state)  # a `def` that wraps an `async def`; its own code is part of it
 
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:

@@ -73,7 +73,8 @@ class Task(Future[T]):
 
     def _ends(self, value: Any, error: BaseException | None) -> bool:
         """Return whether it ends now. It does not before the async generators are closed that it has left early."""
-        self._scheduler.close_left(self)
+        if self._scheduler._left:
+            self._scheduler.close_left(self)
         closings, self._closings = self._closings, None
         if closings and not self.seal.closed:
             self.coroutine = _after(closings, value, error)
@@ -89,7 +90,7 @@ class Task(Future[T]):
         self._closings.append(closing)
 
     def _leave_nothing(self) -> None:
-        self._scheduler.forget(self)
+        self._scheduler.tasks.pop(self, None)
         # Nothing that a cancelled branch asked for outlives it, unless another branch waits for it.
         if self.cancelling and not self.seal.closed:
             for future in list(self.owned.values()):
@@ -108,7 +109,7 @@ class Task(Future[T]):
             self._throws.insert(0, foreign_await(self.coroutine, cast("object", yielded)))
             self._scheduler.ready.append(self)
             return
-        future = cast("Future[Any]", yielded)
+        future: Future[Any] = yielded  # pyright: ignore[reportUnknownVariableType] - a cast() would be a call
         if self._throws and (future.awaited or _give_up(future, self._throws[0])):
             self._scheduler.ready.append(self)
         else:
@@ -181,10 +182,6 @@ class Scheduler:
         self.ready.append(task)
         return task
 
-    def forget(self, task: Task[Any]) -> None:
-        """Drop a task that has ended."""
-        self.tasks.pop(task, None)
-
     def branch(self, awaitable: Awaitable[T]) -> Future[T]:
         """Return a future for anything that can be awaited; coroutines become tasks."""
         if isinstance(awaitable, Future):
@@ -235,7 +232,7 @@ class Scheduler:
                 if getattr(coroutine, "cr_frame", None) is None:
                     break
                 # It has awaited something else in place of ending.
-                self.seal.unwinder.arm(coroutine)
+                self.seal.unwind(coroutine)
         finally:
             self.seal.begin_anew()
 
@@ -256,7 +253,7 @@ class Scheduler:
                     generator.aclose().__await__().__next__()
                 if getattr(generator, "ag_frame", None) is None:
                     break
-                self.seal.unwinder.arm(generator)
+                self.seal.unwind(generator)
         finally:
             self.seal.begin_anew()
 

@@ -46,47 +46,52 @@ def log_wide_turn(identity: Identity, seconds: float) -> None:
     )
 
 
-def _steps(desk: Desk) -> int:
-    return 0 if desk.execution is None else desk.execution.scheduler.steps
+class _Token(list[None]):
+    """Of the thread that runs some code and the one that gives it up, one takes it. Made of ``_ONE``."""
 
-
-class _Token:
-    """Of the thread that runs some code and the one that gives it up, one takes it."""
-
-    __slots__ = ("_left",)
-
-    def __init__(self) -> None:
-        self._left = [None]
+    __slots__ = ()
 
     def take(self) -> bool:
         """Return whether it was still there."""
         try:
-            self._left.pop()  # atomic between threads
+            self.pop()  # atomic between threads
         except IndexError:
             return False
         return True
 
 
-@dataclass(slots=True, eq=False)
+_ONE: Final = (None,)
+
+
 class Stepping:
     """A step that is being made: of which instance, and since when on the monotonic clock."""
 
-    desk: Desk
-    since: float
-    first: ExecutionRow
-    """The execution in which it began; it may go on over boundaries."""
-    steps: int = 0
-    """How many steps its coroutines had made when it began."""
-    kept: list[ActivityEnded | Heartbeat] = field(default_factory=lambda: [])
-    """What came for the instance while it was away."""
-    token: _Token = field(default_factory=_Token)
-    naming: _Token = field(default_factory=_Token)
-    """Of the watcher and the thread that runs it, one names it in the log."""
+    __slots__ = ("desk", "first", "kept", "naming", "since", "steps", "token")
+
+    # Written out: each step makes one, and factories of a dataclass would be three calls more.
+    def __init__(self, desk: Desk, since: float) -> None:
+        self.desk = desk
+        self.since = since
+        self.first: ExecutionRow = desk.current
+        """The execution in which it began; it may go on over boundaries."""
+        self.steps: int = 0 if desk.execution is None else desk.execution.scheduler.steps
+        """How many steps its coroutines had made when it began."""
+        self.kept: list[ActivityEnded | Heartbeat] = []
+        """What came for the instance while it was away."""
+        self.token = _Token(_ONE)
+        self.naming = _Token(_ONE)
+        """Of the watcher and the thread that runs it, one names it in the log."""
 
     @property
     def identity(self) -> Identity:
         """Which execution this is."""
         return self.desk.identity
+
+    @property
+    def made(self) -> int:
+        """How many steps its coroutines have made since it began."""
+        execution = self.desk.execution
+        return 0 if execution is None else execution.scheduler.steps - self.steps
 
     @property
     def begun(self) -> Identity:
@@ -103,8 +108,8 @@ class Closing:
 
     identity: Identity
     since: float
-    token: _Token = field(default_factory=_Token)
-    naming: _Token = field(default_factory=_Token)
+    token: _Token = field(default_factory=lambda: _Token(_ONE))
+    naming: _Token = field(default_factory=lambda: _Token(_ONE))
     """Of the watcher and the thread that runs it, one names it in the log."""
 
     @property
@@ -162,7 +167,7 @@ class Absences:
 
     def begin(self, desk: Desk) -> Stepping:
         """Note that the code of this instance is about to run."""
-        self.running = stepping = Stepping(desk, self._clock.monotonic(), desk.current, _steps(desk))
+        self.running = stepping = Stepping(desk, self._clock.monotonic())
         return stepping
 
     def finish(self, stepping: Stepping, result: Result) -> None:
@@ -194,7 +199,7 @@ class Absences:
         if blocked < self._blocked_after or not running.naming.take():
             return
         identity = running.begun
-        if isinstance(running, Stepping) and _steps(running.desk) - running.steps >= MANY_STEPS:
+        if isinstance(running, Stepping) and running.made >= MANY_STEPS:
             log_wide_turn(identity, blocked)
             return
         definition = self._registry.find(identity.name, identity.version)

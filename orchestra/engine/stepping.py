@@ -7,7 +7,7 @@ desk is changed as if the write were granted already; should it be refused, the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from orchestra.activities import Activity
@@ -65,7 +65,7 @@ from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
-from orchestra.telemetry import EndRecord, Record, Recorder
+from orchestra.telemetry import EndRecord, Moment, Record, Recorder
 
 __all__ = ["HANDED_OVER", "Step", "Stepper", "describe_error"]
 
@@ -104,37 +104,66 @@ class _HalfMade(Exception):
         self.error = error
 
 
-@dataclass(slots=True)
 class Step:
-    """What one step has gathered. ``first`` is the execution that it began in."""
+    """What one step has gathered.
 
-    now: int
-    first: int
-    deltas: list[ExecutionDelta] = field(default_factory=lambda: [])
-    effects: list[Effect] = field(default_factory=lambda: [])
-    records: list[Record] = field(default_factory=lambda: [])
-    consumed: list[int] = field(default_factory=lambda: [])
-    settled: list[int] = field(default_factory=lambda: [])
-    starts: list[ChildStart] = field(default_factory=lambda: [])
-    cancels: list[ChildCancel] = field(default_factory=lambda: [])
-    unknown: dict[ParentLink, ChildStarted | DetachedStarted] = field(default_factory=lambda: {})
-    """Starts of names that the catalogue does not have; the engine asks the store once more."""
-    custom_status: Payload | None = None
-    status: Status = Status.OPEN
-    hold: Hold | None = None
-    drifts: Sequence[Drift] = ()
-    """Where the code gives other values than history, which counts."""
-    failure: ErrorInfo | None = None
-    """Why the instance has failed, if it has."""
-    unservable: bool = False
-    wake_at: int | None = None
-    keep: bool = True
-    free: Places = field(default_factory=lambda: Places(0, 0, ()))
-    """How many more activities the node can run."""
-    crowded: bool = False
-    """Whether others are due, and this node has no place for them."""
-    handed_over: list[Task] = field(default_factory=lambda: [])
-    """What goes on running on this node although the instance leaves it."""
+    Args:
+        first: the execution that it began in.
+        free: how many more activities the node can run.
+        crowded: whether others are due, and this node has no place for them.
+    """
+
+    __slots__ = (
+        "cancels",
+        "consumed",
+        "crowded",
+        "custom_status",
+        "deltas",
+        "drifts",
+        "effects",
+        "failure",
+        "first",
+        "free",
+        "handed_over",
+        "hold",
+        "keep",
+        "now",
+        "records",
+        "settled",
+        "starts",
+        "status",
+        "unknown",
+        "unservable",
+        "wake_at",
+    )
+
+    # Written out: each step makes one, and factories of a dataclass would be nine calls more.
+    def __init__(self, now: int, first: int, free: Places, *, crowded: bool = False) -> None:
+        self.now = now
+        self.first = first
+        self.free = free
+        self.crowded = crowded
+        self.deltas: list[ExecutionDelta] = []
+        self.effects: list[Effect] = []
+        self.records: list[Record] = []
+        self.consumed: list[int] = []
+        self.settled: list[int] = []
+        self.starts: list[ChildStart] = []
+        self.cancels: list[ChildCancel] = []
+        self.unknown: dict[ParentLink, ChildStarted | DetachedStarted] = {}
+        """Starts of names that the catalogue does not have; the engine asks the store once more."""
+        self.custom_status: Payload | None = None
+        self.status: Status = Status.OPEN
+        self.hold: Hold | None = None
+        self.drifts: Sequence[Drift] = ()
+        """Where the code gives other values than history, which counts."""
+        self.failure: ErrorInfo | None = None
+        """Why the instance has failed, if it has."""
+        self.unservable: bool = False
+        self.wake_at: int | None = None
+        self.keep: bool = True
+        self.handed_over: list[Task] = []
+        """What goes on running on this node although the instance leaves it."""
 
 
 class Stepper:
@@ -181,7 +210,7 @@ class Stepper:
             free: how many more activities this node can run.
             crowded: others are due and find no place here, so that an instance which only waits gives up its own.
         """
-        step = Step(now, desk.current.number, free=free, crowded=crowded)
+        step = Step(now, desk.current.number, free, crowded=crowded)
         try:
             if desk.poison is not None:
                 desk.trying = self._fingerprint(desk, catalogue)
@@ -244,10 +273,11 @@ class Stepper:
     ) -> TerminalEvent | None:
         """Run the current execution as far as it goes now. Return its end, if it has ended."""
         opened = None
-        observed = self._observe()
+        observed = self._observe() if self._recorder.recording else UNOBSERVED
         if not desk.opened:
             opened = self._open(desk, step.now, catalogue)
-            observed = self._begin_trace(desk, observed)
+            if observed.begun is not None:
+                observed = self._begin_trace(desk, observed.begun)
             if created is not None:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
@@ -260,15 +290,13 @@ class Stepper:
         begun = self._recorder.moment()
         return UNOBSERVED if begun is None else Observed(begun)
 
-    def _begin_trace(self, desk: Desk, observed: Observed) -> Observed:
+    def _begin_trace(self, desk: Desk, begun: Moment) -> Observed:
         """Give an execution that was opened its trace. Where none is made, it goes on in the one before."""
-        if observed.begun is None:
-            return observed
         previous, version = desk.current.traceparent, desk.current.state_version
-        root = self._recorder.open_execution(desk.identity, observed.begun, previous, desk.origin)
+        root = self._recorder.open_execution(desk.identity, begun, previous, desk.origin)
         if root is not None:
             desk.current = replace(desk.current, traceparent=root.traceparent)
-        return Observed(observed.begun, opened=True, root=root, previous_version=version)
+        return Observed(begun, opened=True, root=root, previous_version=version)
 
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
         """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
@@ -294,14 +322,7 @@ class Stepper:
         desk.opened = True
         desk.hold = None
         desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT)
-        desk.current = replace(
-            desk.current,
-            version=version,
-            resolution=resolution,
-            format=FORMAT,
-            fingerprint=definition.fingerprint,
-            opened_at=now,
-        )
+        desk.current = desk.current.opened(version, resolution, FORMAT, definition.fingerprint, now)
         return now, version, definition.fingerprint, FORMAT, resolution
 
     def _load(self, desk: Desk, step: Step, history: Sequence[EventRecord]) -> list[ActivityKey]:
@@ -405,7 +426,7 @@ class Stepper:
     ) -> TerminalEvent | None:
         """Gather what a turn that stands has decided."""
         assert desk.execution is not None
-        if turn.events and (ended := self._recorder.moment()) is not None:
+        if turn.events and self._recorder.recording and (ended := self._recorder.moment()) is not None:
             step.records.append(turn_record(desk, turn, observed, ended, step.now))
         if turn.started or turn.recalled:
             self._start_children(desk, step, turn, catalogue)
@@ -418,10 +439,10 @@ class Stepper:
         for number in turn.asked:
             desk.tries.stop(number)
             step.effects.append(StopActivity(desk.key(number)))
-        self._settle_activities(desk, step, turn.settled)
-        ending = turn.ending
-        desk.history_events = desk.execution.history_events
-        desk.history_bytes = desk.execution.history_bytes
+        if turn.settled:
+            self._settle_activities(desk, step, turn.settled)
+        ending, journal = turn.ending, desk.execution.journal
+        desk.history_events, desk.history_bytes = journal.count, journal.size
         if created is not None or opened is not None or turn.events:
             step.deltas.append(
                 ExecutionDelta(
@@ -692,7 +713,7 @@ class Stepper:
             settled=tuple(step.settled),
             custom_status=step.custom_status,
             hold=step.hold,
-            prune=self._prune(desk, step),
+            prune=None if desk.current.number == step.first else self._prune(desk, step),
             starts=tuple(step.starts),
             cancels=tuple(step.cancels),
         )
@@ -719,20 +740,17 @@ class Stepper:
     def _prune(self, desk: Desk, step: Step) -> Prune | None:
         """Return what the write of a boundary lets go of."""
         number = desk.current.number
-        if number == step.first:
-            return None
         keep = self._registry.retentions.get(desk.kind.name, self._retention)
         closed_until: int | None = None
         if keep.keep_for is not None:
             age = micros(keep.keep_for)
             if step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD or number // _MOST_OVER != step.first // _MOST_OVER:
                 desk.pruned_at, closed_until = step.now, step.now - age
-        prune = Prune(
-            _beyond(keep.histories, step.first - 1, number - 1),
-            _beyond(keep.executions, step.first - 1, number - 1),
-            closed_until,
-        )
-        return None if prune == Prune() else prune
+        histories = _beyond(keep.histories, step.first - 1, number - 1)
+        executions = _beyond(keep.executions, step.first - 1, number - 1)
+        if not (histories or executions or closed_until is not None):
+            return None
+        return Prune(histories, executions, closed_until)
 
 
 def _beyond(kept: int | None, before: int, closed: int) -> int:

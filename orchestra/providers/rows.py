@@ -260,6 +260,22 @@ class ExecutionRow:
     bytes: int = 0
     traceparent: str | None = None
 
+    def opened(self, version: str, resolution: Resolution, event_format: int, fingerprint: str, at: int) -> ExecutionRow:
+        """Return the row of an execution that waited to be opened, as it is once it was. ``replace`` takes thrice as long."""
+        return ExecutionRow(
+            self.number,
+            self.name,
+            version,
+            resolution,
+            self.state,
+            self.state_version,
+            self.created_at,
+            event_format,
+            fingerprint,
+            at,
+            traceparent=self.traceparent,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutionDelta:
@@ -595,9 +611,11 @@ class Write:
     @property
     def closed_with_children(self) -> tuple[int, ...]:
         """The executions that this write closes and whose children the store must look for."""
-        by_operator = self.owner is None
-        closed = [delta.number for delta in self.executions if delta.closed is not None and (delta.children or by_operator)]
-        return tuple(closed) if closed else ()
+        closed: tuple[int, ...] = ()
+        for delta in self.executions:
+            if delta.closed is not None and (delta.children or self.owner is None):
+                closed += (delta.number,)
+        return closed
 
     @property
     def concerns_others(self) -> bool:
@@ -677,7 +695,9 @@ def size_of(change: Change) -> int:
             size = 512 + len(change.state.summary)
             for delta in change.executions:
                 for record in delta.events:
-                    size += record.size
+                    size += len(record.envelope)
+                    if record.payload is not None:
+                        size += len(record.payload.data)
             for activity in change.activities:
                 if activity.result is not None:
                     size += len(activity.result.data)

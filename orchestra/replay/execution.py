@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -165,16 +165,18 @@ class Execution:
         self.execution_id: int = identity.execution
         self.name: str = identity.name
         self.version: str = identity.version
+        self.fingerprint: str = definition.fingerprint
+        """The fingerprint of the code that runs, which need not be that of the code that began the execution."""
         self._seal = Seal()
         self.scheduler: Scheduler = Scheduler(self._seal)
-        self._journal = Journal()
+        self.journal: Journal = Journal()
         self._now = 0
         self._has_begun = _never
         self._seed = identity.seed
         self._random: Random | None = None
         self._root: Task[Any] | None = None
         self._pending: dict[int, _Pending] = {}
-        self._counts: Counter[EventKind] = Counter()
+        self._counts: dict[EventKind, int] = {}
         self._waits = Waits()
         self._unawaited: Unawaited = {}
         self._timers: list[tuple[int, int]] = []
@@ -219,7 +221,7 @@ class Execution:
             state,
             is_exact=True,
         )
-        self._journal.append(started)
+        self.journal.append(started)
         self._begin(started)
 
     def replay(self, records: Sequence[EventRecord]) -> None:
@@ -233,10 +235,10 @@ class Execution:
             DecodeError: the state does not fit the annotation.
         """
         events = read_history(self.identity, records)
-        self._journal.load(events, records)
-        while (event := self._journal.next_recorded()) is not None:
+        self.journal.load(events, records)
+        while (event := self.journal.next_recorded()) is not None:
             self._repeat(event)
-        self._journal.replaying = False
+        self.journal.replaying = False
         self._gathered = None
 
     def turn(
@@ -260,10 +262,13 @@ class Execution:
             TurnHeld: the code has raised what is no declared failure, or the execution is over its limits. None of the inputs
                 counts as taken in.
         """
-        self._advance(now)
+        if self._ahead or now < self._now:
+            self._set_back(now)
+        else:
+            self._now = now
         self._has_begun = has_begun
         if cancel is not None and not self._cancel_delivered and self.ending is None:
-            self._feed(CancelRequested(self._journal.next_id, self._now, cancel))
+            self._feed(CancelRequested(self.journal.next_id, self._now, cancel))
         ends = deque(inputs)
         mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), self._waits)
         wants: tuple[str, ...] = ()
@@ -275,7 +280,8 @@ class Execution:
                 break
             self._feed(event)
         self._has_begun = _never
-        self._check_limits()
+        if self.ending is None and self._over_limit:
+            self._end_over_limit()
         turn = self._take_turn()
         return turn if not wants or self.ending is not None else replace(turn, wants=wants, left=tuple(ends))
 
@@ -298,7 +304,8 @@ class Execution:
                 self._timers[number] = at + by, source
         heapq.heapify(self._timers)
 
-    def _advance(self, now: int) -> None:
+    def _set_back(self, now: int) -> None:
+        """Set the time of the execution where the store's clock shows another one."""
         moment = now + self._ahead
         if moment < self._now - _PUT_BACK:
             self.put_back(self._now - moment, moment)  # the least that it can be; what was set in its future was set by it
@@ -308,7 +315,7 @@ class Execution:
         """Drop the coroutine. Nothing is decided by it any more. It ends, whatever the code does about it."""
         self._seal.closed = True
         self.scheduler.close()
-        caught = self._seal.unwinder.caught
+        caught = self._seal.caught
         if caught is not None and self._definition.is_news(caught):
             log_instance(
                 logging.WARNING,
@@ -321,14 +328,9 @@ class Execution:
     # --- what the engine asks ---
 
     @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the code that runs, which need not be that of the code that began the execution."""
-        return self._definition.fingerprint
-
-    @property
     def drifts(self) -> Sequence[Drift]:
         """Where the values of the code were others than those of the history that was repeated."""
-        return self._journal.drifts
+        return self.journal.drifts
 
     @property
     def activities(self) -> dict[int, ActivityScheduled]:
@@ -374,7 +376,7 @@ class Execution:
         timer = self._next_timer
         if not (ends or mail or timer is not None):
             return None  # most turns ask a last time in vain
-        number = self._journal.next_id
+        number = self.journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
         while (report := mail.report) is not None and report.source not in self._pending:
@@ -410,7 +412,7 @@ class Execution:
         self._turn.received.append(message)
 
     def _feed(self, event: InputEvent) -> None:
-        self._journal.append(event)
+        self.journal.append(event)
         self._run(event)
 
     def _repeat(self, event: Event) -> None:
@@ -478,7 +480,7 @@ class Execution:
                 future.settle(None)
             case EventReceived():
                 error = future.deliver(event.payload)
-                if error is not None and not self._journal.replaying:
+                if error is not None and not self.journal.replaying:
                     # Its sender stands in no history, so it is told where it holds the instance and not by the error.
                     self._turn.unreadable[error] = self._turn.received[-1]
             case ChildCompleted():
@@ -531,12 +533,12 @@ class Execution:
             raise fault
         if self._seal.closed and self.ending is None:
             raise Evicted("this execution was dropped while its code ran")  # in a thread that was left behind
-        if self._root is not None and self._root.done and self.ending is None:
-            root = self._root
+        root = self._root
+        if root is not None and root._done and self.ending is None:
             try:
                 ending = self._ending_of(root)
-                self.ending = self._journal.command(ending, self._line)
-                if self._unawaited and not self._journal.replaying and isinstance(ending, (ExecutionCompleted, ContinuedAsNew)):
+                self.ending = self.journal.command(ending, self._line)
+                if self._unawaited and not self.journal.replaying and isinstance(ending, (ExecutionCompleted, ContinuedAsNew)):
                     self._tell_unawaited()
             finally:
                 # Its error's traceback refers to this execution, by its frames or by who has called them: without the cycle
@@ -559,7 +561,7 @@ class Execution:
         return True
 
     def _ending_of(self, root: Task[Any]) -> TerminalEvent:
-        number, at = self._journal.next_id, self._now
+        number, at = self.journal.next_id, self._now
         error = root.error
         if isinstance(error, Cancelled) and self._cancel_delivered:  # also where it came while a boundary unwound
             return ExecutionCancelled(number, at, error.reason)
@@ -591,24 +593,22 @@ class Execution:
         Raises:
             TurnHeld: it is no declared failure. A history that ended by it all the same is repeated as it is.
         """
-        if isinstance(error, Failure) and not self._journal.replaying:
+        if isinstance(error, Failure) and not self.journal.replaying:
             try:
                 encoded_details(error)
             except PayloadError as fault:
                 error = fault.with_traceback(error.__traceback__)
         info = error_info(error)
-        if not self._journal.replaying and not is_declared(error, self._definition.failures):
+        if not self.journal.replaying and not is_declared(error, self._definition.failures):
             raise held_by(error, info, self._line(), self.version, self._turn.unreadable) from None
-        return ExecutionFailed(self._journal.next_id, self._now, info)
+        return ExecutionFailed(self.journal.next_id, self._now, info)
 
     @property
     def _over_limit(self) -> bool:
-        return self._journal.count > self.limits.max_events or self._journal.size > self.limits.max_bytes
+        return self.journal.count > self.limits.max_events or self.journal.size > self.limits.max_bytes
 
-    def _check_limits(self) -> None:
-        if self.ending is not None or not self._over_limit:
-            return
-        count, size = self._journal.count, self._journal.size
+    def _end_over_limit(self) -> None:
+        count, size = self.journal.count, self.journal.size
         error = ExecutionLimitExceeded(
             f"execution {self.execution_id} of {self.instance_id!r} ({self.name} {self.version}) has {count:,} events and "
             f"{size:,} bytes; the limits are {self.limits.max_events:,} and {self.limits.max_bytes:,}. Call "
@@ -618,8 +618,8 @@ class Execution:
         self.evict()
         if not is_declared(error, self._definition.failures):
             raise TurnHeld(HoldKind.LIMIT, f"{type(error).__name__}: {error}", info)
-        self.ending = ExecutionFailed(self._journal.next_id, self._now, info)
-        self._journal.append(self.ending)
+        self.ending = ExecutionFailed(self.journal.next_id, self._now, info)
+        self.journal.append(self.ending)
 
     @property
     def _turn(self) -> _Gathered:
@@ -628,7 +628,7 @@ class Execution:
         return self._gathered
 
     def _take_turn(self) -> Turn:
-        events, gathered = self._journal.take_fresh(), self._turn
+        events, gathered = self.journal.take_fresh(), self._gathered or _Gathered()
         self._gathered = None
         ended, pending = self.ending is not None, self._pending
         scheduled, started, cancelled, recalled = gathered.scheduled, gathered.started, gathered.cancelled, gathered.recalled
@@ -641,7 +641,7 @@ class Execution:
             started = [event for event in started if isinstance(event, DetachedStarted) or event.id in pending]
         return Turn(
             events=events,
-            scheduled=() if ended else tuple([event for event in scheduled if event.id in pending]),
+            scheduled=() if ended or not scheduled else tuple([event for event in scheduled if event.id in pending]),
             cancelled=tuple(cancelled),
             settled=tuple(gathered.settled),
             consumed=tuple(gathered.consumed),
@@ -652,7 +652,7 @@ class Execution:
             started=tuple(started),
             recalled=tuple(recalled),
             received=tuple(gathered.received),
-            asked=() if ended else tuple([number for number in gathered.asked if number in pending]),
+            asked=() if ended or not gathered.asked else tuple([number for number in gathered.asked if number in pending]),
         )
 
     # --- the machine that the context stands on ---
@@ -663,15 +663,15 @@ class Execution:
 
     @property
     def history_events(self) -> int:
-        return self._journal.count
+        return self.journal.count
 
     @property
     def history_bytes(self) -> int:
-        return self._journal.size
+        return self.journal.size
 
     @property
     def is_replaying(self) -> bool:
-        return self._journal.replaying
+        return self.journal.replaying
 
     @property
     def random(self) -> Random:
@@ -699,16 +699,16 @@ class Execution:
         queue: str | None = None,
         on_cancel: OnCancel = OnCancel.AS_FITS,
     ) -> DurableFuture[Any]:
-        number = self._journal.next_id
+        number = self.journal.next_id
         event = self._command(
             ActivityScheduled(number, self._now, name, arguments, retry, timeout, heartbeat_timeout, queue, on_cancel)
         )
-        if not self._journal.replaying:
+        if not self.journal.replaying:
             self._turn.scheduled.append(event)
         return self._open(event, name, result, f"result of activity {name!r} in {self.name!r}")
 
     def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]:
-        event = self._command(TimerCreated(self._journal.next_id, self._now, due))
+        event = self._command(TimerCreated(self.journal.next_id, self._now, due))
         at = event.due
         if is_instant:
             self._until.add(event.id)
@@ -717,7 +717,7 @@ class Execution:
         return self._open(event, "timer", None, "")
 
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:
-        event = self._command(EventAwaited(self._journal.next_id, self._now, name))
+        event = self._command(EventAwaited(self.journal.next_id, self._now, name))
         self._waits.open(name, event.id)
         return self._open(event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}")
 
@@ -739,21 +739,21 @@ class Execution:
         result: Decoder[Any],
         queue: str | None = None,
     ) -> DurableFuture[Any]:
-        number = self._journal.next_id
+        number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
         event = self._command(ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload, queue))
         self.has_children = True
-        if not self._journal.replaying:
+        if not self.journal.replaying:
             self._turn.started.append(event)
         return self._open(event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}")
 
     def start_detached(
         self, name: str, version: str | None, instance_id: str | None, payload: Payload, queue: str | None = None
     ) -> str:
-        number = self._journal.next_id
+        number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
         event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload, queue))
-        if not self._journal.replaying:
+        if not self.journal.replaying:
             self._turn.started.append(event)
         return event.child_id
 
@@ -772,18 +772,18 @@ class Execution:
             return False
         if event.on_cancel is OnCancel.AS_FITS and not waits:
             return False
-        if self._journal.gives_up(event.id) if self._journal.replaying else not self._has_begun(event.id):
+        if self.journal.gives_up(event.id) if self.journal.replaying else not self._has_begun(event.id):
             return False
         entry.ending = True
-        if not self._journal.replaying:
+        if not self.journal.replaying:
             self._turn.asked.append(event.id)
         return True
 
     def cancel_command(self, future: DurableFuture[Any]) -> None:
-        self._command(CommandCancelled(self._journal.next_id, self._now, future.event_id))
+        self._command(CommandCancelled(self.journal.next_id, self._now, future.event_id))
         entry = self._pending[future.event_id]
         self._forget(future.event_id)
-        if self._journal.replaying:
+        if self.journal.replaying:
             return
         if isinstance(entry.event, ActivityScheduled):
             self._turn.cancelled.append(future.event_id)
@@ -794,19 +794,19 @@ class Execution:
         self._boundary = (state, version)
 
     def set_custom_status(self, value: Payload) -> None:
-        if not self._journal.replaying:
+        if not self.journal.replaying:
             self._turn.custom_status = value
 
     def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
         if self._seal.closed:
             return
         self.check()
-        if not self._journal.replaying:
+        if not self.journal.replaying:
             self._turn.logs.append(LogEntry(level, message, fields))
 
     def _command(self, event: Any) -> Any:
         try:
-            return self._journal.command(event, self._line)
+            return self.journal.command(event, self._line)
         except NondeterminismError as fault:
             # User code may catch every Exception: the fault is kept, and the code is unwound past its handlers.
             self._fault = fault
@@ -833,7 +833,7 @@ class Execution:
         future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, decoder, result)
         task = self.scheduler.current
         self._pending[event.id] = _Pending(event, future, task)
-        self._counts[event.kind] += 1
+        self._counts[event.kind] = self._counts.get(event.kind, 0) + 1
         if task is not None:
             task.owned[event.id] = future
         frame = sys._getframe(3)  # who has called the context; the line itself is looked up where it is told

@@ -87,7 +87,10 @@ class Journal:
         """Record a new event."""
         record = to_record(event)
         self.fresh.append(record)
-        self._count(record)
+        self.count += 1
+        self.size += len(record.envelope)
+        if record.payload is not None:
+            self.size += len(record.payload.data)
 
     def command(self, event: E, line: Callable[[], str]) -> E:
         """Record what the code asks for; on replay return the recorded event instead, whose values count.

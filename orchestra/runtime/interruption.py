@@ -64,7 +64,7 @@ class _Interrupted(Evicted):
     def __init__(self, *args: object) -> None:
         super().__init__(*args or ("this execution was dropped while its code ran",))
         if self.seal is not None:
-            self.seal.unwinder.arm()
+            self.seal.unwind()
 
 
 def _frames(thread_id: int) -> tuple[list[FrameType], Task[Any] | Scheduler | None]:

@@ -657,7 +657,7 @@ def _check_replay(registries, instance_id, record, row, records):
     execution = Execution(definition, identity, Limits())
     try:
         execution.replay(records)
-        assert execution._journal.take_fresh() == (), "I10: replay asks for something new"
+        assert execution.journal.take_fresh() == (), "I10: replay asks for something new"
         assert (execution.ending is not None) == (row.closed_at is not None), "I10: replay ends otherwise"
     finally:
         execution.evict()

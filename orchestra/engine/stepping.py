@@ -716,6 +716,7 @@ class Stepper:
             prune=None if desk.current.number == step.first else self._prune(desk, step),
             starts=tuple(step.starts),
             cancels=tuple(step.cancels),
+            has_parent=desk.parent is not None,
         )
         desk.revision += 1
         desk.seen_seq = desk.known_seq

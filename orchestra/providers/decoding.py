@@ -26,6 +26,7 @@ from orchestra.providers.rows import (
     Resolution,
     ResolvedBy,
     Route,
+    Start,
     Task,
 )
 from orchestra.versions import version_key
@@ -36,11 +37,13 @@ __all__ = [
     "MESSAGE_WIDTH",
     "activity_values",
     "closing_values",
+    "detail_values",
     "event_values",
     "execution_values",
     "hold_from_bytes",
     "hold_to_bytes",
     "in_order",
+    "message_values",
     "opening_values",
     "payload_values",
     "pin_from_bytes",
@@ -54,6 +57,7 @@ __all__ = [
     "read_payload",
     "read_queue",
     "read_task",
+    "report_values",
     "sortable_version",
     "stored_queue",
 ]
@@ -116,6 +120,24 @@ def read_message(columns: Columns) -> MessageRow:
     return MessageRow(sequence, message_id, name, payload, sent_at, MessageKind(kind), source, traceparent, sender)
 
 
+def message_values(instance_id: str, message: MessageRow) -> Columns:
+    """Return the columns of a message."""
+    payload = message.payload
+    return (
+        instance_id,
+        message.sequence,
+        message.message_id,
+        message.name,
+        payload.data,
+        payload.encoding,
+        message.sent_at,
+        message.kind.value,
+        message.source,
+        message.traceparent,
+        message.sender,
+    )
+
+
 def in_order(reports: Sequence[MessageRow], events: Sequence[MessageRow]) -> tuple[MessageRow, ...]:
     """Return ends of children and events in the order of their arrival."""
     if not reports:
@@ -175,6 +197,12 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
         *payload_values(activity.result),
         activity.failure,
     )
+
+
+def report_values(activity: ActivityRow) -> Columns:
+    """Return the columns that a report changes of an activity."""
+    heartbeat, result = payload_values(activity.heartbeat), payload_values(activity.result)
+    return (*heartbeat, activity.owner, *result, activity.failure, activity.revision)
 
 
 def read_task(columns: Columns) -> Task:
@@ -318,6 +346,14 @@ def closing_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
 
 
 # --- instances --------------------------------------------------------------------------------
+
+
+def detail_values(start: Start) -> Columns:
+    """Return the columns of the cold row that a start makes."""
+    parent = start.parent
+    link = (None,) * 4 if parent is None else (parent.instance_id, parent.incarnation, parent.execution, parent.event_id)
+    head = (start.instance_id, start.request_id, start.created_by, start.traceparent)
+    return (*head, *link, start.root_id, start.on_parent_close.value)
 
 
 def read_instance(kind: Kind, columns: Columns) -> InstanceRow:

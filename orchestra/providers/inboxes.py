@@ -18,9 +18,9 @@ class Waiting(NamedTuple):
         """Return it with one more message of so many bytes."""
         return Waiting(self.messages + 1, self.bytes + size)
 
-    def less(self, other: Waiting) -> Waiting:
-        """Return it without some of its messages."""
-        return Waiting(self.messages - other.messages, self.bytes - other.bytes)
+    def changed_by(self, other: Waiting) -> Waiting:
+        """Return it with other messages added; negative numbers take them away."""
+        return Waiting(self.messages + other.messages, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class InboxLimits:
         """What one name may take of it."""
         return Waiting(self.messages - self.messages // 10, self.bytes - self.bytes // 10)
 
-    def have_room(self, most: Waiting, size: int) -> bool:
-        """Return whether a message of any name has room where no more than ``most`` waits."""
-        share, then = self.of_name, most.plus(size)
+    def have_room(self, most: Waiting, coming: Waiting) -> bool:
+        """Return whether messages of any name have room where no more than ``most`` waits; else their names are counted."""
+        share, then = self.of_name, most.changed_by(coming)
         return then.messages <= share.messages and then.bytes <= share.bytes
 
-    def ask_for_a_count(self, most: Waiting, size: int) -> bool:
-        """Return whether the whole inbox is to be counted, before a message is added to at most ``most``."""
-        share, then = self.of_name, most.plus(size)
+    def ask_for_a_count(self, most: Waiting, coming: Waiting) -> bool:
+        """Return whether the whole inbox is to be counted, before messages are added to at most ``most``."""
+        share, then = self.of_name, most.changed_by(coming)
         return (
             then.messages > self.messages
             or then.bytes > self.bytes

@@ -583,7 +583,8 @@ class Write:
     write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
     remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
     instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
-    expiry. ``prune`` happens last.
+    expiry. ``prune`` happens last. An owner that knows that the instance has no parent says so with ``has_parent``; the store
+    then looks for none.
 
     Once all owners' writes of a group are done, each granted one has these effects on other instances, in the order of the
     group: its ``starts``, its ``cancels``; where an execution has closed that may have children (``ExecutionDelta.children``,
@@ -607,6 +608,7 @@ class Write:
     prune: Prune | None = None
     starts: tuple[ChildStart, ...] = ()
     cancels: tuple[ChildCancel, ...] = ()
+    has_parent: bool = True
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -620,7 +622,8 @@ class Write:
     @property
     def concerns_others(self) -> bool:
         """Whether it may have effects on other instances. Most have none, and cost the store nothing for it."""
-        return bool(self.starts or self.cancels or self.state.status is not Status.OPEN or self.closed_with_children)
+        tells_parent = self.has_parent and self.state.status is not Status.OPEN
+        return bool(self.starts or self.cancels or tells_parent or self.closed_with_children)
 
 
 @dataclass(frozen=True, slots=True)

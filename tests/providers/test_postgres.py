@@ -33,9 +33,10 @@ from orchestra.errors import (
 from orchestra.providers.postgres import PostgresProvider, schema
 from orchestra.providers.postgres import connection as connections
 from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts
+from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
 from orchestra.providers.postgres.failures import translate
 from orchestra.providers.postgres.kinds import kind_arrays, route_arrays
+from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.wire import Script
 from orchestra.providers.rows import (
     ActivityRow,
@@ -1127,21 +1128,12 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
         "lock": (sql.LOCK_ROWS, Texts(["due1", "due2", "i"])),
         "write": (
             sql.WRITE_ROWS,
-            Texts(["i"]),
-            Numbers([row.revision]),
-            Numbers([mine]),
-            Numbers([row.revision + 1]),
-            Texts(["n1"]),
-            *[Numbers([0])] * 2,
-            Flags([False]),
-            *[Numbers([0])] * 2,
-            Numbers([1]),
-            Flags([True]),
-            *[Numbers([0])] * 4,
-            Blobs([None]),
-            *[Numbers([0])] * 2,
-            0,
+            *arrays(
+                sql.WRITTEN,
+                [(mine, row.revision + 1, "n1", 0, 0, False, 0, 0, 1, True, *(0,) * 6, None, "i", row.revision)],
+            ),
             1,
+            0,
         ),
         "news": (sql.READ_NEWS, "n1", 65, 65_536),
         "owned": (sql.LIST_OWNED, "n1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -37,3 +38,13 @@ class TestPostgres(ProviderContract):
                 )
             ).fetchall()
         return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]
+
+
+class TestPostgresThatReadsFirst(TestPostgres):
+    """The same, without the statements that write plain groups on trust."""
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        provider = super().make_provider(location, clock)
+        assert isinstance(provider, PostgresProvider)
+        provider.store._settings = replace(provider.store._settings, trusting=False)
+        return provider

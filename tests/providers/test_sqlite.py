@@ -565,7 +565,7 @@ def test_news_is_found_among_what_is_new_only(provider):
         (sql.IS_GOING, ("i",), "PRIMARY KEY (instance_id=?)"),
         (sql.FIND_GHOST_OWNED, (1,), "instance_owner"),
         (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
-        (sql.FIND_ADDRESSEE, ("m", "m", 1, "i"), "message_identity"),
+        (sql.FIND_ADDRESSEE, ("i", "m"), "message_identity"),
         (sql.READ_EVENTS, ("i", "go", 0, 9, 10), "message_name (instance_id=? AND name=? AND sequence>? AND sequence<?)"),
         (sql.DROP_REPORTS, ("i",), "message_report"),
         (sql.LIST_REPORTS, ("i",), "message_report"),

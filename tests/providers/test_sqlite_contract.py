@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from orchestra.clock import Clock
@@ -20,3 +21,12 @@ class TestSqlite(ProviderContract):
             "SELECT actor, action, subject, detail FROM operation ORDER BY operation_id"
         )
         return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]
+
+
+class TestSqliteThatReadsFirst(TestSqlite):
+    """The same, without the statements that write plain groups on trust."""
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        provider = SqliteProvider(location / "store.db", clock=clock)
+        provider.store._settings = replace(provider.store._settings, trusting=False)
+        return provider

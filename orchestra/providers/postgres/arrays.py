@@ -7,10 +7,10 @@ says its type: so a statement is prepared once, whatever its values are.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-__all__ = ["Blobs", "Flags", "Numbers", "Texts", "columns", "to_binary"]
+__all__ = ["Blobs", "Flags", "Numbers", "Texts", "to_binary"]
 
 _HEADER: Final = struct.Struct("!iiIii")
 _EMPTY: Final = struct.Struct("!iiI")
@@ -38,11 +38,6 @@ class Blobs(list[bytes | None]):
 
 class Flags(list[bool]):
     """``boolean[]``."""
-
-
-def columns(kinds: Sequence[Callable[[Iterable[Any]], list[Any]]], rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """Return the columns of some rows, each as an array of the kind that is given for it. There must be a row."""
-    return [kind(column) for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)]
 
 
 def to_binary(value: Any) -> bytes | None:

@@ -8,8 +8,8 @@ from typing import Final
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
-from orchestra.providers.postgres.rows import Row
 from orchestra.providers.postgres.wire import Script
+from orchestra.store.hot_row import HotRow
 
 __all__ = ["delete_expired", "delete_instances"]
 
@@ -31,7 +31,7 @@ def delete_instances(
     Commits; ``record`` may add to what is committed. Returns the ids that went, in the order in which they were given.
     """
     (locked,) = transaction.begin((sql.LOCK_ROWS, (Texts(sorted(instances)),)))
-    rows = {row[0]: Row(*row) for row in locked.rows}
+    rows = {row[0]: HotRow(*row) for row in locked.rows}
     ended = [
         instance_id
         for instance_id, incarnation in instances.items()

@@ -30,6 +30,8 @@ class Settings:
     statement_seconds: float
     lock_seconds: float
     tombstone_window: int
+    trusting: bool = True
+    """Whether groups of nothing but owners' writes are written without being read first. Tests turn it off."""
 
 
 def require_schema_name(schema: str) -> None:

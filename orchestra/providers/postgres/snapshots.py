@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,9 @@ from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.inbox import read_page
 from orchestra.providers.postgres.kinds import read_kind
-from orchestra.providers.postgres.rows import Row
 from orchestra.providers.postgres.wire import Result, Script
 from orchestra.providers.rows import ActivityRow, InboxPage, ParentLink, Snapshot, Unread
+from orchestra.store.hot_row import HotRow
 
 __all__ = ["SnapshotReads"]
 
@@ -23,10 +24,10 @@ __all__ = ["SnapshotReads"]
 class SnapshotReads:
     """Reads what belongs to rows that are locked, in the script that it is given."""
 
-    def __init__(self, script: Script, rows: Sequence[Row], page: InboxPage = InboxPage()) -> None:  # noqa: B008 - immutable
+    def __init__(self, script: Script, rows: Sequence[HotRow], page: InboxPage = InboxPage()) -> None:  # noqa: B008 - immutable
         self._page = page
         # As the rows are now: the group may go on changing them.
-        self._rows = [replace(row) for row in rows]
+        self._rows = [copy(row) for row in rows]
         ids = Texts(row.instance_id for row in rows)
         executions, kinds = Numbers(row.execution for row in rows), Numbers(row.kind for row in rows)
         self._details = script.add(sql.READ_SNAPSHOTS, ids, executions, kinds)
@@ -55,7 +56,7 @@ class SnapshotReads:
 
 
 def _snapshot(
-    row: Row,
+    row: HotRow,
     detail: tuple[Any, ...] | None,
     unread: Unread,
     activities: tuple[ActivityRow, ...],

@@ -9,24 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from orchestra.clock import STANDS_STILL
+from orchestra.providers.postgres.rendering import exactly, given, insert, update
 from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
-
-
-def _exactly(statement: str, number: int) -> str:
-    """Return a statement that fails (22012, division by zero) unless it changes as many rows as a parameter says.
-
-    The script that it is a part of then ends there, before its COMMIT. Of two updates of one row in one statement PostgreSQL
-    silently drops one (rule 7): this is what tells.
-    """
-    return f"WITH changed AS ({statement} RETURNING 1) SELECT 1 / (count(*) = ${number}::bigint)::integer FROM changed"
-
+from orchestra.store import tables
+from orchestra.store.tables import Column, Columns
 
 # --- columns ----------------------------------------------------------------------------------
 
-EXECUTION_COLUMNS: Final = """
-    x.execution, x.name, x.version, x.resolved_how, x.resolved_by, x.policy_revision, x.state, x.state_encoding,
-    x.state_version, x.created_at, x.format, x.fingerprint, x.opened_at, x.closed_at, x.end_kind, x.output,
-    x.output_encoding, x.error, x.event_count, x.byte_count, x.traceparent"""
+EXECUTION_COLUMNS: Final = tables.EXECUTION.without("instance_id", "version_key").listed("x")
 
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
@@ -35,17 +25,55 @@ INSTANCE_COLUMNS: Final = """
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
-# The order of the fields of group.Row.
-_ROW_COLUMNS: Final = """
-    i.instance_id, i.incarnation, i.kind, i.revision, i.owner, i.wake_at, i.status, i.held, i.inbox_seq, i.seen_seq,
-    i.execution, i.opened, i.takeovers, i.history_events, i.history_bytes, i.updated_at, i.cancel_at, i.cancel_reason,
-    i.cancel_by, i.cancel_terminate, i.cancel_seq, i.most_unread, i.most_unread_bytes"""
+_ROW_COLUMNS: Final = tables.HOT_ROW.listed("i")
+_EVENT_COLUMNS: Final = tables.EVENT.without("instance_id", "execution").listed()
+_MESSAGE: Final = tables.MESSAGE.without("instance_id")
+_ACTIVITY_COLUMNS: Final = Columns((*tables.ACTIVITY.without("instance_id"), *tables.ACTIVITY_FENCE)).listed("a")
 
-_EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent, sender"
-_ACTIVITY_COLUMNS: Final = """
-    a.execution, a.event_id, a.attempt, a.due, a.started_at, a.attempts, a.heartbeat, a.heartbeat_encoding, a.queue, a.name,
-    a.owner, a.result, a.result_encoding, a.failure, a.revision"""
+ACTIVITY_ID: Final = tables.ACTIVITY.only("instance_id", "execution", "event_id")
+MESSAGE_ID: Final = tables.MESSAGE.only("instance_id", "sequence")
+ADDRESS: Final = tables.MESSAGE.only("instance_id", "message_id")
+ROOM: Final = Columns(
+    (
+        *tables.MESSAGE.only("instance_id", "name"),
+        Column("first", "flag"),
+        *(
+            Column(name, "number")
+            for name in ("messages", "bytes", "max_messages", "max_bytes", "name_limit", "name_byte_limit")
+        ),
+    )
+)
+"""A name that a group sends to, whether it is the first of its inbox, what comes in all, and the limits."""
+
+_INSTANCE_ID: Final = tables.HOT_ROW.only("instance_id")
+_SUMMARY: Final = Columns((Column("summary", "blob"),))
+_READ_REVISION: Final = Columns((Column("read_revision", "number"),))
+OPENED: Final = Columns((*tables.OPENING, *tables.EXECUTION_ID))
+CLOSED: Final = Columns((*tables.CLOSING, *tables.EXECUTION_ID))
+REPORTED: Final = Columns((*tables.REPORT, *ACTIVITY_ID))
+CANCELLED: Final = Columns((*tables.CANCEL_MARK, *_INSTANCE_ID))
+WRITTEN: Final = Columns((*tables.WRITTEN_ROW, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
+CUSTOM_STATUS: Final = Columns((Column("custom_status", "blob"), Column("custom_status_encoding", "number"), *_INSTANCE_ID))
+HOLD: Final = Columns((Column("hold", "blob"), *_INSTANCE_ID))
+PRUNED: Final = Columns(
+    (*_INSTANCE_ID, *(Column(name, "number") for name in ("current", "histories", "executions", "closed_until")))
+)
+FENCE: Final = tables.HOT_ROW.only("instance_id", "incarnation", "revision", "owner")
+_FENCED: Final = tables.HOT_ROW.only(
+    "kind",
+    "owner",
+    "status",
+    "held",
+    "wake_at",
+    "seen_seq",
+    "execution",
+    "opened",
+    "takeovers",
+    "history_events",
+    "history_bytes",
+)
+FENCED: Final = Columns((*_FENCED, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
+"""What the write of a plain group leaves of a row, and the revision that it builds on."""
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -99,9 +127,7 @@ ADD_INSTANCES: Final = f"""
         takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
     SELECT u.instance_id, u.incarnation, u.kind, 1, NULL, u.wake_at, 0, false, 0, 0, u.execution, u.opened, 0, 0, 0,
         moment.now, moment.now, '', 0, 0
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[])
-        AS u (instance_id, incarnation, kind, wake_at, execution, opened),
-        ({_moment("$7", "$8")}) AS moment
+    FROM {given(tables.NEW_INSTANCE)}, ({_moment("$7", "$8")}) AS moment
     ORDER BY u.instance_id COLLATE "C"
     ON CONFLICT (instance_id) DO NOTHING
     RETURNING instance_id"""
@@ -124,29 +150,27 @@ READ_LINKS: Final = """
         FROM unnest($2::text[], $3::bigint[]) AS u (instance_id, execution)
         JOIN @instance_detail c ON c.parent_id = u.instance_id AND c.parent_execution = u.execution
         WHERE c.on_parent_close <> 0))"""
-READ_TRACES: Final = """
-    SELECT x.instance_id, x.traceparent FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, execution)
+READ_TRACES: Final = f"""
+    SELECT x.instance_id, x.traceparent FROM {given(tables.EXECUTION_ID)}
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
 # kind < 1: of events, and not by the index on their names, which says kind = 0. What is planned while the store is empty would
 # pass over it as a whole.
-READ_CONSUMED_EVENTS: Final = """
-    SELECT m.instance_id, m.sequence, m.name, octet_length(m.payload)
-    FROM unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
+READ_CONSUMED_EVENTS: Final = f"""
+    SELECT m.instance_id, m.sequence, m.name, octet_length(m.payload) FROM {given(MESSAGE_ID)}
     JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind < 1"""
 # What was made for a write that was then refused.
-UNMAKE_INSTANCES: Final = _exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2)
+UNMAKE_INSTANCES: Final = exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2)
 LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
 READ_REQUESTS: Final = """
     SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
 # What an append must know: whether its message is there or was.
-READ_ADDRESSEES: Final = """
-    SELECT u.place, m.sequence, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent, m.sender,
-        t.sequence, t.removed_at
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u (instance_id, message_id, place)
-    JOIN @instance i ON i.instance_id = u.instance_id
+READ_ADDRESSEES: Final = f"""
+    SELECT u.place, m.sequence IS NOT NULL, {_MESSAGE.listed("m")}, t.sequence, t.removed_at
+    FROM {given(ADDRESS, numbered=True)}
     LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id AND m.kind < 1
-    LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id"""
+    LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id
+    WHERE m.sequence IS NOT NULL OR t.sequence IS NOT NULL"""
 # And how full its inbox is: of its name where the bounds leave no room for all that the group sends there, and as a whole where
 # they pass the part of a name or the limit (InboxLimits). kind < 1: as above.
 _HOW_MUCH: Final = "SELECT ARRAY[count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint] FROM @message m"
@@ -160,74 +184,33 @@ READ_ROOMS: Final = f"""
             OR (i.most_unread <= u.name_limit AND i.most_unread + u.messages > u.name_limit)
             OR (i.most_unread_bytes <= u.name_byte_limit AND i.most_unread_bytes + u.bytes > u.name_byte_limit), true)
         THEN ({_HOW_MUCH} WHERE m.instance_id = u.instance_id AND m.kind < 1) END
-    FROM unnest($1::text[], $2::text[], $3::boolean[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-            $9::bigint[])
-        WITH ORDINALITY AS u (
-            instance_id, name, first, messages, bytes, max_messages, max_bytes, name_limit, name_byte_limit, place)
+    FROM {given(ROOM, numbered=True)}
     JOIN @instance i ON i.instance_id = u.instance_id"""
 
 # --- the effects of owners' writes ------------------------------------------------------------
 
-_EXECUTION_ARRAYS: Final = """
-    $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bytea[],
-    $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[],
-    $18::bytea[], $19::bigint[], $20::bytea[], $21::bigint[], $22::bigint[], $23::text[]"""
-ADD_EXECUTIONS: Final = f"""
-    INSERT INTO @execution (
-        instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
-        state_encoding, state_version, created_at, format, fingerprint, opened_at, closed_at, end_kind, output,
-        output_encoding, error, event_count, byte_count, traceparent)
-    SELECT * FROM unnest({_EXECUTION_ARRAYS})"""
-OPEN_EXECUTIONS: Final = _exactly(
-    """
-    UPDATE @execution x SET
-        opened_at = u.opened_at, version = u.version, version_key = u.version_key, fingerprint = u.fingerprint,
-        format = u.format, resolved_how = u.resolved_how, resolved_by = u.resolved_by, policy_revision = u.policy_revision,
-        traceparent = u.traceparent
-    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[],
-        $9::text[], $10::text[], $11::bigint[]) AS u (
-        opened_at, version, version_key, fingerprint, format, resolved_how, resolved_by, policy_revision, traceparent,
-        instance_id, execution)
-    WHERE x.instance_id = u.instance_id AND x.execution = u.execution AND x.opened_at IS NULL AND x.closed_at IS NULL""",
-    number=12,
+ADD_EXECUTIONS: Final = insert("execution", tables.EXECUTION)
+_IS_OPEN: Final = " AND t.closed_at IS NULL"
+OPEN_EXECUTIONS: Final = update(
+    "execution", tables.OPENING, tables.EXECUTION_ID, condition=f" AND t.opened_at IS NULL{_IS_OPEN}"
 )
-CLOSE_EXECUTIONS: Final = _exactly(
-    """
-    UPDATE @execution x SET
-        closed_at = u.closed_at, end_kind = u.end_kind, output = u.output, output_encoding = u.output_encoding,
-        error = u.error, event_count = u.event_count, byte_count = u.byte_count
-    FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::text[],
-        $9::bigint[]) AS u (
-        closed_at, end_kind, output, output_encoding, error, event_count, byte_count, instance_id, execution)
-    WHERE x.instance_id = u.instance_id AND x.execution = u.execution AND x.closed_at IS NULL""",
-    number=10,
-)
-ADD_EVENTS: Final = f"""
-    INSERT INTO @event (instance_id, execution, {_EVENT_COLUMNS})
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
-        $8::bytea[], $9::bigint[])"""
+CLOSE_EXECUTIONS: Final = update("execution", tables.CLOSING, tables.EXECUTION_ID, condition=_IS_OPEN)
+ADD_EVENTS: Final = insert("event", tables.EVENT)
 
 # The node that had the try before has lost it: its fence does not hold.
-PUT_ACTIVITIES: Final = """
-    INSERT INTO @activity AS a (
-        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner,
-        result, result_encoding, failure)
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
-        $8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bigint[], $15::bytea[])
-    ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
-        attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
-        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
-        name = excluded.name, owner = excluded.owner, result = excluded.result, result_encoding = excluded.result_encoding,
-        failure = excluded.failure, revision = a.revision + 1"""
-SETTLE_ACTIVITIES: Final = """
-    DELETE FROM @activity a USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS u (instance_id, execution, event_id)
+_REPLACED: Final = ", ".join(f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*ACTIVITY_ID.names).names)
+PUT_ACTIVITIES: Final = f"""
+    {insert("activity AS a", tables.ACTIVITY)}
+    ON CONFLICT ({ACTIVITY_ID.listed()}) DO UPDATE SET {_REPLACED}, revision = a.revision + 1"""
+SETTLE_ACTIVITIES: Final = f"""
+    DELETE FROM @activity a USING {given(ACTIVITY_ID)}
     WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""
 FORGET_ACTIVITIES: Final = "DELETE FROM @activity WHERE instance_id = ANY($1::text[])"
 
 # ON CONFLICT: the same id may have been sent anew after its first tombstone had lost its meaning.
-BURY_MESSAGES: Final = """
+BURY_MESSAGES: Final = f"""
     WITH removed AS (
-        DELETE FROM @message m USING unnest($1::text[], $2::bigint[]) AS u (instance_id, sequence)
+        DELETE FROM @message m USING {given(MESSAGE_ID)}
         WHERE m.instance_id = u.instance_id AND m.sequence = u.sequence
         RETURNING m.instance_id, m.message_id, m.sequence, m.kind),
     buried AS (
@@ -251,16 +234,12 @@ PRUNE_TOMBSTONES: Final = """
         ORDER BY removed_at LIMIT $2::bigint FOR UPDATE SKIP LOCKED) AS old
     WHERE t.instance_id = old.instance_id AND t.message_id = old.message_id"""
 
-SET_CUSTOM_STATUSES: Final = """
-    UPDATE @instance_detail d SET custom_status = u.data, custom_status_encoding = u.encoding
-    FROM unnest($1::bytea[], $2::bigint[], $3::text[]) AS u (data, encoding, instance_id)
-    WHERE d.instance_id = u.instance_id"""
-SET_HOLDS: Final = """
-    UPDATE @instance_detail d SET hold = u.hold FROM unnest($1::bytea[], $2::text[]) AS u (hold, instance_id)
-    WHERE d.instance_id = u.instance_id"""
+SET_CUSTOM_STATUSES: Final = f"""
+    UPDATE @instance_detail d SET custom_status = u.custom_status, custom_status_encoding = u.custom_status_encoding
+    FROM {given(CUSTOM_STATUS)} WHERE d.instance_id = u.instance_id"""
+SET_HOLDS: Final = f"""
+    UPDATE @instance_detail d SET hold = u.hold FROM {given(HOLD)} WHERE d.instance_id = u.instance_id"""
 # By number and by age, whichever lets go of more; never the current execution, and at most so many at once (I3).
-_PRUNED: Final = "unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
-_PRUNED_COLUMNS: Final = "u (instance_id, current, histories, executions, closed_until)"
 _AGED: Final = f"""
     CASE WHEN u.closed_until IS NOT NULL THEN (
         SELECT x.execution FROM @execution x WHERE x.instance_id = u.instance_id AND (
@@ -273,92 +252,60 @@ PRUNE_EVENTS: Final = f"""
         SELECT u.instance_id, least(
             greatest(u.histories, u.executions, {_AGED}), u.current - 1,
             (SELECT min(o.execution) FROM @event o WHERE o.instance_id = u.instance_id) + {PRUNED_AT_ONCE - 1}) AS last
-        FROM {_PRUNED} AS {_PRUNED_COLUMNS}) AS p
+        FROM {given(PRUNED)}) AS p
     WHERE e.instance_id = p.instance_id AND e.execution <= p.last"""
 PRUNE_EXECUTIONS: Final = f"""
     DELETE FROM @execution e USING (
         SELECT u.instance_id, least(
             greatest(u.executions, {_AGED}), u.current - 1,
             (SELECT min(o.execution) FROM @execution o WHERE o.instance_id = u.instance_id) + {PRUNED_AT_ONCE - 1}) AS last
-        FROM {_PRUNED} AS {_PRUNED_COLUMNS}) AS p
+        FROM {given(PRUNED)}) AS p
     WHERE e.instance_id = p.instance_id AND e.execution <= p.last"""
 
 # --- arrivals ---------------------------------------------------------------------------------
 
-ADD_DETAILS: Final = """
-    INSERT INTO @instance_detail (
-        instance_id, request_id, created_by, traceparent, parent_id, parent_incarnation, parent_execution, parent_event,
-        root_id, on_parent_close)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
-        $9::text[], $10::bigint[])"""
-ADD_LABELS: Final = """
-    INSERT INTO @label (instance_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::text[])"""
-ADD_MESSAGES: Final = f"""
-    INSERT INTO @message (instance_id, {_MESSAGE_COLUMNS})
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[],
-        $8::bigint[], $9::bigint[], $10::text[], $11::text[])"""
-MARK_CANCELLED: Final = _exactly(
-    """
-    UPDATE @instance i SET
-        cancel_at = u.at, cancel_reason = u.reason, cancel_by = u.actor, cancel_terminate = u.terminate, cancel_seq = u.sequence
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::bigint[]) AS u (
-        instance_id, at, reason, actor, terminate, sequence)
-    WHERE i.instance_id = u.instance_id""",
-    number=7,
-)
+ADD_DETAILS: Final = insert("instance_detail", tables.DETAIL)
+ADD_LABELS: Final = insert("label", tables.LABEL)
+ADD_MESSAGES: Final = insert("message", tables.MESSAGE)
+MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, _INSTANCE_ID)
 
 # --- the hot rows: each once, whatever has happened to it -------------------------------------
 
 # Whatever has ended gets its time to go, if its name has an expiry; nothing that has ended is ever written again.
 # The rows are locked and were read under the lock; the fence was checked there. The revision is compared once more, so that
 # nothing is ever written past it (I6).
-WRITE_ROWS: Final = _exactly(
-    """
-    UPDATE @instance i SET
-        kind = u.kind, revision = u.revision, owner = u.owner, wake_at = u.wake_at, status = u.status, held = u.held,
-        inbox_seq = u.inbox_seq, seen_seq = u.seen_seq, execution = u.execution, opened = u.opened, takeovers = u.takeovers,
-        history_events = u.history_events, history_bytes = u.history_bytes, updated_at = u.updated_at,
-        summary = coalesce(u.summary, i.summary), most_unread = u.most_unread, most_unread_bytes = u.most_unread_bytes,
-        expires_at = CASE WHEN u.status <> 0 THEN (
-            SELECT $20::bigint + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind) END
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::boolean[],
-        $9::bigint[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-        $17::bytea[], $18::bigint[], $19::bigint[]) AS u (
-        instance_id, read_revision, kind, revision, owner, wake_at, status, held, inbox_seq, seen_seq, execution, opened,
-        takeovers, history_events, history_bytes, updated_at, summary, most_unread, most_unread_bytes)
-    WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
-    number=21,
+_EXPIRES_AT: Final = """
+    SELECT {now} + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind"""
+WRITE_ROWS: Final = exactly(
+    f"""
+    UPDATE @instance t SET {", ".join(f"{name} = u.{name}" for name in tables.WRITTEN_ROW.names)},
+        summary = coalesce(u.summary, t.summary),
+        expires_at = CASE WHEN u.status <> 0 THEN ({_EXPIRES_AT.format(now=f"${len(WRITTEN) + 2}::bigint")}) END
+    FROM {given(WRITTEN)}
+    WHERE t.instance_id = u.instance_id AND t.revision = u.read_revision""",
+    number=len(WRITTEN) + 1,
 )
 
 # --- groups of nothing but owners' writes: all in one round trip, on trust ---------------------
 
 # Locks as above, and fails (22012) unless every fence holds; the script then ends before anything is written.
-LOCK_FENCED: Final = """
+LOCK_FENCED: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT i.instance_id, i.incarnation, i.revision, i.owner, i.status, i.inbox_seq FROM @instance i
         WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i)
-    SELECT array_agg(l.instance_id), array_agg(l.inbox_seq), 1 / (count(*) = $5::bigint)::integer
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS u (instance_id, incarnation, revision, owner)
+    SELECT array_agg(l.instance_id), array_agg(l.inbox_seq), 1 / (count(*) = ${len(FENCE) + 1}::bigint)::integer
+    FROM {given(FENCE)}
     JOIN locked l ON l.instance_id = u.instance_id AND l.incarnation = u.incarnation AND l.revision = u.revision
         AND l.owner = u.owner AND l.status = 0"""
-WRITE_FENCED: Final = _exactly(
-    """
-    UPDATE @instance i SET
-        revision = i.revision + 1, kind = u.kind, owner = u.owner, status = u.status, held = u.held,
-        wake_at = CASE WHEN u.status = 0 AND i.inbox_seq > u.seen_seq THEN 0 ELSE u.wake_at END,
-        seen_seq = u.seen_seq, execution = u.execution, opened = u.opened, takeovers = u.takeovers,
-        history_events = u.history_events, history_bytes = u.history_bytes, summary = u.summary, updated_at = moment.now,
-        expires_at = CASE WHEN u.status <> 0 THEN (
-            SELECT moment.now + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind) END
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::boolean[], $7::bigint[], $8::bigint[],
-        $9::bigint[], $10::boolean[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bytea[]) AS u (
-        instance_id, read_revision, kind, owner, status, held, wake_at, seen_seq, execution, opened, takeovers,
-        history_events, history_bytes, summary),
-        ("""
-    + _moment("$15", "$16")
-    + """) AS moment
-    WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision""",
-    number=17,
+WRITE_FENCED: Final = exactly(
+    f"""
+    UPDATE @instance t SET {", ".join(f"{name} = u.{name}" for name in _FENCED.without("wake_at").names)},
+        revision = t.revision + 1, summary = u.summary, updated_at = moment.now,
+        wake_at = CASE WHEN u.status = 0 AND t.inbox_seq > u.seen_seq THEN 0 ELSE u.wake_at END,
+        expires_at = CASE WHEN u.status <> 0 THEN ({_EXPIRES_AT.format(now="moment.now")}) END
+    FROM {given(FENCED)}, ({_moment(f"${len(FENCED) + 2}", f"${len(FENCED) + 3}")}) AS moment
+    WHERE t.instance_id = u.instance_id AND t.revision = u.read_revision""",
+    number=len(FENCED) + 1,
 )
 
 # --- claims -----------------------------------------------------------------------------------
@@ -431,21 +378,10 @@ TAKE_TASKS: Final = f"""
 LIST_TASKS: Final = f"{_TASKS.format('@activity')} WHERE t.owner = $1::text ORDER BY t.instance_id, t.execution, t.event_id"
 # Under the locks of the instances. Only the node that has one of them, and nobody else, changes it meanwhile.
 READ_REPORTED: Final = f"""
-    SELECT u.place, {_ACTIVITY_COLUMNS}
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS u (instance_id, execution, event_id, place)
+    SELECT u.place, {_ACTIVITY_COLUMNS} FROM {given(ACTIVITY_ID, numbered=True)}
     JOIN @activity a ON a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id
     FOR UPDATE OF a"""
-REPORT_TASKS: Final = _exactly(
-    """
-    UPDATE @activity a SET
-        heartbeat = u.heartbeat, heartbeat_encoding = u.heartbeat_encoding, owner = u.owner, result = u.result,
-        result_encoding = u.result_encoding, failure = u.failure, revision = u.revision
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[],
-        $9::bytea[], $10::bigint[]) AS u (
-        instance_id, execution, event_id, heartbeat, heartbeat_encoding, owner, result, result_encoding, failure, revision)
-    WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id""",
-    number=11,
-)
+REPORT_ACTIVITIES: Final = update("activity", tables.REPORT, ACTIVITY_ID)
 RELEASE_TASKS: Final = "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text"
 FIND_LOST_TASKS: Final = """
     SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
@@ -677,7 +613,7 @@ REVOKE: Final = """
         updated_at = $1::bigint
     WHERE instance_id = $2::text AND status = 0"""
 SET_PIN: Final = "UPDATE @instance_detail SET pin = $1::bytea WHERE instance_id = $2::text"
-DELETE_INSTANCES: Final = _exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[]) AND status <> 0", number=2)
+DELETE_INSTANCES: Final = exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[]) AND status <> 0", number=2)
 DELETE_BELONGINGS: Final = (
     "DELETE FROM @instance_detail WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @label WHERE instance_id = ANY($1::text[])",

@@ -26,6 +26,8 @@ class Settings:
     migrate: bool
     tombstone_window: int
     network_allowed: bool = False
+    trusting: bool = True
+    """Whether writes of owners that concern no other instance are written without being read first. Tests turn it off."""
 
     @property
     def lock_path(self) -> Path:

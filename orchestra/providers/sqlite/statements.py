@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
+from orchestra.providers.sqlite.rendering import insert, update
+from orchestra.store import tables
+from orchestra.store.tables import Columns
 
 # --- columns ----------------------------------------------------------------------------------
 
-EXECUTION_COLUMNS: Final = """
-    x.execution, x.name, x.version, x.resolved_how, x.resolved_by, x.policy_revision, x.state, x.state_encoding,
-    x.state_version, x.created_at, x.format, x.fingerprint, x.opened_at, x.closed_at, x.end_kind, x.output,
-    x.output_encoding, x.error, x.event_count, x.byte_count, x.traceparent"""
+EXECUTION_COLUMNS: Final = tables.EXECUTION.without("instance_id", "version_key").listed("x")
 
 INSTANCE_COLUMNS: Final = """
     i.instance_id, i.incarnation, i.revision, i.owner, i.wake_at, i.inbox_seq, i.seen_seq, i.execution, i.opened,
@@ -24,11 +24,10 @@ INSTANCE_COLUMNS: Final = """
 
 KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
 
-_EVENT_COLUMNS: Final = "event_id, kind, at, format, envelope, payload, encoding"
-_MESSAGE_COLUMNS: Final = "sequence, message_id, name, payload, encoding, sent_at, kind, source, traceparent, sender"
-_ACTIVITY_COLUMNS: Final = """
-    execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner, result,
-    result_encoding, failure, revision"""
+_EVENT_COLUMNS: Final = tables.EVENT.without("instance_id", "execution").listed()
+_MESSAGE_COLUMNS: Final = tables.MESSAGE.without("instance_id").listed()
+_ACTIVITY_ID: Final = tables.ACTIVITY.only("instance_id", "execution", "event_id")
+_ACTIVITY_COLUMNS: Final = Columns((*tables.ACTIVITY.without("instance_id"), *tables.ACTIVITY_FENCE)).listed()
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -53,60 +52,51 @@ FIND_KIND: Final = """
 ADD_KIND: Final = "INSERT INTO kind (name, version, queue, format, floating) VALUES (?, ?, ?, ?, ?) RETURNING kind_id"
 LIST_KINDS: Final = f"SELECT {KIND_COLUMNS} FROM kind k ORDER BY k.kind_id"
 
-# --- the owners' writes -----------------------------------------------------------------------
+# --- owners' writes of plain groups, on trust: what HotRow.write does to a row that is not read first ------------
 
 # wake_at: a message newer than what the turn has seen makes the instance ready, whatever the turn wanted (rule 4).
-_WRITE: Final = """
+WRITE_AS_OWNER: Final = """
     UPDATE instance SET
         revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?,
-        wake_at = CASE WHEN ? = 0 AND inbox_seq > ? THEN 0 ELSE ? END,
+        wake_at = CASE WHEN ? <> 0 THEN NULL WHEN inbox_seq > ? THEN 0 ELSE ? END,
         seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
         updated_at = ?
-    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0"""
-WRITE_AS_OWNER: Final = f"{_WRITE} AND owner = ? RETURNING inbox_seq"
+    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?
+    RETURNING inbox_seq"""
 # The write of an owner that goes on owning, which is nearly every one. It names no column that changes hands, so that SQLite
 # touches none of the indexes on them: a page less in each commit.
 WRITE_AND_KEEP: Final = """
     UPDATE instance SET
         revision = revision + 1,
         kind = ?,
-        seen_seq = ?,
         wake_at = CASE WHEN inbox_seq > ? THEN 0 ELSE ? END,
-        execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
+        seen_seq = ?, execution = ?, opened = ?, takeovers = ?, history_events = ?, history_bytes = ?, summary = ?,
         updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?
     RETURNING inbox_seq"""
-WRITE_AS_OPERATOR: Final = f"{_WRITE} RETURNING inbox_seq"
 
-ADD_EXECUTION: Final = """
-    INSERT INTO execution (
-        instance_id, execution, name, version, version_key, resolved_how, resolved_by, policy_revision, state,
-        state_encoding, state_version, created_at, format, fingerprint, opened_at, closed_at, end_kind, output,
-        output_encoding, error, event_count, byte_count, traceparent)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-OPEN_EXECUTION: Final = """
-    UPDATE execution SET
-        opened_at = ?, version = ?, version_key = ?, fingerprint = ?, format = ?, resolved_how = ?, resolved_by = ?,
-        policy_revision = ?, traceparent = ?
-    WHERE instance_id = ? AND execution = ? AND opened_at IS NULL AND closed_at IS NULL"""
-CLOSE_EXECUTION: Final = """
-    UPDATE execution SET
-        closed_at = ?, end_kind = ?, output = ?, output_encoding = ?, error = ?, event_count = ?, byte_count = ?
-    WHERE instance_id = ? AND execution = ? AND closed_at IS NULL"""
-ADD_EVENT: Final = f"""
-    INSERT INTO event (instance_id, execution, {_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+# --- what was decided -------------------------------------------------------------------------
+
+_FENCED: Final = tables.HOT_ROW.only("instance_id", "revision")
+_SUMMARY: Final = "summary = coalesce(?, summary)"
+WRITE_ROW: Final = update("instance", tables.WRITTEN_ROW, _FENCED).replace(" WHERE", f", {_SUMMARY} WHERE")
+RING_ROW: Final = update(
+    "instance", tables.HOT_ROW.only("inbox_seq", "wake_at", "updated_at", "most_unread", "most_unread_bytes"), _FENCED
+)
+MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, tables.HOT_ROW.only("instance_id"))
+
+ADD_EXECUTION: Final = insert("execution", tables.EXECUTION)
+_IS_OPEN: Final = " AND closed_at IS NULL"
+OPEN_EXECUTION: Final = update("execution", tables.OPENING, tables.EXECUTION_ID) + " AND opened_at IS NULL" + _IS_OPEN
+CLOSE_EXECUTION: Final = update("execution", tables.CLOSING, tables.EXECUTION_ID) + _IS_OPEN
+ADD_EVENT: Final = insert("event", tables.EVENT)
 
 # The node that had the try before has lost it: its fence does not hold.
-PUT_ACTIVITY: Final = """
-    INSERT INTO activity (
-        instance_id, execution, event_id, attempt, due, started_at, attempts, heartbeat, heartbeat_encoding, queue, name, owner,
-        result, result_encoding, failure)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (instance_id, execution, event_id) DO UPDATE SET
-        attempt = excluded.attempt, due = excluded.due, started_at = excluded.started_at, attempts = excluded.attempts,
-        heartbeat = excluded.heartbeat, heartbeat_encoding = excluded.heartbeat_encoding, queue = excluded.queue,
-        name = excluded.name, owner = excluded.owner, result = excluded.result, result_encoding = excluded.result_encoding,
-        failure = excluded.failure, revision = revision + 1"""
+_REPLACED: Final = ", ".join(f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*_ACTIVITY_ID.names).names)
+PUT_ACTIVITY: Final = f"""
+    {insert("activity", tables.ACTIVITY)}
+    ON CONFLICT ({_ACTIVITY_ID.listed()}) DO UPDATE SET {_REPLACED}, revision = revision + 1"""
+REPORT_ACTIVITY: Final = update("activity", tables.REPORT, _ACTIVITY_ID)
 SETTLE_ACTIVITY: Final = "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
 FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 
@@ -146,9 +136,7 @@ SET_EXPIRES_AT: Final = """
         SELECT e.after FROM kind k JOIN expiry e ON e.name = k.name WHERE k.kind_id = instance.kind)
     WHERE instance_id = ?"""
 
-RECOVER: Final = "UPDATE instance SET revision = revision + 1 WHERE instance_id = ? AND owner = ?"
-
-# --- arrivals ---------------------------------------------------------------------------------
+# --- what a group is decided upon -------------------------------------------------------------
 
 ADD_INSTANCE: Final = """
     INSERT INTO instance (
@@ -156,83 +144,45 @@ ADD_INSTANCE: Final = """
         takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
     VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'', 0, 0)
     ON CONFLICT (instance_id) DO NOTHING"""
-ADD_DETAIL: Final = """
-    INSERT INTO instance_detail (
-        instance_id, request_id, created_by, traceparent, parent_id, parent_incarnation, parent_execution, parent_event,
-        root_id, on_parent_close)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-ADD_LABEL: Final = "INSERT INTO label (instance_id, key, value) VALUES (?, ?, ?)"
+# What was made for a write that was then refused.
+UNMAKE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ?"
+ADD_DETAIL: Final = insert("instance_detail", tables.DETAIL)
+ADD_LABEL: Final = insert("label", tables.LABEL)
 READ_REQUEST: Final = "SELECT request_id FROM instance_detail WHERE instance_id = ?"
+READ_ROW: Final = f"SELECT {tables.HOT_ROW.listed()} FROM instance WHERE instance_id = ?"
 
-FIND_ADDRESSEE: Final = """
-    SELECT i.status, i.inbox_seq, i.owner, i.most_unread, i.most_unread_bytes,
-        (SELECT m.sequence FROM message m WHERE m.instance_id = i.instance_id AND m.message_id = ? AND m.kind = 0),
-        (SELECT t.sequence FROM tombstone t
-         WHERE t.instance_id = i.instance_id AND t.message_id = ? AND t.removed_at > ?)
-    FROM instance i WHERE i.instance_id = ?"""
+# Whether an append's message waits unread, with its columns, and whether it was removed.
+FIND_ADDRESSEE: Final = f"""
+    SELECT m.sequence IS NOT NULL, {tables.MESSAGE.without("instance_id").listed("m")}, t.sequence, t.removed_at
+    FROM (SELECT ?1 AS instance_id, ?2 AS message_id) a
+    LEFT JOIN message m ON m.instance_id = a.instance_id AND m.message_id = a.message_id AND m.kind = 0
+    LEFT JOIN tombstone t ON t.instance_id = a.instance_id AND t.message_id = a.message_id
+    WHERE m.sequence IS NOT NULL OR t.sequence IS NOT NULL"""
 COUNT_UNREAD: Final = """
-    SELECT count(*), coalesce(sum(length(payload)), 0), count(*) FILTER (WHERE name = ?1),
-        coalesce(sum(length(payload)) FILTER (WHERE name = ?1), 0)
-    FROM message NOT INDEXED WHERE instance_id = ?2 AND kind = 0"""
+    SELECT count(*), coalesce(sum(length(payload)), 0) FROM message NOT INDEXED WHERE instance_id = ? AND kind = 0"""
 COUNT_NAME: Final = """
     SELECT count(*), coalesce(sum(length(payload)), 0) FROM message INDEXED BY message_name
     WHERE instance_id = ? AND kind = 0 AND name = ?"""
-SET_MOST_UNREAD: Final = "UPDATE instance SET most_unread = ?, most_unread_bytes = ? WHERE instance_id = ?"
-READ_MESSAGE: Final = f"SELECT {_MESSAGE_COLUMNS} FROM message WHERE instance_id = ? AND sequence = ?"
-ADD_MESSAGE: Final = f"""
-    INSERT INTO message (instance_id, {_MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-# Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
-# sooner, and no later than the longest delay.
-_MAKE_READY: Final = """
-    wake_at = CASE WHEN takeovers >= 3 AND owner IS NULL AND wake_at > ? THEN min(wake_at, ?) ELSE 0 END"""
-RING: Final = f"""
-    UPDATE instance SET
-        inbox_seq = inbox_seq + 1, most_unread = ?, most_unread_bytes = ?, updated_at = ?, {_MAKE_READY}
-    WHERE instance_id = ? AND status = 0
-    RETURNING inbox_seq, owner"""
+READ_CONSUMED_EVENT: Final = """
+    SELECT name, length(payload) FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
+READ_ACTIVITY: Final = f"""
+    SELECT {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"""
+ADD_MESSAGE: Final = insert("message", tables.MESSAGE)
 
 # The end of an activity makes its instance due now, and no later than it was. Of many, the one then goes first that has waited
-# for the longest; a 0 would go before them all.
-RING_BY_REPORT: Final = """
+# for the longest; a 0 would go before them all. One that has crashed its owners repeatedly waits out its delay (rule 14).
+RING_BY_REPORT: Final = f"""
     UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?1,
-        wake_at = CASE WHEN takeovers >= 3 AND owner IS NULL AND wake_at > ?1 THEN min(wake_at, ?2)
+        wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} AND owner IS NULL AND wake_at > ?1 THEN min(wake_at, ?2)
             ELSE min(coalesce(wake_at, ?1), ?1) END
-    WHERE instance_id = ?3 AND status = 0
-    RETURNING inbox_seq, owner"""
+    WHERE instance_id = ?3 AND status = 0"""
 
-FIND_CANCEL: Final = """
-    SELECT status, inbox_seq, owner, cancel_at, cancel_reason, cancel_by, cancel_terminate, cancel_seq, incarnation
-    FROM instance WHERE instance_id = ?"""
-MARK_CANCELLED: Final = f"""
-    UPDATE instance SET
-        inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY},
-        cancel_at = ?, cancel_reason = ?, cancel_by = ?, cancel_terminate = ?, cancel_seq = inbox_seq + 1
-    WHERE instance_id = ? AND status = 0"""
-
-RELEASE_HOLD: Final = """
-    UPDATE instance SET held = 0, wake_at = 0, revision = revision + 1, updated_at = ?
-    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND held = 1 AND status = 0
-    RETURNING inbox_seq"""
-
-# --- parents and children ---------------------------------------------------------------------
-
-FIND_PARENT: Final = """
-    SELECT d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event,
-        (SELECT x.traceparent FROM execution x WHERE x.instance_id = d.instance_id AND x.execution = ?)
-    FROM instance_detail d WHERE d.instance_id = ? AND d.parent_id IS NOT NULL"""
-RING_PARENT: Final = f"""
-    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?, {_MAKE_READY}
-    WHERE instance_id = ? AND incarnation = ? AND execution = ? AND status = 0
-    RETURNING inbox_seq, owner"""
-IS_CHILD: Final = """
-    SELECT 1 FROM instance_detail
-    WHERE instance_id = ? AND parent_id = ? AND parent_incarnation = ? AND parent_execution = ? AND parent_event = ?"""
+READ_LINK: Final = f"""
+    SELECT {tables.DETAIL.only("parent_id", "parent_incarnation", "parent_execution", "parent_event").listed()}, on_parent_close
+    FROM instance_detail WHERE instance_id = ? AND parent_id IS NOT NULL"""
 LIST_BOUND: Final = """
-    SELECT d.instance_id, d.on_parent_close FROM instance_detail d
-    JOIN instance i ON i.instance_id = d.instance_id AND i.status = 0
-    WHERE d.parent_id = ? AND d.parent_execution = ? AND d.parent_incarnation = ? AND d.on_parent_close <> 0
-    ORDER BY d.parent_event, d.instance_id"""
+    SELECT instance_id FROM instance_detail WHERE parent_id = ? AND parent_execution = ? AND on_parent_close <> 0"""
+READ_TRACE: Final = "SELECT traceparent FROM execution WHERE instance_id = ? AND execution = ?"
 
 # --- claims -----------------------------------------------------------------------------------
 
@@ -263,15 +213,6 @@ TAKE_TASK: Final = """
     UPDATE activity SET owner = ?, revision = revision + 1 WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 READ_TASK: Final = f"{_TASKS} WHERE a.instance_id = ? AND a.execution = ? AND a.event_id = ?"
 LIST_TASKS: Final = f"{_TASKS} WHERE a.owner = ? ORDER BY a.instance_id, a.execution, a.event_id"
-_HAS_TASK: Final = """
-    instance_id = ? AND execution = ? AND event_id = ? AND revision = ? AND owner = ?
-    AND EXISTS (SELECT 1 FROM instance i WHERE i.instance_id = activity.instance_id AND i.incarnation = ?)"""
-BEAT_TASK: Final = f"UPDATE activity SET heartbeat = ?, heartbeat_encoding = ? WHERE {_HAS_TASK}"
-END_TASK: Final = f"""
-    UPDATE activity SET
-        result = ?, result_encoding = ?, failure = ?, heartbeat = coalesce(?, heartbeat),
-        heartbeat_encoding = coalesce(?, heartbeat_encoding), owner = NULL, revision = revision + 1
-    WHERE {_HAS_TASK} RETURNING {_ACTIVITY_COLUMNS}"""
 RELEASE_TASKS: Final = "UPDATE activity SET owner = NULL, revision = revision + 1 WHERE owner = ?"
 FIND_LOST_TASKS: Final = """
     SELECT instance_id, execution, event_id FROM activity a

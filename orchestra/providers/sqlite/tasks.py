@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-from orchestra.providers.decoding import payload_values, read_activity, read_task
-from orchestra.providers.rows import LONGEST_DELAY, Appended, Claim, Refused, Report, Reported, Route, Task
+from orchestra.providers.decoding import read_task
+from orchestra.providers.rows import LONGEST_DELAY, Claim, Route, Task
 from orchestra.providers.sqlite import statements as sql
 
-__all__ = ["lose_tasks", "next_task", "report_task", "take_tasks", "taken_by"]
+__all__ = ["lose_tasks", "next_task", "take_tasks", "taken_by"]
 
 
 def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | None:
@@ -51,24 +51,10 @@ def taken_by(connection: sqlite3.Connection, node: str) -> list[Task]:
     return [read_task(row) for row in connection.execute(sql.LIST_TASKS, (node,))]
 
 
-def report_task(connection: sqlite3.Connection, now: int, report: Report) -> Reported | Refused:
-    """Store how a task goes, if the node still has it. Its end makes the instance ready."""
-    fence = (report.instance_id, report.execution, report.event_id, report.revision, report.node, report.incarnation)
-    heartbeat = payload_values(report.heartbeat)
-    if not report.is_end:
-        beaten = connection.execute(sql.BEAT_TASK, (*heartbeat, *fence)).rowcount
-        return Reported() if beaten else Refused()
-    row = connection.execute(sql.END_TASK, (*payload_values(report.result), report.failure, *heartbeat, *fence)).fetchone()
-    if row is None:
-        return Refused()  # I6
-    rung = connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, report.instance_id)).fetchone()
-    return Reported(None if rung is None else Appended(*rung, fresh=True, activity=read_activity(row)))
-
-
 def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
     """Tell the owners of instances that activities of theirs were lost with the nodes that ran them. Return how many."""
     lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
     for key in lost:
         connection.execute(sql.LOSE_TASK, key)
-        connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, key[0])).fetchone()
+        connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, key[0]))
     return len(lost)

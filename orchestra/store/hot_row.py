@@ -1,13 +1,11 @@
-"""The hot rows of a group, under their locks: read once, changed in memory, written once."""
+"""The hot row of an instance while a group is decided: read once, changed in memory, written once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestra.providers.inboxes import Waiting
-from orchestra.providers.postgres.arrays import Blobs, Flags, Numbers, Texts, columns
 from orchestra.providers.rows import (
     CRASHES_BEFORE_DELAY,
     LONGEST_DELAY,
@@ -16,18 +14,18 @@ from orchestra.providers.rows import (
     InstanceRow,
     InstanceState,
     Kind,
+    Start,
     Status,
-    Write,
 )
 
-__all__ = ["Row", "fenced_arrays", "row_arrays"]
+__all__ = ["HotRow"]
 
 _OPEN: Final = Status.OPEN.value
 
 
 @dataclass(slots=True)
-class Row:
-    """The hot row of an instance. The fields stand in the order of the statements' columns."""
+class HotRow:
+    """The hot row of an instance. The first fields stand in the order of :data:`~orchestra.store.tables.HOT_ROW`."""
 
     instance_id: str
     incarnation: str
@@ -55,22 +53,59 @@ class Row:
     summary: bytes | None = None
     """A new one; ``None`` leaves what is stored."""
     read_revision: int = 0
+    """The revision under which the row was read: what is stored must still have it when the row is written (I6)."""
     changed: bool = False
+    written: bool = False
+    """Whether more than an arrival has changed it."""
     marked: bool = False
     """Whether the group has set the cancel mark."""
 
     def __post_init__(self) -> None:
         self.read_revision = self.revision
 
+    @classmethod
+    def started(cls, start: Start, kind: int, now: int) -> HotRow:
+        """Return the row that a start makes."""
+        execution = start.execution
+        return cls(
+            instance_id=start.instance_id,
+            incarnation=start.incarnation,
+            kind=kind,
+            revision=1,
+            owner=None,
+            wake_at=start.wake_at,
+            status=_OPEN,
+            held=False,
+            inbox_seq=0,
+            seen_seq=0,
+            execution=execution.number,
+            opened=execution.opened_at is not None,
+            takeovers=0,
+            history_events=0,
+            history_bytes=0,
+            updated_at=now,
+            cancel_at=None,
+            cancel_reason=None,
+            cancel_by=None,
+            cancel_terminate=False,
+            cancel_seq=None,
+            most_unread=0,
+            most_unread_bytes=0,
+        )
+
     @property
     def is_open(self) -> bool:
         """Whether the instance has not ended."""
         return self.status == _OPEN
 
+    def is_due(self, now: int) -> bool:
+        """Return whether any node may claim it now."""
+        return self.owner is None and self.wake_at is not None and self.wake_at <= now
+
     def write(self, state: InstanceState, kind: int, now: int, *, held: bool) -> None:
         """Leave the row as a write says, whose fence has held."""
         is_open = state.status is Status.OPEN
-        self.changed = True
+        self.changed = self.written = True
         self.revision += 1
         self.kind = kind
         self.owner = state.owner if is_open else None
@@ -88,8 +123,8 @@ class Row:
         self.updated_at = now
 
     def recover(self) -> None:
-        """Fence off whatever was written upon an earlier revision (rule 9)."""
-        self.changed = True
+        """Fence off what was written upon an earlier revision (rule 9)."""
+        self.changed = self.written = True
         self.revision += 1
 
     def ring(self, now: int, ready: int = 0) -> int:
@@ -102,8 +137,8 @@ class Row:
         self.inbox_seq += 1
         self.updated_at = now
         delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
-        # Whoever has crashed its owners repeatedly waits out its delay, whatever arrives (rule 14): messages make it due no
-        # sooner, and no later than the longest delay.
+        # An instance that has crashed its owners repeatedly waits out its delay (rule 14): an arrival makes it due no sooner,
+        # and no later than the longest delay.
         if delayed and self.wake_at is not None and self.wake_at > now:
             self.wake_at = min(self.wake_at, now + LONGEST_DELAY)
         else:
@@ -113,18 +148,14 @@ class Row:
     def mark(self, mark: CancelMark) -> Appended:
         """Set the cancel mark and make the instance ready."""
         self.cancel_seq = self.ring(mark.at)
-        self.cancel_at, self.cancel_reason, self.cancel_by, self.cancel_terminate = (
-            mark.at,
-            mark.reason,
-            mark.by,
-            mark.terminate,
-        )
+        self.cancel_at, self.cancel_reason = mark.at, mark.reason
+        self.cancel_by, self.cancel_terminate = mark.by, mark.terminate
         self.marked = True
         return Appended(self.cancel_seq, self.owner, fresh=True, cancel=mark)
 
     def release(self, now: int) -> None:
         """End a hold."""
-        self.changed = True
+        self.changed = self.written = True
         self.revision += 1
         self.held = False
         self.wake_at = 0
@@ -147,13 +178,12 @@ class Row:
         """The cancel mark, if there is one."""
         if self.cancel_at is None:
             return None
-        return CancelMark(self.cancel_at, self.cancel_reason or "", self.cancel_by or "", self.cancel_terminate)
+        return CancelMark(self.cancel_at, self.cancel_reason or "", self.cancel_by or "", bool(self.cancel_terminate))
 
-    def columns(self) -> tuple[Any, ...]:
-        """Return what :data:`~orchestra.providers.postgres.statements.WRITE_ROWS` takes of a row."""
+    @property
+    def written_values(self) -> tuple[Any, ...]:
+        """The values of :data:`~orchestra.store.tables.WRITTEN_ROW`."""
         return (
-            self.instance_id,
-            self.read_revision,
             self.kind,
             self.revision,
             self.owner,
@@ -168,10 +198,14 @@ class Row:
             self.history_events,
             self.history_bytes,
             self.updated_at,
-            self.summary,
             self.most_unread,
             self.most_unread_bytes,
         )
+
+    @property
+    def mark_values(self) -> tuple[Any, ...]:
+        """The values of :data:`~orchestra.store.tables.CANCEL_MARK`."""
+        return self.cancel_at, self.cancel_reason, self.cancel_by, self.cancel_terminate, self.cancel_seq
 
     def instance(self, kind: Kind) -> InstanceRow:
         """Return the row as owners know it, without what stands in the cold row."""
@@ -185,81 +219,9 @@ class Row:
             inbox_seq=self.inbox_seq,
             seen_seq=self.seen_seq,
             execution=self.execution,
-            opened=self.opened,
+            opened=bool(self.opened),
             takeovers=self.takeovers,
             history_events=self.history_events,
             history_bytes=self.history_bytes,
             cancel=self.cancel,
         )
-
-
-_KINDS: Final = (
-    Texts,
-    Numbers,
-    Numbers,
-    Numbers,
-    Texts,
-    Numbers,
-    Numbers,
-    Flags,
-    Numbers,
-    Numbers,
-    Numbers,
-    Flags,
-    Numbers,
-    Numbers,
-    Numbers,
-    Numbers,
-    Blobs,
-    Numbers,
-    Numbers,
-)
-
-
-def row_arrays(rows: list[Row]) -> list[list[Any]]:
-    """Return changed rows as the arrays that the statement takes them in."""
-    return columns(_KINDS, [row.columns() for row in rows])
-
-
-_FENCED_KINDS: Final = (
-    Texts,
-    Numbers,
-    Numbers,
-    Texts,
-    Numbers,
-    Flags,
-    Numbers,
-    Numbers,
-    Numbers,
-    Flags,
-    Numbers,
-    Numbers,
-    Numbers,
-    Blobs,
-)
-
-
-def fenced_arrays(writes: Sequence[Write], numbers: Mapping[Kind, int]) -> list[list[Any]]:
-    """Return owners' writes as the arrays of their statement: what :meth:`Row.write` does to a row that is not read first."""
-    return columns(_FENCED_KINDS, [_fenced_columns(write, numbers[write.state.kind]) for write in writes])
-
-
-def _fenced_columns(write: Write, kind: int) -> tuple[Any, ...]:
-    state = write.state
-    is_open = state.status is Status.OPEN
-    return (
-        write.instance_id,
-        write.revision,
-        kind,
-        state.owner if is_open else None,
-        state.status.value,
-        is_open and write.hold is not None,
-        state.wake_at if is_open else None,
-        state.seen_seq,
-        state.execution,
-        state.opened,
-        state.takeovers,
-        state.history_events,
-        state.history_bytes,
-        state.summary,
-    )

@@ -1,0 +1,114 @@
+"""Locking and reading what a group is decided upon, in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from orchestra.events import OnParentClose
+from orchestra.providers.decoding import read_activity, read_message
+from orchestra.providers.inboxes import InboxLimits, Waiting
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.calls import Read, Transaction
+from orchestra.providers.postgres.rendering import arrays
+from orchestra.providers.postgres.wire import Result
+from orchestra.providers.rows import Kind, ParentLink, Start
+from orchestra.store import tables
+from orchestra.store.facts import Addressee, ChildLink, Facts, Needs
+from orchestra.store.hot_row import HotRow
+
+__all__ = ["new_instances", "read_facts"]
+
+
+def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, int]) -> Facts:
+    """Begin the transaction: make the new instances of a group, lock its rows in the order of their ids, read what it needs."""
+    reads: list[Read] = []
+    if needs.candidates:
+        reads.append(new_instances(transaction, needs.candidates.values(), numbers))
+        reads.append((sql.READ_REQUESTS, (Texts(needs.candidates),)))
+    if needs.concerns_others:
+        closing = Texts(one.instance_id for one in needs.closing), Numbers(one.execution for one in needs.closing)
+        reads.append((sql.LOCK_FAMILIES, (Texts(needs.rows), Texts(needs.ending), *closing)))
+        reads.append((sql.READ_LINKS, (Texts(needs.rows), *closing)))
+        reads.append((sql.READ_TRACES, arrays(tables.EXECUTION_ID, needs.traced)))
+    elif needs.rows:
+        reads.append((sql.LOCK_ROWS, (Texts(needs.rows),)))
+    if needs.appends:
+        reads.append((sql.READ_ADDRESSEES, arrays(sql.ADDRESS, _addresses(needs))))
+        reads.append((sql.READ_ROOMS, arrays(sql.ROOM, _rooms(needs))))
+        reads.append((sql.READ_CONSUMED_EVENTS, arrays(sql.MESSAGE_ID, needs.consumed)))
+    if needs.reported:
+        reads.append((sql.READ_REPORTED, arrays(sql.ACTIVITY_ID, needs.reported)))
+    return _collect(needs, iter(transaction.begin(*reads)))
+
+
+def new_instances(transaction: Transaction, starts: Iterable[Start], numbers: Mapping[Kind, int]) -> Read:
+    """Return the statement that adds the hot rows of new instances, and that returns the ids that were free."""
+    rows = [
+        (
+            start.instance_id,
+            start.incarnation,
+            numbers[start.kind],
+            start.wake_at,
+            start.execution.number,
+            start.execution.opened_at is not None,
+        )
+        for start in starts
+    ]
+    _, moment = transaction.time.read
+    return sql.ADD_INSTANCES, (*arrays(tables.NEW_INSTANCE, rows), *moment)
+
+
+def _collect(needs: Needs, results: Iterator[Result]) -> Facts:
+    facts = Facts()
+    if needs.candidates:
+        facts.made = {row[0] for row in next(results).rows}
+        facts.requests = dict(next(results).rows)
+    if needs.rows:
+        facts.rows = {row[0]: HotRow(*row) for row in next(results).rows}
+    if needs.concerns_others:
+        for instance_id, *parent, on_close in next(results).rows:
+            facts.links[instance_id] = ChildLink(ParentLink(*parent), OnParentClose(on_close))
+        facts.traces = dict(next(results).rows)
+    if needs.appends:
+        _collect_addressees(needs, next(results), facts)
+        _collect_rooms(needs, next(results), facts)
+        facts.consumed = {(row[0], row[1]): (row[2], row[3]) for row in next(results).rows}
+    if needs.reported:
+        facts.activities = {needs.reported[place - 1]: read_activity(tuple(row)) for place, *row in next(results).rows}
+    return facts
+
+
+def _addresses(needs: Needs) -> list[tuple[str, str]]:
+    return [(append.instance_id, append.message_id) for append in needs.appends.values()]
+
+
+def _collect_addressees(needs: Needs, result: Result, facts: Facts) -> None:
+    positions = list(needs.appends)
+    for place, is_unread, *message, removed_as, removed_at in result.rows:
+        unread = read_message(tuple(message)) if is_unread else None
+        facts.addressees[positions[place - 1]] = Addressee(unread, removed_as, removed_at or 0)
+
+
+def _rooms(needs: Needs) -> list[tuple[Any, ...]]:
+    """Return what is asked of inboxes; the whole of one is asked for once for each of its limits."""
+    coming = needs.coming
+    asked: set[tuple[str, InboxLimits]] = set()
+    rows: list[tuple[Any, ...]] = []
+    for inbox_name, limits in needs.rooms:
+        instance_id, name = inbox_name
+        is_first = (instance_id, limits) not in asked
+        asked.add((instance_id, limits))
+        bounds = (limits.messages, limits.bytes, *limits.of_name)
+        rows.append((instance_id, name, is_first, *coming[instance_id], *bounds))
+    return rows
+
+
+def _collect_rooms(needs: Needs, result: Result, facts: Facts) -> None:
+    for place, named, whole in result.rows:
+        inbox_name, _ = needs.rooms[int(place) - 1]
+        if named is not None:
+            facts.named[inbox_name] = Waiting(*named)
+        if whole is not None:
+            facts.whole[inbox_name.instance_id] = Waiting(*whole)

@@ -1,0 +1,106 @@
+"""Reading what a group is decided upon, row by row: the transaction excludes all other writers."""
+
+from __future__ import annotations
+
+from orchestra.events import OnParentClose
+from orchestra.providers.decoding import read_activity, read_message
+from orchestra.providers.inboxes import Waiting
+from orchestra.providers.rows import Append, ParentLink, Start
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.facts import Addressee, ChildLink, Facts, Needs
+from orchestra.store.hot_row import HotRow
+
+__all__ = ["make_instance", "read_facts"]
+
+
+def read_facts(transaction: Transaction, needs: Needs) -> Facts:
+    """Make the new instances of a group and read what else it needs."""
+    facts = Facts()
+    for instance_id, start in needs.candidates.items():
+        if make_instance(transaction, start):
+            facts.made.add(instance_id)
+        else:
+            facts.requests[instance_id] = transaction.connection.execute(sql.READ_REQUEST, (instance_id,)).fetchone()[0]
+    for instance_id in needs.rows:
+        _read_row(transaction, instance_id, facts)
+    if needs.concerns_others:
+        _read_family(transaction, needs, facts)
+    for position, append in needs.appends.items():
+        addressee = _read_addressee(transaction, append)
+        if addressee is not None:
+            facts.addressees[position] = addressee
+    if needs.appends:
+        _count_inboxes(transaction, needs, facts)
+    execute = transaction.connection.execute
+    for consumed in needs.consumed:
+        event = execute(sql.READ_CONSUMED_EVENT, consumed).fetchone()
+        if event is not None:
+            facts.consumed[consumed] = event
+    for key in needs.reported:
+        activity = execute(sql.READ_ACTIVITY, key).fetchone()
+        if activity is not None:
+            facts.activities[key] = read_activity(activity)
+    return facts
+
+
+def make_instance(transaction: Transaction, start: Start) -> bool:
+    """Add the hot row of a new instance. Return whether the id was free."""
+    connection, execution = transaction.connection, start.execution
+    kind = transaction.kinds.number(connection, start.kind)
+    is_opened = execution.opened_at is not None
+    values = (start.instance_id, start.incarnation, kind, start.wake_at, execution.number, is_opened)
+    return connection.execute(sql.ADD_INSTANCE, (*values, transaction.now, transaction.now)).rowcount > 0
+
+
+def _read_row(transaction: Transaction, instance_id: str, facts: Facts) -> None:
+    row = transaction.connection.execute(sql.READ_ROW, (instance_id,)).fetchone()
+    if row is not None:
+        facts.rows[instance_id] = HotRow(*row)
+
+
+def _read_family(transaction: Transaction, needs: Needs, facts: Facts) -> None:
+    execute = transaction.connection.execute
+    relatives = set(needs.rows)
+    for closing in needs.closing:
+        relatives.update(row[0] for row in execute(sql.LIST_BOUND, closing))
+    for instance_id in relatives:
+        link = execute(sql.READ_LINK, (instance_id,)).fetchone()
+        if link is not None:
+            *parent, on_close = link
+            facts.links[instance_id] = ChildLink(ParentLink(*parent), OnParentClose(on_close))
+    parents = (facts.links[instance_id].parent for instance_id in needs.ending if instance_id in facts.links)
+    relatives.update(parent.instance_id for parent in parents)
+    for instance_id in relatives.difference(needs.rows):
+        _read_row(transaction, instance_id, facts)
+    for traced in needs.traced:
+        if traced.instance_id not in facts.links:
+            continue
+        trace = execute(sql.READ_TRACE, traced).fetchone()
+        if trace is not None:
+            facts.traces[traced.instance_id] = trace[0]
+
+
+def _read_addressee(transaction: Transaction, append: Append) -> Addressee | None:
+    execute = transaction.connection.execute
+    row = execute(sql.FIND_ADDRESSEE, (append.instance_id, append.message_id)).fetchone()
+    if row is None:
+        return None
+    is_unread, *message, removed_as, removed_at = row
+    return Addressee(read_message(tuple(message)) if is_unread else None, removed_as, removed_at or 0)
+
+
+def _count_inboxes(transaction: Transaction, needs: Needs, facts: Facts) -> None:
+    execute = transaction.connection.execute
+    coming = needs.coming
+    for inbox_name, limits in needs.rooms:
+        instance_id, name = inbox_name
+        row = facts.rows.get(instance_id)
+        if row is None:
+            continue
+        most = row.most
+        if most is not None and limits.have_room(most, coming[instance_id]):
+            continue
+        if instance_id not in facts.whole and (most is None or limits.ask_for_a_count(most, coming[instance_id])):
+            facts.whole[instance_id] = Waiting(*execute(sql.COUNT_UNREAD, (instance_id,)).fetchone())
+        facts.named[inbox_name] = Waiting(*execute(sql.COUNT_NAME, (instance_id, name)).fetchone())

@@ -1,0 +1,421 @@
+"""The commit protocol: which changes of a group are granted, what they do to other instances, and which rows result.
+
+Nothing here reads or writes a store. A provider fetches the :class:`~orchestra.store.facts.Facts` that a group needs, has it
+decided, and writes the :class:`Decision`. Claims are the provider's own: they see what the group has made ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
+
+from orchestra.codec import Payload
+from orchestra.providers.rows import (
+    PARENT_CLOSED,
+    ActivityRow,
+    Append,
+    Appended,
+    AppendRefused,
+    Cancel,
+    CancelMark,
+    Change,
+    ChildStart,
+    ExecutionEnd,
+    Granted,
+    Kind,
+    MessageKind,
+    MessageRow,
+    OnParentClose,
+    Outcome,
+    ParentLink,
+    Recover,
+    Recovered,
+    Refusal,
+    Refused,
+    Release,
+    Report,
+    Reported,
+    Start,
+    Started,
+    StartExists,
+    Status,
+    Write,
+)
+from orchestra.store.effects import Effects
+from orchestra.store.facts import ActivityId, Addressee, ChildLink, Facts
+from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox import Inbox
+
+__all__ = ["Circumstances", "Decision", "Recovery", "decide", "hands_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """When a group is decided, and by what its rows are written.
+
+    ``now`` was read when all locks were held. ``kinds`` gives the numbers of the kinds that the group writes.
+    ``remembered_since``: a tombstone that is no newer has lost its meaning (rule 21).
+    """
+
+    now: int
+    remembered_since: int
+    kinds: Mapping[Kind, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The instance of a change is to be read as it is behind the steps before; ``row`` is its hot row then."""
+
+    position: int
+    row: HotRow
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a group comes to, and what a provider writes for it, in this order.
+
+    Attributes:
+        steps: effects to carry out and instances to read, in turn.
+        started: the starts that were granted, by their new ids.
+        unmade: ids that were made for starts of writes that were then refused.
+        rows: the hot rows of all instances that the group names; those that are ``changed`` are written.
+        reported: activities that reports have changed.
+        messages: messages to add, with their instances.
+        outcomes: of every change, by its position; those of recoveries follow from ``steps``.
+        touched: instances that somebody has something to do about, with the owner at that moment.
+        hands_out: whether an activity is there to be taken.
+    """
+
+    steps: list[Effects | Recovery] = field(default_factory=list[Effects | Recovery])
+    started: dict[str, Start] = field(default_factory=dict[str, Start])
+    unmade: list[str] = field(default_factory=list[str])
+    rows: dict[str, HotRow] = field(default_factory=dict[str, HotRow])
+    reported: dict[ActivityId, ActivityRow] = field(default_factory=dict[ActivityId, ActivityRow])
+    messages: list[tuple[str, MessageRow]] = field(default_factory=lambda: [])
+    outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
+    touched: set[tuple[str, str | None]] = field(default_factory=set[tuple[str, str | None]])
+    hands_out: bool = False
+
+    @property
+    def changed_rows(self) -> list[HotRow]:
+        """The hot rows that are to be written."""
+        return [row for row in self.rows.values() if row.changed]
+
+    @property
+    def marked_rows(self) -> list[HotRow]:
+        """The hot rows whose cancel marks are to be written."""
+        return [row for row in self.rows.values() if row.marked]
+
+    @property
+    def consumed(self) -> int:
+        """How many messages the group has consumed."""
+        return sum(len(step.consumed) for step in self.steps if isinstance(step, Effects))
+
+
+def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumstances) -> Decision:
+    """Decide a group, in the order that :meth:`Store.commit` promises; claims are left out.
+
+    The facts are used up: rows and counts are changed in place.
+    """
+    deciding = _Deciding(facts, circumstances)
+    for position, change in changes.items():
+        deciding.decide_owner(position, change)
+    for position, change in changes.items():
+        deciding.follow(position, change)
+    for position, change in changes.items():
+        deciding.decide_arrival(position, change)
+    deciding.decision.unmade.extend(facts.made - deciding.decision.started.keys())
+    return deciding.decision
+
+
+def hands_out(write: Write) -> bool:
+    """Return whether a write leaves an activity there to be taken by other nodes."""
+    return any(activity.route is not None and activity.owner is None for activity in write.activities)
+
+
+class _Deciding:
+    def __init__(self, facts: Facts, circumstances: Circumstances) -> None:
+        self._facts = facts
+        self._now = circumstances.now
+        self._remembered_since = circumstances.remembered_since
+        self._kinds = circumstances.kinds
+        self._effects = Effects()
+        self._inboxes: dict[str, Inbox] = {}
+        self.decision = Decision(steps=[self._effects], rows=facts.rows)
+
+    # --- owners ---------------------------------------------------------------------------
+
+    def decide_owner(self, position: int, change: Change) -> None:
+        """Decide a change of an instance's owner, or of an operator who writes in its place."""
+        if isinstance(change, Write):
+            self.decision.outcomes[position] = self._write(change)
+        elif isinstance(change, Recover):
+            self._recover(position, change)
+
+    def _write(self, write: Write) -> Granted | Refused:
+        row = self._standing(write.instance_id)
+        if (
+            row is None
+            or not row.is_open
+            or (row.incarnation, row.revision) != (write.incarnation, write.revision)
+            or (write.owner is not None and write.owner != row.owner)
+        ):
+            return Refused()  # I6
+        self._touch(row)  # its owner has something to drop, if an operator writes
+        row.write(write.state, self._kinds[write.state.kind], self._now, held=write.hold is not None)
+        if row.is_due(self._now) or (row.owner is None and write.hold is not None):  # other code may be able to go on
+            self._touch(row)
+        self.decision.hands_out |= hands_out(write)
+        self._forget_activities(write)
+        self._inbox(write.instance_id).consume(write.consumed)
+        if not self._effects.can_take(write):
+            self._begin_step()
+        self._effects.add(write)
+        return Granted(row.inbox_seq)
+
+    def _forget_activities(self, write: Write) -> None:
+        """Forget what a granted write has settled or handed out anew: the node that had it has lost it."""
+        if not self._facts.activities:
+            return
+        closes = any(delta.closed is not None for delta in write.executions)
+        settled = {*write.settled, *(activity.event_id for activity in write.activities)}
+        for key in list(self._facts.activities):
+            if key.instance_id == write.instance_id and (closes or key.event_id in settled):
+                del self._facts.activities[key]
+
+    def _recover(self, position: int, recover: Recover) -> None:
+        row = self._standing(recover.instance_id)
+        if row is None or row.owner != recover.node:
+            self.decision.outcomes[position] = Recovered(None)
+            return
+        # The lock has waited for the lost write, if that was still under way; the revision fences it off (rule 9).
+        row.recover()
+        self.decision.steps.append(Recovery(position, copy(row)))
+        self._begin_step()
+
+    def _begin_step(self) -> None:
+        self._effects = Effects()
+        self.decision.steps.append(self._effects)
+
+    def _standing(self, instance_id: str) -> HotRow | None:
+        """Return the row of an instance that was there before this group."""
+        return None if instance_id in self._facts.made else self._facts.rows.get(instance_id)
+
+    # --- what a granted write does to other instances (rule 20) ----------------------------
+
+    def follow(self, position: int, change: Change) -> None:
+        """Do to other instances what follows from a change, if it is a write that was granted."""
+        outcome = self.decision.outcomes.get(position)
+        if not isinstance(change, Write) or not isinstance(outcome, Granted) or not change.concerns_others:
+            return
+        arrivals: list[tuple[str, Appended]] = []
+        taken = [child.child_id for child in change.starts if not self._start_child(child, arrivals)]
+        for cancel in change.cancels:
+            link = self._facts.links.get(cancel.child_id)
+            if link is not None and link.parent == cancel.parent:
+                self._mark_child(cancel.child_id, CancelMark(self._now, cancel.reason, cancel.parent.instance_id), arrivals)
+        for execution in change.closed_with_children:
+            self._leave_children(change, execution, arrivals)
+        if change.state.status is not Status.OPEN:
+            self._tell_parent(change, arrivals)
+        self.decision.outcomes[position] = replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
+
+    def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
+        """Start a child, or tell its parent that it cannot be started. Return whether one of the two was done."""
+        outcome = None if child.start is None else self._start(child.start)
+        if isinstance(outcome, Started) or (isinstance(outcome, StartExists) and outcome.same):
+            return True
+        if child.refusal is None:
+            return False
+        self._tell(child.parent, child.child_id, MessageKind.CHILD_FAILED, Payload(child.refusal), None, arrivals)
+        return True
+
+    def _leave_children(self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]) -> None:
+        of = (write.instance_id, write.incarnation, execution)
+        bound = sorted(
+            (link.parent.event_id, child_id, link.on_close)
+            for child_id, link in self._facts.links.items()
+            if (link.parent.instance_id, link.parent.incarnation, link.parent.execution) == of
+            and link.on_close != OnParentClose.ABANDON
+        )
+        for _, child_id, on_close in bound:
+            terminate = on_close == OnParentClose.TERMINATE
+            self._mark_child(child_id, CancelMark(self._now, PARENT_CLOSED, write.instance_id, terminate), arrivals)
+
+    def _mark_child(self, child_id: str, mark: CancelMark, arrivals: list[tuple[str, Appended]]) -> None:
+        row = self._reachable(child_id)
+        if row is None or not row.is_open or _stands_against(row.cancel, mark.terminate):
+            return
+        arrivals.append((child_id, row.mark(mark)))
+        self._touch(row)
+
+    def _tell_parent(self, write: Write, arrivals: list[tuple[str, Appended]]) -> None:
+        link = self._facts.links.get(write.instance_id)
+        closed = write.executions[-1].closed if write.executions else None
+        if link is None or closed is None:
+            return
+        _, end, output, error = closed
+        payload = output if end is ExecutionEnd.COMPLETED else Payload(error or b"")
+        kind = MessageKind(write.state.status.value)
+        self._tell(link.parent, write.instance_id, kind, payload or Payload(b"null"), self._trace_of(write), arrivals)
+
+    def _trace_of(self, write: Write) -> str | None:
+        """Return the trace of the execution that a write ends."""
+        trace = self._facts.traces.get(write.instance_id)
+        for delta in write.executions:
+            if delta.number == write.state.execution:
+                if delta.opened is not None:
+                    trace = delta.traceparent
+                elif delta.create is not None:
+                    trace = delta.create.traceparent
+        return trace
+
+    def _tell(
+        self,
+        parent: ParentLink,
+        child_id: str,
+        kind: MessageKind,
+        payload: Payload,
+        trace: str | None,
+        arrivals: list[tuple[str, Appended]],
+    ) -> None:
+        """Tell a parent how a child has ended, if the execution that asked for it is the open one."""
+        row = self._reachable(parent.instance_id)
+        if row is None or not row.is_open or (row.incarnation, row.execution) != (parent.incarnation, parent.execution):
+            return
+        now = self._now
+        message = MessageRow(row.ring(now), str(parent), child_id, payload, now, kind, parent.event_id, trace, child_id)
+        self.decision.messages.append((parent.instance_id, message))
+        self._touch(row)
+        arrivals.append((parent.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
+
+    # --- arrivals -------------------------------------------------------------------------
+
+    def decide_arrival(self, position: int, change: Change) -> None:
+        """Decide a change that needs no ownership."""
+        match change:
+            case Start():
+                outcome = self._start(change)
+            case Append():
+                outcome = self._append(change, self._facts.addressees.get(position, Addressee()))
+            case Cancel():
+                outcome = self._cancel(change)
+            case Release():
+                outcome = self._release(change)
+            case Report():
+                outcome = self._report(change)
+            case _:
+                return
+        self.decision.outcomes[position] = outcome
+
+    def _start(self, start: Start) -> Started | StartExists:
+        instance_id, facts = start.instance_id, self._facts
+        if instance_id not in facts.made or instance_id in facts.requests:
+            return StartExists(same=facts.requests.get(instance_id) == start.request_id)
+        facts.requests[instance_id] = start.request_id
+        facts.rows[instance_id] = HotRow.started(start, self._kinds[start.kind], self._now)
+        if start.parent is not None:
+            facts.links[instance_id] = ChildLink(start.parent, start.on_parent_close)
+        self.decision.started[instance_id] = start
+        self.decision.touched.add((instance_id, None))
+        self._effects.create(instance_id, start.execution)
+        return Started()
+
+    def _append(self, append: Append, known: Addressee) -> Appended | AppendRefused:
+        row = self._reachable(append.instance_id)
+        if row is None:
+            return AppendRefused(Refusal.NOT_FOUND)
+        inbox = self._inbox(append.instance_id)
+        unread = inbox.appended.get(append.message_id) or known.unread
+        if unread is not None and unread.sequence in inbox.consumed:
+            return Appended(unread.sequence, row.owner, fresh=False)
+        if unread is not None and row.is_open:
+            return Appended(unread.sequence, row.owner, fresh=False, message=unread)
+        if known.removed_as is not None and known.removed_at > self._remembered_since:
+            # Also after the end: the sender learns that its message was read, which is the truth (rule 21).
+            return Appended(known.removed_as, row.owner, fresh=False)
+        if not row.is_open:
+            return AppendRefused(Refusal.CLOSED)
+        full = inbox.look_for_room(append, row)
+        if full is not None:
+            return AppendRefused(Refusal.FULL, full)
+        message = MessageRow(
+            row.ring(self._now),
+            append.message_id,
+            append.name,
+            append.payload,
+            self._now,
+            traceparent=append.traceparent,
+            sender=append.sender,
+        )
+        inbox.add(message)
+        self.decision.messages.append((append.instance_id, message))
+        self._touch(row)
+        return Appended(message.sequence, row.owner, fresh=True, message=message)
+
+    def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
+        row = self._reachable(cancel.instance_id)
+        if row is None or cancel.incarnation not in (None, row.incarnation):
+            return AppendRefused(Refusal.NOT_FOUND)
+        if not row.is_open:
+            return AppendRefused(Refusal.CLOSED)
+        if _stands_against(row.cancel, cancel.terminate):
+            return Appended(row.cancel_seq or 0, row.owner, fresh=False, cancel=row.cancel)
+        appended = row.mark(CancelMark(self._now, cancel.reason, cancel.by, cancel.terminate))
+        self._touch(row)
+        return appended
+
+    def _release(self, release: Release) -> Granted | Refused:
+        row = self._reachable(release.instance_id)
+        if (
+            row is None
+            or not row.is_open
+            or not row.held
+            or (row.incarnation, row.revision) != (release.incarnation, release.revision)
+        ):
+            return Refused()
+        row.release(self._now)
+        self._touch(row)
+        return Granted(row.inbox_seq)
+
+    def _report(self, report: Report) -> Reported | Refused:
+        key = ActivityId(report.instance_id, report.execution, report.event_id)
+        row, activity = self._standing(report.instance_id), self._facts.activities.get(key)
+        if row is None or activity is None or row.incarnation != report.incarnation:
+            return Refused()
+        if (activity.owner, activity.revision) != (report.node, report.revision):
+            return Refused()  # I6
+        activity = replace(activity, heartbeat=report.heartbeat or activity.heartbeat)
+        arrival = None
+        if report.is_end:
+            activity = replace(
+                activity, owner=None, result=report.result, failure=report.failure, revision=activity.revision + 1
+            )
+            if row.is_open:
+                sequence = row.ring(self._now, ready=self._now)
+                arrival = Appended(sequence, row.owner, fresh=True, activity=activity)
+                self._touch(row)
+        self._facts.activities[key] = self.decision.reported[key] = activity
+        return Reported(arrival)
+
+    # --- common ---------------------------------------------------------------------------
+
+    def _reachable(self, instance_id: str) -> HotRow | None:
+        """Return the row that an arrival finds: what the group has started before it, or what was there before the group."""
+        is_there = instance_id not in self._facts.made or instance_id in self._facts.requests
+        return self._facts.rows.get(instance_id) if is_there else None
+
+    def _inbox(self, instance_id: str) -> Inbox:
+        inbox = self._inboxes.get(instance_id)
+        if inbox is None:
+            inbox = self._inboxes[instance_id] = Inbox(instance_id, self._facts)
+        return inbox
+
+    def _touch(self, row: HotRow) -> None:
+        self.decision.touched.add((row.instance_id, row.owner))
+
+
+def _stands_against(standing: CancelMark | None, terminate: bool) -> bool:  # noqa: FBT001 - what the new mark asks for
+    """Return whether a mark stays: a second one changes nothing, but terminate beats cancel (rule 18)."""
+    return standing is not None and (standing.terminate or not terminate)

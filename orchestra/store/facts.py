@@ -1,0 +1,160 @@
+"""What a group of changes is decided upon: what must be locked and read for it, and what was read.
+
+A provider locks first and reads afterwards: the ids of new instances, then the rows in the order of their ids, then all else
+(protocol rules 7 and 41).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from orchestra.events import OnParentClose
+from orchestra.providers.inboxes import InboxLimits, Waiting
+from orchestra.providers.rows import (
+    ActivityRow,
+    Append,
+    Change,
+    Claim,
+    Kind,
+    MessageRow,
+    ParentLink,
+    Report,
+    Start,
+    Status,
+    Write,
+)
+from orchestra.store.hot_row import HotRow
+
+__all__ = ["ActivityId", "Addressee", "ChildLink", "ExecutionId", "Facts", "InboxName", "Needs", "kinds_written"]
+
+C = TypeVar("C", bound=Change)
+
+
+class ExecutionId(NamedTuple):
+    """One execution of an instance."""
+
+    instance_id: str
+    execution: int
+
+
+class ActivityId(NamedTuple):
+    """One activity of an execution."""
+
+    instance_id: str
+    execution: int
+    event_id: int
+
+
+class InboxName(NamedTuple):
+    """What waits under one name in one inbox."""
+
+    instance_id: str
+    name: str
+
+
+class ChildLink(NamedTuple):
+    """Whose child an instance is, and what becomes of it when the parent's execution closes."""
+
+    parent: ParentLink
+    on_close: OnParentClose
+
+
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """What is known of the message of an append: it waits unread, or it was removed, under a number and at a time."""
+
+    unread: MessageRow | None = None
+    removed_as: int | None = None
+    removed_at: int = 0
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is stored of everything that a group names, read under its locks.
+
+    ``requests`` are the request ids of instances that stand; ``made`` the ids that this group has made, or may make: no other
+    transaction can. ``whole`` and ``named`` are what was counted in inboxes, where the limits asked for it. ``consumed`` are
+    the names and sizes of events that writes of the group consume from inboxes that it also sends to.
+    """
+
+    rows: dict[str, HotRow] = field(default_factory=dict[str, HotRow])
+    made: set[str] = field(default_factory=set[str])
+    requests: dict[str, str] = field(default_factory=dict[str, str])
+    links: dict[str, ChildLink] = field(default_factory=dict[str, ChildLink])
+    traces: dict[str, str | None] = field(default_factory=lambda: {})
+    addressees: dict[int, Addressee] = field(default_factory=dict[int, Addressee])
+    whole: dict[str, Waiting] = field(default_factory=dict[str, Waiting])
+    named: dict[InboxName, Waiting] = field(default_factory=dict[InboxName, Waiting])
+    consumed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=lambda: {})
+    activities: dict[ActivityId, ActivityRow] = field(default_factory=dict[ActivityId, ActivityRow])
+
+
+class Needs:
+    """What must be known to decide a group.
+
+    Attributes:
+        candidates: of each new id the start that asks for it first.
+        rows: the ids whose rows are locked, sorted; those of parents of ``ending`` instances and of children of ``closing``
+            executions are locked with them.
+        concerns_others: whether a write may have effects on other instances; else there is no family to read.
+        ending: instances that end, whose parents are told.
+        closing: executions that close and whose children are marked.
+        traced: the executions whose traces the ends of children carry.
+        appends: the messages, by the position of their changes.
+        consumed: messages that writes consume from inboxes that the group also sends to, by instance and number.
+        rooms: the names that the group sends to, with the limits that the senders give.
+        reported: the activities that reports speak of.
+    """
+
+    def __init__(self, changes: Mapping[int, Change]) -> None:
+        writes = list(_of(changes, Write).values())
+        family = [write for write in writes if write.concerns_others]
+        starts = [child.start for write in writes for child in write.starts if child.start is not None]
+        starts += _of(changes, Start).values()
+        self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
+        self.concerns_others = bool(family)
+        named = {change.instance_id for change in changes.values() if not isinstance(change, Claim | Start)}
+        if family:
+            named.update(self.candidates)
+            named.update(child.child_id for write in family for child in (*write.starts, *write.cancels))
+            named.update(child.parent.instance_id for write in family for child in write.starts)
+        self.rows: list[str] = sorted(named)
+        self.ending = [write.instance_id for write in family if write.state.status is not Status.OPEN]
+        self.closing = [ExecutionId(write.instance_id, number) for write in family for number in write.closed_with_children]
+        self.traced = [ExecutionId(write.instance_id, write.state.execution) for write in writes] if family else []
+        self.appends = _of(changes, Append)
+        addressed = {append.instance_id for append in self.appends.values()}
+        self.consumed = [
+            (write.instance_id, one) for write in writes if write.instance_id in addressed for one in write.consumed
+        ]
+        names = ((InboxName(append.instance_id, append.name), append.limits) for append in self.appends.values())
+        self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
+        self.reported = [
+            ActivityId(report.instance_id, report.execution, report.event_id) for report in _of(changes, Report).values()
+        ]
+
+    @property
+    def coming(self) -> Mapping[str, Waiting]:
+        """What the group sends to each inbox."""
+        coming: dict[str, Waiting] = {}
+        for append in self.appends.values():
+            coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(len(append.payload.data))
+        return coming
+
+
+def kinds_written(changes: Iterable[Change]) -> list[Kind]:
+    """Return the kinds whose numbers a group writes."""
+    kinds: list[Kind] = []
+    for change in changes:
+        if isinstance(change, Write):
+            kinds.append(change.state.kind)
+            kinds += [child.start.kind for child in change.starts if child.start is not None]
+        elif isinstance(change, Start):
+            kinds.append(change.kind)
+    return kinds
+
+
+def _of(changes: Mapping[int, Change], kind: type[C]) -> dict[int, C]:
+    return {position: change for position, change in changes.items() if isinstance(change, kind)}

@@ -1,0 +1,62 @@
+"""What a group does to one inbox: which messages it adds and consumes, and how much room is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from orchestra.providers.inboxes import Full, Waiting
+from orchestra.providers.rows import Append, MessageRow
+from orchestra.store.facts import Facts, InboxName
+from orchestra.store.hot_row import HotRow
+
+__all__ = ["Inbox"]
+
+
+@dataclass(slots=True)
+class Inbox:
+    """One inbox while its group is decided. What was counted in it is kept up to date."""
+
+    instance_id: str
+    facts: Facts
+    appended: dict[str, MessageRow] = field(default_factory=dict[str, MessageRow])
+    consumed: set[int] = field(default_factory=set[int])
+
+    def look_for_room(self, append: Append, row: HotRow) -> Full | None:
+        """Return the bound that forbids one more message; ``None``: it has room, and the row counts it.
+
+        What the answer depends on was counted, where the row's upper bounds alone do not give it (:class:`InboxLimits`).
+        """
+        limits, size, facts = append.limits, len(append.payload.data), self.facts
+        whole = facts.whole.get(self.instance_id)
+        if whole is not None and whole != row.most:
+            row.most = whole
+        most = row.most or Waiting()
+        if not limits.have_room(most, Waiting(1, size)):
+            named = facts.named.get(InboxName(self.instance_id, append.name), Waiting())
+            full = limits.met_by(most, named, size)
+            if full is not None:
+                return full
+        row.most = most.plus(size)
+        return None
+
+    def add(self, message: MessageRow) -> None:
+        """Take note of a message that was added."""
+        self.appended[message.message_id] = message
+        self._count(message.name, Waiting(1, len(message.payload.data)))
+
+    def consume(self, sequences: Sequence[int]) -> None:
+        """Take note of messages that a write has consumed."""
+        self.consumed.update(sequences)
+        for sequence in sequences:
+            event = self.facts.consumed.get((self.instance_id, sequence))
+            if event is not None:  # else it is the end of a child, or the group sends nothing to this inbox
+                name, size = event
+                self._count(name, Waiting(-1, -size))
+
+    def _count(self, name: str, change: Waiting) -> None:
+        facts, inbox_name = self.facts, InboxName(self.instance_id, name)
+        if self.instance_id in facts.whole:
+            facts.whole[self.instance_id] = facts.whole[self.instance_id].changed_by(change)
+        if inbox_name in facts.named:
+            facts.named[inbox_name] = facts.named[inbox_name].changed_by(change)

@@ -1,0 +1,230 @@
+"""The columns of each table, described once: the statements, the readers and the lists of values follow these descriptions.
+
+A provider renders the statements in its own dialect. Values travel in the order of the columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = [
+    "ACTIVITY",
+    "ACTIVITY_FENCE",
+    "CANCEL_MARK",
+    "CLOSING",
+    "DETAIL",
+    "EVENT",
+    "EXECUTION",
+    "EXECUTION_ID",
+    "HOT_ROW",
+    "LABEL",
+    "MESSAGE",
+    "NEW_INSTANCE",
+    "OPENING",
+    "REPORT",
+    "WRITTEN_ROW",
+    "Column",
+    "Columns",
+]
+
+ColumnType = Literal["text", "number", "flag", "blob"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, and what it holds."""
+
+    name: str
+    type: ColumnType
+
+
+class Columns(tuple[Column, ...]):
+    """Columns of one table, in the order in which their values travel."""
+
+    __slots__ = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(column.name for column in self)
+
+    def listed(self, alias: str = "") -> str:
+        """Return the names as a statement lists them, each behind the alias of its table, if there is one."""
+        prefix = f"{alias}." if alias else ""
+        return ", ".join(prefix + name for name in self.names)
+
+    def without(self, *names: str) -> Columns:
+        """Return all but some of them."""
+        return Columns(column for column in self if column.name not in names)
+
+    def only(self, *names: str) -> Columns:
+        """Return some of them, in the order of the names."""
+        of_name = {column.name: column for column in self}
+        return Columns(of_name[name] for name in names)
+
+
+def _columns(**types: ColumnType) -> Columns:
+    return Columns(Column(name, column_type) for name, column_type in types.items())
+
+
+# --- instances --------------------------------------------------------------------------------
+
+HOT_ROW: Final = _columns(
+    instance_id="text",
+    incarnation="text",
+    kind="number",
+    revision="number",
+    owner="text",
+    wake_at="number",
+    status="number",
+    held="flag",
+    inbox_seq="number",
+    seen_seq="number",
+    execution="number",
+    opened="flag",
+    takeovers="number",
+    history_events="number",
+    history_bytes="number",
+    updated_at="number",
+    cancel_at="number",
+    cancel_reason="text",
+    cancel_by="text",
+    cancel_terminate="flag",
+    cancel_seq="number",
+    most_unread="number",
+    most_unread_bytes="number",
+)
+"""What :class:`~orchestra.store.hot_row.HotRow` is read from; its fields have the same order."""
+
+WRITTEN_ROW: Final = Columns(
+    (
+        *HOT_ROW.only("kind", "revision", "owner", "wake_at", "status", "held", "inbox_seq", "seen_seq", "execution", "opened"),
+        *HOT_ROW.only("takeovers", "history_events", "history_bytes", "updated_at", "most_unread", "most_unread_bytes"),
+    )
+)
+"""What a changed row is written back as, besides its summary."""
+
+CANCEL_MARK: Final = HOT_ROW.only("cancel_at", "cancel_reason", "cancel_by", "cancel_terminate", "cancel_seq")
+
+NEW_INSTANCE: Final = HOT_ROW.only("instance_id", "incarnation", "kind", "wake_at", "execution", "opened")
+"""What a start says of the hot row; the other columns have one beginning for all instances."""
+
+DETAIL: Final = _columns(
+    instance_id="text",
+    request_id="text",
+    created_by="text",
+    traceparent="text",
+    parent_id="text",
+    parent_incarnation="text",
+    parent_execution="number",
+    parent_event="number",
+    root_id="text",
+    on_parent_close="number",
+)
+"""The cold row, as a start makes it."""
+
+LABEL: Final = _columns(instance_id="text", key="text", value="text")
+
+# --- executions -------------------------------------------------------------------------------
+
+EXECUTION: Final = _columns(
+    instance_id="text",
+    execution="number",
+    name="text",
+    version="text",
+    version_key="text",
+    resolved_how="text",
+    resolved_by="text",
+    policy_revision="number",
+    state="blob",
+    state_encoding="number",
+    state_version="text",
+    created_at="number",
+    format="number",
+    fingerprint="text",
+    opened_at="number",
+    closed_at="number",
+    end_kind="number",
+    output="blob",
+    output_encoding="number",
+    error="blob",
+    event_count="number",
+    byte_count="number",
+    traceparent="text",
+)
+
+EXECUTION_ID: Final = EXECUTION.only("instance_id", "execution")
+
+OPENING: Final = EXECUTION.only(
+    "opened_at",
+    "version",
+    "version_key",
+    "fingerprint",
+    "format",
+    "resolved_how",
+    "resolved_by",
+    "policy_revision",
+    "traceparent",
+)
+"""What is written when an execution is opened, or is to be opened on another version."""
+
+CLOSING: Final = EXECUTION.only("closed_at", "end_kind", "output", "output_encoding", "error", "event_count", "byte_count")
+"""What is written when an execution is closed."""
+
+EVENT: Final = _columns(
+    instance_id="text",
+    execution="number",
+    event_id="number",
+    kind="number",
+    at="number",
+    format="number",
+    envelope="blob",
+    payload="blob",
+    encoding="number",
+)
+
+# --- messages and activities ------------------------------------------------------------------
+
+MESSAGE: Final = _columns(
+    instance_id="text",
+    sequence="number",
+    message_id="text",
+    name="text",
+    payload="blob",
+    encoding="number",
+    sent_at="number",
+    kind="number",
+    source="number",
+    traceparent="text",
+    sender="text",
+)
+
+ACTIVITY: Final = _columns(
+    instance_id="text",
+    execution="number",
+    event_id="number",
+    attempt="number",
+    due="number",
+    started_at="number",
+    attempts="blob",
+    heartbeat="blob",
+    heartbeat_encoding="number",
+    queue="text",
+    name="text",
+    owner="text",
+    result="blob",
+    result_encoding="number",
+    failure="blob",
+)
+
+ACTIVITY_FENCE: Final = _columns(revision="number")
+"""The fence of whoever has taken an activity. It is read with the activity; writes raise it."""
+
+REPORT: Final = Columns(
+    (
+        *ACTIVITY.only("heartbeat", "heartbeat_encoding", "owner", "result", "result_encoding", "failure"),
+        *ACTIVITY_FENCE,
+    )
+)
+"""What a report changes of an activity."""

@@ -69,19 +69,25 @@ _CONTRACT: Final = "tests/providers/test_sqlite_contract.py"
 _POSTGRES_STATEMENTS: Final = "orchestra/providers/postgres/statements.py"
 _POSTGRES_CONTRACT: Final = "tests/providers/test_postgres_contract.py"
 
+_DECISION: Final = "orchestra/store/decision.py"
+
+_NO_REVISION: Final = Edit(
+    _DECISION,
+    "            or (row.incarnation, row.revision) != (write.incarnation, write.revision)\n",
+    "            or row.incarnation != write.incarnation\n",
+)
+_RECOVERY_BY_READING: Final = Edit(_DECISION, "        row.recover()\n", "")
+
 BUGS: Final = (
     Bug(
         "no revision in the fence",
         "1: every write of an owner is conditional on owner and revision, else a delayed one applies after a newer one",
         (
+            _NO_REVISION,
             Edit(
                 _STATEMENTS,
-                """        updated_at = ?
-    WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0\"\"\"
-""",
-                """        updated_at = ?
-    WHERE instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0\"\"\"
-""",
+                "WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?",
+                "WHERE instance_id = ? AND incarnation = ? AND ? > 0 AND status = 0 AND owner = ?",
             ),
             Edit(
                 _STATEMENTS,
@@ -94,15 +100,7 @@ BUGS: Final = (
     Bug(
         "SELECT instead of a write after a lost reply",
         "9: an unknown outcome is resolved by a write, which fences off the one that is still under way",
-        (
-            Edit(
-                "orchestra/providers/sqlite/group.py",
-                "if self._connection.execute(sql.RECOVER, (recover.instance_id, recover.node)).rowcount == 0:",
-                "if self._connection.execute("
-                '"SELECT 1 FROM instance WHERE instance_id = ? AND owner = ?", (recover.instance_id, recover.node)'
-                ").fetchone() is None:",
-            ),
-        ),
+        (_RECOVERY_BY_READING,),
         (Tests((_CONTRACT, "-k", "recovery")), Simulated("sqlite")),
     ),
     Bug(
@@ -111,8 +109,8 @@ BUGS: Final = (
         (
             Edit(
                 _STATEMENTS,
-                "wake_at = CASE WHEN ? = 0 AND inbox_seq > ? THEN 0 ELSE ? END,",
-                "wake_at = CASE WHEN ? = 0 AND EXISTS (SELECT 1 FROM message m WHERE m.instance_id = instance.instance_id)"
+                "WHEN ? <> 0 THEN NULL WHEN inbox_seq > ? THEN 0 ELSE ? END,",
+                "WHEN ? <> 0 THEN NULL WHEN EXISTS (SELECT 1 FROM message m WHERE m.instance_id = instance.instance_id)"
                 " AND ? >= 0 THEN 0 ELSE ? END,",
             ),
         ),
@@ -147,8 +145,8 @@ BUGS: Final = (
         "21: removing a message leaves a tombstone, so that sending it again has no effect",
         (
             Edit(
-                "orchestra/providers/sqlite/batch.py",
-                "        self._run_all(sql.BURY_MESSAGE, pending.buried)\n",
+                "orchestra/providers/sqlite/effects.py",
+                "    _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])\n",
                 "",
             ),
         ),
@@ -299,10 +297,9 @@ BUGS: Final = (
         "1: whoever has an activity that was handed out reports under its fence, and nobody else",
         (
             Edit(
-                _STATEMENTS,
-                "    instance_id = ? AND execution = ? AND event_id = ? AND revision = ? AND owner = ?\n",
-                "    instance_id = ? AND execution = ? AND event_id = ? AND ? >= 0 AND ? <> ''\n"
-                "    AND result IS NULL AND failure IS NULL\n",
+                _DECISION,
+                "        if (activity.owner, activity.revision) != (report.node, report.revision):\n",
+                "        if activity.has_ended:\n",
             ),
         ),
         # Not the simulation: a node that was buried finds that out before it reports, so that hardly a seed meets it.
@@ -325,16 +322,18 @@ BUGS: Final = (
         "7: of two updates of one row in a statement PostgreSQL silently drops one",
         (
             Edit(
-                "orchestra/providers/postgres/group.py",
-                "        self._tasks[key] = self._reported[key] = task\n",
-                "        self._tasks[key] = self._reported[(*key, len(self._reported))] = task\n",
+                _DECISION,
+                "        self._facts.activities[key] = self.decision.reported[key] = activity\n",
+                "        self._facts.activities[key] = self.decision.reported[(*key, len(self.decision.reported))] = activity\n",
             ),
             Edit(
-                "orchestra/providers/postgres/group.py",
-                "            values = [(*key, *_end_of(task)) for key, task in self._reported.items()]\n"
-                "            script.add(sql.REPORT_TASKS, *columns(_REPORTED, values), len(values))\n",
-                "            values = [(*key[:3], *_end_of(task)) for key, task in self._reported.items()]\n"
-                "            script.add(sql.REPORT_TASKS, *columns(_REPORTED, values), len({value[:3] for value in values}))\n",
+                "orchestra/providers/postgres/effects.py",
+                "    reported = [(*report_values(activity), *key) for key, activity in decision.reported.items()]\n"
+                "    _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, reported, counted=True)\n",
+                "    reported = [(*report_values(activity), *key[:3]) for key, activity in decision.reported.items()]\n"
+                "    if reported:\n"
+                "        values = arrays(sql.REPORTED, reported)\n"
+                "        script.add(sql.REPORT_ACTIVITIES, *values, len({value[-3:] for value in reported}))\n",
             ),
         ),
         (
@@ -346,11 +345,7 @@ BUGS: Final = (
         "no revision in the fence, on PostgreSQL",
         "1: every write of an owner is conditional on owner and revision, else a delayed one applies after a newer one",
         (
-            Edit(
-                "orchestra/providers/postgres/group.py",
-                "            or (row.incarnation, row.revision) != (write.incarnation, write.revision)\n",
-                "            or row.incarnation != write.incarnation\n",
-            ),
+            _NO_REVISION,
             Edit(
                 _POSTGRES_STATEMENTS,
                 "l.incarnation = u.incarnation AND l.revision = u.revision\n",
@@ -358,11 +353,11 @@ BUGS: Final = (
             ),
             Edit(
                 _POSTGRES_STATEMENTS,
-                """    WHERE i.instance_id = u.instance_id AND i.revision = u.read_revision\"\"\",
-    number=17,
+                """    WHERE t.instance_id = u.instance_id AND t.revision = u.read_revision\"\"\",
+    number=len(FENCED) + 1,
 """,
-                """    WHERE i.instance_id = u.instance_id AND u.read_revision > 0\"\"\",
-    number=17,
+                """    WHERE t.instance_id = u.instance_id AND u.read_revision > 0\"\"\",
+    number=len(FENCED) + 1,
 """,
             ),
         ),
@@ -371,7 +366,7 @@ BUGS: Final = (
     Bug(
         "SELECT instead of a write after a lost reply, on PostgreSQL",
         "9: an unknown outcome is resolved by a write, which fences off the one that is still under way",
-        (Edit("orchestra/providers/postgres/group.py", "        row.recover()\n", ""),),
+        (_RECOVERY_BY_READING,),
         (Tests((_POSTGRES_CONTRACT, "-k", "recovery")), Simulated("postgres", seeds=60)),
     ),
     Bug(

@@ -77,10 +77,14 @@ def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_
 
     translate = calls.translate
     monkeypatch.setattr(calls, "translate", remembered)
-    first, second = (run_seed(13, "postgres", dsn=dsn) for _ in range(2))
-    assert first == second
-    assert {"trip lost before", "trip lost within"} <= first.counts.keys()
-    assert {StoreUnavailable, StoreBusy} <= set(met)
+    for seed in range(13, 33):  # which seeds meet all of it depends on how many round trips things take
+        met.clear()
+        first = run_seed(seed, "postgres", dsn=dsn)
+        if {"trip lost before", "trip lost within"} <= first.counts.keys() and {StoreUnavailable, StoreBusy} <= set(met):
+            break
+    else:
+        pytest.fail("no seed has lost connections and met locks")
+    assert run_seed(seed, "postgres", dsn=dsn) == first
 
 
 def test_a_seed_leaves_nothing_on_the_server(dsn, postgres):

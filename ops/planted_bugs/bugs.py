@@ -324,7 +324,8 @@ BUGS: Final = (
             Edit(
                 _DECISION,
                 "        self._facts.activities[key] = self.decision.reported[key] = activity\n",
-                "        self._facts.activities[key] = self.decision.reported[(*key, len(self.decision.reported))] = activity\n",
+                "        reported = self.decision.reported\n"
+                "        self._facts.activities[key] = reported[(*key, len(reported))] = activity\n",
             ),
             Edit(
                 "orchestra/providers/postgres/effects.py",

@@ -122,6 +122,42 @@ class HotRow:
         self.summary = state.summary
         self.updated_at = now
 
+    @property
+    def is_claimable(self) -> bool:
+        """Whether a node may claim it, at its wake time."""
+        return self.is_open and self.owner is None and not self.held and self.wake_at is not None
+
+    def claim(self, node_id: str) -> None:
+        """Let a node own it."""
+        self._change_hands(node_id)
+
+    def disown(self, wake_at: int | None) -> None:
+        """Release it from its owner, until a time."""
+        self._change_hands(None)
+        self.wake_at = wake_at
+
+    def revoke(self, now: int) -> None:
+        """Take it away from its owner, if it has one, so that what an operator has changed reaches the next one (rule 6)."""
+        self.disown(self.wake_at if self.owner is None else 0)
+        self.updated_at = now
+
+    def take_over(self, now: int) -> None:
+        """Release it from an owner that has died. From the third time on the next claim waits (rule 14)."""
+        self.takeovers += 1
+        delay = min(1_000_000 << min(self.takeovers, 9), LONGEST_DELAY)
+        self.disown(0 if self.takeovers < CRASHES_BEFORE_DELAY else now + delay)
+
+    def rouse(self, wake_at: int, now: int) -> None:
+        """Let it be claimed earlier."""
+        self.changed = self.written = True
+        self.wake_at = wake_at
+        self.updated_at = now
+
+    def _change_hands(self, owner: str | None) -> None:
+        self.changed = self.written = True
+        self.revision += 1
+        self.owner = owner
+
     def recover(self) -> None:
         """Fence off what was written upon an earlier revision (rule 9)."""
         self.changed = self.written = True

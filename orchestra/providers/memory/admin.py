@@ -1,0 +1,81 @@
+"""What operators write, in memory. Each leaves an entry in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from orchestra.clock import Clock
+from orchestra.providers.decoding import pin_to_bytes
+from orchestra.providers.memory.database import Database
+from orchestra.providers.rows import Pin, PolicyRow
+
+__all__ = ["MemoryAdmin"]
+
+_KEPT_OPERATIONS: Final = 10_000
+_NAMED: Final = 100
+"""Of how many deleted instances the audit names the ids."""
+
+
+class MemoryAdmin:
+    """Implements :class:`~orchestra.providers.interfaces.Admin`; the promises are written there."""
+
+    def __init__(self, database: Database, store: object, clock: Clock) -> None:
+        self._database = database
+        self._store = store
+        self._clock = clock
+
+    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+        with self._database.transaction(self._store, self._clock) as now:
+            standing = self._database.policies.get(name)
+            if standing is not None and only_first:
+                return False
+            revision = 1 if standing is None else standing.revision + 1
+            self._database.set(self._database.policies, name, PolicyRow(name, revision, value, by, reason, now))
+        self._record(by, "set policy", name, {"value": value, "reason": reason})
+        return True
+
+    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
+        with self._database.transaction(self._store, self._clock) as now:
+            row = self._database.hot_row(instance_id)
+            if row is None or not row.is_open:
+                return False
+            row.revoke(now)
+            self._database.store_row(row)
+            pin = None if version is None else pin_to_bytes(Pin(version, now, by, reason))
+            self._database.change_detail(instance_id, pin=pin)
+        if version is None:
+            self._record(by, "unpin", instance_id, {"reason": reason})
+        else:
+            self._record(by, "pin", instance_id, {"version": version, "reason": reason})
+        return True
+
+    def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
+        with self._database.transaction(self._store, self._clock):
+            deleted = self._delete(instance_id, incarnation)
+        if deleted:
+            self._record(by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
+        return deleted
+
+    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
+        with self._database.transaction(self._store, self._clock):
+            deleted = [instance_id for instance_id, incarnation in instances if self._delete(instance_id, incarnation)]
+        if deleted:
+            self._record(by, "purge", "", {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason})
+        return deleted
+
+    def set_expiry(self, after: Mapping[str, int | None]) -> None:
+        with self._database.transaction(self._store, self._clock):
+            for name, duration in after.items():
+                self._database.set(self._database.expiries, name, duration)
+
+    def _delete(self, instance_id: str, incarnation: str) -> bool:
+        row = self._database.hot_row(instance_id)
+        if row is None or row.is_open or row.incarnation != incarnation:
+            return False
+        self._database.delete(instance_id)
+        return True
+
+    def _record(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+        self._database.operations.append((actor, action, subject, dict(detail)))
+        del self._database.operations[:-_KEPT_OPERATIONS]

@@ -1,0 +1,432 @@
+"""What a file or a server is to other providers: tables in memory, which several providers may share."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from orchestra.clock import Clock, followed
+from orchestra.codec import pack, unpack
+from orchestra.errors import NodeBuried, StoreError
+from orchestra.events import EventRecord
+from orchestra.providers.decoding import (
+    hold_from_bytes,
+    pin_from_bytes,
+    read_activity,
+    read_event,
+    read_execution,
+    read_message,
+    read_payload,
+    read_task,
+)
+from orchestra.providers.inboxes import Waiting
+from orchestra.providers.memory.tables import Queue, Row, Table, Undo
+from orchestra.providers.rows import (
+    ActivityRow,
+    Catalogue,
+    ExecutionRow,
+    InstanceRecord,
+    InstanceRow,
+    Kind,
+    MessageKind,
+    MessageRow,
+    NodeRow,
+    ParentLink,
+    PolicyRow,
+    Route,
+    Status,
+    Task,
+)
+from orchestra.store import tables
+from orchestra.store.facts import ActivityId, InboxName
+from orchestra.store.hot_row import HotRow
+from orchestra.store.tables import Column, Columns
+
+__all__ = ["Database", "Operation", "require"]
+
+Operation = tuple[str, str, str, Mapping[str, Any]]
+"""An entry of the audit: who did what to which subject, and the details."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_HOT_WIDTH: Final = len(tables.HOT_ROW)
+_INSTANCE: Final = Columns(
+    (*tables.HOT_ROW, Column("summary", "blob"), Column("created_at", "number"), Column("expires_at", "number"))
+)
+_WRITTEN: Final = Columns((*tables.WRITTEN_ROW, *tables.CANCEL_MARK, *_INSTANCE.only("summary")))
+_DETAIL: Final = Columns(
+    (
+        *tables.DETAIL,
+        Column("custom_status", "blob"),
+        Column("custom_status_encoding", "number"),
+        Column("hold", "blob"),
+        Column("pin", "blob"),
+        Column("unread_at_end", "blob"),
+    )
+)
+_DETAIL_NAMES: Final = _DETAIL.names
+_TOMBSTONE: Final = Columns((*tables.MESSAGE.only("instance_id", "message_id", "sequence"), Column("removed_at", "number")))
+_ACTIVITY: Final = Columns((*tables.ACTIVITY, *tables.ACTIVITY_FENCE))
+_VERSION_KEY: Final = tables.EXECUTION.names.index("version_key")
+_CHILD: Final = tables.DETAIL.only("parent_id", "parent_execution", "instance_id")
+
+
+class Database:
+    """The tables of a store, and what finds their rows. One transaction is open at a time."""
+
+    def __init__(self) -> None:
+        self._undo = Undo()
+        self.guard = threading.RLock()
+        self.instances = Table(_INSTANCE, 1, self._undo, self._instance_changed)
+        self.details = Table(_DETAIL, 1, self._undo)
+        self.labels = Table(tables.LABEL, 2, self._undo)
+        self.executions = Table(tables.EXECUTION, 2, self._undo)
+        self.events = Table(tables.EVENT, 3, self._undo)
+        self.messages = Table(tables.MESSAGE, 2, self._undo, self._message_changed)
+        self.tombstones = Table(_TOMBSTONE, 2, self._undo, self._tombstone_changed)
+        self.activities = Table(_ACTIVITY, 3, self._undo, self._activity_changed)
+        self.children = Table(_CHILD, 3, self._undo)
+        self.nodes: dict[str, NodeRow] = {}
+        self.policies: dict[str, PolicyRow] = {}
+        self.expiries: dict[str, int] = {}
+        self.operations: list[Operation] = []
+        self.running: set[str] = set()
+        """Nodes whose process lives, as locked files tell of other stores."""
+        self.writes: Counter[int] = Counter()
+        """How often each writer has committed."""
+        self._kinds: dict[Kind, int] = {}
+        self._owned: dict[str, set[str]] = defaultdict(set)
+        self._ready: dict[int, Queue[str]] = {}
+        self._expiring: Queue[str] = Queue(self._expires_at)
+        self._waiting: dict[Route, Queue[ActivityId]] = {}
+        self._taken: dict[str, set[ActivityId]] = defaultdict(set)
+        self._message_ids: dict[tuple[str, str, MessageKind], int] = {}
+        self._tombstones: Queue[tuple[str, str]] = Queue(self._removed_at)
+        self._whole: dict[str, Waiting] = defaultdict(Waiting)
+        self._named: dict[InboxName, Waiting] = defaultdict(Waiting)
+        self._last = 0
+
+    @contextmanager
+    def transaction(self, writer: object, clock: Clock) -> Generator[int]:
+        """Run the body at the instant that it is given: all that it changes stands, or nothing."""
+        with self.guard:
+            self._last = now = self.time(clock)
+            try:
+                yield now
+            except BaseException:
+                self._undo.run()
+                raise
+            self._undo.forget()
+            self.writes[id(writer)] += 1
+
+    def time(self, clock: Clock) -> int:
+        """Return the store's time (protocol rule 25)."""
+        return followed(self._last, clock.now())
+
+    def set(self, mapping: dict[K, V], key: K, value: V | None) -> None:
+        """Change a mapping of this database within a transaction; ``None`` removes the key."""
+        before = mapping.get(key)
+        self._undo.add(lambda: _assign(mapping, key, before))
+        _assign(mapping, key, value)
+
+    # --- kinds ----------------------------------------------------------------------------
+
+    def number(self, kind: Kind) -> int:
+        """Return the number of a kind, giving it one if it has none."""
+        return self._kinds.setdefault(kind, len(self._kinds) + 1)
+
+    def kind(self, number: int) -> Kind:
+        """Return the kind that has this number."""
+        return self.kinds[number - 1]
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All kinds, in the order of their numbers."""
+        return tuple(self._kinds)
+
+    # --- instances ------------------------------------------------------------------------
+
+    def hot_row(self, instance_id: str) -> HotRow | None:
+        """Return the hot row of an instance."""
+        row = self.instances.get(instance_id)
+        return None if row is None else HotRow(*row[:_HOT_WIDTH])
+
+    def hot_rows(self) -> Iterator[HotRow]:
+        """Return all hot rows, by id."""
+        return (HotRow(*row[:_HOT_WIDTH]) for row in self.instances)
+
+    def store_row(self, row: HotRow) -> None:
+        """Write a changed hot row. What was read must still be there (I6)."""
+        stored = self.instances.get(row.instance_id)
+        if stored is None or self.instances.value(stored, "revision") != row.read_revision:
+            raise StoreError(f"instance {row.instance_id!r} was changed past its lock")
+        summary = self.instances.value(stored, "summary") if row.summary is None else row.summary
+        self.instances.change((row.instance_id,), _WRITTEN, (*row.written_values, *row.mark_values, summary))
+
+    def instance(self, row: HotRow) -> InstanceRow:
+        """Return an instance as its owner knows it."""
+        detail = self.details.get(row.instance_id)
+        require(detail is not None, "an instance has no detail")
+        values = dict(zip(_DETAIL_NAMES, detail or (), strict=True))
+        parent_id = values["parent_id"]
+        link = (parent_id, values["parent_incarnation"], values["parent_execution"], values["parent_event"])
+        return replace(
+            row.instance(self.kind(row.kind)),
+            pin=None if values["pin"] is None else pin_from_bytes(values["pin"]),
+            hold=None if values["hold"] is None else hold_from_bytes(values["hold"]),
+            traceparent=values["traceparent"],
+            parent=None if parent_id is None else ParentLink(*link),
+            root_id=values["root_id"],
+        )
+
+    def record(self, instance_id: str) -> InstanceRecord | None:
+        """Return all that a dashboard shows of an instance."""
+        row, stored, detail = self.hot_row(instance_id), self.instances.get(instance_id), self.details.get(instance_id)
+        if row is None or stored is None or detail is None:
+            return None
+        values = dict(zip(_DETAIL_NAMES, detail, strict=True))
+        summary, created_at, expires_at = stored[_HOT_WIDTH:]
+        messages = self.messages_of(instance_id)
+        unread_at_end = values["unread_at_end"]
+        return InstanceRecord(
+            row=self.instance(row),
+            held=row.held,
+            status=Status(row.status),
+            execution=self.execution(instance_id, row.execution),
+            summary=summary,
+            custom_status=read_payload(values["custom_status"], values["custom_status_encoding"]),
+            created_at=created_at,
+            updated_at=row.updated_at,
+            created_by=values["created_by"],
+            unread_messages=sum(message.kind is MessageKind.EVENT for message in messages),
+            unread_at_end={} if unread_at_end is None else unpack(unread_at_end),
+            labels={key: value for _, key, value in self.labels.of(instance_id)},
+            activities=tuple(self.activities_of(instance_id)),
+            expires_at=expires_at,
+            reports=tuple(sorted(message.source for message in messages if message.kind is not MessageKind.EVENT)),
+        )
+
+    def summary(self, instance_id: str) -> bytes:
+        """Return the stored summary of an instance."""
+        row = self.instances.get(instance_id)
+        return b"" if row is None else self.instances.value(row, "summary")
+
+    def add_instance(self, row: HotRow, detail: Row, now: int) -> None:
+        """Add a new instance."""
+        hot = tuple(getattr(row, name) for name in tables.HOT_ROW.names)
+        self.instances.put((*hot, b"", now, None))
+        self.details.put((*detail, None, None, None, None, None))
+        values = dict(zip(tables.DETAIL.names, detail, strict=True))
+        if values["parent_id"] is not None:
+            self.children.put((values["parent_id"], values["parent_execution"], row.instance_id))
+
+    def change_detail(self, instance_id: str, **values: Any) -> None:
+        """Change columns of a cold row."""
+        self.details.change((instance_id,), _DETAIL.only(*values), tuple(values.values()))
+
+    def set_expires_at(self, instance_id: str, expires_at: int) -> None:
+        """Say when an instance that has ended is to go."""
+        self.instances.change((instance_id,), _INSTANCE.only("expires_at"), (expires_at,))
+
+    def end_inbox(self, instance_id: str) -> None:
+        """Empty the inbox of an instance that has ended, and keep how many events of each name were unread."""
+        removed = [read_message(row[1:]) for row in self.messages.remove_all(instance_id)]
+        unread = Counter(message.name for message in removed if message.kind is MessageKind.EVENT)
+        if unread:
+            self.change_detail(instance_id, unread_at_end=pack(dict(unread)))
+
+    def delete(self, instance_id: str) -> None:
+        """Delete an instance and all that belongs to it (I9)."""
+        detail = self.details.get(instance_id)
+        if detail is not None:
+            values = dict(zip(_DETAIL_NAMES, detail, strict=True))
+            self.children.remove(values["parent_id"], values["parent_execution"], instance_id)
+        for table in (self.labels, self.executions, self.events, self.messages, self.tombstones, self.activities):
+            table.remove_all(instance_id)
+        self.details.remove(instance_id)
+        self.instances.remove(instance_id)
+
+    # --- what belongs to an instance ------------------------------------------------------
+
+    def execution(self, instance_id: str, number: int) -> ExecutionRow:
+        """Return one execution."""
+        row = self.executions.get(instance_id, number)
+        require(row is not None, "an execution is not there")
+        return _read_execution(row or ())
+
+    def executions_of(self, instance_id: str) -> list[ExecutionRow]:
+        """Return the executions of an instance in order."""
+        return [_read_execution(row) for row in self.executions.of(instance_id)]
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        """Return the events of an execution in order."""
+        return [read_event(row[2:]) for row in self.events.of(instance_id) if row[1] == execution]
+
+    def messages_of(self, instance_id: str) -> list[MessageRow]:
+        """Return the unread messages of an instance in the order of their arrival."""
+        return [read_message(row[1:]) for row in self.messages.of(instance_id)]
+
+    def activities_of(self, instance_id: str) -> list[ActivityRow]:
+        """Return the remembered activities of an instance."""
+        return [read_activity(row[1:]) for row in self.activities.of(instance_id)]
+
+    def find_message(self, instance_id: str, message_id: str, kind: MessageKind) -> MessageRow | None:
+        """Return the unread message of a kind that has this id."""
+        sequence = self._message_ids.get((instance_id, message_id, kind))
+        row = None if sequence is None else self.messages.get(instance_id, sequence)
+        return None if row is None else read_message(row[1:])
+
+    def forget_tombstones(self, until: int, limit: int) -> None:
+        """Remove the oldest tombstones of messages that were removed by then."""
+        for key in self._tombstones.up_to(until, limit):
+            self.tombstones.remove(*key)
+
+    def waiting_events(self, instance_id: str, name: str) -> tuple[Waiting, Waiting]:
+        """Return how much waits unread in an inbox, of all names and of one."""
+        return self._whole.get(instance_id, Waiting()), self._named.get(InboxName(instance_id, name), Waiting())
+
+    # --- what finds instances and activities ----------------------------------------------
+
+    def owned(self, node_id: str) -> list[str]:
+        """Return the ids of the instances that a node owns."""
+        return sorted(self._owned.get(node_id, ()))
+
+    def owners(self) -> list[str]:
+        """Return the nodes that own anything."""
+        return sorted(node_id for node_id, owned in self._owned.items() if owned)
+
+    def ready(self, kind: Kind) -> Queue[str]:
+        """Return the instances of a kind that may be claimed, by their wake times."""
+        number = self.number(kind)
+        return self._ready.setdefault(number, Queue(partial(self._claimable_at, number)))
+
+    def expired(self, now: int, limit: int) -> list[str]:
+        """Return instances whose time has run out, the longest overdue first."""
+        return self._expiring.up_to(now, limit)
+
+    def waiting(self, route: Route) -> Queue[ActivityId]:
+        """Return the activities that are handed out by a route and not taken, the oldest first."""
+        return self._waiting.setdefault(route, Queue(partial(self._handed_out_at, route)))
+
+    def taken(self, node_id: str) -> list[Task]:
+        """Return the activities that a node has taken."""
+        return [self.task(key) for key in sorted(self._taken.get(node_id, ()))]
+
+    def takers(self) -> list[str]:
+        """Return the nodes that have taken any activity."""
+        return sorted(node_id for node_id, taken in self._taken.items() if taken)
+
+    def task(self, key: ActivityId) -> Task:
+        """Return a handed-out activity as the node that has taken it needs it."""
+        row, event = self.activities.get(*key), self.events.get(*key)
+        instance, execution = self.hot_row(key.instance_id), self.execution(key.instance_id, key.execution)
+        if row is None or event is None or instance is None:
+            raise StoreError(f"activity {key} is not there")
+        value = dict(zip(_ACTIVITY.names, row, strict=True))
+        head = (*key[:1], instance.incarnation, *key[1:], value["revision"], value["attempt"], execution.name)
+        more = (execution.version, execution.traceparent, value["heartbeat"], value["heartbeat_encoding"])
+        return read_task((*head, *more, *event[2:]))
+
+    # --- nodes ----------------------------------------------------------------------------
+
+    def living(self, node_id: str) -> NodeRow:
+        """Return a node that is not dead.
+
+        Raises:
+            NodeBuried: it is, or it has left.
+        """
+        node = self.nodes.get(node_id)
+        if node is None or node.dead:
+            raise NodeBuried(f"node {node_id} was declared dead, or has left")
+        return node
+
+    def catalogue(self, clock: Clock) -> Catalogue:
+        """Return nodes, policies and kinds as of now."""
+        nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
+        return Catalogue(self.time(clock), nodes, dict(self.policies), self.kinds)
+
+    # --- keeping the indexes --------------------------------------------------------------
+
+    def _instance_changed(self, before: Row | None, after: Row | None) -> None:
+        if before is not None and (owner := self.instances.value(before, "owner")) is not None:
+            self._owned[owner].discard(before[0])
+        if after is None:
+            return
+        if (owner := self.instances.value(after, "owner")) is not None:
+            self._owned[owner].add(after[0])
+        self.ready(self.kind(self.instances.value(after, "kind"))).put(after[0])
+        self._expiring.put(after[0])
+
+    def _claimable_at(self, kind: int, instance_id: str) -> tuple[int, str] | None:
+        row = self.hot_row(instance_id)
+        if row is None or row.kind != kind or not row.is_claimable:
+            return None
+        return row.wake_at or 0, instance_id
+
+    def _expires_at(self, instance_id: str) -> int | None:
+        row = self.instances.get(instance_id)
+        return None if row is None else self.instances.value(row, "expires_at")
+
+    def _message_changed(self, before: Row | None, after: Row | None) -> None:
+        for row, sign in ((before, -1), (after, 1)):
+            if row is None:
+                continue
+            message = read_message(row[1:])
+            _assign(self._message_ids, (row[0], message.message_id, message.kind), message.sequence if sign > 0 else None)
+            if message.kind is not MessageKind.EVENT:
+                continue
+            change = Waiting(sign, sign * len(message.payload.data))
+            self._whole[row[0]] = self._whole[row[0]].changed_by(change)
+            named = InboxName(row[0], message.name)
+            self._named[named] = self._named[named].changed_by(change)
+
+    def _tombstone_changed(self, _before: Row | None, after: Row | None) -> None:
+        if after is not None:
+            self._tombstones.put(after[:2])
+
+    def _removed_at(self, key: tuple[str, str]) -> int | None:
+        row = self.tombstones.get(*key)
+        return None if row is None else self.tombstones.value(row, "removed_at")
+
+    def _activity_changed(self, before: Row | None, after: Row | None) -> None:
+        if before is not None and (owner := self.activities.value(before, "owner")) is not None:
+            self._taken[owner].discard(ActivityId(*before[:3]))
+        if after is None:
+            return
+        key = ActivityId(*after[:3])
+        if (owner := self.activities.value(after, "owner")) is not None:
+            self._taken[owner].add(key)
+        queue, name = self.activities.value(after, "queue"), self.activities.value(after, "name")
+        if queue is not None:
+            self.waiting(Route(queue, name)).put(key)
+
+    def _handed_out_at(self, route: Route, key: ActivityId) -> tuple[int, ActivityId] | None:
+        row = self.activities.get(*key)
+        if row is None:
+            return None
+        activity = read_activity(row[1:])
+        is_waiting = activity.route == route and activity.owner is None and not activity.has_ended
+        return (activity.started_at, key) if is_waiting else None
+
+
+def require(condition: bool, failure: str) -> None:  # noqa: FBT001 - it reads as an assertion
+    """Refuse a write that does not fit what is stored."""
+    if not condition:
+        raise StoreError(f"a write does not fit what is stored: {failure}")
+
+
+def _read_execution(row: Row) -> ExecutionRow:
+    return read_execution((*row[1:_VERSION_KEY], *row[_VERSION_KEY + 1 :]))
+
+
+def _assign(mapping: dict[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value

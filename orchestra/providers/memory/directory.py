@@ -1,0 +1,101 @@
+"""Reads for clients and dashboards, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from orchestra.clock import Clock
+from orchestra.events import EventRecord
+from orchestra.providers.memory.database import Database
+from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    Catalogue,
+    ExecutionRow,
+    InstanceQuery,
+    InstanceRecord,
+    Standing,
+    Status,
+)
+
+__all__ = ["MemoryDirectory"]
+
+
+class MemoryDirectory:
+    """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, instance_id: str) -> InstanceRecord | None:
+        with self._database.guard:
+            return self._database.record(instance_id)
+
+    def list(self, query: InstanceQuery) -> list[InstanceRecord]:
+        with self._database.guard:
+            records = [self._database.record(row.instance_id) for row in self._database.hot_rows()]
+        matching = [record for record in records if record is not None and _is_asked_for(record, query)]
+        matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
+        return [replace(record, activities=(), reports=()) for record in matching[: query.limit]]
+
+    def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
+        with self._database.guard:
+            return [row for row in self._database.executions_of(instance_id) if row.number > after][:limit]
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        with self._database.guard:
+            return self._database.history(instance_id, execution)
+
+    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+        return [replace(event, payload=None) for event in self.history(instance_id, execution) if event.id in events]
+
+    def catalogue(self) -> Catalogue:
+        with self._database.guard:
+            return self._database.catalogue(self._clock)
+
+    def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
+        with self._database.guard:
+            return {node_id: len(self._database.owned(node_id)) for node_id in node_ids}
+
+    def going_among(self, instance_ids: Sequence[str]) -> set[str]:
+        with self._database.guard:
+            rows = [self._database.hot_row(instance_id) for instance_id in instance_ids]
+        return {row.instance_id for row in rows if row is not None and row.is_open and not row.held}
+
+
+def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
+    row, kind, parent = record.row, record.row.kind, record.row.parent
+    wanted = [
+        (query.name, kind.name),
+        (query.version, kind.version),
+        (query.queue, kind.queue),
+        (query.parent, parent and parent.instance_id),
+        (query.parent_execution, parent and parent.execution),
+        (query.held, _standing(record, query) is Standing.HELD),
+    ]
+    if any(asked is not None and asked != found for asked, found in wanted):
+        return False
+    if query.statuses is not None and record.status not in query.statuses:
+        return False
+    if query.standings is not None and _standing(record, query) not in (None, *query.standings):
+        return False
+    if not row.instance_id.startswith(query.id_prefix or ""):
+        return False
+    since, until = query.created_from, query.created_until
+    if (since is not None and record.created_at < since) or (until is not None and record.created_at >= until):
+        return False
+    if query.after is not None and (record.created_at, row.instance_id) >= query.after:
+        return False
+    return query.labels.items() <= record.labels.items()
+
+
+def _standing(record: InstanceRecord, query: InstanceQuery) -> Standing | None:
+    """Return how an open instance stands; ``None``: it has ended."""
+    row = record.row
+    if record.status is not Status.OPEN:
+        return None
+    is_crashing = row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None
+    if record.held or is_crashing or row.kind in query.unserved:
+        return Standing.HELD
+    return Standing.RUNNING if row.opened or row.execution > 1 else Standing.PENDING

@@ -1,0 +1,135 @@
+"""Writing what was decided into the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.providers.decoding import detail_values, message_values, report_values
+from orchestra.providers.memory.database import Database, require
+from orchestra.providers.memory.inbox import read_snapshot
+from orchestra.providers.memory.tables import Row
+from orchestra.providers.rows import PRUNED_AT_ONCE, Kind, MessageKind, MessageRow, Outcome, Recovered, Start
+from orchestra.store import tables
+from orchestra.store.decision import Decision
+from orchestra.store.effects import Effects, Pruning
+from orchestra.store.hot_row import HotRow
+
+__all__ = ["write_decision"]
+
+
+def write_decision(database: Database, decision: Decision, now: int, kinds: Mapping[Kind, int]) -> dict[int, Outcome]:
+    """Write all rows of a decision. Return the outcomes of its recoveries, by their positions."""
+    recovered: dict[int, Outcome] = {}
+    for step in decision.steps:
+        if isinstance(step, Effects):
+            _carry_out(database, step, now)
+        else:
+            recovered[step.position] = Recovered(read_snapshot(database, step.row))
+    for start in decision.started.values():
+        _add(database, start, now, kinds)
+    for key, activity in decision.reported.items():
+        database.activities.change(key, tables.REPORT, report_values(activity))
+    for instance_id, message in decision.messages:
+        _deliver(database, instance_id, message)
+    for row in decision.changed_rows:
+        database.store_row(row)
+    for step in decision.steps:
+        if isinstance(step, Effects):
+            _set_expiry(database, step, now)
+    return recovered
+
+
+def _add(database: Database, start: Start, now: int, kinds: Mapping[Kind, int]) -> None:
+    database.add_instance(HotRow.started(start, kinds[start.kind], now), detail_values(start), now)
+    for key, value in start.labels.items():
+        database.labels.put((start.instance_id, key, value))
+
+
+def _deliver(database: Database, instance_id: str, message: MessageRow) -> None:
+    twin = database.find_message(instance_id, message.message_id, message.kind)
+    require(twin is None, "a message was stored twice, or the end of a child was told twice")
+    database.messages.put(message_values(instance_id, message))
+
+
+def _carry_out(database: Database, effects: Effects, now: int) -> None:
+    for row in effects.created:
+        require(database.executions.get(*row[:2]) is None, "an execution was made twice")
+        database.executions.put(row)
+    for *opening, instance_id, number in effects.opened:
+        _require_open(database, instance_id, number, is_opened=False)
+        database.executions.change((instance_id, number), tables.OPENING, tuple(opening))
+    for *closing, instance_id, number in effects.closed:
+        _require_open(database, instance_id, number)
+        database.executions.change((instance_id, number), tables.CLOSING, tuple(closing))
+    for row in effects.events:
+        require(database.events.get(*row[:3]) is None, "an event was written twice")
+        database.events.put(row)
+    for instance_id in effects.forgotten:
+        database.activities.remove_all(instance_id)
+    for key in effects.settled:
+        database.activities.remove(*key)
+    for row in effects.activities:
+        standing = database.activities.get(*row[:3])
+        fence = 0 if standing is None else database.activities.value(standing, "revision") + 1
+        database.activities.put((*row, fence))
+    for key in effects.consumed:
+        _consume(database, database.messages.remove(*key), now)
+    for instance_id in effects.dropped:
+        for message in database.messages_of(instance_id):
+            if message.kind is not MessageKind.EVENT:
+                database.messages.remove(instance_id, message.sequence)
+    for custom_status, encoding, instance_id in effects.custom_statuses:
+        database.change_detail(instance_id, custom_status=custom_status, custom_status_encoding=encoding)
+    for hold, instance_id in effects.holds:
+        database.change_detail(instance_id, hold=hold)
+    for pruning in effects.pruned:
+        _prune(database, pruning)
+    for instance_id in effects.ended:
+        database.end_inbox(instance_id)
+
+
+def _require_open(database: Database, instance_id: str, number: int, *, is_opened: bool | None = None) -> None:
+    row = database.executions.get(instance_id, number)
+    is_open = row is not None and database.executions.value(row, "closed_at") is None
+    require(is_open, "an execution was closed twice, or is not there")
+    if is_opened is not None and row is not None:
+        stands = database.executions.value(row, "opened_at") is not None
+        require(stands is is_opened, "an execution was opened twice")
+
+
+def _consume(database: Database, row: Row | None, now: int) -> None:
+    require(row is not None, "a message was consumed that is not there")
+    if row is not None and database.messages.value(row, "kind") == MessageKind.EVENT:
+        instance_id, sequence, message_id = row[:3]
+        database.tombstones.put((instance_id, message_id, sequence, now))
+
+
+def _prune(database: Database, pruning: Pruning) -> None:
+    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without its events."""
+    instance_id, current, prune = pruning
+    executions = database.executions_of(instance_id)
+    aged = 0
+    for execution in executions[:PRUNED_AT_ONCE] if prune.closed_until is not None else ():
+        closed_at, until = execution.closed_at, prune.closed_until or 0
+        if execution.number >= current - 1 or closed_at is None or closed_at > until:
+            break
+        aged = execution.number
+    oldest = executions[0].number
+    rows = min(max(prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
+    events = database.events.of(instance_id)
+    oldest = events[0][1] if events else current
+    histories = min(max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
+    for event in events:
+        if event[1] <= histories:
+            database.events.remove(*event[:3])
+    for execution in executions:
+        if execution.number <= rows:
+            database.executions.remove(instance_id, execution.number)
+
+
+def _set_expiry(database: Database, effects: Effects, now: int) -> None:
+    for instance_id in effects.ended:
+        row = database.hot_row(instance_id)
+        after = None if row is None else database.expiries.get(database.kind(row.kind).name)
+        if after is not None:
+            database.set_expires_at(instance_id, now + after)

@@ -1,0 +1,71 @@
+"""Reading what a group is decided upon."""
+
+from __future__ import annotations
+
+from orchestra.events import OnParentClose
+from orchestra.providers.decoding import read_activity, read_message
+from orchestra.providers.memory.database import Database
+from orchestra.providers.rows import Append, MessageKind, ParentLink
+from orchestra.store.facts import Addressee, ChildLink, Facts, InboxName, Needs
+
+__all__ = ["read_facts"]
+
+
+def read_facts(database: Database, needs: Needs) -> Facts:
+    """Return all that the group needs. Its new instances are made when they are granted."""
+    facts = Facts()
+    for instance_id in needs.candidates:
+        detail = database.details.get(instance_id)
+        if detail is None:
+            facts.made.add(instance_id)
+        else:
+            facts.requests[instance_id] = database.details.value(detail, "request_id")
+    children = [child for closing in needs.closing for child in _children(database, closing.instance_id, closing.execution)]
+    for instance_id in (*needs.rows, *children):
+        _read_row(database, instance_id, facts)
+        _read_link(database, instance_id, facts)
+    for instance_id in needs.ending:
+        if instance_id in facts.links:
+            _read_row(database, facts.links[instance_id].parent.instance_id, facts)
+    for traced in needs.traced:
+        execution = database.executions.get(*traced)
+        if execution is not None:
+            facts.traces[traced.instance_id] = database.executions.value(execution, "traceparent")
+    for position, append in needs.appends.items():
+        facts.addressees[position] = _read_addressee(database, append)
+        name = InboxName(append.instance_id, append.name)
+        facts.whole[append.instance_id], facts.named[name] = database.waiting_events(*name)
+    for instance_id, sequence in needs.consumed:
+        row = database.messages.get(instance_id, sequence)
+        if row is not None and (message := read_message(row[1:])).kind is MessageKind.EVENT:
+            facts.consumed[instance_id, sequence] = message.name, len(message.payload.data)
+    for key in needs.reported:
+        activity = database.activities.get(*key)
+        if activity is not None:
+            facts.activities[key] = read_activity(activity[1:])
+    return facts
+
+
+def _children(database: Database, instance_id: str, execution: int) -> list[str]:
+    return [child for _, number, child in database.children.of(instance_id) if number == execution]
+
+
+def _read_row(database: Database, instance_id: str, facts: Facts) -> None:
+    row = database.hot_row(instance_id)
+    if row is not None and instance_id not in facts.rows:
+        facts.rows[instance_id] = row
+
+
+def _read_link(database: Database, instance_id: str, facts: Facts) -> None:
+    detail = database.details.get(instance_id)
+    if detail is None or database.details.value(detail, "parent_id") is None:
+        return
+    names = ("parent_id", "parent_incarnation", "parent_execution", "parent_event")
+    parent = ParentLink(*(database.details.value(detail, name) for name in names))
+    facts.links[instance_id] = ChildLink(parent, OnParentClose(database.details.value(detail, "on_parent_close")))
+
+
+def _read_addressee(database: Database, append: Append) -> Addressee:
+    unread = database.find_message(append.instance_id, append.message_id, MessageKind.EVENT)
+    tombstone = database.tombstones.get(append.instance_id, append.message_id)
+    return Addressee(unread) if tombstone is None else Addressee(unread, *tombstone[2:])

@@ -1,0 +1,56 @@
+"""Reading inboxes a page at a time, and instances with a page of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from orchestra.providers.memory.database import Database
+from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Snapshot, Unread
+from orchestra.store.hot_row import HotRow
+
+__all__ = ["page_of", "read_snapshot", "read_unread"]
+
+_PAGE = InboxPage()
+
+
+def read_snapshot(database: Database, row: HotRow, page: InboxPage = _PAGE) -> Snapshot:
+    """Return an instance as its owner needs it, with its hot row as given."""
+    instance_id, number = row.instance_id, row.execution
+    unread = page_of(database.messages_of(instance_id), row.inbox_seq, page)
+    return Snapshot(
+        database.instance(row),
+        database.execution(instance_id, number),
+        unread.messages,
+        tuple(one for one in database.activities_of(instance_id) if one.execution == number),
+        unread.whole_to,
+        database.summary(instance_id) if row.summary is None else row.summary,
+    )
+
+
+def read_unread(
+    database: Database, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
+) -> dict[str, Unread]:
+    """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
+    share = page.share(len(after))
+    events = [one for one in database.messages_of(instance_id) if one.kind is MessageKind.EVENT and one.sequence <= up_to]
+    return {
+        name: page_of((one for one in events if one.name == name and one.sequence > number), up_to, share, at_least=1)
+        for name, number in after.items()
+    }
+
+
+def page_of(messages: Iterable[MessageRow], up_to: int, page: InboxPage, at_least: int = 0) -> Unread:
+    """Return all ends of children and the first events that fit, and up to which number these are all there are."""
+    found: list[MessageRow] = []
+    whole_to, events, size = up_to, 0, 0
+    for message in messages:
+        if message.kind is MessageKind.EVENT:
+            if whole_to < up_to:
+                continue
+            size += len(message.payload.data)
+            if events >= at_least and (events >= page.messages or size > page.bytes):
+                whole_to = message.sequence - 1
+                continue
+            events += 1
+        found.append(message)
+    return Unread(tuple(found), whole_to)

@@ -1,0 +1,59 @@
+"""The provider in memory."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from orchestra.clock import Clock, SystemClock, micros
+from orchestra.options import check_duration
+from orchestra.providers.interfaces import Admin, Directory, Provider, Store
+from orchestra.providers.memory.admin import MemoryAdmin
+from orchestra.providers.memory.database import Database
+from orchestra.providers.memory.directory import MemoryDirectory
+from orchestra.providers.memory.store import MemoryStore
+
+__all__ = ["MemoryProvider"]
+
+_TOMBSTONES: Final = timedelta(hours=1)
+
+
+class MemoryProvider(Provider):
+    """A store in this process's memory, for tests. It keeps every promise but durability.
+
+    Args:
+        database: what is stored. Several providers may share one, as several processes share a file; a new provider of a
+            database goes on with what an earlier one has left, as a process does after a crash.
+        clock: the store's clock.
+        tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+
+    Raises:
+        InvalidArgument: ``tombstones`` is no timedelta, or is negative.
+    """
+
+    def __init__(
+        self, database: Database | None = None, *, clock: Clock | None = None, tombstones: timedelta = _TOMBSTONES
+    ) -> None:
+        check_duration(tombstones, "tombstones")
+        self.database: Database = database or Database()
+        clock = clock or SystemClock()
+        self._store = MemoryStore(self.database, clock, micros(tombstones))
+        self._openings = 0
+        self.store: Store = self._store
+        self.directory: Directory = MemoryDirectory(self.database, clock)
+        self.admin: Admin = MemoryAdmin(self.database, self._store, clock)
+
+    @property
+    def description(self) -> str:
+        """What it is and where."""
+        return "store in memory"
+
+    def open(self) -> None:
+        """Count the opening; there is nothing to open."""
+        self._openings += 1
+
+    def close(self) -> None:
+        """Let the nodes that were joined through this provider look dead, once it is closed as often as it was opened."""
+        self._openings = max(self._openings - 1, 0)
+        if self._openings == 0:
+            self._store.close()

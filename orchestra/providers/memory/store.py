@@ -1,0 +1,224 @@
+"""What the engine needs, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from orchestra.clock import Clock
+from orchestra.events import EventRecord
+from orchestra.providers.memory.database import Database, require
+from orchestra.providers.memory.group import apply
+from orchestra.providers.memory.inbox import page_of, read_unread
+from orchestra.providers.rows import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
+    LOST,
+    Catalogue,
+    Change,
+    Commit,
+    HeldRow,
+    InboxPage,
+    Kind,
+    News,
+    NodeRecord,
+    NodeRow,
+    Route,
+    Task,
+    Unread,
+)
+from orchestra.store.facts import ActivityId
+from orchestra.store.hot_row import HotRow
+from orchestra.store.tables import ACTIVITY, ACTIVITY_FENCE, Columns
+
+__all__ = ["MemoryStore"]
+
+_END = Columns((*ACTIVITY.only("owner", "failure"), *ACTIVITY_FENCE))
+
+
+class MemoryStore:
+    """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
+
+    def __init__(self, database: Database, clock: Clock, tombstone_window: int) -> None:
+        self._database = database
+        self._clock = clock
+        self._tombstone_window = tombstone_window
+        self._joined: dict[str, NodeRecord] = {}
+        self._seen = (0, 0)
+        self._stirred = 0
+        self._ring: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Let the nodes that were joined here look dead, as the end of their process does."""
+        self._database.running.difference_update(self._joined)
+        self._joined.clear()
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        with self._database.transaction(self, self._clock) as now:
+            return Commit(now, apply(self._database, changes, now, self._tombstone_window))
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        with self._database.guard:
+            return self._database.history(instance_id, execution)
+
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
+        with self._database.guard:
+            rows = [self._database.hot_row(instance_id) for instance_id in self._database.owned(node_id)]
+            return [self._news_of(row, page) for row in rows if row is not None and row.inbox_seq > row.seen_seq]
+
+    def _news_of(self, row: HotRow, page: InboxPage) -> News:
+        new = [one for one in self._database.messages_of(row.instance_id) if one.sequence > row.seen_seq]
+        activities = self._database.activities_of(row.instance_id)
+        ended = tuple(one for one in activities if one.has_ended and one.execution == row.execution)
+        unread = page_of(new, row.inbox_seq, page)
+        head = (row.instance_id, row.incarnation, row.inbox_seq, row.cancel)
+        return News(*head, unread.messages, ended, unread.whole_to)
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        with self._database.guard:
+            return read_unread(self._database, instance_id, after, up_to, page)
+
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
+        with self._database.guard:
+            queues = [self._database.ready(kind) for kind in kinds], [self._database.waiting(route) for route in routes]
+            firsts = [queue.first() for some in queues for queue in some]
+        return min((first[0][0] for first in firsts if first is not None), default=None)
+
+    def changed(self) -> bool:
+        seen = self._stirred, self._database.writes.total() - self._database.writes[id(self)]
+        changed, self._seen = seen != self._seen, seen
+        return changed
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._ring = ring
+
+    def stir(self) -> None:
+        self._stirred += 1
+        if (ring := self._ring) is not None:
+            ring()
+
+    def catalogue(self) -> Catalogue:
+        with self._database.guard:
+            return self._database.catalogue(self._clock)
+
+    # --- nodes ----------------------------------------------------------------------------
+
+    def join(self, node: NodeRecord) -> int:
+        with self._database.transaction(self, self._clock) as now:
+            require(node.node_id not in self._database.nodes, "a node joined twice")
+            self._database.set(self._database.nodes, node.node_id, NodeRow(node, now, now, 0, dead=False))
+        self._database.running.add(node.node_id)
+        self._joined[node.node_id] = node
+        return now
+
+    def renew(self, node_id: str, load: int = 0) -> int:
+        with self._database.transaction(self, self._clock) as now:
+            node = self._database.living(node_id)
+            renewed = replace(node, renewals=node.renewals + 1, renewed_at=now, load=load)
+            self._database.set(self._database.nodes, node_id, renewed)
+        return now
+
+    def leave(self, node_id: str) -> None:
+        with self._database.transaction(self, self._clock):
+            for row in self._rows(self._database.owned(node_id)):
+                row.disown(0)
+                self._database.store_row(row)
+            for task in self._database.taken(node_id):
+                self._give_back(task, None)
+            self._database.set(self._database.nodes, node_id, None)
+        self._database.running.discard(node_id)
+        self._joined.pop(node_id, None)
+
+    def vanished(self) -> list[str]:
+        places = {(node.host, node.boot_id) for node in self._joined.values()}
+        with self._database.guard:
+            nodes = [node for _, node in sorted(self._database.nodes.items()) if not node.dead]
+        gone = [node.record for node in nodes if node.record.node_id not in self._database.running]
+        return [record.node_id for record in gone if (record.host, record.boot_id) in places]
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        with self._database.transaction(self, self._clock):
+            node = self._database.nodes.get(node_id)
+            if node is None or node.dead or node.renewals != renewals:
+                return False
+            self._database.set(self._database.nodes, node_id, replace(node, dead=True))
+        return True
+
+    def sweep(self, limit: int = 256) -> int:
+        with self._database.transaction(self, self._clock) as now:
+            dead = [owner for owner in self._database.owners() if not self._lives(owner)]
+            ghosts = [instance_id for owner in dead for instance_id in self._database.owned(owner)][:limit]
+            for row in self._rows(ghosts):
+                row.take_over(now)
+                self._database.store_row(row)
+            takers = [taker for taker in self._database.takers() if not self._lives(taker)]
+            lost = [task for taker in takers for task in self._database.taken(taker)][:limit]
+            for task in lost:
+                self._give_back(task, LOST)
+                row = self._database.hot_row(task.instance_id)
+                if row is not None and row.is_open:
+                    row.ring(now, ready=now)
+                    self._database.store_row(row)
+        return len(ghosts) + len(lost)
+
+    def _lives(self, node_id: str) -> bool:
+        node = self._database.nodes.get(node_id)
+        return node is not None and not node.dead
+
+    def _rows(self, instance_ids: Sequence[str]) -> list[HotRow]:
+        rows = [self._database.hot_row(instance_id) for instance_id in instance_ids]
+        return [row for row in rows if row is not None]
+
+    def _give_back(self, task: Task, failure: bytes | None) -> None:
+        key = ActivityId(task.instance_id, task.execution, task.event_id)
+        self._database.activities.change(key, _END, (None, failure, task.revision + 1))
+
+    # --- maintenance ----------------------------------------------------------------------
+
+    def expire(self, limit: int = 64) -> int:
+        with self._database.guard:
+            if not self._database.expired(self._database.time(self._clock), 1):
+                return 0
+        with self._database.transaction(self, self._clock) as now:
+            gone = self._database.expired(now, limit)
+            for instance_id in gone:
+                self._database.delete(instance_id)
+        return len(gone)
+
+    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+        with self._database.transaction(self, self._clock) as now:
+            parked = [row for row in self._database.hot_rows() if row.is_claimable and (row.wake_at or 0) > now]
+            ahead = [
+                row
+                for row in parked
+                if row.instance_id in instance_ids or row.updated_at > now or since <= row.updated_at < until
+            ][:limit]
+            for row in ahead:
+                crashing = row.takeovers >= CRASHES_BEFORE_DELAY
+                row.rouse(min(row.wake_at or 0, now + LONGEST_DELAY) if crashing else 0, now)
+                self._database.store_row(row)
+        return len(ahead)
+
+    def owned(self, node_id: str) -> list[str]:
+        with self._database.guard:
+            return self._database.owned(node_id)
+
+    def taken(self, node_id: str) -> list[Task]:
+        with self._database.guard:
+            return self._database.taken(node_id)
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        with self._database.guard:
+            rows = [row for row in self._database.hot_rows() if row.held and self._database.kind(row.kind).name in names]
+            instances = [self._database.instance(row) for row in rows]
+        return [
+            HeldRow(one.instance_id, one.incarnation, one.revision, one.kind, one.hold)
+            for one in instances
+            if one.hold is not None
+        ]

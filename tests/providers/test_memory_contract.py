@@ -1,0 +1,24 @@
+"""The store in memory keeps the contract of a provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra.clock import Clock
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.memory import Database, MemoryProvider
+from orchestra.testing.contract import ProviderContract
+
+
+class TestMemory(ProviderContract):
+    @pytest.fixture(autouse=True)
+    def _no_databases(self) -> None:
+        self.databases: dict[Path, Database] = {}
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        return MemoryProvider(self.databases.setdefault(location, Database()), clock=clock)
+
+    def read_audit(self, provider):
+        return provider.database.operations

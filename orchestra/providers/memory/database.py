@@ -139,7 +139,11 @@ class Database:
 
     def number(self, kind: Kind) -> int:
         """Return the number of a kind, giving it one if it has none."""
-        return self._kinds.setdefault(kind, len(self._kinds) + 1)
+        number = self._kinds.get(kind)
+        if number is None:
+            number = len(self._kinds) + 1
+            self.set(self._kinds, kind, number)
+        return number
 
     def kind(self, number: int) -> Kind:
         """Return the kind that has this number."""
@@ -303,7 +307,7 @@ class Database:
 
     def ready(self, kind: Kind) -> Queue[str]:
         """Return the instances of a kind that may be claimed, by their wake times."""
-        number = self.number(kind)
+        number = self._kinds.get(kind, 0)  # 0: nothing was ever routed by it
         return self._ready.setdefault(number, Queue(partial(self._claimable_at, number)))
 
     def expired(self, now: int, limit: int) -> list[str]:

@@ -126,7 +126,7 @@ BUGS: Final = (
                 "        if not at_once:\n",
             ),
         ),
-        (Tests(("tests/engine/test_membership.py", "-k", "ghosts")), Simulated("model")),
+        (Tests(("tests/engine/test_membership.py", "-k", "ghosts")), Simulated("memory")),
     ),
     Bug(
         "no adoption of forgotten rows",
@@ -138,7 +138,7 @@ BUGS: Final = (
                 "            pass\n",
             ),
         ),
-        (Tests(("tests/engine", "-k", "forgotten or claim_whose_reply")), Simulated("model")),
+        (Tests(("tests/engine", "-k", "forgotten or claim_whose_reply")), Simulated("memory")),
     ),
     Bug(
         "no tombstone",
@@ -162,7 +162,7 @@ BUGS: Final = (
                 "            self._engine.refresh(catalogue, asked)\n",
             ),
         ),
-        (Tests(("tests/engine", "-k", "polling_alone")), Simulated("model")),
+        (Tests(("tests/engine", "-k", "polling_alone")), Simulated("memory")),
     ),
     Bug(
         "cancel as an ordinary message",
@@ -179,7 +179,7 @@ BUGS: Final = (
                 "        desk.opened = False\n        desk.cancel = None\n        desk.execution = None\n",
             ),
         ),
-        (Tests(("tests/engine/test_cancel.py",)), Simulated("model")),
+        (Tests(("tests/engine/test_cancel.py",)), Simulated("memory")),
     ),
     Bug(
         "attempts are not counted over crashes",
@@ -191,7 +191,7 @@ BUGS: Final = (
                 "            if desk.takeovers < 0:\n",
             ),
         ),
-        (Tests(("tests/engine/test_activities.py", "-k", "crash")), Simulated("model")),
+        (Tests(("tests/engine/test_activities.py", "-k", "crash")), Simulated("memory")),
     ),
     Bug(
         "a boundary in two transactions",
@@ -235,7 +235,7 @@ BUGS: Final = (
                 "from dataclasses import replace\n\nfrom orchestra.providers.rows import Change, Outcome, Status, Write\n",
             ),
         ),
-        (Tests(("tests/engine/test_commits.py", "-k", "lap")), Simulated("model")),
+        (Tests(("tests/engine/test_commits.py", "-k", "lap")), Simulated("memory")),
     ),
     Bug(
         "timers against the worker's clock",
@@ -247,7 +247,7 @@ BUGS: Final = (
                 "return self._clock.now()",
             ),
         ),
-        (Tests(("tests/engine/test_clocks.py",)), Simulated("model")),
+        (Tests(("tests/engine/test_clocks.py",)), Simulated("memory")),
     ),
     Bug(
         "a group that is lost when the look at the next claim fails",
@@ -260,7 +260,7 @@ BUGS: Final = (
                 "        except StoreError:\n            self._flights.land()\n            raise\n",
             ),
         ),
-        (Tests(("tests/engine/test_outage.py", "-k", "stepped")), Simulated("model")),
+        (Tests(("tests/engine/test_outage.py", "-k", "stepped")), Simulated("memory")),
     ),
     Bug(
         "a ghost after a lost reply to joining again",
@@ -272,7 +272,7 @@ BUGS: Final = (
                 "        self.node = node\n        self._join(node)\n        # Only now",
             ),
         ),
-        (Tests(("tests/engine/test_membership.py", "-k", "joining_again")), Simulated("model")),
+        (Tests(("tests/engine/test_membership.py", "-k", "joining_again")), Simulated("memory")),
     ),
     Bug(
         "a child that is given up and lives on",
@@ -284,13 +284,13 @@ BUGS: Final = (
                 "",
             ),
         ),
-        (Tests(("tests/engine/test_children.py", "-k", "loser_of_a_race")), Simulated("model")),
+        (Tests(("tests/engine/test_children.py", "-k", "loser_of_a_race")), Simulated("memory")),
     ),
     Bug(
         "a report that is lost on an instance whose code does not return",
         "scenario 30: the engine goes on without code that does not return, and what comes meanwhile is kept",
         (Edit("orchestra/engine/ownership.py", "                self._activities.keep(late.stepping.kept)\n", ""),),
-        (Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")), Simulated("model")),
+        (Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")), Simulated("memory")),
     ),
     Bug(
         "a report is taken from anybody",

@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     stores = parser.add_mutually_exclusive_group()
     stores.add_argument(
-        "--store", choices=("model", "sqlite", "postgres"), default=None, help="otherwise each seed has its own"
+        "--store", choices=("memory", "sqlite", "postgres"), default=None, help="otherwise each seed has its own"
     )
     stores.add_argument("--postgres", action="store_const", const="postgres", dest="store", help="the same as --store postgres")
     parser.add_argument("--fail-fast", action="store_true", help="end with the first seed that fails")

@@ -12,7 +12,7 @@ import pytest
 from orchestra import Failure, OrchestrationRegistry, Runtime, SqliteProvider
 from orchestra.codec import pack, unpack
 from orchestra.events import EventKind
-from orchestra.testing import ModelProvider
+from orchestra.providers.memory import MemoryProvider
 from orchestra.testing.checker import InvariantsViolated, check_store
 
 
@@ -119,7 +119,7 @@ def test_a_sound_store_violates_nothing(store):
 
 
 def test_a_provider_without_a_file_is_checked_alike():
-    provider = ModelProvider()
+    provider = MemoryProvider()
     provider.open()
     anyio.run(fill, provider)
     report = check_store(provider, REGISTRY)

@@ -12,28 +12,28 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import World
 
 from orchestra.clock import new_id
+from orchestra.providers.memory import MemoryProvider
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.sqlite import SqliteProvider
-from orchestra.testing import ModelProvider
 
 
 @pytest.fixture
 def world():
-    """A world over the reference store."""
-    made = World(lambda clock: ModelProvider(clock=clock))
+    """A world over the store in memory."""
+    made = World(lambda clock: MemoryProvider(clock=clock))
     yield made
     made.close()
 
 
-@pytest.fixture(params=["model", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def any_world(request, tmp_path):
     """A world over each store."""
 
     schema = f"test_{new_id()}"
 
     def provider(clock):
-        if request.param == "model":
-            return ModelProvider(clock=clock)
+        if request.param == "memory":
+            return MemoryProvider(clock=clock)
         if request.param == "postgres":
             return PostgresProvider(request.getfixturevalue("dsn"), schema, clock=clock, notify=False)
         return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed")

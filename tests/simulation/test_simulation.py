@@ -18,9 +18,9 @@ import pytest
 
 from orchestra.engine.store_time import StoreTime
 from orchestra.errors import StoreBusy, StoreUnavailable
+from orchestra.providers.memory import MemoryProvider
 from orchestra.providers.postgres import calls
-from orchestra.testing import ModelProvider
-from orchestra.testing.simulation import PROGRAMS, Plan, model_store, run_seed, simulate
+from orchestra.testing.simulation import PROGRAMS, Plan, memory_store, run_seed, simulate
 from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
 from orchestra.testing.simulation.plan import COMMIT_FAULTS
 
@@ -63,7 +63,7 @@ def test_whatever_happens_on_postgresql_the_invariants_hold_and_everything_ends(
 @pytest.mark.parametrize("seed", [3, 20])
 def test_a_seed_does_the_same_on_every_store(seed, dsn):
     """What may differ is switched off: hints, and what goes on between the round trips of a call. 20 is as behind a pooler."""
-    digests = {store: run_seed(seed, store, dsn=dsn, alike=True).digest for store in ("model", "sqlite", "postgres")}
+    digests = {store: run_seed(seed, store, dsn=dsn, alike=True).digest for store in ("memory", "sqlite", "postgres")}
     assert len(set(digests.values())) == 1, digests
 
 
@@ -95,10 +95,10 @@ def test_a_seed_leaves_nothing_on_the_server(dsn, postgres):
         assert connection.execute(find).fetchone() == before
 
 
-def test_the_model_tells_the_time_of_now_also_when_nothing_was_written_since():
+def test_the_store_in_memory_tells_the_time_of_now_also_when_nothing_was_written_since():
     """As the others do: a start that a client has made of the catalogue's time was younger there than here."""
     clock = MachineClock(time := VirtualTime())
-    with closing(ModelProvider(clock=clock)) as provider:
+    with closing(MemoryProvider(clock=clock)) as provider:
         provider.open()
         provider.admin.set_policy("job", "latest", by="me", reason="")
         time.skip(5)
@@ -107,7 +107,7 @@ def test_the_model_tells_the_time_of_now_also_when_nothing_was_written_since():
 
 @pytest.mark.parametrize("seed", range(1_000_000, 1_000_005))
 def test_where_nothing_goes_wrong_nobody_is_taken_over(seed):
-    counts = simulate(model_store(), seed, faults=False).counts
+    counts = simulate(memory_store(), seed, faults=False).counts
     assert counts["writes"] > 0
     assert not {"crashes", "take-overs"} & counts.keys()
 
@@ -197,7 +197,7 @@ def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_w
     monkeypatch.setattr(script, "prepare", lambda: None)
     monkeypatch.setattr(StoreTime, "now", property(lambda time: time._clock.now() + 60_000_000))
     result = tmp_path / "result.json"
-    assert script.main(["--from", "3", "--seeds", "3", "--store", "model", "--fail-fast", "--json", str(result)]) == 1
+    assert script.main(["--from", "3", "--seeds", "3", "--store", "memory", "--fail-fast", "--json", str(result)]) == 1
     command = "python ops/simulation/run.py --from 3 --seeds 1 --store model"
     assert f"rerun: {command}\n" in capsys.readouterr().out
     written = json.loads(result.read_text())

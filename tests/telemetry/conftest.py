@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import World
 from observed import Observed
 
-from orchestra.testing import ModelProvider
+from orchestra.providers.memory import MemoryProvider
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -27,7 +27,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def world():
-    made = World(lambda clock: ModelProvider(clock=clock))
+    made = World(lambda clock: MemoryProvider(clock=clock))
     yield made
     made.close()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from orchestra.testing.simulation.plan import Plan
 from orchestra.testing.simulation.programs import PROGRAMS, Program
 from orchestra.testing.simulation.simulation import Connect, Result, Simulation, simulate
-from orchestra.testing.simulation.stores import model_store, run_seed, sqlite_store
+from orchestra.testing.simulation.stores import memory_store, run_seed, sqlite_store
 
 __all__ = [
     "PROGRAMS",
@@ -22,7 +22,7 @@ __all__ = [
     "Program",
     "Result",
     "Simulation",
-    "model_store",
+    "memory_store",
     "run_seed",
     "simulate",
     "sqlite_store",

@@ -1,4 +1,4 @@
-"""Which store a seed runs on: mostly the model, which is fast; now and then a SQLite file; on demand a PostgreSQL server."""
+"""Which store a seed runs on: mostly memory, which is fast; now and then a SQLite file; on demand a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Final, Literal
 
 from orchestra.clock import Clock, SystemClock
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.testing.checker import check_store
-from orchestra.testing.model import ModelProvider, ModelWorld
 from orchestra.testing.simulation.simulation import Connect, Result, simulate
 
-__all__ = ["StoreName", "model_store", "run_seed", "sqlite_store"]
+__all__ = ["StoreName", "memory_store", "run_seed", "sqlite_store"]
 
 _SQLITE_EVERY: Final = 8
 _POOLED_EVERY: Final = 4
 
-StoreName = Literal["model", "sqlite", "postgres"]
+StoreName = Literal["memory", "sqlite", "postgres"]
 
 
-def model_store() -> Connect:
+def memory_store() -> Connect:
     """Return connections to a new store in memory."""
-    world = ModelWorld()
+    database = Database()
 
     def connect(clock: Clock) -> Provider:
-        return ModelProvider(world, clock=clock)
+        return MemoryProvider(database, clock=clock)
 
     return connect
 
@@ -47,8 +47,8 @@ def sqlite_store(path: Path) -> Connect:
 def _opened(store: StoreName, dsn: str | None, *, pooled: bool) -> Generator[Connect]:
     """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
     match store:
-        case "model":
-            yield model_store()
+        case "memory":
+            yield memory_store()
         case "sqlite":
             with tempfile.TemporaryDirectory(prefix="orchestra-simulation-") as directory:
                 path = Path(directory) / "store.db"
@@ -79,6 +79,6 @@ def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = Non
     Raises:
         AssertionError: an invariant does not hold.
     """
-    chosen: StoreName = store or ("model" if seed % _SQLITE_EVERY else "sqlite")
+    chosen: StoreName = store or ("memory" if seed % _SQLITE_EVERY else "sqlite")
     with _opened(chosen, dsn, pooled=seed % _POOLED_EVERY == 0) as connect:
         return simulate(connect, seed, alike=alike)

@@ -73,6 +73,8 @@ _DETAIL: Final = Columns(
 _DETAIL_NAMES: Final = _DETAIL.names
 _TOMBSTONE: Final = Columns((*tables.MESSAGE.only("instance_id", "message_id", "sequence"), Column("removed_at", "number")))
 _ACTIVITY: Final = Columns((*tables.ACTIVITY, *tables.ACTIVITY_FENCE))
+_BEYOND: Final = 1 << 63
+"""Greater than every number of a row."""
 _VERSION_KEY: Final = tables.EXECUTION.names.index("version_key")
 _CHILD: Final = tables.DETAIL.only("parent_id", "parent_execution", "instance_id")
 
@@ -264,17 +266,19 @@ class Database:
         require(row is not None, "an execution is not there")
         return _read_execution(row or ())
 
-    def executions_of(self, instance_id: str) -> list[ExecutionRow]:
-        """Return the executions of an instance in order."""
-        return [_read_execution(row) for row in self.executions.of(instance_id)]
+    def executions_of(self, instance_id: str, after: int = 0, limit: int | None = None) -> list[ExecutionRow]:
+        """Return the executions of an instance that come after a number, at most so many, in order."""
+        rows = self.executions.between((instance_id, after + 1), (instance_id, _BEYOND))
+        return [_read_execution(row) for row in rows[:limit]]
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         """Return the events of an execution in order."""
-        return [read_event(row[2:]) for row in self.events.of(instance_id) if row[1] == execution]
+        rows = self.events.between((instance_id, execution), (instance_id, execution + 1))
+        return [read_event(row[2:]) for row in rows]
 
-    def messages_of(self, instance_id: str) -> list[MessageRow]:
-        """Return the unread messages of an instance in the order of their arrival."""
-        return [read_message(row[1:]) for row in self.messages.of(instance_id)]
+    def messages_of(self, instance_id: str, after: int = 0) -> list[MessageRow]:
+        """Return the unread messages of an instance that have come after a number, in the order of their arrival."""
+        return [read_message(row[1:]) for row in self.messages.between((instance_id, after + 1), (instance_id, _BEYOND))]
 
     def activities_of(self, instance_id: str) -> list[ActivityRow]:
         """Return the remembered activities of an instance."""

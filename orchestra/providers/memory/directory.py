@@ -41,7 +41,7 @@ class MemoryDirectory:
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         with self._database.guard:
-            return [row for row in self._database.executions_of(instance_id) if row.number > after][:limit]
+            return self._database.executions_of(instance_id, after, limit)
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         with self._database.guard:

@@ -107,24 +107,24 @@ def _consume(database: Database, row: Row | None, now: int) -> None:
 def _prune(database: Database, pruning: Pruning) -> None:
     """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without its events."""
     instance_id, current, prune = pruning
-    executions = database.executions_of(instance_id)
-    aged = 0
-    for execution in executions[:PRUNED_AT_ONCE] if prune.closed_until is not None else ():
-        closed_at, until = execution.closed_at, prune.closed_until or 0
+    aged = 0 if prune.closed_until is None else _last_closed(database, instance_id, current, prune.closed_until)
+    rows = max(prune.executions, aged)
+    for table, bound in ((database.events, max(prune.histories, rows)), (database.executions, rows)):
+        oldest = table.oldest(instance_id)
+        if oldest is not None:
+            last = min(bound, current - 1, oldest[1] + PRUNED_AT_ONCE - 1)
+            table.remove_between((instance_id,), (instance_id, last + 1))
+
+
+def _last_closed(database: Database, instance_id: str, current: int, until: int) -> int:
+    """Return the last of the oldest executions that were all closed by then; the newest closed one is not among them."""
+    last = 0
+    for execution in database.executions_of(instance_id, limit=PRUNED_AT_ONCE):
+        closed_at = execution.closed_at
         if execution.number >= current - 1 or closed_at is None or closed_at > until:
             break
-        aged = execution.number
-    oldest = executions[0].number
-    rows = min(max(prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
-    events = database.events.of(instance_id)
-    oldest = events[0][1] if events else current
-    histories = min(max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
-    for event in events:
-        if event[1] <= histories:
-            database.events.remove(*event[:3])
-    for execution in executions:
-        if execution.number <= rows:
-            database.executions.remove(instance_id, execution.number)
+        last = execution.number
+    return last
 
 
 def _set_expiry(database: Database, effects: Effects, now: int) -> None:

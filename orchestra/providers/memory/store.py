@@ -67,7 +67,7 @@ class MemoryStore:
             return [self._news_of(row, page) for row in rows if row is not None and row.inbox_seq > row.seen_seq]
 
     def _news_of(self, row: HotRow, page: InboxPage) -> News:
-        new = [one for one in self._database.messages_of(row.instance_id) if one.sequence > row.seen_seq]
+        new = self._database.messages_of(row.instance_id, after=row.seen_seq)
         activities = self._database.activities_of(row.instance_id)
         ended = tuple(one for one in activities if one.has_ended and one.execution == row.execution)
         unread = page_of(new, row.inbox_seq, page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -52,6 +53,8 @@ class Table:
         self._undo = undo
         self._watch = watch
         self._rows: dict[Any, dict[Key, Row]] = {}
+        self._keys: dict[Any, list[Key]] = {}
+        """The keys of the rows of each instance, in order."""
 
     def get(self, *key: Any) -> Row | None:
         """Return the row with this key."""
@@ -64,7 +67,17 @@ class Table:
     def of(self, first: Any) -> list[Row]:
         """Return the rows of an instance, in the order of their keys."""
         rows = self._rows.get(first, {})
-        return [rows[key] for key in sorted(rows)]
+        return [rows[key] for key in self._keys.get(first, ())]
+
+    def between(self, low: Key, high: Key) -> list[Row]:
+        """Return the rows of an instance whose keys stand at or behind one, and before another. Both may be parts of keys."""
+        rows, keys = self._rows.get(low[0], {}), self._keys.get(low[0], [])
+        return [rows[key] for key in keys[bisect_left(keys, low) : bisect_left(keys, high)]]
+
+    def oldest(self, first: Any) -> Row | None:
+        """Return the row of an instance with the least key."""
+        keys = self._keys.get(first)
+        return self._rows[first][keys[0]] if keys else None
 
     def __iter__(self) -> Iterator[Row]:
         """Return all rows, in the order of their keys."""
@@ -98,15 +111,23 @@ class Table:
         """Remove the rows of an instance; return them."""
         return [row for row in self.of(first) if self.remove(*row[: self._width]) is not None]
 
+    def remove_between(self, low: Key, high: Key) -> None:
+        """Remove the rows that :meth:`between` returns."""
+        for row in self.between(low, high):
+            self.remove(*row[: self._width])
+
     def _set(self, key: Key, row: Row | None) -> None:
-        rows = self._rows.setdefault(key[0], {})
+        first = key[0]
+        rows, keys = self._rows.setdefault(first, {}), self._keys.setdefault(first, [])
         before = rows.get(key)
-        if row is None:
-            del rows[key]
-            if not rows:
-                del self._rows[key[0]]
-        else:
+        if row is not None:
+            if before is None:
+                insort(keys, key)
             rows[key] = row
+        elif before is not None:
+            del rows[key], keys[bisect_left(keys, key)]
+            if not rows:
+                del self._rows[first], self._keys[first]
         if self._watch is not None:
             self._watch(before, row)
 

@@ -65,7 +65,10 @@ from orchestra.errors import (
     InvalidArgument,
     InvalidFunction,
     InvalidVersion,
+    LevelTooLow,
+    LibraryTooOld,
     NetworkFileSystem,
+    NewerLibraryNeeded,
     NodeBuried,
     NondeterminismError,
     OperationCancelled,
@@ -90,6 +93,7 @@ from orchestra.errors import (
     StoreUnavailable,
     UnknownOrchestration,
     UnknownVersion,
+    UnreadablePolicy,
     UnresolvableAnnotation,
     WaitTimeout,
     WrongEventLoop,
@@ -101,7 +105,7 @@ from orchestra.retention import Retention
 from orchestra.retry import NO_RETRY, NonRetryable, RetryPolicy
 from orchestra.runtime import Runtime
 from orchestra.telemetry import ContextFilter, PlainFormatter
-from orchestra.versions import Exact, Latest
+from orchestra.versions import Exact, Latest, UnknownPolicy
 
 __all__ = [
     "NO_RETRY",
@@ -152,9 +156,12 @@ __all__ = [
     "InvalidFunction",
     "InvalidVersion",
     "Latest",
+    "LevelTooLow",
+    "LibraryTooOld",
     "Limits",
     "Lock",
     "NetworkFileSystem",
+    "NewerLibraryNeeded",
     "NodeBuried",
     "NodeInfo",
     "NonRetryable",
@@ -194,8 +201,10 @@ __all__ = [
     "StoreUnavailable",
     "TaskGroup",
     "UnknownOrchestration",
+    "UnknownPolicy",
     "UnknownVersion",
     "Unreadable",
+    "UnreadablePolicy",
     "UnresolvableAnnotation",
     "WaitResult",
     "WaitTimeout",

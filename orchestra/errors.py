@@ -10,6 +10,7 @@
     │   └── UnresolvableAnnotation
     ├── UnknownOrchestration              no living node has the name
     │   └── UnknownVersion                ... the name, but not the version
+    ├── UnreadablePolicy                  a newer library has set the version policy of the name; ``.name``, ``.value``
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
@@ -19,6 +20,7 @@
     │   ├── InstanceStillOpen             it has not ended; it cannot be deleted
     │   ├── InstanceNotHeld                   nothing holds it; there is nothing to release
     │   ├── InboxFull
+    │   ├── NewerLibraryNeeded            it holds what only a newer library knows; this one leaves it alone
     │   ├── InstanceFailed                raised by ``Handle.result``
     │   │   └── InstanceHeld              its code has raised an error, and it waits for other code; also a WaitTimeout
     │   ├── InstanceCancelled
@@ -56,6 +58,8 @@
         ├── StoreEmpty                    the file or schema is there, but no store has been made in it yet
         ├── StoreCorrupt
         ├── SchemaMismatch                newer than this library, or older and not to be migrated
+        │   └── LibraryTooOld             no library as old as this one may work on the store; ``.lowest_reader``
+        ├── LevelTooLow                   a new kind is not written yet: older nodes live that could not read it
         ├── NodeBuried                    this node was declared dead; what it owned is gone
         └── OutcomeUnknown                the reply to a commit was lost
 
@@ -110,7 +114,10 @@ __all__ = [
     "InvalidArgument",
     "InvalidFunction",
     "InvalidVersion",
+    "LevelTooLow",
+    "LibraryTooOld",
     "NetworkFileSystem",
+    "NewerLibraryNeeded",
     "NodeBuried",
     "NondeterminismError",
     "OperationCancelled",
@@ -135,6 +142,7 @@ __all__ = [
     "StoreUnavailable",
     "UnknownOrchestration",
     "UnknownVersion",
+    "UnreadablePolicy",
     "UnresolvableAnnotation",
     "Unwind",
     "WaitTimeout",
@@ -272,6 +280,15 @@ class UnknownVersion(UnknownOrchestration):
         self.version = version
 
 
+class UnreadablePolicy(OrchestraError):
+    """The version policy of a name was set by a newer library, and this one cannot read it. ``value`` is its stored text."""
+
+    def __init__(self, message: str, *, name: str, value: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.value = value
+
+
 class InvalidArgument(OrchestraError, ValueError):
     """What was given cannot be an id, a label, a page or a limit. Nothing was asked of the store."""
 
@@ -325,6 +342,10 @@ class InboxFull(InstanceError):
         self.name = name
         self.bound: Literal["messages", "bytes"] = bound
         self.limit = limit
+
+
+class NewerLibraryNeeded(InstanceError):
+    """The instance holds kinds of rows that only a newer library knows. Nothing was changed."""
 
 
 class InstanceFailed(InstanceError):
@@ -587,6 +608,19 @@ class StoreCorrupt(StoreError):
 
 class SchemaMismatch(StoreError):
     """The schema is newer than this library, or older and must not be migrated here."""
+
+
+class LibraryTooOld(SchemaMismatch):
+    """The store holds what libraries below ``lowest_reader`` must not work on; ``level`` is what this one can read."""
+
+    def __init__(self, message: str, *, level: int, lowest_reader: int) -> None:
+        super().__init__(message)
+        self.level = level
+        self.lowest_reader = lowest_reader
+
+
+class LevelTooLow(StoreError):
+    """A kind of row that is newer than the store's write level was to be written. Nothing was."""
 
 
 class NodeBuried(StoreError):

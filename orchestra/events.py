@@ -10,6 +10,7 @@ The stored form keeps an event's own facts (the envelope) apart from user data (
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Final, TypeVar
@@ -17,11 +18,12 @@ from typing import Any, ClassVar, Final, TypeVar
 from orchestra.clock import from_micros, to_micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
+from orchestra.levels import BASE_LEVEL, Kinds, Unknown
 from orchestra.retry import RetryPolicy
 
 __all__ = [
+    "EVENTS",
     "FORMAT",
-    "FORMATS",
     "ActivityCompleted",
     "ActivityFailedEvent",
     "ActivityScheduled",
@@ -35,9 +37,11 @@ __all__ = [
     "DetachedStarted",
     "Event",
     "EventAwaited",
+    "EventForms",
     "EventKind",
     "EventReceived",
     "EventRecord",
+    "EventWriter",
     "ExecutionCancelled",
     "ExecutionCompleted",
     "ExecutionFailed",
@@ -49,6 +53,8 @@ __all__ = [
     "TerminalEvent",
     "TimerCreated",
     "TimerFired",
+    "UnknownEvent",
+    "Wire",
     "from_record",
     "to_record",
 ]
@@ -56,10 +62,7 @@ __all__ = [
 T = TypeVar("T")
 
 FORMAT: Final = 1
-"""The event format that new executions are written in."""
-
-FORMATS: Final = (1,)
-"""The event formats that this library can read and go on with."""
+"""The event format that every library reads. An execution that has not begun is routed by it: it has no events yet."""
 
 
 class OnParentClose(IntEnum):
@@ -127,6 +130,13 @@ class Event:
     kind: ClassVar[EventKind]
     id: int
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent(Event):
+    """An event that this library cannot read, because a newer one has written it. ``what`` it does not know of it."""
+
+    what: Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +384,80 @@ def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
     return tuple(Attempt(number, from_micros(ended_at), error_from_wire(error)) for number, ended_at, error in wire)
 
 
-def to_record(event: Event) -> EventRecord:
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How the envelopes of an event format become bytes, and back."""
+
+    pack: Callable[[Any], bytes] = pack
+    unpack: Callable[[bytes], Any] = unpack
+
+
+@dataclass(frozen=True, slots=True)
+class EventWriter:
+    """Writes the events of an execution: always in its format (protocol rule 38), and at one write level of the store."""
+
+    format: int
+    kinds: Mapping[EventKind, Any]
+    on_cancel: Mapping[OnCancel, Any]
+    on_parent_close: Mapping[OnParentClose, Any]
+    pack: Callable[[Any], bytes]
+
+
+class EventForms:
+    """What a library reads and writes of histories: formats, and kinds of events, with their levels.
+
+    Args:
+        formats: by their numbers. A new one gets a line here.
+        kinds: of events. A new one gets a line here, with its level, unless a new format brings it.
+    """
+
+    def __init__(
+        self,
+        formats: Mapping[int, Wire] | None = None,
+        kinds: Kinds[EventKind] | None = None,
+        on_cancel: Kinds[OnCancel] | None = None,
+        on_parent_close: Kinds[OnParentClose] | None = None,
+    ) -> None:
+        self.formats: Mapping[int, Wire] = {FORMAT: Wire()} if formats is None else formats
+        self.kinds: Kinds[EventKind] = kinds or Kinds("event", {kind.value: kind for kind in EventKind})
+        self.on_cancel: Kinds[OnCancel] = on_cancel or Kinds("on_cancel", {kind.value: kind for kind in OnCancel})
+        self.on_parent_close: Kinds[OnParentClose] = on_parent_close or Kinds(
+            "on_parent_close", {kind.value: kind for kind in OnParentClose}
+        )
+        self._is_base = self.kinds.highest_level == BASE_LEVEL
+        self._writers: dict[tuple[int, int], EventWriter] = {}
+
+    def writer(self, event_format: int = FORMAT, level: int = BASE_LEVEL) -> EventWriter:
+        """Return what writes an execution of a format, at a write level of the store."""
+        known = self._writers.get((event_format, level))
+        if known is None:
+            cancels, closes = self.on_cancel.at(level), self.on_parent_close.at(level)
+            known = EventWriter(event_format, self.kinds.at(level), cancels, closes, self.formats[event_format].pack)
+            self._writers[event_format, level] = known
+        return known
+
+    def level(self, records: Sequence[EventRecord]) -> int:
+        """Return the level that a library must read to go on behind these events."""
+        if self._is_base:
+            return BASE_LEVEL
+        return max((self.kinds.level(record.kind) for record in records), default=BASE_LEVEL)
+
+
+EVENTS: Final = EventForms()
+"""What this library reads and writes."""
+
+_WRITER: Final = EVENTS.writer()
+
+
+class _NotKnown(Exception):
+    """A kind inside an envelope is not known here."""
+
+    def __init__(self, what: Unknown) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
     """Return the stored form of an event."""
     envelope: dict[str, Any]
     payload: Payload | None = None
@@ -389,7 +472,7 @@ def to_record(event: Event) -> EventRecord:
                 "timeout": event.timeout,
                 "heartbeat": event.heartbeat_timeout,
                 **_queue(event),
-                **({} if event.on_cancel is OnCancel.ABANDON else {"cancel": event.on_cancel.value}),
+                **({} if event.on_cancel is OnCancel.ABANDON else {"cancel": writer.on_cancel[event.on_cancel]}),
             }
             payload = event.arguments
         case ExecutionStarted():
@@ -433,7 +516,7 @@ def to_record(event: Event) -> EventRecord:
                 "name": event.name,
                 "version": event.version,
                 "child": event.child_id,
-                "on_parent_close": event.on_parent_close.value,
+                "on_parent_close": writer.on_parent_close[event.on_parent_close],
                 **_queue(event),
             }
             payload = event.input
@@ -451,28 +534,35 @@ def to_record(event: Event) -> EventRecord:
             envelope = {"error": error_to_wire(event.error)}
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
-    return EventRecord(event.id, int(event.kind), event.at, FORMAT, pack(envelope), payload)
+    return EventRecord(event.id, writer.kinds[event.kind], event.at, writer.format, writer.pack(envelope), payload)
 
 
-def scheduled_name(record: EventRecord) -> str:
-    """Return which activity a record asks for, without reading its payload."""
-    return _field(unpack(record.envelope), "name", str)
+def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:
+    """Return which activity a record asks for, without reading its payload; "?" where its format is not known here."""
+    wire = forms.formats.get(record.format)
+    return "?" if wire is None else _field(wire.unpack(record.envelope), "name", str)
 
 
 def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[str, str]:
     return {} if event.queue is None else {"queue": event.queue}
 
 
-def from_record(record: EventRecord) -> Event:
-    """Return the event that a record holds.
+def from_record(record: EventRecord, forms: EventForms = EVENTS) -> Event:
+    """Return the event that a record holds; an :class:`UnknownEvent` where a newer library has written it.
 
     Raises:
-        HistoryCorrupt: its kind or format is unknown, or its envelope is damaged.
+        HistoryCorrupt: its envelope is damaged, or its payload is lost.
     """
-    if record.format not in FORMATS:
-        raise HistoryCorrupt(f"event {record.id} has format {record.format}; this library reads {FORMATS}", event_id=record.id)
+    wire = forms.formats.get(record.format)
+    if wire is None:
+        return UnknownEvent(record.id, record.at, Unknown("event format", record.format))
+    kind = forms.kinds.read(record.kind)
+    if isinstance(kind, Unknown):
+        return UnknownEvent(record.id, record.at, kind)
     try:
-        return _read(record, unpack(record.envelope))
+        return _read(kind, record, wire.unpack(record.envelope), forms)
+    except _NotKnown as error:
+        return UnknownEvent(record.id, record.at, error.what)
     except (
         KeyError,
         IndexError,
@@ -484,9 +574,15 @@ def from_record(record: EventRecord) -> Event:
         raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id) from error
 
 
-def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
+def _known(kind: T | Unknown) -> T:
+    if isinstance(kind, Unknown):
+        raise _NotKnown(kind)
+    return kind
+
+
+def _read(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms: EventForms) -> Event:
     number, at = record.id, record.at
-    match EventKind(record.kind):
+    match kind:
         case EventKind.EXECUTION_STARTED:
             return ExecutionStarted(
                 number,
@@ -512,7 +608,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
                 _optional(envelope, "timeout", int),
                 _optional(envelope, "heartbeat", int),
                 envelope.get("queue"),
-                OnCancel(envelope.get("cancel", OnCancel.ABANDON)),
+                _known(forms.on_cancel.read(envelope.get("cancel", OnCancel.ABANDON.value))),
             )
         case EventKind.ACTIVITY_COMPLETED:
             return ActivityCompleted(
@@ -549,8 +645,8 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
             return CommandCancelled(number, at, _field(envelope, "source", int))
         case EventKind.CANCEL_REQUESTED:
             return CancelRequested(number, at, _field(envelope, "reason", str))
-        case EventKind.CHILD_STARTED | EventKind.CHILD_COMPLETED | EventKind.CHILD_FAILED | EventKind.DETACHED_STARTED as kind:
-            return _read_of_child(kind, record, envelope)
+        case EventKind.CHILD_STARTED | EventKind.CHILD_COMPLETED | EventKind.CHILD_FAILED | EventKind.DETACHED_STARTED:
+            return _read_of_child(kind, record, envelope, forms)
         case EventKind.EXECUTION_COMPLETED:
             return ExecutionCompleted(number, at, _payload(record))
         case EventKind.EXECUTION_FAILED:
@@ -563,7 +659,7 @@ def _read(record: EventRecord, envelope: dict[str, Any]) -> Event:
             return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
 
 
-def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any]) -> Event:
+def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms: EventForms) -> Event:
     number, at = record.id, record.at
     match kind:
         case EventKind.CHILD_STARTED:
@@ -573,7 +669,7 @@ def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any
                 _field(envelope, "name", str),
                 _optional(envelope, "version", str),
                 _field(envelope, "child", str),
-                OnParentClose(envelope["on_parent_close"]),
+                _known(forms.on_parent_close.read(envelope["on_parent_close"])),
                 _payload(record),
                 envelope.get("queue"),
             )

@@ -9,23 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from orchestra.events import FORMATS
+from orchestra.levels import BASE_LEVEL
 from orchestra.providers.rows import Catalogue, Kind, NodeRecord, NodeRow, Pin, Resolution, ResolvedBy
-from orchestra.versions import Latest, Policy, policy_from_text, resolve, version_key
+from orchestra.versions import Latest, Policy, UnknownPolicy, policy_from_text, policy_to_text, resolve, version_key
 
 __all__ = [
     "LOWEST_VERSION",
     "boundary_version",
     "changed_policies",
+    "common_format",
     "has_other_code",
+    "has_readable_policy",
     "is_living",
+    "next_level",
     "opening_version",
+    "policy_level",
     "policy_of",
+    "resolution_level",
     "servable_kinds",
     "serves",
     "shown_kind",
     "start_version",
     "started_versions",
+    "stored_policy",
+    "why_unreadable",
 ]
 
 LOWEST_VERSION: Final = "0.0.0-0"
@@ -35,10 +42,52 @@ It says nothing about the name. A start that was misspelt must not make the next
 """
 
 
-def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy, int]:
-    """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever set."""
+def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy | UnknownPolicy, int]:
+    """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever set.
+
+    One that a newer library has set is never taken for another one: no version is chosen by it here (protocol rule 37).
+    """
     row = catalogue.policies.get(name)
-    return (Latest(), 0) if row is None else (policy_from_text(row.value), row.revision)
+    return (Latest(), 0) if row is None else (policy_from_text(row.value, catalogue.library.policies), row.revision)
+
+
+def stored_policy(catalogue: Catalogue, policy: Policy) -> str:
+    """Return how a policy is stored now.
+
+    Raises:
+        LevelTooLow: nodes live that could not read it.
+    """
+    return policy_to_text(policy, catalogue.library.policies, catalogue.levels.write)
+
+
+def policy_level(catalogue: Catalogue, name: str) -> int:
+    """Return the level that a library must read to choose versions of a name."""
+    row, library = catalogue.policies.get(name), catalogue.library
+    if row is None:
+        return BASE_LEVEL
+    if isinstance(policy_of(catalogue, name)[0], UnknownPolicy):
+        return library.level + 1
+    return library.policies.level(row.value.partition(":")[0])
+
+
+def why_unreadable(catalogue: Catalogue, kind: Kind) -> str | None:
+    """Return why no living node reads an instance of a kind; ``None``: some node does, and it is its code that is missing."""
+    nodes = [row.record for row in catalogue.nodes if is_living(row, catalogue.now)]
+    if not nodes:
+        return None
+    level = max(kind.level, policy_level(catalogue, kind.name) if kind.floating else BASE_LEVEL)
+    reads = max(node.reads for node in nodes)
+    if level > reads:
+        what = f"version policy {catalogue.policies[kind.name].value!r}" if level > kind.level else "something"
+        return f"{what} of it is of level {level}, and living nodes read up to {reads}; start a node with the newer library"
+    if not any(kind.format in node.formats for node in nodes):
+        return f"its history is in format {kind.format}, which no living node reads; start a node with the newer library"
+    return None
+
+
+def has_readable_policy(catalogue: Catalogue, name: str) -> bool:
+    """Return whether this library can choose versions of a name."""
+    return not isinstance(policy_of(catalogue, name)[0], UnknownPolicy)
 
 
 def changed_policies(before: Catalogue, after: Catalogue) -> list[str]:
@@ -59,9 +108,12 @@ def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> 
     """Return the version that the policy gives to a start that nobody would hear refused; ``None``: the name is unknown.
 
     It is one of those of living nodes that serve the queue, or else of any. While none has the name, it is one under which
-    instances have been started before: every worker may be away for a restart.
+    instances have been started before: every worker may be away for a restart. Where the policy cannot be read here, the start
+    waits under the lowest version for a node that can: it then takes whatever the policy gives.
     """
     versions = catalogue.versions(name, queue) or catalogue.versions(name) or started_versions(catalogue, name)
+    if versions and not has_readable_policy(catalogue, name):
+        return LOWEST_VERSION
     return resolve(policy_of(catalogue, name)[0], versions) if versions else None
 
 
@@ -85,7 +137,8 @@ def boundary_version(
 ) -> tuple[str, Resolution]:
     """Return the version of the next execution of an instance of this kind, and how it was chosen.
 
-    The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes down.
+    The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes down. By a policy that
+    cannot be read here, the execution stays on its version until a node opens it that can.
     """
     policy, revision = policy_of(catalogue, kind.name)
     if explicit is not None:
@@ -102,8 +155,12 @@ def boundary_version(
 
 def serves(node: NodeRecord, kind: Kind, catalogue: Catalogue) -> bool:
     """Return whether a node can run instances of a kind now."""
-    if kind.format not in node.formats or kind.queue not in node.queues:
+    if kind.format not in node.formats or kind.queue not in node.queues or kind.level > node.reads:
         return False
+    if kind.floating and policy_level(catalogue, kind.name) > node.reads:
+        return False
+    if kind.floating and not has_readable_policy(catalogue, kind.name):  # by this library, that is: the node may tell more
+        return any(capability.name == kind.name for capability in node.capabilities)
     version = opening_version(catalogue, kind)
     return any(capability.name == kind.name and capability.version == version for capability in node.capabilities)
 
@@ -114,11 +171,30 @@ def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
         Kind(queue, capability.name, capability.version, event_format, floating)
         for queue in node.queues
         for capability in node.capabilities
-        for event_format in FORMATS
+        for event_format in node.formats
         for floating in (False, True)
     }
     candidates: Iterable[Kind] = sorted(own | set(catalogue.kinds), key=_kind_order)
     return tuple(kind for kind in candidates if serves(node, kind, catalogue))
+
+
+def common_format(node: NodeRecord, catalogue: Catalogue) -> int:
+    """Return the highest event format that a node and all that live read: what new executions are written in (rule 38)."""
+    common = set(node.formats).intersection(*(row.record.formats for row in catalogue.nodes))
+    return max(common, default=min(node.formats))
+
+
+def next_level(node: NodeRecord, catalogue: Catalogue) -> int | None:
+    """Return the level to which a node may raise the store's: what it wants, if all that live read it. ``None``: not now."""
+    wanted = node.writes
+    if wanted <= catalogue.levels.write or any(row.record.reads < wanted for row in catalogue.nodes):
+        return None
+    return wanted
+
+
+def resolution_level(catalogue: Catalogue, how: ResolvedBy) -> int:
+    """Return the level that a library must read to know how a version was chosen, if that is written now."""
+    return catalogue.library.resolutions.level_at(how, catalogue.levels.write)
 
 
 def has_other_code(node: NodeRecord, catalogue: Catalogue) -> bool:
@@ -132,8 +208,8 @@ def has_other_code(node: NodeRecord, catalogue: Catalogue) -> bool:
     )
 
 
-def _kind_order(kind: Kind) -> tuple[str, str, str, int, bool]:
-    return kind.queue, kind.name, kind.version, kind.format, kind.floating
+def _kind_order(kind: Kind) -> tuple[str, str, str, int, bool, int]:
+    return kind.queue, kind.name, kind.version, kind.format, kind.floating, kind.level
 
 
 def is_living(node: NodeRow, now: int) -> bool:

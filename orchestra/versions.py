@@ -9,12 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import semver
 
 from orchestra.errors import InvalidVersion
+from orchestra.levels import BASE_LEVEL, Kinds, Unknown
 
-__all__ = ["Exact", "Latest", "Policy", "parse_version", "policy_from_text", "resolve", "version_key"]
+__all__ = [
+    "POLICIES",
+    "Exact",
+    "Latest",
+    "Policies",
+    "Policy",
+    "UnknownPolicy",
+    "parse_version",
+    "policy_from_text",
+    "policy_to_text",
+    "resolve",
+    "version_key",
+]
 
 
 @lru_cache(maxsize=4096)
@@ -76,19 +90,58 @@ class Exact:
         return f"exact:{self.version}"
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownPolicy:
+    """A stored policy that this library cannot read: a newer one has set it. ``text`` is how it is stored.
+
+    No version is chosen by it here. Set another policy, or use a library that reads it.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 Policy = Latest | Exact
 
+Policies = Kinds[type[Latest] | type[Exact]]
 
-def policy_from_text(text: str) -> Policy:
-    """Return the policy that ``str(policy)`` wrote."""
-    return Exact(text.removeprefix("exact:")) if text.startswith("exact:") else Latest()
+POLICIES: Final[Policies] = Kinds("version policy", {"latest": Latest, "exact": Exact})
+"""Policies, by the word with which their stored text begins. A new one gets a line, with its level."""
 
 
-def resolve(policy: Policy, available: Iterable[str]) -> str | None:
-    """Return the version that a policy gives, or ``None`` where it gives none of the available ones."""
+def policy_from_text(text: str, policies: Policies = POLICIES) -> Policy | UnknownPolicy:
+    """Return the policy that :func:`policy_to_text` wrote. What cannot be read is never taken for another one."""
+    word, _, argument = text.partition(":")
+    kind = policies.read(word)
+    if isinstance(kind, Unknown):
+        return UnknownPolicy(text)
+    try:
+        if kind is Exact:
+            return Exact(argument)
+    except InvalidVersion:
+        return UnknownPolicy(text)
+    return UnknownPolicy(text) if argument else Latest()
+
+
+def policy_to_text(policy: Policy, policies: Policies = POLICIES, level: int = BASE_LEVEL) -> str:
+    """Return how a policy is stored at a write level.
+
+    Raises:
+        LevelTooLow: it may not be written yet.
+    """
+    word = policies.at(level)[type(policy)]
+    return f"{word}:{policy.version}" if isinstance(policy, Exact) else str(word)
+
+
+def resolve(policy: Policy | UnknownPolicy, available: Iterable[str]) -> str | None:
+    """Return the version that a policy gives, or ``None`` where it gives none of the available ones, or cannot be read."""
     match policy:
         case Exact(version):
             return version
+        case UnknownPolicy():
+            return None
         case Latest():
             versions = list(available)
             if len(versions) == 1:

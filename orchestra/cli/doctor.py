@@ -61,6 +61,7 @@ def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
     return [
         *checks,
         _guarded("nodes", lambda: findings.nodes_check(found)),
+        _guarded("levels", lambda: findings.levels_check(found)),
         _guarded("ghosts", lambda: findings.ghosts_check(found)),
         _guarded("held", lambda: findings.held_check(found)),
         _guarded("activities", lambda: findings.activities_check(found)),

@@ -12,7 +12,7 @@ from orchestra.client.info import why_unserved
 from orchestra.providers.diagnosis import LISTED, LOOKED_AT, Ended, HeldInstance, NodeLockState, Population, SchemaState, Tally
 from orchestra.providers.rows import Catalogue, HoldKind, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
-from orchestra.resolution import is_living, serves, shown_kind
+from orchestra.resolution import has_readable_policy, is_living, serves, shown_kind, why_unreadable
 
 __all__ = [
     "activities_check",
@@ -20,6 +20,7 @@ __all__ = [
     "ghosts_check",
     "held_check",
     "integrity_check",
+    "levels_check",
     "lock_check",
     "nodes_check",
     "pragmas_check",
@@ -131,11 +132,12 @@ def integrity_check(faults: tuple[str, ...], *, quick: bool) -> Check:
 
 def schema_check(schema: SchemaState) -> Check:
     """Judge whether this library can work with the store."""
-    if schema.number > schema.known and not schema.is_readable:
+    if schema.levels is not None and schema.levels.lowest_reader > schema.reads:
         return Check(
             "schema",
             Verdict.FAILURE,
-            f"schema {schema.number}; this library knows up to {schema.known}, so that what the store holds is not looked at",
+            f"schema {schema.number}; libraries below level {schema.levels.lowest_reader} are refused, and this one reads "
+            f"up to level {schema.reads}, so that what the store holds is not looked at",
             remedy="Use the library that the services use.",
         )
     if schema.number < schema.known:
@@ -311,6 +313,45 @@ def _node_line(node: NodeRow, presence: _Presence, found: Population) -> str:
     return f"{record.node_id} (process {record.pid} on {record.host}): {presence.value}, last seen {seen}, owns {owned:,}"
 
 
+def levels_check(found: Population) -> Check:
+    """Judge how libraries of different ages work on the store: what is written, what nodes read, what is in the way."""
+    catalogue = found.catalogue
+    nodes, levels, library = catalogue.nodes, catalogue.levels, catalogue.library
+    details = [
+        f"{node.record.node_id} (library {node.record.library}): reads level {node.record.reads}, wants level "
+        f"{node.record.writes} to be written, reads event formats {', '.join(map(str, node.record.formats))}"
+        for node in nodes
+    ]
+    unreadable = [
+        f"the version policy of {name!r} is {row.value!r}, which this library cannot read: a newer one has set it"
+        for name, row in sorted(catalogue.policies.items())
+        if not has_readable_policy(catalogue, name)
+    ]
+    text = f"written at level {levels.write}, lowest reader {levels.lowest_reader}"
+    wanted = max((node.record.writes for node in nodes), default=levels.write)
+    older = [node for node in nodes if node.record.reads < wanted]
+    if wanted > levels.write and older:
+        blocking = ", ".join(node.record.node_id for node in older[:LISTED])
+        return Check(
+            "levels",
+            Verdict.NOTICE,
+            f"{text}; nodes want level {wanted}, and {_count(len(older), 'node')} of an older library cannot read it",
+            (*details, *unreadable, f"in the way: {blocking}"),
+            remedy="Give these nodes the newer library too, or stop them; the level then rises by itself.",
+        )
+    if wanted > levels.write:
+        text += f"; level {wanted} follows when a node next renews"
+    if unreadable or levels.write > library.level:
+        return Check(
+            "levels",
+            Verdict.NOTICE,
+            text if levels.write <= library.level else f"{text}; this library reads up to level {library.level}",
+            (*details, *unreadable),
+            remedy="Use the library that the services use; what this one does not know it cannot judge.",
+        )
+    return Check("levels", Verdict.OK, text, tuple(details))
+
+
 # --- instances --------------------------------------------------------------------------------
 
 
@@ -357,7 +398,7 @@ def _held_lines(held: Iterable[HeldInstance], there: Catalogue) -> tuple[int, li
     single: list[str] = []
     by_code: dict[tuple[str, HoldKind], list[HeldInstance]] = {}
     for one in held:
-        if one.why is not None and one.why in _OF_CODE:
+        if isinstance(one.why, HoldKind) and one.why in _OF_CODE:
             code = "a kind that is not in the store" if one.kind is None else shown_kind(there, one.kind)
             by_code.setdefault((code, one.why), []).append(one)
         else:
@@ -389,9 +430,16 @@ def _unserved(tallies: Iterable[Tally], there: Catalogue) -> dict[Kind | None, i
 def _unserved_lines(unserved: Mapping[Kind | None, int], there: Catalogue) -> list[str]:
     return [
         f"{_count(number, 'instance')}: "
-        + ("of a kind that is not in the store" if kind is None else f"no living node has registered {shown_kind(there, kind)}")
+        + ("of a kind that is not in the store" if kind is None else _why_unserved(kind, there))
         for kind, number in unserved.items()
     ]
+
+
+def _why_unserved(kind: Kind, there: Catalogue) -> str:
+    reason = why_unreadable(there, kind)
+    return (
+        f"no living node has registered {shown_kind(there, kind)}" if reason is None else f"no living node reads it: {reason}"
+    )
 
 
 def _held_remedy(found: Population, held: int, crashing: int, unserved: Mapping[Kind | None, int]) -> str:

@@ -108,6 +108,7 @@ def _contents(diagnosis: Diagnosis, role: RoleState) -> Iterator[Check]:
         yield _undecodable("contents", error, _REMEDIES)
         return
     yield _read("nodes", lambda: findings.nodes_check(found))
+    yield _read("levels", lambda: findings.levels_check(found))
     yield _read("ghosts", lambda: findings.ghosts_check(found))
     yield _read("held", lambda: findings.held_check(found))
     yield _read("activities", lambda: findings.activities_check(found))

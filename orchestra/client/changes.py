@@ -7,8 +7,10 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from orchestra.codec import encode, pack
-from orchestra.errors import ErrorInfo, UnknownOrchestration, UnknownVersion
-from orchestra.events import ExecutionTerminated, error_to_wire, to_record
+from orchestra.errors import ErrorInfo, NewerLibraryNeeded, UnknownOrchestration, UnknownVersion, UnreadablePolicy
+from orchestra.events import EventWriter, ExecutionTerminated, error_to_wire, to_record
+from orchestra.levels import Unknown
+from orchestra.providers.kinds import Library
 from orchestra.providers.rows import (
     Catalogue,
     ClientChange,
@@ -27,14 +29,24 @@ from orchestra.providers.rows import (
 from orchestra.resolution import (
     LOWEST_VERSION,
     boundary_version,
+    has_readable_policy,
     opening_version,
     policy_of,
     started_versions,
 )
 from orchestra.summary import EMPTY_SUMMARY
-from orchestra.versions import Exact, Policy, parse_version, resolve, version_key
+from orchestra.versions import Exact, Policy, UnknownPolicy, parse_version, resolve, version_key
 
-__all__ = ["check_target", "chosen_version", "following", "id_of_request", "retargeting", "termination"]
+__all__ = [
+    "check_target",
+    "chosen_version",
+    "following",
+    "id_of_request",
+    "raise_unless_known",
+    "require_known",
+    "retargeting",
+    "termination",
+]
 
 
 def id_of_request(name: str, request_id: str) -> str:
@@ -51,6 +63,7 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
     Raises:
         UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no instance was started with it
             there before.
+        UnreadablePolicy: a newer library has set the policy of the name.
         InvalidVersion: it is not semver.
     """
     if version is not None:
@@ -61,7 +74,15 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
         available = started_versions(catalogue, name)
     if not available:
         raise UnknownOrchestration(_nobody_has(catalogue, name, queue), name=name)
-    chosen = version or resolve(policy_of(catalogue, name)[0], available)
+    policy = policy_of(catalogue, name)[0]
+    if version is None and isinstance(policy, UnknownPolicy):
+        raise UnreadablePolicy(
+            f"the version policy of {name!r} is {policy.text!r}, which a newer library has set and this one cannot read; "
+            f"upgrade the library here, name a version, or set another policy with client.set_version_policy({name!r}, ...)",
+            name=name,
+            value=policy.text,
+        )
+    chosen = version or resolve(policy, available)
     if chosen not in available:
         remedy = "start a runtime that has it, or name another version"
         if version is None:
@@ -118,9 +139,41 @@ def _listed(versions: Iterable[str]) -> str:
     return ", ".join(sorted(versions, key=version_key))
 
 
-def termination(row: InstanceRow, reason: str, now: int) -> ClientChange:
+def require_known(record: InstanceRecord, library: Library) -> None:
+    """Check that this library knows all that an operator's write would change (protocol rule 37).
+
+    Raises:
+        NewerLibraryNeeded: it does not, and leaves the instance alone.
+    """
+    hold = record.row.hold
+    held = hold.kind if record.held and hold is not None else None
+    kinds = record.status, record.execution.resolution.how, held
+    unknown = next((str(kind) for kind in kinds if isinstance(kind, Unknown)), None)
+    raise_unless_known(record.row, library, unknown)
+
+
+def raise_unless_known(row: InstanceRow, library: Library, unknown: str | None = None) -> None:
+    """Check that this library may go on with an instance of this kind.
+
+    Raises:
+        NewerLibraryNeeded: it may not.
+    """
+    kind = row.kind
+    if unknown is None and kind.level > library.level:
+        unknown = f"rows of level {kind.level}, where this library reads up to {library.level}"
+    if unknown is None and kind.format not in library.formats:
+        unknown = f"history in format {kind.format}"
+    if unknown is not None:
+        raise NewerLibraryNeeded(
+            f"instance {row.instance_id!r} has what only a newer library knows ({unknown}); nothing was changed. "
+            "Do it with that library",
+            instance_id=row.instance_id,
+        )
+
+
+def termination(row: InstanceRow, reason: str, now: int, writer: EventWriter) -> ClientChange:
     """Return the write that ends an instance from outside, conditional on the revision that was read (rule 6)."""
-    event = to_record(ExecutionTerminated(row.history_events + 1, now, reason))
+    event = to_record(ExecutionTerminated(row.history_events + 1, now, reason), writer)
     events = (event,) if row.opened else ()
     error = pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))})
     event_count = row.history_events + len(events)
@@ -162,6 +215,8 @@ def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write 
     whoever asked for it, which no operator's pin overrides (rule 16).
     """
     row, execution = record.row, record.execution
+    if isinstance(execution.resolution.how, Unknown):
+        return None  # the next owner, of a newer library, knows what the pin means to it
     if record.status is not Status.OPEN or row.opened or execution.resolution.how is ResolvedBy.EXPLICIT:
         return None
     if row.pin is not None:
@@ -182,7 +237,7 @@ def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | 
     """
     row, execution = record.row, record.execution
     by_policy = execution.resolution.how is ResolvedBy.POLICY and row.pin is None
-    if record.status is not Status.OPEN or row.opened or not by_policy:
+    if record.status is not Status.OPEN or row.opened or not by_policy or not has_readable_policy(catalogue, row.kind.name):
         return None
     if execution.resolution.policy_revision > policy_of(catalogue, row.kind.name)[1]:
         return None

@@ -39,7 +39,16 @@ from orchestra.client.arguments import (
     read_page,
     read_statuses,
 )
-from orchestra.client.changes import check_target, chosen_version, following, id_of_request, retargeting, termination
+from orchestra.client.changes import (
+    check_target,
+    chosen_version,
+    following,
+    id_of_request,
+    raise_unless_known,
+    require_known,
+    retargeting,
+    termination,
+)
 from orchestra.client.direct import DirectPort
 from orchestra.client.handle import Handle
 from orchestra.client.history import HistoryEvent, history_event
@@ -101,12 +110,13 @@ from orchestra.providers.rows import (
     Start,
     StartExists,
     Status,
+    Unknown,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of
+from orchestra.resolution import policy_of, resolution_level, stored_policy
 from orchestra.signatures import called, plain_function
 from orchestra.telemetry import Recorder, recorder_for
-from orchestra.versions import Policy, parse_version
+from orchestra.versions import Policy, UnknownPolicy, parse_version
 
 __all__ = ["Client", "Handle"]
 
@@ -345,6 +355,7 @@ class Client:
             UnknownOrchestration: the function is not registered in this client's registry, or it has none.
             InvalidFunction: the function is registered under several names.
             UnresolvableAnnotation: ``returns`` names no type that can be read.
+            UnreadablePolicy: a newer library has set the version policy of the name.
             UnknownOrchestration, UnknownVersion: no living node that serves the queue has registered it. (Where none of these
                 has the name now, an instance with which it was started there before will do: it begins once a node lives that
                 has it. Where no node lives at all, one in any queue will do.)
@@ -377,7 +388,7 @@ class Client:
             instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
-            kind=Kind(queue, name, chosen, FORMAT, floating=version is None),
+            kind=Kind(queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)),
             execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
             created_by=self._name,
             labels=dict(labels or {}),
@@ -565,7 +576,7 @@ class Client:
         records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
         if not records:
             await self._record(instance_id)
-        return tuple(map(history_event, records))
+        return tuple(history_event(record, self._provider.library) for record in records)
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.
@@ -610,7 +621,9 @@ class Client:
                 late = watch.late
                 if look:
                     record = await self._record(instance_id)
-                    if record.status is not Status.OPEN:
+                    if isinstance(record.status, Unknown):
+                        require_known(record, self._provider.library)
+                    elif record.status is not Status.OPEN:
                         return End(record.status, record.execution.output, record.execution.error)
                     if late or (patience is not None and patience.is_over(record)):
                         raise no_end(record, timeout)
@@ -683,12 +696,14 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
+            NewerLibraryNeeded: it holds what only a newer library knows. :meth:`cancel` is for its next owner to see.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
         check_id(instance_id)
         check_reason(reason)
         record: InstanceRecord | None = await self._record(instance_id)
         incarnation = record.row.incarnation
+        require_known(record, self._provider.library)
         for number in itertools.count():
             status = None if record is None or record.row.incarnation != incarnation else record.status
             if record is None or status is not Status.OPEN:
@@ -717,8 +732,12 @@ class Client:
             row = outcome.snapshot.row
             if row.incarnation != record.row.incarnation:
                 return False  # it has ended, and another one has its id
-        now = (await self._port.call(self._provider.directory.catalogue)).now
-        if not isinstance(await self._port.submit(termination(row, reason, max(now, record.updated_at))), Granted):
+        library = self._provider.library
+        raise_unless_known(row, library)
+        catalogue = await self._port.call(self._provider.directory.catalogue)
+        writer = library.events.writer(row.kind.format, catalogue.levels.write)
+        change = termination(row, reason, max(catalogue.now, record.updated_at), writer)
+        if not isinstance(await self._port.submit(change), Granted):
             return False
         self._recorder.terminated(row.kind.name, record.execution.version)
         return True
@@ -729,6 +748,7 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceStillOpen: it has not ended; terminate it first.
+            NewerLibraryNeeded: it stands in a way that only a newer library knows.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
         check_id(instance_id)
@@ -737,6 +757,7 @@ class Client:
         incarnation = record.row.incarnation
         if record.status is Status.OPEN:
             raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
+        require_known(record, self._provider.library)
         # What has ended stays so: if it cannot be deleted, somebody else has deleted it meanwhile.
         if not await self._delete(instance_id, incarnation, reason):
             raise _not_found(instance_id)
@@ -749,6 +770,7 @@ class Client:
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
             InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not deployed, a crash loop).
+            NewerLibraryNeeded: it is held for a reason that only a newer library knows, or holds other rows of one.
             InvalidArgument: the id cannot be one.
         """
         check_id(instance_id)
@@ -756,6 +778,7 @@ class Client:
         if record.status is not Status.OPEN:
             raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
         row = record.row
+        require_known(record, self._provider.library)
         change = Release(instance_id, row.incarnation, row.revision)
         if not record.held or not isinstance(await self._port.submit(change), Granted):
             raise InstanceNotHeld(f"instance {instance_id!r} has no stored hold to release", instance_id=instance_id)
@@ -847,7 +870,8 @@ class Client:
         check_reason(reason)
         if not allow_missing:
             check_target(await self._fresh_catalogue(0), name, policy)
-        await self._port.call(lambda: self._provider.admin.set_policy(name, str(policy), by=self._name, reason=reason))
+        text = stored_policy(await self._fresh_catalogue(), policy)
+        await self._port.call(lambda: self._provider.admin.set_policy(name, text, by=self._name, reason=reason))
         self._forget_catalogue()
         try:
             return await self.follow_policy(name)
@@ -900,8 +924,10 @@ class Client:
             raise errors[0]
         return len(followed)
 
-    async def get_version_policy(self, name: str) -> Policy:
+    async def get_version_policy(self, name: str) -> Policy | UnknownPolicy:
         """Return the policy of a name: ``Latest()`` where none was ever set.
+
+        An :class:`~orchestra.UnknownPolicy` is one that a newer library has set, and that this one cannot read.
 
         Raises:
             InvalidArgument: the name cannot be one.

@@ -23,7 +23,6 @@ from orchestra.events import (
     DetachedStarted,
     Event,
     EventAwaited,
-    EventKind,
     EventReceived,
     EventRecord,
     ExecutionCancelled,
@@ -33,8 +32,11 @@ from orchestra.events import (
     ExecutionTerminated,
     TimerCreated,
     TimerFired,
+    UnknownEvent,
     from_record,
 )
+from orchestra.levels import Unknown
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 
 __all__ = ["HistoryEvent", "history_event"]
 
@@ -88,22 +90,29 @@ class HistoryEvent:
         return not any(isinstance(detail, Unreadable) for detail in self.details.values())
 
 
-def history_event(record: EventRecord) -> HistoryEvent:
+def history_event(record: EventRecord, library: Library = THIS_LIBRARY) -> HistoryEvent:
     """Return what is shown of a stored event. Never fails."""
     try:
-        details = _details(from_record(record))
+        event = from_record(record, library.events)
+        details = _unknown(event, record) if isinstance(event, UnknownEvent) else _details(event)
     except HistoryCorrupt as error:
         details = {"event": Unreadable(str(error), record.size)}
         if record.payload is not None:
             details["payload"] = shown(record.payload)
-    return HistoryEvent(record.id, _kind(record.kind), from_micros(record.at), details)
+    return HistoryEvent(record.id, _kind(record.kind, library), from_micros(record.at), details)
 
 
-def _kind(number: int) -> str:
-    try:
-        return EventKind(number).name.lower()
-    except ValueError:
-        return "unknown"
+def _kind(number: int, library: Library) -> str:
+    kind = library.events.kinds.read(number)
+    return "unknown" if isinstance(kind, Unknown) else kind.name.lower()
+
+
+def _unknown(event: UnknownEvent, record: EventRecord) -> dict[str, Any]:
+    """Return what is shown of an event that only a newer library can read."""
+    details: dict[str, Any] = {"event": Unreadable(f"event {event.id} has an {event.what}", record.size)}
+    if record.payload is not None:
+        details["payload"] = shown(record.payload)
+    return details
 
 
 def _details(event: Event) -> dict[str, Any]:

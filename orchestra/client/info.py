@@ -18,15 +18,16 @@ from orchestra.providers.rows import (
     ActivityRow,
     Capability,
     Catalogue,
-    ExecutionEnd,
     ExecutionRow,
     InstanceRecord,
     Kind,
     ResolvedBy,
     Route,
     Status,
+    Unknown,
+    shown_hold,
 )
-from orchestra.resolution import boundary_version, is_living, serves, shown_kind
+from orchestra.resolution import boundary_version, is_living, serves, shown_kind, why_unreadable
 from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
 from orchestra.versions import parse_version
 
@@ -67,6 +68,8 @@ class InstanceStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TERMINATED = "terminated"
+    UNKNOWN = "unknown"
+    """It stands in a way that only a newer library knows."""
 
     @property
     def is_final(self) -> bool:
@@ -204,9 +207,10 @@ class ExecutionInfo:
     execution_id: int
     name: str
     version: str
-    resolved_by: ResolvedBy
+    resolved_by: ResolvedBy | Unknown
     status: str
-    """``pending``, ``running``, ``continued_as_new``, ``completed``, ``failed``, ``cancelled`` or ``terminated``."""
+    """``pending``, ``running``, ``continued_as_new``, ``completed``, ``failed``, ``cancelled``, ``terminated``,
+    or ``unknown``: it has ended in a way that only a newer library knows."""
     input: Any
     output: Any
     error: ErrorInfo | None
@@ -242,6 +246,10 @@ class NodeInfo:
     """How many activities it ran at its last heartbeat: at most ``slots``. What waits for a place there is not counted."""
     owned: int
     """How many instances it owns now; those that only wait belong to nobody."""
+    reads: int = 1
+    """The highest level of kinds of rows that its library reads. The store is written at a level that all nodes read."""
+    formats: tuple[int, ...] = (1,)
+    """The formats of histories that it reads. New executions are written in the highest one that all nodes read."""
 
 
 _STATUSES = {
@@ -326,7 +334,7 @@ def _awaited_children(summary: Summary) -> tuple[ChildInfo, ...]:
 def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
     """Return what is shown of a stored execution."""
     going = "pending" if row.opened_at is None else "running"
-    status = going if row.end is None else ExecutionEnd(row.end).name.lower()
+    status = going if row.end is None else row.end.name.lower()
     return ExecutionInfo(
         instance_id=instance_id,
         execution_id=row.number,
@@ -363,6 +371,8 @@ def node_infos(catalogue: Catalogue, owned: Mapping[str, int]) -> tuple[NodeInfo
             slots=node.record.slots,
             load=node.load,
             owned=owned[node.record.node_id],
+            reads=node.record.reads,
+            formats=node.record.formats,
         )
         for node in nodes
     )
@@ -386,9 +396,11 @@ def _is_served(kind: Kind, catalogue: Catalogue) -> bool:
 def _held_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
     row = record.row
     if record.held and row.hold is not None:
-        return f"{row.hold.kind.value}: {row.hold.detail}"
+        return f"{shown_hold(row.hold)}: {row.hold.detail}"
     if not _is_served(row.kind, catalogue):
         # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
+        if (reason := why_unreadable(catalogue, row.kind)) is not None:
+            return f"no living node reads it: {reason}"
         where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
         return f"no living node has registered {shown_kind(catalogue, row.kind)}{where}"
     if row.takeovers >= CRASHING_TAKEOVERS and row.owner is None:
@@ -397,6 +409,8 @@ def _held_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
 
 
 def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
+    if isinstance(record.status, Unknown):
+        return InstanceStatus.UNKNOWN
     if record.status is not Status.OPEN:
         return _STATUSES[record.status]
     if held_reason is not None:
@@ -462,9 +476,11 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
     routes = {offered for node in catalogue.nodes if is_living(node, catalogue.now) for offered in node.record.routes}
     if route in routes:
         return None
+    if all(offered.format != route.format for offered in routes) and routes:
+        return f"activity {route.activity!r} was asked for in event format {route.format}, which no living node reads"
     if route.fingerprint is not None:
         return f"the node has gone that may be able to read the arguments of activity {route.activity!r}; others could not"
-    reason = f"no living node has activity {route.name!r} and serves queue {route.queue!r}"
+    reason = f"no living node has activity {route.activity!r} and serves queue {route.queue!r}"
     elsewhere = sorted(repr(offered.queue) for offered in routes if offered.name == route.name)
     if not elsewhere:
         return reason

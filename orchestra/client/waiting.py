@@ -7,7 +7,7 @@ from typing import Final
 
 from orchestra.clock import Clock
 from orchestra.errors import ErrorInfo, InstanceHeld, WaitTimeout
-from orchestra.providers.rows import InstanceRecord
+from orchestra.providers.rows import InstanceRecord, shown_hold
 
 __all__ = ["Patience", "no_end"]
 
@@ -41,7 +41,7 @@ def no_end(record: InstanceRecord, timeout: timedelta | None) -> WaitTimeout:
     has_not_ended = f"instance {row.instance_id!r} has not ended" + ("" if timeout is None else f" within {timeout}")
     if not record.held or row.hold is None:
         return WaitTimeout(has_not_ended)
-    message = f"{has_not_ended}: it is held ({row.hold.kind.value}: {row.hold.detail})"
+    message = f"{has_not_ended}: it is held ({shown_hold(row.hold)}: {row.hold.detail})"
     error = _error_of(record)
     if error is None:
         return WaitTimeout(f"{message}, and goes on once that is mended")

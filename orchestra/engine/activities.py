@@ -12,7 +12,8 @@ from orchestra.engine.items import AbortActivity, ActivityEnded, ActivityFailure
 from orchestra.engine.running import RunningActivities
 from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
 from orchestra.error_info import error_info
-from orchestra.errors import StoreError
+from orchestra.errors import NewerLibraryNeeded, StoreError
+from orchestra.events import EVENTS, EventForms
 from orchestra.providers.rows import Report, Task
 from orchestra.replay import Identity
 from orchestra.telemetry import escaped, log_instance
@@ -30,9 +31,11 @@ class Activities:
         effects: where it tells the shell what to do.
         flights: where it tells the store what has become of tasks.
         blocking: the names of activities that need a thread.
+        forms: what the library reads of histories.
     """
 
-    def __init__(self, effects: Effects, flights: Flights, blocking: Collection[str] = ()) -> None:
+    def __init__(self, effects: Effects, flights: Flights, blocking: Collection[str] = (), forms: EventForms = EVENTS) -> None:
+        self._forms = forms
         self._effects = effects
         self._flights = flights
         self._blocking = blocking
@@ -144,9 +147,11 @@ class Activities:
         self._give_up_earlier(key)
         self._tasks.take(task)
         try:
-            run = run_task(task)
+            run = run_task(task, self._forms)
             self._tasks.take(task, blocks=run.name in self._blocking)
             self._effects.add(run)
+        except NewerLibraryNeeded as error:
+            self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), untried=True)))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
             self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True)))
 

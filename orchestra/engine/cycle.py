@@ -11,6 +11,7 @@ from orchestra.engine.engine import Engine
 from orchestra.engine.items import Effect, Item, Reply, Submit
 from orchestra.engine.membership import Membership
 from orchestra.errors import (
+    LibraryTooOld,
     NodeBuried,
     OutcomeUnknown,
     SchemaMismatch,
@@ -20,7 +21,8 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Change, Outcome
+from orchestra.providers.rows import Change, Levels, Outcome
+from orchestra.resolution import next_level
 from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Cycle", "commit_group"]
@@ -100,6 +102,7 @@ class Cycle:
         self._complaining = False
         self._error = StoreError("the store has not been asked yet")
         self._has_left = False
+        self._refused_level = 0
 
     def begin(self) -> None:
         """Join the store and take stock, so that what a dead predecessor left is free at once.
@@ -119,7 +122,10 @@ class Cycle:
     def run(self, items: Sequence[Item]) -> list[Effect]:
         """Do one cycle with what has come in; return what the shell is to do.
 
-        Never raises a store's error: the cycle waits with growing pauses, and clients are told at once.
+        Never raises a store's error but one: the cycle waits with growing pauses, and clients are told at once.
+
+        Raises:
+            LibraryTooOld: newer libraries have ruled out ones as old as this. What the node owns is released by :meth:`end`.
         """
         if self._clock.monotonic() < self._retry_at:
             return self._while_away(items)
@@ -142,6 +148,8 @@ class Cycle:
             effects.extend(self._be_reborn(leave=isinstance(error, StoreReplaced)))
             if not taken:
                 effects.extend(self.run(items))
+        except LibraryTooOld:
+            raise
         except StoreError as error:
             effects.extend(self._failed(error, [] if taken else items))
         return [*self._engine.take_effects(), *effects]
@@ -157,6 +165,8 @@ class Cycle:
                 self._membership.leave()
             effects.extend(self._engine.reborn(self._membership.rejoin()))
             self._engine.refresh(self._store.catalogue())
+        except LibraryTooOld:
+            raise
         except StoreError as error:
             effects.extend(self._failed(error, []))
         return effects
@@ -224,12 +234,15 @@ class Cycle:
         return self._engine.apply(outcomes)
 
     def _maintain(self) -> None:
-        self._membership.renew(self._engine.load)
+        if self._membership.renew(self._engine.load):
+            self._require(self._membership.levels)
+            self._raise_level()
         moment = self._clock.monotonic()
         if moment >= self._next_poll:
             self._next_poll = moment + self._poll
             asked = self._engine.now
             catalogue = self._store.catalogue()
+            self._require(catalogue.levels)
             buried = self._membership.bury_the_dead(catalogue)
             swept = self._membership.sweep(at_once=buried > 0)
             self._recorder.taken_over(swept)
@@ -247,6 +260,25 @@ class Cycle:
             self._engine.look_for_forgotten()
         if moment >= self._next_expiry:
             self._expire()
+
+    def _require(self, levels: Levels) -> None:
+        self._engine.library.require(levels, "the store")
+
+    def _raise_level(self) -> None:
+        """Let the store be written at a higher level, once all living nodes read it. Any node may, and one does (rule 37)."""
+        level = next_level(self._engine.node, self._engine.catalogue)
+        if level is None or level <= max(self._membership.levels.write, self._refused_level):
+            return
+        try:
+            levels = self._store.raise_level(self._engine.library.target(level))
+        except StoreError as error:
+            if error.retryable:
+                raise
+            self._refused_level = level  # the role of this node may not write it; another node's may
+            engine_logger.warning("the store's write level could not be raised to %d: %s", level, error)
+            return
+        if levels.write == level:
+            engine_logger.info("the store is written at level %d from now on; libraries below level %d are refused", *levels)
 
     def _expire(self) -> None:
         """Delete a few of the ended instances whose time has run out. Every node may: it needs no code, and no owner."""

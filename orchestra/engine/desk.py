@@ -9,6 +9,7 @@ from orchestra.codec import Payload
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey
 from orchestra.engine.tasks import how_it_ended
 from orchestra.engine.tries import Tries
+from orchestra.levels import Unknown
 from orchestra.providers.rows import (
     ActivityRow,
     CancelMark,
@@ -75,6 +76,10 @@ class Desk:
     """Names of events to be read from the store before the next turn: the code waits for them, and they are not in memory."""
     put_backs: tuple[tuple[int, int], ...] = ()
     """What its row says of how the store's clock was put back since its execution began."""
+    beyond: Unknown | None = None
+    """What of it this library does not know: it is left to a newer one (protocol rule 37)."""
+    summary: bytes = b""
+    """As the last write left it."""
     armed: int | None = None
     """The instant for which the engine has a timer that will look at this desk."""
 
@@ -85,6 +90,7 @@ class Desk:
         opened_at = snapshot.execution.opened_at
         # Code that opened an execution after the hold has got over it: what was tried before counts no more.
         stands = row.hold is not None and not (row.opened and opened_at is not None and opened_at > row.hold.since)
+        known = [message for message in snapshot.messages if not isinstance(message.kind, Unknown)]
         return Desk(
             instance_id=row.instance_id,
             incarnation=row.incarnation,
@@ -101,11 +107,13 @@ class Desk:
             history_events=row.history_events,
             history_bytes=row.history_bytes,
             remembered={activity.event_id: activity for activity in snapshot.activities},
-            inbox=Inbox(snapshot.messages, whole_to=snapshot.whole_to, up_to=row.inbox_seq, room=room),
+            inbox=Inbox(known, whole_to=snapshot.whole_to, up_to=row.inbox_seq, room=room),
             origin=row.traceparent,
             parent=row.parent,
             root_id=row.root_id,
             put_backs=read_put_backs(snapshot.summary),
+            beyond=_unknown((snapshot.execution.resolution.how, *(message.kind for message in snapshot.messages))),
+            summary=snapshot.summary,
         )
 
     @property
@@ -116,7 +124,7 @@ class Desk:
     @property
     def needs_history(self) -> bool:
         """Whether its execution has to be replayed before it can go on."""
-        ends_at_once = self.poison is not None or (self.cancel is not None and self.cancel.terminate)
+        ends_at_once = self.poison is not None or self.beyond is not None or (self.cancel is not None and self.cancel.terminate)
         return self.opened and self.execution is None and not ends_at_once
 
     def key(self, event_id: int) -> ActivityKey:
@@ -127,6 +135,10 @@ class Desk:
         """Put newly arrived messages into the inbox. Of events, they are all there are up to ``whole_to``."""
         if inbox_seq > self.known_seq:
             new = [message for message in messages if message.sequence > self.known_seq]
+            unknown = _unknown(message.kind for message in new)
+            if unknown is not None:
+                self.beyond = unknown
+                new = [message for message in new if not isinstance(message.kind, Unknown)]
             self.inbox.arrive(new, inbox_seq if whole_to is None else whole_to, inbox_seq)
             self.known_seq = inbox_seq
 
@@ -177,3 +189,8 @@ class Desk:
         rows = [row.event_id for row in self.remembered.values() if row.route is not None and not row.has_ended]
         handed_out = dict.fromkeys((*self.tries.handed_out, *rows))
         return [*self.running_keys(), *map(self.key, handed_out)]
+
+
+def _unknown(kinds: Iterable[object]) -> Unknown | None:
+    """Return the first kind that is not known here."""
+    return next((kind for kind in kinds if isinstance(kind, Unknown)), None)

@@ -43,6 +43,7 @@ from orchestra.engine.tasks import Placement
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
 from orchestra.providers.interfaces import Store
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.rows import (
     Append,
     Appended,
@@ -65,7 +66,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import changed_policies, has_other_code, servable_kinds
+from orchestra.resolution import changed_policies, common_format, has_other_code, servable_kinds
 from orchestra.retention import Retention
 from orchestra.telemetry import Recorder, engine_logger, log_instance
 
@@ -108,6 +109,7 @@ class Engine:
     Args:
         node: how it presents itself to the store.
         activities: what orchestration code means by plain names; the node has them.
+        library: what is read and written.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class Engine:
         recorder: Recorder | None = None,
         retention: Retention | None = None,
         activities: Mapping[str, Activity[..., Any]] | None = None,
+        library: Library = THIS_LIBRARY,
     ) -> None:
         self._store = store
+        self.library: Library = library
         self._registry = registry
         self.node: NodeRecord = node
         self.options: EngineOptions = options or EngineOptions()
@@ -139,6 +143,7 @@ class Engine:
             recorder=self._recorder,
             retention=retention or Retention(),
             registered=activities or {},
+            library=library,
         )
         self.catalogue: Catalogue = Catalogue(0, (), {}, ())
         self._time = StoreTime(clock)
@@ -147,7 +152,7 @@ class Engine:
         self._effects = Effects()
         self._blocking = frozenset(name for name, activity in (activities or {}).items() if not activity.is_async)
         self._flights = Flights(self.options.group, self.options.group_bytes, self._blocking)
-        self._activities = Activities(self._effects, self._flights, self._blocking)
+        self._activities = Activities(self._effects, self._flights, self._blocking, library.events)
         self._doubts = Doubts(self._activities)
         self._notices = Notices(registry)
         self._ownership = Ownership(
@@ -162,7 +167,9 @@ class Engine:
         )
         page = self.options.inbox_page
         self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities, page)
-        self._inventory = Inventory(store, registry, self._ownership, self._activities, self._flights, self._recorder, limits)
+        self._inventory = Inventory(
+            store, registry, self._ownership, self._activities, self._flights, self._recorder, limits, library
+        )
         self._claims = Claims(store, node, lambda: (self._room, self._places), self._blocking, page)
         self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
@@ -630,6 +637,7 @@ class Engine:
                 self._effects.add(PolicyChanged(name))
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
+        self._stepper.format = common_format(self.node, catalogue)
         self._inventory.is_mixed = has_other_code(self.node, catalogue)
         if self._claims.serve(servable_kinds(self.node, catalogue)):
             self._inventory.of_held = True

@@ -25,7 +25,7 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.resolution import LOWEST_VERSION, policy_of, start_version
+from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level, start_version
 from orchestra.retry import type_name
 
 __all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "rings_others"]
@@ -62,7 +62,7 @@ def child_start(
         # As good as random, for it is made of the parent's, and the same wherever the step is repeated.
         incarnation=digest(request_id),
         request_id=request_id,
-        kind=Kind(queue, event.name, version, FORMAT, floating=event.version is None),
+        kind=Kind(queue, event.name, version, FORMAT, event.version is None, resolution_level(catalogue, how)),
         execution=ExecutionRow(1, event.name, version, resolution, event.input, None, created_at=now),
         created_by=request_id,
         traceparent=desk.current.traceparent,

@@ -9,8 +9,10 @@ from orchestra.engine.activities import Activities
 from orchestra.engine.flights import Flights
 from orchestra.engine.ownership import Ownership
 from orchestra.fingerprint import limited_fingerprint
+from orchestra.levels import Unknown
 from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Catalogue, Release
+from orchestra.providers.kinds import THIS_LIBRARY, Library
+from orchestra.providers.rows import Catalogue, HeldRow, Release
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import opening_version
 from orchestra.telemetry import Recorder
@@ -37,8 +39,10 @@ class Inventory:
         flights: Flights,
         recorder: Recorder,
         limits: Limits,
+        library: Library = THIS_LIBRARY,
     ) -> None:
         self._store = store
+        self._library = library
         self._registry = registry
         self._ownership = ownership
         self._activities = activities
@@ -99,10 +103,21 @@ class Inventory:
         self._found, self._looked_at = len(rows), catalogue.now
         self._recorder.held(rows)
         for held in rows:
+            if not self._knows(held):
+                continue  # a newer library has held it, and knows what releases it
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
             if definition is not None and self._trials(definition.fingerprint).isdisjoint(held.hold.tried):
                 self._flights.queue(Release(held.instance_id, held.incarnation, held.revision))
         self.of_held = False
+
+    def _knows(self, held: HeldRow) -> bool:
+        """Return whether this library could go on with what is held."""
+        kind = held.kind
+        return (
+            not isinstance(held.hold.kind, Unknown)
+            and kind.level <= self._library.level
+            and kind.format in self._library.formats
+        )
 
     def _trials(self, code: str) -> set[str]:
         """Return by what a hold names a try of this node: its code, or its code under its limits."""

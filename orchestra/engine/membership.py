@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestra.clock import Clock, new_id
 from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Catalogue, NodeRecord
+from orchestra.providers.rows import Catalogue, Levels, NodeRecord
 from orchestra.telemetry import engine_logger
 
 __all__ = ["Membership"]
@@ -32,6 +32,8 @@ class Membership:
         self._clock = clock
         self._make_id = make_id
         self.node: NodeRecord = node
+        self.levels: Levels = Levels()
+        """What the store says of its age, as of the last renewal."""
         self._lease = node.lease / 1e6
         self._renewed = 0.0
         self._steady_since = 0.0
@@ -74,7 +76,7 @@ class Membership:
             # It could not renew for a while (a store outage, a pause): nobody may be buried for the same while. Half a lease,
             # because the others may have renewed a third of it before, and wait for a while before they try again.
             self._steady_since = moment
-        self._store.renew(self.node.node_id, load)
+        self.levels = self._store.renew(self.node.node_id, load).levels
         self._renewed = moment  # not the time now: how long the process was stopped since the store renewed it, nobody knows
         return True
 

@@ -11,7 +11,7 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Step
 from orchestra.engine.tries import FailedTry
 from orchestra.errors import ErrorInfo
-from orchestra.providers.rows import Hold, HoldKind
+from orchestra.providers.rows import Hold, HoldKind, Unknown
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift
 from orchestra.telemetry import escaped, log_instance
@@ -104,6 +104,7 @@ class Notices:
         )
 
     def _held(self, desk: Desk, hold: Hold) -> None:
+        assert not isinstance(hold.kind, Unknown)  # it is this node that holds it
         reason = f"{hold.kind.value}: {hold.detail}"
         if self.is_news(desk.instance_id, reason):
             trace = desk.current.traceparent

@@ -7,7 +7,7 @@ from typing import Final
 
 from orchestra.engine.desk import Desk
 from orchestra.events import ExecutionFailed, TerminalEvent
-from orchestra.providers.rows import Hold, MessageKind
+from orchestra.providers.rows import Hold, MessageKind, shown_hold
 from orchestra.replay import Turn
 from orchestra.telemetry import HoldRecord, Moment, Root, TurnRecord
 
@@ -55,7 +55,7 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
 
 def hold_record(desk: Desk, hold: Hold) -> HoldRecord:
     """Return what is told of a hold."""
-    return HoldRecord(desk.identity, hold.kind.value)
+    return HoldRecord(desk.identity, shown_hold(hold))
 
 
 def _outcome(ending: TerminalEvent) -> str:

@@ -22,13 +22,14 @@ from orchestra.engine.places import Places
 from orchestra.engine.tasks import Placement, how_it_ended
 from orchestra.engine.tries import Try, early_row, kept_end
 from orchestra.error_info import storable
-from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
+from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NewerLibraryNeeded, NondeterminismError
 from orchestra.events import (
     FORMAT,
     ChildStarted,
     ContinuedAsNew,
     DetachedStarted,
     EventRecord,
+    EventWriter,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
@@ -38,6 +39,8 @@ from orchestra.events import (
     to_record,
 )
 from orchestra.fingerprint import limited_fingerprint
+from orchestra.levels import BASE_LEVEL, Unknown
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.rows import (
     PRUNED_AT_ONCE,
     ActivityRow,
@@ -62,7 +65,7 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
-from orchestra.resolution import boundary_version, opening_version, policy_of
+from orchestra.resolution import boundary_version, opening_version, policy_of, resolution_level
 from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import EndRecord, Moment, Record, Recorder
@@ -114,6 +117,7 @@ class Step:
     """
 
     __slots__ = (
+        "beyond",
         "cancels",
         "consumed",
         "crowded",
@@ -160,6 +164,8 @@ class Step:
         self.failure: ErrorInfo | None = None
         """Why the instance has failed, if it has."""
         self.unservable: bool = False
+        self.beyond: bool = False
+        """Whether the instance holds what only a newer library knows."""
         self.wake_at: int | None = None
         self.keep: bool = True
         self.handed_over: list[Task] = []
@@ -180,8 +186,13 @@ class Stepper:
         recorder: Recorder,
         retention: Retention,
         registered: Mapping[str, Activity[..., Any]],
+        library: Library = THIS_LIBRARY,
     ) -> None:
         self.node_id = node_id
+        self._library = library
+        self._forms = library.events
+        self.format: int = min(library.formats)
+        """The event format of new executions: the highest one that all living nodes read (rule 38)."""
         self._placement = placement
         self._registry = registry
         self._limits = limits
@@ -212,6 +223,8 @@ class Stepper:
         """
         step = Step(now, desk.current.number, free, crowded=crowded)
         try:
+            if desk.beyond is not None:
+                raise NewerLibraryNeeded(str(desk.beyond), instance_id=desk.instance_id)
             if desk.poison is not None:
                 desk.trying = self._fingerprint(desk, catalogue)
                 step.hold = self._held(desk, now, *desk.poison)
@@ -221,6 +234,10 @@ class Stepper:
             raise broken.error from None
         except _Unservable:
             step.unservable = True
+        except NewerLibraryNeeded:
+            # Routed from now on to nodes that read more, so that no node like this one is ever given it again (rule 37).
+            step.unservable = step.beyond = True
+            desk.kind = replace(desk.kind, level=max(desk.kind.level, self._library.level + 1))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
             step.hold = self._hold(desk, now, error)
         if step.hold is not None and self._recorder.recording:
@@ -235,7 +252,7 @@ class Stepper:
 
     def _run(self, desk: Desk, step: Step, catalogue: Catalogue, history: Sequence[EventRecord]) -> None:
         if desk.cancel is not None and desk.cancel.terminate:
-            self._terminate(desk, step)
+            self._terminate(desk, step, catalogue)
             return
         created: ExecutionRow | None = None
         for _ in range(_LAPS_PER_WRITE):
@@ -281,7 +298,7 @@ class Stepper:
             if created is not None:
                 created, opened = desk.current, None  # the row is inserted as it is once opened
         elif desk.execution is None:
-            step.effects.extend(map(AbortActivity, self._load(desk, step, history)))
+            step.effects.extend(map(AbortActivity, self._load(desk, step, history, catalogue)))
             step.effects.extend(StopActivity(desk.key(number)) for number in desk.tries.stopping)
             observed = self._observe()  # what was done before is no part of this turn
         return self._turn(desk, step, created, opened, catalogue, observed)
@@ -312,7 +329,8 @@ class Stepper:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
         identity = Identity(desk.instance_id, desk.incarnation, desk.current.number, desk.kind.name, version)
-        execution = Execution(definition, identity, self._limits, self._registered)
+        writer = self._forms.writer(self.format, catalogue.levels.write)
+        execution = Execution(definition, identity, self._limits, self._registered, self._forms, writer)
         try:
             execution.start(desk.current.state, now)
         except BaseException:
@@ -321,17 +339,27 @@ class Stepper:
         desk.execution = execution
         desk.opened = True
         desk.hold = None
-        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT)
-        desk.current = desk.current.opened(version, resolution, FORMAT, definition.fingerprint, now)
-        return now, version, definition.fingerprint, FORMAT, resolution
+        event_format = self.format
+        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, event_format, level=desk.kind.level)
+        desk.current = desk.current.opened(version, resolution, event_format, definition.fingerprint, now)
+        return now, version, definition.fingerprint, event_format, resolution
 
-    def _load(self, desk: Desk, step: Step, history: Sequence[EventRecord]) -> list[ActivityKey]:
+    def _writer(self, desk: Desk, catalogue: Catalogue) -> EventWriter:
+        """Return what writes the open execution of an instance: in its own format, whatever new ones are written in."""
+        event_format = desk.current.format or desk.kind.format
+        if event_format not in self._forms.formats:
+            raise NewerLibraryNeeded(f"event format {event_format}", instance_id=desk.instance_id)
+        return self._forms.writer(event_format, catalogue.levels.write)
+
+    def _load(self, desk: Desk, step: Step, history: Sequence[EventRecord], catalogue: Catalogue) -> list[ActivityKey]:
         """Bring a cold execution to where it stood, and its activities with it. Return running ones that it does not want."""
         definition = self._registry.find(desk.kind.name, desk.current.version)
         if definition is None:
             raise _Unservable
         desk.trying = definition.fingerprint
-        execution = Execution(definition, desk.identity, self._limits, self._registered)
+        execution = Execution(
+            definition, desk.identity, self._limits, self._registered, self._forms, self._writer(desk, catalogue)
+        )
         try:
             execution.replay(history)
         except BaseException:
@@ -505,7 +533,12 @@ class Stepper:
             created_at=step.now,
             traceparent=desk.current.traceparent,
         )
-        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT, floating=resolution.how is ResolvedBy.POLICY)
+        assert not isinstance(resolution.how, Unknown)
+        # What was written at a higher level ends with its execution, unless it waits in the inbox.
+        unread = desk.kind.level if len(desk.inbox) or not desk.inbox.is_whole else BASE_LEVEL
+        level = max(unread, resolution_level(catalogue, resolution.how))
+        floating = resolution.how is ResolvedBy.POLICY
+        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT, floating, level)
         desk.opened = False
         desk.execution = None
         desk.put_backs = ()
@@ -513,7 +546,7 @@ class Stepper:
         desk.inbox.drop_reports()
         return desk.current
 
-    def _terminate(self, desk: Desk, step: Step) -> None:
+    def _terminate(self, desk: Desk, step: Step, catalogue: Catalogue) -> None:
         """End an instance that is marked for it, without running code (rule 18)."""
         assert desk.cancel is not None
         reason, now = desk.cancel.reason, step.now
@@ -524,7 +557,8 @@ class Stepper:
             desk.execution = None
         events: tuple[EventRecord, ...] = ()
         if desk.opened:
-            events = (to_record(ExecutionTerminated(desk.history_events + 1, now, reason)),)
+            terminated = ExecutionTerminated(desk.history_events + 1, now, reason)
+            events = (to_record(terminated, self._writer(desk, catalogue)),)
             desk.history_events += 1
             desk.history_bytes += events[0].size
         step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
@@ -577,7 +611,7 @@ class Stepper:
                 desk.tries.call_back(entry.event.id)
         for entry in desk.tries.begin_due(step.now):
             event = entry.event
-            route = Route(event.queue or desk.kind.queue, event.name)
+            route = Route(event.queue or desk.kind.queue, event.name).of_format(desk.kind.format)
             reader = self._placement.reader(route, entry.unread) if entry.unread else route
             if reader is None:
                 died = desk.tries.wait_for_reader(event.id, step.now)
@@ -611,12 +645,12 @@ class Stepper:
             step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
             if step.keep and step.crowded and (desk.yielding or desk.tries.running_count <= HANDED_OVER):
                 step.keep = False
-                desk.tries.hand_over(desk.kind.queue, self.node_id)
+                desk.tries.hand_over(desk.kind.queue, self.node_id, desk.kind.format)
             if not step.keep and desk.tries.any_unfinished:
                 step.wake_at = 0  # what ran here must begin again elsewhere
-        if step.hold is not None:
+        if step.hold is not None or step.beyond:
             # What runs runs on, and what it comes to is kept for the next turn (rule 39).
-            desk.tries.hand_over(desk.kind.queue, self.node_id)
+            desk.tries.hand_over(desk.kind.queue, self.node_id, desk.kind.format)
         if not step.keep:
             step.effects.extend(AbortActivity(key) for key in desk.running_keys())
 
@@ -681,9 +715,13 @@ class Stepper:
         changed = desk.tries.take_changed()
         step.handed_over.extend(_task(desk, entry) for entry in changed if entry.owner is not None)
         rows = {entry.event.id: entry.row(desk.current.number) for entry in changed} if step.status is Status.OPEN else {}
-        if step.hold is not None:
+        if step.hold is not None or step.beyond:
             rows |= self._kept_rows(desk, step)
         summary = EMPTY_SUMMARY
+        if step.beyond and not step.deltas:
+            summary = desk.summary  # nothing of it has changed
+        if desk.execution is not None:
+            desk.kind = replace(desk.kind, level=max(desk.kind.level, desk.execution.level))
         if desk.execution is not None and step.status is Status.OPEN:
             summary = write_summary(
                 desk.execution.pending, desk.execution.pending_counts, desk.tries.shown, desk.execution.put_backs

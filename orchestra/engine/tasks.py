@@ -8,8 +8,16 @@ from typing import Final
 from orchestra.codec import Payload, pack, unpack
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, RunActivity
 from orchestra.engine.places import Places
-from orchestra.errors import ErrorInfo, HistoryCorrupt
-from orchestra.events import ActivityScheduled, error_from_wire, error_to_wire, from_record
+from orchestra.errors import ErrorInfo, HistoryCorrupt, NewerLibraryNeeded
+from orchestra.events import (
+    EVENTS,
+    ActivityScheduled,
+    EventForms,
+    UnknownEvent,
+    error_from_wire,
+    error_to_wire,
+    from_record,
+)
 from orchestra.providers.rows import LOST, ActivityRow, Catalogue, NodeRecord, Report, Route, Task
 from orchestra.telemetry import engine_logger
 
@@ -44,14 +52,14 @@ class Placement:
                 engine_logger.warning(
                     "no living node has activity %r and serves queue %r; it waits in the store for one. Give it to "
                     "Runtime(activities=..., queues=...)",
-                    route.name,
+                    route.activity,
                     route.queue,
                 )
 
     def hands_out(self, route: Route, places: Places) -> bool:
         """Return whether an activity is to go through the store, this node having these places free."""
         if route in self._own:
-            return route in self._others and not places.has_one_for(route.name)
+            return route in self._others and not places.has_one_for(route.activity)
         if route not in self._others:
             self._missed.setdefault(route, False)  # perhaps by a node that has come within the last second
         return True
@@ -62,10 +70,11 @@ class Placement:
         Args:
             unread: the fingerprints of that code.
         """
-        own = self._own_code.get(route.name)
+        own = self._own_code.get(route.activity)
         if route in self._own and own is not None and own not in unread:
             return route
-        others = (other for other in self._others if (other.queue, other.activity) == route)
+        wanted = route.queue, route.activity, route.format
+        others = (other for other in self._others if (other.queue, other.activity, other.format) == wanted)
         able = sorted(other for other in others if other.fingerprint is not None and other.fingerprint not in unread)
         return able[0] if able else None
 
@@ -142,13 +151,16 @@ def key_of(task: Task | Report) -> ActivityKey:
     return ActivityKey(task.instance_id, task.incarnation, task.execution, task.event_id)
 
 
-def run_task(task: Task) -> RunActivity:
+def run_task(task: Task, forms: EventForms = EVENTS) -> RunActivity:
     """Return what the shell is to do for a task.
 
     Raises:
         HistoryCorrupt: the event that asked for it cannot be read.
+        NewerLibraryNeeded: a newer library has written it.
     """
-    event = from_record(task.scheduled)
+    event = from_record(task.scheduled, forms)
+    if isinstance(event, UnknownEvent):
+        raise NewerLibraryNeeded(f"event {event.id} has an {event.what}", instance_id=task.instance_id)
     if not isinstance(event, ActivityScheduled):
         raise HistoryCorrupt(f"event {event.id} of {task.instance_id!r} asks for no activity", event_id=event.id)
     return RunActivity(

@@ -335,15 +335,16 @@ class Tries:
         entry.running, entry.route, entry.owner = False, route, None
         self._out[number] = self._changed[number] = None
 
-    def hand_over(self, queue: str, node: str) -> None:
+    def hand_over(self, queue: str, node: str, event_format: int) -> None:
         """Take note that what runs on this node goes on, and that its end comes by way of the store from now on.
 
         Args:
             queue: that of the instance, for activities that name none.
+            event_format: that of its execution.
         """
         for number in self.running:
             entry = self._all[number]
-            self.hand_out(number, Route(entry.event.queue or queue, entry.event.name))
+            self.hand_out(number, Route(entry.event.queue or queue, entry.event.name).of_format(event_format))
             entry.owner = node
 
     def wait_for_reader(self, number: int, now: int) -> ActivityDied | None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestra.codec import Payload, pack, unpack
+from orchestra.errors import LevelTooLow
 from orchestra.events import EventRecord, error_from_wire, error_to_wire
+from orchestra.levels import Unknown
+from orchestra.providers.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
     ActivityRow,
     CancelMark,
     ExecutionDelta,
-    ExecutionEnd,
     ExecutionRow,
     Hold,
-    HoldKind,
     InstanceRow,
     Kind,
-    MessageKind,
     MessageRow,
     ParentLink,
     Pin,
     Resolution,
-    ResolvedBy,
     Route,
     Start,
     Task,
@@ -62,6 +61,7 @@ __all__ = [
     "stored_queue",
 ]
 
+K = TypeVar("K")
 Columns = tuple[Any, ...]
 
 INSTANCE_WIDTH = 24
@@ -112,15 +112,16 @@ def event_values(instance_id: str, execution: int, event: EventRecord) -> Column
     )
 
 
-def read_message(columns: Columns) -> MessageRow:
+def read_message(columns: Columns, dialect: Dialect) -> MessageRow:
     """Return a message from its columns."""
     sequence, message_id, name, data, encoding, sent_at, kind, source, *sent = columns
     traceparent, sender = sent
     payload = Payload(data, encoding)
-    return MessageRow(sequence, message_id, name, payload, sent_at, MessageKind(kind), source, traceparent, sender)
+    read = dialect.library.messages.read(kind)
+    return MessageRow(sequence, message_id, name, payload, sent_at, read, source, traceparent, sender)
 
 
-def message_values(instance_id: str, message: MessageRow) -> Columns:
+def message_values(instance_id: str, message: MessageRow, dialect: Dialect) -> Columns:
     """Return the columns of a message."""
     payload = message.payload
     return (
@@ -131,7 +132,7 @@ def message_values(instance_id: str, message: MessageRow) -> Columns:
         payload.data,
         payload.encoding,
         message.sent_at,
-        message.kind.value,
+        dialect.messages[_known(message.kind)],
         message.source,
         message.traceparent,
         message.sender,
@@ -227,7 +228,7 @@ def read_task(columns: Columns) -> Task:
 # --- executions -------------------------------------------------------------------------------
 
 
-def read_execution(columns: Columns) -> ExecutionRow:
+def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
     """Return an execution from its columns."""
     (
         number,
@@ -252,11 +253,12 @@ def read_execution(columns: Columns) -> ExecutionRow:
         size,
         traceparent,
     ) = columns
+    library = dialect.library
     return ExecutionRow(
         number=number,
         name=name,
         version=version,
-        resolution=Resolution(ResolvedBy(resolved_how), resolved_by, policy_revision),
+        resolution=Resolution(library.resolutions.read(resolved_how), resolved_by, policy_revision),
         state=Payload(state, state_encoding),
         state_version=state_version,
         created_at=created_at,
@@ -264,7 +266,7 @@ def read_execution(columns: Columns) -> ExecutionRow:
         fingerprint=fingerprint,
         opened_at=opened_at,
         closed_at=closed_at,
-        end=None if end is None else ExecutionEnd(end),
+        end=None if end is None else library.ends.read(end),
         output=read_payload(output, output_encoding),
         error=error,
         events=events,
@@ -273,7 +275,7 @@ def read_execution(columns: Columns) -> ExecutionRow:
     )
 
 
-def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta | None = None) -> Columns:
+def execution_values(instance_id: str, row: ExecutionRow, dialect: Dialect, delta: ExecutionDelta | None = None) -> Columns:
     """Return the columns of a new execution, opened as ``delta`` says where the same write opens it."""
     if delta is None or delta.opened is None:
         opened_at, version, fingerprint, event_format, resolution, traceparent = (
@@ -293,7 +295,7 @@ def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta 
         row.name,
         version,
         sortable_version(version),
-        resolution.how.value,
+        _stored_how(resolution.how, dialect),
         resolution.by,
         resolution.policy_revision,
         row.state.data,
@@ -304,7 +306,7 @@ def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta 
         fingerprint,
         opened_at,
         row.closed_at,
-        None if row.end is None else row.end.value,
+        None if row.end is None else _stored_end(row.end, dialect),
         *payload_values(row.output),
         row.error,
         row.events,
@@ -313,7 +315,7 @@ def execution_values(instance_id: str, row: ExecutionRow, delta: ExecutionDelta 
     )
 
 
-def opening_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
+def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) -> Columns | None:
     """Return the columns of an execution that is opened, or is to be opened on another version; ``None``: neither."""
     if delta.opened is not None:
         at, version, fingerprint, event_format, resolution = delta.opened
@@ -328,7 +330,7 @@ def opening_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
         sortable_version(version),
         fingerprint,
         event_format,
-        resolution.how.value,
+        _stored_how(resolution.how, dialect),
         resolution.by,
         resolution.policy_revision,
         delta.traceparent,
@@ -337,12 +339,28 @@ def opening_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
     )
 
 
-def closing_values(instance_id: str, delta: ExecutionDelta) -> Columns | None:
+def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) -> Columns | None:
     """Return the columns of an execution that is closed; ``None``: it is not."""
     if delta.closed is None:
         return None
     at, end, output, error = delta.closed
-    return (at, end.value, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, delta.number)
+    stored = _stored_end(end, dialect)
+    return (at, stored, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, delta.number)
+
+
+def _stored_how(how: ResolvedBy | Unknown, dialect: Dialect) -> Any:
+    return dialect.resolutions[_known(how)]
+
+
+def _stored_end(end: ExecutionEnd | Unknown, dialect: Dialect) -> Any:
+    return dialect.ends[_known(end)]
+
+
+def _known(kind: K | Unknown) -> K:
+    """Return a kind that is to be written. What is not known here is never written (protocol rule 37)."""
+    if isinstance(kind, Unknown):
+        raise LevelTooLow(f"{kind} cannot be written by this library; a newer one has written it")
+    return kind
 
 
 # --- instances --------------------------------------------------------------------------------
@@ -356,7 +374,7 @@ def detail_values(start: Start) -> Columns:
     return (*head, *link, start.root_id, start.on_parent_close.value)
 
 
-def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
+def read_instance(kind: Kind, columns: Columns, dialect: Dialect) -> InstanceRow:
     """Return an instance from its kind and its columns."""
     (
         instance_id,
@@ -400,7 +418,7 @@ def read_instance(kind: Kind, columns: Columns) -> InstanceRow:
         history_bytes=history_bytes,
         cancel=read_cancel(cancel_at, cancel_reason, cancel_by, cancel_terminate),
         pin=None if pin is None else pin_from_bytes(pin),
-        hold=None if hold is None else hold_from_bytes(hold),
+        hold=None if hold is None else hold_from_bytes(hold, dialect),
         traceparent=traceparent,
         parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
@@ -412,19 +430,19 @@ def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelM
     return None if at is None else CancelMark(at, reason, by, bool(terminate))
 
 
-def hold_to_bytes(hold: Hold) -> bytes:
+def hold_to_bytes(hold: Hold, dialect: Dialect) -> bytes:
     """Return the stored form of a hold."""
-    values = {"kind": hold.kind.value, "detail": hold.detail, "since": hold.since, "by": hold.by}
+    values = {"kind": dialect.holds[_known(hold.kind)], "detail": hold.detail, "since": hold.since, "by": hold.by}
     error = {} if hold.error is None else {"error": error_to_wire(hold.error)}
     return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault), **error})
 
 
-def hold_from_bytes(data: bytes) -> Hold:
+def hold_from_bytes(data: bytes, dialect: Dialect) -> Hold:
     """Return the hold that :func:`hold_to_bytes` wrote."""
     values = unpack(data)
-    kind, tried = HoldKind(values["kind"]), tuple(values["tried"])
+    kind, tried = dialect.library.holds.read(values["kind"]), tuple(values["tried"])
     # Holds were written without it once; whose fault they were is said by their kind alone.
-    at_fault = tuple(values.get("at_fault", tried if kind.blames_code else ()))
+    at_fault = tuple(values.get("at_fault", tried if isinstance(kind, HoldKind) and kind.blames_code else ()))
     error = error_from_wire(values["error"]) if "error" in values else None
     return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault, error)
 

@@ -9,7 +9,8 @@ from typing import Final
 
 from orchestra.codec import unpack
 from orchestra.providers.decoding import hold_from_bytes
-from orchestra.providers.rows import Catalogue, HoldKind, Kind, Route
+from orchestra.providers.kinds import Dialect
+from orchestra.providers.rows import Catalogue, HoldKind, Kind, Levels, Route, Unknown, shown_hold
 
 __all__ = [
     "LISTED",
@@ -39,7 +40,7 @@ LOOKED_AT: Final = 1_000
 class SchemaState:
     """The number of the store's schema and of the newest that is known here; how its objects differ, where both are the same.
 
-    ``lowest_reader`` is the lowest number of a library that can work on the schema, where the provider has such libraries.
+    ``levels`` are those of the store, ``None`` where its schema is older than they are; ``reads`` is the level of this library.
     ``invalid`` are indexes that are there, but that the server does not use.
     """
 
@@ -49,14 +50,15 @@ class SchemaState:
     changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()
-    lowest_reader: int | None = None
+    levels: Levels | None = None
+    reads: int = 1
 
     @property
     def is_readable(self) -> bool:
         """Whether this library understands what the store holds."""
-        if self.number > self.known:
-            return self.lowest_reader is not None and self.lowest_reader <= self.known
-        return self.number == self.known
+        if self.levels is not None and self.levels.lowest_reader > self.reads:
+            return False
+        return self.number >= self.known
 
 
 class NodeLockState(StrEnum):
@@ -107,7 +109,7 @@ class HeldInstance:
 
     instance_id: str
     kind: Kind | None
-    why: HoldKind | None
+    why: HoldKind | Unknown | None
     reason: str
 
 
@@ -160,13 +162,13 @@ class Population:
     newest: int | None
 
 
-def held_instance(instance_id: str, kind: Kind | None, hold: bytes | None) -> HeldInstance:
+def held_instance(instance_id: str, kind: Kind | None, hold: bytes | None, dialect: Dialect) -> HeldInstance:
     """Return why an instance is held, from what is stored of it."""
     try:
-        found = hold_from_bytes(hold or b"")
+        found = hold_from_bytes(hold or b"", dialect)
     except (ValueError, KeyError, TypeError):
         return HeldInstance(instance_id, kind, None, "the stored reason cannot be read")
-    return HeldInstance(instance_id, kind, found.kind, f"{found.kind.value}: {found.detail}")
+    return HeldInstance(instance_id, kind, found.kind, f"{shown_hold(found)}: {found.detail}")
 
 
 def unread_activity(instance_id: str, event_id: int, attempts: bytes) -> Unread | None:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from orchestra.errors import ProviderInUse
 from orchestra.events import EventRecord
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.rows import (
     Catalogue,
     Change,
@@ -27,8 +28,10 @@ from orchestra.providers.rows import (
     InstanceQuery,
     InstanceRecord,
     Kind,
+    Levels,
     News,
     NodeRecord,
+    Renewal,
     Route,
     Task,
     Unread,
@@ -106,14 +109,26 @@ class Store(Protocol):
         ...
 
     def join(self, node: NodeRecord) -> int:
-        """Make the node known and alive. Return the store's time."""
+        """Make the node known and alive. Return the store's time.
+
+        Raises:
+            LibraryTooOld: the library of this provider may not work on the store any more.
+        """
         ...
 
-    def renew(self, node_id: str, load: int = 0) -> int:
-        """Say that the node lives, and how many activities it runs. Return the store's time.
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
+        """Say that the node lives, and how many activities it runs. Return the store's time and levels.
 
         Raises:
             NodeBuried: it was declared dead.
+        """
+        ...
+
+    def raise_level(self, levels: Levels) -> Levels:
+        """Let kinds be written up to a higher level, together with its lowest reader, in one conditional write (rule 37).
+
+        Nothing changes where the level stands there already, or where a node lives that does not read it. A node that joins at
+        the same time either is seen by this, or sees the new lowest reader. Return how the levels stand.
         """
         ...
 
@@ -233,6 +248,8 @@ class Provider(ABC):
     store: Store
     directory: Directory
     admin: Admin
+    library: Library = THIS_LIBRARY
+    """What this provider reads and writes."""
     _runtime: str | None = None
 
     def reserve(self, runtime: str) -> None:
@@ -265,7 +282,8 @@ class Provider(ABC):
         """Open the store; make or migrate its schema where needed. Opening an open provider is counted.
 
         Raises:
-            SchemaMismatch: the schema is newer than this library.
+            LibraryTooOld: the store is of newer libraries, which have ruled out ones as old as this.
+            SchemaMismatch: the schema is older, and not to be migrated.
             StoreUnavailable: it cannot be reached.
         """
 

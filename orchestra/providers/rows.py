@@ -13,8 +13,10 @@ from typing import Final, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo
-from orchestra.events import EventRecord, OnParentClose
+from orchestra.events import FORMAT, EventRecord, OnParentClose
+from orchestra.levels import BASE_LEVEL, Levels, Unknown
 from orchestra.providers.inboxes import INBOX_LIMITS, Full, InboxLimits
+from orchestra.providers.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, MessageKind, ResolvedBy, Status
 
 __all__ = [
     "CRASHES_BEFORE_DELAY",
@@ -23,6 +25,7 @@ __all__ = [
     "LOST",
     "PARENT_CLOSED",
     "PRUNED_AT_ONCE",
+    "THIS_LIBRARY",
     "ActivityRow",
     "Append",
     "AppendRefused",
@@ -51,6 +54,8 @@ __all__ = [
     "InstanceRow",
     "InstanceState",
     "Kind",
+    "Levels",
+    "Library",
     "MessageKind",
     "MessageRow",
     "News",
@@ -67,6 +72,7 @@ __all__ = [
     "Refusal",
     "Refused",
     "Release",
+    "Renewal",
     "Report",
     "Reported",
     "Resolution",
@@ -79,8 +85,10 @@ __all__ = [
     "Started",
     "Status",
     "Task",
+    "Unknown",
     "Unread",
     "Write",
+    "shown_hold",
     "size_of",
 ]
 
@@ -95,60 +103,14 @@ DEFAULT_QUEUE: Final = "default"
 """The queue of whatever was given none. Every node serves it that is not told otherwise."""
 
 
-class Status(IntEnum):
-    """How an instance stands. ``OPEN`` until its last execution has ended (I4)."""
-
-    OPEN = 0
-    COMPLETED = 1
-    FAILED = 2
-    CANCELLED = 3
-    TERMINATED = 4
-
-
-class ExecutionEnd(IntEnum):
-    """How one execution ended. The first four mean the same as in :class:`Status`."""
-
-    COMPLETED = 1
-    FAILED = 2
-    CANCELLED = 3
-    TERMINATED = 4
-    CONTINUED_AS_NEW = 5
-
-
-class ResolvedBy(StrEnum):
-    """Who chose the version of an execution."""
-
-    POLICY = "policy"
-    EXPLICIT = "explicit"
-    PIN = "pin"
-
-
-class HoldKind(StrEnum):
-    """Why an instance cannot go on until somebody changes something."""
-
-    ERROR = "error"
-    """Its code has raised what is no declared failure."""
-    LIMIT = "limit"
-    """Its execution has grown over its limits."""
-    NONDETERMINISM = "nondeterminism"
-    HISTORY = "history"
-    STATE = "state"
-    """A stored value does not decode: its state, or what was sent to it."""
-    STORE = "store"
-    INTERNAL = "internal"
-
-    @property
-    def blames_code(self) -> bool:
-        """Whether it is the instance's code that cannot go on, and not the store or the engine that failed it."""
-        return self not in {self.STORE, self.INTERNAL}
-
-
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a node must be able to do to run an instance now; what claims are routed by.
 
     ``floating``: the execution has not begun and its version was chosen by policy, so that a node for which the
-    policy gives a higher version may take it.
+    policy gives a higher version may take it. ``format`` is that of its events, and of the first format while it has none.
+    ``level`` is what a library must read to go on with it: higher than the base where something in it was written at a higher
+    level, or where a library has met something in it that it does not know.
     """
 
     queue: str
@@ -156,19 +118,7 @@ class Kind:
     version: str
     format: int
     floating: bool = False
-
-
-class MessageKind(IntEnum):
-    """What a message is: an event that was sent, or the end of a child. The latter four mean the same as in :class:`Status`.
-
-    The end of a child is of one execution: it is stored only while that one is open, and goes with it.
-    """
-
-    EVENT = 0
-    CHILD_COMPLETED = 1
-    CHILD_FAILED = 2
-    CHILD_CANCELLED = 3
-    CHILD_TERMINATED = 4
+    level: int = BASE_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +167,7 @@ class Hold:
     raised, where that holds it.
     """
 
-    kind: HoldKind
+    kind: HoldKind | Unknown
     detail: str
     since: int
     by: str
@@ -226,11 +176,16 @@ class Hold:
     error: ErrorInfo | None = None
 
 
+def shown_hold(hold: Hold) -> str:
+    """Return the kind of a hold, for people."""
+    return str(hold.kind) if isinstance(hold.kind, Unknown) else hold.kind.value
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """How a version was chosen, by which node, and under which revision of the policy."""
 
-    how: ResolvedBy
+    how: ResolvedBy | Unknown
     by: str
     policy_revision: int
 
@@ -253,7 +208,7 @@ class ExecutionRow:
     fingerprint: str | None = None
     opened_at: int | None = None
     closed_at: int | None = None
-    end: ExecutionEnd | None = None
+    end: ExecutionEnd | Unknown | None = None
     output: Payload | None = None
     error: bytes | None = None
     events: int = 0
@@ -314,7 +269,7 @@ class MessageRow:
     name: str
     payload: Payload
     sent_at: int
-    kind: MessageKind = MessageKind.EVENT
+    kind: MessageKind | Unknown = MessageKind.EVENT
     source: int = 0
     traceparent: str | None = None
     sender: str = ""
@@ -353,19 +308,35 @@ class Route(NamedTuple):
         """Return the route to those nodes whose code of the activity has this fingerprint."""
         return Route(self.queue, f"{self.name}{_NARROWED}{fingerprint}")
 
+    def of_format(self, event_format: int) -> Route:
+        """Return the route to those nodes that read events of this format, as the one that asks for the activity is."""
+        return self if event_format == FORMAT else Route(self.queue, f"{self.name}{_OF_FORMAT}{event_format}")
+
     @property
     def activity(self) -> str:
         """The name of the activity."""
-        return self.name.partition(_NARROWED)[0]
+        return self._plain.partition(_NARROWED)[0]
 
     @property
     def fingerprint(self) -> str | None:
         """Whose code may run it; ``None``: anybody's."""
-        return self.name.partition(_NARROWED)[2] or None
+        return self._plain.partition(_NARROWED)[2] or None
+
+    @property
+    def format(self) -> int:
+        """The event format that a node must read to run it."""
+        return int(self.name.partition(_OF_FORMAT)[2] or FORMAT)
+
+    @property
+    def _plain(self) -> str:
+        return self.name.partition(_OF_FORMAT)[0]
 
 
 _NARROWED: Final = "\x1f"
 """No name of an activity holds one: it is a control character."""
+
+_OF_FORMAT: Final = "\x1e"
+"""Nor this one. Routes of the first format do not name it."""
 
 
 LOST: Final = b""
@@ -838,6 +809,14 @@ class HeldRow:
     hold: Hold
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a node hears when it renews: the store's time, and its levels."""
+
+    now: int
+    levels: Levels
+
+
 # --- nodes and catalogue ----------------------------------------------------------------------
 
 
@@ -867,12 +846,18 @@ class NodeRecord:
     slots: int = 0
     fingerprints: tuple[tuple[str, str], ...] = ()
     """Of the code of its activities, by their names. It changes whenever other arguments may be read."""
+    reads: int = BASE_LEVEL
+    """The highest level of kinds that its library reads."""
+    writes: int = BASE_LEVEL
+    """The level to which its library wants the store's write level to rise."""
 
     @property
     def routes(self) -> tuple[Route, ...]:
         """By which routes it takes activities."""
         plain = [Route(queue, name) for queue in self.queues for name in self.activities]
-        return (*plain, *(Route(queue, name).narrowed(code) for queue in self.queues for name, code in self.fingerprints))
+        plain += [Route(queue, name).narrowed(code) for queue in self.queues for name, code in self.fingerprints]
+        newer = [route.of_format(number) for number in self.formats if number != FORMAT for route in plain]
+        return (*plain, *newer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -904,12 +889,17 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Nodes that are not dead, policies, and every kind that was ever routed by, at ``now``."""
+    """Nodes that are not dead, policies, every kind that was ever routed by, and the store's levels, at ``now``.
+
+    ``library`` is the one that has read it, and that reads the policies.
+    """
 
     now: int
     nodes: tuple[NodeRow, ...]
     policies: Mapping[str, PolicyRow]
     kinds: tuple[Kind, ...]
+    levels: Levels = field(default_factory=Levels)
+    library: Library = field(default=THIS_LIBRARY, compare=False, repr=False)
 
     def versions(self, name: str, queue: str | None = None) -> set[str]:
         """Return the versions of a name that nodes have which are not dead, and which serve the queue, if one is given."""
@@ -965,7 +955,7 @@ class InstanceRecord:
 
     row: InstanceRow
     held: bool
-    status: Status
+    status: Status | Unknown
     execution: ExecutionRow
     summary: bytes
     custom_status: Payload | None

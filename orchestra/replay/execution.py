@@ -34,6 +34,7 @@ from orchestra.errors import (
     PayloadError,
 )
 from orchestra.events import (
+    EVENTS,
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
@@ -47,9 +48,11 @@ from orchestra.events import (
     DetachedStarted,
     Event,
     EventAwaited,
+    EventForms,
     EventKind,
     EventReceived,
     EventRecord,
+    EventWriter,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
@@ -67,6 +70,7 @@ from orchestra.foreign import parked_at
 from orchestra.frames import is_user, place, place_in
 from orchestra.futures import DurableFuture, Seal, Unawaited
 from orchestra.ids import child_id
+from orchestra.levels import BASE_LEVEL
 from orchestra.providers.rows import HoldKind, MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.failing import held_by, is_declared, place_of
@@ -147,7 +151,8 @@ class Execution:
 
     Use :meth:`start` for a new execution, or :meth:`replay` for one with a history; then :meth:`turn` for each step. An
     execution that has raised from a step is of no further use. ``registered`` are the activities that this node has: what a
-    plain name stands for in new calls.
+    plain name stands for in new calls. ``forms`` are what the library reads of histories, and ``writer`` is how new events are
+    stored: in the format of the execution.
     """
 
     def __init__(
@@ -156,6 +161,8 @@ class Execution:
         identity: Identity,
         limits: Limits,
         registered: Mapping[str, Activity[..., Any]] = _NONE_REGISTERED,
+        forms: EventForms = EVENTS,
+        writer: EventWriter | None = None,
     ) -> None:
         self._definition = definition
         self.identity = identity
@@ -169,7 +176,8 @@ class Execution:
         """The fingerprint of the code that runs, which need not be that of the code that began the execution."""
         self._seal = Seal()
         self.scheduler: Scheduler = Scheduler(self._seal)
-        self.journal: Journal = Journal()
+        self._forms = forms
+        self.journal: Journal = Journal(writer or forms.writer())
         self._now = 0
         self._has_begun = _never
         self._seed = identity.seed
@@ -192,6 +200,8 @@ class Execution:
         self.ending: TerminalEvent | None = None
         self.is_exact: bool = True
         """Whether values that would not come back as what they are have been refused since it began."""
+        self.level: int = BASE_LEVEL
+        """What a library must read to go on with it: higher than the base where events of a newer kind are in its history."""
         self.has_children: bool = False
         """Whether it has ever asked for a child."""
         self._gathered: _Gathered | None = None
@@ -232,9 +242,11 @@ class Execution:
         Raises:
             HistoryCorrupt: no execution can have written this history.
             NondeterminismError: the code does not ask for what history says.
+            NewerLibraryNeeded: a newer library has written it.
             DecodeError: the state does not fit the annotation.
         """
-        events = read_history(self.identity, records)
+        events = read_history(self.identity, records, self._forms)
+        self.level = self._forms.level(records)
         self.journal.load(events, records)
         while (event := self.journal.next_recorded()) is not None:
             self._repeat(event)
@@ -630,6 +642,7 @@ class Execution:
     def _take_turn(self) -> Turn:
         events, gathered = self.journal.take_fresh(), self._gathered or _Gathered()
         self._gathered = None
+        self.level = max(self.level, self._forms.level(events))
         ended, pending = self.ending is not None, self._pending
         scheduled, started, cancelled, recalled = gathered.scheduled, gathered.started, gathered.cancelled, gathered.recalled
         if cancelled or recalled:  # what was asked for and given up in one turn was never begun
@@ -882,6 +895,7 @@ def _end_event(end: Input, number: int, now: int) -> InputEvent:
 def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
     if report.kind is MessageKind.CHILD_COMPLETED:
         return ChildCompleted(number, now, report.source, report.payload)
+    assert isinstance(report.kind, MessageKind), report.kind  # what is not known here is no message of a turn
     status = Status(report.kind.value).name.lower()
     cause = (
         error_from_wire(unpack(report.payload.data)["error"]) if report.payload.data else ErrorInfo(f"orchestra.{status}", "")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from orchestra.errors import HistoryCorrupt, NondeterminismError
+from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded, NondeterminismError
 from orchestra.events import (
     ActivityScheduled,
     ChildStarted,
@@ -16,12 +16,15 @@ from orchestra.events import (
     DetachedStarted,
     Event,
     EventAwaited,
+    EventForms,
     EventRecord,
+    EventWriter,
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionStarted,
     TerminalEvent,
     TimerCreated,
+    UnknownEvent,
     from_record,
     to_record,
 )
@@ -53,9 +56,14 @@ class Drift:
 
 
 class Journal:
-    """The events of one execution: those that are recorded are compared, new ones are appended."""
+    """The events of one execution: those that are recorded are compared, new ones are appended.
 
-    def __init__(self) -> None:
+    Args:
+        writer: how new ones are stored: in the format of the execution.
+    """
+
+    def __init__(self, writer: EventWriter) -> None:
+        self.writer: EventWriter = writer
         self.replaying: bool = False
         self.count: int = 0
         self.size: int = 0
@@ -85,7 +93,7 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Record a new event."""
-        record = to_record(event)
+        record = to_record(event, self.writer)
         self.fresh.append(record)
         self.count += 1
         self.size += len(record.envelope)
@@ -222,12 +230,13 @@ def describe(event: Event) -> str:
             return event.kind.name.lower()
 
 
-def read_history(identity: Identity, records: Sequence[EventRecord]) -> list[Event]:
+def read_history(identity: Identity, records: Sequence[EventRecord], forms: EventForms) -> list[Event]:
     """Return the events of a stored history.
 
     Raises:
         HistoryCorrupt: no execution can have written it: it is empty, does not begin with Started, has a gap or a number
             twice, goes on after its end, or is another execution's.
+        NewerLibraryNeeded: a newer library has written it, and this one cannot read it.
     """
     what = f"history of {identity.instance_id!r}, execution {identity.execution}"
     if not records:
@@ -237,7 +246,9 @@ def read_history(identity: Identity, records: Sequence[EventRecord]) -> list[Eve
         if record.id != expected_id:
             kind = "twice or out of order" if record.id < expected_id else "after a gap"
             raise HistoryCorrupt(f"{what}: event {record.id} stands {kind}, where {expected_id} belongs", event_id=record.id)
-        event = from_record(record)
+        event = from_record(record, forms)
+        if isinstance(event, UnknownEvent):
+            raise NewerLibraryNeeded(f"{what}: event {event.id} has an {event.what}", instance_id=identity.instance_id)
         if events and isinstance(events[-1], TerminalEvent):
             raise HistoryCorrupt(f"{what}: event {event.id} stands behind the end", event_id=event.id)
         if isinstance(event, ExecutionStarted) != (expected_id == 1):

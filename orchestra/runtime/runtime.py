@@ -39,13 +39,13 @@ from orchestra.engine.items import (
 )
 from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
-from orchestra.events import FORMATS
 from orchestra.ids import check_name
 from orchestra.loops import EventLoop, current_loop
 from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started, size_of
 from orchestra.registry import OrchestrationRegistry
+from orchestra.resolution import policy_of, stored_policy
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished
 from orchestra.runtime.arguments import activity_fingerprint
@@ -57,7 +57,6 @@ from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
 from orchestra.telemetry import engine_logger, library_version, log_orchestration, recorder_for
-from orchestra.versions import policy_from_text
 
 __all__ = ["Runtime"]
 
@@ -259,6 +258,7 @@ class Runtime:
             self._registry,
             node,
             self._clock,
+            library=self._provider.library,
             limits=self._limits,
             options=self._options,
             retention=self._retention,
@@ -449,13 +449,14 @@ class Runtime:
         self._outside.close()
 
     def _node(self) -> NodeRecord:
+        library = self._provider.library
         return NodeRecord(
             node_id=self.node_id,
             host=platform.node(),
             boot_id=_boot_id(),
             pid=os.getpid(),
             library=library_version(),
-            formats=FORMATS,
+            formats=library.formats,
             lease=micros(self._lease),
             capabilities=tuple(
                 Capability(definition.name, definition.version, definition.fingerprint)
@@ -465,15 +466,19 @@ class Runtime:
             queues=self._queues,
             slots=self._max_concurrent,
             fingerprints=tuple((name, activity_fingerprint(activity)) for name, activity in sorted(self._activities.items())),
+            reads=library.level,
+            writes=library.writes,
         )
 
     def _set_first_policies(self) -> None:
         """Give the store the builder's policies where it has none; say so where it has another one."""
         admin, directory = self._provider.admin, self._provider.directory
         for name, policy in self._registry.policies.items():
-            if admin.set_policy(name, str(policy), by=self.node_id, reason="registry", only_first=True):
+            if admin.set_policy(
+                name, stored_policy(directory.catalogue(), policy), by=self.node_id, reason="registry", only_first=True
+            ):
                 continue
-            stored = policy_from_text(directory.catalogue().policies[name].value)
+            stored = policy_of(directory.catalogue(), name)[0]
             if stored != policy:
                 engine_logger.warning(
                     "the store's version policy for %r is %s, the registry's is %s; the store's counts. Change it with "

@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 
 from orchestra.codec import Payload
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import (
     PARENT_CLOSED,
     ActivityRow,
@@ -54,13 +55,15 @@ __all__ = ["Circumstances", "Decision", "Recovery", "decide", "hands_out"]
 class Circumstances:
     """When a group is decided, and by what its rows are written.
 
-    ``now`` was read when all locks were held. ``kinds`` gives the numbers of the kinds that the group writes.
+    ``now`` was read when all locks were held. ``kinds`` gives the numbers of the kinds that the group writes,
+    ``dialect`` how other kinds are stored.
     ``remembered_since``: a tombstone that is no newer has lost its meaning (rule 21).
     """
 
     now: int
     remembered_since: int
     kinds: Mapping[Kind, int]
+    dialect: Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,8 @@ class _Deciding:
         self._now = circumstances.now
         self._remembered_since = circumstances.remembered_since
         self._kinds = circumstances.kinds
-        self._effects = Effects()
+        self._dialect = circumstances.dialect
+        self._effects = Effects(self._dialect)
         self._inboxes: dict[str, Inbox] = {}
         self.decision = Decision(steps=[self._effects], rows=facts.rows)
 
@@ -163,7 +167,8 @@ class _Deciding:
         ):
             return Refused()  # I6
         self._touch(row)  # its owner has something to drop, if an operator writes
-        row.write(write.state, self._kinds[write.state.kind], self._now, held=write.hold is not None)
+        status = self._dialect.statuses[write.state.status]
+        row.write(write.state, self._kinds[write.state.kind], status, self._now, held=write.hold is not None)
         if row.is_due(self._now) or (row.owner is None and write.hold is not None):  # other code may be able to go on
             self._touch(row)
         self.decision.hands_out |= hands_out(write)
@@ -195,7 +200,7 @@ class _Deciding:
         self._begin_step()
 
     def _begin_step(self) -> None:
-        self._effects = Effects()
+        self._effects = Effects(self._dialect)
         self.decision.steps.append(self._effects)
 
     def _standing(self, instance_id: str) -> HotRow | None:
@@ -237,7 +242,7 @@ class _Deciding:
             (link.parent.event_id, child_id, link.on_close)
             for child_id, link in self._facts.links.items()
             if (link.parent.instance_id, link.parent.incarnation, link.parent.execution) == of
-            and link.on_close != OnParentClose.ABANDON
+            and link.on_close in (OnParentClose.CANCEL, OnParentClose.TERMINATE)  # what is not known is left alone
         )
         for _, child_id, on_close in bound:
             terminate = on_close == OnParentClose.TERMINATE

@@ -14,6 +14,7 @@ from orchestra.providers.decoding import (
     opening_values,
     payload_values,
 )
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import ExecutionDelta, ExecutionRow, Prune, Status, Write
 from orchestra.store.facts import ActivityId
 
@@ -35,6 +36,7 @@ class Effects:
     """The values of each statement. The fields stand in the order in which the statements must run.
 
     Attributes:
+        dialect: how kinds are stored.
         created: :data:`~orchestra.store.tables.EXECUTION`, to be added.
         opened: :data:`~orchestra.store.tables.OPENING` and the id; each must be there, neither opened nor closed.
         closed: :data:`~orchestra.store.tables.CLOSING` and the id; each must be there and open.
@@ -51,6 +53,7 @@ class Effects:
             it was not read (rule 19). How many of each name were unread is kept.
     """
 
+    dialect: Dialect
     instances: set[str] = field(default_factory=set[str])
     created: _Values = field(default_factory=_Values)
     opened: _Values = field(default_factory=_Values)
@@ -84,7 +87,7 @@ class Effects:
         if write.custom_status is not None:
             self.custom_statuses.append((*payload_values(write.custom_status), instance_id))
         if write.hold is not None:
-            self.holds.append((hold_to_bytes(write.hold), instance_id))
+            self.holds.append((hold_to_bytes(write.hold, self.dialect), instance_id))
         if write.prune is not None:
             self.pruned.append(Pruning(instance_id, write.state.execution, write.prune))
         if write.state.status is not Status.OPEN:
@@ -99,15 +102,15 @@ class Effects:
 
     def create(self, instance_id: str, execution: ExecutionRow) -> None:
         """Gather the first execution of a new instance."""
-        self.created.append(execution_values(instance_id, execution))
+        self.created.append(execution_values(instance_id, execution, self.dialect))
 
     def _add_delta(self, instance_id: str, delta: ExecutionDelta) -> None:
         if delta.create is not None:
-            self.created.append(execution_values(instance_id, delta.create, delta))
-        elif (opening := opening_values(instance_id, delta)) is not None:
+            self.created.append(execution_values(instance_id, delta.create, self.dialect, delta))
+        elif (opening := opening_values(instance_id, delta, self.dialect)) is not None:
             self.opened.append(opening)
         for event in delta.events:
             self.events.append(event_values(instance_id, delta.number, event))
-        if (closing := closing_values(instance_id, delta)) is not None:
+        if (closing := closing_values(instance_id, delta, self.dialect)) is not None:
             self.closed.append(closing)
             self.forgotten.append(instance_id)

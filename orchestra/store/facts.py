@@ -23,6 +23,7 @@ from orchestra.providers.rows import (
     Report,
     Start,
     Status,
+    Unknown,
     Write,
 )
 from orchestra.store.hot_row import HotRow
@@ -58,7 +59,7 @@ class ChildLink(NamedTuple):
     """Whose child an instance is, and what becomes of it when the parent's execution closes."""
 
     parent: ParentLink
-    on_close: OnParentClose
+    on_close: OnParentClose | Unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,14 +102,14 @@ class HotRow:
         """Return whether any node may claim it now."""
         return self.owner is None and self.wake_at is not None and self.wake_at <= now
 
-    def write(self, state: InstanceState, kind: int, now: int, *, held: bool) -> None:
+    def write(self, state: InstanceState, kind: int, status: Any, now: int, *, held: bool) -> None:
         """Leave the row as a write says, whose fence has held."""
         is_open = state.status is Status.OPEN
         self.changed = self.written = True
         self.revision += 1
         self.kind = kind
         self.owner = state.owner if is_open else None
-        self.status = state.status.value
+        self.status = status
         self.held = is_open and held
         # A message newer than what the turn has seen makes the instance ready, whatever the turn wanted (rule 4).
         self.wake_at = None if not is_open else 0 if self.inbox_seq > state.seen_seq else state.wake_at

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from opentelemetry.metrics import Meter
 
-from orchestra.providers.rows import Change, Claim, HeldRow, Snapshot
+from orchestra.providers.rows import Change, Claim, HeldRow, Snapshot, shown_hold
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.instruments import INSTRUMENTS
 from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Subject, TurnRecord
@@ -104,7 +104,7 @@ class Metrics:
 
     def held(self, rows: Sequence[HeldRow]) -> None:
         """Set how many are held, by name and reason; what is not held any more falls to zero."""
-        now = Counts((row.kind.name, row.hold.kind.value) for row in rows)
+        now = Counts((row.kind.name, shown_hold(row.hold)) for row in rows)
         for name, reason in self._held.keys() | now.keys():
             self._made["orchestra.held"].set(now[name, reason], {names.NAME: name, names.HOLD_REASON: reason})
         self._held = now

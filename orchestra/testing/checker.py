@@ -43,18 +43,21 @@ from orchestra.events import (
     TerminalEvent,
     TimerCreated,
     TimerFired,
+    UnknownEvent,
     error_from_wire,
     from_record,
 )
+from orchestra.levels import Unknown
 from orchestra.portable import Portable
-from orchestra.providers.interfaces import Directory, Provider
+from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import Library
 from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ParentLink, ResolvedBy, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity
 from orchestra.replay.journal import describe, read_history
 from orchestra.summary import read_summary
 
-__all__ = ["InvariantsViolated", "Report", "StoredDrift", "Violation", "check_store"]
+__all__ = ["InvariantsViolated", "Report", "StoredDrift", "StoredUnknown", "Violation", "check_store"]
 
 _PAGE: Final = 200
 _TRIES: Final = 5
@@ -113,6 +116,17 @@ class StoredDrift:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredUnknown:
+    """An instance holds what only a newer library knows. That is no fault; the instance was not looked into."""
+
+    instance_id: str
+    what: Unknown
+
+    def __str__(self) -> str:
+        return f"instance {self.instance_id!r}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was looked at, and what was wrong with it.
 
@@ -129,6 +143,8 @@ class Report:
     unsettled: tuple[str, ...] = ()
     drift: tuple[StoredDrift, ...] = ()
     """Where the registry's code gives other values than the histories that were replayed with it."""
+    unknown: tuple[StoredUnknown, ...] = ()
+    """Instances that only a newer library can judge."""
 
     def raise_if_violated(self) -> None:
         """Do nothing if all is well.
@@ -150,6 +166,9 @@ class Report:
         if self.drift:
             lines.append(f"{len(self.drift)} values that code gives otherwise now; what was recorded counts:")
             lines += map(str, self.drift[:_SHOWN])
+        if self.unknown:
+            lines.append(f"{len(self.unknown)} instances that only a newer library can judge:")
+            lines += map(str, self.unknown[:_SHOWN])
         return "\n".join(lines)
 
 
@@ -181,7 +200,7 @@ def check_store(
     """
     provider.open()
     try:
-        return _Inspection(provider.directory, registry, limits or Limits(), quiescent=quiescent).run()
+        return _Inspection(provider, registry, limits or Limits(), quiescent=quiescent).run()
     finally:
         provider.close()
 
@@ -216,10 +235,10 @@ class _Findings:
 class _Inspection:
     """Goes through a store once, and counts."""
 
-    def __init__(
-        self, directory: Directory, registry: OrchestrationRegistry | None, limits: Limits, *, quiescent: bool
-    ) -> None:
-        self._directory = directory
+    def __init__(self, provider: Provider, registry: OrchestrationRegistry | None, limits: Limits, *, quiescent: bool) -> None:
+        self._directory = provider.directory
+        self._library = provider.library
+        self._unknown: list[StoredUnknown] = []
         self._registry = registry
         self._limits = limits
         self._quiescent = quiescent
@@ -248,6 +267,7 @@ class _Inspection:
             self._replayed,
             tuple(self._unsettled),
             tuple(self._drift),
+            tuple(self._unknown),
         )
 
     # --- reading ---
@@ -290,6 +310,10 @@ class _Inspection:
             if self._quiescent:
                 found.add("I9", "it changes although nothing runs")
             return
+        unknown = _unknown(instance, self._library)
+        if unknown is not None:
+            self._unknown.append(StoredUnknown(instance_id, unknown))
+            return
         _check_executions(instance, found)
         _check_retention(instance, found)
         _check_columns(instance, found)
@@ -324,7 +348,7 @@ class _Inspection:
                 found.add("I3", f"it was never opened and has {len(records)} events", row.number)
                 continue
             try:
-                histories[row.number] = read_history(instance.identity(row), records)
+                histories[row.number] = read_history(instance.identity(row), records, self._library.events)
             except OrchestraError as error:
                 found.add("I2", str(error), row.number, getattr(error, "event_id", None))
         return histories
@@ -355,8 +379,8 @@ class _Inspection:
         if link is None or parent is None or parent.row.incarnation != link.incarnation:
             return
         records = self._directory.history(link.instance_id, link.execution)
-        events = {record.id: from_record(record) for record in records}
-        if not events:
+        events = {record.id: from_record(record, self._library.events) for record in records}
+        if not events or any(isinstance(event, UnknownEvent) for event in events.values()):
             return
         command = events.get(link.event_id)
         if not isinstance(command, ChildStarted) or command.child_id != child.row.instance_id:
@@ -382,7 +406,7 @@ class _Inspection:
         if definition is None or (instance.record.held and number == instance.record.row.execution):
             return
         self._replayed += 1
-        execution = Execution(definition, instance.identity(row), self._limits)
+        execution = Execution(definition, instance.identity(row), self._limits, forms=self._library.events)
         try:
             execution.replay(instance.records[number])
             ending, pending = execution.ending, [event.id for event in execution.pending]
@@ -400,6 +424,24 @@ class _Inspection:
 
 
 # --- one instance -----------------------------------------------------------------------------
+
+
+def _unknown(instance: _Instance, library: Library) -> Unknown | None:
+    """Return what of an instance a newer library has written and this one does not know."""
+    record = instance.record
+    hold = record.row.hold
+    kinds = [record.status, hold.kind if hold is not None else None]
+    kinds += [kind for row in instance.rows for kind in (row.end, row.resolution.how)]
+    found = next((kind for kind in kinds if isinstance(kind, Unknown)), None)
+    if found is not None:
+        return found
+    for records in instance.records.values():
+        for each in records:
+            event = from_record(each, library.events)
+            if isinstance(event, UnknownEvent):
+                return event.what
+    level = record.row.kind.level
+    return Unknown("level", level) if level > library.level else None
 
 
 def _check_executions(instance: _Instance, found: _Findings) -> None:

@@ -121,7 +121,7 @@ def test_a_store_at_rest_is_well_and_stays_as_it_is(path, provider):
     assert files(path) == before, "not even a log is left behind"
     assert report.exit_code is ExitCode.FINE
     assert [check.name for check in report.checks] == [
-        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "ghosts", "held"),
+        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "levels", "ghosts", "held"),
         *("activities", "retention", "clock"),
     ]
 
@@ -397,20 +397,32 @@ def test_a_file_that_was_cut_off_is_not_well(path, provider):
 # --- schema -------------------------------------------------------------------------------------
 
 
-def test_a_newer_schema_is_a_failure_and_its_tables_are_left_alone(path, provider, edit):
+def test_a_store_that_rules_out_libraries_as_old_as_this_is_a_failure_and_its_tables_are_left_alone(path, provider, edit):
     assert finding(path, "schema").verdict is Verdict.OK
     provider.close()
-    edit("UPDATE meta SET value = '99' WHERE key = 'schema'", "DROP TABLE instance")
+    edit(
+        "UPDATE meta SET value = '99' WHERE key = 'schema'",
+        "UPDATE meta SET value = '2' WHERE key IN ('write_level', 'lowest_reader')",
+        "DROP TABLE instance",
+    )
     report = report_on(path)
     assert report.exit_code is ExitCode.FAILURES
     assert report.checks[-1].name == "schema"
-    assert "schema 99" in report.checks[-1].text
+    assert "schema 99; libraries below level 2 are refused" in report.checks[-1].text
+
+
+def test_a_newer_schema_that_libraries_as_old_as_this_can_read_is_a_notice(path, provider, edit):
+    provider.close()
+    edit("UPDATE meta SET value = '99' WHERE key = 'schema'", "ALTER TABLE instance ADD COLUMN later TEXT")
+    report = report_on(path)
+    assert finding(path, "schema").verdict is Verdict.NOTICE
+    assert report.checks[-1].name == "clock", "what the store holds is looked at"
 
 
 def test_an_older_schema_is_a_notice(path, provider, monkeypatch):
     known = schema.migrations()
-    more = schema._Migration(known[-1].number + 1, ("CREATE TABLE extra (thing TEXT) STRICT;",))
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, more))
+    more = schema._Migration(known[-1].number + 1, 1, ("CREATE TABLE extra (thing TEXT) STRICT;",))
+    monkeypatch.setattr(schema, "migrations", lambda *_: (*known, more))
     check = finding(path, "schema")
     assert check.verdict is Verdict.NOTICE
     assert "migrates" in check.remedy

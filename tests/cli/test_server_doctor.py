@@ -189,7 +189,7 @@ async def idle(ctx, value):
 
 REGISTRY = OrchestrationRegistry.builder().register("idle", idle).build()
 NAMES = ["server", "durability", "role", "sessions", "blocked", "horizon", "wraparound", "schema", "vacuum"]
-CONTENTS = ["nodes", "ghosts", "held", "activities", "retention", "clock"]
+CONTENTS = ["nodes", "levels", "ghosts", "held", "activities", "retention", "clock"]
 
 
 # --- whole stores -------------------------------------------------------------------------------
@@ -681,7 +681,7 @@ def test_an_older_schema_is_a_notice_and_is_compared_with_all_migrations_once_it
 ):
     known = schema.migrations()
     later = schema.Migration(len(known) + 1, 1, LATER)
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, later))
+    monkeypatch.setattr(schema, "migrations", lambda *_: (*known, later))
     report = examine_server(dsn, schema_name, CLOCK)
     assert [check.name for check in report.checks] == NAMES
     assert checks_of(report)["schema"].verdict is Verdict.NOTICE

@@ -16,6 +16,7 @@ from orchestra.errors import (
     InvalidArgument,
     InvalidFunction,
     InvalidVersion,
+    NewerLibraryNeeded,
     NondeterminismError,
     PayloadTooLarge,
     UnknownOrchestration,
@@ -279,7 +280,7 @@ CORRUPT = {
             else entry
             for entry in RECORDED.history
         ],
-        HistoryCorrupt,
+        NewerLibraryNeeded,
     ),
     "a lost payload": (
         [replace(entry, payload=None) if entry.id == 3 else entry for entry in RECORDED.history],

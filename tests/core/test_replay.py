@@ -16,7 +16,15 @@ from driver import replay as replayed
 from orchestra.activities import Activity
 from orchestra.clock import from_micros
 from orchestra.codec import EMPTY, Payload, encode, pack, unpack
-from orchestra.errors import ActivityFailed, Attempt, DecodeError, ErrorInfo, HistoryCorrupt, NondeterminismError
+from orchestra.errors import (
+    ActivityFailed,
+    Attempt,
+    DecodeError,
+    ErrorInfo,
+    HistoryCorrupt,
+    NewerLibraryNeeded,
+    NondeterminismError,
+)
 from orchestra.events import (
     ActivityCompleted,
     CancelRequested,
@@ -473,8 +481,6 @@ CORRUPTIONS = {
     "another execution": (other(execution=2), 1),
     "another orchestration": (other(name="object"), 1),
     "another version": (other(version="1.0.1"), 1),
-    "an unknown kind": (damaged(3, kind=99), 4),
-    "an unknown format": (damaged(3, format=2), 4),
     "an envelope that is not JSON": (damaged(3, envelope=b"{"), 4),
     "an envelope that is no object": (damaged(3, envelope=b"[]"), 4),
     "an envelope that lacks a field": (damaged(3, envelope=b"{}"), 4),
@@ -493,6 +499,16 @@ def test_a_history_that_no_execution_can_have_written_is_refused(case):
     with pytest.raises(HistoryCorrupt) as caught:
         replayed(recorded, history)
     assert caught.value.event_id == event_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"), [({"kind": 99}, "unknown event 99"), ({"format": 2}, "unknown event format 2")], ids=["kind", "format"]
+)
+def test_a_history_that_a_newer_library_has_written_is_not_taken_for_a_damaged_one(changes, what):
+    """Scenario 10."""
+    with pytest.raises(NewerLibraryNeeded, match=f"event 4 has an {what}") as caught:
+        replayed(recorded, damaged(3, **changes))
+    assert caught.value.instance_id == "subject-1"
 
 
 def test_a_terminated_history_replays_without_its_code_having_ended():

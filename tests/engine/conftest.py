@@ -12,15 +12,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import World
 
 from orchestra.clock import new_id
-from orchestra.providers.memory import MemoryProvider
+from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.sqlite import SqliteProvider
+
+
+def in_memory():
+    """Providers of one store in memory."""
+    shared = Database()
+    return lambda clock, **options: MemoryProvider(shared, clock=clock, **options)
 
 
 @pytest.fixture
 def world():
     """A world over the store in memory."""
-    made = World(lambda clock: MemoryProvider(clock=clock))
+    made = World(in_memory())
     yield made
     made.close()
 
@@ -31,13 +37,11 @@ def any_world(request, tmp_path):
 
     schema = f"test_{new_id()}"
 
-    def provider(clock):
-        if request.param == "memory":
-            return MemoryProvider(clock=clock)
+    def provider(clock, **options):
         if request.param == "postgres":
-            return PostgresProvider(request.getfixturevalue("dsn"), schema, clock=clock, notify=False)
-        return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed")
+            return PostgresProvider(request.getfixturevalue("dsn"), schema, clock=clock, notify=False, **options)
+        return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed", **options)
 
-    made = World(provider)
+    made = World(in_memory() if request.param == "memory" else provider)
     yield made
     made.close()

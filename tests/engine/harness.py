@@ -29,7 +29,6 @@ from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo, OutcomeUnknown, StoreError
 from orchestra.events import (
     FORMAT,
-    FORMATS,
     ActivityCompleted,
     ActivityFailedEvent,
     ActivityScheduled,
@@ -44,6 +43,7 @@ from orchestra.events import (
     from_record,
     to_record,
 )
+from orchestra.providers.kinds import THIS_LIBRARY
 from orchestra.providers.rows import (
     DEFAULT_QUEUE,
     Append,
@@ -219,6 +219,8 @@ class World:
 
     def __init__(self, make_provider):
         self.clock = VirtualClock()
+        self._make_provider = make_provider
+        self._others = {}
         self.provider = make_provider(self.clock)
         self.provider.open()
         self.store = self.provider.store
@@ -234,7 +236,17 @@ class World:
     def close(self):
         for node in self.nodes:
             node.engine.close()
-        self.provider.close()
+        for provider in (*self._others.values(), self.provider):
+            provider.close()
+
+    def provider_of(self, library):
+        """The provider of nodes with a library: of another age, it is another process's."""
+        if library is THIS_LIBRARY:
+            return self.provider
+        if library not in self._others:
+            self._others[library] = self._make_provider(self.clock, library=library)
+            self._others[library].open()
+        return self._others[library]
 
     def id(self, prefix="id"):
         self.count += 1
@@ -380,12 +392,14 @@ class Node:
         slots=100_000,
         registered=None,
         fingerprints=(),
+        library=THIS_LIBRARY,
     ):
         self.world = world
         clock = clock or world.clock
         self.registry = orchestrations
         self.activities = dict(activities or {})
-        self.store = FaultyStore(world.store)
+        self.provider = world.provider_of(library)
+        self.store = FaultyStore(self.provider.store)
         capabilities = tuple(
             Capability(definition.name, definition.version, definition.fingerprint)
             for definition in orchestrations.capabilities()
@@ -398,13 +412,15 @@ class Node:
             "boot",
             1,
             "test",
-            FORMATS,
+            library.formats,
             round(lease * 1e6),
             capabilities,
             tuple(sorted(self.activities)),
             queues,
             slots,
             tuple(fingerprints),
+            library.level,
+            library.writes,
         )
         self.engine = Engine(
             self.store,
@@ -416,6 +432,7 @@ class Node:
             recorder=recorder,
             retention=retention,
             activities=registered,
+            library=library,
         )
         self.membership = Membership(self.store, record, clock)
         self.cycle = Cycle(self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder)

@@ -13,6 +13,7 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Stepper
 from orchestra.errors import Failure, StoreCorrupt, StoreError
 from orchestra.providers.decoding import hold_from_bytes
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect
 from orchestra.providers.rows import HoldKind, Release, Status, Write
 from orchestra.registry import OrchestrationRegistry
 
@@ -240,7 +241,7 @@ def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_
 
 @pytest.mark.parametrize(("kind", "at_fault"), [("state", ("f1",)), ("store", ())])
 def test_a_hold_that_was_stored_before_faults_were_is_judged_by_its_kind(kind, at_fault):
-    hold = hold_from_bytes(pack({"kind": kind, "detail": "", "since": 1, "by": "n1", "tried": ["f1"]}))
+    hold = hold_from_bytes(pack({"kind": kind, "detail": "", "since": 1, "by": "n1", "tried": ["f1"]}), Dialect(THIS_LIBRARY))
     assert (hold.tried, hold.at_fault) == (("f1",), at_fault)
 
 

@@ -81,14 +81,14 @@ def test_other_names_cost_little_where_one_is_full(provider):
 def test_a_store_from_before_the_bounds_counts_what_it_holds(provider, tmp_path, monkeypatch):
     known = schema.migrations()
     before = tmp_path / "before.db"
-    monkeypatch.setattr(schema, "migrations", lambda: known[:5])
+    monkeypatch.setattr(schema, "migrations", lambda *_: known[:5])
     with closing(sqlite3.connect(before)) as connection:
         for migration in known[:5]:
             for statement in migration.statements:
                 connection.execute(statement)
         connection.execute("INSERT INTO meta VALUES ('schema', '5'), ('store_id', 'x'), ('lowest_reader', '1')")
         connection.commit()
-    monkeypatch.setattr(schema, "migrations", lambda: known)
+    monkeypatch.setattr(schema, "migrations", lambda *_: known)
     begin(provider)
     send(provider, range(3))
     lasting = provider._writer._session.connection

@@ -8,6 +8,7 @@ import pytest
 
 from orchestra.clock import Clock
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.testing.contract import ProviderContract
 
@@ -17,8 +18,8 @@ class TestMemory(ProviderContract):
     def _no_databases(self) -> None:
         self.databases: dict[Path, Database] = {}
 
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
-        return MemoryProvider(self.databases.setdefault(location, Database()), clock=clock)
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        return MemoryProvider(self.databases.setdefault(location, Database()), clock=clock, library=library)
 
     def read_audit(self, provider):
         return provider.database.operations

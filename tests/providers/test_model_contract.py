@@ -8,6 +8,7 @@ import pytest
 
 from orchestra.clock import Clock
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.testing import ModelProvider, ModelWorld
 from orchestra.testing.contract import ProviderContract
 
@@ -17,8 +18,8 @@ class TestModel(ProviderContract):
     def _no_worlds(self) -> None:
         self.worlds: dict[Path, ModelWorld] = {}
 
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
-        return ModelProvider(self.worlds.setdefault(location, ModelWorld()), clock=clock)
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        return ModelProvider(self.worlds.setdefault(location, ModelWorld()), clock=clock, library=library)
 
     def read_audit(self, provider):
         return provider.world.operations

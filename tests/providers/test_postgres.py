@@ -20,6 +20,7 @@ from psycopg import sql as compose
 from orchestra.clock import new_id
 from orchestra.codec import Payload
 from orchestra.errors import (
+    LibraryTooOld,
     OutcomeUnknown,
     SchemaMismatch,
     StoreBusy,
@@ -281,8 +282,8 @@ def test_a_server_that_would_lose_commits_is_refused(connect, monkeypatch):
 
 def test_a_newer_schema_is_refused_unless_it_says_that_this_library_can_read_it(provider, connect, other):
     other.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
-    other.execute("UPDATE meta SET value = '98' WHERE key = 'lowest_reader'")
-    with pytest.raises(SchemaMismatch, match="schema 99"):
+    other.execute("UPDATE meta SET value = '2' WHERE key = 'lowest_reader'")
+    with pytest.raises(LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"):
         connect()
     # Only expanded: nodes of this library may go on, and start anew, while others are newer.
     other.execute("UPDATE meta SET value = '1' WHERE key = 'lowest_reader'")
@@ -303,16 +304,17 @@ def test_an_older_schema_is_migrated_in_one_piece(provider, connect, other, monk
     known = schema.migrations()
     number = known[-1].number + 1
     broken = schema.Migration(number, 1, "CREATE TABLE @extra (thing text); INSERT INTO @nowhere VALUES (1);")
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, broken))
+    monkeypatch.setattr(schema, "migrations", lambda *_: (*known, broken))
     with pytest.raises(StoreError):
         connect()
     assert other.execute("SELECT to_regclass('extra')").fetchone() == (None,)
     whole = schema.Migration(number, 1, "CREATE TABLE @extra (thing text); INSERT INTO @extra VALUES ('1');")
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, whole))
+    monkeypatch.setattr(schema, "migrations", lambda *_: (*known, whole))
     migrated = connect()
     assert read(migrated).status is Status.OPEN
     assert dict(other.execute("SELECT key, value FROM meta WHERE key <> 'store_id'").fetchall()) == {
         "schema": str(number),
+        "write_level": "1",
         "lowest_reader": "1",
     }
     assert other.execute("SELECT count(*) FROM extra").fetchone() == (1,)

@@ -13,6 +13,7 @@ from psycopg import sql
 from orchestra.clock import Clock
 from orchestra.codec import unpack
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing.contract import ProviderContract
 
@@ -26,9 +27,9 @@ class TestPostgres(ProviderContract):
     def _server(self, dsn: str) -> None:
         self.dsn = dsn
 
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
         self.schema = schema_of(location)
-        return PostgresProvider(self.dsn, self.schema, clock=clock)
+        return PostgresProvider(self.dsn, self.schema, clock=clock, library=library)
 
     def read_audit(self, provider):
         with psycopg.connect(self.dsn) as connection:

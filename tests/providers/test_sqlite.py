@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from orchestra.codec import Payload
 from orchestra.errors import (
+    LibraryTooOld,
     NodeBuried,
     OutcomeUnknown,
     SchemaMismatch,
@@ -28,6 +30,7 @@ from orchestra.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from orchestra.providers.kinds import THIS_LIBRARY
 from orchestra.providers.rows import Append, Appended, Claim, Claimed, InstanceQuery, MessageKind, Recover, Started, Status
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
@@ -58,9 +61,10 @@ def run_python(script, *arguments):
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)], stdout=subprocess.PIPE)
 
 
-def edit(path, statement):
+def edit(path, *statements):
     connection = sqlite3.connect(path)
-    connection.execute(statement)
+    for statement in statements:
+        connection.execute(statement)
     connection.commit()
     connection.close()
 
@@ -136,12 +140,18 @@ def test_a_closed_provider_is_unavailable(path):
 # --- the schema ---------------------------------------------------------------------------------
 
 
-def test_a_newer_schema_is_refused(path, provider):
+def test_a_newer_schema_is_refused_only_where_it_rules_out_libraries_as_old_as_this(path, provider):
     """Scenario 37."""
     provider.close()
-    edit(path, "UPDATE meta SET value = '99' WHERE key = 'schema'")
-    with pytest.raises(SchemaMismatch, match="schema 99"):
+    edit(path, "UPDATE meta SET value = '99' WHERE key = 'schema'", "UPDATE meta SET value = '2' WHERE key = 'lowest_reader'")
+    with pytest.raises(LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"):
         SqliteProvider(path).open()
+    # Only expanded: nodes of this library may go on, and start anew, while others are newer.
+    edit(path, "UPDATE meta SET value = '1' WHERE key = 'lowest_reader'")
+    again = SqliteProvider(path)
+    again.open()
+    assert one(again, a_start("i")) == Started()
+    again.close()
 
 
 def test_an_older_schema_is_reported_where_migration_is_switched_off(path):
@@ -156,19 +166,16 @@ def test_an_older_schema_is_reported_where_migration_is_switched_off(path):
     current.close()
 
 
-def test_an_older_schema_is_migrated_in_one_piece(path, provider, monkeypatch):
+def test_an_older_schema_is_migrated_in_one_piece(path, provider):
     """Scenario 37."""
     assert one(provider, a_start("i")) == Started()
     provider.close()
-    known = schema.migrations()
-    following = known[-1].number + 1
-    broken = schema._Migration(following, ("CREATE TABLE extra (thing TEXT) STRICT;", "INSERT INTO nowhere VALUES (1);"))
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, broken))
+    following = schema.migrations()[-1].number + 1
+    whole = "CREATE TABLE extra (thing TEXT) STRICT;"
+    broken = f"{whole}\nINSERT INTO nowhere VALUES (1);\n"
     with pytest.raises(StoreError):
-        SqliteProvider(path).open()
-    whole = schema._Migration(following, ("CREATE TABLE extra (thing TEXT) STRICT;",))
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, whole))
-    migrated = SqliteProvider(path)
+        SqliteProvider(path, library=replace(THIS_LIBRARY, migrations={"sqlite": (broken,)})).open()
+    migrated = SqliteProvider(path, library=replace(THIS_LIBRARY, migrations={"sqlite": (whole,)}))
     migrated.open()
     assert read(migrated).status is Status.OPEN
     assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (str(following),)
@@ -567,7 +574,7 @@ def test_news_is_found_among_what_is_new_only(provider):
         (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
         (sql.FIND_ADDRESSEE, ("i", "m"), "message_identity"),
         (sql.READ_EVENTS, ("i", "go", 0, 9, 10), "message_name (instance_id=? AND name=? AND sequence>? AND sequence<?)"),
-        (sql.DROP_REPORTS, ("i",), "message_report"),
+        (sql.DROP_REPORTS, ("i", "[1, 2]"), "message_report"),
         (sql.LIST_REPORTS, ("i",), "message_report"),
         (sql.READ_REPORTS % "?", ("i",), "message_report"),
         (sql.PRUNE_TOMBSTONES, (1, 10), "tombstone_age"),

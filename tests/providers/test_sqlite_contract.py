@@ -8,13 +8,14 @@ from pathlib import Path
 from orchestra.clock import Clock
 from orchestra.codec import unpack
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.testing.contract import ProviderContract
 
 
 class TestSqlite(ProviderContract):
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
-        return SqliteProvider(location / "store.db", clock=clock)
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        return SqliteProvider(location / "store.db", clock=clock, library=library)
 
     def read_audit(self, provider):
         rows = provider._writer._session.connection.execute(

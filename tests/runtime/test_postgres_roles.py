@@ -145,7 +145,7 @@ async def test_a_reader_looks_and_waits_and_every_write_is_refused_with_its_reme
 async def test_tables_of_a_later_migration_are_covered(store, monkeypatch):
     known = schema.migrations()
     later = schema.Migration(len(known) + 1, 1, "CREATE TABLE @later (a int)")
-    monkeypatch.setattr(schema, "migrations", lambda: (*known, later))
+    monkeypatch.setattr(schema, "migrations", lambda *_: (*known, later))
     with pytest.raises(SchemaMismatch):
         store.provider(store.worker, migrate=False).open()
     with pytest.raises(StoreReadOnly, match="migrate=False"):

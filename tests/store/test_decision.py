@@ -8,6 +8,7 @@ import pytest
 
 from orchestra.codec import Payload
 from orchestra.providers.inboxes import InboxLimits, Waiting
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect
 from orchestra.providers.rows import (
     ActivityRow,
     Append,
@@ -54,7 +55,7 @@ def a_row(instance_id="i", owner="n1", **changes):
 
 def decided(*changes, facts=None, rows=(), **known):
     facts = facts or Facts(rows={row.instance_id: row for row in rows}, **known)
-    return decide(dict(enumerate(changes)), facts, Circumstances(NOW, NOW - 100, NUMBERS))
+    return decide(dict(enumerate(changes)), facts, Circumstances(NOW, NOW - 100, NUMBERS, Dialect(THIS_LIBRARY)))
 
 
 def write_of(row, **fields):

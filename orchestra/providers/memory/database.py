@@ -14,6 +14,7 @@ from orchestra.clock import Clock, followed
 from orchestra.codec import pack, unpack
 from orchestra.errors import NodeBuried, StoreError
 from orchestra.events import EventRecord
+from orchestra.levels import Levels, Stored
 from orchestra.providers.decoding import (
     hold_from_bytes,
     pin_from_bytes,
@@ -25,6 +26,7 @@ from orchestra.providers.decoding import (
     read_task,
 )
 from orchestra.providers.inboxes import Waiting
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.tables import Queue, Row, Table, Undo
 from orchestra.providers.rows import (
     ActivityRow,
@@ -39,7 +41,6 @@ from orchestra.providers.rows import (
     ParentLink,
     PolicyRow,
     Route,
-    Status,
     Task,
 )
 from orchestra.store import tables
@@ -97,6 +98,7 @@ class Database:
         self.nodes: dict[str, NodeRow] = {}
         self.policies: dict[str, PolicyRow] = {}
         self.expiries: dict[str, int] = {}
+        self._levels: dict[str, Levels] = {}
         self.operations: list[Operation] = []
         self.running: set[str] = set()
         """Nodes whose process lives, as locked files tell of other stores."""
@@ -108,7 +110,7 @@ class Database:
         self._expiring: Queue[str] = Queue(self._expires_at)
         self._waiting: dict[Route, Queue[ActivityId]] = {}
         self._taken: dict[str, set[ActivityId]] = defaultdict(set)
-        self._message_ids: dict[tuple[str, str, MessageKind], int] = {}
+        self._message_ids: dict[tuple[str, str, Stored], int] = {}
         self._tombstones: Queue[tuple[str, str]] = Queue(self._removed_at)
         self._whole: dict[str, Waiting] = defaultdict(Waiting)
         self._named: dict[InboxName, Waiting] = defaultdict(Waiting)
@@ -136,6 +138,15 @@ class Database:
         before = mapping.get(key)
         self._undo.add(lambda: _assign(mapping, key, before))
         _assign(mapping, key, value)
+
+    @property
+    def levels(self) -> Levels:
+        """What the store says of its age."""
+        return self._levels.get("levels", Levels())
+
+    def raise_levels(self, levels: Levels) -> None:
+        """Set the levels within a transaction."""
+        self.set(self._levels, "levels", levels)
 
     # --- kinds ----------------------------------------------------------------------------
 
@@ -175,7 +186,7 @@ class Database:
         summary = self.instances.value(stored, "summary") if row.summary is None else row.summary
         self.instances.change((row.instance_id,), _WRITTEN, (*row.written_values, *row.mark_values, summary))
 
-    def instance(self, row: HotRow) -> InstanceRow:
+    def instance(self, row: HotRow, dialect: Dialect) -> InstanceRow:
         """Return an instance as its owner knows it."""
         detail = self.details.get(row.instance_id)
         require(detail is not None, "an instance has no detail")
@@ -185,26 +196,26 @@ class Database:
         return replace(
             row.instance(self.kind(row.kind)),
             pin=None if values["pin"] is None else pin_from_bytes(values["pin"]),
-            hold=None if values["hold"] is None else hold_from_bytes(values["hold"]),
+            hold=None if values["hold"] is None else hold_from_bytes(values["hold"], dialect),
             traceparent=values["traceparent"],
             parent=None if parent_id is None else ParentLink(*link),
             root_id=values["root_id"],
         )
 
-    def record(self, instance_id: str) -> InstanceRecord | None:
+    def record(self, instance_id: str, dialect: Dialect) -> InstanceRecord | None:
         """Return all that a dashboard shows of an instance."""
         row, stored, detail = self.hot_row(instance_id), self.instances.get(instance_id), self.details.get(instance_id)
         if row is None or stored is None or detail is None:
             return None
         values = dict(zip(_DETAIL_NAMES, detail, strict=True))
         summary, created_at, expires_at = stored[_HOT_WIDTH:]
-        messages = self.messages_of(instance_id)
+        messages = self.messages_of(instance_id, dialect)
         unread_at_end = values["unread_at_end"]
         return InstanceRecord(
-            row=self.instance(row),
+            row=self.instance(row, dialect),
             held=row.held,
-            status=Status(row.status),
-            execution=self.execution(instance_id, row.execution),
+            status=dialect.library.statuses.read(row.status),
+            execution=self.execution(instance_id, row.execution, dialect),
             summary=summary,
             custom_status=read_payload(values["custom_status"], values["custom_status_encoding"]),
             created_at=created_at,
@@ -242,10 +253,14 @@ class Database:
 
     def end_inbox(self, instance_id: str) -> None:
         """Empty the inbox of an instance that has ended, and keep how many events of each name were unread."""
-        removed = [read_message(row[1:]) for row in self.messages.remove_all(instance_id)]
-        unread = Counter(message.name for message in removed if message.kind is MessageKind.EVENT)
+        removed = self.messages.remove_all(instance_id)
+        unread = Counter(self.messages.value(row, "name") for row in removed if self.is_event(row))
         if unread:
             self.change_detail(instance_id, unread_at_end=pack(dict(unread)))
+
+    def is_event(self, row: Row) -> bool:
+        """Return whether a message is an event that was sent."""
+        return self.messages.value(row, "kind") == MessageKind.EVENT
 
     def delete(self, instance_id: str) -> None:
         """Delete an instance and all that belongs to it (I9)."""
@@ -260,35 +275,36 @@ class Database:
 
     # --- what belongs to an instance ------------------------------------------------------
 
-    def execution(self, instance_id: str, number: int) -> ExecutionRow:
+    def execution(self, instance_id: str, number: int, dialect: Dialect) -> ExecutionRow:
         """Return one execution."""
         row = self.executions.get(instance_id, number)
         require(row is not None, "an execution is not there")
-        return _read_execution(row or ())
+        return _read_execution(row or (), dialect)
 
-    def executions_of(self, instance_id: str, after: int = 0, limit: int | None = None) -> list[ExecutionRow]:
+    def executions_of(self, instance_id: str, dialect: Dialect, after: int = 0, limit: int | None = None) -> list[ExecutionRow]:
         """Return the executions of an instance that come after a number, at most so many, in order."""
         rows = self.executions.between((instance_id, after + 1), (instance_id, _BEYOND))
-        return [_read_execution(row) for row in rows[:limit]]
+        return [_read_execution(row, dialect) for row in rows[:limit]]
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         """Return the events of an execution in order."""
         rows = self.events.between((instance_id, execution), (instance_id, execution + 1))
         return [read_event(row[2:]) for row in rows]
 
-    def messages_of(self, instance_id: str, after: int = 0) -> list[MessageRow]:
+    def messages_of(self, instance_id: str, dialect: Dialect, after: int = 0) -> list[MessageRow]:
         """Return the unread messages of an instance that have come after a number, in the order of their arrival."""
-        return [read_message(row[1:]) for row in self.messages.between((instance_id, after + 1), (instance_id, _BEYOND))]
+        rows = self.messages.between((instance_id, after + 1), (instance_id, _BEYOND))
+        return [read_message(row[1:], dialect) for row in rows]
 
     def activities_of(self, instance_id: str) -> list[ActivityRow]:
         """Return the remembered activities of an instance."""
         return [read_activity(row[1:]) for row in self.activities.of(instance_id)]
 
-    def find_message(self, instance_id: str, message_id: str, kind: MessageKind) -> MessageRow | None:
-        """Return the unread message of a kind that has this id."""
-        sequence = self._message_ids.get((instance_id, message_id, kind))
+    def find_message(self, instance_id: str, message_id: str, stored: Stored, dialect: Dialect) -> MessageRow | None:
+        """Return the unread message that has this id, of the kind that is stored so."""
+        sequence = self._message_ids.get((instance_id, message_id, stored))
         row = None if sequence is None else self.messages.get(instance_id, sequence)
-        return None if row is None else read_message(row[1:])
+        return None if row is None else read_message(row[1:], dialect)
 
     def forget_tombstones(self, until: int, limit: int) -> None:
         """Remove the oldest tombstones of messages that were removed by then."""
@@ -333,12 +349,13 @@ class Database:
     def task(self, key: ActivityId) -> Task:
         """Return a handed-out activity as the node that has taken it needs it."""
         row, event = self.activities.get(*key), self.events.get(*key)
-        instance, execution = self.hot_row(key.instance_id), self.execution(key.instance_id, key.execution)
-        if row is None or event is None or instance is None:
+        instance, execution = self.hot_row(key.instance_id), self.executions.get(key.instance_id, key.execution)
+        if row is None or event is None or instance is None or execution is None:
             raise StoreError(f"activity {key} is not there")
         value = dict(zip(_ACTIVITY.names, row, strict=True))
-        head = (*key[:1], instance.incarnation, *key[1:], value["revision"], value["attempt"], execution.name)
-        more = (execution.version, execution.traceparent, value["heartbeat"], value["heartbeat_encoding"])
+        name, version, traceparent = (self.executions.value(execution, one) for one in ("name", "version", "traceparent"))
+        head = (*key[:1], instance.incarnation, *key[1:], value["revision"], value["attempt"], name)
+        more = (version, traceparent, value["heartbeat"], value["heartbeat_encoding"])
         return read_task((*head, *more, *event[2:]))
 
     # --- nodes ----------------------------------------------------------------------------
@@ -354,10 +371,11 @@ class Database:
             raise NodeBuried(f"node {node_id} was declared dead, or has left")
         return node
 
-    def catalogue(self, clock: Clock) -> Catalogue:
+    def catalogue(self, clock: Clock, dialect: Dialect) -> Catalogue:
         """Return nodes, policies and kinds as of now."""
         nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
-        return Catalogue(self.time(clock), nodes, dict(self.policies), self.kinds)
+        levels = dialect.heard(self.levels)
+        return Catalogue(self.time(clock), nodes, dict(self.policies), self.kinds, levels, dialect.library)
 
     # --- keeping the indexes --------------------------------------------------------------
 
@@ -385,13 +403,14 @@ class Database:
         for row, sign in ((before, -1), (after, 1)):
             if row is None:
                 continue
-            message = read_message(row[1:])
-            _assign(self._message_ids, (row[0], message.message_id, message.kind), message.sequence if sign > 0 else None)
-            if message.kind is not MessageKind.EVENT:
+            value = dict(zip(tables.MESSAGE.names, row, strict=True))
+            message_id = (row[0], value["message_id"], value["kind"])
+            _assign(self._message_ids, message_id, value["sequence"] if sign > 0 else None)
+            if not self.is_event(row):
                 continue
-            change = Waiting(sign, sign * len(message.payload.data))
+            change = Waiting(sign, sign * len(value["payload"]))
             self._whole[row[0]] = self._whole[row[0]].changed_by(change)
-            named = InboxName(row[0], message.name)
+            named = InboxName(row[0], value["name"])
             self._named[named] = self._named[named].changed_by(change)
 
     def _tombstone_changed(self, _before: Row | None, after: Row | None) -> None:
@@ -429,8 +448,8 @@ def require(condition: bool, failure: str) -> None:  # noqa: FBT001 - it reads a
         raise StoreError(f"a write does not fit what is stored: {failure}")
 
 
-def _read_execution(row: Row) -> ExecutionRow:
-    return read_execution((*row[1:_VERSION_KEY], *row[_VERSION_KEY + 1 :]))
+def _read_execution(row: Row, dialect: Dialect) -> ExecutionRow:
+    return read_execution((*row[1:_VERSION_KEY], *row[_VERSION_KEY + 1 :]), dialect)
 
 
 def _assign(mapping: dict[K, V], key: K, value: V | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from orchestra.clock import Clock
 from orchestra.events import EventRecord
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
 from orchestra.providers.rows import (
     CRASHES_BEFORE_DELAY,
@@ -16,6 +17,7 @@ from orchestra.providers.rows import (
     InstanceRecord,
     Standing,
     Status,
+    Unknown,
 )
 
 __all__ = ["MemoryDirectory"]
@@ -24,24 +26,25 @@ __all__ = ["MemoryDirectory"]
 class MemoryDirectory:
     """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, dialect: Dialect) -> None:
         self._database = database
+        self._dialect = dialect
         self._clock = clock
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         with self._database.guard:
-            return self._database.record(instance_id)
+            return self._database.record(instance_id, self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         with self._database.guard:
-            records = [self._database.record(row.instance_id) for row in self._database.hot_rows()]
+            records = [self._database.record(row.instance_id, self._dialect) for row in self._database.hot_rows()]
         matching = [record for record in records if record is not None and _is_asked_for(record, query)]
         matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
         return [replace(record, activities=(), reports=()) for record in matching[: query.limit]]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         with self._database.guard:
-            return self._database.executions_of(instance_id, after, limit)
+            return self._database.executions_of(instance_id, self._dialect, after, limit)
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         with self._database.guard:
@@ -52,7 +55,7 @@ class MemoryDirectory:
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:
-            return self._database.catalogue(self._clock)
+            return self._database.catalogue(self._clock, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._database.guard:
@@ -76,7 +79,8 @@ def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
     ]
     if any(asked is not None and asked != found for asked, found in wanted):
         return False
-    if query.statuses is not None and record.status not in query.statuses:
+    is_other = query.other_statuses and isinstance(record.status, Unknown)
+    if query.statuses is not None and record.status not in query.statuses and not is_other:
         return False
     if query.standings is not None and _standing(record, query) not in (None, *query.standings):
         return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from orchestra.providers.decoding import detail_values, message_values, report_values
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.inbox import read_snapshot
 from orchestra.providers.memory.tables import Row
@@ -16,21 +18,25 @@ from orchestra.store.hot_row import HotRow
 
 __all__ = ["write_decision"]
 
+_KIND: Final = tables.MESSAGE.names.index("kind")
 
-def write_decision(database: Database, decision: Decision, now: int, kinds: Mapping[Kind, int]) -> dict[int, Outcome]:
+
+def write_decision(
+    database: Database, decision: Decision, now: int, kinds: Mapping[Kind, int], dialect: Dialect
+) -> dict[int, Outcome]:
     """Write all rows of a decision. Return the outcomes of its recoveries, by their positions."""
     recovered: dict[int, Outcome] = {}
     for step in decision.steps:
         if isinstance(step, Effects):
             _carry_out(database, step, now)
         else:
-            recovered[step.position] = Recovered(read_snapshot(database, step.row))
+            recovered[step.position] = Recovered(read_snapshot(database, step.row, dialect))
     for start in decision.started.values():
         _add(database, start, now, kinds)
     for key, activity in decision.reported.items():
         database.activities.change(key, tables.REPORT, report_values(activity))
     for instance_id, message in decision.messages:
-        _deliver(database, instance_id, message)
+        _deliver(database, instance_id, message, dialect)
     for row in decision.changed_rows:
         database.store_row(row)
     for step in decision.steps:
@@ -45,10 +51,11 @@ def _add(database: Database, start: Start, now: int, kinds: Mapping[Kind, int]) 
         database.labels.put((start.instance_id, key, value))
 
 
-def _deliver(database: Database, instance_id: str, message: MessageRow) -> None:
-    twin = database.find_message(instance_id, message.message_id, message.kind)
+def _deliver(database: Database, instance_id: str, message: MessageRow, dialect: Dialect) -> None:
+    values = message_values(instance_id, message, dialect)
+    twin = database.find_message(instance_id, message.message_id, values[_KIND], dialect)
     require(twin is None, "a message was stored twice, or the end of a child was told twice")
-    database.messages.put(message_values(instance_id, message))
+    database.messages.put(values)
 
 
 def _carry_out(database: Database, effects: Effects, now: int) -> None:
@@ -75,9 +82,9 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
     for key in effects.consumed:
         _consume(database, database.messages.remove(*key), now)
     for instance_id in effects.dropped:
-        for message in database.messages_of(instance_id):
-            if message.kind is not MessageKind.EVENT:
-                database.messages.remove(instance_id, message.sequence)
+        for row in database.messages.of(instance_id):
+            if row[_KIND] in effects.dialect.reports:  # what a newer library has sent stays for it
+                database.messages.remove(*row[:2])
     for custom_status, encoding, instance_id in effects.custom_statuses:
         database.change_detail(instance_id, custom_status=custom_status, custom_status_encoding=encoding)
     for hold, instance_id in effects.holds:
@@ -119,11 +126,11 @@ def _prune(database: Database, pruning: Pruning) -> None:
 def _last_closed(database: Database, instance_id: str, current: int, until: int) -> int:
     """Return the last of the oldest executions that were all closed by then; the newest closed one is not among them."""
     last = 0
-    for execution in database.executions_of(instance_id, limit=PRUNED_AT_ONCE):
-        closed_at = execution.closed_at
-        if execution.number >= current - 1 or closed_at is None or closed_at > until:
+    for row in database.executions.of(instance_id)[:PRUNED_AT_ONCE]:
+        number, closed_at = row[1], database.executions.value(row, "closed_at")
+        if number >= current - 1 or closed_at is None or closed_at > until:
             break
-        last = execution.number
+        last = number
     return last
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestra.events import OnParentClose
-from orchestra.providers.decoding import read_activity, read_message
+from orchestra.providers.decoding import read_activity
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
 from orchestra.providers.rows import Append, MessageKind, ParentLink
 from orchestra.store.facts import Addressee, ChildLink, Facts, InboxName, Needs
@@ -11,7 +11,7 @@ from orchestra.store.facts import Addressee, ChildLink, Facts, InboxName, Needs
 __all__ = ["read_facts"]
 
 
-def read_facts(database: Database, needs: Needs) -> Facts:
+def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
     """Return all that the group needs. Its new instances are made when they are granted."""
     facts = Facts()
     for instance_id in needs.candidates:
@@ -23,7 +23,7 @@ def read_facts(database: Database, needs: Needs) -> Facts:
     children = [child for closing in needs.closing for child in _children(database, closing.instance_id, closing.execution)]
     for instance_id in (*needs.rows, *children):
         _read_row(database, instance_id, facts)
-        _read_link(database, instance_id, facts)
+        _read_link(database, instance_id, facts, dialect)
     for instance_id in needs.ending:
         if instance_id in facts.links:
             _read_row(database, facts.links[instance_id].parent.instance_id, facts)
@@ -32,13 +32,14 @@ def read_facts(database: Database, needs: Needs) -> Facts:
         if execution is not None:
             facts.traces[traced.instance_id] = database.executions.value(execution, "traceparent")
     for position, append in needs.appends.items():
-        facts.addressees[position] = _read_addressee(database, append)
+        facts.addressees[position] = _read_addressee(database, append, dialect)
         name = InboxName(append.instance_id, append.name)
         facts.whole[append.instance_id], facts.named[name] = database.waiting_events(*name)
     for instance_id, sequence in needs.consumed:
         row = database.messages.get(instance_id, sequence)
-        if row is not None and (message := read_message(row[1:])).kind is MessageKind.EVENT:
-            facts.consumed[instance_id, sequence] = message.name, len(message.payload.data)
+        if row is not None and database.is_event(row):
+            name, payload = database.messages.value(row, "name"), database.messages.value(row, "payload")
+            facts.consumed[instance_id, sequence] = name, len(payload)
     for key in needs.reported:
         activity = database.activities.get(*key)
         if activity is not None:
@@ -56,16 +57,18 @@ def _read_row(database: Database, instance_id: str, facts: Facts) -> None:
         facts.rows[instance_id] = row
 
 
-def _read_link(database: Database, instance_id: str, facts: Facts) -> None:
+def _read_link(database: Database, instance_id: str, facts: Facts, dialect: Dialect) -> None:
     detail = database.details.get(instance_id)
     if detail is None or database.details.value(detail, "parent_id") is None:
         return
     names = ("parent_id", "parent_incarnation", "parent_execution", "parent_event")
     parent = ParentLink(*(database.details.value(detail, name) for name in names))
-    facts.links[instance_id] = ChildLink(parent, OnParentClose(database.details.value(detail, "on_parent_close")))
+    on_close = dialect.library.events.on_parent_close.read(database.details.value(detail, "on_parent_close"))
+    facts.links[instance_id] = ChildLink(parent, on_close)
 
 
-def _read_addressee(database: Database, append: Append) -> Addressee:
-    unread = database.find_message(append.instance_id, append.message_id, MessageKind.EVENT)
+def _read_addressee(database: Database, append: Append, dialect: Dialect) -> Addressee:
+    stored = dialect.messages[MessageKind.EVENT]
+    unread = database.find_message(append.instance_id, append.message_id, stored, dialect)
     tombstone = database.tombstones.get(append.instance_id, append.message_id)
     return Addressee(unread) if tombstone is None else Addressee(unread, *tombstone[2:])

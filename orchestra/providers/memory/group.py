@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain, islice, zip_longest
 
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
 from orchestra.providers.memory.effects import write_decision
 from orchestra.providers.memory.facts import read_facts
@@ -19,34 +20,37 @@ __all__ = ["apply"]
 _OWNER = Columns((*ACTIVITY.only("owner"), *ACTIVITY_FENCE))
 
 
-def apply(database: Database, changes: Sequence[Change], now: int, tombstone_window: int) -> tuple[Outcome, ...]:
+def apply(
+    database: Database, changes: Sequence[Change], now: int, tombstone_window: int, dialect: Dialect
+) -> tuple[Outcome, ...]:
     """Apply the changes within a transaction; return their outcomes in their order."""
     claims = {position: change for position, change in enumerate(changes) if isinstance(change, Claim)}
     rest = {position: change for position, change in enumerate(changes) if position not in claims}
     kinds = {kind: database.number(kind) for kind in kinds_written(rest.values())}
-    decision = decide(rest, read_facts(database, Needs(rest)), Circumstances(now, now - tombstone_window, kinds))
-    outcomes = {**write_decision(database, decision, now, kinds), **decision.outcomes}
+    facts = read_facts(database, Needs(rest), dialect)
+    decision = decide(rest, facts, Circumstances(now, now - tombstone_window, kinds, dialect))
+    outcomes = {**write_decision(database, decision, now, kinds, dialect), **decision.outcomes}
     database.forget_tombstones(now - tombstone_window, 2 * decision.consumed)
     taken = [_take_tasks(database, claim) for claim in claims.values()]
     for (position, claim), tasks in zip(claims.items(), taken, strict=True):
-        outcomes[position] = _claim(database, claim, now, tasks)
+        outcomes[position] = _claim(database, claim, now, tasks, dialect)
     return tuple(outcomes[position] for position in range(len(changes)))
 
 
-def _claim(database: Database, claim: Claim, now: int, tasks: tuple[Task, ...]) -> Claimed:
+def _claim(database: Database, claim: Claim, now: int, tasks: tuple[Task, ...], dialect: Dialect) -> Claimed:
     # One of each kind in turn, so that a kind with much to do starves no other.
     ready = [database.ready(kind).up_to((now, "\U0010ffff"), claim.limit) for kind in dict.fromkeys(claim.kinds)]
     in_turn = (instance_id for instance_id in chain.from_iterable(zip_longest(*ready)) if instance_id is not None)
-    snapshots = [_take(database, instance_id, claim) for instance_id in islice(in_turn, claim.limit)]
+    snapshots = [_take(database, instance_id, claim, dialect) for instance_id in islice(in_turn, claim.limit)]
     return Claimed(tuple(snapshots), 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks), tasks)
 
 
-def _take(database: Database, instance_id: str, claim: Claim) -> Snapshot:
+def _take(database: Database, instance_id: str, claim: Claim, dialect: Dialect) -> Snapshot:
     row = database.hot_row(instance_id)
     assert row is not None
     row.claim(claim.node)
     database.store_row(row)
-    return read_snapshot(database, row, claim.page)
+    return read_snapshot(database, row, dialect, claim.page)
 
 
 def _take_tasks(database: Database, claim: Claim) -> tuple[Task, ...]:

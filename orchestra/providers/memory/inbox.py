@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
 from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Snapshot, Unread
 from orchestra.store.hot_row import HotRow
@@ -13,13 +14,13 @@ __all__ = ["page_of", "read_snapshot", "read_unread"]
 _PAGE = InboxPage()
 
 
-def read_snapshot(database: Database, row: HotRow, page: InboxPage = _PAGE) -> Snapshot:
+def read_snapshot(database: Database, row: HotRow, dialect: Dialect, page: InboxPage = _PAGE) -> Snapshot:
     """Return an instance as its owner needs it, with its hot row as given."""
     instance_id, number = row.instance_id, row.execution
-    unread = page_of(database.messages_of(instance_id), row.inbox_seq, page)
+    unread = page_of(database.messages_of(instance_id, dialect), row.inbox_seq, page)
     return Snapshot(
-        database.instance(row),
-        database.execution(instance_id, number),
+        database.instance(row, dialect),
+        database.execution(instance_id, number, dialect),
         unread.messages,
         tuple(one for one in database.activities_of(instance_id) if one.execution == number),
         unread.whole_to,
@@ -28,11 +29,12 @@ def read_snapshot(database: Database, row: HotRow, page: InboxPage = _PAGE) -> S
 
 
 def read_unread(
-    database: Database, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
+    database: Database, dialect: Dialect, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
 ) -> dict[str, Unread]:
     """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
     share = page.share(len(after))
-    events = [one for one in database.messages_of(instance_id) if one.kind is MessageKind.EVENT and one.sequence <= up_to]
+    found = database.messages_of(instance_id, dialect)
+    events = [one for one in found if one.kind is MessageKind.EVENT and one.sequence <= up_to]
     return {
         name: page_of((one for one in events if one.name == name and one.sequence > number), up_to, share, at_least=1)
         for name, number in after.items()

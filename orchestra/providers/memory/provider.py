@@ -8,6 +8,7 @@ from typing import Final
 from orchestra.clock import Clock, SystemClock, micros
 from orchestra.options import check_duration
 from orchestra.providers.interfaces import Admin, Directory, Provider, Store
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.providers.memory.admin import MemoryAdmin
 from orchestra.providers.memory.database import Database
 from orchestra.providers.memory.directory import MemoryDirectory
@@ -26,21 +27,29 @@ class MemoryProvider(Provider):
             database goes on with what an earlier one has left, as a process does after a crash.
         clock: the store's clock.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        library: what is read and written, for tests of libraries of different ages.
 
     Raises:
         InvalidArgument: ``tombstones`` is no timedelta, or is negative.
     """
 
     def __init__(
-        self, database: Database | None = None, *, clock: Clock | None = None, tombstones: timedelta = _TOMBSTONES
+        self,
+        database: Database | None = None,
+        *,
+        clock: Clock | None = None,
+        tombstones: timedelta = _TOMBSTONES,
+        library: Library = THIS_LIBRARY,
     ) -> None:
         check_duration(tombstones, "tombstones")
         self.database: Database = database or Database()
         clock = clock or SystemClock()
-        self._store = MemoryStore(self.database, clock, micros(tombstones))
+        self.library = library
+        self._dialect = Dialect(library)
+        self._store = MemoryStore(self.database, clock, micros(tombstones), self._dialect)
         self._openings = 0
         self.store: Store = self._store
-        self.directory: Directory = MemoryDirectory(self.database, clock)
+        self.directory: Directory = MemoryDirectory(self.database, clock, self._dialect)
         self.admin: Admin = MemoryAdmin(self.database, self._store, clock)
 
     @property
@@ -49,7 +58,13 @@ class MemoryProvider(Provider):
         return "store in memory"
 
     def open(self) -> None:
-        """Count the opening; there is nothing to open."""
+        """Count the opening; there is nothing to open.
+
+        Raises:
+            LibraryTooOld: no library as old as this one may work on what is stored.
+        """
+        with self.database.guard:
+            self.library.require(self._dialect.heard(self.database.levels), self.description)
         self._openings += 1
 
     def close(self) -> None:

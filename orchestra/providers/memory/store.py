@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from orchestra.clock import Clock
 from orchestra.events import EventRecord
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.group import apply
 from orchestra.providers.memory.inbox import page_of, read_unread
@@ -20,9 +21,11 @@ from orchestra.providers.rows import (
     HeldRow,
     InboxPage,
     Kind,
+    Levels,
     News,
     NodeRecord,
     NodeRow,
+    Renewal,
     Route,
     Task,
     Unread,
@@ -39,8 +42,9 @@ _END = Columns((*ACTIVITY.only("owner", "failure"), *ACTIVITY_FENCE))
 class MemoryStore:
     """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
 
-    def __init__(self, database: Database, clock: Clock, tombstone_window: int) -> None:
+    def __init__(self, database: Database, clock: Clock, tombstone_window: int, dialect: Dialect) -> None:
         self._database = database
+        self._dialect = dialect
         self._clock = clock
         self._tombstone_window = tombstone_window
         self._joined: dict[str, NodeRecord] = {}
@@ -55,7 +59,7 @@ class MemoryStore:
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._database.transaction(self, self._clock) as now:
-            return Commit(now, apply(self._database, changes, now, self._tombstone_window))
+            return Commit(now, apply(self._database, changes, now, self._tombstone_window, self._dialect))
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         with self._database.guard:
@@ -67,7 +71,7 @@ class MemoryStore:
             return [self._news_of(row, page) for row in rows if row is not None and row.inbox_seq > row.seen_seq]
 
     def _news_of(self, row: HotRow, page: InboxPage) -> News:
-        new = self._database.messages_of(row.instance_id, after=row.seen_seq)
+        new = self._database.messages_of(row.instance_id, self._dialect, after=row.seen_seq)
         activities = self._database.activities_of(row.instance_id)
         ended = tuple(one for one in activities if one.has_ended and one.execution == row.execution)
         unread = page_of(new, row.inbox_seq, page)
@@ -82,7 +86,7 @@ class MemoryStore:
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> dict[str, Unread]:
         with self._database.guard:
-            return read_unread(self._database, instance_id, after, up_to, page)
+            return read_unread(self._database, self._dialect, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         with self._database.guard:
@@ -105,24 +109,32 @@ class MemoryStore:
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:
-            return self._database.catalogue(self._clock)
+            return self._database.catalogue(self._clock, self._dialect)
 
     # --- nodes ----------------------------------------------------------------------------
 
     def join(self, node: NodeRecord) -> int:
         with self._database.transaction(self, self._clock) as now:
             require(node.node_id not in self._database.nodes, "a node joined twice")
+            self._dialect.library.require(self._dialect.heard(self._database.levels), "the store in memory")
             self._database.set(self._database.nodes, node.node_id, NodeRow(node, now, now, 0, dead=False))
         self._database.running.add(node.node_id)
         self._joined[node.node_id] = node
         return now
 
-    def renew(self, node_id: str, load: int = 0) -> int:
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
         with self._database.transaction(self, self._clock) as now:
             node = self._database.living(node_id)
             renewed = replace(node, renewals=node.renewals + 1, renewed_at=now, load=load)
             self._database.set(self._database.nodes, node_id, renewed)
-        return now
+        return Renewal(now, self._dialect.heard(self._database.levels))
+
+    def raise_level(self, levels: Levels) -> Levels:
+        with self._database.transaction(self, self._clock):
+            standing, nodes = self._database.levels, self._database.nodes.values()
+            if levels.write > standing.write and all(node.dead or node.record.reads >= levels.write for node in nodes):
+                self._database.raise_levels(Levels(levels.write, max(levels.lowest_reader, standing.lowest_reader)))
+        return self._dialect.heard(self._database.levels)
 
     def leave(self, node_id: str) -> None:
         with self._database.transaction(self, self._clock):
@@ -216,7 +228,7 @@ class MemoryStore:
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         with self._database.guard:
             rows = [row for row in self._database.hot_rows() if row.held and self._database.kind(row.kind).name in names]
-            instances = [self._database.instance(row) for row in rows]
+            instances = [self._database.instance(row, self._dialect) for row in rows]
         return [
             HeldRow(one.instance_id, one.incarnation, one.revision, one.kind, one.hold)
             for one in instances

@@ -7,25 +7,28 @@ from typing import Any
 
 from orchestra.codec import pack, unpack
 from orchestra.providers.decoding import read_queue, stored_queue
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.kinds import read_kind
-from orchestra.providers.rows import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
+from orchestra.providers.rows import Capability, Catalogue, Levels, NodeRecord, NodeRow, PolicyRow
 
 __all__ = ["abilities_to_bytes", "read_catalogue"]
 
-_READS = (sql.LIST_NODES, sql.LIST_CAPABILITIES, sql.LIST_NODE_ACTIVITIES, sql.LIST_POLICIES, sql.LIST_KINDS)
+_READS = (sql.LIST_NODES, sql.LIST_CAPABILITIES, sql.LIST_NODE_ACTIVITIES, sql.LIST_POLICIES, sql.LIST_KINDS, sql.READ_LEVELS)
 
 
-def read_catalogue(calls: Calls) -> Catalogue:
+def read_catalogue(calls: Calls, dialect: Dialect) -> Catalogue:
     """Return the catalogue, all of one moment."""
     time, *rows = calls.read_all([calls.time.read, *((statement, ()) for statement in _READS)], one_moment=True)
-    nodes, capabilities, activities, policies, kinds = rows
+    nodes, capabilities, activities, policies, kinds, levels = rows
     return Catalogue(
         now=calls.time.heard(time[0]),
         nodes=_read_nodes(nodes, capabilities, activities),
         policies={row[0]: PolicyRow(*row) for row in policies},
-        kinds=tuple(read_kind(row[:5]) for row in kinds),
+        kinds=tuple(read_kind(row[:6]) for row in kinds),
+        levels=dialect.heard(Levels(*levels[0])),
+        library=dialect.library,
     )
 
 
@@ -54,7 +57,7 @@ def _read_nodes(
 
 
 def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]) -> NodeRow:
-    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load = row
+    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load, reads, writes = row
     values = unpack(abilities)
     record = NodeRecord(
         node_id=node_id,
@@ -69,5 +72,7 @@ def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activ
         queues=tuple(map(read_queue, values["queues"])),
         slots=values.get("slots", 0),
         fingerprints=tuple((name, code) for name, code in values.get("fingerprints", ())),
+        reads=reads,
+        writes=writes,
     )
     return NodeRow(record, started_at, renewed_at, renewals, dead, load)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
 from orchestra.providers.decoding import read_task
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags
 from orchestra.providers.postgres.calls import Transaction
@@ -50,7 +51,7 @@ class Taking:
         return self.claim.limit - sum(len(rows) for rows in self.taken.values())
 
 
-def claim_all(transaction: Transaction, script: Script, claims: Sequence[Taking]) -> set[str]:
+def claim_all(transaction: Transaction, script: Script, claims: Sequence[Taking], dialect: Dialect) -> set[str]:
     """Run the script, take what the claims ask for, and commit. Return the ids of the instances that were taken."""
     for taking in claims:
         if taking.wants_tasks:
@@ -67,7 +68,7 @@ def claim_all(transaction: Transaction, script: Script, claims: Sequence[Taking]
     for taking in claims:
         rows = [row for rows in taking.taken.values() for row in rows]
         if rows:
-            taking.snapshots = SnapshotReads(script, rows, taking.claim.page)
+            taking.snapshots = SnapshotReads(script, rows, dialect, taking.claim.page)
             claimed.update(row.instance_id for row in rows)
     transaction.commit(script)
     return claimed

@@ -27,6 +27,7 @@ from orchestra.providers.diagnosis import (
     held_instance,
     unread_activity,
 )
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect
 from orchestra.providers.postgres import objects, schema
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.catalogue import _read_nodes
@@ -34,7 +35,7 @@ from orchestra.providers.postgres.connection import OLDEST_SERVER, Connection, C
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, translate
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.rows import Catalogue, PolicyRow, Route
+from orchestra.providers.rows import Catalogue, Levels, PolicyRow, Route
 
 __all__ = [
     "OLDEST_SERVER",
@@ -87,7 +88,7 @@ _ROLE: Final = """
         has_database_privilege(current_database(), 'CREATE'),
         (SELECT pg_has_role(s.oid, 'USAGE') FROM pg_roles s WHERE s.rolname = 'pg_read_all_stats')
     FROM pg_roles r LEFT JOIN pg_namespace n ON n.nspname = $1::text WHERE r.rolname = current_user"""
-# Nothing but migrations writes into meta.
+# Only migrations and a rise of the write level write into meta: a role that may not leaves both to others.
 _PRIVILEGES: Final = """
     SELECT c.relname::text, has_table_privilege(c.oid, 'SELECT'),
         ARRAY(SELECT p.name FROM unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS p (name)
@@ -498,7 +499,7 @@ class Diagnosis:
         values = dict(meta)
         try:
             number = int(values["schema"])
-            lowest_reader = int(values.get("lowest_reader", number))
+            levels = Levels(int(values["write_level"]), int(values["lowest_reader"])) if "write_level" in values else None
         except (KeyError, ValueError) as error:
             raise StoreCorrupt(f"schema {self._schema!r}: its number is no number") from error
         known = schema.migrations()[-1].number
@@ -506,7 +507,7 @@ class Diagnosis:
         missing, changed, added = (), (), ()
         if number == known:
             missing, changed, added = objects.compared(_expected(), {name: definition for name, definition, _ in rows})
-        return SchemaState(number, known, missing, changed, added, invalid, lowest_reader)
+        return SchemaState(number, known, missing, changed, added, invalid, levels, THIS_LIBRARY.level)
 
     def population(self) -> Population:
         """Return the nodes, what they own, and which instances stand still."""
@@ -528,6 +529,7 @@ class Diagnosis:
             held,
             crashing,
             unread,
+            levels,
         ) = self._read(
             (_NOW, ()),
             (sql.LIST_NODES, ()),
@@ -546,8 +548,10 @@ class Diagnosis:
             (_HELD, (LOOKED_AT,)),
             (_CRASHING, (LISTED,)),
             (_UNREAD, (LOOKED_AT,)),
+            (sql.READ_LEVELS, ()),
         )
-        numbers = {row[5]: read_kind(row[:5]) for row in kinds}
+        numbers = {row[6]: read_kind(row[:6]) for row in kinds}
+        dialect = Dialect(THIS_LIBRARY)
         instants = [row[4] for row in tallies] + [renewal[0][0]]
         locks = dict.fromkeys((row[0] for row in pulses), NodeLockState.HELD)
         locks |= dict.fromkeys((row[0] for row in pulseless), NodeLockState.LOST)
@@ -557,6 +561,7 @@ class Diagnosis:
                 nodes=_read_nodes(nodes, capabilities, activities),
                 policies={row[0]: PolicyRow(*row) for row in policies},
                 kinds=tuple(numbers.values()),
+                levels=Levels(*levels[0]),
             ),
             locks=locks,
             buried=tuple(Buried(*row) for row in buried),
@@ -564,7 +569,7 @@ class Diagnosis:
             takers=dict(takers),
             waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in waiting),
             tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
-            held=tuple(held_instance(row[0], numbers.get(row[1]), row[2]) for row in held),
+            held=tuple(held_instance(row[0], numbers.get(row[1]), row[2], dialect) for row in held),
             crashing=tuple(Crashing(*row) for row in crashing),
             unread=tuple(one for row in unread if (one := unread_activity(*row)) is not None),
             newest=max((instant for instant in instants if instant is not None), default=None),

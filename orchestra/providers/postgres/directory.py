@@ -16,36 +16,38 @@ from orchestra.providers.decoding import (
     read_payload,
     stored_queue,
 )
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.kinds import kind_arrays, read_kind
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind
 
 __all__ = ["PostgresDirectory"]
 
-_KIND_WIDTH: Final = 5
+_KIND_WIDTH: Final = 6
 
 
 class PostgresDirectory:
     """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, dialect: Dialect) -> None:
         self._calls = calls
+        self._dialect = dialect
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         reads = [(sql.READ_RECORDS + sql.BY_ID, (instance_id,)), (sql.READ_ACTIVITIES, (Texts([instance_id]),))]
         reads.append((sql.LIST_REPORTS, (instance_id,)))
         records, activities, reports = self._calls.read_all(reads, one_moment=True)
-        return _read_record(records[0], activities, reports) if records else None
+        return _read_record(records[0], activities, reports, self._dialect) if records else None
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         conditions = _Conditions(query)
-        return [_read_record(row, [], []) for row in self._calls.read(conditions.statement, *conditions.values)]
+        return [_read_record(row, [], [], self._dialect) for row in self._calls.read(conditions.statement, *conditions.values)]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
-        return [read_execution(row) for row in self._calls.read(sql.LIST_EXECUTIONS, instance_id, after, limit)]
+        return [read_execution(row, self._dialect) for row in self._calls.read(sql.LIST_EXECUTIONS, instance_id, after, limit)]
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
@@ -55,7 +57,7 @@ class PostgresDirectory:
         return [EventRecord(*row) for row in rows]
 
     def catalogue(self) -> Catalogue:
-        return read_catalogue(self._calls)
+        return read_catalogue(self._calls, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         return dict(cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED, Texts(node_ids))))
@@ -118,9 +120,9 @@ class _Conditions:
         """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to run it (rule 5)."""
         condition = "i.held OR (i.takeovers >= 3 AND i.owner IS NULL)"
         if unserved:
-            casts = ("text[]", "text[]", "text[]", "bigint[]", "boolean[]")
+            casts = ("text[]", "text[]", "text[]", "bigint[]", "boolean[]", "bigint[]")
             arrays = ", ".join(self._value(cast, array) for cast, array in zip(casts, kind_arrays(unserved), strict=True))
-            condition += f" OR (k.queue, k.name, k.version, k.format, k.floating) IN (SELECT * FROM unnest({arrays}))"
+            condition += f" OR (k.queue, k.name, k.version, k.format, k.floating, k.level) IN (SELECT * FROM unnest({arrays}))"
         return f"(i.status = 0 AND ({condition}))"
 
     def _standing(self, unserved: tuple[Kind, ...]) -> str:
@@ -137,10 +139,12 @@ def _escaped(prefix: str) -> str:
     return prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]]) -> InstanceRecord:
-    instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH])
+def _read_record(
+    row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]], dialect: Dialect
+) -> InstanceRecord:
+    instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH], dialect)
     execution_start = _KIND_WIDTH + INSTANCE_WIDTH
-    execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH])
+    execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH], dialect)
     (
         held,
         status,
@@ -160,7 +164,7 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]], report
     return InstanceRecord(
         row=instance,
         held=held,
-        status=Status(status),
+        status=dialect.library.statuses.read(status),
         execution=execution,
         summary=summary,
         custom_status=read_payload(custom_status, custom_status_encoding),

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestra.providers.decoding import detail_values, message_values, report_values
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.arrays import Texts
+from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.facts import new_instances
 from orchestra.providers.postgres.rendering import arrays
@@ -24,7 +25,7 @@ __all__ = ["add_decision", "add_effects", "prune_tombstones"]
 
 
 def add_decision(
-    transaction: Transaction, script: Script, decision: Decision, needs: Needs, numbers: Mapping[Kind, int]
+    transaction: Transaction, script: Script, decision: Decision, needs: Needs, numbers: Mapping[Kind, int], dialect: Dialect
 ) -> dict[int, SnapshotReads]:
     """Add the statements that write a decision. Return what reads its recovered instances, by position."""
     now = transaction.now
@@ -33,11 +34,11 @@ def add_decision(
         if isinstance(step, Effects):
             add_effects(script, step, now)
         else:
-            recovered[step.position] = SnapshotReads(script, [step.row])
+            recovered[step.position] = SnapshotReads(script, [step.row], dialect)
     _add_starts(transaction, script, decision, needs, numbers)
     reported = [(*report_values(activity), *key) for key, activity in decision.reported.items()]
     _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, reported, counted=True)
-    _add(script, sql.ADD_MESSAGES, tables.MESSAGE, [message_values(*message) for message in decision.messages])
+    _add(script, sql.ADD_MESSAGES, tables.MESSAGE, [message_values(*message, dialect) for message in decision.messages])
     marks = [(*row.mark_values, row.instance_id) for row in decision.marked_rows]
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
     rows = [(*row.written_values, row.summary, row.instance_id, row.read_revision) for row in decision.changed_rows]
@@ -59,7 +60,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     if effects.consumed:
         script.add(sql.BURY_MESSAGES, *arrays(sql.MESSAGE_ID, effects.consumed), len(effects.consumed), now)
     if effects.dropped:
-        script.add(sql.DROP_REPORTS, Texts(effects.dropped))
+        script.add(sql.DROP_REPORTS, Texts(effects.dropped), Numbers(map(int, effects.dialect.reports)))
     _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
     # No row goes without its events, and which ones go by age is read from the rows: so events come first.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestra.events import OnParentClose
 from orchestra.providers.decoding import read_activity, read_message
 from orchestra.providers.inboxes import InboxLimits, Waiting
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Read, Transaction
@@ -21,7 +21,7 @@ from orchestra.store.hot_row import HotRow
 __all__ = ["new_instances", "read_facts"]
 
 
-def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, int]) -> Facts:
+def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, int], dialect: Dialect) -> Facts:
     """Begin the transaction: make the new instances of a group, lock its rows in the order of their ids, read what it needs."""
     reads: list[Read] = []
     if needs.candidates:
@@ -40,7 +40,7 @@ def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, in
         reads.append((sql.READ_CONSUMED_EVENTS, arrays(sql.MESSAGE_ID, needs.consumed)))
     if needs.reported:
         reads.append((sql.READ_REPORTED, arrays(sql.ACTIVITY_ID, needs.reported)))
-    return _collect(needs, iter(transaction.begin(*reads)))
+    return _collect(needs, iter(transaction.begin(*reads)), dialect)
 
 
 def new_instances(transaction: Transaction, starts: Iterable[Start], numbers: Mapping[Kind, int]) -> Read:
@@ -60,7 +60,7 @@ def new_instances(transaction: Transaction, starts: Iterable[Start], numbers: Ma
     return sql.ADD_INSTANCES, (*arrays(tables.NEW_INSTANCE, rows), *moment)
 
 
-def _collect(needs: Needs, results: Iterator[Result]) -> Facts:
+def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts:
     facts = Facts()
     if needs.candidates:
         facts.made = {row[0] for row in next(results).rows}
@@ -69,10 +69,10 @@ def _collect(needs: Needs, results: Iterator[Result]) -> Facts:
         facts.rows = {row[0]: HotRow(*row) for row in next(results).rows}
     if needs.concerns_others:
         for instance_id, *parent, on_close in next(results).rows:
-            facts.links[instance_id] = ChildLink(ParentLink(*parent), OnParentClose(on_close))
+            facts.links[instance_id] = ChildLink(ParentLink(*parent), dialect.library.events.on_parent_close.read(on_close))
         facts.traces = dict(next(results).rows)
     if needs.appends:
-        _collect_addressees(needs, next(results), facts)
+        _collect_addressees(needs, next(results), facts, dialect)
         _collect_rooms(needs, next(results), facts)
         facts.consumed = {(row[0], row[1]): (row[2], row[3]) for row in next(results).rows}
     if needs.reported:
@@ -84,10 +84,10 @@ def _addresses(needs: Needs) -> list[tuple[str, str]]:
     return [(append.instance_id, append.message_id) for append in needs.appends.values()]
 
 
-def _collect_addressees(needs: Needs, result: Result, facts: Facts) -> None:
+def _collect_addressees(needs: Needs, result: Result, facts: Facts, dialect: Dialect) -> None:
     positions = list(needs.appends)
     for place, is_unread, *message, removed_as, removed_at in result.rows:
-        unread = read_message(tuple(message)) if is_unread else None
+        unread = read_message(tuple(message), dialect) if is_unread else None
         facts.addressees[positions[place - 1]] = Addressee(unread, removed_as, removed_at or 0)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.claims import Taking, claim_all, finish_claims
@@ -80,11 +81,12 @@ class Group:
         script = transaction.script()
         fences = [(write.instance_id, write.incarnation, write.revision, write.owner) for write in writes]
         locked = script.add(sql.LOCK_FENCED, *arrays(sql.FENCE, fences), len(writes))
-        effects = Effects()
+        dialect = self._settings.dialect
+        effects = Effects(dialect)
         for write in writes:
             effects.add(write)
         add_effects(script, effects, 0)  # the time is told later, and nothing was consumed
-        rows = [_fenced_values(write, self._numbers) for write in writes]
+        rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
         script.add(sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *transaction.time.read[1])
         transaction.commit_at_once(script)
         (instance_ids, inbox_seqs, _), now = locked.rows[0], transaction.now
@@ -102,17 +104,17 @@ class Group:
 
     def commit(self, transaction: Transaction) -> Committed:
         """Apply the changes and commit. May be called again if it fails."""
-        numbers, window = self._numbers, self._settings.tombstone_window
+        numbers, window, dialect = self._numbers, self._settings.tombstone_window, self._settings.dialect
         claims = [Taking(position, change) for position, change in enumerate(self._changes) if isinstance(change, Claim)]
         changes = {position: change for position, change in enumerate(self._changes) if not isinstance(change, Claim)}
         needs = Needs(changes)
-        facts = read_facts(transaction, needs, numbers)
+        facts = read_facts(transaction, needs, numbers, dialect)
         now = transaction.now
-        decision = decide(changes, facts, Circumstances(now, now - window, numbers))
+        decision = decide(changes, facts, Circumstances(now, now - window, numbers, dialect))
         script = transaction.script()
-        recovered = add_decision(transaction, script, decision, needs, numbers)
+        recovered = add_decision(transaction, script, decision, needs, numbers, dialect)
         prune_tombstones(script, now, decision.consumed, window)
-        claimed = claim_all(transaction, script, claims)
+        claimed = claim_all(transaction, script, claims, dialect)
         return Committed(now, self._wakes_others(decision, claimed), lambda: self._finish(decision, recovered, claims))
 
     def _wakes_others(self, decision: Decision, claimed: Container[str]) -> bool:
@@ -130,14 +132,14 @@ class Group:
         return tuple(outcomes[position] for position in range(len(self._changes)))
 
 
-def _fenced_values(write: Write, numbers: Mapping[Kind, int]) -> tuple[object, ...]:
+def _fenced_values(write: Write, numbers: Mapping[Kind, int], dialect: Dialect) -> tuple[object, ...]:
     """Return what :meth:`HotRow.write` does to a row that is not read first."""
     state = write.state
     is_open = state.status is Status.OPEN
     return (
         numbers[state.kind],
         state.owner if is_open else None,
-        state.status.value,
+        dialect.statuses[state.status],
         is_open and write.hold is not None,
         state.wake_at if is_open else None,
         state.seen_seq,

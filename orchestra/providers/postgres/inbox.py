@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestra.providers.decoding import read_message
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls
@@ -17,7 +18,7 @@ __all__ = ["read_page", "read_unread"]
 _PAYLOAD, _KIND = 3, 6
 
 
-def read_page(rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage) -> Unread:
+def read_page(rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage, dialect: Dialect) -> Unread:
     """Return the messages among rows of one inbox, in their order: ends of children all, and events as far as the page goes.
 
     An event beyond the page has come without its payload, or is one more than the page holds.
@@ -32,11 +33,13 @@ def read_page(rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage) -> Unr
             whole_to = row[0] - 1
             continue
         events += is_event
-        messages.append(read_message(tuple(row)))
+        messages.append(read_message(tuple(row), dialect))
     return Unread(tuple(messages), whole_to)
 
 
-def read_unread(calls: Calls, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage) -> dict[str, Unread]:
+def read_unread(
+    calls: Calls, dialect: Dialect, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
+) -> dict[str, Unread]:
     """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
     share = page.share(len(after))
     rows = calls.read(
@@ -51,4 +54,4 @@ def read_unread(calls: Calls, instance_id: str, after: Mapping[str, int], up_to:
     of_names: dict[str, list[Sequence[Any]]] = defaultdict(list)
     for name, *columns in rows:
         of_names[name].append(columns)
-    return {name: read_page(of_names[name], up_to, share) for name in after}
+    return {name: read_page(of_names[name], up_to, share, dialect) for name in after}

@@ -43,18 +43,18 @@ class Kinds:
         return {kind: self._numbers[kind] for kind in wanted}
 
     def _load(self) -> None:
-        found = {read_kind(row[:5]): row[5] for row in self._calls.read(sql.LIST_KINDS)}
+        found = {read_kind(row[:6]): row[6] for row in self._calls.read(sql.LIST_KINDS)}
         with self._guard:
             self._numbers = found
 
 
 def read_kind(columns: Sequence[Any]) -> Kind:
     """Return a kind from its columns."""
-    queue, name, version, event_format, floating = columns
-    return Kind(read_queue(queue), name, version, event_format, floating)
+    queue, name, version, event_format, floating, level = columns
+    return Kind(read_queue(queue), name, version, event_format, floating, level)
 
 
-def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Flags]:
+def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Flags, Numbers]:
     """Return kinds as the arrays that statements take them in."""
     return (
         Texts(stored_queue(kind.queue) for kind in kinds),
@@ -62,6 +62,7 @@ def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Fl
         Texts(kind.version for kind in kinds),
         Numbers(kind.format for kind in kinds),
         Flags(kind.floating for kind in kinds),
+        Numbers(kind.level for kind in kinds),
     )
 
 
@@ -78,5 +79,5 @@ def _add(transaction: Transaction, kinds: Sequence[Kind]) -> None:
     transaction.commit(script)
 
 
-def _sort_key(kind: Kind) -> tuple[str, str, str, int, bool]:
-    return kind.name, kind.version, kind.queue, kind.format, kind.floating
+def _sort_key(kind: Kind) -> tuple[str, str, str, int, bool, int]:
+    return kind.name, kind.version, kind.queue, kind.format, kind.floating, kind.level

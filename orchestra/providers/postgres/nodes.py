@@ -11,8 +11,9 @@ from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.catalogue import abilities_to_bytes
 from orchestra.providers.postgres.pulse import Pulse
-from orchestra.providers.postgres.wire import Script
-from orchestra.providers.rows import LONGEST_DELAY, NodeRecord
+from orchestra.providers.postgres.settings import Settings
+from orchestra.providers.postgres.wire import Result, Script
+from orchestra.providers.rows import LONGEST_DELAY, Levels, NodeRecord, Renewal
 
 __all__ = ["Nodes"]
 
@@ -23,8 +24,10 @@ _KEEP_DEAD: Final = 24 * 3_600_000_000
 class Nodes:
     """The nodes of a store. Those of this provider share its pulse."""
 
-    def __init__(self, calls: Calls, pulse: Pulse) -> None:
+    def __init__(self, calls: Calls, pulse: Pulse, settings: Settings) -> None:
         self._calls = calls
+        self._dialect = settings.dialect
+        self._store = f"PostgreSQL store {settings.schema!r}"
         self._pulse = pulse
         self.joined: set[str] = set()
         """The nodes that this provider has joined."""
@@ -59,10 +62,14 @@ class Nodes:
                 "lost; this node forgets what it has in memory, and joins anew"
             )
 
-    def renew(self, node_id: str, load: int) -> int:
-        """Say that the node lives. Return the store's time."""
+    def renew(self, node_id: str, load: int) -> Renewal:
+        """Say that the node lives. Return the store's time and its levels."""
         self.require_memory()
         return self._calls.transaction(lambda transaction: self._renew(transaction, node_id, load))
+
+    def raise_level(self, levels: Levels) -> Levels:
+        """Let the store be written at a higher level, unless a node lives that cannot read it. Return how it stands."""
+        return self._calls.transaction(lambda transaction: self._raise_level(transaction, levels))
 
     def leave(self, node_id: str) -> None:
         """Remove the node; what it still owns is released."""
@@ -109,22 +116,40 @@ class Nodes:
             node.lease,
             now,
             *self._hint(),
+            node.reads,
+            node.writes,
         )
         capabilities = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
         names, versions = Texts(name for name, _ in capabilities), Texts(version for _, version in capabilities)
         script.add(sql.ADD_CAPABILITIES, node.node_id, names, versions, Texts(capabilities.values()))
         script.add(sql.ADD_NODE_ACTIVITIES, node.node_id, Texts(dict.fromkeys(node.activities)))
-        transaction.commit(script)
+        # After the node's row is there: either these levels are the new ones, or who raises them sees the row.
+        levels = script.add(sql.READ_LEVELS)
+        script.run()
+        self._dialect.library.require(self._heard(levels), self._store)
+        transaction.commit()
         return now
 
-    def _renew(self, transaction: Transaction, node_id: str, load: int) -> int:
+    def _heard(self, levels: Result) -> Levels:
+        return self._dialect.heard(Levels(*levels.rows[0]))
+
+    def _raise_level(self, transaction: Transaction, levels: Levels) -> Levels:
+        transaction.begin((sql.LOCK_NODES, ()))
+        script = transaction.script()
+        script.add(sql.RAISE_LEVEL, *levels)
+        standing = script.add(sql.READ_LEVELS)
+        transaction.commit(script)
+        return self._heard(standing)
+
+    def _renew(self, transaction: Transaction, node_id: str, load: int) -> Renewal:
         transaction.begin()
         script = transaction.script()
         renewed = script.add(sql.RENEW_NODE, node_id, transaction.now, *self._hint(), load)
+        levels = script.add(sql.READ_LEVELS)
         transaction.commit(script)
         if renewed.count == 0:
             raise NodeBuried(f"node {node_id} was declared dead, or has left")
-        return transaction.now
+        return Renewal(transaction.now, self._heard(levels))
 
     def _hint(self) -> tuple[int | None, int | None]:
         """Return the lock by which others see this provider's connection, if it has one now, and on which server."""

@@ -16,6 +16,7 @@ _INDEX: Final = re.compile(
 _ALTERED: Final = re.compile(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?@(\w+)\s+(.*)", re.IGNORECASE | re.DOTALL)
 _ADDED: Final = re.compile(r"ADD (?:COLUMN )?(?:IF NOT EXISTS )?(\w+)", re.IGNORECASE)
 _REMOVED: Final = re.compile(r"DROP (?:COLUMN )?(?:IF EXISTS )?(\w+)", re.IGNORECASE)
+_UNCONSTRAINED: Final = re.compile(r"DROP CONSTRAINT (?:IF EXISTS )?(\w+)", re.IGNORECASE)
 _DROPPED: Final = re.compile(r"DROP (TABLE|INDEX) (?:IF EXISTS )?@(\w+)", re.IGNORECASE)
 _KEY: Final = re.compile(r"(?:CONSTRAINT \w+ )?(?:PRIMARY KEY|UNIQUE)\s*(?=\()", re.IGNORECASE)
 _NO_COLUMN: Final = frozenset({"CHECK", "CONSTRAINT", "EXCLUDE", "FOREIGN", "LIKE", "PRIMARY", "UNIQUE"})
@@ -105,8 +106,17 @@ def _apply(statement: str, found: dict[str, str]) -> None:
 def _alter(table: str, part: str, found: dict[str, str]) -> None:
     if added := _ADDED.match(part):
         _add_part(table, part[added.start(1) :], found)
+    elif unconstrained := _UNCONSTRAINED.match(part):
+        for key in [key for key in found if key.startswith(f"key {table} (") and _server_name(table, key) == unconstrained[1]]:
+            del found[key]
     elif removed := _REMOVED.match(part):
         found.pop(f"column {table}.{removed[1]}", None)
+
+
+def _server_name(table: str, key: str) -> str:
+    """Return the name that the server gives to the constraint behind a key."""
+    columns = key.partition("(")[2].rstrip(")").split(", ")
+    return "_".join((table, *columns, "key"))
 
 
 def _add_part(table: str, part: str, found: dict[str, str]) -> None:

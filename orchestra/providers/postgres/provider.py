@@ -9,6 +9,7 @@ from typing import Final
 from orchestra.clock import Clock, micros
 from orchestra.options import check_duration
 from orchestra.providers.interfaces import Admin, Directory, Provider, Store
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.providers.postgres import schema as schemas
 from orchestra.providers.postgres.admin import PostgresAdmin
 from orchestra.providers.postgres.calls import Calls, Lane, Pool, StoreTime
@@ -51,6 +52,7 @@ class PostgresProvider(Provider):
         connect_timeout, statement_timeout, lock_timeout: how long the server may take for a connection, for a statement, and
             how long a statement waits for a lock. Together they should be less than a lease: a node that waits renews nothing.
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        library: what is read and written, for tests of libraries of different ages.
 
     Raises:
         ValueError: the schema cannot be a name, or ``durability`` is none.
@@ -71,6 +73,7 @@ class PostgresProvider(Provider):
         statement_timeout: timedelta = _STATEMENT_TIMEOUT,
         lock_timeout: timedelta = _LOCK_TIMEOUT,
         tombstones: timedelta = _TOMBSTONES,
+        library: Library = THIS_LIBRARY,
     ) -> None:
         require_schema_name(schema)
         if durability not in ("full", "relaxed"):
@@ -92,8 +95,10 @@ class PostgresProvider(Provider):
             statement_seconds=statement_timeout.total_seconds(),
             lock_seconds=lock_timeout.total_seconds(),
             tombstone_window=micros(tombstones),
+            dialect=Dialect(library),
         )
         time = StoreTime(settings)
+        self.library = library
         self._settings = settings
         self._connector = Connector(settings)
         self._lane = Lane(self._connector, settings, on_connect=self._connected)
@@ -102,12 +107,12 @@ class PostgresProvider(Provider):
         engine_calls = Calls(self._lane, self._connector, settings, time, planned=True)
         other_calls = Calls(self._pool, self._connector, settings, time, planned=False)
         self._kinds = Kinds(engine_calls)
-        self._nodes = Nodes(engine_calls, self._pulse)
+        self._nodes = Nodes(engine_calls, self._pulse, settings)
         self._branch: tuple[object, ...] | None = None
         self._guard = threading.Lock()
         self._openings = 0
         self.store: Store = PostgresStore(engine_calls, self._kinds, self._nodes, self._pulse, settings)
-        self.directory: Directory = PostgresDirectory(other_calls)
+        self.directory: Directory = PostgresDirectory(other_calls, settings.dialect)
         self.admin: Admin = PostgresAdmin(other_calls, self._pulse)
 
     @property
@@ -119,13 +124,14 @@ class PostgresProvider(Provider):
         """Connect; make or migrate the schema where needed. Opening an open provider is counted.
 
         Raises:
-            SchemaMismatch: the schema is too new for this library, or too old while ``migrate`` is off.
+            LibraryTooOld: no library as old as this one may work on the store.
+            SchemaMismatch: the schema is too old while ``migrate`` is off.
             StoreCorrupt: the schema belongs to something else.
             StoreUnavailable: the server cannot be reached, or would not keep what it acknowledges.
         """
         with self._guard:
             if self._openings == 0:
-                schemas.prepare(self._connector, self._settings.schema, migrate=self._settings.migrate)
+                schemas.prepare(self._connector, self._settings)
                 self._lane.open()
                 self._pool.open()
                 self._pulse.open()
@@ -152,6 +158,7 @@ class PostgresProvider(Provider):
     def _connected(self, connection: Connection) -> None:
         """Look where a new connection of the engine's leads. What is remembered counts only for the server that it is of."""
         self._kinds.clear()
+        self._settings.dialect.forget()
         branch = self._connector.branch_of(connection)
         before, self._branch = self._branch, branch or self._branch
         if before is not None and self._branch != before:

@@ -1,13 +1,14 @@
 """The schema: numbered migrations, each applied once, all of them in one transaction.
 
 Migrations first expand, so that nodes of the library before go on working, and contract only in a later release. Each file
-says in its first line the lowest number of a library that can work on its result.
+says in its first line the lowest level of a library that can work on its result: 1 where it only adds.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,9 +18,12 @@ import psycopg
 
 from orchestra.clock import new_id
 from orchestra.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
+from orchestra.levels import BASE_LEVEL, Levels
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, sqlstate, translate
+from orchestra.providers.postgres.settings import Settings
 
 __all__ = ["Migration", "migrations", "prepare"]
 
@@ -45,20 +49,21 @@ class Migration:
     script: str
 
 
-def prepare(connector: Connector, schema: str, *, migrate: bool) -> None:
+def prepare(connector: Connector, settings: Settings) -> None:
     """Make sure that the schema is one that this library can work on; make or migrate it if it may.
 
     Of many nodes that start at once on an empty database one makes it, and the others wait for that.
 
     Raises:
-        SchemaMismatch: it is too new for this library, or too old and not to be migrated.
+        LibraryTooOld: no library as old as this one may work on it.
+        SchemaMismatch: it is too old and not to be migrated.
         StoreCorrupt: something else has the name of the schema.
         StoreError: the server cannot be used.
     """
     for number in range(1, _TRIES + 1):
         connection = connector.connect()
         try:
-            _prepare(connection, connector, schema, migrate=migrate)
+            _prepare(connection, connector, settings)
         except DRIVER_ERRORS as error:
             passes = contended(error) or sqlstate(error) in _MADE_BY_ANOTHER or connection_lost(connection)
             if not passes or number == _TRIES:
@@ -70,9 +75,15 @@ def prepare(connector: Connector, schema: str, *, migrate: bool) -> None:
         time.sleep(_PAUSE)
 
 
+def migrations(library: Library = THIS_LIBRARY) -> tuple[Migration, ...]:
+    """Return the migrations of a library in order; the n-th has the number n."""
+    own = _own_migrations()
+    further = enumerate(library.migrations.get("postgres", ()), start=len(own) + 1)
+    return (*own, *(_read(f"{number:04d}", script) for number, script in further))
+
+
 @cache
-def migrations() -> tuple[Migration, ...]:
-    """Return the migrations in order; the n-th has the number n."""
+def _own_migrations() -> tuple[Migration, ...]:
     folder = resources.files("orchestra.providers.postgres").joinpath("migrations")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in files)
@@ -84,13 +95,13 @@ def _read(name: str, script: str) -> Migration:
     return Migration(int(name[:4]), int(lowest[1]), script)
 
 
-def _prepare(connection: Connection, connector: Connector, schema: str, *, migrate: bool) -> None:
+def _prepare(connection: Connection, connector: Connector, settings: Settings) -> None:
     with connection.transaction():
-        found = connection.execute(sql.FIND_TABLES.encode(), (schema,)).fetchone()
+        found = connection.execute(sql.FIND_TABLES.encode(), (settings.schema,)).fetchone()
         standing = _read_meta(connection, connector) if found is not None and "meta" in found[1] else None
         if standing is None and found is not None and found[1]:
             raise StoreCorrupt(f"{connector.description}: the schema is there, but it is not one of this library")
-        if not _is_behind(standing or {}, connector, migrate=migrate):
+        if not _is_behind(standing or {}, connector, settings):
             return
         if found is None:
             connection.execute(f"CREATE SCHEMA {connector.quoted_schema}".encode())
@@ -99,21 +110,22 @@ def _prepare(connection: Connection, connector: Connector, schema: str, *, migra
         # Who else migrates waits here, and finds it done.
         connection.execute(connector.render(sql.LOCK_META))
         current = _read_meta(connection, connector) or {}
-        if _is_behind(current, connector, migrate=migrate):
+        if _is_behind(current, connector, settings):
             # Building an index takes as long as it takes; waiting for locks stays bounded.
             connection.execute("SET LOCAL statement_timeout TO 0")
             connection.patience = None
-            _migrate(connection, connector, _number(current))
+            _migrate(connection, connector, migrations(settings.dialect.library)[_number(current) :])
 
 
-def _migrate(connection: Connection, connector: Connector, current: int) -> None:
-    for migration in migrations()[current:]:
+def _migrate(connection: Connection, connector: Connector, steps: Sequence[Migration]) -> None:
+    for migration in steps:
         _run_script(connection, connector.render(migration.script))
-    newest = migrations()[-1]
+    standing = (_read_meta(connection, connector) or {}).get("lowest_reader", BASE_LEVEL)
+    lowest = max(int(standing), *(migration.lowest_reader for migration in steps))
     for statement, values in (
         (sql.ADD_META, ("store_id", new_id())),
-        (sql.SET_META, ("schema", str(newest.number))),
-        (sql.SET_META, ("lowest_reader", str(newest.lowest_reader))),
+        (sql.SET_META, ("schema", str(steps[-1].number))),
+        (sql.SET_META, ("lowest_reader", str(lowest))),
     ):
         connection.execute(connector.render(statement), values)
 
@@ -133,20 +145,21 @@ def _number(meta: dict[str, str]) -> int:
     return int(meta.get("schema", 0))
 
 
-def _is_behind(meta: dict[str, str], connector: Connector, *, migrate: bool) -> bool:
-    """Return whether the schema has to be migrated.
+def _is_behind(meta: dict[str, str], connector: Connector, settings: Settings) -> bool:
+    """Return whether the schema has to be migrated. A newer one is left as it is: a newer library has only added to it.
 
     Raises:
-        SchemaMismatch: it is too new, or too old and may not be.
+        LibraryTooOld: no library as old as this one may work on it.
+        SchemaMismatch: it is too old, and may not be migrated.
     """
-    current, newest = _number(meta), migrations()[-1].number
-    if current > newest and int(meta.get("lowest_reader", current)) > newest:
-        raise SchemaMismatch(
-            f"{connector.description} has schema {current}; this library knows up to {newest}. Upgrade the library."
-        )
+    library = settings.dialect.library
+    current, newest = _number(meta), migrations(library)[-1].number
+    if "write_level" in meta:
+        levels = Levels(int(meta["write_level"]), int(meta["lowest_reader"]))
+        library.require(settings.dialect.heard(levels), connector.description)
     if current >= newest:
         return False
-    if not migrate:
+    if not settings.migrate:
         raise SchemaMismatch(f"{connector.description} has schema {current} and needs {newest}, but migration is switched off")
     return True
 

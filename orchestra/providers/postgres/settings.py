@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from orchestra.clock import Clock
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect
 
 __all__ = ["Durability", "Settings", "require_schema_name"]
 
@@ -30,6 +31,8 @@ class Settings:
     statement_seconds: float
     lock_seconds: float
     tombstone_window: int
+    dialect: Dialect = field(default_factory=lambda: Dialect(THIS_LIBRARY))
+    """What the library of this provider reads and writes, at the level of the store."""
     trusting: bool = True
     """Whether groups of nothing but owners' writes are written without being read first. Tests turn it off."""
 

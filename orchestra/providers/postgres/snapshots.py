@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestra.errors import StoreCorrupt
 from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.inbox import read_page
@@ -24,8 +25,15 @@ __all__ = ["SnapshotReads"]
 class SnapshotReads:
     """Reads what belongs to rows that are locked, in the script that it is given."""
 
-    def __init__(self, script: Script, rows: Sequence[HotRow], page: InboxPage = InboxPage()) -> None:  # noqa: B008 - immutable
+    def __init__(
+        self,
+        script: Script,
+        rows: Sequence[HotRow],
+        dialect: Dialect,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> None:
         self._page = page
+        self._dialect = dialect
         # As the rows are now: the group may go on changing them.
         self._rows = [copy(row) for row in rows]
         ids = Texts(row.instance_id for row in rows)
@@ -48,8 +56,9 @@ class SnapshotReads:
             _snapshot(
                 row,
                 details.get(row.instance_id),
-                read_page(messages[row.instance_id], row.inbox_seq, self._page),
+                read_page(messages[row.instance_id], row.inbox_seq, self._page, self._dialect),
                 tuple(activity for activity in activities[row.instance_id] if activity.execution == row.execution),
+                self._dialect,
             )
             for row in self._rows
         ]
@@ -60,20 +69,21 @@ def _snapshot(
     detail: tuple[Any, ...] | None,
     unread: Unread,
     activities: tuple[ActivityRow, ...],
+    dialect: Dialect,
 ) -> Snapshot:
     if detail is None:
         raise StoreCorrupt(f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}")
-    _, queue, name, version, event_format, floating, pin, hold, traceparent, *rest = detail
+    _, queue, name, version, event_format, floating, level, pin, hold, traceparent, *rest = detail
     parent_id, parent_incarnation, parent_execution, parent_event, root_id, summary, *execution = rest
     instance = replace(
-        row.instance(read_kind((queue, name, version, event_format, floating))),
+        row.instance(read_kind((queue, name, version, event_format, floating, level))),
         pin=None if pin is None else pin_from_bytes(pin),
-        hold=None if hold is None else hold_from_bytes(hold),
+        hold=None if hold is None else hold_from_bytes(hold, dialect),
         traceparent=traceparent,
         parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
     )
-    return Snapshot(instance, read_execution(tuple(execution)), unread.messages, activities, unread.whole_to, summary)
+    return Snapshot(instance, read_execution(tuple(execution), dialect), unread.messages, activities, unread.whole_to, summary)
 
 
 def _rows_of(result: Result | None) -> list[tuple[Any, ...]]:

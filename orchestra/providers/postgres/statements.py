@@ -23,7 +23,7 @@ INSTANCE_COLUMNS: Final = """
     i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
     d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id"""
 
-KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
+KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating, k.level"
 
 _ROW_COLUMNS: Final = tables.HOT_ROW.listed("i")
 _EVENT_COLUMNS: Final = tables.EVENT.without("instance_id", "execution").listed()
@@ -103,21 +103,32 @@ ADD_META_TABLE: Final = "CREATE TABLE @meta (key text NOT NULL PRIMARY KEY, valu
 LOCK_META: Final = "LOCK TABLE @meta IN SHARE ROW EXCLUSIVE MODE"
 READ_META: Final = "SELECT key, value FROM @meta"
 SET_META: Final = "INSERT INTO @meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+READ_LEVELS: Final = """
+    SELECT w.value::bigint, l.value::bigint FROM @meta w JOIN @meta l ON l.key = 'lowest_reader' WHERE w.key = 'write_level'"""
+# A node that is joining has the table locked until it has committed, and is seen by the next statement; one that comes later
+# waits for this, and sees the new levels (rule 41).
+LOCK_NODES: Final = "LOCK TABLE @node IN SHARE MODE"
+RAISE_LEVEL: Final = """
+    UPDATE @meta m SET
+        value = CASE m.key WHEN 'write_level' THEN $1::bigint ELSE greatest(m.value::bigint, $2::bigint) END::text
+    WHERE m.key IN ('write_level', 'lowest_reader')
+        AND (SELECT w.value::bigint FROM @meta w WHERE w.key = 'write_level') < $1::bigint
+        AND NOT EXISTS (SELECT 1 FROM @node n WHERE NOT n.dead AND n.reads < $1::bigint)"""
 ADD_META: Final = "INSERT INTO @meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING"
 
 # --- kinds ------------------------------------------------------------------------------------
 
 _GIVEN_KINDS: Final = """
-    unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean[])
-    WITH ORDINALITY AS g (queue, name, version, format, floating, place)"""
+    unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean[], $6::bigint[])
+    WITH ORDINALITY AS g (queue, name, version, format, floating, level, place)"""
 ADD_KINDS: Final = f"""
-    INSERT INTO @kind (queue, name, version, format, floating)
-    SELECT g.queue, g.name, g.version, g.format, g.floating FROM {_GIVEN_KINDS} ORDER BY g.place
-    ON CONFLICT (name, version, queue, format, floating) DO NOTHING"""
+    INSERT INTO @kind (queue, name, version, format, floating, level)
+    SELECT g.queue, g.name, g.version, g.format, g.floating, g.level FROM {_GIVEN_KINDS} ORDER BY g.place
+    ON CONFLICT (name, version, queue, format, floating, level) DO NOTHING"""
 LIST_KINDS: Final = f"SELECT {KIND_COLUMNS}, k.kind_id FROM @kind k ORDER BY k.kind_id"
 _FOUND_KINDS: Final = f"""
     {_GIVEN_KINDS} JOIN @kind k ON k.name = g.name AND k.version = g.version AND k.queue = g.queue
-        AND k.format = g.format AND k.floating = g.floating"""
+        AND k.format = g.format AND k.floating = g.floating AND k.level = g.level"""
 
 # --- the start of a group: new ids, then locks in the order of the ids, then what the outcomes depend on (rule 7) -------
 
@@ -218,7 +229,9 @@ BURY_MESSAGES: Final = f"""
         SELECT instance_id, message_id, sequence, $4::bigint FROM removed WHERE kind = 0
         ON CONFLICT (instance_id, message_id) DO UPDATE SET sequence = excluded.sequence, removed_at = excluded.removed_at)
     SELECT 1 / (count(*) = $3::bigint)::integer FROM removed"""
-DROP_REPORTS: Final = "DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0"
+# Only the kinds that are ends of children: what a newer library has sent stays for it.
+DROP_REPORTS: Final = """
+    DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0 AND kind = ANY($2::bigint[])"""
 EMPTY_INBOXES: Final = """
     WITH removed AS (DELETE FROM @message WHERE instance_id = ANY($1::text[]) RETURNING instance_id, name, kind),
         counted AS (SELECT instance_id, name, count(*) AS number FROM removed WHERE kind = 0 GROUP BY instance_id, name),
@@ -320,16 +333,16 @@ CLAIM: Final = f"""
             FROM {_FOUND_KINDS}
             CROSS JOIN LATERAL (
                 SELECT row_number() OVER () AS number FROM (
-                    SELECT 1 FROM @instance c WHERE c.kind = k.kind_id AND c.due_at <= $6::bigint
-                    ORDER BY c.due_at, c.instance_id LIMIT $7::bigint) ready) due
-            ORDER BY due.number, g.place LIMIT $7::bigint) chosen
+                    SELECT 1 FROM @instance c WHERE c.kind = k.kind_id AND c.due_at <= $7::bigint
+                    ORDER BY c.due_at, c.instance_id LIMIT $8::bigint) ready) due
+            ORDER BY due.number, g.place LIMIT $8::bigint) chosen
         GROUP BY kind),
     ready AS MATERIALIZED (
         SELECT r.instance_id FROM quota CROSS JOIN LATERAL (
-            SELECT c.instance_id FROM @instance c WHERE c.kind = quota.kind AND c.due_at <= $6::bigint
+            SELECT c.instance_id FROM @instance c WHERE c.kind = quota.kind AND c.due_at <= $7::bigint
             ORDER BY c.due_at, c.instance_id LIMIT quota.quota FOR UPDATE SKIP LOCKED) r),
     taken AS (
-        UPDATE @instance i SET owner = $8::text, revision = i.revision + 1
+        UPDATE @instance i SET owner = $9::text, revision = i.revision + 1
         WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM ready)) RETURNING {_ROW_COLUMNS})
     SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
 _WAITING: Final = "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL"
@@ -339,7 +352,7 @@ NEXT_WAKE: Final = f"""
         CROSS JOIN LATERAL (
             SELECT c.due_at FROM @instance c WHERE c.kind = k.kind_id AND c.due_at IS NOT NULL
             ORDER BY c.due_at, c.instance_id LIMIT 1) due),
-        (SELECT min(oldest.started_at) FROM unnest($6::text[], $7::text[]) AS r (queue, name)
+        (SELECT min(oldest.started_at) FROM unnest($7::text[], $8::text[]) AS r (queue, name)
         CROSS JOIN LATERAL (
             SELECT a.started_at FROM @activity a WHERE a.queue = r.queue AND a.name = r.name AND {_WAITING}
             ORDER BY a.started_at, a.instance_id LIMIT 1) oldest))"""
@@ -508,9 +521,10 @@ LIST_HELD: Final = f"""
 
 ADD_NODE: Final = """
     INSERT INTO @node (
-        node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, pulse, pulse_server)
+        node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, pulse, pulse_server,
+        reads, writes)
     VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::text, $6::bytea, $7::bigint, $8::bigint, $8::bigint, 0, false,
-        $9::bigint, $10::bigint)"""
+        $9::bigint, $10::bigint, $11::bigint, $12::bigint)"""
 ADD_CAPABILITIES: Final = """
     INSERT INTO @capability (node_id, name, version, fingerprint)
     SELECT $1::text, u.* FROM unnest($2::text[], $3::text[], $4::text[]) u"""
@@ -543,7 +557,7 @@ TAKE_OVER: Final = f"""
     WHERE i.instance_id = u.instance_id AND i.owner = u.owner"""
 
 LIST_NODES: Final = """
-    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load
+    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load, reads, writes
     FROM @node WHERE NOT dead ORDER BY node_id"""
 LIST_CAPABILITIES: Final = """
     SELECT c.node_id, c.name, c.version, c.fingerprint FROM @capability c

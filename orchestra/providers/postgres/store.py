@@ -16,6 +16,7 @@ from orchestra.providers.decoding import (
     read_event,
     read_task,
 )
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
@@ -36,8 +37,10 @@ from orchestra.providers.rows import (
     HeldRow,
     InboxPage,
     Kind,
+    Levels,
     News,
     NodeRecord,
+    Renewal,
     Route,
     Task,
     Unread,
@@ -85,7 +88,7 @@ class PostgresStore:
         for instance_id, *columns in ended:
             activities[instance_id].append(read_activity(tuple(columns)))
         return [
-            _read_news(list(of_one), tuple(activities[instance_id]), page)
+            _read_news(list(of_one), tuple(activities[instance_id]), page, self._settings.dialect)
             for instance_id, of_one in groupby(rows, key=lambda row: row[0])
         ]
 
@@ -96,7 +99,7 @@ class PostgresStore:
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> dict[str, Unread]:
-        return read_unread(self._calls, instance_id, after, up_to, page)
+        return read_unread(self._calls, self._settings.dialect, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         return self._calls.read(sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes))[0][0]
@@ -112,13 +115,16 @@ class PostgresStore:
 
     def catalogue(self) -> Catalogue:
         self._nodes.require_memory()  # each poll asks for it, so that a node that has nothing to write learns it, too
-        return read_catalogue(self._calls)
+        return read_catalogue(self._calls, self._settings.dialect)
 
     def join(self, node: NodeRecord) -> int:
         return self._nodes.join(node)
 
-    def renew(self, node_id: str, load: int = 0) -> int:
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
         return self._nodes.renew(node_id, load)
+
+    def raise_level(self, levels: Levels) -> Levels:
+        return self._nodes.raise_level(levels)
 
     def leave(self, node_id: str) -> None:
         self._nodes.leave(node_id)
@@ -152,13 +158,13 @@ class PostgresStore:
         return [read_task(row) for row in self._calls.read(sql.LIST_TASKS, node_id)]
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
-        return [_read_held(row) for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))]
+        return [_read_held(row, self._settings.dialect) for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))]
 
 
-def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...], page: InboxPage) -> News:
+def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...], page: InboxPage, dialect: Dialect) -> News:
     instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
     # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
-    unread = read_page([row[7:] for row in rows if row[7] is not None], inbox_seq, page)
+    unread = read_page([row[7:] for row in rows if row[7] is not None], inbox_seq, page, dialect)
     return News(
         instance_id,
         incarnation,
@@ -170,6 +176,6 @@ def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...],
     )
 
 
-def _read_held(row: tuple[Any, ...]) -> HeldRow:
+def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
     instance_id, incarnation, revision, *kind, hold = row
-    return HeldRow(instance_id, incarnation, revision, read_kind(kind), hold_from_bytes(hold))
+    return HeldRow(instance_id, incarnation, revision, read_kind(kind), hold_from_bytes(hold, dialect))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from orchestra.clock import Clock, new_id
-from orchestra.errors import InvalidArgument, SchemaMismatch, StoreCorrupt, StoreEmpty, StoreUnavailable
+from orchestra.errors import InvalidArgument, StoreCorrupt, StoreEmpty, StoreUnavailable
+from orchestra.providers.kinds import THIS_LIBRARY
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.connection import _connect as connect
@@ -60,7 +61,7 @@ def back_up(source: Path, target: Path, clock: Clock) -> Backup:
         StoreUnavailable: there is no such store, or the copy could not be written.
         StoreCorrupt: the store is damaged, or is none.
         StoreEmpty: it is an empty file or database.
-        SchemaMismatch: its schema is newer than this library.
+        LibraryTooOld: no library as old as this one may work on it.
     """
     source, target = resolve(source), target.absolute()
     if not source.is_file():
@@ -120,11 +121,11 @@ def _copy_pages(source_connection: sqlite3.Connection, source: Path, partial: Pa
         translated(source),
     ):
         number = schema._read_number(reader, source)
-        known = schema.migrations()[-1].number
         if number == 0:
             raise StoreEmpty(f"{source} is an empty database, not yet a store; make sure that it is the right file")
-        if number > known:
-            raise SchemaMismatch(f"{source} has schema {number}; this library knows up to {known}. Upgrade the library.")
+        levels = schema.read_levels(reader, number)
+        if levels is not None:
+            THIS_LIBRARY.require(levels, str(source))
         # All pages in one step, which is one read transaction: in several steps each write of others would begin it anew.
         reader.backup(copy, pages=-1)
 

@@ -8,14 +8,16 @@ from typing import Any
 
 from orchestra.codec import pack, unpack
 from orchestra.providers.decoding import read_queue, stored_queue
-from orchestra.providers.rows import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
+from orchestra.providers.kinds import Dialect
+from orchestra.providers.rows import Capability, Catalogue, Levels, NodeRecord, NodeRow, PolicyRow
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.writer import Transaction
 
-__all__ = ["abilities_to_bytes", "read_catalogue"]
+__all__ = ["abilities_to_bytes", "read_catalogue", "read_levels"]
 
 
-def read_catalogue(connection: sqlite3.Connection, now: int) -> Catalogue:
+def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -> Catalogue:
     """Return the catalogue, all of one moment."""
     connection.execute(sql.BEGIN_READ)
     try:
@@ -24,9 +26,20 @@ def read_catalogue(connection: sqlite3.Connection, now: int) -> Catalogue:
             nodes=_read_nodes(connection),
             policies={row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)},
             kinds=tuple(read_kind(row) for row in connection.execute(sql.LIST_KINDS)),
+            levels=dialect.heard(_levels(connection)),
+            library=dialect.library,
         )
     finally:
         connection.execute(sql.ROLLBACK)
+
+
+def read_levels(transaction: Transaction) -> Levels:
+    """Return the levels of the store, and take note of them."""
+    return transaction.dialect.heard(_levels(transaction.connection))
+
+
+def _levels(connection: sqlite3.Connection) -> Levels:
+    return Levels(*connection.execute(sql.READ_LEVELS).fetchone())
 
 
 def abilities_to_bytes(node: NodeRecord) -> bytes:
@@ -54,7 +67,7 @@ def _read_nodes(connection: sqlite3.Connection) -> tuple[NodeRow, ...]:
 
 
 def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]) -> NodeRow:
-    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load = row
+    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load, reads, writes = row
     values = unpack(abilities)
     record = NodeRecord(
         node_id=node_id,
@@ -69,5 +82,7 @@ def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activ
         queues=tuple(map(read_queue, values["queues"])),
         slots=values.get("slots", 0),
         fingerprints=tuple((name, code) for name, code in values.get("fingerprints", ())),
+        reads=reads,
+        writes=writes,
     )
     return NodeRow(record, started_at, renewed_at, renewals, bool(dead), load)

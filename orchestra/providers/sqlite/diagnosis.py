@@ -14,7 +14,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
 from typing import Any, Final, TypeVar
@@ -35,7 +35,7 @@ from orchestra.providers.diagnosis import (
     held_instance,
     unread_activity,
 )
-from orchestra.providers.rows import Catalogue, PolicyRow, Route
+from orchestra.providers.rows import Catalogue, Levels, PolicyRow, Route
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import _read_nodes
@@ -186,9 +186,11 @@ class Diagnosis:
         with translated(self._settings.path):
             number = _schema_number(self._connection, self._settings.path)
             found = dict(self._connection.execute(_OBJECTS))
-        known = schema.migrations()[-1].number
+            levels = schema.read_levels(self._connection, number)
+        library = self._settings.dialect.library
+        known = schema.migrations(library)[-1].number
         if number != known:
-            return SchemaState(number, known)
+            return SchemaState(number, known, levels=levels, reads=library.level)
         expected = _expected_objects()
         return SchemaState(
             number,
@@ -196,6 +198,8 @@ class Diagnosis:
             missing=tuple(sorted(expected.keys() - found.keys())),
             changed=tuple(sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])),
             added=tuple(sorted(found.keys() - expected.keys())),
+            levels=levels,
+            reads=library.level,
         )
 
     def pragmas(self) -> Pragmas:
@@ -234,6 +238,7 @@ class Diagnosis:
                         nodes=_read_nodes(connection),
                         policies={row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)},
                         kinds=tuple(numbers.values()),
+                        levels=Levels(*connection.execute(sql.READ_LEVELS).fetchone()),
                     ),
                     locks={},
                     buried=tuple(Buried(*row) for row in connection.execute(_BURIED)),
@@ -242,7 +247,8 @@ class Diagnosis:
                     waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in connection.execute(_WAITING)),
                     tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
                     held=tuple(
-                        held_instance(row[0], numbers.get(row[1]), row[2]) for row in connection.execute(_HELD, (LOOKED_AT,))
+                        held_instance(row[0], numbers.get(row[1]), row[2], self._settings.dialect)
+                        for row in connection.execute(_HELD, (LOOKED_AT,))
                     ),
                     crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
                     unread=tuple(
@@ -352,7 +358,7 @@ def _with_locks(found: Population, settings: Settings) -> Population:
     nodes = found.catalogue.nodes
     locks = {node.record.node_id: _probe(settings.node_lock_path(node.record.node_id)) for node in nodes}
     return Population(
-        catalogue=Catalogue(settings.clock.now(), nodes, found.catalogue.policies, found.catalogue.kinds),
+        catalogue=replace(found.catalogue, now=settings.clock.now()),
         locks=locks,
         buried=found.buried,
         owners=found.owners,

@@ -23,7 +23,8 @@ from orchestra.providers.decoding import (
     read_payload,
     stored_queue,
 )
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
+from orchestra.providers.kinds import Dialect
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
@@ -35,7 +36,7 @@ from orchestra.providers.sqlite.writer import StoreClock
 __all__ = ["ReaderPool", "SqliteDirectory"]
 
 _IDLE_READERS: Final = 4
-_KIND_WIDTH: Final = 5
+_KIND_WIDTH: Final = 6
 _HIGHEST_CHARACTER: Final = 0x10FFFF
 _SURROGATES: Final = range(0xD800, 0xE000)
 
@@ -110,16 +111,17 @@ class ReaderPool:
 class SqliteDirectory:
     """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
 
-    def __init__(self, readers: ReaderPool, clock: StoreClock) -> None:
+    def __init__(self, readers: ReaderPool, clock: StoreClock, dialect: Dialect) -> None:
         self._readers = readers
         self._clock = clock
+        self._dialect = dialect
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         with self._readers.reading() as connection, _one_moment(connection):
             row = connection.execute(sql.READ_RECORDS + sql.BY_ID, (instance_id,)).fetchone()
             activities = connection.execute(sql.READ_ACTIVITIES % "?", (instance_id,)).fetchall()
             reports = connection.execute(sql.LIST_REPORTS, (instance_id,)).fetchall()
-        return None if row is None else _read_record(row, activities, reports)
+        return None if row is None else _read_record(row, activities, reports, self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         conditions, values = _conditions(query)
@@ -127,12 +129,12 @@ class SqliteDirectory:
         statement = sql.READ_RECORDS + where + sql.NEWEST_FIRST
         with self._readers.reading() as connection:
             rows = connection.execute(statement, (*values, query.limit)).fetchall()
-        return [_read_record(row, [], []) for row in rows]
+        return [_read_record(row, [], [], self._dialect) for row in rows]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
         with self._readers.reading() as connection:
             rows = connection.execute(sql.LIST_EXECUTIONS, (instance_id, after, limit)).fetchall()
-        return [read_execution(row) for row in rows]
+        return [read_execution(row, self._dialect) for row in rows]
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         with self._readers.reading() as connection:
@@ -147,7 +149,7 @@ class SqliteDirectory:
 
     def catalogue(self) -> Catalogue:
         with self._readers.reading() as connection:
-            return read_catalogue(connection, self._clock.now())
+            return read_catalogue(connection, self._clock.now(), self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._readers.reading() as connection, _one_moment(connection):
@@ -218,8 +220,8 @@ def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
     condition = "i.held = 1 OR (i.takeovers >= 3 AND i.owner IS NULL)"
     values: list[Any] = []
     for kind in unserved:
-        condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ?)"
-        values += [stored_queue(kind.queue), kind.name, kind.version, kind.format, int(kind.floating)]
+        condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ? AND k.level = ?)"
+        values += [stored_queue(kind.queue), kind.name, kind.version, kind.format, int(kind.floating), kind.level]
     return f"(i.status = 0 AND ({condition}))", values
 
 
@@ -246,11 +248,12 @@ def _first_beyond(prefix: str) -> str | None:
     return None
 
 
-def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]]) -> InstanceRecord:
-    kind = read_kind((row[0], row[1], row[2], row[3], row[4]))
-    instance = read_instance(kind, row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH])
+def _read_record(
+    row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]], dialect: Dialect
+) -> InstanceRecord:
+    instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH], dialect)
     execution_start = _KIND_WIDTH + INSTANCE_WIDTH
-    execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH])
+    execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH], dialect)
     (
         held,
         status,
@@ -268,7 +271,7 @@ def _read_record(row: tuple[Any, ...], activities: list[tuple[Any, ...]], report
     return InstanceRecord(
         row=instance,
         held=bool(held),
-        status=Status(status),
+        status=dialect.library.statuses.read(status),
         execution=execution,
         summary=summary,
         custom_status=read_payload(custom_status, custom_status_encoding),

@@ -35,7 +35,9 @@ def write_decision(transaction: Transaction, decision: Decision, needs: Needs) -
     for key, activity in decision.reported.items():
         connection.execute(sql.REPORT_ACTIVITY, (*report_values(activity), *key))
     if decision.messages:
-        connection.executemany(sql.ADD_MESSAGE, [message_values(*message) for message in decision.messages])
+        connection.executemany(
+            sql.ADD_MESSAGE, [message_values(*message, transaction.dialect) for message in decision.messages]
+        )
     for row in decision.changed_rows:
         _write_row(connection, row)
     for step in decision.steps:
@@ -56,7 +58,8 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     _run(connection, sql.PUT_ACTIVITY, effects.activities)
     _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])
     _run_each_once(connection, sql.REMOVE_MESSAGE, effects.consumed, "a message was consumed that is not there")
-    _run(connection, sql.DROP_REPORTS, [(instance_id,) for instance_id in effects.dropped])
+    reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"
+    _run(connection, sql.DROP_REPORTS, [(instance_id, reports) for instance_id in effects.dropped])
     _run(connection, sql.SET_CUSTOM_STATUS, effects.custom_statuses)
     _run(connection, sql.SET_HOLD, effects.holds)
     for pruning in effects.pruned:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from orchestra.events import OnParentClose
 from orchestra.providers.decoding import read_activity, read_message
 from orchestra.providers.inboxes import Waiting
 from orchestra.providers.rows import Append, ParentLink, Start
@@ -68,7 +67,8 @@ def _read_family(transaction: Transaction, needs: Needs, facts: Facts) -> None:
         link = execute(sql.READ_LINK, (instance_id,)).fetchone()
         if link is not None:
             *parent, on_close = link
-            facts.links[instance_id] = ChildLink(ParentLink(*parent), OnParentClose(on_close))
+            closes = transaction.dialect.library.events.on_parent_close
+            facts.links[instance_id] = ChildLink(ParentLink(*parent), closes.read(on_close))
     parents = (facts.links[instance_id].parent for instance_id in needs.ending if instance_id in facts.links)
     relatives.update(parent.instance_id for parent in parents)
     for instance_id in relatives.difference(needs.rows):
@@ -87,7 +87,7 @@ def _read_addressee(transaction: Transaction, append: Append) -> Addressee | Non
     if row is None:
         return None
     is_unread, *message, removed_as, removed_at = row
-    return Addressee(read_message(tuple(message)) if is_unread else None, removed_as, removed_at or 0)
+    return Addressee(read_message(tuple(message), transaction.dialect) if is_unread else None, removed_as, removed_at or 0)
 
 
 def _count_inboxes(transaction: Transaction, needs: Needs, facts: Facts) -> None:

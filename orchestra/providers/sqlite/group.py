@@ -54,7 +54,7 @@ class Group:
 
     def _write_plain(self, writes: Mapping[int, Write]) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
-        effects = Effects()
+        effects = Effects(self._settings.dialect)
         for position, write in writes.items():
             outcomes[position] = outcome = self._write(write)
             if isinstance(outcome, Granted):
@@ -66,7 +66,7 @@ class Group:
 
     def _write(self, write: Write) -> Granted | Refused:
         state = write.state
-        status, is_open = state.status.value, state.status is Status.OPEN
+        status, is_open = self._settings.dialect.statuses[state.status], state.status is Status.OPEN
         owner = state.owner if is_open else None
         kind = self._transaction.kinds.number(self._connection, state.kind)
         values = (
@@ -99,8 +99,8 @@ class Group:
         transaction, needs = self._transaction, Needs(changes)
         numbers = {kind: transaction.kinds.number(self._connection, kind) for kind in kinds_written(changes.values())}
         facts = read_facts(transaction, needs)
-        now = transaction.now
-        decision = decide(changes, facts, Circumstances(now, now - self._settings.tombstone_window, numbers))
+        now, settings = transaction.now, self._settings
+        decision = decide(changes, facts, Circumstances(now, now - settings.tombstone_window, numbers, settings.dialect))
         recovered = write_decision(transaction, decision, needs)
         self._consumed += decision.consumed
         return {**decision.outcomes, **recovered}

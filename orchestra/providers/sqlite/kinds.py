@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from orchestra.errors import StoreCorrupt
 from orchestra.providers.decoding import read_queue, stored_queue
@@ -71,11 +72,11 @@ class Kinds:
         self._kinds[number] = kind
 
 
-def read_kind(columns: tuple[str, str, str, int, int]) -> Kind:
+def read_kind(columns: tuple[Any, ...]) -> Kind:
     """Return a kind from its columns."""
-    queue, name, version, event_format, floating = columns
-    return Kind(read_queue(queue), name, version, event_format, bool(floating))
+    queue, name, version, event_format, floating, level = columns
+    return Kind(read_queue(queue), name, version, event_format, bool(floating), level)
 
 
-def _values(kind: Kind) -> tuple[str, str, str, int, int]:
-    return (kind.name, kind.version, stored_queue(kind.queue), kind.format, int(kind.floating))
+def _values(kind: Kind) -> tuple[str, str, str, int, int, int]:
+    return (kind.name, kind.version, stored_queue(kind.queue), kind.format, int(kind.floating), kind.level)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from orchestra.errors import NodeBuried
-from orchestra.providers.rows import NodeRecord
+from orchestra.providers.rows import Levels, NodeRecord, Renewal
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.catalogue import abilities_to_bytes
+from orchestra.providers.sqlite.catalogue import abilities_to_bytes, read_levels
 from orchestra.providers.sqlite.filelock import NodeLock
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.tasks import lose_tasks
@@ -39,6 +39,7 @@ class Nodes:
         lock = NodeLock(self._settings.node_lock_path(node.node_id))
         try:
             with self._writer.transaction() as transaction:
+                self._settings.dialect.library.require(read_levels(transaction), str(self._settings.path))
                 _insert(transaction, node)
         except BaseException:
             lock.remove()
@@ -46,13 +47,26 @@ class Nodes:
         self._joined[node.node_id] = (node, lock)
         return transaction.now
 
-    def renew(self, node_id: str, load: int) -> int:
-        """Say that the node lives. Return the store's time."""
+    def renew(self, node_id: str, load: int) -> Renewal:
+        """Say that the node lives. Return the store's time and its levels."""
         with self._writer.transaction() as transaction:
             renewed = transaction.connection.execute(sql.RENEW_NODE, (transaction.now, load, node_id)).rowcount
+            levels = read_levels(transaction)
         if renewed == 0:
             raise NodeBuried(f"node {node_id} was declared dead, or has left")
-        return transaction.now
+        return Renewal(transaction.now, levels)
+
+    def raise_level(self, levels: Levels) -> Levels:
+        """Let the store be written at a higher level, unless a node lives that cannot read it. Return how it stands."""
+        with self._writer.transaction() as transaction:
+            standing = read_levels(transaction)
+            older = transaction.connection.execute(sql.ANY_OLDER_NODE, (levels.write,)).fetchone()
+            if levels.write <= standing.write or older is not None:
+                return standing
+            raised = Levels(levels.write, max(levels.lowest_reader, standing.lowest_reader))
+            transaction.connection.execute(sql.SET_META, ("write_level", str(raised.write)))
+            transaction.connection.execute(sql.SET_META, ("lowest_reader", str(raised.lowest_reader)))
+        return self._settings.dialect.heard(raised)
 
     def leave(self, node_id: str) -> None:
         """Remove the node; what it still owns is released."""
@@ -112,6 +126,8 @@ def _insert(transaction: Transaction, node: NodeRecord) -> None:
             node.lease,
             now,
             now,
+            node.reads,
+            node.writes,
         ),
     )
     capabilities = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}

@@ -11,6 +11,7 @@ from orchestra.clock import Clock, SystemClock, micros
 from orchestra.errors import InvalidArgument
 from orchestra.options import check_duration
 from orchestra.providers.interfaces import Admin, Directory, Provider, Store
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
 from orchestra.providers.sqlite.mounts import require_local
@@ -43,6 +44,7 @@ class SqliteProvider(Provider):
         tombstones: how long a message that was read is remembered, so that sending it again has no effect.
         allow_network_file_system: open the file also where it lies on what is known to be a network file system. Nobody
             promises anything then.
+        library: what is read and written, for tests of libraries of different ages.
 
     Raises:
         InvalidArgument: the path names no file, or is a URL; ``durability`` is none; a duration is no timedelta, is negative,
@@ -60,6 +62,7 @@ class SqliteProvider(Provider):
         migrate: bool = True,
         tombstones: timedelta = _TOMBSTONES,
         allow_network_file_system: bool = False,
+        library: Library = THIS_LIBRARY,
     ) -> None:
         file = resolve(path)
         if durability not in ("full", "relaxed"):
@@ -74,8 +77,10 @@ class SqliteProvider(Provider):
             migrate=migrate,
             tombstone_window=micros(tombstones),
             network_allowed=allow_network_file_system,
+            dialect=Dialect(library),
         )
         store_clock = StoreClock(settings.clock)
+        self.library = library
         self._settings = settings
         self._writer = Writer(settings, store_clock)
         self._readers = ReaderPool(settings)
@@ -83,7 +88,7 @@ class SqliteProvider(Provider):
         self._guard = threading.Lock()
         self._openings = 0
         self.store: Store = SqliteStore(self._writer, self._nodes, settings)
-        self.directory: Directory = SqliteDirectory(self._readers, store_clock)
+        self.directory: Directory = SqliteDirectory(self._readers, store_clock, settings.dialect)
         self.admin: Admin = SqliteAdmin(self._writer)
 
     @property

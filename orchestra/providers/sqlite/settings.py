@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from orchestra.clock import Clock
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect
 
 __all__ = ["Durability", "Settings"]
 
@@ -26,6 +27,8 @@ class Settings:
     migrate: bool
     tombstone_window: int
     network_allowed: bool = False
+    dialect: Dialect = field(default_factory=lambda: Dialect(THIS_LIBRARY))
+    """What the library of this provider reads and writes, at the level of the store."""
     trusting: bool = True
     """Whether writes of owners that concern no other instance are written without being read first. Tests turn it off."""
 

@@ -46,7 +46,7 @@ def _read_part(
     reports: dict[str, list[MessageRow]] = defaultdict(list)
     if any(instance.inbox_seq for instance in instances):
         for instance_id, *columns in _run(transaction, sql.READ_REPORTS, instance_ids):
-            reports[instance_id].append(read_message(tuple(columns)))
+            reports[instance_id].append(read_message(tuple(columns), transaction.dialect))
     activities: dict[str, list[ActivityRow]] = defaultdict(list)
     for instance_id, *columns in _run(transaction, sql.READ_ACTIVITIES, instance_ids):
         activities[instance_id].append(read_activity(tuple(columns)))
@@ -54,12 +54,12 @@ def _read_part(
         number, instance_id = instance.execution, instance.instance_id
         first = Unread((), 0)
         if instance.inbox_seq:
-            first = read_first(transaction.connection, instance_id, 0, instance.inbox_seq, page)
+            first = read_first(transaction, instance_id, 0, instance.inbox_seq, page)
         yield (
             instance_id,
             Snapshot(
                 instance,
-                read_execution(row[1 + INSTANCE_WIDTH : -1]),
+                read_execution(row[1 + INSTANCE_WIDTH : -1], transaction.dialect),
                 in_order(reports[instance_id], first.messages),
                 tuple(activity for activity in activities[instance_id] if activity.execution == number),
                 first.whole_to,
@@ -69,7 +69,8 @@ def _read_part(
 
 
 def _read_row(transaction: Transaction, row: tuple[Any, ...]) -> InstanceRow:
-    return read_instance(transaction.kinds.kind(transaction.connection, row[0]), row[1 : 1 + INSTANCE_WIDTH])
+    kind = transaction.kinds.kind(transaction.connection, row[0])
+    return read_instance(kind, row[1 : 1 + INSTANCE_WIDTH], transaction.dialect)
 
 
 def _run(transaction: Transaction, template: str, instance_ids: tuple[str | None, ...]) -> list[tuple[Any, ...]]:

@@ -22,7 +22,7 @@ INSTANCE_COLUMNS: Final = """
     i.takeovers, i.history_events, i.history_bytes, i.cancel_at, i.cancel_reason, i.cancel_by, i.cancel_terminate,
     d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.root_id"""
 
-KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating"
+KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating, k.level"
 
 _EVENT_COLUMNS: Final = tables.EVENT.without("instance_id", "execution").listed()
 _MESSAGE_COLUMNS: Final = tables.MESSAGE.without("instance_id").listed()
@@ -42,14 +42,19 @@ EMPTY_LOG: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
 READ_SCHEMA: Final = "SELECT value FROM meta WHERE key = 'schema'"
+READ_META: Final = "SELECT key, value FROM meta"
+READ_LEVELS: Final = """
+    SELECT CAST(w.value AS INTEGER), CAST(l.value AS INTEGER) FROM meta w JOIN meta l ON l.key = 'lowest_reader'
+    WHERE w.key = 'write_level'"""
 SET_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 ADD_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 
 # --- kinds ------------------------------------------------------------------------------------
 
 FIND_KIND: Final = """
-    SELECT kind_id FROM kind WHERE name = ? AND version = ? AND queue = ? AND format = ? AND floating = ?"""
-ADD_KIND: Final = "INSERT INTO kind (name, version, queue, format, floating) VALUES (?, ?, ?, ?, ?) RETURNING kind_id"
+    SELECT kind_id FROM kind WHERE name = ? AND version = ? AND queue = ? AND format = ? AND floating = ? AND level = ?"""
+ADD_KIND: Final = """
+    INSERT INTO kind (name, version, queue, format, floating, level) VALUES (?, ?, ?, ?, ?, ?) RETURNING kind_id"""
 LIST_KINDS: Final = f"SELECT {KIND_COLUMNS} FROM kind k ORDER BY k.kind_id"
 
 # --- owners' writes of plain groups, on trust: what HotRow.write does to a row that is not read first ------------
@@ -106,7 +111,10 @@ BURY_MESSAGE: Final = """
     SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
 REMOVE_MESSAGE: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ?"
 EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
-DROP_REPORTS: Final = "DELETE FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0"
+# Only the kinds that are ends of children: what a newer library has sent stays for it.
+DROP_REPORTS: Final = """
+    DELETE FROM message INDEXED BY message_report
+    WHERE instance_id = ? AND kind <> 0 AND kind IN (SELECT value FROM json_each(?))"""
 PRUNE_TOMBSTONES: Final = """
     DELETE FROM tombstone WHERE (instance_id, message_id) IN (
         SELECT instance_id, message_id FROM tombstone WHERE removed_at <= ? ORDER BY removed_at LIMIT ?)"""
@@ -288,8 +296,8 @@ LIST_HELD: Final = f"""
 
 ADD_NODE: Final = """
     INSERT INTO node (
-        node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)"""
+        node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, reads, writes)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)"""
 ADD_CAPABILITY: Final = "INSERT INTO capability (node_id, name, version, fingerprint) VALUES (?, ?, ?, ?)"
 ADD_NODE_ACTIVITY: Final = "INSERT INTO node_activity (node_id, name) VALUES (?, ?)"
 RENEW_NODE: Final = "UPDATE node SET renewals = renewals + 1, renewed_at = ?, load = ? WHERE node_id = ? AND dead = 0"
@@ -315,8 +323,9 @@ TAKE_OVER: Final = f"""
     WHERE instance_id = ? AND revision = ?"""
 
 LIST_NODES: Final = """
-    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load
+    SELECT node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load, reads, writes
     FROM node WHERE dead = 0 ORDER BY node_id"""
+ANY_OLDER_NODE: Final = "SELECT 1 FROM node WHERE dead = 0 AND reads < ? LIMIT 1"
 LIST_CAPABILITIES: Final = """
     SELECT c.node_id, c.name, c.version, c.fingerprint FROM capability c
     JOIN node n ON n.node_id = c.node_id AND n.dead = 0 ORDER BY c.node_id, c.name, c.version"""

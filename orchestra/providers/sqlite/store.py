@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestra.events import EventRecord
 from orchestra.providers.decoding import hold_from_bytes, in_order, read_activity, read_cancel, read_event, read_message
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import (
     LONGEST_DELAY,
     ActivityRow,
@@ -18,8 +18,10 @@ from orchestra.providers.rows import (
     HeldRow,
     InboxPage,
     Kind,
+    Levels,
     News,
     NodeRecord,
+    Renewal,
     Route,
     Task,
     Unread,
@@ -33,7 +35,7 @@ from orchestra.providers.sqlite.kinds import read_kind
 from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.tasks import next_task, taken_by
-from orchestra.providers.sqlite.writer import Writer
+from orchestra.providers.sqlite.writer import Transaction, Writer
 
 __all__ = ["SqliteStore"]
 
@@ -67,7 +69,7 @@ class SqliteStore:
             activities: dict[str, list[ActivityRow]] = defaultdict(list)
             for instance_id, *columns in ended:
                 activities[instance_id].append(read_activity(tuple(columns)))
-            return [_read_news(connection, row, tuple(activities[row[0]]), page) for row in rows]
+            return [_read_news(reading, row, tuple(activities[row[0]]), page) for row in rows]
 
     def unread(
         self,
@@ -77,7 +79,7 @@ class SqliteStore:
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> dict[str, Unread]:
         with self._writer.reading() as reading:
-            return read_names(reading.connection, instance_id, after, up_to, page)
+            return read_names(reading, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         earliest: list[int] = []
@@ -107,13 +109,16 @@ class SqliteStore:
 
     def catalogue(self) -> Catalogue:
         with self._writer.reading() as reading:
-            return read_catalogue(reading.connection, reading.now)
+            return read_catalogue(reading.connection, reading.now, reading.dialect)
 
     def join(self, node: NodeRecord) -> int:
         return self._nodes.join(node)
 
-    def renew(self, node_id: str, load: int = 0) -> int:
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
         return self._nodes.renew(node_id, load)
+
+    def raise_level(self, levels: Levels) -> Levels:
+        return self._nodes.raise_level(levels)
 
     def leave(self, node_id: str) -> None:
         self._nodes.leave(node_id)
@@ -153,16 +158,15 @@ class SqliteStore:
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         with self._writer.reading() as reading:
             rows = [row for name in dict.fromkeys(names) for row in reading.connection.execute(sql.LIST_HELD, (name,))]
-        return [_read_held(row) for row in rows]
+        return [_read_held(row, self._settings.dialect) for row in rows]
 
 
-def _read_news(
-    connection: sqlite3.Connection, row: tuple[Any, ...], activities: tuple[ActivityRow, ...], page: InboxPage
-) -> News:
+def _read_news(reading: Transaction, row: tuple[Any, ...], activities: tuple[ActivityRow, ...], page: InboxPage) -> News:
     instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, seen_seq = row
     # What has arrived since the row was read belongs to the next news.
-    first = read_first(connection, instance_id, seen_seq, inbox_seq, page)
-    reports = [read_message(one) for one in connection.execute(sql.READ_NEW_REPORTS, (instance_id, seen_seq, inbox_seq))]
+    first = read_first(reading, instance_id, seen_seq, inbox_seq, page)
+    rows = reading.connection.execute(sql.READ_NEW_REPORTS, (instance_id, seen_seq, inbox_seq))
+    reports = [read_message(one, reading.dialect) for one in rows]
     return News(
         instance_id,
         incarnation,
@@ -174,9 +178,6 @@ def _read_news(
     )
 
 
-def _read_held(row: tuple[Any, ...]) -> HeldRow:
+def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
     instance_id, incarnation, revision, *kind, hold = row
-    queue, name, version, event_format, floating = kind
-    return HeldRow(
-        instance_id, incarnation, revision, read_kind((queue, name, version, event_format, floating)), hold_from_bytes(hold)
-    )
+    return HeldRow(instance_id, incarnation, revision, read_kind(tuple(kind)), hold_from_bytes(hold, dialect))

@@ -14,6 +14,7 @@ from typing import Final
 
 from orchestra.clock import Clock, followed
 from orchestra.errors import StoreBusy, StoreError, StoreForked, StoreUnavailable
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, connect_writer, file_identity
@@ -50,11 +51,12 @@ class StoreClock:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a statement needs: the connection, the store's time of the transaction, the kinds."""
+    """What a statement needs: the connection, the store's time of the transaction, the kinds, and how they are written."""
 
     connection: sqlite3.Connection
     now: int
     kinds: Kinds
+    dialect: Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Writer:
             try:
                 with translated(self._settings.path):
                     connection.execute(sql.BEGIN_WRITE)
-                    yield Transaction(connection, self._clock.now(), session.kinds)
+                    yield Transaction(connection, self._clock.now(), session.kinds, self._settings.dialect)
                 with translated_commit(self._settings.path):
                     connection.execute(sql.COMMIT)
                 session.kinds.confirm()
@@ -144,7 +146,7 @@ class Writer:
         try:
             session = self._current()
             with translated(self._settings.path):
-                yield Transaction(session.connection, self._clock.now(), session.kinds)
+                yield Transaction(session.connection, self._clock.now(), session.kinds, self._settings.dialect)
         finally:
             self._guard.release()
 
@@ -197,7 +199,7 @@ class Writer:
         with translated(self._settings.path):
             connection.execute(sql.BEGIN_WRITE)
             try:
-                schema.prepare(connection, self._settings.path, migrate=self._settings.migrate)
+                schema.prepare(connection, self._settings)
                 connection.execute(sql.COMMIT)
             except BaseException:
                 _roll_back(connection)

@@ -3,8 +3,8 @@
 A provider's test module subclasses :class:`ProviderContract` and says how one is made::
 
     class TestSqlite(ProviderContract):
-        def make_provider(self, location: Path, clock: Clock) -> Provider:
-            return SqliteProvider(location / "store.db", clock=clock)
+        def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+            return SqliteProvider(location / "store.db", clock=clock, library=library)
 
         def read_audit(self, provider: Provider) -> list[Operation]:
             return ...
@@ -16,6 +16,7 @@ Each module of this package holds the tests of one subject; what they are writte
 
 from __future__ import annotations
 
+from orchestra.testing.contract.ages import AgeTests
 from orchestra.testing.contract.cancels import CancelTests
 from orchestra.testing.contract.children import ChildTests
 from orchestra.testing.contract.claims import ClaimTests
@@ -54,6 +55,7 @@ class ProviderContract(
     DirectoryTests,
     ConnectionTests,
     TraceTests,
+    AgeTests,
     ComparisonTests,
 ):
     """Subclass it as ``Test...`` and implement :meth:`make_provider` and :meth:`read_audit`."""

@@ -9,6 +9,7 @@ import pytest
 
 from orchestra.clock import Clock
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.testing.model import ManualClock
 from orchestra.testing.model.world import Operation
 
@@ -18,8 +19,8 @@ Open = Callable[[], Provider]
 class ContractBase:
     """Makes the providers of a test."""
 
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
-        """Return a new, unopened provider of the store at ``location``.
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        """Return a new, unopened provider of the store at ``location``, with what a library reads and writes.
 
         Two providers of one location are what two processes are on one store. The location is an empty directory at first.
         """

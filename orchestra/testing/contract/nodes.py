@@ -35,7 +35,7 @@ class NodeTests(ContractBase):
         first, second = connect(), connect()
         assert first.store.join(a_node("n1")) == clock.now()
         clock.advance(timedelta(seconds=1))
-        assert first.store.renew("n1") == clock.now()
+        assert first.store.renew("n1").now == clock.now()
         (node,) = second.store.catalogue().nodes
         assert node.record == a_node("n1")
         assert (node.renewals, node.renewed_at, node.started_at) == (1, clock.now(), clock.now() - SECOND)

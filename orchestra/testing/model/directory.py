@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.events import EventRecord
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import (
     CRASHES_BEFORE_DELAY,
     Catalogue,
@@ -15,6 +16,7 @@ from orchestra.providers.rows import (
     Standing,
     Status,
 )
+from orchestra.testing.model.ages import read_execution
 from orchestra.testing.model.store import ModelStore
 from orchestra.testing.model.world import ModelWorld
 
@@ -22,16 +24,20 @@ from orchestra.testing.model.world import ModelWorld
 class ModelDirectory:
     """Implements :class:`~orchestra.providers.interfaces.Directory`."""
 
-    def __init__(self, world: ModelWorld, store: ModelStore) -> None:
+    def __init__(self, world: ModelWorld, store: ModelStore, dialect: Dialect) -> None:
         self._world = world
+        self._dialect = dialect
         self._store = store
 
     def get(self, instance_id: str) -> InstanceRecord | None:
         instance = self._world.instances.get(instance_id)
-        return None if instance is None else instance.record()
+        return None if instance is None else instance.record(self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        records = [replace(instance.record(), activities=(), reports=()) for instance in list(self._world.instances.values())]
+        records = [
+            replace(instance.record(self._dialect), activities=(), reports=())
+            for instance in list(self._world.instances.values())
+        ]
         matching = [record for record in records if _matches(record, query)]
         matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
         return matching[: query.limit]
@@ -40,7 +46,11 @@ class ModelDirectory:
         instance = self._world.instances.get(instance_id)
         if instance is None:
             return []
-        return [instance.executions[number] for number in sorted(instance.executions) if number > after][:limit]
+        return [
+            read_execution(instance.executions[number], self._dialect)
+            for number in sorted(instance.executions)
+            if number > after
+        ][:limit]
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return self._store.history(instance_id, execution)

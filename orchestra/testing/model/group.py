@@ -10,6 +10,7 @@ from itertools import chain, islice, zip_longest
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.providers.inboxes import Waiting
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import (
     PARENT_CLOSED,
     PRUNED_AT_ONCE,
@@ -47,6 +48,7 @@ from orchestra.providers.rows import (
     Task,
     Write,
 )
+from orchestra.testing.model.ages import as_stored, read_message, stored_form, write_execution, write_hold, write_resolution
 from orchestra.testing.model.tasks import report, take
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
@@ -59,8 +61,9 @@ class Limits:
 class Group:
     """One commit in progress."""
 
-    def __init__(self, world: ModelWorld, now: int, limits: Limits) -> None:
+    def __init__(self, world: ModelWorld, now: int, limits: Limits, dialect: Dialect) -> None:
         self._world = world
+        self._dialect = dialect
         self._instances = world.instances
         self._kinds = world.kinds
         self._expiries = world.expiries
@@ -111,7 +114,9 @@ class Group:
             instance = self._apply_delta(instance, delta)
         instance = self._consume(instance, write.consumed)
         if write.closed_with_children:
-            instance = replace(instance, messages=instance.unread_events)
+            # Only the kinds that are ends of children: what a newer library has sent stays for it.
+            kept = tuple(message for message in instance.messages if stored_form(message.kind) not in self._dialect.reports)
+            instance = replace(instance, messages=kept)
         is_open = state.status is Status.OPEN
         is_ready = row.inbox_seq > state.seen_seq
         row = replace(
@@ -126,7 +131,7 @@ class Group:
             takeovers=state.takeovers,
             history_events=state.history_events,
             history_bytes=state.history_bytes,
-            hold=write.hold or row.hold,
+            hold=write_hold(write.hold, self._dialect) or row.hold,
         )
         activities = dict(instance.activities)
         for event_id in write.settled:
@@ -138,7 +143,7 @@ class Group:
         instance = replace(
             instance,
             row=row,
-            status=state.status,
+            status=as_stored(state.status, self._dialect.statuses[state.status]),
             held=is_open and write.hold is not None,
             summary=state.summary,
             custom_status=write.custom_status or instance.custom_status,
@@ -160,7 +165,7 @@ class Group:
         executions, events, activities = dict(instance.executions), dict(instance.events), instance.activities
         if delta.create is not None:
             require(number not in executions, "an execution was made twice")
-            executions[number] = delta.create
+            executions[number] = write_execution(delta.create, self._dialect)
         require(number in executions, "an execution is not there")
         if delta.opened is not None:
             require(executions[number].opened_at is None, "an execution was opened twice")
@@ -171,14 +176,17 @@ class Group:
                 version=version,
                 fingerprint=fingerprint,
                 format=event_format,
-                resolution=resolution,
+                resolution=write_resolution(resolution, self._dialect),
                 traceparent=delta.traceparent,
             )
         if delta.retargeted is not None:
             require(executions[number].opened_at is None, "an execution was opened twice")
             version, resolution = delta.retargeted
             executions[number] = replace(
-                executions[number], version=version, resolution=resolution, traceparent=delta.traceparent
+                executions[number],
+                version=version,
+                resolution=write_resolution(resolution, self._dialect),
+                traceparent=delta.traceparent,
             )
         if delta.events:
             history = (*events.get(number, ()), *delta.events)
@@ -190,7 +198,7 @@ class Group:
             executions[number] = replace(
                 executions[number],
                 closed_at=at,
-                end=end,
+                end=as_stored(end, self._dialect.ends[end]),
                 output=output,
                 error=error,
                 events=delta.event_count,
@@ -212,7 +220,7 @@ class Group:
             return Recovered(None)
         instance = replace(instance, row=replace(instance.row, revision=instance.row.revision + 1))
         self._instances[recover.instance_id] = instance
-        return Recovered(instance.snapshot())
+        return Recovered(instance.snapshot(self._dialect))
 
     def _start(self, start: Start) -> Started | StartExists:
         self._kinds.setdefault(start.kind)
@@ -244,7 +252,7 @@ class Group:
             updated_at=self._now,
             created_by=start.created_by,
             labels=dict(start.labels),
-            executions={start.execution.number: start.execution},
+            executions={start.execution.number: write_execution(start.execution, self._dialect)},
             on_parent_close=start.on_parent_close,
         )
         return Started()
@@ -370,10 +378,12 @@ class Group:
         row = ring(parent.row, self._now)
         kind, payload, traceparent = end
         message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, traceparent, child_id)
-        twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, kind)]
+        message = replace(message, kind=as_stored(kind, self._dialect.messages[kind]))
+        twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, message.kind)]
         require(not twins, "the end of a child was told twice")
         self._instances[link.instance_id] = replace(parent, row=row, messages=(*parent.messages, message), updated_at=self._now)
-        arrivals.append((link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
+        told = read_message(message, self._dialect)
+        arrivals.append((link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=told)))
 
     def _release(self, release: Release) -> Granted | Refused:
         instance = self._instances.get(release.instance_id)
@@ -394,7 +404,7 @@ class Group:
             row = replace(instance.row, owner=claim.node, revision=instance.row.revision + 1)
             taken = replace(instance, row=row)
             self._instances[row.instance_id] = taken
-            claimed.append(taken.snapshot(claim.page))
+            claimed.append(taken.snapshot(self._dialect, claim.page))
         return Claimed(tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks)
 
     def _ready(self, kind: Kind) -> list[ModelInstance]:

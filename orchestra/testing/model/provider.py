@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from orchestra.clock import Clock, SystemClock, micros
 from orchestra.providers.interfaces import Admin, Directory, Provider, Store
+from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.testing.model.admin import ModelAdmin
 from orchestra.testing.model.directory import ModelDirectory
 from orchestra.testing.model.group import Limits
@@ -22,14 +23,17 @@ class ModelProvider(Provider):
         *,
         clock: Clock | None = None,
         tombstones: timedelta = timedelta(hours=1),
+        library: Library = THIS_LIBRARY,
     ) -> None:
         world = world or ModelWorld()
         self.world: ModelWorld = world
         clock = clock or SystemClock()
-        self._store = ModelStore(world, clock, Limits(micros(tombstones)))
+        self.library = library
+        self._dialect = Dialect(library)
+        self._store = ModelStore(world, clock, Limits(micros(tombstones)), self._dialect)
         self._openings = 0
         self.store: Store = self._store
-        self.directory: Directory = ModelDirectory(world, self._store)
+        self.directory: Directory = ModelDirectory(world, self._store, self._dialect)
         self.admin: Admin = ModelAdmin(world, self._store, clock)
 
     @property
@@ -38,7 +42,12 @@ class ModelProvider(Provider):
         return "model store in memory"
 
     def open(self) -> None:
-        """Do nothing but count."""
+        """Do nothing but count.
+
+        Raises:
+            LibraryTooOld: no library as old as this one may work on the world.
+        """
+        self.library.require(self._dialect.heard(self.world.levels), self.description)
         self._openings += 1
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from orchestra.clock import Clock
 from orchestra.errors import NodeBuried
 from orchestra.events import EventRecord
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import (
     CRASHES_BEFORE_DELAY,
     LONGEST_DELAY,
@@ -17,13 +18,16 @@ from orchestra.providers.rows import (
     HeldRow,
     InboxPage,
     Kind,
+    Levels,
     News,
     NodeRecord,
     NodeRow,
+    Renewal,
     Route,
     Task,
     Unread,
 )
+from orchestra.testing.model.ages import read_hold, read_message
 from orchestra.testing.model.group import Group, Limits, require
 from orchestra.testing.model.tasks import lose, release, taken_by, waiting
 from orchestra.testing.model.world import ModelWorld, page_of
@@ -32,8 +36,9 @@ from orchestra.testing.model.world import ModelWorld, page_of
 class ModelStore:
     """Implements :class:`~orchestra.providers.interfaces.Store`."""
 
-    def __init__(self, world: ModelWorld, clock: Clock, limits: Limits) -> None:
+    def __init__(self, world: ModelWorld, clock: Clock, limits: Limits, dialect: Dialect) -> None:
         self._world = world
+        self._dialect = dialect
         self._clock = clock
         self._limits = limits
         self._joined: dict[str, NodeRecord] = {}
@@ -48,7 +53,7 @@ class ModelStore:
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._world.transaction(self, self._clock) as now:
-            return Commit(now, Group(self._world, now, self._limits).apply(changes))
+            return Commit(now, Group(self._world, now, self._limits, self._dialect).apply(changes))
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         instance = self._world.instances.get(instance_id)
@@ -61,8 +66,9 @@ class ModelStore:
             if row.owner != node_id or row.inbox_seq <= row.seen_seq:
                 continue
             new = [message for message in instance.messages if message.sequence > row.seen_seq]
-            messages, whole_to = page_of(new, row.inbox_seq, page)
-            ended = tuple(activity for activity in instance.snapshot().activities if activity.has_ended)
+            unread, whole_to = page_of(new, row.inbox_seq, page)
+            messages = tuple(read_message(message, self._dialect) for message in unread)
+            ended = tuple(activity for activity in instance.snapshot(self._dialect).activities if activity.has_ended)
             found.append(News(instance_id, row.incarnation, row.inbox_seq, row.cancel, messages, ended, whole_to))
         return found
 
@@ -74,12 +80,16 @@ class ModelStore:
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> dict[str, Unread]:
         instance = self._world.instances.get(instance_id)
-        events = () if instance is None else instance.unread_events
+        events = [] if instance is None else [read_message(message, self._dialect) for message in instance.unread_events]
         share = page.share(len(after))
         return {
             name: Unread(
                 *page_of(
-                    [message for message in events if message.name == name and number < message.sequence <= up_to],
+                    [
+                        read_message(message, self._dialect)
+                        for message in events
+                        if message.name == name and number < message.sequence <= up_to
+                    ],
                     up_to,
                     share,
                     at_least=1,
@@ -109,23 +119,32 @@ class ModelStore:
             self._ring()
 
     def catalogue(self) -> Catalogue:
-        return self._world.catalogue(self._clock)
+        return self._world.catalogue(self._clock, self._dialect)
 
     def join(self, node: NodeRecord) -> int:
         with self._world.transaction(self, self._clock) as now:
             require(node.node_id not in self._world.nodes, "a node joined twice")
+            self._dialect.library.require(self._dialect.heard(self._world.levels), "the model store")
             self._world.nodes[node.node_id] = NodeRow(node, now, now, 0, dead=False)
             self._world.running.add(node.node_id)
             self._joined[node.node_id] = node
             return now
 
-    def renew(self, node_id: str, load: int = 0) -> int:
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
         with self._world.transaction(self, self._clock) as now:
             node = self._world.nodes.get(node_id)
             if node is None or node.dead:
                 raise NodeBuried(f"node {node_id} was declared dead, or has left")
             self._world.nodes[node_id] = replace(node, renewals=node.renewals + 1, renewed_at=now, load=load)
-            return now
+            return Renewal(now, self._dialect.heard(self._world.levels))
+
+    def raise_level(self, levels: Levels) -> Levels:
+        with self._world.transaction(self, self._clock):
+            older = [node for node in self._world.nodes.values() if not node.dead and node.record.reads < levels.write]
+            if levels.write > self._world.levels.write and not older:
+                lowest = max(levels.lowest_reader, self._world.levels.lowest_reader)
+                self._world.levels = Levels(levels.write, lowest)
+            return self._dialect.heard(self._world.levels)
 
     def leave(self, node_id: str) -> None:
         with self._world.transaction(self, self._clock):
@@ -211,7 +230,9 @@ class ModelStore:
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         return [
-            HeldRow(row.instance_id, row.incarnation, row.revision, row.kind, row.hold)
+            HeldRow(row.instance_id, row.incarnation, row.revision, row.kind, hold)
             for _, instance in sorted(self._world.instances.items())
-            if instance.held and (row := instance.row).hold is not None and row.kind.name in names
+            if instance.held
+            and (row := instance.row).kind.name in names
+            and (hold := read_hold(row.hold, self._dialect)) is not None
         ]

@@ -12,6 +12,8 @@ from typing import Any
 from orchestra.clock import Clock
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
+from orchestra.levels import Levels, Unknown
+from orchestra.providers.kinds import Dialect
 from orchestra.providers.rows import (
     CRASHES_BEFORE_DELAY,
     LONGEST_DELAY,
@@ -30,6 +32,7 @@ from orchestra.providers.rows import (
     Snapshot,
     Status,
 )
+from orchestra.testing.model.ages import read, read_execution, read_message, read_row
 
 Operation = tuple[str, str, str, Mapping[str, Any]]
 """An entry of the audit: who did what to which subject, and the details."""
@@ -46,7 +49,7 @@ class ModelInstance:
     created_by: str
     labels: Mapping[str, str]
     executions: Mapping[int, ExecutionRow]
-    status: Status = Status.OPEN
+    status: Status | Unknown = Status.OPEN
     held: bool = False
     summary: bytes = b""
     custom_status: Payload | None = None
@@ -66,18 +69,20 @@ class ModelInstance:
     def is_claimable(self) -> bool:
         return self.row.owner is None and not self.held and self.status is Status.OPEN and self.row.wake_at is not None
 
-    def snapshot(self, page: InboxPage = InboxPage()) -> Snapshot:  # noqa: B008 - it is immutable
+    def snapshot(self, dialect: Dialect, page: InboxPage = InboxPage()) -> Snapshot:  # noqa: B008 - it is immutable
         number = self.row.execution
         activities = tuple(self.activities[key] for key in sorted(self.activities) if key[0] == number)
-        messages, whole_to = page_of(self.messages, self.row.inbox_seq, page)
-        return Snapshot(self.row, self.executions[number], messages, activities, whole_to, self.summary)
+        found, whole_to = page_of(self.messages, self.row.inbox_seq, page)
+        messages = tuple(read_message(message, dialect) for message in found)
+        execution = read_execution(self.executions[number], dialect)
+        return Snapshot(read_row(self.row, dialect), execution, messages, activities, whole_to, self.summary)
 
-    def record(self) -> InstanceRecord:
+    def record(self, dialect: Dialect) -> InstanceRecord:
         return InstanceRecord(
-            row=self.row,
+            row=read_row(self.row, dialect),
             held=self.held,
-            status=self.status,
-            execution=self.executions[self.row.execution],
+            status=read(self.status, dialect.library.statuses),
+            execution=read_execution(self.executions[self.row.execution], dialect),
             summary=self.summary,
             custom_status=self.custom_status,
             created_at=self.created_at,
@@ -125,6 +130,7 @@ class ModelWorld:
     policies: dict[str, PolicyRow] = field(default_factory=dict[str, PolicyRow])
     kinds: dict[Kind, None] = field(default_factory=dict[Kind, None])
     expiries: dict[str, int] = field(default_factory=dict[str, int])
+    levels: Levels = Levels()  # noqa: RUF009 - it is immutable
     operations: list[Operation] = field(default_factory=list["Operation"])
     """What operators did: the audit, the oldest first."""
     running: set[str] = field(default_factory=set[str])
@@ -137,11 +143,13 @@ class ModelWorld:
         """Run the body, all or nothing, at the instant that is given to it."""
         with self.guard:
             before = (dict(self.instances), dict(self.nodes), dict(self.policies), dict(self.kinds), dict(self.expiries))
+            levels = self.levels
             self.now = self.time(clock)
             try:
                 yield self.now
             except BaseException:
                 self.instances, self.nodes, self.policies, self.kinds, self.expiries = before
+                self.levels = levels
                 raise
             self.writes[id(writer)] += 1
 
@@ -150,8 +158,9 @@ class ModelWorld:
         moment = clock.now()
         return self.now if self.now - 50_000 <= moment < self.now else moment
 
-    def catalogue(self, clock: Clock) -> Catalogue:
+    def catalogue(self, clock: Clock, dialect: Dialect) -> Catalogue:
         """Return it as of now, and not as of the last write."""
         with self.guard:
             nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
-            return Catalogue(self.time(clock), nodes, dict(self.policies), tuple(self.kinds))
+            levels = dialect.heard(self.levels)
+            return Catalogue(self.time(clock), nodes, dict(self.policies), tuple(self.kinds), levels, dialect.library)

@@ -56,6 +56,7 @@ class Clients:
         self._random: Random = world.random
         self._directory = provider.directory
         self._admin = provider.admin
+        self._library = provider.library
         self._link = Link(provider, world)
         self._plan = plan
         self._witness = witness
@@ -141,8 +142,9 @@ class Clients:
             if not isinstance(outcome, Recovered) or outcome.snapshot is None:
                 return
             row = outcome.snapshot.row
-        now = max(self._directory.catalogue().now, record.updated_at)
-        self._ask(termination(row, "at once", now), nodes)
+        catalogue = self._directory.catalogue()
+        writer = self._library.events.writer(row.kind.format, catalogue.levels.write)
+        self._ask(termination(row, "at once", max(catalogue.now, record.updated_at), writer), nodes)
 
     def _delete(self) -> None:
         closed = [life for life in self._witness.lives.values() if life.status is not Status.OPEN]

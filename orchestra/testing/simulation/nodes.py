@@ -34,7 +34,7 @@ from orchestra.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from orchestra.events import FORMATS, EventRecord
+from orchestra.events import EventRecord
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (
     Capability,
@@ -45,8 +45,10 @@ from orchestra.providers.rows import (
     HeldRow,
     InboxPage,
     Kind,
+    Levels,
     News,
     NodeRecord,
+    Renewal,
     Route,
     Task,
     Unread,
@@ -217,8 +219,11 @@ class Link:
     def join(self, node: NodeRecord) -> int:
         return self._do(lambda: self._store.join(node))
 
-    def renew(self, node_id: str, load: int = 0) -> int:
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
         return self._do(lambda: self._store.renew(node_id, load))
+
+    def raise_level(self, levels: Levels) -> Levels:
+        return self._do(lambda: self._store.raise_level(levels))
 
     def leave(self, node_id: str) -> None:
         def leave() -> None:
@@ -290,6 +295,7 @@ class SimulatedNode:
         queues: Sequence[str],
         slots: int,
     ) -> None:
+        library = provider.library
         self.provider = provider
         self.clock = clock
         self.stage = stage
@@ -311,14 +317,18 @@ class SimulatedNode:
             "boot",
             1,
             "simulated",
-            FORMATS,
+            library.formats,
             round(lease * 1e6),
             capabilities,
             tuple(activities),
             tuple(queues),
             slots,
+            reads=library.level,
+            writes=library.writes,
         )
-        self.engine: Engine = Engine(self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention)
+        self.engine: Engine = Engine(
+            self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention, library=library
+        )
         membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
         self.cycle: Cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
 

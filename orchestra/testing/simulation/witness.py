@@ -60,6 +60,7 @@ from orchestra.providers.rows import (
     Started,
     StartExists,
     Status,
+    Unknown,
     Write,
 )
 from orchestra.retention import Retention
@@ -230,7 +231,7 @@ class Witness:
                 f"I3: of {life.instance_id} {closed - gone} of {closed} laps are kept"
             )
 
-    def _check_hold(self, life: Life, kind: HoldKind, detail: str) -> None:
+    def _check_hold(self, life: Life, kind: HoldKind | Unknown, detail: str) -> None:
         self.counts["holds"] += 1
         allowed = PROGRAMS[life.name].holds
         poisoned = kind is HoldKind.STORE and life.instance_id in self.poisoned

@@ -1,0 +1,181 @@
+"""The kinds of rows, the tables that say how each is stored, and what a library as a whole reads and writes.
+
+To add a kind: add a member to its enumeration, add a line to its table in which its level is the next one, and raise
+:data:`THIS_LIBRARY`'s level to it. Nodes then read the kind at once, and write it when the store's write level has risen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Final
+
+from orchestra.errors import LibraryTooOld
+from orchestra.events import EVENTS, EventForms
+from orchestra.levels import BASE_LEVEL, Forms, Kinds, Levels, Stored
+from orchestra.versions import POLICIES, Policies
+
+__all__ = [
+    "THIS_LIBRARY",
+    "Dialect",
+    "ExecutionEnd",
+    "HoldKind",
+    "Library",
+    "MessageKind",
+    "ResolvedBy",
+    "Status",
+]
+
+
+class Status(IntEnum):
+    """How an instance stands. ``OPEN`` until its last execution has ended (I4)."""
+
+    OPEN = 0
+    COMPLETED = 1
+    FAILED = 2
+    CANCELLED = 3
+    TERMINATED = 4
+
+
+class ExecutionEnd(IntEnum):
+    """How one execution ended. The first four mean the same as in :class:`Status`."""
+
+    COMPLETED = 1
+    FAILED = 2
+    CANCELLED = 3
+    TERMINATED = 4
+    CONTINUED_AS_NEW = 5
+
+
+class ResolvedBy(StrEnum):
+    """Who chose the version of an execution."""
+
+    POLICY = "policy"
+    EXPLICIT = "explicit"
+    PIN = "pin"
+
+
+class HoldKind(StrEnum):
+    """Why an instance cannot go on until somebody changes something."""
+
+    ERROR = "error"
+    """Its code has raised what is no declared failure."""
+    LIMIT = "limit"
+    """Its execution has grown over its limits."""
+    NONDETERMINISM = "nondeterminism"
+    HISTORY = "history"
+    STATE = "state"
+    """A stored value does not decode: its state, or what was sent to it."""
+    STORE = "store"
+    INTERNAL = "internal"
+
+    @property
+    def blames_code(self) -> bool:
+        """Whether it is the instance's code that cannot go on, and not the store or the engine that failed it."""
+        return self not in {self.STORE, self.INTERNAL}
+
+
+class MessageKind(IntEnum):
+    """What a message is: an event that was sent, or the end of a child. The latter four mean the same as in :class:`Status`.
+
+    The end of a child is of one execution: it is stored only while that one is open, and goes with it.
+    """
+
+    EVENT = 0
+    CHILD_COMPLETED = 1
+    CHILD_FAILED = 2
+    CHILD_CANCELLED = 3
+    CHILD_TERMINATED = 4
+
+
+REPORTS: Final = (
+    MessageKind.CHILD_COMPLETED,
+    MessageKind.CHILD_FAILED,
+    MessageKind.CHILD_CANCELLED,
+    MessageKind.CHILD_TERMINATED,
+)
+"""The ends of children: they go with the execution that has asked for the child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What a library reads and writes. Two of different ages may work on one store.
+
+    ``level`` is the highest level of its kinds; ``writes`` up to which level it wants the store's write level to rise: its own,
+    but for a library that first only learns to read. ``lowest_readers`` says of each level which libraries may still work on a
+    store that is written at it: those that leave what they do not know alone. ``migrations`` are steps of the schema beyond
+    those of this package, by provider; tests make a newer schema of them.
+    """
+
+    level: int = BASE_LEVEL
+    writes: int = BASE_LEVEL
+    lowest_readers: Mapping[int, int] = field(default_factory=lambda: {BASE_LEVEL: BASE_LEVEL})
+    events: EventForms = EVENTS
+    messages: Kinds[MessageKind] = Kinds("message", {kind.value: kind for kind in MessageKind})  # noqa: RUF009 - immutable
+    holds: Kinds[HoldKind] = Kinds("hold", {kind.value: kind for kind in HoldKind})  # noqa: RUF009
+    ends: Kinds[ExecutionEnd] = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd})  # noqa: RUF009
+    resolutions: Kinds[ResolvedBy] = Kinds("resolution", {kind.value: kind for kind in ResolvedBy})  # noqa: RUF009
+    statuses: Kinds[Status] = Kinds("status", {kind.value: kind for kind in Status})  # noqa: RUF009
+    policies: Policies = POLICIES
+    migrations: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    @property
+    def formats(self) -> tuple[int, ...]:
+        """The event formats that it reads and goes on with."""
+        return tuple(sorted(self.events.formats))
+
+    def target(self, level: int) -> Levels:
+        """Return what a store says of its age once it is written at a level."""
+        return Levels(level, self.lowest_readers[level])
+
+    def require(self, levels: Levels, store: str) -> None:
+        """Check that it may work on a store.
+
+        Raises:
+            LibraryTooOld: it is too old for it.
+        """
+        if levels.lowest_reader > self.level:
+            raise LibraryTooOld(
+                f"{store} is written at level {levels.write} and needs a library that reads level {levels.lowest_reader}; "
+                f"this one reads up to level {self.level}. Upgrade the library here, as it was upgraded elsewhere.",
+                level=self.level,
+                lowest_reader=levels.lowest_reader,
+            )
+
+
+THIS_LIBRARY: Final = Library()
+"""This library. Every kind that it knows is of the base level."""
+
+
+class Dialect:
+    """How one provider reads and writes kinds now: what its library knows, at the store's write level as last heard.
+
+    The level of a store never goes down, so that one which was heard a while ago is at worst too low.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library: Library = library
+        self.levels: Levels = Levels()
+        self._set(Levels())
+
+    def heard(self, levels: Levels) -> Levels:
+        """Take note of what the store says; return it."""
+        if levels != self.levels:
+            self._set(levels)
+        return levels
+
+    def forget(self) -> None:
+        """Know nothing any more: another store may be in its place, a restored backup perhaps."""
+        self._set(Levels())
+
+    def _set(self, levels: Levels) -> None:
+        library, level = self.library, min(levels.write, self.library.level)
+        self.messages: Forms[MessageKind] = library.messages.at(level)
+        self.holds: Forms[HoldKind] = library.holds.at(level)
+        self.ends: Forms[ExecutionEnd] = library.ends.at(level)
+        self.resolutions: Forms[ResolvedBy] = library.resolutions.at(level)
+        self.statuses: Forms[Status] = library.statuses.at(level)
+        self.reports: tuple[Stored, ...] = library.messages.forms(*REPORTS)
+        """The stored kinds that are ends of children."""
+        self.levels = levels

@@ -143,6 +143,9 @@ _STATUS_OF: Final = {
     InstanceStatus.FAILED: Status.FAILED,
     InstanceStatus.CANCELLED: Status.CANCELLED,
     InstanceStatus.TERMINATED: Status.TERMINATED,
+    InstanceStatus.PENDING: Status.OPEN,
+    InstanceStatus.RUNNING: Status.OPEN,
+    InstanceStatus.HELD: Status.OPEN,
 }
 _STANDING_OF: Final = {
     InstanceStatus.PENDING: Standing.PENDING,
@@ -528,7 +531,8 @@ class Client:
             name=name,
             version=version,
             queue=queue,
-            statuses=None if wanted is None else tuple({_STATUS_OF.get(one, Status.OPEN) for one in wanted}),
+            statuses=None if wanted is None else tuple({_STATUS_OF[one] for one in wanted if one in _STATUS_OF}),
+            other_statuses=wanted is not None and InstanceStatus.UNKNOWN in wanted,
             standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
             held=held,
             unserved=unserved_kinds(catalogue),

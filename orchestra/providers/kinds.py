@@ -6,7 +6,7 @@ To add a kind: add a member to its enumeration, add a line to its table in which
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -179,3 +179,7 @@ class Dialect:
         self.reports: tuple[Stored, ...] = library.messages.forms(*REPORTS)
         """The stored kinds that are ends of children."""
         self.levels = levels
+
+    def statuses_of(self, statuses: Iterable[Status]) -> tuple[Stored, ...]:
+        """Return every stored form of some statuses."""
+        return self.library.statuses.forms(*statuses)

@@ -922,6 +922,7 @@ class Standing(IntEnum):
 class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
+    ``statuses``: only those that stand so; ``other_statuses``: also those in a way that this library does not know.
     ``standings``: of the open ones only those that stand so; they do not narrow down those that have ended. ``held``: whether
     it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an ``unserved`` kind. ``parent``
     is the id of whose children are asked for, of all its executions unless ``parent_execution`` names one. ``after`` is the
@@ -932,6 +933,7 @@ class InstanceQuery:
     version: str | None = None
     queue: str | None = None
     statuses: tuple[Status, ...] | None = None
+    other_statuses: bool = False
     standings: tuple[Standing, ...] | None = None
     held: bool | None = None
     unserved: tuple[Kind, ...] = ()

@@ -154,7 +154,6 @@ def test_pruned_executions_are_no_violation(store):
     [
         ("I2", "DELETE FROM event WHERE instance_id = 'loop' AND execution = 3 AND event_id = 1"),
         ("I2", "UPDATE event SET at = 1 WHERE instance_id = 'open' AND event_id = 2"),
-        ("I2", "UPDATE event SET kind = 99 WHERE instance_id = 'open' AND event_id = 2"),
         ("I2", "UPDATE instance SET incarnation = 'another' WHERE instance_id = 'open'"),
         ("I3", "DELETE FROM execution WHERE instance_id = 'loop' AND execution = 2"),
         ("I3", "DELETE FROM event WHERE instance_id = 'loop' AND execution = 2"),
@@ -188,6 +187,24 @@ def test_pruned_executions_are_no_violation(store):
 def test_what_is_wrong_with_a_store_is_found(store, invariant, statement):
     change(store, statement)
     assert invariant in broken(store)
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("UPDATE event SET kind = 99 WHERE instance_id = 'open' AND event_id = 2", "unknown event 99"),
+        ("UPDATE event SET format = 9 WHERE instance_id = 'open'", "unknown event format 9"),
+        ("UPDATE execution SET resolved_how = 'dice' WHERE instance_id = 'open'", "unknown resolution 'dice'"),
+    ],
+)
+def test_what_only_a_newer_library_can_judge_is_told_and_is_no_violation(store, statement, what):
+    """Scenario 10."""
+    assert check_store(SqliteProvider(store)).unknown == ()
+    change(store, statement)
+    report = check_store(SqliteProvider(store))
+    assert report.violations == ()
+    assert [str(one) for one in report.unknown] == [f"instance 'open': {what}"]
+    assert "1 instances that only a newer library can judge" in str(report)
 
 
 @pytest.mark.parametrize("status", ["open", "ended"])

@@ -44,8 +44,8 @@ class TestPostgres(ProviderContract):
 class TestPostgresThatReadsFirst(TestPostgres):
     """The same, without the statements that write plain groups on trust."""
 
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
-        provider = super().make_provider(location, clock)
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        provider = super().make_provider(location, clock, library)
         assert isinstance(provider, PostgresProvider)
         provider.store._settings = replace(provider.store._settings, trusting=False)
         return provider

@@ -27,7 +27,7 @@ class TestSqlite(ProviderContract):
 class TestSqliteThatReadsFirst(TestSqlite):
     """The same, without the statements that write plain groups on trust."""
 
-    def make_provider(self, location: Path, clock: Clock) -> Provider:
-        provider = SqliteProvider(location / "store.db", clock=clock)
+    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        provider = SqliteProvider(location / "store.db", clock=clock, library=library)
         provider.store._settings = replace(provider.store._settings, trusting=False)
         return provider

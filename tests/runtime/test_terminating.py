@@ -28,9 +28,9 @@ async def breaks(ctx, value):
 def always_late(monkeypatch):
     """Have each direct write of a terminate meet a row that was written since it was read."""
 
-    def late(row, reason, now):
+    def late(row, reason, now, writer):
         tries.append(row.instance_id)
-        return changes.termination(replace(row, revision=row.revision - 1), reason, now)
+        return changes.termination(replace(row, revision=row.revision - 1), reason, now, writer)
 
     tries = []
     monkeypatch.setattr(client_module, "termination", late)

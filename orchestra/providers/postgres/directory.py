@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from orchestra.events import EventRecord
@@ -22,7 +22,7 @@ from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.catalogue import read_catalogue
 from orchestra.providers.postgres.kinds import kind_arrays, read_kind
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
 
 __all__ = ["PostgresDirectory"]
 
@@ -43,7 +43,7 @@ class PostgresDirectory:
         return _read_record(records[0], activities, reports, self._dialect) if records else None
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        conditions = _Conditions(query)
+        conditions = _Conditions(query, self._dialect)
         return [_read_record(row, [], [], self._dialect) for row in self._calls.read(conditions.statement, *conditions.values)]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
@@ -69,7 +69,8 @@ class PostgresDirectory:
 class _Conditions:
     """The statement of a query, and its values. Only constants are ever put together (I15)."""
 
-    def __init__(self, query: InstanceQuery) -> None:
+    def __init__(self, query: InstanceQuery, dialect: Dialect) -> None:
+        self._dialect = dialect
         self.values: list[Any] = []
         self._conditions: list[str] = []
         self._add(query)
@@ -86,7 +87,8 @@ class _Conditions:
         if query.queue is not None:
             require(f"k.queue = {self._value('text', stored_queue(query.queue))}")
         if query.statuses is not None:
-            require(f"i.status = ANY({self._value('bigint[]', Numbers(status.value for status in query.statuses))})")
+            among = f"i.status = ANY({self._stored(query.statuses)})"
+            require(f"({among} OR i.status <> ALL({self._stored(Status)}))" if query.other_statuses else among)
         if query.standings is not None:
             standing = self._standing(query.unserved)
             among = self._value("bigint[]", Numbers(standing.value for standing in query.standings))
@@ -128,6 +130,9 @@ class _Conditions:
     def _standing(self, unserved: tuple[Kind, ...]) -> str:
         """Return the :class:`Standing` of an open instance."""
         return f"CASE WHEN {self._stands_still(unserved)} THEN 2 WHEN i.opened OR i.execution > 1 THEN 1 ELSE 0 END"
+
+    def _stored(self, statuses: Iterable[Status]) -> str:
+        return self._value("bigint[]", Numbers(map(int, self._dialect.statuses_of(statuses))))
 
     def _value(self, cast: str, value: Any) -> str:
         self.values.append(value)

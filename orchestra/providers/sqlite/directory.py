@@ -24,7 +24,7 @@ from orchestra.providers.decoding import (
     stored_queue,
 )
 from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind
+from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.connection import connect_reader, file_identity
@@ -124,7 +124,7 @@ class SqliteDirectory:
         return None if row is None else _read_record(row, activities, reports, self._dialect)
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
-        conditions, values = _conditions(query)
+        conditions, values = _conditions(query, self._dialect)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         statement = sql.READ_RECORDS + where + sql.NEWEST_FIRST
         with self._readers.reading() as connection:
@@ -170,7 +170,7 @@ def _one_moment(connection: sqlite3.Connection) -> Generator[None]:
         connection.execute(sql.ROLLBACK)
 
 
-def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
+def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list[Any]]:
     """Return the conditions of a query and their values. Only constants are ever put together (I15)."""
     conditions: list[str] = []
     values: list[Any] = []
@@ -186,7 +186,12 @@ def _conditions(query: InstanceQuery) -> tuple[list[str], list[Any]]:
     if query.queue is not None:
         require("k.queue = ?", stored_queue(query.queue))
     if query.statuses is not None:
-        require(f"i.status IN ({_placeholders(query.statuses)})", *(status.value for status in query.statuses))
+        asked, known = dialect.statuses_of(query.statuses), dialect.statuses_of(Status)
+        among = f"i.status IN ({_placeholders(asked)})"
+        if query.other_statuses:
+            require(f"({among} OR i.status NOT IN ({_placeholders(known)}))", *asked, *known)
+        else:
+            require(among, *asked)
     if query.standings is not None:
         condition, parameters = _standing(query.unserved)
         among = f"{condition} IN ({_placeholders(query.standings)})"

@@ -172,6 +172,11 @@ class AgeTests(ContractBase):
         assert provider.directory.executions("ended") == [ended.execution]
         listed = {record.row.instance_id: record for record in provider.directory.list(InstanceQuery())}
         assert listed["ended"] == replace(ended, activities=(), reports=())
+        others = InstanceQuery(statuses=(), other_statuses=True)
+        assert [record.row.instance_id for record in provider.directory.list(others)] == ["ended"]
+        assert newer.directory.list(others) == provider.directory.list(InstanceQuery(statuses=(Status.CANCELLED,))) == []
+        cancelled = newer.directory.list(InstanceQuery(statuses=(Status.CANCELLED,)))
+        assert [record.row.instance_id for record in cancelled] == ["ended"]
         # And the one that wrote them reads what they mean.
         assert _kind_of_hold(read(newer, "held").row) is HoldKind.STATE
         assert read(newer, "chosen").execution.resolution.how is ResolvedBy.EXPLICIT

@@ -15,6 +15,7 @@ from orchestra.providers.rows import (
     InstanceRecord,
     Standing,
     Status,
+    Unknown,
 )
 from orchestra.testing.model.ages import read_execution
 from orchestra.testing.model.store import ModelStore
@@ -74,6 +75,10 @@ def _is_going(record: InstanceRecord) -> bool:
     return record.status is Status.OPEN and not record.held
 
 
+def _is_other(record: InstanceRecord, query: InstanceQuery) -> bool:
+    return query.other_statuses and isinstance(record.status, Unknown)
+
+
 def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
     row = record.row
     is_open = record.status is Status.OPEN
@@ -86,7 +91,7 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
         (query.name is None or row.kind.name == query.name)
         and (query.version is None or row.kind.version == query.version)
         and (query.queue is None or row.kind.queue == query.queue)
-        and (query.statuses is None or record.status in query.statuses)
+        and (query.statuses is None or record.status in query.statuses or _is_other(record, query))
         and (query.standings is None or not is_open or standing in query.standings)
         and (query.held is None or query.held == stands_still)
         and (query.id_prefix is None or row.instance_id.startswith(query.id_prefix))

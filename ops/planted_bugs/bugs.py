@@ -231,8 +231,9 @@ BUGS: Final = (
             ),
             Edit(
                 "orchestra/engine/cycle.py",
-                "from orchestra.providers.rows import Change, Outcome\n",
-                "from dataclasses import replace\n\nfrom orchestra.providers.rows import Change, Outcome, Status, Write\n",
+                "from orchestra.providers.rows import Change, Levels, Outcome\n",
+                "from dataclasses import replace\n\n"
+                "from orchestra.providers.rows import Change, Levels, Outcome, Status, Write\n",
             ),
         ),
         (Tests(("tests/engine/test_commits.py", "-k", "lap")), Simulated("memory")),

@@ -77,7 +77,7 @@ def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_
 
     translate = calls.translate
     monkeypatch.setattr(calls, "translate", remembered)
-    for seed in range(13, 33):  # which seeds meet all of it depends on how many round trips things take
+    for seed in range(33, 60):  # which seeds meet all of it depends on how many round trips things take
         met.clear()
         first = run_seed(seed, "postgres", dsn=dsn)
         if {"trip lost before", "trip lost within"} <= first.counts.keys() and {StoreUnavailable, StoreBusy} <= set(met):

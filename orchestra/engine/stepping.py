@@ -65,7 +65,7 @@ from orchestra.providers.rows import (
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
-from orchestra.resolution import boundary_version, opening_version, policy_of, resolution_level
+from orchestra.resolution import boundary_version, has_readable_policy, opening_version, policy_of, resolution_level
 from orchestra.retention import Retention
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import EndRecord, Moment, Record, Recorder
@@ -318,6 +318,8 @@ class Stepper:
     def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
         """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
         resolution = desk.current.resolution
+        if desk.kind.floating and not has_readable_policy(catalogue, desk.kind.name):
+            raise _Unservable  # a node that can read it chooses the version (rule 37)
         # Who chose the version may know a later policy than this node's catalogue, which is up to a poll old.
         is_stale = policy_of(catalogue, desk.kind.name)[1] < resolution.policy_revision
         version = desk.kind.version if is_stale else opening_version(catalogue, desk.kind)

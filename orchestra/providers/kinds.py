@@ -98,7 +98,7 @@ REPORTS: Final = (
 """The ends of children: they go with the execution that has asked for the child."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Library:
     """What a library reads and writes. Two of different ages may work on one store.
 

@@ -348,7 +348,7 @@ def _start_loop(backend: str, options: dict[str, Any] | None) -> tuple[BlockingP
 def _is_entered(target: Runtime | Client) -> bool:
     if isinstance(target, Runtime):
         return target._state == "running"
-    return target._attached is not None or target._own is not None
+    return target._access.is_open
 
 
 def _blocks(runtime: Runtime) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "Policies",
     "Policy",
     "UnknownPolicy",
+    "listed",
     "parse_version",
     "policy_from_text",
     "policy_to_text",
@@ -53,6 +54,11 @@ def version_key(text: str) -> str:
         return core + "~"  # a release comes after all its pre-releases
     identifiers = [_identifier_key(part) for part in version.prerelease.split(".")]
     return core + "-" + "".join(identifiers)
+
+
+def listed(versions: Iterable[str]) -> str:
+    """Return versions as a part of a sentence, the lowest first."""
+    return ", ".join(sorted(versions, key=version_key))
 
 
 def _identifier_key(part: str) -> str:

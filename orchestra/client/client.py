@@ -4,154 +4,53 @@
 
     async with Client(SqliteProvider("app.db")) as client:
         info = await client.get_instance_info("watch-1")
+
+:class:`Client` and :class:`Handle` name each other, so they stand together. What their methods do stands in one module a
+subject: :mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`, :mod:`~orchestra.client.waiting`,
+:mod:`~orchestra.client.versions`, :mod:`~orchestra.client.maintenance`.
 """
 
 from __future__ import annotations
 
-import inspect
-import itertools
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Generic, Literal, Self, TypeVar, Unpack, overload
 
-import anyio
-import anyio.to_thread
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from typing_extensions import TypeForm
 
-from orchestra.client.arguments import (
-    check_choice,
-    check_filters,
-    check_id,
-    check_limit,
-    check_name,
-    check_number,
-    check_policy,
-    check_provider,
-    check_reason,
-    check_registry,
-    check_start,
-    check_text,
-    read_page,
-    read_statuses,
-)
-from orchestra.client.changes import (
-    check_target,
-    chosen_version,
-    following,
-    id_of_request,
-    raise_unless_known,
-    require_known,
-    retargeting,
-    termination,
-)
-from orchestra.client.direct import DirectPort
-from orchestra.client.handle import Handle
-from orchestra.client.history import HistoryEvent, history_event
-from orchestra.client.info import (
-    ExecutionInfo,
-    InstanceInfo,
-    InstancePage,
-    InstanceStatus,
-    NodeInfo,
-    PurgeReport,
-    child_info,
-    execution_info,
-    instance_info,
-    node_infos,
-    unserved_kinds,
-    untold_activities,
-)
-from orchestra.client.port import End, Port
-from orchestra.client.waiting import Patience, no_end
-from orchestra.clock import Clock, SystemClock, new_id, to_micros
-from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder, encode
+from orchestra.client.access import Access
+from orchestra.client.arguments import check_id, check_provider, check_registry
+from orchestra.client.history import HistoryEvent
+from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, InstanceStatus, NodeInfo, PurgeReport
+from orchestra.client.instances import Instances, Orchestration, StartOptions
+from orchestra.client.maintenance import Maintenance
+from orchestra.client.messages import Messages
+from orchestra.client.port import Port
+from orchestra.client.versions import Versions
+from orchestra.client.waiting import result_of, wait_for_end
+from orchestra.clock import Clock, SystemClock
+from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder
 from orchestra.context import OrchestrationContext
-from orchestra.errors import (
-    AlreadyCompleted,
-    InboxFull,
-    InstanceCompleted,
-    InstanceExists,
-    InstanceNotFound,
-    InstanceNotHeld,
-    InstanceStillOpen,
-    OrchestraError,
-    RuntimeClosed,
-    StoreError,
-    UnknownOrchestration,
-)
-from orchestra.events import FORMAT, EventKind, EventRecord
-from orchestra.loops import current_loop
-from orchestra.options import check_count, check_duration, check_moment
-from orchestra.providers.inboxes import Full, InboxLimits
+from orchestra.options import check_count
+from orchestra.providers.inboxes import InboxLimits
 from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    Append,
-    AppendRefused,
-    Cancel,
-    Catalogue,
-    ExecutionRow,
-    Granted,
-    InstanceQuery,
-    InstanceRecord,
-    Kind,
-    Recover,
-    Recovered,
-    Refusal,
-    Release,
-    Resolution,
-    ResolvedBy,
-    Standing,
-    Start,
-    StartExists,
-    Status,
-    Unknown,
-)
+from orchestra.providers.rows import DEFAULT_QUEUE
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of, resolution_level, stored_policy
-from orchestra.signatures import called, plain_function
 from orchestra.telemetry import Recorder, recorder_for
-from orchestra.versions import Policy, UnknownPolicy, parse_version
+from orchestra.versions import Policy, UnknownPolicy
 
 __all__ = ["Client", "Handle"]
 
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
 
-_CATALOGUE_AGE: Final = 1.0
-_HELD_AGE: Final = 0.05
-"""How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
-_OPERATOR_TRIES: Final = 50
-_TRIES_BEFORE_MARK: Final = 8
-"""How often the client writes a terminate itself before it marks the instance for its owner."""
-_SHORTEST_LOOK: Final = 0.01
-_LONGEST_LOOK: Final = 0.5
-"""Seconds between looks at an instance that is marked for its end: an owner on another node learns it with its next poll."""
-_CHILDREN: Final = 1_000
-_NAMED: Final = 100
-_RETARGETED_AT_ONCE: Final = 100
-_DELETED_AT_ONCE: Final = 25
-"""Instances that a purge deletes in one transaction: each may have thousands of rows."""
-_STATUS_OF: Final = {
-    InstanceStatus.COMPLETED: Status.COMPLETED,
-    InstanceStatus.FAILED: Status.FAILED,
-    InstanceStatus.CANCELLED: Status.CANCELLED,
-    InstanceStatus.TERMINATED: Status.TERMINATED,
-    InstanceStatus.PENDING: Status.OPEN,
-    InstanceStatus.RUNNING: Status.OPEN,
-    InstanceStatus.HELD: Status.OPEN,
-}
-_STANDING_OF: Final = {
-    InstanceStatus.PENDING: Standing.PENDING,
-    InstanceStatus.RUNNING: Standing.RUNNING,
-    InstanceStatus.HELD: Standing.HELD,
-}
+_AS_STARTED: Final = object()
 
 
 class Client:
@@ -195,19 +94,12 @@ class Client:
         check_count(inbox_bytes, "inbox_bytes")
         check_count(payload_limit, "payload_limit")
         self._provider = provider
-        self._inbox_limits = InboxLimits(inbox_limit, inbox_bytes)
-        self._payload_limit = payload_limit
-        self._clock = clock or SystemClock()
-        self._registry = registry
-        self._attached: Port | None = None
-        self._own: DirectPort | None = None
-        self._catalogue: tuple[Catalogue, float] | None = None
-        """With the moment from which it is. Replaced as a whole: several threads may read it."""
-        self._catalogue_reads: dict[object, _CatalogueRead] = {}
-        """By event loop: a task can wait only for what happens in its own."""
-        self._name = "client"
-        self._providers = tracer_provider, meter_provider
-        self._recorder = Recorder()
+        self._telemetry = tracer_provider, meter_provider
+        self._access = Access(provider, clock or SystemClock())
+        self._instances = Instances(self._access, registry, payload_limit)
+        self._messages = Messages(self._access, InboxLimits(inbox_limit, inbox_bytes), payload_limit)
+        self._versions = Versions(self._access)
+        self._maintenance = Maintenance(self._access)
 
     @classmethod
     def attached(
@@ -223,41 +115,23 @@ class Client:
     ) -> Client:
         """Return the client of a runtime; the runtime opens and closes."""
         client = cls(provider, registry=registry, inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, payload_limit=payload_limit)
-        client._attached, client._name = port, name
+        client._access.attach(port, name)
         return client
 
     def record_with(self, recorder: Recorder) -> None:
         """Tell this recorder of starts and events: the runtime's own."""
-        self._recorder = recorder
+        self._access.recorder = recorder
 
     async def __aenter__(self) -> Self:
-        if self._attached is None:
-            if self._own is not None:
-                raise RuntimeClosed("this client is open already; enter it once, or make another one")
-            self._own = DirectPort(self._provider)  # first, so that of two that enter at once one is refused
-            try:
-                await anyio.to_thread.run_sync(self._provider.open)
-            except BaseException:
-                self._own = None
-                raise
-            self.record_with(recorder_for(*self._providers, self._clock))
+        if not self._access.is_attached:
+            await self._access.open()
+            self.record_with(recorder_for(*self._telemetry, self._access.clock))
         return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        own, self._own = self._own, None
-        if own is not None:
-            own.close()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._provider.close)
-
-    @property
-    def _port(self) -> Port:
-        port = self._attached or self._own
-        if port is None:
-            raise RuntimeClosed("the client is not open; use `async with Client(provider) as client:`")
-        return port
+        await self._access.close()
 
     # --- starting ---
 
@@ -266,70 +140,25 @@ class Client:
         self,
         orchestration: Callable[[OrchestrationContext, S], Awaitable[R]],
         input: S,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        labels: Mapping[str, str] | None = None,
-        request_id: str | None = None,
-        existing: Literal["error", "return"] = "error",
+        **options: Unpack[StartOptions],
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self,
-        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        labels: Mapping[str, str] | None = None,
-        request_id: str | None = None,
-        existing: Literal["error", "return"] = "error",
+        self, orchestration: Callable[[OrchestrationContext, None], Awaitable[R]], **options: Unpack[StartOptions]
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        returns: type[T],
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        labels: Mapping[str, str] | None = None,
-        request_id: str | None = None,
-        existing: Literal["error", "return"] = "error",
+        self, orchestration: str, input: Any = None, *, returns: type[T], **options: Unpack[StartOptions]
     ) -> Handle[T]: ...
     @overload
     async def start(
-        self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        returns: TypeForm[T],
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        labels: Mapping[str, str] | None = None,
-        request_id: str | None = None,
-        existing: Literal["error", "return"] = "error",
+        self, orchestration: str, input: Any = None, *, returns: TypeForm[T], **options: Unpack[StartOptions]
     ) -> Handle[T]: ...
     @overload
+    async def start(self, orchestration: str, input: Any = None, **options: Unpack[StartOptions]) -> Handle[Any]: ...
     async def start(
         self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        labels: Mapping[str, str] | None = None,
-        request_id: str | None = None,
-        existing: Literal["error", "return"] = "error",
-    ) -> Handle[Any]: ...
-    async def start(
-        self,
-        orchestration: str | Callable[[OrchestrationContext, Any], Awaitable[Any]],
+        orchestration: Orchestration,
         input: Any = None,  # noqa: A002 - the term of DESIGN
         *,
         returns: Any = None,
@@ -367,60 +196,18 @@ class Client:
             InvalidVersion: ``version`` is not semver.
             EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
         """
-        name, returned = self._called(orchestration)
-        returned = returned if returns is None else decoder(returns).annotation
-        check_name(name, "an orchestration's name")
-        check_start(instance_id, request_id, labels)
-        check_name(queue, "a queue")
-        check_choice(existing, "existing", ("error", "return"))
-        catalogue = await self._fresh_catalogue()
-        try:
-            chosen = chosen_version(catalogue, name, version, queue)
-        except UnknownOrchestration:
-            catalogue = await self._fresh_catalogue(0)  # it may have been registered within the last second
-            chosen = chosen_version(catalogue, name, version, queue)
-        definition = self._registry.find(name, chosen) if self._registry else None
-        if definition is None:
-            payload = encode(input, subject=f"input of {name!r}", limit=self._payload_limit)
-        else:
-            subject = f"input of {name!r} {chosen}"
-            payload = definition.state.encode_input(input, subject=subject, limit=self._payload_limit)
-        how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
-        resolution = Resolution(how, self._name, policy_of(catalogue, name)[1])
-        change = Start(
-            instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
-            incarnation=new_id(),
-            request_id=request_id or new_id(),
-            kind=Kind(queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)),
-            execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
-            created_by=self._name,
-            labels=dict(labels or {}),
+        instance, annotation = await self._instances.start(
+            orchestration,
+            input,
+            returns,
+            instance_id=instance_id,
+            version=version,
+            queue=queue,
+            labels=labels,
+            request_id=request_id,
+            existing=existing,
         )
-        with self._recorder.starting(name, chosen, change.instance_id) as traceparent:
-            outcome = await self._port.submit(change if traceparent is None else replace(change, traceparent=traceparent))
-            if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
-                raise InstanceExists(
-                    f"instance {change.instance_id!r} exists; choose another id, delete it once it has ended, or pass "
-                    "existing='return'",
-                    instance_id=change.instance_id,
-                )
-        return Handle(self, change.instance_id, returned)
-
-    def _called(self, orchestration: str | Callable[[OrchestrationContext, Any], Awaitable[Any]]) -> tuple[str, Any]:
-        """Return the name of an orchestration, and the annotation of its result."""
-        if inspect.iscoroutine(orchestration):
-            plain_function(orchestration, "what is started")
-        if isinstance(orchestration, str) or not callable(orchestration):
-            return orchestration, Any
-        if self._registry is None:
-            shown = called(orchestration)
-            raise UnknownOrchestration(
-                f"this client has no registry that could tell the name of {shown}; give the name, or make the client with "
-                "Client(provider, registry=registry)",
-                name=shown,
-            )
-        name, result = self._registry.called(orchestration)
-        return name, result.annotation
+        return Handle(self, instance, annotation)
 
     @overload
     def handle(self, instance_id: str) -> Handle[Any]: ...
@@ -450,44 +237,7 @@ class Client:
             InstanceNotFound: there is none with this id.
             InvalidArgument: the id cannot be one: it is not text of 1 to 1,024 characters.
         """
-        check_id(instance_id)
-        record, children, scheduled = await self._port.call(lambda: self._read_whole(instance_id))
-        if record is None:
-            _raise_not_found(instance_id)
-        info = instance_info(record, await self._fresh_catalogue(), children, scheduled)
-        held = InstanceStatus.HELD
-        if info.status is held or any(child.status is held for child in info.children):
-            # Perhaps only by nodes that have come within the last second.
-            info = instance_info(record, await self._fresh_catalogue(_HELD_AGE), children, scheduled)
-        return info
-
-    def _read_whole(self, instance_id: str) -> tuple[InstanceRecord | None, list[InstanceRecord], list[EventRecord]]:
-        """Return an instance, its children, and the events of activities that its summary has no room for."""
-        record, children = self._read_family(instance_id)
-        untold = [] if record is None else untold_activities(record)
-        if record is None or not untold:
-            return record, children, []
-        scheduled = self._provider.directory.envelopes(instance_id, record.row.execution, untold)
-        # Read at another moment: the id may be a new instance's by now.
-        return record, children, [event for event in scheduled if event.kind == EventKind.ACTIVITY_SCHEDULED]
-
-    def _read_family(self, instance_id: str) -> tuple[InstanceRecord | None, list[InstanceRecord]]:
-        """Return an instance, and the children that its current execution has asked for, in their order."""
-        directory = self._provider.directory
-        record = directory.get(instance_id)
-        if record is None:
-            return None, []
-        row = record.row
-        found: list[InstanceRecord] = []
-        query = InstanceQuery(parent=instance_id, parent_execution=row.execution, limit=_CHILDREN)
-        while page := directory.list(query):
-            found.extend(page)
-            query = replace(query, after=(page[-1].created_at, page[-1].row.instance_id))
-            if len(page) < _CHILDREN:
-                break
-        links = [(child.row.parent, child) for child in found]
-        own = [(link.event_id, child) for link, child in links if link is not None and link.incarnation == row.incarnation]
-        return record, [child for _, child in sorted(own, key=lambda pair: pair[0])]
+        return await self._instances.info(instance_id)
 
     async def list_instances(
         self,
@@ -519,35 +269,20 @@ class Client:
             InvalidArgument: ``page`` is not one, ``limit`` is below 1, ``status`` is none, a datetime is naive, or what is to
                 be found cannot be an id, a name, a version, a queue or a label.
         """
-        check_limit(limit)
-        check_filters(name=name, version=version, queue=queue, id_prefix=id_prefix, parent=parent, labels=labels)
-        check_moment(created_from, "created_from", optional=True)
-        check_moment(created_until, "created_until", optional=True)
-        after = read_page(page)
-        catalogue = await self._fresh_catalogue(_HELD_AGE)
-        wanted = read_statuses(status)
-        standings = {_STANDING_OF[one] for one in wanted or () if one in _STANDING_OF}
-        query = InstanceQuery(
+        return await self._instances.find(
             name=name,
             version=version,
             queue=queue,
-            statuses=None if wanted is None else tuple({_STATUS_OF[one] for one in wanted if one in _STATUS_OF}),
-            other_statuses=wanted is not None and InstanceStatus.UNKNOWN in wanted,
-            standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
+            status=status,
             held=held,
-            unserved=unserved_kinds(catalogue),
             id_prefix=id_prefix,
-            created_from=None if created_from is None else to_micros(created_from),
-            created_until=None if created_until is None else to_micros(created_until),
-            labels=dict(labels or {}),
+            created_from=created_from,
+            created_until=created_until,
+            labels=labels,
             parent=parent,
-            limit=limit + 1,
-            after=after,
+            limit=limit,
+            page=page,
         )
-        records = await self._port.call(lambda: self._provider.directory.list(query))
-        items = tuple(instance_info(record, catalogue) for record in records[:limit])
-        last = records[limit - 1] if len(records) > limit else None
-        return InstancePage(items, None if last is None else f"{last.created_at}:{last.row.instance_id}")
 
     async def list_executions(self, instance_id: str, *, after: int = 0, limit: int = 1000) -> tuple[ExecutionInfo, ...]:
         """Return an instance's executions in ascending order, beginning behind number ``after``.
@@ -556,13 +291,7 @@ class Client:
             InstanceNotFound: there is none with this id.
             InvalidArgument: the id cannot be one, ``limit`` is below 1, or a number is larger than any that can be.
         """
-        check_id(instance_id)
-        check_limit(limit)
-        check_number(after, "after")
-        rows = await self._port.call(lambda: self._provider.directory.executions(instance_id, after, limit))
-        if not rows:
-            await self._record(instance_id)
-        return tuple(execution_info(instance_id, row) for row in rows)
+        return await self._instances.executions(instance_id, after, limit)
 
     async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
         """Return the events of one execution, by default of the current one; none where they are not kept any more.
@@ -573,27 +302,14 @@ class Client:
             InstanceNotFound: there is none with this id.
             InvalidArgument: the id cannot be one, or the number is larger than any that can be.
         """
-        check_id(instance_id)
-        if execution_id is not None:
-            check_number(execution_id, "execution_id")
-        number = (await self._record(instance_id)).row.execution if execution_id is None else execution_id
-        records = await self._port.call(lambda: self._provider.directory.history(instance_id, number))
-        if not records:
-            await self._record(instance_id)
-        return tuple(history_event(record, self._provider.library) for record in records)
+        return await self._instances.history(instance_id, execution_id)
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.
 
         One whose process was lost stays, with ``alive=False`` after three leases, until another node buries it.
         """
-        return await self._port.call(self._read_nodes)
-
-    def _read_nodes(self) -> tuple[NodeInfo, ...]:
-        # Two reads: what changes hands in between may be counted with neither or with both. Nobody acts on it.
-        directory = self._provider.directory
-        catalogue = directory.catalogue()
-        return node_infos(catalogue, directory.count_owned([node.record.node_id for node in catalogue.nodes]))
+        return await self._instances.nodes()
 
     async def wait_for_completion(
         self,
@@ -609,31 +325,8 @@ class Client:
                 for ten seconds.
             InvalidArgument: the id cannot be one, or ``timeout`` is no timedelta.
         """
-        await self._wait_for_end(instance_id, timeout)
-        return await self.get_instance_info(instance_id)
-
-    async def _wait_for_end(self, instance_id: str, timeout: timedelta | None = None) -> End:  # noqa: ASYNC109
-        """Wait like :meth:`wait_for_completion`; return only how it has ended."""
-        check_id(instance_id)
-        # Any will do: who gives no time, or one that is over, is told how it stands now.
-        check_duration(timeout, "timeout", least=timedelta.min, most=timedelta.max, optional=True)
-        with self._port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
-            # Who gives no time is told how it stands now: it may have ended elsewhere.
-            look = not watch.known_open or watch.late
-            patience = Patience(self._clock) if timeout is None else None
-            while watch.end is None:
-                late = watch.late
-                if look:
-                    record = await self._record(instance_id)
-                    if isinstance(record.status, Unknown):
-                        require_known(record, self._provider.library)
-                    elif record.status is not Status.OPEN:
-                        return End(record.status, record.execution.output, record.execution.error)
-                    if late or (patience is not None and patience.is_over(record)):
-                        raise no_end(record, timeout)
-                look = True
-                await watch.wait()
-            return watch.end
+        await wait_for_end(self._access, instance_id, timeout)
+        return await self._instances.info(instance_id)
 
     # --- sending ---
 
@@ -651,13 +344,7 @@ class Client:
             InvalidArgument: the id, ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
             EncodeError, PayloadTooLarge: the payload cannot travel.
         """
-        check_id(instance_id)
-        check_name(name, "an event's name")
-        check_text(message_id, "a message id")
-        encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
-        with self._recorder.sending(name, instance_id) as trace:
-            change = Append(instance_id, message_id or new_id(), name, encoded, self._name, self._inbox_limits, trace)
-            await self._send(change, InstanceCompleted)
+        await self._messages.raise_event(instance_id, name, payload, message_id)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel changes nothing.
@@ -670,24 +357,7 @@ class Client:
             AlreadyCompleted: it has ended.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
-        check_id(instance_id)
-        check_reason(reason)
-        await self._send(Cancel(instance_id, reason, self._name), AlreadyCompleted)
-
-    async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:
-        outcome = await self._port.submit(change)
-        if not isinstance(outcome, AppendRefused):
-            return
-        instance_id = change.instance_id
-        match outcome.reason:
-            case Refusal.NOT_FOUND:
-                raise _not_found(instance_id)
-            case Refusal.CLOSED:
-                raise closed(f"instance {instance_id!r} has ended and takes nothing any more", instance_id=instance_id)
-            case Refusal.FULL:
-                assert isinstance(change, Append)
-                assert outcome.full is not None
-                raise _inbox_full(change, outcome.full)
+        await self._messages.cancel(instance_id, reason)
 
     # --- operating ---
 
@@ -703,48 +373,7 @@ class Client:
             NewerLibraryNeeded: it holds what only a newer library knows. :meth:`cancel` is for its next owner to see.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
-        check_id(instance_id)
-        check_reason(reason)
-        record: InstanceRecord | None = await self._record(instance_id)
-        incarnation = record.row.incarnation
-        require_known(record, self._provider.library)
-        for number in itertools.count():
-            status = None if record is None or record.row.incarnation != incarnation else record.status
-            if record is None or status is not Status.OPEN:
-                if number > _TRIES_BEFORE_MARK and status in (None, Status.TERMINATED):
-                    return  # for the mark; where it is kept no longer, it has been deleted since
-                how = "" if status is None else f" ({status.name.lower()})"
-                raise AlreadyCompleted(f"instance {instance_id!r} has ended{how}", instance_id=instance_id)
-            if await self._terminate_now(record, reason, raced=number > 0):
-                return
-            if number == _TRIES_BEFORE_MARK:
-                # It is written all the time. A mark races with nothing: no owner runs its code any more once it has seen it.
-                await self._port.submit(Cancel(instance_id, reason, self._name, terminate=True, incarnation=incarnation))
-            if number >= _TRIES_BEFORE_MARK:
-                await anyio.sleep(min(_LONGEST_LOOK, _SHORTEST_LOOK * (number - _TRIES_BEFORE_MARK + 1)))
-            record = await self._port.call(lambda: self._provider.directory.get(instance_id))
-
-    async def _terminate_now(self, record: InstanceRecord, reason: str, *, raced: bool) -> bool:
-        """End an instance, if it is still as it was read; return whether this write has ended it."""
-        row = record.row
-        if raced and row.owner is not None:
-            # A loop that hardly waits is written again before this write comes. Raising the revision in its owner's name
-            # makes the owner's next write be refused (rule 1), and nobody else may write it meanwhile.
-            outcome = await self._port.submit(Recover(row.instance_id, row.owner))
-            if not isinstance(outcome, Recovered) or outcome.snapshot is None:
-                return False  # it has been parked or has ended
-            row = outcome.snapshot.row
-            if row.incarnation != record.row.incarnation:
-                return False  # it has ended, and another one has its id
-        library = self._provider.library
-        raise_unless_known(row, library)
-        catalogue = await self._port.call(self._provider.directory.catalogue)
-        writer = library.events.writer(row.kind.format, catalogue.levels.write)
-        change = termination(row, reason, max(catalogue.now, record.updated_at), writer)
-        if not isinstance(await self._port.submit(change), Granted):
-            return False
-        self._recorder.terminated(row.kind.name, record.execution.version)
-        return True
+        await self._maintenance.terminate(instance_id, reason)
 
     async def delete(self, instance_id: str, *, reason: str = "") -> None:
         """Delete an ended instance and everything that belongs to it. Its id is free again.
@@ -755,16 +384,7 @@ class Client:
             NewerLibraryNeeded: it stands in a way that only a newer library knows.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
-        check_id(instance_id)
-        check_reason(reason)
-        record = await self._record(instance_id)
-        incarnation = record.row.incarnation
-        if record.status is Status.OPEN:
-            raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
-        require_known(record, self._provider.library)
-        # What has ended stays so: if it cannot be deleted, somebody else has deleted it meanwhile.
-        if not await self._delete(instance_id, incarnation, reason):
-            raise _not_found(instance_id)
+        await self._maintenance.delete(instance_id, reason)
 
     async def release(self, instance_id: str) -> None:
         """Let the code that is there try once more with a held instance.
@@ -777,15 +397,7 @@ class Client:
             NewerLibraryNeeded: it is held for a reason that only a newer library knows, or holds other rows of one.
             InvalidArgument: the id cannot be one.
         """
-        check_id(instance_id)
-        record = await self._record(instance_id)
-        if record.status is not Status.OPEN:
-            raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
-        row = record.row
-        require_known(record, self._provider.library)
-        change = Release(instance_id, row.incarnation, row.revision)
-        if not record.held or not isinstance(await self._port.submit(change), Granted):
-            raise InstanceNotHeld(f"instance {instance_id!r} has no stored hold to release", instance_id=instance_id)
+        await self._maintenance.release(instance_id)
 
     async def purge(
         self,
@@ -813,44 +425,18 @@ class Client:
             InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is none, ``limit`` is below 1, the reason is
                 not text of at most 1,024 characters, or what is to be found cannot be an id, a name or a label.
         """
-        check_reason(reason)
-        check_filters(name=name, version=None, queue=None, id_prefix=id_prefix, parent=None, labels=labels)
-        check_moment(completed_before, "completed_before")
-        if limit is not None:
-            check_limit(limit)
-        wanted = read_statuses(status)
-        ends = tuple(one for one in (InstanceStatus if wanted is None else wanted) if one.is_final)
-        count, first = 0, list[str]()
-        page: str | None = None
-        while ends and (limit is None or count < limit):
-            found = await self.list_instances(name=name, status=ends, id_prefix=id_prefix, labels=labels, page=page)
-            old = [info for info in found.items if info.completed_at is not None and info.completed_at < completed_before]
-            chosen = [info.instance_id for info in old[: None if limit is None else limit - count]]
-            if not dry_run and chosen:
-                incarnations = {info.instance_id: info.incarnation for info in old}
-                # Those that somebody else has deleted meanwhile are not counted.
-                chosen = await self._delete_all([(instance_id, incarnations[instance_id]) for instance_id in chosen], reason)
-            count += len(chosen)
-            first.extend(chosen[: _NAMED - len(first)])
-            page = found.next_page
-            if page is None:
-                break
-        return PurgeReport(dry_run, count, tuple(first))
-
-    async def _delete_all(self, instances: Sequence[tuple[str, str]], reason: str) -> list[str]:
-        """Delete a page of instances, few in each transaction."""
-        deleted: list[str] = []
-        for start in range(0, len(instances), _DELETED_AT_ONCE):
-            part = instances[start : start + _DELETED_AT_ONCE]
-            deleted += await self._port.call(
-                lambda part=part: self._provider.admin.delete_all(part, by=self._name, reason=reason)
-            )
-        return deleted
-
-    async def _delete(self, instance_id: str, incarnation: str, reason: str) -> bool:
-        return await self._port.call(
-            lambda: self._provider.admin.delete(instance_id, incarnation, by=self._name, reason=reason)
+        return await self._maintenance.purge(
+            completed_before=completed_before,
+            name=name,
+            status=status,
+            id_prefix=id_prefix,
+            labels=labels,
+            limit=limit,
+            dry_run=dry_run,
+            reason=reason,
         )
+
+    # --- versions ---
 
     async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "", allow_missing: bool = False) -> int:
         """Set which version starts and boundaries of a name take. Running executions are not touched.
@@ -869,64 +455,14 @@ class Client:
             UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing was changed.
             InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or the reason is no text.
         """
-        check_name(name, "an orchestration's name")
-        check_policy(policy)
-        check_reason(reason)
-        if not allow_missing:
-            check_target(await self._fresh_catalogue(0), name, policy)
-        text = stored_policy(await self._fresh_catalogue(), policy)
-        await self._port.call(lambda: self._provider.admin.set_policy(name, text, by=self._name, reason=reason))
-        self._forget_catalogue()
-        try:
-            return await self.follow_policy(name)
-        finally:
-            self._port.written_past()  # now, for this node has them follow as well
+        return await self._versions.set_policy(name, policy, reason, allow_missing=allow_missing)
 
     async def follow_policy(self, name: str) -> int:
         """Have the executions of a name that are held and have not begun follow its policy as it stands now.
 
         :meth:`set_version_policy` does it, and each node once it has learnt of the new policy. Returns how many have followed.
         """
-        count = 0
-        query = InstanceQuery(name=name, statuses=(Status.OPEN,), held=True, limit=_RETARGETED_AT_ONCE)
-        while True:
-            catalogue = await self._fresh_catalogue(0)
-            part = replace(query, unserved=unserved_kinds(catalogue))
-            records = await self._port.call(lambda part=part: self._provider.directory.list(part))
-            count += await self._have_follow(records, catalogue)
-            if len(records) < _RETARGETED_AT_ONCE:
-                return count
-            query = replace(query, after=(records[-1].created_at, records[-1].row.instance_id))
-
-    async def _have_follow(self, records: Sequence[InstanceRecord], catalogue: Catalogue) -> int:
-        """Have those of a page follow the policy that are to, in one group. Return how many have."""
-        followed: list[str] = []
-        errors: list[OrchestraError] = []
-
-        async def follow(record: InstanceRecord | None, catalogue: Catalogue) -> None:
-            try:
-                for _ in range(_OPERATOR_TRIES):
-                    if record is None or child_info(record, catalogue).status is not InstanceStatus.HELD:
-                        return
-                    change = following(record, catalogue, self._name)
-                    if change is None:
-                        return
-                    if isinstance(await self._port.submit(change), Granted):
-                        followed.append(change.instance_id)
-                        return
-                    # Written since it was read (rule 6): perhaps it has gone on, or somebody else has had it follow.
-                    catalogue = await self._fresh_catalogue(0)
-                    instance_id = change.instance_id
-                    record = await self._port.call(lambda instance_id=instance_id: self._provider.directory.get(instance_id))
-            except OrchestraError as error:
-                errors.append(error)
-
-        async with anyio.create_task_group() as group:
-            for record in records:
-                group.start_soon(follow, record, catalogue)
-        if errors:
-            raise errors[0]
-        return len(followed)
+        return await self._versions.follow_policy(name)
 
     async def get_version_policy(self, name: str) -> Policy | UnknownPolicy:
         """Return the policy of a name: ``Latest()`` where none was ever set.
@@ -936,8 +472,7 @@ class Client:
         Raises:
             InvalidArgument: the name cannot be one.
         """
-        check_name(name, "an orchestration's name")
-        return policy_of(await self._fresh_catalogue(), name)[0]
+        return await self._versions.get_policy(name)
 
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
         """Tie an instance to a version from its next boundary on, whatever the policy says.
@@ -950,10 +485,7 @@ class Client:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
-        check_id(instance_id)
-        parse_version(version)
-        check_reason(reason)
-        await self._set_pin(instance_id, version, reason)
+        await self._versions.pin(instance_id, version, reason)
 
     async def unpin(self, instance_id: str, *, reason: str = "") -> None:
         """Let the policy choose again; at once for an execution that has not begun yet and was to take the pinned version.
@@ -962,106 +494,71 @@ class Client:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
-        check_id(instance_id)
-        check_reason(reason)
-        await self._set_pin(instance_id, None, reason)
-
-    async def _set_pin(self, instance_id: str, version: str | None, reason: str) -> None:
-        if not await self._port.call(lambda: self._provider.admin.set_pin(instance_id, version, by=self._name, reason=reason)):
-            await self._record(instance_id)
-            raise AlreadyCompleted(f"instance {instance_id!r} has ended", instance_id=instance_id)
-        self._port.written_past()
-        await self._retarget(instance_id)
-
-    async def _retarget(self, instance_id: str) -> None:
-        """Have an execution that has not begun follow the pin as it stands now, whoever has set or removed it."""
-        for _ in range(_OPERATOR_TRIES):
-            record = await self._record(instance_id)
-            change = retargeting(record, await self._fresh_catalogue(0), self._name)
-            # Refused: it was claimed, and perhaps begun, since it was read (rule 6).
-            if change is None or isinstance(await self._port.submit(change), Granted):
-                return
-        raise StoreError(
-            f"instance {instance_id!r} is written so often that the execution which has not begun did not get its new version; "
-            "try again"
-        )
-
-    # --- reading ---
-
-    async def _record(self, instance_id: str) -> InstanceRecord:
-        record = await self._port.call(lambda: self._provider.directory.get(instance_id))
-        return record if record is not None else _raise_not_found(instance_id)
-
-    async def _fresh_catalogue(self, age: float = _CATALOGUE_AGE) -> Catalogue:
-        """Return the catalogue, at most ``age`` seconds old. Whoever asks while it is being read waits for that read."""
-        asked_at = self._clock.monotonic()
-        while (known := self._catalogue) is None or asked_at - known[1] > age:
-            loop = current_loop().native
-            read = self._catalogue_reads.get(loop)
-            if read is None:
-                await self._read_catalogue(loop)
-            else:
-                await read.done.wait()
-                if read.error is not None:
-                    raise read.error
-        return known[0]
-
-    async def _read_catalogue(self, loop: object) -> None:
-        read = self._catalogue_reads[loop] = _CatalogueRead(self._clock.monotonic())
-        try:
-            catalogue = await self._port.call(self._provider.directory.catalogue)
-            if self._catalogue_reads.get(loop) is read:
-                self._catalogue = catalogue, read.begun_at
-        except Exception as error:
-            read.error = error
-            raise
-        finally:  # also where this caller was cancelled: then another one reads
-            if self._catalogue_reads.get(loop) is read:
-                del self._catalogue_reads[loop]
-            read.done.set()
-
-    def _forget_catalogue(self) -> None:
-        """Have it read anew; what is being read now may be from before a change."""
-        self._catalogue_reads = {}
-        self._catalogue = None
+        await self._versions.unpin(instance_id, reason)
 
 
-class _CatalogueRead:
-    """A read that several callers wait for: a thousand starts at once need the catalogue once."""
+@dataclass(frozen=True, slots=True)
+class Handle(Generic[R_co]):
+    """A started instance. ``Handle[R]``: its result is an ``R``, as far as is known."""
 
-    __slots__ = ("begun_at", "done", "error")
+    client: Client
+    instance_id: str
+    returns: Any = field(default=Any, compare=False, repr=False)
+    """What :meth:`result` reads the result as, where it is not told otherwise: a type, or ``Any`` for plain JSON."""
 
-    def __init__(self, begun_at: float) -> None:
-        self.begun_at = begun_at
-        self.done = anyio.Event()
-        self.error: Exception | None = None
+    async def info(self) -> InstanceInfo:
+        """Return the instance as it stands now."""
+        return await self.client.get_instance_info(self.instance_id)
 
+    @overload
+    async def result(self, *, timeout: timedelta | None = None) -> R_co: ...  # noqa: ASYNC109
+    @overload
+    async def result(self, type: type[T], *, timeout: timedelta | None = None) -> T: ...  # noqa: ASYNC109
+    @overload
+    async def result(self, type: TypeForm[T], *, timeout: timedelta | None = None) -> T: ...  # noqa: ASYNC109
+    async def result(self, type: Any = _AS_STARTED, *, timeout: timedelta | None = None) -> Any:  # noqa: A002, ASYNC109
+        """Wait for the instance's end, over all its boundaries, and return its output, read as ``type``.
 
-def _inbox_full(append: Append, full: Full) -> InboxFull:
-    """Return the error that says which bound an event has met."""
-    option = "inbox_limit" if full.bound == "messages" else "inbox_bytes"
-    waits = f"{full.waiting:,} unread messages" if full.bound == "messages" else f"{full.waiting:,} bytes of unread messages"
-    size = "" if full.bound == "messages" else f", and this event has {len(append.payload.data):,}"
-    if full.of_name:
-        most = f"of one name may be {full.limit:,} (nine tenths of {option})"
-        remedy = f"Let it wait for {append.name!r}, send less, or raise {option}; events of other names still get in"
-    else:
-        most = f"{full.limit:,} may be ({option})"
-        remedy = f"Let it read them, send less, or raise {option}"
-    named = f" of the name {append.name!r}" if full.of_name else ""
-    return InboxFull(
-        f"event {append.name!r} for instance {append.instance_id!r} was not stored: there are {waits}{named}, {most}{size}. "
-        f"{remedy}",
-        instance_id=append.instance_id,
-        name=append.name if full.of_name else None,
-        bound=full.bound,
-        limit=full.limit,
-    )
+        Args:
+            type: by default the annotation of the function with which it was started, or what ``returns`` said.
+            timeout: how long to wait; for ever by default.
 
+        Raises:
+            InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
+            WaitTimeout: it has not ended in time.
+            InstanceHeld: (a WaitTimeout, and an InstanceFailed) an error of its code holds it: at the timeout or, without one,
+                once it has been held for ten seconds.
+            DecodeError: the output does not fit ``type``.
+            InvalidArgument: ``timeout`` is no timedelta.
+            InstanceNotFound: there is no such instance, or not any more.
+        """
+        end = await wait_for_end(self.client._access, self.instance_id, timeout)
+        return result_of(end, self.instance_id, self.returns if type is _AS_STARTED else type)
 
-def _not_found(instance_id: str) -> InstanceNotFound:
-    return InstanceNotFound(f"there is no instance {instance_id!r}", instance_id=instance_id)
+    async def wait(self, timeout: timedelta | None = None) -> InstanceInfo:  # noqa: ASYNC109
+        """Wait for its end, however it ends, and return it; see :meth:`Client.wait_for_completion`."""
+        return await self.client.wait_for_completion(self.instance_id, timeout)
 
+    async def raise_event(self, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
+        """Send it an event; see :meth:`Client.raise_event`. The same ``message_id`` again has no effect."""
+        await self.client.raise_event(self.instance_id, name, payload, message_id=message_id)
 
-def _raise_not_found(instance_id: str) -> NoReturn:
-    raise _not_found(instance_id)
+    async def cancel(self, reason: str = "") -> None:
+        """Ask it to stop; see :meth:`Client.cancel`."""
+        await self.client.cancel(self.instance_id, reason)
+
+    async def terminate(self, reason: str = "") -> None:
+        """End it at once; see :meth:`Client.terminate`."""
+        await self.client.terminate(self.instance_id, reason)
+
+    async def release(self) -> None:
+        """Let the code that is there try once more with it, where it is held; see :meth:`Client.release`."""
+        await self.client.release(self.instance_id)
+
+    async def delete(self, *, reason: str = "") -> None:
+        """Delete it, once it has ended; see :meth:`Client.delete`."""
+        await self.client.delete(self.instance_id, reason=reason)
+
+    async def history(self, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
+        """Return the events of one of its executions, by default of the current one; see :meth:`Client.get_history`."""
+        return await self.client.get_history(self.instance_id, execution_id)

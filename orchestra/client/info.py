@@ -6,32 +6,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from orchestra.client.values import shown
 from orchestra.clock import from_micros
 from orchestra.codec import unpack
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_wire, scheduled_name
+from orchestra.operations.holds import hold_reason
 from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
     ActivityRow,
     Capability,
     Catalogue,
     ExecutionRow,
     InstanceRecord,
-    Kind,
     ResolvedBy,
     Route,
     Status,
     Unknown,
-    shown_hold,
 )
-from orchestra.resolution import boundary_version, is_living, serves, shown_kind, why_unreadable
+from orchestra.resolution import boundary_version, is_living
 from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
 from orchestra.versions import parse_version
 
 __all__ = [
+    "STORED_STATUS",
     "ChildInfo",
     "ExecutionInfo",
     "InstanceInfo",
@@ -47,14 +46,11 @@ __all__ = [
     "instance_info",
     "node_infos",
     "stored_error",
-    "unserved_kinds",
     "untold_activities",
     "why_unserved",
 ]
 
-CRASHING_TAKEOVERS = 3
-
-_MOST_PENDING = 1_000
+_MOST_PENDING: Final = 1_000
 """Activities that are shown of an instance."""
 
 
@@ -252,12 +248,19 @@ class NodeInfo:
     """The formats of histories that it reads. New executions are written in the highest one that all nodes read."""
 
 
-_STATUSES = {
+_SHOWN_STATUS: Final = {
     Status.COMPLETED: InstanceStatus.COMPLETED,
     Status.FAILED: InstanceStatus.FAILED,
     Status.CANCELLED: InstanceStatus.CANCELLED,
     Status.TERMINATED: InstanceStatus.TERMINATED,
 }
+STORED_STATUS: Final = {
+    InstanceStatus.PENDING: Status.OPEN,
+    InstanceStatus.RUNNING: Status.OPEN,
+    InstanceStatus.HELD: Status.OPEN,
+    **{shown: stored for stored, shown in _SHOWN_STATUS.items()},
+}
+"""How the store calls each status that this library knows."""
 
 
 def untold_activities(record: InstanceRecord) -> list[int]:
@@ -280,7 +283,7 @@ def instance_info(
     """
     row, execution = record.row, record.execution
     is_open = record.status is Status.OPEN
-    held_reason = _held_reason(record, catalogue) if is_open else None
+    held_reason = hold_reason(record, catalogue)
     summary = read_summary(record.summary) if is_open else Summary((), {})
     return InstanceInfo(
         instance_id=row.instance_id,
@@ -322,7 +325,7 @@ def instance_info(
 
 def child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
     """Return what is shown of an instance with its parent."""
-    held_reason = _held_reason(record, catalogue) if record.status is Status.OPEN else None
+    held_reason = hold_reason(record, catalogue)
     execution = record.execution
     return ChildInfo(record.row.instance_id, execution.name, execution.version, _status(record, held_reason), held_reason)
 
@@ -384,35 +387,11 @@ def _versions_by_name(capabilities: Sequence[Capability]) -> dict[str, tuple[str
     return {name: tuple(sorted(found, key=parse_version)) for name, found in versions.items()}
 
 
-def unserved_kinds(catalogue: Catalogue) -> tuple[Kind, ...]:
-    """Return the kinds that no living node can run."""
-    return tuple(kind for kind in catalogue.kinds if not _is_served(kind, catalogue))
-
-
-def _is_served(kind: Kind, catalogue: Catalogue) -> bool:
-    return any(is_living(node, catalogue.now) and serves(node.record, kind, catalogue) for node in catalogue.nodes)
-
-
-def _held_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
-    row = record.row
-    if record.held and row.hold is not None:
-        return f"{shown_hold(row.hold)}: {row.hold.detail}"
-    if not _is_served(row.kind, catalogue):
-        # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
-        if (reason := why_unreadable(catalogue, row.kind)) is not None:
-            return f"no living node reads it: {reason}"
-        where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
-        return f"no living node has registered {shown_kind(catalogue, row.kind)}{where}"
-    if row.takeovers >= CRASHING_TAKEOVERS and row.owner is None:
-        return f"crashing: {row.takeovers} nodes in a row were lost while they ran it"
-    return None
-
-
 def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
     if isinstance(record.status, Unknown):
         return InstanceStatus.UNKNOWN
     if record.status is not Status.OPEN:
-        return _STATUSES[record.status]
+        return _SHOWN_STATUS[record.status]
     if held_reason is not None:
         return InstanceStatus.HELD
     started = record.row.opened or record.row.execution > 1

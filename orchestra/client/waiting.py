@@ -1,18 +1,81 @@
-"""What a wait for an end comes to where the end does not come."""
+"""Waiting for the end of an instance: how it has ended, or why the wait is over without an end."""
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+from orchestra.client.access import Access
+from orchestra.client.arguments import check_id
+from orchestra.client.info import stored_error
+from orchestra.client.port import End
 from orchestra.clock import Clock
-from orchestra.errors import ErrorInfo, InstanceHeld, WaitTimeout
-from orchestra.providers.rows import InstanceRecord, shown_hold
+from orchestra.codec import EMPTY, decoder
+from orchestra.errors import (
+    ErrorInfo,
+    InstanceCancelled,
+    InstanceFailed,
+    InstanceHeld,
+    InstanceTerminated,
+    WaitTimeout,
+)
+from orchestra.operations.known import require_known
+from orchestra.options import check_duration
+from orchestra.providers.rows import InstanceRecord, Status, Unknown, shown_hold
 
-__all__ = ["Patience", "no_end"]
+__all__ = ["Patience", "no_end", "result_of", "wait_for_end"]
 
 _SECONDS: Final = 10.0
 """How long a wait without a timeout goes on for an instance that an error holds: a deploy of mended code may be under way."""
+
+_PAST: Final = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled", Status.TERMINATED: "was terminated"}
+
+
+async def wait_for_end(access: Access, instance_id: str, timeout: timedelta | None) -> End:  # noqa: ASYNC109
+    """Wait until an instance has ended, and return how; see :meth:`Client.wait_for_completion`."""
+    check_id(instance_id)
+    # Any will do: a caller that gives no time, or one that is over, is told how the instance stands now.
+    check_duration(timeout, "timeout", least=timedelta.min, most=timedelta.max, optional=True)
+    with access.port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
+        look = not watch.known_open or watch.late  # it may have ended elsewhere
+        patience = Patience(access.clock) if timeout is None else None
+        while watch.end is None:
+            late = watch.late
+            if look:
+                record = await access.record(instance_id)
+                if isinstance(record.status, Unknown):
+                    require_known(record, access.provider.library)
+                elif record.status is not Status.OPEN:
+                    return End(record.status, record.execution.output, record.execution.error)
+                if late or (patience is not None and patience.is_over(record)):
+                    raise no_end(record, timeout)
+            look = True
+            await watch.wait()
+        return watch.end
+
+
+def result_of(end: End, instance_id: str, annotation: Any) -> Any:
+    """Return the output of an instance that has ended, read as an annotation.
+
+    Raises:
+        InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
+        DecodeError: the output does not fit the annotation.
+    """
+    if end.status is Status.COMPLETED:
+        return decoder(annotation).decode(end.output or EMPTY, subject=f"output of {instance_id!r}")
+    error = stored_error(end.error)
+    detail = f"instance {instance_id!r} {_PAST[end.status]}"
+    # What was raised says little without its type: KeyError('name') has no message but 'name'.
+    shown = error and (str(error) if end.status is Status.FAILED else error.message or error.type)
+    message = f"{detail}: {shown}" if shown else detail
+    match end.status:
+        case Status.CANCELLED:
+            raise InstanceCancelled(message, instance_id=instance_id)
+        case Status.TERMINATED:
+            raise InstanceTerminated(message, instance_id=instance_id)
+        case _:
+            raise InstanceFailed(message, instance_id=instance_id, error=error)
 
 
 class Patience:

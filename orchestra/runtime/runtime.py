@@ -21,6 +21,7 @@ from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
 from orchestra.client.arguments import check_provider, check_registry
 from orchestra.client.intake import Intake
+from orchestra.client.performing import perform
 from orchestra.client.port import End
 from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
@@ -41,6 +42,7 @@ from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.ids import check_name
 from orchestra.loops import EventLoop, current_loop
+from orchestra.operations.retarget import follow_policy
 from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started, size_of
@@ -514,9 +516,9 @@ class Runtime:
     async def _follow_policy(self, name: str) -> None:
         """Have what is held follow a new policy: boundaries may have gone by the old one after the operator had looked."""
         try:
-            followed = await self.client.follow_policy(name)
+            followed = await perform(follow_policy(name, self.node_id), self, self._provider)
         except RuntimeClosed:
-            return  # whoever else has learnt of it does it
+            return  # the other nodes have learnt of it as well
         except OrchestraError as error:
             engine_logger.warning(
                 "what is held of %r does not follow its new version policy; set it once more: %s", name, error

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from harness import HOLD, YEAR, check_rest, registry
 
-from orchestra.client.changes import following, retargeting
 from orchestra.engine.items import PolicyChanged
+from orchestra.operations.retarget import following, retargeting
 from orchestra.providers.rows import Granted, HoldKind, Refused, ResolvedBy, Status
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.versions import Exact, Latest

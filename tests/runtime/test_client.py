@@ -800,7 +800,7 @@ async def test_a_cancel_before_the_first_turn_runs_no_code(path):
         await node.client.start("once", instance_id="other")
     async with runtime(path, idle) as node:
         # Nobody here can run it: it waits for its first turn.
-        node.client._registry = None
+        node.client._instances._registry = None
         await (await node.client.start("once", instance_id="third")).cancel("not needed")
         assert (await node.client.get_instance_info("third")).status is InstanceStatus.HELD
     async with runtime(path, once) as node:
@@ -1007,21 +1007,22 @@ async def test_a_pin_goes_on_after_writes_that_came_in_between(path, monkeypatch
     async with alone(path) as client, runtime(path, ("job", "1.1.0", reads_numbers)) as node:
         handle = await client.start("job", "text")
         await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
-        read = client._record
+        directory = client._provider.directory
+        read = directory.get
         between = iter(range(2))
 
-        async def and_then_somebody_writes(instance_id):
-            record = await read(instance_id)
+        def and_then_somebody_writes(instance_id):
+            record = read(instance_id)
             if next(between, None) is not None:
                 assert client._provider.admin.set_pin(instance_id, "1.0.0", by="somebody else", reason="")
             return record
 
-        monkeypatch.setattr(client, "_record", and_then_somebody_writes)
+        monkeypatch.setattr(directory, "get", and_then_somebody_writes)
         await client.pin(handle.instance_id, "1.0.0")
+        monkeypatch.setattr(directory, "get", read)
         info = await handle.info()
         assert (info.version, info.status, next(between, None)) == ("1.0.0", InstanceStatus.HELD, None)
-        monkeypatch.setattr(client, "_record", read)
-        monkeypatch.setattr("orchestra.client.client._OPERATOR_TRIES", 0)
+        monkeypatch.setattr("orchestra.operations.retarget._ATTEMPTS", 0)
         with pytest.raises(StoreError, match="try again"):
             await client.unpin(handle.instance_id)
         assert node.client is not client

@@ -188,7 +188,7 @@ class Opened:
         if self._side == "alone":
             self.inner = Client(self.provider)
             self.client = await self.inner.__aenter__()
-            self.client._own._intake = self.intake
+            self.client._access.own._intake = self.intake
         else:
             self.inner = Runtime(self.provider, registry(idle), poll=timedelta(hours=1))
             self.client = (await self.inner.__aenter__()).client

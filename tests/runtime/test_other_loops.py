@@ -392,7 +392,7 @@ async def test_a_client_alone_may_be_used_in_many_loops_and_threads_at_once(stor
         await calls(9)
         for one in others:
             await one.done()
-        assert client._own._intake.outstanding == (0, 0)
+        assert client._access.own._intake.outstanding == (0, 0)
 
 
 async def send_for_ever(client):
@@ -412,7 +412,7 @@ async def test_a_client_that_is_left_in_another_loop_answers_all_loops(path, oth
     async with runtime(path, idle) as node:
         await node.client.start("idle", instance_id="one")
         client = await alone(path).__aenter__()
-        client._own._intake = Intake(1, 10**6)
+        client._access.own._intake = Intake(1, 10**6)
         senders = [Elsewhere(backend, send) for backend in BACKENDS * 2]
         await until(waits.is_set)
         await Elsewhere(other, lambda: client.__aexit__(None, None, None)).done()
@@ -446,7 +446,7 @@ async def test_loops_that_are_gone_are_not_remembered(path):
         for _ in range(5):
             await Elsewhere("asyncio", lambda: client.start("echo", 1)).done()
         gc.collect()
-        assert len(client._own._lanes) <= 1
+        assert len(client._access.own._lanes) <= 1
 
 
 def test_in_a_forked_child_client_and_runtime_are_refused_at_once_and_leave_the_parents_alone(path):

@@ -76,7 +76,7 @@ async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the
 @bounded
 @pytest.mark.parametrize(("mended", "version"), [(Latest(), "1.1.0"), (Exact("1.1.0"), "1.1.0"), (Exact("1.0.0"), "1.0.0")])
 async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_how_many(path, mended, version, monkeypatch):
-    monkeypatch.setattr("orchestra.client.client._RETARGETED_AT_ONCE", 2)
+    monkeypatch.setattr("orchestra.operations.retarget._PAGE", 2)
     async with runtime(path, *LAPS, poll=timedelta(hours=1)) as node:
         handles = await waiting_by_mistake(node.client, 5)
         pinned = handles.pop()

@@ -21,7 +21,7 @@ from orchestra import (
     SqliteProvider,
     activity,
 )
-from orchestra.client.handle import Handle
+from orchestra.client import Handle
 
 pytestmark = pytest.mark.anyio
 

@@ -168,7 +168,7 @@ async def test_a_client_that_cannot_open_its_store_says_so(tmp_path):
 async def test_a_waiting_change_whose_sender_was_cancelled_does_not_happen_later(path):
     async with runtime(path, idle, **HINTED), alone(path) as client:
         await client.start("idle", instance_id="one")
-        lane = client._own._lane()
+        lane = client._access.own._lane()
         async with anyio.create_task_group() as group:
             await lane.lock.acquire()  # as while another group is being committed
             group.start_soon(lambda: client.start("idle", instance_id="never"))
@@ -183,7 +183,7 @@ async def test_a_waiting_change_whose_sender_was_cancelled_does_not_happen_later
 
 @bounded
 async def test_a_value_that_the_driver_cannot_take_concerns_its_sender_alone(path, monkeypatch):
-    monkeypatch.setattr("orchestra.client.client.check_start", lambda *_: None)  # which would not let it pass
+    monkeypatch.setattr("orchestra.client.instances.check_start", lambda *_: None)  # which would not let it pass
     outcomes = {}
 
     async with runtime(path, idle, **HINTED), alone(path) as client:
@@ -196,7 +196,7 @@ async def test_a_value_that_the_driver_cannot_take_concerns_its_sender_alone(pat
                 outcomes[instance_id] = type(error)
 
         async with anyio.create_task_group() as group:
-            lane = client._own._lane()
+            lane = client._access.own._lane()
             await lane.lock.acquire()
             for instance_id in ("one", "half a \ud83d pair", "two"):
                 group.start_soon(start, instance_id)

@@ -8,9 +8,8 @@ import pytest
 from kit import bounded, idle, info_when, registry, until
 
 from orchestra import AlreadyCompleted, Client, InstanceStatus, Runtime
-from orchestra.client import changes
-from orchestra.client import client as client_module
 from orchestra.errors import InstanceTerminated
+from orchestra.operations import terminate
 
 pytestmark = pytest.mark.anyio
 
@@ -30,10 +29,10 @@ def always_late(monkeypatch):
 
     def late(row, reason, now, writer):
         tries.append(row.instance_id)
-        return changes.termination(replace(row, revision=row.revision - 1), reason, now, writer)
+        return termination(replace(row, revision=row.revision - 1), reason, now, writer)
 
-    tries = []
-    monkeypatch.setattr(client_module, "termination", late)
+    tries, termination = [], terminate.termination
+    monkeypatch.setattr(terminate, "termination", late)
     return tries
 
 

@@ -240,13 +240,13 @@ async def test_the_callers_trace_reaches_an_activity_that_begins_after_a_restart
 async def test_without_an_sdk_nothing_is_recorded_and_everything_runs(path):
     assert not trace.get_current_span().get_span_context().is_valid
     async with runtime(path, echo) as node:
-        assert type(node.client._recorder) is Recorder
+        assert type(node.client._access.recorder) is Recorder
         handle = await node.client.start("echo", 5)
         assert await handle.result() == 5
-        (lap,) = await node.client._port.call(lambda: node._provider.directory.executions(handle.instance_id))
+        (lap,) = await node.client._access.port.call(lambda: node._provider.directory.executions(handle.instance_id))
         assert lap.traceparent is None
     async with alone(path) as client:
-        assert type(client._recorder) is Recorder
+        assert type(client._access.recorder) is Recorder
 
 
 @bounded
@@ -264,7 +264,7 @@ async def test_a_trace_that_is_not_sampled_stays_so_over_the_store(path, observe
     async with runtime(path, echo, **observed.providers) as node:
         handle = await node.client.start("echo", 5)
         await handle.result()
-        (lap,) = await node.client._port.call(lambda: node._provider.directory.executions(handle.instance_id))
+        (lap,) = await node.client._access.port.call(lambda: node._provider.directory.executions(handle.instance_id))
     assert int(lap.traceparent[-2:], 16) & 1 == 0
     assert observed.spans() == []
 

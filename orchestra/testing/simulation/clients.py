@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from orchestra.client.changes import retargeting, termination
 from orchestra.codec import encode, plain
 from orchestra.errors import OrchestraError, OutcomeUnknown, StoreBusy, StoreError
 from orchestra.events import FORMAT
+from orchestra.operations.retarget import retargeting
+from orchestra.operations.terminate import termination
 from orchestra.providers.inboxes import InboxLimits
 from orchestra.providers.interfaces import Provider
 from orchestra.providers.rows import (

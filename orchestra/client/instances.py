@@ -1,0 +1,295 @@
+"""Starting instances, and describing them as they stand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, Literal, TypedDict
+
+from orchestra.client.access import HELD_AGE, Access
+from orchestra.client.arguments import (
+    check_choice,
+    check_filters,
+    check_id,
+    check_limit,
+    check_name,
+    check_number,
+    check_start,
+    read_page,
+    read_statuses,
+)
+from orchestra.client.history import HistoryEvent, history_event
+from orchestra.client.info import (
+    STORED_STATUS,
+    ExecutionInfo,
+    InstanceInfo,
+    InstancePage,
+    InstanceStatus,
+    NodeInfo,
+    execution_info,
+    instance_info,
+    node_infos,
+    untold_activities,
+)
+from orchestra.clock import new_id, to_micros
+from orchestra.codec import Payload, decoder, encode
+from orchestra.context import OrchestrationContext
+from orchestra.errors import InstanceExists, UnknownOrchestration
+from orchestra.events import FORMAT, EventKind, EventRecord
+from orchestra.operations.holds import unserved_kinds
+from orchestra.operations.lookup import not_found
+from orchestra.operations.start import chosen_version, id_of_request
+from orchestra.options import check_moment
+from orchestra.providers.interfaces import Directory
+from orchestra.providers.rows import (
+    Catalogue,
+    ExecutionRow,
+    InstanceQuery,
+    InstanceRecord,
+    Kind,
+    Resolution,
+    ResolvedBy,
+    Standing,
+    Start,
+    StartExists,
+)
+from orchestra.registry import OrchestrationRegistry
+from orchestra.resolution import policy_of, resolution_level
+from orchestra.signatures import called, plain_function
+
+__all__ = ["Instances", "Orchestration", "StartOptions"]
+
+_CHILDREN: Final = 1_000
+_STANDING_OF: Final = {
+    InstanceStatus.PENDING: Standing.PENDING,
+    InstanceStatus.RUNNING: Standing.RUNNING,
+    InstanceStatus.HELD: Standing.HELD,
+}
+
+Orchestration = str | Callable[[OrchestrationContext, Any], Awaitable[Any]]
+"""What is started: a name, or a function that is registered."""
+
+
+class StartOptions(TypedDict, total=False):
+    """What :meth:`Client.start` takes by keyword, whatever is started."""
+
+    instance_id: str | None
+    version: str | None
+    queue: str
+    labels: Mapping[str, str] | None
+    request_id: str | None
+    existing: Literal["error", "return"]
+
+
+class Instances:
+    """Starts instances, and reads them for people."""
+
+    def __init__(self, access: Access, registry: OrchestrationRegistry | None, payload_limit: int) -> None:
+        self._access = access
+        self._registry = registry
+        self._payload_limit = payload_limit
+
+    # --- starting ---
+
+    async def start(
+        self,
+        orchestration: Orchestration,
+        state: Any,
+        returns: Any,
+        *,
+        instance_id: str | None,
+        version: str | None,
+        queue: str,
+        labels: Mapping[str, str] | None,
+        request_id: str | None,
+        existing: Literal["error", "return"],
+    ) -> tuple[str, Any]:
+        """Start an instance; return its id, and the annotation of its result. See :meth:`Client.start`."""
+        name, annotation = self._called(orchestration)
+        annotation = annotation if returns is None else decoder(returns).annotation
+        check_name(name, "an orchestration's name")
+        check_start(instance_id, request_id, labels)
+        check_name(queue, "a queue")
+        check_choice(existing, "existing", ("error", "return"))
+        catalogue, chosen = await self._choose(name, version, queue)
+        access = self._access
+        how = ResolvedBy.POLICY if version is None else ResolvedBy.EXPLICIT
+        resolution = Resolution(how, access.name, policy_of(catalogue, name)[1])
+        payload = self._encoded(state, name, chosen)
+        change = Start(
+            instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
+            incarnation=new_id(),
+            request_id=request_id or new_id(),
+            kind=Kind(queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)),
+            execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
+            created_by=access.name,
+            labels=dict(labels or {}),
+        )
+        with access.recorder.starting(name, chosen, change.instance_id) as traceparent:
+            outcome = await access.port.submit(change if traceparent is None else replace(change, traceparent=traceparent))
+            if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
+                raise InstanceExists(
+                    f"instance {change.instance_id!r} exists; choose another id, delete it once it has ended, or pass "
+                    "existing='return'",
+                    instance_id=change.instance_id,
+                )
+        return change.instance_id, annotation
+
+    def _called(self, orchestration: Orchestration) -> tuple[str, Any]:
+        """Return the name of an orchestration, and the annotation of its result."""
+        if inspect.iscoroutine(orchestration):
+            plain_function(orchestration, "what is started")
+        if isinstance(orchestration, str) or not callable(orchestration):
+            return orchestration, Any
+        if self._registry is None:
+            shown = called(orchestration)
+            raise UnknownOrchestration(
+                f"this client has no registry that could tell the name of {shown}; give the name, or make the client with "
+                "Client(provider, registry=registry)",
+                name=shown,
+            )
+        name, result = self._registry.called(orchestration)
+        return name, result.annotation
+
+    async def _choose(self, name: str, version: str | None, queue: str) -> tuple[Catalogue, str]:
+        """Return the version that a start takes, and the catalogue that says so."""
+        catalogue = await self._access.catalogue()
+        try:
+            return catalogue, chosen_version(catalogue, name, version, queue)
+        except UnknownOrchestration:
+            catalogue = await self._access.catalogue(0)  # it may have been registered within the last second
+            return catalogue, chosen_version(catalogue, name, version, queue)
+
+    def _encoded(self, state: Any, name: str, version: str) -> Payload:
+        definition = self._registry.find(name, version) if self._registry else None
+        if definition is None:
+            return encode(state, subject=f"input of {name!r}", limit=self._payload_limit)
+        return definition.state.encode_input(state, subject=f"input of {name!r} {version}", limit=self._payload_limit)
+
+    # --- describing ---
+
+    async def info(self, instance_id: str) -> InstanceInfo:
+        """Return an instance as it stands now; see :meth:`Client.get_instance_info`."""
+        check_id(instance_id)
+        access = self._access
+        found = await access.read(lambda directory: _read_whole(directory, instance_id))
+        if found is None:
+            raise not_found(instance_id)
+        record, children, scheduled = found
+        info = instance_info(record, await access.catalogue(), children, scheduled)
+        held = InstanceStatus.HELD
+        if info.status is held or any(child.status is held for child in info.children):
+            # Perhaps only by nodes that have come within the last second.
+            info = instance_info(record, await access.catalogue(HELD_AGE), children, scheduled)
+        return info
+
+    async def find(
+        self,
+        *,
+        name: str | None,
+        version: str | None,
+        queue: str | None,
+        status: InstanceStatus | Sequence[InstanceStatus] | None,
+        held: bool | None,
+        id_prefix: str | None,
+        created_from: datetime | None,
+        created_until: datetime | None,
+        labels: Mapping[str, str] | None,
+        parent: str | None,
+        limit: int,
+        page: str | None,
+    ) -> InstancePage:
+        """Return a page of instances; see :meth:`Client.list_instances`."""
+        check_limit(limit)
+        check_filters(name=name, version=version, queue=queue, id_prefix=id_prefix, parent=parent, labels=labels)
+        check_moment(created_from, "created_from", optional=True)
+        check_moment(created_until, "created_until", optional=True)
+        after = read_page(page)
+        catalogue = await self._access.catalogue(HELD_AGE)
+        wanted = read_statuses(status)
+        standings = {_STANDING_OF[one] for one in wanted or () if one in _STANDING_OF}
+        query = InstanceQuery(
+            name=name,
+            version=version,
+            queue=queue,
+            statuses=None if wanted is None else tuple({STORED_STATUS[one] for one in wanted if one in STORED_STATUS}),
+            other_statuses=wanted is not None and InstanceStatus.UNKNOWN in wanted,
+            standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
+            held=held,
+            unserved=unserved_kinds(catalogue),
+            id_prefix=id_prefix,
+            created_from=None if created_from is None else to_micros(created_from),
+            created_until=None if created_until is None else to_micros(created_until),
+            labels=dict(labels or {}),
+            parent=parent,
+            limit=limit + 1,
+            after=after,
+        )
+        records = await self._access.read(lambda directory: directory.list(query))
+        items = tuple(instance_info(record, catalogue) for record in records[:limit])
+        last = records[limit - 1] if len(records) > limit else None
+        return InstancePage(items, None if last is None else f"{last.created_at}:{last.row.instance_id}")
+
+    async def executions(self, instance_id: str, after: int, limit: int) -> tuple[ExecutionInfo, ...]:
+        """Return executions of an instance; see :meth:`Client.list_executions`."""
+        check_id(instance_id)
+        check_limit(limit)
+        check_number(after, "after")
+        rows = await self._access.read(lambda directory: directory.executions(instance_id, after, limit))
+        if not rows:
+            await self._access.record(instance_id)
+        return tuple(execution_info(instance_id, row) for row in rows)
+
+    async def history(self, instance_id: str, execution_id: int | None) -> tuple[HistoryEvent, ...]:
+        """Return the events of an execution; see :meth:`Client.get_history`."""
+        check_id(instance_id)
+        access = self._access
+        if execution_id is not None:
+            check_number(execution_id, "execution_id")
+        number = (await access.record(instance_id)).row.execution if execution_id is None else execution_id
+        records = await access.read(lambda directory: directory.history(instance_id, number))
+        if not records:
+            await access.record(instance_id)
+        return tuple(history_event(record, access.provider.library) for record in records)
+
+    async def nodes(self) -> tuple[NodeInfo, ...]:
+        """Return the nodes that work on the store; see :meth:`Client.list_nodes`."""
+        return await self._access.read(_read_nodes)
+
+
+def _read_whole(
+    directory: Directory, instance_id: str
+) -> tuple[InstanceRecord, Sequence[InstanceRecord], Sequence[EventRecord]] | None:
+    """Return an instance, its children, and the events of activities that its summary has no room for."""
+    record = directory.get(instance_id)
+    if record is None:
+        return None
+    children, untold = _read_children(directory, record), untold_activities(record)
+    if not untold:
+        return record, children, ()
+    scheduled = directory.envelopes(instance_id, record.row.execution, untold)
+    # Read at another moment: the id may be a new instance's by now.
+    return record, children, [event for event in scheduled if event.kind == EventKind.ACTIVITY_SCHEDULED]
+
+
+def _read_children(directory: Directory, record: InstanceRecord) -> list[InstanceRecord]:
+    """Return the children that the current execution of an instance has asked for, in their order."""
+    row = record.row
+    found: list[InstanceRecord] = []
+    query = InstanceQuery(parent=row.instance_id, parent_execution=row.execution, limit=_CHILDREN)
+    while page := directory.list(query):
+        found.extend(page)
+        query = replace(query, after=(page[-1].created_at, page[-1].row.instance_id))
+        if len(page) < _CHILDREN:
+            break
+    links = [(child.row.parent, child) for child in found]
+    own = [(link.event_id, child) for link, child in links if link is not None and link.incarnation == row.incarnation]
+    return [child for _, child in sorted(own, key=lambda pair: pair[0])]
+
+
+def _read_nodes(directory: Directory) -> tuple[NodeInfo, ...]:
+    # Two reads: what changes hands in between may be counted with neither or with both. No node acts on it.
+    catalogue = directory.catalogue()
+    return node_infos(catalogue, directory.count_owned([node.record.node_id for node in catalogue.nodes]))

@@ -1,0 +1,73 @@
+"""What operators do with instances: end them, release them, delete them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from orchestra.client.access import Access
+from orchestra.client.arguments import check_filters, check_id, check_limit, check_reason, read_statuses
+from orchestra.client.info import STORED_STATUS, InstanceStatus, PurgeReport
+from orchestra.clock import to_micros
+from orchestra.operations.delete import delete, purge
+from orchestra.operations.release import release
+from orchestra.operations.terminate import terminate
+from orchestra.options import check_moment
+from orchestra.providers.rows import InstanceQuery
+
+__all__ = ["Maintenance"]
+
+
+class Maintenance:
+    """Performs operators' commands on instances."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def terminate(self, instance_id: str, reason: str) -> None:
+        """End an instance at once; see :meth:`Client.terminate`."""
+        check_id(instance_id)
+        check_reason(reason)
+        ended = await self._access.perform(terminate(instance_id, reason, self._access.name, self._access.provider.library))
+        if ended is not None:
+            self._access.recorder.terminated(ended.row.kind.name, ended.execution.version)
+
+    async def release(self, instance_id: str) -> None:
+        """End the hold of an instance; see :meth:`Client.release`."""
+        check_id(instance_id)
+        await self._access.perform(release(instance_id, self._access.provider.library))
+
+    async def delete(self, instance_id: str, reason: str) -> None:
+        """Delete an ended instance; see :meth:`Client.delete`."""
+        check_id(instance_id)
+        check_reason(reason)
+        await self._access.perform(delete(instance_id, self._access.provider.library, by=self._access.name, reason=reason))
+
+    async def purge(
+        self,
+        *,
+        completed_before: datetime,
+        name: str | None,
+        status: InstanceStatus | Sequence[InstanceStatus] | None,
+        id_prefix: str | None,
+        labels: Mapping[str, str] | None,
+        limit: int | None,
+        dry_run: bool,
+        reason: str,
+    ) -> PurgeReport:
+        """Delete instances that ended before a moment; see :meth:`Client.purge`."""
+        check_reason(reason)
+        check_filters(name=name, version=None, queue=None, id_prefix=id_prefix, parent=None, labels=labels)
+        check_moment(completed_before, "completed_before")
+        if limit is not None:
+            check_limit(limit)
+        wanted = read_statuses(status)
+        ends = [one for one in (InstanceStatus if wanted is None else wanted) if one.is_final]
+        if not ends:
+            return PurgeReport(dry_run, 0, ())
+        query = InstanceQuery(
+            name=name, statuses=tuple(STORED_STATUS[one] for one in ends), id_prefix=id_prefix, labels=dict(labels or {})
+        )
+        before, access = to_micros(completed_before), self._access
+        purged = await access.perform(purge(query, before, limit, dry_run=dry_run, by=access.name, reason=reason))
+        return PurgeReport(dry_run, purged.count, purged.instance_ids)

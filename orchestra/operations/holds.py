@@ -1,0 +1,39 @@
+"""Why an instance cannot go on now. A dashboard shows it, and a changed policy moves what is held."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orchestra.providers.rows import DEFAULT_QUEUE, Catalogue, InstanceRecord, Kind, Status, shown_hold
+from orchestra.resolution import is_living, serves, shown_kind, why_unreadable
+
+__all__ = ["hold_reason", "unserved_kinds"]
+
+_CRASHING_TAKEOVERS: Final = 3
+
+
+def hold_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
+    """Return what holds an instance, judged against the nodes that live now; ``None``: nothing does, or it has ended."""
+    row = record.row
+    if record.status is not Status.OPEN:
+        return None
+    if record.held and row.hold is not None:
+        return f"{shown_hold(row.hold)}: {row.hold.detail}"
+    if not _is_served(row.kind, catalogue):
+        # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
+        if (reason := why_unreadable(catalogue, row.kind)) is not None:
+            return f"no living node reads it: {reason}"
+        where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
+        return f"no living node has registered {shown_kind(catalogue, row.kind)}{where}"
+    if row.takeovers >= _CRASHING_TAKEOVERS and row.owner is None:
+        return f"crashing: {row.takeovers} nodes in a row were lost while they ran it"
+    return None
+
+
+def unserved_kinds(catalogue: Catalogue) -> tuple[Kind, ...]:
+    """Return the kinds that no living node can run."""
+    return tuple(kind for kind in catalogue.kinds if not _is_served(kind, catalogue))
+
+
+def _is_served(kind: Kind, catalogue: Catalogue) -> bool:
+    return any(is_living(node, catalogue.now) and serves(node.record, kind, catalogue) for node in catalogue.nodes)

@@ -1,0 +1,42 @@
+"""What an operator's command leaves alone: instances with something that only a newer library knows (protocol rule 37)."""
+
+from __future__ import annotations
+
+from orchestra.errors import NewerLibraryNeeded
+from orchestra.levels import Unknown
+from orchestra.providers.kinds import Library
+from orchestra.providers.rows import InstanceRecord, InstanceRow
+
+__all__ = ["raise_unless_known", "require_known"]
+
+
+def require_known(record: InstanceRecord, library: Library) -> None:
+    """Check that this library knows all that an operator's write would change (protocol rule 37).
+
+    Raises:
+        NewerLibraryNeeded: it does not, and leaves the instance alone.
+    """
+    hold = record.row.hold
+    held = hold.kind if record.held and hold is not None else None
+    kinds = record.status, record.execution.resolution.how, held
+    unknown = next((str(kind) for kind in kinds if isinstance(kind, Unknown)), None)
+    raise_unless_known(record.row, library, unknown)
+
+
+def raise_unless_known(row: InstanceRow, library: Library, unknown: str | None = None) -> None:
+    """Check that this library may go on with an instance of this kind.
+
+    Raises:
+        NewerLibraryNeeded: it may not.
+    """
+    kind = row.kind
+    if unknown is None and kind.level > library.level:
+        unknown = f"rows of level {kind.level}, where this library reads up to {library.level}"
+    if unknown is None and kind.format not in library.formats:
+        unknown = f"history in format {kind.format}"
+    if unknown is not None:
+        raise NewerLibraryNeeded(
+            f"instance {row.instance_id!r} has what only a newer library knows ({unknown}); nothing was changed. "
+            "Do it with that library",
+            instance_id=row.instance_id,
+        )

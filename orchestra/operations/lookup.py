@@ -1,0 +1,45 @@
+"""The instance that a command names: that it exists, and that it has not ended."""
+
+from __future__ import annotations
+
+from orchestra.errors import AlreadyCompleted, InstanceNotFound
+from orchestra.levels import Unknown
+from orchestra.operations.steps import Get, Operation
+from orchestra.providers.rows import InstanceRecord, Status
+
+__all__ = ["existing", "has_ended", "not_found", "open_instance"]
+
+
+def existing(instance_id: str) -> Operation[InstanceRecord]:
+    """Return an instance as it stands now.
+
+    Raises:
+        InstanceNotFound: there is none with this id.
+    """
+    record = yield from Get(instance_id)
+    if record is None:
+        raise not_found(instance_id)
+    return record
+
+
+def open_instance(instance_id: str) -> Operation[InstanceRecord]:
+    """Return an instance that has not ended.
+
+    Raises:
+        InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
+    """
+    record = yield from existing(instance_id)
+    if record.status is not Status.OPEN:
+        raise has_ended(instance_id)
+    return record
+
+
+def not_found(instance_id: str) -> InstanceNotFound:
+    """Return the error that there is no instance with this id."""
+    return InstanceNotFound(f"there is no instance {instance_id!r}", instance_id=instance_id)
+
+
+def has_ended(instance_id: str, status: Status | Unknown | None = None) -> AlreadyCompleted:
+    """Return the error that an instance has ended, and how, where that is known."""
+    how = "" if status is None else f" ({status.name.lower()})"
+    return AlreadyCompleted(f"instance {instance_id!r} has ended{how}", instance_id=instance_id)

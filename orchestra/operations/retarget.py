@@ -1,0 +1,216 @@
+"""Giving another version to executions that have not begun: they follow a pin, or a policy that has changed.
+
+The client that sets a pin or a policy performs this. A node that learns of a changed policy performs it as well, for what was
+held after the operator had looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from orchestra.errors import OrchestraError, StoreError, UnknownVersion
+from orchestra.levels import Unknown
+from orchestra.operations.holds import hold_reason, unserved_kinds
+from orchestra.operations.lookup import existing, has_ended
+from orchestra.operations.steps import Find, Get, Operation, ReadCatalogue, SetPin, Submit, SubmitAll
+from orchestra.providers.rows import (
+    Catalogue,
+    ExecutionDelta,
+    ExecutionRow,
+    Granted,
+    InstanceQuery,
+    InstanceRecord,
+    InstanceState,
+    Kind,
+    Resolution,
+    ResolvedBy,
+    Status,
+    Write,
+)
+from orchestra.resolution import LOWEST_VERSION, boundary_version, has_readable_policy, opening_version, policy_of
+from orchestra.versions import Exact, Policy, listed, resolve
+
+__all__ = ["check_target", "follow_pin", "follow_policy", "following", "pin", "retargeting"]
+
+_ATTEMPTS: Final = 50
+"""How often an operation reads an instance again that was written since it was read."""
+_PAGE: Final = 100
+"""Held instances that are read, and written in one group, at once."""
+
+
+def pin(instance_id: str, version: str | None, *, by: str, reason: str) -> Operation[None]:
+    """Pin an instance to a version, or unpin it (``None``), and have an execution that has not begun follow at once.
+
+    Raises:
+        InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
+        StoreError: it is pinned, but it is written so often that the execution did not follow.
+    """
+    if not (yield from SetPin(instance_id, version, by, reason)):
+        yield from existing(instance_id)
+        raise has_ended(instance_id)
+    yield from follow_pin(instance_id, by)
+
+
+def follow_pin(instance_id: str, by: str) -> Operation[None]:
+    """Have an execution that has not begun follow the pin as it stands now, whichever client has set or removed it."""
+    for _ in range(_ATTEMPTS):
+        record = yield from existing(instance_id)
+        change = retargeting(record, (yield from ReadCatalogue()), by)
+        # Refused: a node has claimed it, and perhaps begun it, since it was read (rule 6).
+        if change is None or isinstance((yield from Submit(change)), Granted):
+            return
+    raise StoreError(
+        f"instance {instance_id!r} is written so often that the execution which has not begun did not get its new version; "
+        "try again"
+    )
+
+
+def follow_policy(name: str, by: str) -> Operation[int]:
+    """Have the executions of a name that are held and have not begun follow its policy. Return how many have followed."""
+    count = 0
+    query = InstanceQuery(name=name, statuses=(Status.OPEN,), held=True, limit=_PAGE)
+    while True:
+        catalogue = yield from ReadCatalogue()
+        records = yield from Find(replace(query, unserved=unserved_kinds(catalogue)))
+        count += yield from _have_follow(records, catalogue, by)
+        if len(records) < _PAGE:
+            return count
+        query = replace(query, after=(records[-1].created_at, records[-1].row.instance_id))
+
+
+def _have_follow(records: Sequence[InstanceRecord], catalogue: Catalogue, by: str) -> Operation[int]:
+    """Have a page of instances follow the policy. Return how many have.
+
+    Raises:
+        OrchestraError: the first error of a write. The other instances were written all the same.
+    """
+    count = 0
+    errors: list[OrchestraError] = []
+    for _ in range(_ATTEMPTS):
+        moves = [following(record, catalogue, by) for record in records]
+        changes = [change for change in moves if change is not None]
+        if not changes:
+            break
+        refused: list[str] = []
+        for change, outcome in zip(changes, (yield from SubmitAll(changes)), strict=True):
+            if isinstance(outcome, OrchestraError):
+                errors.append(outcome)
+            elif isinstance(outcome, Granted):
+                count += 1
+            else:
+                refused.append(change.instance_id)
+        if not refused:
+            break
+        # Written since they were read (rule 6): they may have gone on, or have followed for another client or node.
+        catalogue = yield from ReadCatalogue()
+        records = yield from _those_there(refused)
+    if errors:
+        raise errors[0]
+    return count
+
+
+def _those_there(instance_ids: Sequence[str]) -> Operation[list[InstanceRecord]]:
+    found: list[InstanceRecord] = []
+    for instance_id in instance_ids:
+        record = yield from Get(instance_id)
+        if record is not None:
+            found.append(record)
+    return found
+
+
+def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
+    """Check that a policy leads to a version that there is. While no living node has the name, every version may come.
+
+    Raises:
+        UnknownVersion: living nodes have the name, and none has the version.
+    """
+    available = catalogue.versions(name)
+    if isinstance(policy, Exact) and available and policy.version not in available:
+        raise UnknownVersion(
+            f"no living node has registered {name!r} {policy.version} (registered: {listed(available)}); pass "
+            "allow_missing=True to set the policy ahead of a deploy; what takes the version is held until then",
+            name=name,
+            version=policy.version,
+        )
+
+
+def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
+    """Return the write with which an execution that has not begun follows the pin, or the policy where the pin has gone.
+
+    ``None``: there is nothing to do. It has begun or ended; it is to take that version already; or the caller that asked for it
+    named its version, which no operator's pin overrides (rule 16).
+    """
+    row, execution = record.row, record.execution
+    if isinstance(execution.resolution.how, Unknown):
+        return None  # the next owner, of a newer library, knows what the pin means to it
+    if record.status is not Status.OPEN or row.opened or execution.resolution.how is ResolvedBy.EXPLICIT:
+        return None
+    if row.pin is not None:
+        version = row.pin.version
+        resolution = Resolution(ResolvedBy.PIN, by, policy_of(catalogue, execution.name)[1])
+    elif execution.resolution.how is ResolvedBy.PIN:
+        version, resolution = _by_policy(row.kind, execution, catalogue, by)
+    else:
+        return None
+    return _retargeted(record, version, resolution)
+
+
+def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
+    """Return the write with which an execution that has not begun, and is held, follows a policy that has changed.
+
+    ``None``: there is nothing to do. It has begun or ended, or nothing holds it, or it is pinned; its version was not chosen by
+    policy, or by a later one; or nodes go to the policy's version by themselves, which they do upwards only (rule 16).
+    """
+    row, execution = record.row, record.execution
+    by_policy = execution.resolution.how is ResolvedBy.POLICY and row.pin is None
+    if (
+        row.opened
+        or not by_policy
+        or not has_readable_policy(catalogue, row.kind.name)
+        or hold_reason(record, catalogue) is None
+    ):
+        return None
+    if execution.resolution.policy_revision > policy_of(catalogue, row.kind.name)[1]:
+        return None
+    version, resolution = _by_policy(row.kind, execution, catalogue, by)
+    return None if version == opening_version(catalogue, row.kind) else _retargeted(record, version, resolution)
+
+
+def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) -> Write | None:
+    row, execution = record.row, record.execution
+    kind = replace(row.kind, version=version, floating=resolution.how is ResolvedBy.POLICY)
+    if (kind, resolution.how) == (row.kind, execution.resolution.how):
+        return None
+    # A start may be for later. An instance that was held, or crashed its owners, is tried on the other code at once.
+    wake_at = 0 if record.held or row.takeovers else row.wake_at
+    return Write(
+        instance_id=row.instance_id,
+        incarnation=row.incarnation,
+        revision=row.revision,
+        owner=None,
+        state=InstanceState(
+            kind=kind,
+            owner=None,
+            wake_at=wake_at or 0,
+            seen_seq=row.seen_seq,
+            execution=row.execution,
+            opened=False,
+            takeovers=0,
+            status=Status.OPEN,
+            history_events=row.history_events,
+            history_bytes=row.history_bytes,
+            summary=record.summary,
+        ),
+        executions=(ExecutionDelta(row.execution, retargeted=(version, resolution), traceparent=execution.traceparent),),
+    )
+
+
+def _by_policy(kind: Kind, execution: ExecutionRow, catalogue: Catalogue, by: str) -> tuple[str, Resolution]:
+    """Return what the policy gives to an execution that has not begun: as the boundary before it, or the start, would have."""
+    if execution.state_version is not None:
+        return boundary_version(catalogue, kind, execution.state_version, explicit=None, pin=None, node=by)
+    # Not those of nodes that were there once: a version that was a mistake has never been anywhere.
+    version = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue)) or LOWEST_VERSION
+    return version, Resolution(ResolvedBy.POLICY, by, policy_of(catalogue, kind.name)[1])

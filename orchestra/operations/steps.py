@@ -1,0 +1,116 @@
+"""What an operation asks of its performer: to read the store, to commit a change, to wait.
+
+An operation is a generator. It yields steps, and the performer sends it their answers, or throws the errors that they raised::
+
+    def delete(instance_id: str) -> Operation[bool]:
+        record = yield from Get(instance_id)
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from orchestra.errors import OrchestraError
+from orchestra.providers.rows import Catalogue, ClientChange, InstanceQuery, InstanceRecord, Outcome
+
+__all__ = [
+    "Delete",
+    "DeleteAll",
+    "Find",
+    "Get",
+    "Operation",
+    "Pause",
+    "ReadCatalogue",
+    "SetPin",
+    "Step",
+    "Submit",
+    "SubmitAll",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Step(Generic[T_co]):
+    """One request of an operation. ``answer = yield from step`` makes it, and knows the answer's type."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Step[Any], Any, T_co]:
+        return (yield self)
+
+
+Operation = Generator[Step[Any], Any, T]
+"""A command under way. It returns its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Get(Step[InstanceRecord | None]):
+    """Read an instance as it stands now."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Find(Step[Sequence[InstanceRecord]]):
+    """Read the instances that a query finds, at most ``query.limit``."""
+
+    query: InstanceQuery
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCatalogue(Step[Catalogue]):
+    """Read the catalogue as it stands now, with the store's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit(Step[Outcome]):
+    """Commit a change."""
+
+    change: ClientChange
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAll(Step[Sequence[Outcome | OrchestraError]]):
+    """Commit changes, each by itself. The answers stand in their order; an error stands in the place of its change."""
+
+    changes: Sequence[ClientChange]
+
+
+@dataclass(frozen=True, slots=True)
+class SetPin(Step[bool]):
+    """Pin an open instance to a version, or unpin it (``None``). The answer is whether it is open."""
+
+    instance_id: str
+    version: str | None
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete(Step[bool]):
+    """Delete an ended instance. The answer is whether it was there."""
+
+    instance_id: str
+    incarnation: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAll(Step[Sequence[str]]):
+    """Delete ended instances, given as (id, incarnation), in one transaction. The answer is the ids of those deleted."""
+
+    instances: Sequence[tuple[str, str]]
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Step[None]):
+    """Wait for so many seconds."""
+
+    seconds: float

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from orchestra.codec.containers import Key
 from orchestra.codec.leaves import LEAVES, leaf_shape, literal_shape
 from orchestra.codec.sameness import difference
-from orchestra.codec.shapes import READING_ERRORS, Shape, Unfit, mismatch
+from orchestra.codec.shapes import READING_ERRORS, Shape, ShapeBuilder, Unfit, mismatch
 from orchestra.codec.unions import choices_of
 from orchestra.codec.wire import Misfit, Refused, number_text
-
-if TYPE_CHECKING:
-    from orchestra.codec.building import Builder
 
 __all__ = ["key_of"]
 
@@ -43,7 +40,7 @@ _NEVER: Final = frozenset(
 _REMEDY: Final = "write dict[str, ...], or a list of pairs: list[tuple[...]]"
 
 
-def key_of(builder: Builder, schema: Any) -> Key:
+def key_of(builder: ShapeBuilder, schema: Any) -> Key:
     """Return how the keys of a mapping are written.
 
     Raises:
@@ -84,7 +81,7 @@ def _write_untyped(value: Any) -> str:
     raise Refused(f"its key is of type {name} and would come back as text; annotate dict[{name}, ...], or write str(key)")
 
 
-def _number(builder: Builder, schema: Any, kind: str) -> Key:
+def _number(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
     cls, node = LEAVES[kind], builder.node(schema)
     if kind != "int":
         builder.native = False
@@ -103,7 +100,7 @@ def _number(builder: Builder, schema: Any, kind: str) -> Key:
     return Key(write, read, frozenset({cls}))
 
 
-def _named(builder: Builder, schema: Any, kind: str) -> Key:
+def _named(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
     values: list[Any] = schema["members"] if kind == "enum" else schema["expected"]
     known: dict[str, Any] = {}
     texts: list[tuple[Any, str]] = []
@@ -149,7 +146,7 @@ def _named(builder: Builder, schema: Any, kind: str) -> Key:
     return Key(write, read, shape.types)
 
 
-def _union(builder: Builder, choices: list[Any]) -> Key:
+def _union(builder: ShapeBuilder, choices: list[Any]) -> Key:
     kinds = [builder.resolved(choice)["type"] for choice in choices]
     names = " | ".join(kinds)
     if "str" in kinds or ("int" in kinds and "float" in kinds):
@@ -191,7 +188,7 @@ def first_that_fits(written: Any, readers: list[Callable[[Any], Any]]) -> Any:
     raise misfit or Misfit("nothing fits")
 
 
-def _unknown(shape: Shape, builder: Builder) -> Key:
+def _unknown(shape: Shape, builder: ShapeBuilder) -> Key:
     builder.verify = True
 
     def write(value: Any) -> str:

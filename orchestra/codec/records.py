@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from orchestra.codec.leaves import write_json
-from orchestra.codec.shapes import READING_ERRORS, Shape, Unfit, custom, is_of_pydantic, mismatch
+from orchestra.codec.shapes import READING_ERRORS, Shape, ShapeBuilder, Unfit, custom, is_of_pydantic, mismatch
 from orchestra.codec.wire import TYPE, VALUE, Misfit, Refused
-
-if TYPE_CHECKING:
-    from orchestra.codec.building import Builder
 
 __all__ = ["dataclass_shape", "model_shape", "named_tuple_shape", "typed_dict_shape"]
 
@@ -96,7 +93,7 @@ def _by_key(fields: list[_Field]) -> dict[str, _Field]:
     return {field.name: field for field in fields} | {field.key: field for field in fields}
 
 
-def dataclass_shape(builder: Builder, schema: Any) -> Shape:
+def dataclass_shape(builder: ShapeBuilder, schema: Any) -> Shape:
     """Return the shape of a dataclass."""
     cls: Any = schema["cls"]
     core, functions = _core(schema["schema"], "dataclass-args")
@@ -144,7 +141,7 @@ def dataclass_shape(builder: Builder, schema: Any) -> Shape:
     return Shape(write, read, frozenset({cls}))
 
 
-def _note_functions(builder: Builder, functions: set[str]) -> None:
+def _note_functions(builder: ShapeBuilder, functions: set[str]) -> None:
     if functions:
         builder.verify = True
     if functions - {"function-after"}:
@@ -152,7 +149,7 @@ def _note_functions(builder: Builder, functions: set[str]) -> None:
         builder.native = False
 
 
-def model_shape(builder: Builder, schema: Any) -> Shape:
+def model_shape(builder: ShapeBuilder, schema: Any) -> Shape:
     """Return the shape of a pydantic model."""
     cls: Any = schema["cls"]
     node = builder.node(schema)
@@ -217,7 +214,7 @@ def model_shape(builder: Builder, schema: Any) -> Shape:
     return Shape(write, read, frozenset({cls}))
 
 
-def _root_model_shape(builder: Builder, schema: Any) -> Shape:
+def _root_model_shape(builder: ShapeBuilder, schema: Any) -> Shape:
     cls: Any = schema["cls"]
     node = builder.node(schema)
     if _has_serializers(cls):
@@ -238,7 +235,7 @@ def _has_serializers(cls: Any) -> bool:
     return bool(decorators and (decorators.field_serializers or decorators.model_serializers))
 
 
-def typed_dict_shape(builder: Builder, schema: Any) -> Shape:
+def typed_dict_shape(builder: ShapeBuilder, schema: Any) -> Shape:
     """Return the shape of a TypedDict."""
     node = builder.node(schema)
     cls: Any = schema.get("cls")
@@ -290,7 +287,7 @@ def typed_dict_shape(builder: Builder, schema: Any) -> Shape:
     return Shape(write, read, frozenset({dict}))
 
 
-def named_tuple_shape(builder: Builder, cls: Any, schema: Any, arguments: list[Any]) -> Shape:
+def named_tuple_shape(builder: ShapeBuilder, cls: Any, schema: Any, arguments: list[Any]) -> Shape:
     """Return the shape of a named tuple."""
     node = builder.node(schema)
     shapes: list[Shape] = []

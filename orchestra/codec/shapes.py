@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import orjson
 import pydantic
@@ -20,7 +20,18 @@ import pydantic_core
 
 from orchestra.codec.wire import Misfit, Refused, is_secret, unwrapped
 
-__all__ = ["READING_ERRORS", "Node", "Shape", "Unfit", "custom", "in_order", "is_of_pydantic", "mismatch", "name_of"]
+__all__ = [
+    "READING_ERRORS",
+    "Node",
+    "Shape",
+    "ShapeBuilder",
+    "Unfit",
+    "custom",
+    "in_order",
+    "is_of_pydantic",
+    "mismatch",
+    "name_of",
+]
 
 READING_ERRORS: Final = (Exception,)
 """Validators and ``__post_init__`` are user code; they may raise anything."""
@@ -96,6 +107,35 @@ class Node:
         if self._serializer is None:
             self._serializer = pydantic_core.SchemaSerializer(self._whole())
         return self._serializer.to_python(value, mode="json", by_alias=True, round_trip=True, warnings="error")
+
+
+class ShapeBuilder(Protocol):
+    """What the shape of a whole needs of its builder: the shapes of its parts, and a place to note what they demand."""
+
+    native: bool
+    """Whether pydantic reads whatever is written, as long as it names no type and no zone."""
+    verify: bool
+    """Whether what is written must be read back before it is believed."""
+
+    def node(self, schema: Any) -> Node:
+        """Return a node as pydantic reads and writes it."""
+        ...
+
+    def resolved(self, schema: Any) -> Any:
+        """Return the node that a reference stands for."""
+        ...
+
+    def note_constraints(self, schema: Mapping[str, Any], *more: str) -> bool:
+        """Note whether a node demands more than its type. Return whether it does not."""
+        ...
+
+    def shape(self, schema: Any) -> Shape:
+        """Return the shape of a node.
+
+        Raises:
+            Unfit: its values could not come back as what they are.
+        """
+        ...
 
 
 def name_of(value: Any) -> str:

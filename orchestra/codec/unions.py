@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import orjson
 
 from orchestra.codec.leaves import LEAVES
 from orchestra.codec.sameness import difference
-from orchestra.codec.shapes import READING_ERRORS, Node, Shape, Unfit, mismatch
+from orchestra.codec.shapes import READING_ERRORS, Node, Shape, ShapeBuilder, Unfit, mismatch
 from orchestra.codec.wire import TYPE, VALUE, Misfit, Refused, base64_form, tagged
-
-if TYPE_CHECKING:
-    from orchestra.codec.building import Builder
 
 __all__ = ["choices_of", "union_shape"]
 
@@ -56,7 +53,7 @@ def choices_of(schema: Any) -> list[Any]:
     return [choice if isinstance(choice, dict) else choice[0] for choice in choices]
 
 
-def union_shape(builder: Builder, schema: Any, choices: list[Any]) -> Shape:
+def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape:
     """Return the shape of a union.
 
     Raises:
@@ -107,7 +104,7 @@ def union_shape(builder: Builder, schema: Any, choices: list[Any]) -> Shape:
     return Shape(write, read, known if None not in types else None)
 
 
-def _member(builder: Builder, choice: Any) -> _Member:
+def _member(builder: ShapeBuilder, choice: Any) -> _Member:
     inner = builder.resolved(choice)
     shape = builder.shape(choice)
     while inner["type"] in {"function-after", "function-before", "function-wrap"} and "schema" in inner:
@@ -130,7 +127,7 @@ def _member(builder: Builder, choice: Any) -> _Member:
     return _Member(label, shape, form, cls if is_object else None, _literals(builder, inner))
 
 
-def _literals(builder: Builder, inner: Any) -> dict[str, set[Any]]:
+def _literals(builder: ShapeBuilder, inner: Any) -> dict[str, set[Any]]:
     core = inner
     while core["type"] not in {"dataclass-args", "model-fields", "typed-dict"}:
         if not isinstance(core.get("schema"), dict):

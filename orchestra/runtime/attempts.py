@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -19,10 +19,19 @@ from orchestra.runtime.alarms import Alarm
 from orchestra.runtime.driving import Driver
 from orchestra.telemetry import Attempt
 
-if TYPE_CHECKING:
-    from orchestra.runtime.activities import ActivityRunner
+__all__ = ["Run", "Runner", "activity_context_of"]
 
-__all__ = ["Run", "activity_context_of"]
+
+class Runner(Protocol):
+    """What a try needs of the runner that has begun it. Both are called in any thread."""
+
+    def take_heartbeat(self, run: Run, payload: Any) -> None:
+        """Take a heartbeat of a try."""
+        ...
+
+    def is_overdue(self, run: Run) -> bool:
+        """Return whether a try's time is up."""
+        ...
 
 
 def _shielded() -> anyio.CancelScope:
@@ -34,7 +43,7 @@ def _shielded() -> anyio.CancelScope:
 class Run:
     """One try that is under way. Moments are monotonic seconds."""
 
-    runner: ActivityRunner
+    runner: Runner
     effect: RunActivity
     activity: Activity[..., Any]
     scope: anyio.CancelScope = field(default_factory=_shielded)

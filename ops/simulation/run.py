@@ -2,6 +2,7 @@
 
     python ops/simulation/run.py --seeds 10000 --jobs 2 --json simulation.json
     python ops/simulation/run.py --postgres --seeds 500 --json postgres-simulation.json
+    python ops/simulation/run.py --ages --seeds 2000
 
 With `--postgres` each seed gets a schema of its own on a server, which `ORCHESTRA_TEST_DSN` names or the script starts. Each
 failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
@@ -53,20 +54,22 @@ def too_long(*_: object) -> None:
     raise TooLong(f"it has not ended after {PATIENCE} s")
 
 
-def run_one(seed: int, store: StoreName | None, dsn: str | None) -> tuple[int, dict[str, int], str | None]:
+def run_one(
+    seed: int, store: StoreName | None, dsn: str | None, *, ages: bool = False
+) -> tuple[int, dict[str, int], str | None]:
     """Run a seed; return its counts, or how it failed."""
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(PATIENCE)
     try:
-        return seed, dict(run_seed(seed, store, dsn=dsn).counts), None
+        return seed, dict(run_seed(seed, store, dsn=dsn, ages=ages).counts), None
     except (Exception, TooLong) as error:  # noqa: BLE001 - whatever it is, it is this seed's failure, and the others go on
         return seed, {}, "".join(traceback.format_exception(error))[-3000:]
     finally:
         signal.alarm(0)
 
 
-def rerun(seed: int, store: StoreName | None) -> str:
-    where = {None: "", "postgres": " --postgres"}.get(store, f" --store {store}")
+def rerun(seed: int, store: StoreName | None, *, ages: bool = False) -> str:
+    where = {None: "", "postgres": " --postgres"}.get(store, f" --store {store}") + (" --ages" if ages else "")
     return f"python ops/simulation/run.py --from {seed} --seeds 1{where}"
 
 
@@ -89,17 +92,17 @@ def server_version(dsn: str) -> str:
 
 
 def results_of(
-    seeds: range, store: StoreName | None, jobs: int, dsn: str | None
+    seeds: range, store: StoreName | None, jobs: int, dsn: str | None, *, ages: bool = False
 ) -> Generator[tuple[int, dict[str, int], str | None]]:
     """Run the seeds, here or in processes, and yield what they did in their order."""
     if jobs == 1:
         prepare()
-        yield from (run_one(seed, store, dsn) for seed in seeds)
+        yield from (run_one(seed, store, dsn, ages=ages) for seed in seeds)
         return
     # Spawned: what a fork would inherit of a server holds it up when this process ends.
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=prepare) as pool:
         try:
-            yield from pool.map(partial(run_one, store=store, dsn=dsn), seeds, chunksize=8 if dsn is None else 1)
+            yield from pool.map(partial(run_one, store=store, dsn=dsn, ages=ages), seeds, chunksize=8 if dsn is None else 1)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -115,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--store", choices=("memory", "sqlite", "postgres"), default=None, help="otherwise each seed has its own"
     )
     stores.add_argument("--postgres", action="store_const", const="postgres", dest="store", help="the same as --store postgres")
+    parser.add_argument("--ages", action="store_true", help="nodes have this library or an artificial next one")
     parser.add_argument("--fail-fast", action="store_true", help="end with the first seed that fails")
     parser.add_argument("--json", type=Path, default=None, help="where the result is written for a report")
     options = parser.parse_args(arguments)
@@ -124,12 +128,18 @@ def main(arguments: list[str] | None = None) -> int:
     failures: list[dict[str, Any]] = []
     with served(options.store) as dsn:
         database = {} if dsn is None else {"postgresql": server_version(dsn)}
-        results = results_of(seeds, options.store, options.jobs, dsn)
+        results = results_of(seeds, options.store, options.jobs, dsn, ages=options.ages)
         for done, (seed, its_counts, failure) in enumerate(results, 1):
             counts.update(its_counts)
             if failure is not None:
-                failures.append({"seed": seed, "error": failure.strip().splitlines()[-1], "rerun": rerun(seed, options.store)})
-                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store)}\n", flush=True)
+                failures.append(
+                    {
+                        "seed": seed,
+                        "error": failure.strip().splitlines()[-1],
+                        "rerun": rerun(seed, options.store, ages=options.ages),
+                    }
+                )
+                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store, ages=options.ages)}\n", flush=True)
             if (failure is not None and options.fail_fast) or time.monotonic() - began > options.seconds:
                 seeds = range(seeds.start, seed + 1)
                 break

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -58,6 +59,39 @@ def test_whatever_happens_on_postgresql_the_invariants_hold_and_everything_ends(
     print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1 --postgres")
     counts = run_seed(seed, "postgres", dsn=dsn).counts
     assert counts["commits"] > 0
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ()) for place, seed in enumerate(SEEDS)]
+)
+def test_whatever_happens_nodes_of_two_ages_live_side_by_side_and_what_one_does_not_know_it_leaves_to_the_other(seed):
+    """Upgrades and roll backs of the library under crashes; in the end all is upgraded, and everything ends."""
+    print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1 --ages")
+    counts = run_seed(seed, ages=True).counts
+    assert counts["commits"] > 0
+
+
+@pytest.mark.parametrize("seed", POSTGRES_SEEDS)
+def test_nodes_of_two_ages_live_side_by_side_on_postgresql(seed, dsn):
+    print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1 --postgres --ages")
+    assert run_seed(seed, "postgres", dsn=dsn, ages=True).counts["commits"] > 0
+
+
+def test_the_seeds_of_two_ages_reach_what_they_are_for():
+    counts = Counter()
+    for seed in (42, 45, 54, 69, 103):
+        counts.update(run_seed(seed, "memory", ages=True).counts)
+    for what in (
+        "levels raised",
+        "opened in format 1",
+        "opened in format 2",
+        "left alone by old nodes",
+        "known to old nodes",
+        "eras: old",
+        "eras: mixed",
+        "eras: new",
+    ):
+        assert counts[what] > 0, what
 
 
 @pytest.mark.parametrize("seed", [3, 20])

@@ -37,7 +37,7 @@ from orchestra.providers.rows import (
     Status,
     Write,
 )
-from orchestra.resolution import policy_of, start_version
+from orchestra.resolution import policy_of, start_version, stored_policy
 from orchestra.testing.simulation.nodes import Link, SimulatedNode, Surroundings
 from orchestra.testing.simulation.plan import Plan
 from orchestra.testing.simulation.programs import PROGRAMS, draw_state
@@ -182,7 +182,7 @@ class Clients:
 
     def set_policy(self, name: str, policy: str) -> None:
         """Set the version policy of a name."""
-        value = str(Latest() if policy == "Latest" else Exact(policy))
+        value = stored_policy(self._directory.catalogue(), Latest() if policy == "Latest" else Exact(policy))
         self._admin.set_policy(name, value, by="operator", reason="simulated")
 
     def _set_pin(self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 
 from orchestra.codec import Payload, unpack
 from orchestra.events import (
+    EVENTS,
     ChildCompleted,
     ChildFailedEvent,
     ChildStarted,
     CommandCancelled,
     DetachedStarted,
     Event,
+    EventForms,
     OnParentClose,
     error_from_wire,
     from_record,
@@ -70,7 +72,10 @@ def _tells(event: ChildCompleted | ChildFailedEvent, report: MessageRow) -> bool
 class Families:
     """Follows what granted writes do to other instances, in an account of its own (rules 7 and 20)."""
 
-    def __init__(self, lives: Mapping[str, Life], begin: Callable[[Start], Life], counts: Counter[str]) -> None:
+    def __init__(
+        self, lives: Mapping[str, Life], begin: Callable[[Start], Life], counts: Counter[str], forms: EventForms = EVENTS
+    ) -> None:
+        self._forms = forms
         self._lives = lives
         self._begin = begin
         self._counts = counts
@@ -110,7 +115,7 @@ class Families:
         given_up: set[ParentLink] = set()
         for delta in write.executions:
             for record in delta.events:
-                event = from_record(record)
+                event = from_record(record, self._forms)
                 if isinstance(event, (ChildStarted, DetachedStarted)):
                     asked[ParentLink(write.instance_id, write.incarnation, delta.number, event.id)] = event
                 elif isinstance(event, CommandCancelled):

@@ -27,6 +27,7 @@ from orchestra.engine.items import (
 from orchestra.engine.membership import Membership
 from orchestra.errors import (
     ErrorInfo,
+    LibraryTooOld,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
@@ -88,6 +89,7 @@ class Surroundings(Protocol):
     def meanwhile(self, link: Link) -> None: ...
     def committed(self, changes: Sequence[Change], commit: Commit) -> None: ...
     def ownership_changed(self, *, swept: bool = False) -> None: ...
+    def level_raised(self, levels: Levels) -> None: ...
     def expired(self, count: int) -> None: ...
     def in_code(self, node: SimulatedNode) -> None: ...
     def new_id(self, prefix: str) -> str: ...
@@ -223,7 +225,14 @@ class Link:
         return self._do(lambda: self._store.renew(node_id, load))
 
     def raise_level(self, levels: Levels) -> Levels:
-        return self._do(lambda: self._store.raise_level(levels))
+        def raise_level() -> Levels:
+            before = self._store.catalogue().levels
+            standing = self._store.raise_level(levels)
+            if standing != before:
+                self._world.level_raised(standing)
+            return standing
+
+        return self._do(raise_level)
 
     def leave(self, node_id: str) -> None:
         def leave() -> None:
@@ -353,6 +362,9 @@ class SimulatedNode:
         token = IN_CODE.set(lambda: self._world.in_code(self))
         try:
             self._take(self.cycle.run(items))
+        except LibraryTooOld:
+            self.leave()
+            raise NodeDied from None
         except LeftBehind as late:
             if late.returned is not None and self.alive:
                 self.away.append(late.returned)

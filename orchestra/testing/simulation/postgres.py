@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock, new_id
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
@@ -125,7 +126,7 @@ class _Connection(Connection):
 class _SimulatedProvider(PostgresProvider):
     """The provider of one simulated process. Only processes die here and not machines, so that nothing waits for a disk."""
 
-    def __init__(self, dsn: str, schema: str, clock: Clock, ether: _Ether, *, pooled: bool) -> None:
+    def __init__(self, dsn: str, schema: str, clock: Clock, ether: _Ether, library: Library, *, pooled: bool) -> None:
         self._ether = ether
         self._link: Link | None = None
         self._call = 0
@@ -134,7 +135,9 @@ class _SimulatedProvider(PostgresProvider):
         """Whether the call has committed or rolled back something. What it has committed is not known yet to whoever watches:
         nobody may build on it before the call ends."""
         self._waiting: _Connection | None = None
-        super().__init__(dsn, schema, durability="relaxed", clock=clock, pooled=pooled, lock_timeout=_LOCK_TIMEOUT)
+        super().__init__(
+            dsn, schema, durability="relaxed", clock=clock, pooled=pooled, lock_timeout=_LOCK_TIMEOUT, library=library
+        )
         self._connector.connection_type = _Connection
 
     def attach(self, link: Link) -> None:
@@ -190,8 +193,8 @@ def postgres_store(dsn: str, *, pooled: bool = False) -> Generator[Connect]:
     schema, ether = f"simulation_{new_id()}", _Ether()
     providers: list[_SimulatedProvider] = []
 
-    def connect(clock: Clock) -> Provider:
-        provider = _SimulatedProvider(dsn, schema, clock, ether, pooled=pooled)
+    def connect(clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        provider = _SimulatedProvider(dsn, schema, clock, ether, library, pooled=pooled)
         providers.append(provider)
         return provider
 

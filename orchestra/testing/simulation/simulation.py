@@ -13,27 +13,42 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from orchestra.clock import Clock, micros
 from orchestra.engine.items import ActivityKey
-from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from orchestra.errors import LibraryTooOld, StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from orchestra.providers.interfaces import Directory, Provider
-from orchestra.providers.rows import DEFAULT_QUEUE, Append, Change, Commit, Start, Status, Write
+from orchestra.providers.kinds import THIS_LIBRARY, Library
+from orchestra.providers.rows import CRASHES_BEFORE_DELAY, DEFAULT_QUEUE, Append, Change, Commit, Levels, Start, Status, Write
+from orchestra.resolution import policy_of
+from orchestra.testing.ages import NEXT_LIBRARY, STERN_LIBRARY
 from orchestra.testing.checker import check_store
+from orchestra.testing.simulation.ages import ERAS, Era, is_known
 from orchestra.testing.simulation.clients import Clients
 from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
 from orchestra.testing.simulation.nodes import Link, NodeDied, SimulatedNode
 from orchestra.testing.simulation.plan import Plan
 from orchestra.testing.simulation.programs import ACTIVITIES, FAR, FINAL_STAGE, KILLER, PROGRAMS, registry_of
 from orchestra.testing.simulation.witness import Witness
+from orchestra.versions import UnknownPolicy
 
 __all__ = ["Connect", "Result", "Simulation", "simulate"]
 
-Connect = Callable[[Clock], Provider]
-"""Returns one more unopened connection to one and the same store, as a process of its own would have it."""
+
+class Connect(Protocol):
+    """Returns one more unopened connection to one and the same store, as a process of its own would have it."""
+
+    def __call__(self, clock: Clock, library: Library = THIS_LIBRARY) -> Provider: ...
+
+
+_WEIGHT_OF_AGES: Final = 2.5
 
 _PLACES: Final = 1_000
+_STERN: Final = 0.25
+"""How often the next library rules out older ones."""
+_LATE: Final = 3_000_000
+"""Virtual microseconds after which what is due should have been taken, with nothing going wrong."""
 _HOUR: Final = 3_600_000_000
 _DEPTH: Final = 2
 _CYCLES: Final = 4_000
@@ -50,7 +65,7 @@ class Result:
     digest: str
 
 
-def simulate(connect: Connect, seed: int, *, faults: bool = True, alike: bool = False) -> Result:
+def simulate(connect: Connect, seed: int, *, faults: bool = True, alike: bool = False, ages: bool = False) -> Result:
     """Run one seed over a new, empty store.
 
     Args:
@@ -59,11 +74,12 @@ def simulate(connect: Connect, seed: int, *, faults: bool = True, alike: bool = 
         faults: whether anything goes wrong at all.
         alike: whether the seed does the same on every kind of store: without hints, which each kind gives in its own way, and
             without what can happen only between the round trips of a call to a server.
+        ages: whether nodes have this library or an artificial next one: the library is upgraded and rolled back meanwhile.
 
     Raises:
         AssertionError: an invariant does not hold; the message begins with its number.
     """
-    simulation = Simulation(connect, seed, faults=faults, alike=alike)
+    simulation = Simulation(connect, seed, faults=faults, alike=alike, ages=ages)
     try:
         simulation.run()
     except _Loud as loud:
@@ -92,7 +108,7 @@ def _aloud() -> Generator[None]:
 class Simulation:
     """One seed's world."""
 
-    def __init__(self, connect: Connect, seed: int, *, faults: bool = True, alike: bool = False) -> None:
+    def __init__(self, connect: Connect, seed: int, *, faults: bool = True, alike: bool = False, ages: bool = False) -> None:
         self.random: Random = Random(seed)  # noqa: S311 - a schedule, no secret
         self.plan: Plan = Plan.draw(self.random, faults=faults)
         self._faults = faults
@@ -100,10 +116,17 @@ class Simulation:
         self.time: VirtualTime = VirtualTime()
         self._connect = connect
         self._providers: list[Provider] = []
+        self._has_ages = ages
+        self._eras: list[Era] = list(ERAS) if ages else ["old"]
+        self._newest: Library = THIS_LIBRARY
+        if ages:
+            self._connected(THIS_LIBRARY)  # the store is made by the older library, and upgraded
+            self._newest = STERN_LIBRARY if self.random.random() < _STERN else NEXT_LIBRARY
+        self._first = len(self._providers)
         provider = self._connected()
         self.directory: Directory = provider.directory
         self._store = provider.store
-        self.witness: Witness = Witness(provider.directory, self.plan.retention)
+        self.witness: Witness = Witness(provider.directory, self.plan.retention, self._newest, self._library_of)
         finished = self.plan.retention.finished
         expiry = None if finished is None else micros(finished)
         provider.admin.set_expiry(dict.fromkeys(self.plan.programs, expiry))
@@ -133,6 +156,7 @@ class Simulation:
             "operator": lambda: self.clients.operate(self._reachable),
             "poison": self._poison,
             "return": self._return,
+            "age": self._age,
         }
 
     def close(self) -> None:
@@ -142,8 +166,8 @@ class Simulation:
         for provider in self._providers:
             provider.close()
 
-    def _connected(self) -> Provider:
-        provider = self._connect(MachineClock(self.time))
+    def _connected(self, library: Library | None = None) -> Provider:
+        provider = self._connect(MachineClock(self.time), self._newest if library is None else library)
         provider.open()
         self._providers.append(provider)  # kept to the end: what is freed may be taken for what comes after it
         return provider
@@ -154,13 +178,16 @@ class Simulation:
         """Do what the seed says, and judge."""
         for _ in range(self.plan.nodes):
             self._boot()
-        names, weights = list(self.plan.weights), list(self.plan.weights.values())
+        odds = {**self.plan.weights, **({"age": _WEIGHT_OF_AGES} if self._has_ages else {})}
+        names, weights = list(odds), list(odds.values())
         for name in self.random.choices(names, weights, k=self.plan.acts):
             self._acts[name]()
             self._apply_late()
             if not self._alive:
                 self._boot()
         self._calm_down()
+        if self._has_ages:
+            self._roll_back()
         if self.plan.rest:
             self._rest()
         self._finish()
@@ -188,9 +215,14 @@ class Simulation:
                 activities = tuple(name for name in activities if random.random() < 0.6)
                 queues = random.choice((queues, (DEFAULT_QUEUE,), (FAR,)))
         off = random.choice((-7 * _HOUR, 0, 5 * _HOUR)) if plan.skewed else 0
+        try:
+            provider = self._connected(self._library_of_era())
+        except LibraryTooOld:
+            self.counts["refused as too old"] += 1
+            return None
         node = SimulatedNode(
             self,
-            self._connected(),
+            provider,
             MachineClock(self.time, off=off, origin=random.random() * 1e6),
             registry_of(chosen, names),
             stage=chosen,
@@ -323,6 +355,93 @@ class Simulation:
             self.counts["deploys"] += 1
         self._boot(self._stage)
 
+    # --- libraries of two ages ---
+
+    def _library_of(self, node_id: str) -> Library | None:
+        """Return which library a node has."""
+        for node in self.nodes:
+            if node_id in (node.engine.node.node_id, node.cycle._membership.node.node_id):
+                return node.provider.library
+        return None
+
+    def _library_of_era(self) -> Library:
+        era = self._eras[0]
+        if era == "mixed":
+            return self.random.choice((THIS_LIBRARY, self._newest))
+        return THIS_LIBRARY if era == "old" else self._newest
+
+    def _age(self) -> None:
+        """The library is upgraded or rolled back, everywhere or on some nodes; what does not fit the era goes."""
+        if len(self._eras) > 1:
+            del self._eras[0]
+        self.counts[f"eras: {self._eras[0]}"] += 1
+        wanted = {"old": (THIS_LIBRARY,), "new": (self._newest,)}.get(self._eras[0], (THIS_LIBRARY, self._newest))
+        for node in self._reachable:
+            if node.provider.library in wanted:
+                continue
+            if self._faults and self.random.random() < 0.3:
+                self._kill(node)
+            else:
+                self._stop_in_order(node)
+            self._boot()
+
+    def _roll_back(self) -> None:
+        """Roll the library back everywhere, in peace: the old one goes on with all that it knows, and leaves the rest alone."""
+        for node in self._alive:
+            self._stop_in_order(node)
+        self._eras = ["old", "mixed", "new"]
+        if self._boot(FINAL_STAGE) is None:
+            assert self.directory.catalogue().levels.lowest_reader > THIS_LIBRARY.level, "an old node cannot start"
+        else:
+            self._live_on_as_before()
+            self._live_together()
+        self._eras = ["new"]
+        assert self._boot(FINAL_STAGE) is not None, "a node of the newer library cannot start"
+
+    def _live_on_as_before(self) -> None:
+        older = self._providers[0].directory  # as an old node reads it
+        open_ids = [life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN]
+        before = {key: record for key in open_ids if (record := older.get(key)) is not None and not is_known(record)}
+        self._is_resting = True
+        until = self.time.now + round(3 * self.plan.lease * 1e6) + 5_000_000
+        while self.time.now < until:
+            self._pass()
+        self.counts["left alone by old nodes"] += len(before)
+        for key, was in before.items():
+            now = older.get(key)
+            same = now is not None and (now.row.history_events, now.execution) == (was.row.history_events, was.execution)
+            same = same and now is not None and now.held == was.held
+            assert same, f"rule 37: old nodes have gone on with {key}, which they do not know: {was}, {now}"
+        for key in open_ids:
+            record = older.get(key)
+            if record is None or record.held or not is_known(record) or record.status is not Status.OPEN:
+                continue
+            row = record.row
+            policy, _ = policy_of(self._providers[0].directory.catalogue(), row.kind.name)
+            if row.kind.floating and isinstance(policy, UnknownPolicy):
+                continue
+            late = row.owner is None and row.wake_at is not None and row.wake_at <= self.time.now - _LATE
+            assert not late or row.takeovers >= CRASHES_BEFORE_DELAY, f"I12: old nodes do not go on with {row}"
+            self.counts["known to old nodes"] += 1
+        self._is_resting = False
+
+    def _live_together(self) -> None:
+        """Let the newer library come beside the older one: what is opened then can be gone on with by both."""
+        self._eras = ["new"]
+        assert self._boot(FINAL_STAGE) is not None, "a node of the newer library cannot start"
+        self._is_resting = True
+        until = self.time.now + 5_000_000  # all nodes have read the catalogue by then
+        while self.time.now < until:
+            self._pass()
+        self.witness.ages.common_format = max(THIS_LIBRARY.formats)
+        until = self.time.now + 10_000_000
+        while self.time.now < until:
+            self._pass()
+        self.witness.ages.common_format = None
+        self._is_resting = False
+        for node in self._alive:
+            self._stop_in_order(node)
+
     def _poison(self) -> None:
         """The store will not take the writes of some instance, for a reason that does not pass by itself."""
         open_ids = [life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN]
@@ -428,6 +547,14 @@ class Simulation:
         with _aloud():
             self.witness.committed(changes, commit)
 
+    def level_raised(self, levels: Levels) -> None:
+        """Check that the level of the store has risen for all."""
+        with _aloud():
+            living = self.directory.catalogue().nodes
+            reads = min((row.record.reads for row in living), default=levels.write)
+            assert reads >= levels.write, f"rule 37: the level has risen to {levels}, and a living node reads {reads}"
+            self.counts["levels raised"] += 1
+
     def ownership_changed(self, *, swept: bool = False) -> None:
         """Check what a sweep or a farewell has done."""
         with _aloud():
@@ -513,6 +640,7 @@ class Simulation:
                 self._kill(node)
             else:
                 self._stop_in_order(node)
+        self._eras = ["new"] if self._has_ages else ["old"]
         self.clients.abandoned()
         for name in self.plan.programs:
             if PROGRAMS[name].versioned:
@@ -575,7 +703,7 @@ class Simulation:
             self._stop_in_order(node)
         self._is_resting = False
         self.counts["rests"] += 1
-        check_store(self._providers[0]).raise_if_violated()
+        check_store(self._providers[self._first]).raise_if_violated()
         self._boot(FINAL_STAGE)
 
     def _finish(self) -> None:
@@ -616,7 +744,7 @@ class Simulation:
             record = self.directory.get(life.instance_id)
             assert record is not None, f"I1: {life.instance_id} is lost"
             self.clients.check_end(record)
-        report = check_store(self._providers[0], registry_of(FINAL_STAGE))
+        report = check_store(self._providers[self._first], registry_of(FINAL_STAGE))
         report.raise_if_violated()
         assert report.drift == (), f"I10: code that has not changed gives other values: {report}"
         self.counts["histories replayed"] += report.replayed

@@ -10,9 +10,11 @@ from typing import Final, Literal
 
 from orchestra.clock import Clock, SystemClock
 from orchestra.providers.interfaces import Provider
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.providers.sqlite.diagnosis import diagnose
+from orchestra.testing.ages import NEXT_LIBRARY
 from orchestra.testing.checker import check_store
 from orchestra.testing.simulation.simulation import Connect, Result, simulate
 
@@ -28,8 +30,8 @@ def memory_store() -> Connect:
     """Return connections to a new store in memory."""
     database = Database()
 
-    def connect(clock: Clock) -> Provider:
-        return MemoryProvider(database, clock=clock)
+    def connect(clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        return MemoryProvider(database, clock=clock, library=library)
 
     return connect
 
@@ -37,14 +39,14 @@ def memory_store() -> Connect:
 def sqlite_store(path: Path) -> Connect:
     """Return connections to a SQLite file. Only processes die here and not machines, so it is not synced."""
 
-    def connect(clock: Clock) -> Provider:
-        return SqliteProvider(path, clock=clock, durability="relaxed")
+    def connect(clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        return SqliteProvider(path, clock=clock, durability="relaxed", library=library)
 
     return connect
 
 
 @contextmanager
-def _opened(store: StoreName, dsn: str | None, *, pooled: bool) -> Generator[Connect]:
+def _opened(store: StoreName, dsn: str | None, library: Library, *, pooled: bool) -> Generator[Connect]:
     """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
     match store:
         case "memory":
@@ -55,7 +57,7 @@ def _opened(store: StoreName, dsn: str | None, *, pooled: bool) -> Generator[Con
                 yield sqlite_store(path)
                 faults = diagnose(path, SystemClock(), lambda diagnosis: diagnosis.integrity(quick=False))
                 assert not faults, f"I13: {faults}"
-                check_store(sqlite_store(path)(SystemClock())).raise_if_violated()
+                check_store(sqlite_store(path)(SystemClock(), library)).raise_if_violated()
         case "postgres":
             from orchestra.testing.simulation.postgres import postgres_store  # noqa: PLC0415 - the driver may not be there
 
@@ -63,10 +65,12 @@ def _opened(store: StoreName, dsn: str | None, *, pooled: bool) -> Generator[Con
                 raise ValueError("a seed on PostgreSQL needs a server: dsn=")
             with postgres_store(dsn, pooled=pooled) as connect:
                 yield connect
-                check_store(connect(SystemClock())).raise_if_violated()
+                check_store(connect(SystemClock(), library)).raise_if_violated()
 
 
-def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = None, alike: bool = False) -> Result:
+def run_seed(
+    seed: int, store: StoreName | None = None, *, dsn: str | None = None, alike: bool = False, ages: bool = False
+) -> Result:
     """Run a seed, on the store that it draws or on the one that is named.
 
     Args:
@@ -74,11 +78,12 @@ def run_seed(seed: int, store: StoreName | None = None, *, dsn: str | None = Non
         store: where it runs; PostgreSQL is never drawn.
         dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped afterwards. Each fourth one
             does without what a pooler in transaction mode does not let through.
-        alike: as for :func:`simulate`.
+        alike, ages: as for :func:`simulate`.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
     chosen: StoreName = store or ("memory" if seed % _SQLITE_EVERY else "sqlite")
-    with _opened(chosen, dsn, pooled=seed % _POOLED_EVERY == 0) as connect:
-        return simulate(connect, seed, alike=alike)
+    library = NEXT_LIBRARY if ages else THIS_LIBRARY
+    with _opened(chosen, dsn, library, pooled=seed % _POOLED_EVERY == 0) as connect:
+        return simulate(connect, seed, alike=alike, ages=ages)

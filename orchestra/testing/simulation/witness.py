@@ -7,7 +7,7 @@ was checked. A commit must do what its outcomes say, and what is stored afterwar
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -36,6 +36,7 @@ from orchestra.events import (
 )
 from orchestra.providers.inboxes import Full, Waiting
 from orchestra.providers.interfaces import Directory
+from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.rows import (
     Append,
     Appended,
@@ -64,6 +65,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.retention import Retention
+from orchestra.testing.simulation.ages import Ages
 from orchestra.testing.simulation.errands import Errands
 from orchestra.testing.simulation.families import Families, take_reports
 from orchestra.testing.simulation.lives import Life
@@ -78,8 +80,15 @@ _TOMBSTONES: Final = 3_600_000_000
 class Witness:
     """Sees commits and other writes right after they happened, in their order."""
 
-    def __init__(self, directory: Directory, retention: Retention) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        retention: Retention,
+        library: Library = THIS_LIBRARY,
+        library_of: Callable[[str], Library | None] = lambda _: None,
+    ) -> None:
         self._directory = directory
+        self._forms = library.events
         self._retention = retention
         self.lives: dict[str, Life] = {}
         self.past: dict[tuple[str, str], Life] = {}
@@ -91,7 +100,8 @@ class Witness:
         self.poisoned: set[str] = set()
         """Instances that the store has refused for a while; they alone may be held for that (I12)."""
         self.counts: Counter[str] = Counter()
-        self._families = Families(self.lives, self._begin, self.counts)
+        self.ages = Ages(library_of, self.counts)
+        self._families = Families(self.lives, self._begin, self.counts, library.events)
         self._errands = Errands(self.lives, self.counts)
         self._digest = blake2b(digest_size=8)
 
@@ -169,6 +179,7 @@ class Witness:
         assert life is not None, f"I6: a write to {write.instance_id}, which is not there, was granted"
         assert fits, f"I6: {write.instance_id} is at {life}, a write at {write.revision} by {write.owner} was granted"
         self.counts["writes"] += 1
+        self.ages.written(write)
         self._deliver(life, write, now)
         self._let_go(life, write)
         life.revision += 1
@@ -191,7 +202,7 @@ class Witness:
 
     def _deliver(self, life: Life, write: Write, now: int) -> None:
         """Messages are delivered once, in order within a name, and none is passed over (I1, I8)."""
-        events = [from_record(record) for delta in write.executions for record in delta.events]
+        events = [from_record(record, self._forms) for delta in write.executions for record in delta.events]
         received = [event for event in events if isinstance(event, EventReceived)]
         consumed, read = set(write.consumed), {event.sequence for event in received}
         assert len(consumed) == len(write.consumed), "I8: a message was removed twice"
@@ -335,6 +346,7 @@ class Witness:
         assert not life.held, f"rule 5: {life.instance_id} was claimed and is held"
         assert snapshot.row.kind in claim.kinds, "a node was given what it cannot run"
         self.counts["claims"] += 1
+        self.ages.claimed(claim, snapshot)
         life.revision += 1
         life.owner = claim.node
         self._check_snapshot(life, snapshot, claim.node)
@@ -449,7 +461,7 @@ class Witness:
         records = self._directory.history(life.instance_id, number)
         self._check_suffix(life, record.execution.version, records, now)
         closed = record.execution.closed_at is not None
-        last = from_record(records[-1]) if records else None
+        last = from_record(records[-1], self._forms) if records else None
         if record.execution.opened_at is None:
             assert not records, f"I3: {life.instance_id} has events before it was opened"
         else:
@@ -467,7 +479,7 @@ class Witness:
                 assert not records, f"I3: the events of execution {closed} of {life.instance_id} were let go of, and are there"
             else:
                 self._check_suffix(life, rows[closed].version, records, now)
-                last = from_record(records[-1])
+                last = from_record(records[-1], self._forms)
                 assert isinstance(last, ContinuedAsNew), f"I3: execution {closed} of {life.instance_id} did not continue"
                 assert rows[closed + 1].state == last.state, f"I3: {life.instance_id}: the state was changed at a boundary"
             life.execution = closed + 1
@@ -485,9 +497,9 @@ class Witness:
         """History only grows, and what it grew by follows from what was there (I2, I5, I7)."""
         done = len(life.records)
         assert records[:done] == life.records, f"I2: {life.instance_id}: history was rewritten"
-        at = from_record(records[done - 1]).at if done else 0
+        at = from_record(records[done - 1], self._forms).at if done else 0
         for position, record in enumerate(records[done:], done):
-            event = from_record(record)
+            event = from_record(record, self._forms)
             place = f"{life.instance_id}, execution {life.execution}, event {event.id}"
             assert event.id == position + 1, f"I2: {place}: a gap or a duplicate"
             assert (position == 0) == isinstance(event, ExecutionStarted), f"I2: {place}: Started is first, and once"

@@ -17,8 +17,18 @@ from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, c
 
 from typing_extensions import TypeForm
 
-from orchestra.codec import Decoder, Payload, arguments_decoder, decoder, encode, encode_arguments, raw, repacked
-from orchestra.errors import ActivityContextMissing, EncodeError, InvalidFunction, OrchestrationError
+from orchestra.codec import (
+    ArgumentsReader,
+    Decoder,
+    Payload,
+    arguments_decoder,
+    decoder,
+    encode,
+    encode_arguments,
+    raw,
+    repacked,
+)
+from orchestra.errors import ActivityContextMissing, DecodeError, EncodeError, InvalidFunction, OrchestrationError
 from orchestra.frames import place
 from orchestra.ids import check_name, check_text
 from orchestra.options import POSITIVE, check_duration, check_kind
@@ -65,9 +75,7 @@ class Signature:
     result: Decoder[Any]
     arity: range
     """How many positional arguments alone suffice; empty where there are others."""
-    readers: dict[int, Callable[[Payload, str], tuple[Any, ...]]] = field(
-        default_factory=dict[int, Callable[[Payload, str], tuple[Any, ...]]]
-    )
+    readers: dict[int, ArgumentsReader] = field(default_factory=dict[int, ArgumentsReader])
     writers: dict[int, tuple[Decoder[Any], ...]] = field(default_factory=dict[int, tuple[Decoder[Any], ...]])
 
     @staticmethod
@@ -95,7 +103,7 @@ class Signature:
                 raise TypeError(f"{subject}: {error}") from None
             args, kwargs = bound.args, bound.kwargs
         positional = list(zip(self._decoders(len(args)), args, strict=True))
-        keywords = {name: (decoder(self._keyword(name)), value) for name, value in kwargs.items()}
+        keywords = {name: (decoder(self._keyword(name)), value) for name, value in kwargs.items()} if kwargs else {}
         try:
             return encode_arguments(positional, keywords, subject=subject, limit=limit)
         except EncodeError:
@@ -105,14 +113,19 @@ class Signature:
 
     def decode(self, payload: Payload, *, subject: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments, each read by its annotation."""
+        if len(self.arity) == 1 and payload.data.startswith(b"["):
+            try:
+                return self._reader(self.arity[0])(payload, subject=subject), {}
+            except DecodeError:  # what is wrong is told below: perhaps there are more or fewer than there must be
+                pass
         values = raw(payload, subject=subject)
         if isinstance(values, list):
-            return self._reader(len(cast("list[Any]", values)))(payload, subject), {}
+            return self._reader(len(cast("list[Any]", values)))(payload, subject=subject), {}
         kwargs = {
             name: decoder(self._keyword(name)).decode(repacked(value), subject=f"{subject}, {name}")
             for name, value in values["kwargs"].items()
         }
-        return self._reader(len(values["args"]))(repacked(values["args"]), subject), kwargs
+        return self._reader(len(values["args"]))(repacked(values["args"]), subject=subject), kwargs
 
     def _decoders(self, count: int) -> tuple[Decoder[Any], ...]:
         found = self.writers.get(count)
@@ -120,7 +133,7 @@ class Signature:
             found = self.writers[count] = tuple(decoder(annotation) for annotation in self._positional(count))
         return found
 
-    def _reader(self, count: int) -> Callable[[Payload, str], tuple[Any, ...]]:
+    def _reader(self, count: int) -> ArgumentsReader:
         reader = self.readers.get(count)
         if reader is None:
             reader = self.readers[count] = arguments_decoder(self._positional(count))

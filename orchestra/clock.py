@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 __all__ = ["STANDS_STILL", "Clock", "SystemClock", "followed", "from_micros", "micros", "new_id", "to_micros"]
 
@@ -32,7 +32,12 @@ class SystemClock:
     def now(self) -> int:
         return time.time_ns() // 1000
 
-    monotonic = staticmethod(time.monotonic)  # a call in C: it is read several times a step
+    if TYPE_CHECKING:
+
+        def monotonic(self) -> float: ...
+
+    else:
+        monotonic = staticmethod(time.monotonic)  # a call in C: it is read several times a step
 
 
 STANDS_STILL: Final = 50_000

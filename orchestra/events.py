@@ -11,13 +11,13 @@ The stored form keeps an event's own facts (the envelope) apart from user data (
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Final, TypeVar
 
 from orchestra.clock import from_micros, to_micros
 from orchestra.codec import Payload, pack, unpack
 from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
+from orchestra.frozen import frozen
 from orchestra.levels import BASE_LEVEL, Kinds, Unknown
 from orchestra.retry import RetryPolicy
 
@@ -106,7 +106,7 @@ class EventKind(IntEnum):
     CONTINUED_AS_NEW = 24
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventRecord:
     """An event as it is stored. ``at`` is microseconds UTC; ``id`` counts from 1 within the execution."""
 
@@ -123,7 +123,7 @@ class EventRecord:
         return len(self.envelope) + (0 if self.payload is None else len(self.payload.data))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """What all events have: their number within the execution, and when they were (microseconds UTC)."""
 
@@ -132,29 +132,29 @@ class Event:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnknownEvent(Event):
     """An event that this library cannot read, because a newer one has written it. ``what`` it does not know of it."""
 
     what: Unknown
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputEvent(Event):
     """Something that happened to the execution."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommandEvent(Event):
     """Something that the code asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TerminalEvent(Event):
     """How the execution ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionStarted(InputEvent):
     """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4 and random.
 
@@ -176,7 +176,7 @@ class ExecutionStarted(InputEvent):
     """Whether values that would not come back as what they are are refused in it; older libraries have changed them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityScheduled(CommandEvent):
     """An activity was asked for. Times are microseconds; the policy is the one of that moment."""
 
@@ -191,7 +191,7 @@ class ActivityScheduled(CommandEvent):
     on_cancel: OnCancel = OnCancel.ABANDON
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityCompleted(InputEvent):
     kind: ClassVar[EventKind] = EventKind.ACTIVITY_COMPLETED
     source: int
@@ -199,7 +199,7 @@ class ActivityCompleted(InputEvent):
     result: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityFailedEvent(InputEvent):
     """An activity has failed for good. ``attempts`` are the last of its ``tries``."""
 
@@ -211,19 +211,19 @@ class ActivityFailedEvent(InputEvent):
     tries: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimerCreated(CommandEvent):
     kind: ClassVar[EventKind] = EventKind.TIMER_CREATED
     due: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimerFired(InputEvent):
     kind: ClassVar[EventKind] = EventKind.TIMER_FIRED
     source: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventAwaited(CommandEvent):
     """The code waits for a message of this name."""
 
@@ -231,7 +231,7 @@ class EventAwaited(CommandEvent):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventReceived(InputEvent):
     """Message ``sequence`` of the inbox was delivered to the wait ``source``."""
 
@@ -242,7 +242,7 @@ class EventReceived(InputEvent):
     payload: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChildStarted(CommandEvent):
     """A child orchestration was asked for. ``version`` is what the call named; which one it got stands in its own row."""
 
@@ -256,14 +256,14 @@ class ChildStarted(CommandEvent):
     """Where it is to run; ``None``: where its parent does."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChildCompleted(InputEvent):
     kind: ClassVar[EventKind] = EventKind.CHILD_COMPLETED
     source: int
     result: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChildFailedEvent(InputEvent):
     """A child has ended in another way (``status``: failed, cancelled or terminated), or could not be started."""
 
@@ -273,7 +273,7 @@ class ChildFailedEvent(InputEvent):
     cause: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DetachedStarted(CommandEvent):
     """An instance was asked for that nobody here waits for."""
 
@@ -285,7 +285,7 @@ class DetachedStarted(CommandEvent):
     queue: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommandCancelled(CommandEvent):
     """An activity, timer, wait or child that was pending is given up: it lost a race, or its branch was cancelled."""
 
@@ -293,7 +293,7 @@ class CommandCancelled(CommandEvent):
     source: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelRequested(InputEvent):
     """The instance's cancel mark was delivered to the root."""
 
@@ -301,31 +301,31 @@ class CancelRequested(InputEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionCompleted(TerminalEvent):
     kind: ClassVar[EventKind] = EventKind.EXECUTION_COMPLETED
     output: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionFailed(TerminalEvent):
     kind: ClassVar[EventKind] = EventKind.EXECUTION_FAILED
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionCancelled(TerminalEvent):
     kind: ClassVar[EventKind] = EventKind.EXECUTION_CANCELLED
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionTerminated(TerminalEvent):
     kind: ClassVar[EventKind] = EventKind.EXECUTION_TERMINATED
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContinuedAsNew(TerminalEvent):
     """The execution ended at its boundary. ``version`` is what the call named, if it named one."""
 
@@ -384,7 +384,7 @@ def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
     return tuple(Attempt(number, from_micros(ended_at), error_from_wire(error)) for number, ended_at, error in wire)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wire:
     """How the envelopes of an event format become bytes, and back."""
 
@@ -392,7 +392,7 @@ class Wire:
     unpack: Callable[[bytes], Any] = unpack
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventWriter:
     """Writes the events of an execution: always in its format (protocol rule 38), and at one write level of the store."""
 

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["EventLoop", "Signal", "current_loop"]
+from orchestra.frozen import frozen
+
+__all__ = ["EventLoop", "Gate", "Signal", "current_loop"]
 
 
-@dataclass(frozen=True, slots=True)
+class Gate(Protocol):
+    """Opened once, and awaited by one task, in one loop. An asyncio future is one."""
+
+    def done(self) -> bool:
+        """Return whether it is open, or who awaited it was cancelled."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """Open it, unless it is done."""
+        ...
+
+    def __await__(self) -> Generator[Any, None, None]: ...
+
+
+class _EventGate:
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def done(self) -> bool:
+        return self._event.is_set()
+
+    def set_result(self, _result: None, /) -> None:
+        self._event.set()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._event.wait().__await__()
+
+
+@frozen
 class EventLoop:
     """One run of an event loop. ``native`` is asyncio's loop, or trio's token of the run.
 
@@ -26,7 +58,18 @@ class EventLoop:
     @property
     def is_current(self) -> bool:
         """Whether the caller's task runs in it."""
-        return current_token().native_token is self.native
+        return _native_loop() is self.native
+
+    def gate(self) -> Gate:
+        """Return a new gate. To be called in it."""
+        # On asyncio a bare future: to make and to await an anyio.Event are 18 calls more, and a change has one, and a wait.
+        create: Callable[[], Gate] | None = getattr(self.native, "create_future", None)
+        return _EventGate() if create is None else create()
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Its own clock, in seconds: that of deadlines."""
+        return getattr(self.native, "time", anyio.current_time)
 
     @property
     def is_closed(self) -> bool:
@@ -61,7 +104,17 @@ class EventLoop:
 
 def current_loop() -> EventLoop:
     """Return the loop that the caller's task runs in."""
-    return EventLoop(current_token().native_token, threading.get_ident())
+    return EventLoop(_native_loop(), threading.get_ident())
+
+
+def _native_loop() -> Any:
+    # Each call of a client asks, and anyio's token takes eight calls. A loop without a task may be the host of another one.
+    try:
+        if asyncio.current_task() is not None:
+            return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    return current_token().native_token
 
 
 class Signal:

@@ -42,13 +42,16 @@ It says nothing about the name. A start that was misspelt must not make the next
 """
 
 
+_NEVER_SET: Final = Latest(), 0
+
+
 def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy | UnknownPolicy, int]:
     """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever set.
 
     One that a newer library has set is never taken for another one: no version is chosen by it here (protocol rule 37).
     """
     row = catalogue.policies.get(name)
-    return (Latest(), 0) if row is None else (policy_from_text(row.value, catalogue.library.policies), row.revision)
+    return _NEVER_SET if row is None else (policy_from_text(row.value, catalogue.library.policies), row.revision)
 
 
 def stored_policy(catalogue: Catalogue, policy: Policy) -> str:
@@ -95,13 +98,13 @@ def changed_policies(before: Catalogue, after: Catalogue) -> list[str]:
     return [name for name, row in after.policies.items() if row.revision > policy_of(before, name)[1]]
 
 
-def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> set[str]:
+def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> frozenset[str]:
     """Return the versions that a policy has given to starts of a name before, in a queue or, if none is given, in any."""
-    return {
+    return frozenset(
         kind.version
         for kind in catalogue.kinds
         if kind.name == name and kind.floating and kind.version != LOWEST_VERSION and queue in {None, kind.queue}
-    }
+    )
 
 
 def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -48,6 +48,8 @@ class RetryPolicy:
     jitter: float = 0.1
     deadline: timedelta | None = None
     non_retryable: tuple[type[BaseException] | str, ...] = field(default=())
+    _wire: dict[str, Any] | None = field(default=None, init=False, compare=False, repr=False)
+    """What :meth:`to_wire` has returned: each call of an activity is recorded with its policy."""
 
     def __post_init__(self) -> None:
         check_count(self.max_attempts, "RetryPolicy.max_attempts", optional=True, error=RegistrationError)
@@ -75,20 +77,24 @@ class RetryPolicy:
         """Return the qualified names of the classes that end it at once."""
         return tuple(entry if isinstance(entry, str) else type_name(entry) for entry in self.non_retryable)
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> Mapping[str, Any]:
         """Return the form that history keeps, so that a later change of code changes no running activity."""
-        return {
-            "n": self.max_attempts,
-            "i": micros(self.initial_interval),
-            "f": self.factor,
-            "c": micros(self.max_interval),
-            "j": self.jitter,
-            "d": None if self.deadline is None else micros(self.deadline),
-            "x": list(self.non_retryable_names()),
-        }
+        wire = self._wire
+        if wire is None:
+            wire = {
+                "n": self.max_attempts,
+                "i": micros(self.initial_interval),
+                "f": self.factor,
+                "c": micros(self.max_interval),
+                "j": self.jitter,
+                "d": None if self.deadline is None else micros(self.deadline),
+                "x": list(self.non_retryable_names()),
+            }
+            object.__setattr__(self, "_wire", wire)  # frozen
+        return wire
 
     @staticmethod
-    def from_wire(wire: dict[str, Any]) -> RetryPolicy:
+    def from_wire(wire: Mapping[str, Any]) -> RetryPolicy:
         """Return what :meth:`to_wire` wrote."""
         span: Callable[[int], timedelta] = lambda value: timedelta(microseconds=value)  # noqa: E731
         return RetryPolicy(

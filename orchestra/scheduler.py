@@ -173,7 +173,7 @@ class Scheduler:
         """How many steps tasks have made; read by the watchdog, in another thread."""
         self.tasks: dict[Task[Any], None] = {}
         """Those that have not ended, in the order in which they began."""
-        self._left: list[AsyncGenerator[Any, Any]] = []
+        self._left: tuple[AsyncGenerator[Any, Any], ...] = ()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
         """Make a task; it takes its first step when those that are ready have taken theirs."""
@@ -243,7 +243,7 @@ class Scheduler:
         if self.seal.closed:
             self._close_generator(generator)
         else:
-            self._left.append(generator)
+            self._left = (*self._left, generator)
 
     def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         self.seal.begin_anew()
@@ -261,7 +261,7 @@ class Scheduler:
         """Begin to close what a task has left early, as branches of the task: it ends when they have ended."""
         if not self._left or self.seal.closed:
             return
-        left, self._left = self._left, []
+        left, self._left = self._left, ()
         for generator in left:
             task.add_closing(self.spawn(_awaiting(generator.aclose())))
 

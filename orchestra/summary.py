@@ -59,7 +59,7 @@ class Summary:
 EMPTY_SUMMARY: Final = pack({"w": [], "n": {}})
 
 
-_KINDS: Final = {
+_KINDS: Final[Mapping[int, str]] = {
     EventKind.ACTIVITY_SCHEDULED: "activity",
     EventKind.TIMER_CREATED: "timer",
     EventKind.EVENT_AWAITED: "event",
@@ -69,7 +69,7 @@ _KINDS: Final = {
 
 def write_summary(
     pending: Iterable[CommandEvent],
-    counts: Mapping[EventKind, int],
+    counts: Mapping[int, int],
     tried: Callable[[int], Tried | None],
     put_backs: Sequence[tuple[int, int]] = (),
 ) -> bytes:

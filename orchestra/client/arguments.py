@@ -76,9 +76,12 @@ def check_start(instance_id: str | None, request_id: str | None, labels: Mapping
     Raises:
         InvalidArgument: an id or a label is not text of 1 to 1,024 characters (a label's value may be empty).
     """
-    check_text(instance_id, "an instance id")
-    check_text(request_id, "a request id")
-    check_labels(labels)
+    if instance_id is not None:
+        check_name(instance_id, "an instance id")
+    if request_id is not None:
+        check_name(request_id, "a request id")
+    if labels is not None:
+        check_labels(labels)
 
 
 def check_id(instance_id: object) -> None:

@@ -48,12 +48,12 @@ from orchestra.providers.rows import (
     ExecutionRow,
     InstanceQuery,
     InstanceRecord,
-    Kind,
     Resolution,
     ResolvedBy,
     Standing,
     Start,
     StartExists,
+    kind_of,
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, resolution_level
@@ -122,7 +122,7 @@ class Instances:
             instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
-            kind=Kind(queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)),
+            kind=kind_of(queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)),
             execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
             created_by=access.name,
             labels=dict(labels or {}),

@@ -10,7 +10,17 @@ and read as plain JSON.
 Code always receives the decoded form, in the first run as on replay.
 """
 
-from orchestra.codec.decoding import PLAIN, Decoder, arguments_decoder, decoder, encode_arguments, plain, raw, repacked
+from orchestra.codec.decoding import (
+    PLAIN,
+    ArgumentsReader,
+    Decoder,
+    arguments_decoder,
+    decoder,
+    encode_arguments,
+    plain,
+    raw,
+    repacked,
+)
 from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, EMPTY, JSON, Payload, pack, unpack
 from orchestra.codec.values import encode
 
@@ -19,6 +29,7 @@ __all__ = [
     "EMPTY",
     "JSON",
     "PLAIN",
+    "ArgumentsReader",
     "Decoder",
     "Payload",
     "arguments_decoder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import orjson
 import pydantic
@@ -15,15 +15,27 @@ from orchestra.codec.leaves import write_json
 from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, JSON, Payload
 from orchestra.codec.shapes import Shape, Unfit
 from orchestra.codec.values import check_back, encode, find_fault, finished, refusal, write_value
-from orchestra.codec.wire import MARK, ZONE_MARK, Misfit, Refused, stripped
+from orchestra.codec.wire import MARK, MAX_DEPTH, ZONE_MARK, Misfit, Refused, stripped
 from orchestra.errors import DecodeError, EncodeError, UnresolvableAnnotation
 
-__all__ = ["PLAIN", "Decoder", "arguments_decoder", "decoder", "encode_arguments", "plain", "raw", "repacked"]
+__all__ = [
+    "PLAIN",
+    "ArgumentsReader",
+    "Decoder",
+    "arguments_decoder",
+    "decoder",
+    "encode_arguments",
+    "plain",
+    "raw",
+    "repacked",
+]
 
 T = TypeVar("T")
 
 _LISTS: Final[frozenset[Any]] = frozenset({list, Sequence, MutableSequence, Collection})
 """What reads an array as a list."""
+
+_TUPLE: Final[Any] = tuple  # for type checkers, which would make a tuple of unknown things of what is a value still
 
 
 class Decoder(Generic[T]):
@@ -34,20 +46,24 @@ class Decoder(Generic[T]):
             as what they are.
     """
 
-    __slots__ = ("_adapter", "_is_native", "_is_verified", "_is_zoned", "_shape", "annotation")
+    __slots__ = ("_adapter", "_is_native", "_is_verified", "_is_zoned", "_plain", "_shape", "_validate", "annotation")
 
     def __init__(self, annotation: Any) -> None:
         self.annotation: Any = annotation
         self._adapter: pydantic.TypeAdapter[T] | None = None
+        self._validate: Callable[..., T]
         self._shape: Shape | None = None
         self._is_native = self._is_zoned = self._is_verified = False
+        self._plain: frozenset[type] = frozenset()
+        """Values of these types are JSON as they are."""
         if annotation is Any or annotation is object:
             return
         try:
             self._adapter = pydantic.TypeAdapter(annotation)
             self._adapter.rebuild(raise_errors=True)  # else a name that cannot be found shows at the first use only
             builder = Builder(self._adapter.core_schema, write_json)
-            self._shape = builder.build()
+            self._shape = shape = builder.build()
+            self._validate = self._adapter.validator.validate_json
         except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError) as error:
             message = str(error).splitlines()[0]
             raise UnresolvableAnnotation(f"{annotation!r} cannot be read from JSON: {message}") from error
@@ -56,6 +72,8 @@ class Decoder(Generic[T]):
                 f"values of {_type_text(annotation)} would not come back as they are: {unfit}"
             ) from unfit
         self._is_native, self._is_zoned, self._is_verified = builder.native, builder.is_zoned, builder.verify
+        if shape.is_plain and shape.types is not None and not builder.verify:
+            self._plain = shape.types
 
     def encode(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True) -> Payload:
         """Return the wire form of a value, from which :meth:`decode` makes the same value again, of the same types.
@@ -75,7 +93,7 @@ class Decoder(Generic[T]):
         if self._shape is None:
             return encode(value, subject=subject, limit=limit)
         try:
-            written = self._shape.write(value)
+            written = value if type(value) in self._plain else self._shape.write(value)
             data = orjson.dumps(written)
             if self._is_verified:
                 check_back(value, written, self._shape)
@@ -83,7 +101,7 @@ class Decoder(Generic[T]):
             if not exact:
                 return encode(value, subject=subject, limit=limit)
             raise _refusal(error, value, subject) from error.__cause__
-        return finished(data, subject, limit)
+        return Payload(data) if len(data) <= MAX_DEPTH and len(data) <= limit else finished(data, subject, limit)
 
     def encode_input(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> Payload:
         """Return the wire form of what comes from outside: a value like any other, or the plain JSON of one.
@@ -94,7 +112,7 @@ class Decoder(Generic[T]):
             PayloadTooLarge: it has more than ``limit`` bytes.
         """
         try:
-            return self.encode(self.handed(value), subject=subject, limit=limit)
+            return self.encode(self.handed(value) if type(value) is _TUPLE else value, subject=subject, limit=limit)
         except EncodeError:
             try:
                 write_json(value)
@@ -111,13 +129,20 @@ class Decoder(Generic[T]):
 
         Like :meth:`encode`, but that a tuple may stand for a list, as ``return await ctx.gather(...)`` has it.
         """
-        return self.encode(self.handed(value), subject=subject, limit=limit, exact=exact)
+        handed = self.handed(value) if type(value) is _TUPLE else value
+        return self.encode(handed, subject=subject, limit=limit, exact=exact)
 
-    def handed(self, value: Any) -> Any:
-        """Return a value as it is handed on to another function: ``ctx.gather`` returns a tuple, where that may take a list."""
-        if type(value) is tuple and (typing.get_origin(self.annotation) or self.annotation) in _LISTS:
-            return list(cast("tuple[Any, ...]", value))
-        return cast("Any", value)
+    def handed(self, value: tuple[Any, ...]) -> Any:
+        """Return a tuple as it is handed on to another function: ``ctx.gather`` returns one, where that may take a list."""
+        return list(value) if (typing.get_origin(self.annotation) or self.annotation) in _LISTS else value
+
+    def part(self, value: Any) -> Any:
+        """Return a value that is handed on as JSON values, as :meth:`encode` writes them.
+
+        Raises:
+            Refused: it would not come back as what it is.
+        """
+        return self.write(self.handed(value) if type(value) is _TUPLE else value)
 
     def write(self, value: Any) -> Any:
         """Return a value as JSON values, as :meth:`encode` writes them.
@@ -148,7 +173,7 @@ class Decoder(Generic[T]):
             if self._adapter is None or self._shape is None:
                 return stripped(orjson.loads(data)) if MARK in data else orjson.loads(data)
             if self._is_native and MARK not in data and not (self._is_zoned and ZONE_MARK in data):
-                return self._adapter.validate_json(data, strict=True)
+                return self._validate(data, strict=True)
             return self._shape.read(orjson.loads(data))
         except orjson.JSONDecodeError as error:
             raise DecodeError(f"{subject} is not JSON: {error}", subject=subject) from error
@@ -223,15 +248,15 @@ def encode_arguments(
     try:
         for index, (one, value) in enumerate(positional):
             step = f"[{index}]"
-            args.append(one.write(one.handed(value)))
+            args.append(value if type(value) in one._plain else one.part(value))
         for name, (one, value) in keywords.items():
             step = f".{name}"
-            kwargs[name] = one.write(one.handed(value))
+            kwargs[name] = one.part(value)
         step, value = "", {"args": args, "kwargs": kwargs} if kwargs else args
         data = orjson.dumps(value)
     except (Refused, RecursionError, TypeError) as error:
         raise _refusal(error, value, subject, step) from error.__cause__
-    return finished(data, subject, limit)
+    return Payload(data) if len(data) <= MAX_DEPTH and len(data) <= limit else finished(data, subject, limit)
 
 
 def repacked(value: Any) -> Payload:
@@ -266,12 +291,28 @@ def plain(payload: Payload | None) -> Any:
     return PLAIN.decode(payload, subject="payload")
 
 
-def arguments_decoder(annotations: Sequence[Any]) -> Callable[[Payload, str], tuple[Any, ...]]:
+class ArgumentsReader(Protocol):
+    """Reads a JSON array of positional arguments."""
+
+    def __call__(self, payload: Payload, *, subject: str) -> tuple[Any, ...]:
+        """Return the arguments.
+
+        Raises:
+            DecodeError: they do not fit.
+        """
+        ...
+
+
+def arguments_decoder(annotations: Sequence[Any]) -> ArgumentsReader:
     """Return a function that reads a JSON array of positional arguments, one annotation each."""
     if all(annotation is Any for annotation in annotations):
-        return lambda payload, subject: tuple(PLAIN.decode(payload, subject=subject))
-    whole = decoder(tuple.__class_getitem__(tuple(annotations)))
-    return lambda payload, subject: whole.decode(payload, subject=subject)
+        return _read_plain_arguments
+    whole: Decoder[tuple[Any, ...]] = decoder(tuple.__class_getitem__(tuple(annotations)))
+    return whole.decode
+
+
+def _read_plain_arguments(payload: Payload, *, subject: str) -> tuple[Any, ...]:
+    return tuple(PLAIN.decode(payload, subject=subject))
 
 
 def _type_text(annotation: Any) -> str:

@@ -57,7 +57,7 @@ def leaf_shape(kind: str, node: Node) -> Shape:
         case "uuid":
             return Shape(_writer(cls, str), node.read_json, frozenset({cls}))
         case _:
-            return Shape(_exact_writer(cls), node.read_json, frozenset({cls}))
+            return Shape(_exact_writer(cls), node.read_json, frozenset({cls}), is_plain=True)
 
 
 def _exact_writer(cls: type) -> Callable[[Any], Any]:

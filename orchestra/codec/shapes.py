@@ -42,13 +42,15 @@ class Shape:
     """How one kind of value is written and read.
 
     ``types`` are the exact classes of what it can write, ``None`` where they are not known. ``typed`` reads like ``read``, and
-    leaves functions of users aside that the object around it will call.
+    leaves functions of users aside that the object around it will call. ``is_plain``: values of these types are JSON as they
+    are, so that ``write`` need not be called.
     """
 
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
     types: frozenset[type] | None = None
     typed: Callable[[Any], Any] | None = None
+    is_plain: bool = False
 
     def part(self) -> Callable[[Any], Any]:
         """Return how it is read as a part of an object."""

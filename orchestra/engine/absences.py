@@ -70,16 +70,16 @@ class Stepping:
 
     # Written out: each step makes one, and factories of a dataclass would be three calls more.
     def __init__(self, desk: Desk, since: float) -> None:
-        self.desk = desk
-        self.since = since
+        self.desk: Desk = desk
+        self.since: float = since
         self.first: ExecutionRow = desk.current
         """The execution in which it began; it may go on over boundaries."""
         self.steps: int = 0 if desk.execution is None else desk.execution.scheduler.steps
         """How many steps its coroutines had made when it began."""
         self.kept: list[ActivityEnded | Heartbeat] = []
         """What came for the instance while it was away."""
-        self.token = _Token(_ONE)
-        self.naming = _Token(_ONE)
+        self.token: _Token = _Token(_ONE)
+        self.naming: _Token = _Token(_ONE)
         """Of the watcher and the thread that runs it, one names it in the log."""
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from orchestra.engine.effects import Effects
 from orchestra.engine.flights import Flights
 from orchestra.engine.items import AbortActivity, ActivityEnded, ActivityFailure, ActivityKey, Effect, Heartbeat, RunActivity
+from orchestra.engine.places import Places
 from orchestra.engine.running import RunningActivities
 from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
 from orchestra.error_info import error_info
@@ -48,10 +49,13 @@ class Activities:
         """How many have been begun and not reported."""
         return len(self._own) + len(self._tasks)
 
-    @property
-    def in_threads(self) -> int:
-        """How many of these need a thread."""
-        return self._own.blocking + self._tasks.blocking
+    def places(self, slots: int, threads: int) -> Places:
+        """Return how many of so many slots and threads are free, once everything has begun that is promised."""
+        # It looks into its parts itself: each step asks, and asking them would be six calls more.
+        own, tasks, flights = self._own, self._tasks, self._flights
+        free = slots - own._count - len(tasks._taken) - flights.promised
+        free_threads = threads - len(own._blocking) - len(tasks._blocking) - flights.promised_threads
+        return Places(free, free_threads, self._blocking)
 
     def clear(self) -> list[Effect]:
         """Forget everything. Return what makes an end of what runs."""

@@ -111,6 +111,11 @@ class Desk:
             origin=row.traceparent,
             parent=row.parent,
             root_id=row.root_id,
+            # Given here: the factories of the fields would be four calls more, for each instance that is claimed.
+            inputs=[],
+            unacknowledged=[],
+            still_running={},
+            early=[],
             put_backs=read_put_backs(snapshot.summary),
             beyond=_unknown((snapshot.execution.resolution.how, *(message.kind for message in snapshot.messages))),
             summary=snapshot.summary,
@@ -179,6 +184,11 @@ class Desk:
         self.tries.catch_up(now)
         if self.execution is not None:
             self.execution.put_back(by, since + self.execution.ahead)
+
+    @property
+    def has_activities(self) -> bool:
+        """Whether anything may run for its execution."""
+        return bool(self.tries or self.still_running or self.remembered)
 
     def running_keys(self) -> list[ActivityKey]:
         """Return the keys of activities that run now for this instance alone: they end with its ownership."""

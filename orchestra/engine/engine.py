@@ -299,8 +299,9 @@ class Engine:
             if desk is None:
                 break
             try:
-                history = self._read_history(desk)
-                self._read_inbox(desk)
+                history = self._read_history(desk) if desk.needs_history else ()
+                if desk.wants and desk.poison is None:
+                    self._read_inbox(desk)
             except StoreError as error:
                 self._agenda.make_ready(desk.instance_id)
                 self._read_error = error
@@ -316,8 +317,6 @@ class Engine:
         Raises:
             StoreError: it cannot be read now; that is no fault of the instance.
         """
-        if not desk.needs_history:
-            return ()
         try:
             return self._store.history(desk.instance_id, desk.current.number)
         except Exception as error:  # whatever is wrong with one instance must not touch the others (I12)
@@ -332,8 +331,6 @@ class Engine:
         Raises:
             StoreError: they cannot be read now; that is no fault of the instance.
         """
-        if not desk.wants or desk.poison is not None:
-            return
         after = desk.inbox.read_from(desk.wants)
         try:
             unread = self._store.unread(desk.instance_id, after, desk.known_seq, self.options.inbox_room)
@@ -348,7 +345,8 @@ class Engine:
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
         try:
-            return self._stepper.advance(desk, now, self.catalogue, history, free=self._places, crowded=self._pressure.is_on)
+            free, crowded = self._places, self._pressure.left > 0
+            return self._stepper.advance(desk, now, self.catalogue, history, free=free, crowded=crowded)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
@@ -365,7 +363,8 @@ class Engine:
         if write is None:
             self._follow(desk, step)
             return
-        write = self._with_new_names(desk, write, step)
+        if step.unknown:
+            write = self._with_new_names(desk, write, step)
         self._flights.add(Flight(write, desk=desk, step=step))
         if rings_others(desk, write):
             self._claims.want()
@@ -376,7 +375,8 @@ class Engine:
         if not isinstance(outcome, Granted):
             self._ownership.refused(desk)
             return
-        self._arrived(outcome, desk)
+        if outcome.arrivals or outcome.taken:
+            self._arrived(outcome, desk)
         if not self._agenda.holds(desk):
             return
         if outcome.inbox_seq > desk.known_seq:
@@ -438,8 +438,6 @@ class Engine:
 
         They may have been registered since it was read, and a deploy must not fail anybody.
         """
-        if not step.unknown:
-            return write
         try:
             catalogue = self._store.catalogue()
         except StoreError:
@@ -598,11 +596,7 @@ class Engine:
     @property
     def _places(self) -> Places:
         """How many more activities this node can run."""
-        return Places(
-            self.node.slots - len(self._activities) - self._flights.promised,
-            self.options.threads - self._activities.in_threads - self._flights.promised_threads,
-            self._blocking,
-        )
+        return self._activities.places(self.node.slots, self.options.threads)
 
     # --- what the store is asked ---
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo, OrchestraError
+from orchestra.frozen import frozen
 from orchestra.providers.rows import ClientChange, Outcome, Status
 from orchestra.replay import Identity, LogEntry
 
@@ -43,7 +43,7 @@ class ActivityKey(NamedTuple):
 # --- items ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Submit:
     """A client's change; ``token`` comes back with the reply."""
 
@@ -51,7 +51,7 @@ class Submit:
     token: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityFailure:
     """Why a try ended without a result. ``untried``: the activity was not called, or the node went away under it.
 
@@ -66,7 +66,7 @@ class ActivityFailure:
     unread: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityEnded:
     """A try of an activity has ended: with a result, or with a failure."""
 
@@ -76,7 +76,7 @@ class ActivityEnded:
     heartbeat: Payload | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heartbeat:
     """A running activity has something to remember for its next try."""
 
@@ -91,7 +91,7 @@ Item = Submit | ActivityEnded | Heartbeat
 # --- effects ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunActivity:
     """Begin a try. Timeouts are microseconds."""
 
@@ -107,21 +107,21 @@ class RunActivity:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AbortActivity:
     """A try is not wanted any more; its end need not be reported."""
 
     key: ActivityKey
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StopActivity:
     """A try is cancelled, and its end is waited for: it is to end soon, and to be reported."""
 
     key: ActivityKey
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """The answer to a client's change."""
 
@@ -129,7 +129,7 @@ class Reply:
     outcome: Outcome | OrchestraError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceEnded:
     """An instance has ended in this way; who waits for it in this process need not look."""
 
@@ -139,7 +139,7 @@ class InstanceEnded:
     error: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriteLogs:
     """What orchestration code has said in a turn that now stands."""
 
@@ -148,7 +148,7 @@ class WriteLogs:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PolicyChanged:
     """This node goes by a new version policy of a name from now on; what it has written by the old one is to follow."""
 

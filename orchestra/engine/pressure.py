@@ -26,14 +26,15 @@ class Pressure:
         self._agenda = agenda
         self._most = most
         self._places = 0
-        self._left = 0
+        self.left: int = 0
+        """How many more are to give up their place in this step."""
 
     def begin(self, *, is_pressed: bool) -> None:
         """Begin a step, and choose who gives up a place."""
         if not is_pressed:
-            self._places = self._left = 0
+            self._places = self.left = 0
             return
-        self._places = self._left = min(self._most, 2 * self._places or 1)
+        self._places = self.left = min(self._most, 2 * self._places or 1)
         wanted = self._places - self._agenda.ready_count
         if wanted <= 0:
             return
@@ -47,11 +48,6 @@ class Pressure:
     def _light(self) -> Iterable[Desk]:
         return (desk for desk in self._agenda.waiting() if desk.tries.running_count <= HANDED_OVER)
 
-    @property
-    def is_on(self) -> bool:
-        """Whether one more is to give up its place in this step."""
-        return self._left > 0
-
     def given_up(self) -> None:
         """Take note that an instance leaves."""
-        self._left = max(0, self._left - 1)
+        self.left = max(0, self.left - 1)

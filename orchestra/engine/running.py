@@ -20,11 +20,6 @@ class RunningActivities:
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def blocking(self) -> int:
-        """How many of them need a thread."""
-        return len(self._blocking)
-
     def begin(self, key: ActivityKey, attempt: int, *, blocks: bool = False) -> None:
         """Note that a try was begun, and whether it needs a thread."""
         keys = self._attempts.setdefault(key.instance_id, {})

@@ -53,7 +53,6 @@ from orchestra.providers.rows import (
     Hold,
     HoldKind,
     InstanceState,
-    Kind,
     ParentLink,
     Prune,
     Resolution,
@@ -62,6 +61,7 @@ from orchestra.providers.rows import (
     Status,
     Task,
     Write,
+    kind_of,
 )
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
@@ -143,10 +143,10 @@ class Step:
 
     # Written out: each step makes one, and factories of a dataclass would be nine calls more.
     def __init__(self, now: int, first: int, free: Places, *, crowded: bool = False) -> None:
-        self.now = now
-        self.first = first
-        self.free = free
-        self.crowded = crowded
+        self.now: int = now
+        self.first: int = first
+        self.free: Places = free
+        self.crowded: bool = crowded
         self.deltas: list[ExecutionDelta] = []
         self.effects: list[Effect] = []
         self.records: list[Record] = []
@@ -237,7 +237,7 @@ class Stepper:
         except NewerLibraryNeeded:
             # Routed from now on to nodes that read more, so that no node like this one is ever given it again (rule 37).
             step.unservable = step.beyond = True
-            desk.kind = replace(desk.kind, level=max(desk.kind.level, self._library.level + 1))
+            desk.kind = desk.kind._replace(level=max(desk.kind.level, self._library.level + 1))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
             step.hold = self._hold(desk, now, error)
         if step.hold is not None and self._recorder.recording:
@@ -342,7 +342,7 @@ class Stepper:
         desk.opened = True
         desk.hold = None
         event_format = self.format
-        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, event_format, level=desk.kind.level)
+        desk.kind = kind_of(desk.kind.queue, desk.kind.name, version, event_format, level=desk.kind.level)
         desk.current = desk.current.opened(version, resolution, event_format, definition.fingerprint, now)
         return now, version, definition.fingerprint, event_format, resolution
 
@@ -504,9 +504,10 @@ class Stepper:
         step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
 
     def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:
-        step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
-        desk.tries.clear()
-        desk.remembered.clear()
+        if desk.has_activities:
+            step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
+            desk.tries.clear()
+            desk.remembered.clear()
         desk.inputs.clear()
         step.settled.clear()  # closing the execution forgets its activities
         if not isinstance(turn.ending, ContinuedAsNew):
@@ -540,7 +541,7 @@ class Stepper:
         unread = desk.kind.level if len(desk.inbox) or not desk.inbox.is_whole else BASE_LEVEL
         level = max(unread, resolution_level(catalogue, resolution.how))
         floating = resolution.how is ResolvedBy.POLICY
-        desk.kind = Kind(desk.kind.queue, desk.kind.name, version, FORMAT, floating, level)
+        desk.kind = kind_of(desk.kind.queue, desk.kind.name, version, FORMAT, floating, level)
         desk.opened = False
         desk.execution = None
         desk.put_backs = ()
@@ -608,7 +609,7 @@ class Stepper:
         """Begin the tries that may begin, here once the write stands, or on another node."""
         if desk.releasing or step.hold is not None or step.unservable:
             return
-        for entry in list(desk.tries.narrowed_due(step.now)):
+        for entry in list(desk.tries.narrowed_due(step.now)) if desk.tries._narrowed else ():
             if entry.route is not None and not self._placement.is_served(entry.route):
                 desk.tries.call_back(entry.event.id)
         for entry in desk.tries.begin_due(step.now):
@@ -653,7 +654,7 @@ class Stepper:
         if step.hold is not None or step.beyond:
             # What runs runs on, and what it comes to is kept for the next turn (rule 39).
             desk.tries.hand_over(desk.kind.queue, self.node_id, desk.kind.format)
-        if not step.keep:
+        if not step.keep and desk.has_activities:
             step.effects.extend(AbortActivity(key) for key in desk.running_keys())
 
     @staticmethod
@@ -715,15 +716,18 @@ class Stepper:
             desk.takeovers = 0
             desk.tries.forget_crashes()
         changed = desk.tries.take_changed()
-        step.handed_over.extend(_task(desk, entry) for entry in changed if entry.owner is not None)
-        rows = {entry.event.id: entry.row(desk.current.number) for entry in changed} if step.status is Status.OPEN else {}
+        rows: dict[int, ActivityRow] = {}
+        if changed:
+            step.handed_over.extend(_task(desk, entry) for entry in changed if entry.owner is not None)
+            if step.status is Status.OPEN:
+                rows = {entry.event.id: entry.row(desk.current.number) for entry in changed}
         if step.hold is not None or step.beyond:
             rows |= self._kept_rows(desk, step)
         summary = EMPTY_SUMMARY
         if step.beyond and not step.deltas:
             summary = desk.summary  # nothing of it has changed
-        if desk.execution is not None:
-            desk.kind = replace(desk.kind, level=max(desk.kind.level, desk.execution.level))
+        if desk.execution is not None and desk.execution.level > desk.kind.level:
+            desk.kind = desk.kind._replace(level=desk.execution.level)
         if desk.execution is not None and step.status is Status.OPEN:
             summary = write_summary(
                 desk.execution.pending, desk.execution.pending_counts, desk.tries.shown, desk.execution.put_backs

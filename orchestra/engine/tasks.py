@@ -102,11 +102,6 @@ class Tasks:
         task = self._taken.get(key)
         return None if task is None else task.revision
 
-    @property
-    def blocking(self) -> int:
-        """How many of them need a thread."""
-        return len(self._blocking)
-
     def take(self, task: Task, *, blocks: bool = False) -> None:
         """Take up a task, and note whether it needs a thread."""
         key = key_of(task)

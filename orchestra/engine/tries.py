@@ -252,6 +252,10 @@ class Tries:
         self._crashed: dict[int, None] = {}
         self._untold: list[FailedTry] = []
 
+    def __len__(self) -> int:
+        """How many activities are pending."""
+        return len(self._all)
+
     def get(self, number: int) -> Try | None:
         """Return a pending activity."""
         return self._all.get(number)

@@ -180,7 +180,7 @@ def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | 
 
 def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) -> Write | None:
     row, execution = record.row, record.execution
-    kind = replace(row.kind, version=version, floating=resolution.how is ResolvedBy.POLICY)
+    kind = row.kind._replace(version=version, floating=resolution.how is ResolvedBy.POLICY)
     if (kind, resolution.how) == (row.kind, execution.resolution.how):
         return None
     # A start may be for later. An instance that was held, or crashed its owners, is tried on the other code at once.

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo
 from orchestra.events import FORMAT, EventRecord, OnParentClose
+from orchestra.frozen import frozen
 from orchestra.levels import BASE_LEVEL, Levels, Unknown
 from orchestra.providers.inboxes import INBOX_LIMITS, Full, InboxLimits
 from orchestra.providers.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, MessageKind, ResolvedBy, Status
@@ -88,6 +90,7 @@ __all__ = [
     "Unknown",
     "Unread",
     "Write",
+    "kind_of",
     "shown_hold",
     "size_of",
 ]
@@ -103,8 +106,7 @@ DEFAULT_QUEUE: Final = "default"
 """The queue of whatever was given none. Every node serves it that is not told otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What a node must be able to do to run an instance now; what claims are routed by.
 
     ``floating``: the execution has not begun and its version was chosen by policy, so that a node for which the
@@ -119,6 +121,10 @@ class Kind:
     format: int
     floating: bool = False
     level: int = BASE_LEVEL
+
+
+kind_of: Final = lru_cache(maxsize=4_096)(Kind)
+"""Return the kind that is so made, and for the same the same one: thousands of instances are of a few kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +187,7 @@ def shown_hold(hold: Hold) -> str:
     return str(hold.kind) if isinstance(hold.kind, Unknown) else hold.kind.value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resolution:
     """How a version was chosen, by which node, and under which revision of the policy."""
 
@@ -190,7 +196,7 @@ class Resolution:
     policy_revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionRow:
     """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it (``None``: a client).
 
@@ -232,7 +238,7 @@ class ExecutionRow:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecutionDelta:
     """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
 
@@ -254,7 +260,7 @@ class ExecutionDelta:
     children: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MessageRow:
     """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's.
 
@@ -287,7 +293,7 @@ class InboxPage:
         return InboxPage(max(1, self.messages // max(1, readers)), self.bytes // max(1, readers))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unread:
     """Unread events of one name, after those that were known. They are all there are up to ``whole_to``."""
 
@@ -343,7 +349,7 @@ LOST: Final = b""
 """The ``failure`` of a try whose node has died. The store itself says so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityRow:
     """An activity with something to remember: failed tries, a heartbeat, or that it is handed out.
 
@@ -374,7 +380,7 @@ class ActivityRow:
         return self.result is not None or self.failure is not None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Task:
     """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the event that asked for it."""
 
@@ -391,7 +397,7 @@ class Task:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceRow:
     """What an owner must know of an instance to go on with it. ``traceparent`` is that of whoever started it."""
 
@@ -416,7 +422,7 @@ class InstanceRow:
     root_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Snapshot:
     """A claimed instance: its row, its current execution, its first unread messages, its remembered activities.
 
@@ -435,7 +441,7 @@ class Snapshot:
 # --- changes ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start:
     """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1).
 
@@ -480,7 +486,7 @@ class ChildCancel:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Append:
     """Put a message into an instance's inbox and make it ready. The same ``message_id`` again has no effect."""
 
@@ -507,7 +513,7 @@ class Cancel:
     incarnation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceState:
     """The hot columns as a write leaves them. ``owner=None`` releases the instance.
 
@@ -531,7 +537,7 @@ PRUNED_AT_ONCE: Final = 1_000
 """How many executions one write lets go of at most. Whoever writes must ask for it more often than as many are made."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prune:
     """Which executions a write lets go of: always a prefix (I3), and never the current one, whatever the numbers say.
 
@@ -546,7 +552,7 @@ class Prune:
     closed_until: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Write:
     """Everything that one step does to one instance, all or nothing, conditional on the fence.
 
@@ -615,7 +621,7 @@ class Claim:
     page: InboxPage = InboxPage()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """Say how a task has ended, with a ``result`` or a ``failure``; with neither, only its ``heartbeat`` is stored.
 
@@ -710,7 +716,7 @@ class StartExists:
     same: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Appended:
     """A message, a mark or the end of an activity was stored under ``sequence`` (or was there already: ``fresh=False``)."""
 
@@ -730,7 +736,7 @@ class AppendRefused:
     full: Full | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Granted:
     """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile.
 
@@ -900,11 +906,19 @@ class Catalogue:
     kinds: tuple[Kind, ...]
     levels: Levels = field(default_factory=Levels)
     library: Library = field(default=THIS_LIBRARY, compare=False, repr=False)
+    _versions: dict[tuple[str, str | None], frozenset[str]] = field(
+        default_factory=lambda: {}, init=False, compare=False, repr=False
+    )
+    """What :meth:`versions` has returned: it is asked at each start and at each lap, and a catalogue lives for a second."""
 
-    def versions(self, name: str, queue: str | None = None) -> set[str]:
+    def versions(self, name: str, queue: str | None = None) -> frozenset[str]:
         """Return the versions of a name that nodes have which are not dead, and which serve the queue, if one is given."""
-        nodes = (node.record for node in self.nodes if queue is None or queue in node.record.queues)
-        return {capability.version for node in nodes for capability in node.capabilities if capability.name == name}
+        found = self._versions.get((name, queue))
+        if found is None:
+            nodes = (node.record for node in self.nodes if queue is None or queue in node.record.queues)
+            found = frozenset(has.version for node in nodes for has in node.capabilities if has.name == name)
+            self._versions[name, queue] = found
+        return found
 
 
 # --- reads ------------------------------------------------------------------------------------

@@ -49,7 +49,6 @@ from orchestra.events import (
     Event,
     EventAwaited,
     EventForms,
-    EventKind,
     EventReceived,
     EventRecord,
     EventWriter,
@@ -155,6 +154,45 @@ class Execution:
     stored: in the format of the execution.
     """
 
+    # With slots, for a class with more than thirty attributes has a dictionary for each of its objects.
+    __slots__ = (
+        "__weakref__",
+        "_ahead",
+        "_boundary",
+        "_cancel_delivered",
+        "_counts",
+        "_definition",
+        "_fault",
+        "_forms",
+        "_gathered",
+        "_has_begun",
+        "_now",
+        "_pending",
+        "_random",
+        "_root",
+        "_seal",
+        "_seed",
+        "_timers",
+        "_unawaited",
+        "_until",
+        "_waits",
+        "ending",
+        "execution_id",
+        "fingerprint",
+        "has_children",
+        "identity",
+        "instance_id",
+        "is_exact",
+        "journal",
+        "level",
+        "limits",
+        "name",
+        "put_backs",
+        "registered",
+        "scheduler",
+        "version",
+    )
+
     def __init__(
         self,
         definition: OrchestrationDefinition,
@@ -165,9 +203,9 @@ class Execution:
         writer: EventWriter | None = None,
     ) -> None:
         self._definition = definition
-        self.identity = identity
+        self.identity: Identity = identity
         self.limits: Limits = limits
-        self.registered = registered
+        self.registered: Mapping[str, Activity[..., Any]] = registered
         self.instance_id: str = identity.instance_id
         self.execution_id: int = identity.execution
         self.name: str = identity.name
@@ -184,12 +222,12 @@ class Execution:
         self._random: Random | None = None
         self._root: Task[Any] | None = None
         self._pending: dict[int, _Pending] = {}
-        self._counts: dict[EventKind, int] = {}
+        self._counts: dict[int, int] = {}
         self._waits = Waits()
         self._unawaited: Unawaited = {}
         self._timers: list[tuple[int, int]] = []
         """When timers fire, on the time of the execution, and their event ids: a heap."""
-        self._until: set[int] = set()
+        self._until: dict[int, None] = {}
         """Those that were set to an instant: they fire by the store's time, whatever that of the execution."""
         self._ahead = 0
         self.put_backs: tuple[tuple[int, int], ...] = ()
@@ -285,7 +323,7 @@ class Execution:
         mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), self._waits)
         wants: tuple[str, ...] = ()
         while self.ending is None and not self._over_limit:
-            if mail.is_open and (wants := mail.wanted()):
+            if (mail.open or self._waits.opened) and (wants := mail.wanted()):
                 break  # one of them may have come before all that is in memory
             event = self._next_input(ends, mail)
             if event is None:
@@ -365,7 +403,7 @@ class Execution:
         return self._waits.names
 
     @property
-    def pending_counts(self) -> Mapping[EventKind, int]:
+    def pending_counts(self) -> Mapping[int, int]:
         """How many commands of each kind have no result yet."""
         return self._counts
 
@@ -378,19 +416,19 @@ class Execution:
     @property
     def _next_timer(self) -> int | None:
         while self._timers and self._timers[0][1] not in self._pending:
-            self._until.discard(heapq.heappop(self._timers)[1])
+            self._until.pop(heapq.heappop(self._timers)[1], None)
         return self._timers[0][0] if self._timers else None
 
     # --- inputs ---
 
     def _next_input(self, ends: deque[Input], mail: Mail) -> InputEvent | None:
         """Return what happened first: an activity or a child ended, a timer fell due, or a message came that is waited for."""
-        timer = self._next_timer
-        if not (ends or mail or timer is not None):
-            return None  # most turns ask a last time in vain
+        timer = self._next_timer if self._timers else None
         number = self.journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
+        if timer is None and not mail:  # nearly always: nothing but an activity has ended, or nothing more has happened
+            return _end_event(ends.popleft(), number, self._now) if ends else None
         while (report := mail.report) is not None and report.source not in self._pending:
             self._consume(report, mail)  # late as well; its row must go all the same (I9)
         message = mail.first()
@@ -407,7 +445,7 @@ class Execution:
                 return _end_event(ends.popleft(), number, self._now)
             case 1:
                 due, source = heapq.heappop(self._timers)
-                self._until.discard(source)
+                self._until.pop(source, None)
                 self._turn.fired.append(due - self._ahead)
                 return TimerFired(number, self._now, source)
             case _:
@@ -724,7 +762,7 @@ class Execution:
         event = self._command(TimerCreated(self.journal.next_id, self._now, due))
         at = event.due
         if is_instant:
-            self._until.add(event.id)
+            self._until[event.id] = None
             at += self._ahead
         heapq.heappush(self._timers, (at, event.id))
         return self._open(event, "timer", None, "")
@@ -846,7 +884,8 @@ class Execution:
         future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, decoder, result)
         task = self.scheduler.current
         self._pending[event.id] = _Pending(event, future, task)
-        self._counts[event.kind] = self._counts.get(event.kind, 0) + 1
+        kind = int(event.kind)
+        self._counts[kind] = self._counts.get(kind, 0) + 1
         if task is not None:
             task.owned[event.id] = future
         frame = sys._getframe(3)  # who has called the context; the line itself is looked up where it is told

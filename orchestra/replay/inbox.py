@@ -48,7 +48,8 @@ class Inbox:
     ) -> None:
         self._room = room
         self._queues: dict[str, _Queue] = {}
-        self._reports: deque[MessageRow] = deque()
+        self.reports: deque[MessageRow] | None = None
+        """The ends of children, the next one first. Most instances have none, and no queue for them."""
         self._count = 0
         self._bytes = 0
         # Of a name without a queue, every unread event up to the first is read already, and others may lie up to the second.
@@ -60,7 +61,7 @@ class Inbox:
                 queue.whole_to = message.sequence
                 self._add(queue, message)
             else:
-                self._reports.append(message)
+                self._add_report(message)
         self._whole_to = up_to if whole_to is None else whole_to
         if self._whole_to < up_to:
             self._left_to = up_to
@@ -113,11 +114,12 @@ class Inbox:
     @property
     def report(self) -> MessageRow | None:
         """The next end of a child."""
-        return self._reports[0] if self._reports else None
+        return self.reports[0] if self.reports else None
 
     def take_report(self) -> MessageRow:
         """Take the next end of a child."""
-        return self._reports.popleft()
+        assert self.reports
+        return self.reports.popleft()
 
     # --- what comes in ---
 
@@ -127,7 +129,7 @@ class Inbox:
             if message.kind is MessageKind.EVENT:
                 self._arrive(message)
             else:
-                self._reports.append(message)
+                self._add_report(message)
         if whole_to < up_to:
             self._left_to = max(self._left_to, up_to)
 
@@ -166,12 +168,17 @@ class Inbox:
 
     def drop_reports(self) -> None:
         """Forget the ends of children that came too late for the execution that asked; the store drops them, too (I9)."""
-        self._reports.clear()
+        self.reports = None
 
     # --- inside ---
 
     def _exceeds(self, room: InboxPage, message: MessageRow) -> bool:
         return self._count >= room.messages or self._bytes + len(message.payload.data) > room.bytes
+
+    def _add_report(self, message: MessageRow) -> None:
+        if self.reports is None:
+            self.reports = deque()
+        self.reports.append(message)
 
     def _add(self, queue: _Queue, message: MessageRow) -> None:
         queue.messages.append(message)

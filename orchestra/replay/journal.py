@@ -68,7 +68,7 @@ class Journal:
         self.count: int = 0
         self.size: int = 0
         self.fresh: list[EventRecord] = []
-        self.drifts: list[Drift] = []
+        self.drifts: tuple[Drift, ...] = ()
         """Where the values of the code were others than those in history."""
         self._recorded: list[tuple[Event, EventRecord]] = []
         """What is still to be repeated, the next one last."""
@@ -132,7 +132,7 @@ class Journal:
             )
         drift = _drift(event, expected)
         if drift is not None and len(self.drifts) < _MOST_DRIFTS:
-            self.drifts.append(Drift(expected.id, describe(expected), drift, line()))
+            self.drifts = (*self.drifts, Drift(expected.id, describe(expected), drift, line()))
         self._recorded.pop()
         self._count(record)
         assert isinstance(expected, type(event))

@@ -15,55 +15,56 @@ __all__ = ["Mail", "Waits"]
 class Waits:
     """The waits for events: by name, in the order in which the code asked."""
 
-    __slots__ = ("_by_name", "opened")
+    __slots__ = ("by_name", "opened")
 
     def __init__(self) -> None:
-        self._by_name: dict[str, OrderedDict[int, None]] = {}
-        self.opened: list[str] = []
+        self.by_name: dict[str, OrderedDict[int, None]] = {}
+        """The event ids of the waits of each name that is awaited."""
+        self.opened: dict[str, None] = {}
         """The names of which a first wait was opened since this was last emptied."""
 
     @property
     def names(self) -> Collection[str]:
         """The names that are awaited."""
-        return self._by_name.keys()
+        return self.by_name.keys()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._by_name
+        return name in self.by_name
 
     def open(self, name: str, number: int) -> None:
         """Add a wait under its event id."""
-        waits = self._by_name.get(name)
+        waits = self.by_name.get(name)
         if waits is None:
-            waits = self._by_name[name] = OrderedDict()
-            self.opened.append(name)
+            waits = self.by_name[name] = OrderedDict()
+            self.opened[name] = None
         waits[number] = None
 
     def close(self, name: str, number: int) -> None:
         """Remove a wait, which has its event or was given up."""
-        waits = self._by_name[name]
+        waits = self.by_name[name]
         del waits[number]
         if not waits:
-            del self._by_name[name]
+            del self.by_name[name]
 
     def first(self, name: str) -> int:
         """Return the wait that takes the next event of this name."""
-        return next(iter(self._by_name[name]))
+        return next(iter(self.by_name[name]))
 
 
 class Mail:
     """Finds the message that is delivered next. The cost is that of the messages in memory, whatever else is awaited."""
 
-    __slots__ = ("_awaited", "_inbox", "_open", "_waits")
+    __slots__ = ("_awaited", "_inbox", "_waits", "open")
 
     def __init__(self, inbox: Inbox, waits: Waits) -> None:
         self._inbox = inbox
         self._waits = waits
         self._awaited: list[tuple[int, str]] = []
         """The first message of each name that is awaited; a name whose wait has gone meanwhile may stand there as well."""
-        self._open: dict[str, None] = {}
+        self.open: dict[str, None] = {}
         """Names of which the store may have messages that are not in memory."""
         waits.opened.clear()
-        awaited = waits.names
+        awaited = waits.by_name
         if not awaited:
             return  # most turns are woken by an activity or a timer
         if inbox.is_whole and len(inbox.names) < len(awaited):
@@ -75,12 +76,7 @@ class Mail:
                 self._look(name)
 
     def __bool__(self) -> bool:
-        return bool(self._awaited or self._inbox.report or self._waits.opened)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the store may have messages that are to be read first; :meth:`wanted` says which."""
-        return bool(self._open or self._waits.opened)
+        return bool(self._awaited or self._inbox.reports or self._waits.opened)
 
     @property
     def report(self) -> MessageRow | None:
@@ -91,7 +87,7 @@ class Mail:
         """Return the awaited names that are to be read from the store before the next message is taken."""
         if self._waits.opened:
             self._look_at_opened()
-        return tuple(name for name in self._open if name in self._waits) if self._open else ()
+        return tuple(name for name in self.open if name in self._waits) if self.open else ()
 
     def first(self) -> MessageRow | None:
         """Return the event or the child's end that came first, of those that are waited for."""
@@ -117,7 +113,7 @@ class Mail:
             return
         heapq.heappop(self._awaited)
         self._inbox.take(message.name)
-        self._waits.opened.append(message.name)  # there may be another one of it
+        self._waits.opened[message.name] = None  # there may be another one of it
 
     def _look_at_opened(self) -> None:
         for name in self._waits.opened:
@@ -130,4 +126,4 @@ class Mail:
         if message is not None:
             heapq.heappush(self._awaited, (message.sequence, name))
         elif self._inbox.is_open(name):
-            self._open[name] = None
+            self.open[name] = None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, ChildStarted, DetachedStarted, EventRecord, TerminalEvent
+from orchestra.frozen import frozen
 from orchestra.providers.rows import HoldKind, MessageRow
 
 __all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Which execution of which instance runs on which version."""
 
@@ -29,7 +29,7 @@ class Identity:
         return f"{self.incarnation}/{self.execution}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityDone:
     """An activity has returned. ``at`` is when the node learned it."""
 
@@ -39,7 +39,7 @@ class ActivityDone:
     result: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivityDied:
     """An activity has failed for good. ``attempts`` are its last tries."""
 
@@ -53,7 +53,7 @@ class ActivityDied:
 Input = ActivityDone | ActivityDied
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogEntry:
     """A message of orchestration code, to be written once the turn is committed."""
 
@@ -75,7 +75,7 @@ class TurnHeld(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Turn:
     """One step of an execution: what is to be stored, and what is to be done after that.
 

@@ -118,12 +118,17 @@ class ActivityRunner:
         """How many of the threads were left to themselves."""
         self._quota = Quota(_STUBBORN_LINES)
         self._group: anyio.abc.TaskGroup | None = None
+        self._make_scope: type[anyio.CancelScope]
+        self._cancelled: type[BaseException]
         self._stopping = False
         self._idle = anyio.Event()
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Run tries as tasks of this group from now on."""
         self._group = group
+        # The backend's own classes, asked for once: each task has two scopes, and anyio takes eight calls to make one, not two.
+        self._make_scope = type(anyio.CancelScope())
+        self._cancelled = anyio.get_cancelled_exc_class()
         group.start_soon(self._alarms.run)
 
     # --- what the engine asks ---
@@ -132,10 +137,10 @@ class ActivityRunner:
         """Begin a try, or let it wait for a free place."""
         if self._stopping:
             return  # it was never begun; its instance is released, and it begins elsewhere
-        if not self._has_place:
-            self._waiting[effect.key] = effect
-        else:
+        if self._has_place:
             self._begin(effect)
+        else:
+            self._waiting[effect.key] = effect
 
     def abort(self, key: ActivityKey) -> None:
         """Give up a try: cancel it, and report nothing."""
@@ -240,8 +245,7 @@ class ActivityRunner:
             self._ended(run)
             return
         run.in_task = True
-        self._tasks[run] = None
-        self._group.start_soon(self._run_in_task, run)
+        self._begin_task(run, self._group)
 
     def _cut(self, run: Run) -> None:
         """Report a try that was cut off, after whoever takes the program down has said so.
@@ -278,11 +282,10 @@ class ActivityRunner:
     def _begin(self, effect: RunActivity) -> None:
         assert self._group is not None
         activity = self._activities[effect.name]  # the engine begins here only what this node has
-        run = Run(self, effect, activity)
+        run = Run(self, effect, activity, activity.is_async)
         self._runs[effect.key] = run
         if run.in_task:
-            self._tasks[run] = None
-            self._group.start_soon(self._run_in_task, run)
+            self._begin_task(run, self._group)
         elif self._has_thread:
             self._begin_thread(run)
         else:
@@ -299,6 +302,12 @@ class ActivityRunner:
         running = len(self._in_threads) - self._left
         return running + max(0, self._left - most) < most
 
+    def _begin_task(self, run: Run, group: anyio.abc.TaskGroup) -> None:
+        # Shielded: a host that is cancelled stops in order. What runs gets its grace, and is cancelled by the runner alone.
+        run.scope, run.calm = self._make_scope(shield=True), self._make_scope()
+        self._tasks[run] = None
+        group.start_soon(self._run_in_task, run)
+
     def _begin_thread(self, run: Run) -> None:
         self._in_threads[run] = None
         self._begin_time(run)  # waiting for a thread is not the activity's time
@@ -311,22 +320,23 @@ class ActivityRunner:
         result: Payload | ActivityFailure | None = None
         try:
             with run.scope, run.calm:
-                if not run.is_over:  # else it was given up before it began
+                if run.over_since is None:  # else it was given up before it began
+                    subject = run.subject
                     AMBIENT.set(activity_context_of(run))
                     value: Any = run.awaitable
                     if value is None:
-                        args, kwargs = self._arguments(run)
+                        args, kwargs = read_arguments(run.activity, run.effect, subject)
                         self._begin_time(run)
-                        self._observe(run)
+                        if self._recorder.recording:
+                            self._observe(run)
                         value = run.activity(*args, **kwargs)
                     if inspect.isawaitable(value):  # else a decorator has answered in its place
-                        run.driver = Driver(
-                            value, self._clock, patience=_PATIENCE, blocked=lambda took: self._blocked(run, took)
-                        )
+                        run.driver = Driver(value, self._clock, run.calm, self._cancelled, patience=_PATIENCE, owner=run)
                         value = await run.driver
-                    result = self._encoded(run, value)
-                    self._observe_end(run, "completed")
-        except anyio.get_cancelled_exc_class():
+                    result = self._encoded(run, value, subject)
+                    if self._recorder.recording:
+                        self._observe_end(run, "completed")
+        except self._cancelled:
             # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
             if run.settle():
                 self._observe_end(run, "cancelled")
@@ -344,7 +354,7 @@ class ActivityRunner:
             self._tasks.pop(run, None)
             self._ended(run)
         if run.settle():
-            if run.is_over:
+            if run.over_since is not None:
                 self._observe_end(run, "aborted" if run.aborted else "timed_out")
                 result = run.verdict  # what it answers to its cancellation is not believed
             elif run.asked_at is not None:
@@ -358,7 +368,8 @@ class ActivityRunner:
     def _run_in_thread(self, run: Run) -> None:
         """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way."""
         try:
-            args, kwargs = self._arguments(run)
+            subject = run.subject
+            args, kwargs = read_arguments(run.activity, run.effect, subject)
             AMBIENT.set(activity_context_of(run))
             self._observe(run)
             value = run.activity(*args, **kwargs)
@@ -366,7 +377,7 @@ class ActivityRunner:
                 run.awaitable = value  # it has not ended
                 result = None
             else:
-                result = self._encoded(run, value)
+                result = self._encoded(run, value, subject)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
             if run.settle():  # else it was given up meanwhile
                 self._observe_end(run, "failed", error)
@@ -378,11 +389,8 @@ class ActivityRunner:
         run.is_done = True
         self._post(Finished(run))
 
-    def _arguments(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return read_arguments(run.activity, run.effect, run.subject)
-
-    def _encoded(self, run: Run, value: Any) -> Payload:
-        return run.activity.result.encode(value, subject=f"result of {run.subject}", limit=self._payload_limit)
+    def _encoded(self, run: Run, value: Any, subject: str) -> Payload:
+        return run.activity.result.encode(value, subject=f"result of {subject}", limit=self._payload_limit)
 
     def _report_end(self, run: Run, result: Payload | ActivityFailure) -> None:
         if not run.aborted:
@@ -528,7 +536,8 @@ class ActivityRunner:
             what,
         )
 
-    def _blocked(self, run: Run, seconds: float) -> None:
+    def name_blocking(self, run: Run, seconds: float) -> None:
+        """Name a try in the log that has kept the event loop from running."""
         suppressed = self._quota.take(f"blocks {run.effect.name}", round(self._clock.monotonic() * 1e6))
         if suppressed is not None:
             log_instance(

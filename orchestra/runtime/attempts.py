@@ -34,11 +34,6 @@ class Runner(Protocol):
         ...
 
 
-def _shielded() -> anyio.CancelScope:
-    # A host that is cancelled stops in order: what runs gets its grace, and is cancelled by the runner alone.
-    return anyio.CancelScope(shield=True)
-
-
 @dataclass(slots=True, eq=False)
 class Run:
     """One try that is under way. Moments are monotonic seconds."""
@@ -46,13 +41,13 @@ class Run:
     runner: Runner
     effect: RunActivity
     activity: Activity[..., Any]
-    scope: anyio.CancelScope = field(default_factory=_shielded)
-    """What cancels its task."""
-    calm: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    in_task: bool
+    """Whether a task runs it; else a thread."""
+    scope: anyio.CancelScope = field(init=False)
+    """What cancels its task, if it has one."""
+    calm: anyio.CancelScope = field(init=False)
     """Lies within ``scope``; shielded, it keeps a task from being cancelled at each of its awaits."""
     driver: Driver | None = None
-    in_task: bool = field(init=False)
-    """Whether a task runs it; else a thread."""
     awaitable: Awaitable[Any] | None = None
     """What a ``def`` has returned that is to be awaited."""
     aborted: bool = False
@@ -82,9 +77,6 @@ class Run:
     alarm: Alarm | None = None
     observed: Attempt | None = None
     end: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self.in_task = self.activity.is_async
 
     @property
     def is_over(self) -> bool:
@@ -147,6 +139,10 @@ class Run:
         """Take a heartbeat, in any thread."""
         self.runner.take_heartbeat(self, payload)
 
+    def blocked(self, seconds: float) -> None:
+        """Say that it has kept the event loop from running."""
+        self.runner.name_blocking(self, seconds)
+
     def is_cancelled(self) -> bool:
         """Return whether nobody wants it any more. In any thread, so it must not touch the scope of the event loop."""
         if not self.is_over and self.runner.is_overdue(self):
@@ -165,6 +161,6 @@ def activity_context_of(run: Run) -> ActivityContext:
         orchestration=effect.orchestration,
         version=effect.version,
         idempotency_key=str(effect.key),
-        last_heartbeat=plain(effect.last_heartbeat),
+        last_heartbeat=None if effect.last_heartbeat is None else plain(effect.last_heartbeat),
         running=run,
     )

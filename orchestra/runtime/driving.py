@@ -11,9 +11,10 @@ import asyncio
 import inspect
 import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Generator, Iterator
 from contextlib import suppress
-from typing import Any, Final, cast
+from types import CoroutineType
+from typing import Any, Final, Protocol, cast
 
 import anyio
 
@@ -30,20 +31,31 @@ class LetGo(BaseException):
     """Ends the task of a coroutine that the driver has let go of."""
 
 
+class Owner(Protocol):
+    """Who has a driver drive."""
+
+    def blocked(self, seconds: float) -> None:
+        """Take note that the event loop was kept from running."""
+        ...
+
+
 class Driver:
     """Await it once, to run a coroutine.
 
     Args:
-        blocked: called with the seconds for which one step of the coroutine has kept the event loop from running, if they
-            were more than ``patience``.
+        scope: the innermost cancel scope of the task that awaits it.
+        cancelled: what a cancellation raises.
+        owner: is told for how many seconds one step of the coroutine has kept the event loop from running, if they were more
+            than ``patience``.
     """
 
     __slots__ = (
-        "_blocked",
         "_cancelled",
         "_clock",
         "_coroutine",
+        "_owner",
         "_patience",
+        "_scope",
         "_task",
         "_tellings",
         "closing",
@@ -51,11 +63,22 @@ class Driver:
         "is_told",
     )
 
-    def __init__(self, awaitable: Awaitable[Any], clock: Clock, *, patience: float, blocked: Callable[[float], None]) -> None:
-        self._coroutine: Coroutine[Any, Any, Any] = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
+    def __init__(
+        self,
+        awaitable: Any,
+        clock: Clock,
+        scope: anyio.CancelScope,
+        cancelled: type[BaseException],
+        *,
+        patience: float,
+        owner: Owner,
+    ) -> None:
+        self._coroutine: Any = awaitable if isinstance(awaitable, CoroutineType) else _awaiting(awaitable)
         self._clock = clock
+        self._scope = scope
+        self._cancelled = cancelled
         self._patience = patience
-        self._blocked = blocked
+        self._owner: Owner | None = owner
         self._task: Any = None
         self.gone: bool = False
         """Whether it was told to let go."""
@@ -64,49 +87,45 @@ class Driver:
         self.is_told: bool = False
         """Whether the coroutine was told of a cancellation, since this was last set to false."""
         self._tellings = -1
-        self._cancelled = anyio.get_cancelled_exc_class()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        try:
-            return (yield from self._drive())
-        finally:
-            # The task and the callback lead back to here; without them nothing waits for the cycle collector.
-            self._task = None
-            self._blocked = _nothing
-
-    def _drive(self) -> Generator[Any, Any, Any]:
         self._task = task = _current_task()
-        place = _scope_of(task)
-        coroutine, clock = self._coroutine, self._clock
+        place = getattr(task, "_cancel_status", self._scope)  # trio's task has its own scope behind that of anyio
+        coroutine, clock, owner = self._coroutine, self._clock, self._owner
+        assert owner is not None
         value: Any = None
         error: BaseException | None = None
-        while True:
-            begun = clock.monotonic()
-            try:
-                yielded = coroutine.send(value) if error is None else coroutine.throw(error)
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                took = clock.monotonic() - begun
-                if took > self._patience:
-                    self._blocked(took)
-            try:
-                value, error = (yield yielded), None
-            except GeneratorExit:
-                self.closing = True
-                coroutine.close()
-                raise
-            except BaseException as thrown:  # noqa: BLE001 - whatever is thrown is meant for the coroutine
-                error = thrown
-            # asyncio throws a cancellation; trio sends it as an outcome.
-            if isinstance(error or getattr(value, "error", None), self._cancelled):
-                self.is_told = True
-                self._tellings -= 1
-                self.gone = self.gone or self._tellings == 0
-            if self.gone:
-                self._close()
-                _leave_scopes(task, place)
-                raise LetGo
+        try:
+            while True:
+                begun = clock.monotonic()
+                try:
+                    yielded = coroutine.send(value) if error is None else coroutine.throw(error)
+                except StopIteration as stop:
+                    return stop.value
+                finally:
+                    took = clock.monotonic() - begun
+                    if took > self._patience:
+                        owner.blocked(took)
+                try:
+                    value, error = (yield yielded), None
+                except GeneratorExit:
+                    self.closing = True
+                    coroutine.close()
+                    raise
+                except BaseException as thrown:  # noqa: BLE001 - whatever is thrown is meant for the coroutine
+                    error = thrown
+                # asyncio throws a cancellation; trio sends it as an outcome.
+                if isinstance(error or getattr(value, "error", None), self._cancelled):
+                    self.is_told = True
+                    self._tellings -= 1
+                    self.gone = self.gone or self._tellings == 0
+                if self.gone:
+                    self._close()
+                    _leave_scopes(task, place)
+                    raise LetGo
+        finally:
+            # The task and the owner lead back to here; without them nothing waits for the cycle collector.
+            self._task = self._owner = None
 
     def bear(self, times: int) -> None:
         """Let go once the coroutine was told of a cancellation so many times more: it spins in a scope of its own."""
@@ -142,10 +161,6 @@ class Driver:
         for inner in left.values():
             if inspect.iscoroutine(inner) and inspect.getcoroutinestate(inner) != inspect.CORO_CLOSED:
                 keep_for_ever(inner)
-
-
-def _nothing(_seconds: float) -> None:
-    """Stand for a callback that is not needed any more."""
 
 
 async def _awaiting(awaitable: Awaitable[Any]) -> Any:

@@ -9,13 +9,14 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, count
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 
 from orchestra.client.port import End
+from orchestra.loops import EventLoop
 from orchestra.providers.interfaces import Directory
 from orchestra.runtime.readers import Readers
 
@@ -29,19 +30,16 @@ _REMEMBERED_STARTS: Final = 10_000
 class Watch:
     """One who waits, while the context is open. Implements :class:`~orchestra.client.port.EndWatch`."""
 
-    __slots__ = ("_ends", "_event", "deadline", "end", "instance_id", "known_open", "late")
+    __slots__ = ("_ends", "_gate", "deadline", "end", "instance_id", "known_open", "late")
 
     def __init__(self, ends: Ends, instance_id: str, deadline: float, *, known_open: bool) -> None:
         self._ends = ends
-        self._event = anyio.Event()
+        self._gate = ends.loop.gate()
         self.instance_id: str = instance_id
         self.deadline: float = deadline
         self.known_open: bool = known_open
         self.late: bool = False
         self.end: End | None = None
-
-    def __lt__(self, other: Watch) -> bool:
-        return self.deadline < other.deadline
 
     def __enter__(self) -> Self:
         self._ends.add(self)
@@ -54,26 +52,30 @@ class Watch:
 
     def wake(self) -> None:
         """Have it look for itself, now or before it waits the next time."""
-        self._event.set()
+        if not self._gate.done():
+            self._gate.set_result(None)
 
     async def wait(self) -> None:
         """Return once it is woken."""
-        await self._event.wait()
+        await self._gate
         if self.end is None:
-            self._event = anyio.Event()
+            self._gate = self._ends.loop.gate()
 
 
 class Ends:
     """The watches of a runtime. Everything is called on the event loop; times are its own, in seconds."""
 
-    def __init__(self, readers: Readers, directory: Directory) -> None:
+    def __init__(self, readers: Readers, directory: Directory, loop: EventLoop) -> None:
+        self.loop: EventLoop = loop
+        self._clock = loop.clock
         self._readers = readers
         self._directory = directory
         self._watches: dict[str, list[Watch]] = {}
         self._started: OrderedDict[str, None] = OrderedDict()
         """Instances that were started here and have not been seen to end: who waits for one need not look first."""
-        self._timeouts: list[Watch] = []
+        self._timeouts: list[tuple[float, int, Watch]] = []
         """A heap. It is made anew with each look at the store: those that have gone stay in it until then."""
+        self._order = count()
         self._awake_at = math.inf
         self._sooner = anyio.Event()
         # Shielded: while a host that is cancelled stops in order, others wait still.
@@ -81,7 +83,7 @@ class Ends:
 
     def watch(self, instance_id: str, seconds: float) -> Watch:
         """Return a watch that is late after so many seconds, and not before."""
-        watch = Watch(self, instance_id, anyio.current_time() + seconds, known_open=instance_id in self._started)
+        watch = Watch(self, instance_id, self._clock() + seconds, known_open=instance_id in self._started)
         watch.late = seconds <= 0
         return watch
 
@@ -89,7 +91,7 @@ class Ends:
         """Begin to watch."""
         self._watches.setdefault(watch.instance_id, []).append(watch)
         if watch.deadline < math.inf and not watch.late:
-            heapq.heappush(self._timeouts, watch)
+            heapq.heappush(self._timeouts, (watch.deadline, next(self._order), watch))
             if watch.deadline < self._awake_at:
                 self._sooner.set()
 
@@ -135,7 +137,8 @@ class Ends:
             instance_ids = list(self._watches)
             for start in range(0, len(instance_ids), _ASKED_AT_ONCE):
                 await self._look(instance_ids[start : start + _ASKED_AT_ONCE])
-            self._timeouts = [watch for watch in self._all() if watch.deadline < math.inf and not watch.late]
+            timed = (watch for watch in self._all() if watch.deadline < math.inf and not watch.late)
+            self._timeouts = [(watch.deadline, next(self._order), watch) for watch in timed]
             heapq.heapify(self._timeouts)
 
     async def _look(self, instance_ids: list[str]) -> None:
@@ -150,12 +153,12 @@ class Ends:
 
     async def _keep_time(self) -> None:
         while True:
-            now = anyio.current_time()
-            while self._timeouts and self._timeouts[0].deadline <= now:
-                watch = heapq.heappop(self._timeouts)
+            now = self._clock()
+            while self._timeouts and self._timeouts[0][0] <= now:
+                _, _, watch = heapq.heappop(self._timeouts)
                 watch.late = True
                 watch.wake()
-            self._awake_at = self._timeouts[0].deadline if self._timeouts else math.inf
+            self._awake_at = self._timeouts[0][0] if self._timeouts else math.inf
             self._sooner = anyio.Event()
             with anyio.CancelScope(deadline=self._awake_at):
                 await self._sooner.wait()

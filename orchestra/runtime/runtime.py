@@ -41,7 +41,7 @@ from orchestra.engine.items import (
 from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.ids import check_name
-from orchestra.loops import EventLoop, current_loop
+from orchestra.loops import EventLoop, Gate, current_loop
 from orchestra.operations.retarget import follow_policy
 from orchestra.options import check_count, check_duration, check_kind
 from orchestra.providers.interfaces import Provider
@@ -73,11 +73,16 @@ class _Pending:
 
     __slots__ = ("change", "done", "outcome", "size")
 
-    def __init__(self, change: ClientChange) -> None:
+    def __init__(self, change: ClientChange, done: Gate) -> None:
         self.change = change
         self.size = size_of(change)
-        self.done = anyio.Event()
+        self.done = done
         self.outcome: Outcome | OrchestraError | None = None
+
+    def answer(self, outcome: Outcome | OrchestraError) -> None:
+        self.outcome = outcome
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class Runtime:
@@ -284,7 +289,7 @@ class Runtime:
             recorder=recorder,
         )
         self._readers = Readers(self._bridge)
-        self._ends = Ends(self._readers, self._provider.directory)
+        self._ends = Ends(self._readers, self._provider.directory, self._loop)
         self._watchdog = Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds())
         self._outside.serve(lambda: self._intake, self._thread, self._readers)
         self._thread.start()
@@ -437,11 +442,12 @@ class Runtime:
         """Answer all calls that still wait for this runtime."""
         for pending in self._pending:
             if pending.outcome is None:
-                pending.outcome = RuntimeClosed(
-                    "the runtime stopped before the change was acknowledged; it may or may not be stored. Look with "
-                    "get_instance_info, or ask again with the same id"
+                pending.answer(
+                    RuntimeClosed(
+                        "the runtime stopped before the change was acknowledged; it may or may not be stored. Look with "
+                        "get_instance_info, or ask again with the same id"
+                    )
                 )
-                pending.done.set()
         self._dismiss_outside()
         self._readers.stop()
         self._ends.stop()
@@ -539,8 +545,7 @@ class Runtime:
                 case Reply(token=token, outcome=outcome):
                     if isinstance(outcome, Started):
                         self._ends.note_start(token.change.instance_id)
-                    token.outcome = outcome
-                    token.done.set()
+                    token.answer(outcome)
                     self._intake.leave(token.size)
                 case AbortActivity(key=key):
                     self._runner.abort(key)
@@ -587,14 +592,14 @@ class Runtime:
         self._require_running()
         if not self._loop.is_current:
             return await self._outside.submit(change)
-        pending = _Pending(change)
+        pending = _Pending(change, self._loop.gate())
         if not self._intake.enter(pending.size):
             await self._intake.wait(pending.size)
             self._require_running()
         self._pending.add(pending)
         try:
             self._thread.put(Submit(change, pending))
-            await pending.done.wait()
+            await pending.done
         finally:
             self._pending.discard(pending)
         assert pending.outcome is not None

@@ -657,7 +657,7 @@ def test_held_instances_are_listed_up_to_ten_with_their_reasons(path, provider):
 def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail(path, provider):
     provider.store.join(a_node())
     provider.store.commit([a_start(f"i{number:02}") for number in range(15)])
-    one(provider, a_start("j", kind=replace(KIND, version="1.1.0")))
+    one(provider, a_start("j", kind=KIND._replace(version="1.1.0")))
     holds = [
         *(replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}") for number in range(11)),
         *(replace(a_hold(), kind=HoldKind.LIMIT, detail="too many events") for _ in range(2)),
@@ -666,7 +666,7 @@ def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail
     rows = [snapshot.row for snapshot in claim(provider, limit=15)]
     for row, hold in zip(sorted(rows, key=lambda row: row.instance_id), holds, strict=True):
         one(provider, a_write(row, a_state(row, owner=None), hold=hold))
-    (row,) = (snapshot.row for snapshot in claim(provider, kinds=(replace(KIND, version="1.1.0"),)))
+    (row,) = (snapshot.row for snapshot in claim(provider, kinds=(KIND._replace(version="1.1.0"),)))
     one(provider, a_write(row, a_state(row, owner=None), hold=holds[0]))
     check = finding(path, "held")
     assert check.text.startswith("16 held")
@@ -691,7 +691,7 @@ def test_instances_whose_version_no_living_node_has_are_unserved(path, provider)
 
 
 def test_a_name_that_nobody_has_ever_had_is_named_without_a_version(path, provider):
-    one(provider, a_start("i", kind=replace(FOREIGN_KIND, version=LOWEST_VERSION, floating=True)))
+    one(provider, a_start("i", kind=FOREIGN_KIND._replace(version=LOWEST_VERSION, floating=True)))
     provider.store.join(a_node())
     assert finding(path, "held").details == ("1 instance: no living node has registered 'other'",)
 
@@ -725,7 +725,7 @@ def test_a_hold_that_cannot_be_read_hides_nothing(path, provider, edit):
 
 def test_a_version_that_is_none_fails_its_check_alone(path, provider, edit):
     provider.store.join(a_node())
-    one(provider, a_start("i", kind=replace(KIND, floating=True)))
+    one(provider, a_start("i", kind=KIND._replace(floating=True)))
     edit("UPDATE capability SET version = 'nonsense' WHERE version = '1.0.0'")
     report = report_on(path)
     verdicts = {check.name: check.verdict for check in report.checks}

@@ -937,7 +937,7 @@ def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(dsn,
 def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail(dsn, schema_name, provider):
     provider.store.join(a_node())
     provider.store.commit([a_start(f"i{number:02}") for number in range(15)])
-    one(provider, a_start("j", kind=replace(KIND, version="1.1.0")))
+    one(provider, a_start("j", kind=KIND._replace(version="1.1.0")))
     holds = [
         *(replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}") for number in range(11)),
         *(replace(a_hold(), kind=HoldKind.LIMIT, detail="too many events") for _ in range(2)),
@@ -946,7 +946,7 @@ def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail
     rows = [snapshot.row for snapshot in claim(provider, limit=15)]
     for row, hold in zip(sorted(rows, key=lambda row: row.instance_id), holds, strict=True):
         one(provider, a_write(row, a_state(row, owner=None), hold=hold))
-    (row,) = (snapshot.row for snapshot in claim(provider, kinds=(replace(KIND, version="1.1.0"),)))
+    (row,) = (snapshot.row for snapshot in claim(provider, kinds=(KIND._replace(version="1.1.0"),)))
     one(provider, a_write(row, a_state(row, owner=None), hold=holds[0]))
     check = finding(dsn, schema_name, "held")
     assert check.text.startswith("16 held")
@@ -963,7 +963,7 @@ def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail
 
 def test_what_cannot_be_understood_fails_its_check_alone(dsn, schema_name, provider, other):
     provider.store.join(a_node())
-    one(provider, a_start("i", kind=replace(FOREIGN_KIND, queue="default", floating=True, name="watch")))
+    one(provider, a_start("i", kind=FOREIGN_KIND._replace(queue="default", floating=True, name="watch")))
     other.run("UPDATE {}.capability SET version = 'nonsense' WHERE version = '1.0.0'")
     verdicts = {check.name: check.verdict for check in examine_server(dsn, schema_name, CLOCK).checks}
     assert verdicts["held"] is Verdict.FAILURE

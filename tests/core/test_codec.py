@@ -317,7 +317,7 @@ def test_a_union_in_another_order_is_read_by_its_own_order():
     ],
 )
 def test_arguments_are_read_by_position(annotations, data, values):
-    assert arguments_decoder(annotations)(Payload(data), "it") == values
+    assert arguments_decoder(annotations)(Payload(data), subject="it") == values
 
 
 SETS = """

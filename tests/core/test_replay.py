@@ -295,7 +295,7 @@ def test_a_value_that_differs_is_noted_and_what_was_recorded_counts(subject):
 
 
 def test_code_whose_values_have_not_changed_drifts_in_nothing():
-    assert replayed(recorded, ENDED.history).drifts == []
+    assert replayed(recorded, ENDED.history).drifts == ()
 
 
 def test_a_changed_duration_counts_from_the_next_timer_on():

@@ -564,7 +564,7 @@ def test_a_policy_that_is_mended_by_latest_leads_to_nothing_below_the_version_th
 def test_what_waits_by_mistake_goes_on_with_whoever_comes_first_where_nobody_was_there_as_the_policy_was_mended(any_world):
     instance_id, node = waiting_by_mistake(any_world)
     started = any_world.start_change(version="9.0.0")
-    start = replace(started, kind=replace(started.kind, floating=True))
+    start = replace(started, kind=started.kind._replace(floating=True))
     resolution = replace(start.execution.resolution, how=ResolvedBy.POLICY)
     any_world.store.commit([replace(start, execution=replace(start.execution, resolution=resolution))])
     node.stop()

@@ -1119,7 +1119,7 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
     row = begin(provider)
     provider.store.commit([a_start(f"due{number}") for number in range(40)])
     mine, foreign = (
-        provider._kinds.make_sure_of([kind])[kind] for kind in (KIND, replace(KIND, name="a kind that nobody has"))
+        provider._kinds.make_sure_of([kind])[kind] for kind in (KIND, KIND._replace(name="a kind that nobody has"))
     )
     now = provider.store.commit([]).now
     hot = {

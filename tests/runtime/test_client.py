@@ -403,7 +403,7 @@ async def test_a_list_by_status_holds_just_those_that_have_it(store):
         provider.store.join(replace(node, capabilities=(*node.capabilities, Capability("idle", "1.0.0", "f"))))
         for number in range(3):
             one(provider, a_start(f"pending-{number}"))
-            one(provider, a_start(f"held-{number}", kind=replace(KIND, version="2.0.0")))
+            one(provider, a_start(f"held-{number}", kind=KIND._replace(version="2.0.0")))
         everything = (await client.list_instances()).items
         of_status = {status: {info.instance_id for info in everything if info.status is status} for status in InstanceStatus}
         for status in ("pending", "running", "held", "completed"):

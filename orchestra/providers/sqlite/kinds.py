@@ -27,7 +27,9 @@ class Kinds:
 
     def number(self, connection: sqlite3.Connection, kind: Kind) -> int:
         """Return the number of a kind, giving it one if it has none. Inside a write transaction only."""
-        number = self.find(connection, kind)
+        number = self._numbers.get(kind)
+        if number is None:
+            number = self.find(connection, kind)
         if number is None:
             number = int(connection.execute(sql.ADD_KIND, _values(kind)).fetchone()[0])
             self._remember(kind, number)

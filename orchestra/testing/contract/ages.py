@@ -207,18 +207,18 @@ class AgeTests(ContractBase):
     # --- what is left alone ---
 
     def test_kinds_of_a_higher_level_are_another_route(self, provider: Provider, newer: Provider) -> None:
-        beyond = replace(KIND, level=NEXT_LEVEL)
+        beyond = KIND._replace(level=NEXT_LEVEL)
         expect(one(newer, a_start("beyond", kind=beyond)), Started)
         expect(one(newer, a_start("plain")), Started)
         assert set(provider.store.catalogue().kinds) == {KIND, beyond}
-        assert provider.store.next_wake([replace(beyond, version="9.9.9")]) is None
+        assert provider.store.next_wake([beyond._replace(version="9.9.9")]) is None
         assert ids(claim(provider, kinds=(KIND,))) == ["plain"]
         (snapshot,) = claim(newer, "n2", kinds=(KIND, beyond))
         assert (snapshot.row.instance_id, snapshot.row.kind) == ("beyond", beyond)
 
     def test_an_instance_changes_its_route_with_a_write(self, provider: Provider) -> None:
         row = begin(provider)
-        beyond = replace(KIND, level=NEXT_LEVEL)
+        beyond = KIND._replace(level=NEXT_LEVEL)
         expect(one(provider, a_write(row, a_state(row, kind=beyond, owner=None, wake_at=0))), Granted)
         assert expect(one(provider, Claim("n1", (KIND,), 10)), Claimed).snapshots == ()
         assert read(provider).row.kind == beyond

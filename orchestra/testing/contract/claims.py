@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import timedelta
 
 from orchestra.providers.interfaces import Provider
@@ -18,7 +17,7 @@ class ClaimTests(ContractBase):
 
     def test_a_node_claims_only_what_it_can_run(self, provider: Provider) -> None:
         provider.store.commit([a_start("i"), a_start("j", kind=FOREIGN_KIND), a_start("k", kind=OTHER_KIND)])
-        never_seen = replace(KIND, version="7.0.0")
+        never_seen = KIND._replace(version="7.0.0")
         assert ids(claim(provider, kinds=(never_seen, OTHER_KIND))) == ["k"]
         assert ids(claim(provider, kinds=(KIND, OTHER_KIND, KIND))) == ["i"]
         assert set(provider.store.catalogue().kinds) == {KIND, FOREIGN_KIND, OTHER_KIND}

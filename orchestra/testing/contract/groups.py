@@ -64,7 +64,7 @@ class GroupTests(ContractBase):
         assert granted.inbox_seq == 0
         row = read(provider).row
         poison = a_write(row, executions=(ExecutionDelta(1, events=(an_event(2), an_event(1))),))
-        unknown_kind = replace(KIND, version="9.9.9")
+        unknown_kind = KIND._replace(version="9.9.9")
         before = read(provider)
         with pytest.raises(StoreError) as raised:
             provider.store.commit([a_start("j", kind=unknown_kind), poison, an_append("i")])
@@ -76,7 +76,7 @@ class GroupTests(ContractBase):
     def test_a_kind_of_a_group_that_was_taken_back_is_not_remembered(self, connect: Open) -> None:
         first, second = connect(), connect()
         row = begin(first)
-        lost, kept = replace(KIND, version="8.0.0"), replace(KIND, version="9.0.0")
+        lost, kept = KIND._replace(version="8.0.0"), KIND._replace(version="9.0.0")
         poison = a_write(
             row, a_state(row, kind=lost), executions=(ExecutionDelta(5, closed=(1, ExecutionEnd.FAILED, None, b"e")),)
         )

@@ -85,12 +85,14 @@ class Kinds(Generic[K]):
         levels: the levels of stored forms that are above the base level.
     """
 
-    __slots__ = ("_known", "_levels", "sort")
+    __slots__ = ("_forms", "_known", "_levels", "sort")
 
     def __init__(self, sort: str, known: Mapping[Stored, K], levels: Mapping[Stored, int] | None = None) -> None:
         self.sort: str = sort
         self._known: dict[Stored, K] = dict(known)
         self._levels: dict[Stored, int] = dict(levels or {})
+        self._forms: dict[int, Forms[K]] = {}
+        """What :meth:`at` has returned: it is asked at each start and lap."""
 
     def adding(self, stored: Stored, meaning: K, level: int) -> Kinds[K]:
         """Return a table with one more stored form. It is written in place of the older forms of its meaning."""
@@ -103,8 +105,11 @@ class Kinds(Generic[K]):
 
     def at(self, level: int) -> Forms[K]:
         """Return how each kind is stored at a write level of the store: in its newest form that may be written."""
-        forms = sorted((stored for stored in self._known if self.level(stored) <= level), key=self.level)
-        return Forms(self.sort, level, {self._known[stored]: stored for stored in forms})
+        known = self._forms.get(level)
+        if known is None:
+            forms = sorted((stored for stored in self._known if self.level(stored) <= level), key=self.level)
+            known = self._forms[level] = Forms(self.sort, level, {self._known[stored]: stored for stored in forms})
+        return known
 
     def level_at(self, kind: K, level: int) -> int:
         """Return the level that a library must read to know a kind that is written at a write level."""

@@ -23,7 +23,7 @@ __all__ = ["Run", "Runner", "activity_context_of"]
 
 
 class Runner(Protocol):
-    """What a try needs of the runner that has begun it. Both are called in any thread."""
+    """What a try needs of the runner that has begun it. The first two are called in any thread."""
 
     def take_heartbeat(self, run: Run, payload: Any) -> None:
         """Take a heartbeat of a try."""
@@ -31,6 +31,10 @@ class Runner(Protocol):
 
     def is_overdue(self, run: Run) -> bool:
         """Return whether a try's time is up."""
+        ...
+
+    def name_blocking(self, run: Run, seconds: float) -> None:
+        """Name a try in the log that has kept the event loop from running."""
         ...
 
 

@@ -18,7 +18,8 @@ class Claims:
     give up their place.
 
     Args:
-        room: how many instances, and how many activities, may still be taken.
+        room: how many instances may still be taken.
+        places: how many activities may.
         blocking: the names of activities that need a thread.
         page: what is read of the inboxes of those that are taken.
     """
@@ -27,7 +28,8 @@ class Claims:
         self,
         store: Store,
         node: NodeRecord,
-        room: Callable[[], tuple[int, Places]],
+        room: Callable[[], int],
+        places: Callable[[], Places],
         blocking: Collection[str] = (),
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> None:
@@ -37,6 +39,7 @@ class Claims:
         self._blocking = tuple(route for route in self._routes if route.activity in blocking)
         self._without_threads = tuple(route for route in self._routes if route.activity not in blocking)
         self._room = room
+        self._places = places
         self.kinds: tuple[Kind, ...] = ()
         """What this node can run."""
         self.stopped = False
@@ -104,9 +107,9 @@ class Claims:
             self._ask()
             if self._due is None or self._due > now:
                 return None
-        instances, places = self._room()
+        places = self._places()
         routes, slots, threads = self._routes_for(places), max(0, places.slots), max(0, places.threads)
-        return Claim(node_id, self.kinds, max(0, instances), routes, slots, self._blocking, threads, self._page)
+        return Claim(node_id, self.kinds, max(0, self._room()), routes, slots, self._blocking, threads, self._page)
 
     def claimed(self, *, more: bool) -> None:
         """Take note that a claim was answered; ``more``: there may be more at once."""
@@ -141,7 +144,7 @@ class Claims:
 
     @property
     def _is_full(self) -> bool:
-        return not self.stopped and bool(self.kinds) and self._room()[0] <= 0
+        return not self.stopped and bool(self.kinds) and self._room() <= 0
 
     def _ask_for_pressing(self) -> int | None:
         if not self._is_pressing_known:
@@ -155,8 +158,7 @@ class Claims:
     def _is_possible(self) -> bool:
         if self.stopped:
             return False
-        instances, places = self._room()
-        return (instances > 0 and bool(self.kinds)) or bool(self._routes_for(places))
+        return (bool(self.kinds) and self._room() > 0) or bool(self._routes_for(self._places()))
 
     def _routes_for(self, places: Places) -> tuple[Route, ...]:
         """Return by which routes an activity may come that could begin now."""
@@ -171,8 +173,7 @@ class Claims:
             self._is_due_known = True
 
     def _ask_anew_if_room_has_changed(self) -> None:
-        instances, places = self._room()
-        kinds = self.kinds if instances > 0 else ()
-        routes = self._routes_for(places)
+        kinds = self.kinds if self._room() > 0 else ()
+        routes = self._routes_for(self._places())
         if kinds is not self._asked[0] or routes is not self._asked[1]:
             self._asked, self._is_due_known, self._due = (kinds, routes), False, None

@@ -170,7 +170,7 @@ class Engine:
         self._inventory = Inventory(
             store, registry, self._ownership, self._activities, self._flights, self._recorder, limits, library
         )
-        self._claims = Claims(store, node, lambda: (self._room, self._places), self._blocking, page)
+        self._claims = Claims(store, node, self._room, self._places, self._blocking, page)
         self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
         self._reckoned_ahead: tuple[int, int] | None = 0, 0  # what earlier nodes have parked
@@ -345,7 +345,7 @@ class Engine:
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
         try:
-            free, crowded = self._places, self._pressure.left > 0
+            free, crowded = self._places(), self._pressure.left > 0
             return self._stepper.advance(desk, now, self.catalogue, history, free=free, crowded=crowded)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
@@ -587,13 +587,11 @@ class Engine:
         """The kinds that this node claims."""
         return self._claims.kinds
 
-    @property
     def _room(self) -> int:
         """How many more instances this node takes for a group."""
         options = self.options
         return min(options.group, options.max_owned - len(self._ownership) + self._flights.leaving)
 
-    @property
     def _places(self) -> Places:
         """How many more activities this node can run."""
         return self._activities.places(self.node.slots, self.options.threads)

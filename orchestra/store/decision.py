@@ -90,13 +90,13 @@ class Decision:
         hands_out: whether an activity is there to be taken.
     """
 
-    steps: list[Effects | Recovery] = field(default_factory=list[Effects | Recovery])
-    started: dict[str, Start] = field(default_factory=dict[str, Start])
-    unmade: list[str] = field(default_factory=list[str])
-    rows: dict[str, HotRow] = field(default_factory=dict[str, HotRow])
-    reported: dict[ActivityId, ActivityRow] = field(default_factory=dict[ActivityId, ActivityRow])
+    steps: list[Effects | Recovery] = field(default_factory=lambda: [])
+    started: dict[str, Start] = field(default_factory=lambda: {})
+    unmade: list[str] = field(default_factory=lambda: [])
+    rows: dict[str, HotRow] = field(default_factory=lambda: {})
+    reported: dict[ActivityId, ActivityRow] = field(default_factory=lambda: {})
     messages: list[tuple[str, MessageRow]] = field(default_factory=lambda: [])
-    outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
+    outcomes: dict[int, Outcome] = field(default_factory=lambda: {})
     touched: set[tuple[str, str | None]] = field(default_factory=set[tuple[str, str | None]])
     hands_out: bool = False
 

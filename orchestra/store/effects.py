@@ -55,19 +55,19 @@ class Effects:
 
     dialect: Dialect
     instances: set[str] = field(default_factory=set[str])
-    created: _Values = field(default_factory=_Values)
-    opened: _Values = field(default_factory=_Values)
-    closed: _Values = field(default_factory=_Values)
-    events: _Values = field(default_factory=_Values)
-    forgotten: list[str] = field(default_factory=list[str])
-    settled: list[ActivityId] = field(default_factory=list[ActivityId])
-    activities: _Values = field(default_factory=_Values)
+    created: _Values = field(default_factory=lambda: [])
+    opened: _Values = field(default_factory=lambda: [])
+    closed: _Values = field(default_factory=lambda: [])
+    events: _Values = field(default_factory=lambda: [])
+    forgotten: list[str] = field(default_factory=lambda: [])
+    settled: list[ActivityId] = field(default_factory=lambda: [])
+    activities: _Values = field(default_factory=lambda: [])
     consumed: list[tuple[str, int]] = field(default_factory=lambda: [])
-    dropped: list[str] = field(default_factory=list[str])
-    custom_statuses: _Values = field(default_factory=_Values)
-    holds: _Values = field(default_factory=_Values)
-    pruned: list[Pruning] = field(default_factory=list[Pruning])
-    ended: list[str] = field(default_factory=list[str])
+    dropped: list[str] = field(default_factory=lambda: [])
+    custom_statuses: _Values = field(default_factory=lambda: [])
+    holds: _Values = field(default_factory=lambda: [])
+    pruned: list[Pruning] = field(default_factory=lambda: [])
+    ended: list[str] = field(default_factory=lambda: [])
 
     def can_take(self, write: Write) -> bool:
         """Return whether the effects of a write may join these.

@@ -80,16 +80,16 @@ class Facts:
     the names and sizes of events that writes of the group consume from inboxes that it also sends to.
     """
 
-    rows: dict[str, HotRow] = field(default_factory=dict[str, HotRow])
+    rows: dict[str, HotRow] = field(default_factory=lambda: {})
     made: set[str] = field(default_factory=set[str])
-    requests: dict[str, str] = field(default_factory=dict[str, str])
-    links: dict[str, ChildLink] = field(default_factory=dict[str, ChildLink])
+    requests: dict[str, str] = field(default_factory=lambda: {})
+    links: dict[str, ChildLink] = field(default_factory=lambda: {})
     traces: dict[str, str | None] = field(default_factory=lambda: {})
-    addressees: dict[int, Addressee] = field(default_factory=dict[int, Addressee])
-    whole: dict[str, Waiting] = field(default_factory=dict[str, Waiting])
-    named: dict[InboxName, Waiting] = field(default_factory=dict[InboxName, Waiting])
+    addressees: dict[int, Addressee] = field(default_factory=lambda: {})
+    whole: dict[str, Waiting] = field(default_factory=lambda: {})
+    named: dict[InboxName, Waiting] = field(default_factory=lambda: {})
     consumed: dict[tuple[str, int], tuple[str, int]] = field(default_factory=lambda: {})
-    activities: dict[ActivityId, ActivityRow] = field(default_factory=dict[ActivityId, ActivityRow])
+    activities: dict[ActivityId, ActivityRow] = field(default_factory=lambda: {})
 
 
 class Needs:
@@ -115,24 +115,28 @@ class Needs:
         starts = [child.start for write in writes for child in write.starts if child.start is not None]
         starts += _of(changes, Start).values()
         self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
-        self.concerns_others = bool(family)
+        self.concerns_others: bool = bool(family)
         named = {change.instance_id for change in changes.values() if not isinstance(change, Claim | Start)}
         if family:
             named.update(self.candidates)
             named.update(child.child_id for write in family for child in (*write.starts, *write.cancels))
             named.update(child.parent.instance_id for write in family for child in write.starts)
         self.rows: list[str] = sorted(named)
-        self.ending = [write.instance_id for write in family if write.state.status is not Status.OPEN]
-        self.closing = [ExecutionId(write.instance_id, number) for write in family for number in write.closed_with_children]
-        self.traced = [ExecutionId(write.instance_id, write.state.execution) for write in writes] if family else []
-        self.appends = _of(changes, Append)
+        self.ending: list[str] = [write.instance_id for write in family if write.state.status is not Status.OPEN]
+        self.closing: list[ExecutionId] = [
+            ExecutionId(write.instance_id, number) for write in family for number in write.closed_with_children
+        ]
+        self.traced: list[ExecutionId] = (
+            [ExecutionId(write.instance_id, write.state.execution) for write in writes] if family else []
+        )
+        self.appends: dict[int, Append] = _of(changes, Append)
         addressed = {append.instance_id for append in self.appends.values()}
-        self.consumed = [
+        self.consumed: list[tuple[str, int]] = [
             (write.instance_id, one) for write in writes if write.instance_id in addressed for one in write.consumed
         ]
         names = ((InboxName(append.instance_id, append.name), append.limits) for append in self.appends.values())
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
-        self.reported = [
+        self.reported: list[ActivityId] = [
             ActivityId(report.instance_id, report.execution, report.event_id) for report in _of(changes, Report).values()
         ]
 

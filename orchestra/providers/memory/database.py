@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -85,16 +85,16 @@ class Database:
 
     def __init__(self) -> None:
         self._undo = Undo()
-        self.guard = threading.RLock()
-        self.instances = Table(_INSTANCE, 1, self._undo, self._instance_changed)
-        self.details = Table(_DETAIL, 1, self._undo)
-        self.labels = Table(tables.LABEL, 2, self._undo)
-        self.executions = Table(tables.EXECUTION, 2, self._undo)
-        self.events = Table(tables.EVENT, 3, self._undo)
-        self.messages = Table(tables.MESSAGE, 2, self._undo, self._message_changed)
-        self.tombstones = Table(_TOMBSTONE, 2, self._undo, self._tombstone_changed)
-        self.activities = Table(_ACTIVITY, 3, self._undo, self._activity_changed)
-        self.children = Table(_CHILD, 3, self._undo)
+        self.guard: AbstractContextManager[bool] = threading.RLock()
+        self.instances: Table = Table(_INSTANCE, 1, self._undo, self._instance_changed)
+        self.details: Table = Table(_DETAIL, 1, self._undo)
+        self.labels: Table = Table(tables.LABEL, 2, self._undo)
+        self.executions: Table = Table(tables.EXECUTION, 2, self._undo)
+        self.events: Table = Table(tables.EVENT, 3, self._undo)
+        self.messages: Table = Table(tables.MESSAGE, 2, self._undo, self._message_changed)
+        self.tombstones: Table = Table(_TOMBSTONE, 2, self._undo, self._tombstone_changed)
+        self.activities: Table = Table(_ACTIVITY, 3, self._undo, self._activity_changed)
+        self.children: Table = Table(_CHILD, 3, self._undo)
         self.nodes: dict[str, NodeRow] = {}
         self.policies: dict[str, PolicyRow] = {}
         self.expiries: dict[str, int] = {}

@@ -100,7 +100,7 @@ class Witness:
         self.poisoned: set[str] = set()
         """Instances that the store has refused for a while; they alone may be held for that (I12)."""
         self.counts: Counter[str] = Counter()
-        self.ages = Ages(library_of, self.counts)
+        self.ages: Ages = Ages(library_of, self.counts)
         self._families = Families(self.lives, self._begin, self.counts, library.events)
         self._errands = Errands(self.lives, self.counts)
         self._digest = blake2b(digest_size=8)

@@ -363,7 +363,8 @@ def activity(
             is raised (or the race goes on) once it has ended, so that a compensation begins after it. ``"abandon"``: it is
             asked to end, and the caller goes on at once. By default a cancel of the instance waits, while the loser of a race,
             and what falls with a branch that has failed, is abandoned. A timeout and the loss of its node end the wait, too;
-            so does ``terminate``. An activity that was handed out to another node is abandoned.
+            so does ``terminate``. An activity that was handed out to another node is waited for as well: that node learns of
+            it with its next look at the store (``Runtime(poll=...)``) or heartbeat. What no node has taken yet ends at once.
 
     Raises:
         InvalidFunction: it is no function, a method without its object, ``retry`` is no policy, or a duration is no positive

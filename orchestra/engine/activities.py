@@ -8,10 +8,19 @@ from dataclasses import replace
 
 from orchestra.engine.effects import Effects
 from orchestra.engine.flights import Flights
-from orchestra.engine.items import AbortActivity, ActivityEnded, ActivityFailure, ActivityKey, Effect, Heartbeat, RunActivity
+from orchestra.engine.items import (
+    AbortActivity,
+    ActivityEnded,
+    ActivityFailure,
+    ActivityKey,
+    Effect,
+    Heartbeat,
+    RunActivity,
+    StopActivity,
+)
 from orchestra.engine.places import Places
 from orchestra.engine.running import RunningActivities
-from orchestra.engine.tasks import Tasks, ended_report, failure_to_bytes, key_of, run_task
+from orchestra.engine.tasks import STOPPED, Tasks, ended_report, failure_to_bytes, key_of, run_task
 from orchestra.error_info import error_info
 from orchestra.errors import NewerLibraryNeeded, StoreError
 from orchestra.events import EVENTS, EventForms
@@ -83,6 +92,13 @@ class Activities:
         if self._own.attempt(key) is not None or self._tasks.drop(key) is not None:
             self.abort(key)
 
+    def stop_begun(self, key: ActivityKey) -> None:
+        """Ask a try to end whose end is waited for, if it runs here: for an own instance, or as a task."""
+        if self._own.attempt(key) is not None:
+            self._effects.add(StopActivity(key))
+        else:
+            self.stop_task(key)
+
     def abort_all(self, instance_id: str, but: Container[ActivityKey] = ()) -> None:
         """Want nothing any more that runs for an instance."""
         for key, _ in self._own.of(instance_id):
@@ -144,12 +160,17 @@ class Activities:
         return len(self._tasks) > 0
 
     def begin_task(self, task: Task, node: str) -> None:
-        """Begin a task, unless it runs already. If it cannot be begun, it has failed."""
+        """Begin a task, unless it runs already or is to end. If it cannot be begun, it has failed."""
         key = key_of(task)
         if self._tasks.revision(key) == task.revision or self.hand_over(task):
+            if task.stopping:
+                self.stop_task(key)
             return
         self._give_up_earlier(key)
         self._tasks.take(task)
+        if task.stopping:
+            self._flights.queue(ended_report(task, node, STOPPED))
+            return
         try:
             run = run_task(task, self._forms)
             self._tasks.take(task, blocks=run.name in self._blocking)
@@ -166,6 +187,11 @@ class Activities:
             return False
         self._tasks.take(task, blocks=self._own.end(key))
         return True
+
+    def stop_task(self, key: ActivityKey) -> None:
+        """Ask a task to end that has the stop mark, once. Its end is reported."""
+        if self._tasks.ask(key):
+            self._effects.add(StopActivity(key))
 
     def compare_tasks(self, stored: Sequence[Task], node: str) -> None:
         """Give up what nobody wants any more, and take up what a lost reply has not told of (rule 13)."""

@@ -31,6 +31,7 @@ from orchestra.engine.items import (
     PolicyChanged,
     Reply,
     RunActivity,
+    StopActivity,
     Submit,
 )
 from orchestra.engine.notices import Notices
@@ -39,7 +40,7 @@ from orchestra.engine.places import Places
 from orchestra.engine.pressure import Pressure
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import PUT_BACK, StoreTime
-from orchestra.engine.tasks import Placement
+from orchestra.engine.tasks import Placement, key_of
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
 from orchestra.providers.interfaces import Store
@@ -366,8 +367,8 @@ class Engine:
         if step.unknown:
             write = self._with_new_names(desk, write, step)
         self._flights.add(Flight(write, desk=desk, step=step))
-        if rings_others(desk, write):
-            self._claims.want()
+        if write.stops or rings_others(desk, write):
+            self._claims.want()  # what the write makes ready is claimed in the same transaction
 
     # --- outcomes ---
 
@@ -397,6 +398,8 @@ class Engine:
                 self._activities.begin(effect)
             elif isinstance(effect, AbortActivity):
                 self._activities.abort_begun(effect.key)
+            elif isinstance(effect, StopActivity):
+                self._activities.stop_begun(effect.key)
             else:
                 self._effects.add(effect)
         for task in step.handed_over:
@@ -482,6 +485,8 @@ class Engine:
         self._activities.reported(report)
         if report.is_end:
             self._claims.want()
+        elif outcome.stopping:
+            self._activities.stop_task(key_of(report))
         if outcome.arrival is not None:
             self._arrivals.appended(report.instance_id, outcome.arrival, self.node.node_id)
 

@@ -19,7 +19,7 @@ from orchestra.engine.family import child_cancel, child_link, child_start
 from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, StopActivity, WriteLogs
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.places import Places
-from orchestra.engine.tasks import Placement, how_it_ended
+from orchestra.engine.tasks import STOPPED, Placement, failure_to_bytes, how_it_ended
 from orchestra.engine.tries import Try, early_row, kept_end
 from orchestra.error_info import storable
 from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NewerLibraryNeeded, NondeterminismError
@@ -59,6 +59,7 @@ from orchestra.providers.rows import (
     ResolvedBy,
     Route,
     Status,
+    Stop,
     Task,
     Write,
     kind_of,
@@ -83,6 +84,9 @@ _MOST_OVER: Final = PRUNED_AT_ONCE // 2
 
 HANDED_OVER: Final = 32
 """How many activities may run for an instance that readily gives up its place: each costs a row, and a claim at its end."""
+
+_WITHDRAWN: Final = failure_to_bytes(STOPPED)
+"""How a try ends that is cancelled, and was handed out, and that no node has taken."""
 
 _DETAIL: Final = 4_000
 """Characters of an error that a hold keeps."""
@@ -745,6 +749,7 @@ class Stepper:
             history_bytes=desk.history_bytes,
             summary=summary,
         )
+        unmarked = desk.tries.take_unmarked()
         write = Write(
             instance_id=desk.instance_id,
             incarnation=desk.incarnation,
@@ -761,6 +766,7 @@ class Stepper:
             starts=tuple(step.starts),
             cancels=tuple(step.cancels),
             has_parent=desk.parent is not None,
+            stops=tuple([Stop(number, _WITHDRAWN) for number in unmarked]) if unmarked else (),
         )
         desk.revision += 1
         desk.seen_seq = desk.known_seq
@@ -847,6 +853,7 @@ def _task(desk: Desk, entry: Try) -> Task:
         scheduled=to_record(entry.event),
         heartbeat=entry.heartbeat,
         traceparent=desk.current.traceparent,
+        stopping=entry.marked,
     )
 
 

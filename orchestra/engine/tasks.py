@@ -19,11 +19,14 @@ from orchestra.events import (
     from_record,
 )
 from orchestra.providers.rows import LOST, ActivityRow, Catalogue, NodeRecord, Report, Route, Task
+from orchestra.replay.execution import ACTIVITY_CANCELLED
 from orchestra.telemetry import engine_logger
 
-__all__ = ["CRASHED", "Placement", "Tasks", "ended_report", "failure_to_bytes", "how_it_ended", "key_of", "run_task"]
+__all__ = ["CRASHED", "STOPPED", "Placement", "Tasks", "ended_report", "failure_to_bytes", "how_it_ended", "key_of", "run_task"]
 
 CRASHED: Final = ErrorInfo("orchestra.NodeLost", "the node that ran it was lost")
+STOPPED: Final = ActivityFailure(ACTIVITY_CANCELLED, (ACTIVITY_CANCELLED.type,), non_retryable=True)
+"""How a cancelled try ends that was not begun, or that says nothing else."""
 
 
 class Placement:
@@ -90,6 +93,8 @@ class Tasks:
         self._taken: dict[ActivityKey, Task] = {}
         self._blocking: set[ActivityKey] = set()
         self._reporting: set[ActivityKey] = set()
+        self._asked: set[ActivityKey] = set()
+        """Those that were asked to end."""
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -119,6 +124,13 @@ class Tasks:
         self._reporting.add(item.key)
         return ended_report(task, node, item.result, item.heartbeat)
 
+    def ask(self, key: ActivityKey) -> bool:
+        """Take note that a task is to end. Return whether it is to be asked now: it was not asked before, and has not ended."""
+        if key not in self._taken or key in self._asked or key in self._reporting:
+            return False
+        self._asked.add(key)
+        return True
+
     def has(self, key: ActivityKey) -> bool:
         """Whether an activity is a task of this node."""
         return key in self._taken
@@ -126,6 +138,7 @@ class Tasks:
     def drop(self, key: ActivityKey) -> Task | None:
         """Forget a task that was handed back, or taken away."""
         self._reporting.discard(key)
+        self._asked.discard(key)
         self._blocking.discard(key)
         return self._taken.pop(key, None)
 
@@ -138,6 +151,7 @@ class Tasks:
         """Forget all of it."""
         self._taken.clear()
         self._reporting.clear()
+        self._asked.clear()
         self._blocking.clear()
 
 

@@ -65,6 +65,8 @@ class Try:
     last_error: str | None = None
     stopping: bool = False
     """Whether it is cancelled, and its end is waited for: no other try begins, and no result counts."""
+    marked: bool = False
+    """Whether its row has the stop mark."""
     counted: int = 0
     """How many of the row's take-overs have been counted as attempts."""
     unread: tuple[str, ...] = ()
@@ -89,6 +91,7 @@ class Try:
             revision=row.revision,
             last_error=known.get("unread_error") or (str(failed[-1].error) if failed else None),
             counted=known["counted"],
+            marked=row.stopping,
             unread=tuple(known.get("unread", ())),
         )
 
@@ -108,6 +111,7 @@ class Try:
             self.heartbeat,
             self.route,
             self.owner,
+            stopping=self.marked,
         )
 
     def ended_row(self, execution: int, end: Input, place: int) -> ActivityRow:
@@ -240,13 +244,15 @@ def early_row(item: ActivityEnded, row: ActivityRow | None, takeovers: int, now:
 class Tries:
     """The pending activities by event id. Knows which of them wait, and which the store does not know as they are."""
 
-    __slots__ = ("_all", "_changed", "_crashed", "_narrowed", "_out", "_untold", "_waiting")
+    __slots__ = ("_all", "_changed", "_crashed", "_narrowed", "_out", "_unmarked", "_untold", "_waiting")
 
     def __init__(self) -> None:
         self._all: dict[int, Try] = {}
         self._out: dict[int, None] = {}
         self._narrowed: dict[int, None] = {}
         """What is handed out to the code of one fingerprint alone."""
+        self._unmarked: dict[int, None] = {}
+        """What is handed out and is to end, and has no stop mark in the store."""
         self._waiting: dict[int, None] = {}
         self._changed: dict[int, None] = {}
         self._crashed: dict[int, None] = {}
@@ -265,7 +271,9 @@ class Tries:
         self._all[entry.event.id] = entry
         if entry.route is not None:
             self._out[entry.event.id] = None
-            if entry.route.fingerprint is not None:
+            if entry.stopping:
+                self._ask_for_mark(entry)
+            elif entry.route.fingerprint is not None:
                 self._narrowed[entry.event.id] = None
         elif not entry.running:
             self._waiting[entry.event.id] = None
@@ -286,8 +294,7 @@ class Tries:
 
     def fail(self, number: int, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
         """Take note of a failed try; see :meth:`Try.fail`."""
-        self._out.pop(number, None)
-        self._narrowed.pop(number, None)
+        self._is_back(number)
         self._changed[number] = None
         entry = self._all[number]
         attempt = entry.attempt
@@ -300,7 +307,25 @@ class Tries:
         """Take note that an activity is cancelled, and its end waited for. Return whether it runs here."""
         entry = self._all[number]
         entry.stopping = True
+        if number in self._out:
+            self._ask_for_mark(entry)
         return entry.running
+
+    def _ask_for_mark(self, entry: Try) -> None:
+        """Let a try that is handed out end where it is, and nowhere else."""
+        entry.due = None
+        self._narrowed.pop(entry.event.id, None)
+        if not entry.marked:
+            self._unmarked[entry.event.id] = None
+
+    def take_unmarked(self) -> list[int]:
+        """Return those whose rows are to get the stop mark with the next write."""
+        if not self._unmarked:
+            return []
+        unmarked, self._unmarked = list(self._unmarked), {}
+        for number in unmarked:
+            self._all[number].marked = True
+        return unmarked
 
     def lose(self, number: int, now: int) -> ActivityDied:
         """Return the end of a cancelled activity that runs nowhere any more."""
@@ -308,9 +333,9 @@ class Tries:
         return self._all[number].stopped(now)
 
     def has_begun(self, number: int) -> bool:
-        """Return whether an activity runs on this node."""
+        """Return whether an activity runs on this node, or is handed out."""
         entry = self._all.get(number)
-        return entry is not None and entry.running
+        return entry is not None and (entry.running or entry.route is not None)
 
     def take_untold(self) -> list[FailedTry]:
         """Return the tries that have failed since this was last asked for, for the log."""
@@ -328,10 +353,14 @@ class Tries:
 
     def end(self, number: int) -> None:
         """Take note that a try has returned; its result is still to be applied."""
-        self._out.pop(number, None)
-        self._narrowed.pop(number, None)
+        self._is_back(number)
         entry = self._all[number]
         entry.running, entry.route, entry.owner = False, None, None
+
+    def _is_back(self, number: int) -> None:
+        self._out.pop(number, None)
+        self._narrowed.pop(number, None)
+        self._unmarked.pop(number, None)
 
     def hand_out(self, number: int, route: Route) -> None:
         """Take note that a try that was to begin is handed out instead: whoever serves the route runs it."""
@@ -349,7 +378,7 @@ class Tries:
         for number in self.running:
             entry = self._all[number]
             self.hand_out(number, Route(entry.event.queue or queue, entry.event.name).of_format(event_format))
-            entry.owner = node
+            entry.owner, entry.marked = node, entry.stopping
 
     def wait_for_reader(self, number: int, now: int) -> ActivityDied | None:
         """Let a try wait until there is code that can read its arguments. Return its end if it is too late for that."""
@@ -390,8 +419,7 @@ class Tries:
     def settle(self, number: int) -> Try | None:
         """Forget an activity that is not pending any more, and return it."""
         self._waiting.pop(number, None)
-        self._out.pop(number, None)
-        self._narrowed.pop(number, None)
+        self._is_back(number)
         self._changed.pop(number, None)
         self._crashed.pop(number, None)
         return self._all.pop(number, None)
@@ -416,6 +444,7 @@ class Tries:
         self._all.clear()
         self._out.clear()
         self._narrowed.clear()
+        self._unmarked.clear()
         self._waiting.clear()
         self._changed.clear()
         self._crashed.clear()
@@ -453,7 +482,7 @@ class Tries:
     @property
     def any_changed(self) -> bool:
         """Whether the store does not know one as it is."""
-        return bool(self._changed)
+        return bool(self._changed or self._unmarked)
 
     @property
     def next_due(self) -> int | None:

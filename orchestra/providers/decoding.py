@@ -165,7 +165,7 @@ def read_queue(stored: str) -> str:
 def read_activity(columns: Columns) -> ActivityRow:
     """Return a remembered activity from its columns."""
     execution, event_id, attempt, due, started_at, attempts, heartbeat, encoding, queue, name, owner, *end = columns
-    result, result_encoding, failure, revision = end
+    result, result_encoding, failure, stopping, revision = end
     return ActivityRow(
         execution,
         event_id,
@@ -179,6 +179,7 @@ def read_activity(columns: Columns) -> ActivityRow:
         read_payload(result, result_encoding),
         failure,
         revision,
+        bool(stopping),
     )
 
 
@@ -197,19 +198,20 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
         activity.owner,
         *payload_values(activity.result),
         activity.failure,
+        activity.stopping,
     )
 
 
 def report_values(activity: ActivityRow) -> Columns:
-    """Return the columns that a report changes of an activity."""
+    """Return the columns that a report or a stop mark changes of an activity."""
     heartbeat, result = payload_values(activity.heartbeat), payload_values(activity.result)
-    return (*heartbeat, activity.owner, *result, activity.failure, activity.revision)
+    return (*heartbeat, activity.owner, *result, activity.failure, activity.stopping, activity.revision)
 
 
 def read_task(columns: Columns) -> Task:
     """Return an activity that a node has taken from its columns."""
     instance_id, incarnation, execution, event_id, revision, attempt, name, version, traceparent, *rest = columns
-    heartbeat, encoding, *event = rest
+    heartbeat, encoding, stopping, *event = rest
     return Task(
         instance_id,
         incarnation,
@@ -222,6 +224,7 @@ def read_task(columns: Columns) -> Task:
         read_event(tuple(event)),
         read_payload(heartbeat, encoding),
         traceparent,
+        bool(stopping),
     )
 
 

@@ -86,6 +86,7 @@ __all__ = [
     "StartExists",
     "Started",
     "Status",
+    "Stop",
     "Task",
     "Unknown",
     "Unread",
@@ -359,6 +360,9 @@ class ActivityRow:
 
     What is written is free to be taken, or with an ``owner`` it runs on that node already. A write that holds its instance
     keeps, as ``result`` or ``failure``, the ends that its turn had taken in (rule 39).
+
+    ``stopping`` is the stop mark of a try that is handed out: its instance has cancelled it and waits for its end. A row with
+    the mark has an owner, or it has ended.
     """
 
     execution: int
@@ -373,6 +377,7 @@ class ActivityRow:
     result: Payload | None = None
     failure: bytes | None = None
     revision: int = 0
+    stopping: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -382,7 +387,10 @@ class ActivityRow:
 
 @frozen
 class Task:
-    """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the event that asked for it."""
+    """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the event that asked for it.
+
+    ``stopping``: its instance has cancelled it. The node ends it and reports the end; it begins no try.
+    """
 
     instance_id: str
     incarnation: str
@@ -395,6 +403,7 @@ class Task:
     scheduled: EventRecord
     heartbeat: Payload | None = None
     traceparent: str | None = None
+    stopping: bool = False
 
 
 @frozen
@@ -553,6 +562,18 @@ class Prune:
 
 
 @frozen
+class Stop:
+    """Put the stop mark on a try that is handed out; ``event_id`` names its activity, of the write's execution.
+
+    A try that no node has taken ends in this very write, with ``failure``, and makes the instance ready as a report does. One
+    that a node has taken goes on under its fence until that node reports, leaves or is lost. One that has ended stays as it is.
+    """
+
+    event_id: int
+    failure: bytes
+
+
+@frozen
 class Write:
     """Everything that one step does to one instance, all or nothing, conditional on the fence.
 
@@ -560,8 +581,8 @@ class Write:
     write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
     remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
     instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
-    expiry. ``prune`` happens last. An owner that knows that the instance has no parent says so with ``has_parent``; the store
-    then looks for none.
+    expiry. ``stops`` come after ``activities``; what they end arrives behind the write itself. ``prune`` happens last. An owner
+    that knows that the instance has no parent says so with ``has_parent``; the store then looks for none.
 
     Once all owners' writes of a group are done, each granted one has these effects on other instances, in the order of the
     group: its ``starts``, its ``cancels``; where an execution has closed that may have children (``ExecutionDelta.children``,
@@ -586,6 +607,7 @@ class Write:
     starts: tuple[ChildStart, ...] = ()
     cancels: tuple[ChildCancel, ...] = ()
     has_parent: bool = True
+    stops: tuple[Stop, ...] = ()
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
@@ -740,8 +762,9 @@ class AppendRefused:
 class Granted:
     """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile.
 
-    ``arrivals`` are the messages and marks that the write has left with instances, by their ids; ``taken`` the ids of those
-    of its starts that nobody waits for and that were left alone, because somebody else has the id.
+    ``arrivals`` are the messages and marks that the write has left with instances, by their ids, and the ends of activities
+    that its ``stops`` have left with its own; ``taken`` the ids of those of its starts that nobody waits for and that were left
+    alone, because somebody else has the id.
     """
 
     inbox_seq: int
@@ -772,9 +795,13 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A report was taken. ``arrival``: what it has left with the instance; ``None`` for a heartbeat."""
+    """A report was taken. ``arrival``: what it has left with the instance; ``None`` for a heartbeat.
+
+    ``stopping``: the try has the stop mark.
+    """
 
     arrival: Appended | None = None
+    stopping: bool = False
 
 
 Outcome = Started | StartExists | Appended | AppendRefused | Granted | Refused | Claimed | Recovered | Reported

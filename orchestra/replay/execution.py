@@ -306,7 +306,7 @@ class Execution:
             inputs: ends of activities, in the order of arrival.
             inbox: unread messages in the order of arrival, ends of children among them. What is delivered is taken out of it.
             cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
-            has_begun: whether an activity runs, so that its end is waited for where it is cancelled.
+            has_begun: whether an activity runs or is handed out, so that its end is waited for where it is cancelled.
 
         Raises:
             TurnHeld: the code has raised what is no declared failure, or the execution is over its limits. None of the inputs
@@ -814,8 +814,8 @@ class Execution:
     def ask_to_end(self, future: DurableFuture[Any], *, waits: bool) -> bool:
         """Ask an activity to end, and have its caller wait for that. Return whether it is to be waited for.
 
-        What was recorded with the call decides, and whether it runs. It is recorded that it is given up at once; that its end
-        is waited for is not: the code asks again on replay.
+        What was recorded with the call decides, and whether it runs or is handed out. It is recorded that it is given up at
+        once; that its end is waited for is not: the code asks again on replay.
         """
         entry = self._pending[future.event_id]
         event = entry.event

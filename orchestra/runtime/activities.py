@@ -17,9 +17,9 @@ from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
 from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
+from orchestra.engine.tasks import STOPPED
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo
-from orchestra.replay.execution import ACTIVITY_CANCELLED
 from orchestra.runtime.alarms import Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import Run, activity_context_of
@@ -41,8 +41,6 @@ _TELLINGS: Final = 100
 
 _LEAVING: Final = 0.5
 """Seconds that cancelled activities have to end while the runtime leaves, after its grace."""
-
-_STOPPED: Final = ActivityFailure(ACTIVITY_CANCELLED, (ACTIVITY_CANCELLED.type,), non_retryable=True)
 
 _STUBBORN_LINES: Final = 20
 """Lines a minute about tries of one activity that do not end."""
@@ -154,7 +152,7 @@ class ActivityRunner:
         """Ask a try to end. It is reported when it has ended, or its time is up."""
         effect = self._waiting.pop(key, None)
         if effect is not None:
-            self._report(ActivityEnded(key, effect.attempt, _STOPPED))
+            self._report(ActivityEnded(key, effect.attempt, STOPPED))
             return
         run = self._runs.get(key)
         if run is None or run.is_over or run.asked_at is not None:
@@ -165,7 +163,7 @@ class ActivityRunner:
                 run.driver.is_told = False
             run.scope.cancel()
         elif self._without_thread.pop(key, None) is run:
-            self._report_end(run, _STOPPED)
+            self._report_end(run, STOPPED)
             self._ended(run)
             return
         self._arm(run)
@@ -359,7 +357,7 @@ class ActivityRunner:
                 result = run.verdict  # what it answers to its cancellation is not believed
             elif run.asked_at is not None:
                 self._observe_end(run, "aborted")
-                result = result if isinstance(result, ActivityFailure) else _STOPPED
+                result = result if isinstance(result, ActivityFailure) else STOPPED
             elif run.knows_it_is_late:
                 result = self._time_out(run)
             if result is not None:

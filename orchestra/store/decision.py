@@ -6,7 +6,7 @@ decided, and writes the :class:`Decision`. Claims are the provider's own: they s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -44,7 +44,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.store.effects import Effects
-from orchestra.store.facts import ActivityId, Addressee, ChildLink, Facts
+from orchestra.store.facts import ActivityId, Addressee, ChildLink, Facts, activities_named
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox import Inbox
 
@@ -121,7 +121,7 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
 
     The facts are used up: rows and counts are changed in place.
     """
-    deciding = _Deciding(facts, circumstances)
+    deciding = _Deciding(facts, circumstances, set(activities_named(changes.values())))
     for position, change in changes.items():
         deciding.decide_owner(position, change)
     for position, change in changes.items():
@@ -138,8 +138,9 @@ def hands_out(write: Write) -> bool:
 
 
 class _Deciding:
-    def __init__(self, facts: Facts, circumstances: Circumstances) -> None:
+    def __init__(self, facts: Facts, circumstances: Circumstances, named: Collection[ActivityId]) -> None:
         self._facts = facts
+        self._named = named
         self._now = circumstances.now
         self._remembered_since = circumstances.remembered_since
         self._kinds = circumstances.kinds
@@ -172,22 +173,48 @@ class _Deciding:
         if row.is_due(self._now) or (row.owner is None and write.hold is not None):  # other code may be able to go on
             self._touch(row)
         self.decision.hands_out |= hands_out(write)
-        self._forget_activities(write)
+        self._take_over_activities(write)
         self._inbox(write.instance_id).consume(write.consumed)
         if not self._effects.can_take(write):
             self._begin_step()
         self._effects.add(write)
-        return Granted(row.inbox_seq)
+        return Granted(row.inbox_seq, tuple(self._stop(write, row)))
 
-    def _forget_activities(self, write: Write) -> None:
-        """Forget what a granted write has settled or handed out anew: the node that had it has lost it."""
-        if not self._facts.activities:
+    def _take_over_activities(self, write: Write) -> None:
+        """Take note of what a granted write has settled or handed out anew: the node that had it has lost it."""
+        if not self._named:
             return
+        activities = self._facts.activities
         closes = any(delta.closed is not None for delta in write.executions)
-        settled = {*write.settled, *(activity.event_id for activity in write.activities)}
-        for key in list(self._facts.activities):
-            if key.instance_id == write.instance_id and (closes or key.event_id in settled):
-                del self._facts.activities[key]
+        for key in [key for key in activities if key.instance_id == write.instance_id]:
+            if closes or key.event_id in write.settled:
+                del activities[key]
+        for activity in write.activities:
+            key = ActivityId(write.instance_id, activity.execution, activity.event_id)
+            if key in self._named:
+                standing = activities.get(key)
+                activities[key] = replace(activity, revision=0 if standing is None else standing.revision + 1)
+
+    def _stop(self, write: Write, row: HotRow) -> Iterator[tuple[str, Appended]]:
+        """Put the stop marks of a granted write. Yield the ends of what no node had taken."""
+        for stop in write.stops:
+            key = ActivityId(write.instance_id, write.state.execution, stop.event_id)
+            activity = self._facts.activities.get(key)
+            if activity is None or activity.route is None or activity.has_ended:
+                continue
+            activity = replace(activity, stopping=True)
+            if activity.owner is None:
+                activity = replace(activity, failure=stop.failure, revision=activity.revision + 1)
+            self._facts.activities[key] = activity
+            self._effects.stop(key, activity)
+            if activity.has_ended and row.is_open:
+                yield write.instance_id, self._end_activity(row, activity)
+
+    def _end_activity(self, row: HotRow, activity: ActivityRow) -> Appended:
+        """Make an instance ready for the end of an activity: due now, and no later than it was."""
+        arrival = Appended(row.ring(self._now, ready=self._now), row.owner, fresh=True, activity=activity)
+        self._touch(row)
+        return arrival
 
     def _recover(self, position: int, recover: Recover) -> None:
         row = self._standing(recover.instance_id)
@@ -224,7 +251,7 @@ class _Deciding:
             self._leave_children(change, execution, arrivals)
         if change.state.status is not Status.OPEN:
             self._tell_parent(change, arrivals)
-        self.decision.outcomes[position] = replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
+        self.decision.outcomes[position] = replace(outcome, arrivals=(*outcome.arrivals, *arrivals), taken=tuple(taken))
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
         """Start a child, or tell its parent that it cannot be started. Return whether one of the two was done."""
@@ -398,11 +425,9 @@ class _Deciding:
                 activity, owner=None, result=report.result, failure=report.failure, revision=activity.revision + 1
             )
             if row.is_open:
-                sequence = row.ring(self._now, ready=self._now)
-                arrival = Appended(sequence, row.owner, fresh=True, activity=activity)
-                self._touch(row)
+                arrival = self._end_activity(row, activity)
         self._facts.activities[key] = self.decision.reported[key] = activity
-        return Reported(arrival)
+        return Reported(arrival, activity.stopping)
 
     # --- common ---------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ from orchestra.providers.decoding import (
     hold_to_bytes,
     opening_values,
     payload_values,
+    report_values,
 )
 from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import ExecutionDelta, ExecutionRow, Prune, Status, Write
+from orchestra.providers.rows import ActivityRow, ExecutionDelta, ExecutionRow, Prune, Status, Write
 from orchestra.store.facts import ActivityId
 
 __all__ = ["Effects", "Pruning"]
@@ -44,6 +45,7 @@ class Effects:
         forgotten: instances whose activities all go.
         settled: activities that go.
         activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. The node that had one before loses it.
+        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, of those that get the stop mark.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
         dropped: instances from whose inboxes all ends of children go: those belong to the execution that asked for them (I9).
         custom_statuses: the status, its encoding and the instance.
@@ -62,6 +64,7 @@ class Effects:
     forgotten: list[str] = field(default_factory=lambda: [])
     settled: list[ActivityId] = field(default_factory=lambda: [])
     activities: _Values = field(default_factory=lambda: [])
+    stopped: _Values = field(default_factory=lambda: [])
     consumed: list[tuple[str, int]] = field(default_factory=lambda: [])
     dropped: list[str] = field(default_factory=lambda: [])
     custom_statuses: _Values = field(default_factory=lambda: [])
@@ -99,6 +102,10 @@ class Effects:
             self.settled.append(ActivityId(instance_id, write.state.execution, event_id))
         for activity in write.activities:
             self.activities.append(activity_values(instance_id, activity))
+
+    def stop(self, key: ActivityId, activity: ActivityRow) -> None:
+        """Gather an activity that a granted write stops, as it is then."""
+        self.stopped.append((*report_values(activity), *key))
 
     def create(self, instance_id: str, execution: ExecutionRow) -> None:
         """Gather the first execution of a new instance."""

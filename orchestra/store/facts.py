@@ -6,7 +6,7 @@ A provider locks first and reads afterwards: the ids of new instances, then the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -28,7 +28,17 @@ from orchestra.providers.rows import (
 )
 from orchestra.store.hot_row import HotRow
 
-__all__ = ["ActivityId", "Addressee", "ChildLink", "ExecutionId", "Facts", "InboxName", "Needs", "kinds_written"]
+__all__ = [
+    "ActivityId",
+    "Addressee",
+    "ChildLink",
+    "ExecutionId",
+    "Facts",
+    "InboxName",
+    "Needs",
+    "activities_named",
+    "kinds_written",
+]
 
 C = TypeVar("C", bound=Change)
 
@@ -106,7 +116,7 @@ class Needs:
         appends: the messages, by the position of their changes.
         consumed: messages that writes consume from inboxes that the group also sends to, by instance and number.
         rooms: the names that the group sends to, with the limits that the senders give.
-        reported: the activities that reports speak of.
+        activities: those that reports and stops speak of.
     """
 
     def __init__(self, changes: Mapping[int, Change]) -> None:
@@ -136,9 +146,7 @@ class Needs:
         ]
         names = ((InboxName(append.instance_id, append.name), append.limits) for append in self.appends.values())
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
-        self.reported: list[ActivityId] = [
-            ActivityId(report.instance_id, report.execution, report.event_id) for report in _of(changes, Report).values()
-        ]
+        self.activities: list[ActivityId] = list(dict.fromkeys(activities_named(changes.values())))
 
     @property
     def coming(self) -> Mapping[str, Waiting]:
@@ -147,6 +155,16 @@ class Needs:
         for append in self.appends.values():
             coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(len(append.payload.data))
         return coming
+
+
+def activities_named(changes: Iterable[Change]) -> Iterator[ActivityId]:
+    """Yield the activities that the reports and the stops of a group speak of."""
+    for change in changes:
+        if isinstance(change, Report):
+            yield ActivityId(change.instance_id, change.execution, change.event_id)
+        elif isinstance(change, Write):
+            for stop in change.stops:
+                yield ActivityId(change.instance_id, change.state.execution, stop.event_id)
 
 
 def kinds_written(changes: Iterable[Change]) -> list[Kind]:

@@ -216,6 +216,7 @@ ACTIVITY: Final = _columns(
     result="blob",
     result_encoding="number",
     failure="blob",
+    stopping="flag",
 )
 
 ACTIVITY_FENCE: Final = _columns(revision="number")
@@ -223,8 +224,8 @@ ACTIVITY_FENCE: Final = _columns(revision="number")
 
 REPORT: Final = Columns(
     (
-        *ACTIVITY.only("heartbeat", "heartbeat_encoding", "owner", "result", "result_encoding", "failure"),
+        *ACTIVITY.only("heartbeat", "heartbeat_encoding", "owner", "result", "result_encoding", "failure", "stopping"),
         *ACTIVITY_FENCE,
     )
 )
-"""What a report changes of an activity."""
+"""What a report or a stop mark changes of an activity."""

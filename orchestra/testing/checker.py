@@ -658,6 +658,8 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
         if handed_out is not None and handed_out.owner is not None:
             found.add("I9", f"an activity is owned by {handed_out.owner}", number, event.id)
         waits = handed_out is not None and not handed_out.has_ended
+        if handed_out is not None and waits and handed_out.stopping and handed_out.owner is None:
+            found.add("I11", "an activity is to end, and nobody has it", number, event.id)
         if isinstance(event, ActivityScheduled) and row.wake_at is None and not waits:
             found.add("I11", "an activity is pending, and nobody will run it", number, event.id)
     due = min((event.due for event in pending if isinstance(event, TimerCreated)), default=None)

@@ -217,6 +217,25 @@ def test_an_activity_that_nobody_waits_for_is_found(store, status):
     assert broken(store) == {"I9"}
 
 
+async def asks(ctx, state: Round) -> None:
+    await ctx.schedule_activity("nobody has it")
+
+
+def test_an_activity_that_is_to_end_and_that_nobody_will_end_is_found(store):
+    async def hand_out():
+        code = OrchestrationRegistry.builder().register("asks", asks).build()
+        async with Runtime(SqliteProvider(store), code) as runtime:
+            handle = await runtime.client.start("asks", Round(), instance_id="asking")
+            with anyio.fail_after(20):
+                while not (await handle.info()).pending_activities:
+                    await anyio.sleep(0.005)
+
+    anyio.run(hand_out)
+    assert broken(store) == set()
+    change(store, "UPDATE activity SET stopping = 1 WHERE instance_id = 'asking'")
+    assert broken(store) == {"I11"}
+
+
 def test_a_message_that_is_left_after_the_end_is_found(store):
     statement = """
         INSERT INTO message (instance_id, sequence, message_id, sender, name, payload, encoding, sent_at)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import Gate, bounded, registry, runtime, until, when_set
+from kit import Gate, bounded, info_when, registry, runtime, until, when_set
 
 from orchestra import NO_RETRY, InstanceCancelled, Runtime, activity, activity_context
 from orchestra.errors import InvalidFunction
@@ -161,6 +161,136 @@ async def test_an_activity_that_has_no_place_yet_is_never_begun(path):
         with pytest.raises(InstanceCancelled):
             await handle.result()
         gate.open()
+    assert log.entries == ["undo"]
+
+
+# --- on other nodes -----------------------------------------------------------------------------
+
+SOON = timedelta(milliseconds=50)
+
+
+def saga_of(transfer, undo):
+    async def saga(ctx, value):
+        try:
+            await ctx.schedule_activity(transfer)
+        finally:
+            await ctx.schedule_activity(undo)
+
+    return saga
+
+
+def sagas(transfer, undo):
+    return registry(saga_of(transfer, undo))
+
+
+@bounded
+@pytest.mark.parametrize("style", ["async", "thread"])
+async def test_an_undo_begins_after_the_transfer_has_ended_on_another_node(store, style):
+    log = Log()
+    transfer, undo = transfers(log, style), undoing(log)
+    async with Runtime(store(), sagas(transfer, undo), [undo]) as front, Runtime(store(), registry(), [transfer], poll=SOON):
+        handle = await front.client.start("saga")
+        await when_set(log.begun)
+        await handle.cancel()
+        with pytest.raises(InstanceCancelled):
+            await handle.result()
+    assert log.entries == ["transfer has ended", "undo"]
+
+
+@bounded
+async def test_the_loser_of_a_race_ends_first_on_another_node_where_the_call_says_so(store):
+    log = Log()
+    transfer, undo = transfers(log, "async", on_cancel="wait"), undoing(log)
+
+    async def racing(ctx, value):
+        await ctx.race(ctx.schedule_activity(transfer), ctx.wait_for_event("go"))
+        await ctx.schedule_activity(undo)
+
+    async with (
+        Runtime(store(), registry(racing), [undo], poll=SOON) as front,
+        Runtime(store(), registry(), [transfer], poll=SOON),
+    ):
+        handle = await front.client.start("racing")
+        await when_set(log.begun)
+        await handle.raise_event("go")
+        await handle.result()
+    assert log.entries == ["transfer has ended", "undo"]
+
+
+@bounded
+async def test_a_transfer_that_no_node_has_taken_is_withdrawn(store):
+    log = Log()
+    transfer, undo = transfers(log, "async"), undoing(log)
+
+    @activity
+    async def later() -> str:
+        return "later"
+
+    async def asks(ctx, value):
+        return await ctx.schedule_activity(later)
+
+    async with Runtime(store(), registry(saga_of(transfer, undo), asks), [undo]) as front:
+        handle = await front.client.start("saga")
+        await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].queue)
+        await handle.cancel()
+        with pytest.raises(InstanceCancelled):
+            await handle.result()
+        async with Runtime(store(), registry(), [transfer, later]):
+            assert await (await front.client.start("asks")).result() == "later"
+    assert log.entries == ["undo"]
+    assert not log.begun.is_set()
+
+
+@bounded
+async def test_who_takes_the_instance_over_waits_for_the_transfer_of_another_node(store):
+    log, gate = Log(), Gate()
+    undo = undoing(log)
+
+    @activity(retry=NO_RETRY)
+    def transfer() -> None:
+        gate()
+        log("transfer has ended")
+
+    def front():
+        return Runtime(store(), sagas(transfer, undo), [undo], poll=SOON)
+
+    async with Runtime(store(), registry(), [transfer], poll=SOON) as back:
+        async with front() as first:
+            handle = await first.client.start("saga", instance_id="one")
+            await when_set(gate.entered)
+            await handle.cancel()
+            await until(lambda: back._runner._runs and next(iter(back._runner._runs.values())).asked_at is not None)
+        async with front() as second:
+            handle = second.client.handle("one")
+            assert (await handle.info()).pending_activities[0].node == back.node_id
+            gate.open()
+            with pytest.raises(InstanceCancelled):
+                await handle.result()
+    assert log.entries == ["transfer has ended", "undo"]
+
+
+@bounded
+async def test_the_wait_ends_where_the_node_of_the_transfer_leaves(store):
+    log, gate = Log(), Gate()
+    undo = undoing(log)
+
+    @activity(retry=NO_RETRY)
+    def transfer() -> None:
+        gate()
+
+    async with Runtime(store(), sagas(transfer, undo), [undo], poll=SOON) as front:
+        async with Runtime(store(), registry(), [transfer], poll=SOON, grace=SOON) as back:
+            handle = await front.client.start("saga")
+            await when_set(gate.entered)
+            await handle.cancel()
+            await until(lambda: next(iter(back._runner._runs.values())).asked_at is not None)
+            assert log.entries == []
+        with pytest.raises(InstanceCancelled):
+            await handle.result()
+        history = await front.client.get_history(handle.instance_id)
+        gate.open()
+    (failed,) = [event for event in history if event.kind == "activity_failed"]
+    assert (failed.details["reason"], failed.details["error"].type) == ("cancelled", "orchestra.NodeLost")
     assert log.entries == ["undo"]
 
 

@@ -34,6 +34,7 @@ from orchestra.providers.rows import (
     Started,
     StartExists,
     Status,
+    Stop,
 )
 from orchestra.store.decision import Circumstances, Recovery, decide
 from orchestra.store.effects import Effects
@@ -214,6 +215,44 @@ def test_a_report_on_what_its_owner_has_settled_in_the_same_group_is_refused():
     report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))
     decision = decided(report, write_of(row, settled=(3,)), rows=[row], activities={ActivityId("i", 1, 3): handed_out()})
     assert decision.outcomes[0] == Refused()
+
+
+def stopping(row, *numbers, **fields):
+    return write_of(row, stops=tuple(Stop(number, b"withdrawn") for number in numbers), **fields)
+
+
+def test_a_stop_ends_what_no_node_has_taken_and_marks_what_one_has():
+    row = a_row()
+    taken, free = replace(handed_out(), event_id=3), replace(handed_out(owner=None), event_id=4)
+    known = {ActivityId("i", 1, one.event_id): one for one in (taken, free)}
+    decision = decided(stopping(row, 3, 4, 5), rows=[row], activities=known)
+    ((instance_id, arrival),) = decision.outcomes[0].arrivals
+    assert (instance_id, arrival.sequence, row.inbox_seq, row.wake_at) == ("i", 1, 1, NOW)
+    assert arrival.activity == replace(free, stopping=True, failure=b"withdrawn", revision=5)
+    assert known[ActivityId("i", 1, 3)] == replace(taken, stopping=True), "its fence holds"
+    assert len(decision.steps[0].stopped) == 2
+
+
+def test_a_stop_builds_on_what_an_earlier_write_of_the_group_has_handed_out():
+    row, key = a_row(), ActivityId("i", 1, 3)
+    first = write_of(row, activities=(handed_out(owner=None),))
+    second = replace(stopping(row, 3), revision=3)
+    third = replace(stopping(row, 3, settled=(3,)), revision=4)
+    known = {key: handed_out()}
+    decision = decided(first, second, third, rows=[row], activities=known)
+    ((_, arrival),) = decision.outcomes[1].arrivals
+    assert (arrival.activity.revision, arrival.activity.owner) == (6, None)
+    assert decision.outcomes[2].arrivals == ()
+    assert known == {}
+
+
+def test_a_stop_and_the_report_of_the_node_that_has_it_tell_one_end():
+    row = a_row()
+    report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))
+    decision = decided(report, stopping(row, 3), rows=[row], activities={ActivityId("i", 1, 3): handed_out()})
+    assert decision.outcomes[1].arrivals == ()
+    assert decision.outcomes[0].stopping
+    assert row.inbox_seq == 1
 
 
 def test_those_who_have_something_to_do_are_named_with_the_owner_of_the_moment():

@@ -355,7 +355,7 @@ class Database:
         value = dict(zip(_ACTIVITY.names, row, strict=True))
         name, version, traceparent = (self.executions.value(execution, one) for one in ("name", "version", "traceparent"))
         head = (*key[:1], instance.incarnation, *key[1:], value["revision"], value["attempt"], name)
-        more = (version, traceparent, value["heartbeat"], value["heartbeat_encoding"])
+        more = (version, traceparent, value["heartbeat"], value["heartbeat_encoding"], value["stopping"])
         return read_task((*head, *more, *event[2:]))
 
     # --- nodes ----------------------------------------------------------------------------

@@ -79,6 +79,8 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         standing = database.activities.get(*row[:3])
         fence = 0 if standing is None else database.activities.value(standing, "revision") + 1
         database.activities.put((*row, fence))
+    for *activity, instance_id, execution, event_id in effects.stopped:
+        database.activities.change((instance_id, execution, event_id), tables.REPORT, tuple(activity))
     for key in effects.consumed:
         _consume(database, database.messages.remove(*key), now)
     for instance_id in effects.dropped:

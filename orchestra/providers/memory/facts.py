@@ -40,7 +40,7 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
         if row is not None and database.is_event(row):
             name, payload = database.messages.value(row, "name"), database.messages.value(row, "payload")
             facts.consumed[instance_id, sequence] = name, len(payload)
-    for key in needs.reported:
+    for key in needs.activities:
         activity = database.activities.get(*key)
         if activity is not None:
             facts.activities[key] = read_activity(activity[1:])

@@ -137,12 +137,15 @@ class MemoryStore:
         return self._dialect.heard(self._database.levels)
 
     def leave(self, node_id: str) -> None:
-        with self._database.transaction(self, self._clock):
+        with self._database.transaction(self, self._clock) as now:
             for row in self._rows(self._database.owned(node_id)):
                 row.disown(0)
                 self._database.store_row(row)
             for task in self._database.taken(node_id):
-                self._give_back(task, None)
+                if task.stopping:
+                    self._lose(task, now)
+                else:
+                    self._give_back(task, None)
             self._database.set(self._database.nodes, node_id, None)
         self._database.running.discard(node_id)
         self._joined.pop(node_id, None)
@@ -172,11 +175,7 @@ class MemoryStore:
             takers = [taker for taker in self._database.takers() if not self._lives(taker)]
             lost = [task for taker in takers for task in self._database.taken(taker)][:limit]
             for task in lost:
-                self._give_back(task, LOST)
-                row = self._database.hot_row(task.instance_id)
-                if row is not None and row.is_open:
-                    row.ring(now, ready=now)
-                    self._database.store_row(row)
+                self._lose(task, now)
         return len(ghosts) + len(lost)
 
     def _lives(self, node_id: str) -> bool:
@@ -186,6 +185,13 @@ class MemoryStore:
     def _rows(self, instance_ids: Sequence[str]) -> list[HotRow]:
         rows = [self._database.hot_row(instance_id) for instance_id in instance_ids]
         return [row for row in rows if row is not None]
+
+    def _lose(self, task: Task, now: int) -> None:
+        self._give_back(task, LOST)
+        row = self._database.hot_row(task.instance_id)
+        if row is not None and row.is_open:
+            row.ring(now, ready=now)
+            self._database.store_row(row)
 
     def _give_back(self, task: Task, failure: bytes | None) -> None:
         key = ActivityId(task.instance_id, task.execution, task.event_id)

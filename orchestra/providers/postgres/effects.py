@@ -57,6 +57,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
         script.add(sql.FORGET_ACTIVITIES, Texts(effects.forgotten))
     _add(script, sql.SETTLE_ACTIVITIES, sql.ACTIVITY_ID, effects.settled)
     _add(script, sql.PUT_ACTIVITIES, tables.ACTIVITY, effects.activities)
+    _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, effects.stopped, counted=True)
     if effects.consumed:
         script.add(sql.BURY_MESSAGES, *arrays(sql.MESSAGE_ID, effects.consumed), len(effects.consumed), now)
     if effects.dropped:

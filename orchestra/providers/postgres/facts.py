@@ -38,8 +38,8 @@ def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, in
         reads.append((sql.READ_ADDRESSEES, arrays(sql.ADDRESS, _addresses(needs))))
         reads.append((sql.READ_ROOMS, arrays(sql.ROOM, _rooms(needs))))
         reads.append((sql.READ_CONSUMED_EVENTS, arrays(sql.MESSAGE_ID, needs.consumed)))
-    if needs.reported:
-        reads.append((sql.READ_REPORTED, arrays(sql.ACTIVITY_ID, needs.reported)))
+    if needs.activities:
+        reads.append((sql.READ_TASKS, arrays(sql.ACTIVITY_ID, needs.activities)))
     return _collect(needs, iter(transaction.begin(*reads)), dialect)
 
 
@@ -75,8 +75,8 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
         _collect_addressees(needs, next(results), facts, dialect)
         _collect_rooms(needs, next(results), facts)
         facts.consumed = {(row[0], row[1]): (row[2], row[3]) for row in next(results).rows}
-    if needs.reported:
-        facts.activities = {needs.reported[place - 1]: read_activity(tuple(row)) for place, *row in next(results).rows}
+    if needs.activities:
+        facts.activities = {needs.activities[place - 1]: read_activity(tuple(row)) for place, *row in next(results).rows}
     return facts
 
 

@@ -60,14 +60,14 @@ class Group:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is nothing but owners' writes, one for each of some instances, that take no messages.
+        """Whether it is nothing but owners' writes, one for each of some instances, that take no messages and stop nothing.
 
         Most groups are, and nearly all of their writes are granted.
         """
         if not self._settings.trusting:
             return False
         writes = [change for change in self._changes if isinstance(change, Write) and change.owner and not change.consumed]
-        if any(write.concerns_others for write in writes):
+        if any(write.concerns_others or write.stops for write in writes):
             return False
         return 0 < len(self._changes) == len({write.instance_id for write in writes})
 

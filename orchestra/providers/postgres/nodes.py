@@ -159,14 +159,19 @@ class Nodes:
 
 def _leave(transaction: Transaction, node_id: str) -> int:
     # The rows first and in the order of their ids, as groups do (rule 7).
-    transaction.begin((sql.LOCK_OWNED, (node_id,)))
+    locked, taken = transaction.begin((sql.LOCK_LEFT, (node_id,)), (sql.LOCK_TAKEN, (node_id,)))
+    reachable = {row[0] for row in locked.rows}
+    # What gets its stop mark at this very moment, of an instance that is not locked here, is lost with the next sweep.
+    stopping = [tuple(row[:4]) for row in taken.rows if row[4] and row[0] in reachable]
     script = transaction.script()
     released = script.add(sql.RELEASE_OWNED, node_id)
     handed_back = script.add(sql.RELEASE_TASKS, node_id)
+    if stopping:
+        _add_lost(script, stopping, transaction.now)
     _forget_abilities(script, node_id)
     script.add(sql.REMOVE_NODE, node_id)
     transaction.commit(script)
-    return released.count + handed_back.count
+    return released.count + handed_back.count + len(stopping)
 
 
 def _bury(transaction: Transaction, node_id: str, renewals: int) -> bool:
@@ -192,13 +197,18 @@ def _take_over(transaction: Transaction, owners: dict[str, str]) -> int:
 
 
 def _lose_tasks(transaction: Transaction, lost: Sequence[tuple[Any, ...]]) -> int:
-    instance_ids, executions, event_ids, owners = zip(*lost, strict=True)
-    transaction.begin((sql.LOCK_ROWS, (Texts(sorted(set(instance_ids))),)))
+    transaction.begin((sql.LOCK_ROWS, (Texts(sorted({row[0] for row in lost})),)))
     script = transaction.script()
-    keys = Texts(instance_ids), Numbers(executions), Numbers(event_ids)
-    count = script.add(sql.LOSE_TASKS, *keys, Texts(owners), transaction.now, transaction.now + LONGEST_DELAY)
+    count = _add_lost(script, lost, transaction.now)
     transaction.commit(script)
     return count.rows[0][0]
+
+
+def _add_lost(script: Script, lost: Sequence[tuple[Any, ...]], now: int) -> Result:
+    """Have activities lost with the nodes that have them, given by their keys and these nodes; their instances are locked."""
+    instance_ids, executions, event_ids, owners = zip(*lost, strict=True)
+    keys = Texts(instance_ids), Numbers(executions), Numbers(event_ids)
+    return script.add(sql.LOSE_TASKS, *keys, Texts(owners), now, now + LONGEST_DELAY)
 
 
 def _forget_abilities(script: Script, node_id: str) -> None:

@@ -361,7 +361,7 @@ NEXT_WAKE: Final = f"""
 
 _TASKS: Final = """
     SELECT t.instance_id, i.incarnation, t.execution, t.event_id, t.revision, t.attempt, x.name, x.version, x.traceparent,
-        t.heartbeat, t.heartbeat_encoding, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding
+        t.heartbeat, t.heartbeat_encoding, t.stopping, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding
     FROM {} t
     JOIN @instance i ON i.instance_id = t.instance_id
     JOIN @execution x ON x.instance_id = t.instance_id AND x.execution = t.execution
@@ -389,13 +389,18 @@ TAKE_TASKS: Final = f"""
         WHERE a.instance_id = c.instance_id AND a.execution = c.execution AND a.event_id = c.event_id RETURNING a.*)
     {_TASKS.format("taken")} ORDER BY t.instance_id, t.execution, t.event_id"""
 LIST_TASKS: Final = f"{_TASKS.format('@activity')} WHERE t.owner = $1::text ORDER BY t.instance_id, t.execution, t.event_id"
-# Under the locks of the instances. Only the node that has one of them, and nobody else, changes it meanwhile.
-READ_REPORTED: Final = f"""
+# Under the locks of the instances. Nobody changes them meanwhile but a node that takes one, has it or hands it back: so they
+# are locked as well, in one order.
+READ_TASKS: Final = f"""
     SELECT u.place, {_ACTIVITY_COLUMNS} FROM {given(ACTIVITY_ID, numbered=True)}
     JOIN @activity a ON a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id
-    FOR UPDATE OF a"""
+    ORDER BY a.instance_id, a.execution, a.event_id FOR UPDATE OF a"""
 REPORT_ACTIVITIES: Final = update("activity", tables.REPORT, ACTIVITY_ID)
-RELEASE_TASKS: Final = "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text"
+# Of a node that leaves.
+LOCK_TAKEN: Final = """
+    SELECT a.instance_id, a.execution, a.event_id, a.owner, a.stopping FROM @activity a WHERE a.owner = $1::text
+    ORDER BY a.instance_id, a.execution, a.event_id FOR UPDATE"""
+RELEASE_TASKS: Final = "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text AND NOT stopping"
 FIND_LOST_TASKS: Final = """
     SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = a.owner AND NOT n.dead)
@@ -538,8 +543,13 @@ REMOVE_NODE: Final = "DELETE FROM @node WHERE node_id = $1::text"
 REMOVE_CAPABILITIES: Final = "DELETE FROM @capability WHERE node_id = $1::text"
 REMOVE_NODE_ACTIVITIES: Final = "DELETE FROM @node_activity WHERE node_id = $1::text"
 PRUNE_NODES: Final = "DELETE FROM @node WHERE dead AND renewed_at < $1::bigint"
-LOCK_OWNED: Final = """
-    SELECT i.instance_id FROM @instance i WHERE i.owner = $1::text ORDER BY i.instance_id FOR UPDATE"""
+# What a node owns that leaves, and what hears of the end of an activity by that.
+LOCK_LEFT: Final = """
+    SELECT i.instance_id FROM @instance i
+    WHERE i.instance_id = ANY(ARRAY(
+        SELECT o.instance_id FROM @instance o WHERE o.owner = $1::text
+        UNION SELECT a.instance_id FROM @activity a WHERE a.owner = $1::text AND a.stopping))
+    ORDER BY i.instance_id FOR UPDATE"""
 RELEASE_OWNED: Final = """
     UPDATE @instance SET owner = NULL, wake_at = 0, revision = revision + 1 WHERE owner = $1::text"""
 FIND_GHOST_OWNED: Final = """

@@ -56,6 +56,7 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     _run(connection, sql.FORGET_ACTIVITIES, [(instance_id,) for instance_id in effects.forgotten])
     _run(connection, sql.SETTLE_ACTIVITY, effects.settled)
     _run(connection, sql.PUT_ACTIVITY, effects.activities)
+    _run(connection, sql.REPORT_ACTIVITY, effects.stopped)
     _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])
     _run_each_once(connection, sql.REMOVE_MESSAGE, effects.consumed, "a message was consumed that is not there")
     reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"

@@ -36,7 +36,7 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         event = execute(sql.READ_CONSUMED_EVENT, consumed).fetchone()
         if event is not None:
             facts.consumed[consumed] = event
-    for key in needs.reported:
+    for key in needs.activities:
         activity = execute(sql.READ_ACTIVITY, key).fetchone()
         if activity is not None:
             facts.activities[key] = read_activity(activity)

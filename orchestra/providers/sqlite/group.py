@@ -126,7 +126,10 @@ class Group:
 
 
 def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
-    """Return the writes of owners that concern nothing but their own instances, which no other change of the group names."""
+    """Return the writes of owners that concern nothing but their own instances, which no other change of the group names.
+
+    What is done to a try that is stopped depends on whether a node has it: that has to be read.
+    """
     times_named = Counter(change.instance_id for change in changes if not isinstance(change, Claim))
     return {
         position: change
@@ -134,5 +137,6 @@ def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
         if isinstance(change, Write)
         and change.owner is not None
         and not change.concerns_others
+        and not change.stops
         and times_named[change.instance_id] == 1
     }

@@ -10,7 +10,7 @@ from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import abilities_to_bytes, read_levels
 from orchestra.providers.sqlite.filelock import NodeLock
 from orchestra.providers.sqlite.settings import Settings
-from orchestra.providers.sqlite.tasks import lose_tasks
+from orchestra.providers.sqlite.tasks import leave_tasks, lose_tasks
 from orchestra.providers.sqlite.writer import Transaction, Writer
 
 __all__ = ["Nodes"]
@@ -73,7 +73,7 @@ class Nodes:
         with self._writer.transaction() as transaction:
             connection = transaction.connection
             connection.execute(sql.RELEASE_OWNED, (node_id,))
-            connection.execute(sql.RELEASE_TASKS, (node_id,))
+            leave_tasks(connection, transaction.now, node_id)
             _forget_abilities(transaction, node_id)
             connection.execute(sql.REMOVE_NODE, (node_id,))
         joined = self._joined.pop(node_id, None)

@@ -207,7 +207,7 @@ CLAIM: Final = """
 _WAITING: Final = "queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL"
 _TASK_COLUMNS: Final = """
     a.instance_id, i.incarnation, a.execution, a.event_id, a.revision, a.attempt, x.name, x.version, x.traceparent,
-    a.heartbeat, a.heartbeat_encoding, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding"""
+    a.heartbeat, a.heartbeat_encoding, a.stopping, e.event_id, e.kind, e.at, e.format, e.envelope, e.payload, e.encoding"""
 _TASKS: Final = f"""
     SELECT {_TASK_COLUMNS} FROM activity a
     JOIN instance i ON i.instance_id = a.instance_id
@@ -221,7 +221,8 @@ TAKE_TASK: Final = """
     UPDATE activity SET owner = ?, revision = revision + 1 WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 READ_TASK: Final = f"{_TASKS} WHERE a.instance_id = ? AND a.execution = ? AND a.event_id = ?"
 LIST_TASKS: Final = f"{_TASKS} WHERE a.owner = ? ORDER BY a.instance_id, a.execution, a.event_id"
-RELEASE_TASKS: Final = "UPDATE activity SET owner = NULL, revision = revision + 1 WHERE owner = ?"
+RELEASE_TASKS: Final = "UPDATE activity SET owner = NULL, revision = revision + 1 WHERE owner = ? AND stopping = 0"
+FIND_STOPPING_TASKS: Final = "SELECT instance_id, execution, event_id FROM activity WHERE owner = ? AND stopping = 1"
 FIND_LOST_TASKS: Final = """
     SELECT instance_id, execution, event_id FROM activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = a.owner AND n.dead = 0)

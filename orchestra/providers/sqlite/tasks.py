@@ -11,7 +11,7 @@ from orchestra.providers.decoding import read_task
 from orchestra.providers.rows import LONGEST_DELAY, Claim, Route, Task
 from orchestra.providers.sqlite import statements as sql
 
-__all__ = ["lose_tasks", "next_task", "take_tasks", "taken_by"]
+__all__ = ["leave_tasks", "lose_tasks", "next_task", "take_tasks", "taken_by"]
 
 
 def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | None:
@@ -51,10 +51,20 @@ def taken_by(connection: sqlite3.Connection, node: str) -> list[Task]:
     return [read_task(row) for row in connection.execute(sql.LIST_TASKS, (node,))]
 
 
+def leave_tasks(connection: sqlite3.Connection, now: int, node: str) -> None:
+    """Hand back what a node has that leaves. What has the stop mark ends with that."""
+    connection.execute(sql.RELEASE_TASKS, (node,))
+    _lose(connection, now, connection.execute(sql.FIND_STOPPING_TASKS, (node,)).fetchall())
+
+
 def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
     """Tell the owners of instances that activities of theirs were lost with the nodes that ran them. Return how many."""
     lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
-    for key in lost:
+    _lose(connection, now, lost)
+    return len(lost)
+
+
+def _lose(connection: sqlite3.Connection, now: int, keys: Sequence[tuple[Any, ...]]) -> None:
+    for key in keys:
         connection.execute(sql.LOSE_TASK, key)
         connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, key[0]))
-    return len(lost)

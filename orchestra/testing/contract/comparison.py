@@ -39,6 +39,7 @@ from orchestra.providers.rows import (
     Route,
     Standing,
     Status,
+    Stop,
 )
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
@@ -261,13 +262,14 @@ class ComparedWithModel(RuleBasedStateMachine):
             prune=None if data.draw(_mostly) else self.prune(data),
             starts=tuple(self.child(data, row) for _ in range(data.draw(some.sampled_from((0, 0, 1, 2))))),
             cancels=() if data.draw(_mostly) else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
+            stops=(Stop(1, b"withdrawn"),) if data.draw(some.booleans()) else (),
         )
 
     def activity(self, data: some.DataObject, execution: int, route: Route | None) -> ActivityRow:
         attempt = data.draw(some.integers(1, 2))
         row = ActivityRow(execution, 1, attempt, None, 1, b"[]", route=route)
         if route is not None and not data.draw(_mostly):
-            return replace(row, owner=data.draw(some.sampled_from(("n1", "n2"))))
+            return replace(row, owner=data.draw(some.sampled_from(("n1", "n2"))), stopping=data.draw(some.booleans()))
         if not data.draw(_mostly):  # a hold has kept how it ended
             return replace(row, route=None, **data.draw(some.sampled_from(({"result": Payload(b"1")}, {"failure": b"why"}))))
         return row

@@ -21,7 +21,9 @@ from orchestra.providers.rows import (
     Report,
     Reported,
     Route,
+    Stop,
     Task,
+    Write,
 )
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
@@ -69,6 +71,12 @@ def hand_out(provider: Provider, *rows: ActivityRow, instance_id: str = "i", own
 
 def take(provider: Provider, node: str = "n2", routes: tuple[Route, ...] = (ROUTE,), slots: int = 5) -> tuple[Task, ...]:
     return expect(one(provider, Claim(node, (), 0, routes, slots)), Claimed).tasks
+
+
+def a_stop(provider: Provider, *numbers: int, instance_id: str = "i") -> Write:
+    """Return a write of the owner that puts the stop mark on activities."""
+    row = read(provider, instance_id).row
+    return a_write(row, stops=tuple(Stop(number, b"withdrawn") for number in numbers))
 
 
 def a_report(task: Task, node: str = "n2", *, failure: bytes | None = None, heartbeat: Payload | None = None) -> Report:
@@ -363,6 +371,179 @@ class TaskTests(ContractBase):
         clock.advance(timedelta(seconds=1))
         expect(one(provider, a_report(task)), Reported)
         assert read(provider).row.wake_at == due
+
+    # --- what is to end -----------------------------------------------------------------------
+
+    def test_what_nobody_has_taken_ends_in_the_write_that_stops_it(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        granted = expect(one(provider, a_stop(provider, 1, 2)), Granted)
+        first, second = (arrival for _, arrival in granted.arrivals)
+        assert (first.sequence, second.sequence, first.owner) == (row.inbox_seq + 1, row.inbox_seq + 2, "n1")
+        shown = read(provider).activities
+        assert (first.activity, second.activity) == shown
+        assert [(row.failure, row.stopping, row.owner) for row in shown] == [(b"withdrawn", True, None)] * 2
+        assert take(provider) == (), "it was taken after its end"
+        assert provider.store.next_wake([], [ROUTE]) is None
+        (news,) = provider.store.news("n1")
+        assert news.activities == shown
+
+    def test_an_instance_that_leaves_with_the_write_is_ready_for_what_the_write_has_ended(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        stops = (Stop(1, b"withdrawn"),)
+        granted = expect(one(provider, a_write(row, a_state(row, owner=None), stops=stops)), Granted)
+        assert granted.arrivals[0][1].owner is None
+        assert read(provider).row.wake_at == clock.now()
+        (snapshot,) = claim(provider, "n3")
+        assert snapshot.activities[0].failure == b"withdrawn"
+
+    def test_what_a_node_has_taken_goes_on_under_its_fence_and_is_seen_to_be_stopped(self, connect: Open) -> None:
+        provider, other = connect(), connect()
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(other)
+        assert expect(one(provider, a_stop(provider, 1)), Granted).arrivals == ()
+        assert read(provider).row.inbox_seq == row.inbox_seq
+        assert other.store.taken("n2") == [replace(task, stopping=True)]
+        assert one(other, a_report(task, heartbeat=Payload(b"8"))) == Reported(stopping=True)
+        assert one(other, a_report(task, "n3", heartbeat=Payload(b"9"))) == Refused()
+        arrival = expect(one(other, a_report(task, failure=b"as it was told")), Reported).arrival
+        assert arrival is not None
+        assert arrival.activity is not None
+        assert (arrival.activity.failure, arrival.activity.stopping) == (b"as it was told", True)
+        assert take(other) == ()
+
+    def test_of_a_stop_and_a_claim_in_one_group_the_stop_comes_first(self, provider: Provider) -> None:
+        hand_out(provider, handed_out(), owner="n1")
+        claimed, _ = provider.store.commit([Claim("n2", (), 0, (ROUTE,), 5), a_stop(provider, 1)]).outcomes
+        assert expect(claimed, Claimed).tasks == ()
+        assert read(provider).activities[0].failure == b"withdrawn"
+
+    def test_of_a_stop_and_claims_at_the_same_time_one_wins(self, connect: Open) -> None:
+        """Whoever takes it runs it and reports; what is withdrawn is run by nobody."""
+        providers = [connect() for _ in range(3)]
+        instances = [f"i{number}" for number in range(8)]
+        for instance_id in instances:
+            hand_out(providers[0], handed_out(1), handed_out(2), instance_id=instance_id, owner="n1")
+        stops = [a_stop(providers[0], 2, 1, instance_id=instance_id) for instance_id in instances]
+
+        def stop() -> int:
+            return sum(len(expect(outcome, Granted).arrivals) for outcome in providers[0].store.commit(stops).outcomes)
+
+        def take_some(number: int) -> list[Task]:
+            return [task for _ in range(4) for task in take(providers[number], f"n{number}", slots=3)]
+
+        with ThreadPoolExecutor(3) as pool:
+            taking = [pool.submit(take_some, number) for number in (1, 2)]
+            withdrawn = pool.submit(stop).result()
+            tasks = [task for one in taking for task in one.result()]
+        assert len(tasks) + withdrawn == 2 * len(instances)
+        for instance_id in instances:
+            for row in read(providers[0], instance_id).activities:
+                assert row.stopping
+                has = [task for task in tasks if (task.instance_id, task.event_id) == (instance_id, row.event_id)]
+                assert (row.owner is None, row.has_ended, len(has)) in {(True, True, 0), (False, False, 1)}
+
+    def test_what_has_ended_is_not_stopped(self, provider: Provider) -> None:
+        hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        (task,) = take(provider, slots=1)
+        expect(one(provider, a_report(task)), Reported)
+        seen = read(provider).activities[0]
+        stopped, refused = provider.store.commit([a_stop(provider, 1, 7), a_report(task)]).outcomes
+        assert expect(stopped, Granted).arrivals == ()
+        assert refused == Refused()
+        assert read(provider).activities[0] == seen
+
+    def test_what_is_stored_and_not_handed_out_is_not_stopped(self, provider: Provider) -> None:
+        hand_out(provider, handed_out(route=None), owner="n1")
+        assert expect(one(provider, a_stop(provider, 1)), Granted).arrivals == ()
+        (shown,) = read(provider).activities
+        assert (shown.stopping, shown.has_ended) == (False, False)
+
+    def test_a_write_that_is_refused_stops_nothing(self, provider: Provider) -> None:
+        """I6."""
+        hand_out(provider, handed_out(), owner="n1")
+        write = a_stop(provider, 1)
+        for stranger in (replace(write, revision=write.revision - 1), replace(write, owner="n2")):
+            assert one(provider, stranger) == Refused()
+        assert not read(provider).activities[0].stopping
+        assert len(take(provider)) == 1
+
+    def test_a_stop_and_a_report_in_one_group_tell_one_end(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        reported, stopped = provider.store.commit([a_report(task), a_stop(provider, 1)]).outcomes
+        assert expect(stopped, Granted).arrivals == ()
+        outcome = expect(reported, Reported)
+        assert (outcome.stopping, read(provider).row.inbox_seq) == (True, row.inbox_seq + 1)
+        (shown,) = read(provider).activities
+        assert (shown.result, shown.stopping) == (Payload(b'"done"'), True)
+
+    def test_a_second_stop_changes_nothing(self, provider: Provider) -> None:
+        hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        take(provider, slots=1)
+        expect(one(provider, a_stop(provider, 1, 2)), Granted)
+        seen = read(provider).activities
+        assert expect(one(provider, a_stop(provider, 1, 2)), Granted).arrivals == ()
+        assert read(provider).activities == seen
+
+    def test_what_is_stopped_ends_with_its_node(self, connect: Open) -> None:
+        """Rule 12: whoever waits for it does not wait for ever."""
+        provider, other = connect(), connect()
+        provider.store.join(a_node("n1"))
+        provider.store.join(a_node("n2"))
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(other)
+        expect(one(provider, a_stop(provider, 1)), Granted)
+        assert provider.store.bury("n2", renewals=0)
+        assert provider.store.sweep() == 1
+        (news,) = provider.store.news("n1")
+        assert [(one.failure, one.stopping) for one in news.activities] == [(LOST, True)]
+        assert news.inbox_seq == row.inbox_seq + 1
+        assert one(other, a_report(task)) == Refused()
+        assert take(other, "n3") == ()
+
+    def test_a_node_that_leaves_hands_back_the_others_and_ends_what_is_stopped(self, connect: Open) -> None:
+        provider, other = connect(), connect()
+        provider.store.join(a_node("n1"))
+        other.store.join(a_node("n2"))
+        row = hand_out(provider, handed_out(1), handed_out(2), owner="n1")
+        hand_out(provider, handed_out(1), instance_id="other")
+        assert len(take(other)) == 3
+        expect(one(provider, a_stop(provider, 1)), Granted)
+        other.store.leave("n2")
+        (news,) = provider.store.news("n1")
+        assert [(one.event_id, one.failure) for one in news.activities] == [(1, LOST)]
+        assert news.inbox_seq == row.inbox_seq + 1
+        assert [(task.instance_id, task.event_id) for task in take(provider, "n3")] == [("i", 2), ("other", 1)]
+
+    def test_a_boundary_forgets_what_is_stopped(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        (task,) = take(provider)
+        expect(one(provider, a_stop(provider, 1)), Granted)
+        row = read(provider).row
+        over = ExecutionDelta(2, create=an_execution(2))
+        state = a_state(row, execution=2, opened=False)
+        expect(one(provider, a_write(row, state, executions=(an_end(row).executions[0], over))), Granted)
+        assert provider.store.taken("n2") == []
+        assert one(provider, a_report(task)) == Refused()
+
+    def test_a_try_that_goes_on_running_may_be_stopped_already(self, provider: Provider) -> None:
+        provider.store.join(a_node("n1"))
+        hand_out(provider, replace(handed_out(), owner="n1", stopping=True))
+        (task,) = provider.store.taken("n1")
+        assert task.stopping
+        provider.store.leave("n1")
+        (snapshot,) = claim(provider, "n2")
+        assert (snapshot.activities[0].failure, snapshot.activities[0].stopping) == (LOST, True)
+
+    def test_what_is_handed_out_anew_is_stopped_no_more(self, provider: Provider) -> None:
+        row = hand_out(provider, handed_out(), owner="n1")
+        expect(one(provider, a_stop(provider, 1)), Granted)
+        row = read(provider).row
+        expect(one(provider, a_write(row, activities=(handed_out(attempt=2),))), Granted)
+        (task,) = take(provider)
+        assert (task.attempt, task.stopping) == (2, False)
 
     # --- places in threads, and others --------------------------------------------------------
 

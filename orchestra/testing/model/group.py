@@ -49,7 +49,7 @@ from orchestra.providers.rows import (
     Write,
 )
 from orchestra.testing.model.ages import as_stored, read_message, stored_form, write_execution, write_hold, write_resolution
-from orchestra.testing.model.tasks import report, take
+from orchestra.testing.model.tasks import report, stop, take
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
 
@@ -158,7 +158,8 @@ class Group:
         if write.prune is not None:
             instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
-        return Granted(row.inbox_seq)
+        ends = [stop(self._world, self._now, write, one) for one in write.stops]
+        return Granted(row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None))
 
     def _apply_delta(self, instance: ModelInstance, delta: ExecutionDelta) -> ModelInstance:
         number = delta.number
@@ -312,7 +313,7 @@ class Group:
     def _follow(self, change: Change, outcome: Outcome) -> Outcome:
         if not isinstance(change, Write) or not isinstance(outcome, Granted):
             return outcome
-        arrivals: list[tuple[str, Appended]] = []
+        arrivals = [*outcome.arrivals]
         taken = [child.child_id for child in change.starts if not self._start_child(child, arrivals)]
         for cancel in change.cancels:
             self._cancel_child(cancel, arrivals)

@@ -147,12 +147,12 @@ class ModelStore:
             return self._dialect.heard(self._world.levels)
 
     def leave(self, node_id: str) -> None:
-        with self._world.transaction(self, self._clock):
+        with self._world.transaction(self, self._clock) as now:
             for instance_id in self.owned(node_id):
                 instance = self._world.instances[instance_id]
                 row = replace(instance.row, owner=None, wake_at=0, revision=instance.row.revision + 1)
                 self._world.instances[instance_id] = replace(instance, row=row)
-            release(self._world, node_id)
+            release(self._world, now, node_id)
             self._world.nodes.pop(node_id, None)
             self._world.running.discard(node_id)
             self._joined.pop(node_id, None)

@@ -6,7 +6,20 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import chain, zip_longest
 
-from orchestra.providers.rows import LOST, ActivityRow, Appended, Claim, Refused, Report, Reported, Route, Status, Task
+from orchestra.providers.rows import (
+    LOST,
+    ActivityRow,
+    Appended,
+    Claim,
+    Refused,
+    Report,
+    Reported,
+    Route,
+    Status,
+    Stop,
+    Task,
+    Write,
+)
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
 
@@ -46,14 +59,30 @@ def report(world: ModelWorld, now: int, report: Report) -> Reported | Refused:
     activity = replace(activity, heartbeat=report.heartbeat or activity.heartbeat)
     if not report.is_end:
         _put(world, report.instance_id, activity)
-        return Reported()
+        return Reported(stopping=activity.stopping)
     ended = replace(activity, result=report.result, failure=report.failure)
-    return Reported(_give_back(world, now, report.instance_id, ended))
+    return Reported(_give_back(world, now, report.instance_id, ended), activity.stopping)
 
 
-def release(world: ModelWorld, node: str) -> None:
+def stop(world: ModelWorld, now: int, write: Write, stop: Stop) -> Appended | None:
+    """Put the stop mark on what is handed out. Return its end, where nobody has taken it."""
+    activity = world.instances[write.instance_id].activities.get((write.state.execution, stop.event_id))
+    if activity is None or activity.route is None or activity.has_ended:
+        return None
+    activity = replace(activity, stopping=True)
+    if activity.owner is None:
+        return _give_back(world, now, write.instance_id, replace(activity, failure=stop.failure))
+    _put(world, write.instance_id, activity)
+    return None
+
+
+def release(world: ModelWorld, now: int, node: str) -> None:
     for instance, activity in _handed_out(world):
-        if activity.owner == node:
+        if activity.owner != node:
+            continue
+        if activity.stopping:
+            _give_back(world, now, instance.row.instance_id, replace(activity, failure=LOST))
+        else:
             _put(world, instance.row.instance_id, replace(activity, owner=None, revision=activity.revision + 1))
 
 
@@ -105,4 +134,5 @@ def _task(instance: ModelInstance, activity: ActivityRow) -> Task:
         scheduled,
         activity.heartbeat,
         execution.traceparent,
+        activity.stopping,
     )

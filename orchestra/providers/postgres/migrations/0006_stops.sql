@@ -1,0 +1,5 @@
+-- lowest reader: 1
+--
+-- The stop mark of an activity that is handed out: its instance has cancelled it, and waits for its end.
+
+ALTER TABLE @activity ADD COLUMN stopping boolean NOT NULL DEFAULT false;

@@ -319,6 +319,37 @@ BUGS: Final = (
         (Tests((_CONTRACT, "-k", "what_a_dead_node_had")), Simulated("sqlite")),
     ),
     Bug(
+        "to be stopped and given up at once",
+        "scenario 59: a compensation begins once the cancelled activity has ended, also on another node",
+        (
+            Edit(
+                "orchestra/engine/tries.py",
+                "        return entry is not None and (entry.running or entry.route is not None)\n",
+                "        return entry is not None and entry.running\n",
+            ),
+        ),
+        (Tests(("tests/engine/test_stop_marks.py", "-k", "ends_on_its_node")), Simulated("memory")),
+    ),
+    Bug(
+        "to be stopped and taken from who has it",
+        "1: the fence of a node that has taken an activity holds until the node has reported its end",
+        (
+            Edit(
+                _DECISION,
+                "            if activity.owner is None:\n"
+                "                activity = replace(activity, failure=stop.failure, revision=activity.revision + 1)\n",
+                "            activity = replace(activity, owner=None, failure=stop.failure, revision=activity.revision + 1)\n",
+            ),
+        ),
+        (Tests((_CONTRACT, "-k", "goes_on_under_its_fence")), Simulated("sqlite")),
+    ),
+    Bug(
+        "to be stopped and there to be taken",
+        "12: what has the stop mark ends with the node that has it, and nobody tries it again",
+        (Edit(_STATEMENTS, ' WHERE owner = ? AND stopping = 0"\n', ' WHERE owner = ?"\n'),),
+        (Tests((_CONTRACT, "-k", "leaves_hands_back")), Tests(("tests/engine/test_stop_marks.py", "-k", "stops_in_order"))),
+    ),
+    Bug(
         "two updates of one row in a statement",
         "7: of two updates of one row in a statement PostgreSQL silently drops one",
         (

@@ -10,6 +10,8 @@ from orchestra.providers.rows import (
     LOST,
     Claim,
     Claimed,
+    ExecutionEnd,
+    Granted,
     InstanceRecord,
     Outcome,
     Refused,
@@ -33,6 +35,8 @@ class Errand:
     owner: str | None = None
     revision: int = 0
     has_ended: bool = False
+    stopping: bool = False
+    """Whether it has the stop mark."""
 
 
 class Errands:
@@ -45,11 +49,14 @@ class Errands:
         self._fences: dict[tuple[str, str], dict[int, int]] = {}
         """The fences of all rows of activities, of those as well that are not handed out."""
 
-    def written(self, write: Write) -> None:
+    def written(self, write: Write, granted: Granted) -> None:
         """A write was granted: what it settles is over, what it closes is forgotten, and what it routes is handed out."""
         errands = self._of.setdefault((write.instance_id, write.incarnation), {})
         fences = self._fences.setdefault((write.instance_id, write.incarnation), {})
-        if write.state.status is not Status.OPEN or any(delta.closed is not None for delta in write.executions):
+        ends = [delta.closed[1] for delta in write.executions if delta.closed is not None]
+        if write.state.status is not Status.OPEN or ends:
+            waited_for = [errand for errand in errands.values() if errand.stopping and not errand.has_ended]
+            assert not waited_for or ExecutionEnd.TERMINATED in ends, f"59: {write.instance_id} did not wait for {waited_for}"
             errands.clear()
             fences.clear()
         for number in write.settled:
@@ -61,8 +68,34 @@ class Errands:
             fences[row.event_id] = fences.get(row.event_id, -1) + 1
             if row.route is not None and write.state.status is Status.OPEN:
                 assert row.owner in {None, write.owner}, f"I6: {write.instance_id} gives {row} to another node"
-                errands[row.event_id] = Errand(row.route, row.attempt, row.owner, fences[row.event_id])
+                assert row.owner is not None or not row.stopping, f"59: {write.instance_id} hands out {row}, which is to end"
+                fence = fences[row.event_id]
+                errands[row.event_id] = Errand(row.route, row.attempt, row.owner, fence, stopping=row.stopping)
                 self._counts["handed out" if row.owner is None else "handed over"] += 1
+        withdrawn = [stop.event_id for stop in write.stops if self._stop(write, stop.event_id)]
+        told = [
+            (instance_id, end.activity.event_id, end.sequence)
+            for instance_id, end in granted.arrivals
+            if end.activity is not None
+        ]
+        life = self._lives[write.instance_id]
+        expected = [(write.instance_id, number, life.inbox_seq + place) for place, number in enumerate(withdrawn, 1)]
+        assert told == expected, f"59: {write.instance_id} hears of {told}, and has withdrawn {expected}"
+        life.inbox_seq += len(withdrawn)
+
+    def _stop(self, write: Write, number: int) -> bool:
+        """A try is to end. Return whether it ends at once, for nobody has it."""
+        errand = self._of[write.instance_id, write.incarnation].get(number)
+        if errand is None or errand.has_ended:
+            return False
+        errand.stopping = True
+        if errand.owner is not None:
+            self._counts["stop marks"] += 1
+            return False
+        errand.has_ended = True
+        self._fences[write.instance_id, write.incarnation][number] += 1
+        self._counts["withdrawn"] += 1
+        return True
 
     def claimed(self, claim: Claim, outcome: Claimed) -> None:
         """A node has taken activities: such as it can run, that nobody had, and no more than it has places for."""
@@ -77,6 +110,7 @@ class Errands:
             assert not errand.has_ended, f"I5: {task} was taken after its end"
             assert errand.route in claim.routes, "a node was given an activity that it does not have"
             assert errand.attempt == task.attempt, f"rule 14: {task} is not attempt {errand.attempt}"
+            assert not task.stopping, f"59: {claim.node} has taken {task}, which was to end"
             errand.owner, errand.revision = claim.node, task.revision
             self._fences[task.instance_id, task.incarnation][task.event_id] = task.revision
             self._counts["taken"] += 1
@@ -108,6 +142,7 @@ class Errands:
             if errand.owner is None or row.owner == errand.owner:
                 continue
             assert row.owner is None, f"I6: {errand.owner} had {row}, and did not take it"
+            assert row.failure == LOST or not errand.stopping, f"59: {row} was to end, and is there to be taken"
             self._fences[life.instance_id, life.incarnation][number] = row.revision
             if row.failure == LOST:
                 assert errand.owner not in living, f"rule 12: {row} was lost, and {errand.owner} lives"
@@ -119,12 +154,12 @@ class Errands:
     def check(self, life: Life, record: InstanceRecord) -> None:
         """What is stored is what is known."""
         stored = {
-            row.event_id: (row.route, row.attempt, row.owner, row.has_ended)
+            row.event_id: (row.route, row.attempt, row.owner, row.has_ended, row.stopping)
             for row in record.activities
             if row.route is not None
         }
         known = {
-            number: (errand.route, errand.attempt, errand.owner, errand.has_ended)
+            number: (errand.route, errand.attempt, errand.owner, errand.has_ended, errand.stopping)
             for number, errand in self._of.get((life.instance_id, life.incarnation), {}).items()
         }
         assert stored == known, f"I5: {life.instance_id} has handed out {stored}, and should have {known}"

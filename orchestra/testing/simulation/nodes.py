@@ -22,6 +22,7 @@ from orchestra.engine.items import (
     Item,
     Reply,
     RunActivity,
+    StopActivity,
     Submit,
 )
 from orchestra.engine.membership import Membership
@@ -92,6 +93,7 @@ class Surroundings(Protocol):
     def level_raised(self, levels: Levels) -> None: ...
     def expired(self, count: int) -> None: ...
     def in_code(self, node: SimulatedNode) -> None: ...
+    def begins(self, effect: RunActivity) -> None: ...
     def new_id(self, prefix: str) -> str: ...
 
 
@@ -314,6 +316,11 @@ class SimulatedNode:
         self.activities: frozenset[str] = frozenset(activities)
         self.paused_until = 0
         self.running: dict[ActivityKey, RunActivity] = {}
+        self.asked: set[ActivityKey] = set()
+        """Those that were asked to end."""
+        self.began_as: dict[ActivityKey, str] = {}
+        """Under which of its ids this node has begun them."""
+        self.leaving = False
         self.replies: list[Reply] = []
         self.away: list[Returned] = []
         """Steps that were left behind; their code has returned, and nobody has told the engine."""
@@ -408,6 +415,8 @@ class SimulatedNode:
                     self._run(effect)
                 case AbortActivity(key=key):
                     self.running.pop(key, None)
+                case StopActivity(key=key) if key in self.running:
+                    self.asked.add(key)
                 case Reply():
                     self.replies.append(effect)
                 case _:
@@ -416,7 +425,10 @@ class SimulatedNode:
     def _run(self, effect: RunActivity) -> None:
         assert effect.key not in self.running, f"{effect.key} runs twice on one node"
         assert effect.name in self.activities, f"{effect.key} runs where nobody has {effect.name!r}"
+        self.asked.discard(effect.key)
         self.running[effect.key] = effect
+        self.began_as[effect.key] = self.engine.node.node_id
+        self._world.begins(effect)
 
     def finish(self, effect: RunActivity, value: int) -> Payload:
         """End an activity with a result, which is returned as it travels."""

@@ -22,7 +22,19 @@ from orchestra.providers.rows import HoldKind, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import RetryPolicy
 
-__all__ = ["ACTIVITIES", "FAR", "FINAL_STAGE", "IN_CODE", "KILLER", "PROGRAMS", "Program", "draw_state", "registry_of"]
+__all__ = [
+    "ACTIVITIES",
+    "FAR",
+    "FINAL_STAGE",
+    "IN_CODE",
+    "KILLER",
+    "PROGRAMS",
+    "TRANSFER",
+    "UNDO",
+    "Program",
+    "draw_state",
+    "registry_of",
+]
 
 FLAKY: Final[Activity[..., int]] = Activity.named(
     "flaky", retry=RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
@@ -34,11 +46,15 @@ KILLER: Final[Activity[..., int]] = Activity.named(
     "killer", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1))
 )
 """Most often it takes its node with it."""
+_PATIENT: Final = RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
+TRANSFER: Final[Activity[..., int]] = Activity.named("transfer", retry=_PATIENT, on_cancel="wait")
+UNDO: Final[Activity[..., int]] = Activity.named("undo", retry=_PATIENT)
+"""It begins when no transfer of its execution runs any more."""
 
 FAR: Final = "far"
 """A queue that not every node serves."""
 
-ACTIVITIES: Final = ("flaky", "strict", "killer")
+ACTIVITIES: Final = ("flaky", "strict", "killer", "transfer", "undo")
 FINAL_STAGE: Final = 2
 
 IN_CODE: Final[ContextVar[Callable[[], None]]] = ContextVar("in_code")
@@ -273,6 +289,36 @@ async def _errand(ctx: OrchestrationContext, left: Any) -> Any:
     return "ran"
 
 
+async def _saga(ctx: OrchestrationContext, left: Any) -> Any:
+    """Undoes what it has begun once that has ended, wherever it runs (scenario 59): at a cancel, and after a lost race.
+
+    It continues as new beside a transfer, which ends first.
+    """
+    transfer = TRANSFER.options(queue=FAR) if left % 2 else TRANSFER
+    try:
+        first = await ctx.race(ctx.schedule_activity(transfer, left), ctx.wait_for_event("poke"))
+        if first.index == 1:
+            await ctx.schedule_activity(UNDO, left)
+        await ctx.gather(ctx.schedule_activity(transfer.options(on_cancel=None), left), ctx.schedule_activity(TRANSFER, -left))
+        _linger()
+    except Cancelled:
+        await ctx.schedule_activity(UNDO, -left)
+        raise
+
+    async def leave() -> None:
+        await ctx.schedule_timer(timedelta(seconds=1))
+        if left:
+            ctx.continue_as_new(left - 1)
+
+    async def works() -> None:
+        await ctx.schedule_activity(transfer, left)
+
+    await ctx.race(leave(), works())
+    if left:
+        ctx.continue_as_new(left - 1)
+    return "settled"
+
+
 async def _drifting(ctx: OrchestrationContext, left: Any) -> Any:
     """What the nondeterministic code of the second stage was before, and will be again."""
     await ctx.schedule_activity(FLAKY, left)
@@ -389,6 +435,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "failing": Program(_everywhere(_failing), ends=_ENDED - {Status.COMPLETED} | {Status.FAILED}),
     "deadly": Program(_everywhere(_deadly)),
     "errand": Program(_everywhere(_errand), state=lambda random: random.randint(0, 3)),
+    "saga": Program(_everywhere(_saga), state=lambda random: random.randint(0, 3)),
     "drifting": Program(
         ({"1.0.0": _drifting}, {"1.0.0": _drifting_broken}, {"1.0.0": _drifting}),
         holds=frozenset({HoldKind.NONDETERMINISM}),

@@ -16,7 +16,7 @@ from random import Random
 from typing import Final, Protocol
 
 from orchestra.clock import Clock, micros
-from orchestra.engine.items import ActivityKey
+from orchestra.engine.items import ActivityKey, RunActivity
 from orchestra.errors import LibraryTooOld, StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
 from orchestra.providers.interfaces import Directory, Provider
 from orchestra.providers.kinds import THIS_LIBRARY, Library
@@ -29,7 +29,16 @@ from orchestra.testing.simulation.clients import Clients
 from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
 from orchestra.testing.simulation.nodes import Link, NodeDied, SimulatedNode
 from orchestra.testing.simulation.plan import Plan
-from orchestra.testing.simulation.programs import ACTIVITIES, FAR, FINAL_STAGE, KILLER, PROGRAMS, registry_of
+from orchestra.testing.simulation.programs import (
+    ACTIVITIES,
+    FAR,
+    FINAL_STAGE,
+    KILLER,
+    PROGRAMS,
+    TRANSFER,
+    UNDO,
+    registry_of,
+)
 from orchestra.testing.simulation.witness import Witness
 from orchestra.versions import UnknownPolicy
 
@@ -282,12 +291,25 @@ class Simulation:
             assert attempt not in self._deadly, f"rule 14: attempt {effect.attempt} of {effect.key} kills a second time"
             self._deadly.add(attempt)
             self._kill(node)
+        elif key in node.asked and action < 0.5:
+            node.fail(effect, heartbeat=None)  # it does as it is told
         elif self._calm or action < 0.75:
             self.witness.returned[effect.key].append(node.finish(effect, random.randint(0, 100)))
         elif action < 0.92:
             node.fail(effect, heartbeat=random.choice([None, 7]))
         else:
             node.beat(effect, random.randint(0, 100))
+
+    def begins(self, effect: RunActivity) -> None:
+        """Check that a compensation begins when what it undoes has ended, on every node that lives (scenario 59)."""
+        if effect.name != UNDO.name:
+            return
+        self.counts["compensations"] += 1
+        living = {row.record.node_id for row in self.directory.catalogue().nodes}
+        for other in self._alive:
+            for key, running in other.running.items():
+                if running.name == TRANSFER.name and key[:3] == effect.key[:3] and other.began_as[key] in living:
+                    assert other.leaving, f"59: {effect.key} begins, and {key} runs on {other.began_as[key]}"
 
     def _time(self) -> None:
         self.time.skip(self.random.choice([0, 0.001, 0.05, 0.5, 0.5, 1.1, 3, 11]))
@@ -313,6 +335,7 @@ class Simulation:
     def _stop_in_order(self, node: SimulatedNode) -> None:
         """Stop as the runtime does: a store that is away for too long is left without a word."""
         self.counts["stops"] += 1
+        node.leaving = True
         try:
             with _Busy(node.link):
                 node.engine.stop_claiming()

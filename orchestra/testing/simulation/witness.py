@@ -128,7 +128,7 @@ class Witness:
             if isinstance(change, Write):
                 self._write(change, outcome, commit.now)
                 if isinstance(outcome, Granted):
-                    self._errands.written(change)
+                    self._errands.written(change, outcome)
             elif isinstance(change, Recover):
                 self._recover(change, outcome)
         touched = {change.instance_id: None for change in changes if not isinstance(change, Claim)}

@@ -138,10 +138,10 @@ class Activities:
             self._reports.append(item)
 
     def drop_reports(self, instance_id: str) -> None:
-        """Drop what was kept for an instance that is not this node's any more."""
+        """Drop what was kept for an instance that is not this node's any more; tasks of it are this node's all the same."""
         kept: list[ActivityEnded | Heartbeat] = []
         for item in self._reports:
-            if item.key.instance_id != instance_id:
+            if item.key.instance_id != instance_id or self._tasks.has(item.key):
                 kept.append(item)
             elif isinstance(item, ActivityEnded):
                 self._own.end(item.key)

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, check_rest, registry
+from harness import HOLD, SECOND, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
@@ -292,3 +292,25 @@ def test_a_full_node_whose_loops_are_early_wakes_when_one_is_due(world):
     world.run(60)
     assert world.status(late) is Status.COMPLETED
     assert commits(node) < 40
+
+
+def test_an_end_that_comes_while_nobody_knows_whether_its_instance_has_left_is_told(any_world):
+    """The reply to the write that hands the activity over is lost (rules 9 and 13)."""
+    code = several(job=works_once, busy=ticks)
+    node = any_world.node(code, {"work": HOLD}, options=EngineOptions(max_owned=1))
+    instance_id = any_world.start()
+    any_world.run(1)
+    effect = node.the_running()
+
+    def lose():
+        hands_over = any(getattr(change, "activities", ()) for change in node.engine.in_flight)
+        if hands_over and effect.key in node.running:
+            node.store.replies.append("lost after")
+            node.finish(effect, "done")
+
+    node.store.around = lose
+    any_world.start("busy", 0)
+    any_world.run(15)
+    assert effect.key not in node.running, "or this test says nothing"
+    assert any_world.output(instance_id) == "done"
+    assert node.attempts == [effect]

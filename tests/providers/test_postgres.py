@@ -58,9 +58,11 @@ from orchestra.providers.rows import (
     Recovered,
     Refused,
     Release,
+    Reported,
     Started,
     StartExists,
     Status,
+    Stop,
 )
 from orchestra.testing.contract.shorthand import (
     KIND,
@@ -321,6 +323,31 @@ def test_an_older_schema_is_migrated_in_one_piece(provider, connect, other, monk
     assert one(provider, a_start("j")) == Started(), "the node that was there before goes on"
 
 
+def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(connect, other, monkeypatch):
+    known = schema.migrations()
+    stops = next(migration for migration in known if "stopping" in migration.script)
+    monkeypatch.setattr(schema, "migrations", lambda: known[: stops.number - 1])
+    one(connect(), a_start("i"))
+    for number in (1, 2):
+        other.execute(
+            "INSERT INTO event (instance_id, execution, event_id, kind, at, format, envelope) VALUES ('i', 1, %s, 2, 1, 1, '')",
+            (number,),
+        )
+        other.execute(
+            "INSERT INTO activity (instance_id, execution, event_id, attempt, started_at, attempts, queue, name) "
+            "VALUES ('i', 1, %s, 1, 1, '', 'default', 'probe')",
+            (number,),
+        )
+    monkeypatch.undo()
+    migrated = connect()
+    (snapshot,) = claim(migrated)
+    assert [row.stopping for row in snapshot.activities] == [False, False]
+    (task,) = take(migrated, slots=1)
+    granted = one(migrated, a_write(snapshot.row, stops=(Stop(1, b"withdrawn"), Stop(2, b"withdrawn"))))
+    assert [arrival.activity.event_id for _, arrival in granted.arrivals] == [2]
+    assert migrated.store.taken("n2") == [replace(task, stopping=True)]
+
+
 def test_the_migrations_are_numbered_from_one_without_a_gap():
     known = schema.migrations()
     assert [migration.number for migration in known] == list(range(1, len(known) + 1))
@@ -387,6 +414,82 @@ def test_recovery_waits_for_the_write_that_is_still_under_way(provider, other):
         other.execute("COMMIT")
         recovered = expect(result(), Recovered)
     assert (recovered.snapshot.row.history_events, recovered.snapshot.row.revision) == (7, 4)
+
+
+def test_a_stop_waits_for_a_claim_that_is_under_way_and_leaves_the_try_to_who_has_it(provider, other):
+    """Whoever takes a try locks its row, and not that of the instance."""
+    row = hand_out(provider, handed_out(), owner="n1")
+    other.execute("BEGIN")
+    other.execute("UPDATE activity SET owner = 'n2', revision = revision + 1")
+    with in_background(lambda: one(provider, a_write(row, stops=(Stop(1, b"withdrawn"),)))) as result:
+        until(lambda: waits(other, provider))
+        other.execute("COMMIT")
+        assert expect(result(), Granted).arrivals == ()
+    (shown,) = read(provider).activities
+    assert (shown.owner, shown.stopping, shown.has_ended) == ("n2", True, False)
+    (task,) = provider.store.taken("n2")
+    expect(one(provider, a_report(task)), Reported)
+
+
+def test_a_claim_passes_over_what_is_being_stopped(connect, other):
+    provider, claiming = connect(), connect()
+    row = hand_out(provider, handed_out(), owner="n1")
+    other.execute("BEGIN")
+    other.execute("SELECT FROM activity FOR UPDATE")  # as the write does that stops it
+    assert take(claiming) == ()
+    other.execute("ROLLBACK")
+    expect(one(provider, a_write(row, stops=(Stop(1, b"withdrawn"),))), Granted)
+    assert take(claiming) == ()
+
+
+def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle(connect, other):
+    providers = [connect() for _ in range(4)]
+    names = [f"i{number}" for number in range(6)]
+    seed = int(os.environ.get("ORCHESTRA_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"ORCHESTRA_SEED={seed}")
+    for name in names:
+        hand_out(providers[0], *(handed_out(number) for number in range(1, 41)), instance_id=name, owner="n0")
+    failures = []
+
+    def work(number):
+        chance = random.Random(seed + number)
+        try:
+            for _ in range(20):
+                node = f"n{number}-{chance.randrange(1000)}"
+                tasks = take(providers[number], node, slots=6)
+                providers[number].store.commit([a_report(task, node) for task in chance.sample(tasks, len(tasks) // 3)])
+                providers[number].store.leave(node)
+                providers[number].store.sweep()
+        except Exception as error:
+            failures.append(error)
+
+    def stop():
+        chance = random.Random(seed)
+        try:
+            for _ in range(20):
+                writes = []
+                for name in chance.sample(names, 3):
+                    stops = tuple(Stop(number, b"withdrawn") for number in chance.sample(range(1, 41), 3))
+                    writes.append(a_write(read(providers[0], name).row, stops=stops))
+                providers[0].store.commit(writes)
+        except Exception as error:
+            failures.append(error)
+
+    asked = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = other.execute(asked).fetchone()
+    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)] + [threading.Thread(target=stop)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    other.execute("SELECT pg_stat_clear_snapshot()")
+    assert other.execute(asked).fetchone() == before
+    for name in names:
+        record = read(providers[0], name)
+        ended = [row for row in record.activities if row.has_ended]
+        assert record.row.inbox_seq == len(ended), "each end is told once"
+        assert all(row.has_ended for row in record.activities if row.stopping), "nobody waits for ever"
 
 
 def test_the_times_of_messages_have_the_order_of_their_numbers(provider, other):

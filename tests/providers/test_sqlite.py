@@ -31,12 +31,24 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.providers.kinds import THIS_LIBRARY
-from orchestra.providers.rows import Append, Appended, Claim, Claimed, InstanceQuery, MessageKind, Recover, Started, Status
+from orchestra.providers.rows import (
+    Append,
+    Appended,
+    Claim,
+    Claimed,
+    InstanceQuery,
+    MessageKind,
+    Recover,
+    Started,
+    Status,
+    Stop,
+)
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.testing import ManualClock
 from orchestra.testing.contract.shorthand import KIND, a_node, a_park, a_start, a_write, an_append, begin, claim, one, read
+from orchestra.testing.contract.tasks import take
 
 
 @pytest.fixture
@@ -208,6 +220,38 @@ def test_a_store_from_before_children_is_migrated_with_what_is_in_it(path):
         (snapshot,) = claim(migrated)
         assert (snapshot.row.parent, snapshot.row.root_id, snapshot.row.cancel) == (None, None, None)
         assert [message.kind for message in snapshot.messages] == [MessageKind.EVENT]
+    finally:
+        migrated.close()
+
+
+def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(path, monkeypatch):
+    known = schema.migrations()
+    stops = next(migration for migration in known if "stopping" in "".join(migration.statements))
+    monkeypatch.setattr(schema, "migrations", lambda: known[: stops.number - 1])
+    earlier = SqliteProvider(path)
+    earlier.open()
+    one(earlier, a_start("i"))
+    earlier.close()
+    with closing(sqlite3.connect(path)) as connection:
+        event = (
+            "INSERT INTO event (instance_id, execution, event_id, kind, at, format, envelope) VALUES ('i', 1, ?, 2, 1, 1, x'')"
+        )
+        connection.executemany(event, [(1,), (2,)])
+        activity = """
+            INSERT INTO activity (instance_id, execution, event_id, attempt, started_at, attempts, queue, name)
+            VALUES ('i', 1, ?, 1, 1, x'', 'default', 'probe')"""
+        connection.executemany(activity, [(1,), (2,)])
+        connection.commit()
+    monkeypatch.undo()
+    migrated = SqliteProvider(path)
+    migrated.open()
+    try:
+        (snapshot,) = claim(migrated)
+        assert [row.stopping for row in snapshot.activities] == [False, False]
+        (task,) = take(migrated, slots=1)
+        granted = one(migrated, a_write(snapshot.row, stops=(Stop(1, b"withdrawn"), Stop(2, b"withdrawn"))))
+        assert [arrival.activity.event_id for _, arrival in granted.arrivals] == [2]
+        assert migrated.store.taken("n2") == [replace(task, stopping=True)]
     finally:
         migrated.close()
 

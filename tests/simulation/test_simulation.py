@@ -36,8 +36,8 @@ SEEDS = (
 AT_FIRST = 60
 """The seeds that every run of the tests tries; the rest are a campaign."""
 
-POSTGRES_SEEDS = SEEDS if "ORCHESTRA_SEED" in os.environ else (1, 2, 3, 5, 6, 10, 14, 16)
-"""A few, for each takes a second: with children, work for others, retention and lost connections. 16 is as behind a pooler."""
+POSTGRES_SEEDS = SEEDS if "ORCHESTRA_SEED" in os.environ else (2, 3, 6, 10, 12, 17, 23, 28)
+"""A few, for each takes a second: with children, work for others, retention, lost connections; 12 and 28 as behind a pooler."""
 
 
 @pytest.fixture(autouse=True)
@@ -159,9 +159,9 @@ def test_the_seeds_of_these_tests_leave_nothing_out_and_none_has_it_all():
     assert not any(len(plan.commit_faults) == len(COMMIT_FAULTS) and len(plan.programs) == len(PROGRAMS) for plan in plans)
 
 
-@pytest.mark.parametrize("seed", [75, 40])
+@pytest.mark.parametrize("seed", [75, 248])
 def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
-    """Both have families, work for other nodes, code that does not return, and retention. 40 runs on SQLite."""
+    """Both have families, work for other nodes, code that does not return, and retention. 248 runs on SQLite."""
     plan = Plan.draw(Random(seed))
     assert {"family", "errand"} <= set(plan.programs)
     assert plan.apart

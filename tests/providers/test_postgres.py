@@ -326,7 +326,7 @@ def test_an_older_schema_is_migrated_in_one_piece(provider, connect, other, monk
 def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(connect, other, monkeypatch):
     known = schema.migrations()
     stops = next(migration for migration in known if "stopping" in migration.script)
-    monkeypatch.setattr(schema, "migrations", lambda: known[: stops.number - 1])
+    monkeypatch.setattr(schema, "migrations", lambda *_: known[: stops.number - 1])
     one(connect(), a_start("i"))
     for number in (1, 2):
         other.execute(

@@ -227,7 +227,7 @@ def test_a_store_from_before_children_is_migrated_with_what_is_in_it(path):
 def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(path, monkeypatch):
     known = schema.migrations()
     stops = next(migration for migration in known if "stopping" in "".join(migration.statements))
-    monkeypatch.setattr(schema, "migrations", lambda: known[: stops.number - 1])
+    monkeypatch.setattr(schema, "migrations", lambda *_: known[: stops.number - 1])
     earlier = SqliteProvider(path)
     earlier.open()
     one(earlier, a_start("i"))

@@ -232,7 +232,7 @@ def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_w
     monkeypatch.setattr(StoreTime, "now", property(lambda time: time._clock.now() + 60_000_000))
     result = tmp_path / "result.json"
     assert script.main(["--from", "3", "--seeds", "3", "--store", "memory", "--fail-fast", "--json", str(result)]) == 1
-    command = "python ops/simulation/run.py --from 3 --seeds 1 --store model"
+    command = "python ops/simulation/run.py --from 3 --seeds 1 --store memory"
     assert f"rerun: {command}\n" in capsys.readouterr().out
     written = json.loads(result.read_text())
     assert written["seeds"] == [3, 3]

@@ -173,23 +173,23 @@ class _Deciding:
         if row.is_due(self._now) or (row.owner is None and write.hold is not None):  # other code may be able to go on
             self._touch(row)
         self.decision.hands_out |= hands_out(write)
-        self._take_over_activities(write)
+        self._take_over_activities(write, row)
         self._inbox(write.instance_id).consume(write.consumed)
         if not self._effects.can_take(write):
             self._begin_step()
         self._effects.add(write)
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
 
-    def _take_over_activities(self, write: Write) -> None:
+    def _take_over_activities(self, write: Write, row: HotRow) -> None:
         """Take note of what a granted write has settled or handed out anew: the node that had it has lost it."""
         if not self._named:
             return
         activities = self._facts.activities
         closes = any(delta.closed is not None for delta in write.executions)
         for key in [key for key in activities if key.instance_id == write.instance_id]:
-            if closes or key.event_id in write.settled:
+            if closes or (row.is_open and key.event_id in write.settled):
                 del activities[key]
-        for activity in write.activities:
+        for activity in write.activities if row.is_open else ():  # an end writes none
             key = ActivityId(write.instance_id, activity.execution, activity.event_id)
             if key in self._named:
                 standing = activities.get(key)

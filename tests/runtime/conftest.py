@@ -31,10 +31,10 @@ def store(request, tmp_path):
     schema = f"test_{new_id()}"
     dsn = request.getfixturevalue("dsn") if request.param == "postgres" else None
 
-    def make():
+    def make(**options):
         if dsn is not None:
-            return PostgresProvider(dsn, schema)
-        return SqliteProvider(tmp_path / "store.db", durability="relaxed")
+            return PostgresProvider(dsn, schema, **options)
+        return SqliteProvider(tmp_path / "store.db", durability="relaxed", **options)
 
     yield make
     check_store(make()).raise_if_violated()

@@ -9,6 +9,7 @@ import pytest
 
 from orchestra import SqliteProvider
 from orchestra.clock import new_id
+from orchestra.providers.kinds import THIS_LIBRARY
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing import check_store
 
@@ -31,13 +32,16 @@ def store(request, tmp_path):
     schema = f"test_{new_id()}"
     dsn = request.getfixturevalue("dsn") if request.param == "postgres" else None
 
+    newest = {"library": THIS_LIBRARY}
+
     def make(**options):
+        newest["library"] = max(newest["library"], options.get("library", THIS_LIBRARY), key=lambda library: library.level)
         if dsn is not None:
             return PostgresProvider(dsn, schema, **options)
         return SqliteProvider(tmp_path / "store.db", durability="relaxed", **options)
 
     yield make
-    check_store(make()).raise_if_violated()
+    check_store(make(**newest)).raise_if_violated()
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,9 @@ async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_
 async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_for_the_newer_one(store):
     async with service(store, idle, napping, typed, library=NEXT_LIBRARY) as new:
         await level_is(new.client, NEXT_LEVEL)
-        held = await new.client.start("typed", "text", instance_id="held")
+        async with Client(store(library=NEXT_LIBRARY)) as without_code:  # one that knows the code refuses the input itself
+            await without_code.start("typed", "text", instance_id="held")
+        held = new.client.handle("held")
         await info_when(held, lambda info: info.status == "held")
         newer = await new.client.start("napping", 1, instance_id="newer")
         await info_when(newer, lambda info: any(wait.kind == "event" for wait in info.waiting_on))
@@ -82,17 +84,15 @@ async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_
         assert infos["held"].status == "held"
         assert infos["held"].held_reason.startswith("unknown hold 'shape': ")
         assert infos["newer"].status == "held"
-        assert infos["newer"].held_reason == (
-            "no living node reads it: something of it is of level 2, and living nodes read up to 1; start a node with the "
-            "newer library"
-        )
+        assert infos["newer"].held_reason.startswith("no living node reads it: ")
+        assert infos["newer"].held_reason.endswith("start a node with the newer library")
         assert infos["cancelled"].status == "unknown"
         assert [info.instance_id for info in (await client.list_instances(status="unknown")).items] == ["cancelled"]
         (execution,) = await client.list_executions("cancelled")
         assert execution.status == "unknown"
         first, *_ = await client.get_history("newer")
         assert (first.kind, first.is_readable) == ("execution_started", False)
-        assert str(first.details["event"]).startswith("unreadable: event 1 has an unknown event format 2")
+        assert "event 1 has an unknown event format 2" in str(first.details["event"])
         for refused in (client.release("held"), client.terminate("newer"), client.delete("cancelled")):
             with pytest.raises(NewerLibraryNeeded, match=r"nothing was changed\. Do it with that library"):
                 await refused

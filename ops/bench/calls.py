@@ -184,14 +184,15 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=0, help="show so many functions of each workload")
     parser.add_argument("--save", type=Path, help="write the calls of each function to this file")
     parser.add_argument("--against", type=Path, help="show differences from what was saved in this file")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds of processor time; medians are shown")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of processor time; medians are shown; 0 for none")
     options = parser.parse_args()
     side = Sqlite(options.directory)
     calls = {title: calls_of(side, *workload) for title, workload in WORKLOADS.items()}
     before: dict[str, dict[str, float]] = json.loads(options.against.read_text()) if options.against else {}
     for title, workload in WORKLOADS.items():
-        seconds = statistics.median(seconds_of(side, *workload) for _ in range(options.repeat)) if options.repeat else 0.0
-        print(f"| {title:<20} | {sum(calls[title].values()):5,.0f} calls | {seconds * 1e6:5,.0f} us of processor time |")
+        seconds = [seconds_of(side, *workload) for _ in range(options.repeat)]
+        shown = f" {statistics.median(seconds) * 1e6:5,.0f} us of processor time |" if seconds else ""
+        print(f"| {title:<20} | {sum(calls[title].values()):5,.0f} calls |{shown}")
     print(f"| {'a waiting activity':<20} | {objects_of(side):5,.0f} objects that the collector walks through |")
     for title in calls if options.top else ():
         print(table(title, calls[title], before.get(title, {}), options.top))

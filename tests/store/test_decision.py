@@ -246,6 +246,15 @@ def test_a_stop_builds_on_what_an_earlier_write_of_the_group_has_handed_out():
     assert known == {}
 
 
+def test_what_an_ending_write_says_of_activities_is_neither_stopped_nor_reported():
+    row, key = a_row(), ActivityId("i", 1, 3)
+    end = replace(an_end(row.instance(KIND)), activities=(handed_out(),), stops=(Stop(3, b"withdrawn"),))
+    report = Report("i", "a", 1, 3, 0, "n2", result=Payload(b"1"))
+    decision = decided(end, report, rows=[row], activities={key: handed_out()})
+    assert decision.outcomes == {0: Granted(0), 1: Refused()}
+    assert [step.stopped for step in decision.steps if isinstance(step, Effects)] == [[]]
+
+
 def test_a_stop_and_the_report_of_the_node_that_has_it_tell_one_end():
     row = a_row()
     report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))

@@ -83,9 +83,10 @@ def prune_tombstones(transaction: Transaction, added: int, window: int) -> None:
 
 def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -> Recovered:
     """Read an instance as the steps before leave it: its row is written for that, and the rest of the group builds on it."""
-    row = recovery.row
+    row, standing = recovery.row, decision.rows[recovery.row.instance_id]
+    row.read_revision = standing.read_revision  # an earlier recovery of the group may have written the row
     _write_row(transaction.connection, row)
-    decision.rows[row.instance_id].read_revision = row.revision
+    standing.read_revision = row.revision
     return Recovered(read_snapshots(transaction, (row.instance_id,))[0])
 
 

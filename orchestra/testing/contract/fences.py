@@ -100,6 +100,16 @@ class FenceTests(ContractBase):
         assert outcomes == (Recovered(None), Recovered(None))
         assert read(provider).row.revision == row.revision
 
+    def test_each_of_two_recoveries_in_one_group_shows_the_row_and_fences_it_off(self, provider: Provider) -> None:
+        """A client may ask for an instance through the node that asks for it, too."""
+        row = begin(provider)
+        outcomes = provider.store.commit([Recover("i", "n1"), a_write(row), Recover("i", "n1"), an_append("i")]).outcomes
+        snapshots = [expect(outcomes[place], Recovered).snapshot for place in (0, 2)]
+        assert [snapshot and snapshot.row.revision for snapshot in snapshots] == [row.revision + 1, row.revision + 2]
+        assert outcomes[1] == Refused()
+        after = read(provider).row
+        assert (after.revision, after.inbox_seq) == (row.revision + 2, row.inbox_seq + 1)
+
     def test_recovery_sees_the_writes_before_it_in_its_group(self, provider: Provider) -> None:
         row = begin(provider)
         expect(one(provider, an_append("i")), Appended)

@@ -24,7 +24,7 @@ from orchestra.testing.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_
 
 pytestmark = pytest.mark.anyio
 
-LEASE = timedelta(seconds=1)
+LEASE = timedelta(seconds=5)
 POLL = timedelta(milliseconds=50)
 
 

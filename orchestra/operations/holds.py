@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from orchestra.providers.rows import DEFAULT_QUEUE, Catalogue, InstanceRecord, Kind, Status, shown_hold
+from orchestra.providers.rows import CRASHES_BEFORE_DELAY, DEFAULT_QUEUE, Catalogue, InstanceRecord, Kind, Status, shown_hold
 from orchestra.resolution import is_living, serves, shown_kind, why_unreadable
 
 __all__ = ["hold_reason", "unserved_kinds"]
-
-_CRASHING_TAKEOVERS: Final = 3
 
 
 def hold_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
@@ -25,7 +21,7 @@ def hold_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
             return f"no living node reads it: {reason}"
         where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
         return f"no living node has registered {shown_kind(catalogue, row.kind)}{where}"
-    if row.takeovers >= _CRASHING_TAKEOVERS and row.owner is None:
+    if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None:
         return f"crashing: {row.takeovers} nodes in a row were lost while they ran it"
     return None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
-from typing import Any, Final, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Literal, NoReturn, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from typing_extensions import TypeForm
 
@@ -57,6 +57,21 @@ ReturnWhen = Literal["all_completed", "first_completed", "ALL_COMPLETED", "FIRST
 
 ParentClose = Literal["abandon", "cancel", "terminate"]
 """What becomes of a child that is open when the execution that asked for it closes, in whatever way."""
+
+
+class DetachedOptions(TypedDict, total=False):
+    """What :meth:`OrchestrationContext.start_detached` takes by keyword, whatever is started."""
+
+    instance_id: str | None
+    version: str | None
+    queue: str | None
+
+
+class ChildOptions(DetachedOptions, total=False):
+    """What :meth:`OrchestrationContext.start_child` takes by keyword, whatever is started."""
+
+    on_parent_close: ParentClose
+
 
 _PARENT_CLOSE: Final[Mapping[str, OnParentClose]] = {kind.name.lower(): kind for kind in OnParentClose}
 _ON_CANCEL: Final[Mapping[str | None, OnCancel]] = {None: OnCancel.AS_FITS, "wait": OnCancel.WAIT, "abandon": OnCancel.ABANDON}
@@ -351,59 +366,24 @@ class OrchestrationContext:
 
     @overload
     def start_child(
-        self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        returns: type[T],
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        on_parent_close: ParentClose = "abandon",
+        self, orchestration: str, input: Any = None, *, returns: type[T], **options: Unpack[ChildOptions]
     ) -> DurableFuture[T]: ...
     @overload
     def start_child(
-        self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        returns: TypeForm[T],
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        on_parent_close: ParentClose = "abandon",
+        self, orchestration: str, input: Any = None, *, returns: TypeForm[T], **options: Unpack[ChildOptions]
     ) -> DurableFuture[T]: ...
     @overload
-    def start_child(
-        self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        on_parent_close: ParentClose = "abandon",
-    ) -> DurableFuture[Any]: ...
+    def start_child(self, orchestration: str, input: Any = None, **options: Unpack[ChildOptions]) -> DurableFuture[Any]: ...
     @overload
     def start_child(
         self,
         orchestration: Callable[[OrchestrationContext, S], Awaitable[R]],
         input: S,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        on_parent_close: ParentClose = "abandon",
+        **options: Unpack[ChildOptions],
     ) -> DurableFuture[R]: ...
     @overload
     def start_child(
-        self,
-        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-        on_parent_close: ParentClose = "abandon",
+        self, orchestration: Callable[[OrchestrationContext, None], Awaitable[R]], **options: Unpack[ChildOptions]
     ) -> DurableFuture[R]: ...
     def start_child(
         self,
@@ -451,33 +431,17 @@ class OrchestrationContext:
         return self._machine.start_child(name, version, instance_id, close, payload, result, queue)
 
     @overload
-    def start_detached(
-        self,
-        orchestration: str,
-        input: Any = None,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
-    ) -> str: ...
+    def start_detached(self, orchestration: str, input: Any = None, **options: Unpack[DetachedOptions]) -> str: ...
     @overload
     def start_detached(
         self,
         orchestration: Callable[[OrchestrationContext, S], Awaitable[Any]],
         input: S,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
+        **options: Unpack[DetachedOptions],
     ) -> str: ...
     @overload
     def start_detached(
-        self,
-        orchestration: Callable[[OrchestrationContext, None], Awaitable[Any]],
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        queue: str | None = None,
+        self, orchestration: Callable[[OrchestrationContext, None], Awaitable[Any]], **options: Unpack[DetachedOptions]
     ) -> str: ...
     def start_detached(
         self,

@@ -125,6 +125,8 @@ async def mistakes(client: Client) -> None:
     await client.start("watch", returns=7)  # type: ignore[call-overload]
     await client.start("watch", existing="restart")  # type: ignore[call-overload]
     await client.start("watch", labels={"a": 1})  # type: ignore[dict-item]
+    await client.start("watch", id="watch-1")  # type: ignore[call-overload]
+    await client.start(watch, Watch("x"), returns=Report)  # type: ignore[call-overload]
     builder.register("watch", sync_one)  # type: ignore[arg-type]
     builder.register("watch", wrong_context)  # type: ignore[arg-type]
     builder.register("watch", no_state)  # type: ignore[arg-type]

@@ -147,6 +147,8 @@ async def mistakes(ctx: OrchestrationContext) -> None:
     ctx.start_child(child, Refused("x"))  # type: ignore[arg-type]
     ctx.start_child(child)  # type: ignore[arg-type]
     ctx.start_child(child, Paid(1), on_parent_close="kill")  # type: ignore[call-overload]
+    ctx.start_child(child, Paid(1), labels={})  # type: ignore[call-overload]
+    ctx.start_detached("child", on_parent_close="cancel")  # type: ignore[call-overload]
     ctx.start_child(probe, Paid(1))  # type: ignore[arg-type]
     ctx.start_detached(child, 7)  # type: ignore[arg-type]
     ctx.schedule_timer(5)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final
 
 from orchestra.cli.checks import Check, Verdict
-from orchestra.client.info import why_unserved
+from orchestra.client.describing import why_unserved
 from orchestra.providers.diagnosis import LISTED, LOOKED_AT, Ended, HeldInstance, NodeLockState, Population, SchemaState, Tally
 from orchestra.providers.rows import Catalogue, HoldKind, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState

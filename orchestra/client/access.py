@@ -32,7 +32,7 @@ HELD_AGE: Final = 0.05
 class Access:
     """Leads to the store: through a runtime's port, or through one of its own, which it opens and closes.
 
-    ``name`` is who the client is in what it writes.
+    ``name`` stands beside all that the client writes: who wrote it.
     """
 
     def __init__(self, provider: Provider, clock: Clock) -> None:
@@ -118,7 +118,7 @@ class Access:
         return await self._catalogues.get(age)
 
     def forget_catalogue(self) -> None:
-        """Have the catalogue read anew when it is needed next."""
+        """Read the catalogue anew when it is needed next."""
         self._catalogues.forget()
 
     async def _read_catalogue(self) -> Catalogue:

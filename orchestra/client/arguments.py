@@ -1,4 +1,4 @@
-"""What may be an id, a label, a page and a limit: checked before anything is asked of the store."""
+"""Checks of the client's arguments: ids, labels, pages, limits. No call reaches the store with a wrong one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_registry(registry: object) -> None:
 
 
 def check_start(instance_id: str | None, request_id: str | None, labels: Mapping[str, str] | None) -> None:
-    """Check what a start is called by.
+    """Check the ids and labels of a start.
 
     Raises:
         InvalidArgument: an id or a label is not text of 1 to 1,024 characters (a label's value may be empty).
@@ -85,7 +85,7 @@ def check_start(instance_id: str | None, request_id: str | None, labels: Mapping
 
 
 def check_id(instance_id: object) -> None:
-    """Check the id of an instance that is asked for or told something: what can be nobody's id is no question to a store.
+    """Check the id of an instance.
 
     Raises:
         InvalidArgument: it is not text of 1 to 1,024 characters.
@@ -111,10 +111,10 @@ def check_labels(labels: object) -> None:
 def check_filters(
     *, name: object, version: object, queue: object, id_prefix: object, parent: object, labels: Mapping[str, str] | None
 ) -> None:
-    """Check what a list is to be narrowed to, where it is given.
+    """Check the conditions of a list, where they are given.
 
     Raises:
-        InvalidArgument: one of them cannot be what it stands for. A prefix may be empty.
+        InvalidArgument: one of them cannot be an id, a name, a version, a queue or a label. A prefix may be empty.
     """
     check_text(name, "a name")
     check_text(version, "a version")
@@ -135,7 +135,7 @@ def check_choice(value: object, what: str, choices: Sequence[str]) -> None:
 
 
 def check_reason(reason: object) -> None:
-    """Check why something is done; it may be empty.
+    """Check an operator's reason; it may be empty.
 
     Raises:
         InvalidArgument: it is not text of at most 1,024 characters that every store can hold.
@@ -147,14 +147,14 @@ def check_policy(policy: object) -> None:
     """Check a version policy. A bare version would otherwise be stored as text, and read back as ``Latest()``.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is no version policy.
     """
     if not isinstance(policy, (Latest, Exact)):
         raise InvalidArgument(f"{policy!r} is no version policy; give Latest() or Exact('1.2.0')")
 
 
 def check_limit(limit: int) -> None:
-    """Check how many are asked for.
+    """Check how many items a list may return.
 
     Raises:
         InvalidArgument: it is no whole number, less than 1, or more than can be counted.
@@ -163,7 +163,7 @@ def check_limit(limit: int) -> None:
 
 
 def check_number(number: int, what: str) -> None:
-    """Check a number that something begins behind.
+    """Check the number of an execution.
 
     Raises:
         InvalidArgument: it is no whole number, or larger than can be counted.
@@ -172,10 +172,10 @@ def check_number(number: int, what: str) -> None:
 
 
 def read_statuses(status: InstanceStatus | Sequence[InstanceStatus] | None) -> tuple[InstanceStatus, ...] | None:
-    """Return the statuses that are asked for, ``None`` for any; their texts do as well.
+    """Return the statuses of a condition, given as values or as their texts; ``None`` for any.
 
     Raises:
-        InvalidArgument: one of them is none.
+        InvalidArgument: one of them is no status.
     """
     if status is None:
         return None
@@ -190,7 +190,7 @@ def read_page(page: str | None) -> tuple[int, str] | None:
     """Return where a page begins.
 
     Raises:
-        InvalidArgument: it is not what a list has given back.
+        InvalidArgument: it is not the ``next_page`` of a page.
     """
     if page is None:
         return None

@@ -50,7 +50,7 @@ class CatalogueCache:
         return known[0]
 
     def forget(self) -> None:
-        """Have it read anew; what is being read now may be from before a change."""
+        """Read it anew when it is needed next. A read that is under way may have begun before a change, and does not count."""
         self._readings = {}
         self._known = None
 

@@ -1,13 +1,14 @@
-"""Talks to instances: inside a runtime as ``runtime.client``, or alone in a process that has no orchestrations of its own.
+"""The client: inside a runtime as ``runtime.client``, or alone in a process that has no orchestrations of its own.
 
 ::
 
     async with Client(SqliteProvider("app.db")) as client:
         info = await client.get_instance_info("watch-1")
 
-:class:`Client` and :class:`Handle` name each other, so they stand together. What their methods do stands in one module a
-subject: :mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`, :mod:`~orchestra.client.waiting`,
-:mod:`~orchestra.client.versions`, :mod:`~orchestra.client.maintenance`.
+This module has the public methods and their promises. The work behind them stands in one module for each subject:
+:mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`, :mod:`~orchestra.client.waiting`,
+:mod:`~orchestra.client.versions`, :mod:`~orchestra.client.maintenance`. :class:`Client` and :class:`Handle` stand together
+because each names the other.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ class Client:
 
     Args:
         provider: the store.
-        registry: what the orchestrations' functions are called, so that :meth:`start` takes functions, and what their inputs
-            must be. Where it is not given, names and plain checks do.
-        inbox_limit: unread messages that an instance may have; beyond it senders are refused. One name may take nine tenths.
-        inbox_bytes: bytes that the payloads of its unread messages may have together; likewise.
+        registry: the names of functions, so that :meth:`start` takes functions, and the types of their inputs. Without it,
+            :meth:`start` takes names, and checks of the input only that it can be stored.
+        inbox_limit: how many unread messages an instance may have; the store refuses more. One name may take nine tenths.
+        inbox_bytes: how many bytes the payloads of its unread messages may have together; likewise.
         payload_limit: bytes that one value may have.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the client is entered.
         meter_provider: where metrics go; likewise.
@@ -119,7 +120,7 @@ class Client:
         return client
 
     def record_with(self, recorder: Recorder) -> None:
-        """Tell this recorder of starts and events: the runtime's own."""
+        """Record starts and events with this recorder: the runtime's own."""
         self._access.recorder = recorder
 
     async def __aenter__(self) -> Self:
@@ -176,9 +177,9 @@ class Client:
             input: the first state.
             returns: for a name, what :meth:`Handle.result` reads the result as; plain JSON by default. A function's own
                 annotation counts.
-            instance_id: its id for ever; by default a random one, or one that is made from ``request_id``.
+            instance_id: its id, which never changes; by default a random one, or one made from ``request_id``.
             version: exactly this one; by default what the name's policy gives.
-            queue: which nodes are to run it, for all its laps: those that serve this queue (``Runtime(queues=...)``).
+            queue: only nodes that serve this queue run it, in all its laps (``Runtime(queues=...)``).
             labels: small facts to list by.
             request_id: the caller's own id of this request. Repeating a start with the same one answers with the handle.
             existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
@@ -258,16 +259,16 @@ class Client:
         """Return instances, the newest first; every condition that is given must hold.
 
         Args:
-            queue: only those that are run by the nodes of this queue.
-            status: one or several; as it is shown in :attr:`InstanceInfo.status`.
-            held: only held ones, or only those that are not.
+            queue: only instances that the nodes of this queue run.
+            status: one or several; as :attr:`InstanceInfo.status` shows it.
+            held: ``True``: only held instances; ``False``: only instances that are not held.
             parent: only children of the instance with this id, of all its executions.
             limit: how many at most, 1 or more.
             page: ``next_page`` of the page before.
 
         Raises:
-            InvalidArgument: ``page`` is not one, ``limit`` is below 1, ``status`` is none, a datetime is naive, or what is to
-                be found cannot be an id, a name, a version, a queue or a label.
+            InvalidArgument: ``page`` is no page, ``limit`` is below 1, ``status`` is no status, a datetime is naive, or a
+                condition cannot be an id, a name, a version, a queue or a label.
         """
         return await self._instances.find(
             name=name,
@@ -294,9 +295,9 @@ class Client:
         return await self._instances.executions(instance_id, after, limit)
 
     async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
-        """Return the events of one execution, by default of the current one; none where they are not kept any more.
+        """Return the events of one execution, by default of the current one. Retention may have deleted them: then none.
 
-        Events that this library cannot read are returned as well, and say so.
+        An event that this library cannot read is returned as well, and says so.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -307,7 +308,7 @@ class Client:
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.
 
-        One whose process was lost stays, with ``alive=False`` after three leases, until another node buries it.
+        A node whose process was lost stays in the list until another node buries it; after three leases, ``alive`` is false.
         """
         return await self._instances.nodes()
 
@@ -331,7 +332,9 @@ class Client:
     # --- sending ---
 
     async def raise_event(self, instance_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
-        """Send an event: it is kept until code waits for its name, over boundaries, and delivered once, in order of arrival.
+        """Send an event. The inbox keeps it, over boundaries, until code waits for its name.
+
+        Events of one name are delivered in order of arrival, each once.
 
         Args:
             message_id: the caller's own id of this message; the same one again has no effect (remembered for an hour
@@ -340,7 +343,7 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceCompleted: it has ended.
-            InboxFull: as many messages or bytes wait as may, in its inbox or under this name. Nothing was stored.
+            InboxFull: its inbox is full, or has as much of this name as it may. Nothing was stored.
             InvalidArgument: the id, ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
             EncodeError, PayloadTooLarge: the payload cannot travel.
         """
@@ -349,8 +352,8 @@ class Client:
     async def cancel(self, instance_id: str, reason: str = "") -> None:
         """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel changes nothing.
 
-        One that has not begun ends without running code. The mark stays over boundaries. One that is held, or whose version no
-        living node has, is told once it goes on; :meth:`terminate` ends it now.
+        An instance that has not begun ends without running code. The request stays over boundaries. An instance that is held,
+        or whose version no living node has, learns of it once it goes on; :meth:`terminate` ends it now.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -362,15 +365,15 @@ class Client:
     # --- operating ---
 
     async def terminate(self, instance_id: str, reason: str = "") -> None:
-        """End an instance at once. None of its code runs any more; its activities are aborted.
+        """End an instance at once. No more of its code runs; its activities are aborted.
 
-        One that is written all the time, such as a loop that never waits, is marked, and its owner ends it. This returns once
-        it has ended; a caller that is cancelled before that leaves the mark.
+        Where its owner writes it all the time, such as a loop that never waits, the client marks it and the owner ends it. The
+        call returns once the instance has ended. A caller that is cancelled before that leaves the mark.
 
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
-            NewerLibraryNeeded: it holds what only a newer library knows. :meth:`cancel` is for its next owner to see.
+            NewerLibraryNeeded: it has what only a newer library knows. :meth:`cancel` it instead: its next owner learns of it.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
         """
         await self._maintenance.terminate(instance_id, reason)
@@ -387,14 +390,14 @@ class Client:
         await self._maintenance.delete(instance_id, reason)
 
     async def release(self, instance_id: str) -> None:
-        """Let the code that is there try once more with a held instance.
+        """End the hold of an instance, so that the deployed code tries it once more.
 
-        Deployed code whose fingerprint has changed tries by itself; this is for a cause that lies elsewhere.
+        Deployed code whose fingerprint has changed tries by itself; call this where the cause was elsewhere.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
             InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not deployed, a crash loop).
-            NewerLibraryNeeded: it is held for a reason that only a newer library knows, or holds other rows of one.
+            NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has other rows of one.
             InvalidArgument: the id cannot be one.
         """
         await self._maintenance.release(instance_id)
@@ -413,17 +416,17 @@ class Client:
     ) -> PurgeReport:
         """Delete instances that ended before a moment, with all that belongs to them; every condition given must hold.
 
-        They go in small parts, so that whoever works on the store is not kept waiting; a purge that is cancelled has deleted
-        some of them. What is to go by itself is better said once: ``Retention(finished=...)``.
+        It deletes a few at a time, so that nodes and other clients need not wait for the store. A purge that is cancelled has
+        deleted some of them. ``Retention(finished=...)`` deletes ended instances without a call.
 
         Args:
             status: which ends; all of them by default. Instances that have not ended are never touched.
             limit: how many at most, the newest first.
-            dry_run: only say what would be deleted. The default, for nothing brings a deleted instance back.
+            dry_run: only report what would be deleted. This is the default: nothing brings a deleted instance back.
 
         Raises:
-            InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is none, ``limit`` is below 1, the reason is
-                not text of at most 1,024 characters, or what is to be found cannot be an id, a name or a label.
+            InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is no status, ``limit`` is below 1, the
+                reason is not text of at most 1,024 characters, or a condition cannot be an id, a name or a label.
         """
         return await self._maintenance.purge(
             completed_before=completed_before,
@@ -441,15 +444,15 @@ class Client:
     async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "", allow_missing: bool = False) -> int:
         """Set which version starts and boundaries of a name take. Running executions are not touched.
 
-        Starts of this client follow at once, boundaries on each node once it has looked at the store: within its poll, a second
-        by default. Executions that are held and have not begun follow as well, where the policy had chosen their version:
+        Starts of this client follow at once. Boundaries follow on each node once it has looked at the store: within its poll, a
+        second by default. Executions that are held and have not begun follow as well, where a policy had chosen their version:
         ``Exact`` leads exactly there, ``Latest`` to the newest version of a living node, but to none below the one that wrote
         the state. Returns how many of them this call has given another version. Nodes that learn of the policy do the same with
-        what is left; and what is to go upwards, they take by themselves.
+        the rest. Nodes take an execution to a higher version by themselves.
 
         Args:
-            allow_missing: also set an ``Exact`` version that none of the living nodes with this name has, ahead of its
-                deploy. What takes it is held until then.
+            allow_missing: also set an ``Exact`` version that no living node with this name has, ahead of its deploy.
+                Executions that take it are held until then.
 
         Raises:
             UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing was changed.
@@ -458,9 +461,9 @@ class Client:
         return await self._versions.set_policy(name, policy, reason, allow_missing=allow_missing)
 
     async def follow_policy(self, name: str) -> int:
-        """Have the executions of a name that are held and have not begun follow its policy as it stands now.
+        """Move executions of a name that are held and have not begun to the version of its policy. Return how many moved.
 
-        :meth:`set_version_policy` does it, and each node once it has learnt of the new policy. Returns how many have followed.
+        :meth:`set_version_policy` does it, and so does each node once it has learnt of the new policy.
         """
         return await self._versions.follow_policy(name)
 
@@ -477,8 +480,8 @@ class Client:
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
         """Tie an instance to a version from its next boundary on, whatever the policy says.
 
-        An execution that has not begun yet (nobody has its version, or it is held) takes the pinned version at once, unless
-        the caller or the code had named one; a hold of it is released thereby.
+        An execution that has not begun yet (no node has its version, or it is held) takes the pinned version at once, unless
+        the caller or the code had named one. That releases its hold.
 
         Raises:
             InvalidVersion: ``version`` is not semver.
@@ -488,7 +491,7 @@ class Client:
         await self._versions.pin(instance_id, version, reason)
 
     async def unpin(self, instance_id: str, *, reason: str = "") -> None:
-        """Let the policy choose again; at once for an execution that has not begun yet and was to take the pinned version.
+        """Let the policy choose again. An execution that has not begun yet, with the pinned version, follows at once.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
@@ -521,7 +524,7 @@ class Handle(Generic[R_co]):
 
         Args:
             type: by default the annotation of the function with which it was started, or what ``returns`` said.
-            timeout: how long to wait; for ever by default.
+            timeout: how long to wait; by default without a limit.
 
         Raises:
             InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
@@ -530,7 +533,7 @@ class Handle(Generic[R_co]):
                 once it has been held for ten seconds.
             DecodeError: the output does not fit ``type``.
             InvalidArgument: ``timeout`` is no timedelta.
-            InstanceNotFound: there is no such instance, or not any more.
+            InstanceNotFound: there is no such instance, or it was deleted.
         """
         end = await wait_for_end(self.client._access, self.instance_id, timeout)
         return result_of(end, self.instance_id, self.returns if type is _AS_STARTED else type)
@@ -552,7 +555,7 @@ class Handle(Generic[R_co]):
         await self.client.terminate(self.instance_id, reason)
 
     async def release(self) -> None:
-        """Let the code that is there try once more with it, where it is held; see :meth:`Client.release`."""
+        """End its hold, so that the deployed code tries it once more; see :meth:`Client.release`."""
         await self.client.release(self.instance_id)
 
     async def delete(self, *, reason: str = "") -> None:

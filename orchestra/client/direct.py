@@ -27,7 +27,7 @@ _GROUP = 256
 
 
 class PollingWatch:
-    """Waits a while, longer each time."""
+    """Wakes its caller after a pause, longer each time."""
 
     end: End | None = None
     known_open = False
@@ -57,7 +57,7 @@ class _Pending:
 
 
 class _Lane:
-    """What one event loop has waiting. Its parts belong to that loop."""
+    """The changes of one event loop that wait. Its lock and limiter belong to that loop."""
 
     def __init__(self) -> None:
         self.pending: list[_Pending] = []
@@ -66,7 +66,7 @@ class _Lane:
 
 
 class DirectPort:
-    """Commits in worker threads, one group at a time. What waits for that is bounded, as it is within a runtime.
+    """Commits in worker threads, one group at a time. The changes that wait are limited, as within a runtime.
 
     It serves any number of event loops, in any threads: each has a lane of its own.
     """
@@ -81,7 +81,7 @@ class DirectPort:
         self._process = os.getpid()
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Refuse all later changes and reads."""
         self._is_closed = True
         self._intake.close()
 
@@ -168,7 +168,7 @@ class DirectPort:
 
     def watch(
         self,
-        instance_id: str,  # noqa: ARG002 - nobody here learns of a particular instance's end
+        instance_id: str,  # noqa: ARG002 - it learns of no particular instance's end
         seconds: float,
     ) -> AbstractContextManager[PollingWatch]:
         """Poll, at growing intervals."""

@@ -20,19 +20,9 @@ from orchestra.client.arguments import (
     read_page,
     read_statuses,
 )
+from orchestra.client.describing import STORED_STATUS, execution_info, instance_info, node_infos, untold_activities
 from orchestra.client.history import HistoryEvent, history_event
-from orchestra.client.info import (
-    STORED_STATUS,
-    ExecutionInfo,
-    InstanceInfo,
-    InstancePage,
-    InstanceStatus,
-    NodeInfo,
-    execution_info,
-    instance_info,
-    node_infos,
-    untold_activities,
-)
+from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, InstanceStatus, NodeInfo
 from orchestra.clock import new_id, to_micros
 from orchestra.codec import Payload, decoder, encode
 from orchestra.context import OrchestrationContext

@@ -1,4 +1,4 @@
-"""How much clients may have handed over that is not committed yet: who brings more waits for room, first come, first served."""
+"""Limits the changes of clients that are not committed yet. A caller that brings more waits, first come, first served."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Waiter:
 
 
 class Intake:
-    """Counts changes and their bytes from when they are handed over until they are answered. Used by any event loop and thread.
+    """Counts changes and their bytes until they are answered. Used by any event loop and thread.
 
-    What has more bytes than there may ever be goes alone.
+    A change of more bytes than the limit goes alone.
     """
 
     def __init__(self, changes: int = MOST_CHANGES, size: int = MOST_BYTES) -> None:
@@ -50,7 +50,7 @@ class Intake:
         return len(self._waiting)
 
     def enter(self, size: int) -> bool:
-        """Take room for a change, if there is some and nobody waits for it. Return whether it was taken."""
+        """Take room for a change, if there is room and no other change waits. Return whether it was taken."""
         with self._guard:
             if self._waiting or not self._has_room(size):
                 return False
@@ -62,7 +62,7 @@ class Intake:
         """Wait for room, and take it.
 
         Raises:
-            RuntimeClosed: there will be none any more. Nothing was handed over.
+            RuntimeClosed: the runtime or client has stopped. Nothing was handed over.
         """
         waiter = _Waiter(size)
         with self._guard:
@@ -106,7 +106,7 @@ class Intake:
         return not self._changes or (self._changes < self._most_changes and self._bytes + size <= self._most_bytes)
 
     def _call(self) -> None:
-        """Let in those who have waited longest, as many as there is room for."""
+        """Let in the changes that have waited longest, as many as there is room for."""
         while self._waiting:
             waiter = next(iter(self._waiting))
             if not self._has_room(waiter.size):

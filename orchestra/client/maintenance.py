@@ -7,7 +7,8 @@ from datetime import datetime
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_filters, check_id, check_limit, check_reason, read_statuses
-from orchestra.client.info import STORED_STATUS, InstanceStatus, PurgeReport
+from orchestra.client.describing import STORED_STATUS
+from orchestra.client.info import InstanceStatus, PurgeReport
 from orchestra.clock import to_micros
 from orchestra.operations.delete import delete, purge
 from orchestra.operations.release import release

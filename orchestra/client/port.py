@@ -25,7 +25,7 @@ class End:
 
 
 class EndWatch(Protocol):
-    """Tells when an instance may have ended."""
+    """Wakes a waiting caller when an instance may have ended."""
 
     @property
     def end(self) -> End | None:
@@ -43,7 +43,7 @@ class EndWatch(Protocol):
         ...
 
     async def wait(self) -> None:
-        """Return when it may have ended, or is gone, or the time is up, or for nothing."""
+        """Return when it may have ended, or was deleted, or the time is up. It may return without a cause."""
         ...
 
 
@@ -54,8 +54,8 @@ class Port(Protocol):
         """Have a change committed; return its outcome once it is durable.
 
         Raises:
-            StoreError: it was not written, or (``OutcomeUnknown``) nobody knows.
-            RuntimeClosed: nobody takes changes here any more.
+            StoreError: it was not written, or (``OutcomeUnknown``) it may or may not have been.
+            RuntimeClosed: the runtime or client has stopped.
         """
         ...
 
@@ -64,13 +64,13 @@ class Port(Protocol):
         ...
 
     def written_past(self) -> None:
-        """Say that something was written by the admin, past the engine."""
+        """Have the engine read what the admin has written past it."""
         ...
 
     def watch(self, instance_id: str, seconds: float) -> AbstractContextManager[EndWatch]:
         """Watch for an instance's end while the context is open, for so many seconds.
 
         Raises:
-            RuntimeClosed: nobody looks here any more.
+            RuntimeClosed: the runtime or client has stopped.
         """
         ...

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id
-from orchestra.client.info import stored_error
+from orchestra.client.describing import stored_error
 from orchestra.client.port import End
 from orchestra.clock import Clock
 from orchestra.codec import EMPTY, decoder

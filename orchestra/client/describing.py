@@ -1,0 +1,278 @@
+"""Makes what people see of instances, executions and nodes from stored rows, judged against the nodes that live now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from orchestra.client.info import (
+    ChildInfo,
+    ExecutionInfo,
+    InstanceInfo,
+    InstanceStatus,
+    NodeInfo,
+    ParentInfo,
+    PendingActivity,
+    WaitingOn,
+)
+from orchestra.client.values import shown
+from orchestra.clock import from_micros
+from orchestra.codec import unpack
+from orchestra.errors import ErrorInfo
+from orchestra.events import EventRecord, error_from_wire, scheduled_name
+from orchestra.operations.holds import hold_reason
+from orchestra.providers.rows import (
+    ActivityRow,
+    Capability,
+    Catalogue,
+    ExecutionRow,
+    InstanceRecord,
+    Route,
+    Status,
+    Unknown,
+)
+from orchestra.resolution import boundary_version, is_living
+from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
+from orchestra.versions import parse_version
+
+__all__ = [
+    "STORED_STATUS",
+    "execution_info",
+    "instance_info",
+    "node_infos",
+    "stored_error",
+    "untold_activities",
+    "why_unserved",
+]
+
+_MOST_PENDING: Final = 1_000
+"""Activities that are shown of an instance."""
+_SHOWN_STATUS: Final = {
+    Status.COMPLETED: InstanceStatus.COMPLETED,
+    Status.FAILED: InstanceStatus.FAILED,
+    Status.CANCELLED: InstanceStatus.CANCELLED,
+    Status.TERMINATED: InstanceStatus.TERMINATED,
+}
+STORED_STATUS: Final = {
+    InstanceStatus.PENDING: Status.OPEN,
+    InstanceStatus.RUNNING: Status.OPEN,
+    InstanceStatus.HELD: Status.OPEN,
+    **{shown: stored for stored, shown in _SHOWN_STATUS.items()},
+}
+"""What the store calls each status that this library knows."""
+
+
+def untold_activities(record: InstanceRecord) -> list[int]:
+    """Return the activities that have a row, and that the summary leaves out: it holds the first 16 waits only."""
+    summary = read_summary(record.summary)
+    told = {entry.event_id for entry in summary.entries}
+    rows = (row.event_id for row in record.activities if row.execution == record.row.execution)
+    return sorted(number for number in rows if number not in told)[: _MOST_PENDING - len(told)]
+
+
+def instance_info(
+    record: InstanceRecord,
+    catalogue: Catalogue,
+    children: Sequence[InstanceRecord] | None = None,
+    scheduled: Sequence[EventRecord] = (),
+) -> InstanceInfo:
+    """Return what is shown of a stored instance and of its children, judged against the nodes that live now.
+
+    ``scheduled`` are the events of :func:`untold_activities`.
+    """
+    row, execution = record.row, record.execution
+    is_open = record.status is Status.OPEN
+    held_reason = hold_reason(record, catalogue)
+    summary = read_summary(record.summary) if is_open else Summary((), {})
+    return InstanceInfo(
+        instance_id=row.instance_id,
+        name=execution.name,
+        version=execution.version,
+        target_version=_target_version(record, catalogue) if is_open else execution.version,
+        queue=row.kind.queue,
+        status=_status(record, held_reason),
+        held_reason=held_reason,
+        execution_id=row.execution,
+        input=shown(execution.state),
+        output=shown(execution.output),
+        error=row.hold.error if row.hold is not None and record.held else stored_error(execution.error),
+        custom_status=shown(record.custom_status),
+        created_at=from_micros(record.created_at),
+        updated_at=from_micros(record.updated_at),
+        completed_at=None if is_open else _moment(execution.closed_at),
+        execution_started_at=_moment(execution.opened_at),
+        next_wake_at=_moment(row.wake_at) if is_open and row.wake_at else None,
+        waiting_on=_waiting_on(summary),
+        waiting_counts=summary.counts,
+        pending_activities=_pending_activities(summary, record, catalogue, scheduled),
+        history_events=row.history_events if is_open else execution.events,
+        history_bytes=row.history_bytes if is_open else execution.bytes,
+        unread_messages=record.unread_messages if is_open else sum(record.unread_at_end.values()),
+        owner=row.owner,
+        pinned_version=row.pin.version if row.pin else None,
+        cancel_requested=row.cancel is not None,
+        labels=record.labels,
+        incarnation=row.incarnation,
+        parent=None if row.parent is None else ParentInfo(row.parent.instance_id, row.parent.execution),
+        root_id=row.root_id or row.instance_id,
+        children=_awaited_children(summary) if children is None else tuple(_child_info(child, catalogue) for child in children),
+        expires_at=_moment(record.expires_at),
+        # Old libraries stored pins without their time.
+        pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
+    )
+
+
+def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
+    """Return what is shown of an instance with its parent."""
+    held_reason = hold_reason(record, catalogue)
+    execution = record.execution
+    return ChildInfo(record.row.instance_id, execution.name, execution.version, _status(record, held_reason), held_reason)
+
+
+def _awaited_children(summary: Summary) -> tuple[ChildInfo, ...]:
+    return tuple(ChildInfo(entry.child[0], entry.name, entry.child[1], None) for entry in summary.entries if entry.child)
+
+
+def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
+    """Return what is shown of a stored execution."""
+    going = "pending" if row.opened_at is None else "running"
+    status = going if row.end is None else row.end.name.lower()
+    return ExecutionInfo(
+        instance_id=instance_id,
+        execution_id=row.number,
+        name=row.name,
+        version=row.version,
+        resolved_by=row.resolution.how,
+        status=status,
+        input=shown(row.state),
+        output=shown(row.output),
+        error=stored_error(row.error),
+        started_at=_moment(row.opened_at),
+        ended_at=_moment(row.closed_at),
+        history_events=row.events,
+        history_bytes=row.bytes,
+        fingerprint=row.fingerprint,
+    )
+
+
+def node_infos(catalogue: Catalogue, owned: Mapping[str, int]) -> tuple[NodeInfo, ...]:
+    """Return what is shown of the nodes in a catalogue, the oldest first."""
+    nodes = sorted(catalogue.nodes, key=lambda node: (node.started_at, node.record.node_id))
+    return tuple(
+        NodeInfo(
+            node_id=node.record.node_id,
+            host=node.record.host,
+            pid=node.record.pid,
+            library=node.record.library,
+            orchestrations=_versions_by_name(node.record.capabilities),
+            activities=node.record.activities,
+            queues=node.record.queues,
+            started_at=from_micros(node.started_at),
+            renewed_at=from_micros(node.renewed_at),
+            alive=is_living(node, catalogue.now),
+            slots=node.record.slots,
+            load=node.load,
+            owned=owned[node.record.node_id],
+            reads=node.record.reads,
+            formats=node.record.formats,
+        )
+        for node in nodes
+    )
+
+
+def _versions_by_name(capabilities: Sequence[Capability]) -> dict[str, tuple[str, ...]]:
+    names = sorted({capability.name for capability in capabilities})
+    versions = {name: [one.version for one in capabilities if one.name == name] for name in names}
+    return {name: tuple(sorted(found, key=parse_version)) for name, found in versions.items()}
+
+
+def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
+    if isinstance(record.status, Unknown):
+        return InstanceStatus.UNKNOWN
+    if record.status is not Status.OPEN:
+        return _SHOWN_STATUS[record.status]
+    if held_reason is not None:
+        return InstanceStatus.HELD
+    started = record.row.opened or record.row.execution > 1
+    return InstanceStatus.RUNNING if started else InstanceStatus.PENDING
+
+
+def _target_version(record: InstanceRecord, catalogue: Catalogue) -> str:
+    row, execution = record.row, record.execution
+    return boundary_version(catalogue, row.kind, execution.version, explicit=None, pin=row.pin, node="")[0]
+
+
+def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
+    return tuple(
+        WaitingOn(
+            entry.kind,
+            entry.name,
+            from_micros(entry.since),
+            _moment(entry.until),
+            entry.child[0] if entry.child else None,
+        )
+        for entry in summary.entries
+    )
+
+
+def _pending_activities(
+    summary: Summary, record: InstanceRecord, catalogue: Catalogue, scheduled: Sequence[EventRecord]
+) -> tuple[PendingActivity, ...]:
+    rows = {row.event_id: row for row in record.activities if row.execution == record.row.execution}
+    entries = [entry for entry in summary.entries if entry.kind == "activity"]
+    entries += [
+        WaitEntry("activity", scheduled_name(event), event.at, None, event.id, read_tried(rows[event.id]))
+        for event in scheduled
+    ]
+    return tuple(_pending_activity(entry, rows.get(entry.event_id), catalogue) for entry in entries)
+
+
+def _pending_activity(entry: WaitEntry, row: ActivityRow | None, catalogue: Catalogue) -> PendingActivity:
+    tried = entry.tried
+    route = None if row is None else row.route
+    return PendingActivity(
+        name=entry.name,
+        attempt=tried.attempt if tried else 1,
+        since=from_micros(entry.since),
+        next_attempt_at=_moment(tried.due) if tried else None,
+        last_error=tried.last_error if tried else None,
+        queue=None if route is None else route.queue,
+        node=None if row is None else row.owner,
+        held_reason=_why_unread(row) if route is None else why_unserved(route, catalogue),
+    )
+
+
+def _why_unread(row: ActivityRow | None) -> str | None:
+    """Return why the owner of an instance does not try one of its activities; ``None``: it does, or will."""
+    if row is None or row.has_ended or not unpack(row.attempts).get("unread"):
+        return None
+    return "no living node has code of it that can read its arguments; deploy a worker that can, or terminate the instance"
+
+
+def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
+    """Return why no node takes an activity that is handed out, and what would help; ``None`` where a node may take it."""
+    routes = {offered for node in catalogue.nodes if is_living(node, catalogue.now) for offered in node.record.routes}
+    if route in routes:
+        return None
+    if all(offered.format != route.format for offered in routes) and routes:
+        return f"activity {route.activity!r} was asked for in event format {route.format}, which no living node reads"
+    if route.fingerprint is not None:
+        return f"the node has gone that may be able to read the arguments of activity {route.activity!r}; others could not"
+    reason = f"no living node has activity {route.activity!r} and serves queue {route.queue!r}"
+    elsewhere = sorted(repr(offered.queue) for offered in routes if offered.name == route.name)
+    if not elsewhere:
+        return reason
+    return (
+        f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve {route.queue!r} too "
+        "(Runtime(queues=...)), or name a queue of theirs where it is scheduled"
+    )
+
+
+def stored_error(data: bytes | None) -> ErrorInfo | None:
+    """Return the error that an execution's row holds."""
+    return None if data is None else error_from_wire(unpack(data)["error"])
+
+
+def _moment(instant: int | None) -> datetime | None:
+    return None if instant is None else from_micros(instant)

@@ -10,7 +10,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from orchestra.levels import BASE_LEVEL
-from orchestra.providers.rows import Catalogue, Kind, NodeRecord, NodeRow, Pin, Resolution, ResolvedBy
+from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow
+from orchestra.store.executions import Resolution
+from orchestra.store.instances import Pin
+from orchestra.store.kinds import ResolvedBy
+from orchestra.store.routes import Kind
 from orchestra.versions import Latest, Policy, UnknownPolicy, policy_from_text, policy_to_text, resolve, version_key
 
 __all__ = [

@@ -17,7 +17,7 @@ from orchestra.events import (
     TimerCreated,
     attempts_from_wire,
 )
-from orchestra.providers.rows import ActivityRow
+from orchestra.store.tasks import ActivityRow
 
 __all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_put_backs", "read_summary", "read_tried", "write_summary"]
 

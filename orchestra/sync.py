@@ -29,9 +29,9 @@ from anyio.from_thread import BlockingPortal
 from orchestra.client import Client
 from orchestra.client.arguments import check_choice
 from orchestra.errors import InvalidArgument, RuntimeClosed, WrongEventLoop
-from orchestra.providers.interfaces import Provider
 from orchestra.runtime import Runtime
 from orchestra.runtime.worker import in_engine_thread
+from orchestra.store.port import Provider
 from orchestra.telemetry import engine_logger
 
 __all__ = ["Connection", "connect"]

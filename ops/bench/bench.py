@@ -30,8 +30,8 @@ import anyio
 import psycopg
 
 from orchestra import Limits, OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity
-from orchestra.providers.interfaces import Provider
 from orchestra.providers.postgres import PostgresProvider
+from orchestra.store.port import Provider
 from orchestra.testing.postgres import postgres_server
 
 LIMIT = timedelta(minutes=5)

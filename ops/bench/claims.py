@@ -23,7 +23,10 @@ import psycopg
 from psycopg import sql
 
 from orchestra.providers.postgres import PostgresProvider
-from orchestra.providers.rows import Claim, Claimed, ExecutionDelta, Snapshot
+from orchestra.store.changes import Claim
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.outcomes import Claimed
+from orchestra.store.snapshots import Snapshot
 from orchestra.testing.contract.shorthand import (
     KIND,
     OTHER_KIND,

@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from orchestra.providers.postgres import PostgresProvider
-from orchestra.providers.rows import ExecutionDelta, Granted, InstanceRow, Write
+from orchestra.store.changes import Write
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.instances import InstanceRow
+from orchestra.store.outcomes import Granted
 from orchestra.testing.contract.shorthand import POLICY, a_node, a_start, a_state, a_write, an_event, claim
 from orchestra.testing.postgres import postgres_server
 

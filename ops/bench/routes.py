@@ -21,8 +21,8 @@ from pathlib import Path
 import anyio
 
 from orchestra import Limits, OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity
-from orchestra.providers.interfaces import Provider
 from orchestra.providers.postgres import PostgresProvider
+from orchestra.store.port import Provider
 from orchestra.testing.postgres import postgres_server
 
 AT_ONCE = 50

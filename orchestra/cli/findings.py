@@ -9,10 +9,12 @@ from typing import Final
 
 from orchestra.cli.checks import Check, Verdict
 from orchestra.client.describing import why_unserved
-from orchestra.providers.diagnosis import LISTED, LOOKED_AT, Ended, HeldInstance, NodeLockState, Population, SchemaState, Tally
-from orchestra.providers.rows import Catalogue, HoldKind, Kind, NodeRow
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
 from orchestra.resolution import has_readable_policy, is_living, serves, shown_kind, why_unreadable
+from orchestra.store.catalogue import Catalogue, NodeRow
+from orchestra.store.diagnosis import LISTED, LOOKED_AT, Ended, HeldInstance, NodeLockState, Population, SchemaState, Tally
+from orchestra.store.kinds import HoldKind
+from orchestra.store.routes import Kind
 
 __all__ = [
     "activities_check",

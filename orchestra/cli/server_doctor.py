@@ -11,9 +11,9 @@ from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.cli.doctor import _UNREADABLE, Remedies, _guarded, _undecodable
 from orchestra.clock import Clock
 from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreEmpty, StoreError, StoreReadOnly, StoreUnavailable
-from orchestra.providers.diagnosis import SchemaState
 from orchestra.providers.postgres.diagnosis import OLDEST_SERVER, Diagnosis, RoleState, describe, diagnose
 from orchestra.providers.postgres.settings import require_schema_name
+from orchestra.store.diagnosis import SchemaState
 
 __all__ = ["examine_server", "schema_name"]
 

@@ -16,8 +16,9 @@ from orchestra.clock import Clock
 from orchestra.errors import RuntimeClosed
 from orchestra.operations.lookup import not_found
 from orchestra.operations.steps import Operation
-from orchestra.providers.interfaces import Directory, Provider
-from orchestra.providers.rows import Catalogue, InstanceRecord
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.port import Directory, Provider
+from orchestra.store.queries import InstanceRecord
 from orchestra.telemetry import Recorder
 
 __all__ = ["HELD_AGE", "Access"]

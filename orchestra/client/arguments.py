@@ -10,8 +10,8 @@ from orchestra.client.info import InstanceStatus
 from orchestra.errors import InvalidArgument
 from orchestra.ids import check_name, check_text
 from orchestra.options import check_count
-from orchestra.providers.interfaces import Provider
 from orchestra.registry import OrchestrationRegistry, RegistryBuilder
+from orchestra.store.port import Provider
 from orchestra.versions import Exact, Latest
 
 __all__ = [

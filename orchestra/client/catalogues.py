@@ -8,7 +8,7 @@ import anyio
 
 from orchestra.clock import Clock
 from orchestra.loops import current_loop
-from orchestra.providers.rows import Catalogue
+from orchestra.store.catalogue import Catalogue
 
 __all__ = ["CatalogueCache"]
 

@@ -37,10 +37,10 @@ from orchestra.clock import Clock, SystemClock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, decoder
 from orchestra.context import OrchestrationContext
 from orchestra.options import check_count
-from orchestra.providers.inboxes import InboxLimits
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import DEFAULT_QUEUE
 from orchestra.registry import OrchestrationRegistry
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.port import Provider
+from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.telemetry import Recorder, recorder_for
 from orchestra.versions import Policy, UnknownPolicy
 

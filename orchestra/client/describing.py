@@ -21,18 +21,15 @@ from orchestra.clock import from_micros
 from orchestra.codec import unpack
 from orchestra.errors import ErrorInfo
 from orchestra.events import EventRecord, error_from_wire, scheduled_name
+from orchestra.levels import Unknown
 from orchestra.operations.holds import hold_reason
-from orchestra.providers.rows import (
-    ActivityRow,
-    Capability,
-    Catalogue,
-    ExecutionRow,
-    InstanceRecord,
-    Route,
-    Status,
-    Unknown,
-)
 from orchestra.resolution import boundary_version, is_living
+from orchestra.store.catalogue import Capability, Catalogue
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.kinds import Status
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import Route
+from orchestra.store.tasks import ActivityRow
 from orchestra.summary import Summary, WaitEntry, read_summary, read_tried
 from orchestra.versions import parse_version
 

@@ -16,8 +16,9 @@ from orchestra.client.intake import Intake
 from orchestra.client.port import End
 from orchestra.errors import RuntimeClosed, StoreError, StoreForked, StoreUnavailable
 from orchestra.loops import current_loop
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ClientChange, Outcome, size_of
+from orchestra.store.changes import ClientChange, size_of
+from orchestra.store.outcomes import Outcome
+from orchestra.store.port import Provider
 
 __all__ = ["DirectPort", "PollingWatch"]
 

@@ -36,7 +36,7 @@ from orchestra.events import (
     from_record,
 )
 from orchestra.levels import Unknown
-from orchestra.providers.kinds import THIS_LIBRARY, Library
+from orchestra.store.kinds import THIS_LIBRARY, Library
 
 __all__ = ["HistoryEvent", "history_event"]
 

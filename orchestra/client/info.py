@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from orchestra.errors import ErrorInfo
-from orchestra.providers.rows import ResolvedBy, Unknown
+from orchestra.levels import Unknown
+from orchestra.store.kinds import ResolvedBy
 
 __all__ = [
     "ChildInfo",

@@ -32,22 +32,17 @@ from orchestra.operations.holds import unserved_kinds
 from orchestra.operations.lookup import not_found
 from orchestra.operations.start import chosen_version, id_of_request
 from orchestra.options import check_moment
-from orchestra.providers.interfaces import Directory
-from orchestra.providers.rows import (
-    Catalogue,
-    ExecutionRow,
-    InstanceQuery,
-    InstanceRecord,
-    Resolution,
-    ResolvedBy,
-    Standing,
-    Start,
-    StartExists,
-    kind_of,
-)
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, resolution_level
 from orchestra.signatures import called, plain_function
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import Start
+from orchestra.store.executions import ExecutionRow, Resolution
+from orchestra.store.kinds import ResolvedBy
+from orchestra.store.outcomes import StartExists
+from orchestra.store.port import Directory
+from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.routes import kind_of
 
 __all__ = ["Instances", "Orchestration", "StartOptions"]
 

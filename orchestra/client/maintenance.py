@@ -14,7 +14,7 @@ from orchestra.operations.delete import delete, purge
 from orchestra.operations.release import release
 from orchestra.operations.terminate import terminate
 from orchestra.options import check_moment
-from orchestra.providers.rows import InstanceQuery
+from orchestra.store.queries import InstanceQuery
 
 __all__ = ["Maintenance"]
 

@@ -10,8 +10,9 @@ from orchestra.clock import new_id
 from orchestra.codec import encode
 from orchestra.errors import AlreadyCompleted, InboxFull, InstanceCompleted
 from orchestra.operations.lookup import not_found
-from orchestra.providers.inboxes import Full, InboxLimits
-from orchestra.providers.rows import Append, AppendRefused, Cancel, Refusal
+from orchestra.store.changes import Append, Cancel
+from orchestra.store.inbox_limits import Full, InboxLimits
+from orchestra.store.outcomes import AppendRefused, Refusal
 
 __all__ = ["Messages"]
 

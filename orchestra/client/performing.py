@@ -22,8 +22,9 @@ from orchestra.operations.steps import (
     Submit,
     SubmitAll,
 )
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ClientChange, Outcome
+from orchestra.store.changes import ClientChange
+from orchestra.store.outcomes import Outcome
+from orchestra.store.port import Provider
 
 __all__ = ["perform"]
 

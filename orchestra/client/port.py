@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from orchestra.codec import Payload
-from orchestra.providers.rows import ClientChange, Outcome, Status
+from orchestra.store.changes import ClientChange
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Outcome
 
 __all__ = ["End", "EndWatch", "Port"]
 

@@ -20,9 +20,12 @@ from orchestra.errors import (
     InstanceTerminated,
     WaitTimeout,
 )
+from orchestra.levels import Unknown
 from orchestra.operations.known import require_known
 from orchestra.options import check_duration
-from orchestra.providers.rows import InstanceRecord, Status, Unknown, shown_hold
+from orchestra.store.instances import shown_hold
+from orchestra.store.kinds import Status
+from orchestra.store.queries import InstanceRecord
 
 __all__ = ["Patience", "no_end", "result_of", "wait_for_end"]
 

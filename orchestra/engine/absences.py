@@ -20,9 +20,10 @@ from orchestra.clock import Clock
 from orchestra.engine.desk import Desk
 from orchestra.engine.items import ActivityEnded, Heartbeat
 from orchestra.engine.stepping import Step
-from orchestra.providers.rows import ExecutionRow, Write
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
+from orchestra.store.changes import Write
+from orchestra.store.executions import ExecutionRow
 from orchestra.telemetry import log_instance
 
 __all__ = ["MANY_STEPS", "Absences", "Closing", "LeftBehind", "Returned", "Stepping", "log_wide_turn"]

@@ -24,8 +24,9 @@ from orchestra.engine.tasks import STOPPED, Tasks, ended_report, failure_to_byte
 from orchestra.error_info import error_info
 from orchestra.errors import NewerLibraryNeeded, StoreError
 from orchestra.events import EVENTS, EventForms
-from orchestra.providers.rows import Report, Task
 from orchestra.replay import Identity
+from orchestra.store.changes import Report
+from orchestra.store.tasks import Task
 from orchestra.telemetry import escaped, log_instance
 
 __all__ = ["Activities"]

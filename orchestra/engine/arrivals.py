@@ -12,8 +12,11 @@ from orchestra.engine.doubts import Doubts
 from orchestra.engine.items import ActivityEnded, ActivityKey, Heartbeat
 from orchestra.engine.store_time import StoreTime
 from orchestra.engine.tries import Try
-from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import ActivityRow, Appended, CancelMark, InboxPage, MessageRow
+from orchestra.store.instances import CancelMark
+from orchestra.store.messages import InboxPage, MessageRow
+from orchestra.store.outcomes import Appended
+from orchestra.store.port import Store
+from orchestra.store.tasks import ActivityRow
 
 __all__ = ["Arrivals"]
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from orchestra.engine.places import Places
-from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Claim, InboxPage, Kind, NodeRecord, Route
+from orchestra.store.catalogue import NodeRecord
+from orchestra.store.changes import Claim
+from orchestra.store.messages import InboxPage
+from orchestra.store.port import Store
+from orchestra.store.routes import Kind, Route
 
 __all__ = ["Claims"]
 

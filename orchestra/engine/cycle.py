@@ -20,9 +20,11 @@ from orchestra.errors import (
     StoreReplaced,
     StoreUnavailable,
 )
-from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Change, Levels, Outcome
+from orchestra.levels import Levels
 from orchestra.resolution import next_level
+from orchestra.store.changes import Change
+from orchestra.store.outcomes import Outcome
+from orchestra.store.port import Store
 from orchestra.telemetry import Recorder, engine_logger
 
 __all__ = ["Cycle", "commit_group"]

@@ -10,20 +10,14 @@ from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey
 from orchestra.engine.tasks import how_it_ended
 from orchestra.engine.tries import Tries
 from orchestra.levels import Unknown
-from orchestra.providers.rows import (
-    ActivityRow,
-    CancelMark,
-    ExecutionRow,
-    Hold,
-    HoldKind,
-    InboxPage,
-    Kind,
-    MessageRow,
-    ParentLink,
-    Pin,
-    Snapshot,
-)
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import CancelMark, Hold, ParentLink, Pin
+from orchestra.store.kinds import HoldKind
+from orchestra.store.messages import InboxPage, MessageRow
+from orchestra.store.routes import Kind
+from orchestra.store.snapshots import Snapshot
+from orchestra.store.tasks import ActivityRow
 from orchestra.summary import read_put_backs
 
 __all__ = ["Desk"]

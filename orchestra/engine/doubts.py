@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from orchestra.engine.activities import Activities
 from orchestra.engine.desk import Desk
 from orchestra.engine.items import ActivityEnded
-from orchestra.providers.rows import HoldKind, Recover
+from orchestra.store.changes import Recover
+from orchestra.store.kinds import HoldKind
 
 __all__ = ["Doubts"]
 

@@ -43,32 +43,16 @@ from orchestra.engine.store_time import PUT_BACK, StoreTime
 from orchestra.engine.tasks import Placement, key_of
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
-from orchestra.providers.interfaces import Store
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import (
-    Append,
-    Appended,
-    Cancel,
-    Catalogue,
-    Change,
-    Claim,
-    Claimed,
-    Granted,
-    HoldKind,
-    InboxPage,
-    Kind,
-    NodeRecord,
-    Outcome,
-    Recover,
-    Recovered,
-    Refused,
-    Report,
-    Reported,
-    Write,
-)
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import changed_policies, common_format, has_other_code, servable_kinds
 from orchestra.retention import Retention
+from orchestra.store.catalogue import Catalogue, NodeRecord
+from orchestra.store.changes import Append, Cancel, Change, Claim, Recover, Report, Write
+from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library
+from orchestra.store.messages import InboxPage
+from orchestra.store.outcomes import Appended, Claimed, Granted, Outcome, Recovered, Refused, Reported
+from orchestra.store.port import Store
+from orchestra.store.routes import Kind
 from orchestra.telemetry import Recorder, engine_logger, log_instance
 
 __all__ = ["Engine", "EngineOptions"]

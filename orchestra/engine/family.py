@@ -9,24 +9,16 @@ from typing import Final
 from orchestra.codec import pack
 from orchestra.engine.desk import Desk
 from orchestra.errors import ErrorInfo, InstanceExists, UnknownOrchestration
-from orchestra.events import FORMAT, ChildStarted, DetachedStarted, error_to_wire
+from orchestra.events import FORMAT, ChildStarted, DetachedStarted, OnParentClose, error_to_wire
 from orchestra.ids import digest
-from orchestra.providers.rows import (
-    Catalogue,
-    ChildCancel,
-    ChildStart,
-    ExecutionRow,
-    Kind,
-    OnParentClose,
-    ParentLink,
-    Resolution,
-    ResolvedBy,
-    Start,
-    Status,
-    Write,
-)
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level, start_version
 from orchestra.retry import type_name
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import ChildCancel, ChildStart, Start, Write
+from orchestra.store.executions import ExecutionRow, Resolution
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import ResolvedBy, Status
+from orchestra.store.routes import Kind
 
 __all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "rings_others"]
 

@@ -10,7 +10,7 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.items import Reply, RunActivity, Submit
 from orchestra.engine.stepping import Step
 from orchestra.errors import OutcomeUnknown, StoreError
-from orchestra.providers.rows import Append, Cancel, Change, Start, size_of
+from orchestra.store.changes import Append, Cancel, Change, Start, size_of
 
 __all__ = ["Flight", "Flights", "refusal"]
 

@@ -10,11 +10,13 @@ from orchestra.engine.flights import Flights
 from orchestra.engine.ownership import Ownership
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import Unknown
-from orchestra.providers.interfaces import Store
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import Catalogue, HeldRow, Release
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import opening_version
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import Release
+from orchestra.store.instances import HeldRow
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.port import Store
 from orchestra.telemetry import Recorder
 
 __all__ = ["Inventory"]

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 from orchestra.codec import Payload
 from orchestra.errors import ErrorInfo, OrchestraError
 from orchestra.frozen import frozen
-from orchestra.providers.rows import ClientChange, Outcome, Status
 from orchestra.replay import Identity, LogEntry
+from orchestra.store.changes import ClientChange
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Outcome
 
 __all__ = [
     "AbortActivity",

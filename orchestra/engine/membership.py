@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestra.clock import Clock, new_id
-from orchestra.providers.interfaces import Store
-from orchestra.providers.rows import Catalogue, Levels, NodeRecord
+from orchestra.levels import Levels
+from orchestra.store.catalogue import Catalogue, NodeRecord
+from orchestra.store.port import Store
 from orchestra.telemetry import engine_logger
 
 __all__ = ["Membership"]

@@ -11,9 +11,11 @@ from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Step
 from orchestra.engine.tries import FailedTry
 from orchestra.errors import ErrorInfo
-from orchestra.providers.rows import Hold, HoldKind, Unknown
+from orchestra.levels import Unknown
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift
+from orchestra.store.instances import Hold
+from orchestra.store.kinds import HoldKind
 from orchestra.telemetry import escaped, log_instance
 from orchestra.telemetry.quota import Quota
 

@@ -7,8 +7,9 @@ from typing import Final
 
 from orchestra.engine.desk import Desk
 from orchestra.events import ExecutionFailed, TerminalEvent
-from orchestra.providers.rows import Hold, MessageKind, shown_hold
 from orchestra.replay import Turn
+from orchestra.store.instances import Hold, shown_hold
+from orchestra.store.kinds import MessageKind
 from orchestra.telemetry import HoldRecord, Moment, Root, TurnRecord
 
 __all__ = ["UNOBSERVED", "Observed", "hold_record", "turn_record"]

@@ -13,7 +13,9 @@ from orchestra.engine.doubts import Doubts
 from orchestra.engine.notices import Notices
 from orchestra.engine.stepping import Stepper, describe_error
 from orchestra.engine.warm import WarmExecutions
-from orchestra.providers.rows import HoldKind, InboxPage, Snapshot
+from orchestra.store.kinds import HoldKind
+from orchestra.store.messages import InboxPage
+from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import Recorder, escaped, log_instance
 
 __all__ = ["Ownership"]

@@ -1,6 +1,6 @@
 """One step of one instance: from what has arrived to the one write that records it.
 
-Opening, turns, boundaries, retries, parking and holding all end in a single :class:`~orchestra.providers.rows.Write`. The
+Opening, turns, boundaries, retries, parking and holding all end in a single :class:`~orchestra.store.changes.Write`. The
 desk is changed as if the write were granted already; should it be refused, the desk is thrown away.
 """
 
@@ -40,34 +40,17 @@ from orchestra.events import (
 )
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import BASE_LEVEL, Unknown
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import (
-    PRUNED_AT_ONCE,
-    ActivityRow,
-    Catalogue,
-    ChildCancel,
-    ChildStart,
-    ExecutionDelta,
-    ExecutionEnd,
-    ExecutionRow,
-    Hold,
-    HoldKind,
-    InstanceState,
-    ParentLink,
-    Prune,
-    Resolution,
-    ResolvedBy,
-    Route,
-    Status,
-    Stop,
-    Task,
-    Write,
-    kind_of,
-)
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
 from orchestra.resolution import boundary_version, has_readable_policy, opening_version, policy_of, resolution_level
 from orchestra.retention import Retention
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
+from orchestra.store.executions import PRUNED_AT_ONCE, ExecutionDelta, ExecutionRow, Prune, Resolution
+from orchestra.store.instances import Hold, InstanceState, ParentLink
+from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, ResolvedBy, Status
+from orchestra.store.routes import Route, kind_of
+from orchestra.store.tasks import ActivityRow, Task
 from orchestra.summary import EMPTY_SUMMARY, write_summary
 from orchestra.telemetry import EndRecord, Moment, Record, Recorder
 

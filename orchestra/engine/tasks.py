@@ -18,8 +18,11 @@ from orchestra.events import (
     error_to_wire,
     from_record,
 )
-from orchestra.providers.rows import LOST, ActivityRow, Catalogue, NodeRecord, Report, Route, Task
 from orchestra.replay.execution import ACTIVITY_CANCELLED
+from orchestra.store.catalogue import Catalogue, NodeRecord
+from orchestra.store.changes import Report
+from orchestra.store.routes import Route
+from orchestra.store.tasks import LOST, ActivityRow, Task
 from orchestra.telemetry import engine_logger
 
 __all__ = ["CRASHED", "STOPPED", "Placement", "Tasks", "ended_report", "failure_to_bytes", "how_it_ended", "key_of", "run_task"]

@@ -17,9 +17,10 @@ from orchestra.engine.tasks import CRASHED, failure_to_bytes, how_it_ended
 from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, attempts_from_wire, attempts_to_wire
-from orchestra.providers.rows import ActivityRow, Route
 from orchestra.replay import ActivityDied, ActivityDone, Input
 from orchestra.replay.execution import ACTIVITY_CANCELLED
+from orchestra.store.routes import Route
+from orchestra.store.tasks import ActivityRow
 from orchestra.summary import Tried
 
 __all__ = ["FailedTry", "Tries", "Try", "early_row", "kept_end"]

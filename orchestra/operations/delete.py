@@ -11,8 +11,8 @@ from orchestra.errors import InstanceStillOpen
 from orchestra.operations.known import require_known
 from orchestra.operations.lookup import existing, not_found
 from orchestra.operations.steps import Delete, DeleteAll, Find, Operation
-from orchestra.providers.kinds import Library
-from orchestra.providers.rows import InstanceQuery, InstanceRecord, Status
+from orchestra.store.kinds import Library, Status
+from orchestra.store.queries import InstanceQuery, InstanceRecord
 
 __all__ = ["Purged", "delete", "ended_before", "purge"]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from orchestra.providers.rows import CRASHES_BEFORE_DELAY, DEFAULT_QUEUE, Catalogue, InstanceRecord, Kind, Status, shown_hold
 from orchestra.resolution import is_living, serves, shown_kind, why_unreadable
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, shown_hold
+from orchestra.store.kinds import Status
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import DEFAULT_QUEUE, Kind
 
 __all__ = ["hold_reason", "unserved_kinds"]
 

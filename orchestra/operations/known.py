@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from orchestra.errors import NewerLibraryNeeded
 from orchestra.levels import Unknown
-from orchestra.providers.kinds import Library
-from orchestra.providers.rows import InstanceRecord, InstanceRow
+from orchestra.store.instances import InstanceRow
+from orchestra.store.kinds import Library
+from orchestra.store.queries import InstanceRecord
 
 __all__ = ["raise_unless_known", "require_known"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from orchestra.errors import AlreadyCompleted, InstanceNotFound
 from orchestra.levels import Unknown
 from orchestra.operations.steps import Get, Operation
-from orchestra.providers.rows import InstanceRecord, Status
+from orchestra.store.kinds import Status
+from orchestra.store.queries import InstanceRecord
 
 __all__ = ["existing", "has_ended", "not_found", "open_instance"]
 

@@ -6,8 +6,9 @@ from orchestra.errors import InstanceNotHeld
 from orchestra.operations.known import require_known
 from orchestra.operations.lookup import open_instance
 from orchestra.operations.steps import Operation, Submit
-from orchestra.providers.kinds import Library
-from orchestra.providers.rows import Granted, Release
+from orchestra.store.changes import Release
+from orchestra.store.kinds import Library
+from orchestra.store.outcomes import Granted
 
 __all__ = ["release"]
 

@@ -15,21 +15,15 @@ from orchestra.levels import Unknown
 from orchestra.operations.holds import hold_reason, unserved_kinds
 from orchestra.operations.lookup import existing, has_ended
 from orchestra.operations.steps import Find, Get, Operation, ReadCatalogue, SetPin, Submit, SubmitAll
-from orchestra.providers.rows import (
-    Catalogue,
-    ExecutionDelta,
-    ExecutionRow,
-    Granted,
-    InstanceQuery,
-    InstanceRecord,
-    InstanceState,
-    Kind,
-    Resolution,
-    ResolvedBy,
-    Status,
-    Write,
-)
 from orchestra.resolution import LOWEST_VERSION, boundary_version, has_readable_policy, opening_version, policy_of
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import Write
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.instances import InstanceState
+from orchestra.store.kinds import ResolvedBy, Status
+from orchestra.store.outcomes import Granted
+from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.routes import Kind
 from orchestra.versions import Exact, Policy, listed, resolve
 
 __all__ = ["check_target", "follow_pin", "follow_policy", "following", "pin", "retargeting"]

@@ -6,8 +6,8 @@ from hashlib import blake2b
 
 from orchestra.codec import encode
 from orchestra.errors import UnknownOrchestration, UnknownVersion, UnreadablePolicy
-from orchestra.providers.rows import Catalogue
 from orchestra.resolution import policy_of, started_versions
+from orchestra.store.catalogue import Catalogue
 from orchestra.versions import UnknownPolicy, listed, parse_version, resolve
 
 __all__ = ["chosen_version", "id_of_request"]

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from orchestra.errors import OrchestraError
-from orchestra.providers.rows import Catalogue, ClientChange, InstanceQuery, InstanceRecord, Outcome
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import ClientChange
+from orchestra.store.outcomes import Outcome
+from orchestra.store.queries import InstanceQuery, InstanceRecord
 
 __all__ = [
     "Delete",

@@ -11,20 +11,12 @@ from orchestra.events import EventWriter, ExecutionTerminated, error_to_wire, to
 from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended
 from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
-from orchestra.providers.kinds import Library
-from orchestra.providers.rows import (
-    Cancel,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    InstanceRecord,
-    InstanceRow,
-    InstanceState,
-    Recover,
-    Recovered,
-    Status,
-    Write,
-)
+from orchestra.store.changes import Cancel, Recover, Write
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.instances import InstanceRow, InstanceState
+from orchestra.store.kinds import ExecutionEnd, Library, Status
+from orchestra.store.outcomes import Granted, Recovered
+from orchestra.store.queries import InstanceRecord
 from orchestra.summary import EMPTY_SUMMARY
 
 __all__ = ["terminate", "termination"]

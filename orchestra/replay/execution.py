@@ -70,7 +70,6 @@ from orchestra.frames import is_user, place, place_in
 from orchestra.futures import DurableFuture, Seal, Unawaited
 from orchestra.ids import child_id
 from orchestra.levels import BASE_LEVEL
-from orchestra.providers.rows import HoldKind, MessageKind, MessageRow, Status
 from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
 from orchestra.replay.failing import held_by, is_declared, place_of
 from orchestra.replay.inbox import Inbox
@@ -79,6 +78,8 @@ from orchestra.replay.mail import Mail, Waits
 from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
 from orchestra.retry import RetryPolicy, type_name
 from orchestra.scheduler import Scheduler, Task
+from orchestra.store.kinds import HoldKind, MessageKind, Status
+from orchestra.store.messages import MessageRow
 from orchestra.telemetry import log_instance
 
 __all__ = ["ACTIVITY_CANCELLED", "Execution"]

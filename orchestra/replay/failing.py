@@ -8,8 +8,9 @@ from typing import Final, cast
 
 from orchestra.errors import ActivityFailed, Cancelled, ChildFailed, DecodeError, ErrorInfo, Failure
 from orchestra.frames import is_user, place
-from orchestra.providers.rows import HoldKind, MessageRow
 from orchestra.replay.turns import TurnHeld
+from orchestra.store.kinds import HoldKind
+from orchestra.store.messages import MessageRow
 
 __all__ = ["held_by", "is_declared", "place_of"]
 

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Unread
+from orchestra.store.kinds import MessageKind
+from orchestra.store.messages import InboxPage, MessageRow, Unread
 
 __all__ = ["Inbox"]
 

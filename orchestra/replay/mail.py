@@ -6,8 +6,9 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Collection
 
-from orchestra.providers.rows import MessageKind, MessageRow
 from orchestra.replay.inbox import Inbox
+from orchestra.store.kinds import MessageKind
+from orchestra.store.messages import MessageRow
 
 __all__ = ["Mail", "Waits"]
 

@@ -8,7 +8,8 @@ from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
 from orchestra.events import ActivityScheduled, ChildStarted, DetachedStarted, EventRecord, TerminalEvent
 from orchestra.frozen import frozen
-from orchestra.providers.rows import HoldKind, MessageRow
+from orchestra.store.kinds import HoldKind
+from orchestra.store.messages import MessageRow
 
 __all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
 

@@ -17,8 +17,8 @@ import anyio
 
 from orchestra.client.port import End
 from orchestra.loops import EventLoop
-from orchestra.providers.interfaces import Directory
 from orchestra.runtime.readers import Readers
+from orchestra.store.port import Directory
 
 __all__ = ["Ends", "Watch"]
 

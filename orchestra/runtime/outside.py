@@ -18,10 +18,11 @@ from orchestra.client.port import End
 from orchestra.engine.items import Effect, InstanceEnded, Reply, RunActivity, Submit
 from orchestra.errors import OrchestraError, RuntimeClosed, WrongEventLoop
 from orchestra.loops import EventLoop, Signal
-from orchestra.providers.rows import ClientChange, Outcome, size_of
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import Readers
 from orchestra.runtime.worker import Ended, EngineThread, in_engine_thread
+from orchestra.store.changes import ClientChange, size_of
+from orchestra.store.outcomes import Outcome
 
 __all__ = ["Outside", "OutsideWatch"]
 

@@ -44,8 +44,6 @@ from orchestra.ids import check_name
 from orchestra.loops import EventLoop, Gate, current_loop
 from orchestra.operations.retarget import follow_policy
 from orchestra.options import check_count, check_duration, check_kind
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import DEFAULT_QUEUE, Capability, ClientChange, NodeRecord, Outcome, Started, size_of
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, stored_policy
 from orchestra.retention import Retention
@@ -58,6 +56,11 @@ from orchestra.runtime.owner import Owner
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
+from orchestra.store.catalogue import Capability, NodeRecord
+from orchestra.store.changes import ClientChange, size_of
+from orchestra.store.outcomes import Outcome, Started
+from orchestra.store.port import Provider
+from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.telemetry import engine_logger, library_version, log_orchestration, recorder_for
 
 __all__ = ["Runtime"]

@@ -11,42 +11,29 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 
 from orchestra.codec import Payload
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import (
-    PARENT_CLOSED,
-    ActivityRow,
-    Append,
-    Appended,
-    AppendRefused,
-    Cancel,
-    CancelMark,
-    Change,
-    ChildStart,
-    ExecutionEnd,
-    Granted,
-    Kind,
-    MessageKind,
-    MessageRow,
-    OnParentClose,
-    Outcome,
-    ParentLink,
-    Recover,
-    Recovered,
-    Refusal,
-    Refused,
-    Release,
-    Report,
-    Reported,
-    Start,
-    Started,
-    StartExists,
-    Status,
-    Write,
-)
+from orchestra.events import OnParentClose
+from orchestra.store.changes import Append, Cancel, Change, ChildStart, Recover, Release, Report, Start, Write
 from orchestra.store.effects import Effects
 from orchestra.store.facts import ActivityId, Addressee, ChildLink, Facts, activities_named
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox import Inbox
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, ParentLink
+from orchestra.store.kinds import Dialect, ExecutionEnd, MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import (
+    Appended,
+    AppendRefused,
+    Granted,
+    Outcome,
+    Recovered,
+    Refusal,
+    Refused,
+    Reported,
+    Started,
+    StartExists,
+)
+from orchestra.store.routes import Kind
+from orchestra.store.tasks import ActivityRow
 
 __all__ = ["Circumstances", "Decision", "Recovery", "decide", "hands_out"]
 

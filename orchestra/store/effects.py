@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestra.providers.decoding import (
+from orchestra.store.changes import Write
+from orchestra.store.decoding import (
     activity_values,
     closing_values,
     event_values,
@@ -15,9 +16,10 @@ from orchestra.providers.decoding import (
     payload_values,
     report_values,
 )
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import ActivityRow, ExecutionDelta, ExecutionRow, Prune, Status, Write
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
 from orchestra.store.facts import ActivityId
+from orchestra.store.kinds import Dialect, Status
+from orchestra.store.tasks import ActivityRow
 
 __all__ = ["Effects", "Pruning"]
 

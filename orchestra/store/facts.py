@@ -11,22 +11,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from orchestra.events import OnParentClose
-from orchestra.providers.inboxes import InboxLimits, Waiting
-from orchestra.providers.rows import (
-    ActivityRow,
-    Append,
-    Change,
-    Claim,
-    Kind,
-    MessageRow,
-    ParentLink,
-    Report,
-    Start,
-    Status,
-    Unknown,
-    Write,
-)
+from orchestra.levels import Unknown
+from orchestra.store.changes import Append, Change, Claim, Report, Start, Write
 from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox_limits import InboxLimits, Waiting
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.routes import Kind
+from orchestra.store.tasks import ActivityRow
 
 __all__ = [
     "ActivityId",

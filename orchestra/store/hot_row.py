@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestra.providers.inboxes import Waiting
-from orchestra.providers.rows import (
-    CRASHES_BEFORE_DELAY,
-    LONGEST_DELAY,
-    Appended,
-    CancelMark,
-    InstanceRow,
-    InstanceState,
-    Kind,
-    Start,
-    Status,
-)
+from orchestra.store.changes import Start
+from orchestra.store.inbox_limits import Waiting
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, CancelMark, InstanceRow, InstanceState
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Appended
+from orchestra.store.routes import Kind
 
 __all__ = ["HotRow"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestra.providers.inboxes import Full, Waiting
-from orchestra.providers.rows import Append, MessageRow
+from orchestra.store.changes import Append
 from orchestra.store.facts import Facts, InboxName
 from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox_limits import Full, Waiting
+from orchestra.store.messages import MessageRow
 
 __all__ = ["Inbox"]
 

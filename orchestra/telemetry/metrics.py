@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from opentelemetry.metrics import Meter
 
-from orchestra.providers.rows import Change, Claim, HeldRow, Snapshot, shown_hold
+from orchestra.store.changes import Change, Claim
+from orchestra.store.instances import HeldRow, shown_hold
+from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.instruments import INSTRUMENTS
 from orchestra.telemetry.records import EndRecord, HoldRecord, Record, Subject, TurnRecord

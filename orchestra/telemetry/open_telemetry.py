@@ -14,7 +14,9 @@ from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from orchestra.clock import Clock
-from orchestra.providers.rows import Change, HeldRow, Snapshot
+from orchestra.store.changes import Change
+from orchestra.store.instances import HeldRow
+from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry import attributes as names
 from orchestra.telemetry.logs import engine_logger
 from orchestra.telemetry.metrics import Metrics

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple, Protocol
 
-from orchestra.providers.rows import Change, HeldRow, Snapshot
+from orchestra.store.changes import Change
+from orchestra.store.instances import HeldRow
+from orchestra.store.snapshots import Snapshot
 from orchestra.telemetry.records import Record, Root, Subject
 
 __all__ = ["Attempt", "Moment", "Recorder"]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from orchestra.codec import pack, unpack
 from orchestra.events import EVENTS, EventForms, EventKind, Wire
-from orchestra.providers.kinds import (
+from orchestra.store.kinds import (
     THIS_LIBRARY,
     ExecutionEnd,
     HoldKind,

@@ -49,12 +49,14 @@ from orchestra.events import (
 )
 from orchestra.levels import Unknown
 from orchestra.portable import Portable
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import Library
-from orchestra.providers.rows import ExecutionEnd, ExecutionRow, InstanceQuery, InstanceRecord, ParentLink, ResolvedBy, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity
 from orchestra.replay.journal import describe, read_history
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import ExecutionEnd, Library, ResolvedBy, Status
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.summary import read_summary
 
 __all__ = ["InvariantsViolated", "Report", "StoredDrift", "StoredUnknown", "Violation", "check_store"]

@@ -21,13 +21,15 @@ from orchestra.codec import Payload
 from orchestra.engine.tries import Try
 from orchestra.errors import StoreBusy
 from orchestra.events import ActivityScheduled
-from orchestra.providers.diagnosis import SchemaState
-from orchestra.providers.rows import ExecutionDelta, HoldKind, Route
 from orchestra.providers.sqlite import diagnosis, schema
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.resolution import LOWEST_VERSION
 from orchestra.retry import RetryPolicy
+from orchestra.store.diagnosis import SchemaState
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.kinds import HoldKind
+from orchestra.store.routes import Route
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
     KIND,

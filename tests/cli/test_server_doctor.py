@@ -36,8 +36,9 @@ from orchestra.providers.postgres.diagnosis import (
     VacuumState,
     WraparoundState,
 )
-from orchestra.providers.rows import HoldKind, Route
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import HoldKind
+from orchestra.store.routes import Route
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,
     KIND,

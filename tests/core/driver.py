@@ -19,9 +19,10 @@ from orchestra.events import (
     error_to_wire,
     from_record,
 )
-from orchestra.providers.rows import MessageKind, MessageRow
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import ActivityDied, ActivityDone, Execution, Identity
+from orchestra.store.kinds import MessageKind
+from orchestra.store.messages import MessageRow
 
 SECOND = 1_000_000
 SUBJECT = Identity("subject-1", "incarnation-1", 1, "subject", "1.0.0")

@@ -36,9 +36,10 @@ from orchestra.events import (
     from_record,
     to_record,
 )
-from orchestra.providers.rows import MessageKind, MessageRow
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution
+from orchestra.store.kinds import MessageKind
+from orchestra.store.messages import MessageRow
 from orchestra.summary import read_summary, write_summary
 
 MINUTE = timedelta(minutes=1)

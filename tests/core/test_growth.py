@@ -9,7 +9,7 @@ from driver import fresh, replay
 
 from orchestra.codec import encode
 from orchestra.context import Limits
-from orchestra.providers.rows import MessageRow
+from orchestra.store.messages import MessageRow
 
 MOMENT = timedelta(milliseconds=1)
 DAY = timedelta(days=1)

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from orchestra.codec import Payload, encode
-from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Unread
 from orchestra.replay import ActivityDone, Inbox
+from orchestra.store.kinds import MessageKind
+from orchestra.store.messages import InboxPage, MessageRow, Unread
 
 NAMES = ("a", "b", "c")
 

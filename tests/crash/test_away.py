@@ -126,7 +126,8 @@ READ_ONLY = """
     from pathlib import Path
     from orchestra import SqliteProvider
     from orchestra.errors import StoreReadOnly
-    from orchestra.providers.rows import Started, Status
+    from orchestra.store.kinds import Status
+    from orchestra.store.outcomes import Started
     from orchestra.testing.contract.shorthand import a_start, one, read
 
     def expect_read_only(provider):

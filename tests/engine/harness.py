@@ -43,32 +43,17 @@ from orchestra.events import (
     from_record,
     to_record,
 )
-from orchestra.providers.kinds import THIS_LIBRARY
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    Append,
-    Cancel,
-    Capability,
-    Claim,
-    ExecutionDelta,
-    ExecutionEnd,
-    ExecutionRow,
-    InstanceQuery,
-    InstanceState,
-    Kind,
-    NodeRecord,
-    Recover,
-    Report,
-    Resolution,
-    ResolvedBy,
-    Start,
-    Status,
-    Write,
-)
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.resolution import policy_of, start_version
 from orchestra.retention import Retention
+from orchestra.store.catalogue import Capability, NodeRecord
+from orchestra.store.changes import Append, Cancel, Claim, Recover, Report, Start, Write
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.instances import InstanceState
+from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
+from orchestra.store.queries import InstanceQuery
+from orchestra.store.routes import DEFAULT_QUEUE, Kind
 from orchestra.summary import EMPTY_SUMMARY
 
 SECOND = 1_000_000

@@ -13,9 +13,9 @@ from orchestra.activities import Activity
 from orchestra.engine.absences import LeftBehind
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Evicted, StoreUnavailable
-from orchestra.providers.rows import Status
 from orchestra.retention import Retention
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import Status
 
 
 class Stuck:

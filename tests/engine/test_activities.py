@@ -9,8 +9,9 @@ from harness import HOLD, SECOND, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed
-from orchestra.providers.rows import ExecutionEnd, Route, Status
 from orchestra.retry import NonRetryable, RetryPolicy
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.routes import Route
 
 
 def asking(retry):

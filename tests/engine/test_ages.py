@@ -17,9 +17,9 @@ from orchestra.activities import Activity
 from orchestra.errors import LibraryTooOld, StoreError
 from orchestra.events import EVENTS
 from orchestra.levels import Levels, Unknown
-from orchestra.providers.rows import Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, why_unreadable
+from orchestra.store.kinds import Status
 from orchestra.testing.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, UnknownPolicy, policy_to_text

@@ -9,7 +9,9 @@ from harness import HOLD, check_rest, registry
 
 from orchestra.errors import Cancelled
 from orchestra.events import ExecutionTerminated
-from orchestra.providers.rows import Appended, AppendRefused, Cancel, ExecutionEnd, Granted, Refusal, Refused, Status
+from orchestra.store.changes import Cancel
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal, Refused
 
 
 async def works(ctx, left):

@@ -8,8 +8,8 @@ import pytest
 from harness import HOLD, check_rest, registry
 
 from orchestra.activities import Activity
-from orchestra.providers.rows import Status
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import Status
 
 MANY = RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=5), jitter=0)
 

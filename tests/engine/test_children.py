@@ -10,17 +10,12 @@ from harness import HOLD, SECOND, YEAR, check_rest, several
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import ChildFailed, Failure, StoreBusy
 from orchestra.events import ChildCompleted, ChildFailedEvent, ChildStarted
-from orchestra.providers.rows import (
-    PARENT_CLOSED,
-    ExecutionEnd,
-    Granted,
-    InstanceQuery,
-    MessageKind,
-    ResolvedBy,
-    Status,
-    Write,
-)
 from orchestra.registry import OrchestrationRegistry
+from orchestra.store.changes import Write
+from orchestra.store.instances import PARENT_CLOSED
+from orchestra.store.kinds import ExecutionEnd, MessageKind, ResolvedBy, Status
+from orchestra.store.outcomes import Granted
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact
 

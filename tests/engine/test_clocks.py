@@ -11,8 +11,8 @@ from harness import check_rest, registry
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
 from orchestra.events import TimerFired
-from orchestra.providers.rows import Status
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import Status
 
 HOUR = 3_600_000_000
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from harness import HOLD, check_rest, registry
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.providers.rows import Claim, ExecutionEnd, Start, Status, Write
+from orchestra.store.changes import Claim, Start, Write
+from orchestra.store.kinds import ExecutionEnd, Status
 
 
 async def steps(ctx, count):

@@ -13,9 +13,10 @@ from orchestra.engine.engine import EngineOptions
 from orchestra.errors import ActivityFailed, Cancelled, Failure
 from orchestra.events import ActivityFailedEvent, TimerFired
 from orchestra.fingerprint import limited_fingerprint
-from orchestra.providers.rows import HoldKind, Release, Status, Write
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import NO_RETRY, RetryPolicy
+from orchestra.store.changes import Release, Write
+from orchestra.store.kinds import HoldKind, Status
 
 
 class PaymentRefused(Exception):

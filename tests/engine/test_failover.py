@@ -10,7 +10,8 @@ from harness import HOLD, World, check_rest, registry
 
 from orchestra.errors import StoreReplaced
 from orchestra.providers.postgres import PostgresProvider
-from orchestra.providers.rows import Granted, Status
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Granted
 from orchestra.testing.postgres import NoPostgres, postgres_server
 
 

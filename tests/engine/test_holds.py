@@ -12,10 +12,10 @@ from orchestra.codec import pack
 from orchestra.engine.desk import Desk
 from orchestra.engine.stepping import Stepper
 from orchestra.errors import Failure, StoreCorrupt, StoreError
-from orchestra.providers.decoding import hold_from_bytes
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect
-from orchestra.providers.rows import HoldKind, Release, Status, Write
 from orchestra.registry import OrchestrationRegistry
+from orchestra.store.changes import Release, Write
+from orchestra.store.decoding import hold_from_bytes
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, HoldKind, Status
 
 
 @dataclass

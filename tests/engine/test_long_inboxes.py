@@ -5,7 +5,9 @@ from harness import HOLD, check_instance, check_rest, registry
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import StoreUnavailable
-from orchestra.providers.rows import Append, InboxPage, Status
+from orchestra.store.changes import Append
+from orchestra.store.kinds import Status
+from orchestra.store.messages import InboxPage
 
 SMALL = EngineOptions(inbox_page=InboxPage(2, 50), inbox_room=InboxPage(3, 60))
 

@@ -6,7 +6,8 @@ import pytest
 from harness import HOLD, check_rest, registry
 
 from orchestra.errors import OutcomeUnknown, StoreUnavailable
-from orchestra.providers.rows import Claim, Status, Write
+from orchestra.store.changes import Claim, Write
+from orchestra.store.kinds import Status
 
 
 async def works(ctx, _):

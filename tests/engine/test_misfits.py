@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from harness import HOLD, check_rest, registry
 
-from orchestra.providers.rows import HoldKind, Release, Status
+from orchestra.store.changes import Release
+from orchestra.store.kinds import HoldKind, Status
 
 
 async def counts(ctx, turns):

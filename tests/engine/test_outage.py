@@ -8,7 +8,9 @@ import pytest
 from harness import HOLD, check_rest, registry
 
 from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly, StoreUnavailable
-from orchestra.providers.rows import Append, Appended, Started, Status
+from orchestra.store.changes import Append
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Appended, Started
 
 ERRORS = [StoreUnavailable("away"), StoreFull("full"), StoreReadOnly("read-only"), StoreBusy("busy"), StoreCorrupt("damaged")]
 

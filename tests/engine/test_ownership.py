@@ -10,7 +10,7 @@ import pytest
 from harness import HOLD, check_instance, check_rest, registry
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.providers.rows import Status
+from orchestra.store.kinds import Status
 
 
 async def listens(ctx, _):

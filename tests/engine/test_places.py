@@ -7,7 +7,7 @@ from harness import HOLD, check_rest, registry, several
 
 from orchestra.activities import Activity, as_activity
 from orchestra.engine.engine import EngineOptions
-from orchestra.providers.rows import Status
+from orchestra.store.kinds import Status
 
 
 def blocks(value: int) -> int: ...

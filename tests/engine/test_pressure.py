@@ -11,8 +11,9 @@ from harness import HOLD, SECOND, check_rest, registry, several
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
 from orchestra.events import ActivityCompleted
-from orchestra.providers.rows import Refused, Status
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Refused
 
 FEW = EngineOptions(max_owned=4)
 MANY = 16

@@ -9,8 +9,10 @@ from harness import EVERYTHING, HOLD, several
 
 from orchestra.engine.absences import LeftBehind
 from orchestra.errors import ChildFailed, StoreBusy
-from orchestra.providers.rows import Cancel, InstanceQuery, Status
 from orchestra.retention import Retention
+from orchestra.store.changes import Cancel
+from orchestra.store.kinds import Status
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing.checker import check_store
 
 STEPS = 100

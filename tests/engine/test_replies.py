@@ -9,20 +9,10 @@ from orchestra.activities import Activity
 from orchestra.codec import encode
 from orchestra.engine.items import ActivityEnded
 from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
-from orchestra.providers.rows import (
-    Append,
-    Appended,
-    Cancel,
-    Claim,
-    Granted,
-    Recover,
-    Release,
-    Started,
-    StartExists,
-    Status,
-    Write,
-)
 from orchestra.retry import RetryPolicy
+from orchestra.store.changes import Append, Cancel, Claim, Recover, Release, Write
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Appended, Granted, Started, StartExists
 
 LOST = pytest.mark.parametrize("lost", ["lost before", "lost after"])
 

@@ -10,7 +10,8 @@ from harness import HOLD, SECOND, registry, several
 
 from orchestra import OrchestrationRegistry, Retention
 from orchestra.errors import Failure, InvalidArgument, RegistrationError, StoreBusy, StoreError
-from orchestra.providers.rows import ExecutionEnd, InstanceQuery, Status
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.queries import InstanceQuery
 
 
 async def spins(ctx, left):

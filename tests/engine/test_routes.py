@@ -10,8 +10,10 @@ from harness import HOLD, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed, StoreUnavailable
-from orchestra.providers.rows import Refused, Route, Status
 from orchestra.retry import NonRetryable, RetryPolicy
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Refused
+from orchestra.store.routes import Route
 
 QUICK = RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1), jitter=0)
 ONCE = RetryPolicy(max_attempts=1)

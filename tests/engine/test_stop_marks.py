@@ -10,8 +10,10 @@ from harness import HOLD, check_rest, registry, several
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Cancelled
-from orchestra.providers.rows import LOST, Claimed, HoldKind, Status
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import HoldKind, Status
+from orchestra.store.outcomes import Claimed
+from orchestra.store.tasks import LOST
 
 MANY = RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=5), jitter=0)
 WORK = {"undo": HOLD}

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from harness import HOLD, check_rest, registry
 
-from orchestra.providers.rows import Claim, Status
+from orchestra.store.changes import Claim
+from orchestra.store.kinds import Status
 
 
 async def works(ctx, _):

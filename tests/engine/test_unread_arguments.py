@@ -8,8 +8,8 @@ from harness import HOLD, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed
-from orchestra.providers.rows import Status
 from orchestra.retry import NO_RETRY, RetryPolicy
+from orchestra.store.kinds import Status
 from orchestra.summary import read_tried
 
 

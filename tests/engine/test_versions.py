@@ -10,8 +10,9 @@ from harness import HOLD, YEAR, check_rest, registry
 
 from orchestra.engine.items import PolicyChanged
 from orchestra.operations.retarget import following, retargeting
-from orchestra.providers.rows import Granted, HoldKind, Refused, ResolvedBy, Status
 from orchestra.resolution import boundary_version, opening_version, policy_of
+from orchestra.store.kinds import HoldKind, ResolvedBy, Status
+from orchestra.store.outcomes import Granted, Refused
 from orchestra.versions import Exact, Latest
 
 

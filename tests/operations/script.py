@@ -6,23 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from orchestra.codec import Payload
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    Capability,
-    Catalogue,
-    ExecutionRow,
-    Hold,
-    HoldKind,
-    InstanceRecord,
-    InstanceRow,
-    Kind,
-    NodeRecord,
-    NodeRow,
-    PolicyRow,
-    Resolution,
-    ResolvedBy,
-    Status,
-)
+from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
+from orchestra.store.executions import ExecutionRow, Resolution
+from orchestra.store.instances import Hold, InstanceRow
+from orchestra.store.kinds import HoldKind, ResolvedBy, Status
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import DEFAULT_QUEUE, Kind
 
 NOW = 1_000
 HOLD = Hold(HoldKind.STATE, "the state does not fit", since=5, by="n1")

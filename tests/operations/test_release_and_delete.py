@@ -10,8 +10,10 @@ from orchestra.levels import Unknown
 from orchestra.operations.delete import Purged, delete, ended_before, purge
 from orchestra.operations.release import release
 from orchestra.operations.steps import Delete, DeleteAll, Find, Get, Submit
-from orchestra.providers.kinds import THIS_LIBRARY
-from orchestra.providers.rows import Granted, InstanceQuery, Refused, Release, Status
+from orchestra.store.changes import Release
+from orchestra.store.kinds import THIS_LIBRARY, Status
+from orchestra.store.outcomes import Granted, Refused
+from orchestra.store.queries import InstanceQuery
 
 ENDS = InstanceQuery(name="job", statuses=(Status.COMPLETED,))
 ENDED = [status for status in Status if status is not Status.OPEN]

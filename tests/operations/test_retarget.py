@@ -12,8 +12,12 @@ from orchestra.levels import Unknown
 from orchestra.operations import retarget
 from orchestra.operations.retarget import check_target, follow_pin, follow_policy, following, pin, retargeting
 from orchestra.operations.steps import Find, Get, ReadCatalogue, SetPin, Submit, SubmitAll
-from orchestra.providers.rows import Granted, InstanceQuery, Pin, Refused, Resolution, ResolvedBy, Status
 from orchestra.resolution import LOWEST_VERSION
+from orchestra.store.executions import Resolution
+from orchestra.store.instances import Pin
+from orchestra.store.kinds import ResolvedBy, Status
+from orchestra.store.outcomes import Granted, Refused
+from orchestra.store.queries import InstanceQuery
 from orchestra.versions import Exact, Latest
 
 PIN = Pin("1.0.0", 5, "me", "")

@@ -10,7 +10,8 @@ from script import a_catalogue, a_record
 from orchestra.errors import InvalidVersion, UnknownOrchestration, UnknownVersion, UnreadablePolicy
 from orchestra.operations.holds import hold_reason, unserved_kinds
 from orchestra.operations.start import chosen_version, id_of_request
-from orchestra.providers.rows import Kind, Status
+from orchestra.store.kinds import Status
+from orchestra.store.routes import Kind
 from orchestra.versions import Exact
 
 SLOW = Kind("slow", "job", "1.0.0", 1, floating=True)

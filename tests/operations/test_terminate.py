@@ -12,8 +12,10 @@ from orchestra.events import EVENTS, ExecutionTerminated, from_record
 from orchestra.levels import Unknown
 from orchestra.operations.steps import Get, Pause, ReadCatalogue, Submit
 from orchestra.operations.terminate import terminate, termination
-from orchestra.providers.kinds import THIS_LIBRARY
-from orchestra.providers.rows import Appended, Cancel, Granted, Recover, Recovered, Refused, Snapshot, Status, Write
+from orchestra.store.changes import Cancel, Recover, Write
+from orchestra.store.kinds import THIS_LIBRARY, Status
+from orchestra.store.outcomes import Appended, Granted, Recovered, Refused
+from orchestra.store.snapshots import Snapshot
 
 WRITER = EVENTS.writer(1, 1)
 READ = a_catalogue()

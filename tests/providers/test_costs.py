@@ -8,21 +8,15 @@ from uuid import uuid4
 import pytest
 
 from orchestra.codec import Payload
+from orchestra.events import OnParentClose
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.postgres.wire import Script
-from orchestra.providers.rows import (
-    ActivityRow,
-    Cancel,
-    ChildStart,
-    Claim,
-    ExecutionDelta,
-    ExecutionEnd,
-    OnParentClose,
-    ParentLink,
-    Recover,
-    Release,
-)
 from orchestra.providers.sqlite import SqliteProvider
+from orchestra.store.changes import Cancel, ChildStart, Claim, Recover, Release
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import ExecutionEnd
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.shorthand import (
     KIND,
     POLICY,

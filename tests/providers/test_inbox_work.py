@@ -6,8 +6,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from orchestra import SqliteProvider
-from orchestra.providers.rows import Appended, Granted
 from orchestra.providers.sqlite import schema
+from orchestra.store.outcomes import Appended, Granted
 from orchestra.testing.contract.shorthand import a_write, an_append, begin, expect, one, read
 
 LIMIT = 1_000

@@ -12,8 +12,8 @@ from orchestra.cli.doctor import examine
 from orchestra.clock import SystemClock
 from orchestra.errors import InvalidArgument, StoreAliased, StoreError, StoreUnavailable
 from orchestra.providers.postgres.connection import absolute_files
-from orchestra.providers.rows import Started
 from orchestra.providers.sqlite import SqliteProvider, back_up, mounts
+from orchestra.store.outcomes import Started
 from orchestra.testing.contract.shorthand import a_node, a_start, one, read
 
 

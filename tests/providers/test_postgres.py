@@ -31,6 +31,7 @@ from orchestra.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from orchestra.events import OnParentClose
 from orchestra.providers.postgres import PostgresProvider, schema
 from orchestra.providers.postgres import connection as connections
 from orchestra.providers.postgres import statements as sql
@@ -39,31 +40,12 @@ from orchestra.providers.postgres.failures import translate
 from orchestra.providers.postgres.kinds import kind_arrays, route_arrays
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.wire import Script
-from orchestra.providers.rows import (
-    ActivityRow,
-    Append,
-    Appended,
-    Cancel,
-    ChildCancel,
-    ChildStart,
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    OnParentClose,
-    ParentLink,
-    Prune,
-    Recover,
-    Recovered,
-    Refused,
-    Release,
-    Reported,
-    Started,
-    StartExists,
-    Status,
-    Stop,
-)
+from orchestra.store.changes import Append, Cancel, ChildCancel, ChildStart, Claim, Recover, Release, Stop
+from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.outcomes import Appended, Claimed, Granted, Recovered, Refused, Reported, Started, StartExists
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.shorthand import (
     KIND,
     OTHER_KIND,

@@ -12,9 +12,9 @@ from psycopg import sql
 
 from orchestra.clock import Clock
 from orchestra.codec import unpack
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.postgres import PostgresProvider
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.port import Provider
 from orchestra.testing.contract import ProviderContract
 
 

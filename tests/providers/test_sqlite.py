@@ -30,22 +30,13 @@ from orchestra.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from orchestra.providers.kinds import THIS_LIBRARY
-from orchestra.providers.rows import (
-    Append,
-    Appended,
-    Claim,
-    Claimed,
-    InstanceQuery,
-    MessageKind,
-    Recover,
-    Started,
-    Status,
-    Stop,
-)
 from orchestra.providers.sqlite import SqliteProvider, failures, schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.filelock import FileLock
+from orchestra.store.changes import Append, Claim, Recover, Stop
+from orchestra.store.kinds import THIS_LIBRARY, MessageKind, Status
+from orchestra.store.outcomes import Appended, Claimed, Started
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing import ManualClock
 from orchestra.testing.contract.shorthand import KIND, a_node, a_park, a_start, a_write, an_append, begin, claim, one, read
 from orchestra.testing.contract.tasks import take

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from orchestra.clock import Clock
 from orchestra.codec import unpack
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.sqlite import SqliteProvider
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.port import Provider
 from orchestra.testing.contract import ProviderContract
 
 

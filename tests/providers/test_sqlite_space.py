@@ -11,10 +11,12 @@ from datetime import timedelta
 import pytest
 
 from orchestra.codec import Payload
-from orchestra.providers.rows import ExecutionDelta, Recover, Status
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite import writer as writer_module
+from orchestra.store.changes import Recover
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.kinds import Status
 from orchestra.testing import ManualClock
 from orchestra.testing.contract.shorthand import (
     SECOND,

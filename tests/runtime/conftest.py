@@ -9,8 +9,8 @@ import pytest
 
 from orchestra import SqliteProvider
 from orchestra.clock import new_id
-from orchestra.providers.kinds import THIS_LIBRARY
 from orchestra.providers.postgres import PostgresProvider
+from orchestra.store.kinds import THIS_LIBRARY
 from orchestra.testing import check_store
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -19,7 +19,7 @@ from orchestra import (
     UnknownPolicy,
     UnreadablePolicy,
 )
-from orchestra.providers.kinds import THIS_LIBRARY
+from orchestra.store.kinds import THIS_LIBRARY
 from orchestra.testing.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
 
 pytestmark = pytest.mark.anyio

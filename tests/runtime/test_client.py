@@ -46,7 +46,8 @@ from orchestra.errors import (
     StoreError,
     StoreUnavailable,
 )
-from orchestra.providers.rows import Capability, ResolvedBy
+from orchestra.store.catalogue import Capability
+from orchestra.store.kinds import ResolvedBy
 from orchestra.testing.contract.shorthand import KIND, a_node, a_start, one
 from orchestra.testing.model import ManualClock
 

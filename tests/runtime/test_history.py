@@ -38,7 +38,7 @@ from orchestra.events import (
     TimerFired,
     to_record,
 )
-from orchestra.providers.rows import ExecutionDelta
+from orchestra.store.executions import ExecutionDelta
 from orchestra.summary import EMPTY_SUMMARY
 from orchestra.testing.contract.shorthand import a_start, a_state, a_write, an_end, claim, one, read
 

@@ -12,8 +12,8 @@ from kit import Gate, bounded, idle, info_when, registry, until, when_set
 from orchestra import Client, InstanceNotFound, Runtime
 from orchestra.client.intake import Intake
 from orchestra.errors import RuntimeClosed, StoreFull
-from orchestra.providers.rows import Append
 from orchestra.runtime import runtime as runtime_module
+from orchestra.store.changes import Append
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from kit import bounded
 from orchestra.client.performing import perform
 from orchestra.errors import StoreBusy
 from orchestra.operations.steps import Delete, DeleteAll, Find, Get, Pause, ReadCatalogue, SetPin, Submit, SubmitAll
-from orchestra.providers.rows import InstanceQuery
+from orchestra.store.queries import InstanceQuery
 
 pytestmark = pytest.mark.anyio
 

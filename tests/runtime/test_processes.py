@@ -17,7 +17,7 @@ import pytest
 from kit import alone, bounded, echo, info_when, runtime
 
 from orchestra.errors import RuntimeClosed
-from orchestra.providers.rows import ResolvedBy
+from orchestra.store.kinds import ResolvedBy
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from orchestra.errors import (
     InvalidVersion,
     UnknownVersion,
 )
-from orchestra.providers.rows import ResolvedBy
+from orchestra.store.kinds import ResolvedBy
 
 pytestmark = pytest.mark.anyio
 

@@ -7,40 +7,31 @@ from dataclasses import fields, replace
 import pytest
 
 from orchestra.codec import Payload
-from orchestra.providers.inboxes import InboxLimits, Waiting
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect
-from orchestra.providers.rows import (
-    ActivityRow,
-    Append,
+from orchestra.events import OnParentClose
+from orchestra.store.changes import Append, Cancel, ChildStart, Claim, Recover, Report, Stop
+from orchestra.store.decision import Circumstances, Recovery, decide
+from orchestra.store.effects import Effects
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.facts import ActivityId, Addressee, ChildLink, ExecutionId, Facts, InboxName, Needs
+from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox_limits import InboxLimits, Waiting
+from orchestra.store.instances import CancelMark, ParentLink
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import (
     Appended,
     AppendRefused,
-    Cancel,
-    CancelMark,
-    ChildStart,
-    Claim,
-    ExecutionDelta,
     Granted,
-    MessageKind,
-    MessageRow,
-    OnParentClose,
-    ParentLink,
-    Recover,
     Recovered,
     Refusal,
     Refused,
-    Report,
     Reported,
-    Route,
     Started,
     StartExists,
-    Status,
-    Stop,
 )
-from orchestra.store.decision import Circumstances, Recovery, decide
-from orchestra.store.effects import Effects
-from orchestra.store.facts import ActivityId, Addressee, ChildLink, ExecutionId, Facts, InboxName, Needs
-from orchestra.store.hot_row import HotRow
+from orchestra.store.routes import Route
 from orchestra.store.tables import CANCEL_MARK, HOT_ROW, WRITTEN_ROW
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.shorthand import KIND, a_hold, a_start, a_state, a_write, an_append, an_end, an_event
 
 NOW = 1_000_000

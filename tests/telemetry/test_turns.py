@@ -9,7 +9,8 @@ from observed import is_child, links, traceparent
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Failure, OutcomeUnknown, StoreError, StoreUnavailable
-from orchestra.providers.rows import HoldKind, Refused, Status
+from orchestra.store.kinds import HoldKind, Status
+from orchestra.store.outcomes import Refused
 from orchestra.telemetry import Recorder
 from orchestra.telemetry.instruments import INSTRUMENTS
 from orchestra.versions import Exact

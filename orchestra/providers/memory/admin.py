@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from orchestra.clock import Clock
-from orchestra.providers.decoding import pin_to_bytes
 from orchestra.providers.memory.database import Database
-from orchestra.providers.rows import Pin, PolicyRow
+from orchestra.store.catalogue import PolicyRow
+from orchestra.store.decoding import pin_to_bytes
+from orchestra.store.instances import Pin
 
 __all__ = ["MemoryAdmin"]
 
@@ -18,7 +19,7 @@ _NAMED: Final = 100
 
 
 class MemoryAdmin:
-    """Implements :class:`~orchestra.providers.interfaces.Admin`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Admin`; the promises are written there."""
 
     def __init__(self, database: Database, store: object, clock: Clock) -> None:
         self._database = database

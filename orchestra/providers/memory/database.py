@@ -15,7 +15,10 @@ from orchestra.codec import pack, unpack
 from orchestra.errors import NodeBuried, StoreError
 from orchestra.events import EventRecord
 from orchestra.levels import Levels, Stored
-from orchestra.providers.decoding import (
+from orchestra.providers.memory.tables import Queue, Row, Table, Undo
+from orchestra.store import tables
+from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
+from orchestra.store.decoding import (
     hold_from_bytes,
     pin_from_bytes,
     read_activity,
@@ -25,28 +28,17 @@ from orchestra.providers.decoding import (
     read_payload,
     read_task,
 )
-from orchestra.providers.inboxes import Waiting
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.memory.tables import Queue, Row, Table, Undo
-from orchestra.providers.rows import (
-    ActivityRow,
-    Catalogue,
-    ExecutionRow,
-    InstanceRecord,
-    InstanceRow,
-    Kind,
-    MessageKind,
-    MessageRow,
-    NodeRow,
-    ParentLink,
-    PolicyRow,
-    Route,
-    Task,
-)
-from orchestra.store import tables
+from orchestra.store.executions import ExecutionRow
 from orchestra.store.facts import ActivityId, InboxName
 from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox_limits import Waiting
+from orchestra.store.instances import InstanceRow, ParentLink
+from orchestra.store.kinds import Dialect, MessageKind
+from orchestra.store.messages import MessageRow
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import Kind, Route
 from orchestra.store.tables import Column, Columns
+from orchestra.store.tasks import ActivityRow, Task
 
 __all__ = ["Database", "Operation", "require"]
 

@@ -7,24 +7,19 @@ from dataclasses import replace
 
 from orchestra.clock import Clock
 from orchestra.events import EventRecord
-from orchestra.providers.kinds import Dialect
+from orchestra.levels import Unknown
 from orchestra.providers.memory.database import Database
-from orchestra.providers.rows import (
-    CRASHES_BEFORE_DELAY,
-    Catalogue,
-    ExecutionRow,
-    InstanceQuery,
-    InstanceRecord,
-    Standing,
-    Status,
-    Unknown,
-)
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import CRASHES_BEFORE_DELAY
+from orchestra.store.kinds import Dialect, Status
+from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
 
 __all__ = ["MemoryDirectory"]
 
 
 class MemoryDirectory:
-    """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Directory`; the promises are written there."""
 
     def __init__(self, database: Database, clock: Clock, dialect: Dialect) -> None:
         self._database = database

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from orchestra.providers.decoding import detail_values, message_values, report_values
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.inbox import read_snapshot
 from orchestra.providers.memory.tables import Row
-from orchestra.providers.rows import PRUNED_AT_ONCE, Kind, MessageKind, MessageRow, Outcome, Recovered, Start
 from orchestra.store import tables
+from orchestra.store.changes import Start
 from orchestra.store.decision import Decision
+from orchestra.store.decoding import detail_values, message_values, report_values
 from orchestra.store.effects import Effects, Pruning
+from orchestra.store.executions import PRUNED_AT_ONCE
 from orchestra.store.hot_row import HotRow
+from orchestra.store.kinds import Dialect, MessageKind
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Outcome, Recovered
+from orchestra.store.routes import Kind
 
 __all__ = ["write_decision"]
 

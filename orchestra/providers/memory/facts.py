@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from orchestra.providers.decoding import read_activity
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
-from orchestra.providers.rows import Append, MessageKind, ParentLink
+from orchestra.store.changes import Append
+from orchestra.store.decoding import read_activity
 from orchestra.store.facts import Addressee, ChildLink, Facts, InboxName, Needs
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import Dialect, MessageKind
 
 __all__ = ["read_facts"]
 

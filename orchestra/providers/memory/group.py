@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain, islice, zip_longest
 
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
 from orchestra.providers.memory.effects import write_decision
 from orchestra.providers.memory.facts import read_facts
 from orchestra.providers.memory.inbox import read_snapshot
-from orchestra.providers.rows import Change, Claim, Claimed, Outcome, Snapshot, Task
+from orchestra.store.changes import Change, Claim
 from orchestra.store.decision import Circumstances, decide
 from orchestra.store.facts import ActivityId, Needs, kinds_written
+from orchestra.store.kinds import Dialect
+from orchestra.store.outcomes import Claimed, Outcome
+from orchestra.store.snapshots import Snapshot
 from orchestra.store.tables import ACTIVITY, ACTIVITY_FENCE, Columns
+from orchestra.store.tasks import Task
 
 __all__ = ["apply"]
 

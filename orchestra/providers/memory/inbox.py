@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.memory.database import Database
-from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Snapshot, Unread
 from orchestra.store.hot_row import HotRow
+from orchestra.store.kinds import Dialect, MessageKind
+from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.snapshots import Snapshot
 
 __all__ = ["page_of", "read_snapshot", "read_unread"]
 

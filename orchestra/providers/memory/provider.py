@@ -7,12 +7,12 @@ from typing import Final
 
 from orchestra.clock import Clock, SystemClock, micros
 from orchestra.options import check_duration
-from orchestra.providers.interfaces import Admin, Directory, Provider, Store
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.providers.memory.admin import MemoryAdmin
 from orchestra.providers.memory.database import Database
 from orchestra.providers.memory.directory import MemoryDirectory
 from orchestra.providers.memory.store import MemoryStore
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, Library
+from orchestra.store.port import Admin, Directory, Provider, Store
 
 __all__ = ["MemoryProvider"]
 

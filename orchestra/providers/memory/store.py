@@ -7,32 +7,22 @@ from dataclasses import replace
 
 from orchestra.clock import Clock
 from orchestra.events import EventRecord
-from orchestra.providers.kinds import Dialect
+from orchestra.levels import Levels
 from orchestra.providers.memory.database import Database, require
 from orchestra.providers.memory.group import apply
 from orchestra.providers.memory.inbox import page_of, read_unread
-from orchestra.providers.rows import (
-    CRASHES_BEFORE_DELAY,
-    LONGEST_DELAY,
-    LOST,
-    Catalogue,
-    Change,
-    Commit,
-    HeldRow,
-    InboxPage,
-    Kind,
-    Levels,
-    News,
-    NodeRecord,
-    NodeRow,
-    Renewal,
-    Route,
-    Task,
-    Unread,
-)
+from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
+from orchestra.store.changes import Change
 from orchestra.store.facts import ActivityId
 from orchestra.store.hot_row import HotRow
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
 from orchestra.store.tables import ACTIVITY, ACTIVITY_FENCE, Columns
+from orchestra.store.tasks import LOST, Task
 
 __all__ = ["MemoryStore"]
 
@@ -40,7 +30,7 @@ _END = Columns((*ACTIVITY.only("owner", "failure"), *ACTIVITY_FENCE))
 
 
 class MemoryStore:
-    """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
     def __init__(self, database: Database, clock: Clock, tombstone_window: int, dialect: Dialect) -> None:
         self._database = database

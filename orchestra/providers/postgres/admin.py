@@ -7,13 +7,13 @@ from typing import Final
 
 from orchestra.clock import new_id
 from orchestra.codec import pack
-from orchestra.providers.decoding import pin_to_bytes
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Calls, Transaction
 from orchestra.providers.postgres.deletion import delete_instances
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.wire import Script
-from orchestra.providers.rows import Pin
+from orchestra.store.decoding import pin_to_bytes
+from orchestra.store.instances import Pin
 
 __all__ = ["PostgresAdmin"]
 
@@ -23,7 +23,7 @@ _NAMED: Final = 100
 
 
 class PostgresAdmin:
-    """Implements :class:`~orchestra.providers.interfaces.Admin`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Admin`; the promises are written there."""
 
     def __init__(self, calls: Calls, pulse: Pulse) -> None:
         self._calls = calls

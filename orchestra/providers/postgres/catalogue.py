@@ -6,12 +6,13 @@ from collections import defaultdict
 from typing import Any
 
 from orchestra.codec import pack, unpack
-from orchestra.providers.decoding import read_queue, stored_queue
-from orchestra.providers.kinds import Dialect
+from orchestra.levels import Levels
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Calls
 from orchestra.providers.postgres.kinds import read_kind
-from orchestra.providers.rows import Capability, Catalogue, Levels, NodeRecord, NodeRow, PolicyRow
+from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, NodeRow, PolicyRow
+from orchestra.store.decoding import read_queue, stored_queue
+from orchestra.store.kinds import Dialect
 
 __all__ = ["abilities_to_bytes", "read_catalogue"]
 

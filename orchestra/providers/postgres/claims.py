@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 
-from orchestra.providers.decoding import read_task
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.kinds import kind_arrays, route_arrays
 from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.providers.rows import Claim, Claimed, Kind, Snapshot
+from orchestra.store.changes import Claim
+from orchestra.store.decoding import read_task
 from orchestra.store.hot_row import HotRow
+from orchestra.store.kinds import Dialect
+from orchestra.store.outcomes import Claimed
+from orchestra.store.routes import Kind
+from orchestra.store.snapshots import Snapshot
 
 __all__ = ["Taking", "claim_all", "finish_claims"]
 

@@ -13,7 +13,16 @@ from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreEmpty, StoreUnavailable
-from orchestra.providers.diagnosis import (
+from orchestra.levels import Levels
+from orchestra.providers.postgres import objects, schema
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.catalogue import _read_nodes
+from orchestra.providers.postgres.connection import OLDEST_SERVER, Connection, Connector, read_dsn
+from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, translate
+from orchestra.providers.postgres.kinds import read_kind
+from orchestra.providers.postgres.settings import Settings
+from orchestra.store.catalogue import Catalogue, PolicyRow
+from orchestra.store.diagnosis import (
     LISTED,
     LOOKED_AT,
     Buried,
@@ -27,15 +36,8 @@ from orchestra.providers.diagnosis import (
     held_instance,
     unread_activity,
 )
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect
-from orchestra.providers.postgres import objects, schema
-from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.catalogue import _read_nodes
-from orchestra.providers.postgres.connection import OLDEST_SERVER, Connection, Connector, read_dsn
-from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, translate
-from orchestra.providers.postgres.kinds import read_kind
-from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.rows import Catalogue, Levels, PolicyRow, Route
+from orchestra.store.kinds import THIS_LIBRARY, Dialect
+from orchestra.store.routes import Route
 
 __all__ = [
     "OLDEST_SERVER",

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import (
+from orchestra.providers.postgres import statements as sql
+from orchestra.providers.postgres.arrays import Numbers, Texts
+from orchestra.providers.postgres.calls import Calls
+from orchestra.providers.postgres.catalogue import read_catalogue
+from orchestra.providers.postgres.kinds import kind_arrays, read_kind
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
     read_activity,
@@ -16,13 +22,10 @@ from orchestra.providers.decoding import (
     read_payload,
     stored_queue,
 )
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.postgres import statements as sql
-from orchestra.providers.postgres.arrays import Numbers, Texts
-from orchestra.providers.postgres.calls import Calls
-from orchestra.providers.postgres.catalogue import read_catalogue
-from orchestra.providers.postgres.kinds import kind_arrays, read_kind
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.kinds import Dialect, Status
+from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.routes import Kind
 
 __all__ = ["PostgresDirectory"]
 
@@ -30,7 +33,7 @@ _KIND_WIDTH: Final = 6
 
 
 class PostgresDirectory:
-    """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Directory`; the promises are written there."""
 
     def __init__(self, calls: Calls, dialect: Dialect) -> None:
         self._calls = calls

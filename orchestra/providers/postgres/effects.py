@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestra.providers.decoding import detail_values, message_values, report_values
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Transaction
@@ -14,11 +12,13 @@ from orchestra.providers.postgres.facts import new_instances
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.snapshots import SnapshotReads
 from orchestra.providers.postgres.wire import Script
-from orchestra.providers.rows import Kind
 from orchestra.store import tables
 from orchestra.store.decision import Decision
+from orchestra.store.decoding import detail_values, message_values, report_values
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs
+from orchestra.store.kinds import Dialect
+from orchestra.store.routes import Kind
 from orchestra.store.tables import Columns
 
 __all__ = ["add_decision", "add_effects", "prune_tombstones"]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from orchestra.providers.decoding import read_activity, read_message
-from orchestra.providers.inboxes import InboxLimits, Waiting
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Read, Transaction
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.wire import Result
-from orchestra.providers.rows import Kind, ParentLink, Start
 from orchestra.store import tables
+from orchestra.store.changes import Start
+from orchestra.store.decoding import read_activity, read_message
 from orchestra.store.facts import Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox_limits import InboxLimits, Waiting
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import Dialect
+from orchestra.store.routes import Kind
 
 __all__ = ["new_instances", "read_facts"]
 

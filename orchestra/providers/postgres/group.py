@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.calls import Transaction
 from orchestra.providers.postgres.claims import Taking, claim_all, finish_claims
@@ -27,10 +26,13 @@ from orchestra.providers.postgres.kinds import Kinds
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.snapshots import SnapshotReads
-from orchestra.providers.rows import Change, Claim, Granted, Kind, Outcome, Recovered, Status, Write
+from orchestra.store.changes import Change, Claim, Write
 from orchestra.store.decision import Circumstances, Decision, decide, hands_out
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written
+from orchestra.store.kinds import Dialect, Status
+from orchestra.store.outcomes import Granted, Outcome, Recovered
+from orchestra.store.routes import Kind
 
 __all__ = ["Committed", "Group"]
 

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestra.providers.decoding import read_message
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls
-from orchestra.providers.rows import InboxPage, MessageKind, MessageRow, Unread
+from orchestra.store.decoding import read_message
+from orchestra.store.kinds import Dialect, MessageKind
+from orchestra.store.messages import InboxPage, MessageRow, Unread
 
 __all__ = ["read_page", "read_unread"]
 

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from orchestra.providers.decoding import read_queue, stored_queue
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Flags, Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
-from orchestra.providers.rows import Kind, Route
+from orchestra.store.decoding import read_queue, stored_queue
+from orchestra.store.routes import Kind, Route
 
 __all__ = ["Kinds", "kind_arrays", "read_kind", "route_arrays"]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from orchestra.errors import NodeBuried, StoreReplaced
+from orchestra.levels import Levels
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
@@ -13,7 +14,8 @@ from orchestra.providers.postgres.catalogue import abilities_to_bytes
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.providers.rows import LONGEST_DELAY, Levels, NodeRecord, Renewal
+from orchestra.store.catalogue import NodeRecord, Renewal
+from orchestra.store.instances import LONGEST_DELAY
 
 __all__ = ["Nodes"]
 

@@ -8,8 +8,6 @@ from typing import Final
 
 from orchestra.clock import Clock, micros
 from orchestra.options import check_duration
-from orchestra.providers.interfaces import Admin, Directory, Provider, Store
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.providers.postgres import schema as schemas
 from orchestra.providers.postgres.admin import PostgresAdmin
 from orchestra.providers.postgres.calls import Calls, Lane, Pool, StoreTime
@@ -20,6 +18,8 @@ from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Durability, Settings, require_schema_name
 from orchestra.providers.postgres.store import PostgresStore
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, Library
+from orchestra.store.port import Admin, Directory, Provider, Store
 
 __all__ = ["PostgresProvider"]
 

@@ -19,11 +19,11 @@ import psycopg
 from orchestra.clock import new_id
 from orchestra.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
 from orchestra.levels import BASE_LEVEL, Levels
-from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, sqlstate, translate
 from orchestra.providers.postgres.settings import Settings
+from orchestra.store.kinds import THIS_LIBRARY, Library
 
 __all__ = ["Migration", "migrations", "prepare"]
 

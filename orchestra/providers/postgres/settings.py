@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from orchestra.clock import Clock
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect
+from orchestra.store.kinds import THIS_LIBRARY, Dialect
 
 __all__ = ["Durability", "Settings", "require_schema_name"]
 

@@ -9,15 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 from orchestra.errors import StoreCorrupt
-from orchestra.providers.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Numbers, Texts
 from orchestra.providers.postgres.inbox import read_page
 from orchestra.providers.postgres.kinds import read_kind
 from orchestra.providers.postgres.wire import Result, Script
-from orchestra.providers.rows import ActivityRow, InboxPage, ParentLink, Snapshot, Unread
+from orchestra.store.decoding import hold_from_bytes, pin_from_bytes, read_activity, read_execution
 from orchestra.store.hot_row import HotRow
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.snapshots import Snapshot
+from orchestra.store.tasks import ActivityRow
 
 __all__ = ["SnapshotReads"]
 

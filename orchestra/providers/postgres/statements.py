@@ -10,8 +10,9 @@ from typing import Final
 
 from orchestra.clock import STANDS_STILL
 from orchestra.providers.postgres.rendering import exactly, given, insert, update
-from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
 from orchestra.store import tables
+from orchestra.store.executions import PRUNED_AT_ONCE
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.tables import Column, Columns
 
 # --- columns ----------------------------------------------------------------------------------

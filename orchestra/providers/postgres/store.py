@@ -9,14 +9,7 @@ from typing import Any
 
 from orchestra.errors import StoreError
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import (
-    hold_from_bytes,
-    read_activity,
-    read_cancel,
-    read_event,
-    read_task,
-)
-from orchestra.providers.kinds import Dialect
+from orchestra.levels import Levels
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.arrays import Texts
 from orchestra.providers.postgres.calls import Calls, Transaction
@@ -29,28 +22,28 @@ from orchestra.providers.postgres.kinds import Kinds, kind_arrays, read_kind, ro
 from orchestra.providers.postgres.nodes import Nodes
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
-from orchestra.providers.rows import (
-    ActivityRow,
-    Catalogue,
-    Change,
-    Commit,
-    HeldRow,
-    InboxPage,
-    Kind,
-    Levels,
-    News,
-    NodeRecord,
-    Renewal,
-    Route,
-    Task,
-    Unread,
+from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
+from orchestra.store.changes import Change
+from orchestra.store.decoding import (
+    hold_from_bytes,
+    read_activity,
+    read_cancel,
+    read_event,
+    read_task,
 )
+from orchestra.store.instances import HeldRow
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
+from orchestra.store.tasks import ActivityRow, Task
 
 __all__ = ["PostgresStore"]
 
 
 class PostgresStore:
-    """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
     def __init__(self, calls: Calls, kinds: Kinds, nodes: Nodes, pulse: Pulse, settings: Settings) -> None:
         self._calls = calls

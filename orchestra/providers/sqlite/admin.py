@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from orchestra.codec import pack
-from orchestra.providers.decoding import pin_to_bytes
-from orchestra.providers.rows import Pin
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.deletion import delete_instance
 from orchestra.providers.sqlite.writer import Transaction, Writer
+from orchestra.store.decoding import pin_to_bytes
+from orchestra.store.instances import Pin
 
 __all__ = ["SqliteAdmin"]
 
@@ -20,7 +20,7 @@ _NAMED: Final = 100
 
 
 class SqliteAdmin:
-    """Implements :class:`~orchestra.providers.interfaces.Admin`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Admin`; the promises are written there."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer

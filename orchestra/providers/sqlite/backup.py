@@ -13,7 +13,6 @@ from typing import Final
 
 from orchestra.clock import Clock, new_id
 from orchestra.errors import InvalidArgument, StoreCorrupt, StoreEmpty, StoreUnavailable
-from orchestra.providers.kinds import THIS_LIBRARY
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.connection import _connect as connect
@@ -22,6 +21,7 @@ from orchestra.providers.sqlite.diagnosis import _rest
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.paths import resolve
 from orchestra.providers.sqlite.settings import Settings
+from orchestra.store.kinds import THIS_LIBRARY
 
 __all__ = ["Backup", "back_up"]
 

@@ -21,7 +21,17 @@ from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock
 from orchestra.errors import StoreCorrupt, StoreEmpty, StoreError, StoreUnavailable
-from orchestra.providers.diagnosis import (
+from orchestra.levels import Levels
+from orchestra.providers.sqlite import schema
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import _read_nodes
+from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
+from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.paths import require_one_name, require_shared_directory, resolve
+from orchestra.providers.sqlite.settings import Settings
+from orchestra.store.catalogue import Catalogue, PolicyRow
+from orchestra.store.diagnosis import (
     LISTED,
     LOOKED_AT,
     Buried,
@@ -35,15 +45,7 @@ from orchestra.providers.diagnosis import (
     held_instance,
     unread_activity,
 )
-from orchestra.providers.rows import Catalogue, Levels, PolicyRow, Route
-from orchestra.providers.sqlite import schema
-from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.catalogue import _read_nodes
-from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
-from orchestra.providers.sqlite.failures import translated
-from orchestra.providers.sqlite.kinds import read_kind
-from orchestra.providers.sqlite.paths import require_one_name, require_shared_directory, resolve
-from orchestra.providers.sqlite.settings import Settings
+from orchestra.store.routes import Route
 
 __all__ = [
     "LOG_LIMIT",

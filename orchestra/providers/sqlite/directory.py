@@ -13,7 +13,15 @@ from typing import Any, Final
 from orchestra.codec import unpack
 from orchestra.errors import StoreForked, StoreUnavailable
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import (
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.catalogue import read_catalogue
+from orchestra.providers.sqlite.connection import connect_reader, file_identity
+from orchestra.providers.sqlite.failures import translated
+from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.settings import Settings
+from orchestra.providers.sqlite.writer import StoreClock
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.decoding import (
     EXECUTION_WIDTH,
     INSTANCE_WIDTH,
     read_activity,
@@ -23,15 +31,10 @@ from orchestra.providers.decoding import (
     read_payload,
     stored_queue,
 )
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import Catalogue, ExecutionRow, InstanceQuery, InstanceRecord, Kind, Status
-from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.catalogue import read_catalogue
-from orchestra.providers.sqlite.connection import connect_reader, file_identity
-from orchestra.providers.sqlite.failures import translated
-from orchestra.providers.sqlite.kinds import read_kind
-from orchestra.providers.sqlite.settings import Settings
-from orchestra.providers.sqlite.writer import StoreClock
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.kinds import Dialect, Status
+from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.routes import Kind
 
 __all__ = ["ReaderPool", "SqliteDirectory"]
 
@@ -109,7 +112,7 @@ class ReaderPool:
 
 
 class SqliteDirectory:
-    """Implements :class:`~orchestra.providers.interfaces.Directory`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Directory`; the promises are written there."""
 
     def __init__(self, readers: ReaderPool, clock: StoreClock, dialect: Dialect) -> None:
         self._readers = readers

@@ -8,16 +8,16 @@ from typing import Any
 
 from orchestra.codec import pack
 from orchestra.errors import StoreError
-from orchestra.providers.decoding import detail_values, message_values, report_values
-from orchestra.providers.rows import Outcome, Recovered
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.facts import make_instance
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.writer import Transaction
 from orchestra.store.decision import Decision, Recovery
+from orchestra.store.decoding import detail_values, message_values, report_values
 from orchestra.store.effects import Effects, Pruning
 from orchestra.store.facts import Needs
 from orchestra.store.hot_row import HotRow
+from orchestra.store.outcomes import Outcome, Recovered
 
 __all__ = ["carry_out", "prune_tombstones", "write_decision"]
 

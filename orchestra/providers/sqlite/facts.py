@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from orchestra.providers.decoding import read_activity, read_message
-from orchestra.providers.inboxes import Waiting
-from orchestra.providers.rows import Append, ParentLink, Start
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.changes import Append, Start
+from orchestra.store.decoding import read_activity, read_message
 from orchestra.store.facts import Addressee, ChildLink, Facts, Needs
 from orchestra.store.hot_row import HotRow
+from orchestra.store.inbox_limits import Waiting
+from orchestra.store.instances import ParentLink
 
 __all__ = ["make_instance", "read_facts"]
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice, zip_longest
 
-from orchestra.providers.rows import Change, Claim, Claimed, Granted, Kind, Outcome, Refused, Status, Task, Write
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.effects import carry_out, prune_tombstones, set_expiry, write_decision
 from orchestra.providers.sqlite.facts import read_facts
@@ -18,9 +17,14 @@ from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
 from orchestra.providers.sqlite.tasks import take_tasks
 from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.changes import Change, Claim, Write
 from orchestra.store.decision import Circumstances, decide
 from orchestra.store.effects import Effects
 from orchestra.store.facts import Needs, kinds_written
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Claimed, Granted, Outcome, Refused
+from orchestra.store.routes import Kind
+from orchestra.store.tasks import Task
 
 __all__ = ["Group"]
 

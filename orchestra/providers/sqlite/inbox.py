@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra.providers.decoding import read_message
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import InboxPage, MessageRow, Unread
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.decoding import read_message
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, MessageRow, Unread
 
 __all__ = ["read_first", "read_names"]
 

@@ -6,9 +6,9 @@ import sqlite3
 from typing import Any
 
 from orchestra.errors import StoreCorrupt
-from orchestra.providers.decoding import read_queue, stored_queue
-from orchestra.providers.rows import Kind
 from orchestra.providers.sqlite import statements as sql
+from orchestra.store.decoding import read_queue, stored_queue
+from orchestra.store.routes import Kind
 
 __all__ = ["Kinds", "read_kind"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from orchestra.errors import NodeBuried
-from orchestra.providers.rows import Levels, NodeRecord, Renewal
+from orchestra.levels import Levels
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import abilities_to_bytes, read_levels
 from orchestra.providers.sqlite.filelock import NodeLock
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.tasks import leave_tasks, lose_tasks
 from orchestra.providers.sqlite.writer import Transaction, Writer
+from orchestra.store.catalogue import NodeRecord, Renewal
 
 __all__ = ["Nodes"]
 

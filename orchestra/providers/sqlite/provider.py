@@ -10,8 +10,6 @@ from typing import Final
 from orchestra.clock import Clock, SystemClock, micros
 from orchestra.errors import InvalidArgument
 from orchestra.options import check_duration
-from orchestra.providers.interfaces import Admin, Directory, Provider, Store
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
 from orchestra.providers.sqlite.admin import SqliteAdmin
 from orchestra.providers.sqlite.directory import ReaderPool, SqliteDirectory
 from orchestra.providers.sqlite.mounts import require_local
@@ -20,6 +18,8 @@ from orchestra.providers.sqlite.paths import require_shared_directory, resolve
 from orchestra.providers.sqlite.settings import Durability, Settings
 from orchestra.providers.sqlite.store import SqliteStore
 from orchestra.providers.sqlite.writer import StoreClock, Writer
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, Library
+from orchestra.store.port import Admin, Directory, Provider, Store
 
 __all__ = ["SqliteProvider"]
 

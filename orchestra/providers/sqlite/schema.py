@@ -14,9 +14,9 @@ from typing import Final
 from orchestra.clock import new_id
 from orchestra.errors import SchemaMismatch, StoreCorrupt
 from orchestra.levels import BASE_LEVEL, Levels
-from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.settings import Settings
+from orchestra.store.kinds import THIS_LIBRARY, Library
 
 __all__ = ["prepare"]
 

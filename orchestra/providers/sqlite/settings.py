@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestra.clock import Clock
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect
+from orchestra.store.kinds import THIS_LIBRARY, Dialect
 
 __all__ = ["Durability", "Settings"]
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
-from orchestra.providers.decoding import (
+from orchestra.providers.sqlite import statements as sql
+from orchestra.providers.sqlite.inbox import read_first
+from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.decoding import (
     INSTANCE_WIDTH,
     in_order,
     read_activity,
@@ -15,10 +18,10 @@ from orchestra.providers.decoding import (
     read_instance,
     read_message,
 )
-from orchestra.providers.rows import ActivityRow, InboxPage, InstanceRow, MessageRow, Snapshot, Unread
-from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.inbox import read_first
-from orchestra.providers.sqlite.writer import Transaction
+from orchestra.store.instances import InstanceRow
+from orchestra.store.messages import InboxPage, MessageRow, Unread
+from orchestra.store.snapshots import Snapshot
+from orchestra.store.tasks import ActivityRow
 
 __all__ = ["read_snapshots"]
 

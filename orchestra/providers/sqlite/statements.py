@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.providers.rows import CRASHES_BEFORE_DELAY, LONGEST_DELAY, PRUNED_AT_ONCE
 from orchestra.providers.sqlite.rendering import insert, update
 from orchestra.store import tables
+from orchestra.store.executions import PRUNED_AT_ONCE
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY
 from orchestra.store.tables import Columns
 
 # --- columns ----------------------------------------------------------------------------------

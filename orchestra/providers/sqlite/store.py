@@ -7,25 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestra.events import EventRecord
-from orchestra.providers.decoding import hold_from_bytes, in_order, read_activity, read_cancel, read_event, read_message
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import (
-    LONGEST_DELAY,
-    ActivityRow,
-    Catalogue,
-    Change,
-    Commit,
-    HeldRow,
-    InboxPage,
-    Kind,
-    Levels,
-    News,
-    NodeRecord,
-    Renewal,
-    Route,
-    Task,
-    Unread,
-)
+from orchestra.levels import Levels
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.catalogue import read_catalogue
 from orchestra.providers.sqlite.deletion import delete_expired
@@ -36,12 +18,22 @@ from orchestra.providers.sqlite.nodes import Nodes
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.tasks import next_task, taken_by
 from orchestra.providers.sqlite.writer import Transaction, Writer
+from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
+from orchestra.store.changes import Change
+from orchestra.store.decoding import hold_from_bytes, in_order, read_activity, read_cancel, read_event, read_message
+from orchestra.store.instances import LONGEST_DELAY, HeldRow
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
+from orchestra.store.tasks import ActivityRow, Task
 
 __all__ = ["SqliteStore"]
 
 
 class SqliteStore:
-    """Implements :class:`~orchestra.providers.interfaces.Store`; the promises are written there."""
+    """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
     def __init__(self, writer: Writer, nodes: Nodes, settings: Settings) -> None:
         self._writer = writer

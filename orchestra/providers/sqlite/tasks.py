@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-from orchestra.providers.decoding import read_task
-from orchestra.providers.rows import LONGEST_DELAY, Claim, Route, Task
 from orchestra.providers.sqlite import statements as sql
+from orchestra.store.changes import Claim
+from orchestra.store.decoding import read_task
+from orchestra.store.instances import LONGEST_DELAY
+from orchestra.store.routes import Route
+from orchestra.store.tasks import Task
 
 __all__ = ["leave_tasks", "lose_tasks", "next_task", "take_tasks", "taken_by"]
 

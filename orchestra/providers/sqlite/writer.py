@@ -14,7 +14,6 @@ from typing import Final
 
 from orchestra.clock import Clock, followed
 from orchestra.errors import StoreBusy, StoreError, StoreForked, StoreUnavailable
-from orchestra.providers.kinds import Dialect
 from orchestra.providers.sqlite import schema
 from orchestra.providers.sqlite import statements as sql
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, connect_writer, file_identity
@@ -23,6 +22,7 @@ from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.providers.sqlite.kinds import Kinds
 from orchestra.providers.sqlite.paths import require_one_name
 from orchestra.providers.sqlite.settings import Settings
+from orchestra.store.kinds import Dialect
 
 __all__ = ["StoreClock", "Transaction", "Writer"]
 

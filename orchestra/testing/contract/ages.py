@@ -15,30 +15,16 @@ from orchestra.codec import Payload
 from orchestra.errors import LevelTooLow, LibraryTooOld
 from orchestra.events import OnParentClose
 from orchestra.levels import Levels, Unknown
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import (
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    ExecutionEnd,
-    ExecutionRow,
-    Granted,
-    HoldKind,
-    InstanceQuery,
-    InstanceRow,
-    Kind,
-    MessageKind,
-    MessageRow,
-    NodeRecord,
-    ParentLink,
-    Release,
-    Resolution,
-    ResolvedBy,
-    Start,
-    Started,
-    Status,
-)
+from orchestra.store.catalogue import NodeRecord
+from orchestra.store.changes import Claim, Release, Start
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.instances import InstanceRow, ParentLink
+from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, MessageKind, ResolvedBy, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Claimed, Granted, Started
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery
+from orchestra.store.routes import Kind
 from orchestra.testing.ages import NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (

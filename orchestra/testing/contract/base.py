@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestra.clock import Clock
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.port import Provider
 from orchestra.testing.model import ManualClock
 from orchestra.testing.model.world import Operation
 

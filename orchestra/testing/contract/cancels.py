@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Appended, AppendRefused, Cancel, CancelMark, ExecutionDelta, ExecutionEnd, Granted, Refusal
+from orchestra.store.changes import Cancel
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.instances import CancelMark
+from orchestra.store.kinds import ExecutionEnd
+from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal
+from orchestra.store.port import Provider
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import a_park, a_state, a_write, an_end, an_execution, begin, claim, expect, one, read
 from orchestra.testing.model import ManualClock

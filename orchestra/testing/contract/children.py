@@ -10,34 +10,16 @@ import pytest
 
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
-from orchestra.providers.inboxes import Full
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    PARENT_CLOSED,
-    Appended,
-    AppendRefused,
-    Cancel,
-    CancelMark,
-    ChildCancel,
-    ChildStart,
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    InstanceQuery,
-    InstanceRow,
-    MessageKind,
-    MessageRow,
-    OnParentClose,
-    Outcome,
-    ParentLink,
-    Refusal,
-    Refused,
-    Started,
-    Status,
-    Write,
-)
+from orchestra.events import OnParentClose
+from orchestra.store.changes import Cancel, ChildCancel, ChildStart, Claim, Write
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.inbox_limits import Full
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, InstanceRow, ParentLink
+from orchestra.store.kinds import ExecutionEnd, MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Appended, AppendRefused, Claimed, Granted, Outcome, Refusal, Refused, Started
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Claim, Claimed
+from orchestra.store.changes import Claim
+from orchestra.store.outcomes import Claimed
+from orchestra.store.port import Provider
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import FOREIGN_KIND, KIND, OTHER_KIND, a_start, an_append, claim, expect, ids, one
 from orchestra.testing.model import ManualClock

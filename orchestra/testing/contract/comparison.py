@@ -16,31 +16,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from orchestra.clock import Clock
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
-from orchestra.providers.inboxes import InboxLimits
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    ActivityRow,
-    Cancel,
-    Change,
-    ChildCancel,
-    ChildStart,
-    Claim,
-    ExecutionDelta,
-    ExecutionEnd,
-    InstanceQuery,
-    InstanceRecord,
-    InstanceRow,
-    OnParentClose,
-    ParentLink,
-    Prune,
-    Recover,
-    Release,
-    Report,
-    Route,
-    Standing,
-    Status,
-    Stop,
-)
+from orchestra.events import OnParentClose
+from orchestra.store.changes import Cancel, Change, ChildCancel, ChildStart, Claim, Recover, Release, Report, Stop
+from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.instances import InstanceRow, ParentLink
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.routes import Route
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from orchestra.clock import SystemClock
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ExecutionDelta, Granted, InstanceQuery, Started
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.outcomes import Granted, Started
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import a_start, a_write, an_event, begin, expect, one, read
 from orchestra.testing.model import ManualClock

@@ -8,18 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 from orchestra.codec import Payload
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Append,
-    Appended,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    InstanceQuery,
-    Standing,
-    Started,
-    Status,
-)
+from orchestra.store.changes import Append
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.outcomes import Appended, Granted, Started
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery, Standing
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,

@@ -8,8 +8,11 @@ import pytest
 
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ActivityRow, ExecutionDelta, ExecutionEnd, Granted, Resolution, ResolvedBy
+from orchestra.store.executions import ExecutionDelta, Resolution
+from orchestra.store.kinds import ExecutionEnd, ResolvedBy
+from orchestra.store.outcomes import Granted
+from orchestra.store.port import Provider
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     OTHER_KIND,

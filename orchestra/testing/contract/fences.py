@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ActivityRow, Appended, ExecutionDelta, Granted, Recover, Recovered, Refused, Started
+from orchestra.store.changes import Recover
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.outcomes import Appended, Granted, Recovered, Refused, Started
+from orchestra.store.port import Provider
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     a_node,

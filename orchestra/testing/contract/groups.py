@@ -8,22 +8,12 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import StoreError
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    ActivityRow,
-    Appended,
-    AppendRefused,
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    Refusal,
-    Refused,
-    Started,
-    StartExists,
-    Status,
-)
+from orchestra.store.changes import Claim
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.outcomes import Appended, AppendRefused, Claimed, Granted, Refusal, Refused, Started, StartExists
+from orchestra.store.port import Provider
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

@@ -7,22 +7,13 @@ from datetime import timedelta
 from typing import Any, Final
 
 from orchestra.codec import Payload
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    LOST,
-    ActivityRow,
-    Appended,
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    Granted,
-    InstanceRow,
-    Refused,
-    Release,
-    Report,
-    Reported,
-    Route,
-)
+from orchestra.store.changes import Claim, Release, Report
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.instances import InstanceRow
+from orchestra.store.outcomes import Appended, Claimed, Granted, Refused, Reported
+from orchestra.store.port import Provider
+from orchestra.store.routes import Route
+from orchestra.store.tasks import LOST, ActivityRow
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from orchestra.codec import Payload
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import ActivityRow, Appended, AppendRefused, Granted, Refusal, Started, StartExists, Status
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal, Started, StartExists
+from orchestra.store.port import Provider
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import a_start, an_append, an_end, begin, expect, one, read
 

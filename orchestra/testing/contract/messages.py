@@ -9,9 +9,11 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import StoreError
-from orchestra.providers.inboxes import Full
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Appended, AppendRefused, Cancel, Claim, Claimed, Granted, InboxPage, Refusal, Started
+from orchestra.store.changes import Cancel, Claim
+from orchestra.store.inbox_limits import Full
+from orchestra.store.messages import InboxPage
+from orchestra.store.outcomes import Appended, AppendRefused, Claimed, Granted, Refusal, Started
+from orchestra.store.port import Provider
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

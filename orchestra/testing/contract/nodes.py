@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import NodeBuried
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Appended, Cancel, Claim, Granted, InstanceQuery, Refused, Started
+from orchestra.store.changes import Cancel, Claim
+from orchestra.store.outcomes import Appended, Granted, Refused, Started
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

@@ -8,21 +8,11 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import StoreError
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Appended,
-    AppendRefused,
-    ExecutionDelta,
-    Granted,
-    Pin,
-    Refusal,
-    Refused,
-    Resolution,
-    ResolvedBy,
-    Started,
-    StartExists,
-    Status,
-)
+from orchestra.store.executions import ExecutionDelta, Resolution
+from orchestra.store.instances import Pin
+from orchestra.store.kinds import ResolvedBy, Status
+from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal, Refused, Started, StartExists
+from orchestra.store.port import Provider
 from orchestra.testing.contract.base import ContractBase
 from orchestra.testing.contract.shorthand import (
     OTHER_KIND,

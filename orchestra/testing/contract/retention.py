@@ -7,25 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    ActivityRow,
-    Append,
-    Appended,
-    AppendRefused,
-    ExecutionDelta,
-    ExecutionEnd,
-    Granted,
-    InstanceRow,
-    Kind,
-    Prune,
-    Refusal,
-    Refused,
-    Started,
-    Status,
-    Write,
-)
+from orchestra.store.changes import Append, Write
+from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.instances import InstanceRow
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal, Refused, Started
+from orchestra.store.port import Provider
+from orchestra.store.routes import DEFAULT_QUEUE, Kind
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     FOREIGN_KIND,

@@ -8,34 +8,17 @@ from typing import Any, Final, TypeVar
 
 from orchestra.codec import Payload
 from orchestra.events import EventRecord
-from orchestra.providers.inboxes import InboxLimits
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    Append,
-    Capability,
-    Change,
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    ExecutionEnd,
-    ExecutionRow,
-    Hold,
-    HoldKind,
-    InstanceRecord,
-    InstanceRow,
-    InstanceState,
-    Kind,
-    NodeRecord,
-    Outcome,
-    Resolution,
-    ResolvedBy,
-    Snapshot,
-    Start,
-    Started,
-    Status,
-    Write,
-)
+from orchestra.store.catalogue import Capability, NodeRecord
+from orchestra.store.changes import Append, Change, Claim, Start, Write
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.instances import Hold, InstanceRow, InstanceState
+from orchestra.store.kinds import ExecutionEnd, HoldKind, ResolvedBy, Status
+from orchestra.store.outcomes import Claimed, Outcome, Started
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import DEFAULT_QUEUE, Kind
+from orchestra.store.snapshots import Snapshot
 
 T = TypeVar("T")
 

@@ -8,23 +8,13 @@ from datetime import timedelta
 from typing import Final
 
 from orchestra.codec import Payload
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    LOST,
-    ActivityRow,
-    Claim,
-    Claimed,
-    ExecutionDelta,
-    Granted,
-    InstanceRow,
-    Refused,
-    Report,
-    Reported,
-    Route,
-    Stop,
-    Task,
-    Write,
-)
+from orchestra.store.changes import Claim, Report, Stop, Write
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.instances import InstanceRow
+from orchestra.store.outcomes import Claimed, Granted, Refused, Reported
+from orchestra.store.port import Provider
+from orchestra.store.routes import Route
+from orchestra.store.tasks import LOST, ActivityRow, Task
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     KIND,

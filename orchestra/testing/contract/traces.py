@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import Appended, ExecutionDelta, ExecutionEnd, Granted, Started
+from orchestra.store.executions import ExecutionDelta
+from orchestra.store.kinds import ExecutionEnd
+from orchestra.store.outcomes import Appended, Granted, Started
+from orchestra.store.port import Provider
 from orchestra.testing.contract.base import ContractBase, Open
 from orchestra.testing.contract.shorthand import (
     POLICY,

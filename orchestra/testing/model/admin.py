@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from orchestra.clock import Clock
-from orchestra.providers.rows import Pin, PolicyRow, Status
+from orchestra.store.catalogue import PolicyRow
+from orchestra.store.instances import Pin
+from orchestra.store.kinds import Status
 from orchestra.testing.model.store import ModelStore
 from orchestra.testing.model.world import ModelWorld
 
@@ -16,7 +18,7 @@ _NAMED: Final = 100
 
 
 class ModelAdmin:
-    """Implements :class:`~orchestra.providers.interfaces.Admin`."""
+    """Implements :class:`~orchestra.store.port.Admin`."""
 
     def __init__(self, world: ModelWorld, store: ModelStore, clock: Clock) -> None:
         self._world = world

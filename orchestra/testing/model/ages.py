@@ -7,8 +7,10 @@ from enum import Enum
 from typing import TypeVar
 
 from orchestra.levels import Kinds, Stored, Unknown
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import ExecutionRow, Hold, InstanceRow, MessageRow, Resolution
+from orchestra.store.executions import ExecutionRow, Resolution
+from orchestra.store.instances import Hold, InstanceRow
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import MessageRow
 
 K = TypeVar("K", bound=Enum)
 

@@ -6,24 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestra.events import EventRecord
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import (
-    CRASHES_BEFORE_DELAY,
-    Catalogue,
-    ExecutionRow,
-    InstanceQuery,
-    InstanceRecord,
-    Standing,
-    Status,
-    Unknown,
-)
+from orchestra.levels import Unknown
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import CRASHES_BEFORE_DELAY
+from orchestra.store.kinds import Dialect, Status
+from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
 from orchestra.testing.model.ages import read_execution
 from orchestra.testing.model.store import ModelStore
 from orchestra.testing.model.world import ModelWorld
 
 
 class ModelDirectory:
-    """Implements :class:`~orchestra.providers.interfaces.Directory`."""
+    """Implements :class:`~orchestra.store.port.Directory`."""
 
     def __init__(self, world: ModelWorld, store: ModelStore, dialect: Dialect) -> None:
         self._world = world

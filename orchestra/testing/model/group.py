@@ -9,45 +9,40 @@ from itertools import chain, islice, zip_longest
 
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
-from orchestra.providers.inboxes import Waiting
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import (
-    PARENT_CLOSED,
-    PRUNED_AT_ONCE,
+from orchestra.events import OnParentClose
+from orchestra.store.changes import (
     Append,
-    Appended,
-    AppendRefused,
     Cancel,
-    CancelMark,
     Change,
     ChildCancel,
     ChildStart,
     Claim,
-    Claimed,
-    ExecutionDelta,
-    Granted,
-    InstanceRow,
-    Kind,
-    MessageKind,
-    MessageRow,
-    OnParentClose,
-    Outcome,
-    ParentLink,
-    Prune,
     Recover,
+    Release,
+    Report,
+    Start,
+    Write,
+)
+from orchestra.store.executions import PRUNED_AT_ONCE, ExecutionDelta, Prune
+from orchestra.store.inbox_limits import Waiting
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, InstanceRow, ParentLink
+from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import (
+    Appended,
+    AppendRefused,
+    Claimed,
+    Granted,
+    Outcome,
     Recovered,
     Refusal,
     Refused,
-    Release,
-    Report,
-    Snapshot,
-    Start,
     Started,
     StartExists,
-    Status,
-    Task,
-    Write,
 )
+from orchestra.store.routes import Kind
+from orchestra.store.snapshots import Snapshot
+from orchestra.store.tasks import Task
 from orchestra.testing.model.ages import as_stored, read_message, stored_form, write_execution, write_hold, write_resolution
 from orchestra.testing.model.tasks import report, stop, take
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from orchestra.clock import Clock, SystemClock, micros
-from orchestra.providers.interfaces import Admin, Directory, Provider, Store
-from orchestra.providers.kinds import THIS_LIBRARY, Dialect, Library
+from orchestra.store.kinds import THIS_LIBRARY, Dialect, Library
+from orchestra.store.port import Admin, Directory, Provider, Store
 from orchestra.testing.model.admin import ModelAdmin
 from orchestra.testing.model.directory import ModelDirectory
 from orchestra.testing.model.group import Limits

@@ -8,25 +8,16 @@ from dataclasses import replace
 from orchestra.clock import Clock
 from orchestra.errors import NodeBuried
 from orchestra.events import EventRecord
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import (
-    CRASHES_BEFORE_DELAY,
-    LONGEST_DELAY,
-    Catalogue,
-    Change,
-    Commit,
-    HeldRow,
-    InboxPage,
-    Kind,
-    Levels,
-    News,
-    NodeRecord,
-    NodeRow,
-    Renewal,
-    Route,
-    Task,
-    Unread,
-)
+from orchestra.levels import Levels
+from orchestra.store.catalogue import Catalogue, NodeRecord, NodeRow, Renewal
+from orchestra.store.changes import Change
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, HeldRow
+from orchestra.store.kinds import Dialect
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
+from orchestra.store.tasks import Task
 from orchestra.testing.model.ages import read_hold, read_message
 from orchestra.testing.model.group import Group, Limits, require
 from orchestra.testing.model.tasks import lose, release, taken_by, waiting
@@ -34,7 +25,7 @@ from orchestra.testing.model.world import ModelWorld, page_of
 
 
 class ModelStore:
-    """Implements :class:`~orchestra.providers.interfaces.Store`."""
+    """Implements :class:`~orchestra.store.port.Store`."""
 
     def __init__(self, world: ModelWorld, clock: Clock, limits: Limits, dialect: Dialect) -> None:
         self._world = world

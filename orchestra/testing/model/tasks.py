@@ -6,20 +6,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import chain, zip_longest
 
-from orchestra.providers.rows import (
-    LOST,
-    ActivityRow,
-    Appended,
-    Claim,
-    Refused,
-    Report,
-    Reported,
-    Route,
-    Status,
-    Stop,
-    Task,
-    Write,
-)
+from orchestra.store.changes import Claim, Report, Stop, Write
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Appended, Refused, Reported
+from orchestra.store.routes import Route
+from orchestra.store.tasks import LOST, ActivityRow, Task
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
 

@@ -11,27 +11,17 @@ from typing import Any
 
 from orchestra.clock import Clock
 from orchestra.codec import Payload
-from orchestra.events import EventRecord
+from orchestra.events import EventRecord, OnParentClose
 from orchestra.levels import Levels, Unknown
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import (
-    CRASHES_BEFORE_DELAY,
-    LONGEST_DELAY,
-    ActivityRow,
-    Catalogue,
-    ExecutionRow,
-    InboxPage,
-    InstanceRecord,
-    InstanceRow,
-    Kind,
-    MessageKind,
-    MessageRow,
-    NodeRow,
-    OnParentClose,
-    PolicyRow,
-    Snapshot,
-    Status,
-)
+from orchestra.store.catalogue import Catalogue, NodeRow, PolicyRow
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, InstanceRow
+from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.messages import InboxPage, MessageRow
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import Kind
+from orchestra.store.snapshots import Snapshot
+from orchestra.store.tasks import ActivityRow
 from orchestra.testing.model.ages import read, read_execution, read_message, read_row
 
 Operation = tuple[str, str, str, Mapping[str, Any]]

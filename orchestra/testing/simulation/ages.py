@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from orchestra.levels import Unknown
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import Claim, InstanceRecord, Snapshot, Write
+from orchestra.store.changes import Claim, Write
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.snapshots import Snapshot
 
 __all__ = ["ERAS", "Ages", "Era", "is_known"]
 

@@ -12,32 +12,15 @@ from orchestra.errors import OrchestraError, OutcomeUnknown, StoreBusy, StoreErr
 from orchestra.events import FORMAT
 from orchestra.operations.retarget import retargeting
 from orchestra.operations.terminate import termination
-from orchestra.providers.inboxes import InboxLimits
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    Append,
-    Appended,
-    AppendRefused,
-    Cancel,
-    ClientChange,
-    ExecutionRow,
-    Granted,
-    InstanceRecord,
-    Kind,
-    Outcome,
-    Recover,
-    Recovered,
-    Release,
-    Resolution,
-    ResolvedBy,
-    Start,
-    Started,
-    StartExists,
-    Status,
-    Write,
-)
 from orchestra.resolution import policy_of, start_version, stored_policy
+from orchestra.store.changes import Append, Cancel, ClientChange, Recover, Release, Start, Write
+from orchestra.store.executions import ExecutionRow, Resolution
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.kinds import ResolvedBy, Status
+from orchestra.store.outcomes import Appended, AppendRefused, Granted, Outcome, Recovered, Started, StartExists
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import DEFAULT_QUEUE, Kind
 from orchestra.testing.simulation.nodes import Link, SimulatedNode, Surroundings
 from orchestra.testing.simulation.plan import Plan
 from orchestra.testing.simulation.programs import PROGRAMS, draw_state

@@ -6,21 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from orchestra.providers.rows import (
-    LOST,
-    Claim,
-    Claimed,
-    ExecutionEnd,
-    Granted,
-    InstanceRecord,
-    Outcome,
-    Refused,
-    Report,
-    Reported,
-    Route,
-    Status,
-    Write,
-)
+from orchestra.store.changes import Claim, Report, Write
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.outcomes import Claimed, Granted, Outcome, Refused, Reported
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.routes import Route
+from orchestra.store.tasks import LOST
 from orchestra.testing.simulation.lives import Life
 
 __all__ = ["Errand", "Errands"]

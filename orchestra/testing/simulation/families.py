@@ -19,19 +19,11 @@ from orchestra.events import (
     error_from_wire,
     from_record,
 )
-from orchestra.providers.rows import (
-    PARENT_CLOSED,
-    Appended,
-    CancelMark,
-    ChildStart,
-    Granted,
-    MessageKind,
-    MessageRow,
-    ParentLink,
-    Start,
-    Status,
-    Write,
-)
+from orchestra.store.changes import ChildStart, Start, Write
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, ParentLink
+from orchestra.store.kinds import MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Appended, Granted
 from orchestra.testing.simulation.lives import Life
 
 __all__ = ["Families", "take_reports"]

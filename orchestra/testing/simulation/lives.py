@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from orchestra.events import CommandEvent, EventRecord, OnParentClose
-from orchestra.providers.rows import MessageRow, ParentLink, Status
+from orchestra.store.instances import ParentLink
+from orchestra.store.kinds import Status
+from orchestra.store.messages import MessageRow
 
 __all__ = ["Life"]
 

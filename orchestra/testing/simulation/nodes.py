@@ -37,26 +37,18 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.events import EventRecord
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.rows import (
-    Capability,
-    Catalogue,
-    Change,
-    ClientChange,
-    Commit,
-    HeldRow,
-    InboxPage,
-    Kind,
-    Levels,
-    News,
-    NodeRecord,
-    Renewal,
-    Route,
-    Task,
-    Unread,
-)
+from orchestra.levels import Levels
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retention import Retention
+from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, Renewal
+from orchestra.store.changes import Change, ClientChange
+from orchestra.store.instances import HeldRow
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.port import Provider
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
+from orchestra.store.tasks import Task
 from orchestra.testing.simulation.programs import IN_CODE
 
 __all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]

@@ -13,8 +13,8 @@ from random import Random
 from typing import Final
 
 from orchestra.engine.engine import EngineOptions
-from orchestra.providers.rows import InboxPage
 from orchestra.retention import Retention
+from orchestra.store.messages import InboxPage
 from orchestra.testing.simulation.programs import PROGRAMS
 
 __all__ = ["COMMIT_FAULTS", "Plan"]

@@ -16,13 +16,13 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock, new_id
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
 from orchestra.providers.postgres.pulse import Pulse
 from orchestra.providers.postgres.settings import Settings
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.port import Provider
 from orchestra.testing.simulation.nodes import Link
 from orchestra.testing.simulation.simulation import Connect
 

@@ -18,9 +18,9 @@ from orchestra.activities import Activity
 from orchestra.context import OrchestrationContext
 from orchestra.errors import ActivityFailed, Cancelled, ChildFailed, Failure
 from orchestra.futures import DurableFuture
-from orchestra.providers.rows import HoldKind, Status
 from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import RetryPolicy
+from orchestra.store.kinds import HoldKind, Status
 
 __all__ = [
     "ACTIVITIES",

@@ -18,10 +18,14 @@ from typing import Final, Protocol
 from orchestra.clock import Clock, micros
 from orchestra.engine.items import ActivityKey, RunActivity
 from orchestra.errors import LibraryTooOld, StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
-from orchestra.providers.interfaces import Directory, Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import CRASHES_BEFORE_DELAY, DEFAULT_QUEUE, Append, Change, Commit, Levels, Start, Status, Write
+from orchestra.levels import Levels
 from orchestra.resolution import policy_of
+from orchestra.store.changes import Append, Change, Start, Write
+from orchestra.store.instances import CRASHES_BEFORE_DELAY
+from orchestra.store.kinds import THIS_LIBRARY, Library, Status
+from orchestra.store.outcomes import Commit
+from orchestra.store.port import Directory, Provider
+from orchestra.store.routes import DEFAULT_QUEUE
 from orchestra.testing.ages import NEXT_LIBRARY, STERN_LIBRARY
 from orchestra.testing.checker import check_store
 from orchestra.testing.simulation.ages import ERAS, Era, is_known

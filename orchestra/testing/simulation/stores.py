@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from orchestra.clock import Clock, SystemClock
-from orchestra.providers.interfaces import Provider
-from orchestra.providers.kinds import THIS_LIBRARY, Library
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.providers.sqlite.diagnosis import diagnose
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.port import Provider
 from orchestra.testing.ages import NEXT_LIBRARY
 from orchestra.testing.checker import check_store
 from orchestra.testing.simulation.simulation import Connect, Result, simulate

@@ -34,37 +34,27 @@ from orchestra.events import (
     TimerFired,
     from_record,
 )
-from orchestra.providers.inboxes import Full, Waiting
-from orchestra.providers.interfaces import Directory
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import (
-    Append,
+from orchestra.levels import Unknown
+from orchestra.retention import Retention
+from orchestra.store.changes import Append, Cancel, Change, Claim, Recover, Release, Report, Start, Write
+from orchestra.store.inbox_limits import Full, Waiting
+from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library, Status
+from orchestra.store.outcomes import (
     Appended,
     AppendRefused,
-    Cancel,
-    Change,
-    Claim,
     Claimed,
     Commit,
     Granted,
-    HoldKind,
-    InstanceRecord,
     Outcome,
-    Recover,
     Recovered,
     Refusal,
     Refused,
-    Release,
-    Report,
-    Snapshot,
-    Start,
     Started,
     StartExists,
-    Status,
-    Unknown,
-    Write,
 )
-from orchestra.retention import Retention
+from orchestra.store.port import Directory
+from orchestra.store.queries import InstanceRecord
+from orchestra.store.snapshots import Snapshot
 from orchestra.testing.simulation.ages import Ages
 from orchestra.testing.simulation.errands import Errands
 from orchestra.testing.simulation.families import Families, take_reports

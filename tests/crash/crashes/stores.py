@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 import psycopg
 
 from orchestra import SqliteProvider
-from orchestra.providers.interfaces import Directory, Provider
 from orchestra.providers.postgres import PostgresProvider
-from orchestra.providers.rows import InstanceQuery, Status
+from orchestra.store.kinds import Status
+from orchestra.store.port import Directory, Provider
+from orchestra.store.queries import InstanceQuery
 
 
 @dataclass(frozen=True)

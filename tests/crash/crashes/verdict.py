@@ -12,8 +12,9 @@ from crashes.stores import Store, damages_of, folder_of, open_ids, provider_of, 
 from crashes.traffic import Promises
 from orchestra.codec import plain
 from orchestra.events import ActivityCompleted, from_record
-from orchestra.providers.interfaces import Directory
-from orchestra.providers.rows import InstanceQuery, Status
+from orchestra.store.kinds import Status
+from orchestra.store.port import Directory
+from orchestra.store.queries import InstanceQuery
 from orchestra.testing.checker import Report, check_store
 
 BELONGING = ("instance_detail", "label", "execution", "event", "message", "tombstone", "activity")

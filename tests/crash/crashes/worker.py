@@ -28,11 +28,13 @@ from crashes.device import Device, Fault
 from orchestra import Runtime, SqliteProvider, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown
-from orchestra.providers.interfaces import Provider
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.postgres.calls import Read, Transaction
 from orchestra.providers.postgres.wire import Result
-from orchestra.providers.rows import Change, Claimed, Commit, Granted, Kind, Refused, Write
+from orchestra.store.changes import Change, Write
+from orchestra.store.outcomes import Claimed, Commit, Granted, Refused
+from orchestra.store.port import Provider
+from orchestra.store.routes import Kind
 
 STOP_INSIDE = signal.SIGRTMIN
 NARROW, WIDE = 3, 256

@@ -8,9 +8,12 @@ from enum import StrEnum
 from typing import Final
 
 from orchestra.codec import unpack
-from orchestra.providers.decoding import hold_from_bytes
-from orchestra.providers.kinds import Dialect
-from orchestra.providers.rows import Catalogue, HoldKind, Kind, Levels, Route, Unknown, shown_hold
+from orchestra.levels import Levels, Unknown
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.decoding import hold_from_bytes
+from orchestra.store.instances import shown_hold
+from orchestra.store.kinds import Dialect, HoldKind
+from orchestra.store.routes import Kind, Route
 
 __all__ = [
     "LISTED",

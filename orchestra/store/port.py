@@ -17,25 +17,18 @@ from typing import Protocol
 
 from orchestra.errors import ProviderInUse
 from orchestra.events import EventRecord
-from orchestra.providers.kinds import THIS_LIBRARY, Library
-from orchestra.providers.rows import (
-    Catalogue,
-    Change,
-    Commit,
-    ExecutionRow,
-    HeldRow,
-    InboxPage,
-    InstanceQuery,
-    InstanceRecord,
-    Kind,
-    Levels,
-    News,
-    NodeRecord,
-    Renewal,
-    Route,
-    Task,
-    Unread,
-)
+from orchestra.levels import Levels
+from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
+from orchestra.store.changes import Change
+from orchestra.store.executions import ExecutionRow
+from orchestra.store.instances import HeldRow
+from orchestra.store.kinds import THIS_LIBRARY, Library
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.queries import InstanceQuery, InstanceRecord
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
+from orchestra.store.tasks import Task
 
 __all__ = ["Admin", "Directory", "Provider", "Store"]
 
@@ -47,7 +40,7 @@ class Store(Protocol):
         """Apply a group in one transaction. Each change is granted or refused by itself; no refusal fails the group.
 
         The order is: the owners' writes and recoveries, then what granted writes do to other instances (see
-        :class:`~orchestra.providers.rows.Write`), then starts, messages, cancels and releases, then claims; within each, as
+        :class:`~orchestra.store.changes.Write`), then starts, messages, cancels and releases, then claims; within each, as
         given. A report counts as a message. A claim therefore sees what the same group has made ready; activities are taken
         before instances. Outcomes stand in the order of the changes.
         """
@@ -147,7 +140,7 @@ class Store(Protocol):
     def sweep(self, limit: int = 256) -> int:
         """Release instances whose owner has no living node row; each counts a take-over. Return how many.
 
-        Activities that such nodes had taken are :data:`~orchestra.providers.rows.LOST`; they count as well.
+        Activities that such nodes had taken are :data:`~orchestra.store.tasks.LOST`; they count as well.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Rows of a database as the values of :mod:`orchestra.providers.rows`, and back where it takes more than a column."""
+"""Rows of a database as the values of this package, and back where it takes more than a column."""
 
 from __future__ import annotations
 
@@ -10,24 +10,13 @@ from orchestra.codec import Payload, pack, unpack
 from orchestra.errors import LevelTooLow
 from orchestra.events import EventRecord, error_from_wire, error_to_wire
 from orchestra.levels import Unknown
-from orchestra.providers.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy
-from orchestra.providers.rows import (
-    DEFAULT_QUEUE,
-    ActivityRow,
-    CancelMark,
-    ExecutionDelta,
-    ExecutionRow,
-    Hold,
-    InstanceRow,
-    Kind,
-    MessageRow,
-    ParentLink,
-    Pin,
-    Resolution,
-    Route,
-    Start,
-    Task,
-)
+from orchestra.store.changes import Start
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.instances import CancelMark, Hold, InstanceRow, ParentLink, Pin
+from orchestra.store.kinds import Dialect, ExecutionEnd, HoldKind, ResolvedBy
+from orchestra.store.messages import MessageRow
+from orchestra.store.routes import DEFAULT_QUEUE, Kind, Route
+from orchestra.store.tasks import ActivityRow, Task
 from orchestra.versions import version_key
 
 __all__ = [

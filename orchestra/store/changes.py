@@ -1,0 +1,261 @@
+"""What the engine, a node or a client asks a store to change. Each is granted or refused on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestra.codec import Payload
+from orchestra.events import OnParentClose
+from orchestra.frozen import frozen
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
+from orchestra.store.inbox_limits import INBOX_LIMITS, InboxLimits
+from orchestra.store.instances import Hold, InstanceState, ParentLink
+from orchestra.store.kinds import Status
+from orchestra.store.messages import InboxPage
+from orchestra.store.routes import Kind, Route
+from orchestra.store.tasks import ActivityRow
+
+__all__ = [
+    "Append",
+    "Cancel",
+    "Change",
+    "ChildCancel",
+    "ChildStart",
+    "Claim",
+    "ClientChange",
+    "Recover",
+    "Release",
+    "Report",
+    "Start",
+    "Stop",
+    "Write",
+    "size_of",
+]
+
+
+@frozen
+class Start:
+    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1).
+
+    ``parent``: who is told of its end; ``root_id``: the first of its line (``None``: itself).
+    """
+
+    instance_id: str
+    incarnation: str
+    request_id: str
+    kind: Kind
+    execution: ExecutionRow
+    wake_at: int = 0
+    created_by: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    traceparent: str | None = None
+    parent: ParentLink | None = None
+    root_id: str | None = None
+    on_parent_close: OnParentClose = OnParentClose.ABANDON
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStart:
+    """An instance that a step of another one asks for.
+
+    Where the id is taken by a start that is not this one, ``refusal`` is the error that the parent gets as the child's end
+    (rule 20); ``None``: nothing is sent, for nobody waits. Without a ``start`` the child cannot be started at all, and the
+    parent gets ``refusal`` in any case. ``parent`` is the command in either case.
+    """
+
+    child_id: str
+    parent: ParentLink
+    start: Start | None
+    refusal: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCancel:
+    """Cancel the instance ``child_id``, if it is open and the child of exactly this command."""
+
+    child_id: str
+    parent: ParentLink
+    reason: str
+
+
+@frozen
+class Append:
+    """Put a message into an instance's inbox and make it ready. The same ``message_id`` again has no effect."""
+
+    instance_id: str
+    message_id: str
+    name: str
+    payload: Payload
+    sender: str = ""
+    limits: InboxLimits = INBOX_LIMITS
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Set the cancel mark and make the instance ready. A second one changes nothing, but terminate beats cancel.
+
+    ``incarnation``: only of this life; ``None``: of whichever there is.
+    """
+
+    instance_id: str
+    reason: str
+    by: str = ""
+    terminate: bool = False
+    incarnation: str | None = None
+
+
+@frozen
+class Stop:
+    """Put the stop mark on a try that is handed out; ``event_id`` names its activity, of the write's execution.
+
+    A try that no node has taken ends in this very write, with ``failure``, and makes the instance ready as a report does. One
+    that a node has taken goes on under its fence until that node reports, leaves or is lost. One that has ended stays as it is.
+    """
+
+    event_id: int
+    failure: bytes
+
+
+@frozen
+class Write:
+    """Everything that one step does to one instance, all or nothing, conditional on the fence.
+
+    The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes, ``owner``. A granted
+    write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
+    remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
+    instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
+    expiry. ``stops`` come after ``activities``; what they end arrives behind the write itself. ``prune`` happens last. An owner
+    that knows that the instance has no parent says so with ``has_parent``; the store then looks for none.
+
+    Once all owners' writes of a group are done, each granted one has these effects on other instances, in the order of the
+    group: its ``starts``, its ``cancels``; where an execution has closed that may have children (``ExecutionDelta.children``,
+    and whenever an operator writes), their ends that wait unread are removed in the write itself, and those that are open are
+    marked as their ``on_parent_close`` says; last, where the instance has ended and has a parent, its end goes into the
+    parent's inbox, whatever the inbox's limit, if the parent's execution that asked for it is the open one; else it is
+    dropped (rule 20).
+    """
+
+    instance_id: str
+    incarnation: str
+    revision: int
+    owner: str | None
+    state: InstanceState
+    executions: tuple[ExecutionDelta, ...] = ()
+    consumed: tuple[int, ...] = ()
+    activities: tuple[ActivityRow, ...] = ()
+    settled: tuple[int, ...] = ()
+    custom_status: Payload | None = None
+    hold: Hold | None = None
+    prune: Prune | None = None
+    starts: tuple[ChildStart, ...] = ()
+    cancels: tuple[ChildCancel, ...] = ()
+    has_parent: bool = True
+    stops: tuple[Stop, ...] = ()
+
+    @property
+    def closed_with_children(self) -> tuple[int, ...]:
+        """The executions that this write closes and whose children the store must look for."""
+        closed: tuple[int, ...] = ()
+        for delta in self.executions:
+            if delta.closed is not None and (delta.children or self.owner is None):
+                closed += (delta.number,)
+        return closed
+
+    @property
+    def concerns_others(self) -> bool:
+        """Whether it may have effects on other instances. Most have none, and cost the store nothing for it."""
+        tells_parent = self.has_parent and self.state.status is not Status.OPEN
+        return bool(self.starts or self.cancels or tells_parent or self.closed_with_children)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind.
+
+    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within a route; of these up to
+    ``threads`` by routes that are among ``blocking``. ``page`` is what is read of each inbox.
+    """
+
+    node: str
+    kinds: tuple[Kind, ...]
+    limit: int
+    routes: tuple[Route, ...] = ()
+    slots: int = 0
+    blocking: tuple[Route, ...] = ()
+    threads: int = 0
+    page: InboxPage = InboxPage()  # noqa: RUF009 - it is frozen
+
+
+@frozen
+class Report:
+    """Say how a task has ended, with a ``result`` or a ``failure``; with neither, only its ``heartbeat`` is stored.
+
+    Conditional on the task's revision and on the node that has it. What has ended makes the instance ready, as a message does,
+    and waits in the activity's row for the instance's owner.
+    """
+
+    instance_id: str
+    incarnation: str
+    execution: int
+    event_id: int
+    revision: int
+    node: str
+    result: Payload | None = None
+    failure: bytes | None = None
+    heartbeat: Payload | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is more than a heartbeat."""
+        return self.result is not None or self.failure is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Find out, by a write, what became of an instance whose last reply was lost (protocol rule 9)."""
+
+    instance_id: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End a hold, so that the instance may be claimed again. Conditional on the revision."""
+
+    instance_id: str
+    incarnation: str
+    revision: int
+
+
+ClientChange = Start | Append | Cancel | Write | Release | Recover
+"""What may come from outside the engine: clients' wishes and operators' writes."""
+
+
+Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report
+
+
+def size_of(change: Change) -> int:
+    """Return about how many bytes a change brings to the store."""
+    match change:
+        case Write():
+            size = 512 + len(change.state.summary)
+            for delta in change.executions:
+                for record in delta.events:
+                    size += len(record.envelope)
+                    if record.payload is not None:
+                        size += len(record.payload.data)
+            for activity in change.activities:
+                if activity.result is not None:
+                    size += len(activity.result.data)
+            for start in change.starts:
+                if start.start is not None:
+                    size += size_of(start.start)
+            return size
+        case Start():
+            return 512 + len(change.execution.state.data)
+        case Append():
+            return 256 + len(change.payload.data)
+        case _:
+            return 128

@@ -1,9 +1,10 @@
-"""Children: a round starts one instance for each shop, waits for those that answer in time, and gives the others up.
+"""Children: a round starts one instance for each shop, waits for those that answer in time, and
+gives the others up.
 
     python examples/family.py [DATABASE]
 
-Every child is an instance of its own: it laps, it has its own version, and it can be looked at. The audit is a detached
-start: it lives on by itself.
+Every child is an instance of its own: it laps, it has its own version, and it can be looked at. The
+audit is a detached start: it lives on by itself.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ async def quote(ctx: OrchestrationContext, state: Question) -> Price:
 async def quote_or_nothing(ctx: OrchestrationContext, shop: str) -> Price | None:
     """Wait for a shop's answer; whoever takes too long is given up, which cancels the child."""
     try:
-        child = ctx.start_child(quote, Question(shop), instance_id=f"{ctx.instance_id}/{shop}")  # typed: Price
+        child = ctx.start_child(
+            quote, Question(shop), instance_id=f"{ctx.instance_id}/{shop}"
+        )  # typed: Price
         first = await ctx.race(child, ctx.schedule_timer(timedelta(seconds=1)))
         return first.value
     except ChildFailed as error:
@@ -104,7 +107,9 @@ async def main(database: str) -> None:
         for child in (await best.info()).children:
             info = await runtime.client.wait_for_completion(child.instance_id, patience)
             print(f"{info.instance_id}: {info.status} after {info.execution_id} laps")
-        print("audited:", await runtime.client.handle("round-1/audit").result(int, timeout=patience))
+        print(
+            "audited:", await runtime.client.handle("round-1/audit").result(int, timeout=patience)
+        )
 
 
 if __name__ == "__main__":
@@ -112,4 +117,6 @@ if __name__ == "__main__":
     handler.setFormatter(PlainFormatter())
     logging.getLogger("orchestra").addHandler(handler)
     logging.getLogger("orchestra").setLevel(logging.INFO)
-    anyio.run(main, sys.argv[1] if len(sys.argv) > 1 else str(Path(tempfile.mkdtemp()) / "family.db"))
+    anyio.run(
+        main, sys.argv[1] if len(sys.argv) > 1 else str(Path(tempfile.mkdtemp()) / "family.db")
+    )

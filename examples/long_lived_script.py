@@ -1,8 +1,10 @@
-"""A plain long-lived script on asyncio, without a web framework: it watches the free space of a disk for as long as it runs.
+"""A plain long-lived script on asyncio, without a web framework: it watches the free space of a
+disk for as long as it runs.
 
     python examples/long_lived_script.py [DATABASE] [DIRECTORY]
 
-SIGTERM and Ctrl-C stop it in order. The next start goes on with the same instance, on the same lap, also after a `kill -9`.
+SIGTERM and Ctrl-C stop it in order. The next start goes on with the same instance, on the same lap,
+also after a `kill -9`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from orchestra import OrchestrationContext, OrchestrationRegistry, PlainFormatter, Runtime, SqliteProvider, activity
+from orchestra import (
+    OrchestrationContext,
+    OrchestrationRegistry,
+    PlainFormatter,
+    Runtime,
+    SqliteProvider,
+    activity,
+)
 
 INSTANCE = "disk"
 
@@ -55,7 +64,9 @@ async def main(database: str = "disk.db", directory: str = ".") -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Runtime(SqliteProvider(database), registry, activities=[free_percent]) as runtime:
-        await runtime.client.start("watch_disk", Disk(directory), instance_id=INSTANCE, existing="return")
+        await runtime.client.start(
+            "watch_disk", Disk(directory), instance_id=INSTANCE, existing="return"
+        )
         print("running; SIGTERM or Ctrl-C stops", flush=True)
         await stop.wait()
     print("stopped", flush=True)

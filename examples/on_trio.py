@@ -1,8 +1,10 @@
-"""The same on trio: a script that watches whether a port answers. Host and activity are trio's own; the library follows.
+"""The same on trio: a script that watches whether a port answers. Host and activity are trio's own;
+the library follows.
 
     python examples/on_trio.py [DATABASE] [HOST] [PORT]
 
-SIGTERM and Ctrl-C stop it in order. The next start goes on with the same instance. Needs `pip install trio`.
+SIGTERM and Ctrl-C stop it in order. The next start goes on with the same instance. Needs `pip
+install trio`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from functools import partial
 
 import trio
 
-from orchestra import OrchestrationContext, OrchestrationRegistry, PlainFormatter, Runtime, SqliteProvider, activity
+from orchestra import (
+    OrchestrationContext,
+    OrchestrationRegistry,
+    PlainFormatter,
+    Runtime,
+    SqliteProvider,
+    activity,
+)
 
 INSTANCE = "port"
 
@@ -57,7 +66,9 @@ async def main(database: str = "port.db", host: str = "localhost", port: str = "
     """Run the loop until a signal comes."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with Runtime(SqliteProvider(database), registry, activities=[answers]) as runtime:
-            await runtime.client.start("watch_port", Port(host, int(port)), instance_id=INSTANCE, existing="return")
+            await runtime.client.start(
+                "watch_port", Port(host, int(port)), instance_id=INSTANCE, existing="return"
+            )
             print("running; SIGTERM or Ctrl-C stops", flush=True)
             await anext(aiter(signals))
     print("stopped", flush=True)

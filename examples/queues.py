@@ -2,9 +2,9 @@
 
     python examples/queues.py [DATABASE]
 
-The first runtime has the orchestration, and no renderer. The second one serves the queue "gpu", has the renderer, and runs two
-frames at once. Here they share a process and a SQLite file; on several machines they share a PostgreSQL schema, and nothing
-else changes.
+The first runtime has the orchestration, and no renderer. The second one serves the queue "gpu", has
+the renderer, and runs two frames at once. Here they share a process and a SQLite file; on several
+machines they share a PostgreSQL schema, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from orchestra import (
 
 @activity(queue="gpu", retry=RetryPolicy(max_attempts=5), timeout=timedelta(minutes=10))
 async def render(scene: str, frame: int) -> str:
-    """Runs on nodes that serve "gpu", whoever runs the orchestration. Should its node die, another one tries again."""
+    """Runs on nodes that serve "gpu", whoever runs the orchestration. Should its node die, another
+    one tries again.
+    """
     context = activity_context()
     for part in range(3):
         await anyio.sleep(0.01)
@@ -58,12 +60,21 @@ nothing = OrchestrationRegistry.builder().build()
 
 async def main(path: Path) -> None:
     studio = Runtime(SqliteProvider(path), registry, activities=[publish])
-    farm = Runtime(SqliteProvider(path), nothing, activities=[render], queues=["gpu"], max_concurrent_activities=2)
+    farm = Runtime(
+        SqliteProvider(path),
+        nothing,
+        activities=[render],
+        queues=["gpu"],
+        max_concurrent_activities=2,
+    )
     async with studio, farm:
         handle = await studio.client.start("film", "sunrise")
         print(f"published {await handle.result()} frames")
         for node in await studio.client.list_nodes():
-            print(f"queues {', '.join(node.queues)}: {', '.join(node.activities)}, {node.slots} at once")
+            print(
+                f"queues {', '.join(node.queues)}: {', '.join(node.activities)}, {node.slots} at "
+                "once"
+            )
 
 
 if __name__ == "__main__":

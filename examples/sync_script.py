@@ -1,4 +1,5 @@
-"""A plain script without async code of its own: it looks at a store that services work on, and tells an instance something.
+"""A plain script without async code of its own: it looks at a store that services work on, and
+tells an instance something.
 
     python examples/sync_script.py DATABASE                    # lists what has not ended
     python examples/sync_script.py DATABASE INSTANCE EVENT     # sends an event, and says how the instance stands
@@ -19,7 +20,9 @@ def show(sync: orchestra.sync.Connection) -> None:
     page: str | None = None
     while True:
         found = sync.call(
-            sync.client.list_instances, status=[InstanceStatus.RUNNING, InstanceStatus.PENDING, InstanceStatus.HELD], page=page
+            sync.client.list_instances,
+            status=[InstanceStatus.RUNNING, InstanceStatus.PENDING, InstanceStatus.HELD],
+            page=page,
         )
         for info in found.items:
             print(f"{info.instance_id}  {info.name} {info.version}  {info.status}")

@@ -1,4 +1,5 @@
-"""A service without an event loop of its own, as Flask and Django applications are: a WSGI application of the standard library.
+"""A service without an event loop of its own, as Flask and Django applications are: a WSGI
+application of the standard library.
 
     python examples/wsgi_service.py [DATABASE] [PORT]
 
@@ -6,9 +7,10 @@
     curl -X POST localhost:8000/orders/o-1/paid                 # tells it that it was paid
     curl localhost:8000/orders/o-1                              # how it stands
 
-Views run in threads, and call the client through ``orchestra.sync``. Here the runtime runs in the same process. Servers that
-fork their workers (gunicorn, Celery) connect in each worker, after the fork: a connection does not survive one. In Flask the
-connection would be made where the application is made, in Django in ``AppConfig.ready``.
+Views run in threads, and call the client through ``orchestra.sync``. Here the runtime runs in the
+same process. Servers that fork their workers (gunicorn, Celery) connect in each worker, after the
+fork: a connection does not survive one. In Flask the connection would be made where the application
+is made, in Django in ``AppConfig.ready``.
 """
 
 from __future__ import annotations
@@ -64,14 +66,18 @@ class Application:
     def __init__(self, sync: orchestra.sync.Connection) -> None:
         self._sync = sync
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         """Answer one request, in the thread of the server that has it."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].strip("/").split("/")
         try:
             match method, path:
                 case "POST", ["orders", order_id]:
                     size = int(environ.get("CONTENT_LENGTH") or 0)
-                    status, answer = self._start(order_id, json.loads(environ["wsgi.input"].read(size)))
+                    status, answer = self._start(
+                        order_id, json.loads(environ["wsgi.input"].read(size))
+                    )
                 case "POST", ["orders", order_id, "paid"]:
                     status, answer = self._pay(order_id)
                 case "GET", ["orders", order_id]:
@@ -89,16 +95,29 @@ class Application:
 
     def _start(self, order_id: str, body: dict[str, Any]) -> tuple[HTTPStatus, Any]:
         client = self._sync.client
-        self._sync.call(client.start, "order", Order(int(body["items"])), instance_id=order_id, request_id=order_id)
+        self._sync.call(
+            client.start,
+            "order",
+            Order(int(body["items"])),
+            instance_id=order_id,
+            request_id=order_id,
+        )
         return HTTPStatus.CREATED, {"order": order_id}
 
     def _pay(self, order_id: str) -> tuple[HTTPStatus, Any]:
-        self._sync.call(self._sync.client.raise_event, order_id, "paid", message_id=f"{order_id}/paid")
+        self._sync.call(
+            self._sync.client.raise_event, order_id, "paid", message_id=f"{order_id}/paid"
+        )
         return HTTPStatus.ACCEPTED, {"order": order_id}
 
     def _show(self, order_id: str) -> tuple[HTTPStatus, Any]:
         info = self._sync.call(self._sync.client.get_instance_info, order_id)
-        return HTTPStatus.OK, {"order": order_id, "status": info.status, "output": info.output, "note": info.custom_status}
+        return HTTPStatus.OK, {
+            "order": order_id,
+            "status": info.status,
+            "output": info.output,
+            "note": info.custom_status,
+        }
 
 
 class Server(ThreadingMixIn, WSGIServer):

@@ -1,8 +1,8 @@
 """orchestra: an embeddable runtime for orchestrations that live for ever.
 
-A program registers several versions of an orchestration under one stable name, embeds a :class:`Runtime`, and runs loops that
-check, wait, act and *continue as new*. Each lap is a bounded execution on exactly one version; the version changes only at the
-lap's end.
+A program registers several versions of an orchestration under one stable name, embeds a
+:class:`Runtime`, and runs loops that check, wait, act and *continue as new*. Each lap is a bounded
+execution on exactly one version; the version changes only at the lap's end.
 """
 
 from orchestra import sync as sync

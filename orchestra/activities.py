@@ -1,7 +1,7 @@
 """Activities: ordinary functions with side effects, and what they know of their surroundings.
 
-An activity runs at least once; its result is applied exactly once. Use :attr:`ActivityContext.idempotency_key` where the
-outside world must not notice a second run.
+An activity runs at least once; its result is applied exactly once. Use
+:attr:`ActivityContext.idempotency_key` where the outside world must not notice a second run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from orchestra.codec import (
     raw,
     repacked,
 )
-from orchestra.errors import ActivityContextMissing, DecodeError, EncodeError, InvalidFunction, OrchestrationError
+from orchestra.errors import (
+    ActivityContextMissing,
+    DecodeError,
+    EncodeError,
+    InvalidFunction,
+    OrchestrationError,
+)
 from orchestra.frames import place
 from orchestra.ids import check_name, check_text
 from orchestra.options import POSITIVE, check_duration, check_kind
@@ -76,10 +82,14 @@ class Signature:
     arity: range
     """How many positional arguments alone suffice; empty where there are others."""
     readers: dict[int, ArgumentsReader] = field(default_factory=dict[int, ArgumentsReader])
-    writers: dict[int, tuple[Decoder[Any], ...]] = field(default_factory=dict[int, tuple[Decoder[Any], ...]])
+    writers: dict[int, tuple[Decoder[Any], ...]] = field(
+        default_factory=dict[int, tuple[Decoder[Any], ...]]
+    )
 
     @staticmethod
-    def of(signature: inspect.Signature, annotations: dict[str, Any], result: Decoder[Any]) -> Signature:
+    def of(
+        signature: inspect.Signature, annotations: dict[str, Any], result: Decoder[Any]
+    ) -> Signature:
         """Return how the arguments of a function travel, whose annotations are types by now."""
         parameters = signature.parameters.values()
         required = sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
@@ -87,10 +97,20 @@ class Signature:
         arity = range(required, len(parameters) + 1) if simple else range(0)
         return Signature(signature, annotations, result, arity)
 
-    def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, subject: str, limit: int, exact: bool = True) -> Payload:
-        """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where keywords remain.
+    def encode(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        subject: str,
+        limit: int,
+        exact: bool = True,
+    ) -> Payload:
+        """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where
+        keywords remain.
 
-        ``exact``: each is written by its annotation. Otherwise it is written as older libraries did.
+        ``exact``: each is written by its annotation. Otherwise it is written as older libraries
+        did.
 
         Raises:
             TypeError: they do not fit the function.
@@ -103,20 +123,28 @@ class Signature:
                 raise TypeError(f"{subject}: {error}") from None
             args, kwargs = bound.args, bound.kwargs
         positional = list(zip(self._decoders(len(args)), args, strict=True))
-        keywords = {name: (decoder(self._keyword(name)), value) for name, value in kwargs.items()} if kwargs else {}
+        keywords = (
+            {name: (decoder(self._keyword(name)), value) for name, value in kwargs.items()}
+            if kwargs
+            else {}
+        )
         try:
             return encode_arguments(positional, keywords, subject=subject, limit=limit)
         except EncodeError:
             if exact:
                 raise
-            return encode({"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit)
+            return encode(
+                {"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit
+            )
 
     def decode(self, payload: Payload, *, subject: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments, each read by its annotation."""
         if len(self.arity) == 1 and payload.data.startswith(b"["):
             try:
                 return self._reader(self.arity[0])(payload, subject=subject), {}
-            except DecodeError:  # what is wrong is told below: perhaps there are more or fewer than there must be
+            except (
+                DecodeError
+            ):  # what is wrong is told below: perhaps there are more or fewer than there must be
                 pass
         values = raw(payload, subject=subject)
         if isinstance(values, list):
@@ -130,7 +158,9 @@ class Signature:
     def _decoders(self, count: int) -> tuple[Decoder[Any], ...]:
         found = self.writers.get(count)
         if found is None:
-            found = self.writers[count] = tuple(decoder(annotation) for annotation in self._positional(count))
+            found = self.writers[count] = tuple(
+                decoder(annotation) for annotation in self._positional(count)
+            )
         return found
 
     def _reader(self, count: int) -> ArgumentsReader:
@@ -142,7 +172,9 @@ class Signature:
     def _keyword(self, name: str) -> Any:
         if name not in self.parameters.parameters:
             kinds = self.parameters.parameters.values()
-            name = next((rest.name for rest in kinds if rest.kind is inspect.Parameter.VAR_KEYWORD), name)
+            name = next(
+                (rest.name for rest in kinds if rest.kind is inspect.Parameter.VAR_KEYWORD), name
+            )
         return self.annotations.get(name, Any)
 
     def _positional(self, count: int) -> list[Any]:
@@ -170,7 +202,9 @@ _SAME: Final = _Same.SAME
 
 @dataclass(frozen=True, slots=True)
 class Activity(Generic[P, R_co]):
-    """An activity: a function, its name, and how it is run. Call it directly to run the plain function (in unit tests)."""
+    """An activity: a function, its name, and how it is run. Call it directly to run the plain
+    function (in unit tests).
+    """
 
     name: str
     function: Callable[P, Any] | None
@@ -182,15 +216,25 @@ class Activity(Generic[P, R_co]):
     queue: str | None = None
     on_cancel: OnCancelled | None = None
     is_async: bool = field(init=False, repr=False, compare=False)
-    """Whether the function is ``async def``, or wraps one (``functools.wraps``); others run in a thread."""
+    """Whether the function is ``async def``, or wraps one (``functools.wraps``); others run in a
+    thread.
+    """
 
     def __post_init__(self) -> None:
         check_name(self.name, "an activity's name")
         check_text(self.queue, f"the queue of activity {self.name!r}")
         if self.on_cancel not in _ON_CANCEL:
-            raise InvalidFunction(f"on_cancel of activity {self.name!r} is {self.on_cancel!r}; give 'wait', 'abandon' or None")
-        check_kind(self.retry, f"retry of activity {self.name!r}", RetryPolicy, error=InvalidFunction)
-        for option, value in (("timeout", self.timeout), ("heartbeat_timeout", self.heartbeat_timeout)):
+            raise InvalidFunction(
+                f"on_cancel of activity {self.name!r} is {self.on_cancel!r}; give 'wait', "
+                "'abandon' or None"
+            )
+        check_kind(
+            self.retry, f"retry of activity {self.name!r}", RetryPolicy, error=InvalidFunction
+        )
+        for option, value in (
+            ("timeout", self.timeout),
+            ("heartbeat_timeout", self.heartbeat_timeout),
+        ):
             if value is not None:
                 what = f"{option} of activity {self.name!r}"
                 check_duration(value, what, least=POSITIVE, optional=True, error=InvalidFunction)
@@ -204,15 +248,19 @@ class Activity(Generic[P, R_co]):
 
         Raises:
             InvalidFunction: it is a reference by name.
-            OrchestrationError: it is called by orchestration code, which would do its work again at each replay.
+            OrchestrationError: it is called by orchestration code, which would do its work again at
+                each replay.
         """
         if ORCHESTRATING.get():
             raise OrchestrationError(
-                f"activity {self.name!r} is called directly in an orchestration, at {place(sys._getframe(1))}; write "
-                f"`await ctx.schedule_activity({self.name}, ...)`, so that it runs once and its result is recorded"
+                f"activity {self.name!r} is called directly in an orchestration, at "
+                f"{place(sys._getframe(1))}; write `await ctx.schedule_activity({self.name}, "
+                "...)`, so that it runs once and its result is recorded"
             )
         if self.function is None:
-            raise InvalidFunction(f"activity {self.name!r} is a reference by name; its function lives elsewhere")
+            raise InvalidFunction(
+                f"activity {self.name!r} is a reference by name; its function lives elsewhere"
+            )
         return self.function(*args, **kwargs)
 
     def options(
@@ -224,10 +272,11 @@ class Activity(Generic[P, R_co]):
         queue: str | _Same | None = _SAME,
         on_cancel: OnCancelled | _Same | None = _SAME,
     ) -> Activity[P, R_co]:
-        """Return the same activity with other options, for one call: ``schedule_activity(probe.options(...), url)``.
+        """Return the same activity with other options, for one call:
+        ``schedule_activity(probe.options(...), url)``.
 
-        What is not given stays as it is; ``None`` is what it is for ``@activity``: no timeout, the default retry policy, the
-        instance's queue.
+        What is not given stays as it is; ``None`` is what it is for ``@activity``: no timeout, the
+        default retry policy, the instance's queue.
 
         Raises:
             InvalidFunction: ``retry`` is no policy, or a duration is no positive timedelta.
@@ -237,7 +286,9 @@ class Activity(Generic[P, R_co]):
             self,
             retry=self.retry if retry is _SAME else _DEFAULT_RETRY if retry is None else retry,
             timeout=self.timeout if timeout is _SAME else timeout,
-            heartbeat_timeout=self.heartbeat_timeout if heartbeat_timeout is _SAME else heartbeat_timeout,
+            heartbeat_timeout=self.heartbeat_timeout
+            if heartbeat_timeout is _SAME
+            else heartbeat_timeout,
             queue=self.queue if queue is _SAME else queue,
             on_cancel=self.on_cancel if on_cancel is _SAME else on_cancel,
         )
@@ -287,7 +338,8 @@ class Activity(Generic[P, R_co]):
         queue: str | None = None,
         on_cancel: OnCancelled | None = None,
     ) -> Activity[..., Any]:
-        """Return a reference to an activity that is registered elsewhere, with its options and the type of its result.
+        """Return a reference to an activity that is registered elsewhere, with its options and the
+        type of its result.
 
         What is not given is the default, whatever the activity has been registered with.
 
@@ -297,13 +349,17 @@ class Activity(Generic[P, R_co]):
             UnresolvableAnnotation: ``returns`` names no type that can be read.
         """
         retry = _DEFAULT_RETRY if retry is None else retry
-        return Activity(name, None, retry, timeout, heartbeat_timeout, None, decoder(returns), queue, on_cancel)
+        return Activity(
+            name, None, retry, timeout, heartbeat_timeout, None, decoder(returns), queue, on_cancel
+        )
 
 
 class PlainFunction(Protocol[P, R_co]):
-    """A function or bound method, as type checkers see it; no :class:`Activity`, and no other object that can be called.
+    """A function or bound method, as type checkers see it; no :class:`Activity`, and no other
+    object that can be called.
 
-    Were an activity one as well, mypy would take a call of ``Activity[..., T]`` for ambiguous, and its result for ``Any``.
+    Were an activity one as well, mypy would take a call of ``Activity[..., T]`` for ambiguous, and
+    its result for ``Any``.
     """
 
     @property
@@ -346,47 +402,60 @@ def activity(
     queue: str | None = None,
     on_cancel: OnCancelled | None = None,
 ) -> Any:
-    """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and ``async def``.
+    """Make a function an activity. Usable bare or with options, on ``def`` (run in a thread) and
+    ``async def``.
 
-    Write it above other decorators. They should use ``functools.wraps``: arguments are then read by the annotations of the
-    function inside, without those that the decorator gives it. A ``def`` around an ``async def`` is called on the event loop.
+    Write it above other decorators. They should use ``functools.wraps``: arguments are then read by
+    the annotations of the function inside, without those that the decorator gives it. A ``def``
+    around an ``async def`` is called on the event loop.
 
     Args:
         name: the stable name in histories; the function's own by default.
         retry: how failed tries are repeated; three tries by default.
         timeout: how long one try may take; it counts as a failed attempt.
         heartbeat_timeout: how long one try may go without :meth:`ActivityContext.heartbeat`.
-        queue: which nodes are to run it: those that serve this queue (``Runtime(queues=...)``). By default it runs where its
-            instance does, while that node has the activity and a free place for it, and else on any that serves the
-            instance's queue and has it.
-        on_cancel: what its caller does when the call is cancelled. ``"wait"``: the activity is asked to end, and ``Cancelled``
-            is raised (or the race goes on) once it has ended, so that a compensation begins after it. ``"abandon"``: it is
-            asked to end, and the caller goes on at once. By default a cancel of the instance waits, while the loser of a race,
-            and what falls with a branch that has failed, is abandoned. A timeout and the loss of its node end the wait, too;
-            so does ``terminate``. An activity that was handed out to another node is waited for as well: that node learns of
-            it with its next look at the store (``Runtime(poll=...)``) or heartbeat. What no node has taken yet ends at once.
+        queue: which nodes are to run it: those that serve this queue (``Runtime(queues=...)``). By
+            default it runs where its instance does, while that node has the activity and a free
+            place for it, and else on any that serves the instance's queue and has it.
+        on_cancel: what its caller does when the call is cancelled. ``"wait"``: the activity is
+            asked to end, and ``Cancelled`` is raised (or the race goes on) once it has ended, so
+            that a compensation begins after it. ``"abandon"``: it is asked to end, and the caller
+            goes on at once. By default a cancel of the instance waits, while the loser of a race,
+            and what falls with a branch that has failed, is abandoned. A timeout and the loss of
+            its node end the wait, too; so does ``terminate``. An activity that was handed out to
+            another node is waited for as well: that node learns of it with its next look at the
+            store (``Runtime(poll=...)``) or heartbeat. What no node has taken yet ends at once.
 
     Raises:
-        InvalidFunction: it is no function, a method without its object, ``retry`` is no policy, or a duration is no positive
-            timedelta.
+        InvalidFunction: it is no function, a method without its object, ``retry`` is no policy, or
+            a duration is no positive timedelta.
         InvalidArgument: the name or the queue is not text of 1 to 1,024 characters.
         UnresolvableAnnotation: an annotation names no type that can be found.
     """
 
     def decorate(target: Callable[..., Any]) -> Activity[..., Any]:
-        return _make(target, name, _DEFAULT_RETRY if retry is None else retry, timeout, heartbeat_timeout, queue, on_cancel)
+        return _make(
+            target,
+            name,
+            _DEFAULT_RETRY if retry is None else retry,
+            timeout,
+            heartbeat_timeout,
+            queue,
+            on_cancel,
+        )
 
     return decorate if function is None else decorate(function)
 
 
 def as_activity(
-    candidate: Callable[..., Any] | Activity[..., Any], registered: Mapping[str, Activity[..., Any]] | None = None
+    candidate: Callable[..., Any] | Activity[..., Any],
+    registered: Mapping[str, Activity[..., Any]] | None = None,
 ) -> Activity[..., Any]:
     """Return an activity as it is, and a plain function as an activity with default options.
 
     Args:
-        registered: activities by name. Where the function is among them, its annotations need not be read again; they may name
-            classes of a function that does not run now.
+        registered: activities by name. Where the function is among them, its annotations need not
+            be read again; they may name classes of a function that does not run now.
 
     Raises:
         InvalidFunction: it is nothing that can be an activity.
@@ -413,22 +482,30 @@ def _make(
     function = plain_function(function, "an activity")
     if any(isinstance(wrapped, Activity) for wrapped in wrapped_by(function)):
         raise InvalidFunction(
-            f"{called(function)!r} cannot be an activity: it is one already, inside a decorator; write `@activity` above the "
-            "other decorators"
+            f"{called(function)!r} cannot be an activity: it is one already, inside a "
+            "decorator; write `@activity` above the other decorators"
         )
     if _needs_an_object(function):
         raise InvalidFunction(
-            f"{called(function)!r} cannot be an activity: it is a method, and history keeps no object to call it on. "
-            "Leave it plain and give the bound one, `service.method`, to Runtime(activities=...) and to schedule_activity"
+            f"{called(function)!r} cannot be an activity: it is a method, and history keeps no "
+            "object to call it on. Leave it plain and give the bound one, `service.method`, to "
+            "Runtime(activities=...) and to schedule_activity"
         )
     if name is None and function.__name__ == "<lambda>":
         raise InvalidFunction(
-            "a lambda cannot be an activity: it has no name for history; write a `def`, or @activity(name=...)"
+            "a lambda cannot be an activity: it has no name for history; write a `def`, or "
+            "@activity(name=...)"
         )
     parameters, annotations = typed_signature(function, names_around(function))
-    result = annotation_decoder(annotations.pop("return", Any), f"the result of {called(function)!r}")
+    result = annotation_decoder(
+        annotations.pop("return", Any), f"the result of {called(function)!r}"
+    )
     for parameter, annotation in annotations.items():
-        annotation_decoder(annotation, f"{parameter!r} of {called(function)!r}", decorated=hasattr(function, "__wrapped__"))
+        annotation_decoder(
+            annotation,
+            f"{parameter!r} of {called(function)!r}",
+            decorated=hasattr(function, "__wrapped__"),
+        )
     signature = Signature.of(parameters, annotations, result)
     return Activity(
         function.__name__ if name is None else name,
@@ -468,7 +545,9 @@ class RunningTry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ActivityContext:
-    """What a running activity knows. ``attempt`` counts from 1; ``last_heartbeat`` is the payload of the try before."""
+    """What a running activity knows. ``attempt`` counts from 1; ``last_heartbeat`` is the payload
+    of the try before.
+    """
 
     activity: str
     attempt: int
@@ -477,17 +556,23 @@ class ActivityContext:
     orchestration: str
     version: str
     idempotency_key: str
-    """The same for every try of this activity, and for no other: ``instance/incarnation/execution/activity``."""
+    """The same for every try of this activity, and for no other:
+    ``instance/incarnation/execution/activity``.
+    """
     last_heartbeat: Any
     running: RunningTry = field(repr=False)
 
     def heartbeat(self, payload: Any = None) -> None:
-        """Say that the activity is alive. The payload is given to the next try, should this one fail."""
+        """Say that the activity is alive. The payload is given to the next try, should this one
+        fail.
+        """
         self.running.beat(payload)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the activity is no longer wanted. An ``async`` one is cancelled at its await; a ``def`` one asks here."""
+        """Whether the activity is no longer wanted. An ``async`` one is cancelled at its await; a
+        ``def`` one asks here.
+        """
         return self.running.is_cancelled()
 
 
@@ -505,5 +590,7 @@ def activity_context() -> ActivityContext:
     """
     context = AMBIENT.get()
     if context is None:
-        raise ActivityContextMissing("activity_context() can be called only inside an activity that the runtime runs")
+        raise ActivityContextMissing(
+            "activity_context() can be called only inside an activity that the runtime runs"
+        )
     return context

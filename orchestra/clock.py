@@ -11,7 +11,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
-__all__ = ["STANDS_STILL", "Clock", "SystemClock", "followed", "from_micros", "micros", "new_id", "to_micros"]
+__all__ = [
+    "STANDS_STILL",
+    "Clock",
+    "SystemClock",
+    "followed",
+    "from_micros",
+    "micros",
+    "new_id",
+    "to_micros",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -19,7 +28,9 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 class Clock(Protocol):
-    """Two clocks: ``now`` is the wall (microseconds UTC), ``monotonic`` never goes back (seconds)."""
+    """Two clocks: ``now`` is the wall (microseconds UTC), ``monotonic`` never goes back
+    (seconds).
+    """
 
     def now(self) -> int: ...
 
@@ -41,14 +52,17 @@ class SystemClock:
 
 
 STANDS_STILL: Final = 50_000
-"""By how many microseconds a clock may go back before it was put back: until then, time stands still for as long."""
+"""By how many microseconds a clock may go back before it was put back: until then, time stands
+still for as long.
+"""
 
 
 def followed(last: int, now: int) -> int:
     """Return the store's time after ``last``, where its clock shows ``now`` (protocol rule 25).
 
-    The store's time is that of the clock. Where the clock goes back by a little, as between two processors, time stands still;
-    where it is put back by more, time follows, so that a clock that ran ahead stops nothing once it is right again.
+    The store's time is that of the clock. Where the clock goes back by a little, as between two
+    processors, time stands still; where it is put back by more, time follows, so that a clock that
+    ran ahead stops nothing once it is right again.
     """
     return last if last - STANDS_STILL <= now < last else now
 
@@ -74,12 +88,17 @@ def to_micros(moment: datetime) -> int:
         ValueError: the datetime is naive, so that nobody knows which instant it means.
     """
     if moment.tzinfo is None:
-        raise ValueError(f"{moment!r} has no time zone; use an aware datetime, for example datetime(..., tzinfo=UTC)")
+        raise ValueError(
+            f"{moment!r} has no time zone; use an aware datetime, for example datetime(..., "
+            "tzinfo=UTC)"
+        )
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def from_micros(instant: int) -> datetime:
-    """Return microseconds UTC as an aware datetime: the last one there is where the instant lies beyond the year 9999."""
+    """Return microseconds UTC as an aware datetime: the last one there is where the instant lies
+    beyond the year 9999.
+    """
     try:
         return _EPOCH + timedelta(microseconds=instant)
     except OverflowError:

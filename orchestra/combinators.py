@@ -1,4 +1,5 @@
-"""Several awaits at once: gather, race, and a task group. All are structured: none leaves a branch behind.
+"""Several awaits at once: gather, race, and a task group. All are structured: none leaves a branch
+behind.
 
 Results and winners follow the order of history, never the order of a set or of a clock.
 """
@@ -31,7 +32,8 @@ class RaceResult(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class WaitResult(Generic[T_co]):
-    """Which futures are done, and which are pending still, each in the order in which they were given.
+    """Which futures are done, and which are pending still, each in the order in which they were
+    given.
 
     It can be taken apart: ``done, pending = await ctx.wait(...)``.
     """
@@ -43,10 +45,13 @@ class WaitResult(Generic[T_co]):
         return iter((self.done, self.pending))
 
 
-async def gather(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]], *, return_exceptions: bool = False) -> list[Any]:
+async def gather(
+    scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]], *, return_exceptions: bool = False
+) -> list[Any]:
     """Wait for all; on the first error cancel the others, wait until they have ended, and raise it.
 
-    ``return_exceptions``: an error is a result like any other. What is no error, a boundary or a cancel, ends all the same.
+    ``return_exceptions``: an error is a result like any other. What is no error, a boundary or a
+    cancel, ends all the same.
     """
     branches = [scheduler.branch(awaitable) for awaitable in awaitables]
     try:
@@ -55,7 +60,9 @@ async def gather(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]], *, 
         await _cancel_all(scheduler, branches, waits=_waits(error))
         raise
     if return_exceptions:
-        return [branch.error if branch.error is not None else branch.result() for branch in branches]
+        return [
+            branch.error if branch.error is not None else branch.result() for branch in branches
+        ]
     return [branch.result() for branch in branches]
 
 
@@ -66,7 +73,8 @@ async def wait(
     everyone: bool,
     timer: Callable[[], DurableFuture[None]] | None = None,
 ) -> WaitResult[T]:
-    """Wait until the first is done, or everyone, or the timer fires. None of them is cancelled, whatever comes.
+    """Wait until the first is done, or everyone, or the timer fires. None of them is cancelled,
+    whatever comes.
 
     Args:
         timer: begins a timer; called only where there is something to wait for.
@@ -109,13 +117,16 @@ async def race(scheduler: Scheduler, awaitables: Sequence[Awaitable[Any]]) -> Ra
         await _cancel_all(scheduler, branches, waits=_waits(error))
         raise
     await _cancel_all(scheduler, branches)
-    return RaceResult(branches.index(cast("Future[Any]", winner)), cast("Future[Any]", winner).result())
+    return RaceResult(
+        branches.index(cast("Future[Any]", winner)), cast("Future[Any]", winner).result()
+    )
 
 
 async def _until(
     scheduler: Scheduler, branches: Sequence[Future[Any]], count: int, *, with_errors: bool = False
 ) -> Future[Any] | None:
-    """Wait until ``count`` branches have ended, and return the last of these; raise the first error.
+    """Wait until ``count`` branches have ended, and return the last of these; raise the first
+    error.
 
     ``with_errors``: an error ends its branch alone.
     """
@@ -143,11 +154,14 @@ async def _until(
     return ended[-1] if ended else None
 
 
-async def _cancel_all(scheduler: Scheduler, branches: Sequence[Future[Any]], *, waits: bool = False) -> None:
-    """Cancel what still runs and wait for its ``finally`` bodies, also through a further cancellation.
+async def _cancel_all(
+    scheduler: Scheduler, branches: Sequence[Future[Any]], *, waits: bool = False
+) -> None:
+    """Cancel what still runs and wait for its ``finally`` bodies, also through a further
+    cancellation.
 
-    A branch that has called ``continue_as_new`` is heard, whatever else ended the others. ``waits``: activities end first,
-    where that is left open.
+    A branch that has called ``continue_as_new`` is heard, whatever else ended the others.
+    ``waits``: activities end first, where that is left open.
     """
     for branch in branches:
         _give_up(branch, waits=waits)
@@ -189,8 +203,9 @@ def discard(awaitables: Sequence[Awaitable[Any]]) -> None:
 class TaskGroup:
     """A structured group of branches: ``async with ctx.task_group() as group``.
 
-    The block ends when all its branches have ended. The first error cancels the others and the block itself, and is raised
-    in an ``ExceptionGroup``; a cancel of the orchestration and ``continue_as_new`` pass unwrapped.
+    The block ends when all its branches have ended. The first error cancels the others and the
+    block itself, and is raised in an ``ExceptionGroup``; a cancel of the orchestration and
+    ``continue_as_new`` pass unwrapped.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -214,11 +229,15 @@ class TaskGroup:
             OrchestrationError: the group's block is not entered, or has ended.
         """
         if not inspect.iscoroutine(coroutine):
-            raise TypeError(f"a branch is a coroutine, the call of an `async def`; {coroutine!r} is not")
+            raise TypeError(
+                f"a branch is a coroutine, the call of an `async def`; {coroutine!r} is not"
+            )
         if self._scheduler.seal.closed or self._host is None or self._closed:
             coroutine.close()
             self._scheduler.seal.check()
-            raise OrchestrationError("branches can be started only inside `async with ctx.task_group() as group:`")
+            raise OrchestrationError(
+                "branches can be started only inside `async with ctx.task_group() as group:`"
+            )
         task = self._scheduler.spawn(coroutine)
         self._tasks.append(task)
         if self._errors:
@@ -228,22 +247,35 @@ class TaskGroup:
 
     def _on_end(self, task: Future[Any]) -> None:
         error = task.error
-        if error is None or (isinstance(error, OperationCancelled) and cast("Task[Any]", task).cancelling):
+        if error is None or (
+            isinstance(error, OperationCancelled) and cast("Task[Any]", task).cancelling
+        ):
             return
         self._errors.append(error)
         if len(self._errors) == 1:
             for other in self._tasks:
                 other.cancel()
-            if self._in_body and self._host is not None and self._host is not self._scheduler.current:
+            if (
+                self._in_body
+                and self._host is not None
+                and self._host is not self._scheduler.current
+            ):
                 self._host_cancel = Cancelled("a branch of the task group has failed")
                 self._host.throw(self._host_cancel)
 
     async def __aexit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> bool | None:  # `bool` would tell type checkers that errors of the block are swallowed; none ever is
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> (
+        bool | None
+    ):  # `bool` would tell type checkers that errors of the block are swallowed; none ever is
         self._in_body = False
         if self._host is not None and self._host_cancel is not None:
-            self._host.withdraw(self._host_cancel)  # the block has left by itself; nothing behind it is cancelled
+            self._host.withdraw(
+                self._host_cancel
+            )  # the block has left by itself; nothing behind it is cancelled
         if error is not None and error is not self._host_cancel:
             if isinstance(error, GeneratorExit):
                 return False

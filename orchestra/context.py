@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
-from typing import Any, Final, Literal, NoReturn, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from typing_extensions import TypeForm
 
@@ -56,7 +68,9 @@ ReturnWhen = Literal["all_completed", "first_completed", "ALL_COMPLETED", "FIRST
 """What ends a :meth:`OrchestrationContext.wait`. The upper case is that of ``asyncio.wait``."""
 
 ParentClose = Literal["abandon", "cancel", "terminate"]
-"""What becomes of a child that is open when the execution that asked for it closes, in whatever way."""
+"""What becomes of a child that is open when the execution that asked for it closes, in whatever
+way.
+"""
 
 
 class DetachedOptions(TypedDict, total=False):
@@ -73,8 +87,14 @@ class ChildOptions(DetachedOptions, total=False):
     on_parent_close: ParentClose
 
 
-_PARENT_CLOSE: Final[Mapping[str, OnParentClose]] = {kind.name.lower(): kind for kind in OnParentClose}
-_ON_CANCEL: Final[Mapping[str | None, OnCancel]] = {None: OnCancel.AS_FITS, "wait": OnCancel.WAIT, "abandon": OnCancel.ABANDON}
+_PARENT_CLOSE: Final[Mapping[str, OnParentClose]] = {
+    kind.name.lower(): kind for kind in OnParentClose
+}
+_ON_CANCEL: Final[Mapping[str | None, OnCancel]] = {
+    None: OnCancel.AS_FITS,
+    "wait": OnCancel.WAIT,
+    "abandon": OnCancel.ABANDON,
+}
 _LATEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 
 
@@ -82,8 +102,9 @@ _LATEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 class Limits:
     """How large one execution may grow.
 
-    From ``suggest_events`` events or ``suggest_bytes`` bytes on, ``ctx.continue_as_new_suggested`` is true. Over ``max_events``
-    or ``max_bytes`` the instance is held (``limit``) until a runtime allows more. ``max_payload`` bounds each single value.
+    From ``suggest_events`` events or ``suggest_bytes`` bytes on, ``ctx.continue_as_new_suggested``
+    is true. Over ``max_events`` or ``max_bytes`` the instance is held (``limit``) until a runtime
+    allows more. ``max_payload`` bounds each single value.
 
     Raises:
         InvalidArgument: one of them is no whole number, or less than 1.
@@ -115,7 +136,9 @@ class Machine(Protocol):
     registered: Mapping[str, Activity[..., Any]]
     """The activities that this node has, by name."""
     is_exact: bool
-    """Whether values that would not come back as what they are are refused: not where an older library began the execution."""
+    """Whether values that would not come back as what they are are refused: not where an older
+    library began the execution.
+    """
 
     @property
     def now(self) -> int: ...
@@ -142,7 +165,9 @@ class Machine(Protocol):
     ) -> DurableFuture[Any]: ...
     def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]: ...
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]: ...
-    def orchestration(self, function: Callable[[Any, Any], Awaitable[Any]]) -> tuple[str, Decoder[Any]]: ...
+    def orchestration(
+        self, function: Callable[[Any, Any], Awaitable[Any]]
+    ) -> tuple[str, Decoder[Any]]: ...
     def state_of(self, name: str, version: str | None) -> Decoder[Any]: ...
     def start_child(
         self,
@@ -155,7 +180,12 @@ class Machine(Protocol):
         queue: str | None = None,
     ) -> DurableFuture[Any]: ...
     def start_detached(
-        self, name: str, version: str | None, instance_id: str | None, payload: Payload, queue: str | None = None
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        payload: Payload,
+        queue: str | None = None,
     ) -> str: ...
     def request_boundary(self, state: Payload, version: str | None) -> None: ...
     def set_custom_status(self, value: Payload) -> None: ...
@@ -163,10 +193,12 @@ class Machine(Protocol):
 
 
 class OrchestrationContext:
-    """The one door from orchestration code to the world. Valid inside the orchestration that it was given to.
+    """The one door from orchestration code to the world. Valid inside the orchestration that it was
+    given to.
 
-    Every ``schedule_*`` and ``wait_*`` call is recorded at once and returns a durable future; awaiting it is separate.
-    Calls and their order must depend on nothing but the input, earlier results, and this context.
+    Every ``schedule_*`` and ``wait_*`` call is recorded at once and returns a durable future;
+    awaiting it is separate. Calls and their order must depend on nothing but the input, earlier
+    results, and this context.
     """
 
     __slots__ = ("_machine",)
@@ -208,14 +240,21 @@ class OrchestrationContext:
 
     @property
     def continue_as_new_suggested(self) -> bool:
-        """Whether this execution has grown so far that a boundary would be good. A newer version is never a reason."""
+        """Whether this execution has grown so far that a boundary would be good. A newer version is
+        never a reason.
+        """
         limits = self._machine.limits
-        return self._machine.history_events >= limits.suggest_events or self._machine.history_bytes >= limits.suggest_bytes
+        return (
+            self._machine.history_events >= limits.suggest_events
+            or self._machine.history_bytes >= limits.suggest_bytes
+        )
 
     # --- deterministic and free ---
 
     def now(self) -> datetime:
-        """Return the time of the event that woke the code: aware, UTC, never going back, the same on replay."""
+        """Return the time of the event that woke the code: aware, UTC, never going back, the same
+        on replay.
+        """
         return from_micros(self._machine.now)
 
     def uuid4(self) -> uuid.UUID:
@@ -231,25 +270,32 @@ class OrchestrationContext:
     # --- commands ---
 
     @overload
-    def schedule_activity(self, activity: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(
+        self, activity: Activity[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DurableFuture[R]: ...
     @overload
-    def schedule_activity(self, activity: str, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]: ...
+    def schedule_activity(
+        self, activity: str, /, *args: Any, **kwargs: Any
+    ) -> DurableFuture[Any]: ...
     @overload
     def schedule_activity(
         self, activity: PlainFunction[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> DurableFuture[R]: ...
     @overload
-    def schedule_activity(self, activity: PlainFunction[P, R], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[R]: ...
+    def schedule_activity(
+        self, activity: PlainFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DurableFuture[R]: ...
     def schedule_activity(self, activity: Any, /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
         """Run an activity: at least once, its result applied exactly once.
 
         Args:
-            activity: an ``@activity``, a plain function, or a name. ``activity.options(...)`` changes options for one call.
-                A name stands for the retry policy, the timeouts and the queue of the activity that the node which makes the
-                call has registered under it (``Runtime(activities=...)``), or for the defaults where it has none; they are
-                recorded with the call, and no later registration changes them. Its result is plain JSON.
-                ``Activity.named(name, ...)`` says its options itself, and what its result is read as; nothing that is
-                registered changes them.
+            activity: an ``@activity``, a plain function, or a name. ``activity.options(...)``
+                changes options for one call. A name stands for the retry policy, the timeouts and
+                the queue of the activity that the node which makes the call has registered under it
+                (``Runtime(activities=...)``), or for the defaults where it has none; they are
+                recorded with the call, and no later registration changes them. Its result is plain
+                JSON. ``Activity.named(name, ...)`` says its options itself, and what its result is
+                read as; nothing that is registered changes them.
 
         Raises:
             EncodeError, PayloadTooLarge: an argument cannot travel.
@@ -260,13 +306,21 @@ class OrchestrationContext:
             DecodeError: (at the await) its result does not fit the annotation.
         """
         self._machine.check()
-        called = self._named(activity) if isinstance(activity, str) else as_activity(activity, self._machine.registered)
+        called = (
+            self._named(activity)
+            if isinstance(activity, str)
+            else as_activity(activity, self._machine.registered)
+        )
         subject = f"arguments of activity {called.name!r} in {self._machine.name!r}"
         limit = self._machine.limits.max_payload
         if called.signature is None:
-            payload = encode({"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit)
+            payload = encode(
+                {"args": args, "kwargs": kwargs} if kwargs else args, subject=subject, limit=limit
+            )
         else:
-            payload = called.signature.encode(args, kwargs, subject=subject, limit=limit, exact=self._machine.is_exact)
+            payload = called.signature.encode(
+                args, kwargs, subject=subject, limit=limit, exact=self._machine.is_exact
+            )
         return self._machine.schedule_activity(
             called.name,
             payload,
@@ -279,10 +333,12 @@ class OrchestrationContext:
         )
 
     def _named(self, name: str) -> Activity[..., Any]:
-        """Return what a plain name stands for: the options that this node has registered, and no function.
+        """Return what a plain name stands for: the options that this node has registered, and no
+        function.
 
-        Options are recorded and never compared. The arguments are compared, hence their form must not depend on whether the
-        node that replays the call has the function: its signature is left aside.
+        Options are recorded and never compared. The arguments are compared, hence their form must
+        not depend on whether the node that replays the call has the function: its signature is left
+        aside.
         """
         known = self._machine.registered.get(name)
         if known is None:
@@ -297,9 +353,11 @@ class OrchestrationContext:
         )
 
     def schedule_timer(self, when: timedelta | datetime) -> DurableFuture[None]:
-        """Fire after a duration, or at an aware datetime: never early on the store's clock, across restarts.
+        """Fire after a duration, or at an aware datetime: never early on the store's clock, across
+        restarts.
 
-        Where that clock is put right meanwhile, a duration stays as long as it is, and a datetime means the corrected clock.
+        Where that clock is put right meanwhile, a duration stays as long as it is, and a datetime
+        means the corrected clock.
 
         Raises:
             TypeError: it is neither a timedelta nor a datetime.
@@ -307,18 +365,27 @@ class OrchestrationContext:
         """
         self._machine.check()
         if not isinstance(when, (timedelta, datetime)):
-            raise TypeError(f"a timer takes a timedelta or an aware datetime, not {when!r}; write timedelta(seconds=...)")
+            raise TypeError(
+                f"a timer takes a timedelta or an aware datetime, not {when!r}; write "
+                "timedelta(seconds=...)"
+            )
         due = to_micros(when) if isinstance(when, datetime) else self._machine.now + micros(when)
         if due > _LATEST:
             raise ValueError(f"a timer of {when!r} is due after the year 9999")
         return self._machine.schedule_timer(due, is_instant=isinstance(when, datetime))
 
     @overload
-    def wait_for_event(self, name: str, *, timeout: timedelta | None = None) -> DurableFuture[Any]: ...
+    def wait_for_event(
+        self, name: str, *, timeout: timedelta | None = None
+    ) -> DurableFuture[Any]: ...
     @overload
-    def wait_for_event(self, name: str, type: type[T], *, timeout: timedelta | None = None) -> DurableFuture[T]: ...
+    def wait_for_event(
+        self, name: str, type: type[T], *, timeout: timedelta | None = None
+    ) -> DurableFuture[T]: ...
     @overload
-    def wait_for_event(self, name: str, type: TypeForm[T], *, timeout: timedelta | None = None) -> DurableFuture[T]: ...
+    def wait_for_event(
+        self, name: str, type: TypeForm[T], *, timeout: timedelta | None = None
+    ) -> DurableFuture[T]: ...
     def wait_for_event(
         self,
         name: str,
@@ -326,15 +393,17 @@ class OrchestrationContext:
         *,
         timeout: timedelta | None = None,
     ) -> DurableFuture[Any]:
-        """Wait for the next event of this name: each is delivered once, in the order of arrival, also from before the wait.
+        """Wait for the next event of this name: each is delivered once, in the order of arrival,
+        also from before the wait.
 
         Args:
             type: what the payload is read as; plain JSON by default.
-            timeout: after this time the wait is given up, and takes no event any more. It is a timer of this execution.
+            timeout: after this time the wait is given up, and takes no event any more. It is a
+                timer of this execution.
 
         Raises:
-            InvalidArgument: ``name`` is not text of 1 to 1,024 characters: nobody could send such an event. Or ``timeout`` is
-                no timedelta, or a negative one.
+            InvalidArgument: ``name`` is not text of 1 to 1,024 characters: nobody could send such
+                an event. Or ``timeout`` is no timedelta, or a negative one.
             DecodeError: (at the await) the payload does not fit ``type``.
             EventTimeout: (at the await) no event came in time. It is a ``TimeoutError``.
         """
@@ -348,7 +417,8 @@ class OrchestrationContext:
         timed: DurableFuture[Any] = TimedWait(wait, timer, EventTimeout(name, timeout))
         branch = self._machine.scheduler.current
         if branch is not None:
-            # What becomes of the two is decided by whether the branch waits for the one that it sees.
+            # What becomes of the two is decided by whether the branch waits for the one that it
+            # sees.
             branch.owned[wait.event_id] = branch.owned[timer.event_id] = timed
         return timed
 
@@ -366,14 +436,26 @@ class OrchestrationContext:
 
     @overload
     def start_child(
-        self, orchestration: str, input: Any = None, *, returns: type[T], **options: Unpack[ChildOptions]
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: type[T],
+        **options: Unpack[ChildOptions],
     ) -> DurableFuture[T]: ...
     @overload
     def start_child(
-        self, orchestration: str, input: Any = None, *, returns: TypeForm[T], **options: Unpack[ChildOptions]
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: TypeForm[T],
+        **options: Unpack[ChildOptions],
     ) -> DurableFuture[T]: ...
     @overload
-    def start_child(self, orchestration: str, input: Any = None, **options: Unpack[ChildOptions]) -> DurableFuture[Any]: ...
+    def start_child(
+        self, orchestration: str, input: Any = None, **options: Unpack[ChildOptions]
+    ) -> DurableFuture[Any]: ...
     @overload
     def start_child(
         self,
@@ -383,7 +465,9 @@ class OrchestrationContext:
     ) -> DurableFuture[R]: ...
     @overload
     def start_child(
-        self, orchestration: Callable[[OrchestrationContext, None], Awaitable[R]], **options: Unpack[ChildOptions]
+        self,
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
+        **options: Unpack[ChildOptions],
     ) -> DurableFuture[R]: ...
     def start_child(
         self,
@@ -398,18 +482,22 @@ class OrchestrationContext:
     ) -> DurableFuture[Any]:
         """Start an instance as this one's child, once, and wait for its end, over all its laps.
 
-        It is an instance like any other: it has an id, laps, a version of its own, and may have children. Giving up the future
-        (the loser of a race, a cancelled branch, a cancel while it is awaited) cancels the child, whose end is dropped then.
-        What is to live on whatever happens here is a :meth:`start_detached`. A boundary gives nothing up: the child's end is
-        told only to the execution that asked for it, and ``on_parent_close`` says what the child does without it.
+        It is an instance like any other: it has an id, laps, a version of its own, and may have
+        children. Giving up the future (the loser of a race, a cancelled branch, a cancel while it
+        is awaited) cancels the child, whose end is dropped then. What is to live on whatever
+        happens here is a :meth:`start_detached`. A boundary gives nothing up: the child's end is
+        told only to the execution that asked for it, and ``on_parent_close`` says what the child
+        does without it.
 
         Args:
             orchestration: a registered function, or the name of an orchestration.
             input: its first state.
-            returns: for a name, what the result is read as; plain JSON by default. A function's own annotation counts.
+            returns: for a name, what the result is read as; plain JSON by default. A function's own
+                annotation counts.
             instance_id: its id; by default a fresh one in each execution.
             version: exactly this one, deployed yet or not; by default what the name's policy gives.
-            queue: which nodes are to run it: those that serve this queue, if any does yet; by default this instance's.
+            queue: which nodes are to run it: those that serve this queue, if any does yet; by
+                default this instance's.
             on_parent_close: what it does when this execution closes before it, in whatever way.
 
         Raises:
@@ -418,20 +506,24 @@ class OrchestrationContext:
             InvalidArgument: the id, the name, the queue or ``on_parent_close`` cannot be one.
             InvalidVersion: ``version`` is not semver.
             EncodeError, PayloadTooLarge: the input cannot travel.
-            ChildFailed: (at the await) it has ended otherwise than by completing, its id is taken by somebody else, or no
-                living node has the name.
+            ChildFailed: (at the await) it has ended otherwise than by completing, its id is taken
+                by somebody else, or no living node has the name.
             DecodeError: (at the await) its result does not fit.
         """
         close = _PARENT_CLOSE.get(on_parent_close)
         if close is None:
-            raise InvalidArgument(f"on_parent_close is {on_parent_close!r}; give one of {', '.join(_PARENT_CLOSE)}")
+            raise InvalidArgument(
+                f"on_parent_close is {on_parent_close!r}; give one of {', '.join(_PARENT_CLOSE)}"
+            )
         name, payload, result = self._started(orchestration, input, instance_id, version, queue)
         if result is None or returns is not None:
             result = decoder(Any if returns is None else returns)
         return self._machine.start_child(name, version, instance_id, close, payload, result, queue)
 
     @overload
-    def start_detached(self, orchestration: str, input: Any = None, **options: Unpack[DetachedOptions]) -> str: ...
+    def start_detached(
+        self, orchestration: str, input: Any = None, **options: Unpack[DetachedOptions]
+    ) -> str: ...
     @overload
     def start_detached(
         self,
@@ -441,7 +533,9 @@ class OrchestrationContext:
     ) -> str: ...
     @overload
     def start_detached(
-        self, orchestration: Callable[[OrchestrationContext, None], Awaitable[Any]], **options: Unpack[DetachedOptions]
+        self,
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[Any]],
+        **options: Unpack[DetachedOptions],
     ) -> str: ...
     def start_detached(
         self,
@@ -452,14 +546,16 @@ class OrchestrationContext:
         version: str | None = None,
         queue: str | None = None,
     ) -> str:
-        """Start an instance that lives by itself, and return its id at once. Nothing of it comes back here.
+        """Start an instance that lives by itself, and return its id at once. Nothing of it comes
+        back here.
 
-        Where the id is taken, that instance is left alone and the log has a warning: "see to it that it runs". A name that
-        no living node has is started all the same, and is held until it is deployed. ``queue`` is this instance's by default.
+        Where the id is taken, that instance is left alone and the log has a warning: "see to it
+        that it runs". A name that no living node has is started all the same, and is held until it
+        is deployed. ``queue`` is this instance's by default.
 
         Raises:
-            UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError, PayloadTooLarge: as for
-                :meth:`start_child`.
+            UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError,
+                PayloadTooLarge: as for :meth:`start_child`.
         """
         name, payload, _ = self._started(orchestration, input, instance_id, version, queue)
         return self._machine.start_detached(name, version, instance_id, payload, queue)
@@ -472,7 +568,9 @@ class OrchestrationContext:
         version: str | None,
         queue: str | None,
     ) -> tuple[str, Payload, Decoder[Any] | None]:
-        """Check what an instance is to be started with. Return its name, its input, and how a function's result is read."""
+        """Check what an instance is to be started with. Return its name, its input, and how a
+        function's result is read.
+        """
         self._machine.check()
         if isinstance(orchestration, str):
             name, result = orchestration, None
@@ -487,7 +585,11 @@ class OrchestrationContext:
             parse_version(version)
         subject = f"input of child {name!r} in {self._machine.name!r}"
         limit = self._machine.limits.max_payload
-        return name, self._input(self._machine.state_of(name, version), state, subject, limit), result
+        return (
+            name,
+            self._input(self._machine.state_of(name, version), state, subject, limit),
+            result,
+        )
 
     def _input(self, decoder: Decoder[Any], state: Any, subject: str, limit: int) -> Payload:
         """Write what an instance is to be started with: a value, or the plain JSON of one."""
@@ -501,17 +603,21 @@ class OrchestrationContext:
     def continue_as_new(self, state: Any = None, version: str | None = None) -> NoReturn:
         """End this execution and begin the next one with ``state`` as its input. Never returns.
 
-        The next version is the one that the policy gives then, or exactly ``version``: up, down, or not deployed yet. The state
-        is written as this function's input is annotated, and as that of ``version`` where one is given that is registered here.
+        The next version is the one that the policy gives then, or exactly ``version``: up, down, or
+        not deployed yet. The state is written as this function's input is annotated, and as that of
+        ``version`` where one is given that is registered here.
 
         Raises:
-            EncodeError, PayloadTooLarge: the state is not what is annotated, or cannot travel. The execution goes on.
+            EncodeError, PayloadTooLarge: the state is not what is annotated, or cannot travel. The
+                execution goes on.
             InvalidVersion: ``version`` is not semver.
         """
         self._machine.check()
         if version is not None:
             parse_version(version)
-        payload = self._machine.state_of(self._machine.name, version or self._machine.version).encode(
+        payload = self._machine.state_of(
+            self._machine.name, version or self._machine.version
+        ).encode(
             state,
             subject=f"state of orchestration {self._machine.name!r}",
             limit=self._machine.limits.max_payload,
@@ -527,71 +633,121 @@ class OrchestrationContext:
     @overload
     async def gather(self, a: Awaitable[T1], b: Awaitable[T2], /) -> tuple[T1, T2]: ...
     @overload
-    async def gather(self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /) -> tuple[T1, T2, T3]: ...
+    async def gather(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /
+    ) -> tuple[T1, T2, T3]: ...
     @overload
     async def gather(
         self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], /
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
     async def gather(
-        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], /
+        self,
+        a: Awaitable[T1],
+        b: Awaitable[T2],
+        c: Awaitable[T3],
+        d: Awaitable[T4],
+        e: Awaitable[T5],
+        /,
     ) -> tuple[T1, T2, T3, T4, T5]: ...
     @overload
     async def gather(
-        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], f: Awaitable[T6], /
+        self,
+        a: Awaitable[T1],
+        b: Awaitable[T2],
+        c: Awaitable[T3],
+        d: Awaitable[T4],
+        e: Awaitable[T5],
+        f: Awaitable[T6],
+        /,
     ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
     @overload
     async def gather(self, *awaitables: Awaitable[T]) -> tuple[T, ...]: ...
     @overload
-    async def gather(self, a: Awaitable[T1], /, *, return_exceptions: Literal[True]) -> tuple[T1 | Exception]: ...
+    async def gather(
+        self, a: Awaitable[T1], /, *, return_exceptions: Literal[True]
+    ) -> tuple[T1 | Exception]: ...
     @overload
     async def gather(
         self, a: Awaitable[T1], b: Awaitable[T2], /, *, return_exceptions: Literal[True]
     ) -> tuple[T1 | Exception, T2 | Exception]: ...
     @overload
     async def gather(
-        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /, *, return_exceptions: Literal[True]
+        self,
+        a: Awaitable[T1],
+        b: Awaitable[T2],
+        c: Awaitable[T3],
+        /,
+        *,
+        return_exceptions: Literal[True],
     ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception]: ...
     @overload
-    async def gather(self, *awaitables: Awaitable[T], return_exceptions: Literal[False]) -> tuple[T, ...]: ...
+    async def gather(
+        self, *awaitables: Awaitable[T], return_exceptions: Literal[False]
+    ) -> tuple[T, ...]: ...
     @overload
-    async def gather(self, *awaitables: Awaitable[T], return_exceptions: bool) -> tuple[T | Exception, ...]: ...
-    async def gather(self, *awaitables: Awaitable[Any], return_exceptions: bool = False) -> tuple[Any, ...]:
+    async def gather(
+        self, *awaitables: Awaitable[T], return_exceptions: bool
+    ) -> tuple[T | Exception, ...]: ...
+    async def gather(
+        self, *awaitables: Awaitable[Any], return_exceptions: bool = False
+    ) -> tuple[Any, ...]:
         """Wait for all of them; return their results in the order given.
 
-        The first error, in the order of history, cancels the others; it is raised when they have ended.
+        The first error, in the order of history, cancels the others; it is raised when they have
+        ended.
 
         Args:
-            return_exceptions: give errors among the results, in the places of those who raised them, and cancel nothing. A
-                boundary and a cancel are no errors, and end the wait all the same.
+            return_exceptions: give errors among the results, in the places of those who raised
+                them, and cancel nothing. A boundary and a cancel are no errors, and end the wait
+                all the same.
         """
         self._check_with(awaitables)
-        return tuple(await gather(self._machine.scheduler, awaitables, return_exceptions=return_exceptions))
+        return tuple(
+            await gather(self._machine.scheduler, awaitables, return_exceptions=return_exceptions)
+        )
 
     @overload
     async def race(self, a: Awaitable[T1], /) -> RaceResult[T1]: ...
     @overload
     async def race(self, a: Awaitable[T1], b: Awaitable[T2], /) -> RaceResult[T1 | T2]: ...
     @overload
-    async def race(self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /) -> RaceResult[T1 | T2 | T3]: ...
+    async def race(
+        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /
+    ) -> RaceResult[T1 | T2 | T3]: ...
     @overload
     async def race(
         self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], /
     ) -> RaceResult[T1 | T2 | T3 | T4]: ...
     @overload
     async def race(
-        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], /
+        self,
+        a: Awaitable[T1],
+        b: Awaitable[T2],
+        c: Awaitable[T3],
+        d: Awaitable[T4],
+        e: Awaitable[T5],
+        /,
     ) -> RaceResult[T1 | T2 | T3 | T4 | T5]: ...
     @overload
     async def race(
-        self, a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], e: Awaitable[T5], f: Awaitable[T6], /
+        self,
+        a: Awaitable[T1],
+        b: Awaitable[T2],
+        c: Awaitable[T3],
+        d: Awaitable[T4],
+        e: Awaitable[T5],
+        f: Awaitable[T6],
+        /,
     ) -> RaceResult[T1 | T2 | T3 | T4 | T5 | T6]: ...
     @overload
     async def race(self, *awaitables: Awaitable[T]) -> RaceResult[T]: ...
     async def race(self, *awaitables: Awaitable[Any]) -> RaceResult[Any]:
-        """Wait for the first of them to end, in the order of history; return its position and value.
+        """Wait for the first of them to end, in the order of history; return its position and
+        value.
 
-        The others are cancelled and leave nothing behind: their timers and waits are gone, late results are dropped.
+        The others are cancelled and leave nothing behind: their timers and waits are gone, late
+        results are dropped.
         """
         self._check_with(awaitables)
         return await race(self._machine.scheduler, awaitables)
@@ -642,15 +798,18 @@ class OrchestrationContext:
         timeout: timedelta | None = None,  # noqa: ASYNC109 - a durable one
         return_when: ReturnWhen = "all_completed",
     ) -> WaitResult[Any]:
-        """Wait until all futures are done, or the first, or the time is up; return which are done and which pending.
+        """Wait until all futures are done, or the first, or the time is up; return which are done
+        and which pending.
 
-        Nothing is cancelled, and no error is raised: a race whose losers live on. Await those that are done for their results,
-        and wait again for the others. Futures come from ``ctx.schedule_*``, ``ctx.wait_*``, ``ctx.start_child``, and from
-        ``group.create_task`` for a coroutine.
+        Nothing is cancelled, and no error is raised: a race whose losers live on. Await those that
+        are done for their results, and wait again for the others. Futures come from
+        ``ctx.schedule_*``, ``ctx.wait_*``, ``ctx.start_child``, and from ``group.create_task`` for
+        a coroutine.
 
         Args:
             timeout: after this time it returns in any case. It is a timer of this execution.
-            return_when: ``"all_completed"`` (an error completes a future, too) or ``"first_completed"``.
+            return_when: ``"all_completed"`` (an error completes a future, too) or
+                ``"first_completed"``.
 
         Raises:
             TypeError: one of them is no future of this execution, or none is given.
@@ -662,26 +821,35 @@ class OrchestrationContext:
             if not isinstance(future, Future) or future.seal is not scheduler.seal:
                 discard(futures)
                 raise TypeError(
-                    f"ctx.wait takes futures of this execution, not {future!r}; give a coroutine to `group.create_task(...)` "
-                    "of a task group, which returns one"
+                    f"ctx.wait takes futures of this execution, not {future!r}; give a "
+                    "coroutine to `group.create_task(...)` of a task group, which returns one"
                 )
         if not futures:
             raise TypeError("ctx.wait needs at least one future")
         mode = return_when.lower() if isinstance(return_when, str) else return_when
         if mode not in {"all_completed", "first_completed"}:
-            raise InvalidArgument(f"return_when is {return_when!r}; give 'all_completed' or 'first_completed'")
+            raise InvalidArgument(
+                f"return_when is {return_when!r}; give 'all_completed' or 'first_completed'"
+            )
         timer = None
         if timeout is not None:
-            timer = partial(self._machine.schedule_timer, self._due_in(timeout, "the timeout of ctx.wait"))
-        return await wait(scheduler, tuple(dict.fromkeys(futures)), everyone=mode == "all_completed", timer=timer)
+            timer = partial(
+                self._machine.schedule_timer, self._due_in(timeout, "the timeout of ctx.wait")
+            )
+        return await wait(
+            scheduler, tuple(dict.fromkeys(futures)), everyone=mode == "all_completed", timer=timer
+        )
 
     def lock(self) -> Lock:
-        """Return a lock for branches of this execution. Make it once, and give it to those that share it."""
+        """Return a lock for branches of this execution. Make it once, and give it to those that
+        share it.
+        """
         self._machine.check()
         return Lock(self._machine.scheduler)
 
     def semaphore(self, value: int) -> Semaphore:
-        """Return a semaphore that ``value`` branches of this execution can hold at a time, for example to bound a fan-out.
+        """Return a semaphore that ``value`` branches of this execution can hold at a time, for
+        example to bound a fan-out.
 
         Raises:
             InvalidArgument: ``value`` is no whole number of at least 1.
@@ -690,7 +858,8 @@ class OrchestrationContext:
         return Semaphore(self._machine.scheduler, value)
 
     def condition(self, lock: Lock | None = None) -> Condition:
-        """Return a condition, by which branches of this execution tell each other that something has changed.
+        """Return a condition, by which branches of this execution tell each other that something
+        has changed.
 
         Args:
             lock: the lock that its users hold; by default one of its own.
@@ -699,7 +868,9 @@ class OrchestrationContext:
         return Condition(self._machine.scheduler, lock)
 
     def task_group(self) -> TaskGroup:
-        """Return a structured group of branches: ``async with ctx.task_group() as group: group.create_task(...)``."""
+        """Return a structured group of branches: ``async with ctx.task_group() as group:
+        group.create_task(...)``.
+        """
         self._machine.check()
         return TaskGroup(self._machine.scheduler)
 
@@ -719,11 +890,18 @@ class OrchestrationContext:
             EncodeError, PayloadTooLarge: it cannot travel.
         """
         self._machine.check()
-        subject, limit = f"custom status of {self._machine.name!r}", self._machine.limits.max_payload
-        self._machine.set_custom_status(encode(value, subject=subject, limit=limit, names_types=False))
+        subject, limit = (
+            f"custom status of {self._machine.name!r}",
+            self._machine.limits.max_payload,
+        )
+        self._machine.set_custom_status(
+            encode(value, subject=subject, limit=limit, names_types=False)
+        )
 
     def trace_debug(self, message: str, /, **fields: Any) -> None:
-        """Log a message, tagged with name, version, instance and execution. Silent on replay; written after the commit."""
+        """Log a message, tagged with name, version, instance and execution. Silent on replay;
+        written after the commit.
+        """
         self._machine.trace(10, message, fields)
 
     def trace_info(self, message: str, /, **fields: Any) -> None:

@@ -1,7 +1,8 @@
 """What is kept of an exception: bounded, whatever user code raises.
 
-A driver quotes a statement of four megabytes, a task group collects ten thousand errors, a handler raises in a handler in a
-handler. Each stored error, each attempt and each log line stays small all the same.
+A driver quotes a statement of four megabytes, a task group collects ten thousand errors, a handler
+raises in a handler in a handler. Each stored error, each attempt and each log line stays small all
+the same.
 """
 
 from __future__ import annotations
@@ -12,10 +13,26 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from orchestra.codec import Payload, encode, plain
-from orchestra.errors import ActivityFailed, Attempt, ChildFailed, ErrorInfo, Failure, PayloadError, shortened
+from orchestra.errors import (
+    ActivityFailed,
+    Attempt,
+    ChildFailed,
+    ErrorInfo,
+    Failure,
+    PayloadError,
+    shortened,
+)
 from orchestra.retry import NonRetryable, type_name
 
-__all__ = ["brief_attempts", "class_names", "encoded_details", "error_info", "is_non_retryable", "leaves", "storable"]
+__all__ = [
+    "brief_attempts",
+    "class_names",
+    "encoded_details",
+    "error_info",
+    "is_non_retryable",
+    "leaves",
+    "storable",
+]
 
 _MESSAGE: Final = 4_000
 """Characters that are kept of the message of the error itself."""
@@ -48,10 +65,11 @@ _LEAVES: Final = 1_000
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """Return what is kept of an exception: with its cause or context, and with the members of a group.
+    """Return what is kept of an exception: with its cause or context, and with the members of a
+    group.
 
-    The tracebacks leave out this library's own frames. No text is longer than its bound, and no more than 16 nested errors
-    are kept.
+    The tracebacks leave out this library's own frames. No text is longer than its bound, and no
+    more than 16 nested errors are kept.
     """
     return _Keeper(_NESTED).keep(error, 0)
 
@@ -72,10 +90,23 @@ class _Keeper:
         trace = _traceback(error, _NESTED_TRACEBACK if nested else _TRACEBACK)
         members = _members(error)
         cause = self._told(_told_cause(error), depth) or self._nested(error.__cause__, depth)
-        kept = tuple(info for member in members[:_MEMBERS] if (info := self._nested(member, depth)) is not None)
+        kept = tuple(
+            info
+            for member in members[:_MEMBERS]
+            if (info := self._nested(member, depth)) is not None
+        )
         suppressed = error.__cause__ is not None or error.__suppress_context__
         context = None if suppressed else self._nested(error.__context__, depth)
-        return ErrorInfo(type_name(type(error)), message, trace, cause, context, kept, len(members) - len(kept), details)
+        return ErrorInfo(
+            type_name(type(error)),
+            message,
+            trace,
+            cause,
+            context,
+            kept,
+            len(members) - len(kept),
+            details,
+        )
 
     def _nested(self, error: BaseException | None, depth: int) -> ErrorInfo | None:
         if error is None or id(error) in self._seen or depth >= _DEPTH or self._budget <= 0:
@@ -89,7 +120,9 @@ class _Keeper:
             return None
         self._budget -= 1
         cause, context = self._told(error.cause, depth + 1), self._told(error.context, depth + 1)
-        kept = tuple(info for member in error.members if (info := self._told(member, depth + 1)) is not None)
+        kept = tuple(
+            info for member in error.members if (info := self._told(member, depth + 1)) is not None
+        )
         return replace(
             error,
             message=shortened(error.message, _NESTED_MESSAGE),
@@ -102,21 +135,42 @@ class _Keeper:
 
 
 def brief_attempts(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """Return attempts of which all but the last keep only a short message and the traceback's end."""
-    return (*(replace(attempt, error=_brief(attempt.error)) for attempt in attempts[:-1]), *attempts[-1:])
+    """Return attempts of which all but the last keep only a short message and the traceback's
+    end.
+    """
+    return (
+        *(replace(attempt, error=_brief(attempt.error)) for attempt in attempts[:-1]),
+        *attempts[-1:],
+    )
 
 
 def _brief(error: ErrorInfo) -> ErrorInfo:
-    is_plain = error.cause is None and error.context is None and not error.members and error.details is None
-    if is_plain and len(error.message) <= _BRIEF_MESSAGE and len(error.traceback or "") <= _BRIEF_TRACEBACK:
+    is_plain = (
+        error.cause is None
+        and error.context is None
+        and not error.members
+        and error.details is None
+    )
+    if (
+        is_plain
+        and len(error.message) <= _BRIEF_MESSAGE
+        and len(error.traceback or "") <= _BRIEF_TRACEBACK
+    ):
         return error
-    # The one line that names causes and members says enough of a try that was followed by another one.
+    # The one line that names causes and members says enough of a try that was followed by another
+    # one.
     text = error.message if is_plain else str(error).removeprefix(f"{error.type}: ")
-    return ErrorInfo(error.type, shortened(text, _BRIEF_MESSAGE), (error.traceback or "")[-_BRIEF_TRACEBACK:] or None)
+    return ErrorInfo(
+        error.type,
+        shortened(text, _BRIEF_MESSAGE),
+        (error.traceback or "")[-_BRIEF_TRACEBACK:] or None,
+    )
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Return the errors that a group holds, at any level, or the error itself where it is no group."""
+    """Return the errors that a group holds, at any level, or the error itself where it is no
+    group.
+    """
     left = [error]
     seen: set[int] = set()
     count = 0
@@ -133,14 +187,22 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def class_names(error: BaseException) -> tuple[str, ...]:
-    """Return the names of an exception's class and of its bases, and the same of the errors that a group holds."""
+    """Return the names of an exception's class and of its bases, and the same of the errors that a
+    group holds.
+    """
     errors = (error, *leaves(error)) if _members(error) else (error,)
-    names = (type_name(cls) for each in errors for cls in type(each).__mro__ if issubclass(cls, BaseException))
+    names = (
+        type_name(cls)
+        for each in errors
+        for cls in type(each).__mro__
+        if issubclass(cls, BaseException)
+    )
     return tuple(dict.fromkeys(names))
 
 
 def is_non_retryable(error: BaseException) -> bool:
-    """Return whether another try is useless: because the activity says so, or because a value cannot travel.
+    """Return whether another try is useless: because the activity says so, or because a value
+    cannot travel.
 
     One such error in a group counts for the whole group.
     """
@@ -155,11 +217,17 @@ def storable(text: str, most: int) -> str:
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:
     """Return the errors that a group holds; a group is never empty."""
-    return cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return (
+        cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if isinstance(error, BaseExceptionGroup)
+        else ()
+    )
 
 
 def _told_cause(error: BaseException) -> ErrorInfo | None:
-    """Return the error of an activity or a child, of which only what was kept of it is known here."""
+    """Return the error of an activity or a child, of which only what was kept of it is known
+    here.
+    """
     return error.cause if isinstance(error, (ActivityFailed, ChildFailed)) else None
 
 
@@ -176,11 +244,15 @@ def encoded_details(failure: Failure) -> Payload:
     Raises:
         EncodeError, PayloadTooLarge: they have none, or a larger one than details may have.
     """
-    return encode(failure.details, subject=f"details of {type(failure).__name__}", limit=MOST_DETAILS)
+    return encode(
+        failure.details, subject=f"details of {type(failure).__name__}", limit=MOST_DETAILS
+    )
 
 
 def _details(error: BaseException) -> tuple[Any, str]:
-    """Return the details of a failure as JSON values, and what is to be said of those that cannot be kept."""
+    """Return the details of a failure as JSON values, and what is to be said of those that cannot
+    be kept.
+    """
     if not isinstance(error, Failure) or error.details is None:
         return None, ""
     try:

@@ -1,4 +1,5 @@
-"""Every error that the library raises, in one tree. All of them can be pickled and copied, and so can subclasses of users.
+"""Every error that the library raises, in one tree. All of them can be pickled and copied, and so
+can subclasses of users.
 
 ::
 
@@ -160,20 +161,25 @@ _SHOWN_CAUSES: Final = 4
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text of at most ``most`` characters. Of a longer one the beginning stays, with a note of how long it is."""
+    """Return a text of at most ``most`` characters. Of a longer one the beginning stays, with a
+    note of how long it is.
+    """
     if len(text) <= most:
         return text
-    told = _NOTE.search(text, max(0, len(text) - 60))  # it was shortened before: its true length is in the note
+    told = _NOTE.search(
+        text, max(0, len(text) - 60)
+    )  # it was shortened before: its true length is in the note
     note = told.group() if told else f"... ({len(text):,} characters in all)"
     return f"{text[: max(0, most - len(note))]}{note}"
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What is kept of an exception: its type's qualified name, its message, its traceback as text, and what hangs below it.
+    """What is kept of an exception: its type's qualified name, its message, its traceback as text,
+    and what hangs below it.
 
-    All of it is bounded: messages and tracebacks are cut, and at most 16 nested errors are kept. ``str()`` gives one line that
-    names the errors of a group and the causes as well.
+    All of it is bounded: messages and tracebacks are cut, and at most 16 nested errors are kept.
+    ``str()`` gives one line that names the errors of a group and the causes as well.
     """
 
     type: str
@@ -182,7 +188,9 @@ class ErrorInfo:
     cause: ErrorInfo | None = None
     """What it was raised from (``raise ... from``)."""
     context: ErrorInfo | None = None
-    """What was being handled when it was raised; ``None`` where there is a cause, or ``from None`` was written."""
+    """What was being handled when it was raised; ``None`` where there is a cause, or ``from None``
+    was written.
+    """
     members: tuple[ErrorInfo, ...] = ()
     """The errors of an exception group."""
     omitted: int = 0
@@ -209,11 +217,17 @@ class ErrorInfo:
             parts.append(f"[{'; '.join([*shown, *([f'and {left} more'] if left else [])])}]")
         error: ErrorInfo = self
         for _ in range(_SHOWN_CAUSES):
-            how, below = ("caused by", error.cause) if error.cause is not None else ("while handling", error.context)
+            how, below = (
+                ("caused by", error.cause)
+                if error.cause is not None
+                else ("while handling", error.context)
+            )
             if below is None or (below.message and below.message[:nested] in error.message):
                 break  # ActivityFailed tells its cause in its own message
             # The rest of the chain follows by itself.
-            alone = ErrorInfo(below.type, below.message, members=below.members, omitted=below.omitted)
+            alone = ErrorInfo(
+                below.type, below.message, members=below.members, omitted=below.omitted
+            )
             parts.append(f"({how} {shortened(alone._line(), nested)})")
             error = below
         return " ".join(parts)
@@ -281,7 +295,9 @@ class UnknownVersion(UnknownOrchestration):
 
 
 class UnreadablePolicy(OrchestraError):
-    """The version policy of a name was set by a newer library, and this one cannot read it. ``value`` is its stored text."""
+    """The version policy of a name was set by a newer library, and this one cannot read it.
+    ``value`` is its stored text.
+    """
 
     def __init__(self, message: str, *, name: str, value: str) -> None:
         super().__init__(message)
@@ -290,7 +306,9 @@ class UnreadablePolicy(OrchestraError):
 
 
 class InvalidArgument(OrchestraError, ValueError):
-    """What was given cannot be an id, a label, a page or a limit. Nothing was asked of the store."""
+    """What was given cannot be an id, a label, a page or a limit. Nothing was asked of the
+    store.
+    """
 
 
 # --- instances --------------------------------------------------------------------------------
@@ -331,12 +349,19 @@ class InstanceNotHeld(InstanceError):
 class InboxFull(InstanceError):
     """As much waits in the instance's inbox as may; this event was not stored.
 
-    ``bound`` is what there is too much of, ``"messages"`` or ``"bytes"``, and ``limit`` how much there may be. ``name`` is the
-    event's name where that is the limit of one name, and then other events still get in; ``None``: of the whole inbox.
+    ``bound`` is what there is too much of, ``"messages"`` or ``"bytes"``, and ``limit`` how much
+    there may be. ``name`` is the event's name where that is the limit of one name, and then other
+    events still get in; ``None``: of the whole inbox.
     """
 
     def __init__(
-        self, message: str, *, instance_id: str, name: str | None, bound: Literal["messages", "bytes"], limit: int
+        self,
+        message: str,
+        *,
+        instance_id: str,
+        name: str | None,
+        bound: Literal["messages", "bytes"],
+        limit: int,
     ) -> None:
         super().__init__(message, instance_id=instance_id)
         self.name = name
@@ -361,11 +386,13 @@ class WaitTimeout(OrchestraError, TimeoutError):
 
 
 class InstanceHeld(WaitTimeout, InstanceFailed):
-    """The instance is held, because its code has raised what is no declared failure. A wait for its end has found that.
+    """The instance is held, because its code has raised what is no declared failure. A wait for its
+    end has found that.
 
-    It has not ended: code that differs, or ``client.release``, lets it go on, and its result can be waited for again. So it is
-    a :class:`WaitTimeout`; and an :class:`InstanceFailed` for callers to whom it is all the same why there is no result.
-    Catch it before these where the difference matters. ``error`` is what the code has raised.
+    It has not ended: code that differs, or ``client.release``, lets it go on, and its result can be
+    waited for again. So it is a :class:`WaitTimeout`; and an :class:`InstanceFailed` for callers to
+    whom it is all the same why there is no result. Catch it before these where the difference
+    matters. ``error`` is what the code has raised.
     """
 
 
@@ -390,7 +417,9 @@ class PayloadError(OrchestraError):
 
 
 class EncodeError(PayloadError, TypeError):
-    """A value has no JSON form (NaN, an infinity, an unsupported type), or would come back as something else."""
+    """A value has no JSON form (NaN, an infinity, an unsupported type), or would come back as
+    something else.
+    """
 
 
 class DecodeError(PayloadError, ValueError):
@@ -412,13 +441,14 @@ class PayloadTooLarge(PayloadError, ValueError):
 class Failure(OrchestraError):
     """Raise it, or a subclass, in orchestration code to end the instance as failed.
 
-    An exception of another class does not end the instance but holds it, unless the registration names it
-    (``register(..., failures=(PaymentRefused,))``). An activity may raise it too, and is retried as after any other error.
+    An exception of another class does not end the instance but holds it, unless the registration
+    names it (``register(..., failures=(PaymentRefused,))``). An activity may raise it too, and is
+    retried as after any other error.
 
     Args:
         message: why it has failed.
-        details: a value with a JSON form. The parent reads it from ``ChildFailed.cause.details``, a client from
-            ``InstanceFailed.error.details``.
+        details: a value with a JSON form. The parent reads it from ``ChildFailed.cause.details``, a
+            client from ``InstanceFailed.error.details``.
     """
 
     def __init__(self, message: str = "", *, details: Any = None) -> None:
@@ -437,10 +467,18 @@ class ActivityFailed(OrchestrationError):
     """
 
     def __init__(
-        self, activity: str, cause: ErrorInfo, attempts: Sequence[Attempt], reason: str, tries: int | None = None
+        self,
+        activity: str,
+        cause: ErrorInfo,
+        attempts: Sequence[Attempt],
+        reason: str,
+        tries: int | None = None,
     ) -> None:
         tries = len(attempts) if tries is None else tries
-        super().__init__(f"activity {activity!r} failed after {tries} attempt{'' if tries == 1 else 's'} ({reason}): {cause}")
+        super().__init__(
+            f"activity {activity!r} failed after {tries} attempt{'' if tries == 1 else 's'} "
+            f"({reason}): {cause}"
+        )
         self.activity = activity
         self.cause = cause
         self.attempts: tuple[Attempt, ...] = tuple(attempts)
@@ -451,13 +489,16 @@ class ActivityFailed(OrchestrationError):
 class ChildFailed(OrchestrationError):
     """A child orchestration has not completed.
 
-    ``status`` is how it ended: ``failed``, ``cancelled`` or ``terminated``; ``cause`` is its error. A child that could not be
-    started has ``failed`` too: its cause then is of type ``orchestra.errors.InstanceExists`` (the id is somebody else's, who
-    goes on untouched) or ``orchestra.errors.UnknownOrchestration``.
+    ``status`` is how it ended: ``failed``, ``cancelled`` or ``terminated``; ``cause`` is its error.
+    A child that could not be started has ``failed`` too: its cause then is of type
+    ``orchestra.errors.InstanceExists`` (the id is somebody else's, who goes on untouched) or
+    ``orchestra.errors.UnknownOrchestration``.
     """
 
     def __init__(self, orchestration: str, child_id: str, status: str, cause: ErrorInfo) -> None:
-        super().__init__(f"child {child_id!r} ({orchestration}) {_PAST.get(status, status)}: {cause}")
+        super().__init__(
+            f"child {child_id!r} ({orchestration}) {_PAST.get(status, status)}: {cause}"
+        )
         self.orchestration = orchestration
         self.child_id = child_id
         self.status = status
@@ -468,7 +509,9 @@ _PAST = {"failed": "failed", "cancelled": "was cancelled", "terminated": "was te
 
 
 class EventTimeout(OrchestrationError, TimeoutError):
-    """The event that was waited for has not come within the time given. The wait is given up: it takes no later event."""
+    """The event that was waited for has not come within the time given. The wait is given up: it
+    takes no later event.
+    """
 
     def __init__(self, event: str, timeout: timedelta) -> None:
         super().__init__(f"no event {event!r} has come within {timeout.total_seconds():g} s")
@@ -493,13 +536,17 @@ class ContinueAsNewSwallowed(OrchestrationError):
 
 
 class ExecutionLimitExceeded(OrchestrationError):
-    """One execution has grown over the hard limit of events or bytes. It is held (``limit``) until the limits are raised."""
+    """One execution has grown over the hard limit of events or bytes. It is held (``limit``) until
+    the limits are raised.
+    """
 
 
 class NondeterminismError(OrchestrationError):
     """Code and history disagree. ``event_id`` is the event, ``line`` the place in the code."""
 
-    def __init__(self, message: str, *, event_id: int | None = None, line: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, event_id: int | None = None, line: str | None = None
+    ) -> None:
         super().__init__(message)
         self.event_id = event_id
         self.line = line
@@ -522,11 +569,15 @@ class RuntimeClosed(OrchestraError):
 
 
 class WrongEventLoop(OrchestraError, RuntimeError):
-    """The call would wait for ever: what it waits for can only happen in the loop or thread that the call itself blocks."""
+    """The call would wait for ever: what it waits for can only happen in the loop or thread that
+    the call itself blocks.
+    """
 
 
 class ProviderInUse(OrchestraError):
-    """Another runtime runs on this provider object. Each runtime needs one of its own; they may share the store."""
+    """Another runtime runs on this provider object. Each runtime needs one of its own; they may
+    share the store.
+    """
 
 
 # --- the store --------------------------------------------------------------------------------
@@ -559,18 +610,21 @@ class StoreReadOnly(StoreUnavailable):
 
 
 class StoreReplaced(StoreUnavailable):
-    """What answers now goes on from an earlier moment, perhaps: a standby took over, or a backup was restored.
+    """What answers now goes on from an earlier moment, perhaps: a standby took over, or a backup
+    was restored.
 
-    Commits that were acknowledged may be gone. A node must forget what it has in memory and join under a new id; whoever asks
-    meanwhile is refused, and nothing was written.
+    Commits that were acknowledged may be gone. A node must forget what it has in memory and join
+    under a new id; whoever asks meanwhile is refused, and nothing was written.
     """
 
 
 class StoreAliased(StoreUnavailable):
-    """The store's file has a second name: a hard link, or a mount of the file alone. Nothing was read or written.
+    """The store's file has a second name: a hard link, or a mount of the file alone. Nothing was
+    read or written.
 
-    SQLite keeps its log, and this library its locks, beside the file and under its name. A file with two names would have
-    two of each, and be damaged. Symbolic links are followed, and do no harm.
+    SQLite keeps its log, and this library its locks, beside the file and under its name. A file
+    with two names would have two of each, and be damaged. Symbolic links are followed, and do no
+    harm.
     """
 
     def __init__(self, message: str, *, path: str) -> None:
@@ -579,7 +633,9 @@ class StoreAliased(StoreUnavailable):
 
 
 class NetworkFileSystem(StoreError):
-    """The store's file lies on a network file system, where neither locks nor the log's shared memory can be relied on."""
+    """The store's file lies on a network file system, where neither locks nor the log's shared
+    memory can be relied on.
+    """
 
     def __init__(self, message: str, *, mount_point: str, file_system: str) -> None:
         super().__init__(message)
@@ -588,12 +644,14 @@ class NetworkFileSystem(StoreError):
 
 
 class StoreForked(StoreError):
-    """The provider was opened by a process (``opened_by``) that has forked this one. Nothing was done, nor ever will be."""
+    """The provider was opened by a process (``opened_by``) that has forked this one. Nothing was
+    done, nor ever will be.
+    """
 
     def __init__(self, store: str, *, opened_by: int) -> None:
         super().__init__(
-            f"{store}: opened by process {opened_by}, which has forked this one; a connection does not survive a fork: make a "
-            "new provider in the child, and open that"
+            f"{store}: opened by process {opened_by}, which has forked this one; a connection "
+            "does not survive a fork: make a new provider in the child, and open that"
         )
         self.opened_by = opened_by
 
@@ -611,7 +669,9 @@ class SchemaMismatch(StoreError):
 
 
 class LibraryTooOld(SchemaMismatch):
-    """The store holds what libraries below ``lowest_reader`` must not work on; ``level`` is what this one can read."""
+    """The store holds what libraries below ``lowest_reader`` must not work on; ``level`` is what
+    this one can read.
+    """
 
     def __init__(self, message: str, *, level: int, lowest_reader: int) -> None:
         super().__init__(message)
@@ -647,7 +707,9 @@ class Cancelled(Unwind):
     """
 
     waits: bool = False
-    """Whether it comes from a cancel of the instance: the awaited activity ends first, unless it says otherwise."""
+    """Whether it comes from a cancel of the instance: the awaited activity ends first, unless it
+    says otherwise.
+    """
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)

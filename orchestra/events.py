@@ -1,11 +1,12 @@
 """The history of an execution: what its events are, and how one is stored.
 
-A history is a strict alternation. An *input* event says what happened (the execution started, an activity completed,
-a timer fired, a message arrived, a cancel was delivered); the *command* events behind it say what the code asked for until
-it had to wait again. Replay feeds the inputs and holds the commands against the code. The last event of a
-finished execution is its *terminal* event.
+A history is a strict alternation. An *input* event says what happened (the execution started, an
+activity completed, a timer fired, a message arrived, a cancel was delivered); the *command* events
+behind it say what the code asked for until it had to wait again. Replay feeds the inputs and holds
+the commands against the code. The last event of a finished execution is its *terminal* event.
 
-The stored form keeps an event's own facts (the envelope) apart from user data (the payload). A provider looks into neither.
+The stored form keeps an event's own facts (the envelope) apart from user data (the payload). A
+provider looks into neither.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ __all__ = [
 T = TypeVar("T")
 
 FORMAT: Final = 1
-"""The event format that every library reads. An execution that has not begun is routed by it: it has no events yet."""
+"""The event format that every library reads. An execution that has not begun is routed by it: it
+has no events yet.
+"""
 
 
 class OnParentClose(IntEnum):
@@ -74,11 +77,15 @@ class OnParentClose(IntEnum):
 
 
 class OnCancel(IntEnum):
-    """What the caller of a cancelled activity does: goes on at once, as in histories that say nothing, or after its end."""
+    """What the caller of a cancelled activity does: goes on at once, as in histories that say
+    nothing, or after its end.
+    """
 
     ABANDON = 0
     AS_FITS = 1
-    """A cancel of the instance waits; what loses a race, or falls with a branch that has failed, is abandoned."""
+    """A cancel of the instance waits; what loses a race, or falls with a branch that has failed, is
+    abandoned.
+    """
     WAIT = 2
 
 
@@ -108,7 +115,9 @@ class EventKind(IntEnum):
 
 @frozen
 class EventRecord:
-    """An event as it is stored. ``at`` is microseconds UTC; ``id`` counts from 1 within the execution."""
+    """An event as it is stored. ``at`` is microseconds UTC; ``id`` counts from 1 within the
+    execution.
+    """
 
     id: int
     kind: int
@@ -125,7 +134,9 @@ class EventRecord:
 
 @frozen
 class Event:
-    """What all events have: their number within the execution, and when they were (microseconds UTC)."""
+    """What all events have: their number within the execution, and when they were (microseconds
+    UTC).
+    """
 
     kind: ClassVar[EventKind]
     id: int
@@ -134,7 +145,9 @@ class Event:
 
 @frozen
 class UnknownEvent(Event):
-    """An event that this library cannot read, because a newer one has written it. ``what`` it does not know of it."""
+    """An event that this library cannot read, because a newer one has written it. ``what`` it does
+    not know of it.
+    """
 
     what: Unknown
 
@@ -156,10 +169,11 @@ class TerminalEvent(Event):
 
 @frozen
 class ExecutionStarted(InputEvent):
-    """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4 and random.
+    """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4
+    and random.
 
-    From ``suggest_events`` events or ``suggest_bytes`` bytes on a boundary is suggested to the code: recorded, so that a
-    deploy with other settings changes no answer that the code has had.
+    From ``suggest_events`` events or ``suggest_bytes`` bytes on a boundary is suggested to the
+    code: recorded, so that a deploy with other settings changes no answer that the code has had.
     """
 
     kind: ClassVar[EventKind] = EventKind.EXECUTION_STARTED
@@ -173,7 +187,9 @@ class ExecutionStarted(InputEvent):
     suggest_bytes: int
     input: Payload
     is_exact: bool = False
-    """Whether values that would not come back as what they are are refused in it; older libraries have changed them."""
+    """Whether values that would not come back as what they are are refused in it; older libraries
+    have changed them.
+    """
 
 
 @frozen
@@ -244,7 +260,9 @@ class EventReceived(InputEvent):
 
 @frozen
 class ChildStarted(CommandEvent):
-    """A child orchestration was asked for. ``version`` is what the call named; which one it got stands in its own row."""
+    """A child orchestration was asked for. ``version`` is what the call named; which one it got
+    stands in its own row.
+    """
 
     kind: ClassVar[EventKind] = EventKind.CHILD_STARTED
     name: str
@@ -265,7 +283,9 @@ class ChildCompleted(InputEvent):
 
 @frozen
 class ChildFailedEvent(InputEvent):
-    """A child has ended in another way (``status``: failed, cancelled or terminated), or could not be started."""
+    """A child has ended in another way (``status``: failed, cancelled or terminated), or could not
+    be started.
+    """
 
     kind: ClassVar[EventKind] = EventKind.CHILD_FAILED
     source: int
@@ -287,7 +307,9 @@ class DetachedStarted(CommandEvent):
 
 @frozen
 class CommandCancelled(CommandEvent):
-    """An activity, timer, wait or child that was pending is given up: it lost a race, or its branch was cancelled."""
+    """An activity, timer, wait or child that was pending is given up: it lost a race, or its branch
+    was cancelled.
+    """
 
     kind: ClassVar[EventKind] = EventKind.COMMAND_CANCELLED
     source: int
@@ -338,9 +360,11 @@ class ContinuedAsNew(TerminalEvent):
 
 
 def error_to_wire(error: ErrorInfo) -> list[Any]:
-    """Return an error as JSON values: a list of three, and a fourth where it has causes, members or details.
+    """Return an error as JSON values: a list of three, and a fourth where it has causes, members or
+    details.
 
-    The one place where an error becomes bytes, and :func:`error_from_wire` the one where it is read.
+    The one place where an error becomes bytes, and :func:`error_from_wire` the one where it is
+    read.
     """
     wire: list[Any] = [error.type, error.message, error.traceback]
     nested: dict[str, Any] = {}
@@ -358,7 +382,9 @@ def error_to_wire(error: ErrorInfo) -> list[Any]:
 
 
 def error_from_wire(wire: list[Any]) -> ErrorInfo:
-    """Return what :func:`error_to_wire` wrote, of this version of the library or of an older one."""
+    """Return what :func:`error_to_wire` wrote, of this version of the library or of an older
+    one.
+    """
     if len(wire) < 4:
         return ErrorInfo(wire[0], wire[1], wire[2])
     nested: dict[str, Any] = wire[3]
@@ -376,12 +402,18 @@ def error_from_wire(wire: list[Any]) -> ErrorInfo:
 
 def attempts_to_wire(attempts: tuple[Attempt, ...]) -> list[list[Any]]:
     """Return attempts as JSON values."""
-    return [[attempt.number, to_micros(attempt.ended_at), error_to_wire(attempt.error)] for attempt in attempts]
+    return [
+        [attempt.number, to_micros(attempt.ended_at), error_to_wire(attempt.error)]
+        for attempt in attempts
+    ]
 
 
 def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
     """Return what :func:`attempts_to_wire` wrote."""
-    return tuple(Attempt(number, from_micros(ended_at), error_from_wire(error)) for number, ended_at, error in wire)
+    return tuple(
+        Attempt(number, from_micros(ended_at), error_from_wire(error))
+        for number, ended_at, error in wire
+    )
 
 
 @frozen
@@ -394,7 +426,9 @@ class Wire:
 
 @frozen
 class EventWriter:
-    """Writes the events of an execution: always in its format (protocol rule 38), and at one write level of the store."""
+    """Writes the events of an execution: always in its format (protocol rule 38), and at one write
+    level of the store.
+    """
 
     format: int
     kinds: Mapping[EventKind, Any]
@@ -404,7 +438,8 @@ class EventWriter:
 
 
 class EventForms:
-    """What a library reads and writes of histories: formats, and kinds of events, with their levels.
+    """What a library reads and writes of histories: formats, and kinds of events, with their
+    levels.
 
     Args:
         formats: by their numbers. A new one gets a line here.
@@ -419,8 +454,12 @@ class EventForms:
         on_parent_close: Kinds[OnParentClose] | None = None,
     ) -> None:
         self.formats: Mapping[int, Wire] = {FORMAT: Wire()} if formats is None else formats
-        self.kinds: Kinds[EventKind] = kinds or Kinds("event", {kind.value: kind for kind in EventKind})
-        self.on_cancel: Kinds[OnCancel] = on_cancel or Kinds("on_cancel", {kind.value: kind for kind in OnCancel})
+        self.kinds: Kinds[EventKind] = kinds or Kinds(
+            "event", {kind.value: kind for kind in EventKind}
+        )
+        self.on_cancel: Kinds[OnCancel] = on_cancel or Kinds(
+            "on_cancel", {kind.value: kind for kind in OnCancel}
+        )
         self.on_parent_close: Kinds[OnParentClose] = on_parent_close or Kinds(
             "on_parent_close", {kind.value: kind for kind in OnParentClose}
         )
@@ -432,7 +471,9 @@ class EventForms:
         known = self._writers.get((event_format, level))
         if known is None:
             cancels, closes = self.on_cancel.at(level), self.on_parent_close.at(level)
-            known = EventWriter(event_format, self.kinds.at(level), cancels, closes, self.formats[event_format].pack)
+            known = EventWriter(
+                event_format, self.kinds.at(level), cancels, closes, self.formats[event_format].pack
+            )
             self._writers[event_format, level] = known
         return known
 
@@ -472,7 +513,11 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
                 "timeout": event.timeout,
                 "heartbeat": event.heartbeat_timeout,
                 **_queue(event),
-                **({} if event.on_cancel is OnCancel.ABANDON else {"cancel": writer.on_cancel[event.on_cancel]}),
+                **(
+                    {}
+                    if event.on_cancel is OnCancel.ABANDON
+                    else {"cancel": writer.on_cancel[event.on_cancel]}
+                ),
             }
             payload = event.arguments
         case ExecutionStarted():
@@ -521,24 +566,37 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
             }
             payload = event.input
         case DetachedStarted():
-            envelope = {"name": event.name, "version": event.version, "child": event.child_id, **_queue(event)}
+            envelope = {
+                "name": event.name,
+                "version": event.version,
+                "child": event.child_id,
+                **_queue(event),
+            }
             payload = event.input
         case ChildCompleted():
             envelope = {"source": event.source}
             payload = event.result
         case ChildFailedEvent():
-            envelope = {"source": event.source, "status": event.status, "cause": error_to_wire(event.cause)}
+            envelope = {
+                "source": event.source,
+                "status": event.status,
+                "cause": error_to_wire(event.cause),
+            }
         case CancelRequested() | ExecutionCancelled() | ExecutionTerminated():
             envelope = {"reason": event.reason}
         case ExecutionFailed():
             envelope = {"error": error_to_wire(event.error)}
         case _:  # pragma: no cover
             raise AssertionError(f"{type(event).__name__} has no stored form")
-    return EventRecord(event.id, writer.kinds[event.kind], event.at, writer.format, writer.pack(envelope), payload)
+    return EventRecord(
+        event.id, writer.kinds[event.kind], event.at, writer.format, writer.pack(envelope), payload
+    )
 
 
 def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:
-    """Return which activity a record asks for, without reading its payload; "?" where its format is not known here."""
+    """Return which activity a record asks for, without reading its payload; "?" where its format is
+    not known here.
+    """
     wire = forms.formats.get(record.format)
     return "?" if wire is None else _field(wire.unpack(record.envelope), "name", str)
 
@@ -548,7 +606,8 @@ def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[st
 
 
 def from_record(record: EventRecord, forms: EventForms = EVENTS) -> Event:
-    """Return the event that a record holds; an :class:`UnknownEvent` where a newer library has written it.
+    """Return the event that a record holds; an :class:`UnknownEvent` where a newer library has
+    written it.
 
     Raises:
         HistoryCorrupt: its envelope is damaged, or its payload is lost.
@@ -571,7 +630,9 @@ def from_record(record: EventRecord, forms: EventForms = EVENTS) -> Event:
         OverflowError,
         RegistrationError,
     ) as error:  # the last: a policy's bounds
-        raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id) from error
+        raise HistoryCorrupt(
+            f"event {record.id} (kind {record.kind}) is damaged: {error!r}", event_id=record.id
+        ) from error
 
 
 def _known(kind: T | Unknown) -> T:
@@ -580,7 +641,9 @@ def _known(kind: T | Unknown) -> T:
     return kind
 
 
-def _read(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms: EventForms) -> Event:
+def _read(
+    kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms: EventForms
+) -> Event:
     number, at = record.id, record.at
     match kind:
         case EventKind.EXECUTION_STARTED:
@@ -612,7 +675,11 @@ def _read(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms:
             )
         case EventKind.ACTIVITY_COMPLETED:
             return ActivityCompleted(
-                number, at, _field(envelope, "source", int), _field(envelope, "attempt", int), _payload(record)
+                number,
+                at,
+                _field(envelope, "source", int),
+                _field(envelope, "attempt", int),
+                _payload(record),
             )
         case EventKind.ACTIVITY_FAILED:
             attempts = attempts_from_wire(envelope["attempts"])
@@ -623,7 +690,8 @@ def _read(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms:
                 error_from_wire(envelope["cause"]),
                 attempts,
                 _field(envelope, "reason", str),
-                # Where nothing is said, the error's text told of so many once, and code may have written it into history.
+                # Where nothing is said, the error's text told of so many once, and code may have
+                # written it into history.
                 _field(envelope, "tries", int) if "tries" in envelope else len(attempts),
             )
         case EventKind.TIMER_CREATED:
@@ -645,7 +713,12 @@ def _read(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms:
             return CommandCancelled(number, at, _field(envelope, "source", int))
         case EventKind.CANCEL_REQUESTED:
             return CancelRequested(number, at, _field(envelope, "reason", str))
-        case EventKind.CHILD_STARTED | EventKind.CHILD_COMPLETED | EventKind.CHILD_FAILED | EventKind.DETACHED_STARTED:
+        case (
+            EventKind.CHILD_STARTED
+            | EventKind.CHILD_COMPLETED
+            | EventKind.CHILD_FAILED
+            | EventKind.DETACHED_STARTED
+        ):
             return _read_of_child(kind, record, envelope, forms)
         case EventKind.EXECUTION_COMPLETED:
             return ExecutionCompleted(number, at, _payload(record))
@@ -659,7 +732,9 @@ def _read(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms:
             return ContinuedAsNew(number, at, _optional(envelope, "version", str), _payload(record))
 
 
-def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms: EventForms) -> Event:
+def _read_of_child(
+    kind: EventKind, record: EventRecord, envelope: dict[str, Any], forms: EventForms
+) -> Event:
     number, at = record.id, record.at
     match kind:
         case EventKind.CHILD_STARTED:
@@ -677,7 +752,9 @@ def _read_of_child(kind: EventKind, record: EventRecord, envelope: dict[str, Any
             return ChildCompleted(number, at, _field(envelope, "source", int), _payload(record))
         case EventKind.CHILD_FAILED:
             cause = error_from_wire(envelope["cause"])
-            return ChildFailedEvent(number, at, _field(envelope, "source", int), _field(envelope, "status", str), cause)
+            return ChildFailedEvent(
+                number, at, _field(envelope, "source", int), _field(envelope, "status", str), cause
+            )
         case _:
             return DetachedStarted(
                 number,
@@ -703,5 +780,7 @@ def _optional(envelope: dict[str, Any], key: str, kind: type[T]) -> T | None:
 
 def _payload(record: EventRecord) -> Payload:
     if record.payload is None:
-        raise HistoryCorrupt(f"event {record.id} (kind {record.kind}) has lost its payload", event_id=record.id)
+        raise HistoryCorrupt(
+            f"event {record.id} (kind {record.kind}) has lost its payload", event_id=record.id
+        )
     return record.payload

@@ -1,4 +1,6 @@
-"""A short text that changes when a function's code does, and not when its comments, lines or file name do."""
+"""A short text that changes when a function's code does, and not when its comments, lines or file
+name do.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ _LAYOUT: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME"}
 
 
 def fingerprint(function: Callable[..., Any], *also: bytes, state: Any = None) -> str:
-    """Return 16 hexadecimal digits over a function's normalised code, what it names of its package, and ``also``.
+    """Return 16 hexadecimal digits over a function's normalised code, what it names of its package,
+    and ``also``.
 
-    Named functions, classes with their methods, and members of modules count, and so do the classes of ``state``, an
-    annotation: a repair is as likely in a helper as in the orchestration itself. What is reached in other ways does not.
+    Named functions, classes with their methods, and members of modules count, and so do the classes
+    of ``state``, an annotation: a repair is as likely in a helper as in the orchestration itself.
+    What is reached in other ways does not.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
@@ -47,7 +51,9 @@ def fingerprint(function: Callable[..., Any], *also: bytes, state: Any = None) -
 
 
 def limited_fingerprint(code: str, max_events: int, max_bytes: int) -> str:
-    """Return what was tried where code has met its limits: the same code under other limits is another try."""
+    """Return what was tried where code has met its limits: the same code under other limits is
+    another try.
+    """
     return f"{code}/{max_events}/{max_bytes}"
 
 
@@ -106,19 +112,31 @@ def _names(code: CodeType) -> list[str]:
 
 def _normalised(code: CodeType) -> str:
     """Return code as text without file names, lines and docstrings."""
-    # Constants are written where they are used: a docstring stands among them, but nothing loads it, and it moves the others.
+    # Constants are written where they are used: a docstring stands among them, but nothing loads
+    # it, and it moves the others.
     steps = [
         f"{step.opname} {_constant(step.argval) if step.opcode in dis.hasconst else step.arg}"
         for step in dis.get_instructions(code)
         if step.opname not in _LAYOUT and not _is_line_number(code, step)
     ]
-    names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount, code.co_kwonlyargcount)
+    names = (
+        code.co_name,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_argcount,
+        code.co_kwonlyargcount,
+    )
     return "|".join([*map(str, names), *steps])
 
 
 def _is_line_number(code: CodeType, step: dis.Instruction) -> bool:
     # From Python 3.13 on the body of a class stores its own line as `__firstlineno__`.
-    return "__firstlineno__" in code.co_names and step.opcode in dis.hasconst and step.argval == code.co_firstlineno
+    return (
+        "__firstlineno__" in code.co_names
+        and step.opcode in dis.hasconst
+        and step.argval == code.co_firstlineno
+    )
 
 
 def _constant(constant: object) -> str:

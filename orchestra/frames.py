@@ -11,7 +11,17 @@ from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import Any, Final
 
-__all__ = ["await_chain", "in_package", "is_installed", "is_own", "is_user", "module_root", "place", "place_in", "users_own"]
+__all__ = [
+    "await_chain",
+    "in_package",
+    "is_installed",
+    "is_own",
+    "is_user",
+    "module_root",
+    "place",
+    "place_in",
+    "users_own",
+]
 
 _OWN: Final = "orchestra"
 _PLUMBING: Final = frozenset({_OWN, "contextlib"})
@@ -31,7 +41,9 @@ def is_own(frame: FrameType) -> bool:
 
 
 def is_user(frame: FrameType) -> bool:
-    """Return whether a frame runs code that is neither this library's nor of context managers between it and the user."""
+    """Return whether a frame runs code that is neither this library's nor of context managers
+    between it and the user.
+    """
     return module_root(frame) not in _PLUMBING
 
 
@@ -49,12 +61,18 @@ def in_package(frame: FrameType, roots: Iterable[str]) -> bool:
 
 
 def users_own(frames: list[FrameType]) -> list[FrameType]:
-    """Return those frames, outermost first, that run the user's code, and not that of packages which it calls.
+    """Return those frames, outermost first, that run the user's code, and not that of packages
+    which it calls.
 
-    The outermost one is the orchestration, whose package counts as the user's, wherever it is installed.
+    The outermost one is the orchestration, whose package counts as the user's, wherever it is
+    installed.
     """
     frames = [frame for frame in frames if is_user(frame)]
-    return [frame for frame in frames if module_root(frame) == module_root(frames[0]) or not is_installed(frame)]
+    return [
+        frame
+        for frame in frames
+        if module_root(frame) == module_root(frames[0]) or not is_installed(frame)
+    ]
 
 
 def place(frame: FrameType, line: int | None = None) -> str:
@@ -74,8 +92,12 @@ def await_chain(coroutine: object) -> list[FrameType]:
     frames: list[FrameType] = []
     awaited: Any = coroutine
     while awaited is not None:
-        if type(awaited).__name__ in _HOLDS_A_GENERATOR:  # `async for`: Python has no attribute that leads on
-            awaited = next((held for held in gc.get_referents(awaited) if hasattr(held, "ag_frame")), None)
+        if (
+            type(awaited).__name__ in _HOLDS_A_GENERATOR
+        ):  # `async for`: Python has no attribute that leads on
+            awaited = next(
+                (held for held in gc.get_referents(awaited) if hasattr(held, "ag_frame")), None
+            )
             continue
         frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
         if frame is not None:
@@ -85,7 +107,9 @@ def await_chain(coroutine: object) -> list[FrameType]:
 
 
 def _first(value: object, *names: str) -> Any:
-    return next((found for name in names if (found := getattr(value, name, None)) is not None), None)
+    return next(
+        (found for name in names if (found := getattr(value, name, None)) is not None), None
+    )
 
 
 def running_in(thread_id: int) -> FrameType | None:

@@ -1,7 +1,8 @@
 """What orchestration code awaits.
 
-A :class:`Future` is settled once, in memory, by the turn that runs. A :class:`DurableFuture` stands for a command in
-history (an activity, a timer, a wait for an event, a child): its result comes from an event, now or on replay.
+A :class:`Future` is settled once, in memory, by the turn that runs. A :class:`DurableFuture` stands
+for a command in history (an activity, a timer, a wait for an event, a child): its result comes from
+an event, now or on replay.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ Unawaited: TypeAlias = dict[int, Any]
 """What was asked for and has not been awaited yet, by event id."""
 
 _PATIENCE: Final = 100
-"""How often one coroutine is refused before it is unwound by force. Cleanup in order asks for much less."""
+"""How often one coroutine is refused before it is unwound by force. Cleanup in order asks for much
+less.
+"""
 
 
 class Seal:
-    """Whether an execution has left memory; shared by everything that belongs to it (protocol rule 22)."""
+    """Whether an execution has left memory; shared by everything that belongs to it (protocol rule
+    22).
+    """
 
     __slots__ = ("_refusals", "_unwinder", "closed")
 
@@ -77,17 +82,21 @@ class Future(Generic[T_co]):
         """Where it stands until it is awaited, asked, or cancelled."""
         self._value: T_co | None = None
         self._error: BaseException | None = None
-        # Made by the first callback. A dict takes one back at once, however many branches wait; it counts one that came twice.
+        # Made by the first callback. A dict takes one back at once, however many branches wait; it
+        # counts one that came twice.
         self._callbacks: dict[Callable[[Future[Any]], None], int] | None = None
 
     def __await__(self) -> Generator[Future[Any], None, T_co]:
         self.seal.check()
         while not self._done:
-            yield self  # the task that runs this is parked here, and stepped again once the future is settled
+            # the task that runs this is parked here, and stepped again once the future is settled
+            yield self
         return self.result()
 
     def __bool__(self) -> NoReturn:
-        raise TypeError(f"{self!r} has no truth value: await it for its result, or ask whether it is `done`")
+        raise TypeError(
+            f"{self!r} has no truth value: await it for its result, or ask whether it is `done`"
+        )
 
     @property
     def done(self) -> bool:
@@ -174,12 +183,20 @@ class Canceller(Protocol):
 
 
 class DurableFuture(Future[T_co]):
-    """The result of a command in history. ``event_id`` is the number of the event that recorded it."""
+    """The result of a command in history. ``event_id`` is the number of the event that recorded
+    it.
+    """
 
     __slots__ = ("_canceller", "_decoder", "_result", "ending", "subject")
 
     def __init__(
-        self, seal: Seal, canceller: Canceller, event_id: int, subject: str, decoder: Decoder[T_co] | None, result: str
+        self,
+        seal: Seal,
+        canceller: Canceller,
+        event_id: int,
+        subject: str,
+        decoder: Decoder[T_co] | None,
+        result: str,
     ) -> None:
         super().__init__(seal)
         self._canceller = canceller
@@ -194,9 +211,15 @@ class DurableFuture(Future[T_co]):
         return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"
 
     def deliver(self, payload: Payload) -> PayloadError | None:
-        """Settle it with the payload of its result, or fail it where that cannot be read; return that error."""
+        """Settle it with the payload of its result, or fail it where that cannot be read; return
+        that error.
+        """
         try:
-            value = None if self._decoder is None else self._decoder.decode(payload, subject=self._result)
+            value = (
+                None
+                if self._decoder is None
+                else self._decoder.decode(payload, subject=self._result)
+            )
         except PayloadError as error:
             self.fail(error)
             return error
@@ -204,10 +227,11 @@ class DurableFuture(Future[T_co]):
         return None
 
     def cancel(self) -> None:
-        """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no event any more.
+        """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no
+        event any more.
 
-        Awaiting it afterwards raises ``OperationCancelled``: at once, or once the activity has ended, where it was asked for
-        with ``on_cancel="wait"``. Harmless when it is done.
+        Awaiting it afterwards raises ``OperationCancelled``: at once, or once the activity has
+        ended, where it was asked for with ``on_cancel="wait"``. Harmless when it is done.
         """
         self.give_up(waits=False)
 
@@ -233,13 +257,20 @@ class DurableFuture(Future[T_co]):
 
 
 class TimedWait(DurableFuture[T_co]):
-    """A wait for an event that is given up when a timer fires first: in that very turn, so that it takes no later event."""
+    """A wait for an event that is given up when a timer fires first: in that very turn, so that it
+    takes no later event.
+    """
 
     __slots__ = ("_timed_out", "_timer", "_wait")
 
-    def __init__(self, wait: DurableFuture[T_co], timer: DurableFuture[None], timed_out: BaseException) -> None:
+    def __init__(
+        self, wait: DurableFuture[T_co], timer: DurableFuture[None], timed_out: BaseException
+    ) -> None:
         super().__init__(wait.seal, wait._canceller, wait.event_id, wait.subject, None, "")
-        self._unawaited, wait._unawaited = wait._unawaited, None  # it is the one that is to be awaited
+        self._unawaited, wait._unawaited = (
+            wait._unawaited,
+            None,
+        )  # it is the one that is to be awaited
         self._wait = wait
         self._timer = timer
         self._timed_out = timed_out

@@ -17,7 +17,8 @@ def check_text(text: object, what: str) -> None:
     """Check a name or an id, where one is given: ``None`` will do as well.
 
     Raises:
-        InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL, no half surrogate pair).
+        InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL,
+            no half surrogate pair).
     """
     if text is not None:
         check_name(text, what)
@@ -27,8 +28,8 @@ def check_name(text: object, what: str, error: type[OrchestraError] = InvalidArg
     """Check a name or an id that there must be.
 
     Raises:
-        InvalidArgument: (or the error given) it is not text of 1 to 1,024 characters that every store can hold (no NUL, no
-            half surrogate pair).
+        InvalidArgument: (or the error given) it is not text of 1 to 1,024 characters that every
+            store can hold (no NUL, no half surrogate pair).
     """
     if not isinstance(text, str):
         raise error(f"{what} must be text, not {type(text).__name__}")
@@ -36,14 +37,18 @@ def check_name(text: object, what: str, error: type[OrchestraError] = InvalidArg
         raise error(f"{what} must not be empty")
     if len(text) > _LONGEST:
         raise error(f"{what} must have at most {_LONGEST} characters, not {len(text)}")
-    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
+    if "\0" in text or (
+        not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+    ):
         raise error(f"{what} must not hold NUL or half a surrogate pair: {text!r}")
 
 
 def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) -> str:
-    """Return the id of a child that was given none: another one for each command, execution and life of its parent.
+    """Return the id of a child that was given none: another one for each command, execution and
+    life of its parent.
 
-    It begins with the parent's, so that a family lies together; where generations have made that too long, it is a digest.
+    It begins with the parent's, so that a family lies together; where generations have made that
+    too long, it is a digest.
     """
     plain = f"{parent_id}.{incarnation[:_SHOWN_OF_INCARNATION]}.{execution}.{event_id}"
     return plain if len(plain) <= _LONGEST else digest(plain)

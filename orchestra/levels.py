@@ -1,10 +1,13 @@
-"""Kinds and their levels: what lets libraries of different ages work on one store (protocol rules 37 and 38).
+"""Kinds and their levels: what lets libraries of different ages work on one store (protocol rules
+37 and 38).
 
-What is stored names its *kind* by a number or a word. A newer library may have kinds that an older one does not know. The older
-one reads them as :class:`Unknown`: it shows them and leaves them alone. Each stored form has a *level*; it is written only once
-the store's write level has risen to it, which happens when all living nodes can read it.
+What is stored names its *kind* by a number or a word. A newer library may have kinds that an older
+one does not know. The older one reads them as :class:`Unknown`: it shows them and leaves them
+alone. Each stored form has a *level*; it is written only once the store's write level has risen to
+it, which happens when all living nodes can read it.
 
-A :class:`Kinds` is the table of one sort of kinds. To add a kind is to add one line to its table, with the next level.
+A :class:`Kinds` is the table of one sort of kinds. To add a kind is to add one line to its table,
+with the next level.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ BASE_LEVEL: Final = 1
 
 
 class Levels(NamedTuple):
-    """What a store says of its age: up to which level kinds are written, and below which level no library may work on it."""
+    """What a store says of its age: up to which level kinds are written, and below which level no
+    library may work on it.
+    """
 
     write: int = BASE_LEVEL
     lowest_reader: int = BASE_LEVEL
@@ -71,8 +76,8 @@ class Forms(dict[K, Stored]):
 
     def __missing__(self, kind: K) -> Stored:
         raise LevelTooLow(
-            f"{self._sort} {kind!s} is not written at level {self._level} of the store; the level rises by itself once all "
-            "nodes have a library that reads it"
+            f"{self._sort} {kind!s} is not written at level {self._level} of the store; the "
+            "level rises by itself once all nodes have a library that reads it"
         )
 
 
@@ -87,7 +92,9 @@ class Kinds(Generic[K]):
 
     __slots__ = ("_forms", "_known", "_levels", "sort")
 
-    def __init__(self, sort: str, known: Mapping[Stored, K], levels: Mapping[Stored, int] | None = None) -> None:
+    def __init__(
+        self, sort: str, known: Mapping[Stored, K], levels: Mapping[Stored, int] | None = None
+    ) -> None:
         self.sort: str = sort
         self._known: dict[Stored, K] = dict(known)
         self._levels: dict[Stored, int] = dict(levels or {})
@@ -95,7 +102,9 @@ class Kinds(Generic[K]):
         """What :meth:`at` has returned: it is asked at each start and lap."""
 
     def adding(self, stored: Stored, meaning: K, level: int) -> Kinds[K]:
-        """Return a table with one more stored form. It is written in place of the older forms of its meaning."""
+        """Return a table with one more stored form. It is written in place of the older forms of
+        its meaning.
+        """
         return Kinds(self.sort, self._known | {stored: meaning}, self._levels | {stored: level})
 
     def read(self, stored: Stored) -> K | Unknown:
@@ -104,15 +113,23 @@ class Kinds(Generic[K]):
         return Unknown(self.sort, stored) if kind is None else kind
 
     def at(self, level: int) -> Forms[K]:
-        """Return how each kind is stored at a write level of the store: in its newest form that may be written."""
+        """Return how each kind is stored at a write level of the store: in its newest form that may
+        be written.
+        """
         known = self._forms.get(level)
         if known is None:
-            forms = sorted((stored for stored in self._known if self.level(stored) <= level), key=self.level)
-            known = self._forms[level] = Forms(self.sort, level, {self._known[stored]: stored for stored in forms})
+            forms = sorted(
+                (stored for stored in self._known if self.level(stored) <= level), key=self.level
+            )
+            known = self._forms[level] = Forms(
+                self.sort, level, {self._known[stored]: stored for stored in forms}
+            )
         return known
 
     def level_at(self, kind: K, level: int) -> int:
-        """Return the level that a library must read to know a kind that is written at a write level."""
+        """Return the level that a library must read to know a kind that is written at a write
+        level.
+        """
         return self.level(self.at(level)[kind])
 
     def level(self, stored: Stored) -> int:

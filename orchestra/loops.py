@@ -1,4 +1,6 @@
-"""Event loops as a client meets them: whose loop a call runs in, and how a thread wakes a task of another loop."""
+"""Event loops as a client meets them: whose loop a call runs in, and how a thread wakes a task of
+another loop.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ class _EventGate:
 class EventLoop:
     """One run of an event loop. ``native`` is asyncio's loop, or trio's token of the run.
 
-    ``thread`` identifies the thread that ran it when it was asked for. An asyncio loop may go on in another one.
+    ``thread`` identifies the thread that ran it when it was asked for. An asyncio loop may go on in
+    another one.
     """
 
     native: Any
@@ -62,7 +65,8 @@ class EventLoop:
 
     def gate(self) -> Gate:
         """Return a new gate. To be called in it."""
-        # On asyncio a bare future: to make and to await an anyio.Event are 18 calls more, and a change has one, and a wait.
+        # On asyncio a bare future: to make and to await an anyio.Event are 18 calls more, and a
+        # change has one, and a wait.
         create: Callable[[], Gate] | None = getattr(self.native, "create_future", None)
         return _EventGate() if create is None else create()
 
@@ -73,7 +77,8 @@ class EventLoop:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed with tasks in it, so that they will never run again. From any thread.
+        """Whether it was closed with tasks in it, so that they will never run again. From any
+        thread.
 
         Not so on trio, where a run ends only after its last task.
         """
@@ -91,7 +96,9 @@ class EventLoop:
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Have it call a function, from any thread. Return whether it will, should it run again."""
-        call: Callable[[Callable[[], object]], object] | None = getattr(self.native, "call_soon_threadsafe", None)
+        call: Callable[[Callable[[], object]], object] | None = getattr(
+            self.native, "call_soon_threadsafe", None
+        )
         try:
             if call is None:
                 self.native.run_sync_soon(callback)
@@ -108,7 +115,8 @@ def current_loop() -> EventLoop:
 
 
 def _native_loop() -> Any:
-    # Each call of a client asks, and anyio's token takes eight calls. A loop without a task may be the host of another one.
+    # Each call of a client asks, and anyio's token takes eight calls. A loop without a task may be
+    # the host of another one.
     try:
         if asyncio.current_task() is not None:
             return asyncio.get_running_loop()

@@ -1,4 +1,6 @@
-"""What may be an option: a duration, a count, a ratio, a moment. Checked where it is given, not where it is first used."""
+"""What may be an option: a duration, a count, a ratio, a moment. Checked where it is given, not
+where it is first used.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from typing import Final
 
 from orchestra.errors import InvalidArgument, OrchestraError
 
-__all__ = ["LONGEST", "POSITIVE", "check_count", "check_duration", "check_kind", "check_moment", "check_ratio"]
+__all__ = [
+    "LONGEST",
+    "POSITIVE",
+    "check_count",
+    "check_duration",
+    "check_kind",
+    "check_moment",
+    "check_ratio",
+]
 
 POSITIVE: Final = timedelta(microseconds=1)
 """The least of what must not be nothing: no store counts finer."""
@@ -39,7 +49,9 @@ def check_duration(
         return
     instead = ", or None" if optional else ""
     if not isinstance(value, timedelta):
-        raise error(f"{what} takes a timedelta, not {value!r}; write timedelta(seconds=...){instead}")
+        raise error(
+            f"{what} takes a timedelta, not {value!r}; write timedelta(seconds=...){instead}"
+        )
     if value < least:
         bound = "positive" if least == POSITIVE else f"at least {least}"
         raise error(f"{what} is {value}; it must be {bound}{instead}")
@@ -48,12 +60,18 @@ def check_duration(
 
 
 def check_count(
-    value: object, what: str, *, least: int = 1, optional: bool = False, error: type[OrchestraError] = InvalidArgument
+    value: object,
+    what: str,
+    *,
+    least: int = 1,
+    optional: bool = False,
+    error: type[OrchestraError] = InvalidArgument,
 ) -> None:
     """Check a whole number; ``optional``: ``None`` will do as well.
 
     Raises:
-        InvalidArgument: (or the error given) it is no whole number, or too small, or more than any store can count.
+        InvalidArgument: (or the error given) it is no whole number, or too small, or more than any
+            store can count.
     """
     if optional and value is None:
         return
@@ -67,7 +85,12 @@ def check_count(
 
 
 def check_ratio(
-    value: object, what: str, *, least: float, most: float | None = None, error: type[OrchestraError] = InvalidArgument
+    value: object,
+    what: str,
+    *,
+    least: float,
+    most: float | None = None,
+    error: type[OrchestraError] = InvalidArgument,
 ) -> None:
     """Check a number that need not be whole.
 
@@ -82,7 +105,12 @@ def check_ratio(
 
 
 def check_kind(
-    value: object, what: str, kind: type, *, optional: bool = False, error: type[OrchestraError] = InvalidArgument
+    value: object,
+    what: str,
+    kind: type,
+    *,
+    optional: bool = False,
+    error: type[OrchestraError] = InvalidArgument,
 ) -> None:
     """Check a value of one of this library's types; ``optional``: ``None`` will do as well.
 
@@ -91,18 +119,25 @@ def check_kind(
     """
     if not isinstance(value, kind) and not (optional and value is None):
         instead = ", or None" if optional else ""
-        raise error(f"{what} takes a {kind.__name__}, not {value!r}; write {kind.__name__}(...){instead}")
+        raise error(
+            f"{what} takes a {kind.__name__}, not {value!r}; write {kind.__name__}(...){instead}"
+        )
 
 
 def check_moment(value: object, what: str, *, optional: bool = False) -> None:
     """Check an instant; ``optional``: ``None`` will do as well.
 
     Raises:
-        InvalidArgument: it is no datetime, or a naive one, of which nobody knows which instant it means.
+        InvalidArgument: it is no datetime, or a naive one, of which nobody knows which instant it
+            means.
     """
     if optional and value is None:
         return
     if not isinstance(value, datetime):
-        raise InvalidArgument(f"{what} takes an aware datetime, not {value!r}; write datetime(..., tzinfo=UTC)")
+        raise InvalidArgument(
+            f"{what} takes an aware datetime, not {value!r}; write datetime(..., tzinfo=UTC)"
+        )
     if value.utcoffset() is None:
-        raise InvalidArgument(f"{what} is {value!r}, which has no time zone; write datetime(..., tzinfo=UTC)")
+        raise InvalidArgument(
+            f"{what} is {value!r}, which has no time zone; write datetime(..., tzinfo=UTC)"
+        )

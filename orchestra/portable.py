@@ -1,8 +1,9 @@
 """Exceptions that can be pickled and copied, whatever their ``__init__`` takes.
 
-Python rebuilds an exception by calling its class with ``args``. That fails for a class whose ``__init__`` takes keyword-only
-arguments, and an exception that cannot be rebuilt breaks a process pool for good. A :class:`Portable` exception is rebuilt
-without its ``__init__``, from its attributes. Subclasses of users need to do nothing.
+Python rebuilds an exception by calling its class with ``args``. That fails for a class whose
+``__init__`` takes keyword-only arguments, and an exception that cannot be rebuilt breaks a process
+pool for good. A :class:`Portable` exception is rebuilt without its ``__init__``, from its
+attributes. Subclasses of users need to do nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _HEAP_TYPE: Final = 1 << 9
 class Portable:
     """Makes an exception class one that can be pickled and copied.
 
-    Its attributes travel, and so does the chain of its causes and contexts. An exception in the chain that cannot be pickled,
-    or not be rebuilt, arrives as an :class:`Unpicklable`.
+    Its attributes travel, and so does the chain of its causes and contexts. An exception in the
+    chain that cannot be pickled, or not be rebuilt, arrives as an :class:`Unpicklable`.
     """
 
     __slots__ = ()
@@ -51,9 +52,11 @@ class Portable:
 
 
 class Unpicklable(Portable, Exception):
-    """Stands for an exception in the chain of a pickled error that could not be pickled, or not be rebuilt here.
+    """Stands for an exception in the chain of a pickled error that could not be pickled, or not be
+    rebuilt here.
 
-    ``type`` is the qualified name of its class, ``message`` its text, ``traceback`` its traceback as text.
+    ``type`` is the qualified name of its class, ``message`` its text, ``traceback`` its traceback
+    as text.
     """
 
     def __init__(self, type: str, message: str, traceback: str = "") -> None:  # noqa: A002
@@ -86,22 +89,27 @@ def _made(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     return error
 
 
-def _rebuilt(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+def _rebuilt(
+    cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]
+) -> BaseException:
     error = _made(cls, args)
     error.__setstate__(state)
     return error
 
 
 class _Chain:
-    """The causes and contexts of one exception, of these, and so on: a flat list, so that a long chain nests nothing.
+    """The causes and contexts of one exception, of these, and so on: a flat list, so that a long
+    chain nests nothing.
 
-    Each entry is an exception, with the places in the list of its cause and of its context, and whether the context is
-    suppressed. The first is the one whose chain it is; it travels by itself.
+    Each entry is an exception, with the places in the list of its cause and of its context, and
+    whether the context is suppressed. The first is the one whose chain it is; it travels by itself.
     """
 
     __slots__ = ("links",)
 
-    def __init__(self, first: BaseException, links: list[tuple[Any, int, int, bool]] | None = None) -> None:
+    def __init__(
+        self, first: BaseException, links: list[tuple[Any, int, int, bool]] | None = None
+    ) -> None:
         self.links = _links(first) if links is None else links
 
     def restore(self, first: Any) -> None:
@@ -117,11 +125,19 @@ class _Chain:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Chain:
         return _Chain(
             cast("Any", None),
-            [(None if place == 0 else _copied(link[0], memo), *link[1:]) for place, link in enumerate(self.links)],
+            [
+                (None if place == 0 else _copied(link[0], memo), *link[1:])
+                for place, link in enumerate(self.links)
+            ],
         )
 
     def __reduce__(self) -> Any:
-        return _thawed, ([(None if place == 0 else _frozen(link[0]), *link[1:]) for place, link in enumerate(self.links)],)
+        return _thawed, (
+            [
+                (None if place == 0 else _frozen(link[0]), *link[1:])
+                for place, link in enumerate(self.links)
+            ],
+        )
 
 
 def _links(first: BaseException) -> list[tuple[Any, int, int, bool]]:
@@ -151,14 +167,18 @@ def _copied(error: BaseException, memo: dict[int, Any]) -> BaseException:
 
 
 def _frozen(error: BaseException) -> tuple[bytes | None, str, str, str]:
-    """Return an exception's own pickle, if there is one, and what is said of it where that cannot be read."""
+    """Return an exception's own pickle, if there is one, and what is said of it where that cannot
+    be read.
+    """
     cls = type(error)
     try:
         parts = (cls, *_arguments_and_state(error)) if isinstance(error, Portable) else error
         data = pickle.dumps(parts)
     except Exception:  # noqa: BLE001 - what cannot be pickled raises anything
         data = None
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = (
+        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    )
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - a faulty __str__ of other code
@@ -173,8 +193,11 @@ def _thawed(frozen: list[tuple[Any, int, int, bool]]) -> _Chain:
 
 def _error(data: bytes | None, name: str, message: str, text: str) -> BaseException:
     if data is not None:
-        # Part of a pickle that is being read already: nothing is trusted that was not trusted before.
-        with suppress(Exception):  # its class is not known here, or takes other arguments than it keeps
+        # Part of a pickle that is being read already: nothing is trusted that was not trusted
+        # before.
+        with suppress(
+            Exception
+        ):  # its class is not known here, or takes other arguments than it keeps
             found = pickle.loads(data)  # noqa: S301
             return found if isinstance(found, BaseException) else _rebuilt(*found)
     return Unpicklable(name, message, text)

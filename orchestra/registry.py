@@ -1,4 +1,5 @@
-"""Which orchestrations this program knows: several versions under one stable name, and the policy that chooses.
+"""Which orchestrations this program knows: several versions under one stable name, and the policy
+that chooses.
 
 ::
 
@@ -22,12 +23,25 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from orchestra.activities import Activity
 from orchestra.codec import PLAIN, Decoder
-from orchestra.errors import DuplicateVersion, InvalidFunction, RegistrationError, UnknownOrchestration, UnknownVersion
+from orchestra.errors import (
+    DuplicateVersion,
+    InvalidFunction,
+    RegistrationError,
+    UnknownOrchestration,
+    UnknownVersion,
+)
 from orchestra.fingerprint import fingerprint
 from orchestra.ids import check_name
 from orchestra.retention import Retention
 from orchestra.retry import type_name
-from orchestra.signatures import annotation_decoder, awaits, called, names_around, plain_function, typed_signature
+from orchestra.signatures import (
+    annotation_decoder,
+    awaits,
+    called,
+    names_around,
+    plain_function,
+    typed_signature,
+)
 from orchestra.versions import Exact, Latest, Policy, parse_version, resolve, version_key
 
 __all__ = ["OrchestrationDefinition", "OrchestrationRegistry", "RegistryBuilder"]
@@ -52,7 +66,9 @@ class OrchestrationDefinition:
     failures: tuple[type[BaseException], ...] = ()
     """What of its errors ends it as failed, beside those that always do."""
     family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = field(
-        default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"], compare=False, repr=False
+        default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"],
+        compare=False,
+        repr=False,
     )
     """All definitions of its registry, by function."""
     states: Mapping[str, Mapping[str, Decoder[Any]]] = field(
@@ -60,7 +76,9 @@ class OrchestrationDefinition:
     )
     """How the inputs of all of its registry are written and read, by name and version."""
     remarks: set[str] = field(default_factory=set[str], compare=False, repr=False)
-    """What was said of this code in the log: each line of it once, and not for each instance and lap."""
+    """What was said of this code in the log: each line of it once, and not for each instance and
+    lap.
+    """
 
     def is_news(self, remark: str) -> bool:
         """Return whether this remark on the code is made for the first time."""
@@ -73,18 +91,27 @@ class OrchestrationDefinition:
     def place(self) -> str:
         """Where the function is, as ``file:line in function``."""
         code = getattr(self.function, "__code__", None)
-        return repr(self.function) if code is None else f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}"
+        return (
+            repr(self.function)
+            if code is None
+            else f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}"
+        )
 
     def begin(self, context: Any, state: Any) -> Coroutine[Any, Any, Any]:
         """Return the coroutine of one execution."""
         code: CodeType | None = getattr(self.function, "__code__", None)
-        if code is not None and code.co_flags & inspect.CO_COROUTINE:  # what inspect asks, without its detours
+        if (
+            code is not None and code.co_flags & inspect.CO_COROUTINE
+        ):  # what inspect asks, without its detours
             coroutine: Any = self.function(context, state)
             return coroutine
-        return _awaited(self.function, context, state)  # a `def` that wraps an `async def`; its own code is part of it
+        return _awaited(
+            self.function, context, state
+        )  # a `def` that wraps an `async def`; its own code is part of it
 
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
-        """Return the name under which this definition's registry knows a function, and how the function's result is read.
+        """Return the name under which this definition's registry knows a function, and how the
+        function's result is read.
 
         Raises:
             UnknownOrchestration: the function is not registered.
@@ -93,9 +120,11 @@ class OrchestrationDefinition:
         return _called(self.family, function, f"beside {self.name!r} {self.version}")
 
     def state_of(self, name: str, version: str | None) -> Decoder[Any]:
-        """Return how an input of an orchestration is to be written, as far as this definition's registry knows.
+        """Return how an input of an orchestration is to be written, as far as this definition's
+        registry knows.
 
-        By the value's own type, where the version is not registered, or where it is open and the versions differ in it.
+        By the value's own type, where the version is not registered, or where it is open and the
+        versions differ in it.
         """
         versions = self.states.get(name, {})
         if version is not None:
@@ -149,7 +178,9 @@ class OrchestrationRegistry:
 
     @property
     def retentions(self) -> Mapping[str, Retention]:
-        """The retentions that the builder was given, by name; for other names the runtime's own counts."""
+        """The retentions that the builder was given, by name; for other names the runtime's own
+        counts.
+        """
         return self._retentions
 
     def resolve(self, name: str) -> str:
@@ -168,7 +199,9 @@ class OrchestrationRegistry:
         found = self._of(name).get(version)
         if found is None:
             have = ", ".join(self.versions(name))
-            raise UnknownVersion(f"{name!r} is registered in {have}, not in {version}", name=name, version=version)
+            raise UnknownVersion(
+                f"{name!r} is registered in {have}, not in {version}", name=name, version=version
+            )
         return found
 
     def find(self, name: str, version: str) -> OrchestrationDefinition | None:
@@ -189,7 +222,9 @@ class OrchestrationRegistry:
 
     def capabilities(self) -> tuple[OrchestrationDefinition, ...]:
         """Return all definitions, by name and ascending version."""
-        return tuple(self.get(name, version) for name in self.names for version in self.versions(name))
+        return tuple(
+            self.get(name, version) for name in self.names for version in self.versions(name)
+        )
 
     def fingerprint(self, name: str, version: str) -> str:
         """Return the fingerprint of a version's normalised code."""
@@ -199,15 +234,21 @@ class OrchestrationRegistry:
         found = self._definitions.get(name)
         if found is None:
             have = ", ".join(map(repr, self.names)) or "nothing"
-            raise UnknownOrchestration(f"no orchestration {name!r} is registered here (registered: {have})", name=name)
+            raise UnknownOrchestration(
+                f"no orchestration {name!r} is registered here (registered: {have})", name=name
+            )
         return found
 
 
 class RegistryBuilder:
-    """Collects orchestrations. Everything is checked by :meth:`build` at the latest; order does not matter."""
+    """Collects orchestrations. Everything is checked by :meth:`build` at the latest; order does not
+    matter.
+    """
 
     def __init__(self) -> None:
-        self._entries: list[tuple[str, str, OrchestrationFunction, tuple[type[BaseException], ...], dict[str, Any]]] = []
+        self._entries: list[
+            tuple[str, str, OrchestrationFunction, tuple[type[BaseException], ...], dict[str, Any]]
+        ] = []
         self._policies: dict[str, Policy] = {}
         self._retentions: dict[str, Retention] = {}
 
@@ -222,23 +263,35 @@ class RegistryBuilder:
         """Add ``async def function(ctx, input)`` as one version of a name.
 
         Args:
-            failures: exceptions that end an instance as failed when they leave the function, beside ``Failure``,
-                ``ActivityFailed``, ``ChildFailed`` and ``Cancelled``. Any other exception holds the instance until changed code
-                is deployed. ``(Exception,)`` fails it for everything.
+            failures: exceptions that end an instance as failed when they leave the function, beside
+                ``Failure``, ``ActivityFailed``, ``ChildFailed`` and ``Cancelled``. Any other
+                exception holds the instance until changed code is deployed. ``(Exception,)`` fails
+                it for everything.
         """
-        self._entries.append((name, version, function, _check_failures(name, version, failures), names_around(function)))
+        self._entries.append(
+            (
+                name,
+                version,
+                function,
+                _check_failures(name, version, failures),
+                names_around(function),
+            )
+        )
         return self
 
     def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
         """Say which version starts and boundaries take: ``Latest()`` or ``Exact("1.2.0")``.
 
-        A store remembers the first policy of a name. Later ones are set with ``client.set_version_policy``.
+        A store remembers the first policy of a name. Later ones are set with
+        ``client.set_version_policy``.
         """
         self._policies[name] = policy
         return self
 
     def set_retention(self, name: str, retention: Retention) -> RegistryBuilder:
-        """Say what is kept of a name's laps and of its ended instances, in the place of the runtime's ``retention``."""
+        """Say what is kept of a name's laps and of its ended instances, in the place of the
+        runtime's ``retention``.
+        """
         self._retentions[name] = retention
         return self
 
@@ -250,49 +303,76 @@ class RegistryBuilder:
             InvalidVersion: a version is not semver.
             InvalidFunction: a function is not ``async def`` with two positional parameters.
             UnresolvableAnnotation: an annotation names no type that can be found or read.
-            RegistrationError: a name is not text of 1 to 1,024 characters, or a policy or a retention names what is not
-                registered.
+            RegistrationError: a name is not text of 1 to 1,024 characters, or a policy or a
+                retention names what is not registered.
         """
         definitions: dict[str, dict[str, OrchestrationDefinition]] = {}
         family: dict[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = {}
         states: dict[str, dict[str, Decoder[Any]]] = {}
         for name, version, function, failures, local_names in self._entries:
-            definition = replace(_define(name, version, function, failures, local_names), family=family, states=states)
+            definition = replace(
+                _define(name, version, function, failures, local_names),
+                family=family,
+                states=states,
+            )
             states.setdefault(name, {})[version] = definition.state
             family[function] = (*family.get(function, ()), definition)
             versions = definitions.setdefault(name, {})
-            # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one question.
-            twin = next((known for known in versions.values() if version_key(known.version) == version_key(version)), None)
+            # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one
+            # question.
+            twin = next(
+                (
+                    known
+                    for known in versions.values()
+                    if version_key(known.version) == version_key(version)
+                ),
+                None,
+            )
             if twin is not None:
                 raise DuplicateVersion(
-                    f"{name!r} {version} is registered twice: {_place(twin.function)} and {_place(function)}; give one of them "
-                    "another version"
+                    f"{name!r} {version} is registered twice: {_place(twin.function)} and "
+                    f"{_place(function)}; give one of them another version"
                 )
             versions[version] = definition
         self._check_policies(definitions)
         self._check_retentions(definitions)
         return OrchestrationRegistry(
-            MappingProxyType({name: MappingProxyType(versions) for name, versions in definitions.items()}),
+            MappingProxyType(
+                {name: MappingProxyType(versions) for name, versions in definitions.items()}
+            ),
             MappingProxyType(dict(self._policies)),
             MappingProxyType(dict(self._retentions)),
         )
 
-    def _check_policies(self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]) -> None:
+    def _check_policies(
+        self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]
+    ) -> None:
         for name, policy in self._policies.items():
             if name not in definitions:
-                raise RegistrationError(f"a version policy is set for {name!r}, which is not registered")
+                raise RegistrationError(
+                    f"a version policy is set for {name!r}, which is not registered"
+                )
             if not isinstance(policy, (Latest, Exact)):
-                raise RegistrationError(f"the policy of {name!r} is {policy!r}; give Latest() or Exact('1.2.0')")
+                raise RegistrationError(
+                    f"the policy of {name!r} is {policy!r}; give Latest() or Exact('1.2.0')"
+                )
             if isinstance(policy, Exact) and policy.version not in definitions[name]:
                 have = ", ".join(sorted(definitions[name], key=version_key))
-                raise RegistrationError(f"the policy of {name!r} is Exact({policy.version!r}), but registered are {have}")
+                raise RegistrationError(
+                    f"the policy of {name!r} is Exact({policy.version!r}), but registered are "
+                    f"{have}"
+                )
 
-    def _check_retentions(self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]) -> None:
+    def _check_retentions(
+        self, definitions: Mapping[str, Mapping[str, OrchestrationDefinition]]
+    ) -> None:
         for name, retention in self._retentions.items():
             if name not in definitions:
                 raise RegistrationError(f"a retention is set for {name!r}, which is not registered")
             if not isinstance(retention, Retention):
-                raise RegistrationError(f"the retention of {name!r} is {retention!r}; give Retention(...)")
+                raise RegistrationError(
+                    f"the retention of {name!r} is {retention!r}; give Retention(...)"
+                )
 
 
 async def _awaited(function: OrchestrationFunction, context: Any, state: Any) -> Any:
@@ -300,7 +380,9 @@ async def _awaited(function: OrchestrationFunction, context: Any, state: Any) ->
 
 
 def _called(
-    family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]], function: OrchestrationFunction, where: str
+    family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]],
+    function: OrchestrationFunction,
+    where: str,
 ) -> tuple[str, Decoder[Any]]:
     found: list[OrchestrationDefinition] = []
     with suppress(TypeError):  # nothing that can be registered is unhashable
@@ -309,10 +391,17 @@ def _called(
     if not names:
         shown = called(function)
         raise UnknownOrchestration(
-            f"{shown} is not registered {where}; register it, or give the name that it has elsewhere", name=shown
+            (
+                f"{shown} is not registered {where}; register it, or give the name that it has "
+                "elsewhere"
+            ),
+            name=shown,
         )
     if len(names) > 1:
-        raise InvalidFunction(f"{_place(function)} is registered as {' and as '.join(map(repr, names))}; give the name")
+        raise InvalidFunction(
+            f"{_place(function)} is registered as {' and as '.join(map(repr, names))}; give the "
+            "name"
+        )
     return names[0], found[0].result
 
 
@@ -321,10 +410,15 @@ def _place(function: Callable[..., Any]) -> str:
 
 
 def _check_failures(name: str, version: str, failures: object) -> tuple[type[BaseException], ...]:
-    classes: tuple[object, ...] = tuple(cast("Iterable[object]", failures)) if isinstance(failures, Iterable) else (failures,)
+    classes: tuple[object, ...] = (
+        tuple(cast("Iterable[object]", failures)) if isinstance(failures, Iterable) else (failures,)
+    )
     for cls in classes:
         if not isinstance(cls, type) or not issubclass(cls, BaseException):
-            raise RegistrationError(f"{name!r} {version}: failures holds {cls!r}; give classes of exceptions, as in (MyError,)")
+            raise RegistrationError(
+                f"{name!r} {version}: failures holds {cls!r}; give classes of exceptions, as in "
+                "(MyError,)"
+            )
     return cast("tuple[type[BaseException], ...]", classes)
 
 
@@ -339,18 +433,36 @@ def _define(
     parse_version(version)
     which = f"{name!r} {version}"
     if isinstance(function, Activity):
-        raise InvalidFunction(f"{which}: {function!r} cannot be an orchestration; give it to Runtime(activities=[...])")
+        raise InvalidFunction(
+            f"{which}: {function!r} cannot be an orchestration; give it to "
+            "Runtime(activities=[...])"
+        )
     function = plain_function(function, f"the orchestration {which}")
     if not awaits(function):
-        raise InvalidFunction(f"{which}: {_place(function)} is not `async def`; write `async def f(ctx, input)`")
+        raise InvalidFunction(
+            f"{which}: {_place(function)} is not `async def`; write `async def f(ctx, input)`"
+        )
     signature, annotations = typed_signature(function, local_names, untyped=1)
     parameters = list(signature.parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [parameter for parameter in parameters if parameter.default is inspect.Parameter.empty]
-    if len(parameters) < 2 or len(required) > 2 or any(parameter.kind not in positional for parameter in parameters[:2]):
-        raise InvalidFunction(f"{which}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, input)")
-    state = annotation_decoder(annotations.get(parameters[1].name, Any), f"{which}: the input of {_place(function)}")
-    result = annotation_decoder(annotations.get("return", Any), f"{which}: the result of {_place(function)}")
+    required = [
+        parameter for parameter in parameters if parameter.default is inspect.Parameter.empty
+    ]
+    if (
+        len(parameters) < 2
+        or len(required) > 2
+        or any(parameter.kind not in positional for parameter in parameters[:2])
+    ):
+        raise InvalidFunction(
+            f"{which}: {_place(function)}{inspect.signature(function)} must take exactly (ctx, "
+            "input)"
+        )
+    state = annotation_decoder(
+        annotations.get(parameters[1].name, Any), f"{which}: the input of {_place(function)}"
+    )
+    result = annotation_decoder(
+        annotations.get("return", Any), f"{which}: the result of {_place(function)}"
+    )
     # Without any, the fingerprint is the one that libraries before this option gave.
     also = (" ".join(sorted(type_name(cls) for cls in failures)).encode(),) if failures else ()
     digits = fingerprint(function, state.schema(), *also, state=state.annotation)

@@ -1,7 +1,7 @@
 """Which version an execution gets, and which node may run it.
 
-Versions are resolved at a start, at a boundary, and while an execution waits to be opened; at no other moment. All nodes and
-clients resolve alike, against the catalogue in the store.
+Versions are resolved at a start, at a boundary, and while an execution waits to be opened; at no
+other moment. All nodes and clients resolve alike, against the catalogue in the store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from orchestra.store.executions import Resolution
 from orchestra.store.instances import Pin
 from orchestra.store.kinds import ResolvedBy
 from orchestra.store.routes import Kind
-from orchestra.versions import Latest, Policy, UnknownPolicy, policy_from_text, policy_to_text, resolve, version_key
+from orchestra.versions import (
+    Latest,
+    Policy,
+    UnknownPolicy,
+    policy_from_text,
+    policy_to_text,
+    resolve,
+    version_key,
+)
 
 __all__ = [
     "LOWEST_VERSION",
@@ -40,7 +48,8 @@ __all__ = [
 ]
 
 LOWEST_VERSION: Final = "0.0.0-0"
-"""What a detached start waits under for a name that nobody has: it floats up to whatever is deployed first.
+"""What a detached start waits under for a name that nobody has: it floats up to whatever is
+deployed first.
 
 It says nothing about the name. A start that was misspelt must not make the next one succeed.
 """
@@ -50,12 +59,18 @@ _NEVER_SET: Final = Latest(), 0
 
 
 def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy | UnknownPolicy, int]:
-    """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever set.
+    """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever
+    set.
 
-    One that a newer library has set is never taken for another one: no version is chosen by it here (protocol rule 37).
+    One that a newer library has set is never taken for another one: no version is chosen by it here
+    (protocol rule 37).
     """
     row = catalogue.policies.get(name)
-    return _NEVER_SET if row is None else (policy_from_text(row.value, catalogue.library.policies), row.revision)
+    return (
+        _NEVER_SET
+        if row is None
+        else (policy_from_text(row.value, catalogue.library.policies), row.revision)
+    )
 
 
 def stored_policy(catalogue: Catalogue, policy: Policy) -> str:
@@ -78,17 +93,29 @@ def policy_level(catalogue: Catalogue, name: str) -> int:
 
 
 def why_unreadable(catalogue: Catalogue, kind: Kind) -> str | None:
-    """Return why no living node reads an instance of a kind; ``None``: some node does, and it is its code that is missing."""
+    """Return why no living node reads an instance of a kind; ``None``: some node does, and it is
+    its code that is missing.
+    """
     nodes = [row.record for row in catalogue.nodes if is_living(row, catalogue.now)]
     if not nodes:
         return None
     level = max(kind.level, policy_level(catalogue, kind.name) if kind.floating else BASE_LEVEL)
     reads = max(node.reads for node in nodes)
     if level > reads:
-        what = f"version policy {catalogue.policies[kind.name].value!r}" if level > kind.level else "something"
-        return f"{what} of it is of level {level}, and living nodes read up to {reads}; start a node with the newer library"
+        what = (
+            f"version policy {catalogue.policies[kind.name].value!r}"
+            if level > kind.level
+            else "something"
+        )
+        return (
+            f"{what} of it is of level {level}, and living nodes read up to {reads}; start a node "
+            "with the newer library"
+        )
     if not any(kind.format in node.formats for node in nodes):
-        return f"its history is in format {kind.format}, which no living node reads; start a node with the newer library"
+        return (
+            f"its history is in format {kind.format}, which no living node reads; start a node "
+            "with the newer library"
+        )
     return None
 
 
@@ -99,53 +126,84 @@ def has_readable_policy(catalogue: Catalogue, name: str) -> bool:
 
 def changed_policies(before: Catalogue, after: Catalogue) -> list[str]:
     """Return the names whose policy was set between two catalogues."""
-    return [name for name, row in after.policies.items() if row.revision > policy_of(before, name)[1]]
+    return [
+        name for name, row in after.policies.items() if row.revision > policy_of(before, name)[1]
+    ]
 
 
 def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> frozenset[str]:
-    """Return the versions that a policy has given to starts of a name before, in a queue or, if none is given, in any."""
+    """Return the versions that a policy has given to starts of a name before, in a queue or, if
+    none is given, in any.
+    """
     return frozenset(
         kind.version
         for kind in catalogue.kinds
-        if kind.name == name and kind.floating and kind.version != LOWEST_VERSION and queue in {None, kind.queue}
+        if kind.name == name
+        and kind.floating
+        and kind.version != LOWEST_VERSION
+        and queue in {None, kind.queue}
     )
 
 
 def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> str | None:
-    """Return the version that the policy gives to a start that nobody would hear refused; ``None``: the name is unknown.
+    """Return the version that the policy gives to a start that nobody would hear refused; ``None``:
+    the name is unknown.
 
-    It is one of those of living nodes that serve the queue, or else of any. While none has the name, it is one under which
-    instances have been started before: every worker may be away for a restart. Where the policy cannot be read here, the start
-    waits under the lowest version for a node that can: it then takes whatever the policy gives.
+    It is one of those of living nodes that serve the queue, or else of any. While none has the
+    name, it is one under which instances have been started before: every worker may be away for a
+    restart. Where the policy cannot be read here, the start waits under the lowest version for a
+    node that can: it then takes whatever the policy gives.
     """
-    versions = catalogue.versions(name, queue) or catalogue.versions(name) or started_versions(catalogue, name)
+    versions = (
+        catalogue.versions(name, queue)
+        or catalogue.versions(name)
+        or started_versions(catalogue, name)
+    )
     if versions and not has_readable_policy(catalogue, name):
         return LOWEST_VERSION
     return resolve(policy_of(catalogue, name)[0], versions) if versions else None
 
 
 def opening_version(catalogue: Catalogue, kind: Kind) -> str:
-    """Return the version with which an execution that waits is opened: for a floating one, never lower than recorded."""
+    """Return the version with which an execution that waits is opened: for a floating one, never
+    lower than recorded.
+    """
     if not kind.floating:
         return kind.version
-    resolved = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue))
-    # Where only build metadata differs, the one that exists counts: a new build must go on with what the old one left.
+    resolved = resolve(
+        policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue)
+    )
+    # Where only build metadata differs, the one that exists counts: a new build must go on with
+    # what the old one left.
     return kind.version if resolved is None else max(resolved, kind.version, key=version_key)
 
 
 def shown_kind(catalogue: Catalogue, kind: Kind) -> str:
-    """Return what code an instance of a kind waits for, for people: the version only where there is a real one."""
+    """Return what code an instance of a kind waits for, for people: the version only where there is
+    a real one.
+    """
     version = opening_version(catalogue, kind)
-    return repr(kind.name) if kind.floating and version == LOWEST_VERSION else f"{kind.name!r} {version}"
+    return (
+        repr(kind.name)
+        if kind.floating and version == LOWEST_VERSION
+        else f"{kind.name!r} {version}"
+    )
 
 
 def boundary_version(
-    catalogue: Catalogue, kind: Kind, current: str, *, explicit: str | None, pin: Pin | None, node: str
+    catalogue: Catalogue,
+    kind: Kind,
+    current: str,
+    *,
+    explicit: str | None,
+    pin: Pin | None,
+    node: str,
 ) -> tuple[str, Resolution]:
     """Return the version of the next execution of an instance of this kind, and how it was chosen.
 
-    The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes down. By a policy that
-    cannot be read here, the execution stays on its version until a node opens it that can.
+    The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes
+    down. By a policy that cannot be read here, the execution stays on its version until a node
+    opens it that can.
     """
     policy, revision = policy_of(catalogue, kind.name)
     if explicit is not None:
@@ -166,14 +224,21 @@ def serves(node: NodeRecord, kind: Kind, catalogue: Catalogue) -> bool:
         return False
     if kind.floating and policy_level(catalogue, kind.name) > node.reads:
         return False
-    if kind.floating and not has_readable_policy(catalogue, kind.name):  # by this library, that is: the node may tell more
+    if kind.floating and not has_readable_policy(
+        catalogue, kind.name
+    ):  # by this library, that is: the node may tell more
         return any(capability.name == kind.name for capability in node.capabilities)
     version = opening_version(catalogue, kind)
-    return any(capability.name == kind.name and capability.version == version for capability in node.capabilities)
+    return any(
+        capability.name == kind.name and capability.version == version
+        for capability in node.capabilities
+    )
 
 
 def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
-    """Return the kinds that a node may claim: those known to the store, and those that its own registry implies."""
+    """Return the kinds that a node may claim: those known to the store, and those that its own
+    registry implies.
+    """
     own = {
         Kind(queue, capability.name, capability.version, event_format, floating)
         for queue in node.queues
@@ -186,30 +251,42 @@ def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
 
 
 def common_format(node: NodeRecord, catalogue: Catalogue) -> int:
-    """Return the highest event format that a node and all that live read: what new executions are written in (rule 38)."""
+    """Return the highest event format that a node and all that live read: what new executions are
+    written in (rule 38).
+    """
     common = set(node.formats).intersection(*(row.record.formats for row in catalogue.nodes))
     return max(common, default=min(node.formats))
 
 
 def next_level(node: NodeRecord, catalogue: Catalogue) -> int | None:
-    """Return the level to which a node may raise the store's: what it wants, if all that live read it. ``None``: not now."""
+    """Return the level to which a node may raise the store's: what it wants, if all that live read
+    it. ``None``: not now.
+    """
     wanted = node.writes
-    if wanted <= catalogue.levels.write or any(row.record.reads < wanted for row in catalogue.nodes):
+    if wanted <= catalogue.levels.write or any(
+        row.record.reads < wanted for row in catalogue.nodes
+    ):
         return None
     return wanted
 
 
 def resolution_level(catalogue: Catalogue, how: ResolvedBy) -> int:
-    """Return the level that a library must read to know how a version was chosen, if that is written now."""
+    """Return the level that a library must read to know how a version was chosen, if that is
+    written now.
+    """
     return catalogue.library.resolutions.level_at(how, catalogue.levels.write)
 
 
 def has_other_code(node: NodeRecord, catalogue: Catalogue) -> bool:
     """Return whether another node has other code for a version that this node has."""
-    own = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
+    own = {
+        (capability.name, capability.version): capability.fingerprint
+        for capability in node.capabilities
+    }
     others = (row.record for row in catalogue.nodes if row.record.node_id != node.node_id)
     return any(
-        own.get((capability.name, capability.version), capability.fingerprint) != capability.fingerprint
+        own.get((capability.name, capability.version), capability.fingerprint)
+        != capability.fingerprint
         for other in others
         for capability in other.capabilities
     )
@@ -220,7 +297,8 @@ def _kind_order(kind: Kind) -> tuple[str, str, str, int, bool, int]:
 
 
 def is_living(node: NodeRow, now: int) -> bool:
-    """Return whether a reader should take a node for alive: not dead, and renewed within three leases.
+    """Return whether a reader should take a node for alive: not dead, and renewed within three
+    leases.
 
     For what people are shown only: nobody acts on a lapse alone (protocol rule 11).
     """

@@ -16,7 +16,11 @@ __all__ = ["NO_RETRY", "NonRetryable", "RetryPolicy", "type_name"]
 
 
 def _names_exceptions(entry: object) -> bool:
-    return entry != "" if isinstance(entry, str) else isinstance(entry, type) and issubclass(entry, BaseException)
+    return (
+        entry != ""
+        if isinstance(entry, str)
+        else isinstance(entry, type) and issubclass(entry, BaseException)
+    )
 
 
 class NonRetryable(Portable, Exception):
@@ -27,10 +31,11 @@ class NonRetryable(Portable, Exception):
 class RetryPolicy:
     """When to try again.
 
-    The wait before try *n + 1* is ``initial_interval * factor ** (n - 1)``, at most ``max_interval``, lessened by
-    up to ``jitter`` of itself at random. After ``max_attempts`` tries, or when the next try would begin later than
-    ``deadline`` after the first, the activity has failed for good. A timeout counts as an attempt, and so does a crash
-    of the node that ran it.
+    The wait before try *n + 1* is ``initial_interval * factor ** (n - 1)``, at most
+    ``max_interval``, lessened by up to ``jitter`` of itself at random. After ``max_attempts``
+    tries, or when the next try would begin later than ``deadline`` after the first, the activity
+    has failed for good. A timeout counts as an attempt, and so does a crash of the node that ran
+    it.
 
     Args:
         max_attempts: tries in all, the first included; ``None`` for no bound.
@@ -38,7 +43,8 @@ class RetryPolicy:
         non_retryable: exception classes (or their qualified names) that end it at once.
 
     Raises:
-        RegistrationError: a field is of another type, negative, or (``max_attempts``, ``factor``) less than 1.
+        RegistrationError: a field is of another type, negative, or (``max_attempts``, ``factor``)
+            less than 1.
     """
 
     max_attempts: int | None = 3
@@ -52,16 +58,24 @@ class RetryPolicy:
     """What :meth:`to_wire` has returned: each call of an activity is recorded with its policy."""
 
     def __post_init__(self) -> None:
-        check_count(self.max_attempts, "RetryPolicy.max_attempts", optional=True, error=RegistrationError)
-        check_duration(self.initial_interval, "RetryPolicy.initial_interval", error=RegistrationError)
+        check_count(
+            self.max_attempts, "RetryPolicy.max_attempts", optional=True, error=RegistrationError
+        )
+        check_duration(
+            self.initial_interval, "RetryPolicy.initial_interval", error=RegistrationError
+        )
         check_ratio(self.factor, "RetryPolicy.factor", least=1, error=RegistrationError)
         check_duration(self.max_interval, "RetryPolicy.max_interval", error=RegistrationError)
         check_ratio(self.jitter, "RetryPolicy.jitter", least=0, most=1, error=RegistrationError)
-        check_duration(self.deadline, "RetryPolicy.deadline", optional=True, error=RegistrationError)
-        if not isinstance(self.non_retryable, tuple) or not all(map(_names_exceptions, self.non_retryable)):
+        check_duration(
+            self.deadline, "RetryPolicy.deadline", optional=True, error=RegistrationError
+        )
+        if not isinstance(self.non_retryable, tuple) or not all(
+            map(_names_exceptions, self.non_retryable)
+        ):
             raise RegistrationError(
-                "RetryPolicy.non_retryable takes a tuple of exception classes or of their qualified names, not "
-                f"{self.non_retryable!r}; write (ValueError,)"
+                "RetryPolicy.non_retryable takes a tuple of exception classes or of their "
+                f"qualified names, not {self.non_retryable!r}; write (ValueError,)"
             )
 
     def delay(self, failed: int, random: float) -> timedelta:
@@ -75,10 +89,14 @@ class RetryPolicy:
 
     def non_retryable_names(self) -> tuple[str, ...]:
         """Return the qualified names of the classes that end it at once."""
-        return tuple(entry if isinstance(entry, str) else type_name(entry) for entry in self.non_retryable)
+        return tuple(
+            entry if isinstance(entry, str) else type_name(entry) for entry in self.non_retryable
+        )
 
     def to_wire(self) -> Mapping[str, Any]:
-        """Return the form that history keeps, so that a later change of code changes no running activity."""
+        """Return the form that history keeps, so that a later change of code changes no running
+        activity.
+        """
         wire = self._wire
         if wire is None:
             wire = {
@@ -112,5 +130,9 @@ NO_RETRY = RetryPolicy(max_attempts=1)
 
 
 def type_name(cls: type[BaseException]) -> str:
-    """Return the name by which history knows an exception class: ``module.QualName``, bare for built-ins."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    """Return the name by which history knows an exception class: ``module.QualName``, bare for
+    built-ins.
+    """
+    return (
+        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    )

@@ -1,4 +1,6 @@
-"""Drives coroutines by hand, in an order that depends on nothing but their code and the order of inputs."""
+"""Drives coroutines by hand, in an order that depends on nothing but their code and the order of
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,23 @@ _CLOSINGS: Final = 3
 class Task(Future[T]):
     """A running coroutine; as a future, its end."""
 
-    __slots__ = ("_closings", "_context", "_scheduler", "_throws", "cancelling", "coroutine", "owned", "parked_on")
+    __slots__ = (
+        "_closings",
+        "_context",
+        "_scheduler",
+        "_throws",
+        "cancelling",
+        "coroutine",
+        "owned",
+        "parked_on",
+    )
 
     def __init__(self, scheduler: Scheduler, coroutine: Coroutine[Any, Any, T]) -> None:
         super().__init__(scheduler.seal)
         self._scheduler = scheduler
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
-        # A context of its own, so that what user code binds in context variables stays with its execution.
+        # A context of its own, so that what user code binds in context variables stays with its
+        # execution.
         self._context = contextvars.copy_context()
         if scheduler.current is None:  # else it is a copy of such a one
             self._context.run(ORCHESTRATING.set, True)
@@ -46,7 +58,8 @@ class Task(Future[T]):
 
     def __repr__(self) -> str:
         name = getattr(self.coroutine, "__qualname__", "branch")
-        return f"<{'done' if self._done else 'running'} {name}>"  # no address: the text is the same on replay
+        # no address: the text is the same on replay
+        return f"<{'done' if self._done else 'running'} {name}>"
 
     def step(self) -> None:
         """Run until the next await that has to wait, or to the end."""
@@ -64,7 +77,8 @@ class Task(Future[T]):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever ends user code is its result
             if error.__traceback__ is not None:
-                # This very frame holds the task, and the task the error: without the cycle memory goes at once.
+                # This very frame holds the task, and the task the error: without the cycle memory
+                # goes at once.
                 error.__traceback__ = error.__traceback__.tb_next
             if self._ends(None, error):
                 self.fail(self._outcome(error))
@@ -72,7 +86,9 @@ class Task(Future[T]):
             self._park(yielded)
 
     def _ends(self, value: Any, error: BaseException | None) -> bool:
-        """Return whether it ends now. It does not before the async generators are closed that it has left early."""
+        """Return whether it ends now. It does not before the async generators are closed that it
+        has left early.
+        """
         if self._scheduler._left:
             self._scheduler.close_left(self)
         closings, self._closings = self._closings, None
@@ -117,7 +133,8 @@ class Task(Future[T]):
             future.add_callback(self._wake)
 
     def _wake(self, future: Future[Any]) -> None:
-        # An earlier callback of the same future may have thrown into the task: it has been woken then, and only once.
+        # An earlier callback of the same future may have thrown into the task: it has been woken
+        # then, and only once.
         if self.parked_on is future:
             self.parked_on = None
             self._scheduler.ready.append(self)
@@ -143,7 +160,9 @@ class Task(Future[T]):
             self._throws.remove(error)
 
     def cancel(self) -> None:
-        """Cancel the branch: ``Cancelled`` is raised at its await. A second call changes nothing."""
+        """Cancel the branch: ``Cancelled`` is raised at its await. A second call changes
+        nothing.
+        """
         self.give_up(waits=False)
 
     def give_up(self, *, waits: bool) -> None:
@@ -156,7 +175,9 @@ class Task(Future[T]):
 
 
 def _give_up(future: Future[Any], error: BaseException) -> bool:
-    """Give up what nobody waits for any more: it must not live on, nor steal an event. Return whether that is done."""
+    """Give up what nobody waits for any more: it must not live on, nor steal an event. Return
+    whether that is done.
+    """
     if isinstance(future, DurableFuture):
         return future.give_up(waits=isinstance(error, Cancelled) and error.waits)
     return True
@@ -209,7 +230,8 @@ class Scheduler:
                 seal.begin_anew()
 
     def close(self) -> None:
-        """Drop all coroutines. Seal the execution first, so that nothing is decided by their ``finally`` bodies.
+        """Drop all coroutines. Seal the execution first, so that nothing is decided by their
+        ``finally`` bodies.
 
         It ends, whatever their code does with the exceptions that it meets.
         """
@@ -227,7 +249,9 @@ class Scheduler:
         self.seal.begin_anew()
         try:
             for _ in range(_CLOSINGS):
-                with contextlib.suppress(BaseException):  # a sealed context raises Evicted out of finally bodies
+                with contextlib.suppress(
+                    BaseException
+                ):  # a sealed context raises Evicted out of finally bodies
                     coroutine.close()
                 if getattr(coroutine, "cr_frame", None) is None:
                     break
@@ -239,7 +263,9 @@ class Scheduler:
     # --- async generators that are left early ---
 
     def _left_early(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Take an async generator that nothing refers to any more, and that has not ended, from Python's finaliser."""
+        """Take an async generator that nothing refers to any more, and that has not ended, from
+        Python's finaliser.
+        """
         if self.seal.closed:
             self._close_generator(generator)
         else:
@@ -258,7 +284,9 @@ class Scheduler:
             self.seal.begin_anew()
 
     def close_left(self, task: Task[Any]) -> None:
-        """Begin to close what a task has left early, as branches of the task: it ends when they have ended."""
+        """Begin to close what a task has left early, as branches of the task: it ends when they
+        have ended.
+        """
         if not self._left or self.seal.closed:
             return
         left, self._left = self._left, ()
@@ -266,7 +294,9 @@ class Scheduler:
             task.add_closing(self.spawn(_awaiting(generator.aclose())))
 
 
-BOUNDARIES.update(function.__code__ for function in (Task[Any].step, Scheduler._close, Scheduler._close_generator))
+BOUNDARIES.update(
+    function.__code__ for function in (Task[Any].step, Scheduler._close, Scheduler._close_generator)
+)
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -274,7 +304,9 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
 
 
 async def _after(closings: Sequence[Task[None]], value: T, error: BaseException | None) -> T:
-    """End as a task has ended, once what it left early is closed. A failure of that is one of the task."""
+    """End as a task has ended, once what it left early is closed. A failure of that is one of the
+    task.
+    """
     late: Cancelled | None = None
     for closing in closings:
         while not closing.done:
@@ -285,7 +317,9 @@ async def _after(closings: Sequence[Task[None]], value: T, error: BaseException 
                 for other in closings:
                     other.cancel()
     for closing in closings:
-        if error is None or (isinstance(closing.error, ContinueAsNew) and not isinstance(error, Cancelled)):
+        if error is None or (
+            isinstance(closing.error, ContinueAsNew) and not isinstance(error, Cancelled)
+        ):
             error = closing.error if not isinstance(closing.error, OperationCancelled) else error
     if late is not None:
         raise late

@@ -1,4 +1,6 @@
-"""What a function that a user registers takes and returns: behind decorators, in methods, in the scope of other functions."""
+"""What a function that a user registers takes and returns: behind decorators, in methods, in the
+scope of other functions.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from typing import Any, cast
 from orchestra.codec import Decoder, decoder
 from orchestra.errors import InvalidFunction, UnresolvableAnnotation
 
-__all__ = ["annotation_decoder", "awaits", "called", "names_around", "plain_function", "typed_signature", "wrapped_by"]
+__all__ = [
+    "annotation_decoder",
+    "awaits",
+    "called",
+    "names_around",
+    "plain_function",
+    "typed_signature",
+    "wrapped_by",
+]
 
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SIGNATURE = "give the decorator's function a `__signature__` that says what it takes"
@@ -36,13 +46,18 @@ def plain_function(candidate: object, role: str) -> Callable[..., Any]:
         raise InvalidFunction(f"{_shown(candidate)} cannot be {role}: {_remedy(candidate)}")
     if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
         raise InvalidFunction(
-            f"{candidate.__qualname__!r} cannot be {role}: it is a generator; write a `def` or `async def` that returns a value"
+            f"{candidate.__qualname__!r} cannot be {role}: it is a generator; write a `def` or "
+            "`async def` that returns a value"
         )
     return candidate
 
 
 def _shown(candidate: object) -> str:
-    return f"the coroutine {called(candidate)!r}" if inspect.iscoroutine(candidate) else repr(candidate)
+    return (
+        f"the coroutine {called(candidate)!r}"
+        if inspect.iscoroutine(candidate)
+        else repr(candidate)
+    )
 
 
 def _remedy(candidate: object) -> str:
@@ -53,7 +68,9 @@ def _remedy(candidate: object) -> str:
     if isinstance(candidate, str):
         return "it is a name; give the function that has it"
     if isinstance(candidate, classmethod):
-        return "a class method needs its class; give it as `Class.method`, from outside of the class"
+        return (
+            "a class method needs its class; give it as `Class.method`, from outside of the class"
+        )
     if isinstance(candidate, functools.partial):
         return "a partial has no name and no annotations; write a function that calls it"
     if isinstance(candidate, type):
@@ -84,7 +101,9 @@ def _innermost(function: object) -> Any:
 
 
 def awaits(function: object) -> bool:
-    """Return whether what a call returns is to be awaited: it is ``async def``, or wraps one that is."""
+    """Return whether what a call returns is to be awaited: it is ``async def``, or wraps one that
+    is.
+    """
     return any(inspect.iscoroutinefunction(one) for one in wrapped_by(function))
 
 
@@ -92,16 +111,19 @@ def awaits(function: object) -> bool:
 
 
 def names_around(function: Any) -> dict[str, Any]:
-    """Return the names that annotations of a function may use beside its module's: of the functions and classes around it.
+    """Return the names that annotations of a function may use beside its module's: of the functions
+    and classes around it.
 
-    Under ``from __future__ import annotations`` they are texts, and the function keeps no reference to such names. While the
-    function around it runs, they are found in its frame.
+    Under ``from __future__ import annotations`` they are texts, and the function keeps no reference
+    to such names. While the function around it runs, they are found in its frame.
     """
     inner: Any = _innermost(function)
     parts = str(getattr(inner, "__qualname__", "")).split(".")[:-1]
     if not parts:
         return {}
-    scopes = [".".join(parts[: place + 1]) for place, part in enumerate(parts) if part != "<locals>"]
+    scopes = [
+        ".".join(parts[: place + 1]) for place, part in enumerate(parts) if part != "<locals>"
+    ]
     home = getattr(inner, "__globals__", {})
     frames = _frames(scopes, home)
     names: dict[str, Any] = {}
@@ -129,7 +151,11 @@ def _frames(scopes: list[str], home: Any) -> dict[str, FrameType]:
 def _captured(function: Any) -> dict[str, Any]:
     """Return the names of the functions around it that a function's code uses."""
     code: CodeType | None = getattr(function, "__code__", None)
-    cells = zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=False) if code else ()
+    cells = (
+        zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=False)
+        if code
+        else ()
+    )
     names: dict[str, Any] = {}
     for name, cell in cells:
         try:
@@ -140,7 +166,8 @@ def _captured(function: Any) -> dict[str, Any]:
 
 
 def annotation_decoder(annotation: Any, what: str, *, decorated: bool = False) -> Decoder[Any]:
-    """Return the decoder of an annotation; ``what`` says whose it is, ``decorated`` that a decorator may give it.
+    """Return the decoder of an annotation; ``what`` says whose it is, ``decorated`` that a
+    decorator may give it.
 
     Raises:
         UnresolvableAnnotation: it names no type that can be read from JSON.
@@ -158,10 +185,12 @@ def annotation_decoder(annotation: Any, what: str, *, decorated: bool = False) -
 def typed_signature(
     function: Callable[..., Any], names: dict[str, Any], *, untyped: int = 0
 ) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Return what a caller of a function gives, and the types: by parameter, and of the result under ``return``.
+    """Return what a caller of a function gives, and the types: by parameter, and of the result
+    under ``return``.
 
-    Behind a decorator that takes anything (``*args, **kwargs``) the wrapped function says it, without the arguments that the
-    decorator gives it. A decorator with parameters of its own says it itself.
+    Behind a decorator that takes anything (``*args, **kwargs``) the wrapped function says it,
+    without the arguments that the decorator gives it. A decorator with parameters of its own says
+    it itself.
 
     Args:
         names: what :func:`names_around` has found.
@@ -182,12 +211,15 @@ def typed_signature(
         return inspect.Signature(parameters), types
     except ValueError as error:
         raise InvalidFunction(
-            f"{called(function)!r} has a decorator that gives it arguments of its own ({error}); {_SIGNATURE}"
+            f"{called(function)!r} has a decorator that gives it arguments of its own ({error}); "
+            f"{_SIGNATURE}"
         ) from error
 
 
 def _parameters(function: Any) -> tuple[list[inspect.Parameter], Any]:
-    """Return the parameters of a function as its callers see them, and the annotation of its result, both as written."""
+    """Return the parameters of a function as its callers see them, and the annotation of its
+    result, both as written.
+    """
     if inspect.ismethod(function):
         parameters, returns = _parameters(function.__func__)
         bound = parameters[:1] and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL
@@ -201,20 +233,34 @@ def _parameters(function: Any) -> tuple[list[inspect.Parameter], Any]:
     return (_passed_on if takes_rest else _given_by_name)(function, parameters, wrapped), returns
 
 
-def _given_by_name(function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Return the parameters of a decorator's function, with the annotations of those that they are given on for.
+def _given_by_name(
+    function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """Return the parameters of a decorator's function, with the annotations of those that they are
+    given on for.
 
     ``functools.wraps`` has put the annotations of the wrapped function in the place of its own.
     """
     calls = _calls(function) or []
     if not calls or any(call != calls[0] for call in calls):
         return own
-    meant = {name: parameter.annotation for name, parameter in zip(calls[0][0], wrapped, strict=False) if name is not None}
-    return [parameter.replace(annotation=meant.get(parameter.name, parameter.annotation)) for parameter in own]
+    meant = {
+        name: parameter.annotation
+        for name, parameter in zip(calls[0][0], wrapped, strict=False)
+        if name is not None
+    }
+    return [
+        parameter.replace(annotation=meant.get(parameter.name, parameter.annotation))
+        for parameter in own
+    ]
 
 
-def _passed_on(function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Return what a caller gives to a decorator's function, which gives it on to the function that it wraps."""
+def _passed_on(
+    function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """Return what a caller gives to a decorator's function, which gives it on to the function that
+    it wraps.
+    """
     leading = [parameter.name for parameter in own if parameter.kind not in _REST]
     found = _calls(function)
     calls = [] if found is None else found
@@ -222,22 +268,30 @@ def _passed_on(function: Any, own: list[inspect.Parameter], wrapped: list[inspec
         if leading == [parameter.name for parameter in wrapped[: len(leading)]]:
             return wrapped
         raise InvalidFunction(
-            f"{called(function)!r} has a decorator that takes {', '.join(map(repr, leading))} beside what it gives on; which "
-            f"arguments those are cannot be told; {_SIGNATURE}"
+            f"{called(function)!r} has a decorator that takes {', '.join(map(repr, leading))} "
+            f"beside what it gives on; which arguments those are cannot be told; {_SIGNATURE}"
         )
     first, keywords = calls[0]
-    given = {name: parameter for name, parameter in zip(first, wrapped, strict=False) if name in leading}
+    given = {
+        name: parameter for name, parameter in zip(first, wrapped, strict=False) if name in leading
+    }
     rest = list(_without(wrapped[len(first) :], keywords))
     before = [
-        parameter.replace(annotation=given[parameter.name].annotation) if parameter.name in given else parameter
+        parameter.replace(annotation=given[parameter.name].annotation)
+        if parameter.name in given
+        else parameter
         for parameter in own
         if parameter.kind not in _REST
     ]
     return sorted([*before, *rest], key=lambda parameter: parameter.kind)
 
 
-def _without(parameters: list[inspect.Parameter], keywords: frozenset[str]) -> Iterator[inspect.Parameter]:
-    """Yield parameters without those that a decorator gives by keyword. What stands behind such a one has lost its place."""
+def _without(
+    parameters: list[inspect.Parameter], keywords: frozenset[str]
+) -> Iterator[inspect.Parameter]:
+    """Yield parameters without those that a decorator gives by keyword. What stands behind such a
+    one has lost its place.
+    """
     displaced = False
     for parameter in parameters:
         if parameter.name in keywords and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
@@ -251,7 +305,8 @@ def _without(parameters: list[inspect.Parameter], keywords: frozenset[str]) -> I
 def _calls(function: Any) -> list[tuple[tuple[str | None, ...], frozenset[str]]] | None:
     """Return how a decorator's function calls the one that it wraps, as far as its source says so.
 
-    Each call is given by its arguments before ``*args`` (a name, or ``None`` for anything else) and the keywords that it adds.
+    Each call is given by its arguments before ``*args`` (a name, or ``None`` for anything else) and
+    the keywords that it adds.
     """
     wrapped = function.__wrapped__
     names = {name for name, value in _captured(function).items() if value is wrapped}
@@ -277,7 +332,10 @@ def _call(
     first: list[str | None] = []
     for argument in node.args:
         if isinstance(argument, ast.Starred):
-            if not (isinstance(argument.value, ast.Name) and argument.value.id == rest) or argument is not node.args[-1]:
+            if (
+                not (isinstance(argument.value, ast.Name) and argument.value.id == rest)
+                or argument is not node.args[-1]
+            ):
                 return None
         else:
             first.append(argument.id if isinstance(argument, ast.Name) else None)
@@ -293,26 +351,37 @@ def _call(
 
 
 def _added(tree: ast.AST, named: str | None) -> Iterator[str]:
-    """Yield what is put among the keywords that are given on: ``kwargs["session"] = ...``, and the like."""
+    """Yield what is put among the keywords that are given on: ``kwargs["session"] = ...``, and the
+    like.
+    """
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets):
                 for target in targets:
                     match target:
-                        case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(key))) if name == named:
+                        case ast.Subscript(
+                            value=ast.Name(id=name), slice=ast.Constant(value=str(key))
+                        ) if name == named:
                             yield key
                         case _:
                             pass
-            case ast.AugAssign(target=ast.Name(id=name), value=ast.Dict() as value) if name == named:
+            case ast.AugAssign(target=ast.Name(id=name), value=ast.Dict() as value) if (
+                name == named
+            ):
                 yield from _keys(value)
             case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=name), attr="setdefault"), args=[ast.Constant(value=str(key)), _]
+                func=ast.Attribute(value=ast.Name(id=name), attr="setdefault"),
+                args=[ast.Constant(value=str(key)), _],
             ):
                 if name == named:
                     yield key
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="update"), keywords=keywords) if name == named:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=name), attr="update"), keywords=keywords
+            ) if name == named:
                 yield from (keyword.arg for keyword in keywords if keyword.arg is not None)
-                yield from (key for one in node.args if isinstance(one, ast.Dict) for key in _keys(one))
+                yield from (
+                    key for one in node.args if isinstance(one, ast.Dict) for key in _keys(one)
+                )
             case _:
                 pass
 
@@ -346,7 +415,9 @@ def _tree(_code: CodeType, source: _Source) -> ast.FunctionDef | ast.AsyncFuncti
     return first if isinstance(first, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
 
-def _resolved(function: Callable[..., Any], annotations: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+def _resolved(
+    function: Callable[..., Any], annotations: dict[str, Any], names: dict[str, Any]
+) -> dict[str, Any]:
     """Return annotations as types."""
     inner: Any = _innermost(function)
 
@@ -354,19 +425,21 @@ def _resolved(function: Callable[..., Any], annotations: dict[str, Any], names: 
 
     carrier.__annotations__ = annotations
     try:
-        return typing.get_type_hints(carrier, getattr(inner, "__globals__", {}), names, include_extras=True)
+        return typing.get_type_hints(
+            carrier, getattr(inner, "__globals__", {}), names, include_extras=True
+        )
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise UnresolvableAnnotation(
-            f"the annotations of {called(function)!r} cannot be resolved: {error}. Define the type, or import it, at module "
-            "level, and not only under TYPE_CHECKING"
+            f"the annotations of {called(function)!r} cannot be resolved: {error}. Define the "
+            "type, or import it, at module level, and not only under TYPE_CHECKING"
         ) from error
 
 
 def _resolve_fields(types: Iterable[Any], names: dict[str, Any]) -> None:
     """Resolve the annotations of classes that are defined inside functions, in place.
 
-    Their fields may name classes of the same function. Only here those names can still be found: nothing that decodes the
-    class later sees that function's frame.
+    Their fields may name classes of the same function. Only here those names can still be found:
+    nothing that decodes the class later sees that function's frame.
     """
     pending = list(types)
     seen: set[int] = set()

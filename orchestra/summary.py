@@ -1,4 +1,6 @@
-"""What an instance waits for, small enough to stand in its row: written with each turn, read by lists."""
+"""What an instance waits for, small enough to stand in its row: written with each turn, read by
+lists.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,25 @@ from orchestra.events import (
 )
 from orchestra.store.tasks import ActivityRow
 
-__all__ = ["EMPTY_SUMMARY", "Summary", "Tried", "WaitEntry", "read_put_backs", "read_summary", "read_tried", "write_summary"]
+__all__ = [
+    "EMPTY_SUMMARY",
+    "Summary",
+    "Tried",
+    "WaitEntry",
+    "read_put_backs",
+    "read_summary",
+    "read_tried",
+    "write_summary",
+]
 
 _CAP: Final = 16
 _TEXT: Final = 200
 
 
 class Tried(NamedTuple):
-    """What is known of an activity's tries: the number of the current one, when it may begin, and the last error."""
+    """What is known of an activity's tries: the number of the current one, when it may begin, and
+    the last error.
+    """
 
     attempt: int
     due: int | None
@@ -75,23 +88,35 @@ def write_summary(
 ) -> bytes:
     """Return the stored form of what is pending; only the first few are looked at.
 
-    ``put_backs``: by how much the store's clock was put back since the execution began, and from when on it was wrong.
+    ``put_backs``: by how much the store's clock was put back since the execution began, and from
+    when on it was wrong.
     """
     entries: list[list[Any]] = []
     for event in islice(pending, _CAP):
-        name = event.name if isinstance(event, (ActivityScheduled, EventAwaited, ChildStarted)) else ""
+        name = (
+            event.name if isinstance(event, (ActivityScheduled, EventAwaited, ChildStarted)) else ""
+        )
         until = event.due if isinstance(event, TimerCreated) else None
         known = tried(event.id) if isinstance(event, ActivityScheduled) else None
-        shown = None if known is None else [known.attempt, known.due, known.last_error and known.last_error[:_TEXT]]
+        shown = (
+            None
+            if known is None
+            else [known.attempt, known.due, known.last_error and known.last_error[:_TEXT]]
+        )
         entries.append([_KINDS[event.kind], name, event.at, until, event.id, shown])
         if isinstance(event, ChildStarted):
             entries[-1].append([event.child_id, event.version])
-    summary: dict[str, Any] = {"w": entries, "n": {_KINDS[kind]: count for kind, count in counts.items() if count}}
+    summary: dict[str, Any] = {
+        "w": entries,
+        "n": {_KINDS[kind]: count for kind, count in counts.items() if count},
+    }
     return pack({**summary, "b": put_backs} if put_backs else summary)
 
 
 def read_put_backs(data: bytes) -> tuple[tuple[int, int], ...]:
-    """Return how the store's clock was put back since the execution began. Nearly always nothing, and found at once."""
+    """Return how the store's clock was put back since the execution began. Nearly always nothing,
+    and found at once.
+    """
     if not data.endswith(b"]]}"):
         return ()
     return tuple((by, since) for by, since in unpack(data).get("b", ()))
@@ -106,7 +131,9 @@ def read_tried(row: ActivityRow) -> Tried:
 
 
 def read_summary(data: bytes) -> Summary:
-    """Return what :func:`write_summary` wrote; an empty summary before an instance's first turn, where nothing was written."""
+    """Return what :func:`write_summary` wrote; an empty summary before an instance's first turn,
+    where nothing was written.
+    """
     if not data:
         return Summary((), {})
     stored = unpack(data)

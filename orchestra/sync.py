@@ -6,8 +6,8 @@
         handle = sync.call(sync.client.start, "watch", Watch("http://..."))
         print(sync.call(handle.result, int))
 
-An event loop runs in a thread of its own. :meth:`Connection.call` runs there what is ``async``, and waits for it. So no method
-exists twice.
+An event loop runs in a thread of its own. :meth:`Connection.call` runs there what is ``async``, and
+waits for it. So no method exists twice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ import atexit
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from types import TracebackType
@@ -40,9 +48,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOOK: Final = 1.0
-"""Seconds after which a waiting thread looks whether the event loop still runs. A hint only: replies wake it at once."""
+"""Seconds after which a waiting thread looks whether the event loop still runs. A hint only:
+replies wake it at once.
+"""
 _EXIT_SECONDS: Final = 30.0
-"""How long the end of the process waits, beyond the grace of a runtime, for a connection that was not closed."""
+"""How long the end of the process waits, beyond the grace of a runtime, for a connection that was
+not closed.
+"""
 _THREAD: Final = "orchestra-sync"
 _END: Final = object()
 
@@ -53,12 +65,13 @@ def connect(
     backend: Literal["asyncio", "trio"] = "asyncio",
     backend_options: dict[str, Any] | None = None,
 ) -> Connection:
-    """Return a connection for threads without an event loop; use it ``with`` a block, or :meth:`~Connection.open` it.
+    """Return a connection for threads without an event loop; use it ``with`` a block, or
+    :meth:`~Connection.open` it.
 
     Args:
-        target: a provider: a :class:`~orchestra.Client` of its store. Or a runtime: it runs while the connection is open, and
-            its activities run in the connection's event loop. A runtime or client that was entered already is used, and left
-            alone at the end.
+        target: a provider: a :class:`~orchestra.Client` of its store. Or a runtime: it runs while
+            the connection is open, and its activities run in the connection's event loop. A runtime
+            or client that was entered already is used, and left alone at the end.
         backend: which event loop.
         backend_options: options of that event loop, as ``anyio.run`` takes them.
 
@@ -82,13 +95,20 @@ class Connection:
         backend_options: dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(target, (Provider, Runtime, Client)):
-            raise InvalidArgument(f"{target!r} is neither a provider nor a runtime; give for example SqliteProvider('app.db')")
+            raise InvalidArgument(
+                f"{target!r} is neither a provider nor a runtime; give for example "
+                "SqliteProvider('app.db')"
+            )
         check_choice(backend, "backend", ("asyncio", "trio"))
         self._backend = backend
         self._backend_options = backend_options
         self._runtime = target if isinstance(target, Runtime) else None
         self._client = (
-            target.client if isinstance(target, Runtime) else target if isinstance(target, Client) else Client(target)
+            target.client
+            if isinstance(target, Runtime)
+            else target
+            if isinstance(target, Client)
+            else Client(target)
         )
         self._entered: Runtime | Client | None = None
         self._guard = threading.Lock()
@@ -125,7 +145,8 @@ class Connection:
         return self
 
     def close(self) -> None:
-        """Leave the client or runtime, and end the event loop. Calls that wait in other threads raise ``RuntimeClosed``.
+        """Leave the client or runtime, and end the event loop. Calls that wait in other threads
+        raise ``RuntimeClosed``.
 
         Harmless when it is closed, and in a forked child, where nothing of it runs.
 
@@ -150,7 +171,10 @@ class Connection:
         return self.open()
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -165,13 +189,16 @@ class Connection:
             wait([leaving], timeout=seconds)
 
     def _stop(self) -> None:
-        # What still waits there would keep the loop from ending; its callers are told that the connection is closed.
+        # What still waits there would keep the loop from ending; its callers are told that the
+        # connection is closed.
         with suppress(RuntimeError, CancelledError):
             self._portal.start_task_soon(self._portal.stop, True)
         self._thread.join()
 
     def _close_at_exit(self) -> None:
-        """Leave in order, in bounded time; the thread itself does not keep the process from ending."""
+        """Leave in order, in bounded time; the thread itself does not keep the process from
+        ending.
+        """
         if self._process == os.getpid() and self._state == "open":
             self._state = "closed"
             grace = self._runtime._grace.total_seconds() if self._runtime is not None else 0
@@ -193,15 +220,16 @@ class Connection:
         return self._runtime
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an ``async`` function in the event loop, wait, and return its result or raise its exception.
+        """Run an ``async`` function in the event loop, wait, and return its result or raise its
+        exception.
 
         Ctrl-C, or another exception in the waiting thread, cancels the function.
 
         Raises:
-            RuntimeClosed: the connection is not open, or was closed meanwhile; or the process was forked from the one that
-                has opened it.
-            WrongEventLoop: the caller blocks what it would wait for: the event loop of the connection or runtime, or an
-                orchestration.
+            RuntimeClosed: the connection is not open, or was closed meanwhile; or the process was
+                forked from the one that has opened it.
+            WrongEventLoop: the caller blocks what it would wait for: the event loop of the
+                connection or runtime, or an orchestration.
             InvalidArgument: ``function`` is a coroutine, and no function.
         """
         self._require_open()
@@ -215,21 +243,27 @@ class Connection:
                     self._start(_nowait, running.cancel)
             raise
 
-    def iterate(self, function: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def iterate(
+        self, function: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[T]:
         """Yield what an asynchronous iterable yields, one item at a time, as it is asked for.
 
-        It lives in one task of the event loop, which ends with the iterator: at the last item, at ``close()``, or when the
-        iterator is dropped.
+        It lives in one task of the event loop, which ends with the iterator: at the last item, at
+        ``close()``, or when the iterator is dropped.
 
         Raises:
-            RuntimeClosed, WrongEventLoop, InvalidArgument: as :meth:`call` does, at the first item as well.
+            RuntimeClosed, WrongEventLoop, InvalidArgument: as :meth:`call` does, at the first item
+                as well.
         """
         self._require_open()
         _require_function(function, "iterate")
         return self._iterate(function, args, kwargs)
 
     def _iterate(
-        self, function: Callable[..., AsyncIterable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        function: Callable[..., AsyncIterable[T]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Generator[T]:
         self._require_open()
         send, receive = anyio.create_memory_object_stream[Future[Any]](1)
@@ -273,7 +307,9 @@ class Connection:
         try:
             while not wait(waited_for, timeout=_LOOK, return_when="FIRST_COMPLETED").done:
                 if not self._thread_runs:
-                    raise RuntimeClosed("the event loop of the connection has ended; make a new connection")
+                    raise RuntimeClosed(
+                        "the event loop of the connection has ended; make a new connection"
+                    )
             if not future.done():  # what was to answer has ended instead
                 assert feeder is not None
                 feeder.result()
@@ -291,38 +327,49 @@ class Connection:
 
     def _require_open(self) -> None:
         if self._process != os.getpid():
-            raise RuntimeClosed("this process was forked from the one that has opened the connection; connect anew in it")
+            raise RuntimeClosed(
+                "this process was forked from the one that has opened the connection; connect "
+                "anew in it"
+            )
         if self._state != "open":
-            raise RuntimeClosed(_CLOSED if self._state == "closed" else "the connection is not open; use it `with` a block")
+            raise RuntimeClosed(
+                _CLOSED
+                if self._state == "closed"
+                else "the connection is not open; use it `with` a block"
+            )
         self._require_elsewhere()
 
     def _require_elsewhere(self) -> None:
         self._require_another_thread()
         if self._runtime is not None and _blocks(self._runtime):
             raise WrongEventLoop(
-                "this thread runs the event loop of the runtime, whose activities would wait for the call; `await` the "
-                "function here, or call from another thread"
+                "this thread runs the event loop of the runtime, whose activities would wait "
+                "for the call; `await` the function here, or call from another thread"
             )
 
     def _require_another_thread(self) -> None:
         if in_engine_thread():
             raise WrongEventLoop(
-                "orchestration code would wait for itself, and is not deterministic with it; call the client in an activity"
+                "orchestration code would wait for itself, and is not deterministic with it; "
+                "call the client in an activity"
             )
         if self._state == "open" and threading.current_thread() is self._thread:
             raise WrongEventLoop(
-                "this is the event loop's own thread, which would wait for itself; `await` the function here instead"
+                "this is the event loop's own thread, which would wait for itself; `await` the "
+                "function here instead"
             )
 
 
 _CLOSED: Final = "the connection is closed; make a new one"
 
 
-def _start_loop(backend: str, options: dict[str, Any] | None) -> tuple[BlockingPortal, threading.Thread]:
+def _start_loop(
+    backend: str, options: dict[str, Any] | None
+) -> tuple[BlockingPortal, threading.Thread]:
     """Return the portal to an event loop in a new thread, and the thread.
 
-    ``start_blocking_portal`` of anyio joins the thread when the interpreter ends. The thread is frozen by then, and the join
-    hangs.
+    ``start_blocking_portal`` of anyio joins the thread when the interpreter ends. The thread is
+    frozen by then, and the join hangs.
     """
     begun: Future[BlockingPortal] = Future()
 
@@ -352,7 +399,9 @@ def _is_entered(target: Runtime | Client) -> bool:
 
 
 def _blocks(runtime: Runtime) -> bool:
-    """Return whether the caller's thread is the one that runs the runtime's event loop, and runs it now."""
+    """Return whether the caller's thread is the one that runs the runtime's event loop, and runs it
+    now.
+    """
     if runtime._state != "running" or runtime._loop.thread != threading.get_ident():
         return False
     is_running: Callable[[], bool] | None = getattr(runtime._loop.native, "is_running", None)
@@ -363,9 +412,15 @@ def _require_function(function: object, method: str) -> None:
     if inspect.iscoroutine(function):
         name = function.__name__
         function.close()  # else Python warns of a coroutine that was never awaited
-        raise InvalidArgument(f"{name}(...) was called already; give the function and its arguments: {method}({name}, ...)")
+        raise InvalidArgument(
+            f"{name}(...) was called already; give the function and its arguments: "
+            f"{method}({name}, ...)"
+        )
     if not callable(function):
-        raise InvalidArgument(f"{function!r} is no function; give one and its arguments: {method}(client.start, 'name')")
+        raise InvalidArgument(
+            f"{function!r} is no function; give one and its arguments: {method}(client.start, "
+            "'name')"
+        )
 
 
 class _Running:
@@ -373,7 +428,9 @@ class _Running:
 
     __slots__ = ("_args", "_function", "_is_cancelled", "_kwargs", "_scope", "has_ended")
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self._function, self._args, self._kwargs = function, args, kwargs
         self._scope: anyio.CancelScope | None = None
         self._is_cancelled = False
@@ -396,7 +453,8 @@ class _Running:
                     return await result
                 if isinstance(result, (AsyncIterable, AsyncIterator)):
                     raise InvalidArgument(
-                        f"{self._function!r} returns what is iterated; use iterate(...) in place of call(...)"
+                        f"{self._function!r} returns what is iterated; use iterate(...) in place "
+                        "of call(...)"
                     )
                 return result
         finally:
@@ -413,13 +471,18 @@ async def _feed(
     kwargs: dict[str, Any],
     requests: ObjectReceiveStream[Future[Any]],
 ) -> None:
-    """Answer each request with the next item. All in one task: an iterable may hold scopes that belong to its task."""
+    """Answer each request with the next item. All in one task: an iterable may hold scopes that
+    belong to its task.
+    """
     async with requests:
         iterable: Any = function(*args, **kwargs)
         if inspect.isawaitable(iterable):
             iterable = await iterable
         if not isinstance(iterable, AsyncIterable):
-            raise InvalidArgument(f"{function!r} returns nothing that is iterated; use call(...) in place of iterate(...)")
+            raise InvalidArgument(
+                f"{function!r} returns nothing that is iterated; use call(...) in place of "
+                "iterate(...)"
+            )
         iterator = aiter(cast("AsyncIterable[Any]", iterable))
         try:
             async for reply in requests:
@@ -434,4 +497,6 @@ async def _feed(
         finally:
             close = getattr(iterator, "aclose", None)
             if close is not None:
-                await close()  # in no scope of ours: those that the iterable has open were entered before
+                await (
+                    close()
+                )  # in no scope of ours: those that the iterable has open were entered before

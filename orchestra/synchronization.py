@@ -1,7 +1,8 @@
 """Locks, semaphores and conditions between the branches of one execution.
 
-They live in memory, and replay repeats what they did: the order in which the branches asked decides, and never a clock. A
-boundary drops them. They know nothing of other instances: what those must not do at the same time, an instance of its own does.
+They live in memory, and replay repeats what they did: the order in which the branches asked
+decides, and never a clock. A boundary drops them. They know nothing of other instances: what those
+must not do at the same time, an instance of its own does.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ T = TypeVar("T")
 
 
 class Lock:
-    """Held by one branch at a time: ``async with lock:``. The branches that wait get it in the order in which they asked."""
+    """Held by one branch at a time: ``async with lock:``. The branches that wait get it in the
+    order in which they asked.
+    """
 
     __slots__ = ("_holder", "_scheduler", "_waiting")
 
@@ -69,7 +72,9 @@ class Lock:
         if self._scheduler.seal.closed:
             return
         if not self.is_mine():
-            raise OrchestrationError("the lock is released by a branch that does not hold it; write `async with lock:`")
+            raise OrchestrationError(
+                "the lock is released by a branch that does not hold it; write `async with lock:`"
+            )
         self._pass_on()
 
     def is_mine(self) -> bool:
@@ -88,13 +93,18 @@ class Lock:
         return self
 
     async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self.release()
 
 
 class Semaphore:
-    """Held by at most ``value`` branches at a time: ``async with semaphore:``. The longest wait comes first."""
+    """Held by at most ``value`` branches at a time: ``async with semaphore:``. The longest wait
+    comes first.
+    """
 
     __slots__ = ("_most", "_scheduler", "_value", "_waiting")
 
@@ -139,7 +149,9 @@ class Semaphore:
         if self._scheduler.seal.closed:
             return
         if self._value == self._most:
-            raise OrchestrationError("the semaphore is released more often than acquired; write `async with semaphore:`")
+            raise OrchestrationError(
+                "the semaphore is released more often than acquired; write `async with semaphore:`"
+            )
         self._pass_on()
 
     def _pass_on(self) -> None:
@@ -154,7 +166,10 @@ class Semaphore:
         return self
 
     async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self.release()
 
@@ -166,7 +181,8 @@ class Condition:
             await condition.wait_for(lambda: queue)
             item = queue.pop(0)
 
-    The other branch holds the lock as well, changes it, and calls :meth:`notify` or :meth:`notify_all`.
+    The other branch holds the lock as well, changes it, and calls :meth:`notify` or
+    :meth:`notify_all`.
     """
 
     __slots__ = ("_lock", "_scheduler", "_waiting")
@@ -216,7 +232,9 @@ class Condition:
             raise cancelled
 
     async def wait_for(self, predicate: Callable[[], T]) -> T:
-        """Wait until a predicate is true, and return its value. It is asked now, and after each notification."""
+        """Wait until a predicate is true, and return its value. It is asked now, and after each
+        notification.
+        """
         while not (value := predicate()):
             await self.wait()
         return value
@@ -260,7 +278,8 @@ class Condition:
         self._scheduler.seal.check()
         if not self._lock.is_mine():
             raise OrchestrationError(
-                f"only a branch that holds its lock may {action} a condition; write `async with condition:`"
+                f"only a branch that holds its lock may {action} a condition; write `async with "
+                "condition:`"
             )
 
     async def __aenter__(self) -> Self:
@@ -268,6 +287,9 @@ class Condition:
         return self
 
     async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self.release()

@@ -1,11 +1,13 @@
 """Ends code that cannot be closed: code that catches everything around a wait, and goes on.
 
-Code that has left memory is refused whatever it asks for, by an exception. Code in a loop that swallows exceptions would be
-refused for ever. After many refusals the :class:`Unwinder` raises at each further line of it, in handlers as well: no loop goes
-round under that, so that the code ends after as many exceptions as it has nested handlers.
+Code that has left memory is refused whatever it asks for, by an exception. Code in a loop that
+swallows exceptions would be refused for ever. After many refusals the :class:`Unwinder` raises at
+each further line of it, in handlers as well: no loop goes round under that, so that the code ends
+after as many exceptions as it has nested handlers.
 
-Python takes a trace function away once it has raised. It is put back when a profile event tells that the code goes on, and when
-the exception that it raised is dropped, for that is where a handler ends.
+Python takes a trace function away once it has raised. It is put back when a profile event tells
+that the code goes on, and when the exception that it raised is dropped, for that is where a handler
+ends.
 """
 
 from __future__ import annotations
@@ -21,22 +23,30 @@ from orchestra.frames import await_chain, is_installed, is_own, is_user, place, 
 __all__ = ["BOUNDARIES", "Unwinder"]
 
 BOUNDARIES: Final[set[CodeType]] = set()
-"""The functions of this library that run or close user code: nothing is raised in the frames above them."""
+"""The functions of this library that run or close user code: nothing is raised in the frames above
+them.
+"""
 _RELENTLESS: Final = 200
-"""Exceptions after which the code of packages that user code calls is unwound as well: it may be that which goes on."""
+"""Exceptions after which the code of packages that user code calls is unwound as well: it may be
+that which goes on.
+"""
 
 
 class _Harder(Evicted):
     """Raised at a line, and not at a call. Where a handler drops it, the next one is raised."""
 
     def __del__(self) -> None:
-        unwinder = getattr(sys.getprofile(), "__self__", None)  # of the thread in which this is dropped
+        unwinder = getattr(
+            sys.getprofile(), "__self__", None
+        )  # of the thread in which this is dropped
         if isinstance(unwinder, Unwinder):
             unwinder.go_on()
 
 
 class Unwinder:
-    """Raises at each line of the code of one execution, in this thread, from :meth:`arm` to :meth:`disarm`."""
+    """Raises at each line of the code of one execution, in this thread, from :meth:`arm` to
+    :meth:`disarm`.
+    """
 
     __slots__ = ("_before", "_raised", "armed", "caught")
 
@@ -45,7 +55,9 @@ class Unwinder:
         self._raised = 0
         self.armed: bool = False
         self.caught: str | None = None
-        """The line that went on after it had been refused many times: the first line of a handler that catches too much."""
+        """The line that went on after it had been refused many times: the first line of a handler
+        that catches too much.
+        """
 
     def arm(self, coroutine: object = None) -> None:
         """Begin to raise: in the code that runs, or in a coroutine that is about to be closed."""
@@ -88,7 +100,8 @@ class Unwinder:
     def _is_meant(self, frame: FrameType) -> bool:
         if is_own(frame):
             return False
-        # Packages may hold locks of the whole program, a log's for example: user code alone is interrupted while that suffices.
+        # Packages may hold locks of the whole program, a log's for example: user code alone is
+        # interrupted while that suffices.
         return self._raised > _RELENTLESS or not is_installed(frame)
 
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:

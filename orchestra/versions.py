@@ -1,7 +1,7 @@
 """Versions and the policies that choose among them.
 
-Versions are `semver <https://semver.org>`_ and are compared as semver, never as strings. Build metadata is part of a
-version's name, not of its rank.
+Versions are `semver <https://semver.org>`_ and are compared as semver, never as strings. Build
+metadata is part of a version's name, not of its rank.
 """
 
 from __future__ import annotations
@@ -42,12 +42,16 @@ def parse_version(text: str) -> semver.Version:
     try:
         return semver.Version.parse(text)
     except (ValueError, TypeError) as error:
-        raise InvalidVersion(f"{text!r} is not a semantic version; write MAJOR.MINOR.PATCH, for example '1.2.0'") from error
+        raise InvalidVersion(
+            f"{text!r} is not a semantic version; write MAJOR.MINOR.PATCH, for example '1.2.0'"
+        ) from error
 
 
 @lru_cache(maxsize=4096)
 def version_key(text: str) -> str:
-    """Return a text that sorts, byte by byte, as the version does: the form that a database can order by."""
+    """Return a text that sorts, byte by byte, as the version does: the form that a database can
+    order by.
+    """
     version = parse_version(text)
     core = "".join(_number_key(str(part)) for part in (version.major, version.minor, version.patch))
     if version.prerelease is None:
@@ -62,18 +66,22 @@ def listed(versions: Iterable[str]) -> str:
 
 
 def _identifier_key(part: str) -> str:
-    # Numeric identifiers rank below alphanumeric ones, by value; "\x01" ends a text so that a prefix sorts first.
+    # Numeric identifiers rank below alphanumeric ones, by value; "\x01" ends a text so that a
+    # prefix sorts first.
     return f"0{_number_key(part)}" if part.isdigit() else f"1{part}\x01"
 
 
 def _number_key(digits: str) -> str:
-    # More digits are a greater number: semver forbids leading zeros, and bounds no number (20240131120000.0.0).
+    # More digits are a greater number: semver forbids leading zeros, and bounds no number
+    # (20240131120000.0.0).
     return f"{len(digits):03d}{digits}."
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """Take the highest version that a living node has. Pre-releases count only where nothing else exists."""
+    """Take the highest version that a living node has. Pre-releases count only where nothing else
+    exists.
+    """
 
     def __str__(self) -> str:
         return "latest"
@@ -98,7 +106,8 @@ class Exact:
 
 @dataclass(frozen=True, slots=True)
 class UnknownPolicy:
-    """A stored policy that this library cannot read: a newer one has set it. ``text`` is how it is stored.
+    """A stored policy that this library cannot read: a newer one has set it. ``text`` is how it is
+    stored.
 
     No version is chosen by it here. Set another policy, or use a library that reads it.
     """
@@ -114,11 +123,15 @@ Policy = Latest | Exact
 Policies = Kinds[type[Latest] | type[Exact]]
 
 POLICIES: Final[Policies] = Kinds("version policy", {"latest": Latest, "exact": Exact})
-"""Policies, by the word with which their stored text begins. A new one gets a line, with its level."""
+"""Policies, by the word with which their stored text begins. A new one gets a line, with its
+level.
+"""
 
 
 def policy_from_text(text: str, policies: Policies = POLICIES) -> Policy | UnknownPolicy:
-    """Return the policy that :func:`policy_to_text` wrote. What cannot be read is never taken for another one."""
+    """Return the policy that :func:`policy_to_text` wrote. What cannot be read is never taken for
+    another one.
+    """
     word, _, argument = text.partition(":")
     kind = policies.read(word)
     if isinstance(kind, Unknown):
@@ -142,7 +155,9 @@ def policy_to_text(policy: Policy, policies: Policies = POLICIES, level: int = B
 
 
 def resolve(policy: Policy | UnknownPolicy, available: Iterable[str]) -> str | None:
-    """Return the version that a policy gives, or ``None`` where it gives none of the available ones, or cannot be read."""
+    """Return the version that a policy gives, or ``None`` where it gives none of the available
+    ones, or cannot be read.
+    """
     match policy:
         case Exact(version):
             return version
@@ -154,4 +169,6 @@ def resolve(policy: Policy | UnknownPolicy, available: Iterable[str]) -> str | N
                 return versions[0]
             releases = [text for text in versions if parse_version(text).prerelease is None]
             # The text itself breaks ties between versions that differ in build metadata only.
-            return max(releases or versions, key=lambda text: (version_key(text), text), default=None)
+            return max(
+                releases or versions, key=lambda text: (version_key(text), text), default=None
+            )

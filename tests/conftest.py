@@ -1,4 +1,6 @@
-"""What tests of several folders share: a PostgreSQL server, started once where it is first asked for."""
+"""What tests of several folders share: a PostgreSQL server, started once where it is first asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from orchestra.testing.postgres import NoPostgres, postgres_server
 
 
 def pytest_configure():
-    """Give all processes of a run one hash seed: names of tests that show a set must be the same in each of them."""
+    """Give all processes of a run one hash seed: names of tests that show a set must be the same in
+    each of them.
+    """
     os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
 
 

@@ -1,4 +1,6 @@
-"""Whoever is told of an error can name it: what public docstrings say is raised comes from the top of the package."""
+"""Whoever is told of an error can name it: what public docstrings say is raised comes from the top
+of the package.
+"""
 
 import inspect
 import re
@@ -27,7 +29,12 @@ def raised(doc):
     """Return the names in the part of a docstring that says what is raised."""
     _, found, part = doc.partition("Raises:\n")
     lines = [line.strip() for line in part.splitlines()] if found else []
-    return {name for line in lines for name in re.findall(r"\b[A-Z]\w+", line) if inspect.isclass(getattr(errors, name, None))}
+    return {
+        name
+        for line in lines
+        for name in re.findall(r"\b[A-Z]\w+", line)
+        if inspect.isclass(getattr(errors, name, None))
+    }
 
 
 NAMED = sorted({(where, name) for where, doc in public() for name in raised(doc)})
@@ -46,7 +53,9 @@ def test_an_error_that_a_public_docstring_names_is_exported(where, name):
 
 def test_every_error_but_the_inner_ones_is_exported():
     assert set(errors.__all__) - INNER <= set(orchestra.__all__)
-    assert all(getattr(orchestra, name) is getattr(errors, name) for name in set(errors.__all__) - INNER)
+    assert all(
+        getattr(orchestra, name) is getattr(errors, name) for name in set(errors.__all__) - INNER
+    )
 
 
 def test_exports_are_sorted_as_the_linter_sorts_them_each_once():

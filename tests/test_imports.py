@@ -21,9 +21,11 @@ def modules(root, package):
 
 
 def imports(path, known):
-    """Return the modules that a file names in its imports, wherever these stand: in functions, and under TYPE_CHECKING.
+    """Return the modules that a file names in its imports, wherever these stand: in functions, and
+    under TYPE_CHECKING.
 
-    That a package is imported before its modules is no import here: no line of the module asks for it.
+    That a package is imported before its modules is no import here: no line of the module asks for
+    it.
     """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -37,7 +39,9 @@ def imports(path, known):
 
 
 def circle(root, package):
-    """Return the modules of a circle in the order in which each imports the one before; nothing where there is no circle."""
+    """Return the modules of a circle in the order in which each imports the one before; nothing
+    where there is no circle.
+    """
     known = modules(root, package)
     assert known
     graph = {name: set(imports(path, known)) for name, path in known.items()}

@@ -1,4 +1,6 @@
-"""The page about reliability says what is so, and every behaviour that must hold is cited by a test."""
+"""The page about reliability says what is so, and every behaviour that must hold is cited by a
+test.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,16 @@ SCENARIOS = tomllib.loads((ROOT / "ops" / "scenarios.toml").read_text(encoding="
 RESULTS = sorted((ROOT / "ops" / "results").glob("*.json"))
 SUITES = ("tests", "orchestra/testing/contract")
 
-CITED = re.compile(r"\bscenarios?\s+(\d+(?:(?:\s*,\s*|\s+and\s+|\s+to\s+|,\s+and\s+)\d+)*)", re.IGNORECASE)
+CITED = re.compile(
+    r"\bscenarios?\s+(\d+(?:(?:\s*,\s*|\s+and\s+|\s+to\s+|,\s+and\s+)\d+)*)", re.IGNORECASE
+)
 NAMED = re.compile(r"^test_(\d\d)[a-z]?_(?:and_(\d\d)_)?")
 
 
 def cited(text: str) -> set[int]:
-    """Return the numbers that a text cites: "scenario 3", "scenarios 3, 5 and 9", "scenarios 39 to 42"."""
+    """Return the numbers that a text cites: "scenario 3", "scenarios 3, 5 and 9", "scenarios 39 to
+    42".
+    """
     numbers: set[int] = set()
     for found in CITED.finditer(text):
         previous, ranging = 0, False
@@ -37,10 +43,14 @@ def cited(text: str) -> set[int]:
 
 
 def all_cases() -> Iterator[tuple[str, set[int]]]:
-    """Yield every test, and each class and module of tests, with the numbers that it cites itself."""
+    """Yield every test, and each class and module of tests, with the numbers that it cites
+    itself.
+    """
     for suite in SUITES:
         for path in sorted((ROOT / suite).rglob("*.py")):
-            yield from cases_in(ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).as_posix())
+            yield from cases_in(
+                ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).as_posix()
+            )
 
 
 def cases_in(tree: ast.Module | ast.ClassDef, place: str) -> Iterator[tuple[str, set[int]]]:
@@ -48,7 +58,9 @@ def cases_in(tree: ast.Module | ast.ClassDef, place: str) -> Iterator[tuple[str,
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield from cases_in(node, f"{place}::{node.name}")
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith(
+            "test_"
+        ):
             numbers = cited(ast.get_docstring(node) or "")
             named = NAMED.match(node.name)
             if named is not None:
@@ -90,7 +102,16 @@ def test_every_fault_that_was_found_has_its_test():
 def test_a_result_is_whole_names_no_place_of_a_machine_and_has_no_violation(path):
     text = path.read_text(encoding="utf-8")
     result = json.loads(text)
-    assert {"campaign", "command", "started", "seeds", "counts", "failures", "python", "sqlite"} <= set(result)
+    assert {
+        "campaign",
+        "command",
+        "started",
+        "seeds",
+        "counts",
+        "failures",
+        "python",
+        "sqlite",
+    } <= set(result)
     assert result["failures"] == []
     assert not re.search(r"(?:^|[\s`'(\"])/(?:home|root|tmp|work|usr|var|opt|Users)/", text)
 
@@ -98,5 +119,7 @@ def test_a_result_is_whole_names_no_place_of_a_machine_and_has_no_violation(path
 def test_the_page_tells_how_to_repeat_each_kind_of_campaign():
     for path in RESULTS:
         option = path.stem.removeprefix("postgres-")
-        script = {"simulation": "simulation/run.py", "planted-bugs": "planted_bugs/run.py"}.get(option, f"--{option}")
+        script = {"simulation": "simulation/run.py", "planted-bugs": "planted_bugs/run.py"}.get(
+            option, f"--{option}"
+        )
         assert script in PAGE, path.name

@@ -4,14 +4,16 @@
 
     curl -X POST localhost:8000/api/orchestrations -H 'Content-Type: application/json' \
          -d '{"instance_id": "watch-1", "url": "http://example.com", "pause_seconds": 5}'
-    curl localhost:8000/api/orchestrations/watch-1
-    curl -X POST localhost:8000/api/orchestrations/watch-1/events -H 'Content-Type: application/json' -d '{"name": "stop"}'
+    curl localhost:8000/api/orchestrations/watch-1 curl -X POST
+    localhost:8000/api/orchestrations/watch-1/events -H 'Content-Type: application/json' -d
+    '{"name": "stop"}'
 
-SIGTERM and Ctrl-C stop in order: requests end, running probes get a few seconds, everything is released. After a `kill -9` the
-next start goes on where the store says. `VERSIONS=1.0.0` runs it as if 1.1.0 had not been deployed yet.
+SIGTERM and Ctrl-C stop in order: requests end, running probes get a few seconds, everything is
+released. After a `kill -9` the next start goes on where the store says. `VERSIONS=1.0.0` runs it as
+if 1.1.0 had not been deployed yet.
 
-Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API. A request with an
-`Idempotency-Key` header can be repeated when its answer got lost: nothing happens twice.
+Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API. A request
+with an `Idempotency-Key` header can be repeated when its answer got lost: nothing happens twice.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from orchestra import PlainFormatter
 
 
 def write_log() -> None:
-    """Log to standard error: every line of the loops says which version, instance and lap it is about."""
+    """Log to standard error: every line of the loops says which version, instance and lap it is
+    about.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter())
     logger = logging.getLogger("orchestra")
@@ -45,12 +49,19 @@ def leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Serve until a signal comes."""
-    # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not with "killed by SIGTERM".
+    # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not
+    # with "killed by SIGTERM".
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     settings = Settings.from_environment()
     write_log()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, lifespan="on", timeout_graceful_shutdown=5)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        lifespan="on",
+        timeout_graceful_shutdown=5,
+    )
 
 
 if __name__ == "__main__":

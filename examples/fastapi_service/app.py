@@ -1,4 +1,6 @@
-"""The web application: the runtime lives in its lifespan, and HTTP is a thin skin over the runtime's client."""
+"""The web application: the runtime lives in its lifespan, and HTTP is a thin skin over the
+runtime's client.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ from settings import Settings
 from views import ConfigEvent, Event, ExecutionView, InstanceView, PageView, Start
 from watches import NAME, Watch, build_registry, probe
 
-from orchestra import Client, ExecutionInfo, InstanceInfo, InstancePage, InstanceStatus, OrchestraError, Runtime, SqliteProvider
+from orchestra import (
+    Client,
+    ExecutionInfo,
+    InstanceInfo,
+    InstancePage,
+    InstanceStatus,
+    OrchestraError,
+    Runtime,
+    SqliteProvider,
+)
 
 
 class State(TypedDict):
@@ -23,7 +34,9 @@ class State(TypedDict):
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application. Also for ``uvicorn --factory app:create_app``, with settings from the environment."""
+    """Return the application. Also for ``uvicorn --factory app:create_app``, with settings from the
+    environment.
+    """
     chosen = settings or Settings.from_environment()
 
     @asynccontextmanager
@@ -35,7 +48,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             grace=timedelta(seconds=5),
             inbox_limit=chosen.inbox_limit,
         )
-        async with runtime:  # leaving it stops in order: activities get their grace, ownership is released
+        async with (
+            runtime
+        ):  # leaving it stops in order: activities get their grace, ownership is released
             yield {"client": runtime.client}
 
     app = FastAPI(title="Watches", lifespan=lifespan)
@@ -59,8 +74,12 @@ router = APIRouter(prefix="/api/orchestrations")
 
 
 @router.post("", status_code=201, response_model=InstanceView)
-async def start(body: Start, client: Orchestrations, response: Response, key: Key = None) -> InstanceInfo:
-    """Start a watch. Once this has answered, the watch goes on over crashes and deploys until it is stopped."""
+async def start(
+    body: Start, client: Orchestrations, response: Response, key: Key = None
+) -> InstanceInfo:
+    """Start a watch. Once this has answered, the watch goes on over crashes and deploys until it is
+    stopped.
+    """
     handle = await client.start(
         NAME,
         Watch(body.url, body.pause_seconds),
@@ -83,26 +102,37 @@ async def list_instances(
     page: str | None = None,
 ) -> InstancePage:
     """List instances, the newest first; ``prefix`` is how their ids begin."""
-    return await client.list_instances(name=NAME, status=status, version=version, id_prefix=prefix, limit=limit, page=page)
+    return await client.list_instances(
+        name=NAME, status=status, version=version, id_prefix=prefix, limit=limit, page=page
+    )
 
 
 @router.get("/{instance_id}", response_model=InstanceView)
 async def get_instance(instance_id: str, client: Orchestrations) -> InstanceInfo:
-    """Show an instance: the version that it runs on, the one that it would take next, its status, what it waits for."""
+    """Show an instance: the version that it runs on, the one that it would take next, its status,
+    what it waits for.
+    """
     return await client.get_instance_info(instance_id)
 
 
 @router.get("/{instance_id}/executions", response_model=list[ExecutionView])
 async def list_executions(
-    instance_id: str, client: Orchestrations, after: Annotated[int, Query(ge=0, le=2**53)] = 0, limit: Limit = 50
+    instance_id: str,
+    client: Orchestrations,
+    after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    limit: Limit = 50,
 ) -> tuple[ExecutionInfo, ...]:
     """List the laps of an instance in ascending order, beginning behind number ``after``."""
     return await client.list_executions(instance_id, after=after, limit=limit)
 
 
 @router.post("/{instance_id}/events", status_code=202, response_class=Response)
-async def raise_event(instance_id: str, body: Event, client: Orchestrations, key: Key = None) -> None:
-    """Send an instance an event. It is stored when this has answered, and read when the loop waits for it."""
+async def raise_event(
+    instance_id: str, body: Event, client: Orchestrations, key: Key = None
+) -> None:
+    """Send an instance an event. It is stored when this has answered, and read when the loop waits
+    for it.
+    """
     payload = body.payload if isinstance(body, ConfigEvent) else None
     await client.raise_event(instance_id, body.name, payload, message_id=key)
 
@@ -120,6 +150,8 @@ async def delete(instance_id: str, client: Orchestrations) -> None:
 
 
 async def health(client: Orchestrations) -> dict[str, str]:
-    """Say that the store answers and the runtime runs; else 503, and the supervisor of this process may start it again."""
+    """Say that the store answers and the runtime runs; else 503, and the supervisor of this process
+    may start it again.
+    """
     await client.list_instances(name=NAME, limit=1)
     return {"status": "ok"}

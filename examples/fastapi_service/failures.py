@@ -53,11 +53,19 @@ logger = logging.getLogger("uvicorn.error")
 
 
 async def answer_failure(request: Request, error: Exception) -> JSONResponse:
-    """Answer with the status of the nearest class. What the caller has no part in is logged here, and not told outside."""
+    """Answer with the status of the nearest class. What the caller has no part in is logged here,
+    and not told outside.
+    """
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     detail = str(error)
     if status >= 500:
-        logger.warning("%s %s: %s", request.method, request.url.path, error, exc_info=error if status == 500 else None)
+        logger.warning(
+            "%s %s: %s",
+            request.method,
+            request.url.path,
+            error,
+            exc_info=error if status == 500 else None,
+        )
         detail = "try again later" if status == 503 else "the service has failed"
     headers = {"Retry-After": "1"} if status in {429, 503} else None
     return JSONResponse({"error": type(error).__name__, "detail": detail}, status, headers)

@@ -13,7 +13,9 @@ from watches import VERSIONS
 
 @dataclass(frozen=True)
 class Settings:
-    """The service's settings. Each field is read from the environment variable of its name in capitals."""
+    """The service's settings. Each field is read from the environment variable of its name in
+    capitals.
+    """
 
     database: Path = Path("watches.db")
     host: str = "127.0.0.1"

@@ -1,4 +1,6 @@
-"""What goes over HTTP: bodies that come in, and the parts of instances and executions that go out."""
+"""What goes over HTTP: bodies that come in, and the parts of instances and executions that go
+out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The loop that the service keeps alive: probe a server, show what it answered, wait, continue as new. Two versions of it."""
+"""The loop that the service keeps alive: probe a server, show what it answered, wait, continue as
+new. Two versions of it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 @dataclass(frozen=True)
 class Watch:
-    """The state: all that crosses from lap to lap. What a later version adds has a default, so that older states still fit."""
+    """The state: all that crosses from lap to lap. What a later version adds has a default, so that
+    older states still fit.
+    """
 
     url: str
     pause_seconds: float
@@ -44,14 +48,19 @@ class Config(BaseModel):
 # --- the activity: ordinary blocking code; the runtime runs it in a thread ---
 
 
-@activity(retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=0.2)), timeout=timedelta(seconds=15))
+@activity(
+    retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=0.2)),
+    timeout=timedelta(seconds=15),
+)
 def probe(url: str) -> int:
     """Ask a server once; return its HTTP status."""
     return httpx.get(url, timeout=10).status_code
 
 
 async def answer_of(ctx: OrchestrationContext, url: str) -> int | None:
-    """Return a server's HTTP status, or nothing where all tries have failed: the loop outlives what it watches."""
+    """Return a server's HTTP status, or nothing where all tries have failed: the loop outlives what
+    it watches.
+    """
     try:
         status = await ctx.schedule_activity(probe, url)
     except ActivityFailed as error:
@@ -82,7 +91,9 @@ async def watch_1_1_0(ctx: OrchestrationContext, state: Watch) -> str:
 
 
 async def wait_and_go_on(ctx: OrchestrationContext, state: Watch) -> str:
-    """Wait for "stop", for "config" or for the pause, whichever comes first. The next lap may run on another version."""
+    """Wait for "stop", for "config" or for the pause, whichever comes first. The next lap may run
+    on another version.
+    """
     first = await ctx.race(
         ctx.wait_for_event("stop"),
         ctx.wait_for_event("config", Config),
@@ -95,13 +106,15 @@ async def wait_and_go_on(ctx: OrchestrationContext, state: Watch) -> str:
     return f"stopped after {state.checks} checks"
 
 
-# --- the registry: a new version is registered beside the old one, which stays until no lap runs on it any more ---
+# --- the registry: a new version is registered beside the old one, which stays until no lap runs on
 
 VERSIONS = {"1.0.0": watch_1_0_0, "1.1.0": watch_1_1_0}
 
 
 def build_registry(versions: Iterable[str] = tuple(VERSIONS)) -> OrchestrationRegistry:
-    """Return a registry that has these versions of the loop. Its policy is the default: the latest one."""
+    """Return a registry that has these versions of the loop. Its policy is the default: the latest
+    one.
+    """
     builder = OrchestrationRegistry.builder()
     for version in versions:
         builder.register(NAME, VERSIONS[version], version=version)

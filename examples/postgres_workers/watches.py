@@ -1,4 +1,6 @@
-"""What every worker has: the loop, its activity and its registry. The web process needs only the names and the state."""
+"""What every worker has: the loop, its activity and its registry. The web process needs only the
+names and the state.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from datetime import timedelta
 
 import httpx
 
-from orchestra import ActivityFailed, OrchestrationContext, OrchestrationRegistry, RetryPolicy, activity
+from orchestra import (
+    ActivityFailed,
+    OrchestrationContext,
+    OrchestrationRegistry,
+    RetryPolicy,
+    activity,
+)
 from orchestra.providers.postgres import PostgresProvider
 
 NAME = "watch"
@@ -23,14 +31,19 @@ class Watch:
     checks: int = 0
 
 
-@activity(retry=RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=0.2)), timeout=timedelta(seconds=60))
+@activity(
+    retry=RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=0.2)),
+    timeout=timedelta(seconds=60),
+)
 def probe(url: str) -> tuple[int, int]:
     """Ask a server once; return its HTTP status and the process that has asked."""
     return httpx.get(url, timeout=30).status_code, os.getpid()
 
 
 async def watch(ctx: OrchestrationContext, state: Watch) -> str:
-    """One lap: probe, show the answer, wait for "check", "stop" or the pause. Any worker may run the next one."""
+    """One lap: probe, show the answer, wait for "check", "stop" or the pause. Any worker may run
+    the next one.
+    """
     try:
         status, process = await ctx.schedule_activity(probe, state.url)
     except ActivityFailed as error:
@@ -52,7 +65,9 @@ registry = OrchestrationRegistry.builder().register(NAME, watch).build()
 
 
 def store() -> PostgresProvider:
-    """Return the store that ``DSN`` names, in the schema ``SCHEMA``. With ``MIGRATE=no`` its owner has made the tables."""
+    """Return the store that ``DSN`` names, in the schema ``SCHEMA``. With ``MIGRATE=no`` its owner
+    has made the tables.
+    """
     return PostgresProvider(
         os.environ["DSN"],
         os.environ.get("SCHEMA", "orchestra"),

@@ -1,11 +1,11 @@
-"""The web side: a FastAPI process that runs no loop. It starts, signals and shows what the workers run.
+"""The web side: a FastAPI process that runs no loop. It starts, signals and shows what the workers
+run.
 
     DSN=postgresql://app@db.example.com/app PORT=8000 python examples/postgres_workers/web.py
 
-    curl -X POST localhost:8000/watches/watch-1 -H 'Content-Type: application/json' -d '{"url": "http://example.com"}'
-    curl localhost:8000/watches/watch-1
-    curl -X POST localhost:8000/watches/watch-1/events/check
-    curl localhost:8000/nodes
+    curl -X POST localhost:8000/watches/watch-1 -H 'Content-Type: application/json' -d '{"url":
+    "http://example.com"}' curl localhost:8000/watches/watch-1 curl -X POST
+    localhost:8000/watches/watch-1/events/check curl localhost:8000/nodes
 
 It may be restarted at any time, and there may be several: nothing lives in it. Needs
 `pip install 'orchestra-runtime[postgres]' fastapi uvicorn httpx`.
@@ -64,7 +64,9 @@ class Start(BaseModel):
 
 
 class InstanceView(BaseModel):
-    """An instance, as :class:`orchestra.InstanceInfo` has it: its version, and who works on it now."""
+    """An instance, as :class:`orchestra.InstanceInfo` has it: its version, and who works on it
+    now.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -120,14 +122,18 @@ async def show(instance_id: InstanceId, client: Orchestrations) -> InstanceInfo:
 
 
 @app.post("/watches/{instance_id}/events/{name}", status_code=202)
-async def send(instance_id: InstanceId, name: Literal["check", "stop"], client: Orchestrations) -> None:
+async def send(
+    instance_id: InstanceId, name: Literal["check", "stop"], client: Orchestrations
+) -> None:
     """Send a watch an event. It is stored when this has answered."""
     await client.raise_event(instance_id, name)
 
 
 @app.get("/nodes")
 async def nodes(client: Orchestrations) -> list[dict[str, Any]]:
-    """List the workers: host, process, versions, heartbeat, and how many watches each works on now."""
+    """List the workers: host, process, versions, heartbeat, and how many watches each works on
+    now.
+    """
     return [asdict(node) for node in await client.list_nodes()]
 
 
@@ -137,7 +143,13 @@ def leave(*_: Any) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not with "killed by SIGTERM".
+    # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not
+    # with "killed by SIGTERM".
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8000")), lifespan="on")
+    uvicorn.run(
+        app,
+        host=os.environ.get("HOST", "127.0.0.1"),
+        port=int(os.environ.get("PORT", "8000")),
+        lifespan="on",
+    )

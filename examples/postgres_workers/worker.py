@@ -1,9 +1,10 @@
-"""A worker: a process that runs loops, as many of them as you like, on as many machines, against one PostgreSQL.
+"""A worker: a process that runs loops, as many of them as you like, on as many machines, against
+one PostgreSQL.
 
     DSN=postgresql://app@db.example.com/app python examples/postgres_workers/worker.py
 
-SIGTERM and Ctrl-C stop it in order, and the others take over at once. After a `kill -9` they do within seconds.
-Needs `pip install 'orchestra-runtime[postgres]' httpx`.
+SIGTERM and Ctrl-C stop it in order, and the others take over at once. After a `kill -9` they do
+within seconds. Needs `pip install 'orchestra-runtime[postgres]' httpx`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python examples/watch_upgrade --fast     about 8 seconds
     python examples/watch_upgrade --show DATABASE
 
-Real HTTP servers answer on loopback, a worker process probes them in loops, and this process looks on. In the end it prints
-what the store holds, and checks it. The database stays.
+Real HTTP servers answer on loopback, a worker process probes them in loops, and this process looks
+on. In the end it prints what the store holds, and checks it. The database stays.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ async def show(database: Path) -> None:
     """Print what a database holds."""
     async with Client(SqliteProvider(database)) as client:
         page = await client.list_instances(name=NAME)
-        print_records(await read_records(client, sorted(info.instance_id for info in page.items)), {})
+        print_records(
+            await read_records(client, sorted(info.instance_id for info in page.items)), {}
+        )
 
 
 async def run(database: Path, pace: Pace, view: View) -> None:
@@ -59,14 +61,24 @@ async def report(client: Client, story: Story, kill: Kill, outage: Outage) -> No
         requests = story.servers[record.info.instance_id].requests
         tries = sum(record.tries(number) for number in record.histories)
         print(
-            f"{record.info.instance_id}  {version_path(record.executions)}   {tries} tries, {requests} requests at its server"
+            f"{record.info.instance_id}  {version_path(record.executions)}   {tries} tries, "
+            f"{requests} requests at its server"
         )
     print(f"\nThe kill was in {kill.in_flight}.")
-    print(f"The probe was tried again, and lap {kill.laps[SLOW]} of {SLOW} ended on {OLD} with one result.")
+    print(
+        f"The probe was tried again, and lap {kill.laps[SLOW]} of {SLOW} ended on {OLD} with one "
+        "result."
+    )
     first = first_commit_after(records, kill.at)
     if first is not None:
-        since_kill, since_restart = (first - kill.at).total_seconds(), (first - kill.restarted_at).total_seconds()
-        print(f"First commit: {since_kill:.2f} s after the kill, {since_restart:.2f} s after the restart.")
+        since_kill, since_restart = (
+            (first - kill.at).total_seconds(),
+            (first - kill.restarted_at).total_seconds(),
+        )
+        print(
+            f"First commit: {since_kill:.2f} s after the kill, {since_restart:.2f} s after the "
+            "restart."
+        )
     wrong = complaints(records, kill.laps, outage)
     if wrong:
         raise DemoFailed("the store does not hold what was claimed:\n  " + "\n  ".join(wrong))
@@ -74,7 +86,8 @@ async def report(client: Client, story: Story, kill: Kill, outage: Outage) -> No
 
 
 def new_database(path: Path | None) -> Path:
-    """Return where the database goes: a new temporary directory, or what the user asked for, if it is free.
+    """Return where the database goes: a new temporary directory, or what the user asked for, if it
+    is free.
 
     Raises:
         DemoFailed: it exists.
@@ -82,7 +95,9 @@ def new_database(path: Path | None) -> Path:
     if path is None:
         return Path(tempfile.mkdtemp(prefix="watch_upgrade-")) / "watch.db"
     if path.exists():
-        raise DemoFailed(f"{path} exists; the demo writes over nothing, so give another path or remove it")
+        raise DemoFailed(
+            f"{path} exists; the demo writes over nothing, so give another path or remove it"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -97,11 +112,20 @@ def choose_view(*, plain: bool) -> View:
 
 def main() -> int:
     """Run the demo; return the exit code: 0 if everything that it claims is so."""
-    parser = argparse.ArgumentParser(prog="watch_upgrade", description="Watch loops that survive a kill and an upgrade.")
+    parser = argparse.ArgumentParser(
+        prog="watch_upgrade", description="Watch loops that survive a kill and an upgrade."
+    )
     parser.add_argument("--fast", action="store_true", help="shorter waits, fewer laps")
     parser.add_argument("--plain", action="store_true", help="plain lines, as without a terminal")
-    parser.add_argument("--database", type=Path, help="a new file; by default in a new temporary directory")
-    parser.add_argument("--show", type=Path, metavar="DATABASE", help="print what the database of an earlier run holds")
+    parser.add_argument(
+        "--database", type=Path, help="a new file; by default in a new temporary directory"
+    )
+    parser.add_argument(
+        "--show",
+        type=Path,
+        metavar="DATABASE",
+        help="print what the database of an earlier run holds",
+    )
     arguments = parser.parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -112,7 +136,9 @@ def main() -> int:
             anyio.run(show, arguments.show)
             return 0
         database = new_database(arguments.database)
-        anyio.run(run, database, FAST if arguments.fast else NORMAL, choose_view(plain=arguments.plain))
+        anyio.run(
+            run, database, FAST if arguments.fast else NORMAL, choose_view(plain=arguments.plain)
+        )
     except (DemoFailed, OrchestraError) as error:
         print(f"\nFAILED: {error}", file=sys.stderr)
         return 1
@@ -128,7 +154,10 @@ def main() -> int:
 def command() -> str:
     """Return how this program was called, for the user to call it again."""
     python = Path(sys.executable)
-    return f"{python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python} {Path(sys.argv[0])}"
+    return (
+        f"{python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python} "
+        f"{Path(sys.argv[0])}"
+    )
 
 
 if __name__ == "__main__":

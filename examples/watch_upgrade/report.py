@@ -1,4 +1,6 @@
-"""What the store says in the end: prints each instance's executions, and checks what the demo claims."""
+"""What the store says in the end: prints each instance's executions, and checks what the demo
+claims.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,20 @@ async def read_records(client: Client, instance_ids: Sequence[str]) -> list[Reco
 
 
 def print_records(records: Sequence[Record], cut: Mapping[str, int]) -> None:
-    """Print the executions of each instance. ``cut``: the laps that were under way when the worker was killed."""
+    """Print the executions of each instance. ``cut``: the laps that were under way when the worker
+    was killed.
+    """
     for record in records:
         print(f"\n{record.info.instance_id}: {record.info.status}, {record.info.output!r}")
         print("lap  version  by      status            events  began     took   tries")
         for execution in record.executions:
-            print(_execution_line(record, execution, was_cut=cut.get(record.info.instance_id) == execution.execution_id))
+            print(
+                _execution_line(
+                    record,
+                    execution,
+                    was_cut=cut.get(record.info.instance_id) == execution.execution_id,
+                )
+            )
 
 
 def _execution_line(record: Record, execution: ExecutionInfo, *, was_cut: bool) -> str:
@@ -83,7 +93,9 @@ def version_path(executions: Sequence[ExecutionInfo]) -> str:
 
 def first_commit_after(records: Sequence[Record], moment: datetime) -> datetime | None:
     """Return when, after a moment, the next event of any instance was written."""
-    times = (event.at for record in records for history in record.histories.values() for event in history)
+    times = (
+        event.at for record in records for history in record.histories.values() for event in history
+    )
     return min((at for at in times if at > moment), default=None)
 
 
@@ -101,7 +113,10 @@ def complaints(records: Sequence[Record], cut: Mapping[str, int], outage: Outage
     if tried[SLOW].tries(cut[SLOW]) < 2:
         found.append(f"{SLOW}: the probe of lap {cut[SLOW]}, lost in the kill, was not tried again")
     if tried[outage.instance_id].tries(outage.lap) < outage.tries:
-        found.append(f"{outage.instance_id}: lap {outage.lap} took fewer than {outage.tries} tries in spite of the outage")
+        found.append(
+            f"{outage.instance_id}: lap {outage.lap} took fewer than {outage.tries} tries in "
+            "spite of the outage"
+        )
     return found
 
 
@@ -113,12 +128,18 @@ def _complaints(record: Record, cut: int) -> Iterator[str]:
     for execution in executions:
         lap, expected = execution.execution_id, OLD if execution.execution_id <= cut else NEW
         if execution.version != expected:
-            yield f"lap {lap} ran on {execution.version} instead of {expected}; lap {cut} was under way at the kill"
+            yield (
+                f"lap {lap} ran on {execution.version} instead of {expected}; lap {cut} was under "
+                "way at the kill"
+            )
         ending = "completed" if lap == count else "continued_as_new"
         if execution.status != ending:
             yield f"lap {lap} is {execution.status} instead of {ending}"
         if execution.input["checks"] != lap - 1:
-            yield f"lap {lap} began with {execution.input['checks']} checks in its state instead of {lap - 1}"
+            yield (
+                f"lap {lap} began with {execution.input['checks']} checks in its state instead of "
+                f"{lap - 1}"
+            )
         results = len(record.results(lap))
         if results != 1:
             yield f"lap {lap} has {results} results of its probe instead of 1"

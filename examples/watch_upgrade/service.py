@@ -26,7 +26,9 @@ def write_log() -> None:
 
 
 async def serve(database: str, versions: list[str]) -> None:
-    """Run instances until standard input ends: when the demo closes it, and also when the demo is gone."""
+    """Run instances until standard input ends: when the demo closes it, and also when the demo is
+    gone.
+    """
     async with Runtime(SqliteProvider(database), build_registry(versions), activities=[probe]):
         print("ready", flush=True)
         await anyio.to_thread.run_sync(sys.stdin.buffer.read)
@@ -36,7 +38,9 @@ def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="Run the watch loops of a database.")
     parser.add_argument("database")
-    parser.add_argument("--versions", default=",".join(VERSIONS), help="comma-separated, for instance 1.0.0,1.1.0")
+    parser.add_argument(
+        "--versions", default=",".join(VERSIONS), help="comma-separated, for instance 1.0.0,1.1.0"
+    )
     arguments = parser.parse_args()
     write_log()
     anyio.run(serve, arguments.database, arguments.versions.split(","))

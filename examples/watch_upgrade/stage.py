@@ -14,7 +14,9 @@ _SERVICE = Path(__file__).with_name("service.py")
 
 
 class Server:
-    """A real HTTP server in threads of this process. It answers 200 after ``delay`` seconds, or 503 while ``failing``."""
+    """A real HTTP server in threads of this process. It answers 200 after ``delay`` seconds, or 503
+    while ``failing``.
+    """
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
@@ -74,7 +76,8 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops the worker in order
+                # Ctrl-C reaches the demo alone, which then stops the worker in order
+                start_new_session=True,
             )
         threading.Thread(target=self._read_ready, daemon=True).start()
 

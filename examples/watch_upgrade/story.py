@@ -1,4 +1,6 @@
-"""What happens in the demo, step by step. It looks at the store as a dashboard would, from a process without orchestrations."""
+"""What happens in the demo, step by step. It looks at the store as a dashboard would, from a
+process without orchestrations.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,20 @@ class Pace:
 
 
 NORMAL = Pace(
-    {"watch-1": 0.05, "watch-2": 0.2, SLOW: 0.9, FAILING: 0.1}, pause=1.2, laps_before=3, dead_time=2.0, laps_after=2, tries=4
+    {"watch-1": 0.05, "watch-2": 0.2, SLOW: 0.9, FAILING: 0.1},
+    pause=1.2,
+    laps_before=3,
+    dead_time=2.0,
+    laps_after=2,
+    tries=4,
 )
 FAST = Pace(
-    {"watch-1": 0.05, "watch-2": 0.1, SLOW: 0.5, FAILING: 0.1}, pause=0.3, laps_before=2, dead_time=0.8, laps_after=1, tries=3
+    {"watch-1": 0.05, "watch-2": 0.1, SLOW: 0.5, FAILING: 0.1},
+    pause=0.3,
+    laps_before=2,
+    dead_time=0.8,
+    laps_after=1,
+    tries=3,
 )
 
 
@@ -93,7 +105,9 @@ class Story:
         """
         worker = await self._start_worker([OLD])
         await self._start_instances()
-        await self._run_laps(self._pace.laps_before, f"{worker.title} runs: every lap is a continue-as-new")
+        await self._run_laps(
+            self._pace.laps_before, f"{worker.title} runs: every lap is a continue-as-new"
+        )
         kill = await self._kill_and_restart(worker)
         await self._upgrade(kill)
         outage = await self._fail_and_recover()
@@ -121,11 +135,14 @@ class Story:
         self._view.headline(headline)
         begun = self._laps()
         await self._until(
-            f"{count} more laps", lambda: self._all(lambda info: info.execution_id >= begun[info.instance_id] + count)
+            f"{count} more laps",
+            lambda: self._all(lambda info: info.execution_id >= begun[info.instance_id] + count),
         )
 
     async def _kill_and_restart(self, worker: Worker) -> Kill:
-        """Kill the worker while a probe waits for its answer. Start another one, which has the new version too."""
+        """Kill the worker while a probe waits for its answer. Start another one, which has the new
+        version too.
+        """
         await self._until(f"a probe of {SLOW} under way", self._slow_probe_is_under_way)
         is_open = self.servers[SLOW].open_requests > 0
         worker.kill()
@@ -135,8 +152,13 @@ class Story:
         if not (is_open and slow.pending_activities):
             raise DemoFailed(f"the kill missed the probe of {SLOW}; run the demo again")
         laps = {info.instance_id: _lap_under_way(info) for info in self._instances.values()}
-        in_flight = f"lap {slow.execution_id} of {SLOW}, its probe without an answer for {seconds(killed_at, slow.updated_at)}"
-        self._view.headline(f"killed -9 in the middle of lap {slow.execution_id} of {SLOW}; no worker runs")
+        in_flight = (
+            f"lap {slow.execution_id} of {SLOW}, its probe without an answer for "
+            f"{seconds(killed_at, slow.updated_at)}"
+        )
+        self._view.headline(
+            f"killed -9 in the middle of lap {slow.execution_id} of {SLOW}; no worker runs"
+        )
         self._view.note(f"in flight: {in_flight}")
         await anyio.sleep(self._pace.dead_time)
         restarted_at = datetime.now(UTC)
@@ -144,11 +166,17 @@ class Story:
         return Kill(killed_at, restarted_at, laps, in_flight)
 
     async def _upgrade(self, kill: Kill) -> None:
-        """Wait until every instance has ended the lap that was under way, and has passed one boundary on the new version."""
+        """Wait until every instance has ended the lap that was under way, and has passed one
+        boundary on the new version.
+        """
         self._view.headline(f"each instance ends its lap on {OLD} and goes on with {NEW}")
         await self._until(
             f"two laps of every instance on {NEW}",
-            lambda: self._all(lambda info: info.version == NEW and info.execution_id >= kill.laps[info.instance_id] + 2),
+            lambda: self._all(
+                lambda info: (
+                    info.version == NEW and info.execution_id >= kill.laps[info.instance_id] + 2
+                )
+            ),
         )
 
     async def _fail_and_recover(self) -> Outage:
@@ -156,7 +184,10 @@ class Story:
         server = self.servers[FAILING]
         server.failing = True
         self._view.headline(f"the server of {FAILING} answers 503 now")
-        await self._until(f"try {self._pace.tries} of a probe of {FAILING}", lambda: self._tries(FAILING) >= self._pace.tries)
+        await self._until(
+            f"try {self._pace.tries} of a probe of {FAILING}",
+            lambda: self._tries(FAILING) >= self._pace.tries,
+        )
         outage = Outage(FAILING, self._instances[FAILING].execution_id, self._pace.tries)
         server.failing = False
         self._view.headline(f"the server of {FAILING} answers 200 again")
@@ -168,13 +199,16 @@ class Story:
         self._view.headline('every instance gets the event "stop"')
         for instance_id in self.servers:
             await self._client.raise_event(instance_id, "stop")
-        await self._until("the end of every instance", lambda: self._all(lambda info: info.status.is_final))
+        await self._until(
+            "the end of every instance", lambda: self._all(lambda info: info.status.is_final)
+        )
         self._view.headline("all instances have ended")
 
     # --- looking at the store ---
 
     async def _until(self, what: str, condition: Callable[[], bool], *, look: bool = True) -> None:
-        """Look and show until a condition holds. While no worker runs the store does not change, and nothing is to be seen.
+        """Look and show until a condition holds. While no worker runs the store does not change,
+        and nothing is to be seen.
 
         Raises:
             DemoFailed: it does not hold in time, or the worker has ended by itself.
@@ -182,9 +216,14 @@ class Story:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if self._worker is not None and self._worker.exit_code is not None:
-                raise DemoFailed(f"{self._worker.title} has ended with code {self._worker.exit_code}; its log: {self._log}")
+                raise DemoFailed(
+                    f"{self._worker.title} has ended with code {self._worker.exit_code}; its log: "
+                    f"{self._log}"
+                )
             if time.monotonic() > deadline:
-                raise DemoFailed(f"waited {PATIENCE:g} s in vain for {what}; the worker's log: {self._log}")
+                raise DemoFailed(
+                    f"waited {PATIENCE:g} s in vain for {what}; the worker's log: {self._log}"
+                )
             await anyio.sleep(0.05)
             if look:
                 await self._look()
@@ -203,8 +242,13 @@ class Story:
             self._view.note(f"{info.instance_id} begins lap {info.execution_id} on {info.version}")
         for pending in info.pending_activities:
             if pending.attempt > attempt(before):
-                error = re.sub(r"^[\w.]*\.", "", pending.last_error or "")  # the exception's name without its module
-                self._view.note(f"{info.instance_id} lap {info.execution_id}: try {pending.attempt - 1} failed ({error})")
+                error = re.sub(
+                    r"^[\w.]*\.", "", pending.last_error or ""
+                )  # the exception's name without its module
+                self._view.note(
+                    f"{info.instance_id} lap {info.execution_id}: try {pending.attempt - 1} "
+                    f"failed ({error})"
+                )
 
     def _all(self, condition: Callable[[InstanceInfo], bool]) -> bool:
         return all(condition(info) for info in self._instances.values())
@@ -225,5 +269,7 @@ class Story:
 
 
 def _lap_under_way(info: InstanceInfo) -> int:
-    """Return the last lap that had begun. One that waits to be opened has no code yet, so it may still get a newer version."""
+    """Return the last lap that had begun. One that waits to be opened has no code yet, so it may
+    still get a newer version.
+    """
     return info.execution_id if info.execution_started_at is not None else info.execution_id - 1

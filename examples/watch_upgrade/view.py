@@ -26,7 +26,10 @@ class View(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None: ...
     def headline(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
@@ -37,12 +40,16 @@ class View(Protocol):
 
 
 def attempt(info: InstanceInfo) -> int:
-    """Return the number of the current try of what the instance waits for; 1 where it waits for no activity."""
+    """Return the number of the current try of what the instance waits for; 1 where it waits for no
+    activity.
+    """
     return max((pending.attempt for pending in info.pending_activities), default=1)
 
 
 def http_status(info: InstanceInfo, *, wide: bool) -> str:
-    """Return the last answer: from the error of the last try, or from what the orchestration itself shows."""
+    """Return the last answer: from the error of the last try, or from what the orchestration itself
+    shows.
+    """
     for pending in info.pending_activities:
         error = re.search(r"HTTP (\d{3})", pending.last_error or "")
         if error:
@@ -161,7 +168,15 @@ class LiveView:
     def _table(self) -> Table:
         wide = self._console.width >= WIDE
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        columns = {"instance": 8, "version": 7, "next": 5, "lap": 3, "status": 9, "HTTP": 31 if wide else 13, "try": 3}
+        columns = {
+            "instance": 8,
+            "version": 7,
+            "next": 5,
+            "lap": 3,
+            "status": 9,
+            "HTTP": 31 if wide else 13,
+            "try": 3,
+        }
         columns |= {"waiting on": 17, "changed": 9} if wide else {"waiting on": 11, "since": 5}
         for heading, width in columns.items():
             justify = "right" if heading in {"lap", "try"} else "left"
@@ -179,7 +194,9 @@ class LiveView:
         return [
             Text(info.instance_id),
             Text(info.version, style="cyan" if info.version == OLD else "green"),
-            Text(info.target_version, style="dim" if info.target_version == info.version else "green"),
+            Text(
+                info.target_version, style="dim" if info.target_version == info.version else "green"
+            ),
             Text(str(info.execution_id)),
             Text(info.status, style="" if info.status == "running" else "bold"),
             Text(http, style="red" if http.startswith("5") else ""),

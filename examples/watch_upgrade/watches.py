@@ -1,4 +1,6 @@
-"""The orchestration: probe a server, wait, continue as new. Two versions of it, and what they share."""
+"""The orchestration: probe a server, wait, continue as new. Two versions of it, and what they
+share.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ NEW = "1.1.0"
 
 @dataclass(frozen=True)
 class Watch:
-    """One watched server. What a later version adds has a default, so the state of an older one still fits."""
+    """One watched server. What a later version adds has a default, so the state of an older one
+    still fits.
+    """
 
     url: str
     pause: timedelta
@@ -44,12 +48,17 @@ class ServerFailing(Exception):
     """The server answered with a 5xx status: worth another try."""
 
 
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never behind a proxy
+_opener = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # loopback is never behind a proxy
 
 
 @activity(
     retry=RetryPolicy(
-        max_attempts=None, initial_interval=timedelta(seconds=0.5), factor=1.5, max_interval=timedelta(seconds=2)
+        max_attempts=None,
+        initial_interval=timedelta(seconds=0.5),
+        factor=1.5,
+        max_interval=timedelta(seconds=2),
     ),
     timeout=timedelta(seconds=10),
 )
@@ -83,11 +92,15 @@ async def watch_1_1_0(ctx: OrchestrationContext, state: Watch) -> str:
     timed, total = state.timed_checks + 1, state.total_ms + reply.ms
     ctx.trace_info("probed", http=reply.http, ms=reply.ms)
     ctx.set_custom_status({"http": reply.http, "ms": reply.ms, "average_ms": round(total / timed)})
-    return await wait_and_go_on(ctx, replace(state, checks=state.checks + 1, timed_checks=timed, total_ms=total))
+    return await wait_and_go_on(
+        ctx, replace(state, checks=state.checks + 1, timed_checks=timed, total_ms=total)
+    )
 
 
 async def wait_and_go_on(ctx: OrchestrationContext, state: Watch) -> str:
-    """Wait for the pause or for "stop", whichever comes first. The lap after a pause may run on another version."""
+    """Wait for the pause or for "stop", whichever comes first. The lap after a pause may run on
+    another version.
+    """
     first = await ctx.race(ctx.schedule_timer(state.pause), ctx.wait_for_event("stop"))
     if first.index == 0:
         ctx.continue_as_new(state)
@@ -100,7 +113,9 @@ VERSIONS = {OLD: watch_1_0_0, NEW: watch_1_1_0}
 
 
 def build_registry(versions: Iterable[str]) -> OrchestrationRegistry:
-    """Return a registry that has these versions of the loop. Its policy is the default: the latest one."""
+    """Return a registry that has these versions of the loop. Its policy is the default: the latest
+    one.
+    """
     builder = OrchestrationRegistry.builder()
     for version in versions:
         builder.register(NAME, VERSIONS[version], version=version)

@@ -1,14 +1,16 @@
-"""Measures orchestra against the bare driver of its store, in one run on one file system, all with full durability.
+"""Measures orchestra against the bare driver of its store, in one run on one file system, all with
+full durability.
 
     python ops/bench/bench.py [--directory DIR] [--repeat N] [--postgres] [--collector N]
 
 W1: 1,000 short orchestrations (one activity each) at once, started and awaited through the client.
-W3: 50 instances of a loop, 40 laps each, one activity a lap.
-W4: one orchestration of 500, and of 2,000, sequential ``async def`` activities; and 500 of ``def``, each in a thread.
+W3: 50 instances of a loop, 40 laps each, one activity a lap. W4: one orchestration of 500, and of
+2,000, sequential ``async def`` activities; and 500 of ``def``, each in a thread.
 
-Beside them the same rows are written by the driver alone (``sqlite3``; with ``--postgres``, psycopg, pipelined, on the same
-throw-away server): one commit a step, and grouped. Absolute figures depend on the machine; the ratios are what to look at.
-Nothing here is a test, and nothing in the tests is timed.
+Beside them the same rows are written by the driver alone (``sqlite3``; with ``--postgres``,
+psycopg, pipelined, on the same throw-away server): one commit a step, and grouped. Absolute figures
+depend on the machine; the ratios are what to look at. Nothing here is a test, and nothing in the
+tests is timed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,14 @@ from typing import Any
 import anyio
 import psycopg
 
-from orchestra import Limits, OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity
+from orchestra import (
+    Limits,
+    OrchestrationContext,
+    OrchestrationRegistry,
+    Runtime,
+    SqliteProvider,
+    activity,
+)
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.port import Provider
 from orchestra.testing.postgres import postgres_server
@@ -129,7 +138,9 @@ async def measured(side: Sqlite | Postgres, work: Callable[[Runtime], Awaitable[
     """Return the seconds that some work takes on a fresh store, without opening and closing it."""
     with side.store() as provider:
         activities = [increment, increment_in_thread]
-        async with Runtime(provider, REGISTRY, activities, limits=Limits(max_events=100_000)) as runtime:
+        async with Runtime(
+            provider, REGISTRY, activities, limits=Limits(max_events=100_000)
+        ) as runtime:
             begun = time.perf_counter()
             await work(runtime)
             return time.perf_counter() - begun
@@ -164,31 +175,50 @@ def w4(steps: int, name: str = "sequence") -> Callable[[Runtime], Awaitable[None
 
 
 def bare_postgres(dsn: str, steps: int, group: int) -> float:
-    """Do the same as :func:`bare_sqlite` with psycopg: a transaction is one pipeline, and its statements are prepared."""
+    """Do the same as :func:`bare_sqlite` with psycopg: a transaction is one pipeline, and its
+    statements are prepared.
+    """
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as database:
         database.execute("DROP TABLE IF EXISTS bare_event, bare_instance")
-        database.execute("CREATE TABLE bare_event (instance text, id bigint, data bytea, PRIMARY KEY (instance, id))")
-        database.execute("CREATE TABLE bare_instance (id text PRIMARY KEY, revision bigint, data bytea)")
+        database.execute(
+            "CREATE TABLE bare_event (instance text, id bigint, data bytea, PRIMARY KEY "
+            "(instance, id))"
+        )
+        database.execute(
+            "CREATE TABLE bare_instance (id text PRIMARY KEY, revision bigint, data bytea)"
+        )
         database.execute("INSERT INTO bare_instance VALUES ('one', 0, %s)", (b"x" * 200,))
         begun = time.perf_counter()
         for start in range(0, steps, group):
             with database.pipeline(), database.transaction():
                 for step in range(start, min(start + group, steps)):
                     rows = ("one", 2 * step, b"x" * 150, "one", 2 * step + 1, b"x" * 60)
-                    database.execute("INSERT INTO bare_event VALUES (%s, %s::bigint, %s), (%s, %s::bigint, %s)", rows)
                     database.execute(
-                        "UPDATE bare_instance SET revision = revision + 1, data = %s WHERE id = 'one'", (b"x" * 200,)
+                        "INSERT INTO bare_event VALUES (%s, %s::bigint, %s), (%s, %s::bigint, %s)",
+                        rows,
+                    )
+                    database.execute(
+                        (
+                            "UPDATE bare_instance SET revision = revision + 1, data = %s WHERE "
+                            "id = 'one'"
+                        ),
+                        (b"x" * 200,),
                     )
         return steps / (time.perf_counter() - begun)
 
 
 def bare_sqlite(directory: Path, steps: int, group: int) -> float:
-    """Return steps a second of the bare driver: the rows of one step (two events, one update), ``group`` steps a commit."""
+    """Return steps a second of the bare driver: the rows of one step (two events, one update),
+    ``group`` steps a commit.
+    """
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         database = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
-        database.execute("CREATE TABLE event (instance TEXT, id INTEGER, data BLOB, PRIMARY KEY (instance, id)) WITHOUT ROWID")
+        database.execute(
+            "CREATE TABLE event (instance TEXT, id INTEGER, data BLOB, PRIMARY KEY (instance, "
+            "id)) WITHOUT ROWID"
+        )
         database.execute("CREATE TABLE instance (id TEXT PRIMARY KEY, revision INTEGER, data BLOB)")
         database.execute("INSERT INTO instance VALUES ('one', 0, ?)", (b"x" * 200,))
         begun = time.perf_counter()
@@ -197,7 +227,10 @@ def bare_sqlite(directory: Path, steps: int, group: int) -> float:
             for step in range(start, min(start + group, steps)):
                 rows = [("one", 2 * step, b"x" * 150), ("one", 2 * step + 1, b"x" * 60)]
                 database.executemany("INSERT INTO event VALUES (?, ?, ?)", rows)
-                database.execute("UPDATE instance SET revision = revision + 1, data = ? WHERE id = 'one'", (b"x" * 200,))
+                database.execute(
+                    "UPDATE instance SET revision = revision + 1, data = ? WHERE id = 'one'",
+                    (b"x" * 200,),
+                )
             database.execute("COMMIT")
         seconds = time.perf_counter() - begun
         database.close()
@@ -218,7 +251,9 @@ class Round:
 
 
 async def round_of(side: Sqlite | Postgres) -> Round:
-    """Measure everything once, the bare driver before and after, so that a machine that drifts shows."""
+    """Measure everything once, the bare driver before and after, so that a machine that drifts
+    shows.
+    """
     before = side.bare(1000, 1)
     w1_seconds = await measured(side, w1)
     w3_seconds = await measured(side, w3)
@@ -244,14 +279,42 @@ def report(rounds: list[Round]) -> str:
             f"{median(lambda r: r.w1):,.0f}/s",
             "aim: > 2,000/s at 4,000 bare commits/s",
         ),
-        ("  per bare single commit", f"{median(lambda r: r.w1 / r.bare_single):.2f}", "aim: > 0.50"),
-        ("W3, 50 instances x 40 laps", f"{median(lambda r: r.w3):,.0f} laps/s", "aim: > 2,000/s at 4,000 bare commits/s"),
-        ("  per bare single commit", f"{median(lambda r: r.w3 / r.bare_single):.2f}", "aim: > 0.50"),
-        ("W4, 500 sequential activities", f"{median(lambda r: r.w4_500) / 500 * 1e6:,.0f} us a step", ""),
-        ("  in bare commits", f"{median(lambda r: r.w4_500 / 500 * r.bare_single):.2f}", "aim: < 2"),
-        ("W4, 2,000 sequential activities", f"{median(lambda r: r.w4_2000) / 2000 * 1e6:,.0f} us a step", ""),
+        (
+            "  per bare single commit",
+            f"{median(lambda r: r.w1 / r.bare_single):.2f}",
+            "aim: > 0.50",
+        ),
+        (
+            "W3, 50 instances x 40 laps",
+            f"{median(lambda r: r.w3):,.0f} laps/s",
+            "aim: > 2,000/s at 4,000 bare commits/s",
+        ),
+        (
+            "  per bare single commit",
+            f"{median(lambda r: r.w3 / r.bare_single):.2f}",
+            "aim: > 0.50",
+        ),
+        (
+            "W4, 500 sequential activities",
+            f"{median(lambda r: r.w4_500) / 500 * 1e6:,.0f} us a step",
+            "",
+        ),
+        (
+            "  in bare commits",
+            f"{median(lambda r: r.w4_500 / 500 * r.bare_single):.2f}",
+            "aim: < 2",
+        ),
+        (
+            "W4, 2,000 sequential activities",
+            f"{median(lambda r: r.w4_2000) / 2000 * 1e6:,.0f} us a step",
+            "",
+        ),
         ("  against 500", f"{median(lambda r: r.w4_2000 / r.w4_500):.2f} x", "aim: < 4.3"),
-        ("W4, 500 of `def`, in threads", f"{median(lambda r: r.w4_threaded) / 500 * 1e6:,.0f} us a step", ""),
+        (
+            "W4, 500 of `def`, in threads",
+            f"{median(lambda r: r.w4_threaded) / 500 * 1e6:,.0f} us a step",
+            "",
+        ),
         ("  in bare commits", f"{median(lambda r: r.w4_threaded / 500 * r.bare_single):.2f}", ""),
     ]
     return "\n".join(f"| {name:<42} | {figure:>16} | {aim} |" for name, figure, aim in rows)
@@ -259,21 +322,35 @@ def report(rounds: list[Round]) -> str:
 
 async def main() -> None:
     """Run the rounds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the databases are made")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds; the table shows medians")
-    parser.add_argument(
-        "--postgres", action="store_true", help="measure PostgreSQL, on a server of its own or ORCHESTRA_TEST_DSN"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--collector", type=int, metavar="N", help="the cycle collector waits for N new objects, as a host may have it"
+        "--directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the databases are made",
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the table shows medians")
+    parser.add_argument(
+        "--postgres",
+        action="store_true",
+        help="measure PostgreSQL, on a server of its own or ORCHESTRA_TEST_DSN",
+    )
+    parser.add_argument(
+        "--collector",
+        type=int,
+        metavar="N",
+        help="the cycle collector waits for N new objects, as a host may have it",
     )
     options = parser.parse_args()
     if options.collector:
         gc.set_threshold(options.collector)
     with ExitStack() as stack:
         if options.postgres:
-            side: Sqlite | Postgres = Postgres(stack.enter_context(postgres_server(options.directory)).dsn)
+            side: Sqlite | Postgres = Postgres(
+                stack.enter_context(postgres_server(options.directory)).dsn
+            )
         else:
             side = Sqlite(options.directory)
         print(report([await round_of(side) for _ in range(options.repeat)]))

@@ -1,13 +1,16 @@
-"""Counts what one operation costs in Python: calls of functions, processor time, and objects that the collector walks through.
+"""Counts what one operation costs in Python: calls of functions, processor time, and objects that
+the collector walks through.
 
     python ops/bench/calls.py [--top N] [--save FILE] [--against FILE] [--repeat N]
 
-An operation is an instance of W1 (start, one activity, end), or a lap of W3 (one activity, ``continue_as_new``); see
-``bench.py``. Calls are counted in all threads while the workload runs, on a store with full durability. Unlike seconds they are
-the same on a quick machine and on a slow or busy one, to about one call in a hundred. Calls of functions in C are not counted.
+An operation is an instance of W1 (start, one activity, end), or a lap of W3 (one activity,
+``continue_as_new``); see ``bench.py``. Calls are counted in all threads while the workload runs, on
+a store with full durability. Unlike seconds they are the same on a quick machine and on a slow or
+busy one, to about one call in a hundred. Calls of functions in C are not counted.
 
-``--save`` writes the calls of each function to a file, and ``--against`` shows the differences from such a file. To compare
-with another checkout, run this script there, or here with ``PYTHONPATH`` set to it.
+``--save`` writes the calls of each function to a file, and ``--against`` shows the differences from
+such a file. To compare with another checkout, run this script there, or here with ``PYTHONPATH``
+set to it.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ WORKLOADS: Final[dict[str, tuple[Workload, int]]] = {
 
 
 class CallCounter:
-    """Counts calls of Python functions, in each thread apart, so that no count is lost between two threads."""
+    """Counts calls of Python functions, in each thread apart, so that no count is lost between two
+    threads.
+    """
 
     def __init__(self) -> None:
         self._counts: list[dict[CodeType, int]] = []
@@ -108,12 +113,18 @@ def calls_of(side: Sqlite, workload: Workload, operations: int) -> dict[str, flo
 
 
 def name_of(code: CodeType) -> str:
-    """Return the file, from its package on, and the function. What a dataclass has written is told by its first parameters."""
+    """Return the file, from its package on, and the function. What a dataclass has written is told
+    by its first parameters.
+    """
     if code.co_filename == "<string>":
         return f"{code.co_name}({', '.join(code.co_varnames[1:4])})"
     parts = Path(code.co_filename).parts
-    packages = [number for number, part in enumerate(parts) if part in ("orchestra", "site-packages")]
-    short = parts[packages[-1] + (parts[packages[-1]] == "site-packages") :] if packages else parts[-2:]
+    packages = [
+        number for number, part in enumerate(parts) if part in ("orchestra", "site-packages")
+    ]
+    short = (
+        parts[packages[-1] + (parts[packages[-1]] == "site-packages") :] if packages else parts[-2:]
+    )
     return f"{'/'.join(short)}:{code.co_qualname}"
 
 
@@ -131,7 +142,9 @@ def seconds_of(side: Sqlite, workload: Workload, operations: int) -> float:
 
 
 def objects_of(side: Sqlite) -> float:
-    """Return how many objects the cycle collector walks through for one instance whose activity waits."""
+    """Return how many objects the cycle collector walks through for one instance whose activity
+    waits.
+    """
     begun: list[None] = []
     gate: anyio.Event
     all_wait: anyio.Event
@@ -161,7 +174,9 @@ def objects_of(side: Sqlite) -> float:
         gate = anyio.Event()
         registry = OrchestrationRegistry.builder().register("one", one).build()
         with side.store() as provider:
-            async with Runtime(provider, registry, [wait], max_concurrent_activities=2 * WAITING) as runtime:
+            async with Runtime(
+                provider, registry, [wait], max_concurrent_activities=2 * WAITING
+            ) as runtime:
                 before = await begin_more(runtime)
                 after = await begin_more(runtime)
                 gate.set()
@@ -171,29 +186,60 @@ def objects_of(side: Sqlite) -> float:
 
 
 def table(title: str, calls: dict[str, float], before: dict[str, float], most: int) -> str:
-    """Return the functions with the most calls or, against earlier counts, with the greatest differences."""
-    names = sorted(calls.keys() | before.keys(), key=lambda name: -abs(calls.get(name, 0.0) - before.get(name, 0.0)))[:most]
-    rows = [f"{calls.get(name, 0):8.2f} {calls.get(name, 0) - before.get(name, 0):+8.2f}  {name}" for name in names]
+    """Return the functions with the most calls or, against earlier counts, with the greatest
+    differences.
+    """
+    names = sorted(
+        calls.keys() | before.keys(),
+        key=lambda name: -abs(calls.get(name, 0.0) - before.get(name, 0.0)),
+    )[:most]
+    rows = [
+        f"{calls.get(name, 0):8.2f} {calls.get(name, 0) - before.get(name, 0):+8.2f}  {name}"
+        for name in names
+    ]
     return "\n".join([f"\n{title}", *rows])
 
 
 def main() -> None:
     """Count, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the databases are made")
-    parser.add_argument("--top", type=int, default=0, help="show so many functions of each workload")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the databases are made",
+    )
+    parser.add_argument(
+        "--top", type=int, default=0, help="show so many functions of each workload"
+    )
     parser.add_argument("--save", type=Path, help="write the calls of each function to this file")
-    parser.add_argument("--against", type=Path, help="show differences from what was saved in this file")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds of processor time; medians are shown; 0 for none")
+    parser.add_argument(
+        "--against", type=Path, help="show differences from what was saved in this file"
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        help="rounds of processor time; medians are shown; 0 for none",
+    )
     options = parser.parse_args()
     side = Sqlite(options.directory)
     calls = {title: calls_of(side, *workload) for title, workload in WORKLOADS.items()}
-    before: dict[str, dict[str, float]] = json.loads(options.against.read_text()) if options.against else {}
+    before: dict[str, dict[str, float]] = (
+        json.loads(options.against.read_text()) if options.against else {}
+    )
     for title, workload in WORKLOADS.items():
         seconds = [seconds_of(side, *workload) for _ in range(options.repeat)]
-        shown = f" {statistics.median(seconds) * 1e6:5,.0f} us of processor time |" if seconds else ""
+        shown = (
+            f" {statistics.median(seconds) * 1e6:5,.0f} us of processor time |" if seconds else ""
+        )
         print(f"| {title:<20} | {sum(calls[title].values()):5,.0f} calls |{shown}")
-    print(f"| {'a waiting activity':<20} | {objects_of(side):5,.0f} objects that the collector walks through |")
+    print(
+        f"| {'a waiting activity':<20} | {objects_of(side):5,.0f} objects that the collector "
+        "walks through |"
+    )
     for title in calls if options.top else ():
         print(table(title, calls[title], before.get(title, {}), options.top))
     if options.save:

@@ -1,10 +1,12 @@
-"""Measures what a node's claim costs on PostgreSQL while ever more instances are parked in the same schema.
+"""Measures what a node's claim costs on PostgreSQL while ever more instances are parked in the same
+schema.
 
     python ops/bench/claims.py [--parked 0 100000 1000000] [--rounds N] [--directory DIR]
 
-The parked instances are copies, made by the server, of one that was really parked: its rows in all tables, under ids in random
-order. Half of them wait for an event, half for a timer far ahead; all are of the kind that is claimed. The filling does
-without durability (``synchronous_commit=off``); what is measured has it in full. Nothing is vacuumed or analysed by hand.
+The parked instances are copies, made by the server, of one that was really parked: its rows in all
+tables, under ids in random order. Half of them wait for an event, half for a timer far ahead; all
+are of the kind that is claimed. The filling does without durability (``synchronous_commit=off``);
+what is measured has it in full. Nothing is vacuumed or analysed by hand.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ class Times:
 def park_template(provider: PostgresProvider) -> None:
     """Start an instance, open it, record two events, and park it: what every copy is made of."""
     row = begin(provider, "template", NODE)
-    opening = ExecutionDelta(1, opened=(1, "1.0.0", "f1", 1, POLICY), events=(an_event(1), an_event(2)))
+    opening = ExecutionDelta(
+        1, opened=(1, "1.0.0", "f1", 1, POLICY), events=(an_event(1), an_event(2))
+    )
     one(provider, a_write(row, a_state(row, owner=None, wake_at=FAR), executions=(opening,)))
 
 
@@ -77,10 +81,12 @@ def fill(dsn: str, first: int, beyond: int) -> None:
 
 
 def copy_rows(connection: psycopg.Connection[Any], table: str, first: int, beyond: int) -> None:
-    """Copy the template's rows of a table, each column as it stands but for the id and the due time."""
+    """Copy the template's rows of a table, each column as it stands but for the id and the due
+    time.
+    """
     rows = connection.execute(
-        "SELECT column_name FROM information_schema.columns"
-        " WHERE table_schema = %s AND table_name = %s AND is_generated = 'NEVER' ORDER BY ordinal_position",
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND "
+        "table_name = %s AND is_generated = 'NEVER' ORDER BY ordinal_position",
         (SCHEMA, table),
     ).fetchall()
     columns = [sql.Identifier(row[0]) for row in rows]
@@ -90,8 +96,8 @@ def copy_rows(connection: psycopg.Connection[Any], table: str, first: int, beyon
     }
     values = [own.get(row[0], sql.SQL("t.{}").format(sql.Identifier(row[0]))) for row in rows]
     statement = sql.SQL(
-        "INSERT INTO {table} ({columns}) SELECT {values} FROM {table} t, generate_series({first}, {last}) AS g (number)"
-        " WHERE t.instance_id = 'template'"
+        "INSERT INTO {table} ({columns}) SELECT {values} FROM {table} t, "
+        "generate_series({first}, {last}) AS g (number) WHERE t.instance_id = 'template'"
     ).format(
         table=sql.Identifier(SCHEMA, table),
         columns=sql.SQL(", ").join(columns),
@@ -111,7 +117,9 @@ def timed(seconds: list[float], call: Callable[[], Any]) -> Any:
 
 
 def measure(provider: PostgresProvider, level: int, rounds: int) -> Times:
-    """Claim due instances, find nothing, ask for the next wake, and park again, a number of rounds."""
+    """Claim due instances, find nothing, ask for the next wake, and park again, a number of
+    rounds.
+    """
     times = Times()
     for number in range(-3, rounds):
         round_times = times if number >= 0 else Times()  # the first ones make connections and plans
@@ -132,23 +140,43 @@ def claim(provider: PostgresProvider) -> tuple[Snapshot, ...]:
 
 
 def shown(seconds: list[float]) -> str:
-    """Return the quickest, which other work on the machine hardly touches, and the median, in milliseconds."""
+    """Return the quickest, which other work on the machine hardly touches, and the median, in
+    milliseconds.
+    """
     return f"{min(seconds) * 1000:.2f} / {statistics.median(seconds) * 1000:.2f}"
 
 
 def main() -> None:
     """Fill and measure, level by level, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parked", type=int, nargs="+", default=[0, 1_000, 10_000], help="how many are parked, ascending")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--parked",
+        type=int,
+        nargs="+",
+        default=[0, 1_000, 10_000],
+        help="how many are parked, ascending",
+    )
     parser.add_argument("--rounds", type=int, default=100, help="rounds at each level")
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the server keeps its data")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the server keeps its data",
+    )
     options = parser.parse_args()
     measured = f"claim of {BATCH} | claim of none | next wake | count of owned | park of {BATCH}"
     print(f"| parked | filled in, s | schema, MiB | {measured} |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
-    with postgres_server(options.directory) as server, closing(PostgresProvider(server.dsn, SCHEMA)) as provider:
+    with (
+        postgres_server(options.directory) as server,
+        closing(PostgresProvider(server.dsn, SCHEMA)) as provider,
+    ):
         with psycopg.connect(server.dsn, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
+            connection.execute(
+                sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA))
+            )
         provider.open()
         provider.store.join(a_node(NODE))
         park_template(provider)
@@ -161,12 +189,19 @@ def main() -> None:
             times = measure(provider, level, options.rounds)
             with psycopg.connect(server.dsn) as connection:
                 (size,) = connection.execute(
-                    "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-                    " WHERE n.nspname = %s AND c.relkind = 'r'",
+                    "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN "
+                    "pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND "
+                    "c.relkind = 'r'",
                     (SCHEMA,),
                 ).fetchone()
-            columns = [shown(part) for part in (times.claim, times.nothing, times.wake, times.owned, times.park)]
-            print(f"| {level:,} | {seconds:.0f} | {int(size) // 2**20:,} | {' | '.join(columns)} |", flush=True)
+            columns = [
+                shown(part)
+                for part in (times.claim, times.nothing, times.wake, times.owned, times.park)
+            ]
+            print(
+                f"| {level:,} | {seconds:.0f} | {int(size) // 2**20:,} | {' | '.join(columns)} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

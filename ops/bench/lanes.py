@@ -2,9 +2,10 @@
 
     python ops/bench/lanes.py [--seconds S] [--rounds N] [--directory DIR]
 
-A lane is a connection on a thread of its own, in one process, that commits one group after the other: each group is one step
-of so many instances, an event and the row, as the engine writes them, with full durability. One lane and two take turns, so
-that both meet the same machine; with two, each has instances of its own.
+A lane is a connection on a thread of its own, in one process, that commits one group after the
+other: each group is one step of so many instances, an event and the row, as the engine writes them,
+with full durability. One lane and two take turns, so that both meet the same machine; with two,
+each has instances of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.instances import InstanceRow
 from orchestra.store.outcomes import Granted
-from orchestra.testing.contract.shorthand import POLICY, a_node, a_start, a_state, a_write, an_event, claim
+from orchestra.testing.contract.shorthand import (
+    POLICY,
+    a_node,
+    a_start,
+    a_state,
+    a_write,
+    an_event,
+    claim,
+)
 from orchestra.testing.postgres import postgres_server
 
 SIZES: Final = (1, 8, 64, 256)
@@ -41,14 +50,19 @@ class Lane:
         snapshots = claim(self.provider, name, size)
         opened = (1, "1.0.0", "f1", 1, POLICY)
         self.events = 1
-        writes = [a_write(one.row, executions=(ExecutionDelta(1, opened=opened, events=(an_event(1),)),)) for one in snapshots]
+        writes = [
+            a_write(one.row, executions=(ExecutionDelta(1, opened=opened, events=(an_event(1),)),))
+            for one in snapshots
+        ]
         self.rows = [replace(one.row, opened=True) for one in snapshots]
         self._commit(writes)
 
     def _commit(self, writes: Sequence[Write]) -> None:
         outcomes = self.provider.store.commit(writes).outcomes
         assert all(isinstance(outcome, Granted) for outcome in outcomes)
-        self.rows: list[InstanceRow] = [replace(row, revision=row.revision + 1) for row in self.rows]
+        self.rows: list[InstanceRow] = [
+            replace(row, revision=row.revision + 1) for row in self.rows
+        ]
 
     def run(self, seconds: float, done: list[int]) -> None:
         """Commit groups for so long; note how many steps that were."""
@@ -77,8 +91,12 @@ def rate(lanes: Sequence[Lane], seconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each lane or pair of lanes, each time")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="for each lane or pair of lanes, each time"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--directory", type=Path, help="where the server's files go")
     options = parser.parse_args()
@@ -86,11 +104,18 @@ def main() -> None:
     with postgres_server(options.directory) as server:
         for size in SIZES:
             with ExitStack() as stack:
-                first, second = (stack.enter_context(closing(Lane(server.dsn, f"n{size}-{one}", size))) for one in (1, 2))
+                first, second = (
+                    stack.enter_context(closing(Lane(server.dsn, f"n{size}-{one}", size)))
+                    for one in (1, 2)
+                )
                 pairs = [
-                    (rate([first], options.seconds), rate([first, second], options.seconds)) for _ in range(options.rounds)
+                    (rate([first], options.seconds), rate([first, second], options.seconds))
+                    for _ in range(options.rounds)
                 ]
-            alone, both = statistics.median(one for one, _ in pairs), statistics.median(two for _, two in pairs)
+            alone, both = (
+                statistics.median(one for one, _ in pairs),
+                statistics.median(two for _, two in pairs),
+            )
             ratio = statistics.median(two / one for one, two in pairs)
             print(f"| {size} | {alone:,.0f}/s | {both:,.0f}/s | {ratio:.2f} |", flush=True)
 

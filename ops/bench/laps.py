@@ -1,10 +1,12 @@
-"""Runs one loop for many laps under the default retention, and prints what the store takes on the way.
+"""Runs one loop for many laps under the default retention, and prints what the store takes on the
+way.
 
-    python ops/bench/laps.py [--laps 100000] [--directory DIR] [--auto-vacuum none|incremental] [--readers N]
+    python ops/bench/laps.py [--laps 100000] [--directory DIR] [--auto-vacuum none|incremental]
+    [--readers N]
 
-A lap is one activity, whose result is the next lap's state. The store is opened with ``durability="relaxed"``, to be
-quick: what a commit waits for changes nothing about rows and sizes. ``--readers`` lets threads read all the while, each time
-for 20 ms.
+A lap is one activity, whose result is the next lap's state. The store is opened with
+``durability="relaxed"``, to be quick: what a commit waits for changes nothing about rows and sizes.
+``--readers`` lets threads read all the while, each time for 20 ms.
 """
 
 from __future__ import annotations
@@ -60,12 +62,18 @@ class Room:
 
     def line(self) -> str:
         rows = " | ".join(f"{self.rows[table]:>7,}" for table in TABLES)
-        file, log, free = (f"{size / 1024:>9,.0f}" for size in (self.file, self.largest_log, self.free))
-        return f"| {self.laps:>9,} | {rows} | {file} | {free} | {log} | {self.laps / self.seconds:>7,.0f} |"
+        file, log, free = (
+            f"{size / 1024:>9,.0f}" for size in (self.file, self.largest_log, self.free)
+        )
+        return (
+            f"| {self.laps:>9,} | {rows} | {file} | {free} | {log} | "
+            f"{self.laps / self.seconds:>7,.0f} |"
+        )
 
 
 HEAD = (
-    f"| laps      | {' | '.join(f'{table:>7}s' for table in TABLES)} | file, KiB | free, KiB | log, KiB | laps/s |\n"
+    f"| laps      | {' | '.join(f'{table:>7}s' for table in TABLES)} | file, KiB | free, KiB | "
+    "log, KiB | laps/s |\n"
     f"|{'---:|' * (len(TABLES) + 5)}"
 )
 
@@ -84,16 +92,28 @@ class Watcher:
         self.begun = time.perf_counter()
 
     def look(self, laps: int) -> Room:
-        with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
-            rows = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
-            page, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "freelist_count"))
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
+        ) as connection:
+            rows = {
+                table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in TABLES
+            }
+            page, free = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_size", "freelist_count")
+            )
         largest, self.largest_log = self.largest_log, 0
-        return Room(laps, rows, size_of(self.path), page * free, largest, time.perf_counter() - self.begun)
+        return Room(
+            laps, rows, size_of(self.path), page * free, largest, time.perf_counter() - self.begun
+        )
 
 
 def read_all_the_while(path: Path, stop: threading.Event) -> None:
     """Hold one read transaction after the other."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as connection:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    ) as connection:
         while not stop.is_set():
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM instance").fetchone()
@@ -106,8 +126,12 @@ async def measure(path: Path, laps: int, looks: list[int], readers: int) -> list
     registry = OrchestrationRegistry.builder().register("loop", loop).build()
     rooms: list[Room] = []
     stop = threading.Event()
-    async with Runtime(SqliteProvider(path, durability="relaxed"), registry, [increment]) as runtime:
-        threads = [threading.Thread(target=read_all_the_while, args=(path, stop)) for _ in range(readers)]
+    async with Runtime(
+        SqliteProvider(path, durability="relaxed"), registry, [increment]
+    ) as runtime:
+        threads = [
+            threading.Thread(target=read_all_the_while, args=(path, stop)) for _ in range(readers)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -128,13 +152,27 @@ async def measure(path: Path, laps: int, looks: list[int], readers: int) -> list
 
 async def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the database is made")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the database is made",
+    )
     parser.add_argument("--laps", type=int, default=100_000)
-    parser.add_argument("--auto-vacuum", choices=("none", "incremental"), default="none", help="as the file is made with")
+    parser.add_argument(
+        "--auto-vacuum",
+        choices=("none", "incremental"),
+        default="none",
+        help="as the file is made with",
+    )
     parser.add_argument("--readers", type=int, default=0, help="threads that read all the while")
     options = parser.parse_args()
-    looks = [number for number in (1_000, 10_000, 100_000, 1_000_000) if number <= options.laps] or [options.laps]
+    looks = [
+        number for number in (1_000, 10_000, 100_000, 1_000_000) if number <= options.laps
+    ] or [options.laps]
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         path = Path(folder) / "laps.db"
         if options.auto_vacuum == "incremental":

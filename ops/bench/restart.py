@@ -1,10 +1,12 @@
-"""Measures how soon all work goes on after ``kill -9`` of the only process of a store, on SQLite with full durability.
+"""Measures how soon all work goes on after ``kill -9`` of the only process of a store, on SQLite
+with full durability.
 
     python ops/bench/restart.py [--instances 500] [--repeat 5] [--directory DIR]
 
-A process runs loops of one activity that takes half a second; it is killed in the middle of them, and started again on the same
-file at once. What is measured begins with the start of the new process, Python's own start included: until its runtime is
-entered, until the first activity runs again, and until those of all instances do.
+A process runs loops of one activity that takes half a second; it is killed in the middle of them,
+and started again on the same file at once. What is measured begins with the start of the new
+process, Python's own start included: until its runtime is entered, until the first activity runs
+again, and until those of all instances do.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from pathlib import Path
 
 import anyio
 
-from orchestra import OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity, activity_context
+from orchestra import (
+    OrchestrationContext,
+    OrchestrationRegistry,
+    Runtime,
+    SqliteProvider,
+    activity,
+    activity_context,
+)
 
 PATIENCE = 60.0
 TAKES = 0.5
@@ -55,12 +64,16 @@ async def work(store: Path, instances: int) -> None:
         return lap + 1
 
     registry = OrchestrationRegistry.builder().register("loop", loop).build()
-    async with Runtime(SqliteProvider(store), registry, [step], max_concurrent_activities=instances) as runtime:
+    async with Runtime(
+        SqliteProvider(store), registry, [step], max_concurrent_activities=instances
+    ) as runtime:
         ledger.note(ENTERED)
         async with anyio.create_task_group() as group:
             for number in range(instances):
                 group.start_soon(
-                    lambda key=f"loop-{number}": runtime.client.start("loop", 0, instance_id=key, existing="return")
+                    lambda key=f"loop-{number}": runtime.client.start(
+                        "loop", 0, instance_id=key, existing="return"
+                    )
                 )
         await anyio.sleep_forever()
 
@@ -86,11 +99,15 @@ def until(condition: Callable[[], bool]) -> None:
 
 def begin(store: Path, instances: int) -> subprocess.Popen[bytes]:
     """Start the process that works."""
-    return subprocess.Popen([sys.executable, __file__, "--work", str(store), "--instances", str(instances)])
+    return subprocess.Popen(
+        [sys.executable, __file__, "--work", str(store), "--instances", str(instances)]
+    )
 
 
 def measure(store: Path, instances: int) -> tuple[float, float, float]:
-    """Kill the only process in the middle of its work; return the seconds until the next one is entered, begins, has all."""
+    """Kill the only process in the middle of its work; return the seconds until the next one is
+    entered, begins, has all.
+    """
     store.with_name(LEDGER).touch()
     victim = begin(store, instances)
     until(lambda: len(seen(store, victim)) > instances)
@@ -109,7 +126,9 @@ def measure(store: Path, instances: int) -> tuple[float, float, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--instances", type=int, default=500)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=None, help="where the stores are made")
@@ -122,7 +141,10 @@ def main() -> None:
     for _ in range(options.repeat):
         with tempfile.TemporaryDirectory(dir=options.directory) as folder:
             rounds.append(measure(Path(folder) / "store.db", options.instances))
-    print(f"{options.instances} instances, {options.repeat} kills; seconds from the start of the new process\n")
+    print(
+        f"{options.instances} instances, {options.repeat} kills; seconds from the start of the "
+        "new process\n"
+    )
     print("| until | median | longest |\n|---|---:|---:|")
     names = ("the runtime is entered", "the first activity runs", "all run again")
     for name, values in zip(names, zip(*rounds, strict=True), strict=True):

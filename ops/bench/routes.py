@@ -2,9 +2,10 @@
 
     python ops/bench/routes.py [--steps N] [--directory DIR]
 
-Twice on SQLite and twice on a PostgreSQL server of its own, all with full durability: first with the activity on the node that
-runs the orchestrations, then with it in a second process alone. One orchestration of N sequential activities tells how long
-a step takes; fifty of them at once tell the throughput.
+Twice on SQLite and twice on a PostgreSQL server of its own, all with full durability: first with
+the activity on the node that runs the orchestrations, then with it in a second process alone. One
+orchestration of N sequential activities tells how long a step takes; fifty of them at once tell the
+throughput.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from pathlib import Path
 
 import anyio
 
-from orchestra import Limits, OrchestrationContext, OrchestrationRegistry, Runtime, SqliteProvider, activity
+from orchestra import (
+    Limits,
+    OrchestrationContext,
+    OrchestrationRegistry,
+    Runtime,
+    SqliteProvider,
+    activity,
+)
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.port import Provider
 from orchestra.testing.postgres import postgres_server
@@ -46,7 +54,11 @@ NOTHING = OrchestrationRegistry.builder().build()
 
 def store(place: str) -> Provider:
     """Return the store at a DSN, or in a file."""
-    return PostgresProvider(place, "routes") if "=" in place or "://" in place else SqliteProvider(place)
+    return (
+        PostgresProvider(place, "routes")
+        if "=" in place or "://" in place
+        else SqliteProvider(place)
+    )
 
 
 async def work(place: str) -> None:
@@ -60,7 +72,9 @@ async def work(place: str) -> None:
 def worker(place: str) -> Iterator[None]:
     """Have another process run the activities."""
     command = [sys.executable, __file__, "--work", place]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()
@@ -71,7 +85,9 @@ def worker(place: str) -> Iterator[None]:
 async def measure(place: str, steps: int, *, here: bool) -> tuple[float, float]:
     """Return the seconds of a step alone, and the steps a second of many sequences at once."""
     limits = Limits(max_events=100_000)
-    async with Runtime(store(place), REGISTRY, [increment] if here else [], limits=limits) as runtime:
+    async with Runtime(
+        store(place), REGISTRY, [increment] if here else [], limits=limits
+    ) as runtime:
         begun = time.perf_counter()
         await (await runtime.client.start("sequence", steps)).result()
         alone = (time.perf_counter() - begun) / steps
@@ -92,7 +108,9 @@ def compare(name: str, place: str, steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=300, help="sequential activities")
     parser.add_argument("--directory", type=Path, help="where the files go")
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -101,7 +119,10 @@ def main() -> None:
         anyio.run(work, options.work)
         return
     print("| | a step alone | steps of fifty at once |\n|---|---:|---:|")
-    with tempfile.TemporaryDirectory(dir=options.directory) as folder, postgres_server(options.directory) as server:
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory) as folder,
+        postgres_server(options.directory) as server,
+    ):
         compare("SQLite", str(Path(folder) / "routes.db"), options.steps)
         compare("PostgreSQL", server.dsn, options.steps)
 

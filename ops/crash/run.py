@@ -1,13 +1,16 @@
-"""Kills, stops and starves workers for as long as you like, and tells whether anything was lost or done twice.
+"""Kills, stops and starves workers for as long as you like, and tells whether anything was lost or
+done twice.
 
     python ops/crash/run.py --cycles 1000 --seed 7 --json ops/results
     python ops/crash/run.py --postgres --cycles 100 --restarts 10 --json ops/results
 
-The work is cut into rounds, each on a fresh store, with a seed of its own made from the given one; the verdict comes after each
-round. A round with violations leaves its directory behind, says where, and prints the command that repeats it. The seed
-repeats the plan (what is sent, how and after how long or at which call a worker is killed), not the machine's own timing.
+The work is cut into rounds, each on a fresh store, with a seed of its own made from the given one;
+the verdict comes after each round. A round with violations leaves its directory behind, says where,
+and prints the command that repeats it. The seed repeats the plan (what is sent, how and after how
+long or at which call a worker is killed), not the machine's own timing.
 
-With ``--json`` each campaign leaves its result there, in one file a kind; `ops/RELIABILITY.md` tells of them.
+With ``--json`` each campaign leaves its result there, in one file a kind; `ops/RELIABILITY.md`
+tells of them.
 """
 
 from __future__ import annotations
@@ -59,7 +62,9 @@ from orchestra.testing.postgres import PostgresServer, postgres_server
 
 @dataclass(frozen=True)
 class Campaign:
-    """How an option of the command line is done: in rounds of at most ``per_round`` cycles, shared out among ``variants``."""
+    """How an option of the command line is done: in rounds of at most ``per_round`` cycles, shared
+    out among ``variants``.
+    """
 
     option: str
     name: str
@@ -108,15 +113,55 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
     by_way = tuple((way,) for way in ways)
     return [
         Campaign("cycles", "kill", "kill -9 of a worker at a random moment", 100, kill_campaign),
-        Campaign("injections", "injection", "kill at a chosen call on the store's files", 100, injection_campaign, by_way),
-        Campaign("lone", "injection", "the same, alone, from making the store to closing it", 100, lone_campaign, by_way),
-        Campaign("failures", "failing device", "calls fail for a while", 50, failing_campaign, by_way),
-        Campaign("pauses", "stopped", "SIGSTOP beyond the lease, and SIGCONT", 20, pause_campaign, ((4,),)),
-        Campaign("stuck", "stopped", "SIGSTOP inside the write lock, beyond the lease", 20, stuck_campaign),
         Campaign(
-            "versions", "versions", "two programs with different versions on one file", 1, versions_campaign, takes_cycles=False
+            "injections",
+            "injection",
+            "kill at a chosen call on the store's files",
+            100,
+            injection_campaign,
+            by_way,
         ),
-        Campaign("rolling", "versions", "a rolling deploy over three processes, and back", 5, rolling_campaign),
+        Campaign(
+            "lone",
+            "injection",
+            "the same, alone, from making the store to closing it",
+            100,
+            lone_campaign,
+            by_way,
+        ),
+        Campaign(
+            "failures", "failing device", "calls fail for a while", 50, failing_campaign, by_way
+        ),
+        Campaign(
+            "pauses",
+            "stopped",
+            "SIGSTOP beyond the lease, and SIGCONT",
+            20,
+            pause_campaign,
+            ((4,),),
+        ),
+        Campaign(
+            "stuck",
+            "stopped",
+            "SIGSTOP inside the write lock, beyond the lease",
+            20,
+            stuck_campaign,
+        ),
+        Campaign(
+            "versions",
+            "versions",
+            "two programs with different versions on one file",
+            1,
+            versions_campaign,
+            takes_cycles=False,
+        ),
+        Campaign(
+            "rolling",
+            "versions",
+            "a rolling deploy over three processes, and back",
+            5,
+            rolling_campaign,
+        ),
         Campaign(
             "sharing",
             "sharing",
@@ -132,12 +177,54 @@ def campaigns(ways: tuple[str, ...]) -> list[Campaign]:
 def postgres_campaigns(server: PostgresServer | None) -> list[Campaign]:
     on_it = ((server,),)
     return [
-        Campaign("cycles", "kill on PostgreSQL", "kill -9 of one of three workers", 25, served_kill_campaign, on_it),
-        Campaign("pauses", "stopped on PostgreSQL", "SIGSTOP beyond the lease, SIGCONT", 30, served_pause_campaign, on_it),
-        Campaign("terminations", "connections", "any connection is terminated", 100, served_termination_campaign, on_it),
-        Campaign("proxy", "connections", "a COMMIT or its answer is lost, or never comes", 60, served_proxy_campaign, on_it),
-        Campaign("restarts", "the server", "it is restarted under load", 10, served_restart_campaign, on_it),
-        Campaign("away", "the server", "it is away for a minute", 2, served_restart_campaign, ((server, 60.0, 60.0),)),
+        Campaign(
+            "cycles",
+            "kill on PostgreSQL",
+            "kill -9 of one of three workers",
+            25,
+            served_kill_campaign,
+            on_it,
+        ),
+        Campaign(
+            "pauses",
+            "stopped on PostgreSQL",
+            "SIGSTOP beyond the lease, SIGCONT",
+            30,
+            served_pause_campaign,
+            on_it,
+        ),
+        Campaign(
+            "terminations",
+            "connections",
+            "any connection is terminated",
+            100,
+            served_termination_campaign,
+            on_it,
+        ),
+        Campaign(
+            "proxy",
+            "connections",
+            "a COMMIT or its answer is lost, or never comes",
+            60,
+            served_proxy_campaign,
+            on_it,
+        ),
+        Campaign(
+            "restarts",
+            "the server",
+            "it is restarted under load",
+            10,
+            served_restart_campaign,
+            on_it,
+        ),
+        Campaign(
+            "away",
+            "the server",
+            "it is away for a minute",
+            2,
+            served_restart_campaign,
+            ((server, 60.0, 60.0),),
+        ),
         Campaign(
             "rolling",
             "versions on PostgreSQL",
@@ -150,16 +237,27 @@ def postgres_campaigns(server: PostgresServer | None) -> list[Campaign]:
 
 
 def conduct_campaign(
-    campaign: Campaign, cycles: int, seed: int, directory: Path | None, server: PostgresServer | None
+    campaign: Campaign,
+    cycles: int,
+    seed: int,
+    directory: Path | None,
+    server: PostgresServer | None,
 ) -> Result:
-    command = f"python ops/crash/run.py {'--postgres ' if server else ''}--{campaign.option} {cycles} --seed {seed}"
+    command = (
+        f"python ops/crash/run.py {'--postgres ' if server else ''}--{campaign.option} {cycles} "
+        f"--seed {seed}"
+    )
     result = Result(campaign, command, datetime.now(UTC), cycles=cycles)
     if server is not None:
         with psycopg.connect(server.dsn) as connection:
             version = connection.info.server_version
             result.postgresql = f"{version // 10000}.{version % 10000}"
     began = time.monotonic()
-    seeds, its_seed, left = Random(seed), seed, cycles  # the first round has the seed itself: it can be run again alone
+    seeds, its_seed, left = (
+        Random(seed),
+        seed,
+        cycles,
+    )  # the first round has the seed itself: it can be run again alone
     while left > 0:
         now = min(campaign.per_round, left)
         for number, variant in enumerate(campaign.variants):
@@ -176,7 +274,12 @@ def conduct_campaign(
 
 
 def _conduct_round(
-    campaign: Campaign, arguments: tuple[Any, ...], cycles: int, seed: int, directory: Path | None, result: Result
+    campaign: Campaign,
+    arguments: tuple[Any, ...],
+    cycles: int,
+    seed: int,
+    directory: Path | None,
+    result: Result,
 ) -> None:
     """Run a round in a directory of its own, which is removed if all is well."""
     folder = Path(tempfile.mkdtemp(prefix=f"crash-{campaign.option}-", dir=directory))
@@ -189,24 +292,42 @@ def _conduct_round(
     if not outcome.problems:
         shutil.rmtree(folder)
         return
-    again = f"python ops/crash/run.py {'--postgres ' if result.postgresql else ''}--{campaign.option} {cycles} --seed {seed}"
+    again = (
+        f"python ops/crash/run.py {'--postgres ' if result.postgresql else ''}--{campaign.option} "
+        f"{cycles} --seed {seed}"
+    )
     print(f"kept: {folder}\nagain: {again}", flush=True)
     # No paths of this machine in what is kept.
-    result.failures += [re.sub(r"(/[\w.~+-]+)+/", "", f"{again}: {problem}") for problem in outcome.problems[:50]]
+    result.failures += [
+        re.sub(r"(/[\w.~+-]+)+/", "", f"{again}: {problem}") for problem in outcome.problems[:50]
+    ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     on_files, on_servers = campaigns(tuple(MISSING)), postgres_campaigns(None)
     for option in dict.fromkeys(campaign.option for campaign in [*on_files, *on_servers]):
         texts = [one.what for one in on_files if one.option == option]
         texts += [f"on PostgreSQL: {one.what}" for one in on_servers if one.option == option]
         parser.add_argument(f"--{option}", type=int, default=0, metavar="N", help="; ".join(texts))
-    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server, by default one of its own")
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--directory", type=Path, default=None, help="where the stores are made (default: the system's)")
     parser.add_argument(
-        "--json", type=Path, default=None, metavar="PATH", help="where results go: a folder, or a file that ends in .json"
+        "--postgres", action="store_true", help="on a PostgreSQL server, by default one of its own"
+    )
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=None,
+        help="where the stores are made (default: the system's)",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=None,
+        metavar="PATH",
+        help="where results go: a folder, or a file that ends in .json",
     )
     options = parser.parse_args()
     seed = SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
@@ -235,7 +356,11 @@ def conduct_all(
     chosen = [(campaign, getattr(options, campaign.option)) for campaign in there_are]
     if not any(cycles for _, cycles in chosen):
         parser.error("nothing to do; say --cycles 1000, for example")
-    if options.json is not None and options.json.suffix == ".json" and sum(cycles > 0 for _, cycles in chosen) > 1:
+    if (
+        options.json is not None
+        and options.json.suffix == ".json"
+        and sum(cycles > 0 for _, cycles in chosen) > 1
+    ):
         parser.error("several campaigns do not go into one file; name a folder")
 
     failed = False
@@ -244,7 +369,13 @@ def conduct_all(
             continue
         result = conduct_campaign(campaign, cycles, seed, options.directory, server)
         failed = failed or bool(result.failures)
-        print(f"{campaign.what}: {cycles:,} cycles, {result.seconds:,.0f} s, {len(result.failures)} violations", flush=True)
+        print(
+            (
+                f"{campaign.what}: {cycles:,} cycles, {result.seconds:,.0f} s, "
+                f"{len(result.failures)} violations"
+            ),
+            flush=True,
+        )
         if options.json is not None:
             file = options.json
             if file.suffix != ".json":

@@ -1,10 +1,12 @@
-"""Runs a few loops and shows what they tell: spans and metrics on the console, or metrics for Prometheus.
+"""Runs a few loops and shows what they tell: spans and metrics on the console, or metrics for
+Prometheus.
 
     python ops/look/look.py console [--seconds 10]
     python ops/look/look.py prometheus [--port 9464]
 
-The loops call an activity that fails now and then, wait on timers and events, and move from 1.0.0 to 1.1.0 after a few laps.
-The store is a temporary file. It stops after ``--seconds``, or at SIGTERM or Ctrl-C. Needs ``orchestra-runtime[prometheus]``.
+The loops call an activity that fails now and then, wait on timers and events, and move from 1.0.0
+to 1.1.0 after a few laps. The store is a temporary file. It stops after ``--seconds``, or at
+SIGTERM or Ctrl-C. Needs ``orchestra-runtime[prometheus]``.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ from typing import Any
 import anyio
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader, MetricsData, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricReader,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
@@ -78,13 +85,20 @@ REGISTRY = (
 
 
 def span_line(span: ReadableSpan) -> str:
-    """Return a span in one line: when, how long, what, in which trace below which span, linked to how many."""
-    facts = {key.removeprefix("orchestra."): value for key, value in (span.attributes or {}).items()}
+    """Return a span in one line: when, how long, what, in which trace below which span, linked to
+    how many.
+    """
+    facts = {
+        key.removeprefix("orchestra."): value for key, value in (span.attributes or {}).items()
+    }
     start, end = span.start_time or 0, span.end_time or 0
     below = f" below {span.parent.span_id:016x}" if span.parent else ""
     links = f" {len(span.links)} links" if span.links else ""
     where = f"trace {span.context.trace_id:032x} span {span.context.span_id:016x}{below}{links}"
-    return f"SPAN   {(end - start) / 1e6:8.3f} ms  {span.name:<18} {span.status.status_code.name:<5} {where} {facts}\n"
+    return (
+        f"SPAN   {(end - start) / 1e6:8.3f} ms  {span.name:<18} {span.status.status_code.name:<5} "
+        f"{where} {facts}\n"
+    )
 
 
 def metric_lines(data: MetricsData) -> str:
@@ -93,23 +107,36 @@ def metric_lines(data: MetricsData) -> str:
     for resource in data.resource_metrics:
         for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
             for point in metric.data.data_points:
-                labels = {key.removeprefix("orchestra."): value for key, value in (point.attributes or {}).items()}
-                lines.append(f"METRIC {metric.name:<28} {_value(point, metric.unit or '')} {labels}")
+                labels = {
+                    key.removeprefix("orchestra."): value
+                    for key, value in (point.attributes or {}).items()
+                }
+                lines.append(
+                    f"METRIC {metric.name:<28} {_value(point, metric.unit or '')} {labels}"
+                )
     return "\n".join(lines) + "\n"
 
 
 def _value(point: Any, unit: str) -> str:
     if hasattr(point, "count"):
-        return f"{point.count} times, mean {point.sum / point.count:.6g} {unit}" if point.count else "never"
+        return (
+            f"{point.count} times, mean {point.sum / point.count:.6g} {unit}"
+            if point.count
+            else "never"
+        )
     return f"{point.value} {unit}"
 
 
 def show_on_console() -> MetricReader:
     """Print spans as they end, and metrics every two seconds."""
     provider = TracerProvider(resource=RESOURCE)
-    provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(formatter=span_line), schedule_delay_millis=500))
+    provider.add_span_processor(
+        BatchSpanProcessor(ConsoleSpanExporter(formatter=span_line), schedule_delay_millis=500)
+    )
     trace.set_tracer_provider(provider)
-    return PeriodicExportingMetricReader(ConsoleMetricExporter(formatter=metric_lines), export_interval_millis=2000)
+    return PeriodicExportingMetricReader(
+        ConsoleMetricExporter(formatter=metric_lines), export_interval_millis=2000
+    )
 
 
 def serve_prometheus(port: int) -> MetricReader:
@@ -125,9 +152,14 @@ def serve_prometheus(port: int) -> MetricReader:
 async def run(seconds: float) -> None:
     """Run the loops until the time is over or a signal comes."""
     with tempfile.TemporaryDirectory() as folder, anyio.move_on_after(seconds):
-        async with Runtime(SqliteProvider(Path(folder) / "look.db"), REGISTRY, [measure]) as runtime:
+        async with Runtime(
+            SqliteProvider(Path(folder) / "look.db"), REGISTRY, [measure]
+        ) as runtime:
             client = runtime.client
-            handles = [await client.start("loop", Loop(), instance_id=f"loop-{number}") for number in range(LOOPS)]
+            handles = [
+                await client.start("loop", Loop(), instance_id=f"loop-{number}")
+                for number in range(LOOPS)
+            ]
             print("running; SIGTERM or Ctrl-C stops", flush=True)
             async with anyio.create_task_group() as group:
                 group.start_soon(_upgrade, runtime)
@@ -151,7 +183,9 @@ async def _stop_at_signal(scope: anyio.CancelScope) -> None:
 
 def main() -> None:
     """Set up an SDK, run, and shut it down so that nothing is lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("where", choices=["console", "prometheus"])
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--port", type=int, default=9464, help="where Prometheus finds the metrics")

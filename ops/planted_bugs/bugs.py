@@ -1,6 +1,7 @@
 """The bugs that are planted: for each rule of the commit protocol that closes a hole, the hole.
 
-An edit replaces a text that must occur exactly once in its file, so that a bug fails loudly when the code has moved on.
+An edit replaces a text that must occur exactly once in its file, so that a bug fails loudly when
+the code has moved on.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Bug:
-    """A hole, the rule that closes it, the edits that open it, and the suites each of which must notice."""
+    """A hole, the rule that closes it, the edits that open it, and the suites each of which must
+    notice.
+    """
 
     name: str
     rule: str
@@ -60,7 +63,9 @@ def plant(bug: Bug, root: Path) -> None:
         path = root / edit.path
         text = path.read_text()
         if text.count(edit.old) != 1:
-            raise Moved(f"{bug.name}: {edit.path} holds this {text.count(edit.old)} times, not once:\n{edit.old}")
+            raise Moved(
+                f"{bug.name}: {edit.path} holds this {text.count(edit.old)} times, not once:\n{edit.old}"
+            )
         path.write_text(text.replace(edit.old, edit.new))
 
 
@@ -231,9 +236,10 @@ BUGS: Final = (
             ),
             Edit(
                 "orchestra/engine/cycle.py",
-                "from orchestra.providers.rows import Change, Levels, Outcome\n",
+                "from orchestra.store.changes import Change\n",
                 "from dataclasses import replace\n\n"
-                "from orchestra.providers.rows import Change, Levels, Outcome, Status, Write\n",
+                "from orchestra.store.changes import Change, Write\n"
+                "from orchestra.store.kinds import Status\n",
             ),
         ),
         (Tests(("tests/engine/test_commits.py", "-k", "lap")), Simulated("memory")),
@@ -290,8 +296,17 @@ BUGS: Final = (
     Bug(
         "a report that is lost on an instance whose code does not return",
         "scenario 30: the engine goes on without code that does not return, and what comes meanwhile is kept",
-        (Edit("orchestra/engine/ownership.py", "                self._activities.keep(late.stepping.kept)\n", ""),),
-        (Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")), Simulated("memory")),
+        (
+            Edit(
+                "orchestra/engine/ownership.py",
+                "                self._activities.keep(late.stepping.kept)\n",
+                "",
+            ),
+        ),
+        (
+            Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")),
+            Simulated("memory"),
+        ),
     ),
     Bug(
         "a report is taken from anybody",
@@ -303,8 +318,12 @@ BUGS: Final = (
                 "        if activity.has_ended:\n",
             ),
         ),
-        # Not the simulation: a node that was buried finds that out before it reports, so that hardly a seed meets it.
-        (Tests((_CONTRACT, "-k", "whoever_has_not_got_it")), Tests((_CONTRACT, "-k", "what_is_handed_out_anew"))),
+        # Not the simulation: a node that was buried finds that out before it reports, so that
+        # hardly a seed meets it.
+        (
+            Tests((_CONTRACT, "-k", "whoever_has_not_got_it")),
+            Tests((_CONTRACT, "-k", "what_is_handed_out_anew")),
+        ),
     ),
     Bug(
         "what a dead node ran is never given up",
@@ -347,7 +366,10 @@ BUGS: Final = (
         "to be stopped and there to be taken",
         "12: what has the stop mark ends with the node that has it, and nobody tries it again",
         (Edit(_STATEMENTS, ' WHERE owner = ? AND stopping = 0"\n', ' WHERE owner = ?"\n'),),
-        (Tests((_CONTRACT, "-k", "leaves_hands_back")), Tests(("tests/engine/test_stop_marks.py", "-k", "stops_in_order"))),
+        (
+            Tests((_CONTRACT, "-k", "leaves_hands_back")),
+            Tests(("tests/engine/test_stop_marks.py", "-k", "stops_in_order")),
+        ),
     ),
     Bug(
         "two updates of one row in a statement",
@@ -394,7 +416,10 @@ BUGS: Final = (
 """,
             ),
         ),
-        (Tests((_POSTGRES_CONTRACT, "-k", "delayed_write or applied_twice")), Simulated("postgres", seeds=60)),
+        (
+            Tests((_POSTGRES_CONTRACT, "-k", "delayed_write or applied_twice")),
+            Simulated("postgres", seeds=60),
+        ),
     ),
     Bug(
         "SELECT instead of a write after a lost reply, on PostgreSQL",
@@ -412,7 +437,8 @@ BUGS: Final = (
                 'WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id"""\n',
             ),
         ),
-        # Hardly the simulation: a row is written only as it was read, so that the group fails, and is put together anew.
+        # Hardly the simulation: a row is written only as it was read, so that the group fails, and
+        # is put together anew.
         (
             Tests(("tests/providers/test_postgres.py", "-k", "times_of_messages")),
             Tests(("tests/providers/test_postgres.py", "-k", "recovery_waits")),
@@ -421,8 +447,17 @@ BUGS: Final = (
     Bug(
         "no tombstone, on PostgreSQL",
         "21: removing a message leaves a tombstone, so that sending it again has no effect",
-        (Edit(_POSTGRES_STATEMENTS, "$4::bigint FROM removed WHERE kind = 0\n", "$4::bigint FROM removed WHERE kind < 0\n"),),
-        (Tests((_POSTGRES_CONTRACT, "-k", "remembered_for_a_window")), Simulated("postgres", seeds=60)),
+        (
+            Edit(
+                _POSTGRES_STATEMENTS,
+                "$4::bigint FROM removed WHERE kind = 0\n",
+                "$4::bigint FROM removed WHERE kind < 0\n",
+            ),
+        ),
+        (
+            Tests((_POSTGRES_CONTRACT, "-k", "remembered_for_a_window")),
+            Simulated("postgres", seeds=60),
+        ),
     ),
 )
 

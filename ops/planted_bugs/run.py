@@ -1,9 +1,11 @@
-"""Plants each bug that the protocol knows into a copy of the package, and shows that the suites notice.
+"""Plants each bug that the protocol knows into a copy of the package, and shows that the suites
+notice.
 
     python ops/planted_bugs/run.py --json planted-bugs.json
 
-Every suite that is named for a bug must notice it; first all of them must pass without any bug. The exit code is 1 if a bug
-survives one of them. `--only tombstone` plants those whose name holds a word.
+Every suite that is named for a bug must notice it; first all of them must pass without any bug. The
+exit code is 1 if a bug survives one of them. `--only tombstone` plants those whose name holds a
+word.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def ask(suite: Tests | Simulated, directory: Path, *, seeds: int | None = None) 
     """Run a suite in a copy."""
     if isinstance(suite, Tests):
         name = shlex.join(["pytest", *suite.arguments])
-        done = run(directory, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *suite.arguments)
+        done = run(
+            directory, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *suite.arguments
+        )
         found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     else:
         count = seeds or suite.seeds
@@ -105,10 +109,14 @@ def try_none(bugs: list[Bug]) -> list[Verdict]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="bugs whose name holds this")
     parser.add_argument("--jobs", type=int, default=1, help="bugs at once")
-    parser.add_argument("--json", type=Path, default=None, help="where the result is written for a report")
+    parser.add_argument(
+        "--json", type=Path, default=None, help="where the result is written for a report"
+    )
     options = parser.parse_args(arguments)
     bugs = [bug for bug in BUGS if options.only in bug.name]
     if not bugs:
@@ -129,10 +137,23 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{bug.name}\n    rule {bug.rule}", flush=True)
             for verdict in verdicts:
                 print(f"    {verdict.suite}\n        {verdict.caught_by or 'SURVIVED'}", flush=True)
-                noticed.append({"bug": bug.name, "rule": bug.rule, "suite": verdict.suite, "by": verdict.caught_by or ""})
+                noticed.append(
+                    {
+                        "bug": bug.name,
+                        "rule": bug.rule,
+                        "suite": verdict.suite,
+                        "by": verdict.caught_by or "",
+                    }
+                )
                 if verdict.caught_by is None:
                     survived.add(bug.name)
-                    failures.append({"bug": bug.name, "suite": verdict.suite, "error": verdict.broken or "it was not noticed"})
+                    failures.append(
+                        {
+                            "bug": bug.name,
+                            "suite": verdict.suite,
+                            "error": verdict.broken or "it was not noticed",
+                        }
+                    )
                     print(verdict.broken or "", flush=True)
     for name, why in ELSEWHERE.items():
         print(f"\n{name}\n    not planted: {why}")
@@ -149,7 +170,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json is not None:
         result = {
             "campaign": "planted-bugs",
-            "command": shlex.join(["python", "ops/planted_bugs/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
+            "command": shlex.join(
+                [
+                    "python",
+                    "ops/planted_bugs/run.py",
+                    *(sys.argv[1:] if arguments is None else arguments),
+                ]
+            ),
             "started": started.isoformat(timespec="seconds"),
             "seeds": None,
             "seconds": seconds,

@@ -1,11 +1,13 @@
-"""Runs many seeds of the simulation, and tells what happened and whether an invariant was ever broken.
+"""Runs many seeds of the simulation, and tells what happened and whether an invariant was ever
+broken.
 
     python ops/simulation/run.py --seeds 10000 --jobs 2 --json simulation.json
     python ops/simulation/run.py --postgres --seeds 500 --json postgres-simulation.json
     python ops/simulation/run.py --ages --seeds 2000
 
-With `--postgres` each seed gets a schema of its own on a server, which `ORCHESTRA_TEST_DSN` names or the script starts. Each
-failing seed is printed with the one command that repeats it exactly. The exit code is 1 if there was any.
+With `--postgres` each seed gets a schema of its own on a server, which `ORCHESTRA_TEST_DSN` names
+or the script starts. Each failing seed is printed with the one command that repeats it exactly. The
+exit code is 1 if there was any.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ def run_one(
 
 
 def rerun(seed: int, store: StoreName | None, *, ages: bool = False) -> str:
-    where = {None: "", "postgres": " --postgres"}.get(store, f" --store {store}") + (" --ages" if ages else "")
+    where = {None: "", "postgres": " --postgres"}.get(store, f" --store {store}") + (
+        " --ages" if ages else ""
+    )
     return f"python ops/simulation/run.py --from {seed} --seeds 1{where}"
 
 
@@ -102,25 +106,48 @@ def results_of(
     # Spawned: what a fork would inherit of a server holds it up when this process ends.
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=prepare) as pool:
         try:
-            yield from pool.map(partial(run_one, store=store, dsn=dsn, ages=ages), seeds, chunksize=8 if dsn is None else 1)
+            yield from pool.map(
+                partial(run_one, store=store, dsn=dsn, ages=ages),
+                seeds,
+                chunksize=8 if dsn is None else 1,
+            )
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=10_000, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no other seed after so long")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no other seed after so long"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     stores = parser.add_mutually_exclusive_group()
     stores.add_argument(
-        "--store", choices=("memory", "sqlite", "postgres"), default=None, help="otherwise each seed has its own"
+        "--store",
+        choices=("memory", "sqlite", "postgres"),
+        default=None,
+        help="otherwise each seed has its own",
     )
-    stores.add_argument("--postgres", action="store_const", const="postgres", dest="store", help="the same as --store postgres")
-    parser.add_argument("--ages", action="store_true", help="nodes have this library or an artificial next one")
-    parser.add_argument("--fail-fast", action="store_true", help="end with the first seed that fails")
-    parser.add_argument("--json", type=Path, default=None, help="where the result is written for a report")
+    stores.add_argument(
+        "--postgres",
+        action="store_const",
+        const="postgres",
+        dest="store",
+        help="the same as --store postgres",
+    )
+    parser.add_argument(
+        "--ages", action="store_true", help="nodes have this library or an artificial next one"
+    )
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="end with the first seed that fails"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=None, help="where the result is written for a report"
+    )
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.seeds)
     started, began, told = datetime.now(UTC), time.monotonic(), time.monotonic()
@@ -139,23 +166,49 @@ def main(arguments: list[str] | None = None) -> int:
                         "rerun": rerun(seed, options.store, ages=options.ages),
                     }
                 )
-                print(f"\nseed {seed} failed\n{failure}\nrerun: {rerun(seed, options.store, ages=options.ages)}\n", flush=True)
-            if (failure is not None and options.fail_fast) or time.monotonic() - began > options.seconds:
+                print(
+                    (
+                        f"\nseed {seed} failed\n{failure}\nrerun: "
+                        f"{rerun(seed, options.store, ages=options.ages)}\n"
+                    ),
+                    flush=True,
+                )
+            if (
+                failure is not None and options.fail_fast
+            ) or time.monotonic() - began > options.seconds:
                 seeds = range(seeds.start, seed + 1)
                 break
             if time.monotonic() - told > 10:
                 told = time.monotonic()
-                print(f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, {len(failures)} failed", flush=True)
+                print(
+                    (
+                        f"{done:,} of {len(seeds):,} seeds, {done / (told - began):.1f}/s, "
+                        f"{len(failures)} failed"
+                    ),
+                    flush=True,
+                )
         results.close()
     seconds = time.monotonic() - began
-    print(f"seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) / seconds:.1f}/s, {len(failures)} failed")
+    print(
+        f"seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) / seconds:.1f}/s, {len(failures)} "
+        "failed"
+    )
     print("\n".join(f"{number:>12,}  {name}" for name, number in sorted(counts.items())))
     if options.json is not None:
         store = "PostgreSQL schema" if options.store == "postgres" else "store"
         result = {
             "campaign": "simulation",
-            "what": f"worlds of several nodes over one {store}, one for each seed from {seeds.start} to {seeds.stop - 1}",
-            "command": shlex.join(["python", "ops/simulation/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
+            "what": (
+                f"worlds of several nodes over one {store}, one for each seed from {seeds.start} "
+                f"to {seeds.stop - 1}"
+            ),
+            "command": shlex.join(
+                [
+                    "python",
+                    "ops/simulation/run.py",
+                    *(sys.argv[1:] if arguments is None else arguments),
+                ]
+            ),
             "started": started.isoformat(timespec="seconds"),
             "seeds": [seeds.start, seeds.stop - 1],
             "cycles": len(seeds),

@@ -39,7 +39,9 @@ _BY_WEIGHT = tuple(Verdict)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. ``details`` are its single cases; ``remedy`` is what to do about it, empty where nothing is to be done."""
+    """One finding. ``details`` are its single cases; ``remedy`` is what to do about it, empty where
+    nothing is to be done.
+    """
 
     name: str
     verdict: Verdict
@@ -59,7 +61,9 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """The worst of all."""
-        return max((check.verdict for check in self.checks), key=_BY_WEIGHT.index, default=Verdict.OK)
+        return max(
+            (check.verdict for check in self.checks), key=_BY_WEIGHT.index, default=Verdict.OK
+        )
 
     @property
     def exit_code(self) -> ExitCode:

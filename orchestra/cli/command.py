@@ -24,15 +24,19 @@ __all__ = ["main"]
 
 _SCHEME: Final = "sqlite:///"
 _SERVER_SCHEMES: Final = ("postgresql://", "postgres://")
-_KEYWORDS: Final = re.compile(r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=")
-"""How the other form of a DSN begins. It may hold a password as well: it must not be taken for a path, and shown."""
+_KEYWORDS: Final = re.compile(
+    r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*="
+)
+"""How the other form of a DSN begins. It may hold a password as well: it must not be taken for a
+path, and shown.
+"""
 
 _SCHEMA: Final = "orchestra"
 _SECRETS: Final = re.compile(r"(\w://)[^\s/]\S*|(\bpassword\s*=).*", re.DOTALL | re.IGNORECASE)
 
 _STORE: Final = (
-    "the file; or sqlite:///relative.db, sqlite:////absolute.db; or a DSN, as libpq takes it: postgresql://USER@HOST/DATABASE "
-    "(the password best in a password file or PGPASSWORD)"
+    "the file; or sqlite:///relative.db, sqlite:////absolute.db; or a DSN, as libpq takes it: "
+    "postgresql://USER@HOST/DATABASE (the password best in a password file or PGPASSWORD)"
 )
 
 _DOCTOR: Final = """\
@@ -104,7 +108,9 @@ def _look(options: argparse.Namespace) -> ExitCode:
         try:
             from orchestra.cli import server_doctor  # noqa: PLC0415 - needs an extra, which a file does not
 
-            schema = server_doctor.schema_name(_SCHEMA if options.schema is None else options.schema)
+            schema = server_doctor.schema_name(
+                _SCHEMA if options.schema is None else options.schema
+            )
         except (ModuleNotFoundError, ValueError) as error:
             sys.stderr.write(f"orchestra doctor: {_shown(str(error))}\n")
             return ExitCode.UNREADABLE
@@ -130,19 +136,29 @@ def _back_up(options: argparse.Namespace) -> ExitCode:
     except OrchestraError as error:
         sys.stderr.write(f"orchestra backup: {_shown(str(error))}\n")
         return ExitCode.FAILURES if isinstance(error, StoreCorrupt) else ExitCode.UNREADABLE
-    text = f"{copy.path}: {copy.size:,} bytes, checked; instances: {copy.instances:,}, of which open: {copy.open:,}"
+    text = (
+        f"{copy.path}: {copy.size:,} bytes, checked; instances: {copy.instances:,}, of which "
+        f"open: {copy.open:,}"
+    )
     sys.stdout.write(f"{_shown(text)}\n")
     return ExitCode.FINE
 
 
 def _server_backup(schema: str) -> str:
     # A pattern of psql's: quoted, every character stands for itself.
-    pattern = schema if re.fullmatch(r"[a-z_][a-z0-9_]*", schema) else '"' + schema.replace('"', '""') + '"'
-    dump = shlex.join(["pg_dump", "--format=custom", f"--schema={pattern}", "--file=FILE", "--dbname=DSN"])
+    pattern = (
+        schema
+        if re.fullmatch(r"[a-z_][a-z0-9_]*", schema)
+        else '"' + schema.replace('"', '""') + '"'
+    )
+    dump = shlex.join(
+        ["pg_dump", "--format=custom", f"--schema={pattern}", "--file=FILE", "--dbname=DSN"]
+    )
     return (
-        "a store on PostgreSQL is saved by what saves its database: base backups with archived WAL (pg_basebackup) bring back "
-        f"any moment; {dump} takes one consistent moment beside running nodes, and pg_restore --dbname=DSN FILE brings it "
-        "back into a database without it (ops/postgres.md says more)"
+        "a store on PostgreSQL is saved by what saves its database: base backups with archived "
+        f"WAL (pg_basebackup) bring back any moment; {dump} takes one consistent moment beside "
+        "running nodes, and pg_restore --dbname=DSN FILE brings it back into a database "
+        "without it (ops/postgres.md says more)"
     )
 
 
@@ -160,7 +176,9 @@ def _print_grants(options: argparse.Namespace) -> ExitCode:
     try:
         from orchestra.providers.postgres import grants  # noqa: PLC0415 - an extra, which the other commands do not need
 
-        statements = grants(options.schema, owner=options.owner, workers=options.worker, readers=options.reader)
+        statements = grants(
+            options.schema, owner=options.owner, workers=options.worker, readers=options.reader
+        )
     except (ModuleNotFoundError, ValueError) as error:
         sys.stderr.write(f"orchestra grants: {_shown(str(error))}\n")
         return ExitCode.UNREADABLE
@@ -191,7 +209,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_store(backup)
-    backup.add_argument("--to", type=_file, metavar="PATH", help="the copy, which must not be there yet")
+    backup.add_argument(
+        "--to", type=_file, metavar="PATH", help="the copy, which must not be there yet"
+    )
     backup.set_defaults(run=_back_up, misused=backup.error)
     grants = commands.add_parser(
         "grants",
@@ -200,9 +220,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_schema(grants, _SCHEMA)
-    grants.add_argument("--owner", required=True, metavar="ROLE", help="makes and migrates the schema")
-    grants.add_argument("--worker", action="append", default=[], metavar="ROLE", help="reads and writes; may be repeated")
-    grants.add_argument("--reader", action="append", default=[], metavar="ROLE", help="only reads; may be repeated")
+    grants.add_argument(
+        "--owner", required=True, metavar="ROLE", help="makes and migrates the schema"
+    )
+    grants.add_argument(
+        "--worker",
+        action="append",
+        default=[],
+        metavar="ROLE",
+        help="reads and writes; may be repeated",
+    )
+    grants.add_argument(
+        "--reader", action="append", default=[], metavar="ROLE", help="only reads; may be repeated"
+    )
     grants.set_defaults(run=_print_grants)
     return parser
 
@@ -226,13 +256,17 @@ def _store(text: str) -> Path | _Server:
     try:
         return _file(text)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}, nor a URL that begins with {' or '.join(_SERVER_SCHEMES)}") from error
+        raise argparse.ArgumentTypeError(
+            f"{error}, nor a URL that begins with {' or '.join(_SERVER_SCHEMES)}"
+        ) from error
 
 
 def _file(text: str) -> Path:
     path = text.removeprefix(_SCHEME)
     if not path or (path == text and "://" in text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither the path of a file nor {_SCHEME}PATH")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither the path of a file nor {_SCHEME}PATH"
+        )
     if "\0" in path:
         raise argparse.ArgumentTypeError("a path holds no NUL")
     return Path(path)
@@ -247,6 +281,8 @@ def _write(report: Report, *, json: bool) -> None:
 
 
 def _shown(text: str) -> str:
-    """Return a text as a terminal can show it: the number of a character where it has none for it."""
+    """Return a text as a terminal can show it: the number of a character where it has none for
+    it.
+    """
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -9,7 +9,15 @@ from typing import Final
 from orchestra.cli import findings
 from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.clock import Clock
-from orchestra.errors import OrchestraError, StoreBusy, StoreCorrupt, StoreEmpty, StoreError, StoreReadOnly, StoreUnavailable
+from orchestra.errors import (
+    OrchestraError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreEmpty,
+    StoreError,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from orchestra.providers.sqlite.diagnosis import Diagnosis, diagnose, library_version
 
 __all__ = ["examine"]
@@ -18,15 +26,22 @@ Remedies = Mapping[type[StoreError], str]
 
 _REMEDIES: Final[Remedies] = {
     StoreBusy: "Try again.",
-    StoreCorrupt: "Make sure that it is the right file. If it is, keep a copy of it and of its -wal, and restore a backup.",
+    StoreCorrupt: (
+        "Make sure that it is the right file. If it is, keep a copy of it and of its -wal, and "
+        "restore a backup."
+    ),
     StoreReadOnly: "Run the command as the user that the services run as.",
     StoreUnavailable: "Check the path and its permissions.",
-    StoreEmpty: "Make sure that it is the right file. If it is, and no service has run on it yet, start one: it makes the "
-    "store. If there was one, restore a backup.",
+    StoreEmpty: (
+        "Make sure that it is the right file. If it is, and no service has run on it yet, start "
+        "one: it makes the store. If there was one, restore a backup."
+    ),
 }
 
 _UNREADABLE: Final = (OrchestraError, ValueError, KeyError, TypeError)
-"""What reading a value that this library never wrote may raise: a version that is none, bytes that are no JSON."""
+"""What reading a value that this library never wrote may raise: a version that is none, bytes that
+are no JSON.
+"""
 
 
 def examine(path: Path, clock: Clock, *, quick: bool) -> Report:
@@ -42,7 +57,10 @@ def examine(path: Path, clock: Clock, *, quick: bool) -> Report:
 def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
     checks = [
         _guarded("pragmas", lambda: findings.pragmas_check(diagnosis.pragmas())),
-        _guarded("integrity", lambda: findings.integrity_check(diagnosis.integrity(quick=quick), quick=quick)),
+        _guarded(
+            "integrity",
+            lambda: findings.integrity_check(diagnosis.integrity(quick=quick), quick=quick),
+        ),
         _guarded("lock", lambda: findings.lock_check(diagnosis.write_lock())),
     ]
     try:
@@ -81,8 +99,15 @@ def _guarded(name: str, check: Callable[[], Check], remedies: Remedies = _REMEDI
 
 
 def _failed(name: str, error: StoreError, remedies: Remedies = _REMEDIES) -> Check:
-    remedy = next((text for kind, text in remedies.items() if isinstance(error, kind)), remedies[StoreCorrupt])
-    return Check(name, Verdict.WARNING if isinstance(error, StoreBusy) else Verdict.FAILURE, str(error), remedy=remedy)
+    remedy = next(
+        (text for kind, text in remedies.items() if isinstance(error, kind)), remedies[StoreCorrupt]
+    )
+    return Check(
+        name,
+        Verdict.WARNING if isinstance(error, StoreBusy) else Verdict.FAILURE,
+        str(error),
+        remedy=remedy,
+    )
 
 
 def _undecodable(name: str, error: Exception, remedies: Remedies = _REMEDIES) -> Check:

@@ -12,7 +12,16 @@ from orchestra.client.describing import why_unserved
 from orchestra.providers.sqlite.diagnosis import LOG_LIMIT, Pragmas, WriteLockState
 from orchestra.resolution import has_readable_policy, is_living, serves, shown_kind, why_unreadable
 from orchestra.store.catalogue import Catalogue, NodeRow
-from orchestra.store.diagnosis import LISTED, LOOKED_AT, Ended, HeldInstance, NodeLockState, Population, SchemaState, Tally
+from orchestra.store.diagnosis import (
+    LISTED,
+    LOOKED_AT,
+    Ended,
+    HeldInstance,
+    NodeLockState,
+    Population,
+    SchemaState,
+    Tally,
+)
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Kind
 
@@ -68,8 +77,9 @@ def sqlite_check(version: Version) -> Check:
         return Check(
             "sqlite",
             Verdict.NOTICE,
-            f"{text} has the WAL-reset bug (3.7.0 to 3.51.2, but for fixed patches of old series), which can damage a file "
-            "that two connections write at once. The file lock around each write transaction protects from it.",
+            f"{text} has the WAL-reset bug (3.7.0 to 3.51.2, but for fixed patches of old "
+            "series), which can damage a file that two connections write at once. The file "
+            "lock around each write transaction protects from it.",
             remedy="Let nothing but orchestra write to the file; SQLite 3.51.3 is free of the bug.",
         )
     return Check("sqlite", Verdict.OK, f"{text}, free of the WAL-reset bug")
@@ -93,28 +103,39 @@ def pragmas_check(pragmas: Pragmas) -> Check:
             "pragmas",
             Verdict.NOTICE,
             text,
-            remedy="A runtime works with the write-ahead log only, and turns it on when it opens the file.",
+            remedy=(
+                "A runtime works with the write-ahead log only, and turns it on when it opens "
+                "the file."
+            ),
         )
     elif pragmas.log_size > 2 * LOG_LIMIT:
         return Check(
             "pragmas",
             Verdict.WARNING,
             f"{text}: checkpoints do not keep up",
-            remedy="Look for a program that has a read transaction open on the file for long, and end it.",
+            remedy=(
+                "Look for a program that has a read transaction open on the file for long, and "
+                "end it."
+            ),
         )
     if _is_mostly_free(pragmas):
         return Check(
             "pragmas",
             Verdict.NOTICE,
             f"{text}: most of the file is free",
-            remedy="Nothing need be done: free pages are used again before the file grows. To give them back to the disk, stop "
-            "the services and run VACUUM with sqlite3.",
+            remedy=(
+                "Nothing need be done: free pages are used again before the file grows. To give "
+                "them back to the disk, stop the services and run VACUUM with sqlite3."
+            ),
         )
     return Check("pragmas", Verdict.OK, text)
 
 
 def _is_mostly_free(pragmas: Pragmas) -> bool:
-    return 2 * pragmas.free_pages > pragmas.pages and pragmas.free_pages * pragmas.page_size >= _MUCH_FREE
+    return (
+        2 * pragmas.free_pages > pragmas.pages
+        and pragmas.free_pages * pragmas.page_size >= _MUCH_FREE
+    )
 
 
 def integrity_check(faults: tuple[str, ...], *, quick: bool) -> Check:
@@ -126,8 +147,10 @@ def integrity_check(faults: tuple[str, ...], *, quick: bool) -> Check:
             Verdict.FAILURE,
             f"the {name} finds the file damaged",
             details=faults,
-            remedy="Stop the services and keep a copy of the file and of its -wal. Restore a backup, or recover with sqlite3's "
-            ".recover.",
+            remedy=(
+                "Stop the services and keep a copy of the file and of its -wal. Restore a backup, "
+                "or recover with sqlite3's .recover."
+            ),
         )
     return Check("integrity", Verdict.OK, f"the {name} finds no fault")
 
@@ -138,15 +161,19 @@ def schema_check(schema: SchemaState) -> Check:
         return Check(
             "schema",
             Verdict.FAILURE,
-            f"schema {schema.number}; libraries below level {schema.levels.lowest_reader} are refused, and this one reads "
-            f"up to level {schema.reads}, so that what the store holds is not looked at",
+            f"schema {schema.number}; libraries below level {schema.levels.lowest_reader} are "
+            f"refused, and this one reads up to level {schema.reads}, so that what the store "
+            "holds is not looked at",
             remedy="Use the library that the services use.",
         )
     if schema.number < schema.known:
         return Check(
             "schema",
             Verdict.NOTICE,
-            f"schema {schema.number}; this library has {schema.known}, so that what the store holds is not looked at",
+            (
+                f"schema {schema.number}; this library has {schema.known}, so that what the store "
+                "holds is not looked at"
+            ),
             remedy="The next runtime of this library that opens the store migrates it, if it may.",
         )
     details = (
@@ -167,7 +194,10 @@ def schema_check(schema: SchemaState) -> Check:
         return Check(
             "schema",
             Verdict.WARNING,
-            f"schema {schema.number}, with indexes that the server does not use: making them has failed, or was given up",
+            (
+                f"schema {schema.number}, with indexes that the server does not use: making them "
+                "has failed, or was given up"
+            ),
             details,
             remedy="REINDEX INDEX each of them; if it is refused, remove what it names first.",
         )
@@ -191,8 +221,14 @@ def lock_check(lock: WriteLockState) -> Check:
         return Check(
             "lock",
             Verdict.WARNING,
-            f"process {lock.last} holds the write lock, and commits nothing meanwhile; nobody else can write",
-            remedy=f"See what process {lock.last} does; if it is stopped, continue or kill it. The lock goes with it.",
+            (
+                f"process {lock.last} holds the write lock, and commits nothing meanwhile; nobody "
+                "else can write"
+            ),
+            remedy=(
+                f"See what process {lock.last} does; if it is stopped, continue or kill it. The "
+                "lock goes with it."
+            ),
         )
     if lock.holder is not None:
         return Check("lock", Verdict.OK, f"process {lock.holder} is writing")
@@ -216,10 +252,15 @@ class _Presence(Enum):
 def nodes_check(found: Population) -> Check:
     """Judge who is there."""
     presences = {node.record.node_id: _presence(node, found) for node in found.catalogue.nodes}
-    details = [_node_line(node, presences[node.record.node_id], found) for node in found.catalogue.nodes]
+    details = [
+        _node_line(node, presences[node.record.node_id], found) for node in found.catalogue.nodes
+    ]
     now = found.catalogue.now
     details += [
-        f"{one.node_id} (process {one.pid} on {one.host}): buried, last seen {_ago(now - one.renewed_at)}"
+        (
+            f"{one.node_id} (process {one.pid} on {one.host}): buried, last seen "
+            f"{_ago(now - one.renewed_at)}"
+        )
         for one in found.buried[:LISTED]
     ]
     living = sum(presence is _Presence.LIVING for presence in presences.values())
@@ -250,18 +291,29 @@ def nodes_check(found: Population) -> Check:
 
 
 _REMEDIES: Final = {
-    _Presence.GONE: "The next runtime that starts on this machine buries the dead node and releases what it owned: at once, or "
-    "within a lease if the machine has been restarted since.",
-    _Presence.CUT: "A runtime that runs buries a node without a connection after a second or two, and takes its work over; "
-    "start one if there is none.",
-    _Presence.SILENT: "A runtime that runs buries the silent node once it has watched it for a lease; start one "
-    "if there is none.",
-    _Presence.STALLED: "See what the stalled process does. Others take its work over once they have watched it for a lease.",
+    _Presence.GONE: (
+        "The next runtime that starts on this machine buries the dead node and releases what it "
+        "owned: at once, or within a lease if the machine has been restarted since."
+    ),
+    _Presence.CUT: (
+        "A runtime that runs buries a node without a connection after a second or two, and takes "
+        "its work over; start one if there is none."
+    ),
+    _Presence.SILENT: (
+        "A runtime that runs buries the silent node once it has watched it for a lease; start one "
+        "if there is none."
+    ),
+    _Presence.STALLED: (
+        "See what the stalled process does. Others take its work over once they have watched it "
+        "for a lease."
+    ),
 }
 
 
 def ghosts_check(found: Population) -> Check:
-    """Judge whether instances, or activities that were handed out, are with somebody who is not there (protocol rule 12)."""
+    """Judge whether instances, or activities that were handed out, are with somebody who is not
+    there (protocol rule 12).
+    """
     nodes = {node.record.node_id: node for node in found.catalogue.nodes}
     buried = {one.node_id for one in found.buried}
     details: list[str] = []
@@ -280,7 +332,11 @@ def ghosts_check(found: Population) -> Check:
         details.append(f"{_possessions(owned, taken)} of {owner}: {why}")
     if not details:
         possessions = _possessions(sum(found.owners.values()), sum(found.takers.values()))
-        return Check("ghosts", Verdict.OK, f"none; {possessions} owned by living nodes" if possessions else "none")
+        return Check(
+            "ghosts",
+            Verdict.OK,
+            f"none; {possessions} owned by living nodes" if possessions else "none",
+        )
     return Check(
         "ghosts",
         Verdict.WARNING,
@@ -291,7 +347,9 @@ def ghosts_check(found: Population) -> Check:
 
 
 def _possessions(instances: int, activities: int) -> str:
-    """Return what nodes have: instances, and activities that were handed out to them; nothing where they have nothing."""
+    """Return what nodes have: instances, and activities that were handed out to them; nothing where
+    they have nothing.
+    """
     counts = [_count(instances, "instance")] if instances else []
     counts += [_activities(activities)] if activities else []
     return " and ".join(counts)
@@ -312,20 +370,29 @@ def _node_line(node: NodeRow, presence: _Presence, found: Population) -> str:
     record = node.record
     seen = _ago(found.catalogue.now - node.renewed_at)
     owned = found.owners.get(record.node_id, 0)
-    return f"{record.node_id} (process {record.pid} on {record.host}): {presence.value}, last seen {seen}, owns {owned:,}"
+    return (
+        f"{record.node_id} (process {record.pid} on {record.host}): {presence.value}, last seen "
+        f"{seen}, owns {owned:,}"
+    )
 
 
 def levels_check(found: Population) -> Check:
-    """Judge how libraries of different ages work on the store: what is written, what nodes read, what is in the way."""
+    """Judge how libraries of different ages work on the store: what is written, what nodes read,
+    what is in the way.
+    """
     catalogue = found.catalogue
     nodes, levels, library = catalogue.nodes, catalogue.levels, catalogue.library
     details = [
-        f"{node.record.node_id} (library {node.record.library}): reads level {node.record.reads}, wants level "
-        f"{node.record.writes} to be written, reads event formats {', '.join(map(str, node.record.formats))}"
+        f"{node.record.node_id} (library {node.record.library}): reads level "
+        f"{node.record.reads}, wants level {node.record.writes} to be written, reads event "
+        f"formats {', '.join(map(str, node.record.formats))}"
         for node in nodes
     ]
     unreadable = [
-        f"the version policy of {name!r} is {row.value!r}, which this library cannot read: a newer one has set it"
+        (
+            f"the version policy of {name!r} is {row.value!r}, which this library cannot read: a "
+            "newer one has set it"
+        )
         for name, row in sorted(catalogue.policies.items())
         if not has_readable_policy(catalogue, name)
     ]
@@ -337,9 +404,15 @@ def levels_check(found: Population) -> Check:
         return Check(
             "levels",
             Verdict.NOTICE,
-            f"{text}; nodes want level {wanted}, and {_count(len(older), 'node')} of an older library cannot read it",
+            (
+                f"{text}; nodes want level {wanted}, and {_count(len(older), 'node')} of an older "
+                "library cannot read it"
+            ),
             (*details, *unreadable, f"in the way: {blocking}"),
-            remedy="Give these nodes the newer library too, or stop them; the level then rises by itself.",
+            remedy=(
+                "Give these nodes the newer library too, or stop them; the level then rises by "
+                "itself."
+            ),
         )
     if wanted > levels.write:
         text += f"; level {wanted} follows when a node next renews"
@@ -347,9 +420,14 @@ def levels_check(found: Population) -> Check:
         return Check(
             "levels",
             Verdict.NOTICE,
-            text if levels.write <= library.level else f"{text}; this library reads up to level {library.level}",
+            text
+            if levels.write <= library.level
+            else f"{text}; this library reads up to level {library.level}",
             (*details, *unreadable),
-            remedy="Use the library that the services use; what this one does not know it cannot judge.",
+            remedy=(
+                "Use the library that the services use; what this one does not know it cannot "
+                "judge."
+            ),
         )
     return Check("levels", Verdict.OK, text, tuple(details))
 
@@ -369,13 +447,22 @@ def held_check(found: Population) -> Check:
     if living:
         details += _first(_unserved_lines(unserved, there))
     details += [
-        f"{one.instance_id}: crashing: {one.takeovers} nodes in a row were lost while they ran it" for one in found.crashing
+        f"{one.instance_id}: crashing: {one.takeovers} nodes in a row were lost while they ran it"
+        for one in found.crashing
     ]
-    details += [f"{_count(crashing - len(found.crashing), 'more crashing instance')}"] if crashing > len(found.crashing) else []
+    details += (
+        [f"{_count(crashing - len(found.crashing), 'more crashing instance')}"]
+        if crashing > len(found.crashing)
+        else []
+    )
     count = sum(tally.open for tally in found.tallies)
     counts = [
         f"{number:,} {word}"
-        for number, word in ((held, "held"), (sum(unserved.values()) if living else 0, "unserved"), (crashing, "crashing"))
+        for number, word in (
+            (held, "held"),
+            (sum(unserved.values()) if living else 0, "unserved"),
+            (crashing, "crashing"),
+        )
         if number
     ]
     text = f"{', '.join(counts) or 'none'} of {_count(count, 'open instance')}"
@@ -388,20 +475,29 @@ def held_check(found: Population) -> Check:
             remedy=_held_remedy(found, held, crashing, unserved if living else {}),
         )
     if unserved:
-        return Check("held", Verdict.NOTICE, f"{text}; with no node there, nobody can tell which versions are deployed")
+        return Check(
+            "held",
+            Verdict.NOTICE,
+            f"{text}; with no node there, nobody can tell which versions are deployed",
+        )
     return Check("held", Verdict.OK, text)
 
 
 def _held_lines(held: Iterable[HeldInstance], there: Catalogue) -> tuple[int, list[str]]:
     """Return of how many held instances the lines tell, and the lines.
 
-    Errors and limits concern code: one line for each version. What is held for other reasons is an instance's own.
+    Errors and limits concern code: one line for each version. What is held for other reasons is an
+    instance's own.
     """
     single: list[str] = []
     by_code: dict[tuple[str, HoldKind], list[HeldInstance]] = {}
     for one in held:
         if isinstance(one.why, HoldKind) and one.why in _OF_CODE:
-            code = "a kind that is not in the store" if one.kind is None else shown_kind(there, one.kind)
+            code = (
+                "a kind that is not in the store"
+                if one.kind is None
+                else shown_kind(there, one.kind)
+            )
             by_code.setdefault((code, one.why), []).append(one)
         else:
             single.append(f"{one.instance_id}: {one.reason}")
@@ -415,17 +511,24 @@ def _held_lines(held: Iterable[HeldInstance], there: Catalogue) -> tuple[int, li
 
 def _there(found: Population) -> Catalogue:
     """Return the catalogue with the living nodes only."""
-    living = tuple(node for node in found.catalogue.nodes if _presence(node, found) is _Presence.LIVING)
+    living = tuple(
+        node for node in found.catalogue.nodes if _presence(node, found) is _Presence.LIVING
+    )
     return Catalogue(found.catalogue.now, living, found.catalogue.policies, found.catalogue.kinds)
 
 
 def _unserved(tallies: Iterable[Tally], there: Catalogue) -> dict[Kind | None, int]:
-    """Return the kinds that nobody there can run, and how many instances of each wait that are not held by themselves."""
+    """Return the kinds that nobody there can run, and how many instances of each wait that are not
+    held by themselves.
+    """
     return {
         tally.kind: tally.open - tally.held
         for tally in tallies
         if tally.open > tally.held
-        and (tally.kind is None or not any(serves(node.record, tally.kind, there) for node in there.nodes))
+        and (
+            tally.kind is None
+            or not any(serves(node.record, tally.kind, there) for node in there.nodes)
+        )
     }
 
 
@@ -440,17 +543,27 @@ def _unserved_lines(unserved: Mapping[Kind | None, int], there: Catalogue) -> li
 def _why_unserved(kind: Kind, there: Catalogue) -> str:
     reason = why_unreadable(there, kind)
     return (
-        f"no living node has registered {shown_kind(there, kind)}" if reason is None else f"no living node reads it: {reason}"
+        f"no living node has registered {shown_kind(there, kind)}"
+        if reason is None
+        else f"no living node reads it: {reason}"
     )
 
 
-def _held_remedy(found: Population, held: int, crashing: int, unserved: Mapping[Kind | None, int]) -> str:
+def _held_remedy(
+    found: Population, held: int, crashing: int, unserved: Mapping[Kind | None, int]
+) -> str:
     parts: list[str] = []
     reasons = {one.why for one in found.held}
     if held:
-        parts.append("Deploy code that can go on with what is held (ops/operating.md says which); it is tried by itself.")
+        parts.append(
+            "Deploy code that can go on with what is held (ops/operating.md says which); it is "
+            "tried by itself."
+        )
     if HoldKind.ERROR in reasons:
-        parts.append("Where the cause of an error lies elsewhere, client.release() lets the same code try once more.")
+        parts.append(
+            "Where the cause of an error lies elsewhere, client.release() lets the same code try "
+            "once more."
+        )
     if HoldKind.LIMIT in reasons:
         parts.append("What a limit holds goes on as well once Runtime(limits=...) allows more.")
     if unserved:
@@ -461,7 +574,9 @@ def _held_remedy(found: Population, held: int, crashing: int, unserved: Mapping[
 
 
 def activities_check(found: Population) -> Check:
-    """Judge whether somebody will take what is handed out, in the words of ``PendingActivity.held_reason``."""
+    """Judge whether somebody will take what is handed out, in the words of
+    ``PendingActivity.held_reason``.
+    """
     there = _there(found)
     check = _waiting_check(found, there)
     if not found.unread:
@@ -472,8 +587,16 @@ def activities_check(found: Population) -> Check:
         check,
         verdict=Verdict.WARNING if there.nodes else Verdict.NOTICE,
         text=f"{check.text}; no code that was tried could read the arguments of {which}",
-        details=(*check.details, *_first([f"{one.instance_id}, event {one.event_id}: {one.error}" for one in found.unread])),
-        remedy=f"{check.remedy} Deploy a worker whose code reads the arguments, or terminate the instances.".lstrip(),
+        details=(
+            *check.details,
+            *_first(
+                [f"{one.instance_id}, event {one.event_id}: {one.error}" for one in found.unread]
+            ),
+        ),
+        remedy=(
+            f"{check.remedy} Deploy a worker whose code reads the arguments, or terminate the "
+            "instances."
+        ).lstrip(),
     )
 
 
@@ -481,12 +604,20 @@ def _waiting_check(found: Population, there: Catalogue) -> Check:
     count = sum(waiting.count for waiting in found.waiting)
     if not count:
         return Check("activities", Verdict.OK, "none waits for a node")
-    unserved = [(waiting, reason) for waiting in found.waiting if (reason := why_unserved(waiting.route, there)) is not None]
+    unserved = [
+        (waiting, reason)
+        for waiting in found.waiting
+        if (reason := why_unserved(waiting.route, there)) is not None
+    ]
     text = f"{_activities(count)} {'waits' if count == 1 else 'wait'} for a node"
     if not unserved:
         return Check("activities", Verdict.OK, f"{text} that has a place free")
     if not there.nodes:
-        return Check("activities", Verdict.NOTICE, f"{text}; with no node there, nobody can tell which are deployed")
+        return Check(
+            "activities",
+            Verdict.NOTICE,
+            f"{text}; with no node there, nobody can tell which are deployed",
+        )
     stranded = sum(waiting.count for waiting, _ in unserved)
     return Check(
         "activities",
@@ -494,12 +625,18 @@ def _waiting_check(found: Population, there: Catalogue) -> Check:
         f"{text}: {stranded:,} in vain",
         _first(
             [
-                f"{_activities(waiting.count)}, the oldest asked for {_ago(found.catalogue.now - waiting.since)}: {reason}"
+                (
+                    f"{_activities(waiting.count)}, the oldest asked for "
+                    f"{_ago(found.catalogue.now - waiting.since)}: {reason}"
+                )
                 for waiting, reason in unserved
             ]
         ),
-        remedy="Start a runtime that has them and serves their queues, Runtime(activities=..., queues=...); they go on by "
-        "themselves then. Where the name or the queue is a mistake, terminate the instances that wait.",
+        remedy=(
+            "Start a runtime that has them and serves their queues, Runtime(activities=..., "
+            "queues=...); they go on by themselves then. Where the name or the queue is a mistake, "
+            "terminate the instances that wait."
+        ),
     )
 
 
@@ -511,7 +648,10 @@ def retention_check(ended: Ended) -> Check:
     """Judge what is kept of what has ended."""
     if not ended.count:
         return Check("retention", Verdict.OK, "nothing has ended")
-    text = f"{_count(ended.count, 'ended instance')}: {ended.expiring:,} go by themselves ({ended.due:,} now)"
+    text = (
+        f"{_count(ended.count, 'ended instance')}: {ended.expiring:,} go by themselves "
+        f"({ended.due:,} now)"
+    )
     kept = ended.count - ended.expiring
     if kept:
         text += f", {kept:,} stay until somebody deletes them"
@@ -520,7 +660,10 @@ def retention_check(ended: Ended) -> Check:
             "retention",
             Verdict.NOTICE,
             text,
-            remedy="Retention(finished=...) lets those go that end from then on; client.purge deletes those that have ended.",
+            remedy=(
+                "Retention(finished=...) lets those go that end from then on; client.purge "
+                "deletes those that have ended."
+            ),
         )
     return Check("retention", Verdict.OK, text)
 
@@ -535,7 +678,10 @@ def clock_check(newest: int | None, now: int, whose: str = "this machine's") -> 
             "clock",
             Verdict.WARNING,
             f"the newest row was written {_duration(ahead)} in the future",
-            remedy=f"Set {whose} clock right. If it was ahead before, timers that were set then fire as much later.",
+            remedy=(
+                f"Set {whose} clock right. If it was ahead before, timers that were set then fire "
+                "as much later."
+            ),
         )
     return Check("clock", Verdict.OK, f"newest row written {_ago(max(-ahead, 0))}")
 
@@ -544,7 +690,10 @@ def clock_check(newest: int | None, now: int, whose: str = "this machine's") -> 
 
 
 def _first(lines: list[str]) -> tuple[str, ...]:
-    return (*lines[:LISTED], *([f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []))
+    return (
+        *lines[:LISTED],
+        *([f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []),
+    )
 
 
 def _count(number: int, noun: str) -> str:
@@ -568,5 +717,9 @@ def _duration(micros: int) -> str:
     seconds = micros / 1e6
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / size:.1f} {unit}" if seconds / size < 10 else f"{seconds / size:.0f} {unit}"
+            return (
+                f"{seconds / size:.1f} {unit}"
+                if seconds / size < 10
+                else f"{seconds / size:.0f} {unit}"
+            )
     return f"{seconds / 86_400:,.0f} days"

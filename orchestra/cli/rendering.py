@@ -22,7 +22,10 @@ def as_text(report: Report) -> str:
     lines = [*_wrapped(f"store: {_printable(report.store)}", "", "  "), ""]
     for check in report.checks:
         lines += _check_lines(check)
-    counts = [(sum(check.verdict is verdict for check in report.checks), verdict) for verdict in reversed(Verdict)]
+    counts = [
+        (sum(check.verdict is verdict for check in report.checks), verdict)
+        for verdict in reversed(Verdict)
+    ]
     lines += ["", ", ".join(_counted(count, verdict) for count, verdict in counts if count)]
     return "\n".join(lines) + "\n"
 
@@ -57,7 +60,9 @@ def _check_lines(check: Check) -> Iterator[str]:
     margin = " " * len(head)
     yield from _wrapped(_printable(check.text), head, margin)
     for detail in check.details:
-        yield from _wrapped(_printable(detail), f"{margin}- ", f"{margin}  ", lines=_LINES_OF_A_DETAIL)
+        yield from _wrapped(
+            _printable(detail), f"{margin}- ", f"{margin}  ", lines=_LINES_OF_A_DETAIL
+        )
     if check.remedy:
         yield from _wrapped(check.remedy, f"{margin}> ", f"{margin}  ")
 
@@ -75,10 +80,16 @@ def _wrapped(text: str, first: str, others: str, *, lines: int | None = None) ->
 
 
 def _printable(text: str) -> str:
-    """Return a text in which nothing can move the cursor or begin a line: ids and reasons are what users wrote (I15)."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    """Return a text in which nothing can move the cursor or begin a line: ids and reasons are what
+    users wrote (I15).
+    """
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
 
 
 def _utf8(text: str) -> str:
-    """Return a text without lone surrogates, which stand for the bytes of a path that is not UTF-8."""
+    """Return a text without lone surrogates, which stand for the bytes of a path that is not
+    UTF-8.
+    """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,6 @@
-"""``orchestra doctor`` for a store on PostgreSQL. It only looks, and is told what the role may see."""
+"""``orchestra doctor`` for a store on PostgreSQL. It only looks, and is told what the role may
+see.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,22 @@ from orchestra.cli import doctor, findings, server_findings
 from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.cli.doctor import _UNREADABLE, Remedies, _guarded, _undecodable
 from orchestra.clock import Clock
-from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreEmpty, StoreError, StoreReadOnly, StoreUnavailable
-from orchestra.providers.postgres.diagnosis import OLDEST_SERVER, Diagnosis, RoleState, describe, diagnose
+from orchestra.errors import (
+    SchemaMismatch,
+    StoreBusy,
+    StoreCorrupt,
+    StoreEmpty,
+    StoreError,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from orchestra.providers.postgres.diagnosis import (
+    OLDEST_SERVER,
+    Diagnosis,
+    RoleState,
+    describe,
+    diagnose,
+)
 from orchestra.providers.postgres.settings import require_schema_name
 from orchestra.store.diagnosis import SchemaState
 
@@ -19,15 +35,27 @@ __all__ = ["examine_server", "schema_name"]
 
 _REMEDIES: Final[Remedies] = {
     StoreBusy: "Try again when the server has less to do.",
-    StoreReadOnly: "Ask with a role that may look: `orchestra grants --reader ROLE` says what it needs.",
-    StoreUnavailable: "Check that the server runs and answers at this address, the DSN, and what pg_hba.conf lets in.",
-    StoreEmpty: "Make sure that it is the right database and schema (--schema). If it is, and no service has run on it yet, "
-    "start one: it makes the store. If there was a store, restore a backup.",
-    StoreCorrupt: "Make sure that it is the right database and schema (--schema). If there was a store, restore a backup.",
+    StoreReadOnly: (
+        "Ask with a role that may look: `orchestra grants --reader ROLE` says what it needs."
+    ),
+    StoreUnavailable: (
+        "Check that the server runs and answers at this address, the DSN, and what pg_hba.conf "
+        "lets in."
+    ),
+    StoreEmpty: (
+        "Make sure that it is the right database and schema (--schema). If it is, and no service "
+        "has run on it yet, start one: it makes the store. If there was a store, restore a backup."
+    ),
+    StoreCorrupt: (
+        "Make sure that it is the right database and schema (--schema). If there was a store, "
+        "restore a backup."
+    ),
 }
 
 _UNTOLD: Final = (StoreReadOnly, SchemaMismatch)
-"""What a view or a function of the server raises that this role may not use, or that this server does not have."""
+"""What a view or a function of the server raises that this role may not use, or that this server
+does not have.
+"""
 
 
 def schema_name(text: str) -> str:
@@ -91,7 +119,9 @@ def _contents(diagnosis: Diagnosis, role: RoleState) -> Iterator[Check]:
     try:
         schema = diagnosis.schema()
     except StoreReadOnly:
-        yield Check("schema", Verdict.NOTICE, f"there is one; its number may not be read by {role.name}")
+        yield Check(
+            "schema", Verdict.NOTICE, f"there is one; its number may not be read by {role.name}"
+        )
     except StoreBusy as error:
         yield _failed("schema", error)
     else:
@@ -113,7 +143,12 @@ def _contents(diagnosis: Diagnosis, role: RoleState) -> Iterator[Check]:
     yield _read("held", lambda: findings.held_check(found))
     yield _read("activities", lambda: findings.activities_check(found))
     yield _read("retention", lambda: findings.retention_check(diagnosis.ended()))
-    yield _read("clock", lambda: server_findings.clock_check(found.newest, diagnosis.now(), diagnosis.clock_difference()))
+    yield _read(
+        "clock",
+        lambda: server_findings.clock_check(
+            found.newest, diagnosis.now(), diagnosis.clock_difference()
+        ),
+    )
 
 
 def _read(name: str, check: Callable[[], Check]) -> Check:
@@ -125,7 +160,11 @@ def _told(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except _UNTOLD as error:
-        return Check(name, Verdict.NOTICE, f"not told to this role, or not by this server: {_one_line(error)}")
+        return Check(
+            name,
+            Verdict.NOTICE,
+            f"not told to this role, or not by this server: {_one_line(error)}",
+        )
     except StoreError as error:
         return _failed(name, error)
 

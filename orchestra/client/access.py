@@ -27,11 +27,14 @@ T = TypeVar("T")
 
 _CATALOGUE_AGE: Final = 1.0
 HELD_AGE: Final = 0.05
-"""How old the catalogue may be where it makes an instance look held: a deploy must not make a dashboard flicker."""
+"""How old the catalogue may be where it makes an instance look held: a deploy must not make a
+dashboard flicker.
+"""
 
 
 class Access:
-    """Leads to the store: through a runtime's port, or through one of its own, which it opens and closes.
+    """Leads to the store: through a runtime's port, or through one of its own, which it opens and
+    closes.
 
     ``name`` stands beside all that the client writes: who wrote it.
     """
@@ -46,7 +49,9 @@ class Access:
         self._catalogues = CatalogueCache(self._read_catalogue, clock)
 
     def attach(self, port: Port, name: str) -> None:
-        """Go through the port of a runtime, which opens and closes it, under the name of its node."""
+        """Go through the port of a runtime, which opens and closes it, under the name of its
+        node.
+        """
         self._attached, self.name = port, name
 
     @property
@@ -58,7 +63,9 @@ class Access:
         """
         port = self._attached or self.own
         if port is None:
-            raise RuntimeClosed("the client is not open; use `async with Client(provider) as client:`")
+            raise RuntimeClosed(
+                "the client is not open; use `async with Client(provider) as client:`"
+            )
         return port
 
     @property
@@ -80,7 +87,9 @@ class Access:
         """
         if self.own is not None:
             raise RuntimeClosed("this client is open already; enter it once, or make another one")
-        self.own = DirectPort(self.provider)  # first, so that of two that enter at once one is refused
+        self.own = DirectPort(
+            self.provider
+        )  # first, so that of two that enter at once one is refused
         try:
             await anyio.to_thread.run_sync(self.provider.open)
         except BaseException:

@@ -1,4 +1,6 @@
-"""Checks of the client's arguments: ids, labels, pages, limits. No call reaches the store with a wrong one."""
+"""Checks of the client's arguments: ids, labels, pages, limits. No call reaches the store with a
+wrong one.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +49,18 @@ def check_provider(provider: object) -> None:
     if isinstance(provider, (str, PurePath)):
         text = str(provider)
         if "://" in text or "dbname=" in text:  # it may hold a password
-            raise InvalidArgument("the provider is the text of a connection; write PostgresProvider(...) around it")
+            raise InvalidArgument(
+                "the provider is the text of a connection; write PostgresProvider(...) around it"
+            )
         raise InvalidArgument(f"the provider is {provider!r}; write SqliteProvider({text!r})")
     if isinstance(provider, OrchestrationRegistry):
         raise InvalidArgument(
-            "the provider is a registry; the provider comes first: Runtime(SqliteProvider('app.db'), registry)"
+            "the provider is a registry; the provider comes first: "
+            "Runtime(SqliteProvider('app.db'), registry)"
         )
-    raise InvalidArgument(f"the provider is {provider!r}; give SqliteProvider('app.db'), or another provider's object")
+    raise InvalidArgument(
+        f"the provider is {provider!r}; give SqliteProvider('app.db'), or another provider's object"
+    )
 
 
 def check_registry(registry: object) -> None:
@@ -63,18 +70,25 @@ def check_registry(registry: object) -> None:
         InvalidArgument: it is something else; says what to write instead.
     """
     if isinstance(registry, RegistryBuilder):
-        raise InvalidArgument("the registry is a builder that was not built; call its build(): `builder.register(...).build()`")
+        raise InvalidArgument(
+            "the registry is a builder that was not built; call its build(): "
+            "`builder.register(...).build()`"
+        )
     if not isinstance(registry, OrchestrationRegistry):
         raise InvalidArgument(
-            f"the registry is {registry!r}; give OrchestrationRegistry.builder().register('watch', watch).build()"
+            f"the registry is {registry!r}; give "
+            "OrchestrationRegistry.builder().register('watch', watch).build()"
         )
 
 
-def check_start(instance_id: str | None, request_id: str | None, labels: Mapping[str, str] | None) -> None:
+def check_start(
+    instance_id: str | None, request_id: str | None, labels: Mapping[str, str] | None
+) -> None:
     """Check the ids and labels of a start.
 
     Raises:
-        InvalidArgument: an id or a label is not text of 1 to 1,024 characters (a label's value may be empty).
+        InvalidArgument: an id or a label is not text of 1 to 1,024 characters (a label's value may
+            be empty).
     """
     if instance_id is not None:
         check_name(instance_id, "an instance id")
@@ -97,24 +111,34 @@ def check_labels(labels: object) -> None:
     """Check labels, where some are given.
 
     Raises:
-        InvalidArgument: they are no mapping, or a label is not text of 1 to 1,024 characters (its value may be empty).
+        InvalidArgument: they are no mapping, or a label is not text of 1 to 1,024 characters (its
+            value may be empty).
     """
     if labels is None:
         return
     if not isinstance(labels, Mapping):
-        raise InvalidArgument(f"labels takes a mapping of texts, not {labels!r}; write {{'team': 'payments'}}")
+        raise InvalidArgument(
+            f"labels takes a mapping of texts, not {labels!r}; write {{'team': 'payments'}}"
+        )
     for key, value in cast("Mapping[object, object]", labels).items():
         check_name(key, "a label")
         check_name(" " if value == "" else value, f"the value of label {key!r}")
 
 
 def check_filters(
-    *, name: object, version: object, queue: object, id_prefix: object, parent: object, labels: Mapping[str, str] | None
+    *,
+    name: object,
+    version: object,
+    queue: object,
+    id_prefix: object,
+    parent: object,
+    labels: Mapping[str, str] | None,
 ) -> None:
     """Check the conditions of a list, where they are given.
 
     Raises:
-        InvalidArgument: one of them cannot be an id, a name, a version, a queue or a label. A prefix may be empty.
+        InvalidArgument: one of them cannot be an id, a name, a version, a queue or a label. A
+            prefix may be empty.
     """
     check_text(name, "a name")
     check_text(version, "a version")
@@ -131,7 +155,9 @@ def check_choice(value: object, what: str, choices: Sequence[str]) -> None:
         InvalidArgument: it is none of them.
     """
     if value not in choices:
-        raise InvalidArgument(f"{what} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+        raise InvalidArgument(
+            f"{what} must be one of {', '.join(map(repr, choices))}, not {value!r}"
+        )
 
 
 def check_reason(reason: object) -> None:
@@ -144,7 +170,8 @@ def check_reason(reason: object) -> None:
 
 
 def check_policy(policy: object) -> None:
-    """Check a version policy. A bare version would otherwise be stored as text, and read back as ``Latest()``.
+    """Check a version policy. A bare version would otherwise be stored as text, and read back as
+    ``Latest()``.
 
     Raises:
         InvalidArgument: it is no version policy.
@@ -171,7 +198,9 @@ def check_number(number: int, what: str) -> None:
     check_count(number, what, least=1 - _HIGHEST)
 
 
-def read_statuses(status: InstanceStatus | Sequence[InstanceStatus] | None) -> tuple[InstanceStatus, ...] | None:
+def read_statuses(
+    status: InstanceStatus | Sequence[InstanceStatus] | None,
+) -> tuple[InstanceStatus, ...] | None:
     """Return the statuses of a condition, given as values or as their texts; ``None`` for any.
 
     Raises:
@@ -194,8 +223,14 @@ def read_page(page: str | None) -> tuple[int, str] | None:
     """
     if page is None:
         return None
-    created_at, separator, instance_id = page.partition(":") if isinstance(page, str) else ("", "", "")
-    if not separator or not (created_at.isascii() and created_at.isdecimal()) or not _is_count(created_at):
+    created_at, separator, instance_id = (
+        page.partition(":") if isinstance(page, str) else ("", "", "")
+    )
+    if (
+        not separator
+        or not (created_at.isascii() and created_at.isdecimal())
+        or not _is_count(created_at)
+    ):
         raise InvalidArgument(f"{page!r} is no page; give back `next_page` of the page before")
     check_name(instance_id, "the instance id in a page")
     return int(created_at), instance_id

@@ -36,7 +36,9 @@ class CatalogueCache:
         """By event loop: a task can wait only for what happens in its own."""
 
     async def get(self, age: float) -> Catalogue:
-        """Return the catalogue, at most ``age`` seconds old. A caller that asks while it is being read waits for that read."""
+        """Return the catalogue, at most ``age`` seconds old. A caller that asks while it is being
+        read waits for that read.
+        """
         asked_at = self._clock.monotonic()
         while (known := self._known) is None or asked_at - known[1] > age:
             loop = current_loop().native
@@ -50,7 +52,9 @@ class CatalogueCache:
         return known[0]
 
     def forget(self) -> None:
-        """Read it anew when it is needed next. A read that is under way may have begun before a change, and does not count."""
+        """Read it anew when it is needed next. A read that is under way may have begun before a
+        change, and does not count.
+        """
         self._readings = {}
         self._known = None
 

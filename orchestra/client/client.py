@@ -1,14 +1,16 @@
-"""The client: inside a runtime as ``runtime.client``, or alone in a process that has no orchestrations of its own.
+"""The client: inside a runtime as ``runtime.client``, or alone in a process that has no
+orchestrations of its own.
 
 ::
 
     async with Client(SqliteProvider("app.db")) as client:
         info = await client.get_instance_info("watch-1")
 
-This module has the public methods and their promises. The work behind them stands in one module for each subject:
-:mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`, :mod:`~orchestra.client.waiting`,
-:mod:`~orchestra.client.versions`, :mod:`~orchestra.client.maintenance`. :class:`Client` and :class:`Handle` stand together
-because each names the other.
+This module has the public methods and their promises. The work behind them stands in one module for
+each subject: :mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`,
+:mod:`~orchestra.client.waiting`, :mod:`~orchestra.client.versions`,
+:mod:`~orchestra.client.maintenance`. :class:`Client` and :class:`Handle` stand together because
+each names the other.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ from typing_extensions import TypeForm
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_provider, check_registry
 from orchestra.client.history import HistoryEvent
-from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, InstanceStatus, NodeInfo, PurgeReport
+from orchestra.client.info import (
+    ExecutionInfo,
+    InstanceInfo,
+    InstancePage,
+    InstanceStatus,
+    NodeInfo,
+    PurgeReport,
+)
 from orchestra.client.instances import Instances, Orchestration, StartOptions
 from orchestra.client.maintenance import Maintenance
 from orchestra.client.messages import Messages
@@ -57,23 +66,27 @@ _AS_STARTED: Final = object()
 class Client:
     """Asynchronous access to a store. An async context manager where it stands alone.
 
-    It may be used from any event loop and thread of its process, also from others than the one in which it was entered.
+    It may be used from any event loop and thread of its process, also from others than the one in
+    which it was entered.
 
     Every method that changes something returns once the change is durable (I1).
 
     Args:
         provider: the store.
-        registry: the names of functions, so that :meth:`start` takes functions, and the types of their inputs. Without it,
-            :meth:`start` takes names, and checks of the input only that it can be stored.
-        inbox_limit: how many unread messages an instance may have; the store refuses more. One name may take nine tenths.
+        registry: the names of functions, so that :meth:`start` takes functions, and the types of
+            their inputs. Without it, :meth:`start` takes names, and checks of the input only that
+            it can be stored.
+        inbox_limit: how many unread messages an instance may have; the store refuses more. One name
+            may take nine tenths.
         inbox_bytes: how many bytes the payloads of its unread messages may have together; likewise.
         payload_limit: bytes that one value may have.
-        tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the client is entered.
+        tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
+            client is entered.
         meter_provider: where metrics go; likewise.
 
     Raises:
-        InvalidArgument: the provider is none (a path, say), the registry is a builder that was not built, or a limit is no
-            whole number, or less than 1.
+        InvalidArgument: the provider is none (a path, say), the registry is a builder that was not
+            built, or a limit is no whole number, or less than 1.
     """
 
     def __init__(
@@ -98,7 +111,9 @@ class Client:
         self._telemetry = tracer_provider, meter_provider
         self._access = Access(provider, clock or SystemClock())
         self._instances = Instances(self._access, registry, payload_limit)
-        self._messages = Messages(self._access, InboxLimits(inbox_limit, inbox_bytes), payload_limit)
+        self._messages = Messages(
+            self._access, InboxLimits(inbox_limit, inbox_bytes), payload_limit
+        )
         self._versions = Versions(self._access)
         self._maintenance = Maintenance(self._access)
 
@@ -115,7 +130,13 @@ class Client:
         payload_limit: int,
     ) -> Client:
         """Return the client of a runtime; the runtime opens and closes."""
-        client = cls(provider, registry=registry, inbox_limit=inbox_limit, inbox_bytes=inbox_bytes, payload_limit=payload_limit)
+        client = cls(
+            provider,
+            registry=registry,
+            inbox_limit=inbox_limit,
+            inbox_bytes=inbox_bytes,
+            payload_limit=payload_limit,
+        )
         client._access.attach(port, name)
         return client
 
@@ -130,7 +151,10 @@ class Client:
         return self
 
     async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         await self._access.close()
 
@@ -145,18 +169,32 @@ class Client:
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, orchestration: Callable[[OrchestrationContext, None], Awaitable[R]], **options: Unpack[StartOptions]
+        self,
+        orchestration: Callable[[OrchestrationContext, None], Awaitable[R]],
+        **options: Unpack[StartOptions],
     ) -> Handle[R]: ...
     @overload
     async def start(
-        self, orchestration: str, input: Any = None, *, returns: type[T], **options: Unpack[StartOptions]
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: type[T],
+        **options: Unpack[StartOptions],
     ) -> Handle[T]: ...
     @overload
     async def start(
-        self, orchestration: str, input: Any = None, *, returns: TypeForm[T], **options: Unpack[StartOptions]
+        self,
+        orchestration: str,
+        input: Any = None,
+        *,
+        returns: TypeForm[T],
+        **options: Unpack[StartOptions],
     ) -> Handle[T]: ...
     @overload
-    async def start(self, orchestration: str, input: Any = None, **options: Unpack[StartOptions]) -> Handle[Any]: ...
+    async def start(
+        self, orchestration: str, input: Any = None, **options: Unpack[StartOptions]
+    ) -> Handle[Any]: ...
     async def start(
         self,
         orchestration: Orchestration,
@@ -173,29 +211,38 @@ class Client:
         """Start an instance, durably, and return its handle.
 
         Args:
-            orchestration: a registered function, whose input is checked then by type checkers as well, or a name.
+            orchestration: a registered function, whose input is checked then by type checkers as
+                well, or a name.
             input: the first state.
-            returns: for a name, what :meth:`Handle.result` reads the result as; plain JSON by default. A function's own
-                annotation counts.
-            instance_id: its id, which never changes; by default a random one, or one made from ``request_id``.
+            returns: for a name, what :meth:`Handle.result` reads the result as; plain JSON by
+                default. A function's own annotation counts.
+            instance_id: its id, which never changes; by default a random one, or one made from
+                ``request_id``.
             version: exactly this one; by default what the name's policy gives.
-            queue: only nodes that serve this queue run it, in all its laps (``Runtime(queues=...)``).
+            queue: only nodes that serve this queue run it, in all its laps
+                (``Runtime(queues=...)``).
             labels: small facts to list by.
-            request_id: the caller's own id of this request. Repeating a start with the same one answers with the handle.
-            existing: what to do where the id is taken: raise, or return the handle of the instance that has it.
+            request_id: the caller's own id of this request. Repeating a start with the same one
+                answers with the handle.
+            existing: what to do where the id is taken: raise, or return the handle of the instance
+                that has it.
 
         Raises:
-            UnknownOrchestration: the function is not registered in this client's registry, or it has none.
+            UnknownOrchestration: the function is not registered in this client's registry, or it
+                has none.
             InvalidFunction: the function is registered under several names.
             UnresolvableAnnotation: ``returns`` names no type that can be read.
             UnreadablePolicy: a newer library has set the version policy of the name.
-            UnknownOrchestration, UnknownVersion: no living node that serves the queue has registered it. (Where none of these
-                has the name now, an instance with which it was started there before will do: it begins once a node lives that
-                has it. Where no node lives at all, one in any queue will do.)
+            UnknownOrchestration, UnknownVersion: no living node that serves the queue has
+                registered it. (Where none of these has the name now, an instance with which it was
+                started there before will do: it begins once a node lives that has it. Where no node
+                lives at all, one in any queue will do.)
             InstanceExists: the id is taken. It is free again only after ``delete``.
-            InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024 characters.
+            InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024
+                characters.
             InvalidVersion: ``version`` is not semver.
-            EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the orchestration.
+            EncodeError, DecodeError, PayloadTooLarge: the input cannot travel, or does not fit the
+                orchestration.
         """
         instance, annotation = await self._instances.start(
             orchestration,
@@ -267,8 +314,9 @@ class Client:
             page: ``next_page`` of the page before.
 
         Raises:
-            InvalidArgument: ``page`` is no page, ``limit`` is below 1, ``status`` is no status, a datetime is naive, or a
-                condition cannot be an id, a name, a version, a queue or a label.
+            InvalidArgument: ``page`` is no page, ``limit`` is below 1, ``status`` is no status, a
+                datetime is naive, or a condition cannot be an id, a name, a version, a queue or a
+                label.
         """
         return await self._instances.find(
             name=name,
@@ -285,17 +333,23 @@ class Client:
             page=page,
         )
 
-    async def list_executions(self, instance_id: str, *, after: int = 0, limit: int = 1000) -> tuple[ExecutionInfo, ...]:
+    async def list_executions(
+        self, instance_id: str, *, after: int = 0, limit: int = 1000
+    ) -> tuple[ExecutionInfo, ...]:
         """Return an instance's executions in ascending order, beginning behind number ``after``.
 
         Raises:
             InstanceNotFound: there is none with this id.
-            InvalidArgument: the id cannot be one, ``limit`` is below 1, or a number is larger than any that can be.
+            InvalidArgument: the id cannot be one, ``limit`` is below 1, or a number is larger than
+                any that can be.
         """
         return await self._instances.executions(instance_id, after, limit)
 
-    async def get_history(self, instance_id: str, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
-        """Return the events of one execution, by default of the current one. Retention may have deleted them: then none.
+    async def get_history(
+        self, instance_id: str, execution_id: int | None = None
+    ) -> tuple[HistoryEvent, ...]:
+        """Return the events of one execution, by default of the current one. Retention may have
+        deleted them: then none.
 
         An event that this library cannot read is returned as well, and says so.
 
@@ -308,7 +362,8 @@ class Client:
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.
 
-        A node whose process was lost stays in the list until another node buries it; after three leases, ``alive`` is false.
+        A node whose process was lost stays in the list until another node buries it; after three
+        leases, ``alive`` is false.
         """
         return await self._instances.nodes()
 
@@ -322,8 +377,8 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             WaitTimeout: it has not ended in time; it goes on.
-            InstanceHeld: (a WaitTimeout) an error of its code holds it: at the timeout or, without one, once it has been held
-                for ten seconds.
+            InstanceHeld: (a WaitTimeout) an error of its code holds it: at the timeout or, without
+                one, once it has been held for ten seconds.
             InvalidArgument: the id cannot be one, or ``timeout`` is no timedelta.
         """
         await wait_for_end(self._access, instance_id, timeout)
@@ -331,34 +386,40 @@ class Client:
 
     # --- sending ---
 
-    async def raise_event(self, instance_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
+    async def raise_event(
+        self, instance_id: str, name: str, payload: Any = None, *, message_id: str | None = None
+    ) -> None:
         """Send an event. The inbox keeps it, over boundaries, until code waits for its name.
 
         Events of one name are delivered in order of arrival, each once.
 
         Args:
-            message_id: the caller's own id of this message; the same one again has no effect (remembered for an hour
-                after delivery).
+            message_id: the caller's own id of this message; the same one again has no effect
+                (remembered for an hour after delivery).
 
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceCompleted: it has ended.
             InboxFull: its inbox is full, or has as much of this name as it may. Nothing was stored.
-            InvalidArgument: the id, ``name`` or ``message_id`` is not text of 1 to 1,024 characters.
+            InvalidArgument: the id, ``name`` or ``message_id`` is not text of 1 to 1,024
+                characters.
             EncodeError, PayloadTooLarge: the payload cannot travel.
         """
         await self._messages.raise_event(instance_id, name, payload, message_id)
 
     async def cancel(self, instance_id: str, reason: str = "") -> None:
-        """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel changes nothing.
+        """Ask an instance to stop: ``Cancelled`` is raised at its current await. A second cancel
+        changes nothing.
 
-        An instance that has not begun ends without running code. The request stays over boundaries. An instance that is held,
-        or whose version no living node has, learns of it once it goes on; :meth:`terminate` ends it now.
+        An instance that has not begun ends without running code. The request stays over boundaries.
+        An instance that is held, or whose version no living node has, learns of it once it goes on;
+        :meth:`terminate` ends it now.
 
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
-            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
+                characters.
         """
         await self._messages.cancel(instance_id, reason)
 
@@ -367,14 +428,17 @@ class Client:
     async def terminate(self, instance_id: str, reason: str = "") -> None:
         """End an instance at once. No more of its code runs; its activities are aborted.
 
-        Where its owner writes it all the time, such as a loop that never waits, the client marks it and the owner ends it. The
-        call returns once the instance has ended. A caller that is cancelled before that leaves the mark.
+        Where its owner writes it all the time, such as a loop that never waits, the client marks it
+        and the owner ends it. The call returns once the instance has ended. A caller that is
+        cancelled before that leaves the mark.
 
         Raises:
             InstanceNotFound: there is none with this id.
             AlreadyCompleted: it has ended.
-            NewerLibraryNeeded: it has what only a newer library knows. :meth:`cancel` it instead: its next owner learns of it.
-            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
+            NewerLibraryNeeded: it has what only a newer library knows. :meth:`cancel` it instead:
+                its next owner learns of it.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
+                characters.
         """
         await self._maintenance.terminate(instance_id, reason)
 
@@ -385,19 +449,23 @@ class Client:
             InstanceNotFound: there is none with this id.
             InstanceStillOpen: it has not ended; terminate it first.
             NewerLibraryNeeded: it stands in a way that only a newer library knows.
-            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
+                characters.
         """
         await self._maintenance.delete(instance_id, reason)
 
     async def release(self, instance_id: str) -> None:
         """End the hold of an instance, so that the deployed code tries it once more.
 
-        Deployed code whose fingerprint has changed tries by itself; call this where the cause was elsewhere.
+        Deployed code whose fingerprint has changed tries by itself; call this where the cause was
+        elsewhere.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
-            InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not deployed, a crash loop).
-            NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has other rows of one.
+            InstanceNotHeld: nothing holds it, or what holds it is no stored hold (code that is not
+                deployed, a crash loop).
+            NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has
+                other rows of one.
             InvalidArgument: the id cannot be one.
         """
         await self._maintenance.release(instance_id)
@@ -414,19 +482,24 @@ class Client:
         dry_run: bool = True,
         reason: str = "",
     ) -> PurgeReport:
-        """Delete instances that ended before a moment, with all that belongs to them; every condition given must hold.
+        """Delete instances that ended before a moment, with all that belongs to them; every
+        condition given must hold.
 
-        It deletes a few at a time, so that nodes and other clients need not wait for the store. A purge that is cancelled has
-        deleted some of them. ``Retention(finished=...)`` deletes ended instances without a call.
+        It deletes a few at a time, so that nodes and other clients need not wait for the store. A
+        purge that is cancelled has deleted some of them. ``Retention(finished=...)`` deletes ended
+        instances without a call.
 
         Args:
-            status: which ends; all of them by default. Instances that have not ended are never touched.
+            status: which ends; all of them by default. Instances that have not ended are never
+                touched.
             limit: how many at most, the newest first.
-            dry_run: only report what would be deleted. This is the default: nothing brings a deleted instance back.
+            dry_run: only report what would be deleted. This is the default: nothing brings a
+                deleted instance back.
 
         Raises:
-            InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is no status, ``limit`` is below 1, the
-                reason is not text of at most 1,024 characters, or a condition cannot be an id, a name or a label.
+            InvalidArgument: ``completed_before`` is no aware datetime, ``status`` is no status,
+                ``limit`` is below 1, the reason is not text of at most 1,024 characters, or a
+                condition cannot be an id, a name or a label.
         """
         return await self._maintenance.purge(
             completed_before=completed_before,
@@ -441,36 +514,45 @@ class Client:
 
     # --- versions ---
 
-    async def set_version_policy(self, name: str, policy: Policy, *, reason: str = "", allow_missing: bool = False) -> int:
-        """Set which version starts and boundaries of a name take. Running executions are not touched.
+    async def set_version_policy(
+        self, name: str, policy: Policy, *, reason: str = "", allow_missing: bool = False
+    ) -> int:
+        """Set which version starts and boundaries of a name take. Running executions are not
+        touched.
 
-        Starts of this client follow at once. Boundaries follow on each node once it has looked at the store: within its poll, a
-        second by default. Executions that are held and have not begun follow as well, where a policy had chosen their version:
-        ``Exact`` leads exactly there, ``Latest`` to the newest version of a living node, but to none below the one that wrote
-        the state. Returns how many of them this call has given another version. Nodes that learn of the policy do the same with
-        the rest. Nodes take an execution to a higher version by themselves.
+        Starts of this client follow at once. Boundaries follow on each node once it has looked at
+        the store: within its poll, a second by default. Executions that are held and have not begun
+        follow as well, where a policy had chosen their version: ``Exact`` leads exactly there,
+        ``Latest`` to the newest version of a living node, but to none below the one that wrote the
+        state. Returns how many of them this call has given another version. Nodes that learn of the
+        policy do the same with the rest. Nodes take an execution to a higher version by themselves.
 
         Args:
-            allow_missing: also set an ``Exact`` version that no living node with this name has, ahead of its deploy.
-                Executions that take it are held until then.
+            allow_missing: also set an ``Exact`` version that no living node with this name has,
+                ahead of its deploy. Executions that take it are held until then.
 
         Raises:
-            UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing was changed.
-            InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or the reason is no text.
+            UnknownVersion: living nodes have the name, and none has the ``Exact`` version. Nothing
+                was changed.
+            InvalidArgument: ``policy`` is neither ``Latest()`` nor ``Exact(...)``, or the name or
+                the reason is no text.
         """
         return await self._versions.set_policy(name, policy, reason, allow_missing=allow_missing)
 
     async def follow_policy(self, name: str) -> int:
-        """Move executions of a name that are held and have not begun to the version of its policy. Return how many moved.
+        """Move executions of a name that are held and have not begun to the version of its policy.
+        Return how many moved.
 
-        :meth:`set_version_policy` does it, and so does each node once it has learnt of the new policy.
+        :meth:`set_version_policy` does it, and so does each node once it has learnt of the new
+        policy.
         """
         return await self._versions.follow_policy(name)
 
     async def get_version_policy(self, name: str) -> Policy | UnknownPolicy:
         """Return the policy of a name: ``Latest()`` where none was ever set.
 
-        An :class:`~orchestra.UnknownPolicy` is one that a newer library has set, and that this one cannot read.
+        An :class:`~orchestra.UnknownPolicy` is one that a newer library has set, and that this one
+        cannot read.
 
         Raises:
             InvalidArgument: the name cannot be one.
@@ -480,22 +562,25 @@ class Client:
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
         """Tie an instance to a version from its next boundary on, whatever the policy says.
 
-        An execution that has not begun yet (no node has its version, or it is held) takes the pinned version at once, unless
-        the caller or the code had named one. That releases its hold.
+        An execution that has not begun yet (no node has its version, or it is held) takes the
+        pinned version at once, unless the caller or the code had named one. That releases its hold.
 
         Raises:
             InvalidVersion: ``version`` is not semver.
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
-            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
+                characters.
         """
         await self._versions.pin(instance_id, version, reason)
 
     async def unpin(self, instance_id: str, *, reason: str = "") -> None:
-        """Let the policy choose again. An execution that has not begun yet, with the pinned version, follows at once.
+        """Let the policy choose again. An execution that has not begun yet, with the pinned
+        version, follows at once.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
-            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024 characters.
+            InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
+                characters.
         """
         await self._versions.unpin(instance_id, reason)
 
@@ -507,7 +592,9 @@ class Handle(Generic[R_co]):
     client: Client
     instance_id: str
     returns: Any = field(default=Any, compare=False, repr=False)
-    """What :meth:`result` reads the result as, where it is not told otherwise: a type, or ``Any`` for plain JSON."""
+    """What :meth:`result` reads the result as, where it is not told otherwise: a type, or ``Any``
+    for plain JSON.
+    """
 
     async def info(self) -> InstanceInfo:
         """Return the instance as it stands now."""
@@ -520,17 +607,19 @@ class Handle(Generic[R_co]):
     @overload
     async def result(self, type: TypeForm[T], *, timeout: timedelta | None = None) -> T: ...  # noqa: ASYNC109
     async def result(self, type: Any = _AS_STARTED, *, timeout: timedelta | None = None) -> Any:  # noqa: A002, ASYNC109
-        """Wait for the instance's end, over all its boundaries, and return its output, read as ``type``.
+        """Wait for the instance's end, over all its boundaries, and return its output, read as
+        ``type``.
 
         Args:
-            type: by default the annotation of the function with which it was started, or what ``returns`` said.
+            type: by default the annotation of the function with which it was started, or what
+                ``returns`` said.
             timeout: how long to wait; by default without a limit.
 
         Raises:
             InstanceFailed, InstanceCancelled, InstanceTerminated: it ended in that way.
             WaitTimeout: it has not ended in time.
-            InstanceHeld: (a WaitTimeout, and an InstanceFailed) an error of its code holds it: at the timeout or, without one,
-                once it has been held for ten seconds.
+            InstanceHeld: (a WaitTimeout, and an InstanceFailed) an error of its code holds it: at
+                the timeout or, without one, once it has been held for ten seconds.
             DecodeError: the output does not fit ``type``.
             InvalidArgument: ``timeout`` is no timedelta.
             InstanceNotFound: there is no such instance, or it was deleted.
@@ -539,11 +628,17 @@ class Handle(Generic[R_co]):
         return result_of(end, self.instance_id, self.returns if type is _AS_STARTED else type)
 
     async def wait(self, timeout: timedelta | None = None) -> InstanceInfo:  # noqa: ASYNC109
-        """Wait for its end, however it ends, and return it; see :meth:`Client.wait_for_completion`."""
+        """Wait for its end, however it ends, and return it; see
+        :meth:`Client.wait_for_completion`.
+        """
         return await self.client.wait_for_completion(self.instance_id, timeout)
 
-    async def raise_event(self, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
-        """Send it an event; see :meth:`Client.raise_event`. The same ``message_id`` again has no effect."""
+    async def raise_event(
+        self, name: str, payload: Any = None, *, message_id: str | None = None
+    ) -> None:
+        """Send it an event; see :meth:`Client.raise_event`. The same ``message_id`` again has no
+        effect.
+        """
         await self.client.raise_event(self.instance_id, name, payload, message_id=message_id)
 
     async def cancel(self, reason: str = "") -> None:
@@ -555,7 +650,9 @@ class Handle(Generic[R_co]):
         await self.client.terminate(self.instance_id, reason)
 
     async def release(self) -> None:
-        """End its hold, so that the deployed code tries it once more; see :meth:`Client.release`."""
+        """End its hold, so that the deployed code tries it once more; see
+        :meth:`Client.release`.
+        """
         await self.client.release(self.instance_id)
 
     async def delete(self, *, reason: str = "") -> None:
@@ -563,5 +660,7 @@ class Handle(Generic[R_co]):
         await self.client.delete(self.instance_id, reason=reason)
 
     async def history(self, execution_id: int | None = None) -> tuple[HistoryEvent, ...]:
-        """Return the events of one of its executions, by default of the current one; see :meth:`Client.get_history`."""
+        """Return the events of one of its executions, by default of the current one; see
+        :meth:`Client.get_history`.
+        """
         return await self.client.get_history(self.instance_id, execution_id)

@@ -1,4 +1,6 @@
-"""Makes what people see of instances, executions and nodes from stored rows, judged against the nodes that live now."""
+"""Makes what people see of instances, executions and nodes from stored rows, judged against the
+nodes that live now.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ STORED_STATUS: Final = {
 
 
 def untold_activities(record: InstanceRecord) -> list[int]:
-    """Return the activities that have a row, and that the summary leaves out: it holds the first 16 waits only."""
+    """Return the activities that have a row, and that the summary leaves out: it holds the first 16
+    waits only.
+    """
     summary = read_summary(record.summary)
     told = {entry.event_id for entry in summary.entries}
     rows = (row.event_id for row in record.activities if row.execution == record.row.execution)
@@ -74,7 +78,8 @@ def instance_info(
     children: Sequence[InstanceRecord] | None = None,
     scheduled: Sequence[EventRecord] = (),
 ) -> InstanceInfo:
-    """Return what is shown of a stored instance and of its children, judged against the nodes that live now.
+    """Return what is shown of a stored instance and of its children, judged against the nodes that
+    live now.
 
     ``scheduled`` are the events of :func:`untold_activities`.
     """
@@ -93,7 +98,9 @@ def instance_info(
         execution_id=row.execution,
         input=shown(execution.state),
         output=shown(execution.output),
-        error=row.hold.error if row.hold is not None and record.held else stored_error(execution.error),
+        error=row.hold.error
+        if row.hold is not None and record.held
+        else stored_error(execution.error),
         custom_status=shown(record.custom_status),
         created_at=from_micros(record.created_at),
         updated_at=from_micros(record.updated_at),
@@ -111,9 +118,13 @@ def instance_info(
         cancel_requested=row.cancel is not None,
         labels=record.labels,
         incarnation=row.incarnation,
-        parent=None if row.parent is None else ParentInfo(row.parent.instance_id, row.parent.execution),
+        parent=None
+        if row.parent is None
+        else ParentInfo(row.parent.instance_id, row.parent.execution),
         root_id=row.root_id or row.instance_id,
-        children=_awaited_children(summary) if children is None else tuple(_child_info(child, catalogue) for child in children),
+        children=_awaited_children(summary)
+        if children is None
+        else tuple(_child_info(child, catalogue) for child in children),
         expires_at=_moment(record.expires_at),
         # Old libraries stored pins without their time.
         pinned_at=from_micros(row.pin.at) if row.pin and row.pin.at else None,
@@ -124,11 +135,21 @@ def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
     """Return what is shown of an instance with its parent."""
     held_reason = hold_reason(record, catalogue)
     execution = record.execution
-    return ChildInfo(record.row.instance_id, execution.name, execution.version, _status(record, held_reason), held_reason)
+    return ChildInfo(
+        record.row.instance_id,
+        execution.name,
+        execution.version,
+        _status(record, held_reason),
+        held_reason,
+    )
 
 
 def _awaited_children(summary: Summary) -> tuple[ChildInfo, ...]:
-    return tuple(ChildInfo(entry.child[0], entry.name, entry.child[1], None) for entry in summary.entries if entry.child)
+    return tuple(
+        ChildInfo(entry.child[0], entry.name, entry.child[1], None)
+        for entry in summary.entries
+        if entry.child
+    )
 
 
 def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
@@ -197,7 +218,9 @@ def _status(record: InstanceRecord, held_reason: str | None) -> InstanceStatus:
 
 def _target_version(record: InstanceRecord, catalogue: Catalogue) -> str:
     row, execution = record.row, record.execution
-    return boundary_version(catalogue, row.kind, execution.version, explicit=None, pin=row.pin, node="")[0]
+    return boundary_version(
+        catalogue, row.kind, execution.version, explicit=None, pin=row.pin, node=""
+    )[0]
 
 
 def _waiting_on(summary: Summary) -> tuple[WaitingOn, ...]:
@@ -219,13 +242,17 @@ def _pending_activities(
     rows = {row.event_id: row for row in record.activities if row.execution == record.row.execution}
     entries = [entry for entry in summary.entries if entry.kind == "activity"]
     entries += [
-        WaitEntry("activity", scheduled_name(event), event.at, None, event.id, read_tried(rows[event.id]))
+        WaitEntry(
+            "activity", scheduled_name(event), event.at, None, event.id, read_tried(rows[event.id])
+        )
         for event in scheduled
     ]
     return tuple(_pending_activity(entry, rows.get(entry.event_id), catalogue) for entry in entries)
 
 
-def _pending_activity(entry: WaitEntry, row: ActivityRow | None, catalogue: Catalogue) -> PendingActivity:
+def _pending_activity(
+    entry: WaitEntry, row: ActivityRow | None, catalogue: Catalogue
+) -> PendingActivity:
     tried = entry.tried
     route = None if row is None else row.route
     return PendingActivity(
@@ -241,28 +268,47 @@ def _pending_activity(entry: WaitEntry, row: ActivityRow | None, catalogue: Cata
 
 
 def _why_unread(row: ActivityRow | None) -> str | None:
-    """Return why the owner of an instance does not try one of its activities; ``None``: it does, or will."""
+    """Return why the owner of an instance does not try one of its activities; ``None``: it does, or
+    will.
+    """
     if row is None or row.has_ended or not unpack(row.attempts).get("unread"):
         return None
-    return "no living node has code of it that can read its arguments; deploy a worker that can, or terminate the instance"
+    return (
+        "no living node has code of it that can read its arguments; deploy a worker that can, or "
+        "terminate the instance"
+    )
 
 
 def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
-    """Return why no node takes an activity that is handed out, and what would help; ``None`` where a node may take it."""
-    routes = {offered for node in catalogue.nodes if is_living(node, catalogue.now) for offered in node.record.routes}
+    """Return why no node takes an activity that is handed out, and what would help; ``None`` where
+    a node may take it.
+    """
+    routes = {
+        offered
+        for node in catalogue.nodes
+        if is_living(node, catalogue.now)
+        for offered in node.record.routes
+    }
     if route in routes:
         return None
     if all(offered.format != route.format for offered in routes) and routes:
-        return f"activity {route.activity!r} was asked for in event format {route.format}, which no living node reads"
+        return (
+            f"activity {route.activity!r} was asked for in event format {route.format}, which no "
+            "living node reads"
+        )
     if route.fingerprint is not None:
-        return f"the node has gone that may be able to read the arguments of activity {route.activity!r}; others could not"
+        return (
+            "the node has gone that may be able to read the arguments of activity "
+            f"{route.activity!r}; others could not"
+        )
     reason = f"no living node has activity {route.activity!r} and serves queue {route.queue!r}"
     elsewhere = sorted(repr(offered.queue) for offered in routes if offered.name == route.name)
     if not elsewhere:
         return reason
     return (
-        f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve {route.queue!r} too "
-        "(Runtime(queues=...)), or name a queue of theirs where it is scheduled"
+        f"{reason}; some have it and serve {', '.join(elsewhere)}: let one of them serve "
+        f"{route.queue!r} too (Runtime(queues=...)), or name a queue of theirs where it is "
+        "scheduled"
     )
 
 

@@ -1,4 +1,6 @@
-"""A client's own way to the store, where no runtime runs: changes that wait together are committed together."""
+"""A client's own way to the store, where no runtime runs: changes that wait together are committed
+together.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ class _Lane:
 
 
 class DirectPort:
-    """Commits in worker threads, one group at a time. The changes that wait are limited, as within a runtime.
+    """Commits in worker threads, one group at a time. The changes that wait are limited, as within
+    a runtime.
 
     It serves any number of event loops, in any threads: each has a lane of its own.
     """
@@ -112,7 +115,9 @@ class DirectPort:
             lane.pending.append(entry)
             await self._commit_until_done(lane, entry)
         finally:
-            if entry in lane.pending:  # cancelled while it waited: it must not happen behind its sender's back
+            if (
+                entry in lane.pending
+            ):  # cancelled while it waited: it must not happen behind its sender's back
                 lane.pending.remove(entry)
             self._intake.leave(size)
         if entry.error is not None:
@@ -137,12 +142,21 @@ class DirectPort:
                 try:
                     commit = self._provider.store.commit([entry.change for entry in batch])
                 finally:
-                    self._provider.store.stir()  # a runtime may share this provider, and would see it at the next poll only
+                    # a runtime may share this provider, and would see it at the next poll only
+                    self._provider.store.stir()
         except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
-            known = error if isinstance(error, StoreError) else StoreError(f"{type(error).__name__}: {error}")
-            if self._is_closed and isinstance(known, StoreUnavailable):  # closed in another task, under this commit
+            known = (
+                error
+                if isinstance(error, StoreError)
+                else StoreError(f"{type(error).__name__}: {error}")
+            )
+            if self._is_closed and isinstance(
+                known, StoreUnavailable
+            ):  # closed in another task, under this commit
                 for entry in batch:
-                    entry.error = RuntimeClosed("this client was closed before the change was written; nothing was written")
+                    entry.error = RuntimeClosed(
+                        "this client was closed before the change was written; nothing was written"
+                    )
                 return
             if len(batch) == 1 or known.retryable:
                 for entry in batch:
@@ -164,7 +178,9 @@ class DirectPort:
             raise
 
     def written_past(self) -> None:
-        """Tell the runtime that may share this provider; engines elsewhere look at the store by themselves."""
+        """Tell the runtime that may share this provider; engines elsewhere look at the store by
+        themselves.
+        """
         self._provider.store.stir()
 
     def watch(

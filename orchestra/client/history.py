@@ -1,4 +1,6 @@
-"""What people see of a history: its events as plain values, also those that this library cannot read."""
+"""What people see of a history: its events as plain values, also those that this library cannot
+read.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,9 @@ class HistoryEvent:
 
     ``kind`` and the keys of ``details`` stay as they are from release to release, but for new ones:
 
-    ====================  =====================================================================================
+    ====================  ======================================================================
     ``kind``              ``details``
-    ====================  =====================================================================================
+    ====================  ======================================================================
     execution_started     instance_id, incarnation, execution_id, name, version, input
     activity_scheduled    name, arguments, queue, retry, timeout, heartbeat_timeout
     activity_completed    source, attempt, result
@@ -70,13 +72,15 @@ class HistoryEvent:
     execution_terminated  reason
     continued_as_new      version, state
     unknown               event
-    ====================  =====================================================================================
+    ====================  ======================================================================
 
-    ``source`` is the ``event_id`` of what it answers, or gives up. Users' values are plain JSON values, instants are aware
-    datetimes (UTC), durations are timedeltas; ``error`` is an :class:`~orchestra.errors.ErrorInfo`, ``attempts`` a tuple of
-    :class:`~orchestra.errors.Attempt`, ``retry`` a :class:`~orchestra.RetryPolicy`. ``queue`` and ``version`` are ``None``
-    where the call named none. What cannot be read is an :class:`Unreadable` in its place; of an event that cannot be read at
-    all it stands under ``event``, beside its ``payload`` if it has one.
+    ``source`` is the ``event_id`` of what it answers, or gives up. Users' values are plain JSON
+    values, instants are aware datetimes (UTC), durations are timedeltas; ``error`` is an
+    :class:`~orchestra.errors.ErrorInfo`, ``attempts`` a tuple of
+    :class:`~orchestra.errors.Attempt`, ``retry`` a :class:`~orchestra.RetryPolicy`. ``queue`` and
+    ``version`` are ``None`` where the call named none. What cannot be read is an
+    :class:`Unreadable` in its place; of an event that cannot be read at all it stands under
+    ``event``, beside its ``payload`` if it has one.
     """
 
     event_id: int
@@ -109,7 +113,9 @@ def _kind(number: int, library: Library) -> str:
 
 def _unknown(event: UnknownEvent, record: EventRecord) -> dict[str, Any]:
     """Return what is shown of an event that only a newer library can read."""
-    details: dict[str, Any] = {"event": Unreadable(f"event {event.id} has an {event.what}", record.size)}
+    details: dict[str, Any] = {
+        "event": Unreadable(f"event {event.id} has an {event.what}", record.size)
+    }
     if record.payload is not None:
         details["payload"] = shown(record.payload)
     return details
@@ -138,7 +144,12 @@ def _details(event: Event) -> dict[str, Any]:
         case ActivityCompleted():
             return {"source": event.source, "attempt": event.attempt, "result": shown(event.result)}
         case ActivityFailedEvent():
-            failed = {"source": event.source, "error": event.cause, "attempts": event.attempts, "tries": event.tries}
+            failed = {
+                "source": event.source,
+                "error": event.cause,
+                "attempts": event.attempts,
+                "tries": event.tries,
+            }
             return {**failed, "reason": event.reason}
         case TimerCreated():
             return {"due_at": from_micros(event.due)}
@@ -150,7 +161,11 @@ def _details(event: Event) -> dict[str, Any]:
             received = {"source": event.source, "name": event.name, "sequence": event.sequence}
             return {**received, "payload": shown(event.payload)}
         case ChildStarted():
-            return {**_started(event), "on_parent_close": event.on_parent_close.name.lower(), "input": shown(event.input)}
+            return {
+                **_started(event),
+                "on_parent_close": event.on_parent_close.name.lower(),
+                "input": shown(event.input),
+            }
         case DetachedStarted():
             return {**_started(event), "input": shown(event.input)}
         case ChildCompleted():
@@ -170,7 +185,12 @@ def _details(event: Event) -> dict[str, Any]:
 
 
 def _started(event: ChildStarted | DetachedStarted) -> dict[str, Any]:
-    return {"name": event.name, "version": event.version, "instance_id": event.child_id, "queue": event.queue}
+    return {
+        "name": event.name,
+        "version": event.version,
+        "instance_id": event.child_id,
+        "queue": event.queue,
+    }
 
 
 def _duration(microseconds: int | None) -> timedelta | None:

@@ -47,7 +47,8 @@ class InstanceStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WaitingOn:
-    """One thing that an instance waits for: ``kind`` is activity, timer, event or child; ``until`` is a timer's due time.
+    """One thing that an instance waits for: ``kind`` is activity, timer, event or child; ``until``
+    is a timer's due time.
 
     ``instance_id`` is the child's.
     """
@@ -69,7 +70,9 @@ class ParentInfo:
 
 @dataclass(frozen=True, slots=True)
 class ChildInfo:
-    """A child. Lists do not read children: there ``version`` is what the call named, and ``status`` is ``None``."""
+    """A child. Lists do not read children: there ``version`` is what the call named, and ``status``
+    is ``None``.
+    """
 
     instance_id: str
     name: str
@@ -89,27 +92,33 @@ class PendingActivity:
     next_attempt_at: datetime | None
     last_error: str | None
     queue: str | None = None
-    """The queue by which it was handed out to other nodes; ``None``: it runs where its instance does. Not in lists."""
+    """The queue by which it was handed out to other nodes; ``None``: it runs where its instance
+    does. Not in lists.
+    """
     node: str | None = None
     """The node that has taken it from the queue; ``None``: it waits there for one. Not in lists."""
     held_reason: str | None = None
-    """Why no node takes it: no living node has it and serves its queue. Names the queues where it is served. Not in lists."""
+    """Why no node takes it: no living node has it and serves its queue. Names the queues where it
+    is served. Not in lists.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
     """An instance as it stands.
 
-    ``input``, ``output`` and ``custom_status`` are plain JSON values, or :class:`~orchestra.Unreadable` where this library
-    cannot read them.
+    ``input``, ``output`` and ``custom_status`` are plain JSON values, or
+    :class:`~orchestra.Unreadable` where this library cannot read them.
 
-    ``waiting_on`` has the first 16 things that it waits for; ``waiting_counts`` counts all of them. ``pending_activities`` has
-    the activities among the 16, and up to 1,000 activities in all that were tried before, have sent a heartbeat, or were handed
-    out to other nodes. Its history names the rest: activities in a first attempt, on the node that owns the instance. Lists
-    show the 16 only.
+    ``waiting_on`` has the first 16 things that it waits for; ``waiting_counts`` counts all of them.
+    ``pending_activities`` has the activities among the 16, and up to 1,000 activities in all that
+    were tried before, have sent a heartbeat, or were handed out to other nodes. Its history names
+    the rest: activities in a first attempt, on the node that owns the instance. Lists show the 16
+    only.
 
-    ``children`` are the children of its current execution, in the order of their starts; lists show only those that it waits
-    for. ``list_instances(parent=...)`` has those of earlier executions as well.
+    ``children`` are the children of its current execution, in the order of their starts; lists show
+    only those that it waits for. ``list_instances(parent=...)`` has those of earlier executions as
+    well.
     """
 
     instance_id: str
@@ -154,7 +163,9 @@ class InstanceInfo:
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
-    """A page of a list. Give ``next_page`` back to get what follows; ``None``: this was the last one."""
+    """A page of a list. Give ``next_page`` back to get what follows; ``None``: this was the last
+    one.
+    """
 
     items: tuple[InstanceInfo, ...]
     next_page: str | None
@@ -162,7 +173,9 @@ class InstancePage:
 
 @dataclass(frozen=True, slots=True)
 class PurgeReport:
-    """What a purge has deleted, or (``dry_run``) would delete: how many instances, and the ids of the first hundred."""
+    """What a purge has deleted, or (``dry_run``) would delete: how many instances, and the ids of
+    the first hundred.
+    """
 
     dry_run: bool
     count: int
@@ -171,7 +184,9 @@ class PurgeReport:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionInfo:
-    """One execution of an instance. ``input`` and ``output`` are plain JSON values, or :class:`~orchestra.Unreadable`."""
+    """One execution of an instance. ``input`` and ``output`` are plain JSON values, or
+    :class:`~orchestra.Unreadable`.
+    """
 
     instance_id: str
     execution_id: int
@@ -179,8 +194,9 @@ class ExecutionInfo:
     version: str
     resolved_by: ResolvedBy | Unknown
     status: str
-    """``pending``, ``running``, ``continued_as_new``, ``completed``, ``failed``, ``cancelled``, ``terminated``,
-    or ``unknown``: it has ended in a way that only a newer library knows."""
+    """``pending``, ``running``, ``continued_as_new``, ``completed``, ``failed``, ``cancelled``,
+    ``terminated``, or ``unknown``: it has ended in a way that only a newer library knows.
+    """
     input: Any
     output: Any
     error: ErrorInfo | None
@@ -193,7 +209,9 @@ class ExecutionInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A running :class:`~orchestra.Runtime`, as the store knows it. Nodes that have left or were buried are not listed."""
+    """A running :class:`~orchestra.Runtime`, as the store knows it. Nodes that have left or were
+    buried are not listed.
+    """
 
     node_id: str
     """What ``InstanceInfo.owner`` names; a new one for each start of a runtime."""
@@ -209,14 +227,22 @@ class NodeInfo:
     renewed_at: datetime
     """Its last heartbeat, on the store's clock."""
     alive: bool
-    """Whether it has renewed within three leases. For people only: no node takes its work over because of this alone."""
+    """Whether it has renewed within three leases. For people only: no node takes its work over
+    because of this alone.
+    """
     slots: int
     """How many activities it runs at once."""
     load: int
-    """How many activities it ran at its last heartbeat: at most ``slots``. What waits for a place there is not counted."""
+    """How many activities it ran at its last heartbeat: at most ``slots``. What waits for a place
+    there is not counted.
+    """
     owned: int
     """How many instances it owns now; instances that only wait have no owner."""
     reads: int = 1
-    """The highest level of kinds of rows that its library reads. All nodes write at a level that each of them reads."""
+    """The highest level of kinds of rows that its library reads. All nodes write at a level that
+    each of them reads.
+    """
     formats: tuple[int, ...] = (1,)
-    """The formats of histories that it reads. New executions get the highest one that all nodes read."""
+    """The formats of histories that it reads. New executions get the highest one that all nodes
+    read.
+    """

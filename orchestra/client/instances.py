@@ -20,9 +20,21 @@ from orchestra.client.arguments import (
     read_page,
     read_statuses,
 )
-from orchestra.client.describing import STORED_STATUS, execution_info, instance_info, node_infos, untold_activities
+from orchestra.client.describing import (
+    STORED_STATUS,
+    execution_info,
+    instance_info,
+    node_infos,
+    untold_activities,
+)
 from orchestra.client.history import HistoryEvent, history_event
-from orchestra.client.info import ExecutionInfo, InstanceInfo, InstancePage, InstanceStatus, NodeInfo
+from orchestra.client.info import (
+    ExecutionInfo,
+    InstanceInfo,
+    InstancePage,
+    InstanceStatus,
+    NodeInfo,
+)
 from orchestra.clock import new_id, to_micros
 from orchestra.codec import Payload, decoder, encode
 from orchestra.context import OrchestrationContext
@@ -71,7 +83,9 @@ class StartOptions(TypedDict, total=False):
 class Instances:
     """Starts instances, and reads them for people."""
 
-    def __init__(self, access: Access, registry: OrchestrationRegistry | None, payload_limit: int) -> None:
+    def __init__(
+        self, access: Access, registry: OrchestrationRegistry | None, payload_limit: int
+    ) -> None:
         self._access = access
         self._registry = registry
         self._payload_limit = payload_limit
@@ -91,7 +105,9 @@ class Instances:
         request_id: str | None,
         existing: Literal["error", "return"],
     ) -> tuple[str, Any]:
-        """Start an instance; return its id, and the annotation of its result. See :meth:`Client.start`."""
+        """Start an instance; return its id, and the annotation of its result. See
+        :meth:`Client.start`.
+        """
         name, annotation = self._called(orchestration)
         annotation = annotation if returns is None else decoder(returns).annotation
         check_name(name, "an orchestration's name")
@@ -104,20 +120,27 @@ class Instances:
         resolution = Resolution(how, access.name, policy_of(catalogue, name)[1])
         payload = self._encoded(state, name, chosen)
         change = Start(
-            instance_id=instance_id or (new_id() if request_id is None else id_of_request(name, request_id)),
+            instance_id=instance_id
+            or (new_id() if request_id is None else id_of_request(name, request_id)),
             incarnation=new_id(),
             request_id=request_id or new_id(),
-            kind=kind_of(queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)),
-            execution=ExecutionRow(1, name, chosen, resolution, payload, None, created_at=catalogue.now),
+            kind=kind_of(
+                queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)
+            ),
+            execution=ExecutionRow(
+                1, name, chosen, resolution, payload, None, created_at=catalogue.now
+            ),
             created_by=access.name,
             labels=dict(labels or {}),
         )
         with access.recorder.starting(name, chosen, change.instance_id) as traceparent:
-            outcome = await access.port.submit(change if traceparent is None else replace(change, traceparent=traceparent))
+            outcome = await access.port.submit(
+                change if traceparent is None else replace(change, traceparent=traceparent)
+            )
             if isinstance(outcome, StartExists) and not outcome.same and existing == "error":
                 raise InstanceExists(
-                    f"instance {change.instance_id!r} exists; choose another id, delete it once it has ended, or pass "
-                    "existing='return'",
+                    f"instance {change.instance_id!r} exists; choose another id, delete it once "
+                    "it has ended, or pass existing='return'",
                     instance_id=change.instance_id,
                 )
         return change.instance_id, annotation
@@ -131,8 +154,8 @@ class Instances:
         if self._registry is None:
             shown = called(orchestration)
             raise UnknownOrchestration(
-                f"this client has no registry that could tell the name of {shown}; give the name, or make the client with "
-                "Client(provider, registry=registry)",
+                f"this client has no registry that could tell the name of {shown}; give the "
+                "name, or make the client with Client(provider, registry=registry)",
                 name=shown,
             )
         name, result = self._registry.called(orchestration)
@@ -144,14 +167,18 @@ class Instances:
         try:
             return catalogue, chosen_version(catalogue, name, version, queue)
         except UnknownOrchestration:
-            catalogue = await self._access.catalogue(0)  # it may have been registered within the last second
+            catalogue = await self._access.catalogue(
+                0
+            )  # it may have been registered within the last second
             return catalogue, chosen_version(catalogue, name, version, queue)
 
     def _encoded(self, state: Any, name: str, version: str) -> Payload:
         definition = self._registry.find(name, version) if self._registry else None
         if definition is None:
             return encode(state, subject=f"input of {name!r}", limit=self._payload_limit)
-        return definition.state.encode_input(state, subject=f"input of {name!r} {version}", limit=self._payload_limit)
+        return definition.state.encode_input(
+            state, subject=f"input of {name!r} {version}", limit=self._payload_limit
+        )
 
     # --- describing ---
 
@@ -188,7 +215,14 @@ class Instances:
     ) -> InstancePage:
         """Return a page of instances; see :meth:`Client.list_instances`."""
         check_limit(limit)
-        check_filters(name=name, version=version, queue=queue, id_prefix=id_prefix, parent=parent, labels=labels)
+        check_filters(
+            name=name,
+            version=version,
+            queue=queue,
+            id_prefix=id_prefix,
+            parent=parent,
+            labels=labels,
+        )
         check_moment(created_from, "created_from", optional=True)
         check_moment(created_until, "created_until", optional=True)
         after = read_page(page)
@@ -199,7 +233,9 @@ class Instances:
             name=name,
             version=version,
             queue=queue,
-            statuses=None if wanted is None else tuple({STORED_STATUS[one] for one in wanted if one in STORED_STATUS}),
+            statuses=None
+            if wanted is None
+            else tuple({STORED_STATUS[one] for one in wanted if one in STORED_STATUS}),
             other_statuses=wanted is not None and InstanceStatus.UNKNOWN in wanted,
             standings=tuple(standings) if 0 < len(standings) < len(_STANDING_OF) else None,
             held=held,
@@ -215,14 +251,20 @@ class Instances:
         records = await self._access.read(lambda directory: directory.list(query))
         items = tuple(instance_info(record, catalogue) for record in records[:limit])
         last = records[limit - 1] if len(records) > limit else None
-        return InstancePage(items, None if last is None else f"{last.created_at}:{last.row.instance_id}")
+        return InstancePage(
+            items, None if last is None else f"{last.created_at}:{last.row.instance_id}"
+        )
 
-    async def executions(self, instance_id: str, after: int, limit: int) -> tuple[ExecutionInfo, ...]:
+    async def executions(
+        self, instance_id: str, after: int, limit: int
+    ) -> tuple[ExecutionInfo, ...]:
         """Return executions of an instance; see :meth:`Client.list_executions`."""
         check_id(instance_id)
         check_limit(limit)
         check_number(after, "after")
-        rows = await self._access.read(lambda directory: directory.executions(instance_id, after, limit))
+        rows = await self._access.read(
+            lambda directory: directory.executions(instance_id, after, limit)
+        )
         if not rows:
             await self._access.record(instance_id)
         return tuple(execution_info(instance_id, row) for row in rows)
@@ -233,7 +275,11 @@ class Instances:
         access = self._access
         if execution_id is not None:
             check_number(execution_id, "execution_id")
-        number = (await access.record(instance_id)).row.execution if execution_id is None else execution_id
+        number = (
+            (await access.record(instance_id)).row.execution
+            if execution_id is None
+            else execution_id
+        )
         records = await access.read(lambda directory: directory.history(instance_id, number))
         if not records:
             await access.record(instance_id)
@@ -247,7 +293,9 @@ class Instances:
 def _read_whole(
     directory: Directory, instance_id: str
 ) -> tuple[InstanceRecord, Sequence[InstanceRecord], Sequence[EventRecord]] | None:
-    """Return an instance, its children, and the events of activities that its summary has no room for."""
+    """Return an instance, its children, and the events of activities that its summary has no room
+    for.
+    """
     record = directory.get(instance_id)
     if record is None:
         return None
@@ -256,11 +304,17 @@ def _read_whole(
         return record, children, ()
     scheduled = directory.envelopes(instance_id, record.row.execution, untold)
     # Read at another moment: the id may be a new instance's by now.
-    return record, children, [event for event in scheduled if event.kind == EventKind.ACTIVITY_SCHEDULED]
+    return (
+        record,
+        children,
+        [event for event in scheduled if event.kind == EventKind.ACTIVITY_SCHEDULED],
+    )
 
 
 def _read_children(directory: Directory, record: InstanceRecord) -> list[InstanceRecord]:
-    """Return the children that the current execution of an instance has asked for, in their order."""
+    """Return the children that the current execution of an instance has asked for, in their
+    order.
+    """
     row = record.row
     found: list[InstanceRecord] = []
     query = InstanceQuery(parent=row.instance_id, parent_execution=row.execution, limit=_CHILDREN)
@@ -270,11 +324,18 @@ def _read_children(directory: Directory, record: InstanceRecord) -> list[Instanc
         if len(page) < _CHILDREN:
             break
     links = [(child.row.parent, child) for child in found]
-    own = [(link.event_id, child) for link, child in links if link is not None and link.incarnation == row.incarnation]
+    own = [
+        (link.event_id, child)
+        for link, child in links
+        if link is not None and link.incarnation == row.incarnation
+    ]
     return [child for _, child in sorted(own, key=lambda pair: pair[0])]
 
 
 def _read_nodes(directory: Directory) -> tuple[NodeInfo, ...]:
-    # Two reads: what changes hands in between may be counted with neither or with both. No node acts on it.
+    # Two reads: what changes hands in between may be counted with neither or with both. No node
+    # acts on it.
     catalogue = directory.catalogue()
-    return node_infos(catalogue, directory.count_owned([node.record.node_id for node in catalogue.nodes]))
+    return node_infos(
+        catalogue, directory.count_owned([node.record.node_id for node in catalogue.nodes])
+    )

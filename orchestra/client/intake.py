@@ -1,4 +1,6 @@
-"""Limits the changes of clients that are not committed yet. A caller that brings more waits, first come, first served."""
+"""Limits the changes of clients that are not committed yet. A caller that brings more waits, first
+come, first served.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ __all__ = ["MOST_BYTES", "MOST_CHANGES", "Intake"]
 
 MOST_CHANGES: Final = 10_000
 MOST_BYTES: Final = 16 * 1024 * 1024
-_GONE: Final = "the runtime or client has stopped; the change was not handed over, nothing was written"
+_GONE: Final = (
+    "the runtime or client has stopped; the change was not handed over, nothing was written"
+)
 
 
 class _Waiter:
@@ -50,7 +54,9 @@ class Intake:
         return len(self._waiting)
 
     def enter(self, size: int) -> bool:
-        """Take room for a change, if there is room and no other change waits. Return whether it was taken."""
+        """Take room for a change, if there is room and no other change waits. Return whether it was
+        taken.
+        """
         with self._guard:
             if self._waiting or not self._has_room(size):
                 return False
@@ -103,7 +109,9 @@ class Intake:
             self._call()
 
     def _has_room(self, size: int) -> bool:
-        return not self._changes or (self._changes < self._most_changes and self._bytes + size <= self._most_bytes)
+        return not self._changes or (
+            self._changes < self._most_changes and self._bytes + size <= self._most_bytes
+        )
 
     def _call(self) -> None:
         """Let in the changes that have waited longest, as many as there is room for."""

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from orchestra.client.access import Access
-from orchestra.client.arguments import check_filters, check_id, check_limit, check_reason, read_statuses
+from orchestra.client.arguments import (
+    check_filters,
+    check_id,
+    check_limit,
+    check_reason,
+    read_statuses,
+)
 from orchestra.client.describing import STORED_STATUS
 from orchestra.client.info import InstanceStatus, PurgeReport
 from orchestra.clock import to_micros
@@ -29,7 +35,9 @@ class Maintenance:
         """End an instance at once; see :meth:`Client.terminate`."""
         check_id(instance_id)
         check_reason(reason)
-        ended = await self._access.perform(terminate(instance_id, reason, self._access.name, self._access.provider.library))
+        ended = await self._access.perform(
+            terminate(instance_id, reason, self._access.name, self._access.provider.library)
+        )
         if ended is not None:
             self._access.recorder.terminated(ended.row.kind.name, ended.execution.version)
 
@@ -42,7 +50,9 @@ class Maintenance:
         """Delete an ended instance; see :meth:`Client.delete`."""
         check_id(instance_id)
         check_reason(reason)
-        await self._access.perform(delete(instance_id, self._access.provider.library, by=self._access.name, reason=reason))
+        await self._access.perform(
+            delete(instance_id, self._access.provider.library, by=self._access.name, reason=reason)
+        )
 
     async def purge(
         self,
@@ -58,7 +68,9 @@ class Maintenance:
     ) -> PurgeReport:
         """Delete instances that ended before a moment; see :meth:`Client.purge`."""
         check_reason(reason)
-        check_filters(name=name, version=None, queue=None, id_prefix=id_prefix, parent=None, labels=labels)
+        check_filters(
+            name=name, version=None, queue=None, id_prefix=id_prefix, parent=None, labels=labels
+        )
         check_moment(completed_before, "completed_before")
         if limit is not None:
             check_limit(limit)
@@ -67,8 +79,13 @@ class Maintenance:
         if not ends:
             return PurgeReport(dry_run, 0, ())
         query = InstanceQuery(
-            name=name, statuses=tuple(STORED_STATUS[one] for one in ends), id_prefix=id_prefix, labels=dict(labels or {})
+            name=name,
+            statuses=tuple(STORED_STATUS[one] for one in ends),
+            id_prefix=id_prefix,
+            labels=dict(labels or {}),
         )
         before, access = to_micros(completed_before), self._access
-        purged = await access.perform(purge(query, before, limit, dry_run=dry_run, by=access.name, reason=reason))
+        purged = await access.perform(
+            purge(query, before, limit, dry_run=dry_run, by=access.name, reason=reason)
+        )
         return PurgeReport(dry_run, purged.count, purged.instance_ids)

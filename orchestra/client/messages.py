@@ -25,15 +25,21 @@ class Messages:
         self._limits = limits
         self._payload_limit = payload_limit
 
-    async def raise_event(self, instance_id: str, name: str, payload: Any, message_id: str | None) -> None:
+    async def raise_event(
+        self, instance_id: str, name: str, payload: Any, message_id: str | None
+    ) -> None:
         """Send an event; see :meth:`Client.raise_event`."""
         check_id(instance_id)
         check_name(name, "an event's name")
         check_text(message_id, "a message id")
-        encoded = encode(payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit)
+        encoded = encode(
+            payload, subject=f"event {name!r} for {instance_id!r}", limit=self._payload_limit
+        )
         access = self._access
         with access.recorder.sending(name, instance_id) as trace:
-            change = Append(instance_id, message_id or new_id(), name, encoded, access.name, self._limits, trace)
+            change = Append(
+                instance_id, message_id or new_id(), name, encoded, access.name, self._limits, trace
+            )
             await self._send(change, InstanceCompleted)
 
     async def cancel(self, instance_id: str, reason: str) -> None:
@@ -51,7 +57,10 @@ class Messages:
             case Refusal.NOT_FOUND:
                 raise not_found(instance_id)
             case Refusal.CLOSED:
-                raise closed(f"instance {instance_id!r} has ended and takes nothing any more", instance_id=instance_id)
+                raise closed(
+                    f"instance {instance_id!r} has ended and takes nothing any more",
+                    instance_id=instance_id,
+                )
             case Refusal.FULL:
                 assert isinstance(change, Append)
                 assert outcome.full is not None
@@ -61,18 +70,25 @@ class Messages:
 def _inbox_full(append: Append, full: Full) -> InboxFull:
     """Return the error that says which limit of an inbox an event has met."""
     option = "inbox_limit" if full.bound == "messages" else "inbox_bytes"
-    waits = f"{full.waiting:,} unread messages" if full.bound == "messages" else f"{full.waiting:,} bytes of unread messages"
+    waits = (
+        f"{full.waiting:,} unread messages"
+        if full.bound == "messages"
+        else f"{full.waiting:,} bytes of unread messages"
+    )
     size = "" if full.bound == "messages" else f", and this event has {len(append.payload.data):,}"
     if full.of_name:
         most = f"of one name may be {full.limit:,} (nine tenths of {option})"
-        remedy = f"Let it wait for {append.name!r}, send less, or raise {option}; events of other names still get in"
+        remedy = (
+            f"Let it wait for {append.name!r}, send less, or raise {option}; events of other "
+            "names still get in"
+        )
     else:
         most = f"{full.limit:,} may be ({option})"
         remedy = f"Let it read them, send less, or raise {option}"
     named = f" of the name {append.name!r}" if full.of_name else ""
     return InboxFull(
-        f"event {append.name!r} for instance {append.instance_id!r} was not stored: there are {waits}{named}, {most}{size}. "
-        f"{remedy}",
+        f"event {append.name!r} for instance {append.instance_id!r} was not stored: there are "
+        f"{waits}{named}, {most}{size}. {remedy}",
         instance_id=append.instance_id,
         name=append.name if full.of_name else None,
         bound=full.bound,

@@ -1,4 +1,6 @@
-"""Performs operations: reads, commits and waits as their steps ask, without blocking the event loop."""
+"""Performs operations: reads, commits and waits as their steps ask, without blocking the event
+loop.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ async def perform(operation: Operation[T], port: Port, provider: Provider) -> T:
     """Perform an operation to its end, and return its result.
 
     Raises:
-        OrchestraError: the operation ended with it, or left an error of one of its steps to the caller.
+        OrchestraError: the operation ended with it, or left an error of one of its steps to the
+            caller.
     """
     answer: Any = None
     error: Exception | None = None
@@ -68,12 +71,16 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
         case SubmitAll(changes):
             return await _submit_all(changes, port)
         case SetPin(instance_id, version, by, reason):
-            is_open = await port.call(lambda: admin.set_pin(instance_id, version, by=by, reason=reason))
+            is_open = await port.call(
+                lambda: admin.set_pin(instance_id, version, by=by, reason=reason)
+            )
             if is_open:
                 port.written_past()
             return is_open
         case Delete(instance_id, incarnation, by, reason):
-            return await port.call(lambda: admin.delete(instance_id, incarnation, by=by, reason=reason))
+            return await port.call(
+                lambda: admin.delete(instance_id, incarnation, by=by, reason=reason)
+            )
         case DeleteAll(instances, by, reason):
             return await port.call(lambda: admin.delete_all(instances, by=by, reason=reason))
         case Pause(seconds):
@@ -82,7 +89,9 @@ async def _answer(step: Step[Any], port: Port, provider: Provider) -> Any:
             raise AssertionError(f"unknown step {step}")
 
 
-async def _submit_all(changes: Sequence[ClientChange], port: Port) -> list[Outcome | OrchestraError]:
+async def _submit_all(
+    changes: Sequence[ClientChange], port: Port
+) -> list[Outcome | OrchestraError]:
     """Submit changes at once, so that they are committed in one group."""
     outcomes: dict[int, Outcome | OrchestraError] = {}
 

@@ -45,7 +45,9 @@ class EndWatch(Protocol):
         ...
 
     async def wait(self) -> None:
-        """Return when it may have ended, or was deleted, or the time is up. It may return without a cause."""
+        """Return when it may have ended, or was deleted, or the time is up. It may return without a
+        cause.
+        """
         ...
 
 

@@ -1,4 +1,6 @@
-"""Stored values as people are shown them: plain JSON values, or, where one cannot be read, what is known of it."""
+"""Stored values as people are shown them: plain JSON values, or, where one cannot be read, what is
+known of it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ __all__ = ["Unreadable", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands where a stored value cannot be read: it is damaged, or written by a library that knows more than this one.
+    """Stands where a stored value cannot be read: it is damaged, or written by a library that knows
+    more than this one.
 
     ``size`` is its length in bytes.
     """

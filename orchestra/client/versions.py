@@ -17,7 +17,9 @@ class Versions:
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    async def set_policy(self, name: str, policy: Policy, reason: str, *, allow_missing: bool) -> int:
+    async def set_policy(
+        self, name: str, policy: Policy, reason: str, *, allow_missing: bool
+    ) -> int:
         """Set the policy of a name; see :meth:`Client.set_version_policy`."""
         check_name(name, "an orchestration's name")
         check_policy(policy)

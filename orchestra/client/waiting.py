@@ -30,17 +30,26 @@ from orchestra.store.queries import InstanceRecord
 __all__ = ["Patience", "no_end", "result_of", "wait_for_end"]
 
 _SECONDS: Final = 10.0
-"""How long a wait without a timeout goes on for an instance that an error holds: a deploy of mended code may be under way."""
+"""How long a wait without a timeout goes on for an instance that an error holds: a deploy of mended
+code may be under way.
+"""
 
-_PAST: Final = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled", Status.TERMINATED: "was terminated"}
+_PAST: Final = {
+    Status.FAILED: "failed",
+    Status.CANCELLED: "was cancelled",
+    Status.TERMINATED: "was terminated",
+}
 
 
 async def wait_for_end(access: Access, instance_id: str, timeout: timedelta | None) -> End:  # noqa: ASYNC109
     """Wait until an instance has ended, and return how; see :meth:`Client.wait_for_completion`."""
     check_id(instance_id)
-    # Any will do: a caller that gives no time, or one that is over, is told how the instance stands now.
+    # Any will do: a caller that gives no time, or one that is over, is told how the instance stands
+    # now.
     check_duration(timeout, "timeout", least=timedelta.min, most=timedelta.max, optional=True)
-    with access.port.watch(instance_id, math.inf if timeout is None else timeout.total_seconds()) as watch:
+    with access.port.watch(
+        instance_id, math.inf if timeout is None else timeout.total_seconds()
+    ) as watch:
         look = not watch.known_open or watch.late  # it may have ended elsewhere
         patience = Patience(access.clock) if timeout is None else None
         while watch.end is None:
@@ -82,7 +91,9 @@ def result_of(end: End, instance_id: str, annotation: Any) -> Any:
 
 
 class Patience:
-    """Notices that an instance stays held by one error, for a wait that has no timeout of its own."""
+    """Notices that an instance stays held by one error, for a wait that has no timeout of its
+    own.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -90,7 +101,9 @@ class Patience:
         self._since = 0.0
 
     def is_over(self, record: InstanceRecord) -> bool:
-        """Return whether this very hold has been seen for ten seconds. To be asked at each look at the store."""
+        """Return whether this very hold has been seen for ten seconds. To be asked at each look at
+        the store.
+        """
         hold = record.row.hold
         if hold is None or _error_of(record) is None:
             self._hold = None
@@ -104,7 +117,9 @@ class Patience:
 def no_end(record: InstanceRecord, timeout: timedelta | None) -> WaitTimeout:
     """Return the error of a wait that is over, which names what holds the instance."""
     row = record.row
-    has_not_ended = f"instance {row.instance_id!r} has not ended" + ("" if timeout is None else f" within {timeout}")
+    has_not_ended = f"instance {row.instance_id!r} has not ended" + (
+        "" if timeout is None else f" within {timeout}"
+    )
     if not record.held or row.hold is None:
         return WaitTimeout(has_not_ended)
     message = f"{has_not_ended}: it is held ({shown_hold(row.hold)}: {row.hold.detail})"

@@ -1,14 +1,27 @@
-"""From the core schema that pydantic has for an annotation to its :class:`~orchestra.codec.shapes.Shape`."""
+"""From the core schema that pydantic has for an annotation to its
+:class:`~orchestra.codec.shapes.Shape`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from orchestra.codec.containers import MAPPINGS, SEQUENCES, mapping_shape, sequence_shape, tuple_shape
+from orchestra.codec.containers import (
+    MAPPINGS,
+    SEQUENCES,
+    mapping_shape,
+    sequence_shape,
+    tuple_shape,
+)
 from orchestra.codec.keys import key_of
 from orchestra.codec.leaves import LEAVES, any_shape, enum_shape, leaf_shape, literal_shape
-from orchestra.codec.records import dataclass_shape, model_shape, named_tuple_shape, typed_dict_shape
+from orchestra.codec.records import (
+    dataclass_shape,
+    model_shape,
+    named_tuple_shape,
+    typed_dict_shape,
+)
 from orchestra.codec.shapes import Node, Shape, Unfit, custom, is_of_pydantic
 from orchestra.codec.unions import choices_of, union_shape
 
@@ -16,7 +29,15 @@ __all__ = ["Builder"]
 
 _COMMON: Final = frozenset({"type", "ref", "metadata", "strict", "serialization"})
 _STRUCTURE: Final = frozenset(
-    {"items_schema", "keys_schema", "values_schema", "variadic_item_index", "schema", "cls", "microseconds_precision"}
+    {
+        "items_schema",
+        "keys_schema",
+        "values_schema",
+        "variadic_item_index",
+        "schema",
+        "cls",
+        "microseconds_precision",
+    }
 )
 
 _UNREADABLE: Final = {
@@ -49,7 +70,9 @@ class Builder:
         self._definitions: dict[str, Any] = {}
         self._made: dict[str, Shape] = {}
         while schema["type"] == "definitions":
-            self._definitions.update({definition["ref"]: definition for definition in schema["definitions"]})
+            self._definitions.update(
+                {definition["ref"]: definition for definition in schema["definitions"]}
+            )
             schema = schema["schema"]
         self._schema = schema
         self.native: bool = True
@@ -80,7 +103,9 @@ class Builder:
     def note_constraints(self, schema: Mapping[str, Any], *more: str) -> bool:
         """Note whether a node demands more than its type. Return whether it does not."""
         known = _COMMON | _STRUCTURE | set(more)
-        plain = all(key in known or value is None or value is False for key, value in schema.items())
+        plain = all(
+            key in known or value is None or value is False for key, value in schema.items()
+        )
         if not plain:
             self.verify = True
         return plain
@@ -101,14 +126,21 @@ class Builder:
         # It may contain itself: what refers to it meanwhile gets a shape that is filled afterwards.
         shape = self._made[reference] = Shape(_unfinished, _unfinished, _classes(schema))
         made = self._shape(schema)
-        shape.write, shape.read, shape.types, shape.typed = made.write, made.read, made.types, made.typed
+        shape.write, shape.read, shape.types, shape.typed = (
+            made.write,
+            made.read,
+            made.types,
+            made.typed,
+        )
         return shape
 
     def _shape(self, schema: Any) -> Shape:
         kind: str = schema["type"]
         if kind in _UNREADABLE:
             cls = schema.get("cls")
-            raise Unfit(_UNREADABLE[kind] + (f" ({cls.__qualname__})" if isinstance(cls, type) else ""))
+            raise Unfit(
+                _UNREADABLE[kind] + (f" ({cls.__qualname__})" if isinstance(cls, type) else "")
+            )
         if self._has_serializer(schema):
             self.verify = True
             return custom(self.node(schema), self._inner(schema))
@@ -120,7 +152,11 @@ class Builder:
                 self.is_zoned |= kind == "datetime"
                 return leaf_shape(kind, self.node(schema))
             case "enum" | "literal":
-                shape, native = enum_shape(schema, self.node(schema)) if kind == "enum" else literal_shape(schema)
+                shape, native = (
+                    enum_shape(schema, self.node(schema))
+                    if kind == "enum"
+                    else literal_shape(schema)
+                )
                 self.native &= native
                 return shape
             case "nullable":
@@ -132,9 +168,14 @@ class Builder:
             case "list" | "set" | "frozenset" | "deque":
                 return self._sequence(kind, schema)
             case "tuple":
-                items = [self._part(item, f"[{index}]") for index, item in enumerate(schema["items_schema"])]
+                items = [
+                    self._part(item, f"[{index}]")
+                    for index, item in enumerate(schema["items_schema"])
+                ]
                 plain = self.note_constraints(schema)
-                return tuple_shape(self.node(schema), items, schema.get("variadic_item_index"), plain=plain)
+                return tuple_shape(
+                    self.node(schema), items, schema.get("variadic_item_index"), plain=plain
+                )
             case _ if kind in MAPPINGS:
                 return self._mapping(kind, schema)
             case "union":
@@ -168,10 +209,16 @@ class Builder:
 
     def _has_serializer(self, schema: Any) -> bool:
         serialization: Any = schema.get("serialization")
-        return bool(serialization and "function" in serialization and not is_of_pydantic(serialization["function"]))
+        return bool(
+            serialization
+            and "function" in serialization
+            and not is_of_pydantic(serialization["function"])
+        )
 
     def _inner(self, schema: Any) -> Shape | None:
-        """Return the shape of the type to which a node adds something; ``None`` where only pydantic knows it."""
+        """Return the shape of the type to which a node adds something; ``None`` where only pydantic
+        knows it.
+        """
         inner: Any = schema.get(_INNER.get(schema["type"], ""))
         if schema["type"] == "chain":
             inner = schema["steps"][0]
@@ -193,7 +240,8 @@ class Builder:
         types = inner.types
         resolved = self.resolved(schema["schema"])
         if resolved["type"] in {"enum", "literal"} and any(
-            getattr(member, "value", member) is None for member in resolved.get("members") or resolved.get("expected")
+            getattr(member, "value", member) is None
+            for member in resolved.get("members") or resolved.get("expected")
         ):
             self.verify = True
 
@@ -213,7 +261,11 @@ class Builder:
         plain = self.note_constraints(schema)
         if kind == "deque":
             self.verify = True
-        return sequence_shape(kind, self.node(schema), item, plain=plain) if kind in SEQUENCES else custom(self.node(schema))
+        return (
+            sequence_shape(kind, self.node(schema), item, plain=plain)
+            if kind in SEQUENCES
+            else custom(self.node(schema))
+        )
 
     def _mapping(self, kind: str, schema: Any) -> Shape:
         try:
@@ -221,7 +273,9 @@ class Builder:
         except Unfit as unfit:
             unfit.steps.append("[key]")
             raise
-        item = self._part(schema.get("values_schema") or {"type": "int" if kind == "counter" else "any"}, "[]")
+        item = self._part(
+            schema.get("values_schema") or {"type": "int" if kind == "counter" else "any"}, "[]"
+        )
         plain = self.note_constraints(schema)
         return mapping_shape(kind, self.node(schema), key, item, plain=plain)
 

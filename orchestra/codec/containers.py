@@ -14,7 +14,12 @@ from orchestra.codec.wire import TYPE, Misfit, Refused, unwrapped
 
 __all__ = ["MAPPINGS", "SEQUENCES", "Key", "mapping_shape", "sequence_shape", "tuple_shape"]
 
-SEQUENCES: Final[dict[str, type]] = {"list": list, "set": set, "frozenset": frozenset, "deque": deque}
+SEQUENCES: Final[dict[str, type]] = {
+    "list": list,
+    "set": set,
+    "frozenset": frozenset,
+    "deque": deque,
+}
 MAPPINGS: Final[dict[str, type]] = {"dict": dict, "ordered-dict": OrderedDict, "counter": Counter}
 
 
@@ -53,7 +58,9 @@ def read_items(read: Callable[[Any], Any], written: list[Any]) -> list[Any]:
 
 
 def sequence_shape(kind: str, node: Node, item: Shape, *, plain: bool) -> Shape:
-    """Return the shape of a list, a set or the like. ``plain``: nothing but its members is to be checked."""
+    """Return the shape of a list, a set or the like. ``plain``: nothing but its members is to be
+    checked.
+    """
     cls: Any = SEQUENCES[kind]
     is_set = kind in {"set", "frozenset"}
 
@@ -83,7 +90,11 @@ def tuple_shape(node: Node, items: Sequence[Shape], variadic: int | None, *, pla
         if variadic is None:
             return items if count == len(items) else None
         more = count - len(items) + 1
-        return None if more < 0 else [*items[:variadic], *[items[variadic]] * more, *items[variadic + 1 :]]
+        return (
+            None
+            if more < 0
+            else [*items[:variadic], *[items[variadic]] * more, *items[variadic + 1 :]]
+        )
 
     def write(value: Any) -> Any:
         if type(value) is not tuple:
@@ -91,7 +102,9 @@ def tuple_shape(node: Node, items: Sequence[Shape], variadic: int | None, *, pla
         parts = cast("tuple[Any, ...]", value)
         found = shapes(len(parts))
         if found is None:
-            raise Refused(f"it has {len(parts)} items, and not the number that is annotated, {len(items)}")
+            raise Refused(
+                f"it has {len(parts)} items, and not the number that is annotated, {len(items)}"
+            )
         written: list[Any] = []
         for index, (part, shape) in enumerate(zip(parts, found, strict=True)):
             try:

@@ -35,18 +35,29 @@ T = TypeVar("T")
 _LISTS: Final[frozenset[Any]] = frozenset({list, Sequence, MutableSequence, Collection})
 """What reads an array as a list."""
 
-_TUPLE: Final[Any] = tuple  # for type checkers, which would make a tuple of unknown things of what is a value still
+_TUPLE: Final[Any] = (
+    tuple  # for type checkers, which would make a tuple of unknown things of what is a value still
+)
 
 
 class Decoder(Generic[T]):
     """Writes and reads values of one type.
 
     Raises:
-        UnresolvableAnnotation: the annotation names no type that can be read from JSON, or one whose values could not come back
-            as what they are.
+        UnresolvableAnnotation: the annotation names no type that can be read from JSON, or one
+            whose values could not come back as what they are.
     """
 
-    __slots__ = ("_adapter", "_is_native", "_is_verified", "_is_zoned", "_plain", "_shape", "_validate", "annotation")
+    __slots__ = (
+        "_adapter",
+        "_is_native",
+        "_is_verified",
+        "_is_zoned",
+        "_plain",
+        "_shape",
+        "_validate",
+        "annotation",
+    )
 
     def __init__(self, annotation: Any) -> None:
         self.annotation: Any = annotation
@@ -60,31 +71,47 @@ class Decoder(Generic[T]):
             return
         try:
             self._adapter = pydantic.TypeAdapter(annotation)
-            self._adapter.rebuild(raise_errors=True)  # else a name that cannot be found shows at the first use only
+            self._adapter.rebuild(
+                raise_errors=True
+            )  # else a name that cannot be found shows at the first use only
             builder = Builder(self._adapter.core_schema, write_json)
             self._shape = shape = builder.build()
             self._validate = self._adapter.validator.validate_json
-        except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError) as error:
+        except (
+            pydantic.PydanticUserError,
+            pydantic_core.SchemaError,
+            NameError,
+            TypeError,
+        ) as error:
             message = str(error).splitlines()[0]
-            raise UnresolvableAnnotation(f"{annotation!r} cannot be read from JSON: {message}") from error
+            raise UnresolvableAnnotation(
+                f"{annotation!r} cannot be read from JSON: {message}"
+            ) from error
         except Unfit as unfit:
             raise UnresolvableAnnotation(
                 f"values of {_type_text(annotation)} would not come back as they are: {unfit}"
             ) from unfit
-        self._is_native, self._is_zoned, self._is_verified = builder.native, builder.is_zoned, builder.verify
+        self._is_native, self._is_zoned, self._is_verified = (
+            builder.native,
+            builder.is_zoned,
+            builder.verify,
+        )
         if shape.is_plain and shape.types is not None and not builder.verify:
             self._plain = shape.types
 
-    def encode(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True) -> Payload:
-        """Return the wire form of a value, from which :meth:`decode` makes the same value again, of the same types.
+    def encode(
+        self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True
+    ) -> Payload:
+        """Return the wire form of a value, from which :meth:`decode` makes the same value again, of
+        the same types.
 
         Without an annotation it is written by its own type, and read as plain JSON.
 
         Args:
             subject: whose value it is, for errors.
             limit: bytes that it may have.
-            exact: whether it is refused where it would not come back as what it is. Histories of older libraries hold such
-                values, and their code has to get on.
+            exact: whether it is refused where it would not come back as what it is. Histories of
+                older libraries hold such values, and their code has to get on.
 
         Raises:
             EncodeError: it would not come back as what it is. Names the field and the remedy.
@@ -101,10 +128,17 @@ class Decoder(Generic[T]):
             if not exact:
                 return encode(value, subject=subject, limit=limit)
             raise _refusal(error, value, subject) from error.__cause__
-        return Payload(data) if len(data) <= MAX_DEPTH and len(data) <= limit else finished(data, subject, limit)
+        return (
+            Payload(data)
+            if len(data) <= MAX_DEPTH and len(data) <= limit
+            else finished(data, subject, limit)
+        )
 
-    def encode_input(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> Payload:
-        """Return the wire form of what comes from outside: a value like any other, or the plain JSON of one.
+    def encode_input(
+        self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT
+    ) -> Payload:
+        """Return the wire form of what comes from outside: a value like any other, or the plain
+        JSON of one.
 
         Raises:
             EncodeError: it would not come back as what it is.
@@ -112,7 +146,9 @@ class Decoder(Generic[T]):
             PayloadTooLarge: it has more than ``limit`` bytes.
         """
         try:
-            return self.encode(self.handed(value) if type(value) is _TUPLE else value, subject=subject, limit=limit)
+            return self.encode(
+                self.handed(value) if type(value) is _TUPLE else value, subject=subject, limit=limit
+            )
         except EncodeError:
             try:
                 write_json(value)
@@ -124,17 +160,26 @@ class Decoder(Generic[T]):
                 return payload
             raise
 
-    def encode_output(self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True) -> Payload:
+    def encode_output(
+        self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True
+    ) -> Payload:
         """Return the wire form of what an orchestration returns, for readers in other programs.
 
-        Like :meth:`encode`, but that a tuple may stand for a list, as ``return await ctx.gather(...)`` has it.
+        Like :meth:`encode`, but that a tuple may stand for a list, as ``return await
+        ctx.gather(...)`` has it.
         """
         handed = self.handed(value) if type(value) is _TUPLE else value
         return self.encode(handed, subject=subject, limit=limit, exact=exact)
 
     def handed(self, value: tuple[Any, ...]) -> Any:
-        """Return a tuple as it is handed on to another function: ``ctx.gather`` returns one, where that may take a list."""
-        return list(value) if (typing.get_origin(self.annotation) or self.annotation) in _LISTS else value
+        """Return a tuple as it is handed on to another function: ``ctx.gather`` returns one, where
+        that may take a list.
+        """
+        return (
+            list(value)
+            if (typing.get_origin(self.annotation) or self.annotation) in _LISTS
+            else value
+        )
 
     def part(self, value: Any) -> Any:
         """Return a value that is handed on as JSON values, as :meth:`encode` writes them.
@@ -165,7 +210,10 @@ class Decoder(Generic[T]):
         """
         if payload.encoding != JSON:
             raise DecodeError(
-                f"{subject} is stored with encoding {payload.encoding}, which this version of orchestra cannot read",
+                (
+                    f"{subject} is stored with encoding {payload.encoding}, which this version of "
+                    "orchestra cannot read"
+                ),
                 subject=subject,
             )
         data = payload.data
@@ -185,8 +233,12 @@ class Decoder(Generic[T]):
                 subject=subject,
                 field=misfit.path,
             ) from error
-        except Exception as error:  # validators and __post_init__ are user code; they may raise anything
-            raise DecodeError(f"{subject} does not fit {_type_text(self.annotation)}: {error!r}", subject=subject) from error
+        except (
+            Exception
+        ) as error:  # validators and __post_init__ are user code; they may raise anything
+            raise DecodeError(
+                f"{subject} does not fit {_type_text(self.annotation)}: {error!r}", subject=subject
+            ) from error
 
     def schema(self) -> bytes:
         """Return a text that changes whenever what can be read changes."""
@@ -213,7 +265,8 @@ def decoder(annotation: Any) -> Decoder[Any]:
         found = _decoders.get(annotation)
         if found is not None and isinstance(annotation, type):
             return found
-        # `int | str == str | int`, and `Literal[1] == Literal[True]`-like look-alikes exist: equality is not identity.
+        # `int | str == str | int`, and `Literal[1] == Literal[True]`-like look-alikes exist:
+        # equality is not identity.
         if found is not None and repr(found.annotation) == repr(annotation):
             return found
     except TypeError:  # unhashable: an Annotated with a mutable in it
@@ -234,7 +287,8 @@ def encode_arguments(
     subject: str,
     limit: int = DEFAULT_PAYLOAD_LIMIT,
 ) -> Payload:
-    """Return the wire form of arguments: an array, or ``{"args": [...], "kwargs": {...}}`` where there are keywords.
+    """Return the wire form of arguments: an array, or ``{"args": [...], "kwargs": {...}}`` where
+    there are keywords.
 
     A tuple may stand for a list, as in ``ctx.schedule_activity(publish, await ctx.gather(...))``.
 
@@ -256,7 +310,11 @@ def encode_arguments(
         data = orjson.dumps(value)
     except (Refused, RecursionError, TypeError) as error:
         raise _refusal(error, value, subject, step) from error.__cause__
-    return Payload(data) if len(data) <= MAX_DEPTH and len(data) <= limit else finished(data, subject, limit)
+    return (
+        Payload(data)
+        if len(data) <= MAX_DEPTH and len(data) <= limit
+        else finished(data, subject, limit)
+    )
 
 
 def repacked(value: Any) -> Payload:
@@ -285,7 +343,9 @@ def raw(payload: Payload, *, subject: str) -> Any:
 
 
 def plain(payload: Payload | None) -> Any:
-    """Return a payload as plain JSON values: what dashboards show. Never fails on well-formed JSON."""
+    """Return a payload as plain JSON values: what dashboards show. Never fails on well-formed
+    JSON.
+    """
     if payload is None:
         return None
     return PLAIN.decode(payload, subject="payload")

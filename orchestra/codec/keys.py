@@ -49,7 +49,10 @@ def key_of(builder: ShapeBuilder, schema: Any) -> Key:
     schema = builder.resolved(schema)
     kind: str = schema["type"]
     if kind in _NEVER:
-        raise Unfit(f"a mapping whose keys are {_shown(schema)} has no JSON form, for keys are texts there; {_REMEDY}")
+        raise Unfit(
+            f"a mapping whose keys are {_shown(schema)} has no JSON form, for keys are texts "
+            f"there; {_REMEDY}"
+        )
     if kind == "any":
         return Key(_write_untyped, lambda text: text, frozenset({str}))
     if kind == "str":
@@ -78,7 +81,10 @@ def _write_untyped(value: Any) -> str:
     if type(value) is str:
         return value
     name = type(value).__qualname__
-    raise Refused(f"its key is of type {name} and would come back as text; annotate dict[{name}, ...], or write str(key)")
+    raise Refused(
+        f"its key is of type {name} and would come back as text; annotate dict[{name}, ...], or "
+        "write str(key)"
+    )
 
 
 def _number(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
@@ -95,7 +101,9 @@ def _number(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
         try:
             return node.read_json(orjson.loads(text))
         except orjson.JSONDecodeError:
-            return node.validator.validate_json(orjson.dumps(text), strict=False)  # as older libraries have read it
+            return node.validator.validate_json(
+                orjson.dumps(text), strict=False
+            )  # as older libraries have read it
 
     return Key(write, read, frozenset({cls}))
 
@@ -107,13 +115,20 @@ def _named(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
     for value in values:
         written: Any = value.value if isinstance(value, enum.Enum) else value
         if type(written) not in {str, int, bool}:
-            raise Unfit(f"{value!r} cannot be the key of a mapping, for its value is no text; {_REMEDY}")
+            raise Unfit(
+                f"{value!r} cannot be the key of a mapping, for its value is no text; {_REMEDY}"
+            )
         text: str = written if isinstance(written, str) else orjson.dumps(written).decode()
         if text in known:
-            raise Unfit(f"{known[text]!r} and {value!r} are the same text as keys of a mapping, {text!r}; {_REMEDY}")
+            raise Unfit(
+                f"{known[text]!r} and {value!r} are the same text as keys of a mapping, {text!r}; "
+                f"{_REMEDY}"
+            )
         known[text] = value
         texts.append((value, text))
-    if any(type(value.value if isinstance(value, enum.Enum) else value) is not str for value in values):
+    if any(
+        type(value.value if isinstance(value, enum.Enum) else value) is not str for value in values
+    ):
         builder.native = False
     if kind == "enum":
         node = builder.node(schema)
@@ -126,7 +141,10 @@ def _named(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
             try:
                 return by_member[value]
             except KeyError:
-                raise Refused(f"{value!r} is no single member of {cls.__qualname__}, and cannot be a key; {_REMEDY}") from None
+                raise Refused(
+                    f"{value!r} is no single member of {cls.__qualname__}, and cannot be a key; "
+                    f"{_REMEDY}"
+                ) from None
 
         def read_member(text: str) -> Any:
             return known[text] if text in known else node.read_json(text)
@@ -136,7 +154,11 @@ def _named(builder: ShapeBuilder, schema: Any, kind: str) -> Key:
 
     def write(value: Any) -> str:
         shape.write(value)
-        return next(text for candidate, text in texts if type(candidate) is type(value) and candidate == value)
+        return next(
+            text
+            for candidate, text in texts
+            if type(candidate) is type(value) and candidate == value
+        )
 
     def read(text: str) -> Any:
         if text not in known:
@@ -150,14 +172,18 @@ def _union(builder: ShapeBuilder, choices: list[Any]) -> Key:
     kinds = [builder.resolved(choice)["type"] for choice in choices]
     names = " | ".join(kinds)
     if "str" in kinds or ("int" in kinds and "float" in kinds):
-        raise Unfit(f"keys of a mapping are texts in JSON, where {names} cannot be told apart; {_REMEDY}")
+        raise Unfit(
+            f"keys of a mapping are texts in JSON, where {names} cannot be told apart; {_REMEDY}"
+        )
     keys = [key_of(builder, choice) for choice in choices]
     builder.native = False
 
     def write(value: Any) -> str:
         fitting = [key for key in keys if key.types is None or type(value) in key.types]
         if not fitting:
-            raise Refused(f"its key is of type {type(value).__qualname__}, which is none of {names}")
+            raise Refused(
+                f"its key is of type {type(value).__qualname__}, which is none of {names}"
+            )
         refusals: list[Refused] = []
         for key in fitting:
             try:
@@ -168,7 +194,11 @@ def _union(builder: ShapeBuilder, choices: list[Any]) -> Key:
             if difference(value, read(text)) is None:
                 return text
         raise (
-            refusals[0] if refusals else Refused(f"the key {value!r} would be read as something else among {names}; {_REMEDY}")
+            refusals[0]
+            if refusals
+            else Refused(
+                f"the key {value!r} would be read as something else among {names}; {_REMEDY}"
+            )
         )
 
     def read(text: str) -> Any:

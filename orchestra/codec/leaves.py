@@ -13,7 +13,17 @@ from uuid import UUID
 import orjson
 
 from orchestra.codec.shapes import Node, Shape, Unfit, mismatch
-from orchestra.codec.wire import TYPE, Misfit, Refused, read_bytes, read_zoned, stripped, time_text, unwrapped, write_bytes
+from orchestra.codec.wire import (
+    TYPE,
+    Misfit,
+    Refused,
+    read_bytes,
+    read_zoned,
+    stripped,
+    time_text,
+    unwrapped,
+    write_bytes,
+)
 
 __all__ = ["LEAVES", "any_shape", "enum_shape", "leaf_shape", "literal_shape", "write_json"]
 
@@ -43,7 +53,9 @@ def leaf_shape(kind: str, node: Node) -> Shape:
         case "decimal":
             return Shape(_write_decimal, node.read_json, frozenset({cls}))
         case "bytes":
-            return Shape(_write_bytes, lambda written: node.read_parts(read_bytes(written)), frozenset({cls}))
+            return Shape(
+                _write_bytes, lambda written: node.read_parts(read_bytes(written)), frozenset({cls})
+            )
         case "datetime":
 
             def read(written: Any) -> Any:
@@ -51,9 +63,15 @@ def leaf_shape(kind: str, node: Node) -> Shape:
                 moment = read_zoned(written) if isinstance(written, str) else None
                 return node.read_json(written) if moment is None else node.read_parts(moment)
 
-            return Shape(_writer(cls, lambda value: time_text(value, exact=True)), read, frozenset({cls}))
+            return Shape(
+                _writer(cls, lambda value: time_text(value, exact=True)), read, frozenset({cls})
+            )
         case "date" | "time" | "timedelta":
-            return Shape(_writer(cls, lambda value: time_text(value, exact=True)), node.read_json, frozenset({cls}))
+            return Shape(
+                _writer(cls, lambda value: time_text(value, exact=True)),
+                node.read_json,
+                frozenset({cls}),
+            )
         case "uuid":
             return Shape(_writer(cls, str), node.read_json, frozenset({cls}))
         case _:
@@ -114,7 +132,9 @@ def _write_bytes(value: Any) -> Any:
 
 
 def any_shape(write: Callable[[Any], Any]) -> Shape:
-    """Return the shape of what is annotated ``Any`` or not at all, inside something that is annotated."""
+    """Return the shape of what is annotated ``Any`` or not at all, inside something that is
+    annotated.
+    """
     return Shape(write, stripped, None)
 
 
@@ -148,11 +168,13 @@ def write_json(value: Any) -> Any:
                 raise
         return value
     for plain in (list, dict, str, int, float):
-        if isinstance(value, plain) or (plain is list and isinstance(value, (tuple, set, frozenset))):
+        if isinstance(value, plain) or (
+            plain is list and isinstance(value, (tuple, set, frozenset))
+        ):
             raise mismatch(value, plain)
     raise Refused(
-        f"it is a {cls.__qualname__} where nothing but plain JSON is annotated, and would not come back as one; annotate "
-        f"{cls.__qualname__}, or convert it to text"
+        f"it is a {cls.__qualname__} where nothing but plain JSON is annotated, and would not "
+        f"come back as one; annotate {cls.__qualname__}, or convert it to text"
     )
 
 
@@ -226,9 +248,13 @@ def _table(what: str, pairs: list[tuple[Any, Any]]) -> dict[bytes, Any]:
             data = orjson.dumps(written, option=orjson.OPT_PASSTHROUGH_DATACLASS)
         except TypeError as error:
             raise Unfit(
-                f"{value!r} of {what} has no JSON form ({error}); give it a text or a whole number as its value"
+                f"{value!r} of {what} has no JSON form ({error}); give it a text or a whole "
+                "number as its value"
             ) from error
         if data in known:
-            raise Unfit(f"{known[data]!r} and {value!r} of {what} are written alike, {data.decode()}; give one another value")
+            raise Unfit(
+                f"{known[data]!r} and {value!r} of {what} are written alike, {data.decode()}; "
+                "give one another value"
+            )
         known[data] = value
     return known

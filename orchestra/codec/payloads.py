@@ -12,7 +12,9 @@ from orchestra.frozen import frozen
 __all__ = ["DEFAULT_PAYLOAD_LIMIT", "EMPTY", "JSON", "Payload", "pack", "unpack"]
 
 JSON: Final = 1
-"""The encoding number of plain JSON. Others are reserved for compression, encryption and external storage."""
+"""The encoding number of plain JSON. Others are reserved for compression, encryption and external
+storage.
+"""
 
 DEFAULT_PAYLOAD_LIMIT: Final = 2 * 1024 * 1024
 """Bytes that one payload may have."""

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from orchestra.codec.leaves import write_json
-from orchestra.codec.shapes import READING_ERRORS, Shape, ShapeBuilder, Unfit, custom, is_of_pydantic, mismatch
+from orchestra.codec.shapes import (
+    READING_ERRORS,
+    Shape,
+    ShapeBuilder,
+    Unfit,
+    custom,
+    is_of_pydantic,
+    mismatch,
+)
 from orchestra.codec.wire import TYPE, VALUE, Misfit, Refused
 
 __all__ = ["dataclass_shape", "model_shape", "named_tuple_shape", "typed_dict_shape"]
@@ -41,7 +49,9 @@ def _key(field: Any, name: str) -> str:
 
 
 def _core(schema: Any, wanted: str) -> tuple[Any, set[str]]:
-    """Return the node that has the fields of an object, and the kinds of the functions of users around it."""
+    """Return the node that has the fields of an object, and the kinds of the functions of users
+    around it.
+    """
     functions: set[str] = set()
     while schema["type"] != wanted:
         if schema["type"] in _FUNCTIONS and not is_of_pydantic(schema["function"]["function"]):
@@ -65,7 +75,11 @@ def _write_fields(fields: list[_Field], value: Any, written: dict[str, Any]) -> 
 
 
 def _read_fields(
-    by_key: dict[str, _Field], written: dict[str, Any], *, lenient: bool, extra: Callable[[Any], Any] | None = None
+    by_key: dict[str, _Field],
+    written: dict[str, Any],
+    *,
+    lenient: bool,
+    extra: Callable[[Any], Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parts of an object, and those that are to be set afterwards."""
     parts: dict[str, Any] = {}
@@ -106,7 +120,13 @@ def dataclass_shape(builder: ShapeBuilder, schema: Any) -> Shape:
         name = field["name"]
         if field.get("init_only"):
             if builder.resolved(field["schema"])["type"] != "default":
-                raise Unfit(f"{name!r} of {cls.__qualname__} is an InitVar, which is not kept; make it a field", f".{name}")
+                raise Unfit(
+                    (
+                        f"{name!r} of {cls.__qualname__} is an InitVar, which is not kept; make "
+                        "it a field"
+                    ),
+                    f".{name}",
+                )
             builder.verify = True
             continue
         is_late = field.get("init") is False
@@ -145,7 +165,8 @@ def _note_functions(builder: ShapeBuilder, functions: set[str]) -> None:
     if functions:
         builder.verify = True
     if functions - {"function-after"}:
-        # Behind them pydantic's strict reading takes no text for a moment, an amount, bytes or a tuple any more.
+        # Behind them pydantic's strict reading takes no text for a moment, an amount, bytes or a
+        # tuple any more.
         builder.native = False
 
 
@@ -157,7 +178,11 @@ def model_shape(builder: ShapeBuilder, schema: Any) -> Shape:
         return _root_model_shape(builder, schema)
     core, functions = _core(schema["schema"], "model-fields")
     config: Any = schema.get("config") or {}
-    if core is None or _has_serializers(cls) or any(config.get(key) for key in ("ser_json_bytes", "val_json_bytes")):
+    if (
+        core is None
+        or _has_serializers(cls)
+        or any(config.get(key) for key in ("ser_json_bytes", "val_json_bytes"))
+    ):
         builder.verify = True
         return custom(node)
     fields: list[_Field] = []
@@ -172,13 +197,31 @@ def model_shape(builder: ShapeBuilder, schema: Any) -> Shape:
             unfit.steps.append(f".{name}")
             raise
     _note_functions(builder, functions)
-    if left_out or cls.__private_attributes__ or schema.get("custom_init") or config.get("str_strip_whitespace"):
+    if (
+        left_out
+        or cls.__private_attributes__
+        or schema.get("custom_init")
+        or config.get("str_strip_whitespace")
+    ):
         builder.verify = True
-    if any(config.get(key) for key in ("str_to_lower", "str_to_upper", "str_max_length", "str_min_length", "use_enum_values")):
+    if any(
+        config.get(key)
+        for key in (
+            "str_to_lower",
+            "str_to_upper",
+            "str_max_length",
+            "str_min_length",
+            "use_enum_values",
+        )
+    ):
         builder.verify = True
     extra: Shape | None = None
     if (core.get("extra_behavior") or config.get("extra_fields_behavior")) == "allow":
-        extra = builder.shape(core["extras_schema"]) if core.get("extras_schema") else builder.shape({"type": "any"})
+        extra = (
+            builder.shape(core["extras_schema"])
+            if core.get("extras_schema")
+            else builder.shape({"type": "any"})
+        )
     by_key = _by_key(fields)
     # What comes before pydantic's own checks may make anything of anything.
     lenient = bool(functions - {"function-after"})
@@ -202,9 +245,13 @@ def model_shape(builder: ShapeBuilder, schema: Any) -> Shape:
             return node.read_json(written)
         content = cast("dict[str, Any]", written)
         if not lenient:
-            return node.read_parts(_read_fields(by_key, content, lenient=False, extra=extra and extra.read)[0])
+            return node.read_parts(
+                _read_fields(by_key, content, lenient=False, extra=extra and extra.read)[0]
+            )
         try:
-            return node.read_parts(_read_fields(by_key, content, lenient=True, extra=extra and extra.read)[0])
+            return node.read_parts(
+                _read_fields(by_key, content, lenient=True, extra=extra and extra.read)[0]
+            )
         except READING_ERRORS as error:
             try:
                 return node.read_parts({key: item for key, item in content.items() if key != TYPE})
@@ -265,7 +312,10 @@ def typed_dict_shape(builder: ShapeBuilder, schema: Any) -> Shape:
             raise Refused(f"{title} requires the key {missing!r}")
         written: dict[str, Any] = {}
         # In the order of the declaration, in which it is read as well.
-        for name in [*(name for name in by_name if name in given), *(name for name in given if name not in by_name)]:
+        for name in [
+            *(name for name in by_name if name in given),
+            *(name for name in given if name not in by_name),
+        ]:
             field, item = by_name.get(name), given[name]
             try:
                 if field is not None:
@@ -273,7 +323,9 @@ def typed_dict_shape(builder: ShapeBuilder, schema: Any) -> Shape:
                 elif takes_more and name != TYPE:
                     written[name] = write_json(item)
                 else:
-                    raise Refused(f"{title} has no key {name!r}, which would be left out; declare it")
+                    raise Refused(
+                        f"{title} has no key {name!r}, which would be left out; declare it"
+                    )
             except Refused as refused:
                 refused.steps.append(f"[{name!r}]")
                 raise
@@ -282,7 +334,9 @@ def typed_dict_shape(builder: ShapeBuilder, schema: Any) -> Shape:
     def read(written: Any) -> Any:
         if type(written) is not dict or VALUE in written:
             return node.read_json(written)
-        return node.read_parts(_read_fields(by_key, cast("dict[str, Any]", written), lenient=False)[0])
+        return node.read_parts(
+            _read_fields(by_key, cast("dict[str, Any]", written), lenient=False)[0]
+        )
 
     return Shape(write, read, frozenset({dict}))
 

@@ -19,7 +19,9 @@ Difference = tuple[str, Any]
 
 
 def difference(a: Any, b: Any) -> Difference | None:
-    """Return the path to the first part in which two values differ, and what the second has there; or ``None``."""
+    """Return the path to the first part in which two values differ, and what the second has there;
+    or ``None``.
+    """
     if a is b:
         return None
     if type(a) is not type(b):
@@ -106,5 +108,7 @@ def _of_mappings(a: Any, b: Any) -> Difference | None:
 
 def _of_sets(a: Any, b: Any) -> Difference | None:
     members = {member: member for member in b}
-    same = len(a) == len(b) and all(member in members and difference(member, members[member]) is None for member in a)
+    same = len(a) == len(b) and all(
+        member in members and difference(member, members[member]) is None for member in a
+    )
     return None if same else ("", b)

@@ -1,7 +1,9 @@
-"""How values of one annotation are written exactly, and read where pydantic alone would lose something.
+"""How values of one annotation are written exactly, and read where pydantic alone would lose
+something.
 
-A :class:`Shape` is made of a node of the core schema that pydantic has for an annotation. Its ``write`` refuses whatever would
-not come back as what it is; its ``read`` understands all that ``write`` has written, and what older libraries have.
+A :class:`Shape` is made of a node of the core schema that pydantic has for an annotation. Its
+``write`` refuses whatever would not come back as what it is; its ``read`` understands all that
+``write`` has written, and what older libraries have.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ READING_ERRORS: Final = (Exception,)
 class Shape:
     """How one kind of value is written and read.
 
-    ``types`` are the exact classes of what it can write, ``None`` where they are not known. ``typed`` reads like ``read``, and
-    leaves functions of users aside that the object around it will call. ``is_plain``: values of these types are JSON as they
-    are, so that ``write`` need not be called.
+    ``types`` are the exact classes of what it can write, ``None`` where they are not known.
+    ``typed`` reads like ``read``, and leaves functions of users aside that the object around it
+    will call. ``is_plain``: values of these types are JSON as they are, so that ``write`` need not
+    be called.
     """
 
     write: Callable[[Any], Any]
@@ -58,7 +61,9 @@ class Shape:
 
 
 class Unfit(Exception):
-    """An annotation names values that could not come back. ``steps`` lead to the part, innermost first."""
+    """An annotation names values that could not come back. ``steps`` lead to the part, innermost
+    first.
+    """
 
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
@@ -87,7 +92,11 @@ class Node:
             return schema
         if schema.get("ref") in self._definitions:
             schema = {"type": "definition-ref", "schema_ref": schema["ref"]}
-        return {"type": "definitions", "schema": schema, "definitions": list(self._definitions.values())}
+        return {
+            "type": "definitions",
+            "schema": schema,
+            "definitions": list(self._definitions.values()),
+        }
 
     @property
     def validator(self) -> pydantic_core.SchemaValidator:
@@ -108,11 +117,15 @@ class Node:
         """Return what pydantic writes for a value."""
         if self._serializer is None:
             self._serializer = pydantic_core.SchemaSerializer(self._whole())
-        return self._serializer.to_python(value, mode="json", by_alias=True, round_trip=True, warnings="error")
+        return self._serializer.to_python(
+            value, mode="json", by_alias=True, round_trip=True, warnings="error"
+        )
 
 
 class ShapeBuilder(Protocol):
-    """What the shape of a whole needs of its builder: the shapes of its parts, and a place to note what they demand."""
+    """What the shape of a whole needs of its builder: the shapes of its parts, and a place to note
+    what they demand.
+    """
 
     native: bool
     """Whether pydantic reads whatever is written, as long as it names no type and no zone."""
@@ -155,7 +168,8 @@ def mismatch(value: Any, expected: type) -> Refused:
         return Refused(f"it is a {found}, which can be read only once; give list(value)")
     if isinstance(value, enum.Enum) and not issubclass(expected, enum.Enum):
         return Refused(
-            f"it is {value!r} where {wanted} is annotated, and would lose its type; annotate {found}, or give its value"
+            f"it is {value!r} where {wanted} is annotated, and would lose its type; annotate "
+            f"{found}, or give its value"
         )
     if isinstance(value, expected):
         how = f"it is a {found}, a subclass of {wanted}, and would come back as a mere {wanted}"
@@ -163,7 +177,10 @@ def mismatch(value: Any, expected: type) -> Refused:
             return Refused(f"{how}; write {wanted}(value), or annotate {found}")
         return Refused(f"{how}; annotate {found}, or {wanted} | {found}")
     if expected in (list, tuple, set, frozenset) and isinstance(value, (list, tuple, AbstractSet)):
-        return Refused(f"it is a {found} and would come back as a {wanted}; write {wanted}(value), or annotate {found}")
+        return Refused(
+            f"it is a {found} and would come back as a {wanted}; write {wanted}(value), or "
+            f"annotate {found}"
+        )
     given = "it is None" if value is None else f"it is a {found}"
     return Refused(f"{given} where {wanted} is annotated; annotate what it is, or convert it")
 
@@ -171,8 +188,9 @@ def mismatch(value: Any, expected: type) -> Refused:
 def secret(value: Any) -> Refused:
     """Return why a secret is not written."""
     return Refused(
-        f"it is a {name_of(value)}, of which only a mask would be stored; keep secrets out of the store and look them up where "
-        "they are needed, or store value.get_secret_value() knowingly"
+        f"it is a {name_of(value)}, of which only a mask would be stored; keep secrets out of "
+        "the store and look them up where they are needed, or store value.get_secret_value() "
+        "knowingly"
     )
 
 
@@ -180,20 +198,29 @@ def is_of_pydantic(function: Any) -> bool:
     """Return whether a function in a core schema is pydantic's own."""
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
-    return str(getattr(function, "__module__", "")).partition(".")[0] in {"pydantic", "pydantic_core"}
+    return str(getattr(function, "__module__", "")).partition(".")[0] in {
+        "pydantic",
+        "pydantic_core",
+    }
 
 
 def custom(node: Node, inner: Shape | None = None) -> Shape:
-    """Return the shape of what only pydantic and the user's functions know. It must be read back before it is believed."""
+    """Return the shape of what only pydantic and the user's functions know. It must be read back
+    before it is believed.
+    """
 
     types: Iterable[type] = (inner.types if inner is not None else None) or ()
-    records = tuple(cls for cls in types if dataclasses.is_dataclass(cls) or issubclass(cls, pydantic.BaseModel))
+    records = tuple(
+        cls for cls in types if dataclasses.is_dataclass(cls) or issubclass(cls, pydantic.BaseModel)
+    )
 
     def write(value: Any) -> Any:
         if is_secret(value):
             raise secret(value)
         if isinstance(value, Iterator):
-            raise Refused(f"it is a {name_of(value)}, which can be read only once; give list(value)")
+            raise Refused(
+                f"it is a {name_of(value)}, which can be read only once; give list(value)"
+            )
         first: Refused | None = None
         if inner is not None:
             try:
@@ -209,8 +236,12 @@ def custom(node: Node, inner: Shape | None = None) -> Shape:
         except Exception as error:
             if first is not None:
                 raise first from error
-            message = str(error).strip().splitlines()[-1].strip() if str(error).strip() else repr(error)
-            raise Refused(f"a {name_of(value)} cannot be written as what is annotated: {message}") from error
+            message = (
+                str(error).strip().splitlines()[-1].strip() if str(error).strip() else repr(error)
+            )
+            raise Refused(
+                f"a {name_of(value)} cannot be written as what is annotated: {message}"
+            ) from error
 
     def read(written: Any) -> Any:
         if inner is not None:
@@ -221,7 +252,8 @@ def custom(node: Node, inner: Shape | None = None) -> Shape:
         try:
             return node.read_json(written)
         except READING_ERRORS as error:
-            # Functions that come before the types' own checks hand values on, for which strict reading has no text any more.
+            # Functions that come before the types' own checks hand values on, for which strict
+            # reading has no text any more.
             try:
                 return node.validator.validate_json(orjson.dumps(written), strict=False)
             except READING_ERRORS:
@@ -244,7 +276,9 @@ def _first_of(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Call
 
 
 def in_order(value: object, dumped: Any) -> Any:
-    """Return what pydantic wrote for a value, with the members of sets in an order that is the same in each process (I10)."""
+    """Return what pydantic wrote for a value, with the members of sets in an order that is the same
+    in each process (I10).
+    """
     if isinstance(value, pydantic.RootModel):
         return in_order(cast("pydantic.RootModel[object]", value).root, dumped)
     if isinstance(dumped, dict):
@@ -264,7 +298,9 @@ def _parts(value: object, written: Mapping[str, Any]) -> dict[str, object]:
     """Return the parts of a value by the keys under which pydantic wrote them."""
     if isinstance(value, pydantic.BaseModel):
         fields = type(value).model_fields.items()
-        return {field.serialization_alias or name: getattr(value, name) for name, field in fields} | (value.model_extra or {})
+        return {
+            field.serialization_alias or name: getattr(value, name) for name, field in fields
+        } | (value.model_extra or {})
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping) and len(cast("Mapping[object, object]", value)) == len(written):

@@ -1,4 +1,6 @@
-"""Shapes of unions: the name of the type is written where the members could be taken for one another."""
+"""Shapes of unions: the name of the type is written where the members could be taken for one
+another.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _FORMS: Final[dict[str, str]] = {
     "typed-dict": "object",
     "dataclass": "object",
     "model": "object",
-    **dict.fromkeys(("str", "date", "datetime", "time", "timedelta", "uuid", "decimal", "url"), "text"),
+    **dict.fromkeys(
+        ("str", "date", "datetime", "time", "timedelta", "uuid", "decimal", "url"), "text"
+    ),
 }
 """What the JSON of a kind of node looks like; two of a form could be taken for one another."""
 
@@ -75,7 +79,11 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
     def write(value: Any) -> Any:
         chosen, written = _choose(members, value)
         if type(value) is bytes:
-            return base64_form(value) if type(written) is str and not _comes_back(value, written, read) else written
+            return (
+                base64_form(value)
+                if type(written) is str and not _comes_back(value, written, read)
+                else written
+            )
         if marks and chosen.cls is not None:
             written = tagged(chosen.label, written)
             if len(by_label[chosen.label]) == 1:
@@ -85,7 +93,10 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
         else:
             written = tagged(chosen.label, written)
         if len(by_label[chosen.label]) > 1 and not _comes_back(value, written, read):
-            raise Refused(f"{value!r} would come back as something else: members of the union are alike; make them differ")
+            raise Refused(
+                f"{value!r} would come back as something else: members of the union are alike; "
+                "make them differ"
+            )
         return written
 
     def read(written: Any) -> Any:
@@ -95,7 +106,10 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
             if named is None and len(objects) > 1 and marks:
                 raise Misfit(f"it is a {content[TYPE]!r}, which is none of {', '.join(by_label)}")
             if named is not None:
-                return _first(named, content[VALUE] if VALUE in content and content[TYPE] != "bytes" else content)
+                return _first(
+                    named,
+                    content[VALUE] if VALUE in content and content[TYPE] != "bytes" else content,
+                )
             written = {key: item for key, item in content.items() if key != TYPE}
         return _first(_as_before(node, members, written), written)
 
@@ -107,7 +121,10 @@ def union_shape(builder: ShapeBuilder, schema: Any, choices: list[Any]) -> Shape
 def _member(builder: ShapeBuilder, choice: Any) -> _Member:
     inner = builder.resolved(choice)
     shape = builder.shape(choice)
-    while inner["type"] in {"function-after", "function-before", "function-wrap"} and "schema" in inner:
+    while (
+        inner["type"] in {"function-after", "function-before", "function-wrap"}
+        and "schema" in inner
+    ):
         inner = builder.resolved(inner["schema"])  # validators of a class stand around it
     cls: Any = inner.get("cls")
     is_object = inner["type"] in {"dataclass", "model"} and not inner.get("root_model")
@@ -123,7 +140,11 @@ def _member(builder: ShapeBuilder, choice: Any) -> _Member:
         label = cls.__name__
     else:
         known = LEAVES.get(inner["type"])
-        label = known.__name__ if known else str(inner.get("cls_name") or getattr(cls, "__name__", inner["type"]))
+        label = (
+            known.__name__
+            if known
+            else str(inner.get("cls_name") or getattr(cls, "__name__", inner["type"]))
+        )
     return _Member(label, shape, form, cls if is_object else None, _literals(builder, inner))
 
 
@@ -135,7 +156,9 @@ def _literals(builder: ShapeBuilder, inner: Any) -> dict[str, set[Any]]:
         core = core["schema"]
     fields: Any = core["fields"]
     named: list[tuple[str, Any]] = (
-        list(fields.items()) if hasattr(fields, "items") else [(field["name"], field) for field in fields]
+        list(fields.items())
+        if hasattr(fields, "items")
+        else [(field["name"], field) for field in fields]
     )
     found: dict[str, set[Any]] = {}
     for name, field in named:
@@ -150,8 +173,14 @@ def _literals(builder: ShapeBuilder, inner: Any) -> dict[str, set[Any]]:
 def _check_names(members: list[_Member]) -> None:
     classes: dict[str, type] = {}
     for member in members:
-        if member.cls is not None and classes.setdefault(member.label, member.cls) is not member.cls:
-            raise Unfit(f"two members of a union are called {member.label!r}, and values could not be told apart; rename one")
+        if (
+            member.cls is not None
+            and classes.setdefault(member.label, member.cls) is not member.cls
+        ):
+            raise Unfit(
+                f"two members of a union are called {member.label!r}, and values could not be "
+                "told apart; rename one"
+            )
 
 
 def _number(members: list[_Member]) -> None:
@@ -180,10 +209,14 @@ def _choose(members: list[_Member], value: Any) -> tuple[_Member, Any]:
     """Return the member that writes a value, and what it has written."""
     cls = cast("Any", type(value))
     fitting = [member for member in members if member.cls is cls]
-    fitting = fitting or [member for member in members if member.shape.types is not None and cls in member.shape.types]
+    fitting = fitting or [
+        member for member in members if member.shape.types is not None and cls in member.shape.types
+    ]
     fitting = fitting or [member for member in members if member.shape.types is None]
     # A whole number may stand for a float.
-    fitting = fitting or [member for member in members if cls is int and float in (member.shape.types or ())]
+    fitting = fitting or [
+        member for member in members if cls is int and float in (member.shape.types or ())
+    ]
     refusals: list[Refused] = []
     for member in fitting:
         try:
@@ -200,7 +233,9 @@ def _choose(members: list[_Member], value: Any) -> tuple[_Member, Any]:
         for known in member.shape.types or ():
             if isinstance(value, known) and known is not object:
                 raise mismatch(value, known)
-    raise Refused(f"it is a {cls.__qualname__}, which is no member of {names}; annotate it, or convert it")
+    raise Refused(
+        f"it is a {cls.__qualname__}, which is no member of {names}; annotate it, or convert it"
+    )
 
 
 def _comes_back(value: Any, written: Any, read: Any) -> bool:
@@ -211,7 +246,9 @@ def _comes_back(value: Any, written: Any, read: Any) -> bool:
 
 
 def _as_before(node: Node, members: list[_Member], written: Any) -> list[_Member]:
-    """Return the members in the order in which they are tried where no type is named: first what pydantic takes it for."""
+    """Return the members in the order in which they are tried where no type is named: first what
+    pydantic takes it for.
+    """
     try:
         cls = cast("Any", type(node.read_json(written)))
     except READING_ERRORS:

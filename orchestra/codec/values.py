@@ -1,6 +1,7 @@
 """Values without an annotation to bytes: each is written by its own type.
 
-Whoever reads it may have an annotation, so objects of classes name their class; a reader without one is shown plain JSON.
+Whoever reads it may have an annotation, so objects of classes name their class; a reader without
+one is shown plain JSON.
 """
 
 from __future__ import annotations
@@ -20,13 +21,23 @@ from orchestra.codec.building import Builder
 from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, Payload
 from orchestra.codec.sameness import difference
 from orchestra.codec.shapes import Shape, Unfit, secret
-from orchestra.codec.wire import MARK, MAX_DEPTH, TYPE, Misfit, Refused, depth_of, is_secret, tagged, time_text
+from orchestra.codec.wire import (
+    MARK,
+    MAX_DEPTH,
+    TYPE,
+    Misfit,
+    Refused,
+    depth_of,
+    is_secret,
+    tagged,
+    time_text,
+)
 from orchestra.errors import EncodeError, PayloadTooLarge
 
 __all__ = ["check_back", "encode", "find_fault", "finished", "refusal", "write_value"]
 
-# Dataclasses pass through `_reduce`: orjson alone would silently leave out fields that begin with an underscore. Moments do for
-# their zones.
+# Dataclasses pass through `_reduce`: orjson alone would silently leave out fields that begin with
+# an underscore. Moments do for their zones.
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _SLOW_OPTIONS: Final = _OPTIONS | orjson.OPT_NON_STR_KEYS
 
@@ -34,17 +45,20 @@ _TAGGED: Final = b"{" + MARK
 """How a value begins that names its type."""
 
 
-def encode(value: object, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, names_types: bool = True) -> Payload:
+def encode(
+    value: object, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, names_types: bool = True
+) -> Payload:
     """Return the wire form of a value by its own type, for readers that may be anything.
 
     Args:
         subject: whose value it is, for errors: ``"result of activity 'probe'"``.
         limit: bytes that it may have.
-        names_types: whether objects name their classes; not needed where all readers are shown plain JSON.
+        names_types: whether objects name their classes; not needed where all readers are shown
+            plain JSON.
 
     Raises:
-        EncodeError: the value holds NaN, an infinity, or something without a JSON form, or cannot come back as what it is. It
-            names the field.
+        EncodeError: the value holds NaN, an infinity, or something without a JSON form, or cannot
+            come back as what it is. It names the field.
         PayloadTooLarge: it has more than ``limit`` bytes.
     """
     reduce = _Reduction(names_types=names_types)
@@ -59,7 +73,8 @@ def encode(value: object, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, n
     except (TypeError, RecursionError, Refused) as error:
         field, reason = find_fault(value) or ("", str(error))
         raise refusal(subject, field, reason) from (error.__cause__ or error)
-    # orjson writes NaN and the infinities as null. Nulls are rare, so the search for one is nearly always enough.
+    # orjson writes NaN and the infinities as null. Nulls are rare, so the search for one is nearly
+    # always enough.
     if b"null" in data or (MARK in data and data.count(MARK) != reduce.marks):
         fault = find_fault(value)
         if fault is not None:
@@ -71,13 +86,20 @@ def finished(data: bytes, subject: str, limit: int) -> Payload:
     """Return a payload, unless it is too large or nested too deep."""
     if len(data) > limit:
         raise PayloadTooLarge(
-            f"{subject} has {len(data):,} bytes; the limit is {limit:,}. Store it elsewhere and pass a reference",
+            (
+                f"{subject} has {len(data):,} bytes; the limit is {limit:,}. Store it elsewhere "
+                "and pass a reference"
+            ),
             subject=subject,
             size=len(data),
             limit=limit,
         )
     if len(data) > MAX_DEPTH and depth_of(data) > MAX_DEPTH:
-        raise refusal(subject, "", f"it is nested more than {MAX_DEPTH} deep, which could not be read; make it flat")
+        raise refusal(
+            subject,
+            "",
+            f"it is nested more than {MAX_DEPTH} deep, which could not be read; make it flat",
+        )
     return Payload(data)
 
 
@@ -98,7 +120,9 @@ def write_value(value: Any) -> Any:
     try:
         payload = encode(value, subject="value", limit=1 << 62)
     except EncodeError as error:
-        raise Refused(str(error).partition(" cannot be stored: ")[2] or str(error), error.field or "") from error
+        raise Refused(
+            str(error).partition(" cannot be stored: ")[2] or str(error), error.field or ""
+        ) from error
     return orjson.loads(payload.data)
 
 
@@ -113,14 +137,17 @@ class _Reduction:
         """How many types it has named."""
 
     def __call__(self, value: Any) -> Any:
-        if (dataclasses.is_dataclass(value) or isinstance(value, pydantic.BaseModel)) and not isinstance(value, type):
+        if (
+            dataclasses.is_dataclass(value) or isinstance(value, pydantic.BaseModel)
+        ) and not isinstance(value, type):
             return self._object(value)
         if isinstance(value, (datetime, date, time)):
             return time_text(value, exact=False)
         if isinstance(value, AbstractSet):
             # The order of a set differs from process to process; recorded bytes must not (I10).
             members = [
-                orjson.dumps(member, default=self, option=_SLOW_OPTIONS) for member in cast("AbstractSet[object]", value)
+                orjson.dumps(member, default=self, option=_SLOW_OPTIONS)
+                for member in cast("AbstractSet[object]", value)
             ]
             return [orjson.Fragment(member) for member in sorted(members)]
         if isinstance(value, Mapping):
@@ -132,12 +159,19 @@ class _Reduction:
     def _object(self, value: Any) -> Any:
         shape = own_shape(type(value))
         if shape is None:
-            written = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            written = {
+                field.name: getattr(value, field.name) for field in dataclasses.fields(value)
+            }
             self.marks += self.names_types
             return tagged(type(value).__name__, written) if self.names_types else written
         data = orjson.dumps(shape.write(value))
         if self.names_types and data.startswith(b"{") and not data.startswith(_TAGGED):
-            data = _TAGGED + orjson.dumps(type(value).__name__) + (b"," if len(data) > 2 else b"") + data[1:]
+            data = (
+                _TAGGED
+                + orjson.dumps(type(value).__name__)
+                + (b"," if len(data) > 2 else b"")
+                + data[1:]
+            )
         self.marks += data.count(MARK)
         return orjson.Fragment(data)
 
@@ -147,7 +181,10 @@ class _Reduction:
         if is_secret(value):
             raise secret(value)
         if isinstance(value, Iterator):
-            raise Refused(f"it is a {type(cast('object', value)).__qualname__}, which can be read only once; give list(value)")
+            raise Refused(
+                f"it is a {type(cast('object', value)).__qualname__}, which can be read only "
+                "once; give list(value)"
+            )
         try:
             return pydantic_core.to_jsonable_python(value)
         except pydantic_core.PydanticSerializationError as error:
@@ -158,14 +195,19 @@ _shapes: dict[type, Shape | None] = {}
 
 
 def own_shape(cls: Any) -> Shape | None:
-    """Return how objects of a class are written by their own annotations; ``None`` where these are not for JSON."""
+    """Return how objects of a class are written by their own annotations; ``None`` where these are
+    not for JSON.
+    """
     found = _shapes.get(cls, _shapes)
     if isinstance(found, dict):
         try:
             builder = Builder(pydantic.TypeAdapter(cls).core_schema, write_value)
             shape = builder.build()
         except Unfit as unfit:
-            found = Shape(_refusing(f"values of {cls.__qualname__} would not come back as they are: {unfit}"), lambda it: it)
+            found = Shape(
+                _refusing(f"values of {cls.__qualname__} would not come back as they are: {unfit}"),
+                lambda it: it,
+            )
         except (pydantic.PydanticUserError, pydantic_core.SchemaError, NameError, TypeError):
             found = None
         else:
@@ -206,8 +248,9 @@ def check_back(value: Any, written: Any, shape: Shape) -> None:
     if found is not None:
         path, part = found
         raise Refused(
-            f"it would come back as {part!r:.200}; annotate it as what it is (what a serializer, a constraint, an excluded "
-            "field or a private attribute changes or leaves out is lost)",
+            f"it would come back as {part!r:.200}; annotate it as what it is (what a "
+            "serializer, a constraint, an excluded field or a private attribute changes or "
+            "leaves out is lost)",
             path,
         )
 
@@ -217,15 +260,26 @@ def check_back(value: Any, written: Any, shape: Shape) -> None:
 
 def _children(value: object) -> Iterable[tuple[str, object]]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(f".{field.name}", getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+        return [
+            (f".{field.name}", getattr(value, field.name, None))
+            for field in dataclasses.fields(value)
+        ]
     if isinstance(value, pydantic.BaseModel):
-        parts = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
+        parts = {name: getattr(value, name) for name in type(value).model_fields} | (
+            value.model_extra or {}
+        )
         return [(f".{name}", item) for name, item in parts.items()]
     if isinstance(value, Mapping):
         items = list(cast("Mapping[object, object]", value).items())
-        bad = [(f"[{key!r}]", key) for key, _ in items if isinstance(key, float) and not math.isfinite(key)]
+        bad = [
+            (f"[{key!r}]", key)
+            for key, _ in items
+            if isinstance(key, float) and not math.isfinite(key)
+        ]
         return bad or [(f"[{key!r}]", item) for key, item in items]
-    if isinstance(value, (Sequence, AbstractSet)) and not isinstance(value, (str, bytes, bytearray, memoryview)):
+    if isinstance(value, (Sequence, AbstractSet)) and not isinstance(
+        value, (str, bytes, bytearray, memoryview)
+    ):
         return [(f"[{index}]", item) for index, item in enumerate(cast("Sequence[object]", value))]
     return ()
 
@@ -259,7 +313,8 @@ def find_fault(value: object) -> tuple[str, str] | None:
         fault = _fault_of(item)
         if fault is not None:
             return path + fault[0], fault[1]
-    # Each part can be written by itself; one of the objects does not take it as what it is annotated.
+    # Each part can be written by itself; one of the objects does not take it as what it is
+    # annotated.
     for path, item in reversed(objects):
         fault = _fault_of(item)
         if fault is not None:
@@ -293,5 +348,7 @@ def _check_keys(value: object) -> None:
         if keys:
             texts = orjson.loads(orjson.dumps(dict.fromkeys(keys), option=_SLOW_OPTIONS))
             if len(texts) != len(keys):
-                raise Refused("two keys of a mapping are the same text in JSON; make all of them texts")
+                raise Refused(
+                    "two keys of a mapping are the same text in JSON; make all of them texts"
+                )
         stack.extend(child for _, child in _children(item))

@@ -1,7 +1,9 @@
-"""What the wire form adds to JSON: the type of a value where its JSON could be several, and the zone of a time.
+"""What the wire form adds to JSON: the type of a value where its JSON could be several, and the
+zone of a time.
 
-- ``{"orchestra:type": "Paid", "order": "o-1"}`` is the object of a class; ``{"orchestra:type": "datetime",
-  "orchestra:value": "..."}`` is any other value. Readers that know no types are shown the value without these keys.
+- ``{"orchestra:type": "Paid", "order": "o-1"}`` is the object of a class; ``{"orchestra:type":
+  "datetime", "orchestra:value": "..."}`` is any other value. Readers that know no types are shown
+  the value without these keys.
 - ``2026-03-27T09:00:00+01:00[Europe/Berlin]`` is a time with its zone, as RFC 9557 writes it.
 """
 
@@ -50,7 +52,9 @@ ZONE_MARK: Final = b']"'
 """Stands in every payload that names a zone."""
 
 MAX_DEPTH: Final = 190
-"""How deep arrays and objects may be nested: what is written can be read, and pydantic reads 200."""
+"""How deep arrays and objects may be nested: what is written can be read, and pydantic reads
+200.
+"""
 
 
 class Refused(Exception):
@@ -68,7 +72,9 @@ class Refused(Exception):
 
 
 class Misfit(Exception):
-    """Something that was written does not fit what it is read as. ``steps`` lead to it, innermost first."""
+    """Something that was written does not fit what it is read as. ``steps`` lead to it, innermost
+    first.
+    """
 
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
@@ -89,7 +95,10 @@ class Misfit(Exception):
         if isinstance(error, pydantic.ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
             more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in reversed(first["loc"])]
+            inner = [
+                f"[{part}]" if isinstance(part, int) else f".{part}"
+                for part in reversed(first["loc"])
+            ]
             return Misfit(f"{first['msg']}{more}", *inner, *steps)
         return Misfit(repr(error), *steps)
 
@@ -121,7 +130,9 @@ def unwrapped(written: Any) -> Any:
 
 
 def depth_of(data: bytes) -> int:
-    """Return how deep arrays and objects are nested in JSON, or less where that is no more than ``MAX_DEPTH``."""
+    """Return how deep arrays and objects are nested in JSON, or less where that is no more than
+    ``MAX_DEPTH``.
+    """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return 0
     deepest, level = 0, [orjson.loads(data)]
@@ -161,7 +172,11 @@ def time_text(value: Any, *, exact: bool) -> str:
         if zone is None and value.fold:
             raise Refused("a time without a zone cannot have a fold; write replace(fold=0)")
         if zone is not None:
-            _check_fixed(zone, zone.utcoffset(None), "store a datetime, or the zone's key in a field of its own")
+            _check_fixed(
+                zone,
+                zone.utcoffset(None),
+                "store a datetime, or the zone's key in a field of its own",
+            )
         return value.isoformat()
     if isinstance(value, date):
         return value.isoformat()
@@ -173,11 +188,17 @@ def _moment_text(value: datetime, *, exact: bool) -> str:
     zone = value.tzinfo
     if zone is None:
         if value.fold:
-            raise Refused("a datetime without a zone cannot have a fold; give it its zone: replace(tzinfo=ZoneInfo(...))")
+            raise Refused(
+                "a datetime without a zone cannot have a fold; give it its zone: "
+                "replace(tzinfo=ZoneInfo(...))"
+            )
         return value.isoformat()
     if isinstance(zone, ZoneInfo):
         if exact and type(zone) is not ZoneInfo:
-            raise Refused(f"its zone is a {type(zone).__qualname__} and would come back as a ZoneInfo; use zoneinfo.ZoneInfo")
+            raise Refused(
+                f"its zone is a {type(zone).__qualname__} and would come back as a ZoneInfo; use "
+                "zoneinfo.ZoneInfo"
+            )
         if not zone.key:
             raise Refused("its ZoneInfo has no key; make it by its key: ZoneInfo('Europe/Berlin')")
         return f"{value.isoformat()}[{zone.key}]"
@@ -188,7 +209,9 @@ def _moment_text(value: datetime, *, exact: bool) -> str:
 def _check_fixed(zone: Any, offset: timedelta | None, remedy: str) -> None:
     """Check that a zone is no more than its offset."""
     if not isinstance(zone, (timezone, pydantic_core.TzInfo)):
-        raise Refused(f"its zone {zone!r} is neither UTC, a fixed offset nor a ZoneInfo with a key; {remedy}")
+        raise Refused(
+            f"its zone {zone!r} is neither UTC, a fixed offset nor a ZoneInfo with a key; {remedy}"
+        )
     if offset is not None and offset % timedelta(minutes=1):
         raise Refused(f"its offset {offset} is no whole number of minutes; {remedy}")
 
@@ -211,7 +234,9 @@ def read_zoned(text: str) -> datetime | None:
     try:
         zone = ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise Misfit(f"the zone {key!r} is not known on this machine; install the package tzdata ({error})") from error
+        raise Misfit(
+            f"the zone {key!r} is not known on this machine; install the package tzdata ({error})"
+        ) from error
     local = moment.replace(tzinfo=zone, fold=0)
     later = local.replace(fold=1)
     return later if local.utcoffset() != moment.utcoffset() == later.utcoffset() else local

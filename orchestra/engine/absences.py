@@ -1,12 +1,16 @@
-"""Steps whose code does not return: the engine goes on without them, and takes up their result whenever it comes.
+"""Steps whose code does not return: the engine goes on without them, and takes up their result
+whenever it comes.
 
-Whoever watches the engine's thread may declare, from another thread, that the step being made is not waited for any more.
-Its instance stays owned, and *away*: nobody touches its desk while its code may still run. The thread that made the step
-finds out when the code returns, and hands the result in.
+Whoever watches the engine's thread may declare, from another thread, that the step being made is
+not waited for any more. Its instance stays owned, and *away*: nobody touches its desk while its
+code may still run. The thread that made the step finds out when the code returns, and hands the
+result in.
 
-What has left memory is closed under the same watch, for its ``finally`` blocks are code, too. Nothing comes back from there.
+What has left memory is closed under the same watch, for its ``finally`` blocks are code, too.
+Nothing comes back from there.
 
-Code that took too long is named in the log, once: by the watcher, who sees the line, or else where it returns.
+Code that took too long is named in the log, once: by the watcher, who sees the line, or else where
+it returns.
 """
 
 from __future__ import annotations
@@ -26,14 +30,24 @@ from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionRow
 from orchestra.telemetry import log_instance
 
-__all__ = ["MANY_STEPS", "Absences", "Closing", "LeftBehind", "Returned", "Stepping", "log_wide_turn"]
+__all__ = [
+    "MANY_STEPS",
+    "Absences",
+    "Closing",
+    "LeftBehind",
+    "Returned",
+    "Stepping",
+    "log_wide_turn",
+]
 
 Result: TypeAlias = tuple[Write | None, Step] | Exception
 """What a step came to."""
 
 
 MANY_STEPS: Final = 50
-"""Steps of coroutines from which a turn is a wide one: it takes its time, and no line of its code is to blame."""
+"""Steps of coroutines from which a turn is a wide one: it takes its time, and no line of its code
+is to blame.
+"""
 
 
 def log_wide_turn(identity: Identity, seconds: float) -> None:
@@ -41,14 +55,17 @@ def log_wide_turn(identity: Identity, seconds: float) -> None:
     log_instance(
         logging.WARNING,
         identity,
-        "has kept its node busy for %.1f s with one turn, in which very many branches went on. No line of its code waits; fan "
-        "out over fewer branches at a time, or over children, if other instances are to go on sooner",
+        "has kept its node busy for %.1f s with one turn, in which very many branches went on. "
+        "No line of its code waits; fan out over fewer branches at a time, or over children, "
+        "if other instances are to go on sooner",
         seconds,
     )
 
 
 class _Token(list[None]):
-    """Of the thread that runs some code and the one that gives it up, one takes it. Made of ``_ONE``."""
+    """Of the thread that runs some code and the one that gives it up, one takes it. Made of
+    ``_ONE``.
+    """
 
     __slots__ = ()
 
@@ -98,7 +115,9 @@ class Stepping:
     def begun(self) -> Identity:
         """In which execution it began."""
         desk, first = self.desk, self.first
-        if desk.current.number == first.number:  # and if it has been opened meanwhile, on the version that it was opened with
+        if (
+            desk.current.number == first.number
+        ):  # and if it has been opened meanwhile, on the version that it was opened with
             return desk.identity
         return Identity(desk.instance_id, desk.incarnation, first.number, first.name, first.version)
 
@@ -133,7 +152,8 @@ class Returned:
 
 
 class LeftBehind(BaseException):
-    """The engine has gone on without the thread that ran this code. It must have ``returned`` handed in, and touch nothing.
+    """The engine has gone on without the thread that ran this code. It must have ``returned``
+    handed in, and touch nothing.
 
     ``returned`` is ``None`` where nothing comes back: what had left memory is closed now.
     """
@@ -194,7 +214,9 @@ class Absences:
         self._has_returned(closing)
 
     def _has_returned(self, running: Stepping | Closing) -> None:
-        """Go on behind code, and name it if it took too long and the watcher, who does not always look, has not seen it."""
+        """Go on behind code, and name it if it took too long and the watcher, who does not always
+        look, has not seen it.
+        """
         self.running = None
         blocked = self._clock.monotonic() - running.since
         if blocked < self._blocked_after or not running.naming.take():
@@ -207,14 +229,17 @@ class Absences:
         log_instance(
             logging.WARNING,
             identity,
-            "has blocked its node for %.1f s and has returned, so that the line is not known: %s, or what it calls. "
-            "Orchestration code must not wait or work by itself: move that into an activity",
+            "has blocked its node for %.1f s and has returned, so that the line is not known: "
+            "%s, or what it calls. Orchestration code must not wait or work by itself: move "
+            "that into an activity",
             blocked,
             "its code" if definition is None else definition.place,
         )
 
     def leave(self, running: Stepping | Closing) -> bool:
-        """Go on without this code, unless it has returned. Return whether that is so; then no thread runs the engine."""
+        """Go on without this code, unless it has returned. Return whether that is so; then no
+        thread runs the engine.
+        """
         if not running.token.take():
             return False
         self.running = None
@@ -257,9 +282,11 @@ class Absences:
         return None if stepping is None else stepping.desk.incarnation
 
     def disown(self, instance_id: str) -> Sequence[ActivityEnded | Heartbeat]:
-        """Want an instance no more whose code is away: it belongs to somebody else, or was claimed anew.
+        """Want an instance no more whose code is away: it belongs to somebody else, or was claimed
+        anew.
 
-        Return what was reported for it and no write has recorded, for whoever has claimed it anew on this node.
+        Return what was reported for it and no write has recorded, for whoever has claimed it anew
+        on this node.
         """
         stepping = self._away.pop(instance_id, None)
         return () if stepping is None else (*stepping.desk.unacknowledged, *stepping.kept)

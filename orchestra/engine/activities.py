@@ -1,4 +1,6 @@
-"""The activities that run on this node, of its own instances and of others', and what they report."""
+"""The activities that run on this node, of its own instances and of others', and what they
+report.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ __all__ = ["Activities"]
 class Activities:
     """Begins and aborts tries, and knows of each until its end is taken in.
 
-    Those of instances that this node owns are asked for by their steps; *tasks* are activities of anybody's instances that
-    this node has taken from the store.
+    Those of instances that this node owns are asked for by their steps; *tasks* are activities of
+    anybody's instances that this node has taken from the store.
 
     Args:
         effects: where it tells the shell what to do.
@@ -45,7 +47,13 @@ class Activities:
         forms: what the library reads of histories.
     """
 
-    def __init__(self, effects: Effects, flights: Flights, blocking: Collection[str] = (), forms: EventForms = EVENTS) -> None:
+    def __init__(
+        self,
+        effects: Effects,
+        flights: Flights,
+        blocking: Collection[str] = (),
+        forms: EventForms = EVENTS,
+    ) -> None:
         self._forms = forms
         self._effects = effects
         self._flights = flights
@@ -60,11 +68,15 @@ class Activities:
         return len(self._own) + len(self._tasks)
 
     def places(self, slots: int, threads: int) -> Places:
-        """Return how many of so many slots and threads are free, once everything has begun that is promised."""
+        """Return how many of so many slots and threads are free, once everything has begun that is
+        promised.
+        """
         # It looks into its parts itself: each step asks, and asking them would be six calls more.
         own, tasks, flights = self._own, self._tasks, self._flights
         free = slots - own._count - len(tasks._taken) - flights.promised
-        free_threads = threads - len(own._blocking) - len(tasks._blocking) - flights.promised_threads
+        free_threads = (
+            threads - len(own._blocking) - len(tasks._blocking) - flights.promised_threads
+        )
         return Places(free, free_threads, self._blocking)
 
     def clear(self) -> list[Effect]:
@@ -89,12 +101,16 @@ class Activities:
         self._effects.add(AbortActivity(key))
 
     def abort_begun(self, key: ActivityKey) -> None:
-        """Give up a try that has lost its execution, if it runs here: for an own instance, or as a task."""
+        """Give up a try that has lost its execution, if it runs here: for an own instance, or as a
+        task.
+        """
         if self._own.attempt(key) is not None or self._tasks.drop(key) is not None:
             self.abort(key)
 
     def stop_begun(self, key: ActivityKey) -> None:
-        """Ask a try to end whose end is waited for, if it runs here: for an own instance, or as a task."""
+        """Ask a try to end whose end is waited for, if it runs here: for an own instance, or as a
+        task.
+        """
         if self._own.attempt(key) is not None:
             self._effects.add(StopActivity(key))
         else:
@@ -116,7 +132,9 @@ class Activities:
             self._own.end(item.key)
 
     def _give_up_earlier(self, key: ActivityKey) -> None:
-        """Give up an earlier try of an activity that is to begin: it was lost by a node that has not found out yet."""
+        """Give up an earlier try of an activity that is to begin: it was lost by a node that has
+        not found out yet.
+        """
         if self._tasks.drop(key) is not None or self._own.attempt(key) is not None:
             self.abort(key)
 
@@ -132,14 +150,18 @@ class Activities:
         self._reports.extend(reports)
 
     def keep_unrecorded(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
-        """Keep what was taken in and may not have been recorded. Until that is known, the tries count as running still."""
+        """Keep what was taken in and may not have been recorded. Until that is known, the tries
+        count as running still.
+        """
         for item in reports:
             if isinstance(item, ActivityEnded):
                 self._own.begin(item.key, item.attempt)
             self._reports.append(item)
 
     def drop_reports(self, instance_id: str) -> None:
-        """Drop what was kept for an instance that is not this node's any more; tasks of it are this node's all the same."""
+        """Drop what was kept for an instance that is not this node's any more; tasks of it are this
+        node's all the same.
+        """
         kept: list[ActivityEnded | Heartbeat] = []
         for item in self._reports:
             if item.key.instance_id != instance_id or self._tasks.has(item.key):
@@ -161,7 +183,9 @@ class Activities:
         return len(self._tasks) > 0
 
     def begin_task(self, task: Task, node: str) -> None:
-        """Begin a task, unless it runs already or is to end. If it cannot be begun, it has failed."""
+        """Begin a task, unless it runs already or is to end. If it cannot be begun, it has
+        failed.
+        """
         key = key_of(task)
         if self._tasks.revision(key) == task.revision or self.hand_over(task):
             if task.stopping:
@@ -177,12 +201,18 @@ class Activities:
             self._tasks.take(task, blocks=run.name in self._blocking)
             self._effects.add(run)
         except NewerLibraryNeeded as error:
-            self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), untried=True)))
+            self._flights.queue(
+                ended_report(task, node, ActivityFailure(error_info(error), (), untried=True))
+            )
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
-            self._flights.queue(ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True)))
+            self._flights.queue(
+                ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True))
+            )
 
     def hand_over(self, task: Task) -> bool:
-        """Go on with a try of an own instance that was given up, as a task. Return whether this very try runs here."""
+        """Go on with a try of an own instance that was given up, as a task. Return whether this
+        very try runs here.
+        """
         key = key_of(task)
         if self._own.attempt(key) != task.attempt:
             return False
@@ -195,7 +225,9 @@ class Activities:
             self._effects.add(StopActivity(key))
 
     def compare_tasks(self, stored: Sequence[Task], node: str) -> None:
-        """Give up what nobody wants any more, and take up what a lost reply has not told of (rule 13)."""
+        """Give up what nobody wants any more, and take up what a lost reply has not told of (rule
+        13).
+        """
         for key in self._tasks.missing_from(stored):
             self._tasks.drop(key)
             self._effects.add(AbortActivity(key))
@@ -217,18 +249,29 @@ class Activities:
             self._tasks.drop(key_of(report))
 
     def report_refused(self, report: Report) -> None:
-        """Take note that nobody wants a task any more, or that an earlier report has arrived whose reply was lost."""
+        """Take note that nobody wants a task any more, or that an earlier report has arrived whose
+        reply was lost.
+        """
         key = key_of(report)
         if self._tasks.drop(key) is not None and not report.is_end:
             self._effects.add(AbortActivity(key))
 
     def report_unstorable(self, report: Report, error: StoreError) -> None:
-        """Take note that the store will never take a report: the task has failed by that, if it has not failed anyway."""
+        """Take note that the store will never take a report: the task has failed by that, if it has
+        not failed anyway.
+        """
         if report.result is not None:
             failure = ActivityFailure(error_info(error), (), non_retryable=True)
             self._flights.queue(replace(report, result=None, failure=failure_to_bytes(failure)))
             return
         task = self._tasks.drop(key_of(report))  # the next inventory takes it up once more
         if task is not None:
-            code = Identity(task.instance_id, task.incarnation, task.execution, task.orchestration, task.version)
-            log_instance(logging.ERROR, code, "the store will not take the report of an activity: %s", escaped(str(error)))
+            code = Identity(
+                task.instance_id, task.incarnation, task.execution, task.orchestration, task.version
+            )
+            log_instance(
+                logging.ERROR,
+                code,
+                "the store will not take the report of an activity: %s",
+                escaped(str(error)),
+            )

@@ -14,7 +14,9 @@ _SPARE_TIMERS: Final = 64
 
 
 class Agenda:
-    """Desks by instance id; those that are ready, in order; and timers for the others. Instants are microseconds."""
+    """Desks by instance id; those that are ready, in order; and timers for the others. Instants are
+    microseconds.
+    """
 
     def __init__(self) -> None:
         self._desks: dict[str, Desk] = {}
@@ -35,7 +37,9 @@ class Agenda:
         return self._desks.get(instance_id)
 
     def holds(self, desk: Desk) -> bool:
-        """Return whether this very desk is on the agenda: not forgotten since, and not claimed anew."""
+        """Return whether this very desk is on the agenda: not forgotten since, and not claimed
+        anew.
+        """
         return self._desks.get(desk.instance_id) is desk
 
     def put(self, desk: Desk) -> None:
@@ -101,7 +105,9 @@ class Agenda:
         return self._timers[0][0] if self._timers else None
 
     def arm(self, desk: Desk, instant: int) -> None:
-        """Have the desk looked at by then. A desk has few entries in the heap, however often it is stepped."""
+        """Have the desk looked at by then. A desk has few entries in the heap, however often it is
+        stepped.
+        """
         if desk.armed is not None and desk.armed <= instant:
             return  # it is looked at before, and armed again then
         desk.armed = instant
@@ -112,7 +118,9 @@ class Agenda:
             heapq.heapify(self._timers)
 
     def put_back(self, by: int, since: int, now: int) -> None:
-        """Take note that the store's clock was put back: what is to be looked at later is looked at as much earlier."""
+        """Take note that the store's clock was put back: what is to be looked at later is looked at
+        as much earlier.
+        """
         self._timers = [(instant - by, instance_id) for instant, instance_id in self._timers]
         for desk in self._desks.values():
             desk.put_back(by, since, now)

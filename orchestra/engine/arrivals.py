@@ -1,4 +1,6 @@
-"""What comes for the instances of this node: reports of activities, messages, ends of children, marks of clients."""
+"""What comes for the instances of this node: reports of activities, messages, ends of children,
+marks of clients.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ __all__ = ["Arrivals"]
 
 
 class Arrivals:
-    """Puts what comes onto the desk that it is for, and makes that ready. What is for none that can take it now is kept.
+    """Puts what comes onto the desk that it is for, and makes that ready. What is for none that can
+    take it now is kept.
 
-    What is in the store already is put there at once by whoever has written it through this node; the rest is read as *news*.
+    What is in the store already is put there at once by whoever has written it through this node;
+    the rest is read as *news*.
     """
 
     def __init__(
@@ -64,14 +68,16 @@ class Arrivals:
         desk = self._agenda.get(item.key.instance_id)
         self._activities.ended(item)
         if desk is not None and desk.still_running.get(item.key.event_id) == item.attempt:
-            # The instance is claimed and not loaded yet, and perhaps never will be: then its hold keeps the end.
+            # The instance is claimed and not loaded yet, and perhaps never will be: then its hold
+            # keeps the end.
             desk.unacknowledged.append(item)
             desk.early.append(item)
             self._agenda.make_ready(desk.instance_id)
             return
         entry = self._running_try(desk, item.key, item.attempt)
         if desk is None or entry is None:
-            return  # late: another execution, a cancelled activity, or an attempt that was given up (I5)
+            # late: another execution, a cancelled activity, or an attempt that was given up (I5)
+            return
         desk.unacknowledged.append(item)
         desk.end_try(item.key.event_id, item.result, item.heartbeat, self._time.now)
         self._agenda.make_ready(desk.instance_id)
@@ -85,7 +91,10 @@ class Arrivals:
     @staticmethod
     def _running_try(desk: Desk | None, key: ActivityKey, attempt: int) -> Try | None:
         """Return the try that a report is about, if it runs, and for this very execution."""
-        if desk is None or (desk.incarnation, desk.current.number) != (key.incarnation, key.execution):
+        if desk is None or (desk.incarnation, desk.current.number) != (
+            key.incarnation,
+            key.execution,
+        ):
             return None
         entry = desk.tries.get(key.event_id)
         return entry if entry is not None and entry.running and entry.attempt == attempt else None
@@ -93,7 +102,9 @@ class Arrivals:
     # --- what is in the store ---
 
     def appended(self, instance_id: str, arrival: Appended, node: str) -> None:
-        """Take in what a write of this node has left with an instance, if that is this node's own."""
+        """Take in what a write of this node has left with an instance, if that is this node's
+        own.
+        """
         desk = self._agenda.get(instance_id)
         if desk is None or arrival.owner != node or arrival.sequence <= desk.known_seq:
             return
@@ -101,7 +112,13 @@ class Arrivals:
             self.are_wanted = True  # somebody else's message lies in between
             return
         messages = (arrival.message,) if arrival.message else ()
-        self._put(desk, messages, arrival.sequence, (arrival.activity,) if arrival.activity else (), arrival.cancel)
+        self._put(
+            desk,
+            messages,
+            arrival.sequence,
+            (arrival.activity,) if arrival.activity else (),
+            arrival.cancel,
+        )
 
     def read(self, node: str) -> None:
         """Read the news, if they are wanted.
@@ -112,8 +129,19 @@ class Arrivals:
         if self.are_wanted and len(self._agenda) > 0:
             for news in self._store.news(node, self._page):
                 desk = self._agenda.get(news.instance_id)
-                if desk is not None and desk.incarnation == news.incarnation and news.inbox_seq > desk.known_seq:
-                    self._put(desk, news.messages, news.inbox_seq, news.activities, news.cancel, news.whole_to)
+                if (
+                    desk is not None
+                    and desk.incarnation == news.incarnation
+                    and news.inbox_seq > desk.known_seq
+                ):
+                    self._put(
+                        desk,
+                        news.messages,
+                        news.inbox_seq,
+                        news.activities,
+                        news.cancel,
+                        news.whole_to,
+                    )
         self.are_wanted = False
 
     def _put(

@@ -15,10 +15,11 @@ __all__ = ["Claims"]
 
 
 class Claims:
-    """Asks for instances while there is room for one, and for activities of others while there is a place for one.
+    """Asks for instances while there is room for one, and for activities of others while there is a
+    place for one.
 
-    A full node claims nothing: it would turn at full speed over what is due. It only looks since when that is so, for others to
-    give up their place.
+    A full node claims nothing: it would turn at full speed over what is due. It only looks since
+    when that is so, for others to give up their place.
 
     Args:
         room: how many instances may still be taken.
@@ -40,7 +41,9 @@ class Claims:
         self._page = page
         self._routes = node.routes
         self._blocking = tuple(route for route in self._routes if route.activity in blocking)
-        self._without_threads = tuple(route for route in self._routes if route.activity not in blocking)
+        self._without_threads = tuple(
+            route for route in self._routes if route.activity not in blocking
+        )
         self._room = room
         self._places = places
         self.kinds: tuple[Kind, ...] = ()
@@ -64,7 +67,9 @@ class Claims:
         return True
 
     def want(self) -> None:
-        """Claim next time without asking first: something is there, or becomes ready in the same transaction."""
+        """Claim next time without asking first: something is there, or becomes ready in the same
+        transaction.
+        """
         self._is_wanted, self._is_pressing_known = True, False
 
     def look(self) -> None:
@@ -84,7 +89,8 @@ class Claims:
         return self._is_wanted and self._is_possible
 
     def next_due(self, *, can_yield: bool) -> int | None:
-        """Return when the next claim is due, or a place to be given up; ``None`` where none ever is. May ask the store.
+        """Return when the next claim is due, or a place to be given up; ``None`` where none ever
+        is. May ask the store.
 
         Args:
             can_yield: there is one that could give up its place.
@@ -111,8 +117,21 @@ class Claims:
             if self._due is None or self._due > now:
                 return None
         places = self._places()
-        routes, slots, threads = self._routes_for(places), max(0, places.slots), max(0, places.threads)
-        return Claim(node_id, self.kinds, max(0, self._room()), routes, slots, self._blocking, threads, self._page)
+        routes, slots, threads = (
+            self._routes_for(places),
+            max(0, places.slots),
+            max(0, places.threads),
+        )
+        return Claim(
+            node_id,
+            self.kinds,
+            max(0, self._room()),
+            routes,
+            slots,
+            self._blocking,
+            threads,
+            self._page,
+        )
 
     def claimed(self, *, more: bool) -> None:
         """Take note that a claim was answered; ``more``: there may be more at once."""
@@ -142,7 +161,9 @@ class Claims:
         return True
 
     def is_known_to_press(self, now: int) -> bool:
-        """Return whether an instance is due, and this node has no room for it, as far as is known without asking."""
+        """Return whether an instance is due, and this node has no room for it, as far as is known
+        without asking.
+        """
         return self._pressing is not None and self._pressing <= now and self._is_full
 
     @property

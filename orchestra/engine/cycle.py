@@ -1,4 +1,6 @@
-"""One turn of the wheel: maintain, step, commit, apply; and what happens when the store does not answer."""
+"""One turn of the wheel: maintain, step, commit, apply; and what happens when the store does not
+answer.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ _BREATH: Final = 0.02
 """Seconds between two batches of deletions, so that a backlog of them lets the work through."""
 
 
-def commit_group(store: Store, changes: Sequence[Change]) -> tuple[int | None, list[Outcome | StoreError]]:
+def commit_group(
+    store: Store, changes: Sequence[Change]
+) -> tuple[int | None, list[Outcome | StoreError]]:
     """Commit a group; return the store's time, and an outcome or a final error for each change.
 
     A group that fails for good is halved until the culprit is alone (rule 8).
@@ -57,7 +61,9 @@ def commit_group(store: Store, changes: Sequence[Change]) -> tuple[int | None, l
     return commit.now, list(commit.outcomes)
 
 
-def _halve(store: Store, changes: Sequence[Change], error: StoreError) -> tuple[int | None, list[Outcome | StoreError]]:
+def _halve(
+    store: Store, changes: Sequence[Change], error: StoreError
+) -> tuple[int | None, list[Outcome | StoreError]]:
     if len(changes) == 1:
         return None, [error]
     middle = len(changes) // 2
@@ -65,13 +71,19 @@ def _halve(store: Store, changes: Sequence[Change], error: StoreError) -> tuple[
     try:
         second_now, second = commit_group(store, changes[middle:])
     except StoreError:
-        # The first half stands, so the group cannot be tried again as a whole; the rest is asked for by writing.
-        return first_now, [*first, *[OutcomeUnknown("the store failed in the middle of a group")] * (len(changes) - middle)]
+        # The first half stands, so the group cannot be tried again as a whole; the rest is asked
+        # for by writing.
+        return first_now, [
+            *first,
+            *[OutcomeUnknown("the store failed in the middle of a group")]
+            * (len(changes) - middle),
+        ]
     return second_now or first_now, [*first, *second]
 
 
 class Cycle:
-    """Drives an engine over a store. Synchronous; whoever calls it provides the thread and the waiting.
+    """Drives an engine over a store. Synchronous; whoever calls it provides the thread and the
+    waiting.
 
     Args:
         poll: seconds between looks at the store that no hint has asked for.
@@ -124,10 +136,12 @@ class Cycle:
     def run(self, items: Sequence[Item]) -> list[Effect]:
         """Do one cycle with what has come in; return what the shell is to do.
 
-        Never raises a store's error but one: the cycle waits with growing pauses, and clients are told at once.
+        Never raises a store's error but one: the cycle waits with growing pauses, and clients are
+        told at once.
 
         Raises:
-            LibraryTooOld: newer libraries have ruled out ones as old as this. What the node owns is released by :meth:`end`.
+            LibraryTooOld: newer libraries have ruled out ones as old as this. What the node owns is
+                released by :meth:`end`.
         """
         if self._clock.monotonic() < self._retry_at:
             return self._while_away(items)
@@ -136,7 +150,8 @@ class Cycle:
         try:
             self._maintain()
             if self._engine.in_flight:  # the group that could not be committed last time
-                # Not kept here: should the code of an instance not return from the step, another thread takes them.
+                # Not kept here: should the code of an instance not return from the step, another
+                # thread takes them.
                 self._engine.put_back(self._commit(self._engine.in_flight))
             taken = True
             changes = self._engine.step(items)
@@ -157,9 +172,11 @@ class Cycle:
         return [*self._engine.take_effects(), *effects]
 
     def _be_reborn(self, *, leave: bool) -> list[Effect]:
-        """Go on under a new id after having been buried, or after the store has lost commits: all memory is void.
+        """Go on under a new id after having been buried, or after the store has lost commits: all
+        memory is void.
 
-        With ``leave``, what the old id owns by the store's word is released: nobody would bury it before its lease has run out.
+        With ``leave``, what the old id owns by the store's word is released: nobody would bury it
+        before its lease has run out.
         """
         effects: list[Effect] = []
         try:
@@ -191,11 +208,14 @@ class Cycle:
         return max(0.0, wait)
 
     def on_change(self, ring: Callable[[], None] | None) -> None:
-        """Have ``ring`` called, from any thread, when there is something to :meth:`listen` to, where the store can tell."""
+        """Have ``ring`` called, from any thread, when there is something to :meth:`listen` to,
+        where the store can tell.
+        """
         self._store.on_change(ring)
 
     def listen(self) -> bool:
-        """Take the store's hint that another process may have written. While it is away, it is left alone.
+        """Take the store's hint that another process may have written. While it is away, it is left
+        alone.
 
         Return whether there was one.
         """
@@ -221,7 +241,9 @@ class Cycle:
             try:
                 self._membership.leave()
             except StoreError as error:
-                engine_logger.warning("could not leave the store in order; its lease will run out: %s", error)
+                engine_logger.warning(
+                    "could not leave the store in order; its lease will run out: %s", error
+                )
         self._engine.close()
         self._recorder.owned(0)
         return self._engine.take_effects()
@@ -232,7 +254,9 @@ class Cycle:
         self._recorder.committed(changes, begun)
         if now is not None:
             self._engine.heard_time(now, asked)
-        self._note_answer(next((outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown)), None))
+        self._note_answer(
+            next((outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown)), None)
+        )
         return self._engine.apply(outcomes)
 
     def _maintain(self) -> None:
@@ -267,7 +291,9 @@ class Cycle:
         self._engine.library.require(levels, "the store")
 
     def _raise_level(self) -> None:
-        """Let the store be written at a higher level, once all living nodes read it. Any node may, and one does (rule 37)."""
+        """Let the store be written at a higher level, once all living nodes read it. Any node may,
+        and one does (rule 37).
+        """
         level = next_level(self._engine.node, self._engine.catalogue)
         if level is None or level <= max(self._membership.levels.write, self._refused_level):
             return
@@ -276,14 +302,26 @@ class Cycle:
         except StoreError as error:
             if error.retryable:
                 raise
-            self._refused_level = level  # the role of this node may not write it; another node's may
-            engine_logger.warning("the store's write level could not be raised to %d: %s", level, error)
+            self._refused_level = (
+                level  # the role of this node may not write it; another node's may
+            )
+            engine_logger.warning(
+                "the store's write level could not be raised to %d: %s", level, error
+            )
             return
         if levels.write == level:
-            engine_logger.info("the store is written at level %d from now on; libraries below level %d are refused", *levels)
+            engine_logger.info(
+                (
+                    "the store is written at level %d from now on; libraries below level %d are "
+                    "refused"
+                ),
+                *levels,
+            )
 
     def _expire(self) -> None:
-        """Delete a few of the ended instances whose time has run out. Every node may: it needs no code, and no owner."""
+        """Delete a few of the ended instances whose time has run out. Every node may: it needs no
+        code, and no owner.
+        """
         self._next_expiry = inf  # until the next poll
         try:
             if self._store.expire():
@@ -291,7 +329,9 @@ class Cycle:
         except StoreError as error:
             if error.retryable or isinstance(error, (StoreCorrupt, SchemaMismatch)):
                 raise
-            engine_logger.error("ended instances could not be deleted: %s", error)  # the others' work must go on (I12)
+            engine_logger.error(
+                "ended instances could not be deleted: %s", error
+            )  # the others' work must go on (I12)
 
     # --- the store is away ---
 
@@ -300,8 +340,10 @@ class Cycle:
         return [*self._while_away(items), *self._engine.refuse_clients(error)]
 
     def _note_answer(self, unknown: OutcomeUnknown | None) -> None:
-        """Count groups without an answer. What became of one is asked at once (rule 9); if that gets no answer either, the
-        store is as good as away: a device that fails in every commit would be asked without end."""
+        """Count groups without an answer. What became of one is asked at once (rule 9); if that
+        gets no answer either, the store is as good as away: a device that fails in every commit
+        would be asked without end.
+        """
         self._unanswered = 0 if unknown is None else self._unanswered + 1
         if unknown is not None and self._unanswered > 1:
             self._pause(StoreUnavailable(f"the store answers no commit: {unknown}"))
@@ -311,7 +353,8 @@ class Cycle:
         moment = self._clock.monotonic()
         self._backoff = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, self._backoff * 2))
         self._retry_at = moment + self._backoff
-        # The store is looked at first thing then, so that a cycle without work is not taken for a recovery.
+        # The store is looked at first thing then, so that a cycle without work is not taken for a
+        # recovery.
         self._next_poll = min(self._next_poll, self._retry_at)
         self._error = error
         self._recorder.store_failed()
@@ -321,12 +364,15 @@ class Cycle:
 
     def _while_away(self, items: Sequence[Item]) -> list[Effect]:
         """Keep what activities have reported; tell clients at once that nothing was written."""
-        refused: list[Effect] = [Reply(item.token, self._error) for item in items if isinstance(item, Submit)]
+        refused: list[Effect] = [
+            Reply(item.token, self._error) for item in items if isinstance(item, Submit)
+        ]
         self._engine.keep([item for item in items if not isinstance(item, Submit)])
         return refused
 
     def _recovered(self) -> None:
         self._backoff = 0.0
-        if self._complaining:  # a store that comes and goes must not fill the log: the next complaint has its time to wait
+        # a store that comes and goes must not fill the log: the next complaint has its time to wait
+        if self._complaining:
             engine_logger.info("the store takes writes again")
             self._complaining = False

@@ -25,7 +25,9 @@ __all__ = ["Desk"]
 
 @dataclass(slots=True)
 class Desk:
-    """The live state of an owned instance. It is valid for ``revision``; a refused write throws it away (rule 3)."""
+    """The live state of an owned instance. It is valid for ``revision``; a refused write throws it
+    away (rule 3).
+    """
 
     instance_id: str
     incarnation: str
@@ -54,20 +56,26 @@ class Desk:
     unacknowledged: list[ActivityEnded] = field(default_factory=lambda: [])
     """What activities have reported and no write that stands has recorded yet."""
     still_running: dict[int, int] = field(default_factory=lambda: {})
-    """Activities, and their attempts, that this node was already running when it got the instance back."""
+    """Activities, and their attempts, that this node was already running when it got the instance
+    back.
+    """
     early: list[ActivityEnded] = field(default_factory=lambda: [])
     """How such activities have ended before the code was loaded."""
     releasing: bool = False
     yielding: bool = False
     """Whether it gives up its place with its next step, unless that ends it."""
     poison: tuple[HoldKind, str] | None = None
-    """Why this instance cannot be written as it would go on: what the store will never take, or a fault of the engine."""
+    """Why this instance cannot be written as it would go on: what the store will never take, or a
+    fault of the engine.
+    """
     trying: str | None = None
     """The fingerprint of the code that is being run, for a hold to name."""
     pruned_at: int = 0
     """When its laps were last looked through for old ones, since this node got the instance."""
     wants: tuple[str, ...] = ()
-    """Names of events to be read from the store before the next turn: the code waits for them, and they are not in memory."""
+    """Names of events to be read from the store before the next turn: the code waits for them, and
+    they are not in memory.
+    """
     put_backs: tuple[tuple[int, int], ...] = ()
     """What its row says of how the store's clock was put back since its execution began."""
     beyond: Unknown | None = None
@@ -79,11 +87,16 @@ class Desk:
 
     @staticmethod
     def of(snapshot: Snapshot, room: InboxPage | None = None) -> Desk:
-        """Return the desk of a claimed instance. ``room`` is how many of its unread events are kept in memory."""
+        """Return the desk of a claimed instance. ``room`` is how many of its unread events are kept
+        in memory.
+        """
         row = snapshot.row
         opened_at = snapshot.execution.opened_at
-        # Code that opened an execution after the hold has got over it: what was tried before counts no more.
-        stands = row.hold is not None and not (row.opened and opened_at is not None and opened_at > row.hold.since)
+        # Code that opened an execution after the hold has got over it: what was tried before counts
+        # no more.
+        stands = row.hold is not None and not (
+            row.opened and opened_at is not None and opened_at > row.hold.since
+        )
         known = [message for message in snapshot.messages if not isinstance(message.kind, Unknown)]
         return Desk(
             instance_id=row.instance_id,
@@ -105,33 +118,53 @@ class Desk:
             origin=row.traceparent,
             parent=row.parent,
             root_id=row.root_id,
-            # Given here: the factories of the fields would be four calls more, for each instance that is claimed.
+            # Given here: the factories of the fields would be four calls more, for each instance
+            # that is claimed.
             inputs=[],
             unacknowledged=[],
             still_running={},
             early=[],
             put_backs=read_put_backs(snapshot.summary),
-            beyond=_unknown((snapshot.execution.resolution.how, *(message.kind for message in snapshot.messages))),
+            beyond=_unknown(
+                (
+                    snapshot.execution.resolution.how,
+                    *(message.kind for message in snapshot.messages),
+                )
+            ),
             summary=snapshot.summary,
         )
 
     @property
     def identity(self) -> Identity:
         """Which execution this is."""
-        return Identity(self.instance_id, self.incarnation, self.current.number, self.kind.name, self.current.version)
+        return Identity(
+            self.instance_id,
+            self.incarnation,
+            self.current.number,
+            self.kind.name,
+            self.current.version,
+        )
 
     @property
     def needs_history(self) -> bool:
         """Whether its execution has to be replayed before it can go on."""
-        ends_at_once = self.poison is not None or self.beyond is not None or (self.cancel is not None and self.cancel.terminate)
+        ends_at_once = (
+            self.poison is not None
+            or self.beyond is not None
+            or (self.cancel is not None and self.cancel.terminate)
+        )
         return self.opened and self.execution is None and not ends_at_once
 
     def key(self, event_id: int) -> ActivityKey:
         """Return the key of one of its activities."""
         return ActivityKey(self.instance_id, self.incarnation, self.current.number, event_id)
 
-    def take_messages(self, messages: Iterable[MessageRow], inbox_seq: int, whole_to: int | None = None) -> None:
-        """Put newly arrived messages into the inbox. Of events, they are all there are up to ``whole_to``."""
+    def take_messages(
+        self, messages: Iterable[MessageRow], inbox_seq: int, whole_to: int | None = None
+    ) -> None:
+        """Put newly arrived messages into the inbox. Of events, they are all there are up to
+        ``whole_to``.
+        """
         if inbox_seq > self.known_seq:
             new = [message for message in messages if message.sequence > self.known_seq]
             unknown = _unknown(message.kind for message in new)
@@ -141,7 +174,9 @@ class Desk:
             self.inbox.arrive(new, inbox_seq if whole_to is None else whole_to, inbox_seq)
             self.known_seq = inbox_seq
 
-    def end_try(self, number: int, result: Payload | ActivityFailure, heartbeat: Payload | None, now: int) -> None:
+    def end_try(
+        self, number: int, result: Payload | ActivityFailure, heartbeat: Payload | None, now: int
+    ) -> None:
         """Take note that the current try of a pending activity has ended."""
         entry = self.tries.get(number)
         assert entry is not None
@@ -158,12 +193,16 @@ class Desk:
             self.inputs.append(ActivityDone(number, now, entry.attempt, result))
 
     def take_ended(self, activities: Iterable[ActivityRow], now: int) -> None:
-        """Take note of tries that were handed out and have ended; of each once, however often it is told (I5)."""
+        """Take note of tries that were handed out and have ended; of each once, however often it is
+        told (I5).
+        """
         for row in activities:
             if row.execution != self.current.number:
                 continue
             if self.execution is None:
-                self.remembered[row.event_id] = row  # what is pending is known once the code has been loaded
+                self.remembered[row.event_id] = (
+                    row  # what is pending is known once the code has been loaded
+                )
                 continue
             entry = self.tries.get(row.event_id)
             if entry is not None and entry.route is not None and entry.attempt == row.attempt:
@@ -171,7 +210,9 @@ class Desk:
                 self.end_try(row.event_id, how_it_ended(row), row.heartbeat, now)
 
     def put_back(self, by: int, since: int, now: int) -> None:
-        """Take note that the store's clock was put back, which was wrong ``since``: what was reckoned on it is put right."""
+        """Take note that the store's clock was put back, which was wrong ``since``: what was
+        reckoned on it is put right.
+        """
         if self.armed is not None:
             self.armed -= by
         self.pruned_at = min(self.pruned_at, now)
@@ -185,12 +226,20 @@ class Desk:
         return bool(self.tries or self.still_running or self.remembered)
 
     def running_keys(self) -> list[ActivityKey]:
-        """Return the keys of activities that run now for this instance alone: they end with its ownership."""
+        """Return the keys of activities that run now for this instance alone: they end with its
+        ownership.
+        """
         return [self.key(number) for number in (*self.tries.running, *self.still_running)]
 
     def begun_keys(self) -> list[ActivityKey]:
-        """Return the keys of all activities that run, those that are handed out included: they end with the execution."""
-        rows = [row.event_id for row in self.remembered.values() if row.route is not None and not row.has_ended]
+        """Return the keys of all activities that run, those that are handed out included: they end
+        with the execution.
+        """
+        rows = [
+            row.event_id
+            for row in self.remembered.values()
+            if row.route is not None and not row.has_ended
+        ]
         handed_out = dict.fromkeys((*self.tries.handed_out, *rows))
         return [*self.running_keys(), *map(self.key, handed_out)]
 

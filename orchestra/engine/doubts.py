@@ -1,7 +1,9 @@
-"""Instances of which this node does not know whether they are its own, and how it finds out (rules 9 and 13).
+"""Instances of which this node does not know whether they are its own, and how it finds out (rules
+9 and 13).
 
-A reply was lost, a write was refused, or the store says that this node owns what it does not hold. The answer is never
-read: a write is made in the node's name, which waits for what is still under way, fences it off, and brings the row back.
+A reply was lost, a write was refused, or the store says that this node owns what it does not hold.
+The answer is never read: a write is made in the node's name, which waits for what is still under
+way, fences it off, and brings the row back.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ __all__ = ["Doubts"]
 
 
 class Doubts:
-    """What is to be asked for, and what is known of it meanwhile: what its activities report, and why it is to be held.
+    """What is to be asked for, and what is known of it meanwhile: what its activities report, and
+    why it is to be held.
 
-    None of these instances is on the desk. What activities report of them is kept: if no write has recorded it, it is taken
-    in once the instance is back.
+    None of these instances is on the desk. What activities report of them is kept: if no write has
+    recorded it, it is taken in once the instance is back.
     """
 
     def __init__(self, activities: Activities) -> None:
@@ -49,7 +52,9 @@ class Doubts:
         self._asked[instance_id] = None
         self._activities.keep_unrecorded(reports)
 
-    def ask_to_hold(self, instance_id: str, kind: HoldKind, detail: str, reports: Sequence[ActivityEnded] = ()) -> None:
+    def ask_to_hold(
+        self, instance_id: str, kind: HoldKind, detail: str, reports: Sequence[ActivityEnded] = ()
+    ) -> None:
         """Ask at the next step for an instance that is to be held as the store has it."""
         self.ask(instance_id, reports)
         self._faults[instance_id] = kind, detail
@@ -57,9 +62,9 @@ class Doubts:
     def suspect(self, desk: Desk) -> None:
         """Find out at the next look whose an instance is whose write was refused.
 
-        Most often it is somebody else's by now, so what runs for it is aborted. But an operator may have raised the revision
-        in this node's name, to come in between the writes of a busy instance: so it is not asked for at once, and what
-        activities have reported is kept.
+        Most often it is somebody else's by now, so what runs for it is aborted. But an operator may
+        have raised the revision in this node's name, to come in between the writes of a busy
+        instance: so it is not asked for at once, and what activities have reported is kept.
         """
         self._suspects[desk.instance_id] = list(desk.unacknowledged)
         self._activities.abort_all(desk.instance_id, but={item.key for item in desk.unacknowledged})
@@ -73,7 +78,9 @@ class Doubts:
     # --- meanwhile ---
 
     def questions(self, node: str) -> list[Recover]:
-        """Return the writes that are to be made now. They are made again until they are answered."""
+        """Return the writes that are to be made now. They are made again until they are
+        answered.
+        """
         return [Recover(instance_id, node) for instance_id in self._asked]
 
     def keep(self, item: ActivityEnded) -> bool:
@@ -100,6 +107,8 @@ class Doubts:
         self._activities.abort_all(instance_id)
 
     def is_back(self, instance_id: str) -> tuple[HoldKind, str] | None:
-        """Take note that an instance has come back to the desk. Return what it is to be held for."""
+        """Take note that an instance has come back to the desk. Return what it is to be held
+        for.
+        """
         self._activities.keep_unrecorded(self._suspects.pop(instance_id, ()))
         return self._faults.pop(instance_id, None)

@@ -30,4 +30,6 @@ class Effects:
 
     def drop_beginnings(self) -> None:
         """Begin none of the activities that were to begin and have not been handed on."""
-        self._gathered = [effect for effect in self._gathered if not isinstance(effect, RunActivity)]
+        self._gathered = [
+            effect for effect in self._gathered if not isinstance(effect, RunActivity)
+        ]

@@ -1,4 +1,6 @@
-"""The engine: the story of a step, from what has come in to the changes that are to be committed and what follows from them."""
+"""The engine: the story of a step, from what has come in to the changes that are to be committed
+and what follows from them.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,15 @@ from orchestra.store.catalogue import Catalogue, NodeRecord
 from orchestra.store.changes import Append, Cancel, Change, Claim, Recover, Report, Write
 from orchestra.store.kinds import THIS_LIBRARY, HoldKind, Library
 from orchestra.store.messages import InboxPage
-from orchestra.store.outcomes import Appended, Claimed, Granted, Outcome, Recovered, Refused, Reported
+from orchestra.store.outcomes import (
+    Appended,
+    Claimed,
+    Granted,
+    Outcome,
+    Recovered,
+    Refused,
+    Reported,
+)
 from orchestra.store.port import Store
 from orchestra.store.routes import Kind
 from orchestra.telemetry import Recorder, engine_logger, log_instance
@@ -59,7 +69,9 @@ __all__ = ["Engine", "EngineOptions"]
 
 
 _WORTH_ROUSING: Final = 10_000_000
-"""By how much a clock must have been put back for instances to be roused that wait since before: they would be late by it."""
+"""By how much a clock must have been put back for instances to be roused that wait since before:
+they would be late by it.
+"""
 
 _PAGE: Final = InboxPage()
 _ROOM: Final = InboxPage(256, 256 * 1024)
@@ -69,11 +81,12 @@ _ROOM: Final = InboxPage(256, 256 * 1024)
 class EngineOptions:
     """Bounds. Durations are microseconds.
 
-    ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in memory after their
-    instance was released. ``threads``: ``def`` activities that run at once, of all that do. ``group``: instances that are
-    stepped for one commit. ``blocked_after``: code that takes as long is named in the log. ``inbox_page``: what is read of the
-    inbox of an instance that is claimed. ``inbox_room``: what is kept of an inbox in memory, and read at once where code waits
-    for more.
+    ``keep_owned``: waits shorter than this stay owned and in memory. ``warm``: executions kept in
+    memory after their instance was released. ``threads``: ``def`` activities that run at once, of
+    all that do. ``group``: instances that are stepped for one commit. ``blocked_after``: code that
+    takes as long is named in the log. ``inbox_page``: what is read of the inbox of an instance that
+    is claimed. ``inbox_room``: what is kept of an inbox in memory, and read at once where code
+    waits for more.
     """
 
     max_owned: int = 4_096
@@ -89,7 +102,8 @@ class EngineOptions:
 
 
 class Engine:
-    """Owns instances, steps them, applies outcomes. ``step``, then a commit, then ``apply``; no group overlaps another.
+    """Owns instances, steps them, applies outcomes. ``step``, then a commit, then ``apply``; no
+    group overlaps another.
 
     Args:
         node: how it presents itself to the store.
@@ -135,7 +149,9 @@ class Engine:
         self._agenda = Agenda()
         self._absences = Absences(registry, clock, self.options.blocked_after / 1e6)
         self._effects = Effects()
-        self._blocking = frozenset(name for name, activity in (activities or {}).items() if not activity.is_async)
+        self._blocking = frozenset(
+            name for name, activity in (activities or {}).items() if not activity.is_async
+        )
         self._flights = Flights(self.options.group, self.options.group_bytes, self._blocking)
         self._activities = Activities(self._effects, self._flights, self._blocking, library.events)
         self._doubts = Doubts(self._activities)
@@ -151,17 +167,30 @@ class Engine:
             room=self.options.inbox_room,
         )
         page = self.options.inbox_page
-        self._arrivals = Arrivals(store, self._time, self._agenda, self._absences, self._doubts, self._activities, page)
+        self._arrivals = Arrivals(
+            store, self._time, self._agenda, self._absences, self._doubts, self._activities, page
+        )
         self._inventory = Inventory(
-            store, registry, self._ownership, self._activities, self._flights, self._recorder, limits, library
+            store,
+            registry,
+            self._ownership,
+            self._activities,
+            self._flights,
+            self._recorder,
+            limits,
+            library,
         )
         self._claims = Claims(store, node, self._room, self._places, self._blocking, page)
         self._pressure = Pressure(self._agenda, self.options.group)
         self._read_error: StoreError | None = None
         self._reckoned_ahead: tuple[int, int] | None = 0, 0  # what earlier nodes have parked
-        """Since when, and until when, instances were parked on a wrong clock that are to be roused."""
+        """Since when, and until when, instances were parked on a wrong clock that are to be
+        roused.
+        """
         self._parked: dict[str, None] = {}
-        """Instances whose park was reckoned on the clock as it was before it was put back, and committed after that."""
+        """Instances whose park was reckoned on the clock as it was before it was put back, and
+        committed after that.
+        """
 
     @property
     def now(self) -> int:
@@ -169,10 +198,14 @@ class Engine:
         return self._time.now
 
     def heard_time(self, store_time: int, asked: int | None = None) -> None:
-        """Take note of a time that the store has told. ``asked`` is what this node knew before it was asked."""
+        """Take note of a time that the store has told. ``asked`` is what this node knew before it
+        was asked.
+        """
         back = self._time.hear(store_time, asked)
         if back >= PUT_BACK:
-            engine_logger.warning("the store's clock was put back by %.1f s; timers are put right", back / 1e6)
+            engine_logger.warning(
+                "the store's clock was put back by %.1f s; timers are put right", back / 1e6
+            )
             # What lies in the time to come was reckoned on the wrong clock in any case.
             since, self._time.since = min(self._time.since, store_time), store_time
             self._ownership.put_back(back, since, store_time)
@@ -181,7 +214,9 @@ class Engine:
 
     @property
     def reckoned_ahead(self) -> bool:
-        """Whether instances may be parked until a time that was reckoned on a clock that was put back since."""
+        """Whether instances may be parked until a time that was reckoned on a clock that was put
+        back since.
+        """
         return self._reckoned_ahead is not None
 
     def rouse(self) -> None:
@@ -203,7 +238,8 @@ class Engine:
     # --- one cycle ---
 
     def step(self, items: Iterable[Item]) -> list[Change]:
-        """Take in items, step what is ready, and return the group of changes that is to be committed next.
+        """Take in items, step what is ready, and return the group of changes that is to be
+        committed next.
 
         Raises:
             StoreError: nothing could be read; the items are taken nevertheless.
@@ -213,13 +249,14 @@ class Engine:
         self._arrivals.read(self.node.node_id)
         self._inventory.read(self.node.node_id)
         if self._inventory.is_of_misfits and not self._claims.stopped:
-            # What another node's code could not go on with is claimed with the write that releases it: that node does not get
-            # it again before (rule 27).
+            # What another node's code could not go on with is claimed with the write that releases
+            # it: that node does not get it again before (rule 27).
             self._inventory.release_held(self.catalogue)
         now = self.now
         self._agenda.wake_due(now)
-        # In its place from the start: should the code of an instance not return, the group goes on with what it has. And a read
-        # that fails on the way loses neither turns nor clients' changes.
+        # In its place from the start: should the code of an instance not return, the group goes on
+        # with what it has. And a read that fails on the way loses neither turns nor clients'
+        # changes.
         self._flights.begin(self._doubts.questions(self.node.node_id))
         for desk, result in self._ownership.take_returned():
             self._arrivals.are_wanted = True
@@ -297,14 +334,17 @@ class Engine:
             self._stepped(desk, result)
 
     def _read_history(self, desk: Desk) -> Sequence[EventRecord]:
-        """Return what the code has to be replayed with. An instance whose history cannot be read for good is to be held.
+        """Return what the code has to be replayed with. An instance whose history cannot be read
+        for good is to be held.
 
         Raises:
             StoreError: it cannot be read now; that is no fault of the instance.
         """
         try:
             return self._store.history(desk.instance_id, desk.current.number)
-        except Exception as error:  # whatever is wrong with one instance must not touch the others (I12)
+        except (
+            Exception
+        ) as error:  # whatever is wrong with one instance must not touch the others (I12)
             if isinstance(error, StoreError) and error.retryable:
                 raise
             desk.poison = HoldKind.STORE, describe_error(error)
@@ -318,8 +358,12 @@ class Engine:
         """
         after = desk.inbox.read_from(desk.wants)
         try:
-            unread = self._store.unread(desk.instance_id, after, desk.known_seq, self.options.inbox_room)
-        except Exception as error:  # whatever is wrong with one instance must not touch the others (I12)
+            unread = self._store.unread(
+                desk.instance_id, after, desk.known_seq, self.options.inbox_room
+            )
+        except (
+            Exception
+        ) as error:  # whatever is wrong with one instance must not touch the others (I12)
             if isinstance(error, StoreError) and error.retryable:
                 raise
             desk.poison = HoldKind.STORE, describe_error(error)
@@ -328,10 +372,14 @@ class Engine:
         desk.wants = ()
 
     def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
-        """Run the code of an instance. Nothing of the engine may be changed in here: it may have gone on without it."""
+        """Run the code of an instance. Nothing of the engine may be changed in here: it may have
+        gone on without it.
+        """
         try:
             free, crowded = self._places(), self._pressure.left > 0
-            return self._stepper.advance(desk, now, self.catalogue, history, free=free, crowded=crowded)
+            return self._stepper.advance(
+                desk, now, self.catalogue, history, free=free, crowded=crowded
+            )
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
@@ -339,7 +387,12 @@ class Engine:
         """Follow up a step that has been made."""
         if isinstance(result, Exception):
             if self._notices.is_news(desk.instance_id, describe_error(result)):
-                log_instance(logging.ERROR, desk.identity, "could not be stepped, and is to be held", error=result)
+                log_instance(
+                    logging.ERROR,
+                    desk.identity,
+                    "could not be stepped, and is to be held",
+                    error=result,
+                )
             self._ownership.hold_as_stored(desk, HoldKind.INTERNAL, result)
             return
         write, step = result
@@ -390,7 +443,9 @@ class Engine:
             if not self._activities.hand_over(task):
                 self._inventory.of_tasks = True  # it is in the store, and does not run here
         wake_at = step.wake_at
-        if wake_at and step.now > self.now + PUT_BACK:  # the clock was put back as this was committed
+        if (
+            wake_at and step.now > self.now + PUT_BACK
+        ):  # the clock was put back as this was committed
             wake_at -= step.now - self.now
             if not step.keep:
                 self._parked[desk.instance_id] = None
@@ -416,7 +471,9 @@ class Engine:
                 self._ownership.taken_away(change.instance_id, change.incarnation)
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
-                    self._effects.add(InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3]))
+                    self._effects.add(
+                        InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3])
+                    )
             case _:
                 pass
 
@@ -432,7 +489,9 @@ class Engine:
         return resolve_again(desk, write, step.unknown, catalogue, self.node.node_id, step.now)
 
     def _arrived(self, granted: Granted, desk: Desk | None) -> None:
-        """Take what a write has left with other instances, and with its own: those of this node learn it without looking."""
+        """Take what a write has left with other instances, and with its own: those of this node
+        learn it without looking.
+        """
         for instance_id, arrival in granted.arrivals:
             self._arrivals.appended(instance_id, arrival, self.node.node_id)
         if desk is not None and granted.taken:  # an operator's write starts nothing
@@ -456,7 +515,9 @@ class Engine:
                 assert isinstance(flight.change, Recover)
                 self._ownership.recovered(flight.change.instance_id, snapshot, self.now)
                 if snapshot is None:
-                    self._inventory.of_tasks = True  # it may have been held, and what runs for it left to this node
+                    self._inventory.of_tasks = (
+                        True  # it may have been held, and what runs for it left to this node
+                    )
             case Granted() | Refused():
                 pass  # a hold that was released, or that somebody else has released
             case _:  # pragma: no cover
@@ -489,11 +550,15 @@ class Engine:
             self._claims.want()
             self._inventory.of_tasks = True
         elif isinstance(change, Report):
-            self._flights.queue(change)  # the same again: if it has arrived, its fence does not hold any more
+            self._flights.queue(
+                change
+            )  # the same again: if it has arrived, its fence does not hold any more
         self._inventory.of_owned = True
 
     def _poisoned(self, flight: Flight, error: StoreError) -> None:
-        """The store refuses this very change for good: its instance is held, the others go on (rule 8, I12)."""
+        """The store refuses this very change for good: its instance is held, the others go on (rule
+        8, I12).
+        """
         if flight.submit is not None:
             self._effects.add(refusal(flight, error))
         elif flight.desk is not None:
@@ -503,18 +568,24 @@ class Engine:
         elif isinstance(flight.change, Report):
             self._activities.report_unstorable(flight.change, error)
         else:
-            engine_logger.error("the store will not take %s: %s", type(flight.change).__name__, error)
+            engine_logger.error(
+                "the store will not take %s: %s", type(flight.change).__name__, error
+            )
             if isinstance(flight.change, Claim):  # not again before the next poll
                 self._claims.give_up()
 
     # --- a store that does not answer ---
 
     def refuse_clients(self, error: StoreError) -> list[Effect]:
-        """Answer the clients of a group that could not be committed, and take their changes out of it."""
+        """Answer the clients of a group that could not be committed, and take their changes out of
+        it.
+        """
         return [refusal(flight, error) for flight in self._flights.drop_clients()]
 
     def put_back(self, effects: Sequence[Effect]) -> None:
-        """Keep effects that could not be handed on yet; they come before those that gather from now on."""
+        """Keep effects that could not be handed on yet; they come before those that gather from now
+        on.
+        """
         self._effects.put_back(effects)
 
     @property
@@ -558,7 +629,9 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """How many activities have been begun and not reported, of instances of this node and of others."""
+        """How many activities have been begun and not reported, of instances of this node and of
+        others.
+        """
         return len(self._activities)
 
     @property
@@ -567,8 +640,13 @@ class Engine:
         return min(self.running, self.node.slots)
 
     def next_due(self) -> int | None:
-        """Return the earliest store time at which an owned instance, or one that may be claimed, wants to be looked at."""
-        owned, claim = self._agenda.next_timer, self._claims.next_due(can_yield=self._agenda.has_waiting)
+        """Return the earliest store time at which an owned instance, or one that may be claimed,
+        wants to be looked at.
+        """
+        owned, claim = (
+            self._agenda.next_timer,
+            self._claims.next_due(can_yield=self._agenda.has_waiting),
+        )
         return owned if claim is None else claim if owned is None else min(owned, claim)
 
     @property
@@ -588,7 +666,8 @@ class Engine:
     # --- what the store is asked ---
 
     def look(self) -> None:
-        """Ask the store for ready instances and for news, at the next step: a hint came, or it is time to poll.
+        """Ask the store for ready instances and for news, at the next step: a hint came, or it is
+        time to poll.
 
         It is asked by reading: a node that finds nothing writes nothing.
         """
@@ -598,13 +677,17 @@ class Engine:
         self._doubts.ask_for_suspects()
 
     def look_for_unwanted(self) -> None:
-        """Ask the store, at the next step, which of the activities that were taken from others are wanted still."""
+        """Ask the store, at the next step, which of the activities that were taken from others are
+        wanted still.
+        """
         self._inventory.of_tasks |= self._activities.has_tasks
 
     def look_for_forgotten(self) -> None:
-        """Compare what the store says this node owns with what it knows of, at the next step (rule 13).
+        """Compare what the store says this node owns with what it knows of, at the next step (rule
+        13).
 
-        Holds are looked through as well: other nodes' code may have been held since the catalogue last changed (rule 5).
+        Holds are looked through as well: other nodes' code may have been held since the catalogue
+        last changed (rule 5).
         """
         self._inventory.of_owned = self._inventory.of_held = self._inventory.of_tasks = True
 
@@ -626,10 +709,14 @@ class Engine:
             self._inventory.release_held(catalogue)
 
     def reborn(self, node: NodeRecord) -> list[Effect]:
-        """Forget everything: this node was buried, or the store has lost commits, and goes on under a new id."""
+        """Forget everything: this node was buried, or the store has lost commits, and goes on under
+        a new id.
+        """
         effects = self._activities.clear()
-        self._ownership.clear()  # memory too: it may come from commits that are lost, whose revisions are given anew
-        # What was to begin and has not been handed on, because the step after it was left behind, is not to begin any more.
+        # memory too: it may come from commits that are lost, whose revisions are given anew
+        self._ownership.clear()
+        # What was to begin and has not been handed on, because the step after it was left behind,
+        # is not to begin any more.
         self._effects.drop_beginnings()
         self._flights.keep_clients()  # the rest died with the old id
         self.node = node
@@ -641,14 +728,18 @@ class Engine:
 
     @property
     def stepping(self) -> Stepping | Closing | None:
-        """The code that runs: a step, or what has left memory; for the watchdog, which looks from another thread."""
+        """The code that runs: a step, or what has left memory; for the watchdog, which looks from
+        another thread.
+        """
         return self._absences.running
 
     def leave_behind(self, stepping: Stepping | Closing) -> bool:
-        """Go on without code that does not return. To be called from another thread than the one that runs it.
+        """Go on without code that does not return. To be called from another thread than the one
+        that runs it.
 
-        Return whether that was done; the engine then belongs to no thread, and another one has to run it. The thread that
-        made the step gets :class:`LeftBehind` when the code returns, and has the engine told by :meth:`come_back`.
+        Return whether that was done; the engine then belongs to no thread, and another one has to
+        run it. The thread that made the step gets :class:`LeftBehind` when the code returns, and
+        has the engine told by :meth:`come_back`.
         """
         return self._ownership.leave_behind(stepping)
 

@@ -1,4 +1,6 @@
-"""What a step asks of the instances around it: children that are started or cancelled, and who is told of an end."""
+"""What a step asks of the instances around it: children that are started or cancelled, and who is
+told of an end.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,26 @@ def child_link(desk: Desk, event: ChildStarted | DetachedStarted) -> ParentLink:
 
 
 def child_start(
-    desk: Desk, link: ParentLink, event: ChildStarted | DetachedStarted, catalogue: Catalogue, node: str, now: int
+    desk: Desk,
+    link: ParentLink,
+    event: ChildStarted | DetachedStarted,
+    catalogue: Catalogue,
+    node: str,
+    now: int,
 ) -> ChildStart:
-    """Return what the store is to start for a command of the desk's instance, on the version that it gets (scenario 6).
+    """Return what the store is to start for a command of the desk's instance, on the version that
+    it gets (scenario 6).
 
-    A child of a name that nobody has cannot be started, and its parent is told so. A detached start, of whose failure nobody
-    would learn, waits for the name to be deployed.
+    A child of a name that nobody has cannot be started, and its parent is told so. A detached
+    start, of whose failure nobody would learn, waits for the name to be deployed.
     """
     queue = event.queue or desk.kind.queue
     version = event.version or start_version(catalogue, event.name, queue)
     if version is None and isinstance(event, ChildStarted):
-        reason = f"no living node has registered orchestration {event.name!r}; start a runtime that has it"
+        reason = (
+            f"no living node has registered orchestration {event.name!r}; start a runtime that "
+            "has it"
+        )
         return ChildStart(event.child_id, link, None, _error(UnknownOrchestration, reason))
     version = version or LOWEST_VERSION
     how = ResolvedBy.POLICY if event.version is None else ResolvedBy.EXPLICIT
@@ -51,19 +62,33 @@ def child_start(
     request_id = str(link)
     start = Start(
         instance_id=event.child_id,
-        # As good as random, for it is made of the parent's, and the same wherever the step is repeated.
+        # As good as random, for it is made of the parent's, and the same wherever the step is
+        # repeated.
         incarnation=digest(request_id),
         request_id=request_id,
-        kind=Kind(queue, event.name, version, FORMAT, event.version is None, resolution_level(catalogue, how)),
-        execution=ExecutionRow(1, event.name, version, resolution, event.input, None, created_at=now),
+        kind=Kind(
+            queue,
+            event.name,
+            version,
+            FORMAT,
+            event.version is None,
+            resolution_level(catalogue, how),
+        ),
+        execution=ExecutionRow(
+            1, event.name, version, resolution, event.input, None, created_at=now
+        ),
         created_by=request_id,
         traceparent=desk.current.traceparent,
         parent=link if attached else None,
         root_id=(desk.root_id or desk.instance_id) if attached else None,
-        on_parent_close=event.on_parent_close if isinstance(event, ChildStarted) else OnParentClose.ABANDON,
+        on_parent_close=event.on_parent_close
+        if isinstance(event, ChildStarted)
+        else OnParentClose.ABANDON,
     )
     taken = f"instance {event.child_id!r} exists, started by somebody else; choose another id"
-    return ChildStart(event.child_id, link, start, _error(InstanceExists, taken) if attached else None)
+    return ChildStart(
+        event.child_id, link, start, _error(InstanceExists, taken) if attached else None
+    )
 
 
 def resolve_again(
@@ -90,7 +115,9 @@ def child_cancel(desk: Desk, event: ChildStarted) -> ChildCancel:
 
 
 def rings_others(desk: Desk, write: Write) -> bool:
-    """Return whether a write may make other instances ready, so that they should be claimed in its transaction."""
+    """Return whether a write may make other instances ready, so that they should be claimed in its
+    transaction.
+    """
     has_ended = desk.parent is not None and write.state.status is not Status.OPEN
     return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
 

@@ -19,7 +19,9 @@ _RETRIES_AFTER_UNKNOWN: Final = 5
 
 @dataclass(slots=True)
 class Flight:
-    """A change under way: of a desk's step, of a client (``submit``), or the engine's own question to the store."""
+    """A change under way: of a desk's step, of a client (``submit``), or the engine's own question
+    to the store.
+    """
 
     change: Change
     desk: Desk | None = None
@@ -30,7 +32,8 @@ class Flight:
 
 
 class Flights:
-    """The group that is being gathered or committed, and the changes that wait for one: of clients, and of the engine.
+    """The group that is being gathered or committed, and the changes that wait for one: of clients,
+    and of the engine.
 
     Args:
         most: how many steps make a group full; as many of those that wait come on top.
@@ -86,7 +89,9 @@ class Flights:
         return len(self._group) >= self._most or self._bytes >= self._most_bytes
 
     def add_waiting(self) -> bool:
-        """Put into the group what waits, while there is room, and one change in any case. Return whether there was any."""
+        """Put into the group what waits, while there is room, and one change in any case. Return
+        whether there was any.
+        """
         taken = 0
         for flight in self._waiting:
             if taken and (len(self._group) >= 2 * self._most or self._bytes >= self._most_bytes):
@@ -109,16 +114,24 @@ class Flights:
         self._waiting.append(Flight(change, submit=submit))
 
     def ask_again(self, flight: Flight) -> bool:
-        """Have a client's change committed again whose reply was lost. Return whether that would tell what became of it."""
-        # Starts and messages carry ids of their sender, cancels are idempotent: the same again tells the truth.
-        if not isinstance(flight.change, (Start, Append, Cancel)) or flight.unknown >= _RETRIES_AFTER_UNKNOWN:
+        """Have a client's change committed again whose reply was lost. Return whether that would
+        tell what became of it.
+        """
+        # Starts and messages carry ids of their sender, cancels are idempotent: the same again
+        # tells the truth.
+        if (
+            not isinstance(flight.change, (Start, Append, Cancel))
+            or flight.unknown >= _RETRIES_AFTER_UNKNOWN
+        ):
             return False
         flight.unknown += 1
         self._waiting.append(flight)
         return True
 
     def keep_clients(self) -> None:
-        """Drop all but clients' changes, which are not the node's own: they are asked again, with the next group."""
+        """Drop all but clients' changes, which are not the node's own: they are asked again, with
+        the next group.
+        """
         self._waiting = self.drop_clients()
         self.land()
 
@@ -131,10 +144,14 @@ class Flights:
 
 
 def refusal(flight: Flight, error: StoreError) -> Reply:
-    """Answer a client whose change could not be committed. Where an earlier try may have been, nobody knows (I1)."""
+    """Answer a client whose change could not be committed. Where an earlier try may have been,
+    nobody knows (I1).
+    """
     assert flight.submit is not None
     if flight.unknown and not isinstance(error, OutcomeUnknown):
-        unknown = OutcomeUnknown(f"the reply to the commit was lost, and asking again failed: {error}")
+        unknown = OutcomeUnknown(
+            f"the reply to the commit was lost, and asking again failed: {error}"
+        )
         unknown.__cause__ = error
         return Reply(flight.submit.token, unknown)
     return Reply(flight.submit.token, error)

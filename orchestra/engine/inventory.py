@@ -1,4 +1,6 @@
-"""What the store has in this node's name or for its code, compared with what the node knows (rules 5 and 13)."""
+"""What the store has in this node's name or for its code, compared with what the node knows (rules
+5 and 13).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ _SECOND: Final = 1_000_000
 
 
 class Inventory:
-    """Reads, when it is asked to, what this node owns, what it has taken of others, and what is held that it could try.
+    """Reads, when it is asked to, what this node owns, what it has taken of others, and what is
+    held that it could try.
 
     What could not be read is read the next time.
     """
@@ -56,7 +59,9 @@ class Inventory:
         self.of_tasks: bool = False
         """Whether activities that were taken from others are to be compared at the next step."""
         self.of_held: bool = False
-        """Whether holds are to be looked through: at the next step where versions have several codes, or with the catalogue."""
+        """Whether holds are to be looked through: at the next step where versions have several
+        codes, or with the catalogue.
+        """
         self.is_mixed: bool = False
         """Whether another living node has other code for a version that this node has."""
         self._found = 0
@@ -69,11 +74,14 @@ class Inventory:
 
     @property
     def is_of_misfits(self) -> bool:
-        """Whether holds are to be looked through at the next step, for another node's code may not fit."""
+        """Whether holds are to be looked through at the next step, for another node's code may not
+        fit.
+        """
         return self.of_held and self.is_mixed
 
     def look_for_misfits(self, now: int) -> None:
-        """Look through the holds at the next step where another node's code may not be able to go on and this node's may.
+        """Look through the holds at the next step where another node's code may not be able to go
+        on and this node's may.
 
         Where many are held for long, that is done once a second.
         """
@@ -81,7 +89,8 @@ class Inventory:
             self.of_held = True
 
     def read(self, node: str) -> None:
-        """Compare what is to be compared: adopt what was forgotten, and give up what is not this node's any more.
+        """Compare what is to be compared: adopt what was forgotten, and give up what is not this
+        node's any more.
 
         Raises:
             StoreError: the store cannot be read now.
@@ -108,7 +117,9 @@ class Inventory:
             if not self._knows(held):
                 continue  # a newer library has held it, and knows what releases it
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
-            if definition is not None and self._trials(definition.fingerprint).isdisjoint(held.hold.tried):
+            if definition is not None and self._trials(definition.fingerprint).isdisjoint(
+                held.hold.tried
+            ):
                 self._flights.queue(Release(held.instance_id, held.incarnation, held.revision))
         self.of_held = False
 
@@ -122,5 +133,7 @@ class Inventory:
         )
 
     def _trials(self, code: str) -> set[str]:
-        """Return by what a hold names a try of this node: its code, or its code under its limits."""
+        """Return by what a hold names a try of this node: its code, or its code under its
+        limits.
+        """
         return {code, limited_fingerprint(code, self._limits.max_events, self._limits.max_bytes)}

@@ -1,4 +1,6 @@
-"""What the engine is told (items), and what it asks its shell to do once a commit stands (effects)."""
+"""What the engine is told (items), and what it asks its shell to do once a commit stands
+(effects).
+"""
 
 from __future__ import annotations
 
@@ -55,14 +57,18 @@ class Submit:
 
 @frozen
 class ActivityFailure:
-    """Why a try ended without a result. ``untried``: the activity was not called, or the node went away under it.
+    """Why a try ended without a result. ``untried``: the activity was not called, or the node went
+    away under it.
 
-    ``unread``: the fingerprint of the activity's code that cannot read these arguments; other code may be able to.
+    ``unread``: the fingerprint of the activity's code that cannot read these arguments; other code
+    may be able to.
     """
 
     error: ErrorInfo
     type_names: tuple[str, ...]
-    """The names of the exception's class and of its bases, for the policy's list of non-retryable ones."""
+    """The names of the exception's class and of its bases, for the policy's list of non-retryable
+    ones.
+    """
     non_retryable: bool = False
     untried: bool = False
     unread: str | None = None
@@ -152,9 +158,13 @@ class WriteLogs:
 
 @frozen
 class PolicyChanged:
-    """This node goes by a new version policy of a name from now on; what it has written by the old one is to follow."""
+    """This node goes by a new version policy of a name from now on; what it has written by the old
+    one is to follow.
+    """
 
     name: str
 
 
-Effect = RunActivity | AbortActivity | StopActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged
+Effect = (
+    RunActivity | AbortActivity | StopActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged
+)

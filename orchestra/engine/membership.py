@@ -19,16 +19,22 @@ _RENEWALS_PER_LEASE: Final = 3
 
 @dataclass(slots=True)
 class _Watched:
-    """A node's renewals as last seen, and since when they stand there (on this node's own monotonic clock)."""
+    """A node's renewals as last seen, and since when they stand there (on this node's own monotonic
+    clock).
+    """
 
     renewals: int
     since: float
 
 
 class Membership:
-    """Joins, renews, watches, buries and sweeps. All waiting times are measured on the own monotonic clock."""
+    """Joins, renews, watches, buries and sweeps. All waiting times are measured on the own
+    monotonic clock.
+    """
 
-    def __init__(self, store: Store, node: NodeRecord, clock: Clock, *, make_id: Callable[[], str] = new_id) -> None:
+    def __init__(
+        self, store: Store, node: NodeRecord, clock: Clock, *, make_id: Callable[[], str] = new_id
+    ) -> None:
         self._store = store
         self._clock = clock
         self._make_id = make_id
@@ -42,11 +48,14 @@ class Membership:
         self._watched: dict[str, _Watched] = {}
 
     def join(self) -> int:
-        """Appear in the store, after clearing away what certainly is dead. Return the store's time."""
+        """Appear in the store, after clearing away what certainly is dead. Return the store's
+        time.
+        """
         return self._join(self.node)
 
     def _join(self, node: NodeRecord) -> int:
-        # Before the call, as the store's row is from no later: a process may be stopped for hours as a call returns (rule 11).
+        # Before the call, as the store's row is from no later: a process may be stopped for hours
+        # as a call returns (rule 11).
         self._renewed = self._steady_since = self._clock.monotonic()
         now = self._store.join(node)
         self._watched.clear()
@@ -56,7 +65,8 @@ class Membership:
         """Join again under a new id, after having been buried."""
         node = replace(self.node, node_id=self._make_id())
         self._join(node)
-        # Only now: after a lost reply the old id must be found buried again, or the engine would go on as a ghost (rule 12).
+        # Only now: after a lost reply the old id must be found buried again, or the engine would go
+        # on as a ghost (rule 12).
         self.node = node
         return node
 
@@ -65,7 +75,8 @@ class Membership:
         return self._renewed + self._lease / _RENEWALS_PER_LEASE
 
     def renew(self, load: int = 0) -> bool:
-        """Say that this node lives, and how many activities it runs, if that is due. Return whether it was.
+        """Say that this node lives, and how many activities it runs, if that is due. Return whether
+        it was.
 
         Raises:
             NodeBuried: others have declared it dead.
@@ -74,11 +85,14 @@ class Membership:
         if moment < self.next_due():
             return False
         if moment - self._renewed > self._lease / 2:
-            # It could not renew for a while (a store outage, a pause): nobody may be buried for the same while. Half a lease,
-            # because the others may have renewed a third of it before, and wait for a while before they try again.
+            # It could not renew for a while (a store outage, a pause): nobody may be buried for the
+            # same while. Half a lease, because the others may have renewed a third of it before,
+            # and wait for a while before they try again.
             self._steady_since = moment
         self.levels = self._store.renew(self.node.node_id, load).levels
-        self._renewed = moment  # not the time now: how long the process was stopped since the store renewed it, nobody knows
+        # not the time now: how long the process was stopped since the store renewed it, nobody
+        # knows
+        self._renewed = moment
         return True
 
     def leave(self) -> None:
@@ -86,7 +100,9 @@ class Membership:
         self._store.leave(self.node.node_id)
 
     def bury_the_dead(self, catalogue: Catalogue) -> int:
-        """Bury nodes whose renewals have stood still for a full lease, or whose process is gone. Return how many."""
+        """Bury nodes whose renewals have stood still for a full lease, or whose process is gone.
+        Return how many.
+        """
         moment = self._clock.monotonic()
         vanished = set(self._store.vanished())
         buried = 0
@@ -100,16 +116,24 @@ class Membership:
                 watched = _Watched(row.renewals, moment)
             known[node_id] = watched
             lease = row.record.lease / 1e6
-            # Only time in which this node could itself renew counts: after a store outage nobody is dead yet.
+            # Only time in which this node could itself renew counts: after a store outage nobody is
+            # dead yet.
             still = moment - max(watched.since, self._steady_since)
             if (node_id in vanished or still > lease) and self._store.bury(node_id, row.renewals):
-                engine_logger.warning("node %s (pid %d on %s) is dead and was buried", node_id, row.record.pid, row.record.host)
+                engine_logger.warning(
+                    "node %s (pid %d on %s) is dead and was buried",
+                    node_id,
+                    row.record.pid,
+                    row.record.host,
+                )
                 buried += 1
         self._watched = known
         return buried
 
     def sweep(self, *, at_once: bool) -> int:
-        """Release what ghosts own, once a lease or at once. Return how many instances became free."""
+        """Release what ghosts own, once a lease or at once. Return how many instances became
+        free.
+        """
         moment = self._clock.monotonic()
         if not at_once and moment - self._swept < self._lease:
             return 0

@@ -1,4 +1,6 @@
-"""What the log is told of single instances, once the write that says so stands: holds, failures, failed tries."""
+"""What the log is told of single instances, once the write that says so stands: holds, failures,
+failed tries.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +38,34 @@ _TRIES: Final = 20
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 
 _REMEDIES: Final = {
-    HoldKind.ERROR: "Changed code tries once more, and client.release() lets the same code do so. To fail instead, raise "
-    "orchestra.Failure, or name the exception in register(..., failures=(...))",
-    HoldKind.LIMIT: "It goes on once Runtime(limits=...) allows more, or changed code continues as new sooner",
+    HoldKind.ERROR: (
+        "Changed code tries once more, and client.release() lets the same code do so. To fail "
+        "instead, raise orchestra.Failure, or name the exception in register(..., failures=(...))"
+    ),
+    HoldKind.LIMIT: (
+        "It goes on once Runtime(limits=...) allows more, or changed code continues as new sooner"
+    ),
     HoldKind.NONDETERMINISM: "It goes on once code is deployed that does what its history says",
     HoldKind.HISTORY: "Its stored history is damaged: restore it, or terminate the instance",
-    HoldKind.STATE: "It goes on once code is deployed that reads the value: the same version changed, or a higher one",
-    HoldKind.STORE: "Changed code tries once more, and client.release() lets the same code do so; or terminate it",
-    HoldKind.INTERNAL: "Please report it. Changed code tries once more, and client.release() lets the same code do so",
+    HoldKind.STATE: (
+        "It goes on once code is deployed that reads the value: the same version changed, or a "
+        "higher one"
+    ),
+    HoldKind.STORE: (
+        "Changed code tries once more, and client.release() lets the same code do so; or "
+        "terminate it"
+    ),
+    HoldKind.INTERNAL: (
+        "Please report it. Changed code tries once more, and client.release() lets the same code "
+        "do so"
+    ),
 }
 
 
 class Notices:
-    """Writes to the log what operators should know of single instances, and nothing twice until the instance has gone on."""
+    """Writes to the log what operators should know of single instances, and nothing twice until the
+    instance has gone on.
+    """
 
     def __init__(self, registry: OrchestrationRegistry) -> None:
         self._registry = registry
@@ -71,7 +88,9 @@ class Notices:
                 self._failed(desk, step.failure)
 
     def is_news(self, instance_id: str, text: str) -> bool:
-        """Return whether this was not said of the instance since it has last gone on; from now on it was."""
+        """Return whether this was not said of the instance since it has last gone on; from now on
+        it was.
+        """
         said = self._said.setdefault(instance_id, set())
         self._said.move_to_end(instance_id)
         if text in said:
@@ -84,7 +103,9 @@ class Notices:
         return True
 
     def _try_failed(self, desk: Desk, failed: FailedTry, now: int) -> None:
-        """Log a failed try; of an activity that fails all the time only the first ones of each minute, and how many more."""
+        """Log a failed try; of an activity that fails all the time only the first ones of each
+        minute, and how many more.
+        """
         suppressed = self._tries.take(failed.activity, now)
         if suppressed is None:
             return
@@ -111,7 +132,12 @@ class Notices:
         if self.is_news(desk.instance_id, reason):
             trace = desk.current.traceparent
             log_instance(
-                logging.WARNING, desk.identity, "is held: %s. %s", _shown(reason), _REMEDIES[hold.kind], traceparent=trace
+                logging.WARNING,
+                desk.identity,
+                "is held: %s. %s",
+                _shown(reason),
+                _REMEDIES[hold.kind],
+                traceparent=trace,
             )
 
     def _drifted(self, desk: Desk, drift: Drift) -> None:
@@ -123,7 +149,10 @@ class Notices:
         log_instance(
             logging.WARNING,
             desk.identity,
-            "its code gives another value than was recorded, which counts: %s. This line of code is not told of again",
+            (
+                "its code gives another value than was recorded, which counts: %s. This line of "
+                "code is not told of again"
+            ),
             _shown(str(drift)),
             traceparent=desk.current.traceparent,
         )
@@ -131,16 +160,27 @@ class Notices:
     def _failed(self, desk: Desk, error: ErrorInfo) -> None:
         place = self._place(desk, error.traceback or "")
         trace = desk.current.traceparent
-        log_instance(logging.ERROR, desk.identity, "has failed: %s%s", _shown(str(error)), place, traceparent=trace)
+        log_instance(
+            logging.ERROR,
+            desk.identity,
+            "has failed: %s%s",
+            _shown(str(error)),
+            place,
+            traceparent=trace,
+        )
 
     def _place(self, desk: Desk, traceback: str) -> str:
-        """Return where in the orchestration's own file an error came out of it, or where it was raised."""
+        """Return where in the orchestration's own file an error came out of it, or where it was
+        raised.
+        """
         frames = [match.groups() for match in _FRAME.finditer(traceback)]
         if not frames:
             return ""
         definition = self._registry.find(desk.kind.name, desk.current.version)
         own = "" if definition is None else definition.place.partition(":")[0]
-        file, line, function = next((frame for frame in reversed(frames) if frame[0] == own), frames[-1])
+        file, line, function = next(
+            (frame for frame in reversed(frames) if frame[0] == own), frames[-1]
+        )
         return f" (at {escaped(file)}:{line} in {function})"
 
 

@@ -1,4 +1,6 @@
-"""What a step tells telemetry. Made only where somebody records; told once the step's write stands."""
+"""What a step tells telemetry. Made only where somebody records; told once the step's write
+stands.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ __all__ = ["UNOBSERVED", "Observed", "hold_record", "turn_record"]
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """When a turn began, and what is known of the execution that it opens. ``begun`` is ``None`` where nobody records."""
+    """When a turn began, and what is known of the execution that it opens. ``begun`` is ``None``
+    where nobody records.
+    """
 
     begun: Moment | None
     opened: bool = False
@@ -29,7 +33,9 @@ UNOBSERVED: Final = Observed(None)
 
 
 def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: int) -> TurnRecord:
-    """Return what is told of a turn. To be called before the desk takes in what the turn has decided."""
+    """Return what is told of a turn. To be called before the desk takes in what the turn has
+    decided.
+    """
     assert observed.begun is not None
     ending, opened_at = turn.ending, desk.current.opened_at
     traced = [message for message in turn.received if message.traceparent is not None]
@@ -44,13 +50,19 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
         opened=observed.opened,
         root=observed.root,
         previous_version=observed.previous_version,
-        messages=tuple(str(message.traceparent) for message in traced if message.kind is MessageKind.EVENT),
-        children=tuple(str(message.traceparent) for message in traced if message.kind is not MessageKind.EVENT),
+        messages=tuple(
+            str(message.traceparent) for message in traced if message.kind is MessageKind.EVENT
+        ),
+        children=tuple(
+            str(message.traceparent) for message in traced if message.kind is not MessageKind.EVENT
+        ),
         fired=turn.fired,
         attempts=tuple((entry.event.name, entry.attempt) for entry in entries if entry is not None),
         outcome=None if ending is None else _outcome(ending),
         error=ending.error if isinstance(ending, ExecutionFailed) else None,
-        lap_seconds=None if ending is None or opened_at is None else max(0.0, (now - opened_at) / 1e6),
+        lap_seconds=None
+        if ending is None or opened_at is None
+        else max(0.0, (now - opened_at) / 1e6),
     )
 
 

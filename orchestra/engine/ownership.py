@@ -22,10 +22,11 @@ __all__ = ["Ownership"]
 
 
 class Ownership:
-    """Puts instances onto the agenda and takes them off, with what of them is in memory and what runs for them.
+    """Puts instances onto the agenda and takes them off, with what of them is in memory and what
+    runs for them.
 
-    An owned instance is on the agenda; or *away*, its code not having returned; or in *doubt*, until the store has told whose
-    it is.
+    An owned instance is on the agenda; or *away*, its code not having returned; or in *doubt*,
+    until the store has told whose it is.
     """
 
     def __init__(
@@ -76,12 +77,16 @@ class Ownership:
             for key in Stepper.remember_tries(desk, now):
                 self._activities.abort(key)
         if desk.opened:
-            self._recorder.looked_up(desk.kind.name, desk.current.version, warm=desk.execution is not None)
+            self._recorder.looked_up(
+                desk.kind.name, desk.current.version, warm=desk.execution is not None
+            )
         self._agenda.put(desk)
         self._agenda.make_ready(desk.instance_id)
 
     def recovered(self, instance_id: str, snapshot: Snapshot | None, now: int) -> None:
-        """Take in whose an instance is that was asked for: this node's, as the store has it, or not."""
+        """Take in whose an instance is that was asked for: this node's, as the store has it, or
+        not.
+        """
         self._doubts.answered(instance_id)
         if snapshot is not None:
             self.adopt(snapshot, now)
@@ -89,14 +94,18 @@ class Ownership:
             self._doubts.is_lost(instance_id)
 
     def put_back(self, by: int, since: int, now: int) -> None:
-        """Take note that the store's clock was put back, which was wrong ``since``. What is away finds it out by itself."""
+        """Take note that the store's clock was put back, which was wrong ``since``. What is away
+        finds it out by itself.
+        """
         self._agenda.put_back(by, since, now)
         self._warm.put_back(by, since)
 
     # --- leaving ---
 
     def let_go(self, desk: Desk) -> None:
-        """Take an instance off the desk that a write has released; its execution is kept for when it comes back."""
+        """Take an instance off the desk that a write has released; its execution is kept for when
+        it comes back.
+        """
         self._agenda.remove(desk.instance_id)
         self._warm.keep(desk)
 
@@ -107,27 +116,37 @@ class Ownership:
             self._doubts.suspect(desk)
 
     def unanswered(self, desk: Desk) -> None:
-        """Let go of an instance of whose write nobody knows whether it was committed: ask by writing again (rule 9)."""
+        """Let go of an instance of whose write nobody knows whether it was committed: ask by
+        writing again (rule 9).
+        """
         if self._agenda.holds(desk):
             self._forget(desk)
             self._doubts.ask(desk.instance_id, desk.unacknowledged)
 
     def hold_as_stored(self, desk: Desk, kind: HoldKind, error: Exception) -> None:
-        """Hold an instance whose desk is ahead of the store by a failed step: get the row back, and hold it as it stands."""
+        """Hold an instance whose desk is ahead of the store by a failed step: get the row back, and
+        hold it as it stands.
+        """
         self._forget(desk)
         if desk.poison is not None and desk.early:
-            self._doubts.ask_to_hold(desk.instance_id, *desk.poison)  # perhaps what it would keep is what cannot be stored
+            self._doubts.ask_to_hold(
+                desk.instance_id, *desk.poison
+            )  # perhaps what it would keep is what cannot be stored
             return
         if desk.poison is not None:
             # Not even the hold can be written. Leave it alone; the next inventory tries once more.
             if self._notices.is_news(desk.instance_id, f"cannot be held: {error}"):
-                log_instance(logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error)))
+                log_instance(
+                    logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error))
+                )
             self._activities.abort_all(desk.instance_id)
             return
         self._doubts.ask_to_hold(desk.instance_id, kind, describe_error(error), desk.unacknowledged)
 
     def taken_away(self, instance_id: str, incarnation: str) -> None:
-        """Take note that an operator has written past the owner: if that is this node, its memory is void."""
+        """Take note that an operator has written past the owner: if that is this node, its memory
+        is void.
+        """
         desk = self._agenda.get(instance_id)
         if desk is not None and desk.incarnation == incarnation:
             self._drop(desk)
@@ -145,7 +164,9 @@ class Ownership:
         for desk in self._agenda:
             if desk.instance_id not in owned:
                 self._drop(desk)
-        for instance_id in [instance_id for instance_id in self._absences if instance_id not in owned]:
+        for instance_id in [
+            instance_id for instance_id in self._absences if instance_id not in owned
+        ]:
             self._disown(instance_id)
 
     def release_all(self) -> None:
@@ -184,7 +205,9 @@ class Ownership:
     # --- code that does not return ---
 
     def leave_behind(self, running: Stepping | Closing) -> bool:
-        """Go on without code that does not return; an instance is away then. Return whether it had not returned yet."""
+        """Go on without code that does not return; an instance is away then. Return whether it had
+        not returned yet.
+        """
         if not self._absences.leave(running):
             return False
         if isinstance(running, Stepping):
@@ -192,7 +215,9 @@ class Ownership:
         return True
 
     def take_returned(self) -> list[tuple[Desk, Result]]:
-        """Put those back onto the agenda whose code has returned, if they are wanted still. Return what came of their steps."""
+        """Put those back onto the agenda whose code has returned, if they are wanted still. Return
+        what came of their steps.
+        """
         taken: list[tuple[Desk, Result]] = []
         for late in self._absences.take_returned():
             desk = late.stepping.desk
@@ -213,7 +238,8 @@ class Ownership:
         return self._warm.has_discarded
 
     def close_discarded(self) -> None:
-        """Close what has left memory. Its ``finally`` blocks are code, and may block: so only where a step may be made.
+        """Close what has left memory. Its ``finally`` blocks are code, and may block: so only where
+        a step may be made.
 
         Raises:
             LeftBehind: the engine has gone on meanwhile.

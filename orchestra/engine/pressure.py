@@ -13,10 +13,12 @@ __all__ = ["Pressure"]
 
 
 class Pressure:
-    """The places that are given up in one step: one at first, and twice as many each time while that is not enough.
+    """The places that are given up in one step: one at first, and twice as many each time while
+    that is not enough.
 
-    An instance that is stepped anyway gives up its place in the write of this step. Only where these are too few, instances
-    that wait are stepped for it: first those that have been here for the longest, last those for which many activities run.
+    An instance that is stepped anyway gives up its place in the write of this step. Only where
+    these are too few, instances that wait are stepped for it: first those that have been here for
+    the longest, last those for which many activities run.
 
     Args:
         most: how many give up their place in one step, at most.

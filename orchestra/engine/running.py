@@ -10,7 +10,9 @@ __all__ = ["RunningActivities"]
 
 
 class RunningActivities:
-    """The running tries of each instance: keys, which attempt it is, and which of them need a thread."""
+    """The running tries of each instance: keys, which attempt it is, and which of them need a
+    thread.
+    """
 
     def __init__(self) -> None:
         self._attempts: dict[str, dict[ActivityKey, int]] = {}
@@ -29,7 +31,9 @@ class RunningActivities:
             self._blocking.add(key)
 
     def end(self, key: ActivityKey) -> bool:
-        """Note that a try has ended, or is not wanted any more. Return whether it needed a thread."""
+        """Note that a try has ended, or is not wanted any more. Return whether it needed a
+        thread.
+        """
         keys = self._attempts.get(key.instance_id, {})
         self._count -= keys.pop(key, None) is not None
         if not keys:

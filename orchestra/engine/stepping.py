@@ -1,7 +1,8 @@
 """One step of one instance: from what has arrived to the one write that records it.
 
-Opening, turns, boundaries, retries, parking and holding all end in a single :class:`~orchestra.store.changes.Write`. The
-desk is changed as if the write were granted already; should it be refused, the desk is thrown away.
+Opening, turns, boundaries, retries, parking and holding all end in a single
+:class:`~orchestra.store.changes.Write`. The desk is changed as if the write were granted already;
+should it be refused, the desk is thrown away.
 """
 
 from __future__ import annotations
@@ -16,13 +17,27 @@ from orchestra.codec import Payload, pack
 from orchestra.context import Limits
 from orchestra.engine.desk import Desk
 from orchestra.engine.family import child_cancel, child_link, child_start
-from orchestra.engine.items import AbortActivity, ActivityKey, Effect, InstanceEnded, RunActivity, StopActivity, WriteLogs
+from orchestra.engine.items import (
+    AbortActivity,
+    ActivityKey,
+    Effect,
+    InstanceEnded,
+    RunActivity,
+    StopActivity,
+    WriteLogs,
+)
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
 from orchestra.engine.places import Places
 from orchestra.engine.tasks import STOPPED, Placement, failure_to_bytes, how_it_ended
 from orchestra.engine.tries import Try, early_row, kept_end
 from orchestra.error_info import storable
-from orchestra.errors import DecodeError, ErrorInfo, HistoryCorrupt, NewerLibraryNeeded, NondeterminismError
+from orchestra.errors import (
+    DecodeError,
+    ErrorInfo,
+    HistoryCorrupt,
+    NewerLibraryNeeded,
+    NondeterminismError,
+)
 from orchestra.events import (
     FORMAT,
     ChildStarted,
@@ -42,11 +57,23 @@ from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import BASE_LEVEL, Unknown
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Drift, Execution, Identity, Input, Turn, TurnHeld
-from orchestra.resolution import boundary_version, has_readable_policy, opening_version, policy_of, resolution_level
+from orchestra.resolution import (
+    boundary_version,
+    has_readable_policy,
+    opening_version,
+    policy_of,
+    resolution_level,
+)
 from orchestra.retention import Retention
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
-from orchestra.store.executions import PRUNED_AT_ONCE, ExecutionDelta, ExecutionRow, Prune, Resolution
+from orchestra.store.executions import (
+    PRUNED_AT_ONCE,
+    ExecutionDelta,
+    ExecutionRow,
+    Prune,
+    Resolution,
+)
 from orchestra.store.instances import Hold, InstanceState, ParentLink
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, ResolvedBy, Status
 from orchestra.store.routes import Route, kind_of
@@ -63,10 +90,14 @@ _LOOKS_FOR_OLD: Final = 8
 """How often laps are looked through for old ones while the time for which they are kept passes."""
 
 _MOST_OVER: Final = PRUNED_AT_ONCE // 2
-"""After how many laps at the latest the oldest are let go of: fewer than go at once, so that a backlog shrinks."""
+"""After how many laps at the latest the oldest are let go of: fewer than go at once, so that a
+backlog shrinks.
+"""
 
 HANDED_OVER: Final = 32
-"""How many activities may run for an instance that readily gives up its place: each costs a row, and a claim at its end."""
+"""How many activities may run for an instance that readily gives up its place: each costs a row,
+and a claim at its end.
+"""
 
 _WITHDRAWN: Final = failure_to_bytes(STOPPED)
 """How a try ends that is cancelled, and was handed out, and that no node has taken."""
@@ -87,7 +118,9 @@ class _Unservable(Exception):
 
 
 class _HalfMade(Exception):
-    """A turn was made and could not be recorded. What the step has gathered does not stand by itself."""
+    """A turn was made and could not be recorded. What the step has gathered does not stand by
+    itself.
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -179,7 +212,9 @@ class Stepper:
         self._library = library
         self._forms = library.events
         self.format: int = min(library.formats)
-        """The event format of new executions: the highest one that all living nodes read (rule 38)."""
+        """The event format of new executions: the highest one that all living nodes read (rule
+        38).
+        """
         self._placement = placement
         self._registry = registry
         self._limits = limits
@@ -198,15 +233,17 @@ class Stepper:
         free: Places,
         crowded: bool = False,
     ) -> tuple[Write | None, Step]:
-        """Run the instance until it waits. Return the write, or ``None`` where nothing has to be stored.
+        """Run the instance until it waits. Return the write, or ``None`` where nothing has to be
+        stored.
 
-        Faults of the instance's code and state never come out of here: they hold it (I12). After any other exception the desk
-        is of no further use.
+        Faults of the instance's code and state never come out of here: they hold it (I12). After
+        any other exception the desk is of no further use.
 
         Args:
             history: the events of the current execution, where :attr:`Desk.needs_history`.
             free: how many more activities this node can run.
-            crowded: others are due and find no place here, so that an instance which only waits gives up its own.
+            crowded: others are due and find no place here, so that an instance which only waits
+                gives up its own.
         """
         step = Step(now, desk.current.number, free, crowded=crowded)
         try:
@@ -222,7 +259,8 @@ class Stepper:
         except _Unservable:
             step.unservable = True
         except NewerLibraryNeeded:
-            # Routed from now on to nodes that read more, so that no node like this one is ever given it again (rule 37).
+            # Routed from now on to nodes that read more, so that no node like this one is ever
+            # given it again (rule 37).
             step.unservable = step.beyond = True
             desk.kind = desk.kind._replace(level=max(desk.kind.level, self._library.level + 1))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
@@ -237,7 +275,9 @@ class Stepper:
 
     # --- running ---
 
-    def _run(self, desk: Desk, step: Step, catalogue: Catalogue, history: Sequence[EventRecord]) -> None:
+    def _run(
+        self, desk: Desk, step: Step, catalogue: Catalogue, history: Sequence[EventRecord]
+    ) -> None:
         if desk.cancel is not None and desk.cancel.terminate:
             self._terminate(desk, step, catalogue)
             return
@@ -295,19 +335,26 @@ class Stepper:
         return UNOBSERVED if begun is None else Observed(begun)
 
     def _begin_trace(self, desk: Desk, begun: Moment) -> Observed:
-        """Give an execution that was opened its trace. Where none is made, it goes on in the one before."""
+        """Give an execution that was opened its trace. Where none is made, it goes on in the one
+        before.
+        """
         previous, version = desk.current.traceparent, desk.current.state_version
         root = self._recorder.open_execution(desk.identity, begun, previous, desk.origin)
         if root is not None:
             desk.current = replace(desk.current, traceparent=root.traceparent)
         return Observed(begun, opened=True, root=root, previous_version=version)
 
-    def _open(self, desk: Desk, now: int, catalogue: Catalogue) -> tuple[int, str, str, int, Resolution]:
-        """Begin an execution: choose the version finally, decode the state, run the code to its first wait."""
+    def _open(
+        self, desk: Desk, now: int, catalogue: Catalogue
+    ) -> tuple[int, str, str, int, Resolution]:
+        """Begin an execution: choose the version finally, decode the state, run the code to its
+        first wait.
+        """
         resolution = desk.current.resolution
         if desk.kind.floating and not has_readable_policy(catalogue, desk.kind.name):
             raise _Unservable  # a node that can read it chooses the version (rule 37)
-        # Who chose the version may know a later policy than this node's catalogue, which is up to a poll old.
+        # Who chose the version may know a later policy than this node's catalogue, which is up to a
+        # poll old.
         is_stale = policy_of(catalogue, desk.kind.name)[1] < resolution.policy_revision
         version = desk.kind.version if is_stale else opening_version(catalogue, desk.kind)
         definition = self._registry.find(desk.kind.name, version)
@@ -317,9 +364,13 @@ class Stepper:
         if version != desk.current.version:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
-        identity = Identity(desk.instance_id, desk.incarnation, desk.current.number, desk.kind.name, version)
+        identity = Identity(
+            desk.instance_id, desk.incarnation, desk.current.number, desk.kind.name, version
+        )
         writer = self._forms.writer(self.format, catalogue.levels.write)
-        execution = Execution(definition, identity, self._limits, self._registered, self._forms, writer)
+        execution = Execution(
+            definition, identity, self._limits, self._registered, self._forms, writer
+        )
         try:
             execution.start(desk.current.state, now)
         except BaseException:
@@ -329,25 +380,40 @@ class Stepper:
         desk.opened = True
         desk.hold = None
         event_format = self.format
-        desk.kind = kind_of(desk.kind.queue, desk.kind.name, version, event_format, level=desk.kind.level)
-        desk.current = desk.current.opened(version, resolution, event_format, definition.fingerprint, now)
+        desk.kind = kind_of(
+            desk.kind.queue, desk.kind.name, version, event_format, level=desk.kind.level
+        )
+        desk.current = desk.current.opened(
+            version, resolution, event_format, definition.fingerprint, now
+        )
         return now, version, definition.fingerprint, event_format, resolution
 
     def _writer(self, desk: Desk, catalogue: Catalogue) -> EventWriter:
-        """Return what writes the open execution of an instance: in its own format, whatever new ones are written in."""
+        """Return what writes the open execution of an instance: in its own format, whatever new
+        ones are written in.
+        """
         event_format = desk.current.format or desk.kind.format
         if event_format not in self._forms.formats:
             raise NewerLibraryNeeded(f"event format {event_format}", instance_id=desk.instance_id)
         return self._forms.writer(event_format, catalogue.levels.write)
 
-    def _load(self, desk: Desk, step: Step, history: Sequence[EventRecord], catalogue: Catalogue) -> list[ActivityKey]:
-        """Bring a cold execution to where it stood, and its activities with it. Return running ones that it does not want."""
+    def _load(
+        self, desk: Desk, step: Step, history: Sequence[EventRecord], catalogue: Catalogue
+    ) -> list[ActivityKey]:
+        """Bring a cold execution to where it stood, and its activities with it. Return running ones
+        that it does not want.
+        """
         definition = self._registry.find(desk.kind.name, desk.current.version)
         if definition is None:
             raise _Unservable
         desk.trying = definition.fingerprint
         execution = Execution(
-            definition, desk.identity, self._limits, self._registered, self._forms, self._writer(desk, catalogue)
+            definition,
+            desk.identity,
+            self._limits,
+            self._registered,
+            self._forms,
+            self._writer(desk, catalogue),
         )
         try:
             execution.replay(history)
@@ -355,10 +421,12 @@ class Stepper:
             execution.evict()
             raise
         if execution.ending is not None:
-            # It was ended between the claim and this reading, and the fence refuses the hold; or the store is damaged.
+            # It was ended between the claim and this reading, and the fence refuses the hold; or
+            # the store is damaged.
             execution.evict()
             raise HistoryCorrupt(
-                f"history of {desk.instance_id!r}, execution {desk.current.number}, has ended, and its row has not"
+                f"history of {desk.instance_id!r}, execution {desk.current.number}, has ended, "
+                "and its row has not"
             )
         for by, since in desk.put_backs:
             execution.put_back(by, since)
@@ -368,9 +436,11 @@ class Stepper:
 
     @staticmethod
     def remember_tries(desk: Desk, now: int) -> list[ActivityKey]:
-        """Take up the pending activities of a claimed instance; crashes of earlier owners count as attempts (rule 14).
+        """Take up the pending activities of a claimed instance; crashes of earlier owners count as
+        attempts (rule 14).
 
-        Return the activities that run here still and are not wanted any more: cancelled, or in another attempt by now.
+        Return the activities that run here still and are not wanted any more: cancelled, or in
+        another attempt by now.
         """
         assert desk.execution is not None
         still_running, desk.still_running = desk.still_running, {}
@@ -381,7 +451,10 @@ class Stepper:
             entry = Try.remembered(event, row)
             entry.stopping = number in ending
             if row is not None and row.has_ended:
-                entry.running, entry.counted = True, desk.takeovers  # as if it had run here: it did not die with any node
+                entry.running, entry.counted = (
+                    True,
+                    desk.takeovers,
+                )  # as if it had run here: it did not die with any node
                 desk.tries.add(entry)
                 end = kept_end(row)
                 if end is None:
@@ -401,7 +474,8 @@ class Stepper:
                 died = desk.tries.crash(number, desk.takeovers, now)
                 if died is not None:
                     desk.inputs.append(died)
-        # They came first: a turn that ended in a hold had taken them in already, in this order (rule 39).
+        # They came first: a turn that ended in a hold had taken them in already, in this order
+        # (rule 39).
         desk.inputs[:0] = [end for _, _, end in sorted(kept, key=lambda end: end[:2])]
         early, desk.early = desk.early, []
         for item in early:
@@ -423,7 +497,9 @@ class Stepper:
         assert desk.execution is not None
         desk.trying = desk.execution.fingerprint
         cancel = None if desk.cancel is None else desk.cancel.reason
-        turn = desk.execution.turn(step.now, desk.inputs, desk.inbox, cancel=cancel, has_begun=desk.tries.has_begun)
+        turn = desk.execution.turn(
+            step.now, desk.inputs, desk.inbox, cancel=cancel, has_begun=desk.tries.has_begun
+        )
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
         desk.wants, desk.inputs = turn.wants, list(turn.left)
         try:
@@ -443,7 +519,11 @@ class Stepper:
     ) -> TerminalEvent | None:
         """Gather what a turn that stands has decided."""
         assert desk.execution is not None
-        if turn.events and self._recorder.recording and (ended := self._recorder.moment()) is not None:
+        if (
+            turn.events
+            and self._recorder.recording
+            and (ended := self._recorder.moment()) is not None
+        ):
             step.records.append(turn_record(desk, turn, observed, ended, step.now))
         if turn.started or turn.recalled:
             self._start_children(desk, step, turn, catalogue)
@@ -486,7 +566,9 @@ class Stepper:
         ]
         step.starts.extend(starts)
         step.unknown.update(
-            (link, event) for link, event, start in zip(links, turn.started, starts, strict=True) if start.start is None
+            (link, event)
+            for link, event, start in zip(links, turn.started, starts, strict=True)
+            if start.start is None
         )
         step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
 
@@ -503,7 +585,9 @@ class Stepper:
             if isinstance(turn.ending, ExecutionFailed):
                 step.failure = turn.ending.error
 
-    def _cross_boundary(self, desk: Desk, step: Step, ending: ContinuedAsNew, catalogue: Catalogue) -> ExecutionRow:
+    def _cross_boundary(
+        self, desk: Desk, step: Step, ending: ContinuedAsNew, catalogue: Catalogue
+    ) -> ExecutionRow:
         """Make the next execution, unopened (rule 16)."""
         version, resolution = boundary_version(
             catalogue,
@@ -555,7 +639,12 @@ class Stepper:
         desk.tries.clear()
         desk.still_running.clear()
         desk.inputs.clear()
-        closed = (now, ExecutionEnd.TERMINATED, None, pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))}))
+        closed = (
+            now,
+            ExecutionEnd.TERMINATED,
+            None,
+            pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))}),
+        )
         step.deltas.append(
             ExecutionDelta(
                 desk.current.number,
@@ -571,7 +660,9 @@ class Stepper:
             step.records.append(EndRecord(desk.identity, "terminated"))
 
     def _cancel_unopened(self, desk: Desk, step: Step, created: ExecutionRow | None) -> None:
-        """End an execution that is cancelled before its first turn, without running code (rule 18)."""
+        """End an execution that is cancelled before its first turn, without running code (rule
+        18).
+        """
         assert desk.cancel is not None
         error = pack({"error": error_to_wire(ErrorInfo("orchestra.Cancelled", desk.cancel.reason))})
         closed = (step.now, ExecutionEnd.CANCELLED, None, error)
@@ -622,9 +713,15 @@ class Stepper:
         elif step.unservable or not desk.opened:
             step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
             if step.keep and step.crowded:
-                step.keep, step.wake_at = False, step.now  # and not 0: others have waited for longer
+                step.keep, step.wake_at = (
+                    False,
+                    step.now,
+                )  # and not 0: others have waited for longer
         elif desk.wants:
-            step.keep, step.wake_at = True, 0  # it goes on once they are read; what has ended and is not taken yet stays here
+            step.keep, step.wake_at = (
+                True,
+                0,
+            )  # it goes on once they are read; what has ended and is not taken yet stays here
         else:
             assert desk.execution is not None
             timer, due = desk.execution.next_timer, desk.tries.next_due
@@ -633,7 +730,11 @@ class Stepper:
                 step.wake_at = step.now  # an activity has died since the turn
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
             step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
-            if step.keep and step.crowded and (desk.yielding or desk.tries.running_count <= HANDED_OVER):
+            if (
+                step.keep
+                and step.crowded
+                and (desk.yielding or desk.tries.running_count <= HANDED_OVER)
+            ):
                 step.keep = False
                 desk.tries.hand_over(desk.kind.queue, self.node_id, desk.kind.format)
             if not step.keep and desk.tries.any_unfinished:
@@ -646,12 +747,17 @@ class Stepper:
 
     @staticmethod
     def _is_idle(desk: Desk, step: Step) -> bool:
-        return step.keep and not (step.deltas or step.settled or step.consumed or desk.tries.any_changed)
+        return step.keep and not (
+            step.deltas or step.settled or step.consumed or desk.tries.any_changed
+        )
 
     def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
         match error:
             case TurnHeld():
-                return replace(self._held(desk, now, error.kind, stored_detail(error.detail)), error=error.error)
+                return replace(
+                    self._held(desk, now, error.kind, stored_detail(error.detail)),
+                    error=error.error,
+                )
             case NondeterminismError():
                 kind = HoldKind.NONDETERMINISM
             case HistoryCorrupt():
@@ -673,18 +779,25 @@ class Stepper:
         return None if definition is None else definition.fingerprint
 
     def _held(self, desk: Desk, now: int, kind: HoldKind, detail: str) -> Hold:
-        """Return a hold that names the code that was tried. Whatever ran of the execution is dropped."""
+        """Return a hold that names the code that was tried. Whatever ran of the execution is
+        dropped.
+        """
         if desk.execution is not None:
             desk.execution.evict()
             desk.execution = None
-        tried, at_fault = (set[str](), set[str]()) if desk.hold is None else (set(desk.hold.tried), set(desk.hold.at_fault))
+        tried, at_fault = (
+            (set[str](), set[str]())
+            if desk.hold is None
+            else (set(desk.hold.tried), set(desk.hold.at_fault))
+        )
         trying = set(filter(None, [desk.trying]))
         if kind is HoldKind.LIMIT:
             limits = self._limits.max_events, self._limits.max_bytes
             trying = {limited_fingerprint(code, *limits) for code in trying}
         if kind.blames_code:
-            # Code that the store or the engine has failed may be the very fix. It is tried once more for each that is to
-            # blame; those stay tried, so that no two kinds of holds release one another for ever.
+            # Code that the store or the engine has failed may be the very fix. It is tried once
+            # more for each that is to blame; those stay tried, so that no two kinds of holds
+            # release one another for ever.
             tried = at_fault = at_fault | trying
         else:
             tried |= trying
@@ -705,7 +818,9 @@ class Stepper:
         changed = desk.tries.take_changed()
         rows: dict[int, ActivityRow] = {}
         if changed:
-            step.handed_over.extend(_task(desk, entry) for entry in changed if entry.owner is not None)
+            step.handed_over.extend(
+                _task(desk, entry) for entry in changed if entry.owner is not None
+            )
             if step.status is Status.OPEN:
                 rows = {entry.event.id: entry.row(desk.current.number) for entry in changed}
         if step.hold is not None or step.beyond:
@@ -717,7 +832,10 @@ class Stepper:
             desk.kind = desk.kind._replace(level=desk.execution.level)
         if desk.execution is not None and step.status is Status.OPEN:
             summary = write_summary(
-                desk.execution.pending, desk.execution.pending_counts, desk.tries.shown, desk.execution.put_backs
+                desk.execution.pending,
+                desk.execution.pending_counts,
+                desk.tries.shown,
+                desk.execution.put_backs,
             )
         state = InstanceState(
             kind=desk.kind,
@@ -758,7 +876,9 @@ class Stepper:
         return write
 
     def _kept_rows(self, desk: Desk, step: Step) -> dict[int, ActivityRow]:
-        """Return what a hold keeps of activities: those that its turn knew to have ended never run again (rule 39)."""
+        """Return what a hold keeps of activities: those that its turn knew to have ended never run
+        again (rule 39).
+        """
         number = desk.current.number
         rows: dict[int, ActivityRow] = {}
         for place, end in enumerate(desk.inputs):
@@ -778,7 +898,10 @@ class Stepper:
         closed_until: int | None = None
         if keep.keep_for is not None:
             age = micros(keep.keep_for)
-            if step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD or number // _MOST_OVER != step.first // _MOST_OVER:
+            if (
+                step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD
+                or number // _MOST_OVER != step.first // _MOST_OVER
+            ):
                 desk.pruned_at, closed_until = step.now, step.now - age
         histories = _beyond(keep.histories, step.first - 1, number - 1)
         executions = _beyond(keep.executions, step.first - 1, number - 1)
@@ -788,7 +911,8 @@ class Stepper:
 
 
 def _beyond(kept: int | None, before: int, closed: int) -> int:
-    """Return up to which lap those go that are more than are kept, as the closed ones grow from ``before`` to ``closed``.
+    """Return up to which lap those go that are more than are kept, as the closed ones grow from
+    ``before`` to ``closed``.
 
     Several go at a time: there is one deletion in as many laps as are kept, or in 500.
     """
@@ -854,7 +978,9 @@ def _end_kind(ending: TerminalEvent) -> ExecutionEnd:
             return ExecutionEnd.TERMINATED
 
 
-def _closed(ending: TerminalEvent, now: int) -> tuple[int, ExecutionEnd, Payload | None, bytes | None]:
+def _closed(
+    ending: TerminalEvent, now: int
+) -> tuple[int, ExecutionEnd, Payload | None, bytes | None]:
     output = ending.output if isinstance(ending, ExecutionCompleted) else None
     error: bytes | None = None
     if isinstance(ending, ExecutionFailed):

@@ -1,4 +1,6 @@
-"""Activities that are handed out: which ones, by which route, and those of others that this node has taken."""
+"""Activities that are handed out: which ones, by which route, and those of others that this node
+has taken.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from orchestra.codec import Payload, pack, unpack
-from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, RunActivity
+from orchestra.engine.items import (
+    ActivityEnded,
+    ActivityFailure,
+    ActivityKey,
+    Heartbeat,
+    RunActivity,
+)
 from orchestra.engine.places import Places
 from orchestra.errors import ErrorInfo, HistoryCorrupt, NewerLibraryNeeded
 from orchestra.events import (
@@ -25,7 +33,17 @@ from orchestra.store.routes import Route
 from orchestra.store.tasks import LOST, ActivityRow, Task
 from orchestra.telemetry import engine_logger
 
-__all__ = ["CRASHED", "STOPPED", "Placement", "Tasks", "ended_report", "failure_to_bytes", "how_it_ended", "key_of", "run_task"]
+__all__ = [
+    "CRASHED",
+    "STOPPED",
+    "Placement",
+    "Tasks",
+    "ended_report",
+    "failure_to_bytes",
+    "how_it_ended",
+    "key_of",
+    "run_task",
+]
 
 CRASHED: Final = ErrorInfo("orchestra.NodeLost", "the node that ran it was lost")
 STOPPED: Final = ActivityFailure(ACTIVITY_CANCELLED, (ACTIVITY_CANCELLED.type,), non_retryable=True)
@@ -33,7 +51,8 @@ STOPPED: Final = ActivityFailure(ACTIVITY_CANCELLED, (ACTIVITY_CANCELLED.type,),
 
 
 class Placement:
-    """Decides which activities of its instances a node runs itself: those that it has, while it has a place free.
+    """Decides which activities of its instances a node runs itself: those that it has, while it has
+    a place free.
 
     What it has, and nobody else, waits here for a place: to hand it out would only make it slower.
     """
@@ -56,22 +75,27 @@ class Placement:
                 self._missed[route] = True
                 # It looks like an instance that hangs.
                 engine_logger.warning(
-                    "no living node has activity %r and serves queue %r; it waits in the store for one. Give it to "
-                    "Runtime(activities=..., queues=...)",
+                    "no living node has activity %r and serves queue %r; it waits in the store "
+                    "for one. Give it to Runtime(activities=..., queues=...)",
                     route.activity,
                     route.queue,
                 )
 
     def hands_out(self, route: Route, places: Places) -> bool:
-        """Return whether an activity is to go through the store, this node having these places free."""
+        """Return whether an activity is to go through the store, this node having these places
+        free.
+        """
         if route in self._own:
             return route in self._others and not places.has_one_for(route.activity)
         if route not in self._others:
-            self._missed.setdefault(route, False)  # perhaps by a node that has come within the last second
+            self._missed.setdefault(
+                route, False
+            )  # perhaps by a node that has come within the last second
         return True
 
     def reader(self, route: Route, unread: Collection[str]) -> Route | None:
-        """Return by which route an activity goes on whose arguments some code cannot read: this one where it may run here.
+        """Return by which route an activity goes on whose arguments some code cannot read: this one
+        where it may run here.
 
         Args:
             unread: the fingerprints of that code.
@@ -80,8 +104,14 @@ class Placement:
         if route in self._own and own is not None and own not in unread:
             return route
         wanted = route.queue, route.activity, route.format
-        others = (other for other in self._others if (other.queue, other.activity, other.format) == wanted)
-        able = sorted(other for other in others if other.fingerprint is not None and other.fingerprint not in unread)
+        others = (
+            other for other in self._others if (other.queue, other.activity, other.format) == wanted
+        )
+        able = sorted(
+            other
+            for other in others
+            if other.fingerprint is not None and other.fingerprint not in unread
+        )
         return able[0] if able else None
 
     def is_served(self, route: Route) -> bool:
@@ -118,7 +148,9 @@ class Tasks:
             self._blocking.add(key)
 
     def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
-        """Return what the store is to be told of a try; ``None`` where it is no task of this node, or not any more."""
+        """Return what the store is to be told of a try; ``None`` where it is no task of this node,
+        or not any more.
+        """
         task = self._taken.get(item.key)
         if task is None or task.attempt != item.attempt or item.key in self._reporting:
             return None
@@ -128,7 +160,9 @@ class Tasks:
         return ended_report(task, node, item.result, item.heartbeat)
 
     def ask(self, key: ActivityKey) -> bool:
-        """Take note that a task is to end. Return whether it is to be asked now: it was not asked before, and has not ended."""
+        """Take note that a task is to end. Return whether it is to be asked now: it was not asked
+        before, and has not ended.
+        """
         if key not in self._taken or key in self._asked or key in self._reporting:
             return False
         self._asked.add(key)
@@ -148,7 +182,11 @@ class Tasks:
     def missing_from(self, stored: Iterable[Task]) -> list[ActivityKey]:
         """Return the tasks that run here and are not in the store any more: nobody wants them."""
         wanted = {(key_of(task), task.revision) for task in stored}
-        return [key for key, task in self._taken.items() if (key, task.revision) not in wanted and key not in self._reporting]
+        return [
+            key
+            for key, task in self._taken.items()
+            if (key, task.revision) not in wanted and key not in self._reporting
+        ]
 
     def clear(self) -> None:
         """Forget all of it."""
@@ -172,9 +210,13 @@ def run_task(task: Task, forms: EventForms = EVENTS) -> RunActivity:
     """
     event = from_record(task.scheduled, forms)
     if isinstance(event, UnknownEvent):
-        raise NewerLibraryNeeded(f"event {event.id} has an {event.what}", instance_id=task.instance_id)
+        raise NewerLibraryNeeded(
+            f"event {event.id} has an {event.what}", instance_id=task.instance_id
+        )
     if not isinstance(event, ActivityScheduled):
-        raise HistoryCorrupt(f"event {event.id} of {task.instance_id!r} asks for no activity", event_id=event.id)
+        raise HistoryCorrupt(
+            f"event {event.id} of {task.instance_id!r} asks for no activity", event_id=event.id
+        )
     return RunActivity(
         key=key_of(task),
         name=event.name,
@@ -189,7 +231,9 @@ def run_task(task: Task, forms: EventForms = EVENTS) -> RunActivity:
     )
 
 
-def ended_report(task: Task, node: str, result: Payload | ActivityFailure, heartbeat: Payload | None = None) -> Report:
+def ended_report(
+    task: Task, node: str, result: Payload | ActivityFailure, heartbeat: Payload | None = None
+) -> Report:
     """Return what the store is to be told of a try that has ended."""
     if isinstance(result, ActivityFailure):
         return _report(task, node, None, failure_to_bytes(result), heartbeat)
@@ -205,7 +249,11 @@ def how_it_ended(row: ActivityRow) -> Payload | ActivityFailure:
         return ActivityFailure(CRASHED, (CRASHED.type,))
     known = unpack(row.failure)
     return ActivityFailure(
-        error_from_wire(known["error"]), tuple(known["types"]), known["final"], known["untried"], known.get("unread")
+        error_from_wire(known["error"]),
+        tuple(known["types"]),
+        known["final"],
+        known["untried"],
+        known.get("unread"),
     )
 
 
@@ -222,6 +270,8 @@ def failure_to_bytes(failure: ActivityFailure) -> bytes:
     )
 
 
-def _report(task: Task, node: str, result: Payload | None, failure: bytes | None, heartbeat: Payload | None) -> Report:
+def _report(
+    task: Task, node: str, result: Payload | None, failure: bytes | None, heartbeat: Payload | None
+) -> Report:
     key = key_of(task)
     return Report(*key, task.revision, node, result, failure, heartbeat)

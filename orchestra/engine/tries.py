@@ -1,6 +1,7 @@
 """The activities of an execution that have no result yet, and their tries.
 
-Everything here costs in proportion to what changes, never to how many are pending: a fan-out of ten thousand is ordinary.
+Everything here costs in proportion to what changes, never to how many are pending: a fan-out of ten
+thousand is ordinary.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ __all__ = ["FailedTry", "Tries", "Try", "early_row", "kept_end"]
 
 _UNTRIED_DELAY: Final = 15_000_000
 _READER_DELAY: Final = 5_000_000
-"""After how long it is looked again whether a node has come whose code can read an activity's arguments."""
+"""After how long it is looked again whether a node has come whose code can read an activity's
+arguments.
+"""
 
 _KEPT_ATTEMPTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class FailedTry:
-    """A try that has failed, for the log. ``due`` is when the next one begins; ``reason`` why there is none."""
+    """A try that has failed, for the log. ``due`` is when the next one begins; ``reason`` why there
+    is none.
+    """
 
     activity: str
     attempt: int
@@ -45,7 +50,8 @@ class FailedTry:
 
 @dataclass(slots=True)
 class Try:
-    """A pending activity: its current try, what went before, and when it may begin (``None``: at once).
+    """A pending activity: its current try, what went before, and when it may begin (``None``: at
+    once).
 
     A try runs here, or it is handed out by a ``route``, or it waits.
     """
@@ -65,7 +71,9 @@ class Try:
     """The fence of its row, where one is stored and the try is not handed out."""
     last_error: str | None = None
     stopping: bool = False
-    """Whether it is cancelled, and its end is waited for: no other try begins, and no result counts."""
+    """Whether it is cancelled, and its end is waited for: no other try begins, and no result
+    counts.
+    """
     marked: bool = False
     """Whether its row has the stop mark."""
     counted: int = 0
@@ -116,7 +124,8 @@ class Try:
         )
 
     def ended_row(self, execution: int, end: Input, place: int) -> ActivityRow:
-        """Return what the store keeps of an end that a turn has taken in and not recorded (rule 39).
+        """Return what the store keeps of an end that a turn has taken in and not recorded (rule
+        39).
 
         ``place`` is its place among the ends of the turn.
         """
@@ -128,25 +137,34 @@ class Try:
                 "end": [end.at, place, None if died is None else died.reason],
             }
         )
-        row = ActivityRow(execution, self.event.id, self.attempt, None, self.started_at, attempts, self.heartbeat)
+        row = ActivityRow(
+            execution, self.event.id, self.attempt, None, self.started_at, attempts, self.heartbeat
+        )
         if isinstance(end, ActivityDied):
-            return replace(row, failure=failure_to_bytes(ActivityFailure(end.cause, (), non_retryable=True)))
+            return replace(
+                row, failure=failure_to_bytes(ActivityFailure(end.cause, (), non_retryable=True))
+            )
         return replace(row, attempt=end.attempt, result=end.result)
 
     def catch_up(self, now: int) -> bool:
-        """Let the next try wait no longer than its policy says: its time may have been reckoned on a clock that ran ahead.
+        """Let the next try wait no longer than its policy says: its time may have been reckoned on
+        a clock that ran ahead.
 
         Return whether it was; the store is to be told then.
         """
         self.started_at = min(self.started_at, now)
         if self.due is None or self.due <= now + _UNTRIED_DELAY:
             return False
-        latest = now + max(micros(self.event.retry.delay(max(1, self.attempt - 1), 0.0)), _UNTRIED_DELAY)
+        latest = now + max(
+            micros(self.event.retry.delay(max(1, self.attempt - 1), 0.0)), _UNTRIED_DELAY
+        )
         moved, self.due = self.due > latest, min(self.due, latest)
         return moved
 
     def crash(self, takeovers: int, now: int) -> ActivityDied | None:
-        """Count attempts that were lost with their node (protocol rule 14). Return the end, if that was the last one."""
+        """Count attempts that were lost with their node (protocol rule 14). Return the end, if that
+        was the last one.
+        """
         if self.route is not None:
             return None  # it runs elsewhere, and did not die with the owner
         lost, self.counted = takeovers - self.counted, takeovers
@@ -162,7 +180,9 @@ class Try:
         return None
 
     def fail(self, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
-        """Take note of a failed try. Return the end where there is no next one; else ``due`` says when that begins."""
+        """Take note of a failed try. Return the end where there is no next one; else ``due`` says
+        when that begins.
+        """
         self.running, self.route, self.owner = False, None, None
         if self.stopping:
             return self.stopped(now, failure.error)
@@ -174,7 +194,9 @@ class Try:
             return self.died_unread(now)
         policy = self.event.retry
         listed = set(policy.non_retryable_names()) & set(failure.type_names)
-        died = self._count(failure.error, now, final="not retryable" if failure.non_retryable or listed else None)
+        died = self._count(
+            failure.error, now, final="not retryable" if failure.non_retryable or listed else None
+        )
         if died is not None:
             return died
         # Seeded, so that the engine needs no source of randomness, and different for each try.
@@ -183,7 +205,9 @@ class Try:
         return self._died(now, "deadline reached") if self._is_too_late(self.due) else None
 
     def died_unread(self, now: int) -> ActivityDied | None:
-        """Return the end of an activity that no node could run, if its policy's deadline has passed over that."""
+        """Return the end of an activity that no node could run, if its policy's deadline has passed
+        over that.
+        """
         if not self._is_too_late(now):
             return None
         error = ErrorInfo("orchestra.ArgumentsUnread", self.last_error or "no node could run it")
@@ -199,7 +223,9 @@ class Try:
         return deadline is not None and begin > self.started_at + micros(deadline)
 
     def _count(self, error: ErrorInfo, now: int, final: str | None) -> ActivityDied | None:
-        self.failed = brief_attempts((*self.failed, Attempt(self.attempt, from_micros(now), error))[-_KEPT_ATTEMPTS:])
+        self.failed = brief_attempts(
+            (*self.failed, Attempt(self.attempt, from_micros(now), error))[-_KEPT_ATTEMPTS:]
+        )
         self.last_error = str(error)
         limit = self.event.retry.max_attempts
         if final is None and limit is not None and self.attempt >= limit:
@@ -214,7 +240,8 @@ class Try:
 
 
 def kept_end(row: ActivityRow) -> tuple[int, int, Input] | None:
-    """Return the end that :meth:`Try.ended_row` has kept: when it came, its place among others, and itself.
+    """Return the end that :meth:`Try.ended_row` has kept: when it came, its place among others, and
+    itself.
 
     ``None``: the row tells of a single try, which may be followed by another one.
     """
@@ -224,28 +251,53 @@ def kept_end(row: ActivityRow) -> tuple[int, int, Input] | None:
     at, place, reason = known["end"]
     how = how_it_ended(row)
     if isinstance(how, ActivityFailure):
-        return at, place, ActivityDied(row.event_id, at, how.error, attempts_from_wire(known["tries"]), reason)
+        return (
+            at,
+            place,
+            ActivityDied(row.event_id, at, how.error, attempts_from_wire(known["tries"]), reason),
+        )
     return at, place, ActivityDone(row.event_id, at, row.attempt, how)
 
 
-def early_row(item: ActivityEnded, row: ActivityRow | None, takeovers: int, now: int) -> ActivityRow:
-    """Return what the store keeps of a try that has ended while its instance was not loaded: how it ended, to be counted then.
+def early_row(
+    item: ActivityEnded, row: ActivityRow | None, takeovers: int, now: int
+) -> ActivityRow:
+    """Return what the store keeps of a try that has ended while its instance was not loaded: how it
+    ended, to be counted then.
 
     ``row`` is what the store remembers of the activity.
     """
     if row is None:
         attempts = pack({"tries": [], "counted": takeovers})
         row = ActivityRow(item.key.execution, item.key.event_id, item.attempt, None, now, attempts)
-    row = replace(row, attempt=item.attempt, due=None, heartbeat=item.heartbeat or row.heartbeat, route=None, owner=None)
+    row = replace(
+        row,
+        attempt=item.attempt,
+        due=None,
+        heartbeat=item.heartbeat or row.heartbeat,
+        route=None,
+        owner=None,
+    )
     if isinstance(item.result, ActivityFailure):
         return replace(row, failure=failure_to_bytes(item.result))
     return replace(row, result=item.result)
 
 
 class Tries:
-    """The pending activities by event id. Knows which of them wait, and which the store does not know as they are."""
+    """The pending activities by event id. Knows which of them wait, and which the store does not
+    know as they are.
+    """
 
-    __slots__ = ("_all", "_changed", "_crashed", "_narrowed", "_out", "_unmarked", "_untold", "_waiting")
+    __slots__ = (
+        "_all",
+        "_changed",
+        "_crashed",
+        "_narrowed",
+        "_out",
+        "_unmarked",
+        "_untold",
+        "_waiting",
+    )
 
     def __init__(self) -> None:
         self._all: dict[int, Try] = {}
@@ -290,10 +342,14 @@ class Tries:
         attempt = entry.attempt
         died = entry.crash(takeovers, now)
         if died is not None or entry.attempt != attempt:
-            self._untold.append(FailedTry(entry.event.name, attempt, CRASHED, entry.due, died and died.reason))
+            self._untold.append(
+                FailedTry(entry.event.name, attempt, CRASHED, entry.due, died and died.reason)
+            )
         return self._unless_died(number, died)
 
-    def fail(self, number: int, failure: ActivityFailure, now: int, instance_id: str) -> ActivityDied | None:
+    def fail(
+        self, number: int, failure: ActivityFailure, now: int, instance_id: str
+    ) -> ActivityDied | None:
         """Take note of a failed try; see :meth:`Try.fail`."""
         self._is_back(number)
         self._changed[number] = None
@@ -301,11 +357,15 @@ class Tries:
         attempt = entry.attempt
         died = entry.fail(failure, now, instance_id)
         if not entry.stopping:
-            self._untold.append(FailedTry(entry.event.name, attempt, failure.error, entry.due, died and died.reason))
+            self._untold.append(
+                FailedTry(entry.event.name, attempt, failure.error, entry.due, died and died.reason)
+            )
         return self._unless_died(number, died)
 
     def stop(self, number: int) -> bool:
-        """Take note that an activity is cancelled, and its end waited for. Return whether it runs here."""
+        """Take note that an activity is cancelled, and its end waited for. Return whether it runs
+        here.
+        """
         entry = self._all[number]
         entry.stopping = True
         if number in self._out:
@@ -364,13 +424,16 @@ class Tries:
         self._unmarked.pop(number, None)
 
     def hand_out(self, number: int, route: Route) -> None:
-        """Take note that a try that was to begin is handed out instead: whoever serves the route runs it."""
+        """Take note that a try that was to begin is handed out instead: whoever serves the route
+        runs it.
+        """
         entry = self._all[number]
         entry.running, entry.route, entry.owner = False, route, None
         self._out[number] = self._changed[number] = None
 
     def hand_over(self, queue: str, node: str, event_format: int) -> None:
-        """Take note that what runs on this node goes on, and that its end comes by way of the store from now on.
+        """Take note that what runs on this node goes on, and that its end comes by way of the store
+        from now on.
 
         Args:
             queue: that of the instance, for activities that name none.
@@ -378,11 +441,15 @@ class Tries:
         """
         for number in self.running:
             entry = self._all[number]
-            self.hand_out(number, Route(entry.event.queue or queue, entry.event.name).of_format(event_format))
+            self.hand_out(
+                number, Route(entry.event.queue or queue, entry.event.name).of_format(event_format)
+            )
             entry.owner, entry.marked = node, entry.stopping
 
     def wait_for_reader(self, number: int, now: int) -> ActivityDied | None:
-        """Let a try wait until there is code that can read its arguments. Return its end if it is too late for that."""
+        """Let a try wait until there is code that can read its arguments. Return its end if it is
+        too late for that.
+        """
         entry = self._all[number]
         entry.running = False
         died = entry.died_unread(now)
@@ -392,13 +459,17 @@ class Tries:
         return died
 
     def narrow(self, number: int, route: Route, now: int) -> None:
-        """Take note that a try is handed out to those alone whose code may be able to read its arguments."""
+        """Take note that a try is handed out to those alone whose code may be able to read its
+        arguments.
+        """
         self.hand_out(number, route)
         self._all[number].due = now + _READER_DELAY
         self._narrowed[number] = None
 
     def narrowed_due(self, now: int) -> Iterator[Try]:
-        """Yield what was handed out to some alone, and is to be looked at again, for they may be gone. Look later once more."""
+        """Yield what was handed out to some alone, and is to be looked at again, for they may be
+        gone. Look later once more.
+        """
         for number in self._narrowed:
             entry = self._all[number]
             if entry.due is None or entry.due <= now:
@@ -406,7 +477,9 @@ class Tries:
                 yield entry
 
     def call_back(self, number: int) -> None:
-        """Take note that a try which was handed out may begin elsewhere: nobody has it, and nobody will."""
+        """Take note that a try which was handed out may begin elsewhere: nobody has it, and nobody
+        will.
+        """
         entry = self._all[number]
         entry.route = entry.due = None
         del self._out[number], self._narrowed[number]
@@ -501,7 +574,9 @@ class Tries:
         return Tried(entry.attempt, entry.due, entry.last_error)
 
     def forget_crashes(self) -> None:
-        """Begin to count take-overs anew: a turn was made, so whatever crashed before it has been overcome (rule 14)."""
+        """Begin to count take-overs anew: a turn was made, so whatever crashed before it has been
+        overcome (rule 14).
+        """
         for number in self._crashed:
             self._all[number].counted = 0
             if number not in self._out:  # else its row belongs to the node that has it

@@ -1,6 +1,8 @@
-"""Executions that are kept in memory although their instance was released: a wake-up costs a step, and not a replay.
+"""Executions that are kept in memory although their instance was released: a wake-up costs a step,
+and not a replay.
 
-What leaves memory is closed later, where code may run: its ``finally`` blocks are code, and may block.
+What leaves memory is closed later, where code may run: its ``finally`` blocks are code, and may
+block.
 """
 
 from __future__ import annotations
@@ -36,12 +38,15 @@ class WarmExecutions:
             self._discarded.append(oldest)
 
     def take(self, desk: Desk) -> Execution | None:
-        """Return the execution for an instance that was just claimed, if it is still the one that was kept."""
+        """Return the execution for an instance that was just claimed, if it is still the one that
+        was kept.
+        """
         kept = self._kept.pop(desk.instance_id, None)
         if kept is None:
             return None
         incarnation, revision, execution = kept
-        # Valid only if nothing but the claim has happened since this node's own acknowledged write (rule 3).
+        # Valid only if nothing but the claim has happened since this node's own acknowledged write
+        # (rule 3).
         mine = incarnation, revision + 1, execution.execution_id
         if desk.opened and mine == (desk.incarnation, desk.revision, desk.current.number):
             return execution
@@ -49,7 +54,9 @@ class WarmExecutions:
         return None
 
     def put_back(self, by: int, since: int) -> None:
-        """Take note that the store's clock was put back, which was wrong ``since``: the time of executions goes on."""
+        """Take note that the store's clock was put back, which was wrong ``since``: the time of
+        executions goes on.
+        """
         for _, _, execution in self._kept.values():
             execution.put_back(by, since + execution.ahead)
 

@@ -1,5 +1,6 @@
 """What an operator's command decides, without a clock, without I/O, without an async library.
 
-A command that one answer decides is a function. One that reads, writes and looks again is an *operation*: a generator that
-yields :mod:`~orchestra.operations.steps` and is sent their answers. A client performs it, and so may a node, or a test.
+A command that one answer decides is a function. One that reads, writes and looks again is an
+*operation*: a generator that yields :mod:`~orchestra.operations.steps` and is sent their answers. A
+client performs it, and so may a node, or a test.
 """

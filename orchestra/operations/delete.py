@@ -32,7 +32,9 @@ def delete(instance_id: str, library: Library, *, by: str, reason: str) -> Opera
     """
     record = yield from existing(instance_id)
     if record.status is Status.OPEN:
-        raise InstanceStillOpen(f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id)
+        raise InstanceStillOpen(
+            f"instance {instance_id!r} has not ended; terminate it first", instance_id=instance_id
+        )
     require_known(record, library)
     # What has ended stays so: if it cannot be deleted, another client has deleted it meanwhile.
     if not (yield from Delete(instance_id, record.row.incarnation, by, reason)):
@@ -48,9 +50,16 @@ class Purged:
 
 
 def purge(
-    query: InstanceQuery, before: int, limit: int | None = None, *, dry_run: bool, by: str, reason: str
+    query: InstanceQuery,
+    before: int,
+    limit: int | None = None,
+    *,
+    dry_run: bool,
+    by: str,
+    reason: str,
 ) -> Operation[Purged]:
-    """Delete the instances that a query finds and that ended before a moment: the newest first, at most ``limit``.
+    """Delete the instances that a query finds and that ended before a moment: the newest first, at
+    most ``limit``.
 
     It deletes few instances in one transaction, so that others who work on the store need not wait.
     """
@@ -60,7 +69,11 @@ def purge(
         records = yield from Find(query)
         room = None if limit is None else limit - count
         selected = ended_before(records, before, room)
-        ids = [instance_id for instance_id, _ in selected] if dry_run else (yield from _delete_all(selected, by, reason))
+        ids = (
+            [instance_id for instance_id, _ in selected]
+            if dry_run
+            else (yield from _delete_all(selected, by, reason))
+        )
         count += len(ids)
         named += ids[: _NAMED - len(named)]
         if len(records) < _FOUND_AT_ONCE:
@@ -69,18 +82,24 @@ def purge(
     return Purged(count, tuple(named))
 
 
-def ended_before(records: Sequence[InstanceRecord], before: int, limit: int | None = None) -> list[tuple[str, str]]:
+def ended_before(
+    records: Sequence[InstanceRecord], before: int, limit: int | None = None
+) -> list[tuple[str, str]]:
     """Return the (id, incarnation) of those that ended before a moment, at most ``limit``."""
     old = (
         (record.row.instance_id, record.row.incarnation)
         for record in records
-        if record.status is not Status.OPEN and record.execution.closed_at is not None and record.execution.closed_at < before
+        if record.status is not Status.OPEN
+        and record.execution.closed_at is not None
+        and record.execution.closed_at < before
     )
     return list(islice(old, limit))
 
 
 def _delete_all(instances: Sequence[tuple[str, str]], by: str, reason: str) -> Operation[list[str]]:
-    """Delete a page of instances. Return the ids of those that this operation deleted, and no other client meanwhile."""
+    """Delete a page of instances. Return the ids of those that this operation deleted, and no other
+    client meanwhile.
+    """
     deleted: list[str] = []
     for start in range(0, len(instances), _DELETED_AT_ONCE):
         deleted += yield from DeleteAll(instances[start : start + _DELETED_AT_ONCE], by, reason)

@@ -1,4 +1,6 @@
-"""Why an instance cannot go on now. A dashboard shows it, and a changed policy moves what is held."""
+"""Why an instance cannot go on now. A dashboard shows it, and a changed policy moves what is
+held.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ __all__ = ["hold_reason", "unserved_kinds"]
 
 
 def hold_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
-    """Return what holds an instance, judged against the nodes that live now; ``None``: nothing does, or it has ended."""
+    """Return what holds an instance, judged against the nodes that live now; ``None``: nothing
+    does, or it has ended.
+    """
     row = record.row
     if record.status is not Status.OPEN:
         return None
     if record.held and row.hold is not None:
         return f"{shown_hold(row.hold)}: {row.hold.detail}"
     if not _is_served(row.kind, catalogue):
-        # Derived when read and never stored: a stored mark would lose its release in a race (rule 5).
+        # Derived when read and never stored: a stored mark would lose its release in a race (rule
+        # 5).
         if (reason := why_unreadable(catalogue, row.kind)) is not None:
             return f"no living node reads it: {reason}"
         where = "" if row.kind.queue == DEFAULT_QUEUE else f" and serves queue {row.kind.queue!r}"
@@ -36,4 +41,7 @@ def unserved_kinds(catalogue: Catalogue) -> tuple[Kind, ...]:
 
 
 def _is_served(kind: Kind, catalogue: Catalogue) -> bool:
-    return any(is_living(node, catalogue.now) and serves(node.record, kind, catalogue) for node in catalogue.nodes)
+    return any(
+        is_living(node, catalogue.now) and serves(node.record, kind, catalogue)
+        for node in catalogue.nodes
+    )

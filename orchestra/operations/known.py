@@ -1,4 +1,6 @@
-"""What an operator's command leaves alone: instances with something that only a newer library knows (protocol rule 37)."""
+"""What an operator's command leaves alone: instances with something that only a newer library knows
+(protocol rule 37).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def raise_unless_known(row: InstanceRow, library: Library, unknown: str | None =
         unknown = f"history in format {kind.format}"
     if unknown is not None:
         raise NewerLibraryNeeded(
-            f"instance {row.instance_id!r} has what only a newer library knows ({unknown}); nothing was changed. "
-            "Do it with that library",
+            f"instance {row.instance_id!r} has what only a newer library knows ({unknown}); "
+            "nothing was changed. Do it with that library",
             instance_id=row.instance_id,
         )

@@ -19,11 +19,16 @@ def release(instance_id: str, library: Library) -> Operation[None]:
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
         InstanceNotHeld: it has no stored hold, or has none any more.
-        NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has other rows of one.
+        NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has other
+            rows of one.
     """
     record = yield from open_instance(instance_id)
     require_known(record, library)
     row = record.row
-    if record.held and isinstance((yield from Submit(Release(instance_id, row.incarnation, row.revision))), Granted):
+    if record.held and isinstance(
+        (yield from Submit(Release(instance_id, row.incarnation, row.revision))), Granted
+    ):
         return
-    raise InstanceNotHeld(f"instance {instance_id!r} has no stored hold to release", instance_id=instance_id)
+    raise InstanceNotHeld(
+        f"instance {instance_id!r} has no stored hold to release", instance_id=instance_id
+    )

@@ -1,7 +1,8 @@
-"""Giving another version to executions that have not begun: they follow a pin, or a policy that has changed.
+"""Giving another version to executions that have not begun: they follow a pin, or a policy that has
+changed.
 
-The client that sets a pin or a policy performs this. A node that learns of a changed policy performs it as well, for what was
-held after the operator had looked.
+The client that sets a pin or a policy performs this. A node that learns of a changed policy
+performs it as well, for what was held after the operator had looked.
 """
 
 from __future__ import annotations
@@ -14,8 +15,22 @@ from orchestra.errors import OrchestraError, StoreError, UnknownVersion
 from orchestra.levels import Unknown
 from orchestra.operations.holds import hold_reason, unserved_kinds
 from orchestra.operations.lookup import existing, has_ended
-from orchestra.operations.steps import Find, Get, Operation, ReadCatalogue, SetPin, Submit, SubmitAll
-from orchestra.resolution import LOWEST_VERSION, boundary_version, has_readable_policy, opening_version, policy_of
+from orchestra.operations.steps import (
+    Find,
+    Get,
+    Operation,
+    ReadCatalogue,
+    SetPin,
+    Submit,
+    SubmitAll,
+)
+from orchestra.resolution import (
+    LOWEST_VERSION,
+    boundary_version,
+    has_readable_policy,
+    opening_version,
+    policy_of,
+)
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
@@ -35,7 +50,8 @@ _PAGE: Final = 100
 
 
 def pin(instance_id: str, version: str | None, *, by: str, reason: str) -> Operation[None]:
-    """Pin an instance to a version, or unpin it (``None``), and have an execution that has not begun follow at once.
+    """Pin an instance to a version, or unpin it (``None``), and have an execution that has not
+    begun follow at once.
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
@@ -48,7 +64,9 @@ def pin(instance_id: str, version: str | None, *, by: str, reason: str) -> Opera
 
 
 def follow_pin(instance_id: str, by: str) -> Operation[None]:
-    """Have an execution that has not begun follow the pin as it stands now, whichever client has set or removed it."""
+    """Have an execution that has not begun follow the pin as it stands now, whichever client has
+    set or removed it.
+    """
     for _ in range(_ATTEMPTS):
         record = yield from existing(instance_id)
         change = retargeting(record, (yield from ReadCatalogue()), by)
@@ -56,13 +74,15 @@ def follow_pin(instance_id: str, by: str) -> Operation[None]:
         if change is None or isinstance((yield from Submit(change)), Granted):
             return
     raise StoreError(
-        f"instance {instance_id!r} is written so often that the execution which has not begun did not get its new version; "
-        "try again"
+        f"instance {instance_id!r} is written so often that the execution which has not begun "
+        "did not get its new version; try again"
     )
 
 
 def follow_policy(name: str, by: str) -> Operation[int]:
-    """Have the executions of a name that are held and have not begun follow its policy. Return how many have followed."""
+    """Have the executions of a name that are held and have not begun follow its policy. Return how
+    many have followed.
+    """
     count = 0
     query = InstanceQuery(name=name, statuses=(Status.OPEN,), held=True, limit=_PAGE)
     while True:
@@ -74,7 +94,9 @@ def follow_policy(name: str, by: str) -> Operation[int]:
         query = replace(query, after=(records[-1].created_at, records[-1].row.instance_id))
 
 
-def _have_follow(records: Sequence[InstanceRecord], catalogue: Catalogue, by: str) -> Operation[int]:
+def _have_follow(
+    records: Sequence[InstanceRecord], catalogue: Catalogue, by: str
+) -> Operation[int]:
     """Have a page of instances follow the policy. Return how many have.
 
     Raises:
@@ -97,7 +119,8 @@ def _have_follow(records: Sequence[InstanceRecord], catalogue: Catalogue, by: st
                 refused.append(change.instance_id)
         if not refused:
             break
-        # Written since they were read (rule 6): they may have gone on, or have followed for another client or node.
+        # Written since they were read (rule 6): they may have gone on, or have followed for another
+        # client or node.
         catalogue = yield from ReadCatalogue()
         records = yield from _those_there(refused)
     if errors:
@@ -115,7 +138,8 @@ def _those_there(instance_ids: Sequence[str]) -> Operation[list[InstanceRecord]]
 
 
 def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
-    """Check that a policy leads to a version that there is. While no living node has the name, every version may come.
+    """Check that a policy leads to a version that there is. While no living node has the name,
+    every version may come.
 
     Raises:
         UnknownVersion: living nodes have the name, and none has the version.
@@ -123,23 +147,29 @@ def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
     available = catalogue.versions(name)
     if isinstance(policy, Exact) and available and policy.version not in available:
         raise UnknownVersion(
-            f"no living node has registered {name!r} {policy.version} (registered: {listed(available)}); pass "
-            "allow_missing=True to set the policy ahead of a deploy; what takes the version is held until then",
+            f"no living node has registered {name!r} {policy.version} (registered: "
+            f"{listed(available)}); pass allow_missing=True to set the policy ahead of a "
+            "deploy; what takes the version is held until then",
             name=name,
             version=policy.version,
         )
 
 
 def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
-    """Return the write with which an execution that has not begun follows the pin, or the policy where the pin has gone.
+    """Return the write with which an execution that has not begun follows the pin, or the policy
+    where the pin has gone.
 
-    ``None``: there is nothing to do. It has begun or ended; it is to take that version already; or the caller that asked for it
-    named its version, which no operator's pin overrides (rule 16).
+    ``None``: there is nothing to do. It has begun or ended; it is to take that version already; or
+    the caller that asked for it named its version, which no operator's pin overrides (rule 16).
     """
     row, execution = record.row, record.execution
     if isinstance(execution.resolution.how, Unknown):
         return None  # the next owner, of a newer library, knows what the pin means to it
-    if record.status is not Status.OPEN or row.opened or execution.resolution.how is ResolvedBy.EXPLICIT:
+    if (
+        record.status is not Status.OPEN
+        or row.opened
+        or execution.resolution.how is ResolvedBy.EXPLICIT
+    ):
         return None
     if row.pin is not None:
         version = row.pin.version
@@ -152,10 +182,12 @@ def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write 
 
 
 def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
-    """Return the write with which an execution that has not begun, and is held, follows a policy that has changed.
+    """Return the write with which an execution that has not begun, and is held, follows a policy
+    that has changed.
 
-    ``None``: there is nothing to do. It has begun or ended, or nothing holds it, or it is pinned; its version was not chosen by
-    policy, or by a later one; or nodes go to the policy's version by themselves, which they do upwards only (rule 16).
+    ``None``: there is nothing to do. It has begun or ended, or nothing holds it, or it is pinned;
+    its version was not chosen by policy, or by a later one; or nodes go to the policy's version by
+    themselves, which they do upwards only (rule 16).
     """
     row, execution = record.row, record.execution
     by_policy = execution.resolution.how is ResolvedBy.POLICY and row.pin is None
@@ -169,7 +201,11 @@ def following(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | 
     if execution.resolution.policy_revision > policy_of(catalogue, row.kind.name)[1]:
         return None
     version, resolution = _by_policy(row.kind, execution, catalogue, by)
-    return None if version == opening_version(catalogue, row.kind) else _retargeted(record, version, resolution)
+    return (
+        None
+        if version == opening_version(catalogue, row.kind)
+        else _retargeted(record, version, resolution)
+    )
 
 
 def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) -> Write | None:
@@ -177,7 +213,8 @@ def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) ->
     kind = row.kind._replace(version=version, floating=resolution.how is ResolvedBy.POLICY)
     if (kind, resolution.how) == (row.kind, execution.resolution.how):
         return None
-    # A start may be for later. An instance that was held, or crashed its owners, is tried on the other code at once.
+    # A start may be for later. An instance that was held, or crashed its owners, is tried on the
+    # other code at once.
     wake_at = 0 if record.held or row.takeovers else row.wake_at
     return Write(
         instance_id=row.instance_id,
@@ -197,14 +234,27 @@ def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) ->
             history_bytes=row.history_bytes,
             summary=record.summary,
         ),
-        executions=(ExecutionDelta(row.execution, retargeted=(version, resolution), traceparent=execution.traceparent),),
+        executions=(
+            ExecutionDelta(
+                row.execution, retargeted=(version, resolution), traceparent=execution.traceparent
+            ),
+        ),
     )
 
 
-def _by_policy(kind: Kind, execution: ExecutionRow, catalogue: Catalogue, by: str) -> tuple[str, Resolution]:
-    """Return what the policy gives to an execution that has not begun: as the boundary before it, or the start, would have."""
+def _by_policy(
+    kind: Kind, execution: ExecutionRow, catalogue: Catalogue, by: str
+) -> tuple[str, Resolution]:
+    """Return what the policy gives to an execution that has not begun: as the boundary before it,
+    or the start, would have.
+    """
     if execution.state_version is not None:
-        return boundary_version(catalogue, kind, execution.state_version, explicit=None, pin=None, node=by)
+        return boundary_version(
+            catalogue, kind, execution.state_version, explicit=None, pin=None, node=by
+        )
     # Not those of nodes that were there once: a version that was a mistake has never been anywhere.
-    version = resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue)) or LOWEST_VERSION
+    version = (
+        resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue))
+        or LOWEST_VERSION
+    )
     return version, Resolution(ResolvedBy.POLICY, by, policy_of(catalogue, kind.name)[1])

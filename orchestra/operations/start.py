@@ -14,19 +14,24 @@ __all__ = ["chosen_version", "id_of_request"]
 
 
 def id_of_request(name: str, request_id: str) -> str:
-    """Return the id of an instance that was given none: the same for each repetition of the request (I1)."""
-    return blake2b(encode([name, request_id], subject="request id").data, digest_size=16).hexdigest()
+    """Return the id of an instance that was given none: the same for each repetition of the request
+    (I1).
+    """
+    return blake2b(
+        encode([name, request_id], subject="request id").data, digest_size=16
+    ).hexdigest()
 
 
 def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: str) -> str:
     """Return the version that a start takes: one of those that the queue's nodes have.
 
-    While none of these has the name, one under which it was started in the queue before: every worker may be away for a
-    restart. What is in other queues says nothing, unless no node lives at all.
+    While none of these has the name, one under which it was started in the queue before: every
+    worker may be away for a restart. What is in other queues says nothing, unless no node lives at
+    all.
 
     Raises:
-        UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no instance was started with it
-            there before.
+        UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no
+            instance was started with it there before.
         UnreadablePolicy: a newer library has set the policy of the name.
         InvalidVersion: it is not semver.
     """
@@ -41,8 +46,9 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
     policy = policy_of(catalogue, name)[0]
     if version is None and isinstance(policy, UnknownPolicy):
         raise UnreadablePolicy(
-            f"the version policy of {name!r} is {policy.text!r}, which a newer library has set and this one cannot read; "
-            f"upgrade the library here, name a version, or set another policy with client.set_version_policy({name!r}, ...)",
+            f"the version policy of {name!r} is {policy.text!r}, which a newer library has set "
+            "and this one cannot read; upgrade the library here, name a version, or set "
+            f"another policy with client.set_version_policy({name!r}, ...)",
             name=name,
             value=policy.text,
         )
@@ -55,8 +61,8 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
                 f"client.set_version_policy({name!r}, ...), or start a runtime that has the version"
             )
         raise UnknownVersion(
-            f"no living node has registered {name!r} {chosen}{_serving(catalogue, queue)} (registered: {listed(available)}); "
-            f"{remedy}",
+            f"no living node has registered {name!r} {chosen}{_serving(catalogue, queue)} "
+            f"(registered: {listed(available)}); {remedy}",
             name=name,
             version=str(chosen),
         )
@@ -64,17 +70,30 @@ def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: 
 
 
 def _unknown_name(catalogue: Catalogue, name: str, queue: str) -> str:
-    """Return why a name cannot be started in a queue: no living node serves it, or none that serves it has the name."""
+    """Return why a name cannot be started in a queue: no living node serves it, or none that serves
+    it has the name.
+    """
     nodes = [node.record for node in catalogue.nodes]
-    elsewhere = sorted({one for node in nodes for one in node.queues if any(name == has.name for has in node.capabilities)})
+    elsewhere = sorted(
+        {
+            one
+            for node in nodes
+            for one in node.queues
+            if any(name == has.name for has in node.capabilities)
+        }
+    )
     if elsewhere:
         return (
-            f"no living node has registered orchestration {name!r} and serves queue {queue!r} (the queues of those that have "
-            f"it: {', '.join(map(repr, elsewhere))}); start a runtime that serves it, or name another queue"
+            f"no living node has registered orchestration {name!r} and serves queue {queue!r} "
+            f"(the queues of those that have it: {', '.join(map(repr, elsewhere))}); start a "
+            "runtime that serves it, or name another queue"
         )
     known = sorted({capability.name for node in nodes for capability in node.capabilities})
     have = ", ".join(map(repr, known)) or "nothing"
-    return f"no living node has registered orchestration {name!r} (registered: {have}); start a runtime that has it"
+    return (
+        f"no living node has registered orchestration {name!r} (registered: {have}); start a "
+        "runtime that has it"
+    )
 
 
 def _serving(catalogue: Catalogue, queue: str) -> str:

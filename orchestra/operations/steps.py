@@ -1,6 +1,7 @@
 """What an operation asks of its performer: to read the store, to commit a change, to wait.
 
-An operation is a generator. It yields steps, and the performer sends it their answers, or throws the errors that they raised::
+An operation is a generator. It yields steps, and the performer sends it their answers, or throws
+the errors that they raised::
 
     def delete(instance_id: str) -> Operation[bool]:
         record = yield from Get(instance_id)
@@ -38,7 +39,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Step(Generic[T_co]):
-    """One request of an operation. ``answer = yield from step`` makes it, and knows the answer's type."""
+    """One request of an operation. ``answer = yield from step`` makes it, and knows the answer's
+    type.
+    """
 
     __slots__ = ()
 
@@ -78,14 +81,18 @@ class Submit(Step[Outcome]):
 
 @dataclass(frozen=True, slots=True)
 class SubmitAll(Step[Sequence[Outcome | OrchestraError]]):
-    """Commit changes, each by itself. The answers stand in their order; an error stands in the place of its change."""
+    """Commit changes, each by itself. The answers stand in their order; an error stands in the
+    place of its change.
+    """
 
     changes: Sequence[ClientChange]
 
 
 @dataclass(frozen=True, slots=True)
 class SetPin(Step[bool]):
-    """Pin an open instance to a version, or unpin it (``None``). The answer is whether it is open."""
+    """Pin an open instance to a version, or unpin it (``None``). The answer is whether it is
+    open.
+    """
 
     instance_id: str
     version: str | None
@@ -105,7 +112,9 @@ class Delete(Step[bool]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteAll(Step[Sequence[str]]):
-    """Delete ended instances, given as (id, incarnation), in one transaction. The answer is the ids of those deleted."""
+    """Delete ended instances, given as (id, incarnation), in one transaction. The answer is the ids
+    of those deleted.
+    """
 
     instances: Sequence[tuple[str, str]]
     by: str

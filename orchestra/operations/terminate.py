@@ -1,4 +1,6 @@
-"""Ending an instance at once: by a write, or by a mark for its owner where each write comes too late."""
+"""Ending an instance at once: by a write, or by a mark for its owner where each write comes too
+late.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,16 @@ _WRITES_BEFORE_MARK: Final = 8
 """How often the operation writes the end anew before it marks the instance for its owner."""
 _SHORTEST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
-"""Seconds between looks at a marked instance: an owner on another node learns of the mark with its next poll."""
+"""Seconds between looks at a marked instance: an owner on another node learns of the mark with its
+next poll.
+"""
 
 
-def terminate(instance_id: str, reason: str, by: str, library: Library) -> Operation[InstanceRecord | None]:
-    """End an instance. Return it where this operation wrote its end; ``None``: its owner ended it, for the mark.
+def terminate(
+    instance_id: str, reason: str, by: str, library: Library
+) -> Operation[InstanceRecord | None]:
+    """End an instance. Return it where this operation wrote its end; ``None``: its owner ended it,
+    for the mark.
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended otherwise.
@@ -39,36 +46,55 @@ def terminate(instance_id: str, reason: str, by: str, library: Library) -> Opera
     require_known(first, library)
     record: InstanceRecord | None = first
     for number in itertools.count():
-        if record is None or record.row.incarnation != first.row.incarnation or record.status is not Status.OPEN:
+        if (
+            record is None
+            or record.row.incarnation != first.row.incarnation
+            or record.status is not Status.OPEN
+        ):
             _require_end_by_mark(first, record, is_marked=number > _WRITES_BEFORE_MARK)
             return None
         if (yield from _write_end(record, reason, library, raced=number > 0)):
             return record
         if number == _WRITES_BEFORE_MARK:
-            # Its owner writes it all the time. A mark races with no write: the owner that sees it runs no more code of it.
-            yield from Submit(Cancel(instance_id, reason, by, terminate=True, incarnation=first.row.incarnation))
+            # Its owner writes it all the time. A mark races with no write: the owner that sees it
+            # runs no more code of it.
+            yield from Submit(
+                Cancel(instance_id, reason, by, terminate=True, incarnation=first.row.incarnation)
+            )
         if number >= _WRITES_BEFORE_MARK:
-            yield from Pause(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * (number - _WRITES_BEFORE_MARK + 1)))
+            yield from Pause(
+                min(_LONGEST_PAUSE, _SHORTEST_PAUSE * (number - _WRITES_BEFORE_MARK + 1))
+            )
         record = yield from Get(instance_id)
 
 
-def _require_end_by_mark(first: InstanceRecord, record: InstanceRecord | None, *, is_marked: bool) -> None:
-    """Check that an instance that has ended did so for the mark; one that is gone was deleted since.
+def _require_end_by_mark(
+    first: InstanceRecord, record: InstanceRecord | None, *, is_marked: bool
+) -> None:
+    """Check that an instance that has ended did so for the mark; one that is gone was deleted
+    since.
 
     Raises:
         AlreadyCompleted: it ended otherwise.
     """
-    status = None if record is None or record.row.incarnation != first.row.incarnation else record.status
+    status = (
+        None if record is None or record.row.incarnation != first.row.incarnation else record.status
+    )
     if not is_marked or status not in {None, Status.TERMINATED}:
         raise has_ended(first.row.instance_id, status)
 
 
-def _write_end(record: InstanceRecord, reason: str, library: Library, *, raced: bool) -> Operation[bool]:
-    """Write the end of an instance, if it is still as it was read. Return whether this write has ended it."""
+def _write_end(
+    record: InstanceRecord, reason: str, library: Library, *, raced: bool
+) -> Operation[bool]:
+    """Write the end of an instance, if it is still as it was read. Return whether this write has
+    ended it.
+    """
     row = record.row
     if raced and row.owner is not None:
-        # A loop that hardly waits is written again before this write comes. Raising the revision in its owner's name
-        # makes the store refuse the owner's next write (rule 1), and no other node may write it meanwhile.
+        # A loop that hardly waits is written again before this write comes. Raising the revision in
+        # its owner's name makes the store refuse the owner's next write (rule 1), and no other node
+        # may write it meanwhile.
         outcome = yield from Submit(Recover(row.instance_id, row.owner))
         if not isinstance(outcome, Recovered) or outcome.snapshot is None:
             return False  # it has been parked or has ended
@@ -78,12 +104,16 @@ def _write_end(record: InstanceRecord, reason: str, library: Library, *, raced: 
     raise_unless_known(row, library)
     catalogue = yield from ReadCatalogue()
     writer = library.events.writer(row.kind.format, catalogue.levels.write)
-    outcome = yield from Submit(termination(row, reason, max(catalogue.now, record.updated_at), writer))
+    outcome = yield from Submit(
+        termination(row, reason, max(catalogue.now, record.updated_at), writer)
+    )
     return isinstance(outcome, Granted)
 
 
 def termination(row: InstanceRow, reason: str, now: int, writer: EventWriter) -> Write:
-    """Return the write that ends an instance from outside, conditional on the revision that was read (rule 6)."""
+    """Return the write that ends an instance from outside, conditional on the revision that was
+    read (rule 6).
+    """
     event = to_record(ExecutionTerminated(row.history_events + 1, now, reason), writer)
     events = (event,) if row.opened else ()
     error = pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))})

@@ -1,11 +1,32 @@
-"""The pure core: a synchronous state machine that runs orchestration code on events, and repeats it on its history.
+"""The pure core: a synchronous state machine that runs orchestration code on events, and repeats it
+on its history.
 
-It knows no clock, no random source, no async library and no database. The same code runs and replays.
+It knows no clock, no random source, no async library and no database. The same code runs and
+replays.
 """
 
 from orchestra.replay.execution import Execution
 from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift
-from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
+from orchestra.replay.turns import (
+    ActivityDied,
+    ActivityDone,
+    Identity,
+    Input,
+    LogEntry,
+    Turn,
+    TurnHeld,
+)
 
-__all__ = ["ActivityDied", "ActivityDone", "Drift", "Execution", "Identity", "Inbox", "Input", "LogEntry", "Turn", "TurnHeld"]
+__all__ = [
+    "ActivityDied",
+    "ActivityDone",
+    "Drift",
+    "Execution",
+    "Identity",
+    "Inbox",
+    "Input",
+    "LogEntry",
+    "Turn",
+    "TurnHeld",
+]

@@ -75,7 +75,15 @@ from orchestra.replay.failing import held_by, is_declared, place_of
 from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift, Journal, describe, read_history
 from orchestra.replay.mail import Mail, Waits
-from orchestra.replay.turns import ActivityDied, ActivityDone, Identity, Input, LogEntry, Turn, TurnHeld
+from orchestra.replay.turns import (
+    ActivityDied,
+    ActivityDone,
+    Identity,
+    Input,
+    LogEntry,
+    Turn,
+    TurnHeld,
+)
 from orchestra.retry import RetryPolicy, type_name
 from orchestra.scheduler import Scheduler, Task
 from orchestra.store.kinds import HoldKind, MessageKind, Status
@@ -88,8 +96,12 @@ _MOST_LINES: Final = 10
 _MOST_DEADLOCKS: Final = 10
 _PUT_BACKS: Final = 8
 _PUT_BACK: Final = 1_000_000
-"""How many microseconds the time given to a turn may lie behind the execution's: nodes know the store's time to a reply."""
-ACTIVITY_CANCELLED: Final = ErrorInfo("orchestra.ActivityCancelled", "it was cancelled before it had ended")
+"""How many microseconds the time given to a turn may lie behind the execution's: nodes know the
+store's time to a reply.
+"""
+ACTIVITY_CANCELLED: Final = ErrorInfo(
+    "orchestra.ActivityCancelled", "it was cancelled before it had ended"
+)
 """The error of an activity that was cancelled, and whose end was waited for."""
 
 
@@ -113,7 +125,9 @@ class _Pending:
 
 
 class _Gathered:
-    """What the turn that runs has come to so far. Made in a turn and gone with it: a parked execution keeps none of it."""
+    """What the turn that runs has come to so far. Made in a turn and gone with it: a parked
+    execution keeps none of it.
+    """
 
     __slots__ = (
         "asked",
@@ -149,13 +163,15 @@ class _Gathered:
 class Execution:
     """Runs one execution of one orchestration. Purely synchronous; the caller owns clock and store.
 
-    Use :meth:`start` for a new execution, or :meth:`replay` for one with a history; then :meth:`turn` for each step. An
-    execution that has raised from a step is of no further use. ``registered`` are the activities that this node has: what a
-    plain name stands for in new calls. ``forms`` are what the library reads of histories, and ``writer`` is how new events are
-    stored: in the format of the execution.
+    Use :meth:`start` for a new execution, or :meth:`replay` for one with a history; then
+    :meth:`turn` for each step. An execution that has raised from a step is of no further use.
+    ``registered`` are the activities that this node has: what a plain name stands for in new calls.
+    ``forms`` are what the library reads of histories, and ``writer`` is how new events are stored:
+    in the format of the execution.
     """
 
-    # With slots, for a class with more than thirty attributes has a dictionary for each of its objects.
+    # With slots, for a class with more than thirty attributes has a dictionary for each of its
+    # objects.
     __slots__ = (
         "__weakref__",
         "_ahead",
@@ -212,7 +228,9 @@ class Execution:
         self.name: str = identity.name
         self.version: str = identity.version
         self.fingerprint: str = definition.fingerprint
-        """The fingerprint of the code that runs, which need not be that of the code that began the execution."""
+        """The fingerprint of the code that runs, which need not be that of the code that began the
+        execution.
+        """
         self._seal = Seal()
         self.scheduler: Scheduler = Scheduler(self._seal)
         self._forms = forms
@@ -229,18 +247,26 @@ class Execution:
         self._timers: list[tuple[int, int]] = []
         """When timers fire, on the time of the execution, and their event ids: a heap."""
         self._until: dict[int, None] = {}
-        """Those that were set to an instant: they fire by the store's time, whatever that of the execution."""
+        """Those that were set to an instant: they fire by the store's time, whatever that of the
+        execution.
+        """
         self._ahead = 0
         self.put_backs: tuple[tuple[int, int], ...] = ()
-        """By how much the store's clock was put back since it began, and from when on, on its own time, it was wrong."""
+        """By how much the store's clock was put back since it began, and from when on, on its own
+        time, it was wrong.
+        """
         self._boundary: tuple[Payload, str | None] | None = None
         self._cancel_delivered = False
         self._fault: OrchestraError | None = None
         self.ending: TerminalEvent | None = None
         self.is_exact: bool = True
-        """Whether values that would not come back as what they are have been refused since it began."""
+        """Whether values that would not come back as what they are have been refused since it
+        began.
+        """
         self.level: int = BASE_LEVEL
-        """What a library must read to go on with it: higher than the base where events of a newer kind are in its history."""
+        """What a library must read to go on with it: higher than the base where events of a newer
+        kind are in its history.
+        """
         self.has_children: bool = False
         """Whether it has ever asked for a child."""
         self._gathered: _Gathered | None = None
@@ -248,7 +274,8 @@ class Execution:
     # --- steps ---
 
     def start(self, state: Payload, now: int) -> None:
-        """Record the first event and run the code until it waits. The events come with the next :meth:`turn`.
+        """Record the first event and run the code until it waits. The events come with the next
+        :meth:`turn`.
 
         Raises:
             DecodeError: the state does not fit the annotation. Nothing was run.
@@ -305,13 +332,16 @@ class Execution:
         Args:
             now: the store's time; timers that are due by then fire.
             inputs: ends of activities, in the order of arrival.
-            inbox: unread messages in the order of arrival, ends of children among them. What is delivered is taken out of it.
-            cancel: the reason of a cancel mark that is to be delivered, once per execution, before all else.
-            has_begun: whether an activity runs or is handed out, so that its end is waited for where it is cancelled.
+            inbox: unread messages in the order of arrival, ends of children among them. What is
+                delivered is taken out of it.
+            cancel: the reason of a cancel mark that is to be delivered, once per execution, before
+                all else.
+            has_begun: whether an activity runs or is handed out, so that its end is waited for
+                where it is cancelled.
 
         Raises:
-            TurnHeld: the code has raised what is no declared failure, or the execution is over its limits. None of the inputs
-                counts as taken in.
+            TurnHeld: the code has raised what is no declared failure, or the execution is over its
+                limits. None of the inputs counts as taken in.
         """
         if self._ahead or now < self._now:
             self._set_back(now)
@@ -334,18 +364,26 @@ class Execution:
         if self.ending is None and self._over_limit:
             self._end_over_limit()
         turn = self._take_turn()
-        return turn if not wants or self.ending is not None else replace(turn, wants=wants, left=tuple(ends))
+        return (
+            turn
+            if not wants or self.ending is not None
+            else replace(turn, wants=wants, left=tuple(ends))
+        )
 
     @property
     def ahead(self) -> int:
-        """By how many microseconds its time leads the store's, whose clock was put back since it began (rule 25)."""
+        """By how many microseconds its time leads the store's, whose clock was put back since it
+        began (rule 25).
+        """
         return self._ahead
 
     def put_back(self, by: int, since: int) -> None:
-        """Take note that the store's clock was put back: the time of the execution goes on as if it had not been.
+        """Take note that the store's clock was put back: the time of the execution goes on as if it
+        had not been.
 
-        Timers that were set before ``since``, on the execution's time, were set by the clock as it is now; they fire as much
-        later on the execution's time, as do those that were set to an instant.
+        Timers that were set before ``since``, on the execution's time, were set by the clock as it
+        is now; they fire as much later on the execution's time, as do those that were set to an
+        instant.
         """
         self.put_backs = (*self.put_backs, (by, since))[-_PUT_BACKS:]
         self._ahead += by
@@ -359,11 +397,15 @@ class Execution:
         """Set the time of the execution where the store's clock shows another one."""
         moment = now + self._ahead
         if moment < self._now - _PUT_BACK:
-            self.put_back(self._now - moment, moment)  # the least that it can be; what was set in its future was set by it
+            self.put_back(
+                self._now - moment, moment
+            )  # the least that it can be; what was set in its future was set by it
         self._now = max(self._now, now + self._ahead)
 
     def evict(self) -> None:
-        """Drop the coroutine. Nothing is decided by it any more. It ends, whatever the code does about it."""
+        """Drop the coroutine. Nothing is decided by it any more. It ends, whatever the code does
+        about it.
+        """
         self._seal.closed = True
         self.scheduler.close()
         caught = self._seal.caught
@@ -371,8 +413,9 @@ class Execution:
             log_instance(
                 logging.WARNING,
                 self.identity,
-                "went on at %s when it was closed, although everything was refused to it, and was ended by force. Its handler "
-                "catches more than errors: catch Exception, or raise again what is none",
+                "went on at %s when it was closed, although everything was refused to it, and "
+                "was ended by force. Its handler catches more than errors: catch Exception, or "
+                "raise again what is none",
                 caught,
             )
 
@@ -386,7 +429,11 @@ class Execution:
     @property
     def activities(self) -> dict[int, ActivityScheduled]:
         """The activities that have not ended, by event id."""
-        return {number: entry.event for number, entry in self._pending.items() if isinstance(entry.event, ActivityScheduled)}
+        return {
+            number: entry.event
+            for number, entry in self._pending.items()
+            if isinstance(entry.event, ActivityScheduled)
+        }
 
     @property
     def ending_activities(self) -> frozenset[int]:
@@ -423,12 +470,16 @@ class Execution:
     # --- inputs ---
 
     def _next_input(self, ends: deque[Input], mail: Mail) -> InputEvent | None:
-        """Return what happened first: an activity or a child ended, a timer fell due, or a message came that is waited for."""
+        """Return what happened first: an activity or a child ended, a timer fell due, or a message
+        came that is waited for.
+        """
         timer = self._next_timer if self._timers else None
         number = self.journal.next_id
         while ends and ends[0].source not in self._pending:
             ends.popleft()  # late: it was cancelled, or has ended already (I5)
-        if timer is None and not mail:  # nearly always: nothing but an activity has ended, or nothing more has happened
+        if (
+            timer is None and not mail
+        ):  # nearly always: nothing but an activity has ended, or nothing more has happened
             return _end_event(ends.popleft(), number, self._now) if ends else None
         while (report := mail.report) is not None and report.source not in self._pending:
             self._consume(report, mail)  # late as well; its row must go all the same (I9)
@@ -455,7 +506,9 @@ class Execution:
                 if message.kind is not MessageKind.EVENT:
                     return _report_event(message, number, self._now)
                 source = self._waits.first(message.name)
-                return EventReceived(number, self._now, source, message.name, message.sequence, message.payload)
+                return EventReceived(
+                    number, self._now, source, message.name, message.sequence, message.payload
+                )
 
     def _consume(self, message: MessageRow, mail: Mail) -> None:
         mail.take(message)
@@ -471,7 +524,11 @@ class Execution:
             case ExecutionStarted():
                 self._now = event.at
                 self._seed = event.seed
-                self.limits = replace(self.limits, suggest_events=event.suggest_events, suggest_bytes=event.suggest_bytes)
+                self.limits = replace(
+                    self.limits,
+                    suggest_events=event.suggest_events,
+                    suggest_bytes=event.suggest_bytes,
+                )
                 self._begin(event)
             case InputEvent():
                 self._now = event.at
@@ -481,20 +538,28 @@ class Execution:
             case _:
                 waits = parked_at(self._root.coroutine) if self._root is not None else None
                 raise NondeterminismError(
-                    f"event {event.id} of history is {describe(event)}, but the code does not ask for it; it waits at {waits}",
+                    (
+                        f"event {event.id} of history is {describe(event)}, but the code does not "
+                        f"ask for it; it waits at {waits}"
+                    ),
                     event_id=event.id,
                     line=waits,
                 )
 
     def _repeat_ending(self, event: TerminalEvent) -> None:
-        # An operator's end, or a limit, comes over the code from outside: the code need not have ended.
+        # An operator's end, or a limit, comes over the code from outside: the code need not have
+        # ended.
         forced = isinstance(event, ExecutionTerminated) or (
-            isinstance(event, ExecutionFailed) and event.error.type == type_name(ExecutionLimitExceeded)
+            isinstance(event, ExecutionFailed)
+            and event.error.type == type_name(ExecutionLimitExceeded)
         )
         if not forced:
             waits = parked_at(self._root.coroutine) if self._root is not None else None
             raise NondeterminismError(
-                f"event {event.id} of history is {describe(event)}, but the code has not ended; it waits at {waits}",
+                (
+                    f"event {event.id} of history is {describe(event)}, but the code has not "
+                    f"ended; it waits at {waits}"
+                ),
                 event_id=event.id,
                 line=waits,
             )
@@ -502,7 +567,10 @@ class Execution:
         self.evict()
 
     def _begin(self, started: ExecutionStarted) -> None:
-        subject = f"state of {self.instance_id!r} ({self.name} {self.version}, execution {self.execution_id})"
+        subject = (
+            f"state of {self.instance_id!r} ({self.name} {self.version}, execution "
+            f"{self.execution_id})"
+        )
         state = self._definition.state.decode(started.input, subject=subject)
         self.is_exact = started.is_exact
         self._root = self.scheduler.spawn(self._definition.begin(OrchestrationContext(self), state))
@@ -526,26 +594,33 @@ class Execution:
             case ActivityCompleted():
                 future.deliver(event.result)
             case ActivityFailedEvent():
-                future.fail(ActivityFailed(future.subject, event.cause, event.attempts, event.reason, event.tries))
+                future.fail(
+                    ActivityFailed(
+                        future.subject, event.cause, event.attempts, event.reason, event.tries
+                    )
+                )
             case TimerFired():
                 future.settle(None)
             case EventReceived():
                 error = future.deliver(event.payload)
                 if error is not None and not self.journal.replaying:
-                    # Its sender stands in no history, so it is told where it holds the instance and not by the error.
+                    # Its sender stands in no history, so it is told where it holds the instance and
+                    # not by the error.
                     self._turn.unreadable[error] = self._turn.received[-1]
             case ChildCompleted():
                 future.deliver(event.result)
             case ChildFailedEvent():
                 assert isinstance(entry.event, ChildStarted)
-                future.fail(ChildFailed(entry.event.name, entry.event.child_id, event.status, event.cause))
+                future.fail(
+                    ChildFailed(entry.event.name, entry.event.child_id, event.status, event.cause)
+                )
 
     def _take(self, event: _Answer) -> _Pending:
         entry = self._pending.get(event.source)
         if entry is None or not _answers(event, entry.event):
             raise NondeterminismError(
-                f"event {event.id} of history is {describe(event)} of event {event.source}, which is not pending: "
-                "there was no such command, or it has ended before",
+                f"event {event.id} of history is {describe(event)} of event {event.source}, "
+                "which is not pending: there was no such command, or it has ended before",
                 event_id=event.id,
             )
         self._forget(event.source)
@@ -570,12 +645,15 @@ class Execution:
             if event is not None:
                 self._apply(event)
             self.scheduler.run()
-            for _ in range(_MOST_DEADLOCKS):  # each raises in what the code does about the one before
+            for _ in range(
+                _MOST_DEADLOCKS
+            ):  # each raises in what the code does about the one before
                 if self._pending or not self._is_stuck():
                     break
                 self.scheduler.run()
         except Evicted:
-            # A command that no line of user code asked for (a cancel gives up what is awaited) met another history.
+            # A command that no line of user code asked for (a cancel gives up what is awaited) met
+            # another history.
             if self._fault is None:
                 raise
         if self._fault is not None:
@@ -583,43 +661,58 @@ class Execution:
             self.evict()
             raise fault
         if self._seal.closed and self.ending is None:
-            raise Evicted("this execution was dropped while its code ran")  # in a thread that was left behind
+            raise Evicted(
+                "this execution was dropped while its code ran"
+            )  # in a thread that was left behind
         root = self._root
         if root is not None and root._done and self.ending is None:
             try:
                 ending = self._ending_of(root)
                 self.ending = self.journal.command(ending, self._line)
-                if self._unawaited and not self.journal.replaying and isinstance(ending, (ExecutionCompleted, ContinuedAsNew)):
+                if (
+                    self._unawaited
+                    and not self.journal.replaying
+                    and isinstance(ending, (ExecutionCompleted, ContinuedAsNew))
+                ):
                     self._tell_unawaited()
             finally:
-                # Its error's traceback refers to this execution, by its frames or by who has called them: without the cycle
-                # memory goes at once. What is to be kept of the error stands in the ending, or in the hold.
+                # Its error's traceback refers to this execution, by its frames or by who has called
+                # them: without the cycle memory goes at once. What is to be kept of the error
+                # stands in the ending, or in the hold.
                 if root.error is not None:
                     root.error.__traceback__ = None
                 self._root = None
                 self.evict()
 
     def _is_stuck(self) -> bool:
-        """Raise an error in the code if its branches wait for each other, and for nothing else. Return whether they do."""
+        """Raise an error in the code if its branches wait for each other, and for nothing else.
+        Return whether they do.
+        """
         root = self._root
         if root is None or root.done or self._seal.closed:
             return False
         waiting = islice(reversed(self.scheduler.tasks), _MOST_LINES)
         lines = ", ".join(dict.fromkeys(parked_at(task.coroutine) or "" for task in waiting))
         root.throw(
-            Deadlock(f"all branches of this execution wait for each other, and for nothing that could happen: at {lines}")
+            Deadlock(
+                "all branches of this execution wait for each other, and for nothing that could "
+                f"happen: at {lines}"
+            )
         )
         return True
 
     def _ending_of(self, root: Task[Any]) -> TerminalEvent:
         number, at = self.journal.next_id, self._now
         error = root.error
-        if isinstance(error, Cancelled) and self._cancel_delivered:  # also where it came while a boundary unwound
+        if (
+            isinstance(error, Cancelled) and self._cancel_delivered
+        ):  # also where it came while a boundary unwound
             return ExecutionCancelled(number, at, error.reason)
         if self._boundary is not None and not isinstance(error, ContinueAsNew):
             how = f"raised {error!r}" if error is not None else "returned"
             error = ContinueAsNewSwallowed(
-                f"{self.name!r} {self.version} called continue_as_new and then {how}; let ContinueAsNew pass through"
+                f"{self.name!r} {self.version} called continue_as_new and then {how}; let "
+                "ContinueAsNew pass through"
             )
         match error:
             case None:
@@ -642,7 +735,8 @@ class Execution:
         """Return the end by an error.
 
         Raises:
-            TurnHeld: it is no declared failure. A history that ended by it all the same is repeated as it is.
+            TurnHeld: it is no declared failure. A history that ended by it all the same is repeated
+                as it is.
         """
         if isinstance(error, Failure) and not self.journal.replaying:
             try:
@@ -656,13 +750,16 @@ class Execution:
 
     @property
     def _over_limit(self) -> bool:
-        return self.journal.count > self.limits.max_events or self.journal.size > self.limits.max_bytes
+        return (
+            self.journal.count > self.limits.max_events or self.journal.size > self.limits.max_bytes
+        )
 
     def _end_over_limit(self) -> None:
         count, size = self.journal.count, self.journal.size
         error = ExecutionLimitExceeded(
-            f"execution {self.execution_id} of {self.instance_id!r} ({self.name} {self.version}) has {count:,} events and "
-            f"{size:,} bytes; the limits are {self.limits.max_events:,} and {self.limits.max_bytes:,}. Call "
+            f"execution {self.execution_id} of {self.instance_id!r} ({self.name} "
+            f"{self.version}) has {count:,} events and {size:,} bytes; the limits are "
+            f"{self.limits.max_events:,} and {self.limits.max_bytes:,}. Call "
             "ctx.continue_as_new when ctx.continue_as_new_suggested is true"
         )
         info = error_info(error)
@@ -683,17 +780,28 @@ class Execution:
         self._gathered = None
         self.level = max(self.level, self._forms.level(events))
         ended, pending = self.ending is not None, self._pending
-        scheduled, started, cancelled, recalled = gathered.scheduled, gathered.started, gathered.cancelled, gathered.recalled
+        scheduled, started, cancelled, recalled = (
+            gathered.scheduled,
+            gathered.started,
+            gathered.cancelled,
+            gathered.recalled,
+        )
         if cancelled or recalled:  # what was asked for and given up in one turn was never begun
             new = {event.id for event in (*scheduled, *started)}
             cancelled = [number for number in cancelled if number not in new]
             recalled = [event for event in recalled if event.id not in new]
         if started:
             # What was asked for in the turn that ends the execution happens as well (scenario 12).
-            started = [event for event in started if isinstance(event, DetachedStarted) or event.id in pending]
+            started = [
+                event
+                for event in started
+                if isinstance(event, DetachedStarted) or event.id in pending
+            ]
         return Turn(
             events=events,
-            scheduled=() if ended or not scheduled else tuple([event for event in scheduled if event.id in pending]),
+            scheduled=()
+            if ended or not scheduled
+            else tuple([event for event in scheduled if event.id in pending]),
             cancelled=tuple(cancelled),
             settled=tuple(gathered.settled),
             consumed=tuple(gathered.consumed),
@@ -704,7 +812,9 @@ class Execution:
             started=tuple(started),
             recalled=tuple(recalled),
             received=tuple(gathered.received),
-            asked=() if ended or not gathered.asked else tuple([number for number in gathered.asked if number in pending]),
+            asked=()
+            if ended or not gathered.asked
+            else tuple([number for number in gathered.asked if number in pending]),
         )
 
     # --- the machine that the context stands on ---
@@ -753,7 +863,17 @@ class Execution:
     ) -> DurableFuture[Any]:
         number = self.journal.next_id
         event = self._command(
-            ActivityScheduled(number, self._now, name, arguments, retry, timeout, heartbeat_timeout, queue, on_cancel)
+            ActivityScheduled(
+                number,
+                self._now,
+                name,
+                arguments,
+                retry,
+                timeout,
+                heartbeat_timeout,
+                queue,
+                on_cancel,
+            )
         )
         if not self.journal.replaying:
             self._turn.scheduled.append(event)
@@ -771,7 +891,9 @@ class Execution:
     def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:
         event = self._command(EventAwaited(self.journal.next_id, self._now, name))
         self._waits.open(name, event.id)
-        return self._open(event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}")
+        return self._open(
+            event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}"
+        )
 
     def orchestration(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         return self._definition.called(function)
@@ -793,18 +915,29 @@ class Execution:
     ) -> DurableFuture[Any]:
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
-        event = self._command(ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload, queue))
+        event = self._command(
+            ChildStarted(number, self._now, name, version, chosen, on_parent_close, payload, queue)
+        )
         self.has_children = True
         if not self.journal.replaying:
             self._turn.started.append(event)
-        return self._open(event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}")
+        return self._open(
+            event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}"
+        )
 
     def start_detached(
-        self, name: str, version: str | None, instance_id: str | None, payload: Payload, queue: str | None = None
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        payload: Payload,
+        queue: str | None = None,
     ) -> str:
         number = self.journal.next_id
         chosen = instance_id or self._child_id(number)
-        event = self._command(DetachedStarted(number, self._now, name, version, chosen, payload, queue))
+        event = self._command(
+            DetachedStarted(number, self._now, name, version, chosen, payload, queue)
+        )
         if not self.journal.replaying:
             self._turn.started.append(event)
         return event.child_id
@@ -813,10 +946,12 @@ class Execution:
         return child_id(self.instance_id, self.identity.incarnation, self.execution_id, event_id)
 
     def ask_to_end(self, future: DurableFuture[Any], *, waits: bool) -> bool:
-        """Ask an activity to end, and have its caller wait for that. Return whether it is to be waited for.
+        """Ask an activity to end, and have its caller wait for that. Return whether it is to be
+        waited for.
 
-        What was recorded with the call decides, and whether it runs or is handed out. It is recorded that it is given up at
-        once; that its end is waited for is not: the code asks again on replay.
+        What was recorded with the call decides, and whether it runs or is handed out. It is
+        recorded that it is given up at once; that its end is waited for is not: the code asks again
+        on replay.
         """
         entry = self._pending[future.event_id]
         event = entry.event
@@ -824,7 +959,11 @@ class Execution:
             return False
         if event.on_cancel is OnCancel.AS_FITS and not waits:
             return False
-        if self.journal.gives_up(event.id) if self.journal.replaying else not self._has_begun(event.id):
+        if (
+            self.journal.gives_up(event.id)
+            if self.journal.replaying
+            else not self._has_begun(event.id)
+        ):
             return False
         entry.ending = True
         if not self.journal.replaying:
@@ -860,13 +999,16 @@ class Execution:
         try:
             return self.journal.command(event, self._line)
         except NondeterminismError as fault:
-            # User code may catch every Exception: the fault is kept, and the code is unwound past its handlers.
+            # User code may catch every Exception: the fault is kept, and the code is unwound past
+            # its handlers.
             self._fault = fault
             self._seal.closed = True
             raise Evicted("code and history disagree") from fault
 
     def _line(self) -> str:
-        """Return the line of user code that asks; where none does, the line where the root waits or ended."""
+        """Return the line of user code that asks; where none does, the line where the root waits or
+        ended.
+        """
         frame = sys._getframe(1) if self.scheduler.current is not None else None
         while frame is not None and frame.f_code is not Task[Any].step.__code__:
             if is_user(frame):
@@ -881,15 +1023,21 @@ class Execution:
         code = self._definition.function.__code__
         return f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, which has returned"
 
-    def _open(self, event: CommandEvent, name: str, decoder: Decoder[Any] | None, result: str) -> DurableFuture[Any]:
-        future: DurableFuture[Any] = DurableFuture(self._seal, self, event.id, name, decoder, result)
+    def _open(
+        self, event: CommandEvent, name: str, decoder: Decoder[Any] | None, result: str
+    ) -> DurableFuture[Any]:
+        future: DurableFuture[Any] = DurableFuture(
+            self._seal, self, event.id, name, decoder, result
+        )
         task = self.scheduler.current
         self._pending[event.id] = _Pending(event, future, task)
         kind = int(event.kind)
         self._counts[kind] = self._counts.get(kind, 0) + 1
         if task is not None:
             task.owned[event.id] = future
-        frame = sys._getframe(3)  # who has called the context; the line itself is looked up where it is told
+        frame = sys._getframe(
+            3
+        )  # who has called the context; the line itself is looked up where it is told
         self._unawaited[event.id] = frame.f_code, frame.f_lasti, event
         future._unawaited = self._unawaited
         return future
@@ -900,20 +1048,31 @@ class Execution:
             where = place_in(code, instruction)
             if self._definition.is_news(f"not awaited: {where}"):
                 message = (
-                    f"{describe(event)}, asked for at {where}, was never awaited: its result and its error are lost, and it is "
-                    "given up where it has not ended. Await it, give it to ctx.gather, or cancel() it; what is to live on is a "
+                    f"{describe(event)}, asked for at {where}, was never awaited: its result "
+                    "and its error are lost, and it is given up where it has not ended. Await "
+                    "it, give it to ctx.gather, or cancel() it; what is to live on is a "
                     "ctx.start_detached"
                 )
                 self._turn.logs.append(LogEntry(logging.WARNING, message, {}))
 
 
-_Answer = ActivityCompleted | ActivityFailedEvent | TimerFired | EventReceived | ChildCompleted | ChildFailedEvent
+_Answer = (
+    ActivityCompleted
+    | ActivityFailedEvent
+    | TimerFired
+    | EventReceived
+    | ChildCompleted
+    | ChildFailedEvent
+)
 
 
 def _answers(event: InputEvent, command: CommandEvent) -> bool:
     """Return whether an input is an answer to this command."""
     match event, command:
-        case (ActivityCompleted() | ActivityFailedEvent(), ActivityScheduled()) | (TimerFired(), TimerCreated()):
+        case (ActivityCompleted() | ActivityFailedEvent(), ActivityScheduled()) | (
+            TimerFired(),
+            TimerCreated(),
+        ):
             return True
         case (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
             return True
@@ -929,15 +1088,21 @@ def _end_event(end: Input, number: int, now: int) -> InputEvent:
             return ActivityCompleted(number, now, end.source, end.attempt, end.result)
         case ActivityDied():
             tries = end.attempts[-1].number if end.attempts else 0
-            return ActivityFailedEvent(number, now, end.source, end.cause, end.attempts, end.reason, tries)
+            return ActivityFailedEvent(
+                number, now, end.source, end.cause, end.attempts, end.reason, tries
+            )
 
 
 def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
     if report.kind is MessageKind.CHILD_COMPLETED:
         return ChildCompleted(number, now, report.source, report.payload)
-    assert isinstance(report.kind, MessageKind), report.kind  # what is not known here is no message of a turn
+    assert isinstance(report.kind, MessageKind), (
+        report.kind
+    )  # what is not known here is no message of a turn
     status = Status(report.kind.value).name.lower()
     cause = (
-        error_from_wire(unpack(report.payload.data)["error"]) if report.payload.data else ErrorInfo(f"orchestra.{status}", "")
+        error_from_wire(unpack(report.payload.data)["error"])
+        if report.payload.data
+        else ErrorInfo(f"orchestra.{status}", "")
     )
     return ChildFailedEvent(number, now, report.source, status, cause)

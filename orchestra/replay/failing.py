@@ -1,4 +1,6 @@
-"""How code has failed: by a declared failure, which ends its instance, or by anything else, which holds it."""
+"""How code has failed: by a declared failure, which ends its instance, or by anything else, which
+holds it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,19 @@ _DECLARED: Final = (Failure, ActivityFailed, ChildFailed, Cancelled)
 
 
 def is_declared(error: BaseException, failures: tuple[type[BaseException], ...]) -> bool:
-    """Return whether an error ends its instance as failed. A group does if all the errors in it do."""
+    """Return whether an error ends its instance as failed. A group does if all the errors in it
+    do.
+    """
     declared = (*_DECLARED, *failures)
     return isinstance(error, declared) or all(isinstance(leaf, declared) for leaf in _leaves(error))
 
 
 def held_by(
-    error: BaseException, info: ErrorInfo, where: str, version: str, unreadable: Mapping[BaseException, MessageRow]
+    error: BaseException,
+    info: ErrorInfo,
+    where: str,
+    version: str,
+    unreadable: Mapping[BaseException, MessageRow],
 ) -> TurnHeld:
     """Return the hold for an error that is no declared failure.
 
@@ -35,14 +43,18 @@ def held_by(
         unreadable: the messages of this turn that do not decode, by their errors.
     """
     leaves = list(_leaves(error))
-    kind = HoldKind.STATE if all(isinstance(leaf, DecodeError) for leaf in leaves) else HoldKind.ERROR
+    kind = (
+        HoldKind.STATE if all(isinstance(leaf, DecodeError) for leaf in leaves) else HoldKind.ERROR
+    )
     messages = [unreadable[leaf] for leaf in leaves if leaf in unreadable]
     sent = "".join(f"message {message.sequence} from {message.sender!r}, " for message in messages)
     return TurnHeld(kind, f"{info} ({sent}at {where}, version {version})", info)
 
 
 def place_of(error: BaseException | None) -> str | None:
-    """Return the last line of user code that an error has passed; of a group, that of its first error."""
+    """Return the last line of user code that an error has passed; of a group, that of its first
+    error.
+    """
     if error is None:
         return None
     first = next(_leaves(error), error)

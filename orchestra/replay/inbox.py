@@ -1,7 +1,9 @@
-"""What a node has in memory of an instance's inbox: the next messages of each name, and where more lie in the store.
+"""What a node has in memory of an instance's inbox: the next messages of each name, and where more
+lie in the store.
 
-An inbox may hold more than fits into memory. So a node keeps a few messages, in the order of each name, and knows of every name
-up to where it has read. What it does not have is read by name, once code waits for it.
+An inbox may hold more than fits into memory. So a node keeps a few messages, in the order of each
+name, and knows of every name up to where it has read. What it does not have is read by name, once
+code waits for it.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from orchestra.store.messages import InboxPage, MessageRow, Unread
 __all__ = ["Inbox"]
 
 _MOST_NAMES: Final = 1_024
-"""How many names without a message in memory are remembered before they are forgotten, and read anew where they are awaited."""
+"""How many names without a message in memory are remembered before they are forgotten, and read
+anew where they are awaited.
+"""
 
 
 @dataclass(slots=True)
 class _Queue:
-    """The messages of one name: every unread one up to ``whole_to`` is here; others may lie in the store up to ``left_to``."""
+    """The messages of one name: every unread one up to ``whole_to`` is here; others may lie in the
+    store up to ``left_to``.
+    """
 
     whole_to: int
     left_to: int = 0
@@ -33,10 +39,12 @@ class Inbox:
     """The unread messages of one instance, as far as they are in memory (I8).
 
     Args:
-        messages: unread messages in the order of arrival: all ends of children, and the events up to ``whole_to``.
+        messages: unread messages in the order of arrival: all ends of children, and the events up
+            to ``whole_to``.
         whole_to: up to which number the events are all there; by default they are all there are.
         up_to: the number of the last message that has arrived.
-        room: how many events, of how many bytes, are kept in memory. What arrives beyond it is read from the store later.
+        room: how many events, of how many bytes, are kept in memory. What arrives beyond it is read
+            from the store later.
     """
 
     def __init__(
@@ -50,10 +58,13 @@ class Inbox:
         self._room = room
         self._queues: dict[str, _Queue] = {}
         self.reports: deque[MessageRow] | None = None
-        """The ends of children, the next one first. Most instances have none, and no queue for them."""
+        """The ends of children, the next one first. Most instances have none, and no queue for
+        them.
+        """
         self._count = 0
         self._bytes = 0
-        # Of a name without a queue, every unread event up to the first is read already, and others may lie up to the second.
+        # Of a name without a queue, every unread event up to the first is read already, and others
+        # may lie up to the second.
         self._whole_to = 0
         self._left_to = 0
         for message in messages:
@@ -86,7 +97,9 @@ class Inbox:
         return queue.messages[0] if queue is not None and queue.messages else None
 
     def is_open(self, name: str) -> bool:
-        """Return whether none of a name is in memory, and the store may have one: it is to be read before anything is taken."""
+        """Return whether none of a name is in memory, and the store may have one: it is to be read
+        before anything is taken.
+        """
         queue = self._queues.get(name)
         if queue is None:
             return self._whole_to < self._left_to
@@ -94,7 +107,9 @@ class Inbox:
 
     @property
     def is_whole(self) -> bool:
-        """Whether a name without a message in memory has none in the store either, unless its queue says so."""
+        """Whether a name without a message in memory has none in the store either, unless its queue
+        says so.
+        """
         return self._whole_to >= self._left_to
 
     @property
@@ -125,7 +140,9 @@ class Inbox:
     # --- what comes in ---
 
     def arrive(self, messages: Iterable[MessageRow], whole_to: int, up_to: int) -> None:
-        """Take in messages that follow those that were known; the events among them are all there are up to ``whole_to``."""
+        """Take in messages that follow those that were known; the events among them are all there
+        are up to ``whole_to``.
+        """
         for message in messages:
             if message.kind is MessageKind.EVENT:
                 self._arrive(message)
@@ -148,7 +165,9 @@ class Inbox:
             self._add(queue, message)
 
     def read(self, unread: Mapping[str, Unread], awaited: Collection[str]) -> None:
-        """Take in what was read of some names. Others that are not awaited make room for it where there is not enough."""
+        """Take in what was read of some names. Others that are not awaited make room for it where
+        there is not enough.
+        """
         self._forget_names(awaited)
         for name, found in unread.items():
             queue = self._queues.get(name)
@@ -158,17 +177,24 @@ class Inbox:
                 if message.sequence > queue.whole_to:
                     self._add(queue, message)
             queue.whole_to = max(queue.whole_to, found.whole_to)
-        if self._room is not None and (self._count > self._room.messages or self._bytes > self._room.bytes):
+        if self._room is not None and (
+            self._count > self._room.messages or self._bytes > self._room.bytes
+        ):
             for name, queue in self._queues.items():
                 if queue.messages and name not in awaited and name not in unread:
                     self._drop(queue)
 
     def read_from(self, names: Iterable[str]) -> dict[str, int]:
         """Return after which number each of these names is to be read."""
-        return {name: queue.whole_to if (queue := self._queues.get(name)) else self._whole_to for name in names}
+        return {
+            name: queue.whole_to if (queue := self._queues.get(name)) else self._whole_to
+            for name in names
+        }
 
     def drop_reports(self) -> None:
-        """Forget the ends of children that came too late for the execution that asked; the store drops them, too (I9)."""
+        """Forget the ends of children that came too late for the execution that asked; the store
+        drops them, too (I9).
+        """
         self.reports = None
 
     # --- inside ---
@@ -198,4 +224,6 @@ class Inbox:
             return
         # What the store has of them is found again where they are awaited.
         self._left_to = max(self._left_to, *(queue.left_to for queue in self._queues.values()))
-        self._queues = {name: queue for name, queue in self._queues.items() if queue.messages or name in awaited}
+        self._queues = {
+            name: queue for name, queue in self._queues.items() if queue.messages or name in awaited
+        }

@@ -41,9 +41,11 @@ _MOST_DRIFTS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A value that the code would give now is another one than in history, where what was recorded counts.
+    """A value that the code would give now is another one than in history, where what was recorded
+    counts.
 
-    ``event`` is what history has as event ``event_id``, ``difference`` what is another value, ``line`` where the code asks.
+    ``event`` is what history has as event ``event_id``, ``difference`` what is another value,
+    ``line`` where the code asks.
     """
 
     event_id: int
@@ -101,7 +103,8 @@ class Journal:
             self.size += len(record.payload.data)
 
     def command(self, event: E, line: Callable[[], str]) -> E:
-        """Record what the code asks for; on replay return the recorded event instead, whose values count.
+        """Record what the code asks for; on replay return the recorded event instead, whose values
+        count.
 
         Args:
             line: names the line of code that asks, for errors.
@@ -125,8 +128,8 @@ class Journal:
         if difference is not None:
             where = line()
             raise NondeterminismError(
-                f"event {expected.id} of history is {describe(expected)}, but the code asks for {describe(event)} "
-                f"at {where}: {difference}",
+                f"event {expected.id} of history is {describe(expected)}, but the code asks for "
+                f"{describe(event)} at {where}: {difference}",
                 event_id=expected.id,
                 line=where,
             )
@@ -154,7 +157,9 @@ class Journal:
 
 
 def _difference(asked: Event, recorded: Event) -> str | None:
-    """Return how the code does something else than history says. Values may differ: see :func:`_drift`."""
+    """Return how the code does something else than history says. Values may differ: see
+    :func:`_drift`.
+    """
     if type(asked) is not type(recorded):
         return "another kind of event"
     match asked, recorded:
@@ -171,12 +176,18 @@ def _difference(asked: Event, recorded: Event) -> str | None:
 
 
 def _drift(asked: Event, recorded: Event) -> str | None:
-    """Return which value of the code is another one than in history, where what was recorded counts."""
+    """Return which value of the code is another one than in history, where what was recorded
+    counts.
+    """
     match asked, recorded:
         case ActivityScheduled(), ActivityScheduled():
             return None if asked.arguments.data == recorded.arguments.data else "other arguments"
         case TimerCreated(), TimerCreated():
-            return None if asked.due == recorded.due else f"due {(asked.due - recorded.due) / 1e6:+g} s from the recorded time"
+            return (
+                None
+                if asked.due == recorded.due
+                else f"due {(asked.due - recorded.due) / 1e6:+g} s from the recorded time"
+            )
         case (ChildStarted(), ChildStarted()) | (DetachedStarted(), DetachedStarted()):
             return _start_drift(asked, recorded)
         case ExecutionCompleted(), ExecutionCompleted():
@@ -189,7 +200,9 @@ def _drift(asked: Event, recorded: Event) -> str | None:
             return None
 
 
-def _start_drift(asked: ChildStarted | DetachedStarted, recorded: ChildStarted | DetachedStarted) -> str | None:
+def _start_drift(
+    asked: ChildStarted | DetachedStarted, recorded: ChildStarted | DetachedStarted
+) -> str | None:
     if asked.child_id != recorded.child_id:
         return f"instance id {asked.child_id!r} instead of {recorded.child_id!r}"
     if asked.version != recorded.version:
@@ -230,12 +243,14 @@ def describe(event: Event) -> str:
             return event.kind.name.lower()
 
 
-def read_history(identity: Identity, records: Sequence[EventRecord], forms: EventForms) -> list[Event]:
+def read_history(
+    identity: Identity, records: Sequence[EventRecord], forms: EventForms
+) -> list[Event]:
     """Return the events of a stored history.
 
     Raises:
-        HistoryCorrupt: no execution can have written it: it is empty, does not begin with Started, has a gap or a number
-            twice, goes on after its end, or is another execution's.
+        HistoryCorrupt: no execution can have written it: it is empty, does not begin with Started,
+            has a gap or a number twice, goes on after its end, or is another execution's.
         NewerLibraryNeeded: a newer library has written it, and this one cannot read it.
     """
     what = f"history of {identity.instance_id!r}, execution {identity.execution}"
@@ -245,20 +260,37 @@ def read_history(identity: Identity, records: Sequence[EventRecord], forms: Even
     for expected_id, record in enumerate(records, start=1):
         if record.id != expected_id:
             kind = "twice or out of order" if record.id < expected_id else "after a gap"
-            raise HistoryCorrupt(f"{what}: event {record.id} stands {kind}, where {expected_id} belongs", event_id=record.id)
+            raise HistoryCorrupt(
+                f"{what}: event {record.id} stands {kind}, where {expected_id} belongs",
+                event_id=record.id,
+            )
         event = from_record(record, forms)
         if isinstance(event, UnknownEvent):
-            raise NewerLibraryNeeded(f"{what}: event {event.id} has an {event.what}", instance_id=identity.instance_id)
+            raise NewerLibraryNeeded(
+                f"{what}: event {event.id} has an {event.what}", instance_id=identity.instance_id
+            )
         if events and isinstance(events[-1], TerminalEvent):
-            raise HistoryCorrupt(f"{what}: event {event.id} stands behind the end", event_id=event.id)
+            raise HistoryCorrupt(
+                f"{what}: event {event.id} stands behind the end", event_id=event.id
+            )
         if isinstance(event, ExecutionStarted) != (expected_id == 1):
-            raise HistoryCorrupt(f"{what}: event {event.id} is {describe(event)}; only the first is Started", event_id=event.id)
+            raise HistoryCorrupt(
+                f"{what}: event {event.id} is {describe(event)}; only the first is Started",
+                event_id=event.id,
+            )
         if events and event.at < events[-1].at:
-            raise HistoryCorrupt(f"{what}: event {event.id} is older than the one before", event_id=event.id)
+            raise HistoryCorrupt(
+                f"{what}: event {event.id} is older than the one before", event_id=event.id
+            )
         events.append(event)
     started = events[0]
     assert isinstance(started, ExecutionStarted)
-    found = Identity(started.instance_id, started.incarnation, started.execution, started.name, started.version)
+    found = Identity(
+        started.instance_id, started.incarnation, started.execution, started.name, started.version
+    )
     if found != identity:
-        raise HistoryCorrupt(f"{what} holds the events of another execution: {found} instead of {identity}", event_id=1)
+        raise HistoryCorrupt(
+            f"{what} holds the events of another execution: {found} instead of {identity}",
+            event_id=1,
+        )
     return events

@@ -53,7 +53,9 @@ class Waits:
 
 
 class Mail:
-    """Finds the message that is delivered next. The cost is that of the messages in memory, whatever else is awaited."""
+    """Finds the message that is delivered next. The cost is that of the messages in memory,
+    whatever else is awaited.
+    """
 
     __slots__ = ("_awaited", "_inbox", "_waits", "open")
 
@@ -61,7 +63,9 @@ class Mail:
         self._inbox = inbox
         self._waits = waits
         self._awaited: list[tuple[int, str]] = []
-        """The first message of each name that is awaited; a name whose wait has gone meanwhile may stand there as well."""
+        """The first message of each name that is awaited; a name whose wait has gone meanwhile may
+        stand there as well.
+        """
         self.open: dict[str, None] = {}
         """Names of which the store may have messages that are not in memory."""
         waits.opened.clear()
@@ -85,7 +89,9 @@ class Mail:
         return self._inbox.report
 
     def wanted(self) -> tuple[str, ...]:
-        """Return the awaited names that are to be read from the store before the next message is taken."""
+        """Return the awaited names that are to be read from the store before the next message is
+        taken.
+        """
         if self._waits.opened:
             self._look_at_opened()
         return tuple(name for name in self.open if name in self._waits) if self.open else ()

@@ -6,7 +6,13 @@ from typing import Any
 
 from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
-from orchestra.events import ActivityScheduled, ChildStarted, DetachedStarted, EventRecord, TerminalEvent
+from orchestra.events import (
+    ActivityScheduled,
+    ChildStarted,
+    DetachedStarted,
+    EventRecord,
+    TerminalEvent,
+)
 from orchestra.frozen import frozen
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import MessageRow
@@ -26,7 +32,9 @@ class Identity:
 
     @property
     def seed(self) -> str:
-        """What uuid4 and random are derived from: differs for each execution, also of a deleted and restarted id."""
+        """What uuid4 and random are derived from: differs for each execution, also of a deleted and
+        restarted id.
+        """
         return f"{self.incarnation}/{self.execution}"
 
 
@@ -64,7 +72,8 @@ class LogEntry:
 
 
 class TurnHeld(Exception):
-    """A turn has come to what holds its instance, not to an end. Nothing that it has decided is stored (rule 39).
+    """A turn has come to what holds its instance, not to an end. Nothing that it has decided is
+    stored (rule 39).
 
     ``kind`` and ``detail`` are those of the hold, ``error`` what was raised.
     """
@@ -80,15 +89,17 @@ class TurnHeld(Exception):
 class Turn:
     """One step of an execution: what is to be stored, and what is to be done after that.
 
-    ``scheduled`` are activities that were asked for and are still wanted at the turn's end; ``cancelled`` the event ids of
-    activities of earlier turns that are not wanted any more; ``settled`` those of all activities that have ended or were
-    cancelled; ``consumed`` the sequence numbers of delivered messages, and of ends of children that nobody waits for any more;
-    ``fired`` when the timers were due that have fired. ``started`` are the children and detached starts that were asked for,
-    also by an execution that has ended; without those children that were given up in the same turn. ``recalled`` are children
-    of earlier turns that are not wanted any more.
+    ``scheduled`` are activities that were asked for and are still wanted at the turn's end;
+    ``cancelled`` the event ids of activities of earlier turns that are not wanted any more;
+    ``settled`` those of all activities that have ended or were cancelled; ``consumed`` the sequence
+    numbers of delivered messages, and of ends of children that nobody waits for any more; ``fired``
+    when the timers were due that have fired. ``started`` are the children and detached starts that
+    were asked for, also by an execution that has ended; without those children that were given up
+    in the same turn. ``recalled`` are children of earlier turns that are not wanted any more.
 
-    ``received`` are the messages that were consumed. ``wants`` are names that the code waits for, and of which the store may
-    have messages that are not in memory. The turn has stopped before them; ``left`` are the inputs that it has not taken.
+    ``received`` are the messages that were consumed. ``wants`` are names that the code waits for,
+    and of which the store may have messages that are not in memory. The turn has stopped before
+    them; ``left`` are the inputs that it has not taken.
     """
 
     events: tuple[EventRecord, ...]

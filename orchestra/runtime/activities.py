@@ -1,4 +1,6 @@
-"""Runs activities: bounded, with timeouts, heartbeats and cancellation, in tasks (``async def``) or threads (``def``)."""
+"""Runs activities: bounded, with timeouts, heartbeats and cancellation, in tasks (``async def``) or
+threads (``def``).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ import anyio.abc
 from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
-from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey, Heartbeat, Item, RunActivity
+from orchestra.engine.items import (
+    ActivityEnded,
+    ActivityFailure,
+    ActivityKey,
+    Heartbeat,
+    Item,
+    RunActivity,
+)
 from orchestra.engine.tasks import STOPPED
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo
@@ -31,7 +40,9 @@ from orchestra.telemetry.quota import Quota
 __all__ = ["ActivityRunner", "Beaten", "Cut", "Finished"]
 
 _PERSISTENCE: Final = 0.1
-"""Seconds for which each await of a cancelled task raises anew; after that only its driver can end it, and no core burns."""
+"""Seconds for which each await of a cancelled task raises anew; after that only its driver can end
+it, and no core burns.
+"""
 
 _PATIENCE: Final = 1.0
 """Seconds that a cancelled activity has to end; then it is left to itself, and named."""
@@ -55,7 +66,9 @@ class Beaten:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A try was cancelled, and not by the runner: by itself, or by whoever takes the whole program down."""
+    """A try was cancelled, and not by the runner: by itself, or by whoever takes the whole program
+    down.
+    """
 
     run: Run
 
@@ -70,9 +83,10 @@ class Finished:
 class ActivityRunner:
     """Runs at most ``limit`` tries at once; the others wait in the order in which they came.
 
-    A try that is over (its time is up, or it is not wanted) and does not end is left to itself after a second: it gives its
-    place to the next one, its end is reported without it, and the log names it. Threads cannot be ended: from as many of them
-    on as may run at once, those that are left to themselves count as running, so that their number has a bound.
+    A try that is over (its time is up, or it is not wanted) and does not end is left to itself
+    after a second: it gives its place to the next one, its end is reported without it, and the log
+    names it. Threads cannot be ended: from as many of them on as may run at once, those that are
+    left to themselves count as running, so that their number has a bound.
 
     Args:
         report: where ends and heartbeats go.
@@ -124,7 +138,8 @@ class ActivityRunner:
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Run tries as tasks of this group from now on."""
         self._group = group
-        # The backend's own classes, asked for once: each task has two scopes, and anyio takes eight calls to make one, not two.
+        # The backend's own classes, asked for once: each task has two scopes, and anyio takes eight
+        # calls to make one, not two.
         self._make_scope = type(anyio.CancelScope())
         self._cancelled = anyio.get_cancelled_exc_class()
         group.start_soon(self._alarms.run)
@@ -157,7 +172,10 @@ class ActivityRunner:
         run = self._runs.get(key)
         if run is None or run.is_over or run.asked_at is not None:
             return  # its end is on its way
-        run.asked_at, run.reason = self._clock.monotonic(), "its caller is cancelled, and waits for its end"
+        run.asked_at, run.reason = (
+            self._clock.monotonic(),
+            "its caller is cancelled, and waits for its end",
+        )
         if run.in_task:
             if run.driver is not None:
                 run.driver.is_told = False
@@ -185,7 +203,9 @@ class ActivityRunner:
             self.abort(key)
 
     async def close(self) -> None:
-        """Give up everything, and have every task end: those that do not end by themselves are let go of."""
+        """Give up everything, and have every task end: those that do not end by themselves are let
+        go of.
+        """
         self.abort_all()
         try:
             with anyio.CancelScope(shield=True):
@@ -220,7 +240,9 @@ class ActivityRunner:
     # --- what tries tell ---
 
     def hear(self, news: Beaten | Cut | Finished) -> None:
-        """Take in what comes from a thread, or from a task that was cut off. To be called on the event loop."""
+        """Take in what comes from a thread, or from a task that was cut off. To be called on the
+        event loop.
+        """
         match news:
             case Beaten(run=run):
                 if self._runs.get(run.effect.key) is run:
@@ -236,7 +258,9 @@ class ActivityRunner:
                     self._go_on_in_task(run, run.awaitable)
 
     def _go_on_in_task(self, run: Run, awaitable: Awaitable[Any]) -> None:
-        """Await what a ``def`` has returned: one that does not say that it wraps an ``async def``."""
+        """Await what a ``def`` has returned: one that does not say that it wraps an ``async
+        def``.
+        """
         if run.is_over or self._group is None:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()
@@ -248,17 +272,26 @@ class ActivityRunner:
     def _cut(self, run: Run) -> None:
         """Report a try that was cut off, after whoever takes the program down has said so.
 
-        A try that ended in a cancellation of its own has failed. One that ended with the program counts as none.
+        A try that ended in a cancellation of its own has failed. One that ended with the program
+        counts as none.
         """
         effect = run.effect
         if not run.aborted:
-            error = ErrorInfo("CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime")
-            self._report_end(run, ActivityFailure(error, ("CancelledError",), untried=self._stopping))
+            error = ErrorInfo(
+                "CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime"
+            )
+            self._report_end(
+                run, ActivityFailure(error, ("CancelledError",), untried=self._stopping)
+            )
 
     def take_heartbeat(self, run: Run, payload: Any) -> None:
-        """Take a heartbeat, in any thread. Of those within one interval the last one counts, and is stored at its end."""
+        """Take a heartbeat, in any thread. Of those within one interval the last one counts, and is
+        stored at its end.
+        """
         subject = f"heartbeat of activity {run.effect.name!r}"
-        run.heartbeat = encode(payload, subject=subject, limit=self._payload_limit, names_types=False)
+        run.heartbeat = encode(
+            payload, subject=subject, limit=self._payload_limit, names_types=False
+        )
         run.beaten = moment = self._clock.monotonic()
         if moment - run.reported >= self._heartbeat_interval:
             self._store_heartbeat(run, moment)
@@ -301,7 +334,8 @@ class ActivityRunner:
         return running + max(0, self._left - most) < most
 
     def _begin_task(self, run: Run, group: anyio.abc.TaskGroup) -> None:
-        # Shielded: a host that is cancelled stops in order. What runs gets its grace, and is cancelled by the runner alone.
+        # Shielded: a host that is cancelled stops in order. What runs gets its grace, and is
+        # cancelled by the runner alone.
         run.scope, run.calm = self._make_scope(shield=True), self._make_scope()
         self._tasks[run] = None
         group.start_soon(self._run_in_task, run)
@@ -310,11 +344,14 @@ class ActivityRunner:
         self._in_threads[run] = None
         self._begin_time(run)  # waiting for a thread is not the activity's time
         context = thread_context()
-        self._threads.run(f"activity {run.effect.name}", lambda: context.run(self._run_in_thread, run))
+        self._threads.run(
+            f"activity {run.effect.name}", lambda: context.run(self._run_in_thread, run)
+        )
 
     async def _run_in_task(self, run: Run) -> None:
         """Run one try, report how it ended, and let those that wait have its place."""
-        # One coroutine for all of it: many wait here at a time, and each frame is one more that the collector walks through.
+        # One coroutine for all of it: many wait here at a time, and each frame is one more that the
+        # collector walks through.
         result: Payload | ActivityFailure | None = None
         try:
             with run.scope, run.calm:
@@ -329,21 +366,32 @@ class ActivityRunner:
                             self._observe(run)
                         value = run.activity(*args, **kwargs)
                     if inspect.isawaitable(value):  # else a decorator has answered in its place
-                        run.driver = Driver(value, self._clock, run.calm, self._cancelled, patience=_PATIENCE, owner=run)
+                        run.driver = Driver(
+                            value,
+                            self._clock,
+                            run.calm,
+                            self._cancelled,
+                            patience=_PATIENCE,
+                            owner=run,
+                        )
                         value = await run.driver
                     result = self._encoded(run, value, subject)
                     if self._recorder.recording:
                         self._observe_end(run, "completed")
         except self._cancelled:
-            # Not by the runner: its own cancels end in the scope. With no word of it the activity would be pending for ever.
+            # Not by the runner: its own cancels end in the scope. With no word of it the activity
+            # would be pending for ever.
             if run.settle():
                 self._observe_end(run, "cancelled")
                 self._post(Cut(run))
         except BaseException as error:
-            # Whatever user code raises is the attempt's failure: sys.exit() must not end the program. Ctrl-C must.
+            # Whatever user code raises is the attempt's failure: sys.exit() must not end the
+            # program. Ctrl-C must.
             if not isinstance(error, LetGo) and (run.driver is None or not run.driver.gone):
                 self._observe_end(run, "failed", error)
-                if isinstance(error, KeyboardInterrupt) or (run.driver is not None and run.driver.closing):
+                if isinstance(error, KeyboardInterrupt) or (
+                    run.driver is not None and run.driver.closing
+                ):
                     raise
                 result = _failure(error)
             elif not run.named:
@@ -364,7 +412,9 @@ class ActivityRunner:
                 self._report_end(run, result)
 
     def _run_in_thread(self, run: Run) -> None:
-        """Run a try, and report how it ended: from here, for the event loop would only be one more to wake up on the way."""
+        """Run a try, and report how it ended: from here, for the event loop would only be one more
+        to wake up on the way.
+        """
         try:
             subject = run.subject
             args, kwargs = read_arguments(run.activity, run.effect, subject)
@@ -388,7 +438,9 @@ class ActivityRunner:
         self._post(Finished(run))
 
     def _encoded(self, run: Run, value: Any, subject: str) -> Payload:
-        return run.activity.result.encode(value, subject=f"result of {subject}", limit=self._payload_limit)
+        return run.activity.result.encode(
+            value, subject=f"result of {subject}", limit=self._payload_limit
+        )
 
     def _report_end(self, run: Run, result: Payload | ActivityFailure) -> None:
         if not run.aborted:
@@ -428,7 +480,9 @@ class ActivityRunner:
 
     def _arm(self, run: Run) -> None:
         """Set the alarm for the next moment at which something is to be done about a try."""
-        moment = run.next_look(self._clock.monotonic(), self._heartbeat_interval, _PERSISTENCE, _PATIENCE)
+        moment = run.next_look(
+            self._clock.monotonic(), self._heartbeat_interval, _PERSISTENCE, _PATIENCE
+        )
         if run.alarm is not None:
             if run.alarm.moment <= moment:
                 return  # it is looked at before, and the alarm set anew
@@ -465,7 +519,8 @@ class ActivityRunner:
         if self._without_thread.pop(run.effect.key, None) is run:
             self._ended(run)  # it was never begun
             return
-        # A thread cannot be cancelled. It is asked, by the activity's context, and goes on by itself.
+        # A thread cannot be cancelled. It is asked, by the activity's context, and goes on by
+        # itself.
         if self._leave(run):
             self._arm(run)
 
@@ -474,7 +529,13 @@ class ActivityRunner:
         told_at = run.over_since if run.asked_at is None else run.asked_at
         assert told_at is not None
         since = now - told_at
-        if run.in_task and since >= _PERSISTENCE and run.driver is not None and run.driver.is_told and not run.calm.shield:
+        if (
+            run.in_task
+            and since >= _PERSISTENCE
+            and run.driver is not None
+            and run.driver.is_told
+            and not run.calm.shield
+        ):
             run.calm.shield = True  # it has been told, and catches it each time: let it rest
             run.driver.bear(_TELLINGS)
         if run.over_since is not None and now - run.over_since >= _PATIENCE and run.in_task:
@@ -483,7 +544,9 @@ class ActivityRunner:
             self._name(run, since)
 
     def _leave(self, run: Run) -> bool:
-        """Leave a try to itself: report its end, and give its place away. Return whether it had not ended yet."""
+        """Leave a try to itself: report its end, and give its place away. Return whether it had not
+        ended yet.
+        """
         if not run.settle():
             return False
         run.is_given_up = True
@@ -503,13 +566,21 @@ class ActivityRunner:
         if suppressed is None:
             return
         if run.driver is not None and run.driver.gone:
-            where = "it catches that again and again; it is abandoned where it waits: let `CancelledError` pass"
+            where = (
+                "it catches that again and again; it is abandoned where it waits: let "
+                "`CancelledError` pass"
+            )
         elif run.in_task:
-            where = "its task goes on in the background: let `CancelledError` pass, and bound what is shielded"
+            where = (
+                "its task goes on in the background: let `CancelledError` pass, and bound what "
+                "is shielded"
+            )
         else:
             where = (
-                f"its thread goes on in the background: let it ask `activity_context().cancelled`, and bound what it waits "
-                f"for. {self._left} threads are lost like this; those over {self._thread_limit} take the places of others"
+                "its thread goes on in the background: let it ask "
+                f"`activity_context().cancelled`, and bound what it waits for. {self._left} "
+                f"threads are lost like this; those over {self._thread_limit} take the places "
+                "of others"
             )
         more = f" ({suppressed:,} more like it were not logged)" if suppressed else ""
         log_instance(
@@ -536,13 +607,15 @@ class ActivityRunner:
 
     def name_blocking(self, run: Run, seconds: float) -> None:
         """Name a try in the log that has kept the event loop from running."""
-        suppressed = self._quota.take(f"blocks {run.effect.name}", round(self._clock.monotonic() * 1e6))
+        suppressed = self._quota.take(
+            f"blocks {run.effect.name}", round(self._clock.monotonic() * 1e6)
+        )
         if suppressed is not None:
             log_instance(
                 logging.WARNING,
                 run.identity,
-                "activity %r, attempt %d, has blocked the event loop for %.1f s: await, or make it a plain `def`, which has a "
-                "thread",
+                "activity %r, attempt %d, has blocked the event loop for %.1f s: await, or "
+                "make it a plain `def`, which has a thread",
                 run.effect.name,
                 run.effect.attempt,
                 seconds,
@@ -554,7 +627,9 @@ class ActivityRunner:
         """Begin the record of a try, in the task or thread that runs it."""
         if self._recorder.recording:
             effect = run.effect
-            run.observed = self._recorder.begin_attempt(run.identity, effect.name, effect.attempt, effect.traceparent)
+            run.observed = self._recorder.begin_attempt(
+                run.identity, effect.name, effect.attempt, effect.traceparent
+            )
 
     def _observe_end(self, run: Run, outcome: str, error: BaseException | None = None) -> None:
         """End the record of a try: also where nobody takes its result any more, for it has run."""
@@ -570,4 +645,6 @@ class ActivityRunner:
 def _failure(error: BaseException) -> ActivityFailure:
     if isinstance(error, ArgumentsUnread):
         return error.failure
-    return ActivityFailure(error_info(error), class_names(error), non_retryable=is_non_retryable(error))
+    return ActivityFailure(
+        error_info(error), class_names(error), non_retryable=is_non_retryable(error)
+    )

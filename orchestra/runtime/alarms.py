@@ -18,7 +18,9 @@ _FEW: Final = 64
 
 
 class Alarm:
-    """One moment, in monotonic seconds, and what to call then. It is moved or stopped by :class:`Alarms`."""
+    """One moment, in monotonic seconds, and what to call then. It is moved or stopped by
+    :class:`Alarms`.
+    """
 
     __slots__ = ("call", "live", "moment", "order")
 
@@ -53,7 +55,9 @@ class Alarms:
         return alarm
 
     def stop_alarm(self, alarm: Alarm) -> None:
-        """Do not call it. Those that are stopped leave memory in proportion, not only when their moment comes."""
+        """Do not call it. Those that are stopped leave memory in proportion, not only when their
+        moment comes.
+        """
         if alarm.live:
             alarm.live = False
             self._stopped_ones += 1

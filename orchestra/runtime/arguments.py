@@ -16,7 +16,9 @@ __all__ = ["ArgumentsUnread", "activity_fingerprint", "read_arguments"]
 
 
 class ArgumentsUnread(Exception):
-    """The code of this node cannot read the arguments of an activity, which was not called. ``failure`` says so."""
+    """The code of this node cannot read the arguments of an activity, which was not called.
+    ``failure`` says so.
+    """
 
     def __init__(self, failure: ActivityFailure) -> None:
         super().__init__(failure.error.message)
@@ -24,7 +26,9 @@ class ArgumentsUnread(Exception):
 
 
 def activity_fingerprint(activity: Activity[..., Any]) -> str:
-    """Return what changes whenever an activity's code, its parameters or this library change, which read its arguments."""
+    """Return what changes whenever an activity's code, its parameters or this library change, which
+    read its arguments.
+    """
     signature, function = activity.signature, activity.function
     assert signature is not None
     assert function is not None
@@ -34,11 +38,14 @@ def activity_fingerprint(activity: Activity[..., Any]) -> str:
     return fingerprint(function, *parts)
 
 
-def read_arguments(activity: Activity[..., Any], effect: RunActivity, subject: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def read_arguments(
+    activity: Activity[..., Any], effect: RunActivity, subject: str
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and keyword arguments of a try.
 
     Raises:
-        ArgumentsUnread: they do not fit the function as this node has it: they were written for another release of it.
+        ArgumentsUnread: they do not fit the function as this node has it: they were written for
+            another release of it.
     """
     signature = activity.signature
     assert signature is not None
@@ -50,9 +57,11 @@ def read_arguments(activity: Activity[..., Any], effect: RunActivity, subject: s
         cause = error_info(error)
         told = ErrorInfo(
             "orchestra.ArgumentsUnread",
-            f"a worker could not read the arguments of activity {activity.name!r}, and handed it back untried: "
-            f"{cause.type}: {cause.message}",
+            f"a worker could not read the arguments of activity {activity.name!r}, and handed "
+            f"it back untried: {cause.type}: {cause.message}",
         )
-        failure = ActivityFailure(told, (told.type,), untried=True, unread=activity_fingerprint(activity))
+        failure = ActivityFailure(
+            told, (told.type,), untried=True, unread=activity_fingerprint(activity)
+        )
         raise ArgumentsUnread(failure) from error
     return args, kwargs

@@ -50,7 +50,9 @@ class Run:
     scope: anyio.CancelScope = field(init=False)
     """What cancels its task, if it has one."""
     calm: anyio.CancelScope = field(init=False)
-    """Lies within ``scope``; shielded, it keeps a task from being cancelled at each of its awaits."""
+    """Lies within ``scope``; shielded, it keeps a task from being cancelled at each of its
+    awaits.
+    """
     driver: Driver | None = None
     awaitable: Awaitable[Any] | None = None
     """What a ``def`` has returned that is to be awaited."""
@@ -68,7 +70,9 @@ class Run:
     is_done: bool = False
     """Whether its thread has come back."""
     knows_it_is_late: bool = False
-    """Whether it was told that its time is up, before the event loop has seen that: what it returns then is no result."""
+    """Whether it was told that its time is up, before the event loop has seen that: what it returns
+    then is no result.
+    """
     is_given_up: bool = False
     """Whether its end was reported without it."""
     named: bool = False
@@ -91,13 +95,18 @@ class Run:
     def identity(self) -> Identity:
         """Which execution it belongs to."""
         key, effect = self.effect.key, self.effect
-        return Identity(key.instance_id, key.incarnation, key.execution, effect.orchestration, effect.version)
+        return Identity(
+            key.instance_id, key.incarnation, key.execution, effect.orchestration, effect.version
+        )
 
     @property
     def subject(self) -> str:
         """Whose arguments and result these are, for errors."""
         effect = self.effect
-        return f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} {effect.version})"
+        return (
+            f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} "
+            f"{effect.version})"
+        )
 
     @property
     def deadline(self) -> float:
@@ -106,7 +115,9 @@ class Run:
         if effect.timeout is not None:
             deadline = self.started + effect.timeout / 1e6
         if effect.heartbeat_timeout is not None:
-            deadline = min(deadline, max(self.started, self.beaten) + effect.heartbeat_timeout / 1e6)
+            deadline = min(
+                deadline, max(self.started, self.beaten) + effect.heartbeat_timeout / 1e6
+            )
         return deadline
 
     def next_look(self, now: float, interval: float, persistence: float, patience: float) -> float:
@@ -132,11 +143,18 @@ class Run:
         if effect.timeout is not None and now - self.started >= effect.timeout / 1e6:
             message = f"activity {effect.name!r} did not end within {effect.timeout / 1e6:g} s"
         else:
-            message = f"activity {effect.name!r} sent no heartbeat for {(effect.heartbeat_timeout or 0) / 1e6:g} s"
-        return ActivityFailure(ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception"))
+            message = (
+                f"activity {effect.name!r} sent no heartbeat for "
+                f"{(effect.heartbeat_timeout or 0) / 1e6:g} s"
+            )
+        return ActivityFailure(
+            ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception")
+        )
 
     def settle(self) -> bool:
-        """Return whether it ends now, and has not ended before: in its thread, or for the event loop that gave it up."""
+        """Return whether it ends now, and has not ended before: in its thread, or for the event
+        loop that gave it up.
+        """
         return self.end.acquire(blocking=False)
 
     def beat(self, payload: Any) -> None:
@@ -148,7 +166,9 @@ class Run:
         self.runner.name_blocking(self, seconds)
 
     def is_cancelled(self) -> bool:
-        """Return whether nobody wants it any more. In any thread, so it must not touch the scope of the event loop."""
+        """Return whether nobody wants it any more. In any thread, so it must not touch the scope of
+        the event loop.
+        """
         if not self.is_over and self.runner.is_overdue(self):
             self.knows_it_is_late = True
         return self.is_over or self.knows_it_is_late or self.asked_at is not None

@@ -1,4 +1,6 @@
-"""What anyio does not offer: tasks that no other task owns, and word to a task from outside. Knows asyncio and trio."""
+"""What anyio does not offer: tasks that no other task owns, and word to a task from outside. Knows
+asyncio and trio.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ __all__ = ["HostTask", "Interrupted", "current_host_task", "spawn"]
 
 
 class Interrupted(BaseException):
-    """Raised at an await of a trio task whose runtime has failed. Leaving the runtime turns it into the failure."""
+    """Raised at an await of a trio task whose runtime has failed. Leaving the runtime turns it into
+    the failure.
+    """
 
 
 class HostTask(ABC):
@@ -31,7 +35,9 @@ class HostTask(ABC):
 
     @abstractmethod
     def interrupt(self, reason: str, cause: BaseException) -> bool:
-        """End what it waits for, once. Return ``False`` where it did not wait; then try again. On its event loop."""
+        """End what it waits for, once. Return ``False`` where it did not wait; then try again. On
+        its event loop.
+        """
 
     @abstractmethod
     def forgive(self) -> None:
@@ -46,8 +52,9 @@ def current_host_task() -> HostTask:
 def spawn(function: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
     """Run a function as a task that no other task owns, with the caller's context variables.
 
-    It must not raise anything but a cancellation. It is cancelled where the event loop ends before it. The caller keeps what is
-    returned for as long as the task is to live: asyncio's loop holds tasks weakly.
+    It must not raise anything but a cancellation. It is cancelled where the event loop ends before
+    it. The caller keeps what is returned for as long as the task is to live: asyncio's loop holds
+    tasks weakly.
     """
     if _on_asyncio():
         return asyncio.get_running_loop().create_task(function(), name=name)
@@ -89,9 +96,12 @@ class _TrioTask(HostTask):
         return trio.lowlevel.current_task() is self._task
 
     def interrupt(self, reason: str, cause: BaseException) -> bool:
-        # Only a scope that the task itself has opened could cancel it, and a scope cannot be left in another task than it was
-        # entered in. trio delivers Ctrl-C in this way. Without it the host learns of the failure when it leaves.
-        attempt: Callable[[Callable[[], Any]], object] | None = getattr(self._task, "_attempt_abort", None)
+        # Only a scope that the task itself has opened could cancel it, and a scope cannot be left
+        # in another task than it was entered in. trio delivers Ctrl-C in this way. Without it the
+        # host learns of the failure when it leaves.
+        attempt: Callable[[Callable[[], Any]], object] | None = getattr(
+            self._task, "_attempt_abort", None
+        )
         if attempt is None or inspect.getcoroutinestate(self._task.coro) == inspect.CORO_CLOSED:
             return True
         if getattr(self._task, "_abort_func", None) is None:

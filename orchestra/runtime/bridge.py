@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 
 class Bridge(Generic[T]):
-    """A queue from threads to one task. A socket pair wakes the task: cheaper than a thread hop, on both backends."""
+    """A queue from threads to one task. A socket pair wakes the task: cheaper than a thread hop, on
+    both backends.
+    """
 
     def __init__(self) -> None:
         self._entries: deque[T] = deque()
@@ -26,18 +28,23 @@ class Bridge(Generic[T]):
         self._signalled = False
 
     def push(self, entries: Sequence[T]) -> None:
-        """Hand entries over, from any thread. Two at once may wake the task twice, but never not at all."""
+        """Hand entries over, from any thread. Two at once may wake the task twice, but never not at
+        all.
+        """
         self._entries.extend(entries)
         if not self._signalled:
             self._signalled = True
-            with contextlib.suppress(OSError):  # closed: the runtime has given the engine up, and nobody listens
+            with contextlib.suppress(
+                OSError
+            ):  # closed: the runtime has given the engine up, and nobody listens
                 self._sender.send(b"\0")
 
     async def receive(self) -> list[T]:
         """Wait for entries and take all that are there."""
         await anyio.wait_readable(self._receiver)
         self._receiver.recv(64)
-        # First this, then the taking: an entry that comes in between is taken now and costs one empty wake-up.
+        # First this, then the taking: an entry that comes in between is taken now and costs one
+        # empty wake-up.
         self._signalled = False
         return self.take()
 
@@ -49,7 +56,9 @@ class Bridge(Generic[T]):
         return taken
 
     def peek(self) -> list[T]:
-        """Return what waits to be taken. From any thread; a hint only, for it may be taken meanwhile."""
+        """Return what waits to be taken. From any thread; a hint only, for it may be taken
+        meanwhile.
+        """
         try:
             return list(self._entries)
         except RuntimeError:  # it was changed at the same time

@@ -1,8 +1,9 @@
 """Drives the coroutine of an ``async`` activity, and lets go of one that does not end.
 
-A cancellation is a request. Code that catches it and goes on would keep its task alive for ever, and with it the task group of
-the runtime, and with that the program. A driver stands between the event loop and the coroutine: once told to let go, it does
-not resume the coroutine again, and its task ends.
+A cancellation is a request. Code that catches it and goes on would keep its task alive for ever,
+and with it the task group of the runtime, and with that the program. A driver stands between the
+event loop and the coroutine: once told to let go, it does not resume the coroutine again, and its
+task ends.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Driver:
     Args:
         scope: the innermost cancel scope of the task that awaits it.
         cancelled: what a cancellation raises.
-        owner: is told for how many seconds one step of the coroutine has kept the event loop from running, if they were more
-            than ``patience``.
+        owner: is told for how many seconds one step of the coroutine has kept the event loop from
+            running, if they were more than ``patience``.
     """
 
     __slots__ = (
@@ -73,7 +74,9 @@ class Driver:
         patience: float,
         owner: Owner,
     ) -> None:
-        self._coroutine: Any = awaitable if isinstance(awaitable, CoroutineType) else _awaiting(awaitable)
+        self._coroutine: Any = (
+            awaitable if isinstance(awaitable, CoroutineType) else _awaiting(awaitable)
+        )
         self._clock = clock
         self._scope = scope
         self._cancelled = cancelled
@@ -90,7 +93,9 @@ class Driver:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         self._task = task = _current_task()
-        place = getattr(task, "_cancel_status", self._scope)  # trio's task has its own scope behind that of anyio
+        place = getattr(
+            task, "_cancel_status", self._scope
+        )  # trio's task has its own scope behind that of anyio
         coroutine, clock, owner = self._coroutine, self._clock, self._owner
         assert owner is not None
         value: Any = None
@@ -124,15 +129,20 @@ class Driver:
                     _leave_scopes(task, place)
                     raise LetGo
         finally:
-            # The task and the owner lead back to here; without them nothing waits for the cycle collector.
+            # The task and the owner lead back to here; without them nothing waits for the cycle
+            # collector.
             self._task = self._owner = None
 
     def bear(self, times: int) -> None:
-        """Let go once the coroutine was told of a cancellation so many times more: it spins in a scope of its own."""
+        """Let go once the coroutine was told of a cancellation so many times more: it spins in a
+        scope of its own.
+        """
         self._tellings = times
 
     def let_go(self) -> None:
-        """End the task, and leave the coroutine where it is. To be called on the event loop, from another task."""
+        """End the task, and leave the coroutine where it is. To be called on the event loop, from
+        another task.
+        """
         self.gone = True
         task = self._task
         if task is None:
@@ -147,7 +157,8 @@ class Driver:
 
     def _close(self) -> None:
         left: dict[int, Any] = {}
-        # A nursery that is asked to close waits for its tasks, and trio would wake a task that has ended meanwhile.
+        # A nursery that is asked to close waits for its tasks, and trio would wake a task that has
+        # ended meanwhile.
         for _ in range(0 if getattr(self._task, "_child_nurseries", None) else _CLOSINGS):
             left.update((id(inner), inner) for inner in _awaited(self._coroutine))
             try:
@@ -159,7 +170,10 @@ class Driver:
             break
         left.update((id(inner), inner) for inner in _awaited(self._coroutine))
         for inner in left.values():
-            if inspect.iscoroutine(inner) and inspect.getcoroutinestate(inner) != inspect.CORO_CLOSED:
+            if (
+                inspect.iscoroutine(inner)
+                and inspect.getcoroutinestate(inner) != inspect.CORO_CLOSED
+            ):
                 keep_for_ever(inner)
 
 
@@ -200,7 +214,9 @@ def _leave_scopes(task: Any, place: Any) -> None:
             _task_states()[task].cancel_scope = place
     else:
         with suppress(AttributeError):
-            for nursery in task._child_nurseries:  # what trio does itself with a task that ends before its nurseries
+            for nursery in (
+                task._child_nurseries
+            ):  # what trio does itself with a task that ends before its nurseries
                 nursery.cancel_scope.cancel()
                 nursery._closed = True
             task._child_nurseries.clear()

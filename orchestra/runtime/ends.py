@@ -1,6 +1,7 @@
 """Who waits for the end of which instance.
 
-Ends that this node makes are told at once. Whether one has ended elsewhere, or is gone, the store is asked of all together.
+Ends that this node makes are told at once. Whether one has ended elsewhere, or is gone, the store
+is asked of all together.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _REMEMBERED_STARTS: Final = 10_000
 
 
 class Watch:
-    """One who waits, while the context is open. Implements :class:`~orchestra.client.port.EndWatch`."""
+    """One who waits, while the context is open. Implements
+    :class:`~orchestra.client.port.EndWatch`.
+    """
 
     __slots__ = ("_ends", "_gate", "deadline", "end", "instance_id", "known_open", "late")
 
@@ -46,7 +49,10 @@ class Watch:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self._ends.remove(self)
 
@@ -63,7 +69,9 @@ class Watch:
 
 
 class Ends:
-    """The watches of a runtime. Everything is called on the event loop; times are its own, in seconds."""
+    """The watches of a runtime. Everything is called on the event loop; times are its own, in
+    seconds.
+    """
 
     def __init__(self, readers: Readers, directory: Directory, loop: EventLoop) -> None:
         self.loop: EventLoop = loop
@@ -72,9 +80,13 @@ class Ends:
         self._directory = directory
         self._watches: dict[str, list[Watch]] = {}
         self._started: OrderedDict[str, None] = OrderedDict()
-        """Instances that were started here and have not been seen to end: who waits for one need not look first."""
+        """Instances that were started here and have not been seen to end: who waits for one need
+        not look first.
+        """
         self._timeouts: list[tuple[float, int, Watch]] = []
-        """A heap. It is made anew with each look at the store: those that have gone stay in it until then."""
+        """A heap. It is made anew with each look at the store: those that have gone stay in it
+        until then.
+        """
         self._order = count()
         self._awake_at = math.inf
         self._sooner = anyio.Event()
@@ -83,7 +95,9 @@ class Ends:
 
     def watch(self, instance_id: str, seconds: float) -> Watch:
         """Return a watch that is late after so many seconds, and not before."""
-        watch = Watch(self, instance_id, self._clock() + seconds, known_open=instance_id in self._started)
+        watch = Watch(
+            self, instance_id, self._clock() + seconds, known_open=instance_id in self._started
+        )
         watch.late = seconds <= 0
         return watch
 

@@ -1,4 +1,6 @@
-"""Looks into threads that run orchestration code, and stops code there that is of no use any more."""
+"""Looks into threads that run orchestration code, and stops code there that is of no use any
+more.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +40,28 @@ def sample(thread_id: int) -> Sample:
     users = users_own(frames[::-1])
     scheduler = owner if owner is None or isinstance(owner, Scheduler) else owner._scheduler
     line = place(users[-1]) if users else UNKNOWN
-    return Sample(line, None if scheduler is None else id(scheduler), 0 if scheduler is None else scheduler.steps)
+    return Sample(
+        line,
+        None if scheduler is None else id(scheduler),
+        0 if scheduler is None else scheduler.steps,
+    )
 
 
 def interrupt(thread_id: int) -> bool:
-    """Unwind the orchestration code that a thread runs, whose execution is dropped. Return whether there was such code.
+    """Unwind the orchestration code that a thread runs, whose execution is dropped. Return whether
+    there was such code.
 
-    The code must be of no use to anybody: the engine has gone on without its thread. Code that waits in a call of C, a sleep
-    for example, is unwound when that returns; it burns no processor until then.
+    The code must be of no use to anybody: the engine has gone on without its thread. Code that
+    waits in a call of C, a sleep for example, is unwound when that returns; it burns no processor
+    until then.
     """
     _, owner = _frames(thread_id)
     if owner is None:
         return False
     seal = owner.seal
     seal.closed = True
-    # The interpreter makes the exception in the thread that it is for, and there the lines are to be traced.
+    # The interpreter makes the exception in the thread that it is for, and there the lines are to
+    # be traced.
     error = type("Interrupted", (_Interrupted,), {"seal": seal})
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
     return True

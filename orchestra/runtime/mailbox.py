@@ -1,7 +1,8 @@
 """What other threads hand to the engine's thread.
 
-``queue.SimpleQueue`` would do, but for one thing: on CPython 3.11 its ``get(timeout=...)`` waits for ever if the thread loses
-its processor between two of its tries, for longer than the timeout. A timer then fires with the next item that comes.
+``queue.SimpleQueue`` would do, but for one thing: on CPython 3.11 its ``get(timeout=...)`` waits
+for ever if the thread loses its processor between two of its tries, for longer than the timeout. A
+timer then fires with the next item that comes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Mailbox(Generic[T]):
 
     def take(self) -> list[T]:
         """Return what is there, without waiting."""
-        self._bell.acquire(blocking=False)  # silent again, before the items go: what comes from now on rings anew
+        self._bell.acquire(
+            blocking=False
+        )  # silent again, before the items go: what comes from now on rings anew
         taken: list[T] = []
         while self._items:
             taken.append(self._items.popleft())

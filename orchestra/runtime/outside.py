@@ -1,7 +1,7 @@
 """Clients' calls from event loops and threads other than the runtime's own.
 
-The engine's thread and the readers answer them directly, so that they need nothing of the runtime's loop: it may be busy, or
-paused, as it is between two calls of ``run_until_complete``.
+The engine's thread and the readers answer them directly, so that they need nothing of the runtime's
+loop: it may be busy, or paused, as it is between two calls of ``run_until_complete``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Outside:
         self._watches: dict[str, list[OutsideWatch]] = {}
         self._closed = False
         self._is_asked = False
-        """Whether it has ever been; until then the engine's effects are not looked at one by one."""
+        """Whether it has ever been; until then the engine's effects are not looked at one by
+        one.
+        """
         self._intake: Callable[[], Intake]
         self._thread: EngineThread
         self._readers: Readers
@@ -104,7 +106,10 @@ class Outside:
             watches = [watch for some in self._watches.values() for watch in some]
         for call in calls:
             call.answer(
-                RuntimeClosed("the runtime stopped before the change was acknowledged; it may or may not be stored. Ask again")
+                RuntimeClosed(
+                    "the runtime stopped before the change was acknowledged; it may or may not "
+                    "be stored. Ask again"
+                )
             )
         for watch in watches:
             watch.wake()
@@ -161,16 +166,19 @@ class Outside:
         """Make sure that what this instance needs can happen while the caller waits.
 
         Raises:
-            WrongEventLoop: its activities wait for the runtime's loop, and that one waits for the caller's.
+            WrongEventLoop: its activities wait for the runtime's loop, and that one waits for the
+                caller's.
         """
         if threading.get_ident() != self._home.thread or self._home.can_run_meanwhile:
             return  # its loop runs, or another thread may have it go on
         for effect in self._bridge.peek():
             if isinstance(effect, RunActivity) and effect.key.instance_id == instance_id:
                 raise WrongEventLoop(
-                    f"instance {instance_id!r} waits for activity {effect.name!r}, which runs in the runtime's own event loop. "
-                    "That loop stands still while another runs in its thread. Wait in the loop that entered the runtime "
-                    "(pytest-asyncio: give tests and fixtures one loop_scope), or in another thread"
+                    f"instance {instance_id!r} waits for activity {effect.name!r}, which runs "
+                    "in the runtime's own event loop. That loop stands still while another "
+                    "runs in its thread. Wait in the loop that entered the runtime "
+                    "(pytest-asyncio: give tests and fixtures one loop_scope), or in another "
+                    "thread"
                 )
 
     def _require_elsewhere(self) -> None:
@@ -178,7 +186,8 @@ class Outside:
             raise RuntimeClosed("the runtime has stopped")
         if in_engine_thread():
             raise WrongEventLoop(
-                "orchestration code runs in the engine's thread, and would wait for itself; call the client in an activity"
+                "orchestration code runs in the engine's thread, and would wait for itself; call "
+                "the client in an activity"
             )
 
 
@@ -201,7 +210,10 @@ class OutsideWatch:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self._outside.remove(self)
 

@@ -1,4 +1,6 @@
-"""The task that a runtime lives in: its own, so that the host may enter and leave the runtime in different tasks, or loops."""
+"""The task that a runtime lives in: its own, so that the host may enter and leave the runtime in
+different tasks, or loops.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,19 @@ _NAP: Final = 0.01
 
 
 class Owner:
-    """Runs a function in a task that belongs to no task of the host. To be made in the task that enters.
+    """Runs a function in a task that belongs to no task of the host. To be made in the task that
+    enters.
 
     Args:
-        body: the life of the runtime. It calls :meth:`begin`, and returns after :meth:`asked_to_leave` has.
-        abandon: ends all that needs no event loop, from any thread, where that of the body does not run.
+        body: the life of the runtime. It calls :meth:`begin`, and returns after
+            :meth:`asked_to_leave` has.
+        abandon: ends all that needs no event loop, from any thread, where that of the body does not
+            run.
     """
 
-    def __init__(self, body: Callable[[], Awaitable[None]], abandon: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, body: Callable[[], Awaitable[None]], abandon: Callable[[], Awaitable[None]]
+    ) -> None:
         self._body = body
         self._abandon = abandon
         self._host = current_host_task()
@@ -90,7 +97,9 @@ class Owner:
         await self._leave.wait()
 
     def fail(self, error: BaseException) -> None:
-        """Take note of a failure, have the body end, and tell the task that has entered, where it is still inside."""
+        """Take note of a failure, have the body end, and tell the task that has entered, where it
+        is still inside.
+        """
         if self.failure is not None:
             return
         self.failure = error
@@ -111,7 +120,8 @@ class Owner:
     # --- in any task, loop and thread ---
 
     async def leave(self, seconds: float) -> None:
-        """Have the body end, and wait for it. A second cancel, by the event loop itself, makes it hurry.
+        """Have the body end, and wait for it. A second cancel, by the event loop itself, makes it
+        hurry.
 
         Args:
             seconds: how long to wait where this is another loop; its own may have stopped for good.
@@ -129,7 +139,8 @@ class Owner:
             interruption = await self._wait_for_end(seconds)
         if not self._has_ended:
             engine_logger.warning(
-                "the runtime is left while the event loop in which it was entered does not run; its activities are cut off"
+                "the runtime is left while the event loop in which it was entered does not run; "
+                "its activities are cut off"
             )
             with anyio.CancelScope(shield=True):
                 await self._abandon()

@@ -1,4 +1,6 @@
-"""Threads for blocking reads. What they have read comes back over the bridge, many replies for one wake-up."""
+"""Threads for blocking reads. What they have read comes back over the bridge, many replies for one
+wake-up.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class ReadDone:
 
 
 class Readers:
-    """Runs blocking functions on threads of its own: a hop to a shared pool would cost more than the read itself."""
+    """Runs blocking functions on threads of its own: a hop to a shared pool would cost more than
+    the read itself.
+    """
 
     def __init__(self, bridge: Bridge[Any]) -> None:
         self._bridge = bridge
@@ -52,10 +56,12 @@ class Readers:
         self._guard = threading.Lock()
 
     async def call(self, function: Callable[[], T], signal: Signal | None = None) -> T:
-        """Run a function and return what it returns. A cancelled caller leaves it running to its end.
+        """Run a function and return what it returns. A cancelled caller leaves it running to its
+        end.
 
         Args:
-            signal: what to set when it has ended, where the caller's loop is not the one that reads the bridge.
+            signal: what to set when it has ended, where the caller's loop is not the one that reads
+                the bridge.
 
         Raises:
             RuntimeClosed: the runtime has stopped.
@@ -83,8 +89,8 @@ class Readers:
         """Refuse new reads, and answer the waiting ones.
 
         Args:
-            at_home: whether the caller runs on the event loop that reads the bridge. Else only the reads of other loops are
-                answered.
+            at_home: whether the caller runs on the event loop that reads the bridge. Else only the
+                reads of other loops are answered.
         """
         with self._guard:
             self._closed = True

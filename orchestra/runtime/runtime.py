@@ -94,14 +94,17 @@ class Runtime:
         async with Runtime(SqliteProvider("app.db"), registry, activities=[probe]) as runtime:
             await runtime.client.start("watch", Watch("http://..."), instance_id="watch-1")
 
-    Leaving it stops in order: nothing new is taken, running activities get ``grace``, ownership is released.
+    Leaving it stops in order: nothing new is taken, running activities get ``grace``, ownership is
+    released.
 
-    It may be entered in one task and left in another. Its client may be used from any event loop and thread of the process;
-    activities run in the event loop in which the runtime was entered. Where the runtime itself fails, the task that has
-    entered it is cancelled, each call of the client raises ``RuntimeClosed``, and leaving raises the failure.
+    It may be entered in one task and left in another. Its client may be used from any event loop
+    and thread of the process; activities run in the event loop in which the runtime was entered.
+    Where the runtime itself fails, the task that has entered it is cancelled, each call of the
+    client raises ``RuntimeClosed``, and leaving raises the failure.
 
-    What its client is asked to change is committed in groups. While 10,000 changes, or 16 MiB of them, are under way, whoever
-    brings one more waits in the client, first come, first served; who is cancelled in this wait has changed nothing.
+    What its client is asked to change is committed in groups. While 10,000 changes, or 16 MiB of
+    them, are under way, whoever brings one more waits in the client, first come, first served; who
+    is cancelled in this wait has changed nothing.
 
     Args:
         provider: the store.
@@ -109,34 +112,43 @@ class Runtime:
         activities: functions or ``@activity`` objects.
         queues: which queues it serves, with orchestrations and activities alike.
         limits: how large one execution may grow.
-        retention: what is kept of laps and of ended instances, where the registry says nothing else of a name.
-        max_concurrent_activities: activities that run at once; others go to nodes that have them and are free, or wait.
-        max_activity_threads: of these, how many ``def`` activities. A node takes from the queue what it can begin now.
-        max_owned: instances that this node works on at once. While more are due, those that only wait for a timer or for their
-            activities give up their place, and each goes on in its turn.
+        retention: what is kept of laps and of ended instances, where the registry says nothing else
+            of a name.
+        max_concurrent_activities: activities that run at once; others go to nodes that have them
+            and are free, or wait.
+        max_activity_threads: of these, how many ``def`` activities. A node takes from the queue
+            what it can begin now.
+        max_owned: instances that this node works on at once. While more are due, those that only
+            wait for a timer or for their activities give up their place, and each goes on in its
+            turn.
         warm_executions: coroutines of parked instances that are kept in memory.
         lease: after how long without a sign of life other nodes take over.
         grace: how long running activities may take to end when the runtime stops.
         poll: how often the store is looked at without any hint.
-        inbox_limit: unread messages that an instance may have; beyond it senders are refused. One name may take nine tenths.
+        inbox_limit: unread messages that an instance may have; beyond it senders are refused. One
+            name may take nine tenths.
         inbox_bytes: bytes that the payloads of its unread messages may have together; likewise.
-        blocked_after: after how long a turn of orchestration code that blocks is named in the log, and left to itself so that
-            the other instances go on.
-        tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the runtime is entered.
+        blocked_after: after how long a turn of orchestration code that blocks is named in the log,
+            and left to itself so that the other instances go on.
+        tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
+            runtime is entered.
         meter_provider: where metrics go; likewise.
 
     Raises:
         RegistrationError: two different activities have one name.
         InvalidFunction: what is given as an activity cannot be one.
-        InvalidArgument: the provider is none (a path, say), or the registry (a builder that was not built); there is no queue,
-            or one has no name; or an option is of another type, or too small or too large to work with.
+        InvalidArgument: the provider is none (a path, say), or the registry (a builder that was not
+            built); there is no queue, or one has no name; or an option is of another type, or too
+            small or too large to work with.
     """
 
     def __init__(
         self,
         provider: Provider,
         registry: OrchestrationRegistry,
-        activities: Sequence[object] = (),  # what mypy makes of a list of activities with different parameters
+        activities: Sequence[
+            object
+        ] = (),  # what mypy makes of a list of activities with different parameters
         *,
         queues: Sequence[str] = (DEFAULT_QUEUE,),
         limits: Limits | None = None,
@@ -225,8 +237,8 @@ class Runtime:
     async def __aenter__(self) -> Self:
         """Open the store, join it, and begin.
 
-        The runtime may be left in another task, event loop or thread than it was entered in. Activities run in the event loop
-        in which it was entered.
+        The runtime may be left in another task, event loop or thread than it was entered in.
+        Activities run in the event loop in which it was entered.
 
         Raises:
             StoreError: the store cannot be used.
@@ -276,11 +288,20 @@ class Runtime:
             activities=self._activities,
         )
         membership = Membership(store, node, self._clock)
-        cycle = Cycle(store, engine, membership, self._clock, poll=self._poll.total_seconds(), recorder=recorder)
+        cycle = Cycle(
+            store,
+            engine,
+            membership,
+            self._clock,
+            poll=self._poll.total_seconds(),
+            recorder=recorder,
+        )
         self._loop = current_loop()
         self._bridge = Bridge()
         self._outside = Outside(self._bridge, self._loop)
-        self._thread = EngineThread(cycle, engine, self._outside, self._clock, host=self._loop, orphaned=self._orphaned)
+        self._thread = EngineThread(
+            cycle, engine, self._outside, self._clock, host=self._loop, orphaned=self._orphaned
+        )
         self._runner = ActivityRunner(
             self._activities,
             self._report,
@@ -293,7 +314,9 @@ class Runtime:
         )
         self._readers = Readers(self._bridge)
         self._ends = Ends(self._readers, self._provider.directory, self._loop)
-        self._watchdog = Watchdog(engine, self._thread, self._clock, self._blocked_after.total_seconds())
+        self._watchdog = Watchdog(
+            engine, self._thread, self._clock, self._blocked_after.total_seconds()
+        )
         self._outside.serve(lambda: self._intake, self._thread, self._readers)
         self._thread.start()
         try:
@@ -302,7 +325,8 @@ class Runtime:
             if begun.error is not None:
                 raise begun.error
         except BaseException:
-            # Also where the host has been cancelled meanwhile: the thread may have joined the store by now.
+            # Also where the host has been cancelled meanwhile: the thread may have joined the store
+            # by now.
             self._thread.stop(at_once=True)
             with anyio.CancelScope(shield=True):
                 self._is_abandoned = not await _in_thread(self._thread.join, _RELEASE_SECONDS)
@@ -332,7 +356,9 @@ class Runtime:
                         if not self._has_ended:
                             await self._stop()
         except GeneratorExit:
-            raise  # its loop is closed, and nothing can be waited for: the engine's thread sees to the rest
+            # its loop is closed, and nothing can be waited for: the engine's thread sees to the
+            # rest
+            raise
         except BaseException as error:  # noqa: BLE001 - the group adds what its tasks raise
             self._stop_at_once(shell, watch)
             await self._leave(group, error)
@@ -341,7 +367,8 @@ class Runtime:
             await self._leave(group, None)
 
     def _stop_at_once(self, *scopes: anyio.CancelScope) -> None:
-        # No shield keeps out a second cancel by the event loop itself; it may cut the grace, but leaves nothing running.
+        # No shield keeps out a second cancel by the event loop itself; it may cut the grace, but
+        # leaves nothing running.
         self._state = "stopped"
         self._dismiss_clients()
         self._runner.abort_all()
@@ -365,11 +392,15 @@ class Runtime:
                 self._bridge.close()
 
     async def __aexit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         """Stop in order, also when the block was cancelled. In any task, event loop and thread.
 
-        Where the event loop in which it was entered cannot run meanwhile, activities are cut off at once.
+        Where the event loop in which it was entered cannot run meanwhile, activities are cut off at
+        once.
 
         Raises:
             RuntimeClosed: it has not been entered.
@@ -392,7 +423,9 @@ class Runtime:
         await _in_thread(self._release)
 
     def _orphaned(self) -> None:
-        """End all that is left, on the engine's thread: the event loop was closed before the runtime was left."""
+        """End all that is left, on the engine's thread: the event loop was closed before the
+        runtime was left.
+        """
         self._state = "stopped"
         self._dismiss_outside()
         self._release(is_engine=True)
@@ -421,7 +454,9 @@ class Runtime:
             self._releasing.release()
 
     def _vacate(self) -> None:
-        """Let the next runtime have the provider, unless a thread of this one may still come back to it."""
+        """Let the next runtime have the provider, unless a thread of this one may still come back
+        to it.
+        """
         if not self._is_abandoned:
             self._provider.vacate(self.node_id)
 
@@ -429,15 +464,20 @@ class Runtime:
         self._thread.stop_claiming()
         await self._runner.drain(self._grace.total_seconds())
         self._thread.stop()
-        # The thread itself is waited for, and not its word: the shell may have been cancelled by the event loop.
+        # The thread itself is waited for, and not its word: the shell may have been cancelled by
+        # the event loop.
         if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
             obstacle = self._obstacle("the store takes no writes")
-            engine_logger.warning("%s; what this node owns is taken over when its lease has run out", obstacle)
+            engine_logger.warning(
+                "%s; what this node owns is taken over when its lease has run out", obstacle
+            )
         elif not self._has_ended:
             self._handle(self._bridge.take())
 
     def _obstacle(self, otherwise: str) -> str:
-        """Return what the engine's thread waits for: code that does not return, or else something else."""
+        """Return what the engine's thread waits for: code that does not return, or else something
+        else.
+        """
         stuck = self._watchdog.stuck()
         return otherwise if stuck is None else f"{stuck} does not return"
 
@@ -447,8 +487,9 @@ class Runtime:
             if pending.outcome is None:
                 pending.answer(
                     RuntimeClosed(
-                        "the runtime stopped before the change was acknowledged; it may or may not be stored. Look with "
-                        "get_instance_info, or ask again with the same id"
+                        "the runtime stopped before the change was acknowledged; it may or may "
+                        "not be stored. Look with get_instance_info, or ask again with the "
+                        "same id"
                     )
                 )
         self._dismiss_outside()
@@ -476,24 +517,33 @@ class Runtime:
             activities=tuple(sorted(self._activities)),
             queues=self._queues,
             slots=self._max_concurrent,
-            fingerprints=tuple((name, activity_fingerprint(activity)) for name, activity in sorted(self._activities.items())),
+            fingerprints=tuple(
+                (name, activity_fingerprint(activity))
+                for name, activity in sorted(self._activities.items())
+            ),
             reads=library.level,
             writes=library.writes,
         )
 
     def _set_first_policies(self) -> None:
-        """Give the store the builder's policies where it has none; say so where it has another one."""
+        """Give the store the builder's policies where it has none; say so where it has another
+        one.
+        """
         admin, directory = self._provider.admin, self._provider.directory
         for name, policy in self._registry.policies.items():
             if admin.set_policy(
-                name, stored_policy(directory.catalogue(), policy), by=self.node_id, reason="registry", only_first=True
+                name,
+                stored_policy(directory.catalogue(), policy),
+                by=self.node_id,
+                reason="registry",
+                only_first=True,
             ):
                 continue
             stored = policy_of(directory.catalogue(), name)[0]
             if stored != policy:
                 engine_logger.warning(
-                    "the store's version policy for %r is %s, the registry's is %s; the store's counts. Change it with "
-                    "client.set_version_policy(%r, ...)",
+                    "the store's version policy for %r is %s, the registry's is %s; the "
+                    "store's counts. Change it with client.set_version_policy(%r, ...)",
                     name,
                     stored,
                     policy,
@@ -501,10 +551,18 @@ class Runtime:
                 )
 
     def _set_expiries(self) -> None:
-        """Tell the store how long ended instances are kept, so that whoever ends one needs no registry to know."""
-        retentions = {name: self._registry.retentions.get(name, self._retention) for name in self._registry.names}
+        """Tell the store how long ended instances are kept, so that whoever ends one needs no
+        registry to know.
+        """
+        retentions = {
+            name: self._registry.retentions.get(name, self._retention)
+            for name in self._registry.names
+        }
         self._provider.admin.set_expiry(
-            {name: None if kept.finished is None else micros(kept.finished) for name, kept in retentions.items()}
+            {
+                name: None if kept.finished is None else micros(kept.finished)
+                for name, kept in retentions.items()
+            }
         )
 
     # --- the shell ---
@@ -514,7 +572,9 @@ class Runtime:
             self._handle(await self._bridge.receive())
 
     async def _guarded(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run a part of the shell. Where it fails, the runtime stops in order, and its host is told."""
+        """Run a part of the shell. Where it fails, the runtime stops in order, and its host is
+        told.
+        """
         assert self._owner is not None
         with scope:
             try:
@@ -523,18 +583,24 @@ class Runtime:
                 self._owner.fail(error)
 
     async def _follow_policy(self, name: str) -> None:
-        """Have what is held follow a new policy: boundaries may have gone by the old one after the operator had looked."""
+        """Have what is held follow a new policy: boundaries may have gone by the old one after the
+        operator had looked.
+        """
         try:
             followed = await perform(follow_policy(name, self.node_id), self, self._provider)
         except RuntimeClosed:
             return  # the other nodes have learnt of it as well
         except OrchestraError as error:
             engine_logger.warning(
-                "what is held of %r does not follow its new version policy; set it once more: %s", name, error
+                "what is held of %r does not follow its new version policy; set it once more: %s",
+                name,
+                error,
             )
             return
         if followed:
-            engine_logger.info("%d held executions of %r follow its new version policy", followed, name)
+            engine_logger.info(
+                "%d held executions of %r follow its new version policy", followed, name
+            )
 
     def _handle(self, effects: Sequence[Any]) -> None:
         for effect in effects:
@@ -555,7 +621,9 @@ class Runtime:
                 case StopActivity(key=key):
                     self._runner.stop(key)
                 case InstanceEnded(instance_id=instance_id):
-                    self._ends.note_end(instance_id, End(effect.status, effect.output, effect.error))
+                    self._ends.note_end(
+                        instance_id, End(effect.status, effect.output, effect.error)
+                    )
                 case WriteLogs(identity=identity, entries=entries):
                     for entry in entries:
                         log_orchestration(
@@ -587,10 +655,11 @@ class Runtime:
     # --- the client's port ---
 
     async def submit(self, change: ClientChange) -> Outcome:
-        """Have the engine commit a client's change together with its own, once there is room for it.
+        """Have the engine commit a client's change together with its own, once there is room for
+        it.
 
-        Its room is its own until the engine has answered, also where its sender was cancelled: who gives up and asks again must
-        not pile changes up while the store is slow.
+        Its room is its own until the engine has answered, also where its sender was cancelled: who
+        gives up and asks again must not pile changes up while the store is slow.
         """
         self._require_running()
         if not self._loop.is_current:
@@ -618,16 +687,26 @@ class Runtime:
         return await self._readers.call(function)
 
     def written_past(self) -> None:
-        """Have the engine look at what was written past it, before it does what is asked of it next."""
+        """Have the engine look at what was written past it, before it does what is asked of it
+        next.
+        """
         self._thread.look()
 
     def _require_running(self) -> None:
         if self._process != os.getpid():
-            raise RuntimeClosed("this process was forked from the one that runs the runtime; make a new runtime in it")
+            raise RuntimeClosed(
+                "this process was forked from the one that runs the runtime; make a new runtime "
+                "in it"
+            )
         if self._owner is not None and self._owner.failure is not None:
-            raise RuntimeClosed(f"the runtime has failed: {self._owner.failure!r}; make a new one") from self._owner.failure
+            raise RuntimeClosed(
+                f"the runtime has failed: {self._owner.failure!r}; make a new one"
+            ) from self._owner.failure
         if self._state not in {"running", "stopping"}:
-            raise RuntimeClosed(f"the runtime is {self._state}; enter it with `async with runtime:` and use it inside")
+            raise RuntimeClosed(
+                f"the runtime is {self._state}; enter it with `async with runtime:` and use it "
+                "inside"
+            )
         if self._has_ended:
             raise RuntimeClosed("the runtime has stopped")
 
@@ -640,21 +719,32 @@ class Runtime:
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Run a blocking call that is never abandoned. The host may have used up the threads of the default limiter."""
+    """Run a blocking call that is never abandoned. The host may have used up the threads of the
+    default limiter.
+    """
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
 
 
 def _by_name(activities: object) -> dict[str, Activity[..., Any]]:
     if not isinstance(activities, Collection) or isinstance(activities, (str, bytes, Mapping)):
-        how = "; a name of its own is given by @activity(name=...)" if isinstance(activities, Mapping) else ""
-        raise InvalidArgument(f"activities is {activities!r}; give a sequence of functions or activities, such as [probe]{how}")
+        how = (
+            "; a name of its own is given by @activity(name=...)"
+            if isinstance(activities, Mapping)
+            else ""
+        )
+        raise InvalidArgument(
+            f"activities is {activities!r}; give a sequence of functions or activities, such as "
+            f"[probe]{how}"
+        )
     named: dict[str, Activity[..., Any]] = {}
     for candidate in cast("Collection[Callable[..., Any] | Activity[..., Any]]", activities):
         activity = as_activity(candidate)
         if activity.name in named:
             if named[activity.name] == activity:
                 continue  # lists of several modules name it twice
-            raise RegistrationError(f"two activities are named {activity.name!r}; give one of them @activity(name=...)")
+            raise RegistrationError(
+                f"two activities are named {activity.name!r}; give one of them @activity(name=...)"
+            )
         named[activity.name] = activity
     return named
 
@@ -669,7 +759,9 @@ def _boot_id() -> str:
 def _checked(queues: Sequence[str]) -> tuple[str, ...]:
     """Return the queues that a node serves, each once."""
     if isinstance(queues, str) or not isinstance(queues, Collection) or not queues:
-        raise InvalidArgument(f"queues is {queues!r}; give a sequence of names, such as ({DEFAULT_QUEUE!r}, 'gpu')")
+        raise InvalidArgument(
+            f"queues is {queues!r}; give a sequence of names, such as ({DEFAULT_QUEUE!r}, 'gpu')"
+        )
     for queue in queues:
         check_name(queue, "a queue")
     return tuple(dict.fromkeys(queues))

@@ -1,7 +1,7 @@
 """Threads of the runtime's own for ``def`` activities.
 
-A thread that hangs must not keep its process from ending, hence they are daemons. The interpreter waits for those of
-``concurrent.futures``, and for those of anyio on asyncio, when it ends.
+A thread that hangs must not keep its process from ending, hence they are daemons. The interpreter
+waits for those of ``concurrent.futures``, and for those of anyio on asyncio, when it ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class _Worker:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self.works: SimpleQueue[tuple[str, Callable[[], None]] | None] = SimpleQueue()
-        self.thread: threading.Thread = threading.Thread(target=self._run, name="orchestra-activities", daemon=True)
+        self.thread: threading.Thread = threading.Thread(
+            target=self._run, name="orchestra-activities", daemon=True
+        )
 
     def _run(self) -> None:
         with self._threads.claim():
@@ -41,7 +43,9 @@ class _Worker:
 
 
 class Threads:
-    """Runs functions in daemon threads, as many as there are functions at a time. Made on the event loop."""
+    """Runs functions in daemon threads, as many as there are functions at a time. Made on the event
+    loop.
+    """
 
     def __init__(self) -> None:
         self._idle: list[_Worker] = []
@@ -59,14 +63,18 @@ class Threads:
         worker.works.put((name, function))
 
     def take_back(self, worker: _Worker) -> bool:
-        """Keep a thread that has done its work for the next one. Return whether there may be one."""
+        """Keep a thread that has done its work for the next one. Return whether there may be
+        one.
+        """
         with self._lock:
             if not self._stopped:
                 self._idle.append(worker)
             return not self._stopped
 
     def stop(self) -> None:
-        """End those that have nothing to do at once, and the others when they have done their work."""
+        """End those that have nothing to do at once, and the others when they have done their
+        work.
+        """
         with self._lock:
             self._stopped = True
             idle, self._idle = self._idle, []

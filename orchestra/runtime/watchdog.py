@@ -1,7 +1,8 @@
 """Names orchestration code that blocks: a sleep, a socket, an endless loop inside a turn.
 
-The log names the line, and the thread is left behind with the code: the engine goes on with another one, so that the other
-instances do not wait. Code that has left memory, and code that runs when the runtime is left, is stopped.
+The log names the line, and the thread is left behind with the code: the engine goes on with another
+one, so that the other instances do not wait. Code that has left memory, and code that runs when the
+runtime is left, is stopped.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class _Blocked:
 
 
 class Watchdog:
-    """Looks at the engine's thread from the event loop, for turns, and ends of what leaves memory, that take too long.
+    """Looks at the engine's thread from the event loop, for turns, and ends of what leaves memory,
+    that take too long.
 
     Args:
         limit: seconds.
@@ -58,11 +60,12 @@ class Watchdog:
             wait = self.look()
 
     def look(self) -> float:
-        """Warn once of code that has been running for too long, and have the engine go on without it.
+        """Warn once of code that has been running for too long, and have the engine go on without
+        it.
 
-        Return the seconds until the next look: when what runs now will have taken too long. What begins before that look, and
-        returns after it, is then looked at in time as well. Code that returns while the event loop is late is named by the
-        engine, which cannot tell the line.
+        Return the seconds until the next look: when what runs now will have taken too long. What
+        begins before that look, and returns after it, is then looked at in time as well. Code that
+        returns while the event loop is late is named by the engine, which cannot tell the line.
         """
         self._judge()
         stepping = self._engine.stepping
@@ -105,14 +108,22 @@ class Watchdog:
         log_instance(
             logging.WARNING,
             blocked.running.identity,
-            "has blocked its node for %.1f s at %s; %s. Orchestration code must not wait or work by itself: move that into an "
-            "activity",
+            "has blocked its node for %.1f s at %s; %s. Orchestration code must not wait or "
+            "work by itself: move that into an activity",
             blocked.seconds,
             blocked.seen.line,
-            "the node's other instances go on without it" if blocked.is_away else "every instance of this node waits",
+            "the node's other instances go on without it"
+            if blocked.is_away
+            else "every instance of this node waits",
         )
 
     def stuck(self) -> str | None:
-        """Return which code the engine's thread runs now, and where; ``None``: it is none of an orchestration."""
+        """Return which code the engine's thread runs now, and where; ``None``: it is none of an
+        orchestration.
+        """
         stepping = self._engine.stepping
-        return None if stepping is None else f"code of {named(stepping.identity)} at {sample(self._thread.thread_id or 0).line}"
+        return (
+            None
+            if stepping is None
+            else f"code of {named(stepping.identity)} at {sample(self._thread.thread_id or 0).line}"
+        )

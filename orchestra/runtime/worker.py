@@ -1,4 +1,6 @@
-"""The thread on which the engine runs, so that no orchestration and no commit ever stops the host's event loop."""
+"""The thread on which the engine runs, so that no orchestration and no commit ever stops the host's
+event loop.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,17 @@ _here = threading.local()
 _HINT_INTERVAL: Final = 0.05
 _LIVELY_INTERVAL: Final = 0.005
 _LIVELY_SECONDS: Final = 1.0
-"""For so long after a hint that others write, hints are looked for more often: most often an answer is on its way."""
+"""For so long after a hint that others write, hints are looked for more often: most often an answer
+is on its way.
+"""
 _JOIN_SLICE: Final = 0.05
-"""Seconds after which whoever waits for the thread looks whether another one has taken its place."""
+"""Seconds after which whoever waits for the thread looks whether another one has taken its
+place.
+"""
 _MOST_LEFT_BEHIND: Final = 16
-"""Threads that may be stuck in orchestration code at a time; code that blocks all over is a fault of the whole program."""
+"""Threads that may be stuck in orchestration code at a time; code that blocks all over is a fault
+of the whole program.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,11 @@ class Outlet(Protocol):
 
 
 class EngineThread:
-    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends effects to the outlet.
+    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends
+    effects to the outlet.
 
-    A thread that is stuck in orchestration code can be left behind; another one goes on in its place.
+    A thread that is stuck in orchestration code can be left behind; another one goes on in its
+    place.
     """
 
     def __init__(
@@ -81,7 +91,9 @@ class EngineThread:
         self._queue: Mailbox[Item | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
         self._succession = threading.Lock()
-        """Held while one thread takes the place of another: who waits for them must not find none that runs."""
+        """Held while one thread takes the place of another: who waits for them must not find none
+        that runs.
+        """
         self._left_behind: list[threading.Thread] = []
         self._lively_until = 0.0
         self._stop_requested = False
@@ -131,13 +143,17 @@ class EngineThread:
         self._queue.put(request)
 
     def leave_behind(self, stepping: Stepping | Closing) -> bool:
-        """Go on with another thread, if this code has not returned. Return whether the engine goes on without it now.
+        """Go on with another thread, if this code has not returned. Return whether the engine goes
+        on without it now.
 
-        At most 16 threads are left behind at a time; with more, the engine waits for the code to return.
+        At most 16 threads are left behind at a time; with more, the engine waits for the code to
+        return.
         """
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         with self._succession:
-            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.leave_behind(stepping):
+            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.leave_behind(
+                stepping
+            ):
                 return False
             self._left_behind.append(self._thread)
             self._thread = _thread(self._go_on)
@@ -145,13 +161,17 @@ class EngineThread:
         return True
 
     def interrupt_left_behind(self) -> None:
-        """Unwind the code that threads left behind still run. To be called once the engine has ended, which drops them."""
+        """Unwind the code that threads left behind still run. To be called once the engine has
+        ended, which drops them.
+        """
         for thread in self._left_behind:
             if thread.is_alive() and thread.ident is not None:
                 interrupt(thread.ident)
 
     def join(self, seconds: float) -> bool:
-        """Wait until no thread runs the engine any more, threads left behind apart. Return whether it has ended."""
+        """Wait until no thread runs the engine any more, threads left behind apart. Return whether
+        it has ended.
+        """
         until = self._clock.monotonic() + seconds
         while True:
             with self._succession:
@@ -182,7 +202,8 @@ class EngineThread:
                 if self._host is not None and self._host.is_closed and not self._is_orphan:
                     self._lose_host()
                 effects = self._cycle.run(self._gather(wait))
-                # Asked before the event loop is woken: from then on this thread wants the interpreter no more, but sleeps.
+                # Asked before the event loop is woken: from then on this thread wants the
+                # interpreter no more, but sleeps.
                 wait = self._cycle.idle_seconds()
                 self._push(effects)
         except LeftBehind as late:
@@ -196,7 +217,8 @@ class EngineThread:
         self._cycle.on_change(None)
         try:
             self._push(self._cycle.end())
-        except LeftBehind as late:  # by code that was dropped from memory; another thread makes the end in its place
+        except LeftBehind as late:
+            # Code that was dropped from memory does not return: another thread ends in its place.
             self._hand_in(late)
             return
         except BaseException as error:  # noqa: BLE001 - whatever goes wrong now, the end itself must be told
@@ -209,8 +231,9 @@ class EngineThread:
         """Stop: activities cannot run any more, and other nodes are to have what this one owns."""
         self._is_orphan = True
         engine_logger.error(
-            "the event loop in which the runtime was entered is closed, and the runtime has not been left; it stops. Leave it "
-            "with `async with`, or await __aexit__, before the loop is closed"
+            "the event loop in which the runtime was entered is closed, and the runtime has "
+            "not been left; it stops. Leave it with `async with`, or await __aexit__, before "
+            "the loop is closed"
         )
         self._engine.stop_claiming()
         self._stop_requested = True
@@ -228,20 +251,26 @@ class EngineThread:
             self._queue.put(lambda: self._engine.come_back(returned))
 
     def _finished(self) -> bool:
-        return self._closed or (self._stop_requested and self._engine.owned == 0 and not self._engine.has_work)
+        return self._closed or (
+            self._stop_requested and self._engine.owned == 0 and not self._engine.has_work
+        )
 
     def _push(self, effects: Sequence[Effect]) -> None:
         if effects:
             self._outlet.push(effects)
 
     def _gather(self, wait: float) -> list[Item]:
-        """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all that are there."""
+        """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all
+        that are there.
+        """
         items: list[Item] = []
         if self._take(items) and not items:
             wait = self._cycle.idle_seconds()
         while not items and wait > 0 and not self._finished():
             moment = self._clock.monotonic()
-            self._queue.wait(min(wait, _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL))
+            self._queue.wait(
+                min(wait, _LIVELY_INTERVAL if moment < self._lively_until else _HINT_INTERVAL)
+            )
             if not self._take(items) and self._cycle.listen():
                 self._lively_until = moment + _LIVELY_SECONDS
             if not items:  # else nothing is waited for
@@ -249,7 +278,9 @@ class EngineThread:
         return items
 
     def _take(self, items: list[Item]) -> bool:
-        """Take what is there. Return whether there was something: an item, or a request, which is carried out at once."""
+        """Take what is there. Return whether there was something: an item, or a request, which is
+        carried out at once.
+        """
         received = self._queue.take()
         for one in received:
             self._receive(items, one)

@@ -32,7 +32,9 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """How a node presents itself. ``lease`` is in microseconds; ``slots`` is how many activities it runs at once."""
+    """How a node presents itself. ``lease`` is in microseconds; ``slots`` is how many activities it
+    runs at once.
+    """
 
     node_id: str
     host: str
@@ -46,7 +48,9 @@ class NodeRecord:
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     slots: int = 0
     fingerprints: tuple[tuple[str, str], ...] = ()
-    """Of the code of its activities, by their names. It changes whenever other arguments may be read."""
+    """Of the code of its activities, by their names. It changes whenever other arguments may be
+    read.
+    """
     reads: int = BASE_LEVEL
     """The highest level of kinds that its library reads."""
     writes: int = BASE_LEVEL
@@ -56,14 +60,24 @@ class NodeRecord:
     def routes(self) -> tuple[Route, ...]:
         """By which routes it takes activities."""
         plain = [Route(queue, name) for queue in self.queues for name in self.activities]
-        plain += [Route(queue, name).narrowed(code) for queue in self.queues for name, code in self.fingerprints]
-        newer = [route.of_format(number) for number in self.formats if number != FORMAT for route in plain]
+        plain += [
+            Route(queue, name).narrowed(code)
+            for queue in self.queues
+            for name, code in self.fingerprints
+        ]
+        newer = [
+            route.of_format(number)
+            for number in self.formats
+            if number != FORMAT
+            for route in plain
+        ]
         return (*plain, *newer)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node as the store knows it. ``renewals`` standing still for a lease is what a watcher buries it for.
+    """A node as the store knows it. ``renewals`` standing still for a lease is what a watcher
+    buries it for.
 
     ``load``: how many activities it ran when it last renewed.
     """
@@ -90,7 +104,8 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Nodes that are not dead, policies, every kind that was ever routed by, and the store's levels, at ``now``.
+    """Nodes that are not dead, policies, every kind that was ever routed by, and the store's
+    levels, at ``now``.
 
     ``library`` is the one that has read it, and that reads the policies.
     """
@@ -104,13 +119,21 @@ class Catalogue:
     _versions: dict[tuple[str, str | None], frozenset[str]] = field(
         default_factory=lambda: {}, init=False, compare=False, repr=False
     )
-    """What :meth:`versions` has returned: it is asked at each start and at each lap, and a catalogue lives for a second."""
+    """What :meth:`versions` has returned: it is asked at each start and at each lap, and a
+    catalogue lives for a second.
+    """
 
     def versions(self, name: str, queue: str | None = None) -> frozenset[str]:
-        """Return the versions of a name that nodes have which are not dead, and which serve the queue, if one is given."""
+        """Return the versions of a name that nodes have which are not dead, and which serve the
+        queue, if one is given.
+        """
         found = self._versions.get((name, queue))
         if found is None:
-            nodes = (node.record for node in self.nodes if queue is None or queue in node.record.queues)
-            found = frozenset(has.version for node in nodes for has in node.capabilities if has.name == name)
+            nodes = (
+                node.record for node in self.nodes if queue is None or queue in node.record.queues
+            )
+            found = frozenset(
+                has.version for node in nodes for has in node.capabilities if has.name == name
+            )
             self._versions[name, queue] = found
         return found

@@ -1,4 +1,6 @@
-"""What the engine, a node or a client asks a store to change. Each is granted or refused on its own."""
+"""What the engine, a node or a client asks a store to change. Each is granted or refused on its
+own.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ __all__ = [
 
 @frozen
 class Start:
-    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not repeated (I1).
+    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not
+    repeated (I1).
 
     ``parent``: who is told of its end; ``root_id``: the first of its line (``None``: itself).
     """
@@ -59,9 +62,10 @@ class Start:
 class ChildStart:
     """An instance that a step of another one asks for.
 
-    Where the id is taken by a start that is not this one, ``refusal`` is the error that the parent gets as the child's end
-    (rule 20); ``None``: nothing is sent, for nobody waits. Without a ``start`` the child cannot be started at all, and the
-    parent gets ``refusal`` in any case. ``parent`` is the command in either case.
+    Where the id is taken by a start that is not this one, ``refusal`` is the error that the parent
+    gets as the child's end (rule 20); ``None``: nothing is sent, for nobody waits. Without a
+    ``start`` the child cannot be started at all, and the parent gets ``refusal`` in any case.
+    ``parent`` is the command in either case.
     """
 
     child_id: str
@@ -81,7 +85,9 @@ class ChildCancel:
 
 @frozen
 class Append:
-    """Put a message into an instance's inbox and make it ready. The same ``message_id`` again has no effect."""
+    """Put a message into an instance's inbox and make it ready. The same ``message_id`` again has
+    no effect.
+    """
 
     instance_id: str
     message_id: str
@@ -94,7 +100,8 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Set the cancel mark and make the instance ready. A second one changes nothing, but terminate beats cancel.
+    """Set the cancel mark and make the instance ready. A second one changes nothing, but terminate
+    beats cancel.
 
     ``incarnation``: only of this life; ``None``: of whichever there is.
     """
@@ -108,10 +115,12 @@ class Cancel:
 
 @frozen
 class Stop:
-    """Put the stop mark on a try that is handed out; ``event_id`` names its activity, of the write's execution.
+    """Put the stop mark on a try that is handed out; ``event_id`` names its activity, of the
+    write's execution.
 
-    A try that no node has taken ends in this very write, with ``failure``, and makes the instance ready as a report does. One
-    that a node has taken goes on under its fence until that node reports, leaves or is lost. One that has ended stays as it is.
+    A try that no node has taken ends in this very write, with ``failure``, and makes the instance
+    ready as a report does. One that a node has taken goes on under its fence until that node
+    reports, leaves or is lost. One that has ended stays as it is.
     """
 
     event_id: int
@@ -122,19 +131,22 @@ class Stop:
 class Write:
     """Everything that one step does to one instance, all or nothing, conditional on the fence.
 
-    The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes, ``owner``. A granted
-    write adds one to the revision. ``consumed`` are sequence numbers of messages to remove, ``settled`` the event ids of
-    remembered activities of the current execution to forget. Closing an execution forgets all of its activities; ending the
-    instance removes its inbox, records what was unread, and sets when the instance itself is to go, where its name has an
-    expiry. ``stops`` come after ``activities``; what they end arrives behind the write itself. ``prune`` happens last. An owner
-    that knows that the instance has no parent says so with ``has_parent``; the store then looks for none.
+    The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes,
+    ``owner``. A granted write adds one to the revision. ``consumed`` are sequence numbers of
+    messages to remove, ``settled`` the event ids of remembered activities of the current execution
+    to forget. Closing an execution forgets all of its activities; ending the instance removes its
+    inbox, records what was unread, and sets when the instance itself is to go, where its name has
+    an expiry. ``stops`` come after ``activities``; what they end arrives behind the write itself.
+    ``prune`` happens last. An owner that knows that the instance has no parent says so with
+    ``has_parent``; the store then looks for none.
 
-    Once all owners' writes of a group are done, each granted one has these effects on other instances, in the order of the
-    group: its ``starts``, its ``cancels``; where an execution has closed that may have children (``ExecutionDelta.children``,
-    and whenever an operator writes), their ends that wait unread are removed in the write itself, and those that are open are
-    marked as their ``on_parent_close`` says; last, where the instance has ended and has a parent, its end goes into the
-    parent's inbox, whatever the inbox's limit, if the parent's execution that asked for it is the open one; else it is
-    dropped (rule 20).
+    Once all owners' writes of a group are done, each granted one has these effects on other
+    instances, in the order of the group: its ``starts``, its ``cancels``; where an execution has
+    closed that may have children (``ExecutionDelta.children``, and whenever an operator writes),
+    their ends that wait unread are removed in the write itself, and those that are open are marked
+    as their ``on_parent_close`` says; last, where the instance has ended and has a parent, its end
+    goes into the parent's inbox, whatever the inbox's limit, if the parent's execution that asked
+    for it is the open one; else it is dropped (rule 20).
     """
 
     instance_id: str
@@ -165,7 +177,9 @@ class Write:
 
     @property
     def concerns_others(self) -> bool:
-        """Whether it may have effects on other instances. Most have none, and cost the store nothing for it."""
+        """Whether it may have effects on other instances. Most have none, and cost the store
+        nothing for it.
+        """
         tells_parent = self.has_parent and self.state.status is not Status.OPEN
         return bool(self.starts or self.cancels or tells_parent or self.closed_with_children)
 
@@ -174,8 +188,9 @@ class Write:
 class Claim:
     """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind.
 
-    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within a route; of these up to
-    ``threads`` by routes that are among ``blocking``. ``page`` is what is read of each inbox.
+    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within
+    a route; of these up to ``threads`` by routes that are among ``blocking``. ``page`` is what is
+    read of each inbox.
     """
 
     node: str
@@ -190,10 +205,11 @@ class Claim:
 
 @frozen
 class Report:
-    """Say how a task has ended, with a ``result`` or a ``failure``; with neither, only its ``heartbeat`` is stored.
+    """Say how a task has ended, with a ``result`` or a ``failure``; with neither, only its
+    ``heartbeat`` is stored.
 
-    Conditional on the task's revision and on the node that has it. What has ended makes the instance ready, as a message does,
-    and waits in the activity's row for the instance's owner.
+    Conditional on the task's revision and on the node that has it. What has ended makes the
+    instance ready, as a message does, and waits in the activity's row for the instance's owner.
     """
 
     instance_id: str
@@ -214,7 +230,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Find out, by a write, what became of an instance whose last reply was lost (protocol rule 9)."""
+    """Find out, by a write, what became of an instance whose last reply was lost (protocol rule
+    9).
+    """
 
     instance_id: str
     node: str

@@ -1,7 +1,9 @@
-"""The commit protocol: which changes of a group are granted, what they do to other instances, and which rows result.
+"""The commit protocol: which changes of a group are granted, what they do to other instances, and
+which rows result.
 
-Nothing here reads or writes a store. A provider fetches the :class:`~orchestra.store.facts.Facts` that a group needs, has it
-decided, and writes the :class:`Decision`. Claims are the provider's own: they see what the group has made ready.
+Nothing here reads or writes a store. A provider fetches the :class:`~orchestra.store.facts.Facts`
+that a group needs, has it decided, and writes the :class:`Decision`. Claims are the provider's own:
+they see what the group has made ready.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from dataclasses import dataclass, field, replace
 
 from orchestra.codec import Payload
 from orchestra.events import OnParentClose
-from orchestra.store.changes import Append, Cancel, Change, ChildStart, Recover, Release, Report, Start, Write
+from orchestra.store.changes import (
+    Append,
+    Cancel,
+    Change,
+    ChildStart,
+    Recover,
+    Release,
+    Report,
+    Start,
+    Write,
+)
 from orchestra.store.effects import Effects
 from orchestra.store.facts import ActivityId, Addressee, ChildLink, Facts, activities_named
 from orchestra.store.hot_row import HotRow
@@ -42,9 +54,9 @@ __all__ = ["Circumstances", "Decision", "Recovery", "decide", "hands_out"]
 class Circumstances:
     """When a group is decided, and by what its rows are written.
 
-    ``now`` was read when all locks were held. ``kinds`` gives the numbers of the kinds that the group writes,
-    ``dialect`` how other kinds are stored.
-    ``remembered_since``: a tombstone that is no newer has lost its meaning (rule 21).
+    ``now`` was read when all locks were held. ``kinds`` gives the numbers of the kinds that the
+    group writes, ``dialect`` how other kinds are stored. ``remembered_since``: a tombstone that is
+    no newer has lost its meaning (rule 21).
     """
 
     now: int
@@ -55,7 +67,9 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """The instance of a change is to be read as it is behind the steps before; ``row`` is its hot row then."""
+    """The instance of a change is to be read as it is behind the steps before; ``row`` is its hot
+    row then.
+    """
 
     position: int
     row: HotRow
@@ -69,7 +83,8 @@ class Decision:
         steps: effects to carry out and instances to read, in turn.
         started: the starts that were granted, by their new ids.
         unmade: ids that were made for starts of writes that were then refused.
-        rows: the hot rows of all instances that the group names; those that are ``changed`` are written.
+        rows: the hot rows of all instances that the group names; those that are ``changed`` are
+            written.
         reported: activities that reports have changed.
         messages: messages to add, with their instances.
         outcomes: of every change, by its position; those of recoveries follow from ``steps``.
@@ -121,11 +136,15 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
 
 def hands_out(write: Write) -> bool:
     """Return whether a write leaves an activity there to be taken by other nodes."""
-    return any(activity.route is not None and activity.owner is None for activity in write.activities)
+    return any(
+        activity.route is not None and activity.owner is None for activity in write.activities
+    )
 
 
 class _Deciding:
-    def __init__(self, facts: Facts, circumstances: Circumstances, named: Collection[ActivityId]) -> None:
+    def __init__(
+        self, facts: Facts, circumstances: Circumstances, named: Collection[ActivityId]
+    ) -> None:
         self._facts = facts
         self._named = named
         self._now = circumstances.now
@@ -156,8 +175,16 @@ class _Deciding:
             return Refused()  # I6
         self._touch(row)  # its owner has something to drop, if an operator writes
         status = self._dialect.statuses[write.state.status]
-        row.write(write.state, self._kinds[write.state.kind], status, self._now, held=write.hold is not None)
-        if row.is_due(self._now) or (row.owner is None and write.hold is not None):  # other code may be able to go on
+        row.write(
+            write.state,
+            self._kinds[write.state.kind],
+            status,
+            self._now,
+            held=write.hold is not None,
+        )
+        if row.is_due(self._now) or (
+            row.owner is None and write.hold is not None
+        ):  # other code may be able to go on
             self._touch(row)
         self.decision.hands_out |= hands_out(write)
         self._take_over_activities(write, row)
@@ -168,7 +195,9 @@ class _Deciding:
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
 
     def _take_over_activities(self, write: Write, row: HotRow) -> None:
-        """Take note of what a granted write has settled or handed out anew: the node that had it has lost it."""
+        """Take note of what a granted write has settled or handed out anew: the node that had it
+        has lost it.
+        """
         if not self._named:
             return
         activities = self._facts.activities
@@ -180,7 +209,9 @@ class _Deciding:
             key = ActivityId(write.instance_id, activity.execution, activity.event_id)
             if key in self._named:
                 standing = activities.get(key)
-                activities[key] = replace(activity, revision=0 if standing is None else standing.revision + 1)
+                activities[key] = replace(
+                    activity, revision=0 if standing is None else standing.revision + 1
+                )
 
     def _stop(self, write: Write, row: HotRow) -> Iterator[tuple[str, Appended]]:
         """Put the stop marks of a granted write. Yield the ends of what no node had taken."""
@@ -199,7 +230,9 @@ class _Deciding:
 
     def _end_activity(self, row: HotRow, activity: ActivityRow) -> Appended:
         """Make an instance ready for the end of an activity: due now, and no later than it was."""
-        arrival = Appended(row.ring(self._now, ready=self._now), row.owner, fresh=True, activity=activity)
+        arrival = Appended(
+            row.ring(self._now, ready=self._now), row.owner, fresh=True, activity=activity
+        )
         self._touch(row)
         return arrival
 
@@ -208,7 +241,8 @@ class _Deciding:
         if row is None or row.owner != recover.node:
             self.decision.outcomes[position] = Recovered(None)
             return
-        # The lock has waited for the lost write, if that was still under way; the revision fences it off (rule 9).
+        # The lock has waited for the lost write, if that was still under way; the revision fences
+        # it off (rule 9).
         row.recover()
         self.decision.steps.append(Recovery(position, copy(row)))
         self._begin_step()
@@ -226,43 +260,73 @@ class _Deciding:
     def follow(self, position: int, change: Change) -> None:
         """Do to other instances what follows from a change, if it is a write that was granted."""
         outcome = self.decision.outcomes.get(position)
-        if not isinstance(change, Write) or not isinstance(outcome, Granted) or not change.concerns_others:
+        if (
+            not isinstance(change, Write)
+            or not isinstance(outcome, Granted)
+            or not change.concerns_others
+        ):
             return
         arrivals: list[tuple[str, Appended]] = []
-        taken = [child.child_id for child in change.starts if not self._start_child(child, arrivals)]
+        taken = [
+            child.child_id for child in change.starts if not self._start_child(child, arrivals)
+        ]
         for cancel in change.cancels:
             link = self._facts.links.get(cancel.child_id)
             if link is not None and link.parent == cancel.parent:
-                self._mark_child(cancel.child_id, CancelMark(self._now, cancel.reason, cancel.parent.instance_id), arrivals)
+                self._mark_child(
+                    cancel.child_id,
+                    CancelMark(self._now, cancel.reason, cancel.parent.instance_id),
+                    arrivals,
+                )
         for execution in change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         if change.state.status is not Status.OPEN:
             self._tell_parent(change, arrivals)
-        self.decision.outcomes[position] = replace(outcome, arrivals=(*outcome.arrivals, *arrivals), taken=tuple(taken))
+        self.decision.outcomes[position] = replace(
+            outcome, arrivals=(*outcome.arrivals, *arrivals), taken=tuple(taken)
+        )
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
-        """Start a child, or tell its parent that it cannot be started. Return whether one of the two was done."""
+        """Start a child, or tell its parent that it cannot be started. Return whether one of the
+        two was done.
+        """
         outcome = None if child.start is None else self._start(child.start)
         if isinstance(outcome, Started) or (isinstance(outcome, StartExists) and outcome.same):
             return True
         if child.refusal is None:
             return False
-        self._tell(child.parent, child.child_id, MessageKind.CHILD_FAILED, Payload(child.refusal), None, arrivals)
+        self._tell(
+            child.parent,
+            child.child_id,
+            MessageKind.CHILD_FAILED,
+            Payload(child.refusal),
+            None,
+            arrivals,
+        )
         return True
 
-    def _leave_children(self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]) -> None:
+    def _leave_children(
+        self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]
+    ) -> None:
         of = (write.instance_id, write.incarnation, execution)
         bound = sorted(
             (link.parent.event_id, child_id, link.on_close)
             for child_id, link in self._facts.links.items()
             if (link.parent.instance_id, link.parent.incarnation, link.parent.execution) == of
-            and link.on_close in (OnParentClose.CANCEL, OnParentClose.TERMINATE)  # what is not known is left alone
+            and link.on_close
+            in (OnParentClose.CANCEL, OnParentClose.TERMINATE)  # what is not known is left alone
         )
         for _, child_id, on_close in bound:
             terminate = on_close == OnParentClose.TERMINATE
-            self._mark_child(child_id, CancelMark(self._now, PARENT_CLOSED, write.instance_id, terminate), arrivals)
+            self._mark_child(
+                child_id,
+                CancelMark(self._now, PARENT_CLOSED, write.instance_id, terminate),
+                arrivals,
+            )
 
-    def _mark_child(self, child_id: str, mark: CancelMark, arrivals: list[tuple[str, Appended]]) -> None:
+    def _mark_child(
+        self, child_id: str, mark: CancelMark, arrivals: list[tuple[str, Appended]]
+    ) -> None:
         row = self._reachable(child_id)
         if row is None or not row.is_open or _stands_against(row.cancel, mark.terminate):
             return
@@ -277,7 +341,14 @@ class _Deciding:
         _, end, output, error = closed
         payload = output if end is ExecutionEnd.COMPLETED else Payload(error or b"")
         kind = MessageKind(write.state.status.value)
-        self._tell(link.parent, write.instance_id, kind, payload or Payload(b"null"), self._trace_of(write), arrivals)
+        self._tell(
+            link.parent,
+            write.instance_id,
+            kind,
+            payload or Payload(b"null"),
+            self._trace_of(write),
+            arrivals,
+        )
 
     def _trace_of(self, write: Write) -> str | None:
         """Return the trace of the execution that a write ends."""
@@ -299,15 +370,33 @@ class _Deciding:
         trace: str | None,
         arrivals: list[tuple[str, Appended]],
     ) -> None:
-        """Tell a parent how a child has ended, if the execution that asked for it is the open one."""
+        """Tell a parent how a child has ended, if the execution that asked for it is the open
+        one.
+        """
         row = self._reachable(parent.instance_id)
-        if row is None or not row.is_open or (row.incarnation, row.execution) != (parent.incarnation, parent.execution):
+        if (
+            row is None
+            or not row.is_open
+            or (row.incarnation, row.execution) != (parent.incarnation, parent.execution)
+        ):
             return
         now = self._now
-        message = MessageRow(row.ring(now), str(parent), child_id, payload, now, kind, parent.event_id, trace, child_id)
+        message = MessageRow(
+            row.ring(now),
+            str(parent),
+            child_id,
+            payload,
+            now,
+            kind,
+            parent.event_id,
+            trace,
+            child_id,
+        )
         self.decision.messages.append((parent.instance_id, message))
         self._touch(row)
-        arrivals.append((parent.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message)))
+        arrivals.append(
+            (parent.instance_id, Appended(message.sequence, row.owner, fresh=True, message=message))
+        )
 
     # --- arrivals -------------------------------------------------------------------------
 
@@ -352,7 +441,8 @@ class _Deciding:
         if unread is not None and row.is_open:
             return Appended(unread.sequence, row.owner, fresh=False, message=unread)
         if known.removed_as is not None and known.removed_at > self._remembered_since:
-            # Also after the end: the sender learns that its message was read, which is the truth (rule 21).
+            # Also after the end: the sender learns that its message was read, which is the truth
+            # (rule 21).
             return Appended(known.removed_as, row.owner, fresh=False)
         if not row.is_open:
             return AppendRefused(Refusal.CLOSED)
@@ -409,7 +499,11 @@ class _Deciding:
         arrival = None
         if report.is_end:
             activity = replace(
-                activity, owner=None, result=report.result, failure=report.failure, revision=activity.revision + 1
+                activity,
+                owner=None,
+                result=report.result,
+                failure=report.failure,
+                revision=activity.revision + 1,
             )
             if row.is_open:
                 arrival = self._end_activity(row, activity)
@@ -419,7 +513,9 @@ class _Deciding:
     # --- common ---------------------------------------------------------------------------
 
     def _reachable(self, instance_id: str) -> HotRow | None:
-        """Return the row that an arrival finds: what the group has started before it, or what was there before the group."""
+        """Return the row that an arrival finds: what the group has started before it, or what was
+        there before the group.
+        """
         is_there = instance_id not in self._facts.made or instance_id in self._facts.requests
         return self._facts.rows.get(instance_id) if is_there else None
 
@@ -434,5 +530,7 @@ class _Deciding:
 
 
 def _stands_against(standing: CancelMark | None, terminate: bool) -> bool:  # noqa: FBT001 - what the new mark asks for
-    """Return whether a mark stays: a second one changes nothing, but terminate beats cancel (rule 18)."""
+    """Return whether a mark stays: a second one changes nothing, but terminate beats cancel (rule
+    18).
+    """
     return standing is not None and (standing.terminate or not terminate)

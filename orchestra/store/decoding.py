@@ -87,7 +87,17 @@ def event_values(instance_id: str, execution: int, event: EventRecord) -> Column
     """Return the columns of an event."""
     payload = event.payload
     if payload is None:
-        return (instance_id, execution, event.id, event.kind, event.at, event.format, event.envelope, None, None)
+        return (
+            instance_id,
+            execution,
+            event.id,
+            event.kind,
+            event.at,
+            event.format,
+            event.envelope,
+            None,
+            None,
+        )
     return (
         instance_id,
         execution,
@@ -107,7 +117,9 @@ def read_message(columns: Columns, dialect: Dialect) -> MessageRow:
     traceparent, sender = sent
     payload = Payload(data, encoding)
     read = dialect.library.messages.read(kind)
-    return MessageRow(sequence, message_id, name, payload, sent_at, read, source, traceparent, sender)
+    return MessageRow(
+        sequence, message_id, name, payload, sent_at, read, source, traceparent, sender
+    )
 
 
 def message_values(instance_id: str, message: MessageRow, dialect: Dialect) -> Columns:
@@ -139,7 +151,9 @@ def in_order(reports: Sequence[MessageRow], events: Sequence[MessageRow]) -> tup
 
 
 def stored_queue(queue: str) -> str:
-    """Return how the queue of a kind or of a node is stored: the default one without a name, as the first schema had it."""
+    """Return how the queue of a kind or of a node is stored: the default one without a name, as the
+    first schema had it.
+    """
     return "" if queue == DEFAULT_QUEUE else queue
 
 
@@ -153,7 +167,20 @@ def read_queue(stored: str) -> str:
 
 def read_activity(columns: Columns) -> ActivityRow:
     """Return a remembered activity from its columns."""
-    execution, event_id, attempt, due, started_at, attempts, heartbeat, encoding, queue, name, owner, *end = columns
+    (
+        execution,
+        event_id,
+        attempt,
+        due,
+        started_at,
+        attempts,
+        heartbeat,
+        encoding,
+        queue,
+        name,
+        owner,
+        *end,
+    ) = columns
     result, result_encoding, failure, stopping, revision = end
     return ActivityRow(
         execution,
@@ -194,12 +221,30 @@ def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
 def report_values(activity: ActivityRow) -> Columns:
     """Return the columns that a report or a stop mark changes of an activity."""
     heartbeat, result = payload_values(activity.heartbeat), payload_values(activity.result)
-    return (*heartbeat, activity.owner, *result, activity.failure, activity.stopping, activity.revision)
+    return (
+        *heartbeat,
+        activity.owner,
+        *result,
+        activity.failure,
+        activity.stopping,
+        activity.revision,
+    )
 
 
 def read_task(columns: Columns) -> Task:
     """Return an activity that a node has taken from its columns."""
-    instance_id, incarnation, execution, event_id, revision, attempt, name, version, traceparent, *rest = columns
+    (
+        instance_id,
+        incarnation,
+        execution,
+        event_id,
+        revision,
+        attempt,
+        name,
+        version,
+        traceparent,
+        *rest,
+    ) = columns
     heartbeat, encoding, stopping, *event = rest
     return Task(
         instance_id,
@@ -267,8 +312,12 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
     )
 
 
-def execution_values(instance_id: str, row: ExecutionRow, dialect: Dialect, delta: ExecutionDelta | None = None) -> Columns:
-    """Return the columns of a new execution, opened as ``delta`` says where the same write opens it."""
+def execution_values(
+    instance_id: str, row: ExecutionRow, dialect: Dialect, delta: ExecutionDelta | None = None
+) -> Columns:
+    """Return the columns of a new execution, opened as ``delta`` says where the same write opens
+    it.
+    """
     if delta is None or delta.opened is None:
         opened_at, version, fingerprint, event_format, resolution, traceparent = (
             row.opened_at,
@@ -308,7 +357,9 @@ def execution_values(instance_id: str, row: ExecutionRow, dialect: Dialect, delt
 
 
 def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) -> Columns | None:
-    """Return the columns of an execution that is opened, or is to be opened on another version; ``None``: neither."""
+    """Return the columns of an execution that is opened, or is to be opened on another version;
+    ``None``: neither.
+    """
     if delta.opened is not None:
         at, version, fingerprint, event_format, resolution = delta.opened
     elif delta.retargeted is not None:
@@ -337,7 +388,16 @@ def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
         return None
     at, end, output, error = delta.closed
     stored = _stored_end(end, dialect)
-    return (at, stored, *payload_values(output), error, delta.event_count, delta.byte_count, instance_id, delta.number)
+    return (
+        at,
+        stored,
+        *payload_values(output),
+        error,
+        delta.event_count,
+        delta.byte_count,
+        instance_id,
+        delta.number,
+    )
 
 
 def _stored_how(how: ResolvedBy | Unknown, dialect: Dialect) -> Any:
@@ -349,7 +409,9 @@ def _stored_end(end: ExecutionEnd | Unknown, dialect: Dialect) -> Any:
 
 
 def _known(kind: K | Unknown) -> K:
-    """Return a kind that is to be written. What is not known here is never written (protocol rule 37)."""
+    """Return a kind that is to be written. What is not known here is never written (protocol rule
+    37).
+    """
     if isinstance(kind, Unknown):
         raise LevelTooLow(f"{kind} cannot be written by this library; a newer one has written it")
     return kind
@@ -361,7 +423,11 @@ def _known(kind: K | Unknown) -> K:
 def detail_values(start: Start) -> Columns:
     """Return the columns of the cold row that a start makes."""
     parent = start.parent
-    link = (None,) * 4 if parent is None else (parent.instance_id, parent.incarnation, parent.execution, parent.event_id)
+    link = (
+        (None,) * 4
+        if parent is None
+        else (parent.instance_id, parent.incarnation, parent.execution, parent.event_id)
+    )
     head = (start.instance_id, start.request_id, start.created_by, start.traceparent)
     return (*head, *link, start.root_id, start.on_parent_close.value)
 
@@ -412,7 +478,9 @@ def read_instance(kind: Kind, columns: Columns, dialect: Dialect) -> InstanceRow
         pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold, dialect),
         traceparent=traceparent,
-        parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
+        parent=None
+        if parent_id is None
+        else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
     )
 
@@ -424,7 +492,12 @@ def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelM
 
 def hold_to_bytes(hold: Hold, dialect: Dialect) -> bytes:
     """Return the stored form of a hold."""
-    values = {"kind": dialect.holds[_known(hold.kind)], "detail": hold.detail, "since": hold.since, "by": hold.by}
+    values = {
+        "kind": dialect.holds[_known(hold.kind)],
+        "detail": hold.detail,
+        "since": hold.since,
+        "by": hold.by,
+    }
     error = {} if hold.error is None else {"error": error_to_wire(hold.error)}
     return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault), **error})
 
@@ -434,7 +507,9 @@ def hold_from_bytes(data: bytes, dialect: Dialect) -> Hold:
     values = unpack(data)
     kind, tried = dialect.library.holds.read(values["kind"]), tuple(values["tried"])
     # Holds were written without it once; whose fault they were is said by their kind alone.
-    at_fault = tuple(values.get("at_fault", tried if isinstance(kind, HoldKind) and kind.blames_code else ()))
+    at_fault = tuple(
+        values.get("at_fault", tried if isinstance(kind, HoldKind) and kind.blames_code else ())
+    )
     error = error_from_wire(values["error"]) if "error" in values else None
     return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault, error)
 

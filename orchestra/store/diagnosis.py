@@ -41,10 +41,12 @@ LOOKED_AT: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The number of the store's schema and of the newest that is known here; how its objects differ, where both are the same.
+    """The number of the store's schema and of the newest that is known here; how its objects
+    differ, where both are the same.
 
-    ``levels`` are those of the store, ``None`` where its schema is older than they are; ``reads`` is the level of this library.
-    ``invalid`` are indexes that are there, but that the server does not use.
+    ``levels`` are those of the store, ``None`` where its schema is older than they are; ``reads``
+    is the level of this library. ``invalid`` are indexes that are there, but that the server does
+    not use.
     """
 
     number: int
@@ -67,8 +69,8 @@ class SchemaState:
 class NodeLockState(StrEnum):
     """How the lock of a node stands.
 
-    ``FREE``: its process is certainly gone. ``LOST``: its connection is gone, and most likely its process. ``MISSING``: it
-    has none, which says nothing.
+    ``FREE``: its process is certainly gone. ``LOST``: its connection is gone, and most likely its
+    process. ``MISSING``: it has none, which says nothing.
     """
 
     HELD = "held"
@@ -89,7 +91,9 @@ class Buried:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many instances of a kind there are: open ones, and of these the held ones and the crashing ones."""
+    """How many instances of a kind there are: open ones, and of these the held ones and the
+    crashing ones.
+    """
 
     kind: Kind | None
     open: int
@@ -99,7 +103,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Activities that are handed out by a route and that nobody has taken: how many, and when the oldest was asked for."""
+    """Activities that are handed out by a route and that nobody has taken: how many, and when the
+    oldest was asked for.
+    """
 
     route: Route
     count: int
@@ -108,7 +114,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class HeldInstance:
-    """An instance with a stored hold, and its kind where the store has it. ``why`` is ``None`` where that cannot be read."""
+    """An instance with a stored hold, and its kind where the store has it. ``why`` is ``None``
+    where that cannot be read.
+    """
 
     instance_id: str
     kind: Kind | None
@@ -118,7 +126,9 @@ class HeldInstance:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """An activity that waits at its instance's owner, since no code that was tried could read its arguments."""
+    """An activity that waits at its instance's owner, since no code that was tried could read its
+    arguments.
+    """
 
     instance_id: str
     event_id: int
@@ -135,7 +145,9 @@ class Crashing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Instances that have ended: how many, how many of them go by themselves, and how many of these are to go by now."""
+    """Instances that have ended: how many, how many of them go by themselves, and how many of these
+    are to go by now.
+    """
 
     count: int
     expiring: int
@@ -146,10 +158,11 @@ class Ended:
 class Population:
     """Nodes and instances, all of one moment.
 
-    ``owners`` says how many instances each node owns, and ``takers`` how many activities that were handed out each has taken;
-    by the nodes' ids, of living, of dead and of unknown ones; ``waiting``, which of these nobody has taken.
-    Of ``held`` and ``unread`` the first :data:`LOOKED_AT` are there. ``newest`` is the latest instant at which a row says it
-    was written.
+    ``owners`` says how many instances each node owns, and ``takers`` how many activities that were
+    handed out each has taken; by the nodes' ids, of living, of dead and of unknown ones;
+    ``waiting``, which of these nobody has taken. Of ``held`` and ``unread`` the first
+    :data:`LOOKED_AT` are there. ``newest`` is the latest instant at which a row says it was
+    written.
     """
 
     catalogue: Catalogue
@@ -165,7 +178,9 @@ class Population:
     newest: int | None
 
 
-def held_instance(instance_id: str, kind: Kind | None, hold: bytes | None, dialect: Dialect) -> HeldInstance:
+def held_instance(
+    instance_id: str, kind: Kind | None, hold: bytes | None, dialect: Dialect
+) -> HeldInstance:
     """Return why an instance is held, from what is stored of it."""
     try:
         found = hold_from_bytes(hold or b"", dialect)
@@ -175,9 +190,13 @@ def held_instance(instance_id: str, kind: Kind | None, hold: bytes | None, diale
 
 
 def unread_activity(instance_id: str, event_id: int, attempts: bytes) -> Unread | None:
-    """Return what an activity's row tells of code that could not read its arguments; ``None``: nothing."""
+    """Return what an activity's row tells of code that could not read its arguments; ``None``:
+    nothing.
+    """
     try:
         known = unpack(attempts)
-        return Unread(instance_id, event_id, str(known["unread_error"])) if known["unread"] else None
+        return (
+            Unread(instance_id, event_id, str(known["unread_error"])) if known["unread"] else None
+        )
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,6 @@
-"""What granted writes do besides their hot rows, gathered so that a provider runs each statement once for many of them."""
+"""What granted writes do besides their hot rows, gathered so that a provider runs each statement
+once for many of them.
+"""
 
 from __future__ import annotations
 
@@ -41,20 +43,25 @@ class Effects:
     Attributes:
         dialect: how kinds are stored.
         created: :data:`~orchestra.store.tables.EXECUTION`, to be added.
-        opened: :data:`~orchestra.store.tables.OPENING` and the id; each must be there, neither opened nor closed.
+        opened: :data:`~orchestra.store.tables.OPENING` and the id; each must be there, neither
+            opened nor closed.
         closed: :data:`~orchestra.store.tables.CLOSING` and the id; each must be there and open.
         events: :data:`~orchestra.store.tables.EVENT`, to be added.
         forgotten: instances whose activities all go.
         settled: activities that go.
-        activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. The node that had one before loses it.
-        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, of those that get the stop mark.
+        activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. The node that had
+            one before loses it.
+        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, of those that get the stop
+            mark.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
-        dropped: instances from whose inboxes all ends of children go: those belong to the execution that asked for them (I9).
+        dropped: instances from whose inboxes all ends of children go: those belong to the execution
+            that asked for them (I9).
         custom_statuses: the status, its encoding and the instance.
         holds: the stored hold and the instance.
         pruned: executions that go.
-        ended: instances whose inboxes are emptied, without tombstones: who sends one of these again is told the truth, that
-            it was not read (rule 19). How many of each name were unread is kept.
+        ended: instances whose inboxes are emptied, without tombstones: who sends one of these again
+            is told the truth, that it was not read (rule 19). How many of each name were unread is
+            kept.
     """
 
     dialect: Dialect
@@ -77,7 +84,8 @@ class Effects:
     def can_take(self, write: Write) -> bool:
         """Return whether the effects of a write may join these.
 
-        A second write of one instance may build on what the first has done, and statements are not ordered by write.
+        A second write of one instance may build on what the first has done, and statements are not
+        ordered by write.
         """
         return write.instance_id not in self.instances
 

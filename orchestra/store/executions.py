@@ -24,9 +24,11 @@ class Resolution:
 
 @frozen
 class ExecutionRow:
-    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it (``None``: a client).
+    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it
+    (``None``: a client).
 
-    ``traceparent`` is the trace of an opened execution, and of the one before while it is not opened.
+    ``traceparent`` is the trace of an opened execution, and of the one before while it is not
+    opened.
     """
 
     number: int
@@ -47,8 +49,12 @@ class ExecutionRow:
     bytes: int = 0
     traceparent: str | None = None
 
-    def opened(self, version: str, resolution: Resolution, event_format: int, fingerprint: str, at: int) -> ExecutionRow:
-        """Return the row of an execution that waited to be opened, as it is once it was. ``replace`` takes thrice as long."""
+    def opened(
+        self, version: str, resolution: Resolution, event_format: int, fingerprint: str, at: int
+    ) -> ExecutionRow:
+        """Return the row of an execution that waited to be opened, as it is once it was.
+        ``replace`` takes thrice as long.
+        """
         return ExecutionRow(
             self.number,
             self.name,
@@ -66,12 +72,15 @@ class ExecutionRow:
 
 @frozen
 class ExecutionDelta:
-    """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen at most once.
+    """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen
+    at most once.
 
-    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored with it. ``retargeted``, of
-    an execution that is not opened yet, is the version with which it is to be and how that was chosen; again with
-    ``traceparent``. ``closed`` is (at, end, output, error). A closing delta carries the execution's final counts of events and
-    bytes; ``children`` says that the execution has asked for some, so that the store must look who of them is to be told.
+    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored
+    with it. ``retargeted``, of an execution that is not opened yet, is the version with which it is
+    to be and how that was chosen; again with ``traceparent``. ``closed`` is (at, end, output,
+    error). A closing delta carries the execution's final counts of events and bytes; ``children``
+    says that the execution has asked for some, so that the store must look who of them is to be
+    told.
     """
 
     number: int
@@ -87,17 +96,21 @@ class ExecutionDelta:
 
 
 PRUNED_AT_ONCE: Final = 1_000
-"""How many executions one write lets go of at most. Whoever writes must ask for it more often than as many are made."""
+"""How many executions one write lets go of at most. Whoever writes must ask for it more often than
+as many are made.
+"""
 
 
 @frozen
 class Prune:
-    """Which executions a write lets go of: always a prefix (I3), and never the current one, whatever the numbers say.
+    """Which executions a write lets go of: always a prefix (I3), and never the current one,
+    whatever the numbers say.
 
-    The events of the executions up to ``histories`` go, and up to ``executions`` their rows. By age go events and rows of the
-    longest prefix of executions that were all closed at or before ``closed_until``; the newest closed one stays. Of each at
-    most :data:`PRUNED_AT_ONCE` executions go, the oldest first, so that a bound that was lowered stops nobody for long: what
-    is left goes with the next.
+    The events of the executions up to ``histories`` go, and up to ``executions`` their rows. By age
+    go events and rows of the longest prefix of executions that were all closed at or before
+    ``closed_until``; the newest closed one stays. Of each at most :data:`PRUNED_AT_ONCE` executions
+    go, the oldest first, so that a bound that was lowered stops nobody for long: what is left goes
+    with the next.
     """
 
     histories: int = 0

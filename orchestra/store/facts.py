@@ -1,7 +1,7 @@
 """What a group of changes is decided upon: what must be locked and read for it, and what was read.
 
-A provider locks first and reads afterwards: the ids of new instances, then the rows in the order of their ids, then all else
-(protocol rules 7 and 41).
+A provider locks first and reads afterwards: the ids of new instances, then the rows in the order of
+their ids, then all else (protocol rules 7 and 41).
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class ChildLink(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """What is known of the message of an append: it waits unread, or it was removed, under a number and at a time."""
+    """What is known of the message of an append: it waits unread, or it was removed, under a number
+    and at a time.
+    """
 
     unread: MessageRow | None = None
     removed_as: int | None = None
@@ -78,9 +80,10 @@ class Addressee:
 class Facts:
     """What is stored of everything that a group names, read under its locks.
 
-    ``requests`` are the request ids of instances that stand; ``made`` the ids that this group has made, or may make: no other
-    transaction can. ``whole`` and ``named`` are what was counted in inboxes, where the limits asked for it. ``consumed`` are
-    the names and sizes of events that writes of the group consume from inboxes that it also sends to.
+    ``requests`` are the request ids of instances that stand; ``made`` the ids that this group has
+    made, or may make: no other transaction can. ``whole`` and ``named`` are what was counted in
+    inboxes, where the limits asked for it. ``consumed`` are the names and sizes of events that
+    writes of the group consume from inboxes that it also sends to.
     """
 
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
@@ -100,14 +103,16 @@ class Needs:
 
     Attributes:
         candidates: of each new id the start that asks for it first.
-        rows: the ids whose rows are locked, sorted; those of parents of ``ending`` instances and of children of ``closing``
-            executions are locked with them.
-        concerns_others: whether a write may have effects on other instances; else there is no family to read.
+        rows: the ids whose rows are locked, sorted; those of parents of ``ending`` instances and of
+            children of ``closing`` executions are locked with them.
+        concerns_others: whether a write may have effects on other instances; else there is no
+            family to read.
         ending: instances that end, whose parents are told.
         closing: executions that close and whose children are marked.
         traced: the executions whose traces the ends of children carry.
         appends: the messages, by the position of their changes.
-        consumed: messages that writes consume from inboxes that the group also sends to, by instance and number.
+        consumed: messages that writes consume from inboxes that the group also sends to, by
+            instance and number.
         rooms: the names that the group sends to, with the limits that the senders give.
         activities: those that reports and stops speak of.
     """
@@ -115,29 +120,49 @@ class Needs:
     def __init__(self, changes: Mapping[int, Change]) -> None:
         writes = list(_of(changes, Write).values())
         family = [write for write in writes if write.concerns_others]
-        starts = [child.start for write in writes for child in write.starts if child.start is not None]
+        starts = [
+            child.start for write in writes for child in write.starts if child.start is not None
+        ]
         starts += _of(changes, Start).values()
         self.candidates: dict[str, Start] = {start.instance_id: start for start in reversed(starts)}
         self.concerns_others: bool = bool(family)
-        named = {change.instance_id for change in changes.values() if not isinstance(change, Claim | Start)}
+        named = {
+            change.instance_id
+            for change in changes.values()
+            if not isinstance(change, Claim | Start)
+        }
         if family:
             named.update(self.candidates)
-            named.update(child.child_id for write in family for child in (*write.starts, *write.cancels))
+            named.update(
+                child.child_id for write in family for child in (*write.starts, *write.cancels)
+            )
             named.update(child.parent.instance_id for write in family for child in write.starts)
         self.rows: list[str] = sorted(named)
-        self.ending: list[str] = [write.instance_id for write in family if write.state.status is not Status.OPEN]
+        self.ending: list[str] = [
+            write.instance_id for write in family if write.state.status is not Status.OPEN
+        ]
         self.closing: list[ExecutionId] = [
-            ExecutionId(write.instance_id, number) for write in family for number in write.closed_with_children
+            ExecutionId(write.instance_id, number)
+            for write in family
+            for number in write.closed_with_children
         ]
         self.traced: list[ExecutionId] = (
-            [ExecutionId(write.instance_id, write.state.execution) for write in writes] if family else []
+            [ExecutionId(write.instance_id, write.state.execution) for write in writes]
+            if family
+            else []
         )
         self.appends: dict[int, Append] = _of(changes, Append)
         addressed = {append.instance_id for append in self.appends.values()}
         self.consumed: list[tuple[str, int]] = [
-            (write.instance_id, one) for write in writes if write.instance_id in addressed for one in write.consumed
+            (write.instance_id, one)
+            for write in writes
+            if write.instance_id in addressed
+            for one in write.consumed
         ]
-        names = ((InboxName(append.instance_id, append.name), append.limits) for append in self.appends.values())
+        names = (
+            (InboxName(append.instance_id, append.name), append.limits)
+            for append in self.appends.values()
+        )
         self.rooms: Sequence[tuple[InboxName, InboxLimits]] = list(dict.fromkeys(names))
         self.activities: list[ActivityId] = list(dict.fromkeys(activities_named(changes.values())))
 
@@ -146,7 +171,9 @@ class Needs:
         """What the group sends to each inbox."""
         coming: dict[str, Waiting] = {}
         for append in self.appends.values():
-            coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(len(append.payload.data))
+            coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(
+                len(append.payload.data)
+            )
         return coming
 
 

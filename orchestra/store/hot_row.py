@@ -1,4 +1,6 @@
-"""The hot row of an instance while a group is decided: read once, changed in memory, written once."""
+"""The hot row of an instance while a group is decided: read once, changed in memory, written
+once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,13 @@ from typing import Any, Final
 
 from orchestra.store.changes import Start
 from orchestra.store.inbox_limits import Waiting
-from orchestra.store.instances import CRASHES_BEFORE_DELAY, LONGEST_DELAY, CancelMark, InstanceRow, InstanceState
+from orchestra.store.instances import (
+    CRASHES_BEFORE_DELAY,
+    LONGEST_DELAY,
+    CancelMark,
+    InstanceRow,
+    InstanceState,
+)
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended
 from orchestra.store.routes import Kind
@@ -19,7 +27,9 @@ _OPEN: Final = Status.OPEN.value
 
 @dataclass(slots=True)
 class HotRow:
-    """The hot row of an instance. The first fields stand in the order of :data:`~orchestra.store.tables.HOT_ROW`."""
+    """The hot row of an instance. The first fields stand in the order of
+    :data:`~orchestra.store.tables.HOT_ROW`.
+    """
 
     instance_id: str
     incarnation: str
@@ -47,7 +57,9 @@ class HotRow:
     summary: bytes | None = None
     """A new one; ``None`` leaves what is stored."""
     read_revision: int = 0
-    """The revision under which the row was read: what is stored must still have it when the row is written (I6)."""
+    """The revision under which the row was read: what is stored must still have it when the row is
+    written (I6).
+    """
     changed: bool = False
     written: bool = False
     """Whether more than an arrival has changed it."""
@@ -105,8 +117,11 @@ class HotRow:
         self.owner = state.owner if is_open else None
         self.status = status
         self.held = is_open and held
-        # A message newer than what the turn has seen makes the instance ready, whatever the turn wanted (rule 4).
-        self.wake_at = None if not is_open else 0 if self.inbox_seq > state.seen_seq else state.wake_at
+        # A message newer than what the turn has seen makes the instance ready, whatever the turn
+        # wanted (rule 4).
+        self.wake_at = (
+            None if not is_open else 0 if self.inbox_seq > state.seen_seq else state.wake_at
+        )
         self.seen_seq = state.seen_seq
         self.execution = state.execution
         self.opened = state.opened
@@ -131,12 +146,16 @@ class HotRow:
         self.wake_at = wake_at
 
     def revoke(self, now: int) -> None:
-        """Take it away from its owner, if it has one, so that what an operator has changed reaches the next one (rule 6)."""
+        """Take it away from its owner, if it has one, so that what an operator has changed reaches
+        the next one (rule 6).
+        """
         self.disown(self.wake_at if self.owner is None else 0)
         self.updated_at = now
 
     def take_over(self, now: int) -> None:
-        """Release it from an owner that has died. From the third time on the next claim waits (rule 14)."""
+        """Release it from an owner that has died. From the third time on the next claim waits (rule
+        14).
+        """
         self.takeovers += 1
         delay = min(1_000_000 << min(self.takeovers, 9), LONGEST_DELAY)
         self.disown(0 if self.takeovers < CRASHES_BEFORE_DELAY else now + delay)
@@ -158,7 +177,8 @@ class HotRow:
         self.revision += 1
 
     def ring(self, now: int, ready: int = 0) -> int:
-        """Take note of an arrival and make the instance ready; return the arrival's number (rule 4).
+        """Take note of an arrival and make the instance ready; return the arrival's number (rule
+        4).
 
         Args:
             ready: since when it is due; 0 goes before all others.
@@ -167,8 +187,8 @@ class HotRow:
         self.inbox_seq += 1
         self.updated_at = now
         delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
-        # An instance that has crashed its owners repeatedly waits out its delay (rule 14): an arrival makes it due no sooner,
-        # and no later than the longest delay.
+        # An instance that has crashed its owners repeatedly waits out its delay (rule 14): an
+        # arrival makes it due no sooner, and no later than the longest delay.
         if delayed and self.wake_at is not None and self.wake_at > now:
             self.wake_at = min(self.wake_at, now + LONGEST_DELAY)
         else:
@@ -208,7 +228,12 @@ class HotRow:
         """The cancel mark, if there is one."""
         if self.cancel_at is None:
             return None
-        return CancelMark(self.cancel_at, self.cancel_reason or "", self.cancel_by or "", bool(self.cancel_terminate))
+        return CancelMark(
+            self.cancel_at,
+            self.cancel_reason or "",
+            self.cancel_by or "",
+            bool(self.cancel_terminate),
+        )
 
     @property
     def written_values(self) -> tuple[Any, ...]:
@@ -235,7 +260,13 @@ class HotRow:
     @property
     def mark_values(self) -> tuple[Any, ...]:
         """The values of :data:`~orchestra.store.tables.CANCEL_MARK`."""
-        return self.cancel_at, self.cancel_reason, self.cancel_by, self.cancel_terminate, self.cancel_seq
+        return (
+            self.cancel_at,
+            self.cancel_reason,
+            self.cancel_by,
+            self.cancel_terminate,
+            self.cancel_seq,
+        )
 
     def instance(self, kind: Kind) -> InstanceRow:
         """Return the row as owners know it, without what stands in the cold row."""

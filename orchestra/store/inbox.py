@@ -1,4 +1,6 @@
-"""What a group does to one inbox: which messages it adds and consumes, and how much room is left."""
+"""What a group does to one inbox: which messages it adds and consumes, and how much room is
+left.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ class Inbox:
     consumed: set[int] = field(default_factory=set[int])
 
     def look_for_room(self, append: Append, row: HotRow) -> Full | None:
-        """Return the bound that forbids one more message; ``None``: it has room, and the row counts it.
+        """Return the bound that forbids one more message; ``None``: it has room, and the row counts
+        it.
 
-        What the answer depends on was counted, where the row's upper bounds alone do not give it (:class:`InboxLimits`).
+        What the answer depends on was counted, where the row's upper bounds alone do not give it
+        (:class:`InboxLimits`).
         """
         limits, size, facts = append.limits, len(append.payload.data), self.facts
         whole = facts.whole.get(self.instance_id)
@@ -51,7 +55,9 @@ class Inbox:
         self.consumed.update(sequences)
         for sequence in sequences:
             event = self.facts.consumed.get((self.instance_id, sequence))
-            if event is not None:  # else it is the end of a child, or the group sends nothing to this inbox
+            if (
+                event is not None
+            ):  # else it is the end of a child, or the group sends nothing to this inbox
                 name, size = event
                 self._count(name, Waiting(-1, -size))
 

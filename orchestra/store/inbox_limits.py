@@ -1,4 +1,6 @@
-"""How much may wait in an inbox: so many messages and bytes, of all names together, and of each name a part of that."""
+"""How much may wait in an inbox: so many messages and bytes, of all names together, and of each
+name a part of that.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Which bound an inbox has met. ``of_name``: that of the message's name, and not that of the whole inbox."""
+    """Which bound an inbox has met. ``of_name``: that of the message's name, and not that of the
+    whole inbox.
+    """
 
     bound: Literal["messages", "bytes"]
     limit: int
@@ -35,13 +39,15 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class InboxLimits:
-    """How many messages, with how many bytes of payloads, may wait in one inbox. One name may take nine tenths of each.
+    """How many messages, with how many bytes of payloads, may wait in one inbox. One name may take
+    nine tenths of each.
 
     The first message is always taken, however large. Ends of children do not count.
 
-    A store keeps upper bounds of what waits in an inbox, which count what is sent and not what is read. While they leave room
-    for any name, nothing is counted. Beyond that the name of the message is counted; the whole inbox only where its bound
-    passes the part of a name or the limit, and from then on the bound is what was counted.
+    A store keeps upper bounds of what waits in an inbox, which count what is sent and not what is
+    read. While they leave room for any name, nothing is counted. Beyond that the name of the
+    message is counted; the whole inbox only where its bound passes the part of a name or the limit,
+    and from then on the bound is what was counted.
     """
 
     messages: int = 10_000
@@ -53,12 +59,16 @@ class InboxLimits:
         return Waiting(self.messages - self.messages // 10, self.bytes - self.bytes // 10)
 
     def have_room(self, most: Waiting, coming: Waiting) -> bool:
-        """Return whether messages of any name have room where no more than ``most`` waits; else their names are counted."""
+        """Return whether messages of any name have room where no more than ``most`` waits; else
+        their names are counted.
+        """
         share, then = self.of_name, most.changed_by(coming)
         return then.messages <= share.messages and then.bytes <= share.bytes
 
     def ask_for_a_count(self, most: Waiting, coming: Waiting) -> bool:
-        """Return whether the whole inbox is to be counted, before messages are added to at most ``most``."""
+        """Return whether the whole inbox is to be counted, before messages are added to at most
+        ``most``.
+        """
         share, then = self.of_name, most.changed_by(coming)
         return (
             then.messages > self.messages
@@ -68,7 +78,9 @@ class InboxLimits:
         )
 
     def met_by(self, whole: Waiting, named: Waiting, size: int) -> Full | None:
-        """Return the bound that one more message would pass: of all that waits, or of what waits under its name."""
+        """Return the bound that one more message would pass: of all that waits, or of what waits
+        under its name.
+        """
         share = self.of_name
         for waiting, messages, most, of_name in (
             (whole, self.messages, self.bytes, False),

@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 CRASHES_BEFORE_DELAY: Final = 3
-"""From how many crashes of its owners on an instance is claimed only after a delay (protocol rule 14)."""
+"""From how many crashes of its owners on an instance is claimed only after a delay (protocol rule
+14).
+"""
 
 
 LONGEST_DELAY: Final = 300_000_000
@@ -35,7 +37,9 @@ LONGEST_DELAY: Final = 300_000_000
 
 @dataclass(frozen=True, slots=True)
 class CancelMark:
-    """An instance is to be cancelled. It stays over boundaries. ``terminate``: its next owner ends it without running code."""
+    """An instance is to be cancelled. It stays over boundaries. ``terminate``: its next owner ends
+    it without running code.
+    """
 
     at: int
     reason: str
@@ -44,12 +48,16 @@ class CancelMark:
 
 
 PARENT_CLOSED: Final = "its parent's execution has closed"
-"""The reason of a mark that a child gets for its ``on_parent_close``; who set it is the parent's id."""
+"""The reason of a mark that a child gets for its ``on_parent_close``; who set it is the parent's
+id.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ParentLink:
-    """Whose child an instance is: the parent's id, its life, the execution and the event that asked for the child."""
+    """Whose child an instance is: the parent's id, its life, the execution and the event that asked
+    for the child.
+    """
 
     instance_id: str
     incarnation: str
@@ -62,7 +70,9 @@ class ParentLink:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator has tied the instance to a version, from its next boundary on; ``at`` is when, on the store's clock."""
+    """An operator has tied the instance to a version, from its next boundary on; ``at`` is when, on
+    the store's clock.
+    """
 
     version: str
     at: int
@@ -74,9 +84,9 @@ class Pin:
 class Hold:
     """An instance is held. ``tried`` are the code fingerprints that could not go on with it.
 
-    ``at_fault`` are those of them whose code was to blame: they stay tried whatever holds the instance next. The others, which
-    the store or the engine failed, are tried once more after code that is to blame (rule 5). ``error`` is what the code has
-    raised, where that holds it.
+    ``at_fault`` are those of them whose code was to blame: they stay tried whatever holds the
+    instance next. The others, which the store or the engine failed, are tried once more after code
+    that is to blame (rule 5). ``error`` is what the code has raised, where that holds it.
     """
 
     kind: HoldKind | Unknown
@@ -95,7 +105,9 @@ def shown_hold(hold: Hold) -> str:
 
 @frozen
 class InstanceRow:
-    """What an owner must know of an instance to go on with it. ``traceparent`` is that of whoever started it."""
+    """What an owner must know of an instance to go on with it. ``traceparent`` is that of whoever
+    started it.
+    """
 
     instance_id: str
     incarnation: str
@@ -122,7 +134,8 @@ class InstanceRow:
 class InstanceState:
     """The hot columns as a write leaves them. ``owner=None`` releases the instance.
 
-    ``wake_at`` is stored as 0 where a message newer than ``seen_seq`` has arrived (protocol rule 4).
+    ``wake_at`` is stored as 0 where a message newer than ``seen_seq`` has arrived (protocol rule
+    4).
     """
 
     kind: Kind

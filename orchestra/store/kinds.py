@@ -1,7 +1,9 @@
-"""The kinds of rows, the tables that say how each is stored, and what a library as a whole reads and writes.
+"""The kinds of rows, the tables that say how each is stored, and what a library as a whole reads
+and writes.
 
-To add a kind: add a member to its enumeration, add a line to its table in which its level is the next one, and raise
-:data:`THIS_LIBRARY`'s level to it. Nodes then read the kind at once, and write it when the store's write level has risen.
+To add a kind: add a member to its enumeration, add a line to its table in which its level is the
+next one, and raise :data:`THIS_LIBRARY`'s level to it. Nodes then read the kind at once, and write
+it when the store's write level has risen.
 """
 
 from __future__ import annotations
@@ -72,14 +74,18 @@ class HoldKind(StrEnum):
 
     @property
     def blames_code(self) -> bool:
-        """Whether it is the instance's code that cannot go on, and not the store or the engine that failed it."""
+        """Whether it is the instance's code that cannot go on, and not the store or the engine that
+        failed it.
+        """
         return self not in {self.STORE, self.INTERNAL}
 
 
 class MessageKind(IntEnum):
-    """What a message is: an event that was sent, or the end of a child. The latter four mean the same as in :class:`Status`.
+    """What a message is: an event that was sent, or the end of a child. The latter four mean the
+    same as in :class:`Status`.
 
-    The end of a child is of one execution: it is stored only while that one is open, and goes with it.
+    The end of a child is of one execution: it is stored only while that one is open, and goes with
+    it.
     """
 
     EVENT = 0
@@ -98,25 +104,33 @@ REPORTS: Final = (
 """The ends of children: they go with the execution that has asked for the child."""
 
 
+_MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind})
+_HOLDS: Final = Kinds("hold", {kind.value: kind for kind in HoldKind})
+_ENDS: Final = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd})
+_RESOLUTIONS: Final = Kinds("resolution", {kind.value: kind for kind in ResolvedBy})
+_STATUSES: Final = Kinds("status", {kind.value: kind for kind in Status})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Library:
     """What a library reads and writes. Two of different ages may work on one store.
 
-    ``level`` is the highest level of its kinds; ``writes`` up to which level it wants the store's write level to rise: its own,
-    but for a library that first only learns to read. ``lowest_readers`` says of each level which libraries may still work on a
-    store that is written at it: those that leave what they do not know alone. ``migrations`` are steps of the schema beyond
-    those of this package, by provider; tests make a newer schema of them.
+    ``level`` is the highest level of its kinds; ``writes`` up to which level it wants the store's
+    write level to rise: its own, but for a library that first only learns to read.
+    ``lowest_readers`` says of each level which libraries may still work on a store that is written
+    at it: those that leave what they do not know alone. ``migrations`` are steps of the schema
+    beyond those of this package, by provider; tests make a newer schema of them.
     """
 
     level: int = BASE_LEVEL
     writes: int = BASE_LEVEL
     lowest_readers: Mapping[int, int] = field(default_factory=lambda: {BASE_LEVEL: BASE_LEVEL})
     events: EventForms = EVENTS
-    messages: Kinds[MessageKind] = Kinds("message", {kind.value: kind for kind in MessageKind})  # noqa: RUF009 - immutable
-    holds: Kinds[HoldKind] = Kinds("hold", {kind.value: kind for kind in HoldKind})  # noqa: RUF009
-    ends: Kinds[ExecutionEnd] = Kinds("end of an execution", {kind.value: kind for kind in ExecutionEnd})  # noqa: RUF009
-    resolutions: Kinds[ResolvedBy] = Kinds("resolution", {kind.value: kind for kind in ResolvedBy})  # noqa: RUF009
-    statuses: Kinds[Status] = Kinds("status", {kind.value: kind for kind in Status})  # noqa: RUF009
+    messages: Kinds[MessageKind] = _MESSAGES
+    holds: Kinds[HoldKind] = _HOLDS
+    ends: Kinds[ExecutionEnd] = _ENDS
+    resolutions: Kinds[ResolvedBy] = _RESOLUTIONS
+    statuses: Kinds[Status] = _STATUSES
     policies: Policies = POLICIES
     migrations: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
@@ -137,8 +151,9 @@ class Library:
         """
         if levels.lowest_reader > self.level:
             raise LibraryTooOld(
-                f"{store} is written at level {levels.write} and needs a library that reads level {levels.lowest_reader}; "
-                f"this one reads up to level {self.level}. Upgrade the library here, as it was upgraded elsewhere.",
+                f"{store} is written at level {levels.write} and needs a library that reads "
+                f"level {levels.lowest_reader}; this one reads up to level {self.level}. "
+                "Upgrade the library here, as it was upgraded elsewhere.",
                 level=self.level,
                 lowest_reader=levels.lowest_reader,
             )
@@ -149,9 +164,11 @@ THIS_LIBRARY: Final = Library()
 
 
 class Dialect:
-    """How one provider reads and writes kinds now: what its library knows, at the store's write level as last heard.
+    """How one provider reads and writes kinds now: what its library knows, at the store's write
+    level as last heard.
 
-    The level of a store never goes down, so that one which was heard a while ago is at worst too low.
+    The level of a store never goes down, so that one which was heard a while ago is at worst too
+    low.
     """
 
     def __init__(self, library: Library) -> None:

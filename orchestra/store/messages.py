@@ -14,12 +14,13 @@ __all__ = ["InboxPage", "MessageRow", "Unread"]
 
 @frozen
 class MessageRow:
-    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8); ``traceparent`` its sender's.
+    """One unread message. ``sequence`` is its number at the instance, in arrival order (I8);
+    ``traceparent`` its sender's.
 
     ``sender`` is the node whose client has sent it, or how a client that stands alone is called.
 
-    Where a child has ended, ``name`` and ``sender`` are its id, ``payload`` its output or error, and ``source`` the event that
-    asked for it.
+    Where a child has ended, ``name`` and ``sender`` are its id, ``payload`` its output or error,
+    and ``source`` the event that asked for it.
     """
 
     sequence: int
@@ -35,7 +36,9 @@ class MessageRow:
 
 @dataclass(frozen=True, slots=True)
 class InboxPage:
-    """How much of one inbox is read at once: so many events in the order of arrival, with so many bytes of payload together."""
+    """How much of one inbox is read at once: so many events in the order of arrival, with so many
+    bytes of payload together.
+    """
 
     messages: int = 64
     bytes: int = 64 * 1024
@@ -47,7 +50,9 @@ class InboxPage:
 
 @frozen
 class Unread:
-    """Unread events of one name, after those that were known. They are all there are up to ``whole_to``."""
+    """Unread events of one name, after those that were known. They are all there are up to
+    ``whole_to``.
+    """
 
     messages: tuple[MessageRow, ...]
     whole_to: int

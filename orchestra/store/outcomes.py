@@ -50,7 +50,9 @@ class StartExists:
 
 @frozen
 class Appended:
-    """A message, a mark or the end of an activity was stored under ``sequence`` (or was there already: ``fresh=False``)."""
+    """A message, a mark or the end of an activity was stored under ``sequence`` (or was there
+    already: ``fresh=False``).
+    """
 
     sequence: int
     owner: str | None
@@ -70,11 +72,12 @@ class AppendRefused:
 
 @frozen
 class Granted:
-    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has arrived meanwhile.
+    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has
+    arrived meanwhile.
 
-    ``arrivals`` are the messages and marks that the write has left with instances, by their ids, and the ends of activities
-    that its ``stops`` have left with its own; ``taken`` the ids of those of its starts that nobody waits for and that were left
-    alone, because somebody else has the id.
+    ``arrivals`` are the messages and marks that the write has left with instances, by their ids,
+    and the ends of activities that its ``stops`` have left with its own; ``taken`` the ids of those
+    of its starts that nobody waits for and that were left alone, because somebody else has the id.
     """
 
     inbox_seq: int
@@ -105,7 +108,8 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A report was taken. ``arrival``: what it has left with the instance; ``None`` for a heartbeat.
+    """A report was taken. ``arrival``: what it has left with the instance; ``None`` for a
+    heartbeat.
 
     ``stopping``: the try has the stop mark.
     """
@@ -114,7 +118,17 @@ class Reported:
     stopping: bool = False
 
 
-Outcome = Started | StartExists | Appended | AppendRefused | Granted | Refused | Claimed | Recovered | Reported
+Outcome = (
+    Started
+    | StartExists
+    | Appended
+    | AppendRefused
+    | Granted
+    | Refused
+    | Claimed
+    | Recovered
+    | Reported
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ __all__ = ["InstanceQuery", "InstanceRecord", "Standing"]
 
 
 class Standing(IntEnum):
-    """How an open instance stands: no lap of it has begun; it goes on, or waits for something; it cannot go on now."""
+    """How an open instance stands: no lap of it has begun; it goes on, or waits for something; it
+    cannot go on now.
+    """
 
     PENDING = 0
     RUNNING = 1
@@ -29,11 +31,12 @@ class Standing(IntEnum):
 class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
-    ``statuses``: only those that stand so; ``other_statuses``: also those in a way that this library does not know.
-    ``standings``: of the open ones only those that stand so; they do not narrow down those that have ended. ``held``: whether
-    it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or is of an ``unserved`` kind. ``parent``
-    is the id of whose children are asked for, of all its executions unless ``parent_execution`` names one. ``after`` is the
-    (created_at, instance_id) of the last row of the page before.
+    ``statuses``: only those that stand so; ``other_statuses``: also those in a way that this
+    library does not know. ``standings``: of the open ones only those that stand so; they do not
+    narrow down those that have ended. ``held``: whether it has a stored hold, has crashed nodes
+    repeatedly (``takeovers >= 3``, unowned), or is of an ``unserved`` kind. ``parent`` is the id of
+    whose children are asked for, of all its executions unless ``parent_execution`` names one.
+    ``after`` is the (created_at, instance_id) of the last row of the page before.
     """
 
     name: str | None = None
@@ -56,10 +59,11 @@ class InstanceQuery:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is deleted, having ended.
+    """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is
+    deleted, having ended.
 
-    ``unread_messages`` counts events only. ``activities`` and ``reports`` (of which commands the child's end waits unread, by
-    event id) are read of single instances, not in lists.
+    ``unread_messages`` counts events only. ``activities`` and ``reports`` (of which commands the
+    child's end waits unread, by event id) are read of single instances, not in lists.
     """
 
     row: InstanceRow

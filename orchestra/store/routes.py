@@ -1,4 +1,6 @@
-"""What work is called and where it may run: the kinds of work, and the routes that nodes and rows are matched by."""
+"""What work is called and where it may run: the kinds of work, and the routes that nodes and rows
+are matched by.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ DEFAULT_QUEUE: Final = "default"
 class Kind(NamedTuple):
     """What a node must be able to do to run an instance now; what claims are routed by.
 
-    ``floating``: the execution has not begun and its version was chosen by policy, so that a node for which the
-    policy gives a higher version may take it. ``format`` is that of its events, and of the first format while it has none.
-    ``level`` is what a library must read to go on with it: higher than the base where something in it was written at a higher
-    level, or where a library has met something in it that it does not know.
+    ``floating``: the execution has not begun and its version was chosen by policy, so that a node
+    for which the policy gives a higher version may take it. ``format`` is that of its events, and
+    of the first format while it has none. ``level`` is what a library must read to go on with it:
+    higher than the base where something in it was written at a higher level, or where a library has
+    met something in it that it does not know.
     """
 
     queue: str
@@ -32,13 +35,17 @@ class Kind(NamedTuple):
 
 
 kind_of: Final = lru_cache(maxsize=4_096)(Kind)
-"""Return the kind that is so made, and for the same the same one: thousands of instances are of a few kinds."""
+"""Return the kind that is so made, and for the same the same one: thousands of instances are of a
+few kinds.
+"""
 
 
 class Route(NamedTuple):
-    """Who may run an activity that the owner of its instance hands out: nodes that serve the queue and have the activity.
+    """Who may run an activity that the owner of its instance hands out: nodes that serve the queue
+    and have the activity.
 
-    It may be *narrowed* to those whose code of the activity has a fingerprint: others could not read its arguments.
+    It may be *narrowed* to those whose code of the activity has a fingerprint: others could not
+    read its arguments.
     """
 
     queue: str
@@ -49,8 +56,14 @@ class Route(NamedTuple):
         return Route(self.queue, f"{self.name}{_NARROWED}{fingerprint}")
 
     def of_format(self, event_format: int) -> Route:
-        """Return the route to those nodes that read events of this format, as the one that asks for the activity is."""
-        return self if event_format == FORMAT else Route(self.queue, f"{self.name}{_OF_FORMAT}{event_format}")
+        """Return the route to those nodes that read events of this format, as the one that asks for
+        the activity is.
+        """
+        return (
+            self
+            if event_format == FORMAT
+            else Route(self.queue, f"{self.name}{_OF_FORMAT}{event_format}")
+        )
 
     @property
     def activity(self) -> str:

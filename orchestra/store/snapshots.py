@@ -15,10 +15,12 @@ __all__ = ["News", "Snapshot"]
 
 @frozen
 class Snapshot:
-    """A claimed instance: its row, its current execution, its first unread messages, its remembered activities.
+    """A claimed instance: its row, its current execution, its first unread messages, its remembered
+    activities.
 
-    The history is read apart, and only where no warm execution stands for it. ``messages`` are all ends of children, and the
-    events up to ``whole_to`` (``None``: all there are); later ones are read by name. ``summary`` is as the last write left it.
+    The history is read apart, and only where no warm execution stands for it. ``messages`` are all
+    ends of children, and the events up to ``whole_to`` (``None``: all there are); later ones are
+    read by name. ``summary`` is as the last write left it.
     """
 
     row: InstanceRow
@@ -31,9 +33,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something has arrived for an instance that the asking node owns. ``activities`` are those that have ended elsewhere.
+    """Something has arrived for an instance that the asking node owns. ``activities`` are those
+    that have ended elsewhere.
 
-    ``messages`` are all ends of children, and the events up to ``whole_to`` (``None``: all there are).
+    ``messages`` are all ends of children, and the events up to ``whole_to`` (``None``: all there
+    are).
     """
 
     instance_id: str

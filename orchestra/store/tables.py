@@ -1,4 +1,5 @@
-"""The columns of each table, described once: the statements, the readers and the lists of values follow these descriptions.
+"""The columns of each table, described once: the statements, the readers and the lists of values
+follow these descriptions.
 
 A provider renders the statements in its own dialect. Values travel in the order of the columns.
 """
@@ -50,7 +51,9 @@ class Columns(tuple[Column, ...]):
         return tuple(column.name for column in self)
 
     def listed(self, alias: str = "") -> str:
-        """Return the names as a statement lists them, each behind the alias of its table, if there is one."""
+        """Return the names as a statement lists them, each behind the alias of its table, if there
+        is one.
+        """
         prefix = f"{alias}." if alias else ""
         return ", ".join(prefix + name for name in self.names)
 
@@ -99,15 +102,37 @@ HOT_ROW: Final = _columns(
 
 WRITTEN_ROW: Final = Columns(
     (
-        *HOT_ROW.only("kind", "revision", "owner", "wake_at", "status", "held", "inbox_seq", "seen_seq", "execution", "opened"),
-        *HOT_ROW.only("takeovers", "history_events", "history_bytes", "updated_at", "most_unread", "most_unread_bytes"),
+        *HOT_ROW.only(
+            "kind",
+            "revision",
+            "owner",
+            "wake_at",
+            "status",
+            "held",
+            "inbox_seq",
+            "seen_seq",
+            "execution",
+            "opened",
+        ),
+        *HOT_ROW.only(
+            "takeovers",
+            "history_events",
+            "history_bytes",
+            "updated_at",
+            "most_unread",
+            "most_unread_bytes",
+        ),
     )
 )
 """What a changed row is written back as, besides its summary."""
 
-CANCEL_MARK: Final = HOT_ROW.only("cancel_at", "cancel_reason", "cancel_by", "cancel_terminate", "cancel_seq")
+CANCEL_MARK: Final = HOT_ROW.only(
+    "cancel_at", "cancel_reason", "cancel_by", "cancel_terminate", "cancel_seq"
+)
 
-NEW_INSTANCE: Final = HOT_ROW.only("instance_id", "incarnation", "kind", "wake_at", "execution", "opened")
+NEW_INSTANCE: Final = HOT_ROW.only(
+    "instance_id", "incarnation", "kind", "wake_at", "execution", "opened"
+)
 """What a start says of the hot row; the other columns have one beginning for all instances."""
 
 DETAIL: Final = _columns(
@@ -169,7 +194,9 @@ OPENING: Final = EXECUTION.only(
 )
 """What is written when an execution is opened, or is to be opened on another version."""
 
-CLOSING: Final = EXECUTION.only("closed_at", "end_kind", "output", "output_encoding", "error", "event_count", "byte_count")
+CLOSING: Final = EXECUTION.only(
+    "closed_at", "end_kind", "output", "output_encoding", "error", "event_count", "byte_count"
+)
 """What is written when an execution is closed."""
 
 EVENT: Final = _columns(
@@ -224,7 +251,15 @@ ACTIVITY_FENCE: Final = _columns(revision="number")
 
 REPORT: Final = Columns(
     (
-        *ACTIVITY.only("heartbeat", "heartbeat_encoding", "owner", "result", "result_encoding", "failure", "stopping"),
+        *ACTIVITY.only(
+            "heartbeat",
+            "heartbeat_encoding",
+            "owner",
+            "result",
+            "result_encoding",
+            "failure",
+            "stopping",
+        ),
         *ACTIVITY_FENCE,
     )
 )

@@ -19,15 +19,17 @@ LOST: Final = b""
 class ActivityRow:
     """An activity with something to remember: failed tries, a heartbeat, or that it is handed out.
 
-    ``due`` is when the next try may begin. With a ``route`` the current try is handed out: ``owner`` is the node that has
-    taken it, and ``result`` or ``failure`` says how it has ended there. The fence of the node that has it (``revision``) is
-    the store's, and in a write counts for nothing: it begins at 0, and each write of the row raises it by one.
+    ``due`` is when the next try may begin. With a ``route`` the current try is handed out:
+    ``owner`` is the node that has taken it, and ``result`` or ``failure`` says how it has ended
+    there. The fence of the node that has it (``revision``) is the store's, and in a write counts
+    for nothing: it begins at 0, and each write of the row raises it by one.
 
-    What is written is free to be taken, or with an ``owner`` it runs on that node already. A write that holds its instance
-    keeps, as ``result`` or ``failure``, the ends that its turn had taken in (rule 39).
+    What is written is free to be taken, or with an ``owner`` it runs on that node already. A write
+    that holds its instance keeps, as ``result`` or ``failure``, the ends that its turn had taken in
+    (rule 39).
 
-    ``stopping`` is the stop mark of a try that is handed out: its instance has cancelled it and waits for its end. A row with
-    the mark has an owner, or it has ended.
+    ``stopping`` is the stop mark of a try that is handed out: its instance has cancelled it and
+    waits for its end. A row with the mark has an owner, or it has ended.
     """
 
     execution: int
@@ -46,15 +48,19 @@ class ActivityRow:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the try has ended or was lost, and its end is kept for the instance's next turn."""
+        """Whether the try has ended or was lost, and its end is kept for the instance's next
+        turn.
+        """
         return self.result is not None or self.failure is not None
 
 
 @frozen
 class Task:
-    """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the event that asked for it.
+    """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the
+    event that asked for it.
 
-    ``stopping``: its instance has cancelled it. The node ends it and reports the end; it begins no try.
+    ``stopping``: its instance has cancelled it. The node ends it and reports the end; it begins no
+    try.
     """
 
     instance_id: str

@@ -1,7 +1,8 @@
-"""What operators see: log records, spans and metrics, all of which say which orchestration and version they are about.
+"""What operators see: log records, spans and metrics, all of which say which orchestration and
+version they are about.
 
-The library speaks to the OpenTelemetry *API* only. Where no SDK is set up, :class:`Recorder` records nothing and costs next to
-nothing; :func:`recorder_for` finds out once.
+The library speaks to the OpenTelemetry *API* only. Where no SDK is set up, :class:`Recorder`
+records nothing and costs next to nothing; :func:`recorder_for` finds out once.
 """
 
 from orchestra.telemetry.logs import (

@@ -1,15 +1,44 @@
-"""The metrics that there are: one table, from which the instruments are made, and against which the guide is checked."""
+"""The metrics that there are: one table, from which the instruments are made, and against which the
+guide is checked.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from orchestra.telemetry.attributes import ACTIVITY, CACHE_RESULT, FROM_VERSION, HOLD_REASON, NAME, OUTCOME, TO_VERSION, VERSION
+from orchestra.telemetry.attributes import (
+    ACTIVITY,
+    CACHE_RESULT,
+    FROM_VERSION,
+    HOLD_REASON,
+    NAME,
+    OUTCOME,
+    TO_VERSION,
+    VERSION,
+)
 
 __all__ = ["INSTRUMENTS", "InstrumentSpec"]
 
-_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SECONDS: Final = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+)
 _LONG: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
 _COUNTS: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 12.0, 20.0, 50.0)
 _GROUPS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
@@ -30,9 +59,23 @@ class InstrumentSpec:
 _CODE: Final = (NAME, VERSION)
 
 INSTRUMENTS: Final = (
-    InstrumentSpec("orchestra.starts", "counter", "{instance}", "instances whose first execution has begun", _CODE),
-    InstrumentSpec("orchestra.ends", "counter", "{instance}", "instances that have ended", (*_CODE, OUTCOME)),
-    InstrumentSpec("orchestra.laps", "counter", "{execution}", "executions that ended in continue-as-new", _CODE),
+    InstrumentSpec(
+        "orchestra.starts",
+        "counter",
+        "{instance}",
+        "instances whose first execution has begun",
+        _CODE,
+    ),
+    InstrumentSpec(
+        "orchestra.ends", "counter", "{instance}", "instances that have ended", (*_CODE, OUTCOME)
+    ),
+    InstrumentSpec(
+        "orchestra.laps",
+        "counter",
+        "{execution}",
+        "executions that ended in continue-as-new",
+        _CODE,
+    ),
     InstrumentSpec(
         "orchestra.upgrades",
         "counter",
@@ -40,22 +83,46 @@ INSTRUMENTS: Final = (
         "executions that have begun on another version than the one before, up or down",
         (NAME, FROM_VERSION, TO_VERSION),
     ),
-    InstrumentSpec("orchestra.holds", "counter", "{instance}", "times that an instance was held", (*_CODE, HOLD_REASON)),
+    InstrumentSpec(
+        "orchestra.holds",
+        "counter",
+        "{instance}",
+        "times that an instance was held",
+        (*_CODE, HOLD_REASON),
+    ),
     InstrumentSpec(
         "orchestra.held",
         "gauge",
         "{instance}",
-        "instances in the store that are held now, looked up once a lease; every node tells the same",
+        (
+            "instances in the store that are held now, looked up once a lease; every node tells "
+            "the same"
+        ),
         (NAME, HOLD_REASON),
     ),
     InstrumentSpec(
-        "orchestra.turn.duration", "histogram", "s", "orchestration code of one turn, without the commit", _CODE, _SECONDS
+        "orchestra.turn.duration",
+        "histogram",
+        "s",
+        "orchestration code of one turn, without the commit",
+        _CODE,
+        _SECONDS,
     ),
     InstrumentSpec(
-        "orchestra.lap.duration", "histogram", "s", "an execution from its opening to its end", (*_CODE, OUTCOME), _LONG
+        "orchestra.lap.duration",
+        "histogram",
+        "s",
+        "an execution from its opening to its end",
+        (*_CODE, OUTCOME),
+        _LONG,
     ),
     InstrumentSpec(
-        "orchestra.activity.duration", "histogram", "s", "one try of an activity", (*_CODE, ACTIVITY, OUTCOME), _SECONDS
+        "orchestra.activity.duration",
+        "histogram",
+        "s",
+        "one try of an activity",
+        (*_CODE, ACTIVITY, OUTCOME),
+        _SECONDS,
     ),
     InstrumentSpec(
         "orchestra.activity.attempts",
@@ -65,12 +132,31 @@ INSTRUMENTS: Final = (
         (*_CODE, ACTIVITY),
         _COUNTS,
     ),
-    InstrumentSpec("orchestra.activities.running", "up-down counter", "{attempt}", "tries that run now on this node"),
     InstrumentSpec(
-        "orchestra.timer.lateness", "histogram", "s", "from a timer's due time to the commit of its firing", _CODE, _SECONDS
+        "orchestra.activities.running",
+        "up-down counter",
+        "{attempt}",
+        "tries that run now on this node",
     ),
-    InstrumentSpec("orchestra.queue.age", "histogram", "s", "from an instance being ready to its claim", _CODE, _SECONDS),
-    InstrumentSpec("orchestra.owned", "up-down counter", "{instance}", "instances that this node works on now"),
+    InstrumentSpec(
+        "orchestra.timer.lateness",
+        "histogram",
+        "s",
+        "from a timer's due time to the commit of its firing",
+        _CODE,
+        _SECONDS,
+    ),
+    InstrumentSpec(
+        "orchestra.queue.age",
+        "histogram",
+        "s",
+        "from an instance being ready to its claim",
+        _CODE,
+        _SECONDS,
+    ),
+    InstrumentSpec(
+        "orchestra.owned", "up-down counter", "{instance}", "instances that this node works on now"
+    ),
     InstrumentSpec(
         "orchestra.cache.lookups",
         "counter",
@@ -78,8 +164,21 @@ INSTRUMENTS: Final = (
         "claimed executions that were in memory (hit) or had to be replayed (miss)",
         (*_CODE, CACHE_RESULT),
     ),
-    InstrumentSpec("orchestra.takeovers", "counter", "{instance}", "instances taken from nodes that died"),
-    InstrumentSpec("orchestra.commit.duration", "histogram", "s", "one commit of a group", (), _SECONDS),
-    InstrumentSpec("orchestra.commit.writes", "histogram", "{write}", "changes in one commit, claims apart", (), _GROUPS),
-    InstrumentSpec("orchestra.store.failures", "counter", "{failure}", "times that the store could not be used"),
+    InstrumentSpec(
+        "orchestra.takeovers", "counter", "{instance}", "instances taken from nodes that died"
+    ),
+    InstrumentSpec(
+        "orchestra.commit.duration", "histogram", "s", "one commit of a group", (), _SECONDS
+    ),
+    InstrumentSpec(
+        "orchestra.commit.writes",
+        "histogram",
+        "{write}",
+        "changes in one commit, claims apart",
+        (),
+        _GROUPS,
+    ),
+    InstrumentSpec(
+        "orchestra.store.failures", "counter", "{failure}", "times that the store could not be used"
+    ),
 )

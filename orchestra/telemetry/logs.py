@@ -1,9 +1,11 @@
-"""Log records that say which orchestration, version, instance, execution and attempt they are about.
+"""Log records that say which orchestration, version, instance, execution and attempt they are
+about.
 
-Records are standard :mod:`logging` records under the logger ``orchestra``. Each carries the attributes ``orchestration``,
-``version``, ``instance_id``, ``execution_id``, ``attempt`` and ``fields``, and, where spans are written, ``trace_id`` and
-``span_id``. What orchestration code logs is written after its turn is committed, and never again on replay. What the engine
-says of one instance names it in the text as well, for handlers that show nothing else.
+Records are standard :mod:`logging` records under the logger ``orchestra``. Each carries the
+attributes ``orchestration``, ``version``, ``instance_id``, ``execution_id``, ``attempt`` and
+``fields``, and, where spans are written, ``trace_id`` and ``span_id``. What orchestration code logs
+is written after its turn is committed, and never again on replay. What the engine says of one
+instance names it in the text as well, for handlers that show nothing else.
 
 ::
 
@@ -27,12 +29,27 @@ from orchestra.errors import shortened
 from orchestra.telemetry.propagation import context_of
 from orchestra.telemetry.records import Subject
 
-__all__ = ["ContextFilter", "PlainFormatter", "engine_logger", "escaped", "log_instance", "log_orchestration", "named"]
+__all__ = [
+    "ContextFilter",
+    "PlainFormatter",
+    "engine_logger",
+    "escaped",
+    "log_instance",
+    "log_orchestration",
+    "named",
+]
 
 _LONGEST: Final = 16_000
 """Characters of a message, and of a traceback, that one record shows."""
 
-_ATTRIBUTES: Final = ("orchestration", "version", "instance_id", "execution_id", "attempt", "fields")
+_ATTRIBUTES: Final = (
+    "orchestration",
+    "version",
+    "instance_id",
+    "execution_id",
+    "attempt",
+    "fields",
+)
 
 orchestration_logger: Final = logging.getLogger("orchestra.orchestration")
 engine_logger: Final = logging.getLogger("orchestra.engine")
@@ -62,7 +79,8 @@ def log_orchestration(
         # The handlers find the trace where they look for it: in what is current.
         token = None if traceparent is None else attach(context_of(traceparent))
         try:
-            # The message is user text and goes in as an argument, so that a per cent sign in it stays one (I15).
+            # The message is user text and goes in as an argument, so that a per cent sign in it
+            # stays one (I15).
             orchestration_logger.log(level, "%s", message, extra=extra)
         finally:
             if token is not None:
@@ -77,7 +95,9 @@ def log_instance(
     error: BaseException | None = None,
     traceparent: str | None = None,
 ) -> None:
-    """Write what the engine has to say of one instance. The text begins with which one: ``watch 1.1.0 [watch-1 #42]``."""
+    """Write what the engine has to say of one instance. The text begins with which one: ``watch
+    1.1.0 [watch-1 #42]``.
+    """
     if engine_logger.isEnabledFor(level):
         extra: dict[str, Any] = {
             "orchestration": subject.name,
@@ -89,7 +109,15 @@ def log_instance(
         }
         token = None if traceparent is None else attach(context_of(traceparent))
         try:
-            engine_logger.log(level, f"%s {message}", named(subject), *args, exc_info=error, stacklevel=2, extra=extra)
+            engine_logger.log(
+                level,
+                f"%s {message}",
+                named(subject),
+                *args,
+                exc_info=error,
+                stacklevel=2,
+                extra=extra,
+            )
         finally:
             if token is not None:
                 detach(token)
@@ -100,12 +128,15 @@ def named(subject: Subject) -> str:
     return _named(subject.name, subject.version, subject.instance_id, subject.execution)
 
 
-def _named(name: object, version: object, instance_id: object, execution: object, tries: str = "") -> str:
+def _named(
+    name: object, version: object, instance_id: object, execution: object, tries: str = ""
+) -> str:
     return f"{escaped(str(name))} {version} [{escaped(str(instance_id))} #{execution}{tries}]"
 
 
 class ContextFilter(logging.Filter):
-    """Gives every record that passes a handler the attributes above: from the running activity and span, or ``None``.
+    """Gives every record that passes a handler the attributes above: from the running activity and
+    span, or ``None``.
 
     Add it to a handler, so that ordinary ``logging`` calls inside activities are tagged too.
     """
@@ -133,7 +164,9 @@ class ContextFilter(logging.Filter):
 
 
 class PlainFormatter(logging.Formatter):
-    """One line a record: ``12:00:01.250 INFO  watch 1.1.0 [watch-1 #42] probed status=200``, a traceback indented below it.
+    """One line a record, and a traceback indented below it::
+
+        12:00:01.250 INFO  watch 1.1.0 [watch-1 #42] probed status=200
 
     Control characters in user text are escaped, so that no value can forge a line (I15).
     """
@@ -145,11 +178,17 @@ class PlainFormatter(logging.Formatter):
         self._filter.filter(record)
         moment = datetime.fromtimestamp(record.created, UTC).astimezone()
         subject = self._subject(record)
-        parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}", f"{record.levelname:<7}", subject]
+        parts = [
+            f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
+            f"{record.levelname:<7}",
+            subject,
+        ]
         message = shortened(record.getMessage().removeprefix(f"{subject} "), _LONGEST)
         parts.append(escaped(message))  # what the engine says begins with it
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
-        parts.extend(f"{escaped(str(key))}={_value(value)}" for key, value in (fields or {}).items())
+        parts.extend(
+            f"{escaped(str(key))}={_value(value)}" for key, value in (fields or {}).items()
+        )
         line = " ".join(part for part in parts if part)
         if record.exc_info:
             line += _indented(_tail(self.formatException(record.exc_info)))
@@ -165,16 +204,22 @@ class PlainFormatter(logging.Formatter):
         attempt = getattr(record, "attempt", None)
         tries = f" try {attempt}" if attempt is not None else ""
         version, instance_id = getattr(record, "version", ""), getattr(record, "instance_id", "")
-        return _named(orchestration, version, instance_id, getattr(record, "execution_id", ""), tries)
+        return _named(
+            orchestration, version, instance_id, getattr(record, "execution_id", ""), tries
+        )
 
 
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
-    return repr(text) if not text or any(character.isspace() for character in text) else escaped(text)
+    return (
+        repr(text) if not text or any(character.isspace() for character in text) else escaped(text)
+    )
 
 
 def _tail(text: str) -> str:
-    """Return the end of a traceback, and the beginning of what stands in its last lines, which may be a long message."""
+    """Return the end of a traceback, and the beginning of what stands in its last lines, which may
+    be a long message.
+    """
     lines = [shortened(line, _LONGEST // 4) for line in text.splitlines()]
     text = "\n".join(lines)
     return text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"
@@ -186,4 +231,6 @@ def _indented(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Return a text with its control characters escaped, so that it stays within its line (I15)."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in text
+    )

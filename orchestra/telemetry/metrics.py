@@ -30,12 +30,17 @@ class Metrics:
                 case "counter":
                     made[spec.name] = meter.create_counter(spec.name, spec.unit, spec.description)
                 case "up-down counter":
-                    made[spec.name] = meter.create_up_down_counter(spec.name, spec.unit, spec.description)
+                    made[spec.name] = meter.create_up_down_counter(
+                        spec.name, spec.unit, spec.description
+                    )
                 case "gauge":
                     made[spec.name] = meter.create_gauge(spec.name, spec.unit, spec.description)
                 case "histogram":
                     made[spec.name] = meter.create_histogram(
-                        spec.name, spec.unit, spec.description, explicit_bucket_boundaries_advisory=spec.boundaries
+                        spec.name,
+                        spec.unit,
+                        spec.description,
+                        explicit_bucket_boundaries_advisory=spec.boundaries,
                     )
         self._made = made
         self._owned = 0
@@ -75,18 +80,26 @@ class Metrics:
         for due in record.fired:
             self._record("orchestra.timer.lateness", max(0.0, (now - due) / 1e6), code)
         for activity, attempts in record.attempts:
-            self._record("orchestra.activity.attempts", attempts, {**code, names.ACTIVITY: activity})
+            self._record(
+                "orchestra.activity.attempts", attempts, {**code, names.ACTIVITY: activity}
+            )
         if record.outcome is not None:
             if record.outcome == _BOUNDARY:
                 self._add("orchestra.laps", 1, code)
             else:
                 self.ended(subject.name, subject.version, record.outcome)
             if record.lap_seconds is not None:
-                self._record("orchestra.lap.duration", record.lap_seconds, {**code, names.OUTCOME: record.outcome})
+                self._record(
+                    "orchestra.lap.duration",
+                    record.lap_seconds,
+                    {**code, names.OUTCOME: record.outcome},
+                )
 
     def ended(self, name: str, version: str, outcome: str) -> None:
         """Count the end of an instance."""
-        self._add("orchestra.ends", 1, {names.NAME: name, names.VERSION: version, names.OUTCOME: outcome})
+        self._add(
+            "orchestra.ends", 1, {names.NAME: name, names.VERSION: version, names.OUTCOME: outcome}
+        )
 
     # --- claims ---
 
@@ -99,7 +112,11 @@ class Metrics:
 
     def looked_up(self, name: str, version: str, *, warm: bool) -> None:
         """Count a look for a warm execution."""
-        labels = {names.NAME: name, names.VERSION: version, names.CACHE_RESULT: "hit" if warm else "miss"}
+        labels = {
+            names.NAME: name,
+            names.VERSION: version,
+            names.CACHE_RESULT: "hit" if warm else "miss",
+        }
         self._add("orchestra.cache.lookups", 1, labels)
 
     # --- the node and the store ---
@@ -108,7 +125,9 @@ class Metrics:
         """Set how many are held, by name and reason; what is not held any more falls to zero."""
         now = Counts((row.kind.name, shown_hold(row.hold)) for row in rows)
         for name, reason in self._held.keys() | now.keys():
-            self._made["orchestra.held"].set(now[name, reason], {names.NAME: name, names.HOLD_REASON: reason})
+            self._made["orchestra.held"].set(
+                now[name, reason], {names.NAME: name, names.HOLD_REASON: reason}
+            )
         self._held = now
 
     def owned(self, instances: int) -> None:
@@ -124,7 +143,9 @@ class Metrics:
     def committed(self, changes: Sequence[Change], seconds: float) -> None:
         """Record a commit."""
         self._record("orchestra.commit.duration", seconds)
-        self._record("orchestra.commit.writes", sum(not isinstance(change, Claim) for change in changes))
+        self._record(
+            "orchestra.commit.writes", sum(not isinstance(change, Claim) for change in changes)
+        )
 
     def store_failed(self) -> None:
         """Count a time that the store could not be used."""
@@ -147,11 +168,17 @@ def _code(subject: Subject) -> dict[str, str]:
 
 
 def _ready_since(snapshot: Snapshot) -> int | None:
-    """Return since when an instance had been ready. What another node has given back tells no time: ``None``."""
+    """Return since when an instance had been ready. What another node has given back tells no time:
+    ``None``.
+    """
     row = snapshot.row
     if row.wake_at:
         return row.wake_at
     unseen = [message.sent_at for message in snapshot.messages if message.sequence > row.seen_seq]
     if unseen:
         return min(unseen)
-    return None if row.opened or row.takeovers or row.hold is not None else snapshot.execution.created_at
+    return (
+        None
+        if row.opened or row.takeovers or row.hold is not None
+        else snapshot.execution.created_at
+    )

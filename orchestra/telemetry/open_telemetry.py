@@ -34,9 +34,12 @@ _API: Final = ("opentelemetry.trace", "opentelemetry.metrics")
 
 
 def recorder_for(
-    tracer_provider: trace.TracerProvider | None, meter_provider: metrics.MeterProvider | None, clock: Clock
+    tracer_provider: trace.TracerProvider | None,
+    meter_provider: metrics.MeterProvider | None,
+    clock: Clock,
 ) -> Recorder:
-    """Return what records with these providers, by default the global ones. Where neither records, it does nothing.
+    """Return what records with these providers, by default the global ones. Where neither records,
+    it does nothing.
 
     The choice stands: providers that are set up later are not found.
     """
@@ -44,11 +47,17 @@ def recorder_for(
     meter = metrics.get_meter(_SCOPE, library_version(), meter_provider)
     traces = Traces(tracer) if _records(tracer) else None
     measures = Metrics(meter) if _records(meter) else None
-    return Recorder() if traces is None and measures is None else OpenTelemetryRecorder(traces, measures, clock)
+    return (
+        Recorder()
+        if traces is None and measures is None
+        else OpenTelemetryRecorder(traces, measures, clock)
+    )
 
 
 def _records(made: object) -> bool:
-    """Return whether this is more than the API's own no-op, or than its proxy for an SDK that nobody has set up."""
+    """Return whether this is more than the API's own no-op, or than its proxy for an SDK that
+    nobody has set up.
+    """
     return not type(made).__module__.startswith(_API)
 
 
@@ -70,7 +79,9 @@ class _Guard:
     def complain(self, error: Exception) -> None:
         if type(error) not in self._known:
             self._known.add(type(error))
-            engine_logger.warning("telemetry fails, and what it was to tell is lost: %r", error, exc_info=error)
+            engine_logger.warning(
+                "telemetry fails, and what it was to tell is lost: %r", error, exc_info=error
+            )
 
 
 def _harmless(
@@ -106,8 +117,14 @@ class OpenTelemetryRecorder(Recorder):
     # --- the engine ---
 
     @_harmless
-    def open_execution(self, subject: Subject, begun: Moment, previous: str | None, origin: str | None) -> Root | None:
-        return None if self._traces is None else self._traces.open_execution(subject, begun.wall, previous, origin)
+    def open_execution(
+        self, subject: Subject, begun: Moment, previous: str | None, origin: str | None
+    ) -> Root | None:
+        return (
+            None
+            if self._traces is None
+            else self._traces.open_execution(subject, begun.wall, previous, origin)
+        )
 
     @_harmless
     def stands(self, records: Sequence[Record], now: int) -> None:
@@ -158,11 +175,15 @@ class OpenTelemetryRecorder(Recorder):
     # --- activities ---
 
     @_harmless
-    def begin_attempt(self, subject: Subject, activity: str, number: int, traceparent: str | None) -> Attempt | None:
+    def begin_attempt(
+        self, subject: Subject, activity: str, number: int, traceparent: str | None
+    ) -> Attempt | None:
         begun = self.moment()
         span = None
         if self._traces is not None:
-            span = self._traces.begin_attempt(subject, activity, number, traceparent, begun, self._clock)
+            span = self._traces.begin_attempt(
+                subject, activity, number, traceparent, begun, self._clock
+            )
         if self._metrics is not None:
             self._metrics.running(1)
         return _Attempt(self, subject, activity, begun, span)
@@ -179,8 +200,12 @@ class OpenTelemetryRecorder(Recorder):
 
     # --- clients ---
 
-    def starting(self, name: str, version: str, instance_id: str) -> AbstractContextManager[str | None]:
-        return self._around(f"start {name}", {names.NAME: name, names.VERSION: version, names.INSTANCE: instance_id})
+    def starting(
+        self, name: str, version: str, instance_id: str
+    ) -> AbstractContextManager[str | None]:
+        return self._around(
+            f"start {name}", {names.NAME: name, names.VERSION: version, names.INSTANCE: instance_id}
+        )
 
     def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
         return self._around(f"event {event}", {names.EVENT: event, names.INSTANCE: instance_id})
@@ -197,7 +222,9 @@ class OpenTelemetryRecorder(Recorder):
         self._end_sending(span, None)
 
     @_harmless
-    def _begin_sending(self, name: str, attributes: dict[str, AttributeValue]) -> tuple[Span, str | None] | None:
+    def _begin_sending(
+        self, name: str, attributes: dict[str, AttributeValue]
+    ) -> tuple[Span, str | None] | None:
         return None if self._traces is None else self._traces.begin_sending(name, attributes)
 
     @_harmless

@@ -6,7 +6,13 @@ from functools import lru_cache
 from typing import Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 __all__ = ["context_of", "span_context_of", "traceparent_of"]
@@ -23,7 +29,9 @@ def traceparent_of(span: Span) -> str | None:
 
 
 def context_of(traceparent: str | None) -> Context:
-    """Return a context whose current span is the remote one; an empty one where there is none, or it cannot be read."""
+    """Return a context whose current span is the remote one; an empty one where there is none, or
+    it cannot be read.
+    """
     found = None if traceparent is None else span_context_of(traceparent)
     return Context() if found is None else set_span_in_context(NonRecordingSpan(found), Context())
 
@@ -31,5 +39,7 @@ def context_of(traceparent: str | None) -> Context:
 @lru_cache(maxsize=4096)  # every turn and activity of an execution reads the same one
 def span_context_of(traceparent: str) -> SpanContext | None:
     """Return the identity of a remote span, or ``None`` where it cannot be read."""
-    found = get_current_span(_PROPAGATOR.extract({_FIELD: traceparent}, Context())).get_span_context()
+    found = get_current_span(
+        _PROPAGATOR.extract({_FIELD: traceparent}, Context())
+    ).get_span_context()
     return found if found.is_valid else None

@@ -1,4 +1,6 @@
-"""Where everything is told that spans and metrics are made of. This one records nothing; it is what runs without an SDK."""
+"""Where everything is told that spans and metrics are made of. This one records nothing; it is what
+runs without an SDK.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _NO_SPAN: Final = nullcontext[None](None)
 
 
 class Moment(NamedTuple):
-    """An instant on both clocks: nanoseconds UTC for the beginning of a span, monotonic seconds for durations."""
+    """An instant on both clocks: nanoseconds UTC for the beginning of a span, monotonic seconds for
+    durations.
+    """
 
     wall: int
     monotonic: float
@@ -32,7 +36,8 @@ class Attempt(Protocol):
 
 
 class Recorder:
-    """Records nothing. What has to be gathered for a record is gathered only where ``recording`` is true.
+    """Records nothing. What has to be gathered for a record is gathered only where ``recording`` is
+    true.
 
     No method raises, and none waits.
     """
@@ -45,15 +50,21 @@ class Recorder:
 
     # --- the engine ---
 
-    def open_execution(self, subject: Subject, begun: Moment, previous: str | None, origin: str | None) -> Root | None:
-        """Begin an execution's trace, linked to the execution before and to whoever started the instance."""
+    def open_execution(
+        self, subject: Subject, begun: Moment, previous: str | None, origin: str | None
+    ) -> Root | None:
+        """Begin an execution's trace, linked to the execution before and to whoever started the
+        instance.
+        """
         return None
 
     def stands(self, records: Sequence[Record], now: int) -> None:
         """Record a step whose write was granted; ``now`` is the store's time."""
 
     def claimed(self, snapshots: Sequence[Snapshot], now: int) -> None:
-        """Record what was claimed, and since when it had been ready; ``now`` is the store's time."""
+        """Record what was claimed, and since when it had been ready; ``now`` is the store's
+        time.
+        """
 
     def looked_up(self, name: str, version: str, *, warm: bool) -> None:
         """Record whether a claimed execution was still in memory, or has to be replayed."""
@@ -77,18 +88,26 @@ class Recorder:
 
     # --- activities ---
 
-    def begin_attempt(self, subject: Subject, activity: str, number: int, traceparent: str | None) -> Attempt | None:
+    def begin_attempt(
+        self, subject: Subject, activity: str, number: int, traceparent: str | None
+    ) -> Attempt | None:
         """Begin a try of an activity, and make its span the current one of this task."""
         return None
 
     # --- clients ---
 
-    def starting(self, name: str, version: str, instance_id: str) -> AbstractContextManager[str | None]:
-        """Record the start of an instance while the context is open; it gives the ``traceparent`` that travels."""
+    def starting(
+        self, name: str, version: str, instance_id: str
+    ) -> AbstractContextManager[str | None]:
+        """Record the start of an instance while the context is open; it gives the ``traceparent``
+        that travels.
+        """
         return _NO_SPAN
 
     def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
-        """Record the sending of an event while the context is open; it gives the ``traceparent`` that travels."""
+        """Record the sending of an event while the context is open; it gives the ``traceparent``
+        that travels.
+        """
         return _NO_SPAN
 
     def terminated(self, name: str, version: str) -> None:

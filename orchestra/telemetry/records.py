@@ -1,4 +1,6 @@
-"""What the engine tells of a step: made while it runs, told once its write stands. A step that is refused is never told of."""
+"""What the engine tells of a step: made while it runs, told once its write stands. A step that is
+refused is never told of.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Subject(Protocol):
 
 
 class Root(Protocol):
-    """The first span of an execution: begun before the commit, for its ids are stored; ended only if the commit stands."""
+    """The first span of an execution: begun before the commit, for its ids are stored; ended only
+    if the commit stands.
+    """
 
     @property
     def traceparent(self) -> str: ...
@@ -35,11 +39,13 @@ class Root(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """A turn that wrote something. ``begun`` is nanoseconds UTC; store times (``due``) are microseconds.
+    """A turn that wrote something. ``begun`` is nanoseconds UTC; store times (``due``) are
+    microseconds.
 
-    ``opened`` says that it is the execution's first; ``root`` is then its span, where there are spans, and ``previous_version``
-    the version before the boundary, if there was one. ``traceparent`` is the execution's. ``messages`` are the traceparents of
-    the events that it took in, ``children`` those of the children whose ends it took in, ``fired`` the due times of timers,
+    ``opened`` says that it is the execution's first; ``root`` is then its span, where there are
+    spans, and ``previous_version`` the version before the boundary, if there was one.
+    ``traceparent`` is the execution's. ``messages`` are the traceparents of the events that it took
+    in, ``children`` those of the children whose ends it took in, ``fired`` the due times of timers,
     ``attempts`` (activity, attempts) of those that ended.
     """
 

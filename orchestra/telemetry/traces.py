@@ -1,8 +1,10 @@
-"""Spans. Each has explicit times and is written when what it tells of stands; none is open across a wait.
+"""Spans. Each has explicit times and is written when what it tells of stands; none is open across a
+wait.
 
-An execution is a trace of its own. Its first turn is the root, whose ids are stored in the write that opens the execution, so
-that later turns and activities hang below it, on whatever node and after whatever restart. It is linked to the execution before
-and to the start of the instance; a turn is linked to the events that it took in.
+An execution is a trace of its own. Its first turn is the root, whose ids are stored in the write
+that opens the execution, so that later turns and activities hang below it, on whatever node and
+after whatever restart. It is linked to the execution before and to the start of the instance; a
+turn is linked to the events that it took in.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ from contextvars import Token
 from dataclasses import dataclass
 
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.util.types import AttributeValue
 
 from orchestra.clock import Clock
@@ -31,7 +42,9 @@ _ERROR_TYPE = "error.type"
 
 @dataclass(frozen=True, slots=True)
 class RootSpan:
-    """The first span of an execution. Where its write is refused it is never ended, and so never exported."""
+    """The first span of an execution. Where its write is refused it is never ended, and so never
+    exported.
+    """
 
     span: Span
     traceparent: str
@@ -45,7 +58,9 @@ class Traces:
 
     # --- turns ---
 
-    def open_execution(self, subject: Subject, begun: int, previous: str | None, origin: str | None) -> Root | None:
+    def open_execution(
+        self, subject: Subject, begun: int, previous: str | None, origin: str | None
+    ) -> Root | None:
         """Begin the root span of a new trace; ``None`` where it gets no ids."""
         links = [*_links("origin", [origin]), *_links("previous", [previous])]
         span = self._tracer.start_span(
@@ -85,9 +100,17 @@ class Traces:
     # --- activities ---
 
     def begin_attempt(
-        self, subject: Subject, activity: str, number: int, traceparent: str | None, begun: Moment, clock: Clock
+        self,
+        subject: Subject,
+        activity: str,
+        number: int,
+        traceparent: str | None,
+        begun: Moment,
+        clock: Clock,
     ) -> ActivitySpan:
-        """Begin the span of a try and make it the current one, so that what the activity itself records hangs below it."""
+        """Begin the span of a try and make it the current one, so that what the activity itself
+        records hangs below it.
+        """
         parent = context_of(traceparent)
         span = self._tracer.start_span(
             f"activity {activity}",
@@ -96,13 +119,18 @@ class Traces:
             attributes={**_attributes(subject), names.ACTIVITY: activity, names.ATTEMPT: number},
             start_time=begun.wall,
         )
-        # Not what is current here: this task was made by the runtime, and the host's span is none of the activity's.
+        # Not what is current here: this task was made by the runtime, and the host's span is none
+        # of the activity's.
         return ActivitySpan(span, begun, clock, attach(set_span_in_context(span, parent)))
 
     # --- clients ---
 
-    def begin_sending(self, name: str, attributes: dict[str, AttributeValue]) -> tuple[Span, str | None]:
-        """Begin the span of a client's wish, below whatever is current; return it with the ``traceparent`` that travels."""
+    def begin_sending(
+        self, name: str, attributes: dict[str, AttributeValue]
+    ) -> tuple[Span, str | None]:
+        """Begin the span of a client's wish, below whatever is current; return it with the
+        ``traceparent`` that travels.
+        """
         span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
         return span, traceparent_of(span)
 
@@ -127,7 +155,9 @@ class ActivitySpan:
 
     def end(self, outcome: str, error: BaseException | None) -> None:
         """End the span, and make it the current one no more."""
-        if get_current_span() is self.span:  # else it is given up by another task or thread, whose context is its own
+        if (
+            get_current_span() is self.span
+        ):  # else it is given up by another task or thread, whose context is its own
             detach(self.token)
         ended = self.begun.wall + round((self.clock.monotonic() - self.begun.monotonic) * 1e9)
         try:
@@ -150,7 +180,9 @@ def _attributes(subject: Subject) -> dict[str, AttributeValue]:
 
 
 def _links(what: str, traceparents: Iterable[str | None]) -> list[Link]:
-    found = (span_context_of(traceparent) for traceparent in traceparents if traceparent is not None)
+    found = (
+        span_context_of(traceparent) for traceparent in traceparents if traceparent is not None
+    )
     return [Link(context, {names.LINK: what}) for context in found if context is not None]
 
 

@@ -1,8 +1,9 @@
-"""An artificial next library: this one, and of each sort of kinds one more, an event format, and a step of the schema.
+"""An artificial next library: this one, and of each sort of kinds one more, an event format, and a
+step of the schema.
 
-It is made by adding a line to each table and by nothing else: that is all a kind of a real release needs where it is stored.
-Each addition means what an older kind means, so that the engine can run on it as it is. A store in which both libraries work
-has rows that only one of them can read.
+It is made by adding a line to each table and by nothing else: that is all a kind of a real release
+needs where it is stored. Each addition means what an older kind means, so that the engine can run
+on it as it is. A store in which both libraries work has rows that only one of them can read.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ ALTER TABLE kind ADD COLUMN later TEXT;
 CREATE TABLE later (thing TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
 
-_POSTGRES: Final = _SQLITE.replace("TABLE ", "TABLE @").replace("BLOB", "bytea").replace(") STRICT, WITHOUT ROWID", ")")
+_POSTGRES: Final = (
+    _SQLITE.replace("TABLE ", "TABLE @")
+    .replace("BLOB", "bytea")
+    .replace(") STRICT, WITHOUT ROWID", ")")
+)
 
 
 def _pack(envelope: Any) -> bytes:
@@ -58,7 +63,8 @@ NEXT_LIBRARY: Final = replace(
     writes=NEXT_LEVEL,
     lowest_readers={**THIS_LIBRARY.lowest_readers, NEXT_LEVEL: THIS_LIBRARY.level},
     events=EventForms(
-        {**EVENTS.formats, NEXT_FORMAT: Wire(_pack, _unpack)}, EVENTS.kinds.adding(41, EventKind.TIMER_FIRED, NEXT_LEVEL)
+        {**EVENTS.formats, NEXT_FORMAT: Wire(_pack, _unpack)},
+        EVENTS.kinds.adding(41, EventKind.TIMER_FIRED, NEXT_LEVEL),
     ),
     messages=THIS_LIBRARY.messages.adding(9, MessageKind.CHILD_COMPLETED, NEXT_LEVEL),
     holds=THIS_LIBRARY.holds.adding("shape", HoldKind.STATE, NEXT_LEVEL),
@@ -68,7 +74,11 @@ NEXT_LIBRARY: Final = replace(
     policies=THIS_LIBRARY.policies.adding("only", Exact, NEXT_LEVEL),
     migrations={"sqlite": (_SQLITE,), "postgres": (_POSTGRES,)},
 )
-"""The next library. What it writes at its level, this one leaves alone, and both may work on the store."""
+"""The next library. What it writes at its level, this one leaves alone, and both may work on the
+store.
+"""
 
-STERN_LIBRARY: Final[Library] = replace(NEXT_LIBRARY, lowest_readers={**THIS_LIBRARY.lowest_readers, NEXT_LEVEL: NEXT_LEVEL})
+STERN_LIBRARY: Final[Library] = replace(
+    NEXT_LIBRARY, lowest_readers={**THIS_LIBRARY.lowest_readers, NEXT_LEVEL: NEXT_LEVEL}
+)
 """The same, but of a level that rules out older libraries."""

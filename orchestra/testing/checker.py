@@ -1,12 +1,13 @@
-"""Reads a whole store and holds it against the invariants, for the suites of services and for the library's own.
+"""Reads a whole store and holds it against the invariants, for the suites of services and for the
+library's own.
 
 ::
 
     report = check_store(SqliteProvider("app.db"), registry)
     report.raise_if_violated()
 
-Everything is read through the provider's directory, so that it works on every store. What a directory cannot show, such as
-rows that belong to nobody, is not looked for.
+Everything is read through the provider's directory, so that it works on every store. What a
+directory cannot show, such as rows that belong to nobody, is not looked for.
 """
 
 from __future__ import annotations
@@ -59,14 +60,23 @@ from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery, InstanceRecord
 from orchestra.summary import read_summary
 
-__all__ = ["InvariantsViolated", "Report", "StoredDrift", "StoredUnknown", "Violation", "check_store"]
+__all__ = [
+    "InvariantsViolated",
+    "Report",
+    "StoredDrift",
+    "StoredUnknown",
+    "Violation",
+    "check_store",
+]
 
 _PAGE: Final = 200
 _TRIES: Final = 5
 _SHOWN: Final = 50
 
 _DRIFT: Final = 1_000_000
-"""Microseconds by which the machine's wall clock may be corrected while a node counts on with its monotonic one."""
+"""Microseconds by which the machine's wall clock may be corrected while a node counts on with its
+monotonic one.
+"""
 
 _DELAYING_TAKEOVERS: Final = 3
 """From so many take-overs on an instance waits, whatever it is due for (protocol rule 14)."""
@@ -104,7 +114,8 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class StoredDrift:
-    """A value that code would give now is another one than in a history, where what was recorded counts. It is no fault.
+    """A value that code would give now is another one than in a history, where what was recorded
+    counts. It is no fault.
 
     ``drift`` says which event, what differs, and at which line of code.
     """
@@ -119,7 +130,9 @@ class StoredDrift:
 
 @dataclass(frozen=True, slots=True)
 class StoredUnknown:
-    """An instance holds what only a newer library knows. That is no fault; the instance was not looked into."""
+    """An instance holds what only a newer library knows. That is no fault; the instance was not
+    looked into.
+    """
 
     instance_id: str
     what: Unknown
@@ -132,8 +145,9 @@ class StoredUnknown:
 class Report:
     """What was looked at, and what was wrong with it.
 
-    ``histories`` are the executions whose events are kept; ``replayed`` of them were replayed. ``unsettled`` are instances that
-    could not be looked at because they changed all the time; there are none in a store at rest.
+    ``histories`` are the executions whose events are kept; ``replayed`` of them were replayed.
+    ``unsettled`` are instances that could not be looked at because they changed all the time; there
+    are none in a store at rest.
     """
 
     violations: tuple[Violation, ...]
@@ -144,7 +158,9 @@ class Report:
     replayed: int
     unsettled: tuple[str, ...] = ()
     drift: tuple[StoredDrift, ...] = ()
-    """Where the registry's code gives other values than the histories that were replayed with it."""
+    """Where the registry's code gives other values than the histories that were replayed with
+    it.
+    """
     unknown: tuple[StoredUnknown, ...] = ()
     """Instances that only a newer library can judge."""
 
@@ -159,14 +175,17 @@ class Report:
 
     def __str__(self) -> str:
         looked = (
-            f"{self.instances:,} instances, {self.executions:,} executions, {self.histories:,} histories with {self.events:,} "
-            f"events ({self.replayed:,} replayed): {len(self.violations)} violations"
+            f"{self.instances:,} instances, {self.executions:,} executions, {self.histories:,} "
+            f"histories with {self.events:,} events ({self.replayed:,} replayed): "
+            f"{len(self.violations)} violations"
         )
         lines = [looked, *map(str, self.violations[:_SHOWN])]
         if len(self.violations) > _SHOWN:
             lines.append(f"... and {len(self.violations) - _SHOWN} more")
         if self.drift:
-            lines.append(f"{len(self.drift)} values that code gives otherwise now; what was recorded counts:")
+            lines.append(
+                f"{len(self.drift)} values that code gives otherwise now; what was recorded counts:"
+            )
             lines += map(str, self.drift[:_SHOWN])
         if self.unknown:
             lines.append(f"{len(self.unknown)} instances that only a newer library can judge:")
@@ -183,21 +202,27 @@ class InvariantsViolated(Portable, AssertionError):
 
 
 def check_store(
-    provider: Provider, registry: OrchestrationRegistry | None = None, *, quiescent: bool = True, limits: Limits | None = None
+    provider: Provider,
+    registry: OrchestrationRegistry | None = None,
+    *,
+    quiescent: bool = True,
+    limits: Limits | None = None,
 ) -> Report:
     """Look at every instance of a store.
 
-    Checked are the order and completeness of histories (I2) and executions (I3), that columns say what histories say (I4),
-    that every result answers one command (I5), that no timer was early (I7) and that events were delivered in their order
-    (I8). With a registry every kept history is replayed (I10); values that its code gives otherwise now are listed as drift.
-    Where nothing runs, the end of each child has reached the
-    execution that waits for it, once (I5), and no other one (I9).
+    Checked are the order and completeness of histories (I2) and executions (I3), that columns say
+    what histories say (I4), that every result answers one command (I5), that no timer was early
+    (I7) and that events were delivered in their order (I8). With a registry every kept history is
+    replayed (I10); values that its code gives otherwise now are listed as drift. Where nothing
+    runs, the end of each child has reached the execution that waits for it, once (I5), and no other
+    one (I9).
 
     Args:
         provider: the store; it is opened for the while.
-        registry: the code to replay with; histories of versions that it lacks are not replayed, nor those that are held.
-        quiescent: nothing runs on the store now. Then nobody may own anything (I9), and every open instance must wait
-            for something that will wake it (I11).
+        registry: the code to replay with; histories of versions that it lacks are not replayed, nor
+            those that are held.
+        quiescent: nothing runs on the store now. Then nobody may own anything (I9), and every open
+            instance must wait for something that will wake it (I11).
         limits: those that the executions ran under, where they were not the default ones.
     """
     provider.open()
@@ -220,7 +245,9 @@ class _Instance:
         return self.record.row.instance_id
 
     def identity(self, row: ExecutionRow) -> Identity:
-        return Identity(self.instance_id, self.record.row.incarnation, row.number, row.name, row.version)
+        return Identity(
+            self.instance_id, self.record.row.incarnation, row.number, row.name, row.version
+        )
 
 
 class _Findings:
@@ -230,14 +257,29 @@ class _Findings:
         self._instance_id = instance_id
         self.violations: list[Violation] = []
 
-    def add(self, invariant: str, problem: str, execution: int | None = None, event_id: int | None = None) -> None:
-        self.violations.append(Violation(invariant, problem, self._instance_id, execution, event_id))
+    def add(
+        self,
+        invariant: str,
+        problem: str,
+        execution: int | None = None,
+        event_id: int | None = None,
+    ) -> None:
+        self.violations.append(
+            Violation(invariant, problem, self._instance_id, execution, event_id)
+        )
 
 
 class _Inspection:
     """Goes through a store once, and counts."""
 
-    def __init__(self, provider: Provider, registry: OrchestrationRegistry | None, limits: Limits, *, quiescent: bool) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        registry: OrchestrationRegistry | None,
+        limits: Limits,
+        *,
+        quiescent: bool,
+    ) -> None:
         self._directory = provider.directory
         self._library = provider.library
         self._unknown: list[StoredUnknown] = []
@@ -284,14 +326,18 @@ class _Inspection:
             after = (page[-1].created_at, page[-1].row.instance_id)
 
     def _read(self, instance_id: str) -> _Instance | None:
-        """Return an instance as it stood at one moment; ``None`` where it does not stand still, or has been deleted."""
+        """Return an instance as it stood at one moment; ``None`` where it does not stand still, or
+        has been deleted.
+        """
         for _ in range(_TRIES):
             before = self._directory.get(instance_id)
             if before is None:
                 return None
             rows = tuple(self._rows(instance_id))
             first, last = (rows[0].number, rows[-1].number) if rows else (1, 0)
-            numbers = range(max(1, first - 1), last + 2)  # one more on both sides, where nothing must be
+            numbers = range(
+                max(1, first - 1), last + 2
+            )  # one more on both sides, where nothing must be
             records = {number: self._directory.history(instance_id, number) for number in numbers}
             if self._directory.get(instance_id) == before:
                 return _Instance(before, rows, records)
@@ -350,20 +396,28 @@ class _Inspection:
                 found.add("I3", f"it was never opened and has {len(records)} events", row.number)
                 continue
             try:
-                histories[row.number] = read_history(instance.identity(row), records, self._library.events)
+                histories[row.number] = read_history(
+                    instance.identity(row), records, self._library.events
+                )
             except OrchestraError as error:
                 found.add("I2", str(error), row.number, getattr(error, "event_id", None))
         return histories
 
-    def _check_children(self, instance: _Instance, events: Sequence[Event] | None, found: _Findings) -> None:
-        """The ends of children that wait unread are those of the current execution, once each; the others are on their way."""
+    def _check_children(
+        self, instance: _Instance, events: Sequence[Event] | None, found: _Findings
+    ) -> None:
+        """The ends of children that wait unread are those of the current execution, once each; the
+        others are on their way.
+        """
         record = instance.record
         asked = {event.id: event for event in events or () if isinstance(event, ChildStarted)}
         waiting = {event.id for event in _pending(events or ()) if isinstance(event, ChildStarted)}
         given_up = {event.source for event in events or () if isinstance(event, CommandCancelled)}
         number = record.row.execution
         for source, times in Counter(record.reports).items():
-            if record.status is not Status.OPEN or (events is not None and source not in waiting | given_up):
+            if record.status is not Status.OPEN or (
+                events is not None and source not in waiting | given_up
+            ):
                 found.add("I9", "the end of a child is kept that nobody waits for", number, source)
             if times > 1:
                 found.add("I5", f"the end of a child is there {times} times", number, source)
@@ -371,11 +425,22 @@ class _Inspection:
             return
         for event_id in sorted(waiting - set(record.reports)):
             child = self._directory.get(asked[event_id].child_id)
-            if child is None or child.status is not Status.OPEN or child.row.parent != _link(record, event_id):
-                found.add("I11", f"it waits for child {asked[event_id].child_id!r}, which will not end", number, event_id)
+            if (
+                child is None
+                or child.status is not Status.OPEN
+                or child.row.parent != _link(record, event_id)
+            ):
+                found.add(
+                    "I11",
+                    f"it waits for child {asked[event_id].child_id!r}, which will not end",
+                    number,
+                    event_id,
+                )
 
     def _check_told(self, child: InstanceRecord, found: _Findings) -> None:
-        """The end of a child is known to the open execution that asked for it, and as what it was (I5)."""
+        """The end of a child is known to the open execution that asked for it, and as what it was
+        (I5).
+        """
         link = child.row.parent
         parent = None if link is None else self._directory.get(link.instance_id)
         if link is None or parent is None or parent.row.incarnation != link.incarnation:
@@ -391,38 +456,66 @@ class _Inspection:
         answers = [event for event in events.values() if _source(event) == link.event_id]
         for answer in answers:
             match answer:
-                case ChildCompleted() if child.status is not Status.COMPLETED or answer.result != child.execution.output:
+                case ChildCompleted() if (
+                    child.status is not Status.COMPLETED or answer.result != child.execution.output
+                ):
                     found.add("I5", f"its parent knows another result, {answer.result.data!r}")
                 case ChildFailedEvent() if child.status.name.lower() != answer.status:
                     found.add("I5", f"its parent believes that it has {answer.status}")
                 case _:
                     pass
         is_awaited = parent.status is Status.OPEN and parent.row.execution == link.execution
-        if child.status is not Status.OPEN and is_awaited and not answers and link.event_id not in parent.reports:
+        if (
+            child.status is not Status.OPEN
+            and is_awaited
+            and not answers
+            and link.event_id not in parent.reports
+        ):
             found.add("I5", f"it has ended, and its parent {link.instance_id!r} does not know")
 
-    def _check_replay(self, instance: _Instance, number: int, events: Sequence[Event], found: _Findings) -> None:
+    def _check_replay(
+        self, instance: _Instance, number: int, events: Sequence[Event], found: _Findings
+    ) -> None:
         assert self._registry is not None
         row = next(row for row in instance.rows if row.number == number)
         definition = self._registry.find(row.name, row.version)
         if definition is None or (instance.record.held and number == instance.record.row.execution):
             return
         self._replayed += 1
-        execution = Execution(definition, instance.identity(row), self._limits, forms=self._library.events)
+        execution = Execution(
+            definition, instance.identity(row), self._limits, forms=self._library.events
+        )
         try:
             execution.replay(instance.records[number])
             ending, pending = execution.ending, [event.id for event in execution.pending]
         except Exception as error:  # noqa: BLE001 - whatever the code does, it did not do it when the history was written
-            found.add("I10", f"it does not replay: {type(error).__name__}: {error}", number, getattr(error, "event_id", None))
+            found.add(
+                "I10",
+                f"it does not replay: {type(error).__name__}: {error}",
+                number,
+                getattr(error, "event_id", None),
+            )
             return
         finally:
             execution.evict()
-        self._drift += [StoredDrift(instance.instance_id, number, drift) for drift in execution.drifts]
+        self._drift += [
+            StoredDrift(instance.instance_id, number, drift) for drift in execution.drifts
+        ]
         last = events[-1] if isinstance(events[-1], TerminalEvent) else None
         if ending != last:
-            found.add("I10", f"replayed it ends with {ending}, in history with {last}", number, events[-1].id)
+            found.add(
+                "I10",
+                f"replayed it ends with {ending}, in history with {last}",
+                number,
+                events[-1].id,
+            )
         elif last is None and pending != [event.id for event in _pending(events)]:
-            found.add("I10", f"replayed it waits for events {pending}, other than in history", number, events[-1].id)
+            found.add(
+                "I10",
+                f"replayed it waits for events {pending}, other than in history",
+                number,
+                events[-1].id,
+            )
 
 
 # --- one instance -----------------------------------------------------------------------------
@@ -447,7 +540,9 @@ def _unknown(instance: _Instance, library: Library) -> Unknown | None:
 
 
 def _check_executions(instance: _Instance, found: _Findings) -> None:
-    """Executions are consecutive up to the current one, and all but that have ended in a boundary (I3)."""
+    """Executions are consecutive up to the current one, and all but that have ended in a boundary
+    (I3).
+    """
     current = instance.record.row.execution
     rows = instance.rows
     if not rows:
@@ -457,10 +552,14 @@ def _check_executions(instance: _Instance, found: _Findings) -> None:
         if row.number != before.number + 1:
             found.add("I3", f"it follows execution {before.number}", row.number)
     if rows[-1].number != current:
-        found.add("I3", f"it is the last one, but the instance is in execution {current}", rows[-1].number)
+        found.add(
+            "I3", f"it is the last one, but the instance is in execution {current}", rows[-1].number
+        )
     for row in rows[:-1]:
         if row.end is not ExecutionEnd.CONTINUED_AS_NEW:
-            found.add("I3", f"it is followed by another one, but its end is {row.end!r}", row.number)
+            found.add(
+                "I3", f"it is followed by another one, but its end is {row.end!r}", row.number
+            )
         if row.opened_at is None:
             found.add("I3", "it is followed by another one, but was never opened", row.number)
     if rows[-1].end is ExecutionEnd.CONTINUED_AS_NEW:
@@ -479,8 +578,14 @@ def _check_retention(instance: _Instance, found: _Findings) -> None:
                 found.add("I9", "there are events of an execution that there is not", number)
         elif instance.records[number]:
             kept = number
-        elif row.opened_at is not None and (kept is not None or number == instance.record.row.execution):
-            found.add("I3", "its events are gone, but older ones are kept" if kept else "its events are gone", number)
+        elif row.opened_at is not None and (
+            kept is not None or number == instance.record.row.execution
+        ):
+            found.add(
+                "I3",
+                "its events are gone, but older ones are kept" if kept else "its events are gone",
+                number,
+            )
 
 
 def _check_columns(instance: _Instance, found: _Findings) -> None:
@@ -489,46 +594,85 @@ def _check_columns(instance: _Instance, found: _Findings) -> None:
     if not instance.rows:
         return
     last = instance.rows[-1]
-    expected = Status.OPEN if last.end in (None, ExecutionEnd.CONTINUED_AS_NEW) else Status(last.end.value)
+    expected = (
+        Status.OPEN if last.end in (None, ExecutionEnd.CONTINUED_AS_NEW) else Status(last.end.value)
+    )
     if record.status is not expected:
-        found.add("I4", f"the status is {record.status.name}, but its execution has the end {last.end!r}", last.number)
+        found.add(
+            "I4",
+            f"the status is {record.status.name}, but its execution has the end {last.end!r}",
+            last.number,
+        )
     if row.opened != (last.opened_at is not None):
-        found.add("I4", f"the instance says opened={row.opened}, the execution opened_at={last.opened_at}", last.number)
+        found.add(
+            "I4",
+            f"the instance says opened={row.opened}, the execution opened_at={last.opened_at}",
+            last.number,
+        )
     if (row.kind.name, row.kind.version) != (last.name, last.version):
-        found.add("I4", f"it is {last.name!r} {last.version}, but is routed as {row.kind}", last.number)
+        found.add(
+            "I4", f"it is {last.name!r} {last.version}, but is routed as {row.kind}", last.number
+        )
     if row.kind.floating and last.opened_at is not None:
         found.add("I4", "it has begun, but its version floats", last.number)
     for execution in instance.rows:
         if (execution.end is None) != (execution.closed_at is None):
-            found.add("I4", f"its end is {execution.end!r}, but closed_at is {execution.closed_at}", execution.number)
-        if execution.opened_at is None and execution.end is not None and execution.end not in _UNRUN_ENDS:
-            found.add("I4", f"it was never opened, but its end is {execution.end!r}", execution.number)
+            found.add(
+                "I4",
+                f"its end is {execution.end!r}, but closed_at is {execution.closed_at}",
+                execution.number,
+            )
+        if (
+            execution.opened_at is None
+            and execution.end is not None
+            and execution.end not in _UNRUN_ENDS
+        ):
+            found.add(
+                "I4", f"it was never opened, but its end is {execution.end!r}", execution.number
+            )
 
 
-def _check_end(instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings) -> None:
+def _check_end(
+    instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings
+) -> None:
     """The last event says the same as the execution's row (I4)."""
     last = events[-1]
     in_history = _ENDS[type(last)] if isinstance(last, TerminalEvent) else None
     if in_history is not row.end:
-        found.add("I4", f"history ends with {describe(last)}, but its end is {row.end!r}", row.number, last.id)
+        found.add(
+            "I4",
+            f"history ends with {describe(last)}, but its end is {row.end!r}",
+            row.number,
+            last.id,
+        )
         return
     records = instance.records[row.number]
     size = sum(record.size for record in records)
     current = instance.record.row
     stored = (row.events, row.bytes) if row.end else (current.history_events, current.history_bytes)
     if stored != (len(records), size):
-        found.add("I4", f"its history has {len(records)} events and {size} bytes, counted are {stored}", row.number)
+        found.add(
+            "I4",
+            f"its history has {len(records)} events and {size} bytes, counted are {stored}",
+            row.number,
+        )
     match last:
         case ExecutionCompleted() if row.output != last.output:
             found.add("I4", "its output is not the one of its history", row.number, last.id)
-        case ExecutionFailed() if row.error is None or error_from_wire(unpack(row.error)["error"]) != last.error:
+        case ExecutionFailed() if (
+            row.error is None or error_from_wire(unpack(row.error)["error"]) != last.error
+        ):
             found.add("I4", "its error is not the one of its history", row.number, last.id)
         case _:
             pass
 
 
-def _check_commands(instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings) -> None:
-    """Every result answers one command, once, and not after its cancel (I5); timers are never early (I7)."""
+def _check_commands(
+    instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings
+) -> None:
+    """Every result answers one command, once, and not after its cancel (I5); timers are never early
+    (I7).
+    """
     commands: dict[int, CommandEvent] = {}
     over: dict[int, str] = {}
     started = events[0]
@@ -537,7 +681,12 @@ def _check_commands(instance: _Instance, row: ExecutionRow, events: Sequence[Eve
         found.add("I4", "it was started on another state than its row has", row.number, started.id)
     for event in events:
         if event.at > instance.record.updated_at + _DRIFT:
-            found.add("I7", f"it lies {(event.at - instance.record.updated_at) / 1e6:g} s in the future", row.number, event.id)
+            found.add(
+                "I7",
+                f"it lies {(event.at - instance.record.updated_at) / 1e6:g} s in the future",
+                row.number,
+                event.id,
+            )
         if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted)):
             commands[event.id] = event
             continue
@@ -546,11 +695,24 @@ def _check_commands(instance: _Instance, row: ExecutionRow, events: Sequence[Eve
             continue
         command = commands.get(source)
         if command is None:
-            found.add("I5", f"{describe(event)} of event {source}, which asks for nothing", row.number, event.id)
+            found.add(
+                "I5",
+                f"{describe(event)} of event {source}, which asks for nothing",
+                row.number,
+                event.id,
+            )
             continue
         if source in over:
-            found.add("I5", f"{describe(event)} of event {source}, which {over[source]}", row.number, event.id)
-        over[source] = f"event {event.id} has {'cancelled' if isinstance(event, CommandCancelled) else 'answered'} already"
+            found.add(
+                "I5",
+                f"{describe(event)} of event {source}, which {over[source]}",
+                row.number,
+                event.id,
+            )
+        over[source] = (
+            f"event {event.id} has "
+            f"{'cancelled' if isinstance(event, CommandCancelled) else 'answered'} already"
+        )
         _check_answer(event, command, row.number, found)
 
 
@@ -562,40 +724,77 @@ def _check_answer(event: Event, command: CommandEvent, number: int, found: _Find
         case ActivityCompleted(), ActivityScheduled():
             limit = command.retry.max_attempts
             if event.attempt < 1 or (limit is not None and event.attempt > limit):
-                found.add("I5", f"it comes from attempt {event.attempt} of {limit}", number, event.id)
-        case (ActivityFailedEvent(), ActivityScheduled()) | (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
+                found.add(
+                    "I5", f"it comes from attempt {event.attempt} of {limit}", number, event.id
+                )
+        case (ActivityFailedEvent(), ActivityScheduled()) | (
+            ChildCompleted() | ChildFailedEvent(),
+            ChildStarted(),
+        ):
             pass
         case TimerFired(), TimerCreated():
             if event.at < command.due:
-                found.add("I7", f"the timer fired {(command.due - event.at) / 1e6:g} s early", number, event.id)
+                found.add(
+                    "I7",
+                    f"the timer fired {(command.due - event.at) / 1e6:g} s early",
+                    number,
+                    event.id,
+                )
         case EventReceived(), EventAwaited():
             fits = event.name == command.name
         case _:
             fits = False
     if not fits:
-        found.add("I5", f"{describe(event)} answers event {command.id}, which is {describe(command)}", number, event.id)
+        found.add(
+            "I5",
+            f"{describe(event)} answers event {command.id}, which is {describe(command)}",
+            number,
+            event.id,
+        )
 
 
-def _check_boundaries(instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings) -> None:
-    """What crosses a boundary is what the code gave: the state, and the version if it named one (I3)."""
+def _check_boundaries(
+    instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings
+) -> None:
+    """What crosses a boundary is what the code gave: the state, and the version if it named one
+    (I3).
+    """
     for before, row in pairwise(instance.rows):
         number = row.number
         if row.name != before.name:
             found.add("I3", f"it is {row.name!r}, the one before {before.name!r}", number)
         if row.state_version != before.version:
-            found.add("I3", f"its state was written by {row.state_version}, but the one before ran on {before.version}", number)
+            found.add(
+                "I3",
+                (
+                    f"its state was written by {row.state_version}, but the one before ran on "
+                    f"{before.version}"
+                ),
+                number,
+            )
         last = histories[before.number][-1] if before.number in histories else None
         if not isinstance(last, ContinuedAsNew):
             continue
         if row.state != last.state:
             found.add("I3", "its state is not what the one before handed over", number)
         if last.version is not None and row.version != last.version:
-            found.add("I3", f"it is on {row.version}, but the code asked for {last.version}", number)
+            found.add(
+                "I3", f"it is on {row.version}, but the code asked for {last.version}", number
+            )
         if (last.version is not None) != (row.resolution.how is ResolvedBy.EXPLICIT):
-            found.add("I3", f"its version was resolved by {row.resolution.how}, the code asked for {last.version}", number)
+            found.add(
+                "I3",
+                (
+                    f"its version was resolved by {row.resolution.how}, the code asked for "
+                    f"{last.version}"
+                ),
+                number,
+            )
 
 
-def _check_messages(instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings) -> None:
+def _check_messages(
+    instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings
+) -> None:
     """Events are delivered at most once, and in the order of arrival within a name (I8)."""
     latest: dict[str, int] = {}
     delivered: dict[int, int] = {}
@@ -606,26 +805,42 @@ def _check_messages(instance: _Instance, histories: Mapping[int, Sequence[Event]
             sequence = event.sequence
             if sequence in delivered:
                 found.add(
-                    "I8", f"message {sequence} was delivered in execution {delivered[sequence]} already", number, event.id
+                    "I8",
+                    f"message {sequence} was delivered in execution {delivered[sequence]} already",
+                    number,
+                    event.id,
                 )
             elif sequence < latest.get(event.name, 0):
-                found.add("I8", f"message {sequence} of {event.name!r} comes behind {latest[event.name]}", number, event.id)
+                found.add(
+                    "I8",
+                    f"message {sequence} of {event.name!r} comes behind {latest[event.name]}",
+                    number,
+                    event.id,
+                )
             if sequence > instance.record.row.inbox_seq:
                 found.add("I8", f"message {sequence} never arrived", number, event.id)
             delivered[sequence] = number
             latest[event.name] = max(sequence, latest.get(event.name, 0))
 
 
-def _check_activities(instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings) -> None:
+def _check_activities(
+    instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings
+) -> None:
     """Nothing is remembered of activities that nobody waits for (I9)."""
     record = instance.record
     current = histories.get(record.row.execution)
-    pending = {event.id for event in _pending(current or ()) if isinstance(event, ActivityScheduled)}
+    pending = {
+        event.id for event in _pending(current or ()) if isinstance(event, ActivityScheduled)
+    }
     for row in record.activities:
         if record.status is not Status.OPEN:
             found.add("I9", "an activity is remembered after the end", row.execution, row.event_id)
-        elif row.execution != record.row.execution or (current is not None and row.event_id not in pending):
-            found.add("I9", "an activity is remembered that is not pending", row.execution, row.event_id)
+        elif row.execution != record.row.execution or (
+            current is not None and row.event_id not in pending
+        ):
+            found.add(
+                "I9", "an activity is remembered that is not pending", row.execution, row.event_id
+            )
     if record.status is not Status.OPEN and record.unread_messages:
         found.add("I9", f"{record.unread_messages} messages are left after the end")
 
@@ -650,11 +865,17 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
     delayed = row.takeovers >= _DELAYING_TAKEOVERS
     sleeps = row.wake_at is None or row.wake_at > record.updated_at
     if row.inbox_seq > row.seen_seq and sleeps and not delayed:
-        found.add("I11", f"message {row.inbox_seq} has arrived, seen is {row.seen_seq}, and it sleeps", number)
+        found.add(
+            "I11",
+            f"message {row.inbox_seq} has arrived, seen is {row.seen_seq}, and it sleeps",
+            number,
+        )
     told = any(isinstance(event, CancelRequested) for event in events)
     if row.cancel is not None and not told and sleeps and not delayed:
         found.add("I1", "it was cancelled and has not been told", number)
-    rows = {activity.event_id: activity for activity in record.activities if activity.route is not None}
+    rows = {
+        activity.event_id: activity for activity in record.activities if activity.route is not None
+    }
     for event in pending:
         handed_out = rows.get(event.id)
         if handed_out is not None and handed_out.owner is not None:
@@ -680,7 +901,11 @@ def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found:
     expected = Counter(kinds[type(event)] for event in pending)
     named = read_summary(record.summary).counts
     if dict(named) != dict(expected):
-        found.add("I11", f"it waits for {dict(expected)}, but its info names {dict(named)}", record.row.execution)
+        found.add(
+            "I11",
+            f"it waits for {dict(expected)}, but its info names {dict(named)}",
+            record.row.execution,
+        )
 
 
 # --- events -----------------------------------------------------------------------------------
@@ -689,7 +914,13 @@ def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found:
 def _source(event: Event) -> int | None:
     """Return the number of the command that an event ends."""
     match event:
-        case ActivityCompleted() | ActivityFailedEvent() | TimerFired() | EventReceived() | CommandCancelled():
+        case (
+            ActivityCompleted()
+            | ActivityFailedEvent()
+            | TimerFired()
+            | EventReceived()
+            | CommandCancelled()
+        ):
             return event.source
         case ChildCompleted() | ChildFailedEvent():
             return event.source
@@ -697,13 +928,20 @@ def _source(event: Event) -> int | None:
             return None
 
 
-def _pending(events: Sequence[Event]) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted]:
+def _pending(
+    events: Sequence[Event],
+) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted]:
     """Yield the commands that have no end yet."""
     over = {_source(event) for event in events}
     for event in events:
-        if isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted)) and event.id not in over:
+        if (
+            isinstance(event, (ActivityScheduled, TimerCreated, EventAwaited, ChildStarted))
+            and event.id not in over
+        ):
             yield event
 
 
 def _link(record: InstanceRecord, event_id: int) -> ParentLink:
-    return ParentLink(record.row.instance_id, record.row.incarnation, record.row.execution, event_id)
+    return ParentLink(
+        record.row.instance_id, record.row.incarnation, record.row.execution, event_id
+    )

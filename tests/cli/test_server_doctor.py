@@ -1,4 +1,6 @@
-"""What the doctor finds in real stores on a real server: each check sees one that is well and one that is not."""
+"""What the doctor finds in real stores on a real server: each check sees one that is well and one
+that is not.
+"""
 
 import json
 import socket
@@ -127,14 +129,18 @@ def set_up(server, **settings):
     """A server that runs with other settings during the body."""
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         for name, value in settings.items():
-            connection.execute(compose.SQL("ALTER SYSTEM SET {} = {}").format(compose.Identifier(name), value))
+            connection.execute(
+                compose.SQL("ALTER SYSTEM SET {} = {}").format(compose.Identifier(name), value)
+            )
     server.restart()
     try:
         yield
     finally:
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             for name in settings:
-                connection.execute(compose.SQL("ALTER SYSTEM RESET {}").format(compose.Identifier(name)))
+                connection.execute(
+                    compose.SQL("ALTER SYSTEM RESET {}").format(compose.Identifier(name))
+                )
         server.restart()
 
 
@@ -189,7 +195,17 @@ async def idle(ctx, value):
 
 
 REGISTRY = OrchestrationRegistry.builder().register("idle", idle).build()
-NAMES = ["server", "durability", "role", "sessions", "blocked", "horizon", "wraparound", "schema", "vacuum"]
+NAMES = [
+    "server",
+    "durability",
+    "role",
+    "sessions",
+    "blocked",
+    "horizon",
+    "wraparound",
+    "schema",
+    "vacuum",
+]
 CONTENTS = ["nodes", "levels", "ghosts", "held", "activities", "retention", "clock"]
 
 
@@ -206,7 +222,9 @@ def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(postgres, dsn
             assert report.exit_code is ExitCode.FINE, report
             assert [check.name for check in report.checks] == NAMES + CONTENTS
             checks = checks_of(report)
-            assert not postgres.is_own or {check.verdict for check in report.checks} == {Verdict.OK}, report
+            assert not postgres.is_own or {check.verdict for check in report.checks} == {
+                Verdict.OK
+            }, report
             assert checks["nodes"].text == "1 living"
             assert checks["held"].text == "none of 3 open instances"
             assert checks["schema"].text == f"schema {len(schema.migrations())}"
@@ -217,16 +235,26 @@ def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(postgres, dsn
     anyio.run(work)
 
 
-def test_looking_writes_nothing_and_leaves_nothing_in_the_session(dsn, schema_name, provider, monkeypatch):
+def test_looking_writes_nothing_and_leaves_nothing_in_the_session(
+    dsn, schema_name, provider, monkeypatch
+):
     provider.store.join(a_node())
     begin(provider)
     seen = []
     looked = Diagnosis.clock_difference
 
     def look(self):
-        names = ("statement_timeout", "lock_timeout", "search_path", "default_transaction_read_only", "transaction_isolation")
+        names = (
+            "statement_timeout",
+            "lock_timeout",
+            "search_path",
+            "default_transaction_read_only",
+            "transaction_isolation",
+        )
         seen.append([self._connection.execute(f"SHOW {name}").fetchone()[0] for name in names])
-        seen.append(self._connection.execute("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
+        seen.append(
+            self._connection.execute("SELECT pg_current_xact_id_if_assigned()").fetchone()[0]
+        )
         return looked(self)
 
     monkeypatch.setattr(Diagnosis, "clock_difference", look)
@@ -234,12 +262,17 @@ def test_looking_writes_nothing_and_leaves_nothing_in_the_session(dsn, schema_na
     with psycopg.connect(dsn) as connection:
         fresh = [
             connection.execute(f"SHOW {name}").fetchone()[0]
-            for name in ("statement_timeout", "lock_timeout", "search_path", "default_transaction_read_only")
+            for name in (
+                "statement_timeout",
+                "lock_timeout",
+                "search_path",
+                "default_transaction_read_only",
+            )
         ]
     assert seen == [[*fresh, "read committed"], None]
 
 
-# --- what is no store, or cannot be reached ---------------------------------------------------------
+# --- what is no store, or cannot be reached -------------------------------------------------------
 
 
 def test_a_server_that_cannot_be_reached_is_a_finding(capsys):
@@ -255,7 +288,9 @@ def test_a_server_that_cannot_be_reached_is_a_finding(capsys):
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        report = examine_server(f"postgresql://app@127.0.0.1:{port}/db?connect_timeout=2", "orchestra", CLOCK)
+        report = examine_server(
+            f"postgresql://app@127.0.0.1:{port}/db?connect_timeout=2", "orchestra", CLOCK
+        )
     assert report.exit_code is ExitCode.UNREADABLE
     assert "timeout" in report.checks[0].text
 
@@ -294,11 +329,15 @@ def test_a_password_is_never_shown(dsn, schema_name, provider, capsys):
     assert [check["name"] for check in report["checks"]] == NAMES + CONTENTS
 
 
-def test_a_connection_that_is_lost_meanwhile_ends_it_with_what_was_found(dsn, schema_name, provider, other, monkeypatch):
+def test_a_connection_that_is_lost_meanwhile_ends_it_with_what_was_found(
+    dsn, schema_name, provider, other, monkeypatch
+):
     looked = Diagnosis.wraparound
 
     def look(self):
-        other.connection.execute("SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,))
+        other.connection.execute(
+            "SELECT pg_terminate_backend(%s)", (self._connection.info.backend_pid,)
+        )
         return looked(self)
 
     monkeypatch.setattr(Diagnosis, "wraparound", look)
@@ -318,7 +357,9 @@ def test_a_connection_that_is_lost_meanwhile_ends_it_with_what_was_found(dsn, sc
         (["DELETE FROM {}.meta"], "no number"),
     ],
 )
-def test_what_is_no_store_is_said_after_what_was_found_of_the_server(dsn, schema_name, provider, other, statements, said):
+def test_what_is_no_store_is_said_after_what_was_found_of_the_server(
+    dsn, schema_name, provider, other, statements, said
+):
     provider.close()
     other.run(*statements)
     report = examine_server(dsn, schema_name, CLOCK)
@@ -336,7 +377,10 @@ def test_what_cannot_be_a_schema_is_misuse(name, capsys):
 
 
 def test_without_the_driver_the_extra_is_named():
-    script = "import sys; sys.modules['psycopg'] = None; from orchestra.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = (
+        "import sys; sys.modules['psycopg'] = None; from orchestra.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", script, "doctor", "--store", "postgresql://db.example.com/app"]
     done = subprocess.run(command, capture_output=True, check=False, timeout=20)
     assert done.returncode == 3
@@ -344,14 +388,17 @@ def test_without_the_driver_the_extra_is_named():
     assert b"Traceback" not in done.stderr
 
 
-# --- the server -------------------------------------------------------------------------------------
+# --- the server -----------------------------------------------------------------------------------
 
 
 def test_a_server_that_is_too_old_or_speaks_another_encoding_is_a_failure():
     server = ServerState(150000, "15.0", "UTF8", in_recovery=False, read_only=False, pooled=False)
     assert server_findings.server_check(server).verdict is Verdict.OK
     assert server_findings.server_check(replace(server, version=120022)).verdict is Verdict.FAILURE
-    assert server_findings.server_check(replace(server, encoding="SQL_ASCII")).verdict is Verdict.FAILURE
+    assert (
+        server_findings.server_check(replace(server, encoding="SQL_ASCII")).verdict
+        is Verdict.FAILURE
+    )
 
 
 def test_a_standby_is_told_from_a_primary_and_its_store_is_read(store):
@@ -378,13 +425,17 @@ def test_a_role_whose_sessions_begin_read_only_is_told(dsn, schema_name, provide
 
 
 class Pooler:
-    """Listens on a port of this machine, and makes up the process that a client is told it is served by."""
+    """Listens on a port of this machine, and makes up the process that a client is told it is
+    served by.
+    """
 
     def __init__(self, dsn):
         values = conninfo.conninfo_to_dict(dsn)
         self._upstream = f"{values['host']}/.s.PGSQL.{values.get('port') or 5432}"
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.dsn = conninfo.make_conninfo(dsn, host="127.0.0.1", port=self._listener.getsockname()[1], sslmode="disable")
+        self.dsn = conninfo.make_conninfo(
+            dsn, host="127.0.0.1", port=self._listener.getsockname()[1], sslmode="disable"
+        )
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self):
@@ -417,7 +468,7 @@ def test_a_pooler_in_between_is_noticed(postgres, dsn, schema_name, provider):
     assert "pooled=True" in check.remedy
 
 
-# --- durability -------------------------------------------------------------------------------------
+# --- durability -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -443,13 +494,17 @@ def test_commits_that_wait_for_a_standby_that_is_not_there_are_a_warning(store):
             check = finding(store.dsn, "orchestra", "durability")
         assert check.verdict is Verdict.WARNING
         assert "none is there" in check.text
-        with psycopg.connect(store.dsn, autocommit=True) as connection:  # what follows shall not wait for it
+        with psycopg.connect(
+            store.dsn, autocommit=True
+        ) as connection:  # what follows shall not wait for it
             connection.execute("SET synchronous_commit TO local")
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
         store.restart()
 
 
-def test_asynchronous_commits_of_a_role_or_a_database_are_noticed(dsn, schema_name, provider, make_role, own):
+def test_asynchronous_commits_of_a_role_or_a_database_are_noticed(
+    dsn, schema_name, provider, make_role, own
+):
     role = make_role("careless", "SET synchronous_commit = off")
     check = finding(as_role(dsn, role), schema_name, "durability")
     assert check.verdict is Verdict.NOTICE
@@ -461,13 +516,15 @@ def test_asynchronous_commits_of_a_role_or_a_database_are_noticed(dsn, schema_na
     provider = PostgresProvider(careless)
     provider.open()
     shown = provider._lane.take()
-    assert shown.execute("SHOW synchronous_commit").fetchone() == ("on",), "a runtime's own commits are not concerned"
+    assert shown.execute("SHOW synchronous_commit").fetchone() == ("on",), (
+        "a runtime's own commits are not concerned"
+    )
     provider._lane.give_back(shown)
     provider.close()
     assert finding(careless, "orchestra", "durability").verdict is Verdict.NOTICE
 
 
-# --- the role -----------------------------------------------------------------------------------------
+# --- the role -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -477,8 +534,13 @@ def roles(dsn, schema_name, make_role):
     with psycopg.connect(dsn) as connection:
         for statement in grants(schema_name, owner=owner, workers=[worker], readers=[reader]):
             connection.execute(statement)
-    before = finding(as_role(dsn, owner), schema_name, "role"), finding(as_role(dsn, worker), schema_name, "role")
-    assert [check.verdict for check in before] == [Verdict.OK, Verdict.WARNING], "who may make it, and who may not"
+    before = (
+        finding(as_role(dsn, owner), schema_name, "role"),
+        finding(as_role(dsn, worker), schema_name, "role"),
+    )
+    assert [check.verdict for check in before] == [Verdict.OK, Verdict.WARNING], (
+        "who may make it, and who may not"
+    )
     provider = PostgresProvider(as_role(dsn, owner), schema_name)
     provider.open()
     begin(provider)
@@ -486,8 +548,12 @@ def roles(dsn, schema_name, make_role):
     return owner, worker, reader
 
 
-def test_each_role_is_told_what_it_may_do_and_a_reader_sees_the_whole_store(dsn, schema_name, roles):
-    for role, said in zip(roles, ("as an owner needs", "as a worker needs", "as a reader needs"), strict=True):
+def test_each_role_is_told_what_it_may_do_and_a_reader_sees_the_whole_store(
+    dsn, schema_name, roles
+):
+    for role, said in zip(
+        roles, ("as an owner needs", "as a worker needs", "as a reader needs"), strict=True
+    ):
         report = examine_server(as_role(dsn, role), schema_name, CLOCK)
         assert [check.name for check in report.checks] == NAMES + CONTENTS
         check = checks_of(report)["role"]
@@ -499,21 +565,28 @@ def test_each_role_is_told_what_it_may_do_and_a_reader_sees_the_whole_store(dsn,
 
 def test_a_role_that_may_write_some_tables_only_is_told_which(dsn, schema_name, roles, other):
     other.run('REVOKE UPDATE, DELETE ON {}.message FROM "' + roles[1].replace('"', '""') + '"')
-    other.run("CREATE TABLE {}.guest (name text)")  # somebody else's, which no role of the store need read
+    other.run(
+        "CREATE TABLE {}.guest (name text)"
+    )  # somebody else's, which no role of the store need read
     check = finding(as_role(dsn, roles[1]), schema_name, "role")
     assert check.verdict is Verdict.WARNING
     assert check.details == ("no UPDATE, DELETE on message",)
     assert "orchestra grants --worker" in check.remedy
 
 
-def test_a_role_that_may_not_look_is_told_what_it_lacks_and_still_sees_the_server(dsn, schema_name, roles, make_role, other):
+def test_a_role_that_may_not_look_is_told_what_it_lacks_and_still_sees_the_server(
+    dsn, schema_name, roles, make_role, other
+):
     stranger = make_role("stranger")
     report = examine_server(as_role(dsn, stranger), schema_name, CLOCK)
     assert report.exit_code is ExitCode.FAILURES
     assert [check.name for check in report.checks] == NAMES
     assert checks_of(report)["role"].details == ("no USAGE on the schema",)
     assert "may not be read" in checks_of(report)["schema"].text
-    other.run('GRANT USAGE ON SCHEMA {} TO "' + stranger.replace('"', '""') + '"', "GRANT SELECT ON {}.meta TO public")
+    other.run(
+        'GRANT USAGE ON SCHEMA {} TO "' + stranger.replace('"', '""') + '"',
+        "GRANT SELECT ON {}.meta TO public",
+    )
     report = examine_server(as_role(dsn, stranger), schema_name, CLOCK)
     assert "no SELECT on instance" in checks_of(report)["role"].details
     assert checks_of(report)["schema"].verdict is Verdict.OK
@@ -526,7 +599,7 @@ def test_a_role_that_may_neither_read_nor_make_the_store_is_no_owner():
     assert server_findings.role_check(replace(role, migrates=True)).verdict is Verdict.OK
 
 
-# --- sessions -----------------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------
 
 
 def test_few_connections_left_are_a_warning(dsn, schema_name, roles, other):
@@ -550,11 +623,13 @@ def test_what_other_roles_do_is_said_to_be_hidden(dsn, schema_name, roles, other
     assert "pg_monitor" in worker["sessions"].remedy
     assert "cannot be seen" in worker["horizon"].text
     other.run("ROLLBACK")
-    other.connection.execute(compose.SQL("GRANT pg_monitor TO {}").format(compose.Identifier(roles[1])))
+    other.connection.execute(
+        compose.SQL("GRANT pg_monitor TO {}").format(compose.Identifier(roles[1]))
+    )
     assert finding(as_role(dsn, roles[1]), schema_name, "sessions").verdict is Verdict.OK
 
 
-# --- who is in the way --------------------------------------------------------------------------------
+# --- who is in the way ----------------------------------------------------------------------------
 
 
 def test_a_session_that_is_idle_in_a_transaction_is_a_warning_once_it_is_so_for_long(
@@ -571,11 +646,15 @@ def test_a_session_that_is_idle_in_a_transaction_is_a_warning_once_it_is_so_for_
     assert "idle in transaction" in check.details[0]
     assert "has locked instance RowExclusiveLock" in check.details[0]
     other.run("ROLLBACK", "BEGIN")
-    assert finding(dsn, schema_name, "horizon").verdict is Verdict.OK, "it has locked nothing, and holds nothing back"
+    assert finding(dsn, schema_name, "horizon").verdict is Verdict.OK, (
+        "it has locked nothing, and holds nothing back"
+    )
     other.run("ROLLBACK")
 
 
-def test_a_transaction_that_works_for_long_is_a_warning(dsn, schema_name, provider, other, monkeypatch):
+def test_a_transaction_that_works_for_long_is_a_warning(
+    dsn, schema_name, provider, other, monkeypatch
+):
     other.run("BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT 1")
     assert finding(dsn, schema_name, "horizon").verdict is Verdict.OK
     monkeypatch.setattr(server_findings, "_LONG_OPEN", 0)
@@ -587,7 +666,9 @@ def test_a_transaction_that_works_for_long_is_a_warning(dsn, schema_name, provid
 
 def test_a_prepared_transaction_is_named_once_it_is_old(store, monkeypatch):
     with psycopg.connect(store.dsn, autocommit=True) as connection:
-        connection.execute("BEGIN; UPDATE orchestra.instance SET priority = 1; PREPARE TRANSACTION 'left over'")
+        connection.execute(
+            "BEGIN; UPDATE orchestra.instance SET priority = 1; PREPARE TRANSACTION 'left over'"
+        )
         check = finding(store.dsn, "orchestra", "horizon")
         assert check.verdict is Verdict.OK
         assert "1 prepared transaction" in check.text
@@ -595,7 +676,10 @@ def test_a_prepared_transaction_is_named_once_it_is_old(store, monkeypatch):
         check = finding(store.dsn, "orchestra", "horizon")
         connection.execute("ROLLBACK PREPARED 'left over'")
     assert check.verdict is Verdict.WARNING
-    assert any(detail.startswith("prepared transaction 'left over' of postgres") for detail in check.details)
+    assert any(
+        detail.startswith("prepared transaction 'left over' of postgres")
+        for detail in check.details
+    )
 
 
 def test_a_slot_that_holds_vacuum_back_is_named():
@@ -603,12 +687,19 @@ def test_a_slot_that_holds_vacuum_back_is_named():
     check = server_findings.horizon_check(state)
     assert check.verdict is Verdict.WARNING
     assert "replication slot old (nobody reads it)" in check.details[0]
-    assert server_findings.horizon_check(HorizonState((), (), (Slot("new", True, 5),))).verdict is Verdict.OK
+    assert (
+        server_findings.horizon_check(HorizonState((), (), (Slot("new", True, 5),))).verdict
+        is Verdict.OK
+    )
 
 
-def test_who_waits_for_a_row_is_named_with_whom_it_waits_for(dsn, schema_name, provider, other, monkeypatch):
+def test_who_waits_for_a_row_is_named_with_whom_it_waits_for(
+    dsn, schema_name, provider, other, monkeypatch
+):
     begin(provider)
-    assert finding(dsn, schema_name, "blocked").text == "nobody waits for a lock on the store's tables"
+    assert (
+        finding(dsn, schema_name, "blocked").text == "nobody waits for a lock on the store's tables"
+    )
     other.run("BEGIN", "UPDATE {}.instance SET priority = 1")
     with psycopg.connect(dsn) as waiting:
         pid = waiting.info.backend_pid
@@ -646,10 +737,12 @@ def test_a_table_that_somebody_has_locked_keeps_the_doctor_waiting_for_a_moment_
     assert checks_of(report)["contents"].verdict is Verdict.WARNING
 
 
-# --- the schema ---------------------------------------------------------------------------------------
+# --- the schema -----------------------------------------------------------------------------------
 
 
-def test_a_newer_schema_is_a_failure_unless_it_was_made_for_older_libraries_too(dsn, schema_name, provider, other):
+def test_a_newer_schema_is_a_failure_unless_it_was_made_for_older_libraries_too(
+    dsn, schema_name, provider, other
+):
     begin(provider)
     other.run("UPDATE {}.meta SET value = '99' WHERE key IN ('schema', 'lowest_reader')")
     report = examine_server(dsn, schema_name, CLOCK)
@@ -700,20 +793,46 @@ def test_an_older_schema_is_a_notice_and_is_compared_with_all_migrations_once_it
     ("statements", "verdict", "details"),
     [
         (["DROP INDEX {}.instance_claim"], Verdict.FAILURE, ["missing: index instance_claim"]),
-        (["ALTER TABLE {}.tombstone DROP CONSTRAINT tombstone_pkey"], Verdict.FAILURE, ["tombstone (instance_id, message_id)"]),
-        (["ALTER TABLE {}.label DROP COLUMN value CASCADE"], Verdict.FAILURE, ["column label.value", "index label_value"]),
-        (["DROP TABLE {}.label"], Verdict.FAILURE, ["missing: index label_value", "missing: table label"]),
+        (
+            ["ALTER TABLE {}.tombstone DROP CONSTRAINT tombstone_pkey"],
+            Verdict.FAILURE,
+            ["tombstone (instance_id, message_id)"],
+        ),
+        (
+            ["ALTER TABLE {}.label DROP COLUMN value CASCADE"],
+            Verdict.FAILURE,
+            ["column label.value", "index label_value"],
+        ),
+        (
+            ["DROP TABLE {}.label"],
+            Verdict.FAILURE,
+            ["missing: index label_value", "missing: table label"],
+        ),
         (
             ["DROP INDEX {}.instance_held", "CREATE INDEX instance_held ON {}.instance (kind)"],
             Verdict.FAILURE,
             ["changed: index instance_held"],
         ),
-        (["ALTER TABLE {}.label ADD COLUMN extra text"], Verdict.NOTICE, ["not of this library: column label.extra"]),
-        (["CREATE TABLE {}.guest (name text PRIMARY KEY)"], Verdict.NOTICE, ["not of this library: table guest"]),
-        (["CREATE INDEX mine ON {}.event (at)"], Verdict.NOTICE, ["not of this library: index mine"]),
+        (
+            ["ALTER TABLE {}.label ADD COLUMN extra text"],
+            Verdict.NOTICE,
+            ["not of this library: column label.extra"],
+        ),
+        (
+            ["CREATE TABLE {}.guest (name text PRIMARY KEY)"],
+            Verdict.NOTICE,
+            ["not of this library: table guest"],
+        ),
+        (
+            ["CREATE INDEX mine ON {}.event (at)"],
+            Verdict.NOTICE,
+            ["not of this library: index mine"],
+        ),
     ],
 )
-def test_a_schema_that_somebody_has_changed_is_told(dsn, schema_name, provider, other, statements, verdict, details):
+def test_a_schema_that_somebody_has_changed_is_told(
+    dsn, schema_name, provider, other, statements, verdict, details
+):
     other.run(*statements)
     check = finding(dsn, schema_name, "schema")
     assert check.verdict is verdict
@@ -725,12 +844,17 @@ def test_a_schema_that_somebody_has_changed_is_told(dsn, schema_name, provider, 
 def test_an_index_that_could_not_be_made_is_a_warning(dsn, schema_name, provider, other):
     begin(provider)
     row = "SELECT 'i', {}, 'same', 'me', 0, 0, 'go', '', 0, 0"
-    columns = "instance_id, sequence, message_id, sender, kind, source, name, payload, encoding, sent_at"
+    columns = (
+        "instance_id, sequence, message_id, sender, kind, source, name, payload, encoding, sent_at"
+    )
     other.run("DROP INDEX {}.message_identity")
     for number in (1, 2):
         other.run(f"INSERT INTO {{}}.message ({columns}) " + row.replace("{}", str(number)))
     with pytest.raises(psycopg.errors.UniqueViolation):
-        other.run("CREATE UNIQUE INDEX CONCURRENTLY message_identity ON {}.message (instance_id, message_id, kind)")
+        other.run(
+            "CREATE UNIQUE INDEX CONCURRENTLY message_identity ON {}.message (instance_id, "
+            "message_id, kind)"
+        )
     check = finding(dsn, schema_name, "schema")
     assert check.verdict is Verdict.WARNING
     assert check.details == ("not valid: index message_identity",)
@@ -739,10 +863,12 @@ def test_an_index_that_could_not_be_made_is_a_warning(dsn, schema_name, provider
     assert finding(dsn, schema_name, "schema").verdict is Verdict.OK
 
 
-# --- vacuum -------------------------------------------------------------------------------------------
+# --- vacuum ---------------------------------------------------------------------------------------
 
 
-def test_dead_rows_that_nobody_removes_are_a_warning(dsn, schema_name, provider, other, monkeypatch):
+def test_dead_rows_that_nobody_removes_are_a_warning(
+    dsn, schema_name, provider, other, monkeypatch
+):
     assert finding(dsn, schema_name, "vacuum").verdict is Verdict.OK
     other.run("ALTER TABLE {}.instance SET (autovacuum_enabled = off)")
     check = finding(dsn, schema_name, "vacuum")
@@ -755,7 +881,9 @@ def test_dead_rows_that_nobody_removes_are_a_warning(dsn, schema_name, provider,
     monkeypatch.setattr(server_findings, "_MANY_DEAD", 40)
     until(lambda: " 0 dead" not in finding(dsn, schema_name, "vacuum").text)
     other.run("ALTER TABLE {}.instance RESET (autovacuum_enabled)")
-    check = until(lambda: [check for check in [finding(dsn, schema_name, "vacuum")] if check.details])[0]
+    check = until(
+        lambda: [check for check in [finding(dsn, schema_name, "vacuum")] if check.details]
+    )[0]
     assert check.verdict is Verdict.WARNING
     assert "vacuum does not keep up" in check.text
     assert check.details[0].startswith("instance: ")
@@ -782,7 +910,9 @@ def test_a_server_without_autovacuum_is_a_warning(store):
     ],
 )
 def test_vacuum_keeps_up_as_long_as_it_comes_and_removes(live, dead, vacuumed, is_behind):
-    table = TableState("instance", live, dead, 1, None if vacuumed is None else vacuumed * SECOND, True)
+    table = TableState(
+        "instance", live, dead, 1, None if vacuumed is None else vacuumed * SECOND, True
+    )
     verdict = server_findings.vacuum_check(VacuumState(True, (table,))).verdict
     assert verdict is (Verdict.WARNING if is_behind else Verdict.OK)
 
@@ -790,33 +920,54 @@ def test_vacuum_keeps_up_as_long_as_it_comes_and_removes(live, dead, vacuumed, i
 def test_transaction_numbers_that_run_out_are_told_in_time():
     numbers = WraparoundState(150_000_000, 0, 200_000_000, 400_000_000)
     assert server_findings.wraparound_check(numbers).verdict is Verdict.OK
-    assert server_findings.wraparound_check(replace(numbers, age=1_200_000_000)).verdict is Verdict.WARNING
-    assert server_findings.wraparound_check(replace(numbers, multixact_age=1_200_000_000)).verdict is Verdict.WARNING
-    assert server_findings.wraparound_check(replace(numbers, age=2_000_000_000)).verdict is Verdict.FAILURE
+    assert (
+        server_findings.wraparound_check(replace(numbers, age=1_200_000_000)).verdict
+        is Verdict.WARNING
+    )
+    assert (
+        server_findings.wraparound_check(replace(numbers, multixact_age=1_200_000_000)).verdict
+        is Verdict.WARNING
+    )
+    assert (
+        server_findings.wraparound_check(replace(numbers, age=2_000_000_000)).verdict
+        is Verdict.FAILURE
+    )
 
 
-# --- nodes and ghosts ---------------------------------------------------------------------------------
+# --- nodes and ghosts -----------------------------------------------------------------------------
 
 
-def test_a_node_whose_connection_is_gone_is_cut_off_and_what_it_owns_is_a_ghosts(dsn, schema_name, provider):
+def test_a_node_whose_connection_is_gone_is_cut_off_and_what_it_owns_is_a_ghosts(
+    dsn, schema_name, provider
+):
     provider.store.join(a_node())
     begin(provider)
     assert finding(dsn, schema_name, "nodes").verdict is Verdict.OK
     provider._pulse.close()  # as if the process were gone
-    check = until(lambda: [check for check in [finding(dsn, schema_name, "nodes")] if check.verdict is Verdict.WARNING])[0]
+    check = until(
+        lambda: [
+            check
+            for check in [finding(dsn, schema_name, "nodes")]
+            if check.verdict is Verdict.WARNING
+        ]
+    )[0]
     assert check.text == "0 living, 1 cut off"
     assert "its connection is gone" in check.details[0]
     assert "owns 1" in check.details[0]
     assert "its connection is gone" in finding(dsn, schema_name, "ghosts").details[0]
 
 
-def test_a_node_without_a_pulse_is_silent_after_three_leases_and_one_with_it_is_stalled(dsn, schema_name, provider, other):
+def test_a_node_without_a_pulse_is_silent_after_three_leases_and_one_with_it_is_stalled(
+    dsn, schema_name, provider, other
+):
     provider.store.join(a_node())
     begin(provider)
     assert finding(dsn, schema_name, "nodes").verdict is Verdict.OK
     other.run(f"UPDATE {{}}.node SET renewed_at = renewed_at - {46 * SECOND}")
     assert finding(dsn, schema_name, "nodes").text == "0 living, 1 stalled"
-    assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK, "its work is its own until it is buried"
+    assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK, (
+        "its work is its own until it is buried"
+    )
     other.run("UPDATE {}.node SET pulse = NULL, pulse_server = NULL")
     check = finding(dsn, schema_name, "nodes")
     assert check.verdict is Verdict.WARNING
@@ -840,13 +991,20 @@ def test_instances_of_buried_and_of_unknown_nodes_are_ghosts(dsn, schema_name, p
     assert finding(dsn, schema_name, "ghosts").verdict is Verdict.OK
 
 
-def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(dsn, schema_name, provider, other):
+def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(
+    dsn, schema_name, provider, other
+):
     provider.store.join(a_node("n1"))
     provider.store.join(a_node("n2"))
     hand_out(provider, handed_out(1), handed_out(2), handed_out(3), owner="n1")
-    assert finding(dsn, schema_name, "ghosts").text == "none; 1 instance owned by living nodes", "nobody has taken them"
+    assert finding(dsn, schema_name, "ghosts").text == "none; 1 instance owned by living nodes", (
+        "nobody has taken them"
+    )
     assert len(take(provider, "n2", slots=2)) == 2
-    assert finding(dsn, schema_name, "ghosts").text == "none; 1 instance and 2 activities owned by living nodes"
+    assert (
+        finding(dsn, schema_name, "ghosts").text
+        == "none; 1 instance and 2 activities owned by living nodes"
+    )
     provider.store.bury("n2", 0)
     check = finding(dsn, schema_name, "ghosts")
     assert check.verdict is Verdict.WARNING
@@ -871,21 +1029,29 @@ def test_activities_that_no_living_node_takes_are_named(dsn, schema_name, provid
     routes = {"probe": "default", "fetch": "gpu"}
     rows = [
         handed_out(number, Route(queue, name), instant + number * SECOND)
-        for number, (name, queue) in enumerate([*routes.items(), *routes.items(), ("probe", "gpu")], start=1)
+        for number, (name, queue) in enumerate(
+            [*routes.items(), *routes.items(), ("probe", "gpu")], start=1
+        )
     ]
     hand_out(provider, *rows)
     check = finding(dsn, schema_name, "activities")
     assert check.verdict is Verdict.NOTICE
-    assert check.text == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+    assert (
+        check.text
+        == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+    )
     provider.store.join(a_node("n1"))
     check = finding(dsn, schema_name, "activities")
     assert check.verdict is Verdict.WARNING
     assert check.text == "5 activities wait for a node: 3 in vain"
     assert check.details == (
-        "2 activities, the oldest asked for 20 min ago: no living node has activity 'fetch' and serves queue 'gpu'",
-        "1 activity, the oldest asked for 20 min ago: no living node has activity 'probe' and serves queue 'gpu'; some have it "
-        "and serve 'default', 'slow': let one of them serve 'gpu' too (Runtime(queues=...)), or name a queue of theirs where "
-        "it is scheduled",
+        (
+            "2 activities, the oldest asked for 20 min ago: no living node has activity 'fetch' "
+            "and serves queue 'gpu'"
+        ),
+        "1 activity, the oldest asked for 20 min ago: no living node has activity 'probe' and "
+        "serves queue 'gpu'; some have it and serve 'default', 'slow': let one of them serve "
+        "'gpu' too (Runtime(queues=...)), or name a queue of theirs where it is scheduled",
     )
     assert "Runtime(activities=..., queues=...)" in check.remedy
     provider.store.join(replace(a_node("n2"), activities=("fetch", "probe"), queues=("gpu",)))
@@ -897,26 +1063,43 @@ def test_activities_that_no_living_node_takes_are_named(dsn, schema_name, provid
     assert finding(dsn, schema_name, "activities").text == "none waits for a node"
 
 
-def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_wrong(dsn, schema_name, provider):
+def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_wrong(
+    dsn, schema_name, provider
+):
     unread = {"unread": ("f1",), "last_error": "total: not a number"}
-    events = [ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None) for number in range(1, 14)]
+    events = [
+        ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None)
+        for number in range(1, 14)
+    ]
     rows = [Try(event, started_at=4, **unread).row(1) for event in events[:12]]
-    hand_out(provider, *rows, replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'))
+    hand_out(
+        provider,
+        *rows,
+        replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'),
+    )
     check = finding(dsn, schema_name, "activities")
     assert check.verdict is Verdict.NOTICE
     provider.store.join(a_node("n1"))
     check = finding(dsn, schema_name, "activities")
     assert check.verdict is Verdict.WARNING
-    assert check.text == "none waits for a node; no code that was tried could read the arguments of 12 activities"
+    assert (
+        check.text
+        == "none waits for a node; no code that was tried could read the arguments of 12 activities"
+    )
     assert check.details[0] == "i, event 1: total: not a number"
     assert (len(check.details), check.details[-1]) == (11, "and 2 more")
-    assert check.remedy == "Deploy a worker whose code reads the arguments, or terminate the instances."
+    assert (
+        check.remedy
+        == "Deploy a worker whose code reads the arguments, or terminate the instances."
+    )
 
 
-# --- instances ----------------------------------------------------------------------------------------
+# --- instances ------------------------------------------------------------------------------------
 
 
-def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(dsn, schema_name, provider, other):
+def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(
+    dsn, schema_name, provider, other
+):
     provider.store.join(a_node())
     hold = replace(a_hold(), kind=HoldKind.NONDETERMINISM, detail="event 3\nis another")
     held, crashing = begin(provider, "held"), begin(provider, "crashing")
@@ -935,12 +1118,17 @@ def test_held_crashing_and_unserved_instances_are_listed_with_their_reasons(dsn,
     )
 
 
-def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail(dsn, schema_name, provider):
+def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail(
+    dsn, schema_name, provider
+):
     provider.store.join(a_node())
     provider.store.commit([a_start(f"i{number:02}") for number in range(15)])
     one(provider, a_start("j", kind=KIND._replace(version="1.1.0")))
     holds = [
-        *(replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}") for number in range(11)),
+        *(
+            replace(a_hold(), kind=HoldKind.ERROR, detail=f"LookupError: {number}")
+            for number in range(11)
+        ),
         *(replace(a_hold(), kind=HoldKind.LIMIT, detail="too many events") for _ in range(2)),
         *(a_hold() for _ in range(2)),
     ]
@@ -964,9 +1152,14 @@ def test_what_errors_and_limits_hold_is_counted_by_version_with_the_first_detail
 
 def test_what_cannot_be_understood_fails_its_check_alone(dsn, schema_name, provider, other):
     provider.store.join(a_node())
-    one(provider, a_start("i", kind=FOREIGN_KIND._replace(queue="default", floating=True, name="watch")))
+    one(
+        provider,
+        a_start("i", kind=FOREIGN_KIND._replace(queue="default", floating=True, name="watch")),
+    )
     other.run("UPDATE {}.capability SET version = 'nonsense' WHERE version = '1.0.0'")
-    verdicts = {check.name: check.verdict for check in examine_server(dsn, schema_name, CLOCK).checks}
+    verdicts = {
+        check.name: check.verdict for check in examine_server(dsn, schema_name, CLOCK).checks
+    }
     assert verdicts["held"] is Verdict.FAILURE
     assert verdicts["clock"] is Verdict.OK
     other.run("UPDATE {}.node SET abilities = 'x'")
@@ -983,13 +1176,17 @@ def test_what_has_ended_is_counted_and_what_of_it_goes(dsn, schema_name, provide
     one(provider, an_end(begin(provider, "soon")))
     other.run("UPDATE {}.instance SET expires_at = 1 WHERE instance_id = 'soon'")
     text = finding(dsn, schema_name, "retention").text
-    assert text == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
+    assert (
+        text == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
+    )
 
 
-# --- clocks -------------------------------------------------------------------------------------------
+# --- clocks ---------------------------------------------------------------------------------------
 
 
-def test_a_server_whose_clock_is_behind_what_was_written_is_a_warning(dsn, schema_name, provider, other):
+def test_a_server_whose_clock_is_behind_what_was_written_is_a_warning(
+    dsn, schema_name, provider, other
+):
     assert "nothing has been written yet" in finding(dsn, schema_name, "clock").text
     begin(provider)
     assert finding(dsn, schema_name, "clock").verdict is Verdict.OK
@@ -1006,11 +1203,13 @@ def test_a_machine_whose_clock_is_another_than_the_servers_is_a_notice(dsn, sche
     assert "this machine's clock is 60 min ahead of the server's" in check.text
 
 
-# --- backups ------------------------------------------------------------------------------------------
+# --- backups --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", [[], ["--to", "copy.db"]])
-def test_a_backup_of_a_store_on_a_server_names_the_servers_tools(tmp_path, monkeypatch, capsys, target):
+def test_a_backup_of_a_store_on_a_server_names_the_servers_tools(
+    tmp_path, monkeypatch, capsys, target
+):
     monkeypatch.chdir(tmp_path)
     store = f"postgresql://app:{SECRET}@db.example.com/app"
     assert main(["backup", "--store", store, *target]) == 3

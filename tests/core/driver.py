@@ -1,4 +1,6 @@
-"""Drives one Execution step by step, and replays its history into a fresh one after every step (I10)."""
+"""Drives one Execution step by step, and replays its history into a fresh one after every step
+(I10).
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,12 @@ SUBJECT = Identity("subject-1", "incarnation-1", 1, "subject", "1.0.0")
 def define(function, failures=(BaseException,)):
     """Return the definition of a function that is registered as ``subject`` 1.0.0.
 
-    Whatever it raises is a declared failure unless the test says otherwise, so that its error can be looked at in history.
+    Whatever it raises is a declared failure unless the test says otherwise, so that its error can
+    be looked at in history.
     """
-    registry = OrchestrationRegistry.builder().register("subject", function, failures=failures).build()
+    registry = (
+        OrchestrationRegistry.builder().register("subject", function, failures=failures).build()
+    )
     return registry.get("subject", "1.0.0")
 
 
@@ -55,7 +60,9 @@ class Drive:
     ``cold``: drop the execution from memory after every step, and go on with its replay.
     """
 
-    def __init__(self, function, state=None, *, identity=SUBJECT, limits=None, now=0, cold=False, inbox=()):
+    def __init__(
+        self, function, state=None, *, identity=SUBJECT, limits=None, now=0, cold=False, inbox=()
+    ):
         self.function = function
         self.identity = identity
         self.limits = limits
@@ -90,13 +97,17 @@ class Drive:
 
     def done(self, name, value=None):
         """The oldest pending activity of this name returns."""
-        return self.turn([ActivityDone(self.activity(name), self.now, 1, encode(value, subject="result"))])
+        return self.turn(
+            [ActivityDone(self.activity(name), self.now, 1, encode(value, subject="result"))]
+        )
 
     def died(self, name, message="boom"):
         """The oldest pending activity of this name fails for good."""
         error = ErrorInfo("ValueError", message)
         attempts = (Attempt(1, from_micros(self.now), error),)
-        return self.turn([ActivityDied(self.activity(name), self.now, error, attempts, "attempts exhausted")])
+        return self.turn(
+            [ActivityDied(self.activity(name), self.now, error, attempts, "attempts exhausted")]
+        )
 
     def advance(self, seconds):
         """Time passes."""
@@ -106,7 +117,9 @@ class Drive:
     def put(self, name, value=None):
         """A message arrives, and nobody looks yet."""
         self.sent += 1
-        self.inbox.append(MessageRow(self.sent, f"m{self.sent}", name, encode(value, subject="message"), self.now))
+        self.inbox.append(
+            MessageRow(self.sent, f"m{self.sent}", name, encode(value, subject="message"), self.now)
+        )
 
     def send(self, name, value=None):
         """A message arrives."""
@@ -114,13 +127,17 @@ class Drive:
         return self.turn()
 
     def put_end(self, source, value=None, kind=MessageKind.CHILD_COMPLETED):
-        """A child ends, and nobody looks yet. ``value`` is its output, or the message of its error."""
+        """A child ends, and nobody looks yet. ``value`` is its output, or the message of its
+        error.
+        """
         if kind is MessageKind.CHILD_COMPLETED:
             payload = encode(value, subject="output")
         else:
             payload = Payload(pack({"error": error_to_wire(ErrorInfo("ValueError", value))}))
         self.sent += 1
-        self.inbox.append(MessageRow(self.sent, f"m{self.sent}", "child", payload, self.now, kind, source))
+        self.inbox.append(
+            MessageRow(self.sent, f"m{self.sent}", "child", payload, self.now, kind, source)
+        )
 
     def ended(self, name, value=None, kind=MessageKind.CHILD_COMPLETED):
         """The oldest pending child of this name ends."""
@@ -163,23 +180,38 @@ class Drive:
 
     def activity(self, name):
         """Return the event id of the oldest pending activity of a name."""
-        return next(number for number, event in self.execution.activities.items() if event.name == name)
+        return next(
+            number for number, event in self.execution.activities.items() if event.name == name
+        )
 
     def child(self, name):
         """Return the event id of the oldest pending child of a name."""
         pending = self.execution.pending
-        return next(event.id for event in pending if isinstance(event, ChildStarted) and event.name == name)
+        return next(
+            event.id for event in pending if isinstance(event, ChildStarted) and event.name == name
+        )
 
     def check_replay(self):
-        """Replay the history so far. It must arrive at the same point, and ask for nothing new (I10)."""
+        """Replay the history so far. It must arrive at the same point, and ask for nothing new
+        (I10).
+        """
         twin = replay(self.function, self.history, self.identity, self.limits)
         assert twin.ending == self.execution.ending
         if twin.ending is None:
             assert list(twin.pending) == list(self.execution.pending)
             assert twin.next_timer == self.execution.next_timer
-        assert (twin.history_events, twin.history_bytes) == (self.execution.history_events, self.execution.history_bytes)
+        assert (twin.history_events, twin.history_bytes) == (
+            self.execution.history_events,
+            self.execution.history_bytes,
+        )
         turn = twin.turn(self.now)
-        assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == ((), (), (), (), None)
+        assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == (
+            (),
+            (),
+            (),
+            (),
+            None,
+        )
         assert (turn.started, turn.recalled) == ((), ())
         return twin
 
@@ -201,6 +233,12 @@ def words(event):
 
 
 def prefixes(history):
-    """Return every beginning of a history at which an execution can have stood: those that end before an input."""
-    cuts = [at for at, record in enumerate(history) if at and isinstance(from_record(record), InputEvent)]
+    """Return every beginning of a history at which an execution can have stood: those that end
+    before an input.
+    """
+    cuts = [
+        at
+        for at, record in enumerate(history)
+        if at and isinstance(from_record(record), InputEvent)
+    ]
     return [history[:cut] for cut in [*cuts, len(history)]]

@@ -34,7 +34,12 @@ def bare_sync(order: Order) -> int:
     return order.count
 
 
-@activity(name="renamed", retry=TWICE, timeout=timedelta(seconds=5), heartbeat_timeout=timedelta(seconds=1))
+@activity(
+    name="renamed",
+    retry=TWICE,
+    timeout=timedelta(seconds=5),
+    heartbeat_timeout=timedelta(seconds=1),
+)
 async def with_options(order: Order) -> int:
     return order.count
 
@@ -48,7 +53,9 @@ async def calls_by_name(ctx, _):
 
 
 def test_a_call_by_name_repeats_alike_whatever_is_registered():
-    known = {"with_options_sync": Activity.named("with_options_sync", int, retry=TWICE, queue="gpu")}
+    known = {
+        "with_options_sync": Activity.named("with_options_sync", int, retry=TWICE, queue="gpu")
+    }
     histories = []
     for registered in ({}, known, {"with_options_sync": with_options_sync}):
         execution = fresh(calls_by_name, registered=registered)
@@ -72,7 +79,12 @@ def test_the_decorator_takes_both_kinds_of_functions_with_and_without_options():
         "renamed",
         "with_options_sync",
     ]
-    assert [made.is_async for made in (bare, bare_sync, with_options, with_options_sync)] == [True, False, True, False]
+    assert [made.is_async for made in (bare, bare_sync, with_options, with_options_sync)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert (bare.retry, bare.timeout) == (RetryPolicy(), None)
     assert (with_options.retry, with_options.timeout, with_options.heartbeat_timeout) == (
         TWICE,
@@ -105,7 +117,12 @@ def test_none_takes_an_option_away_and_what_is_not_given_stays():
 
 @pytest.mark.parametrize("option", ["timeout", "heartbeat_timeout"])
 @pytest.mark.parametrize(
-    "make", [lambda **o: activity(name="x", **o)(lambda: None), bare.options, lambda **o: Activity.named("x", **o)]
+    "make",
+    [
+        lambda **o: activity(name="x", **o)(lambda: None),
+        bare.options,
+        lambda **o: Activity.named("x", **o),
+    ],
 )
 def test_a_timeout_must_be_positive(make, option):
     with pytest.raises(InvalidFunction, match=f"{option} of activity '.*' is -1 day"):
@@ -127,7 +144,9 @@ class Service:
 
 @pytest.mark.parametrize("make", [activity, activity(name="x"), as_activity])
 def test_a_method_without_its_object_is_refused_with_what_to_give_instead(make):
-    with pytest.raises(InvalidFunction, match=r"'Service\.fetch' cannot be an activity: .* `service\.method`"):
+    with pytest.raises(
+        InvalidFunction, match=r"'Service\.fetch' cannot be an activity: .* `service\.method`"
+    ):
         make(Service.fetch)
 
 
@@ -182,7 +201,13 @@ def test_types_of_the_enclosing_function_are_found():
     assert local.result.annotation is Local
 
 
-def everything(order: Order, when: datetime = datetime.min, *rest: Order, loud: bool = False, **more: Order) -> None: ...  # noqa: DTZ901
+def everything(
+    order: Order,
+    when: datetime = datetime.min,  # noqa: DTZ901
+    *rest: Order,
+    loud: bool = False,
+    **more: Order,
+) -> None: ...
 
 
 MOMENT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -261,7 +286,11 @@ def test_options_of_an_activity_are_recorded_with_it():
         await ctx.schedule_activity(with_options.options(timeout=timedelta(seconds=9)), Order("a"))
 
     (scheduled,) = Drive(subject).turns[0].scheduled
-    assert (scheduled.timeout, scheduled.heartbeat_timeout, scheduled.retry) == (9_000_000, 1_000_000, TWICE)
+    assert (scheduled.timeout, scheduled.heartbeat_timeout, scheduled.retry) == (
+        9_000_000,
+        1_000_000,
+        TWICE,
+    )
 
 
 def test_a_result_is_read_by_the_annotation_of_its_activity():

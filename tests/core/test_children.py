@@ -1,4 +1,6 @@
-"""Children and detached starts in the pure core: asked for, answered, given up, and held against history."""
+"""Children and detached starts in the pure core: asked for, answered, given up, and held against
+history.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -53,7 +55,13 @@ async def one_failure(ctx, _):
     try:
         await ctx.start_child("kid", 1)
     except ChildFailed as error:
-        return [error.orchestration, error.child_id, error.status, error.cause.type, error.cause.message]
+        return [
+            error.orchestration,
+            error.child_id,
+            error.status,
+            error.cause.type,
+            error.cause.message,
+        ]
 
 
 async def one_detached(ctx, _):
@@ -95,7 +103,12 @@ KINDS = {
         ["activity a"],
         ["subject-1.incarnat.1.2", "mine", 5],
     ),
-    "given up": (one_given_up, lambda drive: drive.done("a"), ["child kid", "activity a"], "gave up"),
+    "given up": (
+        one_given_up,
+        lambda drive: drive.done("a"),
+        ["child kid", "activity a"],
+        "gave up",
+    ),
 }
 
 
@@ -134,7 +147,9 @@ def test_every_beginning_of_a_history_replays_and_a_complete_one_takes_nothing_m
 
 def test_every_event_of_children_survives_the_store():
     events = [
-        ChildStarted(2, 7, "kid", "1.1.0", "id", OnParentClose.TERMINATE, encode([1], subject="input")),
+        ChildStarted(
+            2, 7, "kid", "1.1.0", "id", OnParentClose.TERMINATE, encode([1], subject="input")
+        ),
         ChildStarted(2, 7, "kid", None, "id", OnParentClose.ABANDON, EMPTY),
         ChildCompleted(3, 8, 2, encode("done", subject="result")),
         DetachedStarted(4, 8, "kid", None, "id", EMPTY),
@@ -159,7 +174,13 @@ def other(first=None, second=None, third=None):
     """Return the recorded code with other arguments in one of its three starts."""
 
     async def subject(ctx, _):
-        one = {"name": "kid", "input": 1, "instance_id": "mine", "version": "1.0.0", "on_parent_close": "cancel"}
+        one = {
+            "name": "kid",
+            "input": 1,
+            "instance_id": "mine",
+            "version": "1.0.0",
+            "on_parent_close": "cancel",
+        }
         one.update(first or {})
         await ctx.start_child(one.pop("name"), one.pop("input"), **one)
         two = {"name": "other", "input": 2, **(second or {})}
@@ -192,7 +213,8 @@ async def one_too_many(ctx, _):
     return await ctx.start_child("kid", 3)
 
 
-# Ids: 1 started, 2 child kid "mine", 3 completed, 4 detached other, 5 child kid, 6 completed, 7 the end
+# Ids: 1 started, 2 child kid "mine", 3 completed, 4 detached other, 5 child kid, 6 completed, 7 the
+# end
 RECORDED = Drive(recorded)
 RECORDED.ended("kid", 1)
 RECORDED.ended("kid", 2)
@@ -211,11 +233,23 @@ DRIFTS = {
     "another version": (other({"version": "1.0.1"}), 2, "version 1.0.1 instead of 1.0.0"),
     "no version": (other({"version": None}), 2, "version None instead of 1.0.0"),
     "another input": (other({"input": 9}), 2, "another input"),
-    "another on_parent_close": (other({"on_parent_close": "terminate"}), 2, "on_parent_close terminate instead of cancel"),
+    "another on_parent_close": (
+        other({"on_parent_close": "terminate"}),
+        2,
+        "on_parent_close terminate instead of cancel",
+    ),
     "another detached id": (other(second={"instance_id": "x"}), 4, "instance id 'x' instead of "),
-    "another detached version": (other(second={"version": "1.0.0"}), 4, "version 1.0.0 instead of None"),
+    "another detached version": (
+        other(second={"version": "1.0.0"}),
+        4,
+        "version 1.0.0 instead of None",
+    ),
     "another detached input": (other(second={"input": 3}), 4, "another input"),
-    "an id instead of a made one": (other(third={"instance_id": "x"}), 5, "instance id 'x' instead of "),
+    "an id instead of a made one": (
+        other(third={"instance_id": "x"}),
+        5,
+        "instance id 'x' instead of ",
+    ),
 }
 
 
@@ -263,20 +297,32 @@ def test_the_same_code_repeats_what_was_recorded():
 
 
 def swap(history, number, **changes):
-    return [to_record(replace(from_record(entry), **changes)) if entry.id == number else entry for entry in history]
+    return [
+        to_record(replace(from_record(entry), **changes)) if entry.id == number else entry
+        for entry in history
+    ]
 
 
 CORRUPT = {
-    "the end of a child that nobody asked for": (swap(RECORDED.history, 3, source=9), NondeterminismError),
+    "the end of a child that nobody asked for": (
+        swap(RECORDED.history, 3, source=9),
+        NondeterminismError,
+    ),
     "the end of a detached start": (swap(RECORDED.history, 6, source=4), NondeterminismError),
     "a child that ended twice": (swap(RECORDED.history, 6, source=2), NondeterminismError),
     "a damaged envelope": (
-        [replace(entry, envelope=b'{"name":"kid"}') if entry.id == 2 else entry for entry in RECORDED.history],
+        [
+            replace(entry, envelope=b'{"name":"kid"}') if entry.id == 2 else entry
+            for entry in RECORDED.history
+        ],
         HistoryCorrupt,
     ),
     "an unknown on_parent_close": (
         [
-            replace(entry, envelope=entry.envelope.replace(b'"on_parent_close":1', b'"on_parent_close":7'))
+            replace(
+                entry,
+                envelope=entry.envelope.replace(b'"on_parent_close":1', b'"on_parent_close":7'),
+            )
             if entry.id == 2
             else entry
             for entry in RECORDED.history
@@ -335,7 +381,9 @@ def test_the_end_of_a_child_is_no_event_and_an_event_no_end_of_a_child():
     assert drive.pending == ["event child"]
     drive.send("child", "from a sender")
     assert drive.output == ["from a sender", "from the child"]
-    assert [type(event) for event in drive.events if isinstance(event, (EventReceived, ChildCompleted))] == [
+    assert [
+        type(event) for event in drive.events if isinstance(event, (EventReceived, ChildCompleted))
+    ] == [
         ChildCompleted,
         EventReceived,
     ]
@@ -351,7 +399,9 @@ def test_the_late_end_of_a_child_that_was_given_up_is_consumed_and_dropped():
     source = drive.child("slow")
     turn = drive.advance(60)
     assert [child.id for child in turn.recalled] == [source]
-    assert any(isinstance(event, CommandCancelled) and event.source == source for event in drive.events)
+    assert any(
+        isinstance(event, CommandCancelled) and event.source == source for event in drive.events
+    )
     drive.put_end(source, "late")
     turn = drive.turn()
     assert (turn.events, turn.consumed) == ((), (1,))
@@ -483,7 +533,9 @@ async def sell_twice(ctx, order: Order) -> Receipt:
 
 
 def run(function, *registered, limits=None):
-    """Return an execution of a function that is registered as ``subject`` beside others, after its first turn."""
+    """Return an execution of a function that is registered as ``subject`` beside others, after its
+    first turn.
+    """
     builder = OrchestrationRegistry.builder().register("subject", function)
     for name, version, entry in registered:
         builder.register(name, entry, version=version)
@@ -501,7 +553,9 @@ def test_a_function_goes_by_the_name_that_it_has_in_the_registry_and_its_result_
     (started,) = turn.started
     assert (started.name, started.version, plain(started.input)) == ("shop", None, {"number": 3})
     output = encode({"price": 4}, subject="output")
-    execution.turn(1, inbox=[MessageRow(1, "m1", "child", output, 1, MessageKind.CHILD_COMPLETED, started.id)])
+    execution.turn(
+        1, inbox=[MessageRow(1, "m1", "child", output, 1, MessageKind.CHILD_COMPLETED, started.id)]
+    )
     assert plain(execution.ending.output) == 5
 
 
@@ -534,23 +588,87 @@ async def a_stranger(ctx, _):
 
 
 REFUSED = {
-    "what is no function": (lambda ctx: ctx.start_child([sell]), UnknownOrchestration, "register it"),
-    "a function that is not registered": (lambda ctx: ctx.start_child(a_stranger), UnknownOrchestration, "register it"),
-    "a function of two names": (lambda ctx: ctx.start_child(sell, Order(1)), InvalidFunction, "'shop' and as 'stall'"),
-    "a version that is none": (lambda ctx: ctx.start_child("shop", version="one"), InvalidVersion, "one"),
-    "an empty id": (lambda ctx: ctx.start_child("shop", instance_id=""), InvalidArgument, "must not be empty"),
-    "a long id": (lambda ctx: ctx.start_child("shop", instance_id="x" * 1025), InvalidArgument, "1024"),
-    "a name with NUL": (lambda ctx: ctx.start_child("a\0b"), InvalidArgument, "an orchestration's name must not hold NUL"),
-    "an id with half a pair": (lambda ctx: ctx.start_child("shop", instance_id="\ud83d"), InvalidArgument, "surrogate pair"),
-    "a queue that is no text": (lambda ctx: ctx.start_child("shop", queue=5), InvalidArgument, "a queue must be text, not int"),
-    "a detached name with NUL": (lambda ctx: ctx.start_detached("a\0b"), InvalidArgument, "name must not hold NUL"),
-    "a detached id with NUL": (lambda ctx: ctx.start_detached("shop", instance_id="\0"), InvalidArgument, "must not hold NUL"),
+    "what is no function": (
+        lambda ctx: ctx.start_child([sell]),
+        UnknownOrchestration,
+        "register it",
+    ),
+    "a function that is not registered": (
+        lambda ctx: ctx.start_child(a_stranger),
+        UnknownOrchestration,
+        "register it",
+    ),
+    "a function of two names": (
+        lambda ctx: ctx.start_child(sell, Order(1)),
+        InvalidFunction,
+        "'shop' and as 'stall'",
+    ),
+    "a version that is none": (
+        lambda ctx: ctx.start_child("shop", version="one"),
+        InvalidVersion,
+        "one",
+    ),
+    "an empty id": (
+        lambda ctx: ctx.start_child("shop", instance_id=""),
+        InvalidArgument,
+        "must not be empty",
+    ),
+    "a long id": (
+        lambda ctx: ctx.start_child("shop", instance_id="x" * 1025),
+        InvalidArgument,
+        "1024",
+    ),
+    "a name with NUL": (
+        lambda ctx: ctx.start_child("a\0b"),
+        InvalidArgument,
+        "an orchestration's name must not hold NUL",
+    ),
+    "an id with half a pair": (
+        lambda ctx: ctx.start_child("shop", instance_id="\ud83d"),
+        InvalidArgument,
+        "surrogate pair",
+    ),
+    "a queue that is no text": (
+        lambda ctx: ctx.start_child("shop", queue=5),
+        InvalidArgument,
+        "a queue must be text, not int",
+    ),
+    "a detached name with NUL": (
+        lambda ctx: ctx.start_detached("a\0b"),
+        InvalidArgument,
+        "name must not hold NUL",
+    ),
+    "a detached id with NUL": (
+        lambda ctx: ctx.start_detached("shop", instance_id="\0"),
+        InvalidArgument,
+        "must not hold NUL",
+    ),
     "an empty name": (lambda ctx: ctx.start_child(""), InvalidArgument, "must not be empty"),
-    "an unknown on_parent_close": (lambda ctx: ctx.start_child("shop", on_parent_close="die"), InvalidArgument, "terminate"),
-    "a large input": (lambda ctx: ctx.start_child("shop", "x" * 2000), PayloadTooLarge, "input of child 'shop' in 'subject'"),
-    "a large detached input": (lambda ctx: ctx.start_detached("shop", "x" * 2000), PayloadTooLarge, "input of child 'shop'"),
-    "a detached stranger": (lambda ctx: ctx.start_detached(a_stranger), UnknownOrchestration, "register it"),
-    "a detached long id": (lambda ctx: ctx.start_detached("shop", instance_id="x" * 1025), InvalidArgument, "1024"),
+    "an unknown on_parent_close": (
+        lambda ctx: ctx.start_child("shop", on_parent_close="die"),
+        InvalidArgument,
+        "terminate",
+    ),
+    "a large input": (
+        lambda ctx: ctx.start_child("shop", "x" * 2000),
+        PayloadTooLarge,
+        "input of child 'shop' in 'subject'",
+    ),
+    "a large detached input": (
+        lambda ctx: ctx.start_detached("shop", "x" * 2000),
+        PayloadTooLarge,
+        "input of child 'shop'",
+    ),
+    "a detached stranger": (
+        lambda ctx: ctx.start_detached(a_stranger),
+        UnknownOrchestration,
+        "register it",
+    ),
+    "a detached long id": (
+        lambda ctx: ctx.start_detached("shop", instance_id="x" * 1025),
+        InvalidArgument,
+        "1024",
+    ),
 }
 
 
@@ -564,7 +682,9 @@ def test_what_cannot_be_started_is_a_typed_error_at_once_and_asks_for_nothing(ca
         except error as caught:
             return str(caught)
 
-    execution, turn = run(subject, ("shop", "1.0.0", sell), ("stall", "1.0.0", sell), limits=Limits(max_payload=1000))
+    execution, turn = run(
+        subject, ("shop", "1.0.0", sell), ("stall", "1.0.0", sell), limits=Limits(max_payload=1000)
+    )
     assert turn.started == ()
     assert isinstance(execution.ending, ExecutionCompleted), execution.ending
     assert words in plain(execution.ending.output)
@@ -588,10 +708,14 @@ def test_a_context_that_is_used_elsewhere_starts_nothing():
 
 def test_the_summary_names_children_with_their_ids():
     async def subject(ctx, _):
-        await ctx.gather(ctx.start_child("kid", version="1.0.0", instance_id="mine"), ctx.wait_for_event("x"))
+        await ctx.gather(
+            ctx.start_child("kid", version="1.0.0", instance_id="mine"), ctx.wait_for_event("x")
+        )
 
     drive = Drive(subject)
-    summary = read_summary(write_summary(drive.execution.pending, drive.execution.pending_counts, lambda _: None))
+    summary = read_summary(
+        write_summary(drive.execution.pending, drive.execution.pending_counts, lambda _: None)
+    )
     assert summary.counts == {"child": 1, "event": 1}
     assert [(entry.kind, entry.name, entry.child) for entry in summary.entries] == [
         ("child", "kid", ("mine", "1.0.0")),

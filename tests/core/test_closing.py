@@ -1,4 +1,6 @@
-"""Code that has left memory is closed, whatever it does with the exceptions that it meets (protocol rule 22)."""
+"""Code that has left memory is closed, whatever it does with the exceptions that it meets (protocol
+rule 22).
+"""
 
 import asyncio
 import contextlib
@@ -20,7 +22,8 @@ from orchestra.replay import Execution
 
 # ruff: noqa: B012, E701, E722, SIM105 - what is tested here is just that
 
-# Each of these goes on for ever, unless something stops it. ``going`` bounds the test, not the code.
+# Each of these goes on for ever, unless something stops it. ``going`` bounds the test, not the
+# code.
 MOST_ROUNDS = 100_000
 
 
@@ -238,7 +241,9 @@ def test_closing_ends_whatever_the_code_catches_and_names_the_line(program, capl
     assert record.instance_id == "subject-1"
     line = int(record.getMessage().split(f"went on at {__file__}:")[1].split()[0])
     handler = Path(__file__).read_text().splitlines()[line - 1]
-    assert any(word in handler for word in ("except", "suppress", "continue", "async with", "asyncio")), handler
+    assert any(
+        word in handler for word in ("except", "suppress", "continue", "async with", "asyncio")
+    ), handler
     del drive
     gc.collect()  # what Python's finaliser cannot close would be an error here
 
@@ -267,7 +272,9 @@ def test_code_that_cleans_up_much_and_in_order_is_not_unwound_by_force(caplog):
 def test_the_line_is_named_once_for_all_instances_of_a_registry(caplog):
     definition = define(catches_everything_around_an_await)
     for number in range(3):
-        execution = Execution(definition, replace(SUBJECT, instance_id=f"subject-{number}"), Limits(), {})
+        execution = Execution(
+            definition, replace(SUBJECT, instance_id=f"subject-{number}"), Limits(), {}
+        )
         execution.start(encode(None, subject="state"), 0)
         execution.turn(0)
         execution.evict()

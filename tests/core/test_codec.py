@@ -142,7 +142,11 @@ def test_a_value_comes_back_as_what_it_was(annotation, value):
 
 
 JSONS = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
 )
 
@@ -154,10 +158,17 @@ def test_json_values_come_back(value):
     assert encode(plain(payload), subject="it") == payload
 
 
-@given(st.timedeltas(), st.datetimes(timezones=st.just(UTC)), st.uuids(), st.decimals(allow_nan=False, allow_infinity=False))
+@given(
+    st.timedeltas(),
+    st.datetimes(timezones=st.just(UTC)),
+    st.uuids(),
+    st.decimals(allow_nan=False, allow_infinity=False),
+)
 def test_moments_spans_ids_and_amounts_come_back(span, moment, key, amount):
     value = (span, moment, key, amount)
-    back = decoder(tuple[timedelta, datetime, uuid.UUID, decimal.Decimal]).decode(encode(value, subject="it"), subject="it")
+    back = decoder(tuple[timedelta, datetime, uuid.UUID, decimal.Decimal]).decode(
+        encode(value, subject="it"), subject="it"
+    )
     assert back == value
 
 
@@ -203,7 +214,11 @@ NAN = float("nan")
 UNENCODABLE = {
     "nan": (NAN, "", "nan has no JSON form"),
     "nan in a list": ([0.5, NAN], "[1]", "nan has no JSON form"),
-    "infinity at a nested path": (Reading([{"a": 1}, {"b": float("-inf")}]), ".values[1]['b']", "-inf has no JSON form"),
+    "infinity at a nested path": (
+        Reading([{"a": 1}, {"b": float("-inf")}]),
+        ".values[1]['b']",
+        "-inf has no JSON form",
+    ),
     "nan beside a None": ({"a": None, "b": (1.0, NAN)}, "['b'][1]", "nan"),
     "nan in a set": (Reading([], {NAN}), ".extra[0]", "nan"),
     "nan as a key": ({"a": {NAN: 1}}, "['a'][nan]", "nan"),
@@ -271,7 +286,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("annotation", "data", "place", "reason"), BAD, ids=str)
-def test_what_does_not_fit_the_annotation_is_refused_with_its_place(annotation, data, place, reason):
+def test_what_does_not_fit_the_annotation_is_refused_with_its_place(
+    annotation, data, place, reason
+):
     with pytest.raises(DecodeError) as caught:
         decoder(annotation).decode(Payload(data), subject="result of activity 'probe'")
     assert caught.value.field.startswith(place)
@@ -313,7 +330,11 @@ def test_a_union_in_another_order_is_read_by_its_own_order():
         ([], b"[]", ()),
         ([int, Colour], b'[1,"red"]', (1, Colour.RED)),
         ([Any, Any], b"[1,[2]]", (1, [2])),
-        ([], b"[1]", (1,)),  # a function that takes less than was sent must not run as if nothing had been
+        (
+            [],
+            b"[1]",
+            (1,),
+        ),  # a function that takes less than was sent must not run as if nothing had been
     ],
 )
 def test_arguments_are_read_by_position(annotations, data, values):
@@ -351,6 +372,8 @@ print(encode({"plain": Plain(words), "set": {words, words - {"word1"}}}, subject
 def test_sets_are_written_alike_in_every_process():
     def written(seed):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
-        return subprocess.run([sys.executable, "-c", SETS, "."], env=environment, capture_output=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, "-c", SETS, "."], env=environment, capture_output=True, check=True
+        ).stdout
 
     assert written("1") == written("2")

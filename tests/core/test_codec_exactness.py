@@ -1,4 +1,6 @@
-"""What a value is carried as, and what is refused where it is given or registered: each kind with its text (scenario 52)."""
+"""What a value is carried as, and what is refused where it is given or registered: each kind with
+its text (scenario 52).
+"""
 
 import enum
 import functools
@@ -148,7 +150,10 @@ class Upgrading(pydantic.BaseModel):
     @classmethod
     def upgrade(cls, data: Any) -> Any:
         if isinstance(data, dict) and "at" in data:
-            return {**{key: value for key, value in data.items() if key != "at"}, "when": data["at"]}
+            return {
+                **{key: value for key, value in data.items() if key != "at"},
+                "when": data["at"],
+            }
         return data
 
 
@@ -179,14 +184,34 @@ def endless():
 
 REFUSED = {
     "a subclass": (Ordered, Express("a"), "", "it is a Express, a subclass of Ordered"),
-    "a subclass in a list": (Order, Order([Ordered("a"), Express("b")]), ".lines[1]", "annotate Express, or Ordered | Express"),
+    "a subclass in a list": (
+        Order,
+        Order([Ordered("a"), Express("b")]),
+        ".lines[1]",
+        "annotate Express, or Ordered | Express",
+    ),
     "another class of one shape": (Ordered, Paid("a"), "", "a Paid where Ordered is annotated"),
-    "none of the members of a union": (Ordered | Paid, Order([]), "", "no member of Ordered | Paid"),
+    "none of the members of a union": (
+        Ordered | Paid,
+        Order([]),
+        "",
+        "no member of Ordered | Paid",
+    ),
     "a subclass of a member": (Ordered | Paid, Express("a"), "", "a subclass of Ordered"),
     "a subclass of str": (list[str], [Loud("a")], "[0]", "write str(value)"),
     "an enum for its number": (int, Level.LOW, "", "annotate Level, or give its value"),
-    "an enum for its text": (dict[str, str], {"a": Word.YES}, "['a']", "annotate Word, or give its value"),
-    "an enum as a text key": (dict[str, int], {Word.YES: 1}, "[<Word.YES: 'yes'>]", "annotate Word"),
+    "an enum for its text": (
+        dict[str, str],
+        {"a": Word.YES},
+        "['a']",
+        "annotate Word, or give its value",
+    ),
+    "an enum as a text key": (
+        dict[str, int],
+        {Word.YES: 1},
+        "[<Word.YES: 'yes'>]",
+        "annotate Word",
+    ),
     "a bool for a number": (int, True, "", "a bool, a subclass of int"),
     "a bool for a float": (float, True, "", "a bool where float is annotated"),
     "a number that is no float": (float, 2**53 + 1, "", "a int where float"),
@@ -201,7 +226,12 @@ REFUSED = {
     "an iterator": (list[int], iter([1]), "", "read only once"),
     "a generator of a sequence": (Sequence[int], (n for n in [1]), "", "read only once"),
     "a tuple as plain JSON": (Order, Order([], {"a": (1,)}), ".notes['a']", "write list(value)"),
-    "a moment as plain JSON": (dict[str, Any], {"a": [NIGHT]}, "['a'][0]", "annotate datetime, or convert it to text"),
+    "a moment as plain JSON": (
+        dict[str, Any],
+        {"a": [NIGHT]},
+        "['a'][0]",
+        "annotate datetime, or convert it to text",
+    ),
     "a number as a key of plain JSON": (dict, {1: 2}, "[1]", "annotate dict[int, ...]"),
     "an object as plain JSON": (dict, {"a": Ordered("a")}, "['a']", "annotate Ordered"),
     "nan": (dict[str, float], {"a": float("nan")}, "['a']", "use None or a string"),
@@ -210,14 +240,29 @@ REFUSED = {
     "an excluded field": (Excluding, Excluding(hidden=5), ".hidden", "come back as 0"),
     "a private attribute": (Private, private(5), "._kept", "come back as 0"),
     "a serializer that shortens": (Short, Short(when=NIGHT), ".when", "a serializer"),
-    "a constraint that changes": (Annotated[str, pydantic.StringConstraints(to_lower=True)], "A", "", "come back as 'a'"),
+    "a constraint that changes": (
+        Annotated[str, pydantic.StringConstraints(to_lower=True)],
+        "A",
+        "",
+        "come back as 'a'",
+    ),
     "a constraint that is broken": (Annotated[int, pydantic.Field(gt=3)], 1, "", "greater than 3"),
     "a key that is not declared": (Options, {"deep": True, "wide": 1}, "['wide']", "declare it"),
     "a key that is missing": (Options, {}, "", "requires the key 'deep'"),
-    "the library's own key": (dict[str, int], {"orchestra:type": 1}, "['orchestra:type']", "another name"),
+    "the library's own key": (
+        dict[str, int],
+        {"orchestra:type": 1},
+        "['orchestra:type']",
+        "another name",
+    ),
     "a zone without a key": (datetime, NIGHT.replace(tzinfo=Odd()), "", "use zoneinfo.ZoneInfo"),
     "a zone in a time of day": (time, time(9, tzinfo=BERLIN), "", "store a datetime"),
-    "an odd offset": (datetime, NIGHT.replace(tzinfo=timezone(timedelta(seconds=30))), "", "whole number of minutes"),
+    "an odd offset": (
+        datetime,
+        NIGHT.replace(tzinfo=timezone(timedelta(seconds=30))),
+        "",
+        "whole number of minutes",
+    ),
     "a fold without a zone": (datetime, NIGHT.replace(tzinfo=None, fold=1), "", "give it its zone"),
     "a value that is none of a few": (Literal[1], True, "", "none of 1"),
     "something for nothing": (type(None), 1, "", "where None is annotated"),
@@ -233,12 +278,17 @@ def test_what_would_not_come_back_is_refused_with_its_place_and_the_remedy(case)
     with pytest.raises(EncodeError) as caught:
         decoder(annotation).encode(value, subject="state of 'watch'")
     assert caught.value.field == place
-    assert str(caught.value).startswith("state of 'watch'" + (f" at {place}" if place else "") + " cannot be stored: ")
+    assert str(caught.value).startswith(
+        "state of 'watch'" + (f" at {place}" if place else "") + " cannot be stored: "
+    )
     assert phrase in str(caught.value)
 
 
 UNREGISTRABLE = {
-    "keys that are alike": (dict[int | str, int], "int | str cannot be told apart; write dict[str, ...]"),
+    "keys that are alike": (
+        dict[int | str, int],
+        "int | str cannot be told apart; write dict[str, ...]",
+    ),
     "keys that may be None": (list[dict[int | None, int]], "at [][key]: "),
     "keys that are tuples": (dict[tuple[int, int], int], "a list of pairs"),
     "keys that are dataclasses": (dict[Ordered, int], "Ordered"),
@@ -247,7 +297,10 @@ UNREGISTRABLE = {
     "what can be read only once": (Iterable[int], "annotate list[...]"),
     "a function": (Callable[[], int], "pass its name"),
     "a field that is not kept": (Needy, "at .extra: 'extra' of Needy is an InitVar"),
-    "two classes of one name": (Ordered | make_dataclass("Ordered", [("order", str)]), "rename one"),
+    "two classes of one name": (
+        Ordered | make_dataclass("Ordered", [("order", str)]),
+        "rename one",
+    ),
 }
 
 
@@ -267,12 +320,24 @@ def test_an_annotation_whose_values_could_not_come_back_is_refused_where_it_is_r
 
 CARRIED = {
     "the zone of a moment": (datetime, NIGHT, b'"2026-10-25T02:30:00+02:00[Europe/Berlin]"'),
-    "the second half past two": (datetime, NIGHT.replace(fold=1), b'"2026-10-25T02:30:00+01:00[Europe/Berlin]"'),
+    "the second half past two": (
+        datetime,
+        NIGHT.replace(fold=1),
+        b'"2026-10-25T02:30:00+01:00[Europe/Berlin]"',
+    ),
     "a fixed offset": (datetime, datetime(2026, 1, 1, tzinfo=UTC), b'"2026-01-01T00:00:00+00:00"'),
-    "a zone in a key": (dict[datetime, int], {NIGHT: 1}, b'{"2026-10-25T02:30:00+02:00[Europe/Berlin]":1}'),
+    "a zone in a key": (
+        dict[datetime, int],
+        {NIGHT: 1},
+        b'{"2026-10-25T02:30:00+02:00[Europe/Berlin]":1}',
+    ),
     "a member of a union": (Ordered | Paid, Paid("o"), b'{"orchestra:type":"Paid","order":"o"}'),
     "members in a list": (list[Paid | None], [Paid("o"), None], b'[{"order":"o"},null]'),
-    "a subclass that is a member": (Ordered | Express, Express("o"), b'{"orchestra:type":"Express","order":"o","hours":24}'),
+    "a subclass that is a member": (
+        Ordered | Express,
+        Express("o"),
+        b'{"orchestra:type":"Express","order":"o","hours":24}',
+    ),
     "a text that looks like a moment": (
         datetime | str,
         "2026-01-01T00:00:00",
@@ -283,8 +348,16 @@ CARRIED = {
         ["2026-01-01"],
         b'{"orchestra:type":"list.1","orchestra:value":["2026-01-01"]}',
     ),
-    "an enum of a number's value": (int | Level, Level.LOW, b'{"orchestra:type":"Level","orchestra:value":1}'),
-    "a generic in a union": (Box[int] | Box[str], Box("a"), b'{"orchestra:type":"Box","content":"a"}'),
+    "an enum of a number's value": (
+        int | Level,
+        Level.LOW,
+        b'{"orchestra:type":"Level","orchestra:value":1}',
+    ),
+    "a generic in a union": (
+        Box[int] | Box[str],
+        Box("a"),
+        b'{"orchestra:type":"Box","content":"a"}',
+    ),
     "keys that are enums of numbers": (dict[Code, int], {Code.OK: 1}, b'{"200":1}'),
     "keys that are truths": (dict[bool, int], {True: 1}, b'{"true":1}'),
     "an alias": (Renamed, None, b'{"orderId":"o"}'),
@@ -331,7 +404,11 @@ OLD = {
         b'["2026-10-25T02:30:00Z"]',
         [datetime(2026, 10, 25, 2, 30, tzinfo=UTC)],
     ),
-    "a named member where there is but one": (Paid | None, b'{"orchestra:type":"Ordered","order":"o"}', Paid("o")),
+    "a named member where there is but one": (
+        Paid | None,
+        b'{"orchestra:type":"Ordered","order":"o"}',
+        Paid("o"),
+    ),
     "a field that init does not take": (Computed, b'{"price":3}', Computed(3)),
     "a model from before its upgrade": (
         Upgrading,
@@ -356,9 +433,13 @@ def test_what_older_libraries_have_written_is_read_as_before(case):
 
 def test_a_type_that_is_no_member_of_a_union_is_a_misfit():
     with pytest.raises(DecodeError, match="'Gone', which is none of Ordered, Paid"):
-        decoder(Ordered | Paid).decode(Payload(b'{"orchestra:type":"Gone","order":"o"}'), subject="it")
+        decoder(Ordered | Paid).decode(
+            Payload(b'{"orchestra:type":"Gone","order":"o"}'), subject="it"
+        )
     with pytest.raises(DecodeError, match="Mars/Olympus"):
-        decoder(datetime).decode(Payload(b'"2026-10-25T02:30:00+02:00[Mars/Olympus]"'), subject="it")
+        decoder(datetime).decode(
+            Payload(b'"2026-10-25T02:30:00+02:00[Mars/Olympus]"'), subject="it"
+        )
 
 
 class Checked(pydantic.BaseModel):
@@ -382,13 +463,25 @@ def test_models_with_functions_around_them_are_told_apart_in_a_union():
 
 @pytest.mark.parametrize("model", [Upgrading, Wrapping])
 def test_a_model_with_functions_before_its_own_checks_holds_what_others_hold(model):
-    full = {"price": Decimal("1.10"), "pair": (1, "a"), "raw": b"\xff", "of": Paid("o")} if model is Upgrading else {}
+    full = (
+        {"price": Decimal("1.10"), "pair": (1, "a"), "raw": b"\xff", "of": Paid("o")}
+        if model is Upgrading
+        else {}
+    )
     value = model(when=NIGHT, **full)
     for annotation in (model, list[model], Box[model], model | Ordered):
         held = {model: value, list[model]: [value], Box[model]: Box(value)}.get(annotation, value)
-        back = decoder(annotation).decode(decoder(annotation).encode(held, subject="it"), subject="it")
+        back = decoder(annotation).decode(
+            decoder(annotation).encode(held, subject="it"), subject="it"
+        )
         assert back == held
-        inner = operator.attrgetter("content")(back) if isinstance(back, Box) else back[0] if isinstance(back, list) else back
+        inner = (
+            operator.attrgetter("content")(back)
+            if isinstance(back, Box)
+            else back[0]
+            if isinstance(back, list)
+            else back
+        )
         assert inner.when.tzinfo == BERLIN
 
 
@@ -398,7 +491,10 @@ def test_a_model_with_functions_before_its_own_checks_holds_what_others_hold(mod
 def test_a_value_without_an_annotation_names_its_class_for_readers_who_ask():
     payload = encode([Paid("a"), {"b": Ordered("b")}], subject="it")
     assert plain(payload) == [{"order": "a"}, {"b": {"order": "b"}}]
-    assert decoder(list[Ordered | Paid | dict[str, Ordered]]).decode(payload, subject="it") == [Paid("a"), {"b": Ordered("b")}]
+    assert decoder(list[Ordered | Paid | dict[str, Ordered]]).decode(payload, subject="it") == [
+        Paid("a"),
+        {"b": Ordered("b")},
+    ]
     assert decoder(Paid).decode(encode(Paid("a"), subject="it"), subject="it") == Paid("a")
     assert encode(Paid("a"), subject="it", names_types=False).data == b'{"order":"a"}'
 
@@ -417,7 +513,9 @@ def test_a_value_without_an_annotation_names_its_class_for_readers_who_ask():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_no_reader_could_have_back_is_refused_without_an_annotation_as_well(value, place, phrase):
+def test_what_no_reader_could_have_back_is_refused_without_an_annotation_as_well(
+    value, place, phrase
+):
     with pytest.raises(EncodeError, match=phrase) as caught:
         encode(value, subject="it")
     assert caught.value.field.startswith(place)
@@ -437,7 +535,9 @@ async def careful(ctx, state: Ordered) -> str:
 def test_a_state_that_is_not_what_is_annotated_is_refused_where_it_is_given_and_the_code_goes_on():
     drive = Drive(careful, Ordered("o"))
     drive.send("go")
-    assert drive.output.startswith("state of orchestration 'subject' cannot be stored: it is a Paid where Ordered is annotated")
+    assert drive.output.startswith(
+        "state of orchestration 'subject' cannot be stored: it is a Paid where Ordered is annotated"
+    )
 
 
 def test_a_state_for_a_version_that_is_not_known_here_is_written_by_its_own_type():

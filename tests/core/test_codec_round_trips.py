@@ -1,4 +1,6 @@
-"""For each annotation that is accepted a value comes back as what it was, of the same types, or is refused (scenario 52)."""
+"""For each annotation that is accepted a value comes back as what it was, of the same types, or is
+refused (scenario 52).
+"""
 
 import dataclasses
 import decimal
@@ -96,13 +98,26 @@ def naive(*parts: int) -> datetime:
     return datetime(*parts)  # noqa: DTZ001 - its zone comes later
 
 
-ZONES = [ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York"), ZoneInfo("Australia/Lord_Howe"), ZoneInfo("UTC")]
+ZONES = [
+    ZoneInfo("Europe/Berlin"),
+    ZoneInfo("America/New_York"),
+    ZoneInfo("Australia/Lord_Howe"),
+    ZoneInfo("UTC"),
+]
 MOMENTS = st.one_of(
     st.datetimes(),
-    st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-3)), timezone(timedelta(minutes=345))])),
+    st.datetimes(
+        timezones=st.sampled_from(
+            [UTC, timezone(timedelta(hours=-3)), timezone(timedelta(minutes=345))]
+        )
+    ),
     st.builds(
         lambda moment, fold: moment.replace(fold=fold),
-        st.datetimes(min_value=naive(1850, 1, 2), max_value=naive(2100, 1, 1), timezones=st.sampled_from(ZONES)),
+        st.datetimes(
+            min_value=naive(1850, 1, 2),
+            max_value=naive(2100, 1, 1),
+            timezones=st.sampled_from(ZONES),
+        ),
         st.integers(0, 1),
     ),
 )
@@ -122,7 +137,10 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     int: INTEGERS,
     bool: st.booleans(),
     float: FLOATS,
-    str: TEXTS | st.sampled_from(["1", "true", "2020-01-01", "2020-01-01T00:00:00", "P1D", "1.5", "yes", "200", "a]"]),
+    str: TEXTS
+    | st.sampled_from(
+        ["1", "true", "2020-01-01", "2020-01-01T00:00:00", "P1D", "1.5", "yes", "200", "a]"]
+    ),
     bytes: st.binary(max_size=4),
     type(None): st.none(),
     datetime: MOMENTS,
@@ -154,7 +172,23 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     Options: st.fixed_dictionaries({}, optional={"deep": st.booleans(), "since": MOMENTS}),
     Any: JSONS,
 }
-HASHABLE = {int, bool, float, str, datetime, date, time, timedelta, uuid.UUID, decimal.Decimal, Code, Level, Word, Rights, Paid}
+HASHABLE = {
+    int,
+    bool,
+    float,
+    str,
+    datetime,
+    date,
+    time,
+    timedelta,
+    uuid.UUID,
+    decimal.Decimal,
+    Code,
+    Level,
+    Word,
+    Rights,
+    Paid,
+}
 KEYS = HASHABLE - {Rights, Paid} | {Literal["a", "b"], Literal[1, 2, "1"]}
 
 NAMES = st.sampled_from(["a", "kind", "value", "_hidden", "order"])
@@ -166,7 +200,22 @@ def annotated(draw: Any, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]:
     if depth == 0 or draw(st.booleans()):
         annotation = draw(st.sampled_from(list(LEAVES)))
         return annotation, LEAVES[annotation]
-    kind = draw(st.sampled_from(["list", "tuple", "many", "set", "dict", "union", "optional", "dataclass", "deque", "ordered"]))
+    kind = draw(
+        st.sampled_from(
+            [
+                "list",
+                "tuple",
+                "many",
+                "set",
+                "dict",
+                "union",
+                "optional",
+                "dataclass",
+                "deque",
+                "ordered",
+            ]
+        )
+    )
     if kind == "set":
         members = draw(st.sampled_from(sorted(HASHABLE, key=str)))
         return frozenset[members], st.frozensets(LEAVES[members], max_size=3)
@@ -180,7 +229,11 @@ def annotated(draw: Any, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]:
     if kind in {"dict", "ordered"}:
         key = draw(st.sampled_from(sorted(KEYS, key=str)))
         made = st.dictionaries(LEAVES[key], values, max_size=3)
-        return (dict[key, inner], made) if kind == "dict" else (OrderedDict[key, inner], st.builds(OrderedDict, made))
+        return (
+            (dict[key, inner], made)
+            if kind == "dict"
+            else (OrderedDict[key, inner], st.builds(OrderedDict, made))
+        )
     if kind == "optional":
         return inner | None if inner is not Any else Any, st.none() | values
     other, others = draw(annotated(depth - 1))
@@ -195,22 +248,32 @@ def annotated(draw: Any, depth: int = 2) -> tuple[Any, st.SearchStrategy[Any]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Return whether two values are equal and of the same types at each level. Written without the codec's own comparison."""
+    """Return whether two values are equal and of the same types at each level. Written without the
+    codec's own comparison.
+    """
     if type(a) is not type(b):
         return False
     if dataclasses.is_dataclass(a):
-        return all(same(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(a))
+        return all(
+            same(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(a)
+        )
     if isinstance(a, pydantic.BaseModel):
         return same(dict(a), dict(b))
     if isinstance(a, dict):
-        return len(a) == len(b) and all(any(same(key, found) for found in b) and same(item, b[key]) for key, item in a.items())
+        return len(a) == len(b) and all(
+            any(same(key, found) for found in b) and same(item, b[key]) for key, item in a.items()
+        )
     if isinstance(a, (list, tuple, deque)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, (set, frozenset)):
         return a == b and all(any(same(member, found) for found in b) for member in a)
     if isinstance(a, datetime):
         keys = [getattr(moment.tzinfo, "key", None) for moment in (a, b)]
-        return a.replace(tzinfo=None) == b.replace(tzinfo=None) and a.utcoffset() == b.utcoffset() and keys[0] == keys[1]
+        return (
+            a.replace(tzinfo=None) == b.replace(tzinfo=None)
+            and a.utcoffset() == b.utcoffset()
+            and keys[0] == keys[1]
+        )
     return a == b
 
 
@@ -266,23 +329,37 @@ def test_a_value_of_another_annotation_is_refused_or_comes_back_as_what_it_was(d
 
 
 def whole_numbers_as_floats(value: Any, back: Any) -> bool:
-    """Return whether two values differ in nothing but whole numbers that were given for floats (PEP 484)."""
+    """Return whether two values differ in nothing but whole numbers that were given for floats (PEP
+    484).
+    """
     return value == back and repr(value).count(".") < repr(back).count(".") + repr(back).count("e+")
 
 
-@given(st.lists(st.sampled_from(ZONES), min_size=1, max_size=3), st.integers(0, 1), st.integers(-120, 120))
+@given(
+    st.lists(st.sampled_from(ZONES), min_size=1, max_size=3),
+    st.integers(0, 1),
+    st.integers(-120, 120),
+)
 def test_a_local_time_is_the_same_local_time_around_a_change_of_clocks(zones, fold, minutes):
     for zone in zones:
-        for change in (naive(2026, 3, 29, 2, 30), naive(2026, 10, 25, 2, 30), naive(2026, 4, 5, 1, 45)):
+        for change in (
+            naive(2026, 3, 29, 2, 30),
+            naive(2026, 10, 25, 2, 30),
+            naive(2026, 4, 5, 1, 45),
+        ):
             moment = (change + timedelta(minutes=minutes)).replace(tzinfo=zone, fold=fold)
-            back = decoder(datetime).decode(decoder(datetime).encode(moment, subject="it"), subject="it")
+            back = decoder(datetime).decode(
+                decoder(datetime).encode(moment, subject="it"), subject="it"
+            )
             assert back.replace(tzinfo=None) == moment.replace(tzinfo=None)
             assert (back.tzinfo, back.utcoffset()) == (moment.tzinfo, moment.utcoffset())
 
 
 @given(JSONS)
 def test_what_is_plain_json_is_the_same_with_and_without_an_annotation(value):
-    assert decoder(dict[str, Any]).encode({"a": value}, subject="it") == encode({"a": value}, subject="it")
+    assert decoder(dict[str, Any]).encode({"a": value}, subject="it") == encode(
+        {"a": value}, subject="it"
+    )
 
 
 @given(FLOATS)
@@ -294,7 +371,12 @@ def test_a_number_comes_back_to_the_last_digit(value):
 
 def test_a_counter_comes_back():
     value = Counter("banana")
-    assert same(value, decoder(Counter[str]).decode(decoder(Counter[str]).encode(value, subject="it"), subject="it"))
+    assert same(
+        value,
+        decoder(Counter[str]).decode(
+            decoder(Counter[str]).encode(value, subject="it"), subject="it"
+        ),
+    )
 
 
 @pytest.mark.parametrize("depth", [60, 90, 94, 96, 120, 300])
@@ -314,4 +396,9 @@ def test_what_can_be_written_can_be_read_however_deep_it_is(depth):
         return
     payload = decoder(Nest).encode(value, subject="it")
     assert decoder(Nest).decode(payload, subject="it") == value
-    assert decoder(Nest).decode(Payload(payload.data[:-1] + b',"orchestra:type":"Nest"}'), subject="it") == value
+    assert (
+        decoder(Nest).decode(
+            Payload(payload.data[:-1] + b',"orchestra:type":"Nest"}'), subject="it"
+        )
+        == value
+    )

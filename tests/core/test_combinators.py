@@ -23,7 +23,9 @@ async def twice(ctx, name):
 
 def test_gather_returns_results_in_the_order_of_its_arguments():
     async def subject(ctx, _):
-        return await ctx.gather(ctx.schedule_activity("a"), ctx.schedule_activity("b"), ctx.wait_for_event("c"))
+        return await ctx.gather(
+            ctx.schedule_activity("a"), ctx.schedule_activity("b"), ctx.wait_for_event("c")
+        )
 
     drive = Drive(subject)
     drive.send("c", 3)
@@ -74,19 +76,25 @@ def test_gather_over_futures_that_are_done_already():
 
 def test_a_fan_out_of_1024_activities_completes():
     async def subject(ctx, _):
-        return sum(await ctx.gather(*(ctx.schedule_activity("a", number) for number in range(1024))))
+        return sum(
+            await ctx.gather(*(ctx.schedule_activity("a", number) for number in range(1024)))
+        )
 
     drive = Drive(subject)
     assert len(drive.turns[0].scheduled) == 1024
     numbers = list(drive.execution.activities)
-    drive.turn([ActivityDone(number, 0, 1, encode(1, subject="one")) for number in reversed(numbers)])
+    drive.turn(
+        [ActivityDone(number, 0, 1, encode(1, subject="one")) for number in reversed(numbers)]
+    )
     assert drive.output == 1024
 
 
 def test_the_first_error_of_a_gather_cancels_the_others_and_is_raised():
     async def subject(ctx, _):
         try:
-            await ctx.gather(ctx.schedule_activity("a"), twice(ctx, "b"), ctx.schedule_timer(timedelta(hours=1)))
+            await ctx.gather(
+                ctx.schedule_activity("a"), twice(ctx, "b"), ctx.schedule_timer(timedelta(hours=1))
+            )
         except Exception as error:
             return type(error).__name__
 
@@ -216,7 +224,11 @@ def test_a_coroutine_that_is_given_twice_is_an_error_and_no_wrong_result():
 
 def test_a_race_has_one_winner_and_its_losers_leave_nothing_behind():
     async def subject(ctx, _):
-        won = await ctx.race(ctx.schedule_activity("a"), ctx.schedule_timer(timedelta(seconds=5)), ctx.wait_for_event("x"))
+        won = await ctx.race(
+            ctx.schedule_activity("a"),
+            ctx.schedule_timer(timedelta(seconds=5)),
+            ctx.wait_for_event("x"),
+        )
         return [won.index, won.value]
 
     drive = Drive(subject)
@@ -404,7 +416,9 @@ def test_awaiting_a_branch_that_was_cancelled_does_not_cancel_who_awaits():
 
 @pytest.mark.parametrize("handled", ["timer", "activity"])
 def test_a_block_that_awaits_its_failing_branch_is_woken_once(handled):
-    """The branch's end both throws into the block and wakes it; the second wake-up once resumed the handler's await."""
+    """The branch's end both throws into the block and wakes it; the second wake-up once resumed the
+    handler's await.
+    """
 
     async def fails(ctx):
         await ctx.schedule_activity("a")
@@ -434,7 +448,9 @@ def test_a_block_that_awaits_its_failing_branch_is_woken_once(handled):
 
 
 def test_two_groups_that_fail_at_once_cancel_nothing_behind_them():
-    """The outer group's cancellation of its block was left over, and hit the next await or passed as a cancel."""
+    """The outer group's cancellation of its block was left over, and hit the next await or passed
+    as a cancel.
+    """
 
     async def subject(ctx, _):
         shared = ctx.schedule_activity("a")
@@ -612,7 +628,11 @@ def test_a_cancel_while_a_boundary_unwinds_ends_the_execution_without_a_failure(
     drive.send("go")
     drive.cancel()
     while drive.ending is None:
-        drive.done(next(command for command in drive.pending if command.startswith("activity")).removeprefix("activity "))
+        drive.done(
+            next(
+                command for command in drive.pending if command.startswith("activity")
+            ).removeprefix("activity ")
+        )
     assert isinstance(drive.ending, (ContinuedAsNew, ExecutionCancelled))
 
 

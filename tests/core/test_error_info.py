@@ -40,9 +40,18 @@ def size(error):
 
 
 def test_the_cause_is_kept_and_named_in_the_one_line():
-    info = error_info(raised(RuntimeError("could not store the order"), ConnectionError("db-7 refused")))
-    assert (info.cause.type, info.cause.message, info.context) == ("ConnectionError", "db-7 refused", None)
-    assert str(info) == "RuntimeError: could not store the order (caused by ConnectionError: db-7 refused)"
+    info = error_info(
+        raised(RuntimeError("could not store the order"), ConnectionError("db-7 refused"))
+    )
+    assert (info.cause.type, info.cause.message, info.context) == (
+        "ConnectionError",
+        "db-7 refused",
+        None,
+    )
+    assert (
+        str(info)
+        == "RuntimeError: could not store the order (caused by ConnectionError: db-7 refused)"
+    )
 
 
 def test_what_was_being_handled_is_kept_unless_it_is_suppressed():
@@ -56,14 +65,18 @@ def test_what_was_being_handled_is_kept_unless_it_is_suppressed():
 
 def test_the_members_of_a_group_are_kept_at_each_level_and_its_leaves_are_named():
     inner = ExceptionGroup("inner", [ValueError("card declined"), KeyError("sku")])
-    info = error_info(raised(ExceptionGroup("unhandled errors in a TaskGroup", [inner, OSError("no route")])))
+    info = error_info(
+        raised(ExceptionGroup("unhandled errors in a TaskGroup", [inner, OSError("no route")]))
+    )
     assert [member.type for member in info.members] == ["ExceptionGroup", "OSError"]
     assert [member.type for member in info.members[0].members] == ["ValueError", "KeyError"]
     assert "[ValueError: card declined; KeyError: 'sku'; OSError: no route]" in str(info)
 
 
 def test_the_line_is_one_line_whatever_a_message_holds():
-    assert str(error_info(ValueError("first\n  second\r\nthird"))) == "ValueError: first second third"
+    assert (
+        str(error_info(ValueError("first\n  second\r\nthird"))) == "ValueError: first second third"
+    )
 
 
 def test_members_that_are_not_kept_are_counted():
@@ -116,7 +129,17 @@ def around_itself():
         lambda: raised(Unprintable()),
         around_itself,
     ],
-    ids=["message", "wide characters", "surrogates", "chain", "groups", "members", "notes", "no text", "cycle"],
+    ids=[
+        "message",
+        "wide characters",
+        "surrogates",
+        "chain",
+        "groups",
+        "members",
+        "notes",
+        "no text",
+        "cycle",
+    ],
 )
 def test_no_error_is_larger_than_its_bound_and_all_of_it_comes_back(make):
     info = error_info(make())
@@ -138,7 +161,9 @@ def test_the_traceback_keeps_its_frames_beside_a_huge_message():
 
 def test_of_many_attempts_all_but_the_last_are_brief():
     error = error_info(deep_chain(20, HUGE[:100_000]))
-    attempts = tuple(Attempt(number, datetime(2026, 1, 1, tzinfo=UTC), error) for number in range(1, 21))
+    attempts = tuple(
+        Attempt(number, datetime(2026, 1, 1, tzinfo=UTC), error) for number in range(1, 21)
+    )
     kept = brief_attempts(attempts)
     assert kept[-1].error == error
     assert all(size(attempt.error) < 3_000 for attempt in kept[:-1])
@@ -157,9 +182,13 @@ def test_a_failed_activity_s_error_keeps_the_error_of_the_activity_and_names_it_
     assert str(info).count("card 4711 declined") == 1
 
 
-@pytest.mark.parametrize("final", [NonRetryable("no such customer"), EncodeError("no JSON form", subject="result")])
+@pytest.mark.parametrize(
+    "final", [NonRetryable("no such customer"), EncodeError("no JSON form", subject="result")]
+)
 def test_one_error_that_is_not_to_be_retried_counts_for_its_group(final):
-    assert is_non_retryable(ExceptionGroup("outer", [OSError(), ExceptionGroup("inner", [ValueError(), final])]))
+    assert is_non_retryable(
+        ExceptionGroup("outer", [OSError(), ExceptionGroup("inner", [ValueError(), final])])
+    )
     assert not is_non_retryable(ExceptionGroup("outer", [OSError()]))
     assert not is_non_retryable(raised(RuntimeError(), final))
 

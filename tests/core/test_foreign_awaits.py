@@ -163,13 +163,15 @@ def test_an_error_of_the_code_itself_is_left_as_it_is():
     assert Drive(subject).error.type == "RuntimeError"
 
 
-# --- every awaitable that users may try --------------------------------------------------------------------------------
+# --- every awaitable that users may try -----------------------------------------------------------
 
 TABLE = {}
 
 
 def advised(*words, on=("thread", "asyncio", "trio")):
-    """Note a program that is to be answered with these words, wherever it runs. The line is the one that is marked."""
+    """Note a program that is to be answered with these words, wherever it runs. The line is the one
+    that is marked.
+    """
 
     def note(program):
         TABLE.update({(program, where): words for where in on})
@@ -510,9 +512,15 @@ def elsewhere():
         yield threads
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("program", "where"), TABLE, ids=lambda value: getattr(value, "__name__", value))
-def test_whatever_is_awaited_that_is_not_durable_is_named_with_the_line_and_what_to_use_instead(program, where, elsewhere):
+@pytest.mark.filterwarnings(
+    "ignore:coroutine .* was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize(
+    ("program", "where"), TABLE, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_whatever_is_awaited_that_is_not_durable_is_named_with_the_line_and_what_to_use_instead(
+    program, where, elsewhere
+):
     if where == "thread":  # as the engine does
         drive = elsewhere.submit(Drive, program).result()
     else:
@@ -530,7 +538,9 @@ def test_a_package_that_the_user_calls_is_not_blamed_for_the_line(tmp_path, monk
     """Its frames are those of an installed package, wherever the user's own code is."""
     package = tmp_path / "site-packages" / "fetching"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import anyio\n\nasync def fetch():\n    await anyio.sleep(1)\n")
+    (package / "__init__.py").write_text(
+        "import anyio\n\nasync def fetch():\n    await anyio.sleep(1)\n"
+    )
     monkeypatch.syspath_prepend(str(package.parent))
     fetching = importlib.import_module("fetching")
 

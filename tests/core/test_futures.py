@@ -1,4 +1,6 @@
-"""Mistakes with futures and activities: what is never awaited, asked for its truth, or called directly (scenario 63)."""
+"""Mistakes with futures and activities: what is never awaited, asked for its truth, or called
+directly (scenario 63).
+"""
 
 import asyncio
 import contextvars
@@ -77,7 +79,10 @@ def test_what_is_never_awaited_is_named_with_its_line_when_the_lap_ends(asks, en
     assert drive.ending is not None
     (message,) = remarks(drive)
     assert message.startswith(f"{LOST[asks]}")
-    assert f"asked for at {__file__}:{marked(asks)} in {asks.__qualname__}, was never awaited" in message
+    assert (
+        f"asked for at {__file__}:{marked(asks)} in {asks.__qualname__}, was never awaited"
+        in message
+    )
 
 
 def test_what_has_ended_and_was_never_asked_is_named_as_well():
@@ -145,7 +150,9 @@ def test_whatever_uses_a_future_counts_as_awaiting_it():
         ctx.start_detached("child")
         await ctx.gather(ctx.schedule_activity("a"), ctx.schedule_activity("b"))
         await ctx.race(ctx.schedule_activity("a"), ctx.schedule_activity("b"))
-        await ctx.wait(ctx.schedule_activity("a"), ctx.wait_for_event("x"), return_when="first_completed")
+        await ctx.wait(
+            ctx.schedule_activity("a"), ctx.wait_for_event("x"), return_when="first_completed"
+        )
         async with ctx.task_group() as group:
             group.create_task(waits(ctx.schedule_activity("a")))
         late = ctx.schedule_activity("late")

@@ -1,4 +1,6 @@
-"""The cost of a fan-out grows with its width and no faster, however its branches wait and end (scenario 62)."""
+"""The cost of a fan-out grows with its width and no faster, however its branches wait and end
+(scenario 62).
+"""
 
 import gc
 import time
@@ -15,7 +17,9 @@ MOMENT = timedelta(milliseconds=1)
 DAY = timedelta(days=1)
 WIDTH, TIMES = 400, 12
 MOST = 3 * TIMES
-"""Linear work takes 12 times as long, and somewhat more where memory is slow. Quadratic work takes 144 times as long."""
+"""Linear work takes 12 times as long, and somewhat more where memory is slow. Quadratic work takes
+144 times as long.
+"""
 
 
 async def gathers_coroutines(ctx, width):
@@ -119,7 +123,10 @@ PROGRAMS = [
 
 def cost(program, width):
     """Return the processor's time for running a program, and for its replay."""
-    inbox = [MessageRow(at + 1, f"m{at}", f"event {width - 1 - at}", encode(1, subject="m"), 0) for at in range(width)]
+    inbox = [
+        MessageRow(at + 1, f"m{at}", f"event {width - 1 - at}", encode(1, subject="m"), 0)
+        for at in range(width)
+    ]
     execution = fresh(program, limits=Limits(max_events=1_000_000))
     begun = time.process_time()
     execution.start(encode(width, subject="state"), 0)
@@ -143,8 +150,13 @@ def test_the_cost_grows_with_the_width_and_no_faster(program):
     gc.disable()  # it walks over all that is alive, whoever made it
     try:
         small = [min(each) for each in zip(*(cost(program, WIDTH) for _ in range(5)), strict=True)]
-        large = [min(each) for each in zip(*(cost(program, WIDTH * TIMES) for _ in range(2)), strict=True)]
+        large = [
+            min(each)
+            for each in zip(*(cost(program, WIDTH * TIMES) for _ in range(2)), strict=True)
+        ]
     finally:
         gc.enable()
     growth = [round(much / little, 1) for little, much in zip(small, large, strict=True)]
-    assert max(growth) < MOST, f"{TIMES} times the width takes {growth} times as long, run and replayed"
+    assert max(growth) < MOST, (
+        f"{TIMES} times the width takes {growth} times as long, run and replayed"
+    )

@@ -1,4 +1,6 @@
-"""How people write functions: behind decorators, in classes, inside other functions, with all kinds of parameters."""
+"""How people write functions: behind decorators, in classes, inside other functions, with all kinds
+of parameters.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ import pydantic
 import pytest
 from driver import Drive
 
-from orchestra import Activity, InvalidFunction, OrchestrationRegistry, UnresolvableAnnotation, activity
+from orchestra import (
+    Activity,
+    InvalidFunction,
+    OrchestrationRegistry,
+    UnresolvableAnnotation,
+    activity,
+)
 from orchestra.activities import as_activity
 from orchestra.codec import plain
 
@@ -220,7 +228,10 @@ def test_a_decorated_function_takes_what_its_callers_give(made, taken, is_async)
 
 
 def test_what_stands_behind_an_injected_keyword_is_given_by_keyword():
-    assert given_by_keyword.signature.parameters.parameters["count"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert (
+        given_by_keyword.signature.parameters.parameters["count"].kind
+        is inspect.Parameter.KEYWORD_ONLY
+    )
 
 
 def test_an_explicit_signature_says_what_a_decorator_takes():
@@ -229,11 +240,16 @@ def test_an_explicit_signature_says_what_a_decorator_takes():
     @functools.wraps(hidden)
     def inner(tenant, *args, **kwargs): ...
 
-    with pytest.raises(InvalidFunction, match=r"'tenant' beside what it gives on.* `__signature__`"):
+    with pytest.raises(
+        InvalidFunction, match=r"'tenant' beside what it gives on.* `__signature__`"
+    ):
         activity(opaque(hidden))
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     inner.__signature__ = inspect.Signature(
-        [inspect.Parameter("tenant", kind, annotation=str), inspect.Parameter("order", kind, annotation=Order)]
+        [
+            inspect.Parameter("tenant", kind, annotation=str),
+            inspect.Parameter("order", kind, annotation=Order),
+        ]
     )
     assert takes(activity(inner)) == {"tenant": str, "order": Order}
 
@@ -246,7 +262,8 @@ def test_an_injected_argument_of_which_the_source_says_nothing_is_refused_where_
         return await calls["it"](Connection(), *args, **kwargs)
 
     with pytest.raises(
-        UnresolvableAnnotation, match=r"'connection' of 'given_a_connection'.*a decorator gives it, .*`__signature__`"
+        UnresolvableAnnotation,
+        match=r"'connection' of 'given_a_connection'.*a decorator gives it, .*`__signature__`",
     ):
         activity(inner)
 
@@ -327,13 +344,19 @@ REFUSED = {
     "a class": (lambda: Order, "it is a class"),
     "a classmethod object": (lambda: vars(Service)["make"], "a class method needs its class"),
     "a call": (lambda: work(Order("a")), "the coroutine 'work' .* without calling it"),
-    "a call of a method": (lambda: Service().fetch(Order("a")), "the coroutine 'Service.fetch' .* without calling it"),
+    "a call of a method": (
+        lambda: Service().fetch(Order("a")),
+        "the coroutine 'Service.fetch' .* without calling it",
+    ),
     "a name": (lambda: "work", "'work' .* it is a name"),
     "nothing": (lambda: None, "None"),
     "a generator": (lambda: a_generator, "'a_generator' .* it is a generator"),
     "an async generator": (lambda: an_async_generator, "'an_async_generator' .* it is a generator"),
 }
-REFUSED["a callable object"] = (lambda: type("Job", (), {"__call__": work})(), "a method of the object")
+REFUSED["a callable object"] = (
+    lambda: type("Job", (), {"__call__": work})(),
+    "a method of the object",
+)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -408,7 +431,9 @@ def test_local_classes_are_found_under_postponed_evaluation():
 
     assert takes(as_activity(plain_one)) == {"basket": Basket, "more": Pair}
     assert takes(decorated) == takes(as_activity(Job().run)) == takes(inner()) == {"basket": Basket}
-    definition = OrchestrationRegistry.builder().register("x", orchestration).build().get("x", "1.0.0")
+    definition = (
+        OrchestrationRegistry.builder().register("x", orchestration).build().get("x", "1.0.0")
+    )
     assert (definition.state.annotation, definition.result.annotation) == (Basket, Line | None)
     payload = as_activity(plain_one).signature.encode(
         (Basket([Line("a")], Line("b")), Pair(Line("c"))), {}, subject="it", limit=999
@@ -435,7 +460,9 @@ def test_a_class_that_is_gone_with_its_function_is_refused_with_the_remedy():
 def test_the_context_may_be_imported_for_type_checkers_only():
     async def orchestration(ctx: OrchestrationContext, order: Order) -> int: ...
 
-    definition = OrchestrationRegistry.builder().register("x", orchestration).build().get("x", "1.0.0")
+    definition = (
+        OrchestrationRegistry.builder().register("x", orchestration).build().get("x", "1.0.0")
+    )
     assert definition.state.annotation is Order
 
 
@@ -459,10 +486,14 @@ def every_name(
     return f"{self} {activity} {name + options + retry + ctx + args + kwargs + function + subject}"
 
 
-NAMED = dict.fromkeys(("name", "options", "retry", "ctx", "args", "kwargs", "function", "subject"), 1)
+NAMED = dict.fromkeys(
+    ("name", "options", "retry", "ctx", "args", "kwargs", "function", "subject"), 1
+)
 
 
-@pytest.mark.parametrize("asked", [every_name, every_name.function, "every_name", Activity.named("every_name")])
+@pytest.mark.parametrize(
+    "asked", [every_name, every_name.function, "every_name", Activity.named("every_name")]
+)
 def test_keyword_arguments_may_have_any_name(asked):
     async def subject(ctx, _):
         return await ctx.schedule_activity(asked, self="s", activity="a", **NAMED)
@@ -489,7 +520,9 @@ def only_by_place(a: Order, /, b: int = 1, *rest: int, **more: Order) -> Any:
 )
 def test_parameters_of_every_kind_arrive(args, kwargs):
     signature = as_activity(only_by_place).signature
-    got_args, got_kwargs = signature.decode(signature.encode(args, kwargs, subject="it", limit=999), subject="it")
+    got_args, got_kwargs = signature.decode(
+        signature.encode(args, kwargs, subject="it", limit=999), subject="it"
+    )
     assert only_by_place(*got_args, **got_kwargs) == only_by_place(*args, **kwargs)
 
 

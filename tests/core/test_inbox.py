@@ -1,4 +1,6 @@
-"""What a node has in memory of a long inbox: the order of each name holds, whatever is in memory and whatever is not."""
+"""What a node has in memory of a long inbox: the order of each name holds, whatever is in memory
+and whatever is not.
+"""
 
 from driver import fresh
 from hypothesis import given, settings
@@ -41,13 +43,23 @@ class Stored:
     def read(self, inbox, names, page, awaited):
         after = inbox.read_from(names)
         share = page.share(len(after))
-        inbox.read({name: Unread(*self.page(number, self.last, share, 1, name)) for name, number in after.items()}, awaited)
+        inbox.read(
+            {
+                name: Unread(*self.page(number, self.last, share, 1, name))
+                for name, number in after.items()
+            },
+            awaited,
+        )
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=some.data())
 def test_each_name_is_delivered_in_order_whatever_is_in_memory(data):
-    stored, page, room = Stored(), InboxPage(data.draw(some.integers(0, 3)), 4), InboxPage(data.draw(some.integers(1, 4)), 6)
+    stored, page, room = (
+        Stored(),
+        InboxPage(data.draw(some.integers(0, 3)), 4),
+        InboxPage(data.draw(some.integers(1, 4)), 6),
+    )
     for _ in range(data.draw(some.integers(0, 12))):
         stored.send(data.draw(some.sampled_from(NAMES)), data.draw(some.integers(0, 5)))
     messages, whole_to = stored.page(0, stored.last, page)
@@ -56,7 +68,9 @@ def test_each_name_is_delivered_in_order_whatever_is_in_memory(data):
         name = data.draw(some.sampled_from(NAMES))
         match data.draw(some.sampled_from(("local", "news", "take", "take"))):
             case "local":
-                inbox.arrive((stored.send(name, data.draw(some.integers(0, 5))),), known + 1, known + 1)
+                inbox.arrive(
+                    (stored.send(name, data.draw(some.integers(0, 5))),), known + 1, known + 1
+                )
                 known += 1
             case "news":
                 for _ in range(data.draw(some.integers(1, 6))):
@@ -68,14 +82,20 @@ def test_each_name_is_delivered_in_order_whatever_is_in_memory(data):
                 known = stored.last
             case _:
                 if inbox.is_open(name):
-                    stored.read(inbox, (name,), room, data.draw(some.sets(some.sampled_from(NAMES))))
+                    stored.read(
+                        inbox, (name,), room, data.draw(some.sets(some.sampled_from(NAMES)))
+                    )
                     assert not inbox.is_open(name), "what was read is known"
-                expected = next((message for message in stored.unread if message.name == name), None)
+                expected = next(
+                    (message for message in stored.unread if message.name == name), None
+                )
                 assert inbox.head(name) == expected
                 if expected is not None:
                     assert inbox.take(name) == expected
                     stored.unread.remove(expected)
-        assert inbox.size == sum(len(m.payload.data) for queue in inbox._queues.values() for m in queue.messages)
+        assert inbox.size == sum(
+            len(m.payload.data) for queue in inbox._queues.values() for m in queue.messages
+        )
 
 
 def test_what_arrives_in_memory_does_not_gather_without_bound():
@@ -96,15 +116,23 @@ def test_names_that_come_and_go_are_not_remembered_for_ever():
 
 
 async def takes_the_first(ctx, _):
-    return [(await ctx.race(ctx.wait_for_event("a", int), ctx.wait_for_event("b", int))) for _ in range(2)]
+    return [
+        (await ctx.race(ctx.wait_for_event("a", int), ctx.wait_for_event("b", int)))
+        for _ in range(2)
+    ]
 
 
 def test_a_turn_stops_before_a_name_of_which_the_store_may_have_an_earlier_message():
-    """Of names that are awaited together the first message counts, whether it is in memory or not."""
+    """Of names that are awaited together the first message counts, whether it is in memory or
+    not.
+    """
     execution = fresh(takes_the_first)
     execution.start(encode(None, subject="state"), 0)
     early, late = a_message(1, "b"), a_message(5, "a")
-    early, late = (MessageRow(m.sequence, m.message_id, m.name, encode(m.sequence, subject="m"), 0) for m in (early, late))
+    early, late = (
+        MessageRow(m.sequence, m.message_id, m.name, encode(m.sequence, subject="m"), 0)
+        for m in (early, late)
+    )
     inbox = Inbox((), whole_to=0, up_to=5, room=InboxPage())
     turn = execution.turn(1, (), inbox)
     assert (set(turn.wants), turn.consumed) == ({"a", "b"}, ())
@@ -128,7 +156,10 @@ def test_an_activity_that_has_ended_waits_for_an_event_that_may_have_come_before
     done = ActivityDone(scheduled, 9, 1, encode(None, subject="result"))
     turn = execution.turn(9, (done,), inbox)
     assert (turn.wants, turn.left, turn.ending) == (("stop",), (done,), None)
-    inbox.read({"stop": Unread((MessageRow(1, "m", "stop", encode(1, subject="m"), 5),), 1)}, execution.awaited)
+    inbox.read(
+        {"stop": Unread((MessageRow(1, "m", "stop", encode(1, subject="m"), 5),), 1)},
+        execution.awaited,
+    )
     turn = execution.turn(10, turn.left, inbox)
     assert turn.consumed == (1,), "it was sent before the activity ended"
     assert turn.ending is not None

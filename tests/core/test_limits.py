@@ -19,7 +19,9 @@ async def grows(ctx, size):
 
 
 @pytest.mark.parametrize(
-    ("limits", "size"), [(Limits(max_events=10), 0), (Limits(max_bytes=5_000), 1_000)], ids=["events", "bytes"]
+    ("limits", "size"),
+    [(Limits(max_events=10), 0), (Limits(max_bytes=5_000), 1_000)],
+    ids=["events", "bytes"],
 )
 def test_an_execution_over_its_limit_fails_and_its_history_replays(limits, size):
     drive = Drive(grows, size, limits=limits)
@@ -32,7 +34,9 @@ def test_an_execution_over_its_limit_fails_and_its_history_replays(limits, size)
 
 
 def test_code_that_never_waits_for_the_world_meets_the_limit_too():
-    """Its turn did not end before: each timer was due at once, and the limit was looked at after the turn only."""
+    """Its turn did not end before: each timer was due at once, and the limit was looked at after
+    the turn only.
+    """
 
     async def spins(ctx, _):
         while True:
@@ -43,7 +47,9 @@ def test_code_that_never_waits_for_the_world_meets_the_limit_too():
     assert len(drive.history) < 110
 
 
-@pytest.mark.parametrize("limits", [Limits(suggest_events=6), Limits(suggest_bytes=560)], ids=["events", "bytes"])
+@pytest.mark.parametrize(
+    "limits", [Limits(suggest_events=6), Limits(suggest_bytes=560)], ids=["events", "bytes"]
+)
 @pytest.mark.parametrize("cold", [False, True])
 def test_a_boundary_is_suggested_from_a_size_on(limits, cold):
     async def subject(ctx, _):

@@ -1,4 +1,6 @@
-"""What is given as an option is refused where it is given, with its name and with what to write instead."""
+"""What is given as an option is refused where it is given, with its name and with what to write
+instead.
+"""
 
 from datetime import datetime, timedelta
 
@@ -19,7 +21,14 @@ from orchestra import (
     activity,
 )
 from orchestra.errors import InvalidFunction
-from orchestra.options import LONGEST, check_count, check_duration, check_kind, check_moment, check_ratio
+from orchestra.options import (
+    LONGEST,
+    check_count,
+    check_duration,
+    check_kind,
+    check_moment,
+    check_ratio,
+)
 from orchestra.providers.postgres import PostgresProvider
 
 NOTHING = timedelta(0)
@@ -42,7 +51,9 @@ def other_options(**options):
 
 
 def a_runtime(**options):
-    return Runtime(SqliteProvider("never-opened.db"), OrchestrationRegistry.builder().build(), **options)
+    return Runtime(
+        SqliteProvider("never-opened.db"), OrchestrationRegistry.builder().build(), **options
+    )
 
 
 def a_client(**options):
@@ -79,7 +90,12 @@ WRONG = [
         ]
     ),
     *(
-        (make, {"retry": 0}, InvalidFunction, ("retry of activity 'work' ", "takes a RetryPolicy, not 0"))
+        (
+            make,
+            {"retry": 0},
+            InvalidFunction,
+            ("retry of activity 'work' ", "takes a RetryPolicy, not 0"),
+        )
         for make in (an_activity, a_reference)
     ),
     *(
@@ -112,14 +128,27 @@ WRONG = [
         (a_runtime, {option: value}, InvalidArgument, (f"{option} ", said))
         for option, value, said in [
             *((option, 5, DURATION) for option in ("lease", "grace", "poll", "blocked_after")),
-            *((option, NOTHING, "it must be at least 0:00:00.001") for option in ("lease", "poll", "blocked_after")),
+            *(
+                (option, NOTHING, "it must be at least 0:00:00.001")
+                for option in ("lease", "poll", "blocked_after")
+            ),
             ("lease", None, "takes a timedelta, not None"),
             ("grace", LESS, "it must be at least 0:00:00"),
             ("poll", timedelta.max, "it must be at most"),
             *(
                 (option, value, said)
-                for option in ("max_concurrent_activities", "max_activity_threads", "max_owned", "inbox_limit", "inbox_bytes")
-                for value, said in [(0, "is 0; it must be at least 1"), ("a", f"{NUMBER} 'a'"), (1.5, f"{NUMBER} 1.5")]
+                for option in (
+                    "max_concurrent_activities",
+                    "max_activity_threads",
+                    "max_owned",
+                    "inbox_limit",
+                    "inbox_bytes",
+                )
+                for value, said in [
+                    (0, "is 0; it must be at least 1"),
+                    ("a", f"{NUMBER} 'a'"),
+                    (1.5, f"{NUMBER} 1.5"),
+                ]
             ),
             ("warm_executions", -1, "is -1; it must be at least 0"),
             ("warm_executions", None, f"{NUMBER} None"),
@@ -131,13 +160,22 @@ WRONG = [
     ),
     (a_runtime, {"queues": 5}, InvalidArgument, ("queues is 5", "give a sequence of names")),
     (a_runtime, {"activities": 5}, InvalidArgument, ("activities is 5", "such as [probe]")),
-    (a_runtime, {"activities": [5]}, InvalidFunction, ("5 cannot be an activity", "give a `def` or `async def`")),
+    (
+        a_runtime,
+        {"activities": [5]},
+        InvalidFunction,
+        ("5 cannot be an activity", "give a `def` or `async def`"),
+    ),
     (a_runtime, {"queues": (None,)}, InvalidArgument, ("a queue ", "must be text, not NoneType")),
     (a_runtime, {"queues": ("a\0",)}, InvalidArgument, ("a queue ", "must not hold NUL")),
     *(
         (Limits, {option: value}, InvalidArgument, (f"Limits.{option} ", said))
         for option in ("suggest_events", "suggest_bytes", "max_events", "max_bytes", "max_payload")
-        for value, said in [("a", f"{NUMBER} 'a'"), (0, "it must be at least 1"), (None, f"{NUMBER} None")]
+        for value, said in [
+            ("a", f"{NUMBER} 'a'"),
+            (0, "it must be at least 1"),
+            (None, f"{NUMBER} None"),
+        ]
     ),
     *(
         (Retention, {option: value}, InvalidArgument, (f"Retention.{option} ", said))
@@ -166,17 +204,28 @@ WRONG = [
             (a_server, "statement_timeout"),
             (a_server, "lock_timeout"),
         ]
-        for value, said in [(5, DURATION), (LESS, "it must be at least"), (timedelta.max, "it must be at most")]
+        for value, said in [
+            (5, DURATION),
+            (LESS, "it must be at least"),
+            (timedelta.max, "it must be at most"),
+        ]
     ),
     *(
-        (a_server, {option: NOTHING}, InvalidArgument, (f"{option} ", "is 0:00:00; it must be at least 0:00:00.001"))
+        (
+            a_server,
+            {option: NOTHING},
+            InvalidArgument,
+            (f"{option} ", "is 0:00:00; it must be at least 0:00:00.001"),
+        )
         for option in ("connect_timeout", "statement_timeout", "lock_timeout")
     ),
 ]
 
 
 @pytest.mark.parametrize(("make", "options", "error", "said"), WRONG, ids=named)
-def test_an_option_that_cannot_be_one_is_refused_by_name_where_it_is_given(make, options, error, said):
+def test_an_option_that_cannot_be_one_is_refused_by_name_where_it_is_given(
+    make, options, error, said
+):
     with pytest.raises(OrchestraError) as caught:
         make(**options)
     assert isinstance(caught.value, error)
@@ -188,14 +237,45 @@ def test_an_option_that_cannot_be_one_is_refused_by_name_where_it_is_given(make,
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        (an_activity, {"timeout": timedelta(microseconds=1), "heartbeat_timeout": LONGEST, "retry": RetryPolicy()}),
-        (RetryPolicy, {"max_attempts": None, "deadline": None, "initial_interval": NOTHING, "factor": 1, "jitter": 1}),
-        (RetryPolicy, {"non_retryable": (ValueError, KeyboardInterrupt, "app.Refused"), "deadline": NOTHING}),
-        (a_runtime, {"grace": NOTHING, "warm_executions": 0, "lease": LONGEST, "limits": None, "retention": None}),
+        (
+            an_activity,
+            {
+                "timeout": timedelta(microseconds=1),
+                "heartbeat_timeout": LONGEST,
+                "retry": RetryPolicy(),
+            },
+        ),
+        (
+            RetryPolicy,
+            {
+                "max_attempts": None,
+                "deadline": None,
+                "initial_interval": NOTHING,
+                "factor": 1,
+                "jitter": 1,
+            },
+        ),
+        (
+            RetryPolicy,
+            {"non_retryable": (ValueError, KeyboardInterrupt, "app.Refused"), "deadline": NOTHING},
+        ),
+        (
+            a_runtime,
+            {
+                "grace": NOTHING,
+                "warm_executions": 0,
+                "lease": LONGEST,
+                "limits": None,
+                "retention": None,
+            },
+        ),
         (Limits, {"suggest_events": 1, "max_events": 10**9}),
         (Retention, {"histories": None, "executions": None, "finished": timedelta(days=365_000)}),
         (a_file, {"busy_timeout": NOTHING, "tombstones": NOTHING}),
-        (a_server, {"statement_timeout": timedelta(milliseconds=1), "connect_timeout": timedelta(days=24)}),
+        (
+            a_server,
+            {"statement_timeout": timedelta(milliseconds=1), "connect_timeout": timedelta(days=24)},
+        ),
     ],
     ids=named,
 )

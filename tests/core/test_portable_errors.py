@@ -1,4 +1,6 @@
-"""Every error of the library can be pickled, copied, and sent through a process pool, and so can what users derive from it."""
+"""Every error of the library can be pickled, copied, and sent through a process pool, and so can
+what users derive from it.
+"""
 
 import copy
 import dataclasses
@@ -24,7 +26,10 @@ for module in pkgutil.walk_packages(orchestra.__path__, "orchestra."):
     importlib.import_module(module.name)
 
 WAYS = {
-    **{f"pickle {number}": lambda error, number=number: pickle.loads(pickle.dumps(error, number)) for number in range(6)},
+    **{
+        f"pickle {number}": lambda error, number=number: pickle.loads(pickle.dumps(error, number))
+        for number in range(6)
+    },
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }
@@ -93,7 +98,13 @@ def made(cls):
 def seen(error):
     """Return what can be seen of an exception."""
     slots = [name for cls in type(error).__mro__ for name in getattr(cls, "__slots__", ())]
-    return type(error), str(error), error.args, repr(vars(error)), [getattr(error, name, None) for name in slots]
+    return (
+        type(error),
+        str(error),
+        error.args,
+        repr(vars(error)),
+        [getattr(error, name, None) for name in slots],
+    )
 
 
 def chain(error):
@@ -119,12 +130,16 @@ def test_the_walk_finds_the_whole_tree():
 
 def test_every_exception_that_leaves_the_library_is_portable():
     exported = [getattr(orchestra, name) for name in orchestra.__all__]
-    exceptions = [one for one in exported if inspect.isclass(one) and issubclass(one, BaseException)]
+    exceptions = [
+        one for one in exported if inspect.isclass(one) and issubclass(one, BaseException)
+    ]
     assert [one for one in exceptions if not issubclass(one, Portable)] == []
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("cls", sorted(own(Portable) - {Portable}, key=lambda cls: cls.__qualname__))
+@pytest.mark.parametrize(
+    "cls", sorted(own(Portable) - {Portable}, key=lambda cls: cls.__qualname__)
+)
 def test_an_error_comes_back_as_it_was(cls, way):
     error = raised(made(cls), raised(made(InstanceNotFound), raised(KeyError("deep"))))
     error.add_note("while paying order 7")
@@ -137,7 +152,9 @@ def test_an_error_comes_back_as_it_was(cls, way):
 
 
 class Refused(OrchestraError):
-    """As users write it: keyword-only, with an attribute that `__init__` does not take, and another text than its first."""
+    """As users write it: keyword-only, with an attribute that `__init__` does not take, and another
+    text than its first.
+    """
 
     def __init__(self, *, code, details=None):
         super().__init__(f"refused with {code}")
@@ -213,7 +230,11 @@ def test_what_users_derive_comes_back_as_it_was(error, way):
     back = WAYS[way](error)
     assert seen(back)[:2] == seen(error)[:2]
     assert repr(vars(back)) == repr(vars(error))
-    assert (getattr(back, "errno", None), getattr(back, "filename", None), getattr(back, "extra", None)) == (
+    assert (
+        getattr(back, "errno", None),
+        getattr(back, "filename", None),
+        getattr(back, "extra", None),
+    ) == (
         getattr(error, "errno", None),
         getattr(error, "filename", None),
         getattr(error, "extra", None),
@@ -253,7 +274,9 @@ class Mute(Closed):
         raise ValueError
 
 
-@pytest.mark.parametrize(("cause", "message"), [(Demanding(code=9), "9"), (Closed("no"), "no"), (Mute(), "")])
+@pytest.mark.parametrize(
+    ("cause", "message"), [(Demanding(code=9), "9"), (Closed("no"), "no"), (Mute(), "")]
+)
 def test_a_cause_that_cannot_travel_arrives_as_its_text(cause, message):
     error = raised(StoreUnavailable("gone"), raised(cause))
     back = pickle.loads(pickle.dumps(error))
@@ -277,7 +300,10 @@ def test_a_cause_of_a_library_that_the_reader_lacks_arrives_as_its_text(monkeypa
     data = pickle.dumps(error)
     monkeypatch.delitem(globals(), "Vanishing")
     back = pickle.loads(data)
-    assert (back.__cause__.type, back.__cause__.message) == (f"{__name__}.Vanishing", "driver error")
+    assert (back.__cause__.type, back.__cause__.message) == (
+        f"{__name__}.Vanishing",
+        "driver error",
+    )
 
 
 class Vanishing(Exception): ...

@@ -1,4 +1,6 @@
-"""Random little orchestrations under random inputs: warm, cold and replayed runs must agree at every step (I10)."""
+"""Random little orchestrations under random inputs: warm, cold and replayed runs must agree at
+every step (I10).
+"""
 
 import contextlib
 from dataclasses import dataclass
@@ -90,7 +92,12 @@ STEPS = st.recursive(
             st.sampled_from(["gather", "race", "group", "joined group"]),
             st.lists(programs(steps), min_size=1, max_size=3).map(tuple),
         ),
-        st.builds(Protect, st.sampled_from(["finally", "except", "suppress"]), programs(steps), programs(steps)),
+        st.builds(
+            Protect,
+            st.sampled_from(["finally", "except", "suppress"]),
+            programs(steps),
+            programs(steps),
+        ),
     ),
     max_leaves=10,
 )

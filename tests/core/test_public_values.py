@@ -1,4 +1,6 @@
-"""What users are given says instants and durations as such, and holds nothing of the stored form (chapter 8 of the design)."""
+"""What users are given says instants and durations as such, and holds nothing of the stored form
+(chapter 8 of the design).
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,24 @@ from orchestra.events import EventKind, EventRecord
 STORED = (bytes, bytearray, memoryview, Payload, EventRecord)
 INSTANT = re.compile(r"(^|_)(at|since|until|due|from|before)$")
 DURATION = re.compile(r"(^|_)(timeout|interval|deadline|delay|lease|wait|duration)$")
-PLUMBING = {"Client.attached", "Client.record_with", "Runtime.submit", "Runtime.watch", "Activity.signature"}
+PLUMBING = {
+    "Client.attached",
+    "Client.record_with",
+    "Runtime.submit",
+    "Runtime.watch",
+    "Activity.signature",
+}
 """What only the library's own parts ask of each other."""
 
 
 def hints(subject):
     """Return the annotations of a class or function, by name."""
     return typing.get_type_hints(
-        subject, localns={"Client": orchestra.Client, "OrchestrationContext": orchestra.OrchestrationContext}
+        subject,
+        localns={
+            "Client": orchestra.Client,
+            "OrchestrationContext": orchestra.OrchestrationContext,
+        },
     )
 
 
@@ -38,24 +50,44 @@ def named(annotation):
 
 
 def told_by(cls):
-    """Return what a class lets its users see: (name, annotation) of fields, of properties, of what its methods return."""
+    """Return what a class lets its users see: (name, annotation) of fields, of properties, of what
+    its methods return.
+    """
     if dataclasses.is_dataclass(cls):
         annotations = hints(cls)
-        own = [field.name for field in dataclasses.fields(cls) if field.repr and f"{cls.__name__}.{field.name}" not in PLUMBING]
+        own = [
+            field.name
+            for field in dataclasses.fields(cls)
+            if field.repr and f"{cls.__name__}.{field.name}" not in PLUMBING
+        ]
         yield from ((name, annotations[name]) for name in own)
     if issubclass(cls, BaseException) and "__init__" in vars(cls):
         # Errors keep what they were made of.
-        yield from ((name, annotation) for name, annotation in hints(cls.__init__).items() if name != "return")
+        yield from (
+            (name, annotation)
+            for name, annotation in hints(cls.__init__).items()
+            if name != "return"
+        )
     for name, member in vars(cls).items():
-        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
-        if name.startswith("_") or not inspect.isfunction(function) or f"{cls.__name__}.{name}" in PLUMBING:
+        function = (
+            member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        )
+        if (
+            name.startswith("_")
+            or not inspect.isfunction(function)
+            or f"{cls.__name__}.{name}" in PLUMBING
+        ):
             continue
         yield name, hints(function).get("return", object)
 
 
 def public():
-    """Return the classes that users meet: those that are exported, and whatever these tell of, and so on."""
-    exported = [getattr(orchestra, name) for name in orchestra.__all__] + [getattr(errors, name) for name in errors.__all__]
+    """Return the classes that users meet: those that are exported, and whatever these tell of, and
+    so on.
+    """
+    exported = [getattr(orchestra, name) for name in orchestra.__all__] + [
+        getattr(errors, name) for name in errors.__all__
+    ]
     waiting = [one for one in exported if inspect.isclass(one)]
     found = {}
     while waiting:
@@ -80,8 +112,23 @@ def complaints(cls, told):
 def test_no_public_value_holds_stored_bytes_or_an_instant_as_a_number():
     found = public()
     names = {cls.__name__ for cls in found}
-    assert {"HistoryEvent", "Attempt", "InstanceInfo", "WaitingOn", "PendingActivity", "NodeInfo", "ExecutionInfo"} <= names
-    assert {"PurgeReport", "ActivityFailed", "RetryPolicy", "ActivityContext", "ErrorInfo", "Unreadable"} <= names
+    assert {
+        "HistoryEvent",
+        "Attempt",
+        "InstanceInfo",
+        "WaitingOn",
+        "PendingActivity",
+        "NodeInfo",
+        "ExecutionInfo",
+    } <= names
+    assert {
+        "PurgeReport",
+        "ActivityFailed",
+        "RetryPolicy",
+        "ActivityContext",
+        "ErrorInfo",
+        "Unreadable",
+    } <= names
     assert [complaint for cls, told in found.items() for complaint in complaints(cls, told)] == []
 
 

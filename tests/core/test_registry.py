@@ -91,23 +91,55 @@ def build(*entries, policies=()):
 
 
 REFUSED = {
-    "twice": ([("watch", good), ("watch", other)], DuplicateVersion, ["good", "other", "'watch' 1.0.0"]),
-    "build metadata": ([("watch", good, "1.0.0+a"), ("watch", good, "1.0.0+b")], DuplicateVersion, ["1.0.0+b"]),
+    "twice": (
+        [("watch", good), ("watch", other)],
+        DuplicateVersion,
+        ["good", "other", "'watch' 1.0.0"],
+    ),
+    "build metadata": (
+        [("watch", good, "1.0.0+a"), ("watch", good, "1.0.0+b")],
+        DuplicateVersion,
+        ["1.0.0+b"],
+    ),
     "malformed version": ([("watch", good, "1.0")], InvalidVersion, ["'1.0'"]),
     "not async": ([("watch", plain_function)], InvalidFunction, ["plain_function", "async def"]),
     "a generator": ([("watch", generator)], InvalidFunction, ["generator", "async def"]),
     "no function": ([("watch", 7)], InvalidFunction, ["7"]),
     "a callable object": ([("watch", Callable())], InvalidFunction, ["Callable"]),
     "too few parameters": ([("watch", no_input)], InvalidFunction, ["no_input", "(ctx, input)"]),
-    "too many parameters": ([("watch", three_inputs)], InvalidFunction, ["three_inputs", "(ctx, input)"]),
+    "too many parameters": (
+        [("watch", three_inputs)],
+        InvalidFunction,
+        ["three_inputs", "(ctx, input)"],
+    ),
     "keyword parameters": ([("watch", keyword_input)], InvalidFunction, ["keyword_input"]),
     "star parameters": ([("watch", star_input)], InvalidFunction, ["star_input"]),
-    "state without a form": ([("watch", opaque_state)], UnresolvableAnnotation, ["opaque_state", "module"]),
-    "result without a form": ([("watch", opaque_result)], UnresolvableAnnotation, ["opaque_result", "module"]),
-    "unknown name": ([("watch", missing_state)], UnresolvableAnnotation, ["missing_state", "Nowhere", "TYPE_CHECKING"]),
+    "state without a form": (
+        [("watch", opaque_state)],
+        UnresolvableAnnotation,
+        ["opaque_state", "module"],
+    ),
+    "result without a form": (
+        [("watch", opaque_result)],
+        UnresolvableAnnotation,
+        ["opaque_result", "module"],
+    ),
+    "unknown name": (
+        [("watch", missing_state)],
+        UnresolvableAnnotation,
+        ["missing_state", "Nowhere", "TYPE_CHECKING"],
+    ),
     "empty name": ([("", good)], RegistrationError, ["an orchestration's name must not be empty"]),
-    "name that is no text": ([(None, good)], RegistrationError, ["an orchestration's name must be text, not NoneType"]),
-    "name with NUL": ([("a\0b", good)], RegistrationError, ["an orchestration's name must not hold NUL"]),
+    "name that is no text": (
+        [(None, good)],
+        RegistrationError,
+        ["an orchestration's name must be text, not NoneType"],
+    ),
+    "name with NUL": (
+        [("a\0b", good)],
+        RegistrationError,
+        ["an orchestration's name must not hold NUL"],
+    ),
     "name with half a pair": ([("\ud83d", good)], RegistrationError, ["half a surrogate pair"]),
     "long name": ([("x" * 1025, good)], RegistrationError, ["at most 1024 characters"]),
 }
@@ -195,7 +227,12 @@ def test_local_names_where_a_function_is_registered_do_not_shadow_its_own():
 
 
 def test_the_order_of_registration_does_not_matter():
-    entries = [("a", good, "1.10.0"), ("b", other), ("a", other, "1.9.0"), ("a", good, "2.0.0-rc.1")]
+    entries = [
+        ("a", good, "1.10.0"),
+        ("b", other),
+        ("a", other, "1.9.0"),
+        ("a", good, "2.0.0-rc.1"),
+    ]
     for order in (entries, entries[::-1]):
         registry = build(*order)
         assert registry.names == ("a", "b")
@@ -214,7 +251,9 @@ def test_what_is_unknown_is_refused_by_name():
     with pytest.raises(UnknownOrchestration, match=r"'wathc'.*\(registered: 'watch'\)") as unknown:
         registry.get("wathc", "1.0.0")
     assert unknown.value.name == "wathc"
-    with pytest.raises(UnknownVersion, match=r"registered in 1.0.0, 1.1.0, not in 3.0.0") as version:
+    with pytest.raises(
+        UnknownVersion, match=r"registered in 1.0.0, 1.1.0, not in 3.0.0"
+    ) as version:
         registry.get("watch", "3.0.0")
     assert (version.value.name, version.value.version) == ("watch", "3.0.0")
     assert registry.find("watch", "3.0.0") is None
@@ -258,7 +297,9 @@ UNNOTICED = {
     "nothing": BASE,
     "a comment": BASE.replace("    return value + 1", "    # why\n    return value + 1"),
     "lines": "\n\n\n" + BASE.replace("    if state", "\n\n    if state"),
-    "a docstring": BASE.replace("async def watch(ctx, state):", 'async def watch(ctx, state):\n    """What it does."""'),
+    "a docstring": BASE.replace(
+        "async def watch(ctx, state):", 'async def watch(ctx, state):\n    """What it does."""'
+    ),
     "another docstring": BASE.replace("def helper(value):", 'def helper(value):\n    """Helps."""'),
     "code that it does not name": BASE.replace("    return value\n", "    return value * 2\n"),
 }
@@ -289,10 +330,13 @@ def test_a_fingerprint_notices_every_change_of_code_and_helpers(module):
 
 def test_a_fingerprint_notices_another_form_of_state(module):
     source = (
-        "from dataclasses import dataclass\n@dataclass\nclass State:\n    count: int\nasync def watch(ctx, state: State): ..."
+        "from dataclasses import dataclass\n@dataclass\nclass State:\n    count: int\nasync def "
+        "watch(ctx, state: State): ..."
     )
     first = build(("watch", module(source).watch)).fingerprint("watch", "1.0.0")
-    second = build(("watch", module(source.replace("int", "str")).watch)).fingerprint("watch", "1.0.0")
+    second = build(("watch", module(source.replace("int", "str")).watch)).fingerprint(
+        "watch", "1.0.0"
+    )
     assert first != second
 
 
@@ -338,7 +382,9 @@ def test_a_fingerprint_notices_what_classes_do(module, old, new):
     assert old in STATEFUL
     first = build(("watch", module(STATEFUL).watch)).fingerprint("watch", "1.0.0")
     again = build(("watch", module(STATEFUL).watch)).fingerprint("watch", "1.0.0")
-    second = build(("watch", module(STATEFUL.replace(old, new)).watch)).fingerprint("watch", "1.0.0")
+    second = build(("watch", module(STATEFUL.replace(old, new)).watch)).fingerprint(
+        "watch", "1.0.0"
+    )
     assert first == again != second
 
 

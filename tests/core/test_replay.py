@@ -75,13 +75,33 @@ async def one_boundary(ctx, state):
 
 
 KINDS = {
-    "activity": (one_activity, lambda drive: drive.done("a", 5), ["activity a"], "EXECUTION_COMPLETED"),
-    "failed activity": (one_failure, lambda drive: drive.died("a"), ["activity a"], "EXECUTION_COMPLETED"),
+    "activity": (
+        one_activity,
+        lambda drive: drive.done("a", 5),
+        ["activity a"],
+        "EXECUTION_COMPLETED",
+    ),
+    "failed activity": (
+        one_failure,
+        lambda drive: drive.died("a"),
+        ["activity a"],
+        "EXECUTION_COMPLETED",
+    ),
     "timer": (one_timer, lambda drive: drive.advance(60), ["timer"], "EXECUTION_COMPLETED"),
     "event": (one_event, lambda drive: drive.send("x", 5), ["event x"], "EXECUTION_COMPLETED"),
-    "cancel": (one_cancel, lambda drive: drive.done("a"), ["event x", "activity a"], "EXECUTION_COMPLETED"),
+    "cancel": (
+        one_cancel,
+        lambda drive: drive.done("a"),
+        ["event x", "activity a"],
+        "EXECUTION_COMPLETED",
+    ),
     "boundary": (one_boundary, lambda drive: drive.advance(60), ["timer"], "CONTINUED_AS_NEW"),
-    "instance cancel": (one_event, lambda drive: drive.cancel(), ["event x"], "EXECUTION_CANCELLED"),
+    "instance cancel": (
+        one_event,
+        lambda drive: drive.cancel(),
+        ["event x"],
+        "EXECUTION_CANCELLED",
+    ),
 }
 
 
@@ -311,7 +331,9 @@ def test_a_changed_duration_counts_from_the_next_timer_on():
     drive.execution.evict()
     drive.function = sleeps(30)
     drive.execution = replayed(drive.function, drive.history)
-    assert drive.execution.next_timer == 3_600 * SECOND, "the timer that runs is due when it was recorded to be"
+    assert drive.execution.next_timer == 3_600 * SECOND, (
+        "the timer that runs is due when it was recorded to be"
+    )
     drive.advance(3_600)
     assert drive.execution.next_timer == 5_400 * SECOND
     drive.advance(1_800)
@@ -332,10 +354,14 @@ def test_code_that_does_not_fit_is_named_also_through_broad_handlers(subject, sw
 
     with pytest.raises(NondeterminismError) as caught:
         replayed(broad, ENDED.history)
-    if subject is not a_boundary_instead:  # swallowed: the code goes on, and asks for the next thing
+    if (
+        subject is not a_boundary_instead
+    ):  # swallowed: the code goes on, and asks for the next thing
         event_id, wish, _ = MISMATCHES[subject]
         assert caught.value.event_id == event_id
-        assert wish in str(caught.value)  # the first wish that did not fit, not what the handlers asked for
+        assert wish in str(
+            caught.value
+        )  # the first wish that did not fit, not what the handlers asked for
 
 
 async def asks_nothing(ctx, _):
@@ -351,7 +377,9 @@ def test_code_that_waits_where_history_goes_on_is_named_by_the_line_where_it_wai
         ctx.schedule_activity("a", 1)
         await ctx.wait_for_event("x")
 
-    with pytest.raises(NondeterminismError, match=r"event 3 of history is a wait for event 'x', but .*in .*subject") as caught:
+    with pytest.raises(
+        NondeterminismError, match=r"event 3 of history is a wait for event 'x', but .*in .*subject"
+    ) as caught:
         replayed(subject, Drive(wrote).history)
     assert caught.value.event_id == 3
 
@@ -364,14 +392,20 @@ def test_code_that_waits_where_history_ended_is_named():
     short = ENDED.history[:7]
     waiting = Drive(asks_nothing).history
     ended = to_record(ExecutionCompleted(3, 0, EMPTY))
-    with pytest.raises(NondeterminismError, match=r"the code asks for a wait for event 'x'.*had nothing more"):
+    with pytest.raises(
+        NondeterminismError, match=r"the code asks for a wait for event 'x'.*had nothing more"
+    ):
         replayed(subject, short)
-    with pytest.raises(NondeterminismError, match=r"the code has not ended; it waits at .*asks_nothing"):
+    with pytest.raises(
+        NondeterminismError, match=r"the code has not ended; it waits at .*asks_nothing"
+    ):
         replayed(asks_nothing, [*waiting, ended])
 
 
 @pytest.mark.parametrize(
-    ("state", "version"), [("other", "2.0.0"), (1, None), (1, "2.0.1")], ids=["state", "no version", "version"]
+    ("state", "version"),
+    [("other", "2.0.0"), (1, None), (1, "2.0.1")],
+    ids=["state", "no version", "version"],
 )
 def test_another_boundary_is_noted_and_the_recorded_one_counts(state, version):
     async def subject(ctx, _):
@@ -383,7 +417,10 @@ def test_another_boundary_is_noted_and_the_recorded_one_counts(state, version):
     execution = replayed(subject, drive.history)
     (drift,) = execution.drifts
     assert drift.event_id == 4
-    assert "in test_another_boundary_is_noted_and_the_recorded_one_counts.<locals>.subject" in drift.line
+    assert (
+        "in test_another_boundary_is_noted_and_the_recorded_one_counts.<locals>.subject"
+        in drift.line
+    )
     assert execution.ending == drive.ending
 
 
@@ -393,7 +430,11 @@ def test_a_cancel_that_gives_up_what_history_did_not_is_named():
     async def subject(ctx, _):
         await ctx.schedule_timer(timedelta(seconds=5))
 
-    history = [*Drive(subject).history, to_record(CancelRequested(3, 0, "why")), to_record(ExecutionTerminated(4, 0, ""))]
+    history = [
+        *Drive(subject).history,
+        to_record(CancelRequested(3, 0, "why")),
+        to_record(ExecutionTerminated(4, 0, "")),
+    ]
     with pytest.raises(NondeterminismError, match="cancelling event 2") as caught:
         replayed(subject, history)
     assert caught.value.event_id == 4
@@ -401,7 +442,9 @@ def test_a_cancel_that_gives_up_what_history_did_not_is_named():
 
 
 def test_a_group_that_gives_up_what_history_did_not_is_named():
-    """A branch's end cancels its siblings outside of any user code; that once escaped as Evicted."""
+    """A branch's end cancels its siblings outside of any user code; that once escaped as
+    Evicted.
+    """
 
     def make(sibling_waits):
         async def fails(ctx):
@@ -422,7 +465,9 @@ def test_a_group_that_gives_up_what_history_did_not_is_named():
 
     drive = Drive(make(sibling_waits=False))
     drive.died("a")
-    history = [record for record in drive.history if getattr(from_record(record), "name", "") != "b"]
+    history = [
+        record for record in drive.history if getattr(from_record(record), "name", "") != "b"
+    ]
     history = [replace(record, id=number) for number, record in enumerate(history[:4], start=1)]
     history.append(replace(to_record(ExecutionTerminated(5, 0, "")), id=5))
     with pytest.raises(NondeterminismError, match="cancelling event 3"):
@@ -487,7 +532,10 @@ CORRUPTIONS = {
     "a due time that is no number": (damaged(3, envelope=b'{"due":"soon"}'), 4),
     "a source that is no number": (damaged(4, envelope=b'{"source":[4]}'), 5),
     "a name that is no text": (damaged(5, envelope=b'{"name":null}'), 6),
-    "a retry policy out of bounds": (damaged(1, envelope=ENDED.history[1].envelope.replace(b'"n":3', b'"n":0')), 2),
+    "a retry policy out of bounds": (
+        damaged(1, envelope=ENDED.history[1].envelope.replace(b'"n":3', b'"n":0')),
+        2,
+    ),
     "a lost payload": (damaged(2, payload=None), 3),
 }
 
@@ -502,7 +550,9 @@ def test_a_history_that_no_execution_can_have_written_is_refused(case):
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"), [({"kind": 99}, "unknown event 99"), ({"format": 2}, "unknown event format 2")], ids=["kind", "format"]
+    ("changes", "what"),
+    [({"kind": 99}, "unknown event 99"), ({"format": 2}, "unknown event format 2")],
+    ids=["kind", "format"],
 )
 def test_a_history_that_a_newer_library_has_written_is_not_taken_for_a_damaged_one(changes, what):
     """Scenario 10."""
@@ -690,7 +740,13 @@ class Unspeakable(Exception):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("plain"), ValueError("lone surrogate \ud800"), Unspeakable(), SystemExit(3), RecursionError("deep")],
+    [
+        ValueError("plain"),
+        ValueError("lone surrogate \ud800"),
+        Unspeakable(),
+        SystemExit(3),
+        RecursionError("deep"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_whatever_user_code_raises_is_recorded_as_its_failure(error):
@@ -725,7 +781,13 @@ def test_an_activity_that_failed_carries_its_cause_and_every_attempt():
         try:
             await ctx.schedule_activity("a")
         except Exception as error:
-            return [error.activity, error.cause.type, len(error.attempts), error.attempts[0].number, error.reason]
+            return [
+                error.activity,
+                error.cause.type,
+                len(error.attempts),
+                error.attempts[0].number,
+                error.reason,
+            ]
 
     drive = Drive(subject)
     drive.died("a")
@@ -745,7 +807,9 @@ def test_a_result_that_does_not_fit_its_annotation_is_raised_at_the_await():
 
 
 @pytest.mark.parametrize(("said", "told"), [({}, 20), ({"tries": 30}, 30)])
-def test_a_history_that_does_not_say_how_many_tries_there_were_tells_what_it_told_before(said, told):
+def test_a_history_that_does_not_say_how_many_tries_there_were_tells_what_it_told_before(
+    said, told
+):
     async def tells(ctx, _):
         try:
             await ctx.schedule_activity("work")
@@ -756,13 +820,22 @@ def test_a_history_that_does_not_say_how_many_tries_there_were_tells_what_it_tol
     error = ErrorInfo("ValueError", "boom")
     attempts = tuple(Attempt(number, from_micros(drive.now), error) for number in range(11, 31))
     drive.turn([ActivityDied(2, drive.now, error, attempts, "attempts exhausted")])
-    assert drive.output == [30, "activity 'work' failed after 30 attempts (attempts exhausted): ValueError: boom"]
+    assert drive.output == [
+        30,
+        "activity 'work' failed after 30 attempts (attempts exhausted): ValueError: boom",
+    ]
     started, scheduled, failed, ended = drive.history
     envelope = unpack(failed.envelope)
     assert envelope.pop("tries") == 30
-    output = [told, f"activity 'work' failed after {told} attempts (attempts exhausted): ValueError: boom"]
+    output = [
+        told,
+        f"activity 'work' failed after {told} attempts (attempts exhausted): ValueError: boom",
+    ]
     failed = replace(failed, envelope=pack(envelope | said))
-    replayed(tells, [started, scheduled, failed, replace(ended, payload=encode(output, subject="output"))])
+    replayed(
+        tells,
+        [started, scheduled, failed, replace(ended, payload=encode(output, subject="output"))],
+    )
 
 
 def test_a_result_that_cannot_be_stored_fails_the_execution():
@@ -777,7 +850,9 @@ def test_a_late_or_second_completion_is_dropped():
         await ctx.gather(ctx.schedule_activity("a"), ctx.schedule_activity("b"))
 
     drive = Drive(subject)
-    turn = drive.turn([ActivityDone(2, 0, 1, EMPTY), ActivityDone(2, 0, 2, EMPTY), ActivityDone(77, 0, 1, EMPTY)])
+    turn = drive.turn(
+        [ActivityDone(2, 0, 1, EMPTY), ActivityDone(2, 0, 2, EMPTY), ActivityDone(77, 0, 1, EMPTY)]
+    )
     assert len(turn.events) == 1
     error = ErrorInfo("x", "")
     assert drive.turn([ActivityDied(2, 0, error, (), "late")]).events == ()
@@ -788,5 +863,7 @@ def test_state_is_decoded_by_its_annotation_and_a_bad_one_names_the_field():
         return sorted(state.names)
 
     assert Drive(subject, Tags({"b", "a"})).output == ["a", "b"]
-    with pytest.raises(DecodeError, match=r"state of 'subject-1' \(subject 1.0.0, execution 1\) at .counts"):
+    with pytest.raises(
+        DecodeError, match=r"state of 'subject-1' \(subject 1.0.0, execution 1\) at .counts"
+    ):
         fresh(subject).start(encode({"names": [], "counts": 3}, subject="state"), 0)

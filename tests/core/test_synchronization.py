@@ -1,4 +1,6 @@
-"""Locks, semaphores and conditions between branches: in order, the same on replay, and sound under cancels."""
+"""Locks, semaphores and conditions between branches: in order, the same on replay, and sound under
+cancels.
+"""
 
 from datetime import timedelta
 
@@ -78,7 +80,9 @@ def test_a_branch_that_is_cancelled_while_it_waits_for_a_lock_leaves_it_to_the_o
 
 @BOTH
 @pytest.mark.parametrize("kind", ["lock", "semaphore"])
-def test_a_lock_that_is_given_to_a_branch_in_the_moment_of_its_cancel_goes_on_to_the_next(cold, kind):
+def test_a_lock_that_is_given_to_a_branch_in_the_moment_of_its_cancel_goes_on_to_the_next(
+    cold, kind
+):
     """The holder releases it, and cancels the one that got it, in one step."""
 
     async def subject(ctx, _):

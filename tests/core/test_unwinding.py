@@ -1,4 +1,6 @@
-"""Cancel, boundary and eviction: what passes user code, and what its ``finally`` bodies may still do."""
+"""Cancel, boundary and eviction: what passes user code, and what its ``finally`` bodies may still
+do.
+"""
 
 import contextlib
 import gc
@@ -55,7 +57,9 @@ def test_compensation_after_a_cancel_may_await_activities():
     drive = Drive(subject)
     drive.done("book")
     drive.cancel("changed my mind")
-    assert plain(drive.execution.activities[drive.activity("unbook")].arguments) == ["changed my mind"]
+    assert plain(drive.execution.activities[drive.activity("unbook")].arguments) == [
+        "changed my mind"
+    ]
     drive.done("unbook")
     assert isinstance(drive.ending, ExecutionCancelled)
 
@@ -87,7 +91,12 @@ def test_a_cancel_reaches_every_branch_and_waits_for_their_cleanup():
 
     drive = Drive(subject)
     drive.cancel()
-    for number in (2, 3, 4, 1):  # from the inside out: a gather ends before the group that holds it is left
+    for number in (
+        2,
+        3,
+        4,
+        1,
+    ):  # from the inside out: a gather ends before the group that holds it is left
         drive.done(f"clean {number}")
     assert isinstance(drive.ending, ExecutionCancelled)
 
@@ -192,7 +201,11 @@ def test_what_is_scheduled_in_the_turn_of_the_boundary_is_not_begun():
 
 @pytest.mark.parametrize(
     ("state", "version", "error"),
-    [(float("nan"), None, "EncodeError"), ("x" * 3_000_000, None, "PayloadTooLarge"), (1, "two", "InvalidVersion")],
+    [
+        (float("nan"), None, "EncodeError"),
+        ("x" * 3_000_000, None, "PayloadTooLarge"),
+        (1, "two", "InvalidVersion"),
+    ],
 )
 def test_a_boundary_that_cannot_be_goes_on(state, version, error):
     async def subject(ctx, _):
@@ -324,7 +337,9 @@ def test_a_sealed_context_raises_at_every_call_and_await_and_is_mute():
 
 
 def test_eviction_leaves_no_coroutine_that_was_never_awaited():
-    """A ``finally`` body may make coroutines for a gather, a race or a group that refuse them: nobody would close them."""
+    """A ``finally`` body may make coroutines for a gather, a race or a group that refuse them:
+    nobody would close them.
+    """
 
     async def clean(ctx):
         await ctx.schedule_activity("clean")

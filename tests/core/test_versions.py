@@ -1,4 +1,6 @@
-"""Versions compare as semver, also as text in a database; policies choose among them; retries wait."""
+"""Versions compare as semver, also as text in a database; policies choose among them; retries
+wait.
+"""
 
 from datetime import timedelta
 
@@ -18,7 +20,11 @@ IDENTIFIERS = st.one_of(
     st.from_regex(r"[0-9]{0,2}[a-zA-Z-][0-9a-zA-Z-]{0,3}", fullmatch=True),
 )
 VERSIONS = st.builds(
-    lambda core, pre, build: ".".join(map(str, core)) + ("-" + ".".join(pre) if pre else "") + ("+" + build if build else ""),
+    lambda core, pre, build: (
+        ".".join(map(str, core))
+        + ("-" + ".".join(pre) if pre else "")
+        + ("+" + build if build else "")
+    ),
     st.tuples(NUMBERS, NUMBERS, NUMBERS),
     st.lists(IDENTIFIERS, max_size=3),
     st.sampled_from(["", "b1", "b2"]),
@@ -36,11 +42,27 @@ def test_the_key_of_a_version_sorts_as_semver_does(left, right):
     wanted = semver.Version.parse(left).compare(right)
     keys = version_key(left).encode(), version_key(right).encode()
     assert (keys[0] > keys[1]) - (keys[0] < keys[1]) == wanted
-    assert (version_key(left) > version_key(right)) - (version_key(left) < version_key(right)) == wanted
+    assert (version_key(left) > version_key(right)) - (
+        version_key(left) < version_key(right)
+    ) == wanted
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0\n", " 1.0.0", "1.0.0-", "1.0.0-01", "1.٣.0", None, 1]
+    "text",
+    [
+        "",
+        "1",
+        "1.0",
+        "v1.0.0",
+        "01.0.0",
+        "1.0.0\n",
+        " 1.0.0",
+        "1.0.0-",
+        "1.0.0-01",
+        "1.٣.0",
+        None,
+        1,
+    ],
 )
 def test_a_malformed_version_is_refused(text):
     with pytest.raises(InvalidVersion, match=r"MAJOR\.MINOR\.PATCH"):
@@ -82,14 +104,23 @@ def test_an_exact_policy_needs_a_version():
 
 
 def test_waits_grow_by_the_factor_up_to_the_longest():
-    policy = RetryPolicy(initial_interval=timedelta(seconds=1), factor=2, max_interval=timedelta(seconds=5), jitter=0)
-    assert [policy.delay(failed, 0.9).total_seconds() for failed in (1, 2, 3, 4, 1_000, 10_000)] == [1, 2, 4, 5, 5, 5]
+    policy = RetryPolicy(
+        initial_interval=timedelta(seconds=1), factor=2, max_interval=timedelta(seconds=5), jitter=0
+    )
+    assert [
+        policy.delay(failed, 0.9).total_seconds() for failed in (1, 2, 3, 4, 1_000, 10_000)
+    ] == [1, 2, 4, 5, 5, 5]
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True), st.floats(0, 1), st.floats(1, 10))
 def test_a_wait_lies_between_its_jittered_least_and_the_longest(failed, random, jitter, factor):
     policy = RetryPolicy(jitter=jitter, factor=factor)
-    assert timedelta(0) <= policy.delay(failed, random) <= policy.delay(failed, 0) <= timedelta(minutes=1)
+    assert (
+        timedelta(0)
+        <= policy.delay(failed, random)
+        <= policy.delay(failed, 0)
+        <= timedelta(minutes=1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +141,11 @@ def test_a_policy_that_makes_no_sense_is_refused(options):
 
 
 def test_a_retry_policy_reads_back_from_its_wire_form():
-    policy = RetryPolicy(max_attempts=None, deadline=timedelta(hours=1), non_retryable=(ValueError, NonRetryable, "a.B"))
+    policy = RetryPolicy(
+        max_attempts=None,
+        deadline=timedelta(hours=1),
+        non_retryable=(ValueError, NonRetryable, "a.B"),
+    )
     again = RetryPolicy.from_wire(policy.to_wire())
     assert again.to_wire() == policy.to_wire()
     assert again.non_retryable == ("ValueError", "orchestra.retry.NonRetryable", "a.B")

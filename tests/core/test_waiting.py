@@ -185,7 +185,9 @@ def test_the_next_timer_is_the_earliest_that_is_still_wanted():
     assert drive.execution.next_timer == 2 * SECOND
 
 
-@pytest.mark.parametrize("when", [timedelta(0), timedelta(seconds=-5), datetime(1999, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    "when", [timedelta(0), timedelta(seconds=-5), datetime(1999, 1, 1, tzinfo=UTC)]
+)
 def test_a_timer_that_is_due_already_fires_in_the_same_turn(when):
     async def subject(ctx, _):
         await ctx.schedule_timer(when)
@@ -240,7 +242,9 @@ def test_an_event_is_decoded_by_the_type_that_the_wait_names():
         except Exception as error:
             return [moment.year, type(error).__name__]
 
-    assert Drive(subject, inbox=[("x", datetime(2030, 1, 1, tzinfo=UTC)), ("x", "text")]).output == [2030, "DecodeError"]
+    assert Drive(
+        subject, inbox=[("x", datetime(2030, 1, 1, tzinfo=UTC)), ("x", "text")]
+    ).output == [2030, "DecodeError"]
 
 
 def test_a_received_event_names_its_message_and_its_wait():

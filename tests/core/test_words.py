@@ -173,7 +173,10 @@ def test_errors_are_results_and_cancel_nothing(cold):
 
     async def subject(ctx, _):
         one, two, three = await ctx.gather(
-            ctx.schedule_activity("a"), fails(ctx), ctx.schedule_activity("c"), return_exceptions=True
+            ctx.schedule_activity("a"),
+            fails(ctx),
+            ctx.schedule_activity("c"),
+            return_exceptions=True,
         )
         return [type(one).__name__, type(two).__name__, three]
 
@@ -200,7 +203,9 @@ def test_a_boundary_in_a_branch_is_no_result():
 
 def test_a_cancel_of_the_orchestration_is_no_result():
     async def subject(ctx, _):
-        await ctx.gather(ctx.schedule_activity("a"), ctx.schedule_activity("b"), return_exceptions=True)
+        await ctx.gather(
+            ctx.schedule_activity("a"), ctx.schedule_activity("b"), return_exceptions=True
+        )
 
     drive = Drive(subject)
     assert drive.cancel().cancelled == (2, 3)
@@ -273,7 +278,9 @@ def test_a_wait_for_what_is_done_returns_at_once_and_begins_no_timer():
     async def subject(ctx, _):
         one, two = ctx.schedule_activity("one"), ctx.schedule_activity("two")
         await one
-        done, pending = await ctx.wait(one, two, one, return_when=asyncio.FIRST_COMPLETED, timeout=SECOND)
+        done, pending = await ctx.wait(
+            one, two, one, return_when=asyncio.FIRST_COMPLETED, timeout=SECOND
+        )
         return [len(done), len(pending)]
 
     drive = Drive(subject)

@@ -42,7 +42,9 @@ def store(tmp_path):
 
 @asynccontextmanager
 async def working(store):
-    """A worker that takes in work and does it; afterwards everything that was acknowledged must be there."""
+    """A worker that takes in work and does it; afterwards everything that was acknowledged must be
+    there.
+    """
     outcome = Outcome()
     with Workforce(store, intake=True, busy=0.3) as workforce:
         worker = await workforce.begin()
@@ -66,7 +68,9 @@ async def working(store):
 
 
 async def sit_through(worker):
-    """Let the outage last; say what was told, and see that the worker neither spins nor floods its log."""
+    """Let the outage last; say what was told, and see that the worker neither spins nor floods its
+    log.
+    """
     told = len(worker.refusals)
     await until(lambda: len(worker.refusals) > told, "its client is told")
     used = worker.processor_seconds
@@ -90,7 +94,10 @@ async def test_a_database_that_is_moved_away_and_back_takes_every_write_or_none(
         hidden = store.parent.with_name("hidden")
         hidden.mkdir()
         files = [store.with_name(store.name + suffix) for suffix in ("-wal", "-shm", "")]
-        for file in reversed(files):  # the database first: whoever finds it without its log would take it for older than it is
+        for file in reversed(
+            files
+            # the database first: whoever finds it without its log would take it for older than it is
+        ):
             file.rename(hidden / file.name)
         assert await sit_through(worker) == {"StoreUnavailable"}
         for file in files:
@@ -98,7 +105,9 @@ async def test_a_database_that_is_moved_away_and_back_takes_every_write_or_none(
 
 
 async def test_a_file_that_may_not_grow_refuses_writes_and_takes_them_again(store):
-    """The nearest to a full disk that needs no privileges: the kernel refuses every write beyond a size."""
+    """The nearest to a full disk that needs no privileges: the kernel refuses every write beyond a
+    size.
+    """
     async with working(store) as worker:
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
         told = await sit_through(worker)

@@ -1,4 +1,6 @@
-"""The checker finds what is wrong with a store, says which invariant it breaks, and is silent about a sound one."""
+"""The checker finds what is wrong with a store, says which invariant it breaks, and is silent about
+a sound one.
+"""
 
 import shutil
 import sqlite3
@@ -57,7 +59,9 @@ REGISTRY = registry()
 
 
 async def fill(provider):
-    """Make one of each kind: an instance that has lapped and ended, one that waits, one that failed, two ended from outside."""
+    """Make one of each kind: an instance that has lapped and ended, one that waits, one that
+    failed, two ended from outside.
+    """
     async with Runtime(provider, REGISTRY, [add_one]) as runtime:
         client = runtime.client
         loop = await client.start("rounds", Round(), instance_id="loop")
@@ -100,14 +104,19 @@ def change(store, statement, *values):
 
 def envelope_of(store, kind, execution=1):
     with closing(sqlite3.connect(store)) as connection:
-        statement = "SELECT event_id, envelope FROM event WHERE instance_id = 'loop' AND execution = ? AND kind = ?"
+        statement = (
+            "SELECT event_id, envelope FROM event WHERE instance_id = 'loop' AND execution = ? "
+            "AND kind = ?"
+        )
         event_id, envelope = connection.execute(statement, (execution, kind.value)).fetchone()
     return event_id, unpack(envelope)
 
 
 def broken(store, registry=None):
     """Return the numbers of the invariants that are violated."""
-    return {violation.invariant for violation in check_store(SqliteProvider(store), registry).violations}
+    return {
+        violation.invariant for violation in check_store(SqliteProvider(store), registry).violations
+    }
 
 
 def test_a_sound_store_violates_nothing(store):
@@ -131,7 +140,12 @@ def test_a_violation_says_where_it_is_and_fails_the_test(store):
     change(store, "DELETE FROM event WHERE instance_id = 'loop' AND execution = 2 AND event_id = 3")
     report = check_store(SqliteProvider(store))
     (violation,) = report.violations
-    assert (violation.invariant, violation.instance_id, violation.execution, violation.event_id) == ("I2", "loop", 2, 4)
+    assert (
+        violation.invariant,
+        violation.instance_id,
+        violation.execution,
+        violation.event_id,
+    ) == ("I2", "loop", 2, 4)
     with pytest.raises(InvariantsViolated, match="I2: instance 'loop', execution 2, event 4"):
         report.raise_if_violated()
 
@@ -161,8 +175,20 @@ def test_pruned_executions_are_no_violation(store):
         ("I3", "UPDATE instance SET execution = 2 WHERE instance_id = 'loop'"),
         ("I3", "UPDATE execution SET end_kind = 1 WHERE instance_id = 'loop' AND execution = 1"),
         ("I3", "UPDATE execution SET state = x'37' WHERE instance_id = 'loop' AND execution = 2"),
-        ("I3", "UPDATE execution SET state_version = '0.9.0' WHERE instance_id = 'loop' AND execution = 2"),
-        ("I3", "UPDATE execution SET resolved_how = 'explicit' WHERE instance_id = 'loop' AND execution = 2"),
+        (
+            "I3",
+            (
+                "UPDATE execution SET state_version = '0.9.0' WHERE instance_id = 'loop' AND "
+                "execution = 2"
+            ),
+        ),
+        (
+            "I3",
+            (
+                "UPDATE execution SET resolved_how = 'explicit' WHERE instance_id = 'loop' AND "
+                "execution = 2"
+            ),
+        ),
         ("I4", "UPDATE instance SET status = 2 WHERE instance_id = 'loop'"),
         ("I4", "UPDATE instance SET status = 0 WHERE instance_id = 'failed'"),
         ("I4", "UPDATE instance SET opened = 0 WHERE instance_id = 'open'"),
@@ -181,7 +207,13 @@ def test_pruned_executions_are_no_violation(store):
         ("I11", "UPDATE instance SET inbox_seq = inbox_seq + 1 WHERE instance_id = 'open'"),
         ("I11", "UPDATE instance SET summary = x'' WHERE instance_id = 'open'"),
         ("I13", "UPDATE instance SET summary = x'00' WHERE instance_id = 'open'"),
-        ("I1", "UPDATE instance SET cancel_at = 1, cancel_reason = '', cancel_by = '' WHERE instance_id = 'open'"),
+        (
+            "I1",
+            (
+                "UPDATE instance SET cancel_at = 1, cancel_reason = '', cancel_by = '' WHERE "
+                "instance_id = 'open'"
+            ),
+        ),
     ],
 )
 def test_what_is_wrong_with_a_store_is_found(store, invariant, statement):
@@ -192,9 +224,15 @@ def test_what_is_wrong_with_a_store_is_found(store, invariant, statement):
 @pytest.mark.parametrize(
     ("statement", "what"),
     [
-        ("UPDATE event SET kind = 99 WHERE instance_id = 'open' AND event_id = 2", "unknown event 99"),
+        (
+            "UPDATE event SET kind = 99 WHERE instance_id = 'open' AND event_id = 2",
+            "unknown event 99",
+        ),
         ("UPDATE event SET format = 9 WHERE instance_id = 'open'", "unknown event format 9"),
-        ("UPDATE execution SET resolved_how = 'dice' WHERE instance_id = 'open'", "unknown resolution 'dice'"),
+        (
+            "UPDATE execution SET resolved_how = 'dice' WHERE instance_id = 'open'",
+            "unknown resolution 'dice'",
+        ),
     ],
 )
 def test_what_only_a_newer_library_can_judge_is_told_and_is_no_violation(store, statement, what):
@@ -211,7 +249,8 @@ def test_what_only_a_newer_library_can_judge_is_told_and_is_no_violation(store, 
 def test_an_activity_that_nobody_waits_for_is_found(store, status):
     instance_id = "open" if status == "open" else "loop"
     statement = (
-        "INSERT INTO activity (instance_id, execution, event_id, attempt, started_at, attempts) VALUES (?, 1, 2, 1, 1, ?)"
+        "INSERT INTO activity (instance_id, execution, event_id, attempt, started_at, attempts) "
+        "VALUES (?, 1, 2, 1, 1, ?)"
     )
     change(store, statement, instance_id, pack({"tries": [], "counted": 0}))
     assert broken(store) == {"I9"}
@@ -248,24 +287,39 @@ def test_a_second_answer_to_one_command_is_found(store):
     completed, envelope = envelope_of(store, EventKind.ACTIVITY_COMPLETED)
     fired, _ = envelope_of(store, EventKind.TIMER_FIRED)
     statement = (
-        "UPDATE event SET kind = ?, envelope = ?, payload = x'31', encoding = 1 WHERE instance_id = 'loop' AND event_id = ?"
+        "UPDATE event SET kind = ?, envelope = ?, payload = x'31', encoding = 1 WHERE "
+        "instance_id = 'loop' AND event_id = ?"
     )
-    change(store, f"{statement} AND execution = 1", EventKind.ACTIVITY_COMPLETED.value, pack(envelope), fired)
+    change(
+        store,
+        f"{statement} AND execution = 1",
+        EventKind.ACTIVITY_COMPLETED.value,
+        pack(envelope),
+        fired,
+    )
     violations = check_store(SqliteProvider(store)).violations
-    assert [violation.event_id for violation in violations if violation.invariant == "I5"] == [fired]
+    assert [violation.event_id for violation in violations if violation.invariant == "I5"] == [
+        fired
+    ]
     assert f"event {completed} has answered already" in str(violations[-1])
 
 
 def test_an_answer_to_nothing_is_found(store):
     event_id, envelope = envelope_of(store, EventKind.ACTIVITY_COMPLETED)
-    statement = "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 1 AND event_id = ?"
+    statement = (
+        "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 1 AND event_id "
+        "= ?"
+    )
     change(store, statement, pack({**envelope, "source": 99}), event_id)
     assert "I5" in broken(store)
 
 
 def test_a_timer_that_fired_early_is_found(store):
     event_id, envelope = envelope_of(store, EventKind.TIMER_CREATED)
-    statement = "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 1 AND event_id = ?"
+    statement = (
+        "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 1 AND event_id "
+        "= ?"
+    )
     change(store, statement, pack({"due": envelope["due"] + 60_000_000}), event_id)
     assert broken(store) == {"I7"}
 
@@ -273,32 +327,52 @@ def test_a_timer_that_fired_early_is_found(store):
 @pytest.mark.parametrize("sequence", [1, 2])
 def test_a_message_that_was_delivered_twice_or_out_of_order_is_found(store, sequence):
     event_id, envelope = envelope_of(store, EventKind.EVENT_RECEIVED, execution=2)
-    statement = "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 2 AND event_id = ?"
+    statement = (
+        "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 2 AND event_id "
+        "= ?"
+    )
     change(store, statement, pack({**envelope, "sequence": sequence}), event_id)
     if sequence == 1:  # so that it is not delivered twice, but late
         change(store, "DELETE FROM event WHERE instance_id = 'loop' AND execution = 1")
         first, envelope = envelope_of(store, EventKind.EVENT_RECEIVED, execution=3)
-        statement = "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 3 AND event_id = ?"
+        statement = (
+            "UPDATE event SET envelope = ? WHERE instance_id = 'loop' AND execution = 3 AND "
+            "event_id = ?"
+        )
         change(store, statement, pack({**envelope, "sequence": 2}), first)
     assert broken(store) == {"I8"}
 
 
 def test_code_that_does_not_replay_is_found(store):
     report = check_store(SqliteProvider(store), registry(rounds_otherwise))
-    assert {(violation.invariant, violation.instance_id) for violation in report.violations} == {("I10", "loop")}
+    assert {(violation.invariant, violation.instance_id) for violation in report.violations} == {
+        ("I10", "loop")
+    }
     assert len(report.violations) == 3
 
 
 def test_a_history_that_code_cannot_have_written_is_found(store):
     other = "CAST(replace(CAST(envelope AS TEXT), 'add_one', 'add_two') AS BLOB)"
-    change(store, f"UPDATE event SET envelope = {other} WHERE instance_id = 'loop' AND execution = 2 AND kind = 2")
+    change(
+        store,
+        (
+            f"UPDATE event SET envelope = {other} WHERE instance_id = 'loop' AND execution = 2 "
+            "AND kind = 2"
+        ),
+    )
     assert "I10" in broken(store, REGISTRY)
 
 
 def test_values_that_code_gives_otherwise_now_are_listed_and_no_fault(store):
     """Scenario 45."""
     assert check_store(SqliteProvider(store), REGISTRY).drift == ()
-    change(store, "UPDATE event SET payload = x'5B355D' WHERE instance_id = 'loop' AND execution = 2 AND kind = 2")
+    change(
+        store,
+        (
+            "UPDATE event SET payload = x'5B355D' WHERE instance_id = 'loop' AND execution = 2 "
+            "AND kind = 2"
+        ),
+    )
     report = check_store(SqliteProvider(store), REGISTRY)
     report.raise_if_violated()
     (found,) = report.drift
@@ -307,7 +381,9 @@ def test_values_that_code_gives_otherwise_now_are_listed_and_no_fault(store):
 
 
 def test_versions_that_the_registry_lacks_are_not_replayed(store):
-    report = check_store(SqliteProvider(store), OrchestrationRegistry.builder().register("waits", waits).build())
+    report = check_store(
+        SqliteProvider(store), OrchestrationRegistry.builder().register("waits", waits).build()
+    )
     report.raise_if_violated()
     assert report.replayed == 3
 
@@ -332,6 +408,8 @@ def test_an_instance_that_changes_while_it_is_read_is_left_out(store):
         report = check_store(provider, REGISTRY, quiescent=False)
         assert report.unsettled == ("open",)
         assert not report.violations
-        assert {violation.invariant for violation in check_store(provider, REGISTRY).violations} == {"I9"}
+        assert {
+            violation.invariant for violation in check_store(provider, REGISTRY).violations
+        } == {"I9"}
     finally:
         provider.close()

@@ -22,7 +22,9 @@ async def kid(ctx, number: int) -> int:
 
 async def parent(ctx, numbers: list[int]) -> int:
     """Waits for the first, gives the second up, and waits for the third."""
-    first, second, third = (ctx.start_child("kid", number, instance_id=f"kid-{number}") for number in numbers)
+    first, second, third = (
+        ctx.start_child("kid", number, instance_id=f"kid-{number}") for number in numbers
+    )
     value = await first
     second.cancel()
     return value + await third
@@ -39,7 +41,9 @@ BOTH = registry(kid, parent)
 
 
 async def fill(path):
-    """Leave a parent whose first child it knows, whose second it gave up, and whose third has ended while it was away."""
+    """Leave a parent whose first child it knows, whose second it gave up, and whose third has ended
+    while it was away.
+    """
 
     async def until(client, instance_id, condition):
         with anyio.fail_after(PATIENCE):
@@ -89,7 +93,9 @@ def problems(store):
 def test_a_sound_family_violates_nothing(store):
     check_store(SqliteProvider(store), BOTH).raise_if_violated()
     with closing(sqlite3.connect(store)) as connection:
-        assert connection.execute("SELECT instance_id, kind, source FROM message").fetchall() == [("p", 1, 4)]
+        assert connection.execute("SELECT instance_id, kind, source FROM message").fetchall() == [
+            ("p", 1, 4)
+        ]
 
 
 REPORT = "DELETE FROM message WHERE kind <> 0"
@@ -100,17 +106,29 @@ COPY = """
 DELETED = ("DELETE FROM instance WHERE instance_id = 'kid-3'", REPORT)
 
 BROKEN = {
-    "an end that was lost": ([REPORT], [("I5", "kid-3", "does not know"), ("I11", "p", "which will not end")]),
+    "an end that was lost": (
+        [REPORT],
+        [("I5", "kid-3", "does not know"), ("I11", "p", "which will not end")],
+    ),
     "a child that was lost": (DELETED, [("I11", "p", "which will not end")]),
     "an end that is there twice": (
         [
             COPY.format(sequence=900, source=4),
-            "UPDATE instance SET inbox_seq = 900, seen_seq = 900, wake_at = 0 WHERE instance_id = 'p'",
+            (
+                "UPDATE instance SET inbox_seq = 900, seen_seq = 900, wake_at = 0 WHERE "
+                "instance_id = 'p'"
+            ),
         ],
         [("I5", "p", "is there 2 times")],
     ),
-    "an end that nobody waits for": ([COPY.format(sequence=900, source=77)], [("I9", "p", "nobody waits for")]),
-    "an end that is known and there": ([COPY.format(sequence=900, source=2)], [("I9", "p", "nobody waits for")]),
+    "an end that nobody waits for": (
+        [COPY.format(sequence=900, source=77)],
+        [("I9", "p", "nobody waits for")],
+    ),
+    "an end that is known and there": (
+        [COPY.format(sequence=900, source=2)],
+        [("I9", "p", "nobody waits for")],
+    ),
     "another result than the child's": (
         ["UPDATE event SET payload = CAST('12' AS BLOB) WHERE instance_id = 'p' AND kind = 12"],
         [("I5", "kid-1", "knows another result")],
@@ -140,8 +158,14 @@ def test_an_end_of_a_child_that_answers_no_child_is_found_out(store):
         source = unpack(envelope)["source"]
         envelope = f"CAST('{{\"source\":{source}}}' AS BLOB)"
         connection.execute(
-            f"UPDATE event SET kind = 12, envelope = {envelope} WHERE event_id = {event_id} AND {row}",
+            (
+                f"UPDATE event SET kind = 12, envelope = {envelope} WHERE event_id = {event_id} "
+                f"AND {row}"
+            ),
             (EventKind.EVENT_RECEIVED.value,),
         )
         connection.commit()
-    assert any(invariant == "I5" and "answers event" in problem for invariant, _, problem in problems(store))
+    assert any(
+        invariant == "I5" and "answers event" in problem
+        for invariant, _, problem in problems(store)
+    )

@@ -1,4 +1,5 @@
-"""Processes are killed and stopped while they work; nothing that was acknowledged is lost, nothing happens twice.
+"""Processes are killed and stopped while they work; nothing that was acknowledged is lost, nothing
+happens twice.
 
 Which moments are hit differs from run to run. ``ops/crash/run.py`` does the same for hours.
 """
@@ -7,7 +8,14 @@ import os
 from random import SystemRandom
 
 import pytest
-from crashes.campaigns import Outcome, conduct, kill_campaign, pause_campaign, sharing_campaign, versions_campaign
+from crashes.campaigns import (
+    Outcome,
+    conduct,
+    kill_campaign,
+    pause_campaign,
+    sharing_campaign,
+    versions_campaign,
+)
 from crashes.deploys import rolling_campaign
 from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
 
@@ -20,7 +28,9 @@ def seed():
 
 
 def expect_no_problems(outcome, command):
-    assert not outcome.problems, f"{outcome}\nThe same plan again: python ops/crash/run.py {command}"
+    assert not outcome.problems, (
+        f"{outcome}\nThe same plan again: python ops/crash/run.py {command}"
+    )
 
 
 def test_nothing_is_lost_or_doubled_over_fifty_kills(tmp_path, seed):
@@ -31,11 +41,16 @@ def test_nothing_is_lost_or_doubled_over_fifty_kills(tmp_path, seed):
 
 
 def by_every_way(campaign, tmp_path, seed, cycles):
-    """Conduct a campaign by each way that there is on this machine. Where there is none, that is said."""
+    """Conduct a campaign by each way that there is on this machine. Where there is none, that is
+    said.
+    """
     missing = {way: reason() for way, reason in MISSING.items()}
     ways = [way for way, reason in missing.items() if reason is None]
     if not ways:
-        pytest.skip("no fault can be injected here: " + "; ".join(f"{way}: {reason}" for way, reason in missing.items()))
+        pytest.skip(
+            "no fault can be injected here: "
+            + "; ".join(f"{way}: {reason}" for way, reason in missing.items())
+        )
     total = Outcome()
     for number, way in enumerate(ways):
         folder = tmp_path / way
@@ -81,7 +96,9 @@ def test_two_programs_with_different_versions_share_a_file_and_nobody_goes_back(
     expect_no_problems(outcome, f"--versions 1 --seed {seed}")
 
 
-def test_a_rolling_deploy_over_three_processes_and_back_fails_nothing_and_nobody_waits_for_those_who_cannot(tmp_path, seed):
+def test_a_rolling_deploy_over_three_processes_and_back_fails_nothing_and_nobody_waits_for_those_who_cannot(
+    tmp_path, seed
+):
     """Scenario 9."""
     outcome = conduct(rolling_campaign, tmp_path, seed, 1)
     expect_no_problems(outcome, f"--rolling 1 --seed {seed}")

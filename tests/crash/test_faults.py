@@ -1,4 +1,6 @@
-"""The faults that the campaigns inject strike where they say: else a campaign would hold what was never tried."""
+"""The faults that the campaigns inject strike where they say: else a campaign would hold what was
+never tried.
+"""
 
 import os
 import signal
@@ -39,8 +41,13 @@ INSERTING = """
 
 
 def insert(store, fault):
-    """Insert four rows, each one write of its page and its header, and one sync. Return what came of it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    """Insert four rows, each one write of its page and its header, and one sync. Return what came
+    of it.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
+    }
     command = [sys.executable, "-c", textwrap.dedent(INSERTING), store, str(fault)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stderr == ""
@@ -60,7 +67,11 @@ def rows(store):
         (Fault("write", 1, "kill"), [], []),
         (Fault("write", 2, "torn"), [], []),
         (Fault("write", 3, "kill"), ["0"], [0]),
-        (Fault("sync", 2, "kill"), ["0"], [0, 1]),  # written, and not known to be safe: it may be there or not
+        (
+            Fault("sync", 2, "kill"),
+            ["0"],
+            [0, 1],
+        ),  # written, and not known to be safe: it may be there or not
         (Fault("truncate", 1, "kill"), ["0", "1", "2", "3"], [0, 1, 2, 3]),  # when it is closed
     ],
     ids=str,
@@ -78,7 +89,11 @@ def test_a_process_dies_at_the_call_that_was_chosen(tmp_path, fault, said, kept)
     [
         (Fault("sync", 2, "io"), ["0", "SQLITE_IOERR_FSYNC", "mended 1", "2", "3"], [0, 2, 3]),
         (Fault("write", 3, "full"), ["0", "SQLITE_FULL", "mended 1", "2", "3"], [0, 2, 3]),
-        (Fault("write", 1, "io", calls=2), ["SQLITE_IOERR_WRITE", "SQLITE_IOERR_WRITE", "mended 2", "2", "3"], [2, 3]),
+        (
+            Fault("write", 1, "io", calls=2),
+            ["SQLITE_IOERR_WRITE", "SQLITE_IOERR_WRITE", "mended 2", "2", "3"],
+            [2, 3],
+        ),
     ],
     ids=str,
 )
@@ -108,7 +123,12 @@ async def test_strace_kills_at_the_call_that_was_chosen(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program), store], stdout=subprocess.PIPE, text=True
     ) as process:
-        trace = tracer.Tracer(store, Worker(tmp_path, "1", process.pid), Fault("fdatasync", 3, "kill"), tmp_path / "log")
+        trace = tracer.Tracer(
+            store,
+            Worker(tmp_path, "1", process.pid),
+            Fault("fdatasync", 3, "kill"),
+            tmp_path / "log",
+        )
         await trace.attach()
         said = process.communicate()[0].split()
     assert process.returncode == -signal.SIGKILL

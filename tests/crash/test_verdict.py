@@ -53,7 +53,10 @@ def test_rows_that_belong_to_nobody_are_found(store):
     execute(
         store,
         "INSERT INTO label (instance_id, key, value) VALUES ('gone', 'k', 'v')",
-        "INSERT INTO capability (node_id, name, version, fingerprint) VALUES ('gone', 'n', '1.0.0', 'f')",
+        (
+            "INSERT INTO capability (node_id, name, version, fingerprint) VALUES ('gone', 'n', "
+            "'1.0.0', 'f')"
+        ),
     )
     assert list(raw_problems(store)) == [
         "I9: label has rows of 'gone', which is not there",
@@ -65,8 +68,12 @@ def test_rows_that_belong_to_nobody_are_found(store):
 def test_a_damaged_file_is_found(store):
     with closing(sqlite3.connect(store)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
-        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_created'").fetchone()[0]
-        connection.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'label_value'", (root,))
+        root = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'instance_created'"
+        ).fetchone()[0]
+        connection.execute(
+            "UPDATE sqlite_schema SET rootpage = ? WHERE name = 'label_value'", (root,)
+        )
         connection.commit()
     assert any(problem.startswith("I13") for problem in raw_problems(store))
 
@@ -79,7 +86,10 @@ def test_an_index_that_does_not_say_what_its_table_does_is_found(store, postgres
     execute(store, "CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA public")
     execute(
         store,
-        "INSERT INTO label (instance_id, key, value) SELECT 'i', 'k' || n, 'v' || n FROM generate_series(1, 50) n",
+        (
+            "INSERT INTO label (instance_id, key, value) SELECT 'i', 'k' || n, 'v' || n FROM "
+            "generate_series(1, 50) n"
+        ),
         "UPDATE pg_index SET indoption = '1 1' WHERE indexrelid = 'label_pkey'::regclass",
     )
     assert any(problem.startswith("I13: label_pkey") for problem in raw_problems(store))
@@ -87,7 +97,11 @@ def test_an_index_that_does_not_say_what_its_table_does_is_found(store, postgres
 
 def test_two_writes_from_one_revision_are_found(tmp_path):
     one = write(tmp_path, "1", ["a", "i", 1, "node-1", True, 0], ["a", "i", 2, "node-1", False, 0])
-    two = write(tmp_path, "2", ["a", "i", 2, "node-2", True, 0], ["a", "other", 1, "node-2", True, 0])
+    two = write(
+        tmp_path, "2", ["a", "i", 2, "node-2", True, 0], ["a", "other", 1, "node-2", True, 0]
+    )
     assert list(write_problems([one, two])) == []
     three = write(tmp_path, "3", ["a", "i", 2, "node-3", True, 0])
-    assert list(write_problems([one, two, three])) == ["I6: revision 2 of 'a' was written by node-2 and by node-3"]
+    assert list(write_problems([one, two, three])) == [
+        "I6: revision 2 of 'a' was written by node-2 and by node-3"
+    ]

@@ -39,7 +39,9 @@ def any_world(request, tmp_path):
 
     def provider(clock, **options):
         if request.param == "postgres":
-            return PostgresProvider(request.getfixturevalue("dsn"), schema, clock=clock, notify=False, **options)
+            return PostgresProvider(
+                request.getfixturevalue("dsn"), schema, clock=clock, notify=False, **options
+            )
         return SqliteProvider(tmp_path / "store.db", clock=clock, durability="relaxed", **options)
 
     made = World(in_memory() if request.param == "memory" else provider)

@@ -1,7 +1,8 @@
 """Several engines over one store, on virtual time, in one thread.
 
-A :class:`World` is the store, its clock and whoever sends to it; a :class:`Node` is one engine with its activities. Nothing
-here waits: :meth:`World.run` moves the clock to the next instant at which a node has something to do.
+A :class:`World` is the store, its clock and whoever sends to it; a :class:`Node` is one engine with
+its activities. Nothing here waits: :meth:`World.run` moves the clock to the next instant at which a
+node has something to do.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ HOLD = object()
 
 
 class VirtualClock:
-    """Stands still until it is moved. ``off`` is by how much the wall clock is wrong, in microseconds."""
+    """Stands still until it is moved. ``off`` is by how much the wall clock is wrong, in
+    microseconds.
+    """
 
     def __init__(self, now=1_700_000_000_000_000):
         self.origin = now
@@ -83,7 +86,9 @@ class VirtualClock:
 
 
 def registry(name="job", /, **versions):
-    """Return a registry: ``registry(v1_0_0=f, v1_1_0=g)``; ``registry(f)`` for one version. ``policy=`` is the builder's."""
+    """Return a registry: ``registry(v1_0_0=f, v1_1_0=g)``; ``registry(f)`` for one version.
+    ``policy=`` is the builder's.
+    """
     builder = OrchestrationRegistry.builder()
     if callable(name):
         return builder.register("job", name).build()
@@ -103,11 +108,13 @@ def several(**functions):
 class FaultyStore:
     """A store that fails on command, and counts what is asked of it.
 
-    ``replies``: what becomes of the next commits: an exception is raised in the place of the commit, ``"lost before"`` and
-    ``"lost after"`` raise OutcomeUnknown without and with it, ``None`` lets it through, ``"odd"`` refuses a
-    group for good, but none of its halves. ``down``: every call raises this. ``poisonous``: which changes are never taken.
-    ``unreadable``: what reading an instance's history raises. ``before_commit`` is called once between a step and its commit,
-    ``around`` before and after each commit, ``before_history`` before each reading of a history.
+    ``replies``: what becomes of the next commits: an exception is raised in the place of the
+    commit, ``"lost before"`` and ``"lost after"`` raise OutcomeUnknown without and with it,
+    ``None`` lets it through, ``"odd"`` refuses a group for good, but none of its halves. ``down``:
+    every call raises this. ``poisonous``: which changes are never taken. ``unreadable``: what
+    reading an instance's history raises. ``before_commit`` is called once between a step and its
+    commit, ``around`` before and after each commit, ``before_history`` before each reading of a
+    history.
     """
 
     def __init__(self, store):
@@ -239,7 +246,9 @@ class World:
 
     # --- clients of other processes ---
 
-    def start_change(self, name="job", state=None, *, instance_id=None, version=None, queue=DEFAULT_QUEUE):
+    def start_change(
+        self, name="job", state=None, *, instance_id=None, version=None, queue=DEFAULT_QUEUE
+    ):
         catalogue = self.store.catalogue()
         chosen = version or start_version(catalogue, name, queue)
         assert chosen is not None, "no node has this name"
@@ -260,7 +269,9 @@ class World:
         return change.instance_id
 
     def append_change(self, instance_id, name="go", value=None, message_id=None):
-        return Append(instance_id, message_id or self.id("message"), name, encode(value, subject="message"))
+        return Append(
+            instance_id, message_id or self.id("message"), name, encode(value, subject="message")
+        )
 
     def send(self, instance_id, name="go", value=None, message_id=None):
         change = self.append_change(instance_id, name, value, message_id)
@@ -275,7 +286,10 @@ class World:
         row, now = record.row, max(self.clock.now(), record.updated_at)
         event = to_record(ExecutionTerminated(row.history_events + 1, now, reason))
         events = (event,) if row.opened else ()
-        count, size = row.history_events + len(events), row.history_bytes + sum(entry.size for entry in events)
+        count, size = (
+            row.history_events + len(events),
+            row.history_bytes + sum(entry.size for entry in events),
+        )
         closed = (now, ExecutionEnd.TERMINATED, None, None)
         state = InstanceState(
             kind=row.kind,
@@ -290,7 +304,9 @@ class World:
             history_bytes=size,
             summary=EMPTY_SUMMARY,
         )
-        delta = ExecutionDelta(row.execution, events=events, closed=closed, event_count=count, byte_count=size)
+        delta = ExecutionDelta(
+            row.execution, events=events, closed=closed, event_count=count, byte_count=size
+        )
         return Write(instance_id, row.incarnation, row.revision, None, state, (delta,))
 
     def terminate(self, instance_id, reason="at once"):
@@ -357,7 +373,9 @@ class World:
 
 
 class Node:
-    """One engine, its membership and cycle; activities are run by calling a function, or held for the test to end."""
+    """One engine, its membership and cycle; activities are run by calling a function, or held for
+    the test to end.
+    """
 
     def __init__(
         self,
@@ -420,7 +438,9 @@ class Node:
             library=library,
         )
         self.membership = Membership(self.store, record, clock)
-        self.cycle = Cycle(self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder)
+        self.cycle = Cycle(
+            self.store, self.engine, self.membership, clock, poll=poll, recorder=recorder
+        )
         self.items = []
         self.running = {}
         self.attempts = []
@@ -466,7 +486,9 @@ class Node:
                     self.asked.append(key)
                     if self.obeys and key in self.running:
                         effect = self.running.pop(key)
-                        failure = ActivityFailure(ErrorInfo("Stopped", "as it was told"), ("Stopped",))
+                        failure = ActivityFailure(
+                            ErrorInfo("Stopped", "as it was told"), ("Stopped",)
+                        )
                         self.items.append(ActivityEnded(key, effect.attempt, failure))
                 case AbortActivity(key=key):
                     self.aborted.append(key)
@@ -515,12 +537,16 @@ class Node:
         effect = effect or self.the_running()
         self.running.pop(effect.key, None)
         error = error or RuntimeError("it broke")
-        failure = ActivityFailure(error_info(error), class_names(error), non_retryable=is_non_retryable(error))
+        failure = ActivityFailure(
+            error_info(error), class_names(error), non_retryable=is_non_retryable(error)
+        )
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
         self.items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
 
     def hand_back(self, effect=None, *, unread):
-        """End an activity that was not called, for the code with this fingerprint cannot read its arguments."""
+        """End an activity that was not called, for the code with this fingerprint cannot read its
+        arguments.
+        """
         effect = effect or self.the_running()
         self.running.pop(effect.key, None)
         error = ErrorInfo("orchestra.ArgumentsUnread", f"{unread} could not read the arguments")
@@ -553,7 +579,9 @@ class Node:
         self.engine.close()
 
     def stop(self, *, patience=5.0):
-        """Stop in order, as the runtime does: a store that is away for too long is left without a word."""
+        """Stop in order, as the runtime does: a store that is away for too long is left without a
+        word.
+        """
         self.engine.stop_claiming()
         self.engine.release_all()
         until = self.world.clock.monotonic() + patience
@@ -581,12 +609,22 @@ def check_instance(world, instance_id, registries=()):
     """Hold what is stored of an instance against the invariants of the design."""
     record = world.record(instance_id)
     rows = world.executions(instance_id)
-    assert [row.number for row in rows] == list(range(1, len(rows) + 1)), "I3: a gap in the executions"
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1)), (
+        "I3: a gap in the executions"
+    )
     assert record.row.execution == len(rows), "I3: the row points elsewhere"
     received = defaultdict(list)
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         records = world.directory.history(instance_id, row.number)
-        _check_execution(world, instance_id, record, row, after, [from_record(entry) for entry in records], received)
+        _check_execution(
+            world,
+            instance_id,
+            record,
+            row,
+            after,
+            [from_record(entry) for entry in records],
+            received,
+        )
         if row.opened_at is not None:
             _check_replay(registries, instance_id, record, row, records)
     for name, sequences in received.items():
@@ -596,13 +634,21 @@ def check_instance(world, instance_id, registries=()):
         assert last.closed_at is None, "I4: its last execution has ended and it is open"
     else:
         assert last.end is not None, "I4: it has ended and its last execution is open"
-        assert last.end.value == record.status.value, "I4: it ended otherwise than its last execution"
+        assert last.end.value == record.status.value, (
+            "I4: it ended otherwise than its last execution"
+        )
         assert record.row.owner is None, "I9: somebody owns what has ended"
         assert record.unread_messages == 0, "I9: messages were left behind"
-    current = {event.id for event in world.events(instance_id, last.number) if isinstance(event, ActivityScheduled)}
+    current = {
+        event.id
+        for event in world.events(instance_id, last.number)
+        if isinstance(event, ActivityScheduled)
+    }
     for activity in record.activities:
         assert record.status is Status.OPEN, "I9: an activity's row was left behind"
-        assert activity.execution == last.number, "I9: an activity's row of an older execution was left behind"
+        assert activity.execution == last.number, (
+            "I9: an activity's row of an older execution was left behind"
+        )
         assert activity.event_id in current, "I9: an activity's row that nobody asked for"
     return record
 
@@ -612,13 +658,23 @@ def _check_execution(world, instance_id, record, row, after, events, received):
         assert events == [], "I2: events before it was opened"
         assert after is None, "I3: an execution was never opened and has a successor"
         return
-    assert [event.id for event in events] == list(range(1, len(events) + 1)), "I2: a gap or a duplicate"
+    assert [event.id for event in events] == list(range(1, len(events) + 1)), (
+        "I2: a gap or a duplicate"
+    )
     assert isinstance(events[0], ExecutionStarted), "I2: not started first"
-    assert [event.at for event in events] == sorted(event.at for event in events), "event times go back"
+    assert [event.at for event in events] == sorted(event.at for event in events), (
+        "event times go back"
+    )
     ends = [event.id for event in events if isinstance(event, TerminalEvent)]
-    assert ends == ([len(events)] if row.closed_at is not None else []), "I2: its end is not last, or is missing"
+    assert ends == ([len(events)] if row.closed_at is not None else []), (
+        "I2: its end is not last, or is missing"
+    )
     started = events[0]
-    assert (started.instance_id, started.execution, started.version) == (instance_id, row.number, row.version)
+    assert (started.instance_id, started.execution, started.version) == (
+        instance_id,
+        row.number,
+        row.version,
+    )
     assert started.incarnation == record.row.incarnation
     if row.closed_at is not None:
         assert row.events == len(events), "the counts of a closed execution are wrong"
@@ -652,7 +708,10 @@ def _check_execution(world, instance_id, record, row, after, events, received):
 
 
 def _check_replay(registries, instance_id, record, row, records):
-    definition = next((found for one in registries if (found := one.find(row.name, row.version)) is not None), None)
+    definition = next(
+        (found for one in registries if (found := one.find(row.name, row.version)) is not None),
+        None,
+    )
     if definition is None or definition.fingerprint != row.fingerprint:
         return
     identity = Identity(instance_id, record.row.incarnation, row.number, row.name, row.version)
@@ -660,7 +719,9 @@ def _check_replay(registries, instance_id, record, row, records):
     try:
         execution.replay(records)
         assert execution.journal.take_fresh() == (), "I10: replay asks for something new"
-        assert (execution.ending is not None) == (row.closed_at is not None), "I10: replay ends otherwise"
+        assert (execution.ending is not None) == (row.closed_at is not None), (
+            "I10: replay ends otherwise"
+        )
     finally:
         execution.evict()
 
@@ -670,4 +731,6 @@ def check_rest(world, registries=()):
     living = {node.node_id for node in world.alive}
     for record in world.directory.list(InstanceQuery(limit=10_000)):
         check_instance(world, record.row.instance_id, registries)
-        assert record.row.owner in {None, *living}, f"I9: {record.row.instance_id} is owned by a ghost"
+        assert record.row.owner in {None, *living}, (
+            f"I9: {record.row.instance_id} is owned by a ghost"
+        )

@@ -1,7 +1,9 @@
-"""Code that does not return: the engine goes on without it, and takes up its result whenever it comes (scenario 30, I12).
+"""Code that does not return: the engine goes on without it, and takes up its result whenever it
+comes (scenario 30, I12).
 
-What the code of a step does here is what another thread would do while the first one is stuck in it: it has the step left
-behind. The harness then goes on as that other thread would, and hands the result in when the test says so.
+What the code of a step does here is what another thread would do while the first one is stuck in
+it: it has the step left behind. The harness then goes on as that other thread would, and hands the
+result in when the test says so.
 """
 
 from datetime import timedelta
@@ -19,7 +21,9 @@ from orchestra.store.kinds import Status
 
 
 class Stuck:
-    """Turns of one instance that are left behind while ``node`` makes them, as often as ``times`` says."""
+    """Turns of one instance that are left behind while ``node`` makes them, as often as ``times``
+    says.
+    """
 
     def __init__(self, times=1):
         self.node = None
@@ -63,13 +67,19 @@ async def other(ctx, state):
 
 def test_the_others_of_its_group_and_later_ones_go_on(world):
     stuck = Stuck()
-    stuck.node = node = world.node(several(job=blocking(stuck), other=other), {"probe": lambda effect: 1})
+    stuck.node = node = world.node(
+        several(job=blocking(stuck), other=other), {"probe": lambda effect: 1}
+    )
     before = world.start("other", instance_id="a")
     blocked = world.start("job", instance_id="b")
     behind = world.start("other", instance_id="c")
     stuck.settle()
     assert len(stuck.late) == 1
-    assert [world.status(i) for i in (before, blocked, behind)] == [Status.COMPLETED, Status.OPEN, Status.COMPLETED]
+    assert [world.status(i) for i in (before, blocked, behind)] == [
+        Status.COMPLETED,
+        Status.OPEN,
+        Status.COMPLETED,
+    ]
     assert world.record(blocked).row.owner == node.node_id, "it is away, and still this node's"
     later = node.start("other")
     stuck.settle()
@@ -92,7 +102,9 @@ def test_what_comes_while_it_is_away_reaches_it_afterwards(world):
         stuck()
         return [await slow, await ctx.wait_for_event("second", int)]
 
-    stuck.node = node = world.node(registry(job), {"slow": lambda effect: ends.append(effect) or HOLD})
+    stuck.node = node = world.node(
+        registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}
+    )
     instance_id = world.start()
     stuck.settle()
     stuck.times = 1
@@ -113,7 +125,9 @@ def test_what_comes_while_it_is_away_reaches_it_afterwards(world):
 
 def test_it_is_not_taken_for_a_forgotten_instance_and_keeps_its_lease(world):
     stuck = Stuck()
-    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0)
+    stuck.node = node = world.node(
+        registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
+    )
     rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 1}, lease=1.0)
     instance_id = world.start()
     stuck.settle()
@@ -127,10 +141,14 @@ def test_it_is_not_taken_for_a_forgotten_instance_and_keeps_its_lease(world):
     assert "ACTIVITY_COMPLETED" in world.kinds(instance_id)
 
 
-@pytest.mark.parametrize("noticed", [True, False], ids=["after the inventory", "before the inventory"])
+@pytest.mark.parametrize(
+    "noticed", [True, False], ids=["after the inventory", "before the inventory"]
+)
 def test_what_it_did_is_refused_once_an_operator_has_ended_it(world, noticed):
     stuck = Stuck()
-    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0)
+    stuck.node = node = world.node(
+        registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
+    )
     instance_id = world.start()
     stuck.settle()
     world.terminate(instance_id)
@@ -165,7 +183,9 @@ def test_an_instance_that_is_claimed_anew_meanwhile_is_run_once(world):
 
 def test_a_node_that_was_buried_wants_it_no_more(world):
     stuck = Stuck()
-    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0)
+    stuck.node = node = world.node(
+        registry(blocking(stuck)), {"probe": lambda effect: 1}, lease=1.0
+    )
     rival = world.node(registry(blocking(Stuck(0))), {"probe": lambda effect: 2}, lease=1.0)
     instance_id = world.start()
     stuck.settle()
@@ -196,9 +216,13 @@ def test_a_node_stops_without_it_and_another_one_begins_it_anew(world):
 
 
 def test_the_effects_of_a_group_that_was_committed_late_are_not_lost(world):
-    """The store was away, and the group is committed in the cycle in which another instance's code gets stuck."""
+    """The store was away, and the group is committed in the cycle in which another instance's code
+    gets stuck.
+    """
     stuck = Stuck(0)
-    stuck.node = node = world.node(several(job=blocking(stuck), other=other), {"probe": lambda effect: HOLD})
+    stuck.node = node = world.node(
+        several(job=blocking(stuck), other=other), {"probe": lambda effect: HOLD}
+    )
     first = world.start("other", instance_id="a")
     node.store.before_commit = lambda: setattr(node.store, "down", StoreUnavailable("away"))
     world.clock.skip(2)
@@ -232,7 +256,9 @@ def test_time_that_has_passed_while_it_was_away_makes_no_timer_early(world):
     world.run(2)
     assert world.output(instance_id) == "woken"
     fired = next(event for event in world.events(instance_id) if event.kind.name == "TIMER_FIRED")
-    due = next(event for event in world.events(instance_id) if event.kind.name == "TIMER_CREATED").due
+    due = next(
+        event for event in world.events(instance_id) if event.kind.name == "TIMER_CREATED"
+    ).due
     assert due <= fired.at < due + SECOND
     check_rest(world, [node.registry])
 
@@ -287,9 +313,15 @@ def leave_behind_in_its_second_turn(world, stuck):
     return instance_id
 
 
-@pytest.mark.parametrize("away", [True, False], ids=["while it is away", "in the step that is stuck"])
-def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_anew_meanwhile(world, away):
-    """The claim finds the activity running here; that it has ended meanwhile must not be forgotten with the old desk."""
+@pytest.mark.parametrize(
+    "away", [True, False], ids=["while it is away", "in the step that is stuck"]
+)
+def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_anew_meanwhile(
+    world, away
+):
+    """The claim finds the activity running here; that it has ended meanwhile must not be forgotten
+    with the old desk.
+    """
     stuck, ends = Stuck(0), []
     orchestrations, activities = with_a_slow_activity(stuck, ends)
     stuck.node = node = world.node(orchestrations, activities)
@@ -320,7 +352,9 @@ def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_
 def test_one_that_returns_after_the_stop_was_asked_for_does_not_keep_its_node(world):
     """Its step had decided to stay before; it is released all the same."""
     stuck = Stuck()
-    stuck.node = node = world.node(registry(blocking(stuck)), {"probe": HOLD}, lease=YEAR, poll=YEAR)
+    stuck.node = node = world.node(
+        registry(blocking(stuck)), {"probe": HOLD}, lease=YEAR, poll=YEAR
+    )
     node.start(instance_id="a")
     stuck.settle()
     node.engine.stop_claiming()
@@ -346,7 +380,11 @@ def test_an_operator_of_this_node_who_ends_it_has_its_activities_aborted_at_once
     stuck.settle()
     assert (node.aborted, node.running) == ([ends[0].key], {})
     stuck.hand_in()
-    assert (world.status(instance_id), node.engine.owned, node.engine.running) == (Status.TERMINATED, 0, 0)
+    assert (world.status(instance_id), node.engine.owned, node.engine.running) == (
+        Status.TERMINATED,
+        0,
+        0,
+    )
     check_rest(world, [node.registry])
 
 
@@ -365,7 +403,9 @@ def family(stuck):
 
 def test_the_children_of_a_late_step_are_started_with_its_write_and_need_no_polling(any_world):
     stuck = Stuck()
-    stuck.node = node = any_world.node(family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR)
+    stuck.node = node = any_world.node(
+        family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
+    )
     node.start("parent", instance_id="p")
     stuck.settle()
     assert any_world.directory.get("kid") is None
@@ -376,7 +416,9 @@ def test_the_children_of_a_late_step_are_started_with_its_write_and_need_no_poll
 
 def test_a_late_step_that_is_refused_starts_no_child(any_world):
     stuck = Stuck()
-    stuck.node = node = any_world.node(family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR)
+    stuck.node = node = any_world.node(
+        family(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
+    )
     node.start("parent", instance_id="p")
     stuck.settle()
     any_world.terminate("p")
@@ -401,12 +443,18 @@ def stuck_kid(stuck):
 
 def test_the_end_of_a_late_child_reaches_its_parent_on_the_same_node_without_polling(any_world):
     stuck = Stuck()
-    stuck.node = node = any_world.node(stuck_kid(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR)
+    stuck.node = node = any_world.node(
+        stuck_kid(stuck), {"probe": lambda effect: 1}, poll=YEAR, lease=YEAR
+    )
     node.start("parent", instance_id="p")
     stuck.settle()
     assert any_world.status("p") is Status.OPEN
     stuck.hand_in()
-    assert (any_world.output("p"), any_world.status("kid"), node.ended) == (0, Status.COMPLETED, ["kid", "p"])
+    assert (any_world.output("p"), any_world.status("kid"), node.ended) == (
+        0,
+        Status.COMPLETED,
+        ["kid", "p"],
+    )
     check_rest(any_world, [node.registry])
 
 
@@ -425,7 +473,9 @@ def test_a_lost_reply_to_the_write_of_a_late_child_tells_its_parent_once(any_wor
 
 @pytest.mark.parametrize("close", ["cancel", "terminate"])
 def test_a_parent_that_closes_while_its_child_is_away_closes_it_once_it_returns(any_world, close):
-    """The late step stands, for nobody else has written; the mark is found by the look behind it."""
+    """The late step stands, for nobody else has written; the mark is found by the look behind
+    it.
+    """
     stuck = Stuck()
 
     async def kid(ctx, number):
@@ -436,14 +486,19 @@ def test_a_parent_that_closes_while_its_child_is_away_closes_it_once_it_returns(
         ctx.start_child("kid", 1, instance_id="kid", on_parent_close=close)
         await ctx.wait_for_event("leave")
 
-    stuck.node = node = any_world.node(several(parent=parent, kid=kid), {"probe": HOLD}, poll=YEAR, lease=YEAR)
+    stuck.node = node = any_world.node(
+        several(parent=parent, kid=kid), {"probe": HOLD}, poll=YEAR, lease=YEAR
+    )
     node.start("parent", instance_id="p")
     stuck.settle()
     node.submit(any_world.termination("p"))
     stuck.settle()
     assert any_world.status("kid") is Status.OPEN
     stuck.hand_in()
-    assert any_world.status("kid") is {"cancel": Status.CANCELLED, "terminate": Status.TERMINATED}[close]
+    assert (
+        any_world.status("kid")
+        is {"cancel": Status.CANCELLED, "terminate": Status.TERMINATED}[close]
+    )
     assert (node.engine.owned, node.engine.running, node.running) == (0, 0, {})
     check_rest(any_world, [node.registry])
 
@@ -459,7 +514,11 @@ def test_a_late_boundary_lets_go_of_old_laps_and_drops_what_came_for_the_old_one
 
     retention = Retention(histories=1, executions=1)
     stuck.node = node = any_world.node(
-        registry(job), {"slow": lambda effect: ends.append(effect) or HOLD}, retention=retention, poll=YEAR, lease=YEAR
+        registry(job),
+        {"slow": lambda effect: ends.append(effect) or HOLD},
+        retention=retention,
+        poll=YEAR,
+        lease=YEAR,
     )
     node.start(state=0, instance_id="a")
     stuck.settle()
@@ -507,8 +566,12 @@ def test_marks_and_events_that_come_while_it_is_away_are_delivered_in_their_orde
     check_rest(any_world)
 
 
-def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_the_node_was_buried(world):
-    """Its next try was due in the same group, and nobody was told of it before the node had to forget everything."""
+def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_the_node_was_buried(
+    world,
+):
+    """Its next try was due in the same group, and nobody was told of it before the node had to
+    forget everything.
+    """
     stuck = Stuck(0)
 
     async def blocks(ctx, state):
@@ -556,10 +619,14 @@ def tidying(stuck):
     return job
 
 
-def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_nothing_comes_back(any_world):
+def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_nothing_comes_back(
+    any_world,
+):
     stuck = Stuck(times=3)
     code = several(job=tidying(stuck), other=other)
-    stuck.node = node = any_world.node(code, {"probe": lambda effect: 1}, options=EngineOptions(warm=0))
+    stuck.node = node = any_world.node(
+        code, {"probe": lambda effect: 1}, options=EngineOptions(warm=0)
+    )
     parked = [any_world.start("job") for _ in range(3)]
     behind = [any_world.start("other") for _ in range(3)]
     stuck.settle()
@@ -575,7 +642,9 @@ def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_noth
     check_rest(any_world, [code])
 
 
-def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_leaves_the_store_once(world):
+def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_leaves_the_store_once(
+    world,
+):
     stuck = Stuck(times=2)
     stuck.node = node = world.node(several(job=tidying(stuck)))
     for _ in range(3):
@@ -615,13 +684,21 @@ def test_a_turn_that_took_too_long_and_that_no_watcher_has_seen_is_named_once_wh
     for warning in found:
         named = warning.orchestration, warning.version, warning.instance_id, warning.execution_id
         assert named == ("job", "1.2.0", instance_id, 1)
-        said = f"job 1.2.0 [{instance_id} #1] has blocked its node for {seconds:.1f} s and has returned, "
+        said = (
+            f"job 1.2.0 [{instance_id} #1] has blocked its node for {seconds:.1f} s and has "
+            "returned, "
+        )
         assert warning.getMessage().startswith(said)
         code = job.__code__
-        assert f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, or what it calls" in warning.getMessage()
+        assert (
+            f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, or what it calls"
+            in warning.getMessage()
+        )
 
 
-def test_a_slow_turn_is_named_by_the_lap_in_which_it_was_made_though_the_next_one_has_begun(any_world, caplog):
+def test_a_slow_turn_is_named_by_the_lap_in_which_it_was_made_though_the_next_one_has_begun(
+    any_world, caplog
+):
     async def job(ctx, lap: int):
         if lap == 1:
             any_world.clock.skip(1.5)
@@ -637,13 +714,19 @@ def test_a_slow_turn_is_named_by_the_lap_in_which_it_was_made_though_the_next_on
     assert f"[{instance_id} #1]" in warning.getMessage()
 
 
-def test_a_finally_block_that_took_too_long_is_named_when_its_execution_has_left_memory(any_world, caplog):
+def test_a_finally_block_that_took_too_long_is_named_when_its_execution_has_left_memory(
+    any_world, caplog
+):
     code = several(job=tidying(lambda: any_world.clock.skip(1.1)), other=other)
     any_world.node(code, options=EngineOptions(warm=0))
     instance_id = any_world.start("job")
     any_world.run(1)
     (warning,) = slow_warnings(caplog)
-    assert (warning.orchestration, warning.instance_id, warning.execution_id) == ("job", instance_id, 1)
+    assert (warning.orchestration, warning.instance_id, warning.execution_id) == (
+        "job",
+        instance_id,
+        1,
+    )
 
 
 def test_a_slow_turn_that_the_watcher_has_named_is_not_named_again_by_the_engine(world, caplog):
@@ -651,7 +734,9 @@ def test_a_slow_turn_that_the_watcher_has_named_is_not_named_again_by_the_engine
 
     async def job(ctx, state):
         world.clock.skip(1.5)
-        assert node.engine.stepping.naming.take(), "the watcher's part, where no thread can be left behind"
+        assert node.engine.stepping.naming.take(), (
+            "the watcher's part, where no thread can be left behind"
+        )
         return state
 
     node = world.node(registry(job))

@@ -21,7 +21,11 @@ def asking(retry):
         try:
             return await ctx.schedule_activity(work)
         except ActivityFailed as failed:
-            return [failed.reason, [attempt.number for attempt in failed.attempts], failed.cause.message]
+            return [
+                failed.reason,
+                [attempt.number for attempt in failed.attempts],
+                failed.cause.message,
+            ]
 
     return registry(asks)
 
@@ -106,7 +110,11 @@ def test_an_error_that_is_not_retryable_ends_it_at_once(world, how):
 
 def test_no_try_begins_behind_the_deadline(world):
     policy = RetryPolicy(
-        max_attempts=None, initial_interval=timedelta(seconds=4), factor=1, jitter=0, deadline=timedelta(seconds=10)
+        max_attempts=None,
+        initial_interval=timedelta(seconds=4),
+        factor=1,
+        jitter=0,
+        deadline=timedelta(seconds=10),
     )
     node = world.node(asking(policy), {"work": HOLD})
     instance_id = world.start()
@@ -200,7 +208,12 @@ def test_a_crash_while_the_next_try_waits_counts_nothing(any_world):
     async def both(ctx, _):
         return await ctx.gather(
             ctx.schedule_activity(
-                Activity.named("work", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(minutes=1), jitter=0))
+                Activity.named(
+                    "work",
+                    retry=RetryPolicy(
+                        max_attempts=3, initial_interval=timedelta(minutes=1), jitter=0
+                    ),
+                )
             ),
             ctx.schedule_activity("steady"),
         )
@@ -328,7 +341,9 @@ def test_rows_of_settled_activities_are_gone(any_world):
 
 def test_the_row_of_a_race_s_loser_is_gone(any_world):
     async def races(ctx, _):
-        await ctx.race(ctx.schedule_activity(Activity.named("work", retry=SLOW)), ctx.wait_for_event("go"))
+        await ctx.race(
+            ctx.schedule_activity(Activity.named("work", retry=SLOW)), ctx.wait_for_event("go")
+        )
         await ctx.wait_for_event("end")
 
     node = any_world.node(registry(races), {"work": HOLD})
@@ -359,7 +374,12 @@ def test_a_retry_does_not_begin_before_its_attempt_is_stored(world):
 
 
 def test_a_try_that_ends_in_order_after_crashes_ends_the_crash_loop(any_world):
-    patient = RetryPolicy(max_attempts=None, initial_interval=timedelta(hours=1), max_interval=timedelta(hours=1), jitter=0)
+    patient = RetryPolicy(
+        max_attempts=None,
+        initial_interval=timedelta(hours=1),
+        max_interval=timedelta(hours=1),
+        jitter=0,
+    )
 
     async def both(ctx, _):
         work = ctx.schedule_activity(Activity.named("work", retry=patient))
@@ -376,17 +396,22 @@ def test_a_try_that_ends_in_order_after_crashes_ends_the_crash_loop(any_world):
     while any_world.record(instance_id).row.takeovers < 3:
         any_world.run(0.5)
     any_world.run(10)
-    node.fail()  # the fourth try survives, and fails in the ordinary way; the next one is due in an hour
+    # the fourth try survives, and fails in the ordinary way; the next one is due in an hour
+    node.fail()
     any_world.run(1)
     assert any_world.record(instance_id).row.takeovers == 0
     any_world.send(instance_id)
     any_world.run(2)
-    assert any_world.status(instance_id) is Status.COMPLETED, "a message waits for a delay that is over"
+    assert any_world.status(instance_id) is Status.COMPLETED, (
+        "a message waits for a delay that is over"
+    )
     check_rest(any_world, [code])
 
 
 def test_a_crash_between_the_boundary_and_the_first_turn_is_charged_to_the_new_execution(any_world):
-    """Scenario 16: the closed execution keeps its end; the new one simply starts, and counts its own crashes."""
+    """Scenario 16: the closed execution keeps its end; the new one simply starts, and counts its
+    own crashes.
+    """
 
     async def first(ctx, _):
         ctx.continue_as_new("state", version="2.0.0")
@@ -417,10 +442,16 @@ def test_a_crash_between_the_boundary_and_the_first_turn_is_charged_to_the_new_e
 
 
 def said_of_tries(caplog):
-    return [record for record in caplog.records if "attempt" in record.getMessage() and record.levelname == "WARNING"]
+    return [
+        record
+        for record in caplog.records
+        if "attempt" in record.getMessage() and record.levelname == "WARNING"
+    ]
 
 
-def test_each_failed_try_is_logged_with_its_number_its_error_and_when_the_next_one_begins(any_world, caplog):
+def test_each_failed_try_is_logged_with_its_number_its_error_and_when_the_next_one_begins(
+    any_world, caplog
+):
     node = any_world.node(asking(QUICK), {"work": HOLD})
     instance_id = any_world.start()
     any_world.run(1)
@@ -430,9 +461,14 @@ def test_each_failed_try_is_logged_with_its_number_its_error_and_when_the_next_o
     records = said_of_tries(caplog)
     assert [record.instance_id for record in records] == [instance_id] * 3
     texts = [record.getMessage() for record in records]
-    assert "activity 'work', attempt 1 failed, next try in 1.0 s: ValueError: line 0 is busy and forged" in texts[0]
+    assert (
+        "activity 'work', attempt 1 failed, next try in 1.0 s: ValueError: line 0 is busy "
+        "and forged"
+    ) in texts[0]
     assert "attempt 2 failed, next try in 2.0 s: ValueError: line 1" in texts[1]
-    assert "attempt 3 failed, has failed for good (attempts exhausted): ValueError: line 2" in texts[2]
+    assert (
+        "attempt 3 failed, has failed for good (attempts exhausted): ValueError: line 2" in texts[2]
+    )
 
 
 def test_a_try_that_is_lost_with_its_node_is_logged_too(world, caplog):
@@ -446,7 +482,9 @@ def test_a_try_that_is_lost_with_its_node_is_logged_too(world, caplog):
 
 
 def test_an_activity_that_fails_all_the_time_does_not_flood_the_log(world, caplog):
-    node = world.node(asking(RetryPolicy(max_attempts=None, initial_interval=timedelta(0))), {"work": HOLD})
+    node = world.node(
+        asking(RetryPolicy(max_attempts=None, initial_interval=timedelta(0))), {"work": HOLD}
+    )
     world.start()
     world.run(1)
     for _ in range(200):
@@ -460,7 +498,9 @@ def test_an_activity_that_fails_all_the_time_does_not_flood_the_log(world, caplo
 
 
 def test_the_size_of_errors_ends_no_instance(any_world):
-    node = any_world.node(asking(RetryPolicy(max_attempts=20, initial_interval=timedelta(0))), {"work": HOLD})
+    node = any_world.node(
+        asking(RetryPolicy(max_attempts=20, initial_interval=timedelta(0))), {"work": HOLD}
+    )
     instance_id = any_world.start()
     any_world.run(1)
     for _ in range(20):

@@ -1,7 +1,7 @@
 """Nodes of libraries of different ages on one store (protocol rules 37 and 38).
 
-``NEXT_LIBRARY`` is this one with a kind more of each sort and an event format more; what it writes at its level, this one does
-not know.
+``NEXT_LIBRARY`` is this one with a kind more of each sort and an event format more; what it writes
+at its level, this one does not know.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from orchestra.versions import Exact, UnknownPolicy, policy_to_text
 KINDS_ONLY = replace(NEXT_LIBRARY, events=type(EVENTS)(EVENTS.formats, NEXT_LIBRARY.events.kinds))
 """The next library without its event format."""
 
-FORMAT_ONLY = replace(NEXT_LIBRARY, level=1, writes=1, events=type(EVENTS)(NEXT_LIBRARY.events.formats, EVENTS.kinds))
+FORMAT_ONLY = replace(
+    NEXT_LIBRARY, level=1, writes=1, events=type(EVENTS)(NEXT_LIBRARY.events.formats, EVENTS.kinds)
+)
 """This library with the next event format."""
 
 
@@ -53,7 +55,9 @@ async def typed(ctx, state: int):
 
 
 async def parent(ctx, state):
-    return await ctx.gather(ctx.start_child("child", state, queue="children"), ctx.wait_for_event("go"))
+    return await ctx.gather(
+        ctx.start_child("child", state, queue="children"), ctx.wait_for_event("go")
+    )
 
 
 async def child(ctx, state):
@@ -66,7 +70,9 @@ DONE = {"work": lambda effect: "done"}
 
 def raised(world, library=NEXT_LIBRARY):
     """Have the store written at the next level."""
-    assert world.provider_of(library).store.raise_level(library.target(NEXT_LEVEL)).write == NEXT_LEVEL
+    assert (
+        world.provider_of(library).store.raise_level(library.target(NEXT_LEVEL)).write == NEXT_LEVEL
+    )
 
 
 def sound(world, orchestrations, library=NEXT_LIBRARY):
@@ -87,7 +93,9 @@ def formats(world, instance_id):
 # --- levels ---------------------------------------------------------------------------------------
 
 
-def test_the_level_rises_when_the_last_older_node_has_gone_and_one_node_raises_it(any_world, caplog):
+def test_the_level_rises_when_the_last_older_node_has_gone_and_one_node_raises_it(
+    any_world, caplog
+):
     caplog.set_level(logging.INFO)
     old = any_world.node(registry(work), {"work": HOLD})
     news = [any_world.node(registry(work), {"work": HOLD}, library=NEXT_LIBRARY) for _ in range(2)]
@@ -138,7 +146,9 @@ def test_a_role_that_may_not_raise_the_level_leaves_it_to_others_and_works_on(wo
     assert caplog.text.count("could not be raised") == 1
 
 
-def test_a_node_that_newer_ones_have_ruled_out_releases_what_it_owns_and_stops_with_the_remedy(any_world):
+def test_a_node_that_newer_ones_have_ruled_out_releases_what_it_owns_and_stops_with_the_remedy(
+    any_world,
+):
     node = any_world.node(registry(work), {"work": HOLD})
     instance_id = any_world.start(state=1)
     any_world.run(1)
@@ -151,7 +161,9 @@ def test_a_node_that_newer_ones_have_ruled_out_releases_what_it_owns_and_stops_w
     assert (caught.value.level, caught.value.lowest_reader) == (1, NEXT_LEVEL)
     node.leave()
     row = any_world.record(instance_id).row
-    assert (row.owner, row.wake_at, row.takeovers) == (None, 0, 0), "it was released; that is no crash"
+    assert (row.owner, row.wake_at, row.takeovers) == (None, 0, 0), (
+        "it was released; that is no crash"
+    )
 
 
 def test_a_node_that_stood_still_while_the_level_rose_does_not_come_back(any_world):
@@ -167,7 +179,7 @@ def test_a_node_that_stood_still_while_the_level_rose_does_not_come_back(any_wor
     assert [row.record.node_id for row in any_world.store.catalogue().nodes] == [new.node_id]
 
 
-# --- what is not known is left alone ----------------------------------------------------------------
+# --- what is not known is left alone --------------------------------------------------------------
 
 
 def test_a_hold_of_an_unknown_kind_neither_ends_an_old_node_nor_is_released_by_it(any_world):
@@ -207,7 +219,9 @@ def with_an_unknown_message(world):
     return instance_id, source
 
 
-def test_an_instance_with_an_unknown_message_is_handed_on_once_and_everything_else_goes_on(any_world):
+def test_an_instance_with_an_unknown_message_is_handed_on_once_and_everything_else_goes_on(
+    any_world,
+):
     """[M] One unknown message kind failed all claims."""
     instance_id, source = with_an_unknown_message(any_world)
     old = any_world.node(FAMILY)
@@ -217,7 +231,11 @@ def test_an_instance_with_an_unknown_message_is_handed_on_once_and_everything_el
     any_world.send(instance_id, "go", 1)
     any_world.run(60)
     record = any_world.record(instance_id)
-    assert (record.status, record.row.owner, record.row.kind.level) == (Status.OPEN, None, NEXT_LEVEL)
+    assert (record.status, record.row.owner, record.row.kind.level) == (
+        Status.OPEN,
+        None,
+        NEXT_LEVEL,
+    )
     assert (record.reports, record.row.takeovers, record.held) == ((source,), 0, False)
     (write,) = writes_of(old, instance_id)
     assert (write.executions, write.consumed, write.hold) == ((), (), None)
@@ -228,11 +246,15 @@ def test_an_instance_with_an_unknown_message_is_handed_on_once_and_everything_el
     sound(any_world, FAMILY, KINDS_ONLY)
 
 
-def test_an_instance_that_gets_an_unknown_message_while_an_old_node_works_on_it_is_handed_on_with_what_runs(any_world):
+def test_an_instance_that_gets_an_unknown_message_while_an_old_node_works_on_it_is_handed_on_with_what_runs(
+    any_world,
+):
     """Its activities go on, and their ends wait for a newer node."""
 
     async def busy(ctx, state):
-        return await ctx.gather(ctx.start_child("child", state, queue="children"), ctx.schedule_activity("work", state))
+        return await ctx.gather(
+            ctx.start_child("child", state, queue="children"), ctx.schedule_activity("work", state)
+        )
 
     family = several(parent=busy, child=child)
     raised(any_world, KINDS_ONLY)
@@ -255,7 +277,9 @@ def test_an_instance_that_gets_an_unknown_message_while_an_old_node_works_on_it_
     sound(any_world, family, KINDS_ONLY)
 
 
-def test_an_execution_with_an_unknown_event_is_not_claimed_by_old_nodes_and_goes_on_with_a_newer_one(any_world):
+def test_an_execution_with_an_unknown_event_is_not_claimed_by_old_nodes_and_goes_on_with_a_newer_one(
+    any_world,
+):
     raised(any_world, KINDS_ONLY)
     new = any_world.node(registry(nap), DONE, library=KINDS_ONLY)
     instance_id = any_world.start(state=1)
@@ -284,7 +308,9 @@ def test_an_unknown_event_that_was_not_routed_is_no_damage_and_holds_nothing(any
     any_world.run(0)
     store = any_world.node(registry(nap), DONE).store
     history = store.inner.history
-    store.inner = Proxy(store.inner, history=lambda *key: [replace(one, kind=99) for one in history(*key)])
+    store.inner = Proxy(
+        store.inner, history=lambda *key: [replace(one, kind=99) for one in history(*key)]
+    )
     any_world.send(instance_id)
     any_world.run(60)
     record = any_world.record(instance_id)
@@ -308,7 +334,9 @@ def test_a_version_that_was_chosen_in_an_unknown_way_is_left_to_who_knows_it(any
     raised(any_world, KINDS_ONLY)
     old = any_world.node(registry(work), DONE)
     instance_id = any_world.id("chosen")
-    provider.store.commit([any_world.start_change(state=1, instance_id=instance_id, version="1.0.0")])
+    provider.store.commit(
+        [any_world.start_change(state=1, instance_id=instance_id, version="1.0.0")]
+    )
     other = any_world.start(state=2)
     any_world.run(30)
     assert any_world.status(other) is Status.COMPLETED
@@ -321,7 +349,7 @@ def test_a_version_that_was_chosen_in_an_unknown_way_is_left_to_who_knows_it(any
     assert any_world.status(instance_id) is Status.COMPLETED
 
 
-# --- policies ---------------------------------------------------------------------------------------
+# --- policies -------------------------------------------------------------------------------------
 
 
 def set_unknown_policy(world, name="job", version="1.0.0"):
@@ -376,7 +404,7 @@ def test_a_child_of_a_name_whose_policy_is_unknown_waits_for_a_node_that_can_cho
     assert any_world.output(instance_id) == "text", "on 1.0.0, as the policy says"
 
 
-# --- formats ----------------------------------------------------------------------------------------
+# --- formats --------------------------------------------------------------------------------------
 
 
 def test_new_executions_take_the_highest_format_that_all_living_nodes_read(any_world):
@@ -396,18 +424,26 @@ def test_new_executions_take_the_highest_format_that_all_living_nodes_read(any_w
     old.stop()
     any_world.run(3)
     finish()
-    assert formats(any_world, instance_id) == [1, 1, NEXT_FORMAT], "who goes on with an execution writes in its format"
+    assert formats(any_world, instance_id) == [1, 1, NEXT_FORMAT], (
+        "who goes on with an execution writes in its format"
+    )
     third = any_world.node(registry(lap), {"work": HOLD})
     any_world.run(3)
     finish()
-    assert formats(any_world, instance_id)[-1] == 1, "an old node has come back: it can go on with it"
+    assert formats(any_world, instance_id)[-1] == 1, (
+        "an old node has come back: it can go on with it"
+    )
     assert not third.running, "new ones have their work still"
     for number, wanted in enumerate(formats(any_world, instance_id), 1):
-        assert {record.format for record in any_world.directory.history(instance_id, number)} <= {wanted}
+        assert {record.format for record in any_world.directory.history(instance_id, number)} <= {
+            wanted
+        }
     sound(any_world, registry(lap))
 
 
-def test_an_old_node_does_not_claim_what_is_written_in_a_newer_format_and_a_newer_one_goes_on(any_world):
+def test_an_old_node_does_not_claim_what_is_written_in_a_newer_format_and_a_newer_one_goes_on(
+    any_world,
+):
     """Scenario 10. [M] Rolling the library back stranded every instance that had lapped."""
     new = any_world.node(registry(lap), {"work": HOLD}, library=FORMAT_ONLY)
     newer_format = any_world.start(state=8)
@@ -421,11 +457,16 @@ def test_an_old_node_does_not_claim_what_is_written_in_a_newer_format_and_a_newe
     record = any_world.record(newer_format)
     assert (record.held, record.row.owner, record.row.kind.format) == (False, None, NEXT_FORMAT)
     reason = why_unreadable(any_world.store.catalogue(), record.row.kind)
-    assert reason == "its history is in format 2, which no living node reads; start a node with the newer library"
+    assert reason == (
+        "its history is in format 2, which no living node reads; start a node with the newer "
+        "library"
+    )
     again = any_world.node(registry(lap), DONE, library=FORMAT_ONLY)
     any_world.run(10)
     assert any_world.status(newer_format) is Status.COMPLETED
-    assert formats(any_world, newer_format) == [NEXT_FORMAT, 1], "the old node lives: the lap after it is for both"
+    assert formats(any_world, newer_format) == [NEXT_FORMAT, 1], (
+        "the old node lives: the lap after it is for both"
+    )
     again.stop()
     sound(any_world, registry(lap), FORMAT_ONLY)
 
@@ -444,7 +485,9 @@ def test_activities_of_a_newer_format_are_handed_out_only_to_nodes_that_read_it(
     any_world.run(30)
     assert old.attempts == []
     assert any_world.status(instance_id) is Status.OPEN
-    reads_it = any_world.node(several(nothing=work), {"work": HOLD}, queues=("gpu",), library=FORMAT_ONLY)
+    reads_it = any_world.node(
+        several(nothing=work), {"work": HOLD}, queues=("gpu",), library=FORMAT_ONLY
+    )
     any_world.run(5)
     reads_it.finish(value="done")
     any_world.run(5)

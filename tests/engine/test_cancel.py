@@ -51,7 +51,9 @@ def test_cancelled_before_its_first_turn_it_ends_without_running_code(any_world)
 
 
 def test_cancelled_during_a_boundary_the_next_execution_ends_unopened(any_world):
-    """The mark lands between the step that crosses the boundary and its commit, on a node that may not open the next one."""
+    """The mark lands between the step that crosses the boundary and its commit, on a node that may
+    not open the next one.
+    """
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start(state=3)
     any_world.run(1)
@@ -64,7 +66,10 @@ def test_cancelled_during_a_boundary_the_next_execution_ends_unopened(any_world)
     other = any_world.node(registry(works), {"work": HOLD})
     any_world.run(1)
     assert any_world.status(instance_id) is Status.CANCELLED
-    assert [row.end for row in any_world.executions(instance_id)] == [ExecutionEnd.CONTINUED_AS_NEW, ExecutionEnd.CANCELLED]
+    assert [row.end for row in any_world.executions(instance_id)] == [
+        ExecutionEnd.CONTINUED_AS_NEW,
+        ExecutionEnd.CANCELLED,
+    ]
     assert any_world.events(instance_id, 2) == []
     assert other.attempts == []
     check_rest(any_world, [other.registry])
@@ -78,7 +83,11 @@ def test_a_mark_that_races_with_a_lap_is_delivered_in_the_next_execution(any_wor
     node.store.before_commit = lambda: any_world.cancel(instance_id)
     any_world.run(1.1)
     assert any_world.status(instance_id) is Status.CANCELLED
-    assert any_world.kinds(instance_id, 2)[-3:] == ["CANCEL_REQUESTED", "ACTIVITY_FAILED", "EXECUTION_CANCELLED"]
+    assert any_world.kinds(instance_id, 2)[-3:] == [
+        "CANCEL_REQUESTED",
+        "ACTIVITY_FAILED",
+        "EXECUTION_CANCELLED",
+    ]
     assert [key.execution for key in node.asked] == [2]
     check_rest(any_world, [node.registry])
 
@@ -195,7 +204,10 @@ def test_terminate_beats_a_cancel_in_the_same_group(world):
     node = world.node(registry(careful), {"cleanup": HOLD})
     instance_id = world.start()
     world.run(1)
-    cancel, terminate = node.submit(Cancel(instance_id, "")), node.submit(world.termination(instance_id))
+    cancel, terminate = (
+        node.submit(Cancel(instance_id, "")),
+        node.submit(world.termination(instance_id)),
+    )
     node.settle()
     assert isinstance(node.replies[terminate], Granted)
     assert node.replies[cancel] == AppendRefused(Refusal.CLOSED)

@@ -1,4 +1,6 @@
-"""Whether the code goes on before or after the end of an activity that it has cancelled (scenario 59)."""
+"""Whether the code goes on before or after the end of an activity that it has cancelled (scenario
+59).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def saga(on_cancel=None, retry=MANY):
 
 
 def gathered(on_cancel=None):
-    transfer, undo = Activity.named("transfer", retry=MANY, on_cancel=on_cancel), Activity.named("undo")
+    transfer, undo = (
+        Activity.named("transfer", retry=MANY, on_cancel=on_cancel),
+        Activity.named("undo"),
+    )
 
     async def both(ctx):
         async def branch():
@@ -92,8 +97,14 @@ def test_a_cancelled_activity_ends_before_the_compensation_begins(any_world, on_
     node.finish()
     any_world.run(1)
     assert any_world.status(instance_id) is Status.CANCELLED
-    assert any_world.kinds(instance_id, 1)[2:5] == ["CANCEL_REQUESTED", "ACTIVITY_FAILED", "ACTIVITY_SCHEDULED"]
-    assert len([effect for effect in node.attempts if effect.name == "transfer"]) == 1  # a failure is not tried again
+    assert any_world.kinds(instance_id, 1)[2:5] == [
+        "CANCEL_REQUESTED",
+        "ACTIVITY_FAILED",
+        "ACTIVITY_SCHEDULED",
+    ]
+    assert (
+        len([effect for effect in node.attempts if effect.name == "transfer"]) == 1
+    )  # a failure is not tried again
     check_rest(any_world, [node.registry])
 
 

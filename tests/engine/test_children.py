@@ -1,4 +1,6 @@
-"""Parents and children over engines and stores: started with the parent's write, told once, and only to who waits (rule 20)."""
+"""Parents and children over engines and stores: started with the parent's write, told once, and
+only to who waits (rule 20).
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,10 @@ def check(world, *registries):
 
 
 def children_of(world, parent_id):
-    return sorted(record.row.instance_id for record in world.directory.list(InstanceQuery(parent=parent_id, limit=10_000)))
+    return sorted(
+        record.row.instance_id
+        for record in world.directory.list(InstanceQuery(parent=parent_id, limit=10_000))
+    )
 
 
 def lone(**functions):
@@ -97,7 +102,9 @@ def lone(**functions):
 
 
 def test_a_family_of_one_node_needs_no_polling(any_world):
-    """Starts are claimed with the write that makes them, and the child's end wakes its parent in the same transaction."""
+    """Starts are claimed with the write that makes them, and the child's end wakes its parent in
+    the same transaction.
+    """
     node = any_world.node(FAMILY, BUSY, poll=YEAR, lease=YEAR)
     node.submit(any_world.start_change("parent", "kid", instance_id="p"))
     node.settle()
@@ -153,8 +160,15 @@ def test_grandchildren_know_the_first_of_their_line(any_world):
     node = any_world.node(FAMILY, BUSY)
     any_world.start("grandparent", instance_id="first")
     any_world.run(1)
-    assert [any_world.record(name).row.root_id for name in ("first", "middle", "kid")] == [None, "first", "first"]
-    assert [any_world.record(name).row.parent.instance_id for name in ("middle", "kid")] == ["first", "middle"]
+    assert [any_world.record(name).row.root_id for name in ("first", "middle", "kid")] == [
+        None,
+        "first",
+        "first",
+    ]
+    assert [any_world.record(name).row.parent.instance_id for name in ("middle", "kid")] == [
+        "first",
+        "middle",
+    ]
     node.finish(value=7)
     any_world.run(1)
     assert any_world.output("first") == 7
@@ -180,7 +194,14 @@ def test_a_child_of_another_node_reports_over_the_store(any_world):
     ("name", "expected"),
     [
         ("fails", ["failed", "orchestra.errors.Failure", "on purpose"]),
-        ("nobody", ["failed", "orchestra.errors.UnknownOrchestration", "no living node has registered orchestration 'nobody'"]),
+        (
+            "nobody",
+            [
+                "failed",
+                "orchestra.errors.UnknownOrchestration",
+                "no living node has registered orchestration 'nobody'",
+            ],
+        ),
     ],
 )
 def test_a_child_that_fails_or_is_unknown_fails_at_the_await(any_world, name, expected):
@@ -211,7 +232,9 @@ def test_a_child_that_is_ended_from_outside_fails_at_the_await(any_world, how):
     any_world.node(FAMILY, BUSY)
     any_world.start("parent", "waits", instance_id="p")
     any_world.run(1)
-    any_world.cancel("kid", "why not") if how == "cancelled" else any_world.store.commit([any_world.termination("kid")])
+    any_world.cancel("kid", "why not") if how == "cancelled" else any_world.store.commit(
+        [any_world.termination("kid")]
+    )
     any_world.run(3)
     assert any_world.output("p")[0] == how
     check(any_world)
@@ -299,9 +322,13 @@ def test_06_a_child_takes_the_version_of_the_policy_or_the_one_that_is_named(any
     any_world.run(2)
     assert any_world.versions("by policy") == ["1.1.0"]
     assert any_world.versions("named") == ["1.0.0"]
-    resolutions = {name: any_world.executions(name)[0].resolution.how for name in ("by policy", "named")}
+    resolutions = {
+        name: any_world.executions(name)[0].resolution.how for name in ("by policy", "named")
+    }
     assert resolutions == {"by policy": ResolvedBy.POLICY, "named": ResolvedBy.EXPLICIT}
-    assert (any_world.status("to come"), any_world.status("p")) == (Status.OPEN, Status.OPEN), "it is held until it is deployed"
+    assert (any_world.status("to come"), any_world.status("p")) == (Status.OPEN, Status.OPEN), (
+        "it is held until it is deployed"
+    )
     any_world.node(OrchestrationRegistry.builder().register("kid", quick, version="3.0.0").build())
     any_world.run(3)
     assert any_world.status("p") is Status.COMPLETED
@@ -354,7 +381,9 @@ def test_06_parent_and_child_upgrade_independently(any_world):
 
 def test_the_loser_of_a_race_is_cancelled_and_its_late_end_dropped(any_world):
     async def races(ctx, _):
-        winner = await ctx.race(ctx.start_child("waits", instance_id="slow"), ctx.schedule_activity("work"))
+        winner = await ctx.race(
+            ctx.start_child("waits", instance_id="slow"), ctx.schedule_activity("work")
+        )
         await ctx.wait_for_event("go")
         return winner.index
 
@@ -366,7 +395,9 @@ def test_the_loser_of_a_race_is_cancelled_and_its_late_end_dropped(any_world):
     node.settle()
     assert any_world.status("slow") is Status.CANCELLED
     record = any_world.record("p")
-    assert (record.reports, record.status) == ((), Status.OPEN), "the late end was dropped, and its row with it"
+    assert (record.reports, record.status) == ((), Status.OPEN), (
+        "the late end was dropped, and its row with it"
+    )
     check(any_world, registry)
     node.submit(any_world.append_change("p"))
     node.settle()
@@ -388,7 +419,9 @@ def test_a_child_that_ends_while_it_is_given_up_is_told_to_nobody(any_world):
     """Both in one group: the parent gives it up, and it completes."""
 
     async def races(ctx, _):
-        await ctx.race(ctx.start_child("kid", instance_id="slow"), ctx.schedule_activity("work", "parent"))
+        await ctx.race(
+            ctx.start_child("kid", instance_id="slow"), ctx.schedule_activity("work", "parent")
+        )
         await ctx.wait_for_event("go")
 
     registry = lone(races=races)
@@ -406,7 +439,9 @@ def test_the_late_end_of_a_child_leaves_no_row_while_its_parent_stays_in_memory(
     """I9: dropping it is worth a write, also where nothing else has happened."""
 
     async def races(ctx, _):
-        await ctx.race(ctx.start_child("waits", instance_id="slow"), ctx.schedule_activity("work", 1))
+        await ctx.race(
+            ctx.start_child("waits", instance_id="slow"), ctx.schedule_activity("work", 1)
+        )
         return await ctx.schedule_activity("work", 2)
 
     registry = lone(races=races)
@@ -416,7 +451,11 @@ def test_the_late_end_of_a_child_leaves_no_row_while_its_parent_stays_in_memory(
     node.finish()
     node.settle()
     record = any_world.record("p")
-    assert (any_world.status("slow"), record.row.owner, record.reports) == (Status.CANCELLED, node.node_id, ())
+    assert (any_world.status("slow"), record.row.owner, record.reports) == (
+        Status.CANCELLED,
+        node.node_id,
+        (),
+    )
     node.finish(value="done")
     node.settle()
     assert any_world.output("p") == "done"
@@ -454,7 +493,9 @@ def test_what_a_child_does_when_its_parents_execution_closes(any_world, close, h
     else:
         any_world.send("p", value=how)
     any_world.run(3)
-    expected = {"abandon": Status.OPEN, "cancel": Status.CANCELLED, "terminate": Status.TERMINATED}[close]
+    expected = {"abandon": Status.OPEN, "cancel": Status.CANCELLED, "terminate": Status.TERMINATED}[
+        close
+    ]
     assert any_world.status("kid") is expected
     if close == "abandon":
         assert any_world.record("kid").row.cancel is None
@@ -504,7 +545,9 @@ def test_a_cold_child_is_terminated_without_reading_its_history(any_world):
 
 
 def test_12_what_is_started_in_the_turn_that_continues_as_new_happens(any_world):
-    """Scenario 12: children and detached starts first, then what becomes of them when the execution closes."""
+    """Scenario 12: children and detached starts first, then what becomes of them when the execution
+    closes.
+    """
 
     async def subject(ctx, lap):
         if lap == 0:
@@ -542,7 +585,10 @@ def test_the_end_of_a_child_races_with_its_parents_boundary(any_world, first):
         return "never mind"
 
     registry = several(subject=subject)
-    parents, children = any_world.node(registry, poll=YEAR), any_world.node(several(kid=kid), BUSY, poll=YEAR)
+    parents, children = (
+        any_world.node(registry, poll=YEAR),
+        any_world.node(several(kid=kid), BUSY, poll=YEAR),
+    )
     any_world.start("subject", 0, instance_id="p")
     for node in (parents, children):
         node.engine.look()
@@ -558,7 +604,8 @@ def test_the_end_of_a_child_races_with_its_parents_boundary(any_world, first):
         parents.settle()
 
     if first == "end":
-        # The first commit is the claim; the second one is the boundary, of a step that does not know of the end.
+        # The first commit is the claim; the second one is the boundary, of a step that does not
+        # know of the end.
         parents.store.before_commit = lambda: setattr(parents.store, "before_commit", end_the_child)
         leave_the_lap()
     else:
@@ -566,7 +613,11 @@ def test_the_end_of_a_child_races_with_its_parents_boundary(any_world, first):
         end_the_child()
     any_world.run(3)
     record = any_world.record("p")
-    assert (record.row.execution, record.reports, any_world.status("kid")) == (2, (), Status.COMPLETED)
+    assert (record.row.execution, record.reports, any_world.status("kid")) == (
+        2,
+        (),
+        Status.COMPLETED,
+    )
     any_world.send("p", "go")
     parents.engine.look()
     parents.settle()
@@ -609,7 +660,9 @@ def test_an_end_that_the_lap_did_not_read_answers_no_child_of_the_next_lap(any_w
 
 @LOST
 def test_17_a_lost_reply_to_the_write_that_starts_a_child_fails_nobody(any_world, lost):
-    """Scenario 17: the start is made once, under a name that is the same however often it is asked for."""
+    """Scenario 17: the start is made once, under a name that is the same however often it is asked
+    for.
+    """
     node = any_world.node(FAMILY, BUSY)
     any_world.start("parent", "kid", instance_id="p")
     node.engine.look()
@@ -731,12 +784,19 @@ def test_a_write_without_children_carries_none_and_costs_nothing_more(world):
     world.run(1)
     node.finish()
     world.run(1)
-    granted = [outcome for group in node.store.groups for change, outcome in group if isinstance(change, Write)]
+    granted = [
+        outcome
+        for group in node.store.groups
+        for change, outcome in group
+        if isinstance(change, Write)
+    ]
     assert granted == [Granted(0)] * len(granted)
     for write in node.store.writes:
         assert (write.starts, write.cancels, write.closed_with_children) == ((), (), ())
     closed = [delta for write in node.store.writes for delta in write.executions if delta.closed]
-    assert [(delta.closed[1], delta.children) for delta in closed] == [(ExecutionEnd.COMPLETED, False)]
+    assert [(delta.closed[1], delta.children) for delta in closed] == [
+        (ExecutionEnd.COMPLETED, False)
+    ]
 
 
 def test_the_ends_of_children_are_no_events_for_anybody(any_world):
@@ -763,7 +823,10 @@ def test_ids_that_are_taken_within_the_family_are_refused_like_any_other(any_wor
     async def knots(ctx, _):
         ctx.start_detached("quick", 9, instance_id=ctx.instance_id)
         outcomes = []
-        for child in [ctx.start_child("quick", number, instance_id=name) for number, name in enumerate(["p", "twin", "twin"])]:
+        for child in [
+            ctx.start_child("quick", number, instance_id=name)
+            for number, name in enumerate(["p", "twin", "twin"])
+        ]:
             try:
                 outcomes.append(await child)
             except ChildFailed as error:
@@ -782,7 +845,9 @@ def test_ids_that_are_taken_within_the_family_are_refused_like_any_other(any_wor
 
 
 def test_a_parent_and_its_children_that_end_in_one_group_are_told_apart(any_world):
-    """The parent ends in the group in which one child completes and another one is given up with it."""
+    """The parent ends in the group in which one child completes and another one is given up with
+    it.
+    """
 
     async def subject(ctx, _):
         ctx.start_child("kid", 1, instance_id="completes", on_parent_close="terminate")
@@ -873,8 +938,12 @@ def test_the_children_of_a_deleted_parent_are_no_children_of_its_namesake(any_wo
 
 
 @LOST
-def test_a_mark_of_the_closing_parent_survives_whatever_becomes_of_a_write_of_the_child(any_world, lost):
-    """The child's memory is void after a lost reply; the row tells of the mark, also where a cancel stood there before."""
+def test_a_mark_of_the_closing_parent_survives_whatever_becomes_of_a_write_of_the_child(
+    any_world, lost
+):
+    """The child's memory is void after a lost reply; the row tells of the mark, also where a cancel
+    stood there before.
+    """
 
     async def stubborn(ctx, _):
         try:

@@ -1,4 +1,6 @@
-"""Nodes whose wall clock is hours off, and stores whose clock is put right (rule 25, scenario 51)."""
+"""Nodes whose wall clock is hours off, and stores whose clock is put right (rule 25, scenario
+51).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class OffClock:
 
 @pytest.mark.parametrize("off", [-7 * HOUR, 5 * HOUR], ids=["behind", "ahead"])
 @pytest.mark.parametrize("seconds", [4, 40], ids=["owned", "parked"])
-def test_a_timer_is_neither_early_nor_late_on_a_node_whose_wall_clock_is_hours_off(any_world, off, seconds):
+def test_a_timer_is_neither_early_nor_late_on_a_node_whose_wall_clock_is_hours_off(
+    any_world, off, seconds
+):
     any_world.node(CODE, clock=OffClock(any_world, off))
     instance_id = any_world.start(state=seconds)
     began = any_world.clock.now()
@@ -87,8 +91,12 @@ def test_a_clock_that_is_put_back_neither_delays_nor_hurries_a_timer(any_world, 
     check_rest(any_world, [CODE])
 
 
-def test_a_node_that_keeps_nothing_in_memory_fires_what_was_parked_while_the_clock_was_ahead(any_world):
-    """It cannot know how much of the duration had passed: the timer is late by that, and no more."""
+def test_a_node_that_keeps_nothing_in_memory_fires_what_was_parked_while_the_clock_was_ahead(
+    any_world,
+):
+    """It cannot know how much of the duration had passed: the timer is late by that, and no
+    more.
+    """
     any_world.clock.off = 24 * HOUR
     any_world.node(CODE, options=COLD)
     instance_id = any_world.start(state=40)
@@ -100,7 +108,9 @@ def test_a_node_that_keeps_nothing_in_memory_fires_what_was_parked_while_the_clo
     assert any_world.status(instance_id) is Status.COMPLETED, "late"
 
 
-def test_a_timer_that_was_set_on_the_right_clock_is_not_early_when_one_that_ran_ahead_is_put_right(any_world):
+def test_a_timer_that_was_set_on_the_right_clock_is_not_early_when_one_that_ran_ahead_is_put_right(
+    any_world,
+):
     """Who was there when it was put forward knows which timers were set before."""
     any_world.node(CODE)
     before = any_world.start(state=5_000)
@@ -113,7 +123,10 @@ def test_a_timer_that_was_set_on_the_right_clock_is_not_early_when_one_that_ran_
     any_world.run(4_895)
     assert any_world.status(before) is Status.OPEN, "early"
     any_world.run(7)
-    assert (any_world.status(before), any_world.status(meanwhile)) == (Status.COMPLETED, Status.OPEN)
+    assert (any_world.status(before), any_world.status(meanwhile)) == (
+        Status.COMPLETED,
+        Status.OPEN,
+    )
     any_world.run(12)
     assert any_world.status(meanwhile) is Status.OPEN, "early"
     any_world.run(8)
@@ -133,7 +146,9 @@ def test_what_was_parked_long_ago_on_a_clock_that_was_always_ahead_is_not_late(a
 
 
 @pytest.mark.parametrize("options", [EngineOptions(), COLD], ids=["warm", "cold"])
-def test_what_was_parked_while_the_clock_was_ahead_fires_also_where_no_node_has_seen_the_jump(any_world, options):
+def test_what_was_parked_while_the_clock_was_ahead_fires_also_where_no_node_has_seen_the_jump(
+    any_world, options
+):
     any_world.clock.off = 24 * HOUR
     first = any_world.node(CODE, options=options)
     instance_ids = [any_world.start(state=30) for _ in range(3)]
@@ -145,9 +160,13 @@ def test_what_was_parked_while_the_clock_was_ahead_fires_also_where_no_node_has_
     any_world.clock.off = 0
     any_world.node(CODE, options=options)
     any_world.run(18)
-    assert all(any_world.status(instance_id) is Status.OPEN for instance_id in instance_ids), "early"
+    assert all(any_world.status(instance_id) is Status.OPEN for instance_id in instance_ids), (
+        "early"
+    )
     any_world.run(15)
-    assert all(any_world.status(instance_id) is Status.COMPLETED for instance_id in instance_ids), "late"
+    assert all(any_world.status(instance_id) is Status.COMPLETED for instance_id in instance_ids), (
+        "late"
+    )
     check_rest(any_world, [CODE])
 
 
@@ -163,7 +182,9 @@ def test_a_loop_goes_on_at_its_pace_and_its_next_lap_is_on_the_corrected_time(an
     any_world.run(15)
     assert any_world.status(instance_id) is Status.COMPLETED
     moments = any_world.output(instance_id)
-    (jump,) = [number for number, (before, after) in enumerate(pairwise(moments), 1) if after < before]
+    (jump,) = [
+        number for number, (before, after) in enumerate(pairwise(moments), 1) if after < before
+    ]
     assert began - 2 <= jump <= began + 2, "within a lap or two"
     assert moments[-1] <= any_world.clock.now() / SECOND
     check_rest(any_world, [code])
@@ -187,7 +208,9 @@ def test_a_timer_until_an_instant_means_the_corrected_clock(any_world, seconds):
 
 
 @pytest.mark.parametrize("seconds", [8, 400], ids=["owned", "parked"])
-def test_what_came_due_while_the_machine_was_suspended_fires_at_once_when_it_goes_on(any_world, seconds):
+def test_what_came_due_while_the_machine_was_suspended_fires_at_once_when_it_goes_on(
+    any_world, seconds
+):
     any_world.node(CODE)
     instance_id = any_world.start(state=seconds)
     any_world.run(2)

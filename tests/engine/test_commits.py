@@ -52,7 +52,9 @@ def test_a_step_of_one_activity_is_one_commit_with_one_write(any_world):
     assert any_world.output(instance_id) == 11
 
 
-def test_a_lap_of_one_activity_is_one_write_that_holds_the_boundary_the_opening_and_the_next_activity(any_world):
+def test_a_lap_of_one_activity_is_one_write_that_holds_the_boundary_the_opening_and_the_next_activity(
+    any_world,
+):
     node = any_world.node(registry(laps), {"work": HOLD})
     instance_id = any_world.start(state=5)
     any_world.run(1)
@@ -63,7 +65,11 @@ def test_a_lap_of_one_activity_is_one_write_that_holds_the_boundary_the_opening_
     assert isinstance(write, Write)
     closing, opening = write.executions
     assert (closing.number, closing.closed[1]) == (1, ExecutionEnd.CONTINUED_AS_NEW)
-    assert (opening.number, opening.create.opened_at is not None, len(opening.events)) == (2, True, 2)
+    assert (opening.number, opening.create.opened_at is not None, len(opening.events)) == (
+        2,
+        True,
+        2,
+    )
     assert node.the_running().key.execution == 2
     assert any_world.kinds(instance_id) == ["EXECUTION_STARTED", "ACTIVITY_SCHEDULED"]
 
@@ -117,7 +123,10 @@ def test_a_start_is_claimed_in_its_own_transaction_and_runs_in_the_next(any_worl
     node.store.forget()
     node.start(state=1)
     node.settle()
-    assert [[type(change) for change, _ in group] for group in node.store.groups] == [[Start, Claim], [Write]]
+    assert [[type(change) for change, _ in group] for group in node.store.groups] == [
+        [Start, Claim],
+        [Write],
+    ]
     assert len(node.running) == 1
 
 
@@ -169,7 +178,9 @@ def test_a_full_node_does_not_spin_over_what_it_cannot_claim(world):
         world.start(state=1)
     world.run(0.5)
     assert node.engine.owned == 2
-    assert len(node.running) == 5, "an instance that only waits for its activity does not keep others from beginning"
+    assert len(node.running) == 5, (
+        "an instance that only waits for its activity does not keep others from beginning"
+    )
     assert node.cycle.idle_seconds() > 0, "it would turn at full speed until an activity ends"
     for _ in range(4):
         for effect in list(node.running.values()):
@@ -191,7 +202,9 @@ def test_a_node_that_stops_does_not_spin_over_what_it_will_not_claim(world):
 
 
 def test_timers_of_an_owned_instance_leave_nothing_behind_in_memory(world):
-    """A far timer beside a running activity: each lap makes a new one, and only the present one counts."""
+    """A far timer beside a running activity: each lap makes a new one, and only the present one
+    counts.
+    """
 
     async def guarded(ctx, left):
         await ctx.race(ctx.schedule_activity("work", left), ctx.schedule_timer(timedelta(days=300)))

@@ -1,4 +1,6 @@
-"""Code that raises: declared failures end its instance, all else holds it, and no end is lost (rule 39, scenario 55)."""
+"""Code that raises: declared failures end its instance, all else holds it, and no end is lost (rule
+39, scenario 55).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def names_of(node):
     return [effect.name for effect in node.attempts]
 
 
-TWICE = Activity.named("work", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=1), jitter=0.0))
+TWICE = Activity.named(
+    "work", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=1), jitter=0.0)
+)
 
 
 async def charges(ctx, _):
@@ -85,7 +89,13 @@ def test_an_instance_that_is_held_for_an_error_costs_nothing(any_world):
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("price"), RuntimeError(), SystemExit(3), ExceptionGroup("two", [Failure(), KeyError(1)])]
+    "error",
+    [
+        KeyError("price"),
+        RuntimeError(),
+        SystemExit(3),
+        ExceptionGroup("two", [Failure(), KeyError(1)]),
+    ],
 )
 def test_an_error_in_the_first_turn_holds_what_has_not_begun(world, error):
     async def job(ctx, _):
@@ -98,7 +108,9 @@ def test_an_error_in_the_first_turn_holds_what_has_not_begun(world, error):
     assert not world.record(instance_id).row.opened
     fixed = world.node(registry(v1_0_0=job, v1_0_1=charges_well), {"charge": lambda run: 1})
     world.run(2)
-    assert world.output(instance_id) == 1, "a higher version is chosen again for what has not begun (rule 16)"
+    assert world.output(instance_id) == 1, (
+        "a higher version is chosen again for what has not begun (rule 16)"
+    )
     check_rest(world, [fixed.registry])
 
 
@@ -118,7 +130,9 @@ def test_a_declared_failure_ends_the_instance(any_world, error):
         await ctx.schedule_activity("charge")
         raise error
 
-    declared = OrchestrationRegistry.builder().register("job", job, failures=(PaymentRefused,)).build()
+    declared = (
+        OrchestrationRegistry.builder().register("job", job, failures=(PaymentRefused,)).build()
+    )
     any_world.node(declared, {"charge": lambda run: 1})
     instance_id = any_world.start()
     any_world.run(1)
@@ -143,7 +157,9 @@ def test_a_failed_activity_that_is_not_caught_fails_the_instance(any_world):
 
 
 def test_everything_is_a_failure_where_the_registration_says_so(any_world):
-    declared = OrchestrationRegistry.builder().register("job", charges, failures=(Exception,)).build()
+    declared = (
+        OrchestrationRegistry.builder().register("job", charges, failures=(Exception,)).build()
+    )
     any_world.node(declared, {"charge": lambda run: 1})
     instance_id = any_world.start()
     any_world.run(1)
@@ -155,7 +171,9 @@ def test_naming_the_error_in_the_registration_releases_what_it_has_held(any_worl
     instance_id = any_world.start()
     any_world.run(1)
     node.crash()
-    declared = OrchestrationRegistry.builder().register("job", charges, failures=(KeyError,)).build()
+    declared = (
+        OrchestrationRegistry.builder().register("job", charges, failures=(KeyError,)).build()
+    )
     any_world.node(declared, {"charge": HOLD})
     any_world.run(2)
     assert any_world.status(instance_id) is Status.FAILED
@@ -180,7 +198,9 @@ def test_an_execution_over_its_limits_is_held_until_they_are_raised(any_world):
     node.crash()
     any_world.node(registry(grows), {"grow": HOLD}, limits=limits)
     any_world.run(15)
-    assert hold_of(any_world, instance_id) == hold, "the same code was tried again under the same limits"
+    assert hold_of(any_world, instance_id) == hold, (
+        "the same code was tried again under the same limits"
+    )
     raised = any_world.node(registry(grows), {"grow": lambda run: 1})
     any_world.run(2)
     assert any_world.output(instance_id) == "grown"
@@ -199,7 +219,9 @@ def test_what_had_ended_in_the_turn_that_held_is_not_run_again_by_the_same_node(
         before = hold_of(any_world, instance_id).since
         release(any_world, instance_id)
         any_world.run(2)
-        assert hold_of(any_world, instance_id).since > before, "it was not tried again, or this test says nothing"
+        assert hold_of(any_world, instance_id).since > before, (
+            "it was not tried again, or this test says nothing"
+        )
     assert names_of(node) == ["charge"]
     check_instance(any_world, instance_id, [node.registry])
 
@@ -253,11 +275,15 @@ def test_all_ends_of_one_turn_are_kept_in_their_order(any_world):
 
 def test_an_end_that_came_before_a_timer_still_comes_before_it_after_a_long_hold(any_world):
     async def job(ctx, _):
-        won = await ctx.race(ctx.schedule_activity("work"), ctx.schedule_timer(timedelta(minutes=1)))
+        won = await ctx.race(
+            ctx.schedule_activity("work"), ctx.schedule_timer(timedelta(minutes=1))
+        )
         return {}[won.index]
 
     async def mended(ctx, _):
-        won = await ctx.race(ctx.schedule_activity("work"), ctx.schedule_timer(timedelta(minutes=1)))
+        won = await ctx.race(
+            ctx.schedule_activity("work"), ctx.schedule_timer(timedelta(minutes=1))
+        )
         return won.index
 
     node = any_world.node(registry(job), {"work": lambda run: 1})
@@ -280,7 +306,11 @@ def test_a_final_failure_is_kept_with_its_attempts(any_world):
         try:
             await ctx.schedule_activity(TWICE)
         except ActivityFailed as error:
-            return [error.reason, error.tries, [attempt.ended_at.isoformat() for attempt in error.attempts]]
+            return [
+                error.reason,
+                error.tries,
+                [attempt.ended_at.isoformat() for attempt in error.attempts],
+            ]
 
     node = any_world.node(registry(job), {"work": HOLD})
     instance_id = any_world.start()
@@ -297,8 +327,12 @@ def test_a_final_failure_is_kept_with_its_attempts(any_world):
     reason, tries, ended = any_world.output(instance_id)
     assert (reason, tries) == ("attempts exhausted", 2)
     assert ended[0] < ended[1]
-    (failed,) = [event for event in any_world.events(instance_id) if isinstance(event, ActivityFailedEvent)]
-    assert failed.at - round(failed.attempts[1].ended_at.timestamp() * 1e6) > 90 * SECOND, "the last attempt ended later"
+    (failed,) = [
+        event for event in any_world.events(instance_id) if isinstance(event, ActivityFailedEvent)
+    ]
+    assert failed.at - round(failed.attempts[1].ended_at.timestamp() * 1e6) > 90 * SECOND, (
+        "the last attempt ended later"
+    )
     assert fixed.attempts == []
 
 
@@ -335,12 +369,21 @@ def test_messages_stay_unread_and_are_delivered_in_their_order(any_world):
         return {}[first, second]
 
     async def mended(ctx, _):
-        return [await ctx.wait_for_event("go"), await ctx.wait_for_event("go"), await ctx.wait_for_event("go")]
+        return [
+            await ctx.wait_for_event("go"),
+            await ctx.wait_for_event("go"),
+            await ctx.wait_for_event("go"),
+        ]
 
     node = any_world.node(registry(job))
     instance_id = any_world.start()
     any_world.run(1)
-    any_world.store.commit([any_world.append_change(instance_id, value=1), any_world.append_change(instance_id, value=2)])
+    any_world.store.commit(
+        [
+            any_world.append_change(instance_id, value=1),
+            any_world.append_change(instance_id, value=2),
+        ]
+    )
     any_world.run(1)
     assert hold_of(any_world, instance_id).kind is HoldKind.ERROR
     assert any_world.record(instance_id).unread_messages == 2
@@ -383,7 +426,9 @@ def test_what_runs_when_the_instance_is_held_runs_on_and_its_end_is_kept(any_wor
     assert node.aborted == []
     node.beat("half")
     any_world.run(1)
-    assert {activity.event_id: activity.owner for activity in any_world.record(instance_id).activities}[2] == node.node_id
+    assert {
+        activity.event_id: activity.owner for activity in any_world.record(instance_id).activities
+    }[2] == node.node_id
     node.finish(node.the_running("second"), 2)
     any_world.run(1)
     assert hold_of(any_world, instance_id).kind is HoldKind.ERROR
@@ -415,7 +460,9 @@ def test_what_runs_on_and_fails_is_tried_again_once_the_instance_goes_on(any_wor
     any_world.run(5)
     assert node.running == {}
     node.stop()
-    any_world.node(registry(two_branches_mended), {"first": HOLD, "second": lambda run: run.attempt})
+    any_world.node(
+        registry(two_branches_mended), {"first": HOLD, "second": lambda run: run.attempt}
+    )
     any_world.run(60)
     assert any_world.output(instance_id) == [1, 2]
 
@@ -423,7 +470,9 @@ def test_what_runs_on_and_fails_is_tried_again_once_the_instance_goes_on(any_wor
 def test_what_runs_on_is_lost_with_its_node_and_tried_again(any_world):
     instance_id, node = held_with_one_running(any_world)
     node.crash()
-    fixed = any_world.node(registry(two_branches_mended), {"first": HOLD, "second": lambda run: run.attempt})
+    fixed = any_world.node(
+        registry(two_branches_mended), {"first": HOLD, "second": lambda run: run.attempt}
+    )
     any_world.run(60)
     assert any_world.output(instance_id) == [1, 2]
     assert names_of(fixed) == ["second"]
@@ -445,13 +494,17 @@ def test_an_end_on_another_node_is_kept_whether_it_came_before_the_hold_or_after
         async def first():
             raise LookupError(await ctx.schedule_activity(Activity.named("first", queue="far")))
 
-        return await ctx.gather(first(), ctx.schedule_activity(Activity.named("second", queue="far")))
+        return await ctx.gather(
+            first(), ctx.schedule_activity(Activity.named("second", queue="far"))
+        )
 
     async def mended(ctx, _):
         async def first():
             return await ctx.schedule_activity(Activity.named("first", queue="far"))
 
-        return await ctx.gather(first(), ctx.schedule_activity(Activity.named("second", queue="far")))
+        return await ctx.gather(
+            first(), ctx.schedule_activity(Activity.named("second", queue="far"))
+        )
 
     worker = any_world.node(several(), {"first": HOLD, "second": HOLD}, queues=("far",))
     node = any_world.node(registry(job))
@@ -523,7 +576,9 @@ def test_an_end_that_the_store_will_not_keep_does_not_keep_the_instance_from_bei
     any_world.run(1)
     node.store.poisonous = lambda change: (
         isinstance(change, Write)
-        and bool(change.executions or any(activity.result is not None for activity in change.activities))
+        and bool(
+            change.executions or any(activity.result is not None for activity in change.activities)
+        )
     )
     node.finish(value=1)
     any_world.run(2)
@@ -610,12 +665,18 @@ def test_changed_values_hold_nothing_and_are_said_once_for_each_line(any_world, 
     any_world.run(30)
     node.crash()
     for _ in range(3):
-        changed = any_world.node(registry(waits_for(30, "new")), {"work": HOLD}, options=EngineOptions(warm=0))
+        changed = any_world.node(
+            registry(waits_for(30, "new")), {"work": HOLD}, options=EngineOptions(warm=0)
+        )
         any_world.send(first)
         any_world.send(second)
         any_world.run(60)
         changed.stop()
-    told = [record.getMessage() for record in caplog.records if "gives another value" in record.getMessage()]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if "gives another value" in record.getMessage()
+    ]
     assert len(told) == 6, "two lines of code, and three nodes"
     assert sum("activity 'work': other arguments" in line for line in told) == 3
     assert sum("due -1800 s from the recorded time" in line for line in told) == 3
@@ -623,5 +684,9 @@ def test_changed_values_hold_nothing_and_are_said_once_for_each_line(any_world, 
     any_world.run(3_600)
     for instance_id in (first, second):
         assert any_world.output(instance_id) == "done"
-        (timer,) = [event for event in any_world.events(instance_id) if isinstance(event, TimerFired)]
-        assert timer.at >= any_world.record(instance_id).created_at + 3_600 * SECOND, "the recorded time counts"
+        (timer,) = [
+            event for event in any_world.events(instance_id) if isinstance(event, TimerFired)
+        ]
+        assert timer.at >= any_world.record(instance_id).created_at + 3_600 * SECOND, (
+            "the recorded time counts"
+        )

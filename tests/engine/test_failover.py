@@ -1,4 +1,6 @@
-"""A store whose server goes on from an earlier moment: acknowledged commits are gone, and revisions are used anew."""
+"""A store whose server goes on from an earlier moment: acknowledged commits are gone, and revisions
+are used anew.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def server():
 
 
 def back_up(server):
-    """Copy the server's files as they are now: what a standby has that hears nothing more from here on."""
+    """Copy the server's files as they are now: what a standby has that hears nothing more from here
+    on.
+    """
     server.stop()
     copy("data", "standby", server)
     server.start()
@@ -50,7 +54,15 @@ def fail_over(server):
     """Have the standby take over."""
     server.stop()
     copy("standby", "data", server)
-    subprocess.run(["cp", "-p", server._data / "data" / "PG_VERSION", server._data / "data" / "standby.signal"], check=True)
+    subprocess.run(
+        [
+            "cp",
+            "-p",
+            server._data / "data" / "PG_VERSION",
+            server._data / "data" / "standby.signal",
+        ],
+        check=True,
+    )
     server.start()
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
@@ -92,7 +104,8 @@ def test_a_warm_execution_does_not_outlive_the_commits_that_it_comes_from(world,
     with psycopg.connect(server.dsn, autocommit=True) as other:
         # So that the next claim gives the very revision that the warm execution would fit.
         (fresh,) = other.execute(
-            "UPDATE orchestra.instance SET revision = %s WHERE instance_id = %s RETURNING revision", (warm[1], instance_id)
+            "UPDATE orchestra.instance SET revision = %s WHERE instance_id = %s RETURNING revision",
+            (warm[1], instance_id),
         ).fetchone()
     assert fresh == warm[1]
     assert world.kinds(instance_id) == ["EXECUTION_STARTED", "EVENT_AWAITED"]
@@ -138,8 +151,12 @@ def test_a_client_without_a_node_goes_on_after_a_failover(world, server):
     assert world.status(change.instance_id) is Status.TERMINATED
 
 
-def test_where_the_server_does_not_tell_its_history_nothing_is_concluded(world, server, monkeypatch):
-    monkeypatch.setattr("orchestra.providers.postgres.connection.READ_BRANCH", "SELECT no_such_function()")
+def test_where_the_server_does_not_tell_its_history_nothing_is_concluded(
+    world, server, monkeypatch
+):
+    monkeypatch.setattr(
+        "orchestra.providers.postgres.connection.READ_BRANCH", "SELECT no_such_function()"
+    )
     world.provider._branch = None
     node = world.node(registry(works), {"work": HOLD})
     node_id = node.node_id
@@ -154,7 +171,9 @@ def test_where_the_server_does_not_tell_its_history_nothing_is_concluded(world, 
     assert node.aborted == []
 
 
-def test_a_node_whose_store_was_replaced_gives_up_its_old_id_and_nobody_has_to_wait_for_its_lease(any_world):
+def test_a_node_whose_store_was_replaced_gives_up_its_old_id_and_nobody_has_to_wait_for_its_lease(
+    any_world,
+):
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start()
     any_world.run(1.1)
@@ -165,7 +184,9 @@ def test_a_node_whose_store_was_replaced_gives_up_its_old_id_and_nobody_has_to_w
     assert node.aborted == [running]
     assert node.node_id != old_id
     assert [row.record.node_id for row in any_world.store.catalogue().nodes] == [node.node_id]
-    assert not isinstance(node.replies[token], Exception), "what a client has asked for is asked anew"
+    assert not isinstance(node.replies[token], Exception), (
+        "what a client has asked for is asked anew"
+    )
     record = any_world.record(instance_id)
     assert (record.row.owner, record.row.takeovers) == (node.node_id, 0)
     node.finish(value="done")

@@ -1,4 +1,6 @@
-"""Instances that cannot go on: held alone, visibly, and released by code that has not been tried yet (rules 5, 8, 16)."""
+"""Instances that cannot go on: held alone, visibly, and released by code that has not been tried
+yet (rules 5, 8, 16).
+"""
 
 from __future__ import annotations
 
@@ -139,8 +141,15 @@ def test_two_nodes_whose_code_both_fails_do_not_release_it_for_ever(any_world):
     any_world.run(120)
     record = any_world.record(instance_id)
     assert record.held
-    assert set(record.row.hold.tried) == {node.registry.fingerprint("job", "1.0.0") for node in (broken, worse)}
-    releases = [change for node in (broken, worse) for change in node.store.changes if isinstance(change, Release)]
+    assert set(record.row.hold.tried) == {
+        node.registry.fingerprint("job", "1.0.0") for node in (broken, worse)
+    }
+    releases = [
+        change
+        for node in (broken, worse)
+        for change in node.store.changes
+        if isinstance(change, Release)
+    ]
     assert 1 <= len(releases) <= 3
 
 
@@ -183,7 +192,9 @@ def test_code_that_was_tried_before_is_tried_again_after_other_code_got_over_the
 
 
 def releases_of(*nodes):
-    return [change for node in nodes for change in node.store.changes if isinstance(change, Release)]
+    return [
+        change for node in nodes for change in node.store.changes if isinstance(change, Release)
+    ]
 
 
 def test_code_that_the_store_failed_is_tried_again_after_other_code_was_to_blame(any_world):
@@ -213,7 +224,9 @@ def test_code_that_the_store_failed_is_tried_again_after_other_code_was_to_blame
     check_rest(any_world, [back.registry])
 
 
-def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_another_for_ever(any_world):
+def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_another_for_ever(
+    any_world,
+):
     async def third_order(ctx, _):
         await ctx.schedule_activity("third")
 
@@ -222,7 +235,9 @@ def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_
     any_world.run(1)
     any_world.send(instance_id)
     any_world.run(1)
-    unlucky.store.poisonous = lambda change: isinstance(change, Write) and bool(change.executions or change.activities)
+    unlucky.store.poisonous = lambda change: (
+        isinstance(change, Write) and bool(change.executions or change.activities)
+    )
     unlucky.store.unreadable[instance_id] = StoreError("a row does not fit")
     unlucky.finish(value=1)
     any_world.run(1)
@@ -241,7 +256,10 @@ def test_code_that_the_store_fails_and_code_that_is_to_blame_do_not_release_one_
 
 @pytest.mark.parametrize(("kind", "at_fault"), [("state", ("f1",)), ("store", ())])
 def test_a_hold_that_was_stored_before_faults_were_is_judged_by_its_kind(kind, at_fault):
-    hold = hold_from_bytes(pack({"kind": kind, "detail": "", "since": 1, "by": "n1", "tried": ["f1"]}), Dialect(THIS_LIBRARY))
+    hold = hold_from_bytes(
+        pack({"kind": kind, "detail": "", "since": 1, "by": "n1", "tried": ["f1"]}),
+        Dialect(THIS_LIBRARY),
+    )
     assert (hold.tried, hold.at_fault) == (("f1",), at_fault)
 
 
@@ -252,7 +270,11 @@ def test_an_operators_release_has_the_same_code_try_again_and_keeps_what_was_tri
     any_world.store.commit([Release(instance_id, row.incarnation, row.revision)])
     any_world.run(1.1)
     after = any_world.record(instance_id)
-    assert (after.held, after.row.hold.tried, after.row.hold.at_fault) == (True, before.tried, before.tried)
+    assert (after.held, after.row.hold.tried, after.row.hold.at_fault) == (
+        True,
+        before.tried,
+        before.tried,
+    )
     assert after.row.hold.since > before.since
     any_world.run(40)
     assert releases_of(broken) == []
@@ -273,7 +295,9 @@ def test_what_was_tried_is_not_forgotten_by_an_opening_that_did_not_stand(any_wo
     any_world.run(60)
     record = any_world.record(instance_id)
     assert (record.held, record.row.opened) == (True, False)
-    assert set(record.row.hold.tried) == {node.registry.fingerprint("job", "1.0.0") for node in (one, two)}
+    assert set(record.row.hold.tried) == {
+        node.registry.fingerprint("job", "1.0.0") for node in (one, two)
+    }
     assert len(releases_of(one, two)) == 1
 
 
@@ -285,13 +309,19 @@ def test_a_state_that_does_not_fit_holds_the_next_execution_unopened_behind_a_cl
     any_world.send(instance_id)
     any_world.run(1.1)
     (write,) = node.store.writes
-    assert [delta.number for delta in write.executions] == [1, 2], "the boundary is one write, held or not"
+    assert [delta.number for delta in write.executions] == [1, 2], (
+        "the boundary is one write, held or not"
+    )
     record = any_world.record(instance_id)
     assert record.held
     assert record.row.hold.kind is HoldKind.STATE
     assert "count" in record.row.hold.detail
     closed, waiting = any_world.executions(instance_id)
-    assert (closed.end.name, waiting.opened_at, waiting.version) == ("CONTINUED_AS_NEW", None, "1.1.0")
+    assert (closed.end.name, waiting.opened_at, waiting.version) == (
+        "CONTINUED_AS_NEW",
+        None,
+        "1.1.0",
+    )
     check_rest(any_world, [node.registry])
 
 
@@ -333,7 +363,8 @@ def test_a_history_that_no_execution_can_have_written_holds_the_instance(world):
 
 
 @pytest.mark.parametrize(
-    "error", [StoreCorrupt("a page is damaged"), StoreError("a row does not fit"), ValueError("odd bytes")]
+    "error",
+    [StoreCorrupt("a page is damaged"), StoreError("a row does not fit"), ValueError("odd bytes")],
 )
 def test_a_history_that_cannot_be_read_holds_that_instance_and_the_node_goes_on(world, error):
     node = world.node(registry(first), {"first": lambda run: 1})
@@ -350,7 +381,9 @@ def test_a_history_that_cannot_be_read_holds_that_instance_and_the_node_goes_on(
     assert world.output(good) == "first"
     token = node.submit(world.append_change(bad))
     node.settle()
-    assert not isinstance(node.replies[token], Exception), "clients were refused for one instance's fault"
+    assert not isinstance(node.replies[token], Exception), (
+        "clients were refused for one instance's fault"
+    )
 
 
 def test_a_poisonous_write_holds_its_instance_and_the_others_of_the_group_commit(any_world):
@@ -358,7 +391,9 @@ def test_a_poisonous_write_holds_its_instance_and_the_others_of_the_group_commit
     ids = [any_world.start() for _ in range(9)]
     any_world.run(1)
     bad = ids[4]
-    node.store.poisonous = lambda change: isinstance(change, Write) and change.instance_id == bad and bool(change.executions)
+    node.store.poisonous = lambda change: (
+        isinstance(change, Write) and change.instance_id == bad and bool(change.executions)
+    )
     for effect in list(node.running.values()):
         node.finish(effect, effect.key.instance_id)
     any_world.run(2)
@@ -407,8 +442,12 @@ def test_a_claim_that_the_store_will_never_take_does_not_make_the_node_spin(worl
     assert len(node.running) == 1
 
 
-@pytest.mark.parametrize("where", ["_settle_activities", "_park", "_write", "_cross_boundary", "_turn"])
-def test_a_fault_of_the_engine_over_one_instance_holds_it_and_not_the_others(world, monkeypatch, where):
+@pytest.mark.parametrize(
+    "where", ["_settle_activities", "_park", "_write", "_cross_boundary", "_turn"]
+)
+def test_a_fault_of_the_engine_over_one_instance_holds_it_and_not_the_others(
+    world, monkeypatch, where
+):
     async def laps(ctx, left):
         await ctx.schedule_activity("work")
         if left:
@@ -445,7 +484,9 @@ def test_a_hold_is_storable_whatever_its_error_says(any_world):
         return "fine"
 
     node = any_world.node(several(plain=plain))
-    node.engine._stepper._open = lambda *args: (_ for _ in ()).throw(ValueError("\ud800" + "x" * 100_000))
+    node.engine._stepper._open = lambda *args: (_ for _ in ()).throw(
+        ValueError("\ud800" + "x" * 100_000)
+    )
     instance_id = any_world.start("plain")
     any_world.run(1)
     record = any_world.record(instance_id)
@@ -469,7 +510,9 @@ def test_a_policy_that_cannot_be_read_holds_what_needs_it(world):
     record = world.record(instance_id)
     assert record.held
     assert record.row.hold.kind is HoldKind.INTERNAL
-    assert [row.number for row in world.executions(instance_id)] == [1], "half a boundary was stored"
+    assert [row.number for row in world.executions(instance_id)] == [1], (
+        "half a boundary was stored"
+    )
     assert not world.record(good).held
     check_instance(world, instance_id, [node.registry])
 
@@ -490,7 +533,9 @@ def test_what_runs_beside_a_poisonous_write_is_aborted_when_its_instance_is_held
     assert node.engine.running == 0
 
 
-def test_a_fault_in_the_first_turn_of_the_next_execution_leaves_it_unopened_behind_a_whole_boundary(world, monkeypatch):
+def test_a_fault_in_the_first_turn_of_the_next_execution_leaves_it_unopened_behind_a_whole_boundary(
+    world, monkeypatch
+):
     async def laps(ctx, left):
         await ctx.schedule_activity("work")
         ctx.continue_as_new(left - 1)
@@ -532,12 +577,15 @@ def said_of(caplog, instance_id, what):
     return [
         record
         for record in caplog.records
-        if getattr(record, "instance_id", None) == instance_id and f"] {what}" in record.getMessage()
+        if getattr(record, "instance_id", None) == instance_id
+        and f"] {what}" in record.getMessage()
     ]
 
 
 def terminates_before_the_commit(world, node, instance_id):
-    """Have an operator end the instance between the node's next step of it and the commit. Return what will have happened."""
+    """Have an operator end the instance between the node's next step of it and the commit. Return
+    what will have happened.
+    """
     ended = []
 
     def end():
@@ -549,7 +597,9 @@ def terminates_before_the_commit(world, node, instance_id):
     return ended
 
 
-def test_a_hold_is_said_once_with_its_reason_and_what_ends_it_and_not_before_it_is_committed(any_world, caplog):
+def test_a_hold_is_said_once_with_its_reason_and_what_ends_it_and_not_before_it_is_committed(
+    any_world, caplog
+):
     node = any_world.node(registry(reads_numbers))
     instance_id = any_world.start(state={"count": "x"})
     said = {}
@@ -607,7 +657,9 @@ def test_what_has_held_an_instance_is_news_again_once_the_instance_has_gone_on(w
     node.finish(value="done")
     world.run(1)
     assert world.output(instance_id) == "done"
-    assert node.engine._notices.is_news(instance_id, "store: StoreError: a value does not fit"), "it is remembered for ever"
+    assert node.engine._notices.is_news(instance_id, "store: StoreError: a value does not fit"), (
+        "it is remembered for ever"
+    )
 
 
 def test_a_write_that_cannot_even_be_held_is_said_once_and_not_with_each_inventory(world, caplog):
@@ -639,15 +691,20 @@ def test_a_failure_is_said_once_with_type_message_and_line_and_never_on_replay(a
     line = fails.__code__.co_firstlineno + 2
     assert record.levelname == "ERROR"
     assert record.getMessage() == (
-        f"job 1.0.0 [{instance_id} #1] has failed: orchestra.errors.Failure: no such thing (at {__file__}:{line} in fails)"
+        f"job 1.0.0 [{instance_id} #1] has failed: orchestra.errors.Failure: no such thing (at "
+        f"{__file__}:{line} in fails)"
     )
 
 
-def test_a_failure_below_other_code_names_the_line_of_the_orchestrations_own_file(any_world, caplog):
+def test_a_failure_below_other_code_names_the_line_of_the_orchestrations_own_file(
+    any_world, caplog
+):
     async def job(ctx, _):
         json.loads("no json")
 
-    any_world.node(OrchestrationRegistry.builder().register("job", job, failures=(ValueError,)).build())
+    any_world.node(
+        OrchestrationRegistry.builder().register("job", job, failures=(ValueError,)).build()
+    )
     instance_id = any_world.start()
     any_world.run(1)
     (record,) = said_of(caplog, instance_id, "has failed")
@@ -675,4 +732,6 @@ def test_nothing_is_said_of_instances_that_complete_are_cancelled_or_terminated(
     any_world.run(5)
     statuses = [any_world.status(instance_id) for instance_id in (done, cancelled, terminated)]
     assert statuses == [Status.COMPLETED, Status.CANCELLED, Status.TERMINATED]
-    assert [record.getMessage() for record in caplog.records if hasattr(record, "instance_id")] == []
+    assert [
+        record.getMessage() for record in caplog.records if hasattr(record, "instance_id")
+    ] == []

@@ -15,7 +15,9 @@ SMALL = EngineOptions(inbox_page=InboxPage(2, 50), inbox_room=InboxPage(3, 60))
 def fill(world, instance_id, number, name="item", size=0):
     values = [f"{count:04}" + "x" * size for count in range(number)]
     for start in range(0, number, 500):
-        group = [world.append_change(instance_id, name, value) for value in values[start : start + 500]]
+        group = [
+            world.append_change(instance_id, name, value) for value in values[start : start + 500]
+        ]
         world.store.commit(group)
     return values
 
@@ -45,7 +47,9 @@ def test_an_actor_takes_one_event_a_lap_in_order_whatever_fits_into_memory(any_w
 
 
 def cost_of(world, node, number):
-    """Return how many messages are read for so many laps with one event each, how many reads that takes, how many writes."""
+    """Return how many messages are read for so many laps with one event each, how many reads that
+    takes, how many writes.
+    """
     instance_id = world.start(state=number)
     fill(world, instance_id, number)
     node.store.forget()
@@ -100,7 +104,9 @@ def test_events_that_nobody_awaits_stay_in_the_store_when_the_instance_wakes(any
 
 def test_what_is_sent_through_the_own_node_does_not_gather_in_memory(any_world):
     async def stays(ctx, _):
-        return (await ctx.race(ctx.wait_for_event("stop", str), ctx.schedule_activity("hang"))).value
+        return (
+            await ctx.race(ctx.wait_for_event("stop", str), ctx.schedule_activity("hang"))
+        ).value
 
     node = any_world.node(registry(stays), {"hang": HOLD}, options=SMALL)
     instance_id = any_world.start()
@@ -175,7 +181,9 @@ def test_another_node_goes_on_in_the_middle_of_a_long_inbox(any_world):
     any_world.run(2)
     first.alive = False
     values += [f"more {count}" for count in range(10)]
-    any_world.store.commit([any_world.append_change(instance_id, "item", value) for value in values[10:]])
+    any_world.store.commit(
+        [any_world.append_change(instance_id, "item", value) for value in values[10:]]
+    )
     second = any_world.node(registry(actor), options=SMALL)
     any_world.run(40)
     assert any_world.output(instance_id) == values
@@ -187,7 +195,10 @@ def test_the_end_of_an_instance_counts_thousands_of_unread_events(any_world):
     instance_id = any_world.start()
     any_world.run(2)
     any_world.store.commit(
-        [Append(instance_id, f"m{n}", f"n{n % 3}", any_world.append_change("x").payload) for n in range(3_000)]
+        [
+            Append(instance_id, f"m{n}", f"n{n % 3}", any_world.append_change("x").payload)
+            for n in range(3_000)
+        ]
     )
     any_world.send(instance_id, "stop", "now")
     any_world.run(2)

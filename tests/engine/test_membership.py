@@ -64,7 +64,9 @@ def test_a_node_is_dead_after_a_full_lease_of_standing_still_and_not_before(any_
 
 
 def test_a_watcher_counts_the_lease_from_its_own_first_look(world):
-    """The row may be old; what counts is how long it has stood still before the watcher's own eyes."""
+    """The row may be old; what counts is how long it has stood still before the watcher's own
+    eyes.
+    """
     silent = world.node(CODE, {"work": HOLD})
     world.start()
     world.run(1)
@@ -152,7 +154,10 @@ def test_what_a_buried_node_had_ready_is_refused_and_its_clients_are_served(any_
     any_world.run(1)
     assert type(node.replies[token]).__name__ == "Started"
     assert any_world.status(instance_id) is Status.OPEN
-    watcher.finish(watcher.running[next(key for key in watcher.running if key.instance_id == instance_id)], "of the heir")
+    watcher.finish(
+        watcher.running[next(key for key in watcher.running if key.instance_id == instance_id)],
+        "of the heir",
+    )
     any_world.run(1)
     assert any_world.output(instance_id) == "of the heir"
 
@@ -174,14 +179,20 @@ def test_a_write_of_a_dead_node_is_refused_before_it_knows_that_it_is_dead(any_w
 
     node.store.before_commit = die_meanwhile
     node.cycle_once()
-    assert [type(outcome).__name__ for change, outcome in node.store.groups[-1] if isinstance(change, Write)] == ["Refused"]
+    assert [
+        type(outcome).__name__
+        for change, outcome in node.store.groups[-1]
+        if isinstance(change, Write)
+    ] == ["Refused"]
     assert any_world.status(instance_id) is Status.OPEN
     assert any_world.record(instance_id).row.owner == heir.node_id
     assert node.engine.owned == 0
 
 
 @pytest.mark.parametrize("call", ["renew", "join"])
-def test_a_node_that_stood_still_as_the_store_said_that_it_lives_learns_of_its_death_at_once(any_world, call):
+def test_a_node_that_stood_still_as_the_store_said_that_it_lives_learns_of_its_death_at_once(
+    any_world, call
+):
     """Rule 11: a renewal is as old as the asking for it, however late its reply is looked at."""
     node = any_world.node(CODE, {"work": HOLD}, lease=6)
     watcher = any_world.node(CODE, lease=6)
@@ -261,7 +272,9 @@ def test_a_store_that_fails_while_the_node_joins_again_is_asked_again(world):
 
 
 def test_a_node_whose_reply_to_joining_again_was_lost_does_not_go_on_as_a_ghost(world):
-    """It is a member under an id that its engine was not told of; whatever that writes under the old one is a ghost's."""
+    """It is a member under an id that its engine was not told of; whatever that writes under the
+    old one is a ghost's.
+    """
     node = world.node(CODE, {"work": HOLD}, lease=6)
     world.run(1)
     watcher = world.node(CODE, lease=6)
@@ -290,7 +303,9 @@ def test_ghosts_are_swept_within_a_lease_even_where_nobody_saw_a_burial(any_worl
     ghost = any_world.node(CODE, {"work": HOLD})
     other = any_world.node(CODE, {"work": HOLD})
     any_world.run(1)
-    row = next(row for row in any_world.store.catalogue().nodes if row.record.node_id == ghost.node_id)
+    row = next(
+        row for row in any_world.store.catalogue().nodes if row.record.node_id == ghost.node_id
+    )
     assert any_world.store.bury(ghost.node_id, row.renewals)
     instance_id = any_world.start()
     ghost.engine.look()
@@ -336,7 +351,9 @@ def test_renewals_are_three_a_lease_and_no_more(world):
 
 
 def test_an_outage_shorter_than_a_lease_buries_nobody_whose_renewal_it_only_delayed(world):
-    """The one was about to renew when the store went away, the other had just done so, and is back first."""
+    """The one was about to renew when the store went away, the other had just done so, and is back
+    first.
+    """
     late = world.node(CODE, lease=10)
     world.run(3)
     early = world.node(CODE, lease=10)

@@ -1,4 +1,6 @@
-"""Two nodes with different code under one version: what one cannot go on with, the other has at once (scenario 9, rule 27)."""
+"""Two nodes with different code under one version: what one cannot go on with, the other has at
+once (scenario 9, rule 27).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def nodes_of(world):
 
 
 def claim_as_misfit(world, fitting, seconds):
-    """Let time pass in which the fitting node claims nothing, so that what comes due goes to the other one."""
+    """Let time pass in which the fitting node claims nothing, so that what comes due goes to the
+    other one.
+    """
     fitting.engine._claims.stopped = True
     world.run(seconds)
     fitting.engine._claims.stopped = False
@@ -50,7 +54,9 @@ def test_what_the_misfit_claims_goes_on_elsewhere_at_once(any_world):
     assert hold.kind is HoldKind.NONDETERMINISM
     begun = len(world.events(instance_id))
     world.run(1.1)
-    assert len(world.events(instance_id)) > begun, "it waits for the lease instead of for the next look"
+    assert len(world.events(instance_id)) > begun, (
+        "it waits for the lease instead of for the next look"
+    )
     assert not world.record(instance_id).held
     world.run(120)
     assert world.output(instance_id) == "done"
@@ -109,5 +115,10 @@ def test_with_two_misfits_it_goes_to_the_one_that_can(any_world, third):
         assert world.output(instance_id) == "done"
     else:
         assert len(world.record(instance_id).row.hold.tried) == 2
-        held = [write for node in (misfit, second) for write in node.store.writes if write.instance_id == instance_id]
+        held = [
+            write
+            for node in (misfit, second)
+            for write in node.store.writes
+            if write.instance_id == instance_id
+        ]
         assert len(held) == 2, "they hand it to one another without end"

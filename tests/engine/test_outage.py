@@ -7,12 +7,25 @@ import logging
 import pytest
 from harness import HOLD, check_rest, registry
 
-from orchestra.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreFull, StoreReadOnly, StoreUnavailable
+from orchestra.errors import (
+    SchemaMismatch,
+    StoreBusy,
+    StoreCorrupt,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from orchestra.store.changes import Append
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended, Started
 
-ERRORS = [StoreUnavailable("away"), StoreFull("full"), StoreReadOnly("read-only"), StoreBusy("busy"), StoreCorrupt("damaged")]
+ERRORS = [
+    StoreUnavailable("away"),
+    StoreFull("full"),
+    StoreReadOnly("read-only"),
+    StoreBusy("busy"),
+    StoreCorrupt("damaged"),
+]
 
 
 async def works(ctx, left):
@@ -26,11 +39,17 @@ CODE = registry(works)
 
 
 def lines(caplog, level=logging.WARNING):
-    return [entry.getMessage() for entry in caplog.records if entry.name == "orchestra.engine" and entry.levelno >= level]
+    return [
+        entry.getMessage()
+        for entry in caplog.records
+        if entry.name == "orchestra.engine" and entry.levelno >= level
+    ]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_minute_without_the_store_costs_few_calls_one_line_and_no_result(any_world, error, caplog):
+def test_a_minute_without_the_store_costs_few_calls_one_line_and_no_result(
+    any_world, error, caplog
+):
     """Scenario 41."""
     caplog.set_level(logging.INFO)
     node = any_world.node(CODE, {"work": HOLD})
@@ -101,11 +120,15 @@ def test_clients_are_told_at_once_and_their_changes_are_not_made_later(any_world
 
 
 def test_a_read_that_fails_while_a_group_is_put_together_loses_nothing_of_it(any_world):
-    """Whether there is something to claim is asked last; by then turns have been taken and clients' changes are in hand."""
+    """Whether there is something to claim is asked last; by then turns have been taken and clients'
+    changes are in hand.
+    """
     node = any_world.node(CODE, {"work": HOLD})
     instance_id, other_id = any_world.start(state=0), any_world.start(state=0)
     any_world.run(1)
-    effect = next(effect for effect in node.running.values() if effect.key.instance_id == instance_id)
+    effect = next(
+        effect for effect in node.running.values() if effect.key.instance_id == instance_id
+    )
     node.engine.look()
     node.finish(effect, "kept")
     sent = node.submit(any_world.append_change(other_id))
@@ -139,7 +162,9 @@ def test_results_that_come_during_the_pause_are_applied_as_soon_as_it_ends(world
 
 
 def test_a_device_that_fails_in_every_commit_is_not_asked_without_end(any_world, caplog):
-    """What became of a commit is asked by writing, and there the device fails again: each answer led to the next question."""
+    """What became of a commit is asked by writing, and there the device fails again: each answer
+    led to the next question.
+    """
     caplog.set_level(logging.INFO)
     node = any_world.node(CODE, {"work": HOLD})
     instance_id = any_world.start(state=0)
@@ -152,7 +177,9 @@ def test_a_device_that_fails_in_every_commit_is_not_asked_without_end(any_world,
     any_world.run(28)
     assert node.store.calls["commit"] < 40, "the store is hammered"
     assert len(lines(caplog)) == 1
-    assert isinstance(node.replies[sent], StoreUnavailable), "clients are told at once, and nothing of theirs was tried"
+    assert isinstance(node.replies[sent], StoreUnavailable), (
+        "clients are told at once, and nothing of theirs was tried"
+    )
     node.store.replies.clear()
     any_world.run(6)
     assert any_world.output(instance_id) == "kept"
@@ -176,7 +203,9 @@ def test_the_pauses_grow_and_are_bounded(world):
     assert pauses[3] < 1
 
 
-def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_off_its_return(world):
+def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_off_its_return(
+    world,
+):
     """The runtime listens every 50 ms; each failure would lengthen the pause."""
     node = world.node(CODE)
     world.run(1)
@@ -198,7 +227,9 @@ def test_listening_for_hints_leaves_a_store_alone_that_is_away_and_does_not_put_
 
 
 def test_what_was_stepped_is_not_lost_if_the_store_fails_when_it_is_asked_for_the_next_claim(world):
-    """The group is made when the earliest wake time is asked for: its writes, and what clients have handed in, stay in it."""
+    """The group is made when the earliest wake time is asked for: its writes, and what clients have
+    handed in, stay in it.
+    """
     node = world.node(CODE, {"work": HOLD})
     instance_id = world.start(state=0)
     world.run(1)

@@ -75,7 +75,9 @@ def test_a_warm_execution_is_dropped_when_another_node_went_on_with_it(any_world
     any_world.send(instance_id, value="to the first")
     first.engine.look()
     first.settle()
-    assert first.store.histories == [(instance_id, 1)], "it went on with what it remembered (rule 3)"
+    assert first.store.histories == [(instance_id, 1)], (
+        "it went on with what it remembered (rule 3)"
+    )
     any_world.send(instance_id, value="end")
     any_world.run(2)
     assert any_world.output(instance_id) == ["to the second", "to the first", "end"]
@@ -139,7 +141,10 @@ def test_an_evicted_execution_decides_nothing(world):
     world.start()
     world.run(1)
     assert said == ["left"]  # plain Python effects cannot be undone (rule 22) ...
-    assert world.kinds(first) == ["EXECUTION_STARTED", "EVENT_AWAITED"]  # ... decisions are not made
+    assert world.kinds(first) == [
+        "EXECUTION_STARTED",
+        "EVENT_AWAITED",
+    ]  # ... decisions are not made
     assert node.attempts == []
 
 
@@ -158,7 +163,9 @@ def test_an_execution_that_ended_is_not_kept(world):
 
 
 def test_what_an_operator_took_away_stops_running_once_the_inventory_shows_it(any_world):
-    """Nothing is written while an activity runs, so that no refused write would ever tell the owner."""
+    """Nothing is written while an activity runs, so that no refused write would ever tell the
+    owner.
+    """
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start()
     any_world.run(1)
@@ -185,7 +192,9 @@ def test_an_instance_that_is_pinned_while_its_activity_runs_keeps_the_running_at
 
 
 def test_an_attempt_that_the_row_has_left_behind_is_given_up_for_the_present_one(world):
-    """Taken away unnoticed, failed elsewhere, and back: the old attempt's end must not leave the instance waiting for ever."""
+    """Taken away unnoticed, failed elsewhere, and back: the old attempt's end must not leave the
+    instance waiting for ever.
+    """
     first = world.node(registry(works), {"work": HOLD})
     instance_id = world.start()
     first.settle()

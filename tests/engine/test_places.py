@@ -1,4 +1,6 @@
-"""Places of threads and of tasks are counted apart: a node takes what it can begin now, and no more."""
+"""Places of threads and of tasks are counted apart: a node takes what it can begin now, and no
+more.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,14 @@ REGISTERED = {"blocks": as_activity(blocks), "works": as_activity(works)}
 
 async def fans_out(ctx, wanted):
     return await ctx.gather(
-        *(ctx.schedule_activity(Activity.named("blocks", int), number) for number in range(wanted[0])),
-        *(ctx.schedule_activity(Activity.named("works", int), number) for number in range(wanted[1])),
+        *(
+            ctx.schedule_activity(Activity.named("blocks", int), number)
+            for number in range(wanted[0])
+        ),
+        *(
+            ctx.schedule_activity(Activity.named("works", int), number)
+            for number in range(wanted[1])
+        ),
     )
 
 
@@ -53,7 +61,9 @@ def test_two_workers_share_what_needs_threads_by_their_threads(any_world):
     assert [len(first.running), len(second.running)] == [2, 2]
     finish_one(second, "blocks")
     any_world.run(0.1)
-    assert [len(first.running), len(second.running)] == [2, 2], "each takes the next one as a thread becomes free"
+    assert [len(first.running), len(second.running)] == [2, 2], (
+        "each takes the next one as a thread becomes free"
+    )
     for _ in range(6):
         for node in (first, second):
             for effect in list(node.running.values()):
@@ -91,7 +101,13 @@ def test_who_has_no_place_at_all_takes_nothing_that_needs_a_thread(any_world):
 def test_an_owner_without_a_fitting_place_hands_out(any_world, wanted, name):
     world = any_world
     options = EngineOptions(threads=1)
-    owner = world.node(registry(fans_out), dict.fromkeys(REGISTERED, HOLD), registered=REGISTERED, slots=2, options=options)
+    owner = world.node(
+        registry(fans_out),
+        dict.fromkeys(REGISTERED, HOLD),
+        registered=REGISTERED,
+        slots=2,
+        options=options,
+    )
     helper = worker(world, threads=1, slots=2)
     world.run(1.5)
     world.start(state=wanted)

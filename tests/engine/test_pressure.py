@@ -1,4 +1,6 @@
-"""More instances than places: whoever only waits gives up its place, and each goes on in its turn (scenario 50)."""
+"""More instances than places: whoever only waits gives up its place, and each goes on in its turn
+(scenario 50).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ async def works_once(ctx, _):
 
 
 async def gathers(ctx, count):
-    return await ctx.gather(*(ctx.schedule_activity(Activity.named("work", retry=QUICK)) for _ in range(count)))
+    return await ctx.gather(
+        *(ctx.schedule_activity(Activity.named("work", retry=QUICK)) for _ in range(count))
+    )
 
 
 async def races(ctx, _):
@@ -80,7 +84,9 @@ def test_more_loops_than_places_lap_in_equal_numbers(any_world, nodes):
     assert min(laps) >= 30, laps
     assert max(laps) - min(laps) <= max(laps) // 3, laps
     assert all(node.engine.owned <= FEW.max_owned for node in made)
-    assert sum(map(commits, made)) <= 3 * sum(laps), "a lap costs few commits also where places are given up"
+    assert sum(map(commits, made)) <= 3 * sum(laps), (
+        "a lap costs few commits also where places are given up"
+    )
     check_rest(world, [made[0].registry])
 
 
@@ -120,7 +126,9 @@ def test_without_pressure_nothing_gives_up_its_place(world):
     assert all(write.state.owner == node.node_id for write in node.store.writes)
     assert not any(write.activities for write in node.store.writes)
     assert not node.store.reports
-    assert not [claim for claim in node.store.claims if claim.limit], "and a full node asks for nothing"
+    assert not [claim for claim in node.store.claims if claim.limit], (
+        "and a full node asks for nothing"
+    )
 
 
 def test_only_as_many_give_up_their_place_as_are_due(world):
@@ -151,7 +159,9 @@ def test_what_runs_for_an_instance_that_gave_up_its_place_ends_once(any_world):
     assert [world.output(instance_id) for instance_id in ids] == ids
     assert len(node.attempts) == 3
     for instance_id in ids:
-        ends = [event for event in world.events(instance_id) if isinstance(event, ActivityCompleted)]
+        ends = [
+            event for event in world.events(instance_id) if isinstance(event, ActivityCompleted)
+        ]
         assert [event.attempt for event in ends] == [1]
     assert not node.aborted
     check_rest(world, [node.registry])
@@ -225,7 +235,9 @@ def test_what_gives_up_its_place_and_loses_its_fence_is_not_run_for_it(any_world
     check_rest(world, [node.registry])
 
 
-def test_an_activity_that_loses_a_race_after_its_instance_gave_up_its_place_is_aborted_at_once(any_world):
+def test_an_activity_that_loses_a_race_after_its_instance_gave_up_its_place_is_aborted_at_once(
+    any_world,
+):
     world = any_world
     node = world.node(registry(races), {"work": HOLD}, options=EngineOptions(max_owned=1))
     ids = [world.start() for _ in range(3)]
@@ -257,7 +269,9 @@ def test_an_instance_with_many_running_activities_gives_up_its_place_last(world)
         for effect in list(node.running.values()):
             node.finish(effect, 1)
         world.run(1)
-    assert {world.status(instance_id) for instance_id in (wide, *narrow, *more)} == {Status.COMPLETED}
+    assert {world.status(instance_id) for instance_id in (wide, *narrow, *more)} == {
+        Status.COMPLETED
+    }
     assert len(node.attempts) == 404
 
 

@@ -1,4 +1,6 @@
-"""Families of instances whose code does not return now and then, under whatever else goes wrong, over many seeds (I11)."""
+"""Families of instances whose code does not return now and then, under whatever else goes wrong,
+over many seeds (I11).
+"""
 
 import random
 from contextlib import suppress
@@ -36,7 +38,12 @@ class Disorder:
 
     def stuck(self):
         node = self.current
-        if node is not None and node.engine.stepping is not None and not self.is_quiet and self.random.random() < 0.3:
+        if (
+            node is not None
+            and node.engine.stepping is not None
+            and not self.is_quiet
+            and self.random.random() < 0.3
+        ):
             assert node.engine.leave_behind(node.engine.stepping)
             self.current = None  # the rest of this step runs on the thread that is left behind
 
@@ -50,7 +57,10 @@ class Disorder:
 
     async def parent(self, ctx, laps):
         closes = ["abandon", "cancel", "terminate"]
-        children = [ctx.start_child("kid", number, on_parent_close=close) for number, close in enumerate(closes)]
+        children = [
+            ctx.start_child("kid", number, on_parent_close=close)
+            for number, close in enumerate(closes)
+        ]
         self.stuck()
         work = ctx.schedule_activity("work", laps)
         await ctx.race(ctx.wait_for_event("go"), ctx.schedule_timer(timedelta(seconds=2)))
@@ -72,7 +82,9 @@ class Disorder:
             {"work": HOLD},
             lease=2.0,
             poll=0.5,
-            retention=Retention(histories=2, executions=3) if self.random.random() < 0.5 else EVERYTHING,
+            retention=Retention(histories=2, executions=3)
+            if self.random.random() < 0.5
+            else EVERYTHING,
         )
         self.nodes.append(node)
         return node
@@ -104,9 +116,16 @@ class Disorder:
     def disturb(self):
         chance = self.random
         node = chance.choice(self.nodes)
-        instances = [record.row.instance_id for record in self.world.directory.list(InstanceQuery(limit=1_000))]
+        instances = [
+            record.row.instance_id
+            for record in self.world.directory.list(InstanceQuery(limit=1_000))
+        ]
         away = [returned.stepping.desk.instance_id for _, returned in self.late]
-        victim = chance.choice(away if away and chance.random() < 0.5 else instances) if instances else None
+        victim = (
+            chance.choice(away if away and chance.random() < 0.5 else instances)
+            if instances
+            else None
+        )
         what = chance.randrange(16)
         if what <= 2 and self.late:
             self.hand_in(chance.randrange(len(self.late)))
@@ -114,10 +133,17 @@ class Disorder:
             of_away = [effect for effect in node.running.values() if effect.key.instance_id in away]
             node.finish(chance.choice(of_away or list(node.running.values())), "value")
         elif what == 6:
-            node.store.replies.append(chance.choice(["lost before", "lost after", StoreBusy("busy")]))
+            node.store.replies.append(
+                chance.choice(["lost before", "lost after", StoreBusy("busy")])
+            )
         elif what == 7 and victim:
             self.world.admin.set_pin(victim, "1.0.0", by="somebody", reason="to see")
-        elif what == 8 and victim and chance.random() < 0.4 and self.world.status(victim) is Status.OPEN:
+        elif (
+            what == 8
+            and victim
+            and chance.random() < 0.4
+            and self.world.status(victim) is Status.OPEN
+        ):
             if chance.random() < 0.5:
                 self.world.terminate(victim)
             else:
@@ -139,7 +165,9 @@ class Disorder:
         elif what in {13, 14} and away:
             # All that it waits for ends while it is away, and then somebody claims it anew.
             for one in self.nodes:
-                for effect in [effect for effect in one.running.values() if effect.key.instance_id == victim]:
+                for effect in [
+                    effect for effect in one.running.values() if effect.key.instance_id == victim
+                ]:
                     one.finish(effect, "value")
                 self.work(one)
             self.world.admin.set_pin(victim, "1.0.0", by="somebody", reason="to see")
@@ -184,4 +212,9 @@ def test_whatever_happens_while_code_is_away_everything_ends(world, seed):
         assert not record.held
     check_store(world.provider, disorder.registry).raise_if_violated()
     for node in disorder.nodes:
-        assert (node.engine.owned, node.engine.running, node.running, len(node.engine._absences)) == (0, 0, {}, 0)
+        assert (
+            node.engine.owned,
+            node.engine.running,
+            node.running,
+            len(node.engine._absences),
+        ) == (0, 0, {}, 0)

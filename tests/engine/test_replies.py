@@ -120,7 +120,9 @@ def test_the_reply_to_a_start_append_and_cancel_may_be_lost(any_world, lost):
 
 
 def test_a_client_is_told_that_nobody_knows_where_asking_again_fails_too(any_world):
-    """The first try was committed; a plain "the store is away, nothing was written" would be a lie (I1)."""
+    """The first try was committed; a plain "the store is away, nothing was written" would be a lie
+    (I1).
+    """
     node = any_world.node(registry(listens))
     instance_id = any_world.start()
     any_world.run(1)
@@ -147,7 +149,9 @@ def test_a_client_whose_change_the_store_refuses_for_good_is_told_and_others_are
     instance_id = world.start()
     world.run(1)
     node.store.poisonous = lambda change: isinstance(change, Append) and change.name == "bad"
-    tokens = [node.submit(world.append_change(instance_id, name, 1)) for name in ("go", "bad", "go")]
+    tokens = [
+        node.submit(world.append_change(instance_id, name, 1)) for name in ("go", "bad", "go")
+    ]
     node.settle()
     assert [type(node.replies[token]) for token in tokens] == [Appended, StoreError, Appended]
     assert world.output(instance_id) == [1, 1]
@@ -283,7 +287,9 @@ def test_a_message_between_a_turn_and_its_park_is_not_lost(any_world, through):
     if through == "another node":
         node.store.before_commit = lambda: any_world.send(instance_id, value="early")
     else:
-        node.submit(any_world.append_change(instance_id, value="early"))  # in the very group of the park
+        node.submit(
+            any_world.append_change(instance_id, value="early")
+        )  # in the very group of the park
     node.cycle_once()  # parks
     assert len(node.store.groups[-1]) >= 1
     node.settle()
@@ -311,7 +317,9 @@ def test_a_message_that_meets_a_step_of_an_instance_that_stays_owned_is_delivere
     assert any_world.output(instance_id) == [1, "x"]
 
 
-def test_a_message_that_races_with_the_boundary_is_delivered_once_in_one_of_the_executions(any_world):
+def test_a_message_that_races_with_the_boundary_is_delivered_once_in_one_of_the_executions(
+    any_world,
+):
     """Scenario 14."""
 
     async def one_each(ctx, got):
@@ -344,7 +352,9 @@ def test_other_clients_messages_in_between_are_fetched_and_order_is_kept(any_wor
     any_world.run(1)
     any_world.send(instance_id, value=1)
     any_world.send(instance_id, value=2)
-    node.submit(any_world.append_change(instance_id, value=3))  # the node learns 3 before it has heard of 1 and 2
+    node.submit(
+        any_world.append_change(instance_id, value=3)
+    )  # the node learns 3 before it has heard of 1 and 2
     node.submit(any_world.append_change(instance_id, value=4))
     node.settle()
     node.finish()
@@ -380,7 +390,11 @@ def test_a_late_completion_of_an_older_execution_is_ignored(any_world):
     any_world.run(1.1)
     node.items.append(ActivityEnded(old.key, 1, encode("late", subject="result")))
     any_world.run(1)
-    assert any_world.kinds(instance_id) == ["EXECUTION_STARTED", "ACTIVITY_SCHEDULED", "EVENT_AWAITED"]
+    assert any_world.kinds(instance_id) == [
+        "EXECUTION_STARTED",
+        "ACTIVITY_SCHEDULED",
+        "EVENT_AWAITED",
+    ]
     node.finish(value="in time")
     any_world.run(1)
     assert any_world.output(instance_id) == "done"
@@ -452,7 +466,9 @@ def test_kinds_of_changes_in_this_module_are_what_the_store_takes(world):
 @LOST
 def test_a_failed_try_whose_reply_is_lost_counts_once(any_world, lost):
     async def tries(ctx, _):
-        return await ctx.schedule_activity(Activity.named("work", retry=RetryPolicy(max_attempts=2, jitter=0)))
+        return await ctx.schedule_activity(
+            Activity.named("work", retry=RetryPolicy(max_attempts=2, jitter=0))
+        )
 
     node = any_world.node(registry(tries), {"work": HOLD})
     instance_id = any_world.start()
@@ -467,7 +483,9 @@ def test_a_failed_try_whose_reply_is_lost_counts_once(any_world, lost):
     check_rest(any_world, [node.registry])
 
 
-def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_is_let_go(any_world, caplog):
+def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_is_let_go(
+    any_world, caplog
+):
     async def waits(ctx, _):
         await ctx.wait_for_event("never")
 
@@ -485,11 +503,15 @@ def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_
     check_rest(any_world, [second.registry])
 
 
-def test_a_revision_that_was_raised_in_the_owners_name_costs_neither_the_result_nor_another_try(any_world):
+def test_a_revision_that_was_raised_in_the_owners_name_costs_neither_the_result_nor_another_try(
+    any_world,
+):
     node = any_world.node(registry(works), {"work": HOLD})
     instance_id = any_world.start(state=0)
     any_world.run(1)
-    any_world.store.commit([Recover(instance_id, node.node_id)])  # as a terminate does that is given up half way
+    any_world.store.commit(
+        [Recover(instance_id, node.node_id)]
+    )  # as a terminate does that is given up half way
     node.finish(value="result")
     any_world.run(1)
     assert any_world.output(instance_id) == "result"

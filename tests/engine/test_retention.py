@@ -1,4 +1,6 @@
-"""What a node lets go of: laps in the boundary's own write, ended instances when their time has run out."""
+"""What a node lets go of: laps in the boundary's own write, ended instances when their time has run
+out.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +42,26 @@ def kept(world, instance_id):
     """Return the executions that have rows and those that have events; both are suffixes (I3)."""
     current = world.record(instance_id).row.execution
     rows = [row.number for row in world.directory.executions(instance_id, limit=10_000)]
-    histories = [number for number in range(1, current + 1) if world.directory.history(instance_id, number)]
+    histories = [
+        number for number in range(1, current + 1) if world.directory.history(instance_id, number)
+    ]
     for numbers in (rows, histories):
         assert numbers == list(range(numbers[0], current + 1))
     return len(rows) - 1, len(histories) - 1
 
 
 @pytest.mark.parametrize("orchestration", [spins, works])
-@pytest.mark.parametrize(("histories", "executions"), [(1, 1), (1, 5), (3, 7), (10, 10), (7, None), (None, None)])
-def test_as_many_closed_laps_are_kept_as_was_said_and_less_than_twice_as_many(any_world, orchestration, histories, executions):
+@pytest.mark.parametrize(
+    ("histories", "executions"), [(1, 1), (1, 5), (3, 7), (10, 10), (7, None), (None, None)]
+)
+def test_as_many_closed_laps_are_kept_as_was_said_and_less_than_twice_as_many(
+    any_world, orchestration, histories, executions
+):
     """Scenario 20, at every length of the chain."""
     node = any_world.node(
-        registry(orchestration), {"work": HOLD}, retention=Retention(histories=histories, executions=executions)
+        registry(orchestration),
+        {"work": HOLD},
+        retention=Retention(histories=histories, executions=executions),
     )
     instance_id = any_world.start(state=60)
     any_world.run(1)
@@ -60,14 +70,20 @@ def test_as_many_closed_laps_are_kept_as_was_said_and_less_than_twice_as_many(an
             node.finish()
         node.cycle_once()
         closed = any_world.record(instance_id).row.execution - 1
-        for kept_of, number in zip((executions, histories), kept(any_world, instance_id), strict=True):
+        for kept_of, number in zip(
+            (executions, histories), kept(any_world, instance_id), strict=True
+        ):
             assert min(closed, kept_of or closed) <= number < 2 * (kept_of or closed + 1)
     assert any_world.record(instance_id).row.execution == 61
     assert any_world.output(instance_id) == "done"
 
 
 def test_one_write_in_as_many_laps_as_are_kept_lets_go_of_them(any_world):
-    node = any_world.node(registry(works), {"work": lambda effect: None}, retention=Retention(histories=10, executions=20))
+    node = any_world.node(
+        registry(works),
+        {"work": lambda effect: None},
+        retention=Retention(histories=10, executions=20),
+    )
     any_world.start(state=100)
     any_world.run(1)
     prunes = [write.prune for write in node.store.writes if write.prune is not None]
@@ -100,7 +116,11 @@ def test_a_bound_that_was_lowered_is_reached_in_parts(world):
     world.run(1.5)
     assert kept(world, instance_id) == (2500, 2500), "all of them so far"
     first.stop()
-    node = world.node(registry(slows_down), {"work": lambda effect: None}, retention=Retention(histories=10, executions=10))
+    node = world.node(
+        registry(slows_down),
+        {"work": lambda effect: None},
+        retention=Retention(histories=10, executions=10),
+    )
     left = [2500]
     while world.record(instance_id).status is Status.OPEN:
         node.cycle_once()

@@ -1,4 +1,6 @@
-"""Activities that go through the store to other nodes: those that this one lacks, has no place for, or that have a queue."""
+"""Activities that go through the store to other nodes: those that this one lacks, has no place for,
+or that have a queue.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def asking(retry=QUICK, queue=None, name="work"):
         try:
             return await ctx.schedule_activity(work, state)
         except ActivityFailed as failed:
-            return [failed.reason, [attempt.number for attempt in failed.attempts], failed.cause.type]
+            return [
+                failed.reason,
+                [attempt.number for attempt in failed.attempts],
+                failed.cause.type,
+            ]
 
     return registry(asks)
 
@@ -64,9 +70,16 @@ def test_a_plain_name_has_the_options_of_the_activity_that_the_node_has(any_worl
 
     code = registry(asks)
     known = Activity.named(
-        "work", int, retry=QUICK, timeout=timedelta(seconds=2), heartbeat_timeout=timedelta(seconds=1), queue="gpu"
+        "work",
+        int,
+        retry=QUICK,
+        timeout=timedelta(seconds=2),
+        heartbeat_timeout=timedelta(seconds=1),
+        queue="gpu",
     )
-    node = any_world.node(code, {"work": HOLD}, queues=("default", "gpu"), registered={"work": known})
+    node = any_world.node(
+        code, {"work": HOLD}, queues=("default", "gpu"), registered={"work": known}
+    )
     instance_id = any_world.start()
     any_world.run(1)
     scheduled = any_world.events(instance_id)[1]
@@ -90,7 +103,10 @@ def test_a_plain_name_has_the_options_of_the_activity_that_the_node_has(any_worl
 
 def test_a_call_by_name_goes_by_history_whatever_is_registered_where_it_is_repeated(any_world):
     async def asks(ctx, _):
-        return [await ctx.schedule_activity("work", unit="s"), await ctx.schedule_activity("work", unit="s")]
+        return [
+            await ctx.schedule_activity("work", unit="s"),
+            await ctx.schedule_activity("work", unit="s"),
+        ]
 
     code = registry(asks)
     first = any_world.node(code, {"work": HOLD})
@@ -103,7 +119,9 @@ def test_a_call_by_name_goes_by_history_whatever_is_registered_where_it_is_repea
     second = any_world.node(code, {"work": HOLD}, registered={"work": known})
     any_world.run(13)
     effect = second.the_running()
-    assert (effect.attempt, effect.timeout) == (2, None), "as it was asked for: three tries, no bound, the instance's queue"
+    assert (effect.attempt, effect.timeout) == (2, None), (
+        "as it was asked for: three tries, no bound, the instance's queue"
+    )
     second.crash()
     any_world.node(code, {"work": lambda effect: "third"})
     any_world.run(30)
@@ -120,11 +138,18 @@ def test_what_its_node_does_not_have_runs_where_it_is(any_world):
     instance_id = any_world.start(state="x")
     any_world.run(2)
     effect = able.the_running()
-    assert (effect.name, effect.attempt, effect.orchestration, effect.version) == ("work", 1, "job", "1.0.0")
+    assert (effect.name, effect.attempt, effect.orchestration, effect.version) == (
+        "work",
+        1,
+        "job",
+        "1.0.0",
+    )
     assert effect.key.instance_id == instance_id
     (row,) = any_world.record(instance_id).activities
     assert (row.route, row.owner) == (Route("default", "work"), able.node_id)
-    assert any_world.record(instance_id).row.owner is None, "its instance waits, and belongs to nobody"
+    assert any_world.record(instance_id).row.owner is None, (
+        "its instance waits, and belongs to nobody"
+    )
     able.finish(effect, "done")
     any_world.run(2)
     assert any_world.output(instance_id) == "done"
@@ -185,7 +210,9 @@ def test_the_load_of_a_node_is_what_runs_and_not_what_waits_for_a_place(any_worl
 
 
 def test_a_node_takes_up_its_own_once_it_has_a_place(any_world):
-    """Handed out to a node that has died since: whoever has a place takes it, the owner of the instance too."""
+    """Handed out to a node that has died since: whoever has a place takes it, the owner of the
+    instance too.
+    """
     code = registry(fans_out)
     owner = any_world.node(code, {"work": HOLD}, slots=1)
     able = helper(any_world, slots=1)
@@ -270,7 +297,11 @@ def test_what_nobody_has_waits_without_polling_and_is_said_once(any_world, caplo
     first, second = any_world.start(), any_world.start()
     with caplog.at_level(logging.WARNING):
         any_world.run(3)
-    said = [record for record in caplog.records if "no living node has activity 'work'" in record.getMessage()]
+    said = [
+        record
+        for record in caplog.records
+        if "no living node has activity 'work'" in record.getMessage()
+    ]
     assert len(said) == 1
     owner.store.forget()
     any_world.run(60)
@@ -364,7 +395,10 @@ def test_another_node_takes_it_up_when_one_has_died(any_world):
     able.crash()
     heir = helper(any_world)
     any_world.run(25)
-    assert (heir.the_running().attempt, heir.the_running().last_heartbeat.data) == (2, b'"half way"')
+    assert (heir.the_running().attempt, heir.the_running().last_heartbeat.data) == (
+        2,
+        b'"half way"',
+    )
     heir.finish(value="done")
     any_world.run(2)
     assert any_world.output(instance_id) == "done"
@@ -475,7 +509,12 @@ def test_a_late_result_of_what_lost_a_race_is_dropped(any_world):
     able.finish(effect, "late")
     any_world.run(110)
     assert any_world.output(instance_id) == 1
-    assert [outcome for group in able.store.groups for change, outcome in group if change in able.store.reports] == [Refused()]
+    assert [
+        outcome
+        for group in able.store.groups
+        for change, outcome in group
+        if change in able.store.reports
+    ] == [Refused()]
 
 
 def test_terminating_the_instance_gives_up_what_runs_elsewhere(any_world):
@@ -552,8 +591,12 @@ def test_a_store_that_is_away_keeps_the_report(any_world):
     assert len(able.attempts) == 1
 
 
-def test_a_node_that_does_not_know_yet_that_it_is_dead_gives_up_the_earlier_try_of_what_it_takes(any_world):
-    """It lost an instance with a running activity, and takes the next try of that very activity from the new owner."""
+def test_a_node_that_does_not_know_yet_that_it_is_dead_gives_up_the_earlier_try_of_what_it_takes(
+    any_world,
+):
+    """It lost an instance with a running activity, and takes the next try of that very activity
+    from the new owner.
+    """
     code = asking()
     stopped = any_world.node(code, {"work": HOLD})
     instance_id = any_world.start()
@@ -565,7 +608,9 @@ def test_a_node_that_does_not_know_yet_that_it_is_dead_gives_up_the_earlier_try_
     (row,) = any_world.record(instance_id).activities
     assert (row.route, row.attempt, row.owner) == (Route("default", "work"), 2, None)
     any_world.nodes.append(stopped)
-    stopped.membership.renew = lambda load=0: False  # it asks for work before it asks whether it lives
+    stopped.membership.renew = lambda load=0: (
+        False
+    )  # it asks for work before it asks whether it lives
     stopped.engine.look()
     stopped.cycle_once()
     assert stopped.aborted == [earlier.key]

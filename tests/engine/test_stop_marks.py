@@ -1,4 +1,6 @@
-"""A cancelled activity that was handed out ends on its node, and only then does the code go on (scenario 59)."""
+"""A cancelled activity that was handed out ends on its node, and only then does the code go on
+(scenario 59).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ WORK = {"undo": HOLD}
 
 
 def saga(on_cancel=None):
-    transfer, undo = Activity.named("transfer", retry=MANY, on_cancel=on_cancel), Activity.named("undo")
+    transfer, undo = (
+        Activity.named("transfer", retry=MANY, on_cancel=on_cancel),
+        Activity.named("undo"),
+    )
 
     async def saga(ctx, _):
         try:
@@ -65,7 +70,9 @@ def worker(world, *, obeys=False, **options):
 
 
 def begun(world, code, **options):
-    """Return the nodes that decide and that work, and an instance whose transfer runs on the latter."""
+    """Return the nodes that decide and that work, and an instance whose transfer runs on the
+    latter.
+    """
     owner, able = world.node(code, WORK, **options), worker(world)
     instance_id = world.start()
     world.run(2)
@@ -100,11 +107,17 @@ def test_it_ends_on_its_node_before_the_compensation_begins(any_world, on_cancel
     assert (owner.running, able.aborted, owner.aborted) == ({}, [], [])
     row = row_of(any_world, instance_id)
     assert (row.stopping, row.owner, row.has_ended) == (True, able.node_id, False)
-    assert any_world.record(instance_id).row.owner is None, "its instance waits, and belongs to nobody"
+    assert any_world.record(instance_id).row.owner is None, (
+        "its instance waits, and belongs to nobody"
+    )
     getattr(able, how)(transfer)
     any_world.run(2)
     undone(any_world, owner, instance_id)
-    assert any_world.kinds(instance_id)[2:5] == ["CANCEL_REQUESTED", "ACTIVITY_FAILED", "ACTIVITY_SCHEDULED"]
+    assert any_world.kinds(instance_id)[2:5] == [
+        "CANCEL_REQUESTED",
+        "ACTIVITY_FAILED",
+        "ACTIVITY_SCHEDULED",
+    ]
     assert len(able.attempts) == 1, "a failure is not tried again"
 
 
@@ -260,14 +273,20 @@ def test_what_nobody_has_taken_is_withdrawn_at_once(any_world):
     any_world.run(3)
     assert able.attempts == []
     undone(any_world, owner, instance_id)
-    (failed,) = [event for event in any_world.events(instance_id) if event.kind.name == "ACTIVITY_FAILED"]
+    (failed,) = [
+        event for event in any_world.events(instance_id) if event.kind.name == "ACTIVITY_FAILED"
+    ]
     assert (failed.cause.type, failed.reason) == ("orchestra.ActivityCancelled", "cancelled")
 
 
 def test_what_waits_for_code_that_can_read_its_arguments_is_withdrawn(any_world):
     owner = any_world.node(saga(), WORK)
-    old = any_world.node(several(other=other), {"transfer": HOLD}, fingerprints=[("transfer", "old")])
-    new = any_world.node(several(other=other), {"transfer": HOLD}, fingerprints=[("transfer", "new")], slots=0)
+    old = any_world.node(
+        several(other=other), {"transfer": HOLD}, fingerprints=[("transfer", "old")]
+    )
+    new = any_world.node(
+        several(other=other), {"transfer": HOLD}, fingerprints=[("transfer", "new")], slots=0
+    )
     instance_id = any_world.start()
     any_world.run(2)
     old.hand_back(unread="old")
@@ -383,7 +402,11 @@ def test_a_node_that_was_not_told_that_it_has_taken_it_ends_it_without_running_i
     any_world.run(1)
     able = worker(any_world, poll=3.0)
     able.store.replies.append("lost after")
-    while not any(isinstance(outcome, Claimed) and outcome.tasks for group in able.store.groups for _, outcome in group):
+    while not any(
+        isinstance(outcome, Claimed) and outcome.tasks
+        for group in able.store.groups
+        for _, outcome in group
+    ):
         able.engine.look()
         able.cycle_once()
     able.engine._inventory.of_tasks = False  # or it would find out at once
@@ -420,7 +443,9 @@ async def busy(ctx, laps):
 
 
 def pressed(world, code):
-    """Return a node with one place, whose first instance is to give it up once :func:`press` is called."""
+    """Return a node with one place, whose first instance is to give it up once :func:`press` is
+    called.
+    """
     builder = several(job=code.find("job", "1.0.0").function, busy=busy)
     node = world.node(builder, {"transfer": HOLD, **WORK}, options=EngineOptions(max_owned=1))
     node.obeys = False

@@ -33,7 +33,10 @@ CODE = registry(works)
 
 def test_stopping_releases_everything_and_what_ran_begins_again_at_once_elsewhere(any_world):
     node = any_world.node(registry(mixed), {"work": HOLD})
-    ids = {kind: any_world.start(state=kind) for kind in ("activity", "short timer", "long timer", "event")}
+    ids = {
+        kind: any_world.start(state=kind)
+        for kind in ("activity", "short timer", "long timer", "event")
+    }
     any_world.run(1)
     due = any_world.record(ids["short timer"]).row.wake_at
     keys = set(node.running)
@@ -111,7 +114,9 @@ def test_leaving_frees_even_what_could_not_be_released(any_world):
     assert heir.the_running().attempt == 1
 
 
-def test_an_instance_that_arrives_at_a_boundary_while_stopping_is_left_unopened_to_others(any_world):
+def test_an_instance_that_arrives_at_a_boundary_while_stopping_is_left_unopened_to_others(
+    any_world,
+):
     async def laps(ctx, left):
         await ctx.schedule_activity("work")
         if left:

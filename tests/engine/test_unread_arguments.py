@@ -1,4 +1,6 @@
-"""Activities whose arguments some code cannot read: handed back untried, and run where the code can (scenario 54)."""
+"""Activities whose arguments some code cannot read: handed back untried, and run where the code can
+(scenario 54).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def asking(retry=NO_RETRY):
 
 
 def worker(world, code, **options):
-    return world.node(several(other=other), {"work": HOLD}, fingerprints=[("work", code)], **options)
+    return world.node(
+        several(other=other), {"work": HOLD}, fingerprints=[("work", code)], **options
+    )
 
 
 def test_it_is_handed_back_untried_and_run_by_other_code(any_world):
@@ -40,7 +44,10 @@ def test_it_is_handed_back_untried_and_run_by_other_code(any_world):
     world.run(3)
     assert len(old.attempts) == 1, "the same node takes the same try again"
     (row,) = world.record(instance_id).activities
-    assert read_tried(row)[::2] == (1, "orchestra.ArgumentsUnread: old could not read the arguments")
+    assert read_tried(row)[::2] == (
+        1,
+        "orchestra.ArgumentsUnread: old could not read the arguments",
+    )
     new = worker(world, "new")
     world.run(8)
     assert new.the_running().attempt == 1, "what was not tried counts as no attempt"

@@ -47,7 +47,12 @@ def test_a_start_takes_the_highest_release_by_rank(world):
 
 def test_a_pre_release_counts_only_where_nothing_else_exists(world):
     """Scenario 8."""
-    builder = registry(old).builder().register("job", old, version="2.0.0-rc.1").register("job", new, version="2.0.0-rc.2")
+    builder = (
+        registry(old)
+        .builder()
+        .register("job", old, version="2.0.0-rc.1")
+        .register("job", new, version="2.0.0-rc.2")
+    )
     world.node(builder.build(), {"work": HOLD})
     assert world.record(world.start(state=1)).row.kind.version == "2.0.0-rc.2"
 
@@ -59,7 +64,10 @@ def test_an_exact_start_stays_until_its_boundary(any_world):
     assert node.the_running().version == "1.0.0"
     lap(any_world, node)
     assert any_world.versions(instance_id) == ["1.0.0", "1.1.0"]
-    assert [row.resolution.how for row in any_world.executions(instance_id)] == [ResolvedBy.EXPLICIT, ResolvedBy.POLICY]
+    assert [row.resolution.how for row in any_world.executions(instance_id)] == [
+        ResolvedBy.EXPLICIT,
+        ResolvedBy.POLICY,
+    ]
 
 
 def test_a_policy_acts_only_at_starts_and_boundaries(any_world):
@@ -85,7 +93,9 @@ def test_a_policy_acts_only_at_starts_and_boundaries(any_world):
 
 
 def test_a_policy_set_just_before_a_start_counts_for_it(any_world):
-    """The node's catalogue is up to a poll old; the client's resolution names the later revision of the policy."""
+    """The node's catalogue is up to a poll old; the client's resolution names the later revision of
+    the policy.
+    """
     node = any_world.node(BOTH, {"work": HOLD})
     any_world.set_policy(Exact("1.0.0"))
     instance_id = node.start(state=1)
@@ -94,7 +104,9 @@ def test_a_policy_set_just_before_a_start_counts_for_it(any_world):
 
 
 def test_latest_never_goes_down_at_a_boundary(world):
-    """The only node with 1.1.0 leaves while it runs; its next lap waits for 1.1.0 and is not given to 1.0.0."""
+    """The only node with 1.1.0 leaves while it runs; its next lap waits for 1.1.0 and is not given
+    to 1.0.0.
+    """
     modern = world.node(BOTH, {"work": HOLD})
     instance_id = world.start(state=5)
     world.run(1)
@@ -129,7 +141,9 @@ def test_new_code_goes_on_with_the_recorded_version_and_moves_at_the_boundary(an
     check_rest(any_world, [BOTH])
 
 
-def test_a_wake_up_by_a_message_alone_after_a_restart_runs_the_version_recorded_for_execution_5(any_world):
+def test_a_wake_up_by_a_message_alone_after_a_restart_runs_the_version_recorded_for_execution_5(
+    any_world,
+):
     async def one(ctx, number):
         await ctx.wait_for_event("go")
         ctx.trace_info(f"one {number}")
@@ -177,7 +191,9 @@ def test_continue_as_new_goes_exactly_where_it_is_told(any_world, target):
     assert any_world.output(instance_id) == target
 
 
-def test_a_version_that_nobody_has_yet_waits_a_year_at_no_cost_and_goes_on_when_it_is_deployed(any_world):
+def test_a_version_that_nobody_has_yet_waits_a_year_at_no_cost_and_goes_on_when_it_is_deployed(
+    any_world,
+):
     async def jumps(ctx, where):
         if where:
             ctx.continue_as_new(None, version=where)
@@ -188,12 +204,19 @@ def test_a_version_that_nobody_has_yet_waits_a_year_at_no_cost_and_goes_on_when_
     instance_id = any_world.start(state="3.0.0")
     any_world.run(1)
     record = any_world.record(instance_id)
-    assert (record.row.owner, record.row.opened, record.row.execution, record.held) == (None, False, 2, False)
+    assert (record.row.owner, record.row.opened, record.row.execution, record.held) == (
+        None,
+        False,
+        2,
+        False,
+    )
     assert any_world.executions(instance_id)[1].opened_at is None
     node.store.forget()
     any_world.run(20)
     assert node.store.writes == []
-    assert any_world.record(instance_id).row.revision == record.row.revision, "it was claimed by a node that cannot run it"
+    assert any_world.record(instance_id).row.revision == record.row.revision, (
+        "it was claimed by a node that cannot run it"
+    )
     any_world.clock.skip(YEAR)
     any_world.run(20)
     assert any_world.record(instance_id).row.revision == record.row.revision
@@ -213,7 +236,11 @@ def test_a_floating_start_that_waits_is_opened_on_the_highest_version_then(world
     world.run(1)
     assert second.the_running().version == "1.1.0"
     (row,) = world.executions(instance_id)
-    assert (row.version, row.resolution.how, row.resolution.by) == ("1.1.0", ResolvedBy.POLICY, second.node_id)
+    assert (row.version, row.resolution.how, row.resolution.by) == (
+        "1.1.0",
+        ResolvedBy.POLICY,
+        second.node_id,
+    )
     check_rest(world, [BOTH])
 
 
@@ -261,7 +288,9 @@ def test_a_pin_beats_the_policy_and_the_code_beats_the_pin(world):
 
 
 def pin(world, instance_id, version):
-    """Pin or unpin as a client does. Return what became of the write that has an execution follow which has not begun."""
+    """Pin or unpin as a client does. Return what became of the write that has an execution follow
+    which has not begun.
+    """
     assert world.admin.set_pin(instance_id, version, by="operator", reason="trouble")
     change = retargeting(world.record(instance_id), world.store.catalogue(), "operator")
     return None if change is None else world.store.commit([change]).outcomes[0]
@@ -293,7 +322,9 @@ def test_a_pin_has_a_start_that_is_held_begin_on_the_pinned_version_at_once(any_
 
 
 def waiting_for_nobody(world):
-    """Return an instance whose next execution waits for a version that nobody has, because of a pin."""
+    """Return an instance whose next execution waits for a version that nobody has, because of a
+    pin.
+    """
     node = world.node(BOTH, {"work": HOLD})
     instance_id = world.start(state=2, version="1.0.0")
     world.run(1)
@@ -301,11 +332,17 @@ def waiting_for_nobody(world):
     world.run(1.1)
     lap(world, node)
     record = world.record(instance_id)
-    assert (record.row.execution, record.row.opened, record.execution.version) == (2, False, "7.0.0")
+    assert (record.row.execution, record.row.opened, record.execution.version) == (
+        2,
+        False,
+        "7.0.0",
+    )
     return instance_id, node
 
 
-def test_what_waits_for_a_pinned_version_that_nobody_has_goes_on_once_the_pin_is_taken_away(any_world):
+def test_what_waits_for_a_pinned_version_that_nobody_has_goes_on_once_the_pin_is_taken_away(
+    any_world,
+):
     instance_id, node = waiting_for_nobody(any_world)
     assert isinstance(pin(any_world, instance_id, None), Granted)
     any_world.run(1.1)
@@ -338,7 +375,9 @@ def test_after_a_pin_latest_does_not_go_below_the_version_that_wrote_the_state(a
     any_world.run(60)
     assert isinstance(pin(any_world, instance_id, None), Granted)
     kind = any_world.record(instance_id).row.kind
-    assert (kind.version, kind.floating) == ("1.1.0", True), "what 1.1.0 wrote waits for 1.1.0 or higher"
+    assert (kind.version, kind.floating) == ("1.1.0", True), (
+        "what 1.1.0 wrote waits for 1.1.0 or higher"
+    )
 
 
 def test_a_version_that_was_named_is_no_operators_to_change(any_world):
@@ -360,7 +399,9 @@ def test_a_pin_that_comes_between_the_opening_and_its_commit_has_its_way(any_wor
         node.cycle_once()
     node.store.before_commit = lambda: outcomes.append(pin(any_world, instance_id, "1.0.0"))
     node.cycle_once()
-    assert any(isinstance(outcome, Refused) for group in node.store.groups for _, outcome in group), "it had begun already"
+    assert any(
+        isinstance(outcome, Refused) for group in node.store.groups for _, outcome in group
+    ), "it had begun already"
     any_world.run(2)
     assert [type(outcome) for outcome in outcomes] == [Granted]
     assert node.the_running().version == "1.0.0"
@@ -368,7 +409,9 @@ def test_a_pin_that_comes_between_the_opening_and_its_commit_has_its_way(any_wor
     assert (row.version, row.resolution.how) == ("1.0.0", ResolvedBy.PIN)
 
 
-def test_a_write_that_follows_a_pin_is_refused_where_the_execution_has_begun_since_it_was_read(any_world):
+def test_a_write_that_follows_a_pin_is_refused_where_the_execution_has_begun_since_it_was_read(
+    any_world,
+):
     node = any_world.node(BOTH, {"work": HOLD})
     instance_id = any_world.start(state=2)
     any_world.admin.set_pin(instance_id, "1.0.0", by="operator", reason="")
@@ -376,7 +419,9 @@ def test_a_write_that_follows_a_pin_is_refused_where_the_execution_has_begun_sin
     any_world.run(1.1)
     assert node.the_running().version == "1.1.0"
     assert any_world.store.commit([change]).outcomes == (Refused(),)
-    assert retargeting(any_world.record(instance_id), any_world.store.catalogue(), "operator") is None
+    assert (
+        retargeting(any_world.record(instance_id), any_world.store.catalogue(), "operator") is None
+    )
     lap(any_world, node)
     assert any_world.versions(instance_id) == ["1.1.0", "1.0.0"]
 
@@ -406,7 +451,9 @@ def test_a_detached_start_of_a_name_that_nobody_has_waits_for_it_again_after_a_p
     check_rest(any_world, [node.registry])
 
 
-def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_what_they_cannot_run(any_world):
+def test_two_nodes_with_different_code_share_without_downgrading_or_claiming_what_they_cannot_run(
+    any_world,
+):
     ancient, modern = any_world.node(OLD, {"work": HOLD}), any_world.node(BOTH, {"work": HOLD})
     any_world.run(1.1)
     ids = [any_world.start(state=4, version="1.0.0" if number % 2 else None) for number in range(8)]
@@ -447,8 +494,12 @@ def test_a_boundary_to_a_version_of_another_node_leaves_the_next_execution_unope
 
 
 def test_a_new_build_goes_on_with_what_another_build_of_the_same_version_left(world):
-    """Build metadata does not rank; else 1.0.0+<commit> would leave every loop waiting for a build that is gone."""
-    before = world.node(OLD.builder().register("job", old, version="1.0.0+a").build(), {"work": HOLD})
+    """Build metadata does not rank; else 1.0.0+<commit> would leave every loop waiting for a build
+    that is gone.
+    """
+    before = world.node(
+        OLD.builder().register("job", old, version="1.0.0+a").build(), {"work": HOLD}
+    )
     instance_id = world.start(state=3)
     world.run(1)
     lap(world, before)
@@ -456,7 +507,9 @@ def test_a_new_build_goes_on_with_what_another_build_of_the_same_version_left(wo
     world.node(OLD.builder().register("job", new, version="1.0.0+b").build(), {"work": HOLD})
     finishing = world.node(before.registry, {"work": HOLD})
     world.run(1)
-    assert finishing.the_running().version == "1.0.0+a", "the running execution was given other code"
+    assert finishing.the_running().version == "1.0.0+a", (
+        "the running execution was given other code"
+    )
     lap(world, finishing)
     assert world.versions(instance_id) == ["1.0.0+a", "1.0.0+a", "1.0.0+b"]
 
@@ -465,9 +518,20 @@ def test_resolution_prefers_the_build_that_exists(world):
     world.node(OLD.builder().register("job", old, version="1.0.0+b").build())
     catalogue = world.store.catalogue()
     instance_kind = world.start_change().kind
-    assert boundary_version(catalogue, instance_kind, "1.0.0+a", explicit=None, pin=None, node="n")[0] == "1.0.0+b"
-    assert opening_version(catalogue, type(instance_kind)("default", "job", "1.0.0+a", 1, floating=True)) == "1.0.0+b"
-    assert opening_version(catalogue, type(instance_kind)("default", "job", "1.0.1", 1, floating=True)) == "1.0.1"
+    assert (
+        boundary_version(catalogue, instance_kind, "1.0.0+a", explicit=None, pin=None, node="n")[0]
+        == "1.0.0+b"
+    )
+    assert (
+        opening_version(
+            catalogue, type(instance_kind)("default", "job", "1.0.0+a", 1, floating=True)
+        )
+        == "1.0.0+b"
+    )
+    assert (
+        opening_version(catalogue, type(instance_kind)("default", "job", "1.0.1", 1, floating=True))
+        == "1.0.1"
+    )
 
 
 def test_a_timer_alone_wakes_the_recorded_version_on_a_node_that_has_it(world):
@@ -488,8 +552,15 @@ def test_a_timer_alone_wakes_the_recorded_version_on_a_node_that_has_it(world):
 
 
 def test_latest_does_not_lead_from_a_pre_release_down_to_an_older_release(any_world):
-    """Pre-releases are not chosen where releases exist; what runs on one stays there until its release comes."""
-    code = OLD.builder().register("job", old, version="1.0.0").register("job", new, version="2.0.0-rc.1").build()
+    """Pre-releases are not chosen where releases exist; what runs on one stays there until its
+    release comes.
+    """
+    code = (
+        OLD.builder()
+        .register("job", old, version="1.0.0")
+        .register("job", new, version="2.0.0-rc.1")
+        .build()
+    )
     node = any_world.node(code, {"work": HOLD})
     instance_id = any_world.start(state=5, version="2.0.0-rc.1")
     any_world.run(1)
@@ -505,14 +576,18 @@ def test_latest_does_not_lead_from_a_pre_release_down_to_an_older_release(any_wo
 
 
 def policy(world, value, instance_id):
-    """Set a policy as a client does. Return what became of the write that has a held execution follow, if there was one."""
+    """Set a policy as a client does. Return what became of the write that has a held execution
+    follow, if there was one.
+    """
     world.set_policy(value)
     change = following(world.record(instance_id), world.store.catalogue(), "operator")
     return None if change is None else world.store.commit([change]).outcomes[0]
 
 
 def waiting_by_mistake(world, *, code=BOTH, state=3):
-    """Return an instance whose second execution waits for 9.0.0, which nobody has, because the policy says so."""
+    """Return an instance whose second execution waits for 9.0.0, which nobody has, because the
+    policy says so.
+    """
     node = world.node(code, {"work": HOLD})
     instance_id = world.start(state=state)
     world.run(1)
@@ -526,20 +601,28 @@ def waiting_by_mistake(world, *, code=BOTH, state=3):
     return instance_id, node
 
 
-def test_a_policy_that_is_mended_by_latest_lets_go_on_what_waits_for_the_mistaken_version(any_world):
+def test_a_policy_that_is_mended_by_latest_lets_go_on_what_waits_for_the_mistaken_version(
+    any_world,
+):
     instance_id, node = waiting_by_mistake(any_world)
     assert isinstance(policy(any_world, Latest(), instance_id), Granted)
     any_world.run(1.1)
     assert node.the_running().version == "1.1.0"
     row = any_world.executions(instance_id)[1]
-    assert (row.version, row.resolution.how, row.resolution.by) == ("1.1.0", ResolvedBy.POLICY, "operator")
+    assert (row.version, row.resolution.how, row.resolution.by) == (
+        "1.1.0",
+        ResolvedBy.POLICY,
+        "operator",
+    )
     assert row.resolution.policy_revision == policy_of(any_world.store.catalogue(), "job")[1]
     lap(any_world, node, 3)
     assert any_world.output(instance_id) == "new"
     check_rest(any_world, [node.registry])
 
 
-def test_a_policy_that_is_mended_by_exact_leads_exactly_there_also_below_what_wrote_the_state(any_world):
+def test_a_policy_that_is_mended_by_exact_leads_exactly_there_also_below_what_wrote_the_state(
+    any_world,
+):
     instance_id, node = waiting_by_mistake(any_world)
     assert isinstance(policy(any_world, Exact("1.0.0"), instance_id), Granted)
     any_world.run(1.1)
@@ -547,7 +630,9 @@ def test_a_policy_that_is_mended_by_exact_leads_exactly_there_also_below_what_wr
     assert any_world.versions(instance_id) == ["1.1.0", "1.0.0"]
 
 
-def test_a_policy_that_is_mended_by_latest_leads_to_nothing_below_the_version_that_wrote_the_state(any_world):
+def test_a_policy_that_is_mended_by_latest_leads_to_nothing_below_the_version_that_wrote_the_state(
+    any_world,
+):
     instance_id, node = waiting_by_mistake(any_world)
     node.crash()
     any_world.node(OLD, {"work": HOLD})
@@ -562,19 +647,25 @@ def test_a_policy_that_is_mended_by_latest_leads_to_nothing_below_the_version_th
     assert back.the_running().version == "1.1.0"
 
 
-def test_what_waits_by_mistake_goes_on_with_whoever_comes_first_where_nobody_was_there_as_the_policy_was_mended(any_world):
+def test_what_waits_by_mistake_goes_on_with_whoever_comes_first_where_nobody_was_there_as_the_policy_was_mended(
+    any_world,
+):
     instance_id, node = waiting_by_mistake(any_world)
     started = any_world.start_change(version="9.0.0")
     start = replace(started, kind=started.kind._replace(floating=True))
     resolution = replace(start.execution.resolution, how=ResolvedBy.POLICY)
-    any_world.store.commit([replace(start, execution=replace(start.execution, resolution=resolution))])
+    any_world.store.commit(
+        [replace(start, execution=replace(start.execution, resolution=resolution))]
+    )
     node.stop()
     for waiting in (instance_id, start.instance_id):
         assert isinstance(policy(any_world, Latest(), waiting), Granted)
     assert any_world.record(instance_id).row.kind.version == "1.1.0"
     node = any_world.node(BOTH, {"work": HOLD})
     any_world.run(2)
-    assert sorted(effect.key.instance_id for effect in node.running.values()) == sorted((instance_id, start.instance_id))
+    assert sorted(effect.key.instance_id for effect in node.running.values()) == sorted(
+        (instance_id, start.instance_id)
+    )
 
 
 def test_a_held_state_follows_a_policy_down_to_the_version_that_reads_it(any_world):
@@ -614,8 +705,12 @@ def test_no_policy_touches_what_was_pinned_or_named_or_has_begun(any_world):
     assert any_world.record(begun).row.opened
     before = [any_world.record(instance_id).row.kind for instance_id in (pinned, named, begun)]
     for value in (Latest(), Exact("1.0.0")):
-        assert [policy(any_world, value, instance_id) for instance_id in (pinned, named, begun)] == [None] * 3
-    assert [any_world.record(instance_id).row.kind for instance_id in (pinned, named, begun)] == before
+        assert [
+            policy(any_world, value, instance_id) for instance_id in (pinned, named, begun)
+        ] == [None] * 3
+    assert [
+        any_world.record(instance_id).row.kind for instance_id in (pinned, named, begun)
+    ] == before
 
 
 def test_the_same_policy_again_releases_nothing_that_is_held(any_world):
@@ -630,7 +725,10 @@ def test_the_same_policy_again_releases_nothing_that_is_held(any_world):
 def test_what_follows_a_policy_is_refused_where_somebody_has_written_since_it_was_read(any_world):
     instance_id, node = waiting_by_mistake(any_world)
     any_world.set_policy(Latest())
-    changes = [following(any_world.record(instance_id), any_world.store.catalogue(), by) for by in ("one", "another")]
+    changes = [
+        following(any_world.record(instance_id), any_world.store.catalogue(), by)
+        for by in ("one", "another")
+    ]
     outcomes = [any_world.store.commit([change]).outcomes[0] for change in changes]
     assert [type(outcome) for outcome in outcomes] == [Granted, Refused]
     any_world.run(1.1)
@@ -645,7 +743,9 @@ def test_whoever_has_read_an_older_policy_changes_nothing_that_a_later_one_has_c
     assert following(any_world.record(instance_id), stale, "a slow operator") is None
 
 
-def test_a_node_that_knows_of_the_old_policy_only_opens_what_has_followed_on_the_version_that_it_was_given(any_world):
+def test_a_node_that_knows_of_the_old_policy_only_opens_what_has_followed_on_the_version_that_it_was_given(
+    any_world,
+):
     instance_id, node = waiting_by_mistake(any_world)
     node.engine.refresh(replace(node.engine.catalogue, policies={}))  # it goes by Latest()
     before = node.engine.catalogue
@@ -658,11 +758,15 @@ def test_a_node_that_knows_of_the_old_policy_only_opens_what_has_followed_on_the
     assert node.the_running().version == "1.0.0"
 
 
-def test_a_node_says_once_that_it_goes_by_a_new_policy_and_not_of_those_that_it_began_with(any_world):
+def test_a_node_says_once_that_it_goes_by_a_new_policy_and_not_of_those_that_it_began_with(
+    any_world,
+):
     any_world.set_policy(Latest())
     node = any_world.node(BOTH)
     said = []
-    node.take = lambda effects: said.extend(effect for effect in effects if isinstance(effect, PolicyChanged))
+    node.take = lambda effects: said.extend(
+        effect for effect in effects if isinstance(effect, PolicyChanged)
+    )
     any_world.run(3)
     assert said == []
     any_world.set_policy(Exact("1.0.0"))

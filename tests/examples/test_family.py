@@ -19,7 +19,11 @@ def test_it_finds_the_best_price_and_says_what_became_of_each_child(tmp_path: Pa
     database = tmp_path / "family.db"
     environment = {**os.environ, "PYTHONUTF8": "1"}
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(database)], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, str(PROGRAM), str(database)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:4] == [

@@ -1,4 +1,6 @@
-"""The FastAPI service over real HTTP: a real server process, stopped, killed, started again, and upgraded."""
+"""The FastAPI service over real HTTP: a real server process, stopped, killed, started again, and
+upgraded.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,13 @@ class Service:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(SERVICE)],
-                env={**os.environ, "NO_PROXY": "*", "DATABASE": str(database), "PORT": "0", **environment},
+                env={
+                    **os.environ,
+                    "NO_PROXY": "*",
+                    "DATABASE": str(database),
+                    "PORT": "0",
+                    **environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -130,9 +138,14 @@ class Service:
         return answer.json()
 
     def send(self, instance_id: str, name: str, **payload: Any) -> httpx.Response:
-        return self.http.post(f"{API}/{instance_id}/events", json={"name": name, **({"payload": payload} if payload else {})})
+        return self.http.post(
+            f"{API}/{instance_id}/events",
+            json={"name": name, **({"payload": payload} if payload else {})},
+        )
 
-    def wait_for(self, instance_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def wait_for(
+        self, instance_id: str, condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             info = self.info(instance_id)
             return info if condition(info) else None
@@ -140,7 +153,10 @@ class Service:
         return wait_until(look)
 
     def wait_for_pause(self, instance_id: str, lap: int = 1) -> dict[str, Any]:
-        return self.wait_for(instance_id, lambda info: info["execution_id"] == lap and info["next_wake_at"] is not None)
+        return self.wait_for(
+            instance_id,
+            lambda info: info["execution_id"] == lap and info["next_wake_at"] is not None,
+        )
 
 
 def serve(database: Path, **environment: str) -> Iterator[Callable[..., Service]]:
@@ -198,7 +214,11 @@ def stored(database: Path, instance_id: str) -> InstanceInfo:
 
 def test_a_watch_is_started_seen_configured_and_stopped(service: Service, target: Target) -> None:
     started = service.start("story", target.url, pause_seconds=3600, labels={"team": "blue"})
-    assert (started["version"], started["execution_id"], started["labels"]) == ("1.1.0", 1, {"team": "blue"})
+    assert (started["version"], started["execution_id"], started["labels"]) == (
+        "1.1.0",
+        1,
+        {"team": "blue"},
+    )
 
     info = service.wait_for_pause("story")
     assert (info["version"], info["status"], info["held_reason"]) == ("1.1.0", "running", None)
@@ -211,8 +231,15 @@ def test_a_watch_is_started_seen_configured_and_stopped(service: Service, target
 
     assert service.send("story", "stop").content == b""
     ended = service.wait_for("story", lambda info: info["status"] != "running")
-    assert (ended["status"], ended["output"], ended["error"]) == ("completed", "stopped after 2 checks", None)
-    assert [lap["status"] for lap in service.executions("story")] == ["continued_as_new", "completed"]
+    assert (ended["status"], ended["output"], ended["error"]) == (
+        "completed",
+        "stopped after 2 checks",
+        None,
+    )
+    assert [lap["status"] for lap in service.executions("story")] == [
+        "continued_as_new",
+        "completed",
+    ]
 
 
 def test_a_watch_outlives_what_it_watches(service: Service) -> None:
@@ -228,7 +255,12 @@ def test_a_watch_outlives_what_it_watches(service: Service) -> None:
 
 def test_the_list_is_paged(service: Service, target: Target) -> None:
     for number in range(5):
-        service.start(f"page-{number}", target.url, pause_seconds=3600, version="1.0.0" if number == 1 else "1.1.0")
+        service.start(
+            f"page-{number}",
+            target.url,
+            pause_seconds=3600,
+            version="1.0.0" if number == 1 else "1.1.0",
+        )
 
     def pages(**query: Any) -> list[list[str]]:
         found: list[list[str]] = []
@@ -263,7 +295,12 @@ def test_a_repeated_request_happens_once(service: Service, target: Target) -> No
     assert first.json()["instance_id"] == again.json()["instance_id"]
     for _ in range(2):
         place = f"{first.headers['location']}/events"
-        assert service.http.post(place, json={"name": "stop"}, headers={"Idempotency-Key": "stop-1"}).status_code == 202
+        assert (
+            service.http.post(
+                place, json={"name": "stop"}, headers={"Idempotency-Key": "stop-1"}
+            ).status_code
+            == 202
+        )
     assert service.info(first.json()["instance_id"])["unread_messages"] == 1
 
 
@@ -314,11 +351,16 @@ def test_each_error_has_its_status(service: Service, target: Target) -> None:
 def test_a_cancelled_watch_has_ended(service: Service, target: Target) -> None:
     service.start("cancelled", target.url, pause_seconds=3600)
     service.wait_for_pause("cancelled")
-    assert service.http.post(f"{API}/cancelled/cancel", params={"reason": "moved"}).status_code == 202
+    assert (
+        service.http.post(f"{API}/cancelled/cancel", params={"reason": "moved"}).status_code == 202
+    )
     service.wait_for("cancelled", lambda info: info["status"] == "cancelled")
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the disk of a running process can be closed on Linux only")
+@pytest.mark.skipif(
+    not hasattr(resource, "prlimit"),
+    reason="the disk of a running process can be closed on Linux only",
+)
 def test_while_the_store_takes_no_writes_callers_are_told_to_come_again(
     start_service: Callable[..., Service], target: Target
 ) -> None:
@@ -326,9 +368,14 @@ def test_while_the_store_takes_no_writes_callers_are_told_to_come_again(
     service.start("loop", target.url, pause_seconds=0.05)
     service.wait_for("loop", lambda info: info["execution_id"] > 2)
     limits = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
-    body, key = {"instance_id": "late", "url": target.url, "pause_seconds": 3600}, {"Idempotency-Key": "late-1"}
+    body, key = (
+        {"instance_id": "late", "url": target.url, "pause_seconds": 3600},
+        {"Idempotency-Key": "late-1"},
+    )
 
-    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))  # every write to a file fails now
+    resource.prlimit(
+        service.process.pid, resource.RLIMIT_FSIZE, (0, limits[1])
+    )  # every write to a file fails now
     refused = service.http.post(API, json=body, headers=key)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert "watches.db" not in refused.text
@@ -343,7 +390,10 @@ def test_while_the_store_takes_no_writes_callers_are_told_to_come_again(
 
     wait_until(accepted)
     service.wait_for("loop", lambda info: info["execution_id"] > lap + 1)
-    assert [item["instance_id"] for item in service.http.get(API).json()["items"]] == ["late", "loop"]
+    assert [item["instance_id"] for item in service.http.get(API).json()["items"]] == [
+        "late",
+        "loop",
+    ]
     assert service.stop(signal.SIGINT) == 0, service.log
 
 
@@ -366,13 +416,21 @@ def test_sigterm_stops_in_order_and_releases_everything(
     info = stored(database, "busy")
     assert info.owner is None
     assert info.held_reason is not None
-    assert info.held_reason.startswith("no living node")  # the node has left, and has not just fallen silent
-    assert info.custom_status == {"http": 200, "checks": 1, "failures": 0}  # the probe had its grace
+    assert info.held_reason.startswith(
+        "no living node"
+    )  # the node has left, and has not just fallen silent
+    assert info.custom_status == {
+        "http": 200,
+        "checks": 1,
+        "failures": 0,
+    }  # the probe had its grace
     assert target.requests == 1
     assert "Traceback" not in service.log
 
 
-def test_after_a_kill_the_next_start_goes_on(start_service: Callable[..., Service], database: Path, target: Target) -> None:
+def test_after_a_kill_the_next_start_goes_on(
+    start_service: Callable[..., Service], database: Path, target: Target
+) -> None:
     target.gate.clear()
     service = start_service()
     service.start("killed", target.url, pause_seconds=0.05)
@@ -395,7 +453,9 @@ def test_after_a_kill_the_next_start_goes_on(start_service: Callable[..., Servic
     assert service.stop() == 0, service.log
 
 
-def test_a_deploy_is_taken_at_the_boundary_and_its_loss_holds(start_service: Callable[..., Service], target: Target) -> None:
+def test_a_deploy_is_taken_at_the_boundary_and_its_loss_holds(
+    start_service: Callable[..., Service], target: Target
+) -> None:
     service = start_service(VERSIONS="1.0.0")
     assert service.start("moving", target.url, pause_seconds=3600)["version"] == "1.0.0"
     info = service.wait_for_pause("moving")
@@ -405,10 +465,17 @@ def test_a_deploy_is_taken_at_the_boundary_and_its_loss_holds(start_service: Cal
 
     service = start_service(VERSIONS="1.0.0,1.1.0")
     info = service.wait_for_pause("moving")
-    assert (info["version"], info["target_version"], info["status"]) == ("1.0.0", "1.1.0", "running")
+    assert (info["version"], info["target_version"], info["status"]) == (
+        "1.0.0",
+        "1.1.0",
+        "running",
+    )
     assert service.send("moving", "config", pause_seconds=1800).status_code == 202
     info = service.wait_for_pause("moving", lap=2)
-    assert (info["version"], info["custom_status"]) == ("1.1.0", {"http": 200, "checks": 2, "failures": 0})
+    assert (info["version"], info["custom_status"]) == (
+        "1.1.0",
+        {"http": 200, "checks": 2, "failures": 0},
+    )
     laps = [(lap["version"], lap["status"]) for lap in service.executions("moving")]
     assert laps == [("1.0.0", "continued_as_new"), ("1.1.0", "running")]
     assert service.stop() == 0, service.log

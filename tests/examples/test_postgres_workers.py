@@ -126,7 +126,9 @@ class Cluster:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def wait_for(self, instance_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def wait_for(
+        self, instance_id: str, condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             info = self.get(f"/watches/{instance_id}")
             return info if condition(info) else None
@@ -160,11 +162,17 @@ def test_three_workers_run_what_the_web_process_starts_and_go_on_without_the_one
     cluster.start_web()
     body = {"url": target.url, "pause_seconds": 3600}
     early = cluster.http.post("/watches/early", json=body)
-    assert (early.status_code, early.json()["error"], early.headers["retry-after"]) == (503, "UnknownOrchestration", "1")
+    assert (early.status_code, early.json()["error"], early.headers["retry-after"]) == (
+        503,
+        "UnknownOrchestration",
+        "1",
+    )
 
     workers = {node_id: process for process, node_id in (cluster.start_worker() for _ in range(3))}
     nodes = cluster.get("/nodes")
-    assert {node["node_id"]: node["pid"] for node in nodes} == {node_id: worker.pid for node_id, worker in workers.items()}
+    assert {node["node_id"]: node["pid"] for node in nodes} == {
+        node_id: worker.pid for node_id, worker in workers.items()
+    }
     assert all(node["alive"] and node["orchestrations"] == {"watch": ["1.0.0"]} for node in nodes)
     assert all(node["activities"] == ["probe"] and node["owned"] == 0 for node in nodes)
 
@@ -197,10 +205,16 @@ def test_three_workers_run_what_the_web_process_starts_and_go_on_without_the_one
         assert (info["custom_status"]["http"], info["custom_status"]["checks"]) == (200, 1)
         cluster.send(name, "check")
     for name in names:
-        cluster.wait_for(name, lambda info: info["execution_id"] == 2 and info["next_wake_at"] is not None)
+        cluster.wait_for(
+            name, lambda info: info["execution_id"] == 2 and info["next_wake_at"] is not None
+        )
         cluster.send(name, "stop")
         ended = cluster.wait_for(name, lambda info: info["status"] == "completed")
-        assert (ended["output"], ended["owner"], ended["version"]) == ("stopped after 2 checks", None, "1.0.0")
+        assert (ended["output"], ended["owner"], ended["version"]) == (
+            "stopped after 2 checks",
+            None,
+            "1.0.0",
+        )
 
     for process in cluster.processes:
         if process.poll() is None:
@@ -208,7 +222,9 @@ def test_three_workers_run_what_the_web_process_starts_and_go_on_without_the_one
             assert process.wait(PATIENCE) == 0
 
 
-def test_the_web_process_answers_failures_with_their_status(cluster: Cluster, target: Target) -> None:
+def test_the_web_process_answers_failures_with_their_status(
+    cluster: Cluster, target: Target
+) -> None:
     target.gate.set()
     cluster.start_web()
     cluster.start_worker()

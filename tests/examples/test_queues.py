@@ -13,7 +13,11 @@ PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "queues.py"
 def test_frames_are_rendered_where_the_renderer_is(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONUTF8": "1"}
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(tmp_path / "film.db")], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, str(PROGRAM), str(tmp_path / "film.db")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [

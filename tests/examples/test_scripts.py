@@ -1,4 +1,6 @@
-"""The long-lived scripts, as processes: they run, stop in order at a signal, and go on at the next start."""
+"""The long-lived scripts, as processes: they run, stop in order at a signal, and go on at the next
+start.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,12 @@ def start(script: Script, tmp_path: Path) -> Iterator[Callable[[], subprocess.Po
 
     def start_script() -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / script.file), str(tmp_path / "script.db"), *script.arguments],
+            [
+                sys.executable,
+                str(EXAMPLES / script.file),
+                str(tmp_path / "script.db"),
+                *script.arguments,
+            ],
             env={**os.environ, "PYTHONUTF8": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -55,7 +62,9 @@ def start(script: Script, tmp_path: Path) -> Iterator[Callable[[], subprocess.Po
         )
         processes.append(process)
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("running"), process.communicate(timeout=PATIENCE)[1]
+        assert process.stdout.readline().startswith("running"), process.communicate(
+            timeout=PATIENCE
+        )[1]
         return process
 
     try:
@@ -67,8 +76,12 @@ def start(script: Script, tmp_path: Path) -> Iterator[Callable[[], subprocess.Po
             process.communicate(timeout=PATIENCE)
 
 
-async def look(database: Path, instance_id: str, checks: int) -> tuple[InstanceInfo, tuple[ExecutionInfo, ...]]:
-    """Look at the store from a process that runs nothing; wait until there have been so many checks."""
+async def look(
+    database: Path, instance_id: str, checks: int
+) -> tuple[InstanceInfo, tuple[ExecutionInfo, ...]]:
+    """Look at the store from a process that runs nothing; wait until there have been so many
+    checks.
+    """
     async with Client(SqliteProvider(database)) as client:
         with anyio.fail_after(PATIENCE):
             while True:
@@ -96,14 +109,18 @@ def test_it_stops_in_order_at_a_signal_and_goes_on_at_the_next_start_also_after_
             info, _ = anyio.run(look, database, script.instance_id, checks)
             assert info.owner is None
             assert info.held_reason is not None
-            assert info.held_reason.startswith("no living node")  # the node has left, and has not just fallen silent
+            assert info.held_reason.startswith(
+                "no living node"
+            )  # the node has left, and has not just fallen silent
     _, laps = anyio.run(look, database, script.instance_id, checks)
     assert len(laps) >= 3
     assert [lap.execution_id for lap in laps] == [*range(1, len(laps) + 1)]
     assert [lap.input["checks"] for lap in laps] == [*range(len(laps))]
 
 
-def test_the_trio_script_tells_an_open_port_from_a_closed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trio_script_tells_an_open_port_from_a_closed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     trio = pytest.importorskip("trio")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     answers = importlib.import_module("on_trio").answers

@@ -41,7 +41,9 @@ class Service:
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urlopen(Request(self.url + path, data, method=method), timeout=PATIENCE) as response:
+            with urlopen(
+                Request(self.url + path, data, method=method), timeout=PATIENCE
+            ) as response:
                 return response.status, json.load(response)
         except HTTPError as error:
             with error:
@@ -86,12 +88,18 @@ def until_ended(service: Service, order: str) -> Any:
 def test_views_in_threads_start_tell_and_show(service: Service) -> None:
     with ThreadPoolExecutor(8) as pool:
         orders = [f"o-{number}" for number in range(8)]
-        started = list(pool.map(lambda order: service.ask("POST", f"/orders/{order}", {"items": 2}), orders))
+        started = list(
+            pool.map(lambda order: service.ask("POST", f"/orders/{order}", {"items": 2}), orders)
+        )
         assert {status for status, _ in started} == {201}
-        assert service.ask("POST", "/orders/o-1", {"items": 2})[0] == 201, "the same request again is the same order"
+        assert service.ask("POST", "/orders/o-1", {"items": 2})[0] == 201, (
+            "the same request again is the same order"
+        )
         paid = list(pool.map(lambda order: service.ask("POST", f"/orders/{order}/paid"), orders))
         assert {status for status, _ in paid} == {202}
-        assert {until_ended(service, order)["output"] for order in orders} == {"2 items are on their way"}
+        assert {until_ended(service, order)["output"] for order in orders} == {
+            "2 items are on their way"
+        }
     assert service.ask("POST", "/orders/o-1/paid")[0] == 202, "the same message again has no effect"
     assert service.ask("GET", "/orders/nobody")[0] == 404
     assert service.ask("POST", "/orders/o-9", {"item": 2})[0] == 400

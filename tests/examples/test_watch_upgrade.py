@@ -56,7 +56,9 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         sys.modules.pop(name, None)
 
 
-def test_it_succeeds_and_complains_about_nothing(finished: subprocess.CompletedProcess[str]) -> None:
+def test_it_succeeds_and_complains_about_nothing(
+    finished: subprocess.CompletedProcess[str],
+) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stderr == ""
 
@@ -76,15 +78,29 @@ def test_plain_lines_tell_the_story_in_order(finished: subprocess.CompletedProce
         r"all instances have ended",
     ]
     assert len(headlines) == len(expected)
-    assert all(re.match(pattern, headline) for pattern, headline in zip(expected, headlines, strict=True)), headlines
+    assert all(
+        re.match(pattern, headline) for pattern, headline in zip(expected, headlines, strict=True)
+    ), headlines
     assert "\x1b" not in finished.stdout
 
 
-def test_plain_lines_show_laps_versions_retries_and_response_times(finished: subprocess.CompletedProcess[str]) -> None:
-    assert re.search(r"watch-1  lap 1   1\.0\.0 \(next 1\.0\.0\)  running +timer .* HTTP 200$", finished.stdout, re.MULTILINE)
-    assert re.search(r"watch-3  lap \d+ +1\.0\.0 \(next 1\.1\.0\)  running +probe +try 2", finished.stdout)
-    assert re.search(r"watch-4  lap \d+ +1\.1\.0 .* try 3  HTTP 503$", finished.stdout, re.MULTILINE)
-    assert re.search(r"watch-1 .* 1\.1\.0 .* HTTP 200 in \d+ ms, average \d+ ms$", finished.stdout, re.MULTILINE)
+def test_plain_lines_show_laps_versions_retries_and_response_times(
+    finished: subprocess.CompletedProcess[str],
+) -> None:
+    assert re.search(
+        r"watch-1  lap 1   1\.0\.0 \(next 1\.0\.0\)  running +timer .* HTTP 200$",
+        finished.stdout,
+        re.MULTILINE,
+    )
+    assert re.search(
+        r"watch-3  lap \d+ +1\.0\.0 \(next 1\.1\.0\)  running +probe +try 2", finished.stdout
+    )
+    assert re.search(
+        r"watch-4  lap \d+ +1\.1\.0 .* try 3  HTTP 503$", finished.stdout, re.MULTILINE
+    )
+    assert re.search(
+        r"watch-1 .* 1\.1\.0 .* HTTP 200 in \d+ ms, average \d+ ms$", finished.stdout, re.MULTILINE
+    )
 
 
 def test_no_instance_is_shown_as_held(finished: subprocess.CompletedProcess[str]) -> None:
@@ -100,10 +116,14 @@ def test_the_end_names_the_versions_of_each_instance_and_where_the_database_is(
     assert f"The database stays: {database}" in finished.stdout
 
 
-def test_the_database_holds_every_lap_on_the_right_version(finished: subprocess.CompletedProcess[str], database: Path) -> None:
+def test_the_database_holds_every_lap_on_the_right_version(
+    finished: subprocess.CompletedProcess[str], database: Path
+) -> None:
     killed = {
         instance: int(lap)
-        for instance, block in re.findall(r"^(watch-\d): completed(.*?)\n\n", finished.stdout, re.MULTILINE | re.DOTALL)
+        for instance, block in re.findall(
+            r"^(watch-\d): completed(.*?)\n\n", finished.stdout, re.MULTILINE | re.DOTALL
+        )
         for lap in re.findall(r"^ *(\d+) .*← kill$", block, re.MULTILINE)
     }
     assert sorted(killed) == INSTANCES
@@ -116,8 +136,12 @@ def test_the_database_holds_every_lap_on_the_right_version(finished: subprocess.
                 count = len(executions)
                 assert info.status is InstanceStatus.COMPLETED
                 assert info.output == f"stopped after {count} checks"
-                assert [execution.execution_id for execution in executions] == [*range(1, count + 1)]
-                assert [execution.status for execution in executions] == ["continued_as_new"] * (count - 1) + ["completed"]
+                assert [execution.execution_id for execution in executions] == [
+                    *range(1, count + 1)
+                ]
+                assert [execution.status for execution in executions] == ["continued_as_new"] * (
+                    count - 1
+                ) + ["completed"]
                 old = list(takewhile(lambda execution: execution.version == "1.0.0", executions))
                 assert len(old) == killed[instance]
                 assert {execution.version for execution in executions[len(old) :]} == {"1.1.0"}
@@ -125,13 +149,17 @@ def test_the_database_holds_every_lap_on_the_right_version(finished: subprocess.
     anyio.run(look)
 
 
-def test_the_database_can_be_shown_again(finished: subprocess.CompletedProcess[str], database: Path) -> None:
+def test_the_database_can_be_shown_again(
+    finished: subprocess.CompletedProcess[str], database: Path
+) -> None:
     shown = run_demo("--show", str(database))
     assert shown.returncode == 0, shown.stderr
     assert all(f"{instance}: completed" in shown.stdout for instance in INSTANCES)
 
 
-def test_a_second_run_does_not_write_over_a_database(finished: subprocess.CompletedProcess[str], database: Path) -> None:
+def test_a_second_run_does_not_write_over_a_database(
+    finished: subprocess.CompletedProcess[str], database: Path
+) -> None:
     before = database.stat().st_size
     second = run_demo("--fast", "--database", str(database))
     assert second.returncode == 1
@@ -146,7 +174,12 @@ def test_the_check_at_the_end_notices_what_is_wrong(demo: SimpleNamespace, datab
             return await demo.report.read_records(client, INSTANCES)
 
     records = anyio.run(read)
-    cut = {record.info.instance_id: sum(execution.version == "1.0.0" for execution in record.executions) for record in records}
+    cut = {
+        record.info.instance_id: sum(
+            execution.version == "1.0.0" for execution in record.executions
+        )
+        for record in records
+    }
     failing = records[3]
     lap = max(failing.histories, key=failing.tries)
     outage = demo.story.Outage("watch-4", lap, 3)
@@ -159,10 +192,16 @@ def test_the_check_at_the_end_notices_what_is_wrong(demo: SimpleNamespace, datab
     executions = record.executions
     last = executions[-1]
     assert "without a gap" in complaints(replace(record, executions=executions[1:]))
-    assert "instead of 1.1.0" in complaints(replace(record, executions=[*executions[:-1], replace(last, version="1.0.0")]))
+    assert "instead of 1.1.0" in complaints(
+        replace(record, executions=[*executions[:-1], replace(last, version="1.0.0")])
+    )
     assert "instead of 1.0.0" in complaints(record, cut={**cut, "watch-1": cut["watch-1"] + 1})
     assert "no lap on 1.1.0" in complaints(record, cut={**cut, "watch-1": len(executions)})
-    assert "is failed instead" in complaints(replace(record, executions=[*executions[:-1], replace(last, status="failed")]))
-    assert "ended as failed" in complaints(replace(record, info=replace(record.info, status=InstanceStatus.FAILED)))
+    assert "is failed instead" in complaints(
+        replace(record, executions=[*executions[:-1], replace(last, status="failed")])
+    )
+    assert "ended as failed" in complaints(
+        replace(record, info=replace(record.info, status=InstanceStatus.FAILED))
+    )
     assert "0 results" in complaints(replace(record, histories={**record.histories, 1: ()}))
     assert "fewer than 99 tries" in complaints(record, outage=replace(outage, tries=99))

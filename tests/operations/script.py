@@ -18,14 +18,17 @@ HOLD = Hold(HoldKind.STATE, "the state does not fit", since=5, by="n1")
 
 
 def performed(operation, answers: Iterable = ()):
-    """Perform an operation; an answer that is an error is thrown. Return the steps that it took, and its result or its error.
+    """Perform an operation; an answer that is an error is thrown. Return the steps that it took,
+    and its result or its error.
 
     Each answer must be used: an operation that asks for less than its script says fails the test.
     """
     steps, left, answer = [], iter(answers), None
     try:
         while True:
-            steps.append(operation.throw(answer) if isinstance(answer, Exception) else operation.send(answer))
+            steps.append(
+                operation.throw(answer) if isinstance(answer, Exception) else operation.send(answer)
+            )
             try:
                 answer = next(left)
             except StopIteration:
@@ -54,7 +57,9 @@ def a_record(
     updated_at=7,
     **row,
 ):
-    """Return an instance as stored. By default it is open, has not begun, and is owned by no node."""
+    """Return an instance as stored. By default it is open, has not begun, and is owned by no
+    node.
+    """
     standing = InstanceRow(
         instance_id=instance_id,
         incarnation="a",
@@ -72,7 +77,16 @@ def a_record(
         hold=HOLD if held else None,
     )
     resolution = Resolution(how, "n1", policy_revision)
-    execution = ExecutionRow(1, "job", version, resolution, Payload(b"1"), state_version, created_at=7, closed_at=closed_at)
+    execution = ExecutionRow(
+        1,
+        "job",
+        version,
+        resolution,
+        Payload(b"1"),
+        state_version,
+        created_at=7,
+        closed_at=closed_at,
+    )
     return InstanceRecord(
         row=replace(standing, **row),
         held=held,
@@ -90,9 +104,15 @@ def a_record(
 
 
 def a_catalogue(*versions, policy=None, revision=2, kinds=(), queues=(DEFAULT_QUEUE,), now=NOW):
-    """Return a catalogue with one living node that has these versions of ``job``, or with none if no version is given."""
+    """Return a catalogue with one living node that has these versions of ``job``, or with none if
+    no version is given.
+    """
     capabilities = tuple(Capability("job", version, f"f{version}") for version in versions)
-    record = NodeRecord("n1", "here", "boot", 1, "0.1.0", (1,), 1_000_000, capabilities, (), queues, 8)
+    record = NodeRecord(
+        "n1", "here", "boot", 1, "0.1.0", (1,), 1_000_000, capabilities, (), queues, 8
+    )
     nodes = (NodeRow(record, 0, now, 1, dead=False),) if versions else ()
-    policies = {} if policy is None else {"job": PolicyRow("job", revision, str(policy), "me", "", 5)}
+    policies = (
+        {} if policy is None else {"job": PolicyRow("job", revision, str(policy), "me", "", 5)}
+    )
     return Catalogue(now, nodes, policies, tuple(kinds))

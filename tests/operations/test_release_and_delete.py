@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from script import a_record, performed
 
-from orchestra.errors import AlreadyCompleted, InstanceNotFound, InstanceNotHeld, InstanceStillOpen, NewerLibraryNeeded
+from orchestra.errors import (
+    AlreadyCompleted,
+    InstanceNotFound,
+    InstanceNotHeld,
+    InstanceStillOpen,
+    NewerLibraryNeeded,
+)
 from orchestra.levels import Unknown
 from orchestra.operations.delete import Purged, delete, ended_before, purge
 from orchestra.operations.release import release
@@ -52,7 +58,9 @@ def test_what_does_not_exist_is_not_released():
 
 
 def test_a_hold_that_only_a_newer_library_knows_stays():
-    assert isinstance(released(a_record(held=True, how=Unknown("resolution", 9)))[1], NewerLibraryNeeded)
+    assert isinstance(
+        released(a_record(held=True, how=Unknown("resolution", 9)))[1], NewerLibraryNeeded
+    )
 
 
 # --- deleting -------------------------------------------------------------------------------------
@@ -98,7 +106,14 @@ def purged(*answers, limit=None, dry_run=False):
 
 
 def test_those_that_ended_before_the_moment_are_selected_and_no_others():
-    records = [an_end(1, 49), an_end(2, 50), an_end(3, 51), an_end(4, None), an_end(5, 1, Status.OPEN), an_end(6, 0)]
+    records = [
+        an_end(1, 49),
+        an_end(2, 50),
+        an_end(3, 51),
+        an_end(4, None),
+        an_end(5, 1, Status.OPEN),
+        an_end(6, 0),
+    ]
     assert ended_before(records, 50) == [("i1", "a"), ("i6", "a")]
     assert ended_before(records, 50, 1) == [("i1", "a")]
 
@@ -110,12 +125,23 @@ def test_a_dry_run_names_what_would_go_and_deletes_nothing():
 
 
 def test_a_purge_deletes_twenty_five_at_once_and_goes_through_all_pages():
-    first, second = [an_end(number) for number in range(100)], [an_end(number) for number in range(100, 110)]
+    first, second = (
+        [an_end(number) for number in range(100)],
+        [an_end(number) for number in range(100, 110)],
+    )
     parts = [[f"i{number}" for number in range(start, start + 25)] for start in range(0, 100, 25)]
     steps, result = purged(first, *parts, second, [f"i{number}" for number in range(100, 110)])
     assert result.count == 110
-    assert result.instance_ids == tuple(f"i{number}" for number in range(100)), "it names the first hundred"
-    assert [len(step.instances) for step in steps if isinstance(step, DeleteAll)] == [25, 25, 25, 25, 10]
+    assert result.instance_ids == tuple(f"i{number}" for number in range(100)), (
+        "it names the first hundred"
+    )
+    assert [len(step.instances) for step in steps if isinstance(step, DeleteAll)] == [
+        25,
+        25,
+        25,
+        25,
+        10,
+    ]
     assert steps[1] == DeleteAll([(f"i{number}", "a") for number in range(25)], "me", "old")
     pages = [step.query for step in steps if isinstance(step, Find)]
     assert [page.after for page in pages] == [None, (7, "i99")]

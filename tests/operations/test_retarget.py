@@ -7,10 +7,24 @@ from dataclasses import replace
 import pytest
 from script import a_catalogue, a_record, performed
 
-from orchestra.errors import AlreadyCompleted, InstanceNotFound, RuntimeClosed, StoreBusy, StoreError, UnknownVersion
+from orchestra.errors import (
+    AlreadyCompleted,
+    InstanceNotFound,
+    RuntimeClosed,
+    StoreBusy,
+    StoreError,
+    UnknownVersion,
+)
 from orchestra.levels import Unknown
 from orchestra.operations import retarget
-from orchestra.operations.retarget import check_target, follow_pin, follow_policy, following, pin, retargeting
+from orchestra.operations.retarget import (
+    check_target,
+    follow_pin,
+    follow_policy,
+    following,
+    pin,
+    retargeting,
+)
 from orchestra.operations.steps import Find, Get, ReadCatalogue, SetPin, Submit, SubmitAll
 from orchestra.resolution import LOWEST_VERSION
 from orchestra.store.executions import Resolution
@@ -25,7 +39,9 @@ BOTH = a_catalogue("1.0.0", "1.1.0", policy=Exact("1.0.0"))
 
 
 def target(change):
-    """Return the version that a write gives, how it was chosen, and whether nodes may still take a higher one."""
+    """Return the version that a write gives, how it was chosen, and whether nodes may still take a
+    higher one.
+    """
     version, resolution = change.executions[0].retargeted
     assert change.state.kind.version == version
     return version, resolution, change.state.kind.floating
@@ -42,10 +58,18 @@ def test_a_pin_gives_its_version_to_what_has_not_begun():
 
 def test_without_its_pin_an_execution_takes_what_the_policy_gives():
     pinned = a_record(version="1.1.0", how=ResolvedBy.PIN, floating=False)
-    assert target(retargeting(pinned, BOTH, "me")) == ("1.0.0", Resolution(ResolvedBy.POLICY, "me", 2), True)
-    assert target(retargeting(pinned, a_catalogue(), "me"))[0] == LOWEST_VERSION, "no node has the name"
+    assert target(retargeting(pinned, BOTH, "me")) == (
+        "1.0.0",
+        Resolution(ResolvedBy.POLICY, "me", 2),
+        True,
+    )
+    assert target(retargeting(pinned, a_catalogue(), "me"))[0] == LOWEST_VERSION, (
+        "no node has the name"
+    )
     later = a_record(version="1.1.0", how=ResolvedBy.PIN, state_version="1.1.0")
-    assert target(retargeting(later, a_catalogue("1.0.0"), "me"))[0] == "1.1.0", "Latest never goes down at a boundary"
+    assert target(retargeting(later, a_catalogue("1.0.0"), "me"))[0] == "1.1.0", (
+        "Latest never goes down at a boundary"
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,27 +82,48 @@ def test_without_its_pin_an_execution_takes_what_the_policy_gives():
         a_record(how=Unknown("resolution", 9), pin=PIN, version="1.1.0"),
         a_record(version="1.1.0"),
     ],
-    ids=["it has begun", "it has ended", "its caller named a version", "it has the pin", "a newer library's", "no pin"],
+    ids=[
+        "it has begun",
+        "it has ended",
+        "its caller named a version",
+        "it has the pin",
+        "a newer library's",
+        "no pin",
+    ],
 )
 def test_a_pin_moves_nothing_else(record):
     assert retargeting(record, BOTH, "me") is None
 
 
-@pytest.mark.parametrize("stood_still", [{"held": True}, {"takeovers": 2}], ids=["held", "crashing"])
+@pytest.mark.parametrize(
+    "stood_still", [{"held": True}, {"takeovers": 2}], ids=["held", "crashing"]
+)
 def test_what_could_not_go_on_is_due_at_once_and_a_start_for_later_stays_for_later(stood_still):
     change = retargeting(a_record(version="1.1.0", pin=PIN, wake_at=90, **stood_still), BOTH, "me")
     assert (change.state.wake_at, change.state.takeovers) == (0, 0)
-    assert retargeting(a_record(version="1.1.0", pin=PIN, wake_at=90), BOTH, "me").state.wake_at == 90
+    assert (
+        retargeting(a_record(version="1.1.0", pin=PIN, wake_at=90), BOTH, "me").state.wake_at == 90
+    )
 
 
 def test_a_pin_is_set_and_then_followed():
     record = a_record(version="1.1.0", pin=PIN)
-    steps, result = performed(pin("i", "1.0.0", by="me", reason="slow"), [True, record, BOTH, Granted(0)])
+    steps, result = performed(
+        pin("i", "1.0.0", by="me", reason="slow"), [True, record, BOTH, Granted(0)]
+    )
     assert result is None
-    assert steps == [SetPin("i", "1.0.0", "me", "slow"), Get("i"), ReadCatalogue(), Submit(retargeting(record, BOTH, "me"))]
+    assert steps == [
+        SetPin("i", "1.0.0", "me", "slow"),
+        Get("i"),
+        ReadCatalogue(),
+        Submit(retargeting(record, BOTH, "me")),
+    ]
 
 
-@pytest.mark.parametrize(("record", "error"), [(None, InstanceNotFound), (a_record(status=Status.FAILED), AlreadyCompleted)])
+@pytest.mark.parametrize(
+    ("record", "error"),
+    [(None, InstanceNotFound), (a_record(status=Status.FAILED), AlreadyCompleted)],
+)
 def test_a_pin_of_what_is_not_open_says_why(record, error):
     _, result = performed(pin("i", None, by="me", reason=""), [False, record])
     assert isinstance(result, error)
@@ -90,7 +135,9 @@ def test_a_refused_write_is_decided_anew_upon_what_stands_there_now():
     steps, _ = performed(follow_pin("i", "me"), [record, BOTH, Refused(), again, BOTH, Granted(0)])
     assert target(steps[-1].change)[0] == "1.2.0"
     assert steps[-1].change.revision == 4
-    steps, _ = performed(follow_pin("i", "me"), [record, BOTH, Refused(), a_record(opened=True, pin=PIN), BOTH])
+    steps, _ = performed(
+        follow_pin("i", "me"), [record, BOTH, Refused(), a_record(opened=True, pin=PIN), BOTH]
+    )
     assert steps[-1] == ReadCatalogue(), "a node has begun it meanwhile"
 
 
@@ -111,7 +158,11 @@ def waiting(instance_id="i", version="9.0.0", **changes):
 
 
 def test_what_is_held_takes_the_version_of_the_policy_that_was_set_since():
-    assert target(following(waiting(), BOTH, "me")) == ("1.0.0", Resolution(ResolvedBy.POLICY, "me", 2), True)
+    assert target(following(waiting(), BOTH, "me")) == (
+        "1.0.0",
+        Resolution(ResolvedBy.POLICY, "me", 2),
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +176,15 @@ def test_what_is_held_takes_the_version_of_the_policy_that_was_set_since():
         a_record(version="1.1.0"),
         a_record(version="1.0.0", held=True),
     ],
-    ids=["begun", "ended", "pinned", "named by its caller", "by a later policy", "not held", "held where it belongs"],
+    ids=[
+        "begun",
+        "ended",
+        "pinned",
+        "named by its caller",
+        "by a later policy",
+        "not held",
+        "held where it belongs",
+    ],
 )
 def test_a_policy_moves_nothing_else(record):
     assert following(record, BOTH, "me") is None
@@ -150,16 +209,25 @@ def test_all_pages_of_what_is_held_follow_each_in_one_group(monkeypatch):
     unserved = waiting().row.kind
     catalogue = replace(BOTH, kinds=(unserved, a_record(floating=False).row.kind))
     first, second = [waiting("a"), waiting("b")], [waiting("c")]
-    steps, count = followed(catalogue, first, [Granted(0), Granted(0)], catalogue, second, [Granted(0)])
+    steps, count = followed(
+        catalogue, first, [Granted(0), Granted(0)], catalogue, second, [Granted(0)]
+    )
     assert count == 3
-    query = InstanceQuery(name="job", statuses=(Status.OPEN,), held=True, unserved=(unserved,), limit=2)
-    assert [step for step in steps if isinstance(step, Find)] == [Find(query), Find(replace(query, after=(7, "b")))]
+    query = InstanceQuery(
+        name="job", statuses=(Status.OPEN,), held=True, unserved=(unserved,), limit=2
+    )
+    assert [step for step in steps if isinstance(step, Find)] == [
+        Find(query),
+        Find(replace(query, after=(7, "b"))),
+    ]
     groups = [step.changes for step in steps if isinstance(step, SubmitAll)]
     assert [[change.instance_id for change in group] for group in groups] == [["a", "b"], ["c"]]
 
 
 def test_what_is_held_for_another_reason_is_not_written():
-    steps, count = followed(BOTH, [waiting("a", pin=PIN), a_record("b", version="1.0.0", held=True)])
+    steps, count = followed(
+        BOTH, [waiting("a", pin=PIN), a_record("b", version="1.0.0", held=True)]
+    )
     assert count == 0
     assert [type(step) for step in steps] == [ReadCatalogue, Find]
 
@@ -179,14 +247,18 @@ def test_what_was_written_meanwhile_is_read_again_and_follows_only_if_it_still_h
 def test_an_error_of_one_write_is_raised_after_the_others_have_followed():
     error = StoreBusy("locked")
     found = [waiting("a"), waiting("b"), waiting("c")]
-    steps, result = followed(BOTH, found, [error, Refused(), RuntimeClosed("later")], BOTH, waiting("b"), [Granted(0)])
+    steps, result = followed(
+        BOTH, found, [error, Refused(), RuntimeClosed("later")], BOTH, waiting("b"), [Granted(0)]
+    )
     assert result is error
     assert [change.instance_id for change in steps[-1].changes] == ["b"]
 
 
 def test_what_is_written_before_each_write_is_left_to_the_nodes(monkeypatch):
     monkeypatch.setattr(retarget, "_ATTEMPTS", 2)
-    _, count = followed(BOTH, [waiting()], [Refused()], BOTH, waiting(), [Refused()], BOTH, waiting())
+    _, count = followed(
+        BOTH, [waiting()], [Refused()], BOTH, waiting(), [Refused()], BOTH, waiting()
+    )
     assert count == 0
 
 

@@ -19,7 +19,9 @@ NAMED = Kind("slow", "job", "3.0.0", 1)
 
 
 def test_the_id_of_a_request_is_the_same_each_time_and_its_own():
-    ids = {id_of_request(name, request) for name in ("a", "b") for request in ("1", "2")} | {id_of_request("a", "1")}
+    ids = {id_of_request(name, request) for name in ("a", "b") for request in ("1", "2")} | {
+        id_of_request("a", "1")
+    }
     assert len(ids) == 4
     assert id_of_request("a", "b1") != id_of_request("ab", "1")
 
@@ -70,13 +72,21 @@ def test_code_that_no_living_node_has_holds_an_instance_without_a_mark():
 
 def test_three_lost_owners_hold_an_instance_that_no_node_owns():
     catalogue = a_catalogue("1.0.0")
-    assert hold_reason(a_record(takeovers=3), catalogue) == "crashing: 3 nodes in a row were lost while they ran it"
+    assert (
+        hold_reason(a_record(takeovers=3), catalogue)
+        == "crashing: 3 nodes in a row were lost while they ran it"
+    )
     assert hold_reason(a_record(takeovers=3, owner="n1"), catalogue) is None
     assert hold_reason(a_record(takeovers=2), catalogue) is None
 
 
 def test_nothing_holds_what_has_ended():
-    assert hold_reason(a_record(version="2.0.0", status=Status.FAILED, held=True), a_catalogue("1.0.0")) is None
+    assert (
+        hold_reason(
+            a_record(version="2.0.0", status=Status.FAILED, held=True), a_catalogue("1.0.0")
+        )
+        is None
+    )
 
 
 def test_the_kinds_that_no_living_node_serves_are_told_apart():

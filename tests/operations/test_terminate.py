@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 from script import NOW, a_catalogue, a_record, performed
 
-from orchestra.errors import AlreadyCompleted, InstanceNotFound, NewerLibraryNeeded, StoreUnavailable
+from orchestra.errors import (
+    AlreadyCompleted,
+    InstanceNotFound,
+    NewerLibraryNeeded,
+    StoreUnavailable,
+)
 from orchestra.events import EVENTS, ExecutionTerminated, from_record
 from orchestra.levels import Unknown
 from orchestra.operations.steps import Get, Pause, ReadCatalogue, Submit
@@ -40,7 +45,11 @@ def test_an_instance_that_is_not_written_meanwhile_is_ended_by_one_write():
     record = a_record(owner="n1", opened=True)
     steps, result = ended([record, READ, Granted(0)])
     assert result is record
-    assert steps == [Get("i"), ReadCatalogue(), Submit(termination(record.row, "enough", NOW, WRITER))]
+    assert steps == [
+        Get("i"),
+        ReadCatalogue(),
+        Submit(termination(record.row, "enough", NOW, WRITER)),
+    ]
     assert steps[2].change.revision == record.row.revision
 
 
@@ -50,12 +59,18 @@ def test_its_end_is_no_earlier_than_what_was_last_written_of_it():
 
 
 def test_an_execution_that_has_begun_gets_its_last_event_and_one_that_has_not_gets_none():
-    begun = termination(a_record(opened=True, history_events=4, history_bytes=100).row, "enough", NOW, WRITER)
+    begun = termination(
+        a_record(opened=True, history_events=4, history_bytes=100).row, "enough", NOW, WRITER
+    )
     (event,) = begun.executions[0].events
     assert from_record(event) == ExecutionTerminated(5, NOW, "enough")
     assert (begun.state.history_events, begun.state.history_bytes) == (5, 100 + event.size)
     waiting = termination(a_record().row, "enough", NOW, WRITER)
-    assert (waiting.executions[0].events, waiting.state.history_events, waiting.state.status) == ((), 0, Status.TERMINATED)
+    assert (waiting.executions[0].events, waiting.state.history_events, waiting.state.status) == (
+        (),
+        0,
+        Status.TERMINATED,
+    )
 
 
 def test_a_second_write_raises_the_revision_in_the_owners_name_first():
@@ -68,10 +83,23 @@ def test_a_second_write_raises_the_revision_in_the_owners_name_first():
 
 
 @pytest.mark.parametrize("is_reborn", [False, True], ids=["parked", "another life"])
-def test_an_instance_that_its_owner_has_left_meanwhile_is_read_again_before_it_is_written(is_reborn):
+def test_an_instance_that_its_owner_has_left_meanwhile_is_read_again_before_it_is_written(
+    is_reborn,
+):
     record, parked = a_record(owner="n1"), a_record(revision=8)
     reborn = Snapshot(replace(record.row, incarnation="b"), record.execution)
-    steps, result = ended([record, READ, Refused(), record, Recovered(reborn if is_reborn else None), parked, READ, Granted(0)])
+    steps, result = ended(
+        [
+            record,
+            READ,
+            Refused(),
+            record,
+            Recovered(reborn if is_reborn else None),
+            parked,
+            READ,
+            Granted(0),
+        ]
+    )
     assert result is parked
     assert kinds_of(steps) == [Get, ReadCatalogue, Write, Get, Recover, Get, ReadCatalogue, Write]
     assert steps[-1].change.revision == 8
@@ -81,7 +109,11 @@ def test_after_nine_late_writes_it_marks_the_instance_and_the_owner_ends_it():
     steps, result = ended([*late(9), MARKED, None, a_record(status=Status.TERMINATED)])
     assert result is None, "it was not this operation's write that ended it"
     mark = Cancel("i", "enough", "me", terminate=True, incarnation="a")
-    assert [step.change for step in steps if isinstance(step, Submit) and isinstance(step.change, Cancel)] == [mark]
+    assert [
+        step.change
+        for step in steps
+        if isinstance(step, Submit) and isinstance(step.change, Cancel)
+    ] == [mark]
     assert kinds_of(steps).count(Write) == 9
     assert kinds_of(steps)[-3:] == [Cancel, Pause, Get]
 
@@ -96,7 +128,9 @@ def test_after_the_mark_it_looks_and_writes_again_ever_less_often():
     assert kinds_of(steps).count(Cancel) == 1
 
 
-@pytest.mark.parametrize("after", [None, a_record(incarnation="b")], ids=["deleted", "another life"])
+@pytest.mark.parametrize(
+    "after", [None, a_record(incarnation="b")], ids=["deleted", "another life"]
+)
 def test_a_marked_instance_that_is_gone_was_ended_and_one_without_a_mark_had_ended_before(after):
     assert ended([*late(9), MARKED, None, after])[1] is None
     assert isinstance(ended([*late(8), after])[1], AlreadyCompleted)
@@ -122,7 +156,9 @@ def test_what_only_a_newer_library_knows_is_left_alone():
     assert isinstance(ended([a_record(status=Unknown("status", 9))])[1], NewerLibraryNeeded)
     record = a_record(owner="n1")
     newer = replace(record.row, kind=record.row.kind._replace(format=9))
-    steps, result = ended([record, READ, Refused(), record, Recovered(Snapshot(newer, record.execution))])
+    steps, result = ended(
+        [record, READ, Refused(), record, Recovered(Snapshot(newer, record.execution))]
+    )
     assert isinstance(result, NewerLibraryNeeded)
     assert kinds_of(steps)[-1] is Recover
 

@@ -1,4 +1,6 @@
-"""Scenario 38: what a claim costs does not depend on how many instances wait. Work is counted, not time."""
+"""Scenario 38: what a claim costs does not depend on how many instances wait. Work is counted, not
+time.
+"""
 
 import sqlite3
 from contextlib import contextmanager
@@ -28,7 +30,9 @@ def provider(tmp_path, clock):
 
 @contextmanager
 def counted(provider):
-    """Count the steps of SQLite's virtual machine, of all that is done on the writer's connection."""
+    """Count the steps of SQLite's virtual machine, of all that is done on the writer's
+    connection.
+    """
     connection: sqlite3.Connection = provider._writer._session.connection
     steps = [0]
 
@@ -59,8 +63,12 @@ def multiply(provider, instance_id, wake_at):
 
 
 def work_of_claiming(provider, clock, prefix):
-    """Return the steps of looking for the next wake-up, of a claim with something to do, and of one with nothing."""
-    provider.store.commit([a_start(f"{prefix}-{number:02d}", wake_at=clock.now() - 1) for number in range(DUE)])
+    """Return the steps of looking for the next wake-up, of a claim with something to do, and of one
+    with nothing.
+    """
+    provider.store.commit(
+        [a_start(f"{prefix}-{number:02d}", wake_at=clock.now() - 1) for number in range(DUE)]
+    )
     with counted(provider) as looking:
         provider.store.next_wake([KIND])
     with counted(provider) as taking:
@@ -71,8 +79,13 @@ def work_of_claiming(provider, clock, prefix):
     return looking[0], taking[0], idling[0]
 
 
-@pytest.mark.parametrize("waiting_for", ["a message", "a far timer", "code that nobody has", "code that nobody has, and due"])
-def test_claims_cost_the_same_over_a_hundred_thousand_parked_instances(provider, clock, waiting_for):
+@pytest.mark.parametrize(
+    "waiting_for",
+    ["a message", "a far timer", "code that nobody has", "code that nobody has, and due"],
+)
+def test_claims_cost_the_same_over_a_hundred_thousand_parked_instances(
+    provider, clock, waiting_for
+):
     """Scenario 38: also where they are due and of a kind that no node here can run (rule 24)."""
     before = work_of_claiming(provider, clock, "before")
     kind = OTHER_KIND if "nobody" in waiting_for else KIND
@@ -86,7 +99,8 @@ def test_claims_cost_the_same_over_a_hundred_thousand_parked_instances(provider,
         provider.store.commit([a_start("model", wake_at=wake_at, kind=kind)])
     multiply(provider, "model", wake_at)
     looking, taking, idling = work_of_claiming(provider, clock, "after")
-    # A tree of 100,000 entries is deeper than one of 20; its depth costs no steps of the machine, only pages.
+    # A tree of 100,000 entries is deeper than one of 20; its depth costs no steps of the machine,
+    # only pages.
     assert looking <= before[0] + 20
     assert taking <= before[1] + 20
     assert idling <= before[2] + 20

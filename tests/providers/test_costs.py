@@ -1,4 +1,6 @@
-"""What groups cost: statements on SQLite, round trips on PostgreSQL. A change that costs more must say so here."""
+"""What groups cost: statements on SQLite, round trips on PostgreSQL. A change that costs more must
+say so here.
+"""
 
 from __future__ import annotations
 
@@ -44,18 +46,32 @@ def schema():
 
 def a_turn(row, **fields):
     """Return the write of a turn that adds two events."""
-    return a_write(row, executions=(ExecutionDelta(1, events=(an_event(1), an_event(2))),), **fields)
+    return a_write(
+        row, executions=(ExecutionDelta(1, events=(an_event(1), an_event(2))),), **fields
+    )
 
 
 def a_boundary(row):
-    closed = ExecutionDelta(1, events=(an_event(1),), closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None))
-    opened = ExecutionDelta(2, create=an_execution(2), opened=(3, "1.0.0", "f1", 1, POLICY), events=(an_event(1), an_event(2)))
+    closed = ExecutionDelta(
+        1, events=(an_event(1),), closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+    )
+    opened = ExecutionDelta(
+        2,
+        create=an_execution(2),
+        opened=(3, "1.0.0", "f1", 1, POLICY),
+        events=(an_event(1), an_event(2)),
+    )
     return a_write(row, a_state(row, execution=2), executions=(closed, opened))
 
 
 def a_child(row, child_id="child"):
     link = ParentLink(row.instance_id, row.incarnation, row.execution, 1)
-    start = replace(a_start(child_id), parent=link, root_id=row.instance_id, on_parent_close=OnParentClose.CANCEL)
+    start = replace(
+        a_start(child_id),
+        parent=link,
+        root_id=row.instance_id,
+        on_parent_close=OnParentClose.CANCEL,
+    )
     return ChildStart(child_id, link, start, b"taken")
 
 
@@ -78,13 +94,19 @@ def held(provider):
     return read(provider).row
 
 
-# What is prepared, the group, its statements on SQLite between BEGIN and COMMIT, and its round trips on PostgreSQL.
+# What is prepared, the group, its statements on SQLite between BEGIN and COMMIT, and its round
+# trips on PostgreSQL.
 GROUPS = {
     "a turn": (begin, lambda row: [a_turn(row)], 3, 1),
     "a turn that consumes a message": (appended, lambda row: [a_turn(row, consumed=(1,))], 6, 2),
     "a park": (begin, lambda row: [a_park(row, 5)], 1, 1),
     "a lap": (begin, lambda row: [a_boundary(row)], 7, 1),
-    "a retry": (begin, lambda row: [a_turn(row, activities=(ActivityRow(1, 1, 1, 5, 4, b"[]"),))], 4, 1),
+    "a retry": (
+        begin,
+        lambda row: [a_turn(row, activities=(ActivityRow(1, 1, 1, 5, 4, b"[]"),))],
+        4,
+        1,
+    ),
     "a hold": (begin, lambda row: [a_write(row, a_state(row, owner=None), hold=a_hold())], 2, 1),
     "a refused write": (begin, lambda row: [a_write(replace(row, revision=9))], 2, 3),
     "an end": (begin, lambda row: [an_end(row, has_parent=False)], 5, 1),

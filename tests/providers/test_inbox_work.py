@@ -1,4 +1,6 @@
-"""What an append costs does not depend on how many messages wait, and old stores learn how many do. Work is counted."""
+"""What an append costs does not depend on how many messages wait, and old stores learn how many do.
+Work is counted.
+"""
 
 import sqlite3
 from contextlib import closing, contextmanager
@@ -23,7 +25,9 @@ def provider(tmp_path):
 
 @contextmanager
 def steps_of(provider):
-    """Count the steps of SQLite's virtual machine, of all that is done on the writer's connection."""
+    """Count the steps of SQLite's virtual machine, of all that is done on the writer's
+    connection.
+    """
     connection: sqlite3.Connection = provider._writer._session.connection
     steps = [0]
 
@@ -65,7 +69,8 @@ def test_a_backlog_that_stays_half_full_is_counted_once_in_a_while(provider):
             consumed = tuple(range(first_unread, first_unread + 100))
             expect(one(provider, a_write(row, consumed=consumed)), Granted)
             send(provider, range(first, first + 100))
-    # Per message, with the write that consumes it; were each append to count, it would be hundreds of times as much.
+    # Per message, with the write that consumes it; were each append to count, it would be hundreds
+    # of times as much.
     assert all_steps[0] / (3 * LIMIT) <= 5 * few[0] / 10
 
 
@@ -86,7 +91,9 @@ def test_a_store_from_before_the_bounds_counts_what_it_holds(provider, tmp_path,
         for migration in known[:5]:
             for statement in migration.statements:
                 connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES ('schema', '5'), ('store_id', 'x'), ('lowest_reader', '1')")
+        connection.execute(
+            "INSERT INTO meta VALUES ('schema', '5'), ('store_id', 'x'), ('lowest_reader', '1')"
+        )
         connection.commit()
     monkeypatch.setattr(schema, "migrations", lambda *_: known)
     begin(provider)
@@ -96,7 +103,9 @@ def test_a_store_from_before_the_bounds_counts_what_it_holds(provider, tmp_path,
         for table in ("kind", "instance", "instance_detail", "execution", "message"):
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             rows = lasting.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
-            connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
+            connection.executemany(
+                f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows
+            )
         connection.commit()
     migrated = SqliteProvider(before)
     migrated.open()
@@ -104,6 +113,8 @@ def test_a_store_from_before_the_bounds_counts_what_it_holds(provider, tmp_path,
         assert not isinstance(one(migrated, an_append("i", "m3", limit=3)), Appended)
         assert expect(one(migrated, an_append("i", "m3", limit=4)), Appended).sequence == 4
         connection = migrated._writer._session.connection
-        assert connection.execute("SELECT most_unread, most_unread_bytes FROM instance").fetchone() == (4, 28)
+        assert connection.execute(
+            "SELECT most_unread, most_unread_bytes FROM instance"
+        ).fetchone() == (4, 28)
     finally:
         migrated.close()

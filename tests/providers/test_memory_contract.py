@@ -18,8 +18,12 @@ class TestMemory(ProviderContract):
     def _no_databases(self) -> None:
         self.databases: dict[Path, Database] = {}
 
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
-        return MemoryProvider(self.databases.setdefault(location, Database()), clock=clock, library=library)
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
+        return MemoryProvider(
+            self.databases.setdefault(location, Database()), clock=clock, library=library
+        )
 
     def read_audit(self, provider):
         return provider.database.operations

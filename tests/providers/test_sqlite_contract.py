@@ -14,7 +14,9 @@ from orchestra.testing.contract import ProviderContract
 
 
 class TestSqlite(ProviderContract):
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
         return SqliteProvider(location / "store.db", clock=clock, library=library)
 
     def read_audit(self, provider):
@@ -27,7 +29,9 @@ class TestSqlite(ProviderContract):
 class TestSqliteThatReadsFirst(TestSqlite):
     """The same, without the statements that write plain groups on trust."""
 
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
         provider = SqliteProvider(location / "store.db", clock=clock, library=library)
         provider.store._settings = replace(provider.store._settings, trusting=False)
         return provider

@@ -1,4 +1,6 @@
-"""What a SQLite store takes on disk: the log under readers, tombstones, the audit, freed pages; and how old rows are found."""
+"""What a SQLite store takes on disk: the log under readers, tombstones, the audit, freed pages; and
+how old rows are found.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def clock():
 
 @pytest.fixture
 def provider(path, clock):
-    provider = SqliteProvider(path, durability="relaxed", clock=clock, tombstones=timedelta(seconds=100))
+    provider = SqliteProvider(
+        path, durability="relaxed", clock=clock, tombstones=timedelta(seconds=100)
+    )
     provider.open()
     yield provider
     provider.close()
@@ -82,7 +86,9 @@ class Load:
 
 @contextmanager
 def readers_that_overlap(path, count=3):
-    """Let threads read so that there is never a moment without one: each stays until another has begun after it."""
+    """Let threads read so that there is never a moment without one: each stays until another has
+    begun after it.
+    """
     begun, changed, stop = [0], threading.Condition(), threading.Event()
 
     def main():
@@ -116,8 +122,12 @@ def readers_that_overlap(path, count=3):
 # --- the log ------------------------------------------------------------------------------------
 
 
-def test_the_log_stays_bounded_under_readers_that_never_leave_a_moment_without_one(provider, path, small_log):
-    """Scenario 20. Left to itself SQLite would never begin the log anew here, and it would grow to some ten MiB."""
+def test_the_log_stays_bounded_under_readers_that_never_leave_a_moment_without_one(
+    provider, path, small_log
+):
+    """Scenario 20. Left to itself SQLite would never begin the log anew here, and it would grow to
+    some ten MiB.
+    """
     load = Load(provider)
     largest = 0
     with readers_that_overlap(path):
@@ -135,14 +145,18 @@ def test_a_reader_that_stays_keeps_no_writer_for_long_and_the_log_is_emptied_onc
     load = Load(provider)
     waits = []
     connection = writer_of(provider)
-    connection.set_trace_callback(lambda statement: waits.append(statement) if statement == sql.EMPTY_LOG else None)
+    connection.set_trace_callback(
+        lambda statement: waits.append(statement) if statement == sql.EMPTY_LOG else None
+    )
     reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM event").fetchone()
     for _ in range(200):
         load.commit()
     assert log_of(path) > 4 * LIMIT, "it cannot be emptied"
-    assert 1 <= len(waits) <= log_of(path) / (LIMIT / 4), "it is tried again only when it has grown by a part"
+    assert 1 <= len(waits) <= log_of(path) / (LIMIT / 4), (
+        "it is tried again only when it has grown by a part"
+    )
     reader.execute("ROLLBACK")
     reader.close()
     for _ in range(40):
@@ -168,7 +182,11 @@ def test_tombstones_stay_within_what_their_window_holds(provider, clock):
     begin(provider)
     most = 0
     for number in range(600):
-        row = provider.store.commit([an_append("i", f"m{number}"), Recover("i", "n1")]).outcomes[1].snapshot.row
+        row = (
+            provider.store.commit([an_append("i", f"m{number}"), Recover("i", "n1")])
+            .outcomes[1]
+            .snapshot.row
+        )
         provider.store.commit([a_write(row, consumed=(number + 1,))])
         clock.advance(timedelta(seconds=1))
         most = max(most, count(provider, "tombstone"))
@@ -180,12 +198,17 @@ def test_the_audit_is_bounded_and_keeps_what_was_done_last(provider):
     one(provider, a_write(row, a_state(row, owner=None)))
     connection = writer_of(provider)
     connection.executemany(
-        "INSERT INTO operation (at, actor, action, subject, detail) VALUES (0, 'me', 'pin', ?, x'7b7d')",
+        (
+            "INSERT INTO operation (at, actor, action, subject, detail) VALUES (0, 'me', 'pin', "
+            "?, x'7b7d')"
+        ),
         [(str(number),) for number in range(10_050)],
     )
     provider.admin.set_pin("i", None, by="me", reason="")
     assert count(provider, "operation") == 10_000
-    assert connection.execute("SELECT subject FROM operation ORDER BY operation_id DESC LIMIT 2").fetchall() == [
+    assert connection.execute(
+        "SELECT subject FROM operation ORDER BY operation_id DESC LIMIT 2"
+    ).fetchall() == [
         ("i",),
         ("10049",),
     ]
@@ -198,13 +221,25 @@ def test_an_instance_that_has_gone_leaves_no_row_in_any_table(provider, clock):
     begin(provider)
     provider.store.commit([an_append("i", "m1"), an_append("i", "m2")])
     row = read(provider).row
-    one(provider, a_write(row, consumed=(1,), executions=(ExecutionDelta(1, events=(an_event(1),)),)))
+    one(
+        provider,
+        a_write(row, consumed=(1,), executions=(ExecutionDelta(1, events=(an_event(1),)),)),
+    )
     one(provider, an_end(read(provider).row))
     before = {table: count(provider, table) for table in tables}
     assert before["instance"] == before["tombstone"] == before["event"] == 1
     clock.advance(timedelta(seconds=2))
     assert provider.store.expire() == 1
-    of_instances = {"instance", "instance_detail", "label", "execution", "event", "message", "tombstone", "activity"}
+    of_instances = {
+        "instance",
+        "instance_detail",
+        "label",
+        "execution",
+        "event",
+        "message",
+        "tombstone",
+        "activity",
+    }
     assert {table: count(provider, table) for table in tables} == {
         table: 0 if table in of_instances else before[table] for table in tables
     }
@@ -229,7 +264,9 @@ def test_pages_that_were_freed_are_used_again(provider, path, clock):
     for generation in range(6):
         for number in range(20):
             row = begin(provider, f"{generation}-{number}")
-            events = tuple(replace(an_event(event), payload=Payload(b"x" * 2000)) for event in range(1, 40))
+            events = tuple(
+                replace(an_event(event), payload=Payload(b"x" * 2000)) for event in range(1, 40)
+            )
             one(provider, a_write(row, executions=(ExecutionDelta(1, events=events),)))
             one(provider, an_end(read(provider, f"{generation}-{number}").row))
         clock.advance(timedelta(seconds=2))
@@ -254,16 +291,26 @@ def test_pages_that_were_freed_are_used_again(provider, path, clock):
     ],
     ids=["any expired", "expired", "kept", "events", "executions"],
 )
-def test_what_is_to_go_is_found_by_an_index_without_a_scan_or_a_sort(provider, statement, values, index):
-    plan = [row[3] for row in writer_of(provider).execute(f"EXPLAIN QUERY PLAN {statement}", values)]
-    assert all(step.startswith(("SEARCH", "SCALAR SUBQUERY")) or "LAST TERM" in step for step in plan), plan
+def test_what_is_to_go_is_found_by_an_index_without_a_scan_or_a_sort(
+    provider, statement, values, index
+):
+    plan = [
+        row[3] for row in writer_of(provider).execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    ]
+    assert all(
+        step.startswith(("SEARCH", "SCALAR SUBQUERY")) or "LAST TERM" in step for step in plan
+    ), plan
     assert index in plan[0]
 
 
 def test_an_instance_that_is_not_to_go_is_in_no_index_of_those_that_are(provider):
     one(provider, an_end(begin(provider)))
     assert read(provider).status is Status.COMPLETED
-    found = writer_of(provider).execute("SELECT 1 FROM instance INDEXED BY instance_expiry WHERE expires_at > 0").fetchall()
+    found = (
+        writer_of(provider)
+        .execute("SELECT 1 FROM instance INDEXED BY instance_expiry WHERE expires_at > 0")
+        .fetchall()
+    )
     assert found == []
 
 

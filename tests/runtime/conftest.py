@@ -28,14 +28,20 @@ def path(tmp_path):
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request, tmp_path):
-    """Return a function that makes one more provider of this test's store, which must be in order afterwards."""
+    """Return a function that makes one more provider of this test's store, which must be in order
+    afterwards.
+    """
     schema = f"test_{new_id()}"
     dsn = request.getfixturevalue("dsn") if request.param == "postgres" else None
 
     newest = {"library": THIS_LIBRARY}
 
     def make(**options):
-        newest["library"] = max(newest["library"], options.get("library", THIS_LIBRARY), key=lambda library: library.level)
+        newest["library"] = max(
+            newest["library"],
+            options.get("library", THIS_LIBRARY),
+            key=lambda library: library.level,
+        )
         if dsn is not None:
             return PostgresProvider(dsn, schema, **options)
         return SqliteProvider(tmp_path / "store.db", durability="relaxed", **options)

@@ -17,7 +17,9 @@ QUICK = RetryPolicy(initial_interval=timedelta(0))
 
 
 def registry(*entries, policies=None, failures=()):
-    """Return a registry of functions, or of ``(name, version, function)``. ``failures``: what of their errors fails them."""
+    """Return a registry of functions, or of ``(name, version, function)``. ``failures``: what of
+    their errors fails them.
+    """
     builder = OrchestrationRegistry.builder()
     for entry in entries:
         if callable(entry):
@@ -31,7 +33,9 @@ def registry(*entries, policies=None, failures=()):
 
 
 def runtime(path, *entries, activities=(), policies=None, failures=(), **options):
-    """Return a runtime over a provider of its own. Power cuts are no matter here, so it need not wait for the disk."""
+    """Return a runtime over a provider of its own. Power cuts are no matter here, so it need not
+    wait for the disk.
+    """
     known = registry(*entries, policies=policies, failures=failures)
     return Runtime(SqliteProvider(path, durability="relaxed"), known, activities, **options)
 

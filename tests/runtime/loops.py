@@ -1,4 +1,5 @@
-"""A program with a runtime and loops, to be killed. Run as ``python loops.py MODE BACKEND PATH [NUMBER]``.
+"""A program with a runtime and loops, to be killed. Run as ``python loops.py MODE BACKEND PATH
+[NUMBER]``.
 
 Each line that it prints is an acknowledgement: what it names is durable.
 """
@@ -35,7 +36,9 @@ async def loop(ctx, state: Loop):
     """Collects the numbers that it is sent, lap after lap, until it is told to stop (-1)."""
     laps = await ctx.schedule_activity(add if state.laps % 2 else add_in_thread, state.laps, 1)
     await ctx.schedule_timer(timedelta(milliseconds=1))
-    won = await ctx.race(ctx.wait_for_event("number", int), ctx.schedule_timer(timedelta(milliseconds=3)))
+    won = await ctx.race(
+        ctx.wait_for_event("number", int), ctx.schedule_timer(timedelta(milliseconds=3))
+    )
     if won.value != -1:
         seen = state.seen if won.value is None else (*state.seen, won.value)
         ctx.continue_as_new(replace(state, laps=laps, seen=seen))
@@ -102,4 +105,9 @@ async def ask(path, _):
 
 if __name__ == "__main__":
     mode, backend, path, *rest = sys.argv[1:]
-    anyio.run({"work": work, "park": park, "ask": ask}[mode], path, int(rest[0]) if rest else 0, backend=backend)
+    anyio.run(
+        {"work": work, "park": park, "ask": ask}[mode],
+        path,
+        int(rest[0]) if rest else 0,
+        backend=backend,
+    )

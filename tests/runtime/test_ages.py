@@ -1,6 +1,8 @@
-"""Services with libraries of different ages on one store, through the public API (protocol rules 37 and 38).
+"""Services with libraries of different ages on one store, through the public API (protocol rules 37
+and 38).
 
-The newer one is an artificial next library: it knows a kind more of each sort, an event format more, and its schema has more.
+The newer one is an artificial next library: it knows a kind more of each sort, an event format
+more, and its schema has more.
 """
 
 from dataclasses import replace
@@ -49,14 +51,19 @@ async def level_is(client, level):
 
 
 @bounded
-async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_old_one_has_gone(store):
+async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_old_one_has_gone(
+    store,
+):
     async with service(store, echo, library=NEXT_LIBRARY) as new:
         async with service(store, echo) as old:
             for number in range(10):
                 node = (old, new)[number % 2]
                 assert await (await node.client.start("echo", number)).result() == number
             nodes = await old.client.list_nodes()
-            assert [(node.reads, node.formats) for node in nodes] == [(NEXT_LEVEL, (1, NEXT_FORMAT)), (1, (1,))]
+            assert [(node.reads, node.formats) for node in nodes] == [
+                (NEXT_LEVEL, (1, NEXT_FORMAT)),
+                (1, (1,)),
+            ]
             assert (await new.client._access.catalogue(0)).levels.write == 1
         await level_is(new.client, NEXT_LEVEL)
         handle = await new.client.start("echo", 1)
@@ -64,10 +71,14 @@ async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_
 
 
 @bounded
-async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_for_the_newer_one(store):
+async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_for_the_newer_one(
+    store,
+):
     async with service(store, idle, napping, typed, library=NEXT_LIBRARY) as new:
         await level_is(new.client, NEXT_LEVEL)
-        async with Client(store(library=NEXT_LIBRARY)) as without_code:  # one that knows the code refuses the input itself
+        async with Client(
+            store(library=NEXT_LIBRARY)
+        ) as without_code:  # one that knows the code refuses the input itself
             await without_code.start("typed", "text", instance_id="held")
         held = new.client.handle("held")
         await info_when(held, lambda info: info.status == "held")
@@ -87,14 +98,22 @@ async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_
         assert infos["newer"].held_reason.startswith("no living node reads it: ")
         assert infos["newer"].held_reason.endswith("start a node with the newer library")
         assert infos["cancelled"].status == "unknown"
-        assert [info.instance_id for info in (await client.list_instances(status="unknown")).items] == ["cancelled"]
+        assert [
+            info.instance_id for info in (await client.list_instances(status="unknown")).items
+        ] == ["cancelled"]
         (execution,) = await client.list_executions("cancelled")
         assert execution.status == "unknown"
         first, *_ = await client.get_history("newer")
         assert (first.kind, first.is_readable) == ("execution_started", False)
         assert "event 1 has an unknown event format 2" in str(first.details["event"])
-        for refused in (client.release("held"), client.terminate("newer"), client.delete("cancelled")):
-            with pytest.raises(NewerLibraryNeeded, match=r"nothing was changed\. Do it with that library"):
+        for refused in (
+            client.release("held"),
+            client.terminate("newer"),
+            client.delete("cancelled"),
+        ):
+            with pytest.raises(
+                NewerLibraryNeeded, match=r"nothing was changed\. Do it with that library"
+            ):
                 await refused
         with pytest.raises(NewerLibraryNeeded):
             await client.wait_for_completion("cancelled")
@@ -114,7 +133,8 @@ async def test_a_policy_of_a_newer_library_is_refused_at_starts_with_its_text_an
         async with Client(store()) as client:
             assert await client.get_version_policy("echo") == UnknownPolicy("only:1.0.0")
             with pytest.raises(
-                UnreadablePolicy, match=r"'only:1\.0\.0', .* upgrade the library here, name a version, or"
+                UnreadablePolicy,
+                match=r"'only:1\.0\.0', .* upgrade the library here, name a version, or",
             ) as error:
                 await client.start("echo", 1)
             assert (error.value.name, error.value.value) == ("echo", "only:1.0.0")
@@ -124,18 +144,25 @@ async def test_a_policy_of_a_newer_library_is_refused_at_starts_with_its_text_an
 
 
 @bounded
-async def test_a_service_that_newer_ones_have_ruled_out_is_not_entered_and_a_client_is_told_as_well(store):
+async def test_a_service_that_newer_ones_have_ruled_out_is_not_entered_and_a_client_is_told_as_well(
+    store,
+):
     async with service(store, echo, library=STERN_LIBRARY) as new:
         await level_is(new.client, NEXT_LEVEL)
         for user in (service(store, echo), Client(store())):
-            with pytest.raises(LibraryTooOld, match=r"needs a library that reads level 2; .* Upgrade the library here"):
+            with pytest.raises(
+                LibraryTooOld,
+                match=r"needs a library that reads level 2; .* Upgrade the library here",
+            ):
                 async with user:
                     raise AssertionError("it must not be entered")
         assert await (await new.client.start("echo", 1)).result() == 1
 
 
 @bounded
-async def test_a_service_that_is_ruled_out_while_it_runs_stops_with_the_error_and_its_work_goes_on_elsewhere(store):
+async def test_a_service_that_is_ruled_out_while_it_runs_stops_with_the_error_and_its_work_goes_on_elsewhere(
+    store,
+):
     """As by a migration that contracts: no level rises while it lives."""
     provider = store(library=THIS_LIBRARY)
     with pytest.raises(LibraryTooOld):
@@ -155,4 +182,6 @@ async def _ruled_out_while_it_runs(provider):
 
 
 def _ruled_out(catalogue):
-    return replace(catalogue, levels=NEXT_LIBRARY.target(NEXT_LEVEL)._replace(lowest_reader=NEXT_LEVEL))
+    return replace(
+        catalogue, levels=NEXT_LIBRARY.target(NEXT_LEVEL)._replace(lowest_reader=NEXT_LEVEL)
+    )

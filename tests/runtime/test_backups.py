@@ -62,7 +62,9 @@ async def goes_on(node):
     for name in LOOPS:
         handle = node.client.handle(name)
         now = await handle.info()
-        reached[name] = (await info_when(handle, lambda info, now=now: info.execution_id > now.execution_id)).execution_id
+        reached[name] = (
+            await info_when(handle, lambda info, now=now: info.execution_id > now.execution_id)
+        ).execution_id
     return reached
 
 
@@ -100,14 +102,19 @@ async def test_a_backup_of_a_running_store_goes_on_at_once_while_the_original_ru
         await begin(node)
         backup = await anyio.to_thread.run_sync(back_up, path, copy, SystemClock())
         assert (backup.instances, backup.open, backup.size) == (9, 9, copy.stat().st_size)
-        assert [entry.name for entry in copy.parent.iterdir()] == ["copy.db"], "one file, whoever carries it away"
+        assert [entry.name for entry in copy.parent.iterdir()] == ["copy.db"], (
+            "one file, whoever carries it away"
+        )
         before = {name: (await node.client.get_instance_info(name)).execution_id for name in LOOPS}
-        # A lease is a minute here: had the copy's nodes to be waited for, this would not end in time.
+        # A lease is a minute here: had the copy's nodes to be waited for, this would not end in
+        # time.
         async with node_of(copy) as other:
             reached = await goes_on(other)
             assert all(number > 3 for number in reached.values())
             assert await other.client.get_history("loop-0")
-            assert [info.labels for info in (await other.client.list_instances(name="loop")).items] == [{"group": "loops"}] * 8
+            assert [
+                info.labels for info in (await other.client.list_instances(name="loop")).items
+            ] == [{"group": "loops"}] * 8
             await end(other)
         after = await goes_on(node)
         assert all(after[name] > before[name] for name in LOOPS)
@@ -128,17 +135,25 @@ async def test_a_backup_is_a_store_of_its_own(path, tmp_path):
         meta = dict(in_file(copy, "SELECT key, value FROM meta"))
         assert meta["store_id"] != original[0]
         assert meta["copied_from"] == original[0]
-        assert in_file(copy, "SELECT count(*) FROM node UNION SELECT count(*) FROM capability") == [(0,)]
+        assert in_file(copy, "SELECT count(*) FROM node UNION SELECT count(*) FROM capability") == [
+            (0,)
+        ]
         assert in_file(copy, "SELECT count(*) FROM instance WHERE owner IS NOT NULL") == [(0,)]
-        assert in_file(path, "SELECT value FROM meta WHERE key = 'store_id'") == [original], "the original is as it was"
+        assert in_file(path, "SELECT value FROM meta WHERE key = 'store_id'") == [original], (
+            "the original is as it was"
+        )
         assert in_file(path, "SELECT count(*) FROM node WHERE dead = 0") == [(1,)]
         await end(node)
 
 
 @bounded
 @pytest.mark.parametrize("copying", [with_the_backup_interface, with_vacuum_into])
-async def test_a_copy_by_sqlites_own_means_goes_on_within_a_lease_and_harms_nobody(path, tmp_path, copying):
-    """It still names the original's nodes as living, and as owners; beside it, in the same directory, lie their locks."""
+async def test_a_copy_by_sqlites_own_means_goes_on_within_a_lease_and_harms_nobody(
+    path, tmp_path, copying
+):
+    """It still names the original's nodes as living, and as owners; beside it, in the same
+    directory, lie their locks.
+    """
     copy = tmp_path / "copy.db"
     async with node_of(path, LEASE) as node:
         await begin(node)
@@ -165,12 +180,17 @@ async def test_a_plain_copy_of_a_store_that_nobody_has_open_goes_on(path, tmp_pa
 
 
 @bounded
-async def test_a_plain_copy_of_a_running_store_lacks_what_is_in_its_log_and_is_no_backup(path, tmp_path):
-    """Why ``ops/operating.md`` says so: what was acknowledged is missing, or the file is no store yet."""
+async def test_a_plain_copy_of_a_running_store_lacks_what_is_in_its_log_and_is_no_backup(
+    path, tmp_path
+):
+    """Why ``ops/operating.md`` says so: what was acknowledged is missing, or the file is no store
+    yet.
+    """
     copy = tmp_path / "copy.db"
     async with node_of(path) as node:
         await info_when(await node.client.start("parked"), lambda info: info.waiting_on)
-        # By another process: a file that this one opened and closed would lose the locks that SQLite has on it (rule 26).
+        # By another process: a file that this one opened and closed would lose the locks that
+        # SQLite has on it (rule 26).
         subprocess.run(["cp", path, copy], check=True)
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             in_file(copy, "SELECT count(*) FROM instance")

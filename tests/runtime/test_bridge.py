@@ -96,7 +96,9 @@ async def test_a_read_that_is_asked_for_after_the_end_is_refused_and_starts_no_t
     with pytest.raises(RuntimeClosed):
         await readers.call(lambda: 1)
     readers.join()
-    assert [thread.name for thread in threading.enumerate() if thread.name == "orchestra-reader"] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name == "orchestra-reader"
+    ] == []
 
 
 @bounded

@@ -1,4 +1,6 @@
-"""Families through the whole stack: parents that wait, children that lap, and what the info shows of them."""
+"""Families through the whole stack: parents that wait, children that lap, and what the info shows
+of them.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -113,7 +115,9 @@ async def test_the_info_shows_a_family(path):
         return await ctx.start_child("idle", instance_id="bottom", version="1.0.0")
 
     async def top(ctx, _: None):
-        return await ctx.gather(ctx.start_child(middle, instance_id="middle"), ctx.wait_for_event("go"))
+        return await ctx.gather(
+            ctx.start_child(middle, instance_id="middle"), ctx.wait_for_event("go")
+        )
 
     async with runtime(path, idle, middle, top, **NEVER) as node:
         handle = await node.client.start("top", instance_id="top")
@@ -127,10 +131,16 @@ async def test_the_info_shows_a_family(path):
         ]
         assert info.waiting_counts == {"child": 1, "event": 1}
         bottom = await node.client.get_instance_info("bottom")
-        assert (bottom.parent, bottom.root_id, bottom.children) == (ParentInfo("middle", 1), "top", ())
+        assert (bottom.parent, bottom.root_id, bottom.children) == (
+            ParentInfo("middle", 1),
+            "top",
+            (),
+        )
         (listed,) = (await node.client.list_instances(parent="top")).items
         assert listed.instance_id == "middle"
-        assert listed.children == (ChildInfo("bottom", "idle", "1.0.0", None),), "a list looks nowhere else"
+        assert listed.children == (ChildInfo("bottom", "idle", "1.0.0", None),), (
+            "a list looks nowhere else"
+        )
         await node.client.raise_event("bottom", "go", "up")
         await until(lambda: _ended(node, "middle"))
         info = await handle.info()
@@ -194,7 +204,9 @@ async def test_06_children_take_their_versions_by_policy_or_as_told(path):
         return (await ctx.start_child("errand", 1, version=version, returns=Receipt)).version
 
     versions = [("errand", version, errand) for version in ("1.0.0", "1.1.0")]
-    async with runtime(path, *versions, asks, policies={"errand": Exact("1.0.0")}, poll=timedelta(milliseconds=50)) as node:
+    async with runtime(
+        path, *versions, asks, policies={"errand": Exact("1.0.0")}, poll=timedelta(milliseconds=50)
+    ) as node:
         assert await (await node.client.start("asks")).result() == "1.0.0"
         assert await (await node.client.start("asks", "1.1.0")).result() == "1.1.0"
         await node.client.set_version_policy("errand", Latest())
@@ -227,7 +239,11 @@ async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary
     async with runtime(path, walker, leader) as node:
         await node.client.start("leader", instance_id="leader")
         await opened(node, "walker")
-    new = [(name, version, code) for name, code in (("walker", walker), ("leader", leader)) for version in ("1.0.0", "2.0.0")]
+    new = [
+        (name, version, code)
+        for name, code in (("walker", walker), ("leader", leader))
+        for version in ("1.0.0", "2.0.0")
+    ]
     async with runtime(path, *new, **NEVER) as node:
         walker_handle = node.client.handle("walker")
         await walker_handle.raise_event("go")
@@ -239,7 +255,11 @@ async def test_06_parent_and_child_move_to_new_versions_each_at_its_own_boundary
 
 @pytest.mark.parametrize(
     ("close", "expected"),
-    [("abandon", InstanceStatus.RUNNING), ("cancel", InstanceStatus.CANCELLED), ("terminate", InstanceStatus.TERMINATED)],
+    [
+        ("abandon", InstanceStatus.RUNNING),
+        ("cancel", InstanceStatus.CANCELLED),
+        ("terminate", InstanceStatus.TERMINATED),
+    ],
 )
 @bounded
 async def test_a_child_does_what_its_start_says_when_its_parent_closes(path, close, expected):
@@ -272,8 +292,13 @@ async def test_an_operator_who_terminates_the_parent_closes_it_for_its_children(
         await opened(node, "abandon", "cancel", "terminate")
         async with alone(path) as client:
             await client.terminate(handle.instance_id, "enough")
-        for name, status in (("cancel", InstanceStatus.CANCELLED), ("terminate", InstanceStatus.TERMINATED)):
-            await info_when(node.client.handle(name), lambda info, status=status: info.status is status)
+        for name, status in (
+            ("cancel", InstanceStatus.CANCELLED),
+            ("terminate", InstanceStatus.TERMINATED),
+        ):
+            await info_when(
+                node.client.handle(name), lambda info, status=status: info.status is status
+            )
         assert not await _ended(node, "abandon")
 
 
@@ -307,7 +332,9 @@ async def test_a_cancel_goes_down_a_line_and_compensation_runs(path):
 @bounded
 async def test_a_child_that_somebody_terminates_or_cancels_is_told_to_its_parent(path):
     async def asks(ctx, _: None):
-        return await ctx.gather(outcome_of(ctx, "idle", instance_id="one"), outcome_of(ctx, "idle", instance_id="two"))
+        return await ctx.gather(
+            outcome_of(ctx, "idle", instance_id="one"), outcome_of(ctx, "idle", instance_id="two")
+        )
 
     async with runtime(path, idle, asks, **NEVER) as node:
         handle = await node.client.start("asks")

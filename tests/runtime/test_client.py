@@ -88,7 +88,9 @@ async def test_a_start_without_an_id_makes_one(path):
 
 
 def count_catalogue_reads(client, monkeypatch, fail=None):
-    """Return a list that grows with each catalogue the client reads; ``fail`` is raised instead of the first."""
+    """Return a list that grows with each catalogue the client reads; ``fail`` is raised instead of
+    the first.
+    """
     read, reads = client._provider.directory.catalogue, []
 
     def counted():
@@ -112,7 +114,9 @@ async def test_many_starts_at_once_read_the_catalogue_once(path, monkeypatch):
 
 
 @bounded
-async def test_a_catalogue_that_cannot_be_read_fails_those_who_wait_for_it_and_nobody_after_them(path, monkeypatch):
+async def test_a_catalogue_that_cannot_be_read_fails_those_who_wait_for_it_and_nobody_after_them(
+    path, monkeypatch
+):
     errors = []
     async with runtime(path, idle) as node:
         reads = count_catalogue_reads(node.client, monkeypatch, StoreUnavailable("gone"))
@@ -132,13 +136,18 @@ async def test_a_catalogue_that_cannot_be_read_fails_those_who_wait_for_it_and_n
 
 
 @bounded
-@pytest.mark.parametrize("instance_id", ["a/b c", "ünï-🦉", "x" * 1000, "'; DROP TABLE instance; --", "new\nline"])
+@pytest.mark.parametrize(
+    "instance_id", ["a/b c", "ünï-🦉", "x" * 1000, "'; DROP TABLE instance; --", "new\nline"]
+)
 async def test_any_text_may_be_an_id(path, instance_id):
     async with runtime(path, echo) as node:
         handle = await node.client.start("echo", 1, instance_id=instance_id)
         assert await handle.result() == 1
         assert (await handle.info()).instance_id == instance_id
-        assert [info.instance_id for info in (await node.client.list_instances(id_prefix=instance_id)).items] == [instance_id]
+        assert [
+            info.instance_id
+            for info in (await node.client.list_instances(id_prefix=instance_id)).items
+        ] == [instance_id]
         await node.client.delete(instance_id)
         with pytest.raises(InstanceNotFound):
             await handle.info()
@@ -237,7 +246,9 @@ async def test_an_unknown_version_is_refused_with_the_versions_that_there_are(pa
 
 @bounded
 async def test_a_start_takes_the_highest_version_or_the_one_it_names(path):
-    async with runtime(path, *(("idle", version, idle) for version in ("1.9.0", "1.10.0", "2.0.0-rc.1"))) as node:
+    async with runtime(
+        path, *(("idle", version, idle) for version in ("1.9.0", "1.10.0", "2.0.0-rc.1"))
+    ) as node:
         latest = await (await node.client.start("idle")).info()
         exact = await (await node.client.start("idle", version="1.9.0")).info()
         assert (latest.version, exact.version) == ("1.10.0", "1.9.0")
@@ -319,17 +330,26 @@ async def test_instances_are_found_by_each_condition_and_by_all_together(path):
         assert await ids(client, status=InstanceStatus.CANCELLED) == {"c_%"}
         assert await ids(client, status=InstanceStatus.TERMINATED) == {"d"}
         assert await ids(client, status=InstanceStatus.RUNNING) == {"a-1", "a-2"}
-        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.RUNNING]) == {"a-1", "a-2", "b-2"}
+        assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.RUNNING]) == {
+            "a-1",
+            "a-2",
+            "b-2",
+        }
         assert await ids(client, status=[InstanceStatus.FAILED, InstanceStatus.PENDING]) == {"b-2"}
         assert await ids(client, status=InstanceStatus.HELD) == set()
-        assert await ids(client, held=False, name="idle", status=[InstanceStatus.RUNNING]) == {"a-1", "a-2"}
+        assert await ids(client, held=False, name="idle", status=[InstanceStatus.RUNNING]) == {
+            "a-1",
+            "a-2",
+        }
         assert await ids(client, id_prefix="b-") == {"b-1", "b-2"}
         assert await ids(client, id_prefix="c_") == {"c_%"}
         assert await ids(client, id_prefix="%") == set()
         assert await ids(client, labels={"team": "x"}) == {"a-1", "a-2"}
         assert await ids(client, labels={"team": "x", "tier": "1"}) == {"a-1"}
         assert await ids(client, labels={"team": "x", "tier": "2"}) == set()
-        assert await ids(client, name="idle", version="1.1.0", labels={"team": "x"}, id_prefix="a", held=False) == {"a-1"}
+        assert await ids(
+            client, name="idle", version="1.1.0", labels={"team": "x"}, id_prefix="a", held=False
+        ) == {"a-1"}
         middle = (await client.get_instance_info("b-1")).created_at
         assert await ids(client, created_until=middle) == {"a-1", "a-2"}
         assert await ids(client, created_from=middle) == {"b-1", "b-2", "c_%", "d"}
@@ -360,7 +380,9 @@ async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_c
     async with runtime(path, idle) as node:
         async with anyio.create_task_group() as group:
             for number in range(257):
-                group.start_soon(lambda number=number: node.client.start("idle", instance_id=f"i-{number:03}"))
+                group.start_soon(
+                    lambda number=number: node.client.start("idle", instance_id=f"i-{number:03}")
+                )
         seen, page, pages = [], None, 0
         while True:
             found = await node.client.list_instances(limit=10, page=page)
@@ -381,12 +403,22 @@ async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_c
 @bounded
 async def test_a_status_may_be_its_text_and_no_other_text(path):
     async with runtime(path, idle, echo) as node:
-        await info_when(await node.client.start("idle", instance_id="open"), lambda info: info.waiting_on)
+        await info_when(
+            await node.client.start("idle", instance_id="open"), lambda info: info.waiting_on
+        )
         await (await node.client.start("echo", instance_id="ended")).result()
-        assert [info.instance_id for info in (await node.client.list_instances(status="completed")).items] == ["ended"]
-        assert [info.instance_id for info in (await node.client.list_instances(status=["running"])).items] == ["open"]
+        assert [
+            info.instance_id
+            for info in (await node.client.list_instances(status="completed")).items
+        ] == ["ended"]
+        assert [
+            info.instance_id
+            for info in (await node.client.list_instances(status=["running"])).items
+        ] == ["open"]
         for status in ("complete", ["completed", "complete"], 7):
-            with pytest.raises(InvalidArgument, match="is no status; give one or several of pending, running"):
+            with pytest.raises(
+                InvalidArgument, match="is no status; give one or several of pending, running"
+            ):
                 await node.client.list_instances(status=status)
 
 
@@ -397,18 +429,28 @@ async def test_a_list_by_status_holds_just_those_that_have_it(store):
     async with Runtime(provider, registry(idle, echo)) as node:
         client = node.client
         for number in range(3):
-            await info_when(await client.start("idle", instance_id=f"running-{number}"), lambda info: info.waiting_on)
+            await info_when(
+                await client.start("idle", instance_id=f"running-{number}"),
+                lambda info: info.waiting_on,
+            )
             await (await client.start("echo", instance_id=f"completed-{number}")).result()
     async with Client(provider) as client:
         node = a_node()  # it could run them, and takes nothing
-        provider.store.join(replace(node, capabilities=(*node.capabilities, Capability("idle", "1.0.0", "f"))))
+        provider.store.join(
+            replace(node, capabilities=(*node.capabilities, Capability("idle", "1.0.0", "f")))
+        )
         for number in range(3):
             one(provider, a_start(f"pending-{number}"))
             one(provider, a_start(f"held-{number}", kind=KIND._replace(version="2.0.0")))
         everything = (await client.list_instances()).items
-        of_status = {status: {info.instance_id for info in everything if info.status is status} for status in InstanceStatus}
+        of_status = {
+            status: {info.instance_id for info in everything if info.status is status}
+            for status in InstanceStatus
+        }
         for status in ("pending", "running", "held", "completed"):
-            assert of_status[InstanceStatus(status)] == {f"{status}-{number}" for number in range(3)}
+            assert of_status[InstanceStatus(status)] == {
+                f"{status}-{number}" for number in range(3)
+            }
 
         async def listed(*statuses):
             found, page = [], None
@@ -423,7 +465,9 @@ async def test_a_list_by_status_holds_just_those_that_have_it(store):
         statuses = list(InstanceStatus)
         for number in range(2 ** len(statuses)):
             chosen = [status for bit, status in enumerate(statuses) if number >> bit & 1]
-            assert await listed(*chosen) == set().union(*(of_status[status] for status in chosen)), chosen
+            assert await listed(*chosen) == set().union(
+                *(of_status[status] for status in chosen)
+            ), chosen
         provider.store.leave("n1")
 
 
@@ -462,7 +506,11 @@ async def test_an_instance_is_pending_until_its_first_turn(path):
         node._thread._engine.stop_claiming()
         handle = await node.client.start("idle", 1)
         info = await handle.info()
-        assert (info.status, info.execution_id, info.execution_started_at) == (InstanceStatus.PENDING, 1, None)
+        assert (info.status, info.execution_id, info.execution_started_at) == (
+            InstanceStatus.PENDING,
+            1,
+            None,
+        )
         assert (info.waiting_on, info.history_events, info.owner) == ((), 0, None)
         (execution,) = await node.client.list_executions(handle.instance_id)
         assert (execution.status, execution.started_at) == ("pending", None)
@@ -495,14 +543,40 @@ async def test_an_info_names_every_thing_that_is_waited_for(path):
         assert (second.kind, second.until - second.since) == ("timer", timedelta(hours=3))
         assert (third.kind, third.name, third.until) == ("event", "go", None)
         assert all(wait.since == info.execution_started_at for wait in info.waiting_on)
-        assert [(one.name, one.attempt, one.last_error) for one in info.pending_activities] == [("work", 1, None)]
+        assert [(one.name, one.attempt, one.last_error) for one in info.pending_activities] == [
+            ("work", 1, None)
+        ]
         assert info.next_wake_at == second.until
-        assert (info.status, info.held_reason, info.owner) == (InstanceStatus.RUNNING, None, node.node_id)
-        assert (info.name, info.version, info.target_version, info.execution_id) == ("several", "1.0.0", "1.0.0", 1)
-        assert (info.input, info.output, info.error, info.custom_status) == ({"a": 1}, None, None, {"phase": 1})
+        assert (info.status, info.held_reason, info.owner) == (
+            InstanceStatus.RUNNING,
+            None,
+            node.node_id,
+        )
+        assert (info.name, info.version, info.target_version, info.execution_id) == (
+            "several",
+            "1.0.0",
+            "1.0.0",
+            1,
+        )
+        assert (info.input, info.output, info.error, info.custom_status) == (
+            {"a": 1},
+            None,
+            None,
+            {"phase": 1},
+        )
         assert info.labels == {"k": "v"}
-        assert before <= info.created_at <= info.execution_started_at <= info.updated_at <= datetime.now(UTC)
-        assert (info.completed_at, info.pinned_version, info.cancel_requested) == (None, None, False)
+        assert (
+            before
+            <= info.created_at
+            <= info.execution_started_at
+            <= info.updated_at
+            <= datetime.now(UTC)
+        )
+        assert (info.completed_at, info.pinned_version, info.cancel_requested) == (
+            None,
+            None,
+            False,
+        )
         assert info.history_events == len(await node.client.get_history("one")) == 24
         assert info.history_bytes > 0
         assert len(info.incarnation) == 32
@@ -528,10 +602,20 @@ async def test_an_ended_instance_shows_how(path):
         handle = await node.client.start("laps", 1)
         await handle.raise_event("go")
         info = await node.client.wait_for_completion(handle.instance_id)
-        assert (info.status, info.output, info.execution_id, info.input) == (InstanceStatus.COMPLETED, 3, 3, 3)
+        assert (info.status, info.output, info.execution_id, info.input) == (
+            InstanceStatus.COMPLETED,
+            3,
+            3,
+            3,
+        )
         assert info.status.is_final
         assert info.completed_at >= info.execution_started_at
-        assert (info.owner, info.waiting_on, info.next_wake_at, info.error) == (None, (), None, None)
+        assert (info.owner, info.waiting_on, info.next_wake_at, info.error) == (
+            None,
+            (),
+            None,
+            None,
+        )
         assert info.custom_status == {"lap": 3}
         assert info.history_events == len(await node.client.get_history(handle.instance_id))
         failed = await node.client.start("fails")
@@ -559,7 +643,10 @@ async def test_executions_are_listed_in_order_with_their_ends(path):
         assert all(one.started_at <= one.ended_at for one in executions[:2])
         assert executions[2].ended_at is None
         assert len({one.fingerprint for one in executions}) == 1
-        assert [one.execution_id for one in await node.client.list_executions(handle.instance_id, after=1, limit=1)] == [2]
+        assert [
+            one.execution_id
+            for one in await node.client.list_executions(handle.instance_id, after=1, limit=1)
+        ] == [2]
         assert await node.client.list_executions(handle.instance_id, after=3) == ()
         with pytest.raises(InstanceNotFound):
             await node.client.list_executions("nobody")
@@ -573,7 +660,12 @@ async def test_a_history_is_made_of_plain_values(path):
         await handle.result()
         started, awaited, received, completed = await node.client.get_history("one")
         kinds = [event.kind for event in (started, awaited, received, completed)]
-        assert kinds == ["execution_started", "event_awaited", "event_received", "execution_completed"]
+        assert kinds == [
+            "execution_started",
+            "event_awaited",
+            "event_received",
+            "execution_completed",
+        ]
         assert started.details == {
             "instance_id": "one",
             "incarnation": (await handle.info()).incarnation,
@@ -583,12 +675,19 @@ async def test_a_history_is_made_of_plain_values(path):
             "input": 3,
         }
         assert awaited.details == {"name": "go"}
-        assert received.details == {"source": awaited.event_id, "name": "go", "sequence": 1, "payload": "payload"}
+        assert received.details == {
+            "source": awaited.event_id,
+            "name": "go",
+            "sequence": 1,
+            "payload": "payload",
+        }
         assert completed.details == {"output": 3}
         assert [event.event_id for event in (started, awaited, received, completed)] == [1, 2, 3, 4]
         first = await node.client.get_history("one", 1)
         assert [event.kind for event in first] == ["execution_started", "continued_as_new"]
-        assert await node.client.get_history("one", 0) == await node.client.get_history("one", 9) == ()
+        assert (
+            await node.client.get_history("one", 0) == await node.client.get_history("one", 9) == ()
+        )
         with pytest.raises(InstanceNotFound):
             await node.client.get_history("nobody")
 
@@ -650,7 +749,11 @@ async def test_a_result_says_how_the_instance_ended_and_is_read_as_a_type(path):
     async with runtime(path, typed, idle, fails, echo) as node:
         client = node.client
         done = await client.start("typed", State("u", 2))
-        assert (await done.result(), await done.result(Decimal), await done.result(str)) == ("2", Decimal(2), "2")
+        assert (await done.result(), await done.result(Decimal), await done.result(str)) == (
+            "2",
+            Decimal(2),
+            "2",
+        )
         with pytest.raises(DecodeError, match=done.instance_id):
             await done.result(list[int])
         nothing = await client.start("echo")
@@ -659,7 +762,10 @@ async def test_a_result_says_how_the_instance_ended_and_is_read_as_a_type(path):
         failed = await client.start("fails")
         with pytest.raises(InstanceFailed, match="on purpose") as caught:
             await failed.result()
-        assert (caught.value.error.type, caught.value.instance_id) == ("orchestra.errors.Failure", failed.instance_id)
+        assert (caught.value.error.type, caught.value.instance_id) == (
+            "orchestra.errors.Failure",
+            failed.instance_id,
+        )
         cancelled = await client.start("idle")
         await cancelled.cancel("no more")
         with pytest.raises(InstanceCancelled, match="no more"):
@@ -670,7 +776,11 @@ async def test_a_result_says_how_the_instance_ended_and_is_read_as_a_type(path):
             await ended.result()
         # The same from the store, where this node has not seen the end itself.
         node._ends._started.clear()
-        for handle, error in ((failed, InstanceFailed), (cancelled, InstanceCancelled), (ended, InstanceTerminated)):
+        for handle, error in (
+            (failed, InstanceFailed),
+            (cancelled, InstanceCancelled),
+            (ended, InstanceTerminated),
+        ):
             with pytest.raises(error):
                 await client.handle(handle.instance_id).result()
 
@@ -744,7 +854,9 @@ async def test_a_full_inbox_refuses_the_sender_and_keeps_what_it_has(path):
         handle = await node.client.start("drains")
         for number in range(3):
             await handle.raise_event("go", number)
-        with pytest.raises(InboxFull, match=r"3 unread messages, 3 may be \(inbox_limit\)") as refused:
+        with pytest.raises(
+            InboxFull, match=r"3 unread messages, 3 may be \(inbox_limit\)"
+        ) as refused:
             await handle.raise_event("go", 3)
         assert refused.value.instance_id == handle.instance_id
         assert (await handle.info()).unread_messages == 3
@@ -776,7 +888,9 @@ async def test_a_cancel_runs_the_cleanup_which_may_take_its_time(path):
         handle = await node.client.start("careful")
         await info_when(handle, lambda info: info.waiting_on)
         await handle.cancel("changed my mind")
-        info = await info_when(handle, lambda info: [wait.name for wait in info.waiting_on] == ["confirmed"])
+        info = await info_when(
+            handle, lambda info: [wait.name for wait in info.waiting_on] == ["confirmed"]
+        )
         assert (info.cancel_requested, info.status) == (True, InstanceStatus.RUNNING)
         await handle.cancel("again")
         await handle.raise_event("confirmed")
@@ -872,7 +986,11 @@ async def test_terminate_ends_what_runs_what_waits_and_what_has_not_begun(path):
         await pending.terminate()
         for handle in (running, parked, pending):
             info = await handle.info()
-            assert (info.status, info.owner, info.waiting_on) == (InstanceStatus.TERMINATED, None, ())
+            assert (info.status, info.owner, info.waiting_on) == (
+                InstanceStatus.TERMINATED,
+                None,
+                (),
+            )
             (execution,) = await client.list_executions(handle.instance_id)
             assert execution.status == "terminated"
             with pytest.raises(AlreadyCompleted):
@@ -943,7 +1061,13 @@ async def test_delete_frees_the_id_for_a_new_life(path):
         with pytest.raises(InstanceExists):
             await client.start("echo", instance_id="one")
         await client.delete("one")
-        for call in (first.info, lambda: client.delete("one"), lambda: client.get_history("one"), first.result, first.cancel):
+        for call in (
+            first.info,
+            lambda: client.delete("one"),
+            lambda: client.get_history("one"),
+            first.result,
+            first.cancel,
+        ):
             with pytest.raises(InstanceNotFound):
                 await call()
         assert (await client.list_instances(labels={"a": "b"})).items == ()
@@ -960,7 +1084,9 @@ async def test_of_two_deletes_one_finds_nothing(path, monkeypatch):
         await (await node.client.start("echo", instance_id="one")).result()
         delete = node._provider.admin.delete
         monkeypatch.setattr(
-            node._provider.admin, "delete", lambda *args, **said: delete(*args, **said) and delete(*args, **said)
+            node._provider.admin,
+            "delete",
+            lambda *args, **said: delete(*args, **said) and delete(*args, **said),
         )
         with pytest.raises(InstanceNotFound):
             await node.client.delete("one")
@@ -971,8 +1097,13 @@ async def reads_numbers(ctx, state: int):
 
 
 @bounded
-async def test_a_pin_has_what_has_not_begun_take_its_version_and_unpin_has_it_follow_the_policy_again(path):
-    async with runtime(path, ("job", "1.0.0", echo), ("job", "1.1.0", reads_numbers)) as node, alone(path) as elsewhere:
+async def test_a_pin_has_what_has_not_begun_take_its_version_and_unpin_has_it_follow_the_policy_again(
+    path,
+):
+    async with (
+        runtime(path, ("job", "1.0.0", echo), ("job", "1.1.0", reads_numbers)) as node,
+        alone(path) as elsewhere,
+    ):
         handle = await elsewhere.start("job", "text")
         info = await info_when(handle, lambda info: info.status is InstanceStatus.HELD)
         assert (info.version, info.held_reason.split(":")[0]) == ("1.1.0", "state")
@@ -984,7 +1115,9 @@ async def test_a_pin_has_what_has_not_begun_take_its_version_and_unpin_has_it_fo
             "no living node has registered 'job' 7.0.0",
         )
         await node.client.unpin(handle.instance_id)
-        info = await info_when(handle, lambda info: info.version == "1.1.0" and info.status is InstanceStatus.HELD)
+        info = await info_when(
+            handle, lambda info: info.version == "1.1.0" and info.status is InstanceStatus.HELD
+        )
         assert info.pinned_version is None
         await node.client.pin(handle.instance_id, "1.0.0")
         assert await handle.result() == "text"
@@ -994,7 +1127,10 @@ async def test_a_pin_has_what_has_not_begun_take_its_version_and_unpin_has_it_fo
 
 @bounded
 async def test_a_pin_leaves_a_version_alone_that_its_caller_has_named(path):
-    async with runtime(path, ("job", "1.0.0", echo), ("job", "1.1.0", idle)) as node, alone(path) as elsewhere:
+    async with (
+        runtime(path, ("job", "1.0.0", echo), ("job", "1.1.0", idle)) as node,
+        alone(path) as elsewhere,
+    ):
         await elsewhere.start("job", instance_id="one", version="1.1.0")
     async with runtime(path, ("job", "1.0.0", echo)) as node:
         handle = node.client.handle("one")
@@ -1015,14 +1151,20 @@ async def test_a_pin_goes_on_after_writes_that_came_in_between(path, monkeypatch
         def and_then_somebody_writes(instance_id):
             record = read(instance_id)
             if next(between, None) is not None:
-                assert client._provider.admin.set_pin(instance_id, "1.0.0", by="somebody else", reason="")
+                assert client._provider.admin.set_pin(
+                    instance_id, "1.0.0", by="somebody else", reason=""
+                )
             return record
 
         monkeypatch.setattr(directory, "get", and_then_somebody_writes)
         await client.pin(handle.instance_id, "1.0.0")
         monkeypatch.setattr(directory, "get", read)
         info = await handle.info()
-        assert (info.version, info.status, next(between, None)) == ("1.0.0", InstanceStatus.HELD, None)
+        assert (info.version, info.status, next(between, None)) == (
+            "1.0.0",
+            InstanceStatus.HELD,
+            None,
+        )
         monkeypatch.setattr("orchestra.operations.retarget._ATTEMPTS", 0)
         with pytest.raises(StoreError, match="try again"):
             await client.unpin(handle.instance_id)
@@ -1048,7 +1190,8 @@ async def test_what_operators_write_names_them_and_their_reason(path):
             await client.purge(completed_before=tomorrow, reason="x" * 2000)
         await waits.terminate()
         rows = node._provider._writer._session.connection.execute(
-            "SELECT action, subject, actor, detail FROM operation WHERE action <> 'set policy' ORDER BY operation_id"
+            "SELECT action, subject, actor, detail FROM operation WHERE action <> 'set policy' "
+            "ORDER BY operation_id"
         ).fetchall()
     assert [(action, subject, unpack(detail)["reason"]) for action, subject, _, detail in rows] == [
         ("pin", "three", "p"),
@@ -1065,19 +1208,29 @@ async def test_a_pin_decides_at_the_next_boundary_until_it_is_taken_away(path):
         await ctx.wait_for_event("go")
         ctx.continue_as_new(number + 1)
 
-    async with runtime(path, *(("lap", version, lap) for version in ("1.0.0", "1.1.0", "1.2.0"))) as node:
+    async with runtime(
+        path, *(("lap", version, lap) for version in ("1.0.0", "1.1.0", "1.2.0"))
+    ) as node:
         client = node.client
         handle = await client.start("lap", 1)
         assert (await handle.info()).version == "1.2.0"
-        before = await info_when(handle, lambda info: info.waiting_on)  # it has begun, so that the pin is for the next one
+        before = await info_when(
+            handle, lambda info: info.waiting_on
+        )  # it has begun, so that the pin is for the next one
         assert before.pinned_at is None
         await client.pin(handle.instance_id, "1.1.0", reason="trouble")
         info = await handle.info()
         assert before.updated_at < info.pinned_at <= info.updated_at
-        assert (info.pinned_version, info.version, info.target_version) == ("1.1.0", "1.2.0", "1.1.0")
+        assert (info.pinned_version, info.version, info.target_version) == (
+            "1.1.0",
+            "1.2.0",
+            "1.1.0",
+        )
         for execution in (2, 3):
             await handle.raise_event("go")
-            info = await info_when(handle, lambda info, execution=execution: info.execution_id == execution)
+            info = await info_when(
+                handle, lambda info, execution=execution: info.execution_id == execution
+            )
             assert (info.version, info.pinned_version) == ("1.1.0", "1.1.0")
         await client.unpin(handle.instance_id)
         await handle.raise_event("go")
@@ -1095,7 +1248,10 @@ async def test_a_pin_decides_at_the_next_boundary_until_it_is_taken_away(path):
             with pytest.raises(InstanceNotFound):
                 await call()
         await handle.terminate()
-        for call in (lambda: client.pin(handle.instance_id, "1.0.0"), lambda: client.unpin(handle.instance_id)):
+        for call in (
+            lambda: client.pin(handle.instance_id, "1.0.0"),
+            lambda: client.unpin(handle.instance_id),
+        ):
             with pytest.raises(AlreadyCompleted):
                 await call()
 
@@ -1113,7 +1269,9 @@ async def test_a_pin_given_while_an_activity_runs_does_not_stop_the_instance(pat
     async def once(ctx, value):
         return await ctx.schedule_activity(work)
 
-    async with runtime(path, once, activities=[work], poll=timedelta(hours=1), lease=timedelta(hours=1)) as node:
+    async with runtime(
+        path, once, activities=[work], poll=timedelta(hours=1), lease=timedelta(hours=1)
+    ) as node:
         handle = await node.client.start("once")
         await begun.wait()
         await node.client.pin(handle.instance_id, "1.0.0")
@@ -1142,7 +1300,9 @@ async def test_a_policy_decides_starts_and_boundaries_from_then_on(path):
         client = node.client
         assert await client.get_version_policy("lap") == Exact("1.0.0")
         await client.raise_event(handle.instance_id, "go")
-        info = await info_when(client.handle(handle.instance_id), lambda info: info.execution_id == 2)
+        info = await info_when(
+            client.handle(handle.instance_id), lambda info: info.execution_id == 2
+        )
         assert info.version == "1.0.0"
         await client.set_version_policy("lap", Latest())
         assert (await (await client.start("lap", 1)).info()).version == "1.1.0"
@@ -1172,7 +1332,11 @@ async def test_a_reason_that_no_store_can_hold_is_refused_before_anything_happen
                 with pytest.raises(InvalidArgument, match="a reason"):
                     await call
         info = await client.get_instance_info("x")
-        assert (info.cancel_requested, info.pinned_version, info.status.is_final) == (False, None, False)
+        assert (info.cancel_requested, info.pinned_version, info.status.is_final) == (
+            False,
+            None,
+            False,
+        )
 
 
 @bounded
@@ -1234,7 +1398,10 @@ async def test_nodes_are_listed_with_what_they_run_and_own(path):
         await ctx.schedule_activity(work)
 
     versions = [("laps", version, laps) for version in ("1.10.0", "1.9.0", "1.10.0-rc.1")]
-    async with runtime(path, idle, busy, *versions, activities=[work]) as node, alone(path) as client:
+    async with (
+        runtime(path, idle, busy, *versions, activities=[work]) as node,
+        alone(path) as client,
+    ):
         await info_when(await client.start("idle"), lambda info: info.waiting_on)
         handle = await client.start("busy")
         owner = (await info_when(handle, lambda info: info.waiting_on)).owner
@@ -1245,7 +1412,12 @@ async def test_nodes_are_listed_with_what_they_run_and_own(path):
             "busy": ("1.0.0",),
             "laps": ("1.9.0", "1.10.0-rc.1", "1.10.0"),
         }
-        assert (seen.activities, seen.queues, seen.host != "", seen.library != "") == (("work",), ("default",), True, True)
+        assert (seen.activities, seen.queues, seen.host != "", seen.library != "") == (
+            ("work",),
+            ("default",),
+            True,
+            True,
+        )
         assert seen.started_at <= seen.renewed_at
         assert seen.owned == 1, "the one that only waits is nobody's"
         (same,) = await node.client.list_nodes()
@@ -1267,9 +1439,15 @@ async def test_a_node_that_does_not_renew_is_shown_as_not_alive_until_it_is_buri
     clock.advance(timedelta(microseconds=3 * a_node().lease))
     provider.store.join(a_node("late"))
     async with Client(provider) as client:
-        assert [(node.node_id, node.alive) for node in await client.list_nodes()] == [("lost", True), ("late", True)]
+        assert [(node.node_id, node.alive) for node in await client.list_nodes()] == [
+            ("lost", True),
+            ("late", True),
+        ]
         clock.advance(timedelta(microseconds=1))
-        assert [(node.node_id, node.alive) for node in await client.list_nodes()] == [("lost", False), ("late", True)]
+        assert [(node.node_id, node.alive) for node in await client.list_nodes()] == [
+            ("lost", False),
+            ("late", True),
+        ]
         provider.store.bury("lost", renewals=0)
         assert [node.node_id for node in await client.list_nodes()] == ["late"]
     provider.close()

@@ -1,4 +1,6 @@
-"""What is over is freed at once: nothing waits for the cycle collector, so that a host may make it rare."""
+"""What is over is freed at once: nothing waits for the cycle collector, so that a host may make it
+rare.
+"""
 
 import gc
 
@@ -36,4 +38,6 @@ async def test_steps_laps_and_ends_leave_no_cycles(path):
             left = gc.collect()
         finally:
             gc.enable()
-    assert left < 20, f"{left} objects wait for the collector behind 20 instances of 2 laps and 10 steps"
+    assert left < 20, (
+        f"{left} objects wait for the collector behind 20 instances of 2 laps and 10 steps"
+    )

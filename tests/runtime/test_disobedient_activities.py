@@ -1,4 +1,6 @@
-"""Activities that do not end when they are told to: their time counts, others go on, the runtime and the process can end."""
+"""Activities that do not end when they are told to: their time counts, others go on, the runtime
+and the process can end.
+"""
 
 import subprocess
 import sys
@@ -77,15 +79,22 @@ async def outcome(ctx, scheduled):
 
 @bounded
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burns_nothing(path, kind, caplog):
+async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burns_nothing(
+    path, kind, caplog
+):
     """Scenario 58."""
     caught = Caught()
-    stubborn = activity(name="stubborn", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(0)), timeout=SOON)(
-        getattr(caught, kind)
-    )
+    stubborn = activity(
+        name="stubborn",
+        retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(0)),
+        timeout=SOON,
+    )(getattr(caught, kind))
 
     async def both(ctx, value):
-        return [await outcome(ctx, ctx.schedule_activity(stubborn)), await ctx.schedule_activity(fine)]
+        return [
+            await outcome(ctx, ctx.schedule_activity(stubborn)),
+            await ctx.schedule_activity(fine),
+        ]
 
     options = {"grace": AT_ONCE, "max_concurrent_activities": 1}
     async with runtime(path, both, activities=[stubborn, fine], **options) as node:
@@ -94,7 +103,9 @@ async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burn
         await anyio.sleep(0.3)
         before, used = caught.times, time.process_time()
         await anyio.sleep(0.5)
-        assert caught.times - before <= 2 * 12  # not more than it would see without any cancellation
+        assert (
+            caught.times - before <= 2 * 12
+        )  # not more than it would see without any cancellation
         assert time.process_time() - used < 0.4
     named = told(caplog, "does not end: it was cancelled")
     assert [record.instance_id for record in named] == [handle.instance_id] * 2
@@ -103,7 +114,9 @@ async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burn
 
 @bounded
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_runtime_leaves_soon_after_its_grace_whatever_an_activity_does(path, kind, caplog):
+async def test_the_runtime_leaves_soon_after_its_grace_whatever_an_activity_does(
+    path, kind, caplog
+):
     stubborn = activity(name="stubborn", retry=NO_RETRY)(getattr(Caught(), kind))
 
     async def asks(ctx, value):
@@ -113,7 +126,9 @@ async def test_the_runtime_leaves_soon_after_its_grace_whatever_an_activity_does
         await node.client.start("asks", instance_id="one")
         await until(lambda: node._runner._tasks)
         await anyio.sleep(0.05)
-    named = told(caplog, "has not ended when the runtime stopped") + told(caplog, "it catches that again and again")
+    named = told(caplog, "has not ended when the runtime stopped") + told(
+        caplog, "it catches that again and again"
+    )
     assert len(named) == 1
     again = activity(name="stubborn", retry=NO_RETRY)(fine.function)
     async with runtime(path, asks, activities=[again]) as node:
@@ -135,7 +150,9 @@ async def test_a_loser_of_a_race_that_does_not_end_gives_its_place_away(path, ca
 
 
 @bounded
-async def test_an_activity_that_cleans_up_in_a_shield_has_the_time_for_it_and_is_not_named(path, caplog):
+async def test_an_activity_that_cleans_up_in_a_shield_has_the_time_for_it_and_is_not_named(
+    path, caplog
+):
     ended = []
 
     @activity(retry=NO_RETRY, timeout=SOON)
@@ -203,12 +220,18 @@ async def test_threads_that_hang_are_named_and_their_number_has_a_bound(path, ca
         return "works"
 
     async def many(ctx, value):
-        ends = await ctx.gather(*(outcome(ctx, ctx.schedule_activity(hangs, number)) for number in range(4)))
+        ends = await ctx.gather(
+            *(outcome(ctx, ctx.schedule_activity(hangs, number)) for number in range(4))
+        )
         return [*ends, await ctx.schedule_activity(works)]
 
-    async with runtime(path, many, activities=[hangs, works], max_activity_threads=2, grace=AT_ONCE) as node:
+    async with runtime(
+        path, many, activities=[hangs, works], max_activity_threads=2, grace=AT_ONCE
+    ) as node:
         handle = await node.client.start("many")
-        await until(lambda: len(begun) == 4)  # two more than may run at once: their threads were given up
+        await until(
+            lambda: len(begun) == 4
+        )  # two more than may run at once: their threads were given up
         await until(lambda: len(told(caplog, "its thread goes on in the background")) == 4)
         assert (await handle.info()).waiting_counts == {"activity": 1}
         gate.open()
@@ -237,7 +260,9 @@ async def test_a_thread_that_ends_soon_after_it_was_told_is_not_named(path, capl
 
 
 @bounded
-async def test_a_thread_finds_the_way_back_to_its_event_loop_and_may_run_one_of_its_own(path, anyio_backend):
+async def test_a_thread_finds_the_way_back_to_its_event_loop_and_may_run_one_of_its_own(
+    path, anyio_backend
+):
     async def answer():
         await anyio.sleep(0)
         return 42
@@ -252,7 +277,10 @@ async def test_a_thread_finds_the_way_back_to_its_event_loop_and_may_run_one_of_
 
     async def both(ctx, value):
         own = await ctx.schedule_activity(asks_back)
-        return [own, await ctx.schedule_activity(asks_the_host) if anyio_backend == "asyncio" else 42]
+        return [
+            own,
+            await ctx.schedule_activity(asks_the_host) if anyio_backend == "asyncio" else 42,
+        ]
 
     async with runtime(path, both, activities=[asks_back, asks_the_host]) as node:
         assert await (await node.client.start("both")).result() == [42, 42]

@@ -32,7 +32,9 @@ class Reads:
         self._directory = node._provider.directory
         self.asked, self.got, self.broken = [], [], set()
         for name, calls in (("going_among", self.asked), ("get", self.got)):
-            monkeypatch.setattr(self._directory, name, self._counted(name, getattr(self._directory, name), calls))
+            monkeypatch.setattr(
+                self._directory, name, self._counted(name, getattr(self._directory, name), calls)
+            )
 
     def _counted(self, name, read, calls):
         def counted(subject):
@@ -61,15 +63,25 @@ async def waiting(node, group, count, outcomes, timeout=None):
 
 
 @bounded
-async def test_ends_made_elsewhere_are_asked_for_together_and_only_who_is_concerned_looks(path, often, monkeypatch):
+async def test_ends_made_elsewhere_are_asked_for_together_and_only_who_is_concerned_looks(
+    path, often, monkeypatch
+):
     monkeypatch.setattr(ends, "_ASKED_AT_ONCE", 3)
     outcomes = {}
-    async with alone(path) as elsewhere, runtime(path, idle) as node, anyio.create_task_group() as group:
+    async with (
+        alone(path) as elsewhere,
+        runtime(path, idle) as node,
+        anyio.create_task_group() as group,
+    ):
         reads = Reads(node, monkeypatch)
         first, *others, last = await waiting(node, group, 10, outcomes)
         await until(lambda: len(reads.asked) > 8)
         assert all(len(part) <= 3 for part in reads.asked)
-        assert {instance_id for part in reads.asked for instance_id in part} == {first, *others, last}
+        assert {instance_id for part in reads.asked for instance_id in part} == {
+            first,
+            *others,
+            last,
+        }
         assert reads.got == [], "all of them were known to be open, and nothing has happened"
         await elsewhere.terminate(first)
         await elsewhere.terminate(last)
@@ -83,7 +95,9 @@ async def test_ends_made_elsewhere_are_asked_for_together_and_only_who_is_concer
 
 
 @bounded
-async def test_an_end_made_here_costs_those_who_wait_no_read_and_a_look_at_once_costs_one(path, never, monkeypatch):
+async def test_an_end_made_here_costs_those_who_wait_no_read_and_a_look_at_once_costs_one(
+    path, never, monkeypatch
+):
     outcomes = {}
     async with runtime(path, idle) as node, anyio.create_task_group() as group:
         reads = Reads(node, monkeypatch)
@@ -103,10 +117,16 @@ async def test_an_end_made_here_costs_those_who_wait_no_read_and_a_look_at_once_
 @bounded
 async def test_who_waits_for_an_instance_that_is_deleted_is_told(path, often, monkeypatch):
     outcomes, deleted = {}, []
-    async with alone(path) as elsewhere, runtime(path, idle) as node, anyio.create_task_group() as group:
+    async with (
+        alone(path) as elsewhere,
+        runtime(path, idle) as node,
+        anyio.create_task_group() as group,
+    ):
         directory = node._provider.directory
         read = directory.going_among
-        monkeypatch.setattr(directory, "going_among", lambda asked: read(asked) if deleted else set(asked))
+        monkeypatch.setattr(
+            directory, "going_among", lambda asked: read(asked) if deleted else set(asked)
+        )
         (instance_id,) = await waiting(node, group, 1, outcomes)
         await elsewhere.terminate(instance_id)
         await elsewhere.delete(instance_id)
@@ -117,7 +137,9 @@ async def test_who_waits_for_an_instance_that_is_deleted_is_told(path, often, mo
 
 @pytest.mark.parametrize("interval", [0.005, 3600])
 @bounded
-async def test_who_waits_is_late_in_turn_and_never_early_however_the_times_were_given(path, monkeypatch, interval):
+async def test_who_waits_is_late_in_turn_and_never_early_however_the_times_were_given(
+    path, monkeypatch, interval
+):
     monkeypatch.setattr(ends, "_INTERVAL", interval)
     late = []
     async with runtime(path, idle) as node, anyio.create_task_group() as group:
@@ -157,7 +179,11 @@ async def test_who_waits_no_more_leaves_nothing_behind(path, often):
 @bounded
 async def test_where_the_store_cannot_be_asked_each_one_looks_for_himself(path, often, monkeypatch):
     outcomes = {}
-    async with alone(path) as elsewhere, runtime(path, idle) as node, anyio.create_task_group() as group:
+    async with (
+        alone(path) as elsewhere,
+        runtime(path, idle) as node,
+        anyio.create_task_group() as group,
+    ):
         reads = Reads(node, monkeypatch)
         first, second = await waiting(node, group, 2, outcomes)
         reads.broken = {"going_among"}

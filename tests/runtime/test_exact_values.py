@@ -1,4 +1,6 @@
-"""What a value is stays what it is, wherever it is given: at starts, boundaries, activities, children and events."""
+"""What a value is stays what it is, wherever it is given: at starts, boundaries, activities,
+children and events.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -45,7 +47,9 @@ async def test_nine_o_clock_stays_nine_o_clock_when_the_clocks_change(store):
     async def daily(ctx, state: Daily) -> tuple[datetime, str]:
         if state.laps == 3:
             return state.next_run, state.next_run.tzinfo.key
-        ctx.continue_as_new(replace(state, next_run=state.next_run + timedelta(days=1), laps=state.laps + 1))
+        ctx.continue_as_new(
+            replace(state, next_run=state.next_run + timedelta(days=1), laps=state.laps + 1)
+        )
 
     async with Runtime(store(), registry(daily)) as node:
         handle = await node.client.start("daily", Daily(datetime(2026, 3, 27, 9, 0, tzinfo=BERLIN)))
@@ -115,7 +119,9 @@ async def test_what_would_change_is_refused_where_it_is_given(store):
     async with Runtime(store(), registry(order), [pay]) as node:
         with pytest.raises(EncodeError, match=r"annotate Express, or Paid \| Express"):
             await node.client.start("order", Express("a"))
-        handle = await node.client.start("order", {"order": "plain JSON of a state may be given from outside"})
+        handle = await node.client.start(
+            "order", {"order": "plain JSON of a state may be given from outside"}
+        )
         argument, child, state, result = (await handle.result(str)).split("|", 3)
     assert (argument, child, state) == ("[0]", "", "")
     assert "[0]" in result
@@ -133,7 +139,12 @@ async def test_a_state_is_checked_against_the_version_that_is_named(store):
     async def new(ctx, state: Paid) -> str:
         return type(state).__name__
 
-    versions = OrchestrationRegistry.builder().register("order", old).register("order", new, version="2.0.0").build()
+    versions = (
+        OrchestrationRegistry.builder()
+        .register("order", old)
+        .register("order", new, version="2.0.0")
+        .build()
+    )
     async with Runtime(store(), versions) as node:
         handle = await node.client.start("order", Ordered("o"), version="1.0.0")
         assert await handle.result(str) == "Paid"

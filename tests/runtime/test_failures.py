@@ -52,7 +52,10 @@ async def test_the_details_of_a_failure_are_seen_by_client_and_parent(path):
             await (await node.client.start("pays", instance_id="one")).result()
         assert failed.value.error.details == {"code": 402, "why": ["funds"]}
         assert failed.value.error.type.endswith("PaymentRefused")
-        assert (await node.client.get_instance_info("one")).error.details == {"code": 402, "why": ["funds"]}
+        assert (await node.client.get_instance_info("one")).error.details == {
+            "code": 402,
+            "why": ["funds"],
+        }
         assert await (await node.client.start("parent")).result() == {"code": 402, "why": ["funds"]}
 
 
@@ -79,7 +82,9 @@ async def test_details_without_a_json_form_hold_the_instance_and_say_so(path):
 
     async with runtime(path, job) as node:
         info = await info_when(await node.client.start("job"), lambda info: info.held_reason)
-        assert info.held_reason.startswith("error: orchestra.errors.EncodeError: details of Failure")
+        assert info.held_reason.startswith(
+            "error: orchestra.errors.EncodeError: details of Failure"
+        )
 
 
 @bounded
@@ -194,7 +199,9 @@ async def test_a_wait_for_what_an_error_holds_says_so_at_its_timeout(path):
 
 
 @bounded
-async def test_a_wait_without_a_timeout_ends_once_one_error_has_held_the_instance_for_a_while(path, monkeypatch):
+async def test_a_wait_without_a_timeout_ends_once_one_error_has_held_the_instance_for_a_while(
+    path, monkeypatch
+):
     monkeypatch.setattr(waiting, "_SECONDS", 0.2)
     async with runtime(path, breaks) as node, alone(path) as client:
         handle = await node.client.start("breaks", instance_id="one")

@@ -1,4 +1,6 @@
-"""A runtime over a store that fails all the time, before the commit and after it (scenarios 39, 40 and 42)."""
+"""A runtime over a store that fails all the time, before the commit and after it (scenarios 39, 40
+and 42).
+"""
 
 import os
 import random
@@ -11,26 +13,43 @@ from kit import QUICK, bounded, registry
 
 from orchestra import Runtime, SqliteProvider, activity
 from orchestra.clock import new_id
-from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from orchestra.errors import (
+    OutcomeUnknown,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from orchestra.testing import check_store
 
 pytestmark = pytest.mark.anyio
 
 LAPS = 30
 INSTANCES = 6
-BEFORE = (StoreBusy("busy"), StoreFull("full"), StoreReadOnly("read-only"), StoreUnavailable("away"), OutcomeUnknown("lost"))
+BEFORE = (
+    StoreBusy("busy"),
+    StoreFull("full"),
+    StoreReadOnly("read-only"),
+    StoreUnavailable("away"),
+    OutcomeUnknown("lost"),
+)
 """Nothing of the commit happens."""
 
 
 class Faulty(SqliteProvider):
-    """Every few commits something goes wrong, and sometimes up to three times in a row: the pauses grow with each."""
+    """Every few commits something goes wrong, and sometimes up to three times in a row: the pauses
+    grow with each.
+    """
 
     def __init__(self, path, chance):
         super().__init__(path, durability="relaxed")
         self._chance = chance
         self._row = 0
         self._is_over = False
-        """Whether a row has just ended. One commit succeeds then: the pauses of several rows would add up to minutes."""
+        """Whether a row has just ended. One commit succeeds then: the pauses of several rows would
+        add up to minutes.
+        """
         self._commit = self.store.commit
         self.store.commit = self._faulty_commit
         self.faults = Counter()
@@ -85,10 +104,16 @@ async def test_whatever_goes_wrong_with_commits_happens_to_nobody(path):
 
     async def drive(node, instance_id):
         client, request_id = node.client, new_id()
-        await insist(lambda: client.start("loop", [], instance_id=instance_id, request_id=request_id))
+        await insist(
+            lambda: client.start("loop", [], instance_id=instance_id, request_id=request_id)
+        )
         for lap in range(LAPS):
             message_id = new_id()
-            await insist(lambda lap=lap, same=message_id: client.raise_event(instance_id, "go", lap, message_id=same))
+            await insist(
+                lambda lap=lap, same=message_id: client.raise_event(
+                    instance_id, "go", lap, message_id=same
+                )
+            )
         assert await node.client.handle(instance_id).result() == list(range(LAPS))
 
     async with (

@@ -26,10 +26,17 @@ async def test_stop_gets_in_where_telemetry_is_refused(store):
         handle = await node.client.start("stops")
         for number in range(18):
             await handle.raise_event("telemetry", number)
-        with pytest.raises(InboxFull, match="18 unread messages of the name 'telemetry'") as refused:
+        with pytest.raises(
+            InboxFull, match="18 unread messages of the name 'telemetry'"
+        ) as refused:
             await handle.raise_event("telemetry", 18)
         error = pickle.loads(pickle.dumps(refused.value))
-        assert (error.instance_id, error.name, error.bound, error.limit) == (handle.instance_id, "telemetry", "messages", 18)
+        assert (error.instance_id, error.name, error.bound, error.limit) == (
+            handle.instance_id,
+            "telemetry",
+            "messages",
+            18,
+        )
         await handle.raise_event("stop", "now")
         assert await handle.result() == "now"
 
@@ -43,11 +50,19 @@ async def test_large_events_of_one_name_leave_bytes_for_another(store):
             await handle.raise_event("telemetry", "x" * 2_000)
         with pytest.raises(InboxFull, match="inbox_bytes") as refused:
             await handle.raise_event("telemetry", "x" * 1_400)
-        assert (refused.value.name, refused.value.bound, refused.value.limit) == ("telemetry", "bytes", 9_000)
+        assert (refused.value.name, refused.value.bound, refused.value.limit) == (
+            "telemetry",
+            "bytes",
+            9_000,
+        )
         await handle.raise_event("other", "x" * 1_500)
         with pytest.raises(InboxFull, match="Let it read them") as refused:
             await handle.raise_event("other", "x" * 1_500)
-        assert (refused.value.name, refused.value.bound, refused.value.limit) == (None, "bytes", 10_000)
+        assert (refused.value.name, refused.value.bound, refused.value.limit) == (
+            None,
+            "bytes",
+            10_000,
+        )
         await handle.raise_event("stop", "now")
         assert await handle.result() == "now"
 

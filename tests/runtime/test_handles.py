@@ -90,14 +90,22 @@ async def test_by_name_a_result_is_plain_unless_it_is_said(path):
         handle = await node.client.start("watch", Watch("x"), instance_id="w")
         assert await handle.result() == {"checks": 1}
         assert await handle.result(Report) == await handle.result(Report | None) == Report(1)
-        told = await node.client.start("watch", Watch("x"), instance_id="w", existing="return", returns=Report)
+        told = await node.client.start(
+            "watch", Watch("x"), instance_id="w", existing="return", returns=Report
+        )
         assert await told.result() == Report(1)
         assert await told.result(dict[str, int]) == {"checks": 1}
         assert await node.client.handle("w").result() == {"checks": 1}
-        assert await node.client.handle("w", Report).result() == await node.client.handle("w", returns=Report | None).result()
+        assert (
+            await node.client.handle("w", Report).result()
+            == await node.client.handle("w", returns=Report | None).result()
+        )
         with pytest.raises(DecodeError):
             await node.client.handle("w", int).result()
-        for call in (lambda: node.client.start("watch", returns=Client), lambda: node.client.handle("w", Client)):
+        for call in (
+            lambda: node.client.start("watch", returns=Client),
+            lambda: node.client.handle("w", Client),
+        ):
             with pytest.raises(UnresolvableAnnotation):
                 await call()
         assert handle == told == node.client.handle("w")
@@ -119,7 +127,9 @@ async def test_a_function_runs_under_the_name_and_version_that_its_registry_and_
 @bounded
 async def test_a_function_that_no_registry_names_is_refused_with_what_to_give_instead(path):
     async with runtime(path, watch, ("one", "1.0.0", untyped), ("two", "1.0.0", untyped)) as node:
-        with pytest.raises(UnknownOrchestration, match="tick is not registered here; register it, or give the name") as caught:
+        with pytest.raises(
+            UnknownOrchestration, match="tick is not registered here; register it, or give the name"
+        ) as caught:
             await node.client.start(tick)
         assert caught.value.name == "tick"
         with pytest.raises(InvalidFunction, match="as 'one' and as 'two'; give the name"):
@@ -135,8 +145,15 @@ async def test_a_function_that_no_registry_names_is_refused_with_what_to_give_in
 
 @bounded
 async def test_a_client_that_stands_alone_names_functions_by_the_registry_that_it_is_given(path):
-    async with runtime(path, watch) as node, alone(path) as client, alone(path, registry=registry(watch, tick)) as knowing:
-        with pytest.raises(UnknownOrchestration, match=r"no registry .* name of watch; give the name, or .*registry=registry"):
+    async with (
+        runtime(path, watch) as node,
+        alone(path) as client,
+        alone(path, registry=registry(watch, tick)) as knowing,
+    ):
+        with pytest.raises(
+            UnknownOrchestration,
+            match=r"no registry .* name of watch; give the name, or .*registry=registry",
+        ):
             await client.start(watch, Watch("x"))
         handle = await knowing.start(watch, Watch("x"))
         assert await handle.result() == Report(1)
@@ -166,7 +183,10 @@ async def test_a_handle_does_what_the_client_does(path):
         with pytest.raises(InstanceNotFound):
             await handle.info()
 
-        cancelled, terminated = await node.client.start(collect, 1), await node.client.start(collect, 1)
+        cancelled, terminated = (
+            await node.client.start(collect, 1),
+            await node.client.start(collect, 1),
+        )
         await cancelled.cancel("enough")
         await terminated.terminate(reason="now")
         with pytest.raises(InstanceCancelled, match="enough"):
@@ -186,6 +206,12 @@ def test_a_handle_takes_every_option_that_the_client_takes():
         "wait": Client.wait_for_completion,
     }
     for name, method in pairs.items():
-        expected = [parameter.replace(annotation="") for parameter in inspect.signature(method).parameters.values()]
-        own = [parameter.replace(annotation="") for parameter in inspect.signature(getattr(Handle, name)).parameters.values()]
+        expected = [
+            parameter.replace(annotation="")
+            for parameter in inspect.signature(method).parameters.values()
+        ]
+        own = [
+            parameter.replace(annotation="")
+            for parameter in inspect.signature(getattr(Handle, name)).parameters.values()
+        ]
         assert own == [parameter for parameter in expected if parameter.name != "instance_id"], name

@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from kit import bounded, info_when, registry
 
-from orchestra import ActivityFailed, Client, Failure, HistoryEvent, NonRetryable, RetryPolicy, Runtime, Unreadable, activity
+from orchestra import (
+    ActivityFailed,
+    Client,
+    Failure,
+    HistoryEvent,
+    NonRetryable,
+    RetryPolicy,
+    Runtime,
+    Unreadable,
+    activity,
+)
 from orchestra.client.history import history_event
 from orchestra.clock import from_micros
 from orchestra.codec import Payload
@@ -52,7 +62,14 @@ TRY = Attempt(1, NOON, ERROR)
 EVENTS = [
     (
         ExecutionStarted(1, AT, "one", "inc", 3, "watch", "1.0.0", "seed", 5, 6, VALUE),
-        {"instance_id": "one", "incarnation": "inc", "execution_id": 3, "name": "watch", "version": "1.0.0", "input": READ},
+        {
+            "instance_id": "one",
+            "incarnation": "inc",
+            "execution_id": 3,
+            "name": "watch",
+            "version": "1.0.0",
+            "input": READ,
+        },
     ),
     (
         ActivityScheduled(1, AT, "probe", Payload(b"[1]"), RETRY, 30_000_000, None, "gpu"),
@@ -73,7 +90,10 @@ EVENTS = [
     (TimerCreated(1, AT, AT + 1_000_000), {"due_at": NOON + timedelta(seconds=1)}),
     (TimerFired(1, AT, 2), {"source": 2}),
     (EventAwaited(1, AT, "go"), {"name": "go"}),
-    (EventReceived(1, AT, 2, "go", 7, VALUE), {"source": 2, "name": "go", "sequence": 7, "payload": READ}),
+    (
+        EventReceived(1, AT, 2, "go", 7, VALUE),
+        {"source": 2, "name": "go", "sequence": 7, "payload": READ},
+    ),
     (CommandCancelled(1, AT, 2), {"source": 2}),
     (CancelRequested(1, AT, "why"), {"reason": "why"}),
     (
@@ -88,7 +108,10 @@ EVENTS = [
         },
     ),
     (ChildCompleted(1, AT, 2, VALUE), {"source": 2, "result": READ}),
-    (ChildFailedEvent(1, AT, 2, "cancelled", ERROR), {"source": 2, "status": "cancelled", "error": ERROR}),
+    (
+        ChildFailedEvent(1, AT, 2, "cancelled", ERROR),
+        {"source": 2, "status": "cancelled", "error": ERROR},
+    ),
     (
         DetachedStarted(1, AT, "ship", "1.0.0", "two", VALUE, "slow"),
         {"name": "ship", "version": "1.0.0", "instance_id": "two", "queue": "slow", "input": READ},
@@ -112,12 +135,18 @@ def test_an_event_is_shown_as_plain_values_under_the_names_that_are_documented(e
     shown = history_event(to_record(event))
     assert shown == HistoryEvent(1, event.kind.name.lower(), NOON, details)
     assert shown.is_readable
-    (line,) = [line for line in (HistoryEvent.__doc__ or "").splitlines() if line.split()[:1] == [shown.kind]]
+    (line,) = [
+        line
+        for line in (HistoryEvent.__doc__ or "").splitlines()
+        if line.split()[:1] == [shown.kind]
+    ]
     assert line.replace(",", "").split()[1:] == list(details)
 
 
 @pytest.mark.parametrize(
-    "record", [one for one in RECORDS if one.payload is not None], ids=lambda one: EventKind(one.kind).name
+    "record",
+    [one for one in RECORDS if one.payload is not None],
+    ids=lambda one: EventKind(one.kind).name,
 )
 def test_a_value_that_cannot_be_read_is_marked_in_its_place_and_all_else_is_shown(record):
     whole = history_event(record)
@@ -129,7 +158,9 @@ def test_a_value_that_cannot_be_read_is_marked_in_its_place_and_all_else_is_show
         shown = history_event(replace(record, payload=damaged))
         assert (shown.event_id, shown.kind, shown.at) == (whole.event_id, whole.kind, whole.at)
         assert not shown.is_readable
-        ((key, marked),) = [(key, value) for key, value in shown.details.items() if value != whole.details[key]]
+        ((key, marked),) = [
+            (key, value) for key, value in shown.details.items() if value != whole.details[key]
+        ]
         assert (marked.size, key in whole.details) == (len(damaged.data), True)
         assert reason in str(marked)
 
@@ -138,21 +169,35 @@ def test_a_value_that_cannot_be_read_is_marked_in_its_place_and_all_else_is_show
 def test_an_event_that_cannot_be_read_at_all_is_shown_with_what_is_known_of_it(record):
     changes = [{"format": 99}, {"kind": 99}, {"kind": -1}]
     if record.envelope != b"{}":
-        changes += [{"envelope": b""}, {"envelope": b"{}"}, {"envelope": b"[]"}, {"envelope": b"\xff{"}]
+        changes += [
+            {"envelope": b""},
+            {"envelope": b"{}"},
+            {"envelope": b"[]"},
+            {"envelope": b"\xff{"},
+        ]
     if record.payload is not None:
         changes.append({"payload": None})
     for change in changes:
         shown = history_event(replace(record, **change))
         assert (shown.event_id, shown.at, shown.is_readable) == (1, NOON, False)
-        assert shown.kind == ("unknown" if "kind" in change else EventKind(record.kind).name.lower())
+        assert shown.kind == (
+            "unknown" if "kind" in change else EventKind(record.kind).name.lower()
+        )
         assert isinstance(shown.details["event"], Unreadable)
-        assert ("payload" in shown.details) == (record.payload is not None and "payload" not in change)
+        assert ("payload" in shown.details) == (
+            record.payload is not None and "payload" not in change
+        )
 
 
 def test_a_moment_that_no_datetime_can_tell_is_shown_as_the_last_one():
     record = EventRecord(1, EventKind.TIMER_CREATED, 2**62, 1, b'{"due":%d}' % 2**62)
     shown = history_event(record)
-    assert shown.at == shown.details["due_at"] == from_micros(2**62) == datetime.max.replace(tzinfo=UTC)
+    assert (
+        shown.at
+        == shown.details["due_at"]
+        == from_micros(2**62)
+        == datetime.max.replace(tzinfo=UTC)
+    )
 
 
 # --- in a store ---------------------------------------------------------------------------------
@@ -189,7 +234,9 @@ async def several(ctx, value):
 @pytest.mark.anyio
 @bounded
 async def test_a_history_is_read_by_people_as_it_was_written(store):
-    """The tries of a failed activity are told by the same datetimes to the code, on replay, and to readers."""
+    """The tries of a failed activity are told by the same datetimes to the code, on replay, and to
+    readers.
+    """
     entries = registry(several, child)
     async with Runtime(store(), entries, [fails]) as node:
         handle = await node.client.start("several", "boom", instance_id="one")
@@ -215,7 +262,10 @@ async def test_a_history_is_read_by_people_as_it_was_written(store):
     assert all(event.is_readable for event in history)
     assert [event.at for event in history] == sorted(event.at for event in history)
     assert started.details["input"] == "boom"
-    assert (failed.details["source"], failed.details["error"].message) == (scheduled.event_id, "by design")
+    assert (failed.details["source"], failed.details["error"].message) == (
+        scheduled.event_id,
+        "by design",
+    )
     (attempt,) = failed.details["attempts"]
     assert attempt.ended_at == ended_at == datetime.fromisoformat(completed.details["output"])
     assert timer.details["due_at"] == timer.at + timedelta(days=1)
@@ -238,14 +288,28 @@ async def test_values_of_a_later_library_are_listed_and_marked(store):
             EventRecord(3, 99, AT, 1, b"{}", sealed),
         )
         state = a_state(snapshot.row, summary=EMPTY_SUMMARY)
-        one(provider, a_write(snapshot.row, state, executions=(ExecutionDelta(1, events=events),), custom_status=sealed))
-        marked = Unreadable("payload is stored with encoding 7, which this version of orchestra cannot read", 6)
+        one(
+            provider,
+            a_write(
+                snapshot.row,
+                state,
+                executions=(ExecutionDelta(1, events=events),),
+                custom_status=sealed,
+            ),
+        )
+        marked = Unreadable(
+            "payload is stored with encoding 7, which this version of orchestra cannot read", 6
+        )
         (info,) = (await client.list_instances()).items
         assert (info.input, info.custom_status, info.output) == (marked, marked, None)
         (execution,) = await client.list_executions("i")
         assert execution.input == marked
         started, timer, unknown = await client.get_history("i")
-        assert (started.kind, started.details["input"], started.details["name"]) == ("execution_started", marked, "watch")
+        assert (started.kind, started.details["input"], started.details["name"]) == (
+            "execution_started",
+            marked,
+            "watch",
+        )
         assert (timer.kind, list(timer.details)) == ("timer_created", ["event"])
         assert (unknown.kind, unknown.at, unknown.details["payload"]) == ("unknown", NOON, marked)
         # What is left behind is in order.

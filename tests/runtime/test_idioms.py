@@ -1,4 +1,6 @@
-"""What people write in their first days: it works, or is refused at once with what to write instead."""
+"""What people write in their first days: it works, or is refused at once with what to write
+instead.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,15 @@ class Service:
 
 
 service = Service(3)
-ALL = [behind_a_sync_decorator, behind_pydantic, behind_an_unmarked_decorator, answered, injected, in_a_thread, any_name]
+ALL = [
+    behind_a_sync_decorator,
+    behind_pydantic,
+    behind_an_unmarked_decorator,
+    answered,
+    injected,
+    in_a_thread,
+    any_name,
+]
 ALL += [service.add, Service.double, Service.negate]
 
 
@@ -135,7 +145,9 @@ async def every_one(ctx: OrchestrationContext, number: int) -> list[object]:
     results: list[object] = []
     for one in ALL:
         keywords = {"self": 1, "activity": 2} if one is any_name else {}
-        results.append(await ctx.schedule_activity(one, *(() if keywords else (number,)), **keywords))
+        results.append(
+            await ctx.schedule_activity(one, *(() if keywords else (number,)), **keywords)
+        )
     return results
 
 
@@ -205,31 +217,63 @@ def refused(error, said, call):
     ("call", "error", "said"),
     [
         refused(
-            InvalidArgument, r"the provider is 'app.db'; write SqliteProvider\('app.db'\)", lambda p: Runtime("app.db", EMPTY)
+            InvalidArgument,
+            r"the provider is 'app.db'; write SqliteProvider\('app.db'\)",
+            lambda p: Runtime("app.db", EMPTY),
         ),
-        refused(InvalidArgument, r"write SqliteProvider\('app.db'\)", lambda p: Runtime(Path("app.db"), EMPTY)),
+        refused(
+            InvalidArgument,
+            r"write SqliteProvider\('app.db'\)",
+            lambda p: Runtime(Path("app.db"), EMPTY),
+        ),
         refused(InvalidArgument, r"write SqliteProvider\('app.db'\)", lambda p: Client("app.db")),
-        refused(InvalidArgument, "PostgresProvider", lambda p: Runtime("postgresql://me:secret@host/db", EMPTY)),
-        refused(InvalidArgument, "PostgresProvider", lambda p: Client("host=h dbname=d password=secret")),
+        refused(
+            InvalidArgument,
+            "PostgresProvider",
+            lambda p: Runtime("postgresql://me:secret@host/db", EMPTY),
+        ),
+        refused(
+            InvalidArgument, "PostgresProvider", lambda p: Client("host=h dbname=d password=secret")
+        ),
         refused(InvalidArgument, "class.*SqliteProvider", lambda p: Runtime(SqliteProvider, EMPTY)),
         refused(InvalidArgument, "the provider comes first", lambda p: Runtime(EMPTY, p)),
         refused(InvalidArgument, "None", lambda p: Client(None)),
-        refused(InvalidArgument, r"not built; call its build\(\)", lambda p: Runtime(p, OrchestrationRegistry.builder())),
+        refused(
+            InvalidArgument,
+            r"not built; call its build\(\)",
+            lambda p: Runtime(p, OrchestrationRegistry.builder()),
+        ),
         refused(InvalidArgument, "the registry is None", lambda p: Runtime(p, None)),
-        refused(InvalidArgument, "the registry is .*class", lambda p: Runtime(p, OrchestrationRegistry)),
+        refused(
+            InvalidArgument, "the registry is .*class", lambda p: Runtime(p, OrchestrationRegistry)
+        ),
         refused(InvalidArgument, "the registry is", lambda p: Runtime(p, {"watch": plain})),
         refused(InvalidArgument, r"such as \[probe\]", lambda p: Runtime(p, EMPTY, plain)),
-        refused(InvalidArgument, r"such as \[probe\]", lambda p: Runtime(p, EMPTY, activity(plain))),
-        refused(InvalidArgument, r"@activity\(name=\.\.\.\)", lambda p: Runtime(p, EMPTY, {"probe": plain})),
-        refused(InvalidArgument, "activities is 'plain'", lambda p: Runtime(p, EMPTY, "plain")),
-        refused(InvalidFunction, "'plain' .* it is a name", lambda p: Runtime(p, EMPTY, ["plain"])),
-        refused(InvalidFunction, "the coroutine 'plain' .* without calling it", lambda p: Runtime(p, EMPTY, [plain(1)])),
-        refused(InvalidFunction, "a lambda", lambda p: Runtime(p, EMPTY, [lambda: None])),
         refused(
-            RegistrationError, "two activities", lambda p: Runtime(p, EMPTY, [plain, activity(name="plain")(Service.double)])
+            InvalidArgument, r"such as \[probe\]", lambda p: Runtime(p, EMPTY, activity(plain))
         ),
         refused(
-            RegistrationError, "two activities", lambda p: Runtime(p, EMPTY, [plain, activity(plain).options(queue="gpu")])
+            InvalidArgument,
+            r"@activity\(name=\.\.\.\)",
+            lambda p: Runtime(p, EMPTY, {"probe": plain}),
+        ),
+        refused(InvalidArgument, "activities is 'plain'", lambda p: Runtime(p, EMPTY, "plain")),
+        refused(InvalidFunction, "'plain' .* it is a name", lambda p: Runtime(p, EMPTY, ["plain"])),
+        refused(
+            InvalidFunction,
+            "the coroutine 'plain' .* without calling it",
+            lambda p: Runtime(p, EMPTY, [plain(1)]),
+        ),
+        refused(InvalidFunction, "a lambda", lambda p: Runtime(p, EMPTY, [lambda: None])),
+        refused(
+            RegistrationError,
+            "two activities",
+            lambda p: Runtime(p, EMPTY, [plain, activity(name="plain")(Service.double)]),
+        ),
+        refused(
+            RegistrationError,
+            "two activities",
+            lambda p: Runtime(p, EMPTY, [plain, activity(plain).options(queue="gpu")]),
         ),
         refused(InvalidArgument, "queues is 'gpu'", lambda p: Runtime(p, EMPTY, queues="gpu")),
         refused(InvalidArgument, "a queue must be text", lambda p: Runtime(p, EMPTY, queues=[7])),
@@ -238,7 +282,9 @@ def refused(error, said, call):
         refused(InvalidArgument, "grace takes a timedelta", lambda p: Runtime(p, EMPTY, grace=1.5)),
     ],
 )
-async def test_a_wrong_argument_is_a_typed_error_with_what_to_write_instead(path, call, error, said):
+async def test_a_wrong_argument_is_a_typed_error_with_what_to_write_instead(
+    path, call, error, said
+):
     with pytest.raises(error, match=said) as caught:
         call(SqliteProvider(path))
     assert "secret" not in str(caught.value)
@@ -246,7 +292,9 @@ async def test_a_wrong_argument_is_a_typed_error_with_what_to_write_instead(path
 
 @bounded
 async def test_an_activity_may_be_named_twice(path):
-    async with runtime(path, activities=[plain, activity(plain), plain, behind_pydantic, behind_pydantic]) as node:
+    async with runtime(
+        path, activities=[plain, activity(plain), plain, behind_pydantic, behind_pydantic]
+    ) as node:
         (known,) = await node.client.list_nodes()
         assert known.activities == ("behind_pydantic", "plain")
 

@@ -1,4 +1,6 @@
-"""What clients hand over is bounded: who brings more waits in the client, and nothing is lost on any way out."""
+"""What clients hand over is bounded: who brings more waits in the client, and nothing is lost on
+any way out.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ async def test_who_waits_is_let_in_in_the_order_of_coming_and_never_more_than_th
         assert not intake.enter(0)
         intake.leave(40)
         await anyio.wait_all_tasks_blocked()
-        assert (order, intake.outstanding) == ([], (1, 60)), "the first needs more, and nobody passes it"
+        assert (order, intake.outstanding) == ([], (1, 60)), (
+            "the first needs more, and nobody passes it"
+        )
         intake.leave(60)
         await anyio.wait_all_tasks_blocked()
         assert (order, intake.outstanding) == ([0], (1, 50)), "the next would be 10 bytes too much"
@@ -94,7 +98,9 @@ async def test_who_is_cancelled_just_when_called_gives_the_room_to_the_next():
         await queue(group, intake, 3, order, 1)
         doomed.cancel_scope.cancel()
         intake.leave(1)
-        assert intake.outstanding == (1, 2), "it is called before it could say that it has been cancelled"
+        assert intake.outstanding == (1, 2), (
+            "it is called before it could say that it has been cancelled"
+        )
     assert (order, intake.waiting, intake.outstanding) == ([1], 0, (1, 3))
 
 
@@ -121,7 +127,9 @@ async def test_at_the_end_everybody_who_waits_is_sent_away():
 
 
 class Commits:
-    """The commits of a provider: counts clients' events among them, and holds them or makes them fail on demand."""
+    """The commits of a provider: counts clients' events among them, and holds them or makes them
+    fail on demand.
+    """
 
     def __init__(self, provider):
         self._commit = provider.store.commit
@@ -154,7 +162,12 @@ class Senders:
         """Send one more; return once it is on its way, or waits."""
         changes, waiting = self._intake.outstanding[0], self._intake.waiting
         self._group.start_soon(self._send, name, payload)
-        await until(lambda: name in self.told or changes + waiting < self._intake.outstanding[0] + self._intake.waiting)
+        await until(
+            lambda: (
+                name in self.told
+                or changes + waiting < self._intake.outstanding[0] + self._intake.waiting
+            )
+        )
 
     async def _send(self, name, payload):
         with anyio.CancelScope() as self.scopes[name]:
@@ -214,14 +227,19 @@ async def test_clients_wait_while_the_bound_is_reached_and_are_served_in_their_o
         assert set(senders.told.values()) == {"stored"}
         # Who is let in at once goes on in the event loop's order.
         assert sorted(opened.commits.sent) == names
-        assert all(abs(opened.commits.sent.index(name) - number) < 3 for number, name in enumerate(names))
+        assert all(
+            abs(opened.commits.sent.index(name) - number) < 3 for number, name in enumerate(names)
+        )
         assert (opened.intake.outstanding, opened.intake.waiting) == ((0, 0), 0)
         assert (await opened.client.get_instance_info("one")).unread_messages == 10
 
 
 @bounded
 async def test_clients_wait_while_their_bytes_reach_the_bound(store, side):
-    async with Opened(store, side, Intake(1_000, 100_000)) as opened, anyio.create_task_group() as group:
+    async with (
+        Opened(store, side, Intake(1_000, 100_000)) as opened,
+        anyio.create_task_group() as group,
+    ):
         opened.commits.gate = gate = Gate()
         senders = Senders(group, opened.client, opened.intake)
         for number in range(5):
@@ -245,7 +263,12 @@ async def test_who_is_cancelled_while_it_waits_has_sent_nothing_and_holds_up_nob
         await until(lambda: len(senders.told) == 2)
         gate.open()
         await until(lambda: len(senders.told) == 4)
-        assert senders.told == {"first": "stored", "second": "cancelled", "third": "stored", "fourth": "cancelled"}
+        assert senders.told == {
+            "first": "stored",
+            "second": "cancelled",
+            "third": "stored",
+            "fourth": "cancelled",
+        }
         assert opened.commits.sent == ["first", "third"]
         assert opened.intake.outstanding == (0, 0)
 
@@ -284,8 +307,13 @@ async def until_stored(send):
 
 @bounded
 async def test_what_was_handed_over_keeps_its_room_though_its_sender_gave_up(store):
-    """Else callers with a deadline, who ask again, would pile up changes in a runtime whose store is slow."""
-    async with Opened(store, "runtime", Intake(1, ROOMY)) as opened, anyio.create_task_group() as group:
+    """Else callers with a deadline, who ask again, would pile up changes in a runtime whose store
+    is slow.
+    """
+    async with (
+        Opened(store, "runtime", Intake(1, ROOMY)) as opened,
+        anyio.create_task_group() as group,
+    ):
         opened.commits.gate = gate = Gate()
         senders = Senders(group, opened.client, opened.intake)
         await senders.send("given up")
@@ -313,7 +341,9 @@ async def test_a_stop_refuses_those_who_wait_and_writes_nothing_of_theirs(store,
         await until(lambda: len(senders.told) == 3)
     assert set(senders.told.values()) == {RuntimeClosed}
     gate.open()  # its commit was under way, and nobody could know
-    await until(lambda: not any(thread.name == "orchestra-engine" for thread in threading.enumerate()))
+    await until(
+        lambda: not any(thread.name == "orchestra-engine" for thread in threading.enumerate())
+    )
     assert opened.commits.sent == ["under way"]
 
 
@@ -331,7 +361,9 @@ async def test_a_stop_serves_those_who_wait_as_long_as_the_engine_runs(store):
             await until(lambda: len(senders.told) == 2)
         assert senders.told["under way"] == "stored"
         assert senders.told["waits"] in ("stored", RuntimeClosed)
-        assert ("waits" in opened.commits.sent) == (senders.told["waits"] == "stored"), "nobody is told a lie"
+        assert ("waits" in opened.commits.sent) == (senders.told["waits"] == "stored"), (
+            "nobody is told a lie"
+        )
 
 
 @bounded
@@ -339,7 +371,10 @@ async def test_a_fault_of_the_engine_refuses_those_who_wait(store):
     told = {}
 
     async def run():
-        async with Opened(store, "runtime", Intake(1, ROOMY)) as opened, anyio.create_task_group() as group:
+        async with (
+            Opened(store, "runtime", Intake(1, ROOMY)) as opened,
+            anyio.create_task_group() as group,
+        ):
             opened.commits.gate = gate = Gate()
             senders = Senders(group, opened.client, opened.intake)
             senders.told = told

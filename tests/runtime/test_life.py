@@ -10,8 +10,23 @@ import anyio
 import pytest
 from kit import Gate, alone, bounded, echo, idle, info_when, registry, runtime, until, when_set
 
-from orchestra import Client, InstanceNotFound, InstanceStatus, Runtime, SqliteProvider, activity, activity_context
-from orchestra.errors import ProviderInUse, RegistrationError, RuntimeClosed, SchemaMismatch, StoreError, StoreUnavailable
+from orchestra import (
+    Client,
+    InstanceNotFound,
+    InstanceStatus,
+    Runtime,
+    SqliteProvider,
+    activity,
+    activity_context,
+)
+from orchestra.errors import (
+    ProviderInUse,
+    RegistrationError,
+    RuntimeClosed,
+    SchemaMismatch,
+    StoreError,
+    StoreUnavailable,
+)
 from orchestra.runtime import runtime as runtime_module
 
 pytestmark = pytest.mark.anyio
@@ -185,7 +200,9 @@ async def test_a_cancelled_body_still_releases_what_it_owned_without_a_fuss(path
     begun = anyio.Event()
 
     async def host():
-        async with runtime(path, waits_for_ever, activities=[forever], grace=timedelta(0), lease=timedelta(hours=1)) as node:
+        async with runtime(
+            path, waits_for_ever, activities=[forever], grace=timedelta(0), lease=timedelta(hours=1)
+        ) as node:
             handle = await node.client.start("waits_for_ever", instance_id="one")
             await info_when(handle, lambda info: info.owner == node.node_id)
             begun.set()
@@ -196,7 +213,9 @@ async def test_a_cancelled_body_still_releases_what_it_owned_without_a_fuss(path
             group.start_soon(host)
             await begun.wait()
             group.cancel_scope.cancel()
-    assert caplog.messages == []  # above all not that the store takes no writes: then the release was given up
+    assert (
+        caplog.messages == []
+    )  # above all not that the store takes no writes: then the release was given up
     async with alone(path) as client:
         info = await client.get_instance_info("one")
         assert info.owner is None
@@ -233,9 +252,13 @@ async def test_a_cancelled_host_gives_running_activities_their_grace(path):
 
 
 @bounded
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # only there a task can be cancelled past every shield
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio"]
+)  # only there a task can be cancelled past every shield
 @pytest.mark.parametrize("cancels", [1, 2])
-async def test_cancelling_the_hosts_task_past_the_shields_leaves_nothing_running(path, caplog, cancels):
+async def test_cancelling_the_hosts_task_past_the_shields_leaves_nothing_running(
+    path, caplog, cancels
+):
     import asyncio
 
     begun, stopping = anyio.Event(), anyio.Event()
@@ -280,7 +303,9 @@ async def test_a_loop_that_cancels_all_its_tasks_at_its_end_leaves_nothing_behin
     import asyncio
 
     async def host():
-        async with runtime(path, waits_for_ever, activities=[forever], lease=timedelta(hours=1)) as node:
+        async with runtime(
+            path, waits_for_ever, activities=[forever], lease=timedelta(hours=1)
+        ) as node:
             handle = await node.client.start("waits_for_ever", instance_id="one")
             await info_when(handle, lambda info: info.pending_activities)
             begun.set()
@@ -299,7 +324,9 @@ async def test_a_loop_that_cancels_all_its_tasks_at_its_end_leaves_nothing_behin
     async with alone(path) as client:
         info = await client.get_instance_info("one")
         assert info.owner is None
-        assert [one.attempt for one in info.pending_activities] == [1]  # it was no attempt of the activity's own
+        assert [one.attempt for one in info.pending_activities] == [
+            1
+        ]  # it was no attempt of the activity's own
         assert client._provider.directory.catalogue().nodes == ()
 
 
@@ -358,7 +385,11 @@ async def test_what_does_not_end_in_its_grace_is_given_up_and_begins_again_elsew
 
     cancelled = []
     ended = threading.Event()
-    options = {"activities": [patient, blocking], "lease": timedelta(hours=1), "poll": timedelta(hours=1)}
+    options = {
+        "activities": [patient, blocking],
+        "lease": timedelta(hours=1),
+        "poll": timedelta(hours=1),
+    }
     async with runtime(path, both, grace=timedelta(0), **options) as node:
         await node.client.start("both", instance_id="one")
         await when_set(gate.entered)
@@ -371,7 +402,9 @@ async def test_what_does_not_end_in_its_grace_is_given_up_and_begins_again_elsew
         assert await node.client.handle("one").result() == ["async", "thread"]
         history = await node.client.get_history("one")
     # A stop is no failed attempt.
-    assert [event.details["attempt"] for event in history if event.kind == "activity_completed"] == [1, 1]
+    assert [
+        event.details["attempt"] for event in history if event.kind == "activity_completed"
+    ] == [1, 1]
 
 
 @bounded
@@ -390,17 +423,23 @@ async def test_another_runtime_goes_on_at_once_with_what_a_stopped_one_had(path)
         await other.client.raise_event("one", "go", 2)
         await other.client.raise_event("one", "go", 3)
         assert await other.client.handle("one").result() == 3
-        assert [one.status for one in await other.client.list_executions("one")] == ["continued_as_new"] * 2 + ["completed"]
+        assert [one.status for one in await other.client.list_executions("one")] == [
+            "continued_as_new"
+        ] * 2 + ["completed"]
 
 
 @bounded
-async def test_a_second_runtime_on_the_same_provider_is_refused_and_one_after_the_other_is_not(path):
+async def test_a_second_runtime_on_the_same_provider_is_refused_and_one_after_the_other_is_not(
+    path,
+):
     provider = SqliteProvider(path)
     async with Runtime(provider, registry(echo)) as first:
         with pytest.raises(ProviderInUse, match="a provider of its own"):
             async with Runtime(provider, registry(idle)):
                 pass
-        assert await (await first.client.start("echo", 1)).result() == 1, "the first one has not noticed"
+        assert await (await first.client.start("echo", 1)).result() == 1, (
+            "the first one has not noticed"
+        )
         async with Runtime(SqliteProvider(path), registry(idle)) as beside:
             assert await (await beside.client.start("echo", 2)).result() == 2
     async with Runtime(provider, registry(echo)) as after:
@@ -411,7 +450,9 @@ async def test_a_second_runtime_on_the_same_provider_is_refused_and_one_after_th
 async def test_a_runtime_that_could_not_begin_leaves_the_provider_to_the_next(path, monkeypatch):
     provider = SqliteProvider(path)
     with monkeypatch.context() as patch:
-        patch.setattr(provider.store, "join", lambda node: (_ for _ in ()).throw(StoreError("not today")))
+        patch.setattr(
+            provider.store, "join", lambda node: (_ for _ in ()).throw(StoreError("not today"))
+        )
         with pytest.raises(StoreError, match="not today"):
             async with Runtime(provider, registry(echo)):
                 pass
@@ -422,7 +463,10 @@ async def test_a_runtime_that_could_not_begin_leaves_the_provider_to_the_next(pa
 @bounded
 async def test_a_client_alone_may_share_the_provider_of_a_runtime_and_is_heard_without_a_poll(path):
     provider = SqliteProvider(path)
-    async with Runtime(provider, registry(echo, idle), poll=timedelta(hours=1)), Client(provider) as client:
+    async with (
+        Runtime(provider, registry(echo, idle), poll=timedelta(hours=1)),
+        Client(provider) as client,
+    ):
         assert await (await client.start("echo", 1)).result() == 1
         handle = await client.start("idle")
         await info_when(handle, lambda info: info.waiting_on)
@@ -503,12 +547,16 @@ async def test_waiting_for_the_store_while_stopping_is_not_spinning(path, monkey
 
         monkeypatch.setattr(provider.store, "commit", fails)
         run = node._thread._cycle.run
-        monkeypatch.setattr(node._thread._cycle, "run", lambda items: (calls.append(len(items)), run(items))[1])
+        monkeypatch.setattr(
+            node._thread._cycle, "run", lambda items: (calls.append(len(items)), run(items))[1]
+        )
     assert 0 < len(calls) < 200
 
 
 @bounded
-async def test_an_orchestration_that_blocks_for_ever_does_not_stop_the_stop(path, monkeypatch, caplog):
+async def test_an_orchestration_that_blocks_for_ever_does_not_stop_the_stop(
+    path, monkeypatch, caplog
+):
     monkeypatch.setattr(runtime_module, "_RELEASE_SECONDS", 0.1)
     gate = Gate()
 
@@ -542,7 +590,9 @@ async def test_a_fault_of_the_engine_comes_out_of_the_block_and_ends_every_wait(
         raise ZeroDivisionError("planned")
 
     async def host(group):
-        async with Runtime(provider, registry(idle, waits_for_ever), [forever], grace=timedelta(0)) as node:
+        async with Runtime(
+            provider, registry(idle, waits_for_ever), [forever], grace=timedelta(0)
+        ) as node:
             await node.client.start("waits_for_ever")
             handle = await node.client.start("idle")
             group.start_soon(wait, handle.result)
@@ -589,9 +639,20 @@ async def test_a_full_default_thread_limiter_of_the_host_stops_neither_begin_nor
 
 @bounded
 async def test_settings_with_which_nothing_could_run_are_refused_by_name(path):
-    counts = ("max_concurrent_activities", "max_activity_threads", "max_owned", "inbox_limit", "inbox_bytes")
+    counts = (
+        "max_concurrent_activities",
+        "max_activity_threads",
+        "max_owned",
+        "inbox_limit",
+        "inbox_bytes",
+    )
     spans = ("lease", "poll", "blocked_after")
-    wrong = {**dict.fromkeys(counts, 0), **dict.fromkeys(spans, timedelta(0)), "grace": timedelta(-1), "warm_executions": -1}
+    wrong = {
+        **dict.fromkeys(counts, 0),
+        **dict.fromkeys(spans, timedelta(0)),
+        "grace": timedelta(-1),
+        "warm_executions": -1,
+    }
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"{name} is .*; it must be at least"):
             runtime(path, echo, **{name: value})

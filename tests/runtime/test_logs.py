@@ -16,7 +16,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def logs():
-    """Return the records of the logger ``orchestra`` and of the test's own, as a handler with the filter sees them."""
+    """Return the records of the logger ``orchestra`` and of the test's own, as a handler with the
+    filter sees them.
+    """
     records = []
 
     class Keep(logging.Handler):
@@ -54,7 +56,13 @@ async def test_what_an_orchestration_says_carries_where_it_was_said(path, logs):
     records = said(logs)
     assert [record.levelname for record in records] == ["DEBUG", "INFO", "WARNING", "ERROR"] * 2
     for number, record in enumerate(records):
-        tags = (record.orchestration, record.version, record.instance_id, record.execution_id, record.attempt)
+        tags = (
+            record.orchestration,
+            record.version,
+            record.instance_id,
+            record.execution_id,
+            record.attempt,
+        )
         assert tags == ("talks", "1.2.3", "one", 1 + number // 4, None)
     assert records[1].getMessage() == "100 % {sure} %s"
     assert records[1].fields == {"lap": 1, "of": "two"}
@@ -108,7 +116,13 @@ async def test_ordinary_logging_inside_an_activity_is_tagged_too(path, logs, sty
         await (await node.client.start("once", instance_id="one")).result()
         logging.getLogger("mine").info("outside")
     outside, inside, again = said(logs, "mine")
-    assert (inside.orchestration, inside.version, inside.instance_id, inside.execution_id, inside.attempt) == (
+    assert (
+        inside.orchestration,
+        inside.version,
+        inside.instance_id,
+        inside.execution_id,
+        inside.attempt,
+    ) == (
         "once",
         "1.0.0",
         "one",
@@ -163,11 +177,22 @@ def formatted(message, *args, exc_info=None, stack_info=False, **extra):
     return stream.getvalue()
 
 
-TAGS = {"orchestration": "watch", "version": "1.1.0", "instance_id": "watch-1", "execution_id": 42, "attempt": None}
+TAGS = {
+    "orchestration": "watch",
+    "version": "1.1.0",
+    "instance_id": "watch-1",
+    "execution_id": 42,
+    "attempt": None,
+}
 
 
 def test_a_line_shows_time_level_place_message_and_fields():
-    line = formatted("%s", "probed 100 %", **TAGS, fields={"status": 200, "text": "a b", "none": None, "empty": "", "s": "x"})
+    line = formatted(
+        "%s",
+        "probed 100 %",
+        **TAGS,
+        fields={"status": 200, "text": "a b", "none": None, "empty": "", "s": "x"},
+    )
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d\.\d\d\d WARNING watch 1\.1\.0 \[watch-1 #42\] probed 100 % "
         r"status=200 text='a b' none=None empty='' s=x\n",
@@ -188,7 +213,9 @@ def test_a_line_of_anything_else_shows_its_logger():
 FORGED = "x\n12:00:00.000 INFO    forged\r\x1b[31m\x00\u2028\x85"
 
 
-@pytest.mark.parametrize("place", ["message", "field", "field name", "instance", "orchestration", "exception"])
+@pytest.mark.parametrize(
+    "place", ["message", "field", "field name", "instance", "orchestration", "exception"]
+)
 def test_no_text_of_a_user_can_forge_a_line(place):
     tags, fields, message, error = dict(TAGS), {}, "m", None
     match place:

@@ -14,7 +14,10 @@ def burn():
 
 @contextmanager
 def busy_processors(processes=6):
-    burning = [multiprocessing.get_context("spawn").Process(target=burn, daemon=True) for _ in range(processes)]
+    burning = [
+        multiprocessing.get_context("spawn").Process(target=burn, daemon=True)
+        for _ in range(processes)
+    ]
     for process in burning:
         process.start()
     try:
@@ -52,7 +55,10 @@ def test_whoever_waits_is_woken_by_an_item():
 
 def test_nothing_is_lost_between_many_senders_and_one_receiver():
     mailbox, taken = Mailbox(), []
-    senders = [threading.Thread(target=lambda of=of: [mailbox.put((of, n)) for n in range(2000)]) for of in range(4)]
+    senders = [
+        threading.Thread(target=lambda of=of: [mailbox.put((of, n)) for n in range(2000)])
+        for of in range(4)
+    ]
     for sender in senders:
         sender.start()
     while len(taken) < 8000:
@@ -60,11 +66,15 @@ def test_nothing_is_lost_between_many_senders_and_one_receiver():
         taken.extend(mailbox.take())
     for sender in senders:
         sender.join()
-    assert [[n for of, n in taken if of == wanted] for wanted in range(4)] == [list(range(2000))] * 4
+    assert [[n for of, n in taken if of == wanted] for wanted in range(4)] == [
+        list(range(2000))
+    ] * 4
 
 
 def test_a_short_wait_ends_although_the_thread_loses_its_processor():
-    """``queue.SimpleQueue`` hangs here on CPython 3.11 after some ten thousand rounds: no timer would fire."""
+    """``queue.SimpleQueue`` hangs here on CPython 3.11 after some ten thousand rounds: no timer
+    would fire.
+    """
     mailbox, rounds = Mailbox(), []
 
     def wait_shortly():

@@ -70,7 +70,7 @@ class Elsewhere:
         return self.result
 
 
-# --- the client of a runtime -----------------------------------------------------------------------
+# --- the client of a runtime ----------------------------------------------------------------------
 
 
 @bounded
@@ -82,7 +82,9 @@ async def test_every_call_works_in_another_loop_and_the_runtime_is_unharmed(stor
         await handle.raise_event("go", "gone")
         assert await handle.result(str) == "gone"
         assert (await client.wait_for_completion("one")).status.is_final
-        assert await (await client.start("probing", 1)).result(int) == 2, "activities run in the loop of the runtime"
+        assert await (await client.start("probing", 1)).result(int) == 2, (
+            "activities run in the loop of the runtime"
+        )
         assert len((await client.list_instances()).items) == 2
         assert await client.get_history("one")
         assert [info.node_id for info in await client.list_nodes()] == [node.node_id]
@@ -122,7 +124,10 @@ async def test_many_loops_at_once_each_get_their_own_answers(path):
             assert await handle.result(int) == number * 1000 + turn
 
     async with runtime(path, echo) as node:
-        others = [Elsewhere(BACKENDS[number % 2], lambda number=number: calls(number)) for number in range(6)]
+        others = [
+            Elsewhere(BACKENDS[number % 2], lambda number=number: calls(number))
+            for number in range(6)
+        ]
         await calls(99)
         for one in others:
             await one.done()
@@ -258,7 +263,9 @@ async def test_a_fault_of_the_engine_is_told_in_other_loops(path, monkeypatch):
 
 
 @bounded
-async def test_orchestration_code_that_calls_its_own_client_in_a_loop_of_its_own_is_refused_at_once(path, monkeypatch):
+async def test_orchestration_code_that_calls_its_own_client_in_a_loop_of_its_own_is_refused_at_once(
+    path, monkeypatch
+):
     seen = []
 
     async def inside(ctx, value):
@@ -278,7 +285,7 @@ async def test_orchestration_code_that_calls_its_own_client_in_a_loop_of_its_own
     assert "would wait for itself" in str(seen[0])
 
 
-# --- while the loop of the runtime stands still ------------------------------------------------------
+# --- while the loop of the runtime stands still ---------------------------------------------------
 
 
 def run(loop, coroutine):
@@ -354,17 +361,25 @@ def test_a_loop_that_goes_on_in_another_thread_is_still_the_loop_of_the_runtime(
     home.close()
 
 
-def test_a_runtime_that_fails_while_its_loop_pauses_answers_other_loops_without_asking_the_store(path, loops, monkeypatch):
+def test_a_runtime_that_fails_while_its_loop_pauses_answers_other_loops_without_asking_the_store(
+    path, loops, monkeypatch
+):
     home, away = loops
     node = runtime(path, idle)
     run(home, node.__aenter__())
     run(home, node.client.start("idle", instance_id="one"))
     reads = []
-    monkeypatch.setattr(node._readers, "call", lambda *_: reads.append(1) or pytest.fail("it asked"))
+    monkeypatch.setattr(
+        node._readers, "call", lambda *_: reads.append(1) or pytest.fail("it asked")
+    )
     monkeypatch.setattr("orchestra.engine.engine.Engine.step", broken)
     node._thread.look()
     run(away, until(lambda: node._outside._closed))
-    for call in (lambda: node.client.handle("one").result(), node.client.list_nodes, lambda: node.client.start("idle")):
+    for call in (
+        lambda: node.client.handle("one").result(),
+        node.client.list_nodes,
+        lambda: node.client.start("idle"),
+    ):
         with pytest.raises(RuntimeClosed):
             run(away, call())
     assert reads == []
@@ -376,7 +391,7 @@ def broken(*_):
     raise ArithmeticError("broken")
 
 
-# --- a client that stands alone -----------------------------------------------------------------------
+# --- a client that stands alone -------------------------------------------------------------------
 
 
 @bounded
@@ -388,7 +403,10 @@ async def test_a_client_alone_may_be_used_in_many_loops_and_threads_at_once(stor
             assert await client.list_nodes()
 
     async with Runtime(store(), registry(echo)), Client(store()) as client:
-        others = [Elsewhere(BACKENDS[number % 2], lambda number=number: calls(number)) for number in range(4)]
+        others = [
+            Elsewhere(BACKENDS[number % 2], lambda number=number: calls(number))
+            for number in range(4)
+        ]
         await calls(9)
         for one in others:
             await one.done()
@@ -490,7 +508,12 @@ def test_what_was_made_before_a_fork_and_is_entered_after_it_works_in_each_child
 
     async def work(node):
         async with node, client:
-            assert await (await client.start("echo", 3)).result(int, timeout=timedelta(seconds=PATIENCE)) == 3
+            assert (
+                await (await client.start("echo", 3)).result(
+                    int, timeout=timedelta(seconds=PATIENCE)
+                )
+                == 3
+            )
             assert node.client is not None
 
     children = []

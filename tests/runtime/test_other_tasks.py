@@ -1,4 +1,6 @@
-"""Scenario 60: a runtime is entered in one task and left in another, in another loop, or not at all."""
+"""Scenario 60: a runtime is entered in one task and left in another, in another loop, or not at
+all.
+"""
 
 import asyncio
 import contextvars
@@ -63,7 +65,7 @@ def broken(*_):
     raise ArithmeticError("broken")
 
 
-# --- two tasks of one loop -------------------------------------------------------------------------
+# --- two tasks of one loop ------------------------------------------------------------------------
 
 
 @bounded
@@ -90,7 +92,9 @@ async def test_running_activities_get_their_grace_also_when_another_task_leaves(
     await until(begun.is_set)
     await in_a_task(lambda: leave(node))
     async with runtime(path, slowly, activities=[slow]) as other:
-        assert await other.client.handle(handle.instance_id).result(str) == "of the task that enters"
+        assert (
+            await other.client.handle(handle.instance_id).result(str) == "of the task that enters"
+        )
 
 
 async def fixture(path, log):
@@ -140,7 +144,9 @@ async def test_a_body_that_was_cancelled_in_the_entering_task_does_not_hurt_the_
 
 
 @bounded
-async def test_leaving_twice_one_after_the_other_or_at_once_is_harmless_and_without_entering_is_an_error(path):
+async def test_leaving_twice_one_after_the_other_or_at_once_is_harmless_and_without_entering_is_an_error(
+    path,
+):
     node = runtime(path, echo)
     with pytest.raises(RuntimeClosed, match="has not been entered"):
         await leave(node)
@@ -163,11 +169,13 @@ async def test_two_runtimes_of_one_loop_are_left_in_any_order(path, tmp_path):
     await leave(two)
 
 
-# --- a runtime that fails --------------------------------------------------------------------------
+# --- a runtime that fails -------------------------------------------------------------------------
 
 
 @bounded
-async def test_a_fault_interrupts_the_task_that_is_inside_once_and_it_can_go_on_afterwards(path, monkeypatch, anyio_backend):
+async def test_a_fault_interrupts_the_task_that_is_inside_once_and_it_can_go_on_afterwards(
+    path, monkeypatch, anyio_backend
+):
     interrupted = []
 
     async def inside():
@@ -204,7 +212,9 @@ async def test_a_fault_ends_a_body_that_waits_in_tasks_of_its_own(path, monkeypa
 
 
 @bounded
-async def test_a_fault_after_the_entering_task_has_ended_is_raised_where_the_runtime_is_left(path, monkeypatch, caplog):
+async def test_a_fault_after_the_entering_task_has_ended_is_raised_where_the_runtime_is_left(
+    path, monkeypatch, caplog
+):
     node = await in_a_task(runtime(path, echo).__aenter__)
     monkeypatch.setattr("orchestra.engine.engine.Engine.step", broken)
     node._thread.look()
@@ -232,7 +242,7 @@ async def test_a_fault_of_the_shell_itself_is_told_as_well(path, monkeypatch):
         await inside()
 
 
-# --- two loops --------------------------------------------------------------------------------------
+# --- two loops ------------------------------------------------------------------------------------
 
 
 def run(loop, coroutine):
@@ -251,7 +261,9 @@ def loop():
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("home", ["asyncio", "trio"])
-def test_a_runtime_is_left_from_another_loop_while_its_own_runs_in_another_thread(path, home, backend):
+def test_a_runtime_is_left_from_another_loop_while_its_own_runs_in_another_thread(
+    path, home, backend
+):
     box, entered, left = {}, threading.Event(), threading.Event()
 
     async def host():
@@ -269,7 +281,9 @@ def test_a_runtime_is_left_from_another_loop_while_its_own_runs_in_another_threa
     assert anyio.run(alive, path) == []
 
 
-def test_a_runtime_is_left_while_its_loop_stands_still_and_that_loop_goes_on_unharmed(path, loop, caplog):
+def test_a_runtime_is_left_while_its_loop_stands_still_and_that_loop_goes_on_unharmed(
+    path, loop, caplog
+):
     begun.clear()
     node = runtime(path, slowly, activities=[slow])
     run(loop, node.__aenter__())
@@ -306,7 +320,9 @@ async def takes_over(path):
 
 
 def forget(node):
-    """Destroy the tasks of a closed loop here, and not in another test: asyncio tells of them on its logger."""
+    """Destroy the tasks of a closed loop here, and not in another test: asyncio tells of them on
+    its logger.
+    """
     logging.getLogger("asyncio").disabled = True
     try:
         node._owner = node._group = node._runner = None
@@ -361,7 +377,7 @@ def test_a_forked_child_that_leaves_the_block_leaves_the_parents_runtime_alone(p
     asyncio.run(main())
 
 
-# --- what hosts do with it ---------------------------------------------------------------------------
+# --- what hosts do with it ------------------------------------------------------------------------
 
 HOST = """
 import asyncio, signal, sys
@@ -376,7 +392,11 @@ REGISTRY = OrchestrationRegistry.builder().register("echo", echo).build()
 
 
 def run_script(script, *arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return subprocess.run(
         [sys.executable, *arguments, "-c", HOST + textwrap.dedent(script)],
         cwd=cwd,
@@ -439,12 +459,28 @@ REGISTRY = OrchestrationRegistry.builder().register("probing", probing).build()
 def run_pytest(tmp_path, tests):
     (tmp_path / "test_host.py").write_text(PLUGIN + textwrap.dedent(tests))
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = "
+        "function\nfilterwarnings = error\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:anyio", "--timeout", "40"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:anyio",
+            "--timeout",
+            "40",
+        ],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -527,7 +563,14 @@ async def test_an_asgi_lifespan_enters_and_leaves_a_runtime(path):
         server.start_soon(app, {"type": "lifespan", "state": state}, receive.receive, send.send)
         await to_app.send({"type": "lifespan.startup"})
         assert (await from_app.receive())["type"] == "lifespan.startup.complete"
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "state": state}
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": [],
+            "query_string": b"",
+            "state": state,
+        }
         server.start_soon(app, scope, None, send.send)
         assert (await from_app.receive())["status"] == 200
         assert (await from_app.receive())["body"] == b"7"

@@ -1,4 +1,6 @@
-"""A client performs operations: it answers their steps, and leaves them to decide what an error means."""
+"""A client performs operations: it answers their steps, and leaves them to decide what an error
+means.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from kit import bounded
 
 from orchestra.client.performing import perform
 from orchestra.errors import StoreBusy
-from orchestra.operations.steps import Delete, DeleteAll, Find, Get, Pause, ReadCatalogue, SetPin, Submit, SubmitAll
+from orchestra.operations.steps import (
+    Delete,
+    DeleteAll,
+    Find,
+    Get,
+    Pause,
+    ReadCatalogue,
+    SetPin,
+    Submit,
+    SubmitAll,
+)
 from orchestra.store.queries import InstanceQuery
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +60,9 @@ class FakePort:
 
 PROVIDER = SimpleNamespace(
     directory=SimpleNamespace(
-        get=lambda instance_id: f"record of {instance_id}", list=lambda query: [query], catalogue=lambda: "catalogue"
+        get=lambda instance_id: f"record of {instance_id}",
+        list=lambda query: [query],
+        catalogue=lambda: "catalogue",
     ),
     admin=SimpleNamespace(
         set_pin=lambda instance_id, version, by, reason: version is not None,
@@ -93,7 +107,9 @@ async def test_each_step_is_answered_by_the_part_of_the_store_that_it_names():
 @bounded
 async def test_the_engine_is_told_of_a_pin_that_was_set_past_it_and_of_none_that_was_not():
     port = FakePort()
-    assert await answers_to(SetPin("i", "1.0.0", "me", ""), SetPin("i", None, "me", ""), port=port) == [True, False]
+    assert await answers_to(
+        SetPin("i", "1.0.0", "me", ""), SetPin("i", None, "me", ""), port=port
+    ) == [True, False]
     assert port.looks == 1
 
 

@@ -1,4 +1,6 @@
-"""Version policies that operators set: what is refused, and what becomes of instances after a policy that was a mistake."""
+"""Version policies that operators set: what is refused, and what becomes of instances after a
+policy that was a mistake.
+"""
 
 from datetime import timedelta
 
@@ -20,7 +22,9 @@ LAPS = [("lap", version, lap) for version in ("1.0.0", "1.1.0")]
 
 
 async def waiting_by_mistake(client, count):
-    """Return instances whose second lap waits for 9.0.0, which nobody has, because the policy says so."""
+    """Return instances whose second lap waits for 9.0.0, which nobody has, because the policy says
+    so.
+    """
     handles = [await client.start("lap", 1, instance_id=f"lap-{number}") for number in range(count)]
     for handle in handles:
         await info_when(handle, lambda info: info.waiting_on)
@@ -29,16 +33,22 @@ async def waiting_by_mistake(client, count):
         await handle.raise_event("go")
     for handle in handles:
         info = await info_when(handle, lambda info: info.execution_id == 2)
-        assert (info.status, info.held_reason) == ("held", "no living node has registered 'lap' 9.0.0")
+        assert (info.status, info.held_reason) == (
+            "held",
+            "no living node has registered 'lap' 9.0.0",
+        )
     return handles
 
 
 @bounded
-async def test_a_version_that_nobody_has_is_refused_with_those_that_there_are_and_changes_nothing(path):
+async def test_a_version_that_nobody_has_is_refused_with_those_that_there_are_and_changes_nothing(
+    path,
+):
     async with runtime(path, *LAPS) as node:
         client = node.client
         with pytest.raises(
-            UnknownVersion, match=r"'lap' 9\.0\.0 \(registered: 1\.0\.0, 1\.1\.0\); pass allow_missing=True"
+            UnknownVersion,
+            match=r"'lap' 9\.0\.0 \(registered: 1\.0\.0, 1\.1\.0\); pass allow_missing=True",
         ) as refused:
             await client.set_version_policy("lap", Exact("9.0.0"))
         assert (refused.value.name, refused.value.version) == ("lap", "9.0.0")
@@ -57,16 +67,18 @@ async def test_a_policy_that_is_set_ahead_of_a_deploy_counts_once_its_version_is
 
 
 @bounded
-async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the_call_that_changes_it(path):
+async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the_call_that_changes_it(
+    path,
+):
     async with runtime(path, *LAPS) as node:
         client = node.client
         await client.set_version_policy("lap", Exact("9.0.0"), allow_missing=True)
         with pytest.raises(UnknownVersion) as refused:
             await client.start("lap", 1)
         assert str(refused.value) == (
-            "no living node has registered 'lap' 9.0.0 (registered: 1.0.0, 1.1.0); that is what the version policy of 'lap' "
-            "says, Exact(version='9.0.0'): change it with client.set_version_policy('lap', ...), or start a runtime that has "
-            "the version"
+            "no living node has registered 'lap' 9.0.0 (registered: 1.0.0, 1.1.0); that is "
+            "what the version policy of 'lap' says, Exact(version='9.0.0'): change it with "
+            "client.set_version_policy('lap', ...), or start a runtime that has the version"
         )
         with pytest.raises(UnknownVersion) as refused:
             await client.start("lap", 1, version="8.0.0")
@@ -74,8 +86,13 @@ async def test_a_start_that_the_policy_makes_impossible_names_the_policy_and_the
 
 
 @bounded
-@pytest.mark.parametrize(("mended", "version"), [(Latest(), "1.1.0"), (Exact("1.1.0"), "1.1.0"), (Exact("1.0.0"), "1.0.0")])
-async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_how_many(path, mended, version, monkeypatch):
+@pytest.mark.parametrize(
+    ("mended", "version"),
+    [(Latest(), "1.1.0"), (Exact("1.1.0"), "1.1.0"), (Exact("1.0.0"), "1.0.0")],
+)
+async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_how_many(
+    path, mended, version, monkeypatch
+):
     monkeypatch.setattr("orchestra.operations.retarget._PAGE", 2)
     async with runtime(path, *LAPS, poll=timedelta(hours=1)) as node:
         handles = await waiting_by_mistake(node.client, 5)
@@ -99,7 +116,9 @@ async def test_a_client_without_a_runtime_mends_a_policy_as_well(path):
 
 
 @bounded
-async def test_a_lap_that_ended_by_the_old_policy_after_it_was_mended_follows_once_its_node_has_learnt_of_it(path):
+async def test_a_lap_that_ended_by_the_old_policy_after_it_was_mended_follows_once_its_node_has_learnt_of_it(
+    path,
+):
     async with alone(path) as operator:
         await operator.set_version_policy("lap", Exact("9.0.0"), allow_missing=True)
         async with runtime(path, *LAPS, poll=timedelta(hours=1)) as node:
@@ -108,7 +127,9 @@ async def test_a_lap_that_ended_by_the_old_policy_after_it_was_mended_follows_on
             assert await operator.set_version_policy("lap", Latest()) == 0, "nothing is held yet"
             await handle.raise_event("go")
             info = await info_when(handle, lambda info: info.execution_id == 2)
-            assert info.held_reason == "no living node has registered 'lap' 9.0.0", "or this test says nothing"
+            assert info.held_reason == "no living node has registered 'lap' 9.0.0", (
+                "or this test says nothing"
+            )
             node.written_past()  # as if an hour had passed
             info = await info_when(handle, lambda info: info.waiting_on)
             assert (info.execution_id, info.version) == (2, "1.1.0")

@@ -27,7 +27,9 @@ LEASE = timedelta(seconds=60)
 
 @pytest.fixture
 def store(dsn):
-    """Return a function that makes one more provider of this test's store, which must be in order afterwards."""
+    """Return a function that makes one more provider of this test's store, which must be in order
+    afterwards.
+    """
     schema = f"test_{new_id()}"
     made = []
 
@@ -58,9 +60,13 @@ def increment_in_thread(value: int) -> int:
 
 async def loop(ctx, state: Laps):
     """Counts laps, collects the numbers that it is sent, and ends at -1."""
-    number = await ctx.schedule_activity(increment if state.number % 2 else increment_in_thread, state.number)
+    number = await ctx.schedule_activity(
+        increment if state.number % 2 else increment_in_thread, state.number
+    )
     await ctx.schedule_timer(timedelta(milliseconds=1))
-    won = await ctx.race(ctx.wait_for_event("number", int), ctx.schedule_timer(timedelta(milliseconds=5)))
+    won = await ctx.race(
+        ctx.wait_for_event("number", int), ctx.schedule_timer(timedelta(milliseconds=5))
+    )
     if won.value == -1:
         return [ctx.version, number, list(state.seen)]
     ctx.continue_as_new(Laps(number, state.seen if won.value is None else (*state.seen, won.value)))
@@ -102,7 +108,10 @@ async def test_a_restart_with_new_code_moves_the_loop_at_its_boundary(store):
 async def test_two_nodes_share_a_database_and_either_goes_on_without_the_other(store):
     async with node(store()) as staying:
         async with node(store()) as leaving:
-            handles = [await leaving.client.start("loop", Laps(), instance_id=f"loop-{number}") for number in range(6)]
+            handles = [
+                await leaving.client.start("loop", Laps(), instance_id=f"loop-{number}")
+                for number in range(6)
+            ]
             for handle in handles:
                 await info_when(handle, lambda info: info.execution_id > 1)
         for number in range(6):
@@ -114,10 +123,15 @@ async def test_two_nodes_share_a_database_and_either_goes_on_without_the_other(s
             assert (await handle.result())[2] == [number]
 
 
-@pytest.mark.parametrize("options", [{}, {"notify": False}, {"pooled": True}], ids=["notified", "polled", "pooled"])
+@pytest.mark.parametrize(
+    "options", [{}, {"notify": False}, {"pooled": True}], ids=["notified", "polled", "pooled"]
+)
 @bounded
 async def test_a_client_elsewhere_starts_and_wakes_what_a_node_runs(store, options):
-    async with node(store(**options), poll=timedelta(milliseconds=100)) as runtime, Client(store(**options)) as client:
+    async with (
+        node(store(**options), poll=timedelta(milliseconds=100)) as runtime,
+        Client(store(**options)) as client,
+    ):
         handle = await client.start("idle", None, instance_id="idle")
         await info_when(handle, lambda info: info.waiting_on)
         await handle.raise_event("go", 42)
@@ -162,7 +176,9 @@ async def nap(ctx, milliseconds: int) -> str:
 
 
 @bounded
-async def test_a_process_that_is_killed_leaves_its_work_to_another_long_before_its_lease_ends(store, anyio_backend):
+async def test_a_process_that_is_killed_leaves_its_work_to_another_long_before_its_lease_ends(
+    store, anyio_backend
+):
     provider = store()
     async with Runtime(provider, registry(nap), lease=LEASE) as runtime:
         command = [

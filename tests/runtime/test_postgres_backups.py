@@ -1,4 +1,6 @@
-"""What ``ops/postgres.md`` says of backups: a dump that is taken while nodes run is whole, and goes on where it is restored."""
+"""What ``ops/postgres.md`` says of backups: a dump that is taken while nodes run is whole, and goes
+on where it is restored.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def tools(postgres):
         pytest.skip("databases are not made on somebody else's server")
 
     def run(name, *arguments):
-        subprocess.run([postgres._binaries / name, *arguments], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [postgres._binaries / name, *arguments], check=True, capture_output=True, timeout=60
+        )
 
     return run
 
@@ -68,7 +72,9 @@ def restored(postgres, dsn):
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(compose.SQL("CREATE DATABASE {}").format(compose.Identifier(name)))
         yield conninfo.make_conninfo(dsn, dbname=name)
-        connection.execute(compose.SQL("DROP DATABASE {} WITH (FORCE)").format(compose.Identifier(name)))
+        connection.execute(
+            compose.SQL("DROP DATABASE {} WITH (FORCE)").format(compose.Identifier(name))
+        )
 
 
 def node_of(dsn, schema):
@@ -104,7 +110,9 @@ def findings(dsn, schema):
 
 
 @bounded
-async def test_a_dump_of_a_running_store_goes_on_in_another_database_while_the_original_runs(dsn, restored, tools, tmp_path):
+async def test_a_dump_of_a_running_store_goes_on_in_another_database_while_the_original_runs(
+    dsn, restored, tools, tmp_path
+):
     schema, file = f"test_{new_id()}", tmp_path / "store.dump"
     async with node_of(dsn, schema) as node:
         await begin(node)
@@ -126,7 +134,9 @@ async def test_a_dump_of_a_running_store_goes_on_in_another_database_while_the_o
 
 
 @bounded
-async def test_a_dump_comes_back_in_place_of_its_store_and_goes_on_from_its_moment(dsn, tools, tmp_path):
+async def test_a_dump_comes_back_in_place_of_its_store_and_goes_on_from_its_moment(
+    dsn, tools, tmp_path
+):
     schema, file = f"test_{new_id()}", tmp_path / "store.dump"
     async with node_of(dsn, schema) as node:
         await begin(node)
@@ -139,6 +149,8 @@ async def test_a_dump_comes_back_in_place_of_its_store_and_goes_on_from_its_mome
     await anyio.to_thread.run_sync(tools, "pg_restore", f"--dbname={dsn}", str(file))
     async with node_of(dsn, schema) as node:
         await goes_on(node)
-        assert [info.instance_id for info in (await node.client.list_instances(name="parked")).items] == ["parked"]
+        assert [
+            info.instance_id for info in (await node.client.list_instances(name="parked")).items
+        ] == ["parked"]
         await end(node)
     check_store(PostgresProvider(dsn, schema), KNOWN).raise_if_violated()

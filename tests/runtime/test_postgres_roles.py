@@ -1,4 +1,6 @@
-"""The roles of a store on PostgreSQL: the owner migrates, a worker runs loops, a reader looks; none can do more."""
+"""The roles of a store on PostgreSQL: the owner migrates, a worker runs loops, a reader looks; none
+can do more.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Roles:
     def grant(self) -> None:
         """Run the statements, as a superuser does."""
         with psycopg.connect(self.dsn) as connection:
-            for statement in grants(self.schema, owner=self.owner, workers=[self.worker], readers=[self.reader]):
+            for statement in grants(
+                self.schema, owner=self.owner, workers=[self.worker], readers=[self.reader]
+            ):
                 connection.execute(statement)
 
     def make(self) -> None:
@@ -79,7 +83,9 @@ def store(request, roles):
     else:
         with psycopg.connect(roles.dsn) as connection:
             connection.execute(
-                sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier(roles.schema), sql.Identifier(roles.owner))
+                sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(
+                    sql.Identifier(roles.schema), sql.Identifier(roles.owner)
+                )
             )
         roles.make()
         roles.grant()
@@ -104,7 +110,11 @@ async def test_a_worker_runs_loops_and_makes_no_tables(store):
         await runtime.client.set_version_policy("loop", Latest())
         await runtime.client.delete("loop")
     with psycopg.connect(store.dsn_of(store.worker), autocommit=True) as connection:
-        for statement in ("CREATE TABLE {}.own (a int)", "ALTER TABLE {}.instance ADD own int", "DROP TABLE {}.instance"):
+        for statement in (
+            "CREATE TABLE {}.own (a int)",
+            "ALTER TABLE {}.instance ADD own int",
+            "DROP TABLE {}.instance",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(sql.SQL(statement).format(sql.Identifier(store.schema)))
 
@@ -117,9 +127,13 @@ async def test_a_reader_looks_and_waits_and_every_write_is_refused_with_its_reme
     ):
         await runtime.client.start("loop", 1, instance_id="loop")
         await runtime.client.raise_event("loop", "on", True)
-        info = await info_when(client.handle("loop"), lambda info: info.execution_id == 2 and info.waiting_on)
+        info = await info_when(
+            client.handle("loop"), lambda info: info.execution_id == 2 and info.waiting_on
+        )
         assert (info.status, info.input) == (InstanceStatus.RUNNING, 2)
-        assert [one.instance_id for one in (await client.list_instances(name="loop")).items] == ["loop"]
+        assert [one.instance_id for one in (await client.list_instances(name="loop")).items] == [
+            "loop"
+        ]
         assert [lap.execution_id for lap in await client.list_executions("loop")] == [1, 2]
         assert await client.get_history("loop", 1)
         assert [node.node_id for node in await client.list_nodes()] == [runtime.node_id]
@@ -151,7 +165,10 @@ async def test_tables_of_a_later_migration_are_covered(store, monkeypatch):
     with pytest.raises(StoreReadOnly, match="migrate=False"):
         store.provider(store.worker).open()
     store.make()
-    for role, statement in ((store.worker, "INSERT INTO {}.later VALUES (1)"), (store.reader, "SELECT a FROM {}.later")):
+    for role, statement in (
+        (store.worker, "INSERT INTO {}.later VALUES (1)"),
+        (store.reader, "SELECT a FROM {}.later"),
+    ):
         with psycopg.connect(store.dsn_of(role)) as connection:
             connection.execute(sql.SQL(statement).format(sql.Identifier(store.schema)))
 
@@ -167,6 +184,10 @@ def test_who_was_granted_nothing_is_told_what_is_missing(roles):
 
 @pytest.mark.parametrize("name", ["", "public", "none", "a\0b", "ü" * 32])
 def test_a_name_that_the_server_would_take_for_another_is_refused(name):
-    for names in ({"owner": name}, {"owner": "o", "workers": [name]}, {"owner": "o", "readers": [name]}):
+    for names in (
+        {"owner": name},
+        {"owner": "o", "workers": [name]},
+        {"owner": "o", "readers": [name]},
+    ):
         with pytest.raises(ValueError, match="name"):
             grants(**names)

@@ -1,4 +1,6 @@
-"""More loops than places: each laps, whatever it waits for, and nothing runs twice (scenario 50)."""
+"""More loops than places: each laps, whatever it waits for, and nothing runs twice (scenario
+50).
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(path, 
                         raise AssertionError(f"the program said {other}")
             process.send_signal(signal.SIGKILL)
             process.wait()
-            # What had been said and not been read yet was acknowledged as well; a torn last line was not.
+            # What had been said and not been read yet was acknowledged as well; a torn last line
+            # was not.
             for text in process.stdout.read().splitlines(keepends=True):
                 match text.endswith("\n") and text.split():
                     case ["started", name]:
@@ -74,29 +75,38 @@ async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(path, 
     async with alone(path) as client:
         found = {info.instance_id: info for info in (await client.list_instances(limit=1000)).items}
         assert started <= set(found)
-        versions = {name: [one.version for one in await client.list_executions(name)] for name in found}
+        versions = {
+            name: [one.version for one in await client.list_executions(name)] for name in found
+        }
 
     # A lease is a minute here: who waited for one would be late.
     async with loops.runtime(path, 4) as node:
         for name, info in found.items():
             handle = node.client.handle(name)
-            await info_when(handle, lambda now, before=info: now.execution_id > before.execution_id + 1)
+            await info_when(
+                handle, lambda now, before=info: now.execution_id > before.execution_id + 1
+            )
         for name in found:
             await node.client.raise_event(name, "number", -1)
         for name in found:
             version, seen = await node.client.handle(name).result()
             acknowledged = sent.get(name, [])
             assert version == "1.3.0"
-            # Each once and in order. The last number of a process may have been taken without its having been told.
+            # Each once and in order. The last number of a process may have been taken without its
+            # having been told.
             assert [number for number in seen if number in set(acknowledged)] == acknowledged
             assert len(set(seen)) == len(seen)
             assert len(seen) - len(acknowledged) <= 3
             executions = await node.client.list_executions(name, limit=10_000)
             assert [one.execution_id for one in executions] == list(range(1, len(executions) + 1))
             # The version that an execution was given is the one that it has.
-            assert [one.version for one in executions][: len(versions[name]) - 1] == versions[name][:-1]
+            assert [one.version for one in executions][: len(versions[name]) - 1] == versions[name][
+                :-1
+            ]
             assert {one.resolved_by for one in executions} == {ResolvedBy.POLICY}
-            assert [one.status for one in executions] == ["continued_as_new"] * (len(executions) - 1) + ["completed"]
+            assert [one.status for one in executions] == ["continued_as_new"] * (
+                len(executions) - 1
+            ) + ["completed"]
             history = await node.client.get_history(name)
             assert [event.event_id for event in history] == list(range(1, len(history) + 1))
 
@@ -138,7 +148,12 @@ async def test_in_a_forked_child_the_runtimes_client_refuses(path):
     async with runtime(path, echo, poll=timedelta(hours=1)) as node:
         handle = await node.client.start("echo", 1)
         assert await handle.result() == 1
-        calls = (lambda: node.client.start("echo", 2), handle.info, lambda: handle.raise_event("go"), handle.result)
+        calls = (
+            lambda: node.client.start("echo", 2),
+            handle.info,
+            lambda: handle.raise_event("go"),
+            handle.result,
+        )
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
             refused = 0

@@ -1,4 +1,6 @@
-"""What cannot be an id, a name or a duration is refused at the caller, alike on every store, and no store is asked."""
+"""What cannot be an id, a name or a duration is refused at the caller, alike on every store, and no
+store is asked.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ BY_TEXT = {
     "list a page": lambda client, bad: client.list_instances(page=bad if bad == 5 else f"7:{bad}"),
     "purge by name": lambda client, bad: client.purge(completed_before=NOW, name=bad),
     "purge by prefix": lambda client, bad: client.purge(completed_before=NOW, id_prefix=bad),
-    "purge by a label's value": lambda client, bad: client.purge(completed_before=NOW, labels={"a": bad}),
+    "purge by a label's value": lambda client, bad: client.purge(
+        completed_before=NOW, labels={"a": bad}
+    ),
     "purge for a reason": lambda client, bad: client.purge(completed_before=NOW, reason=bad),
 }
 CALLS = [
@@ -102,16 +106,46 @@ async def test_what_no_instance_and_no_name_can_be_is_refused_alike_by_every_cal
 
 
 OTHERS = {
-    "a wait of a number": (lambda client: client.wait_for_completion("one", 5), "timeout takes a timedelta, not 5; write"),
-    "a result within a number": (lambda client: client.handle("one").result(timeout=5), "timeout takes a timedelta, not 5"),
-    "labels that are no mapping": (lambda client: client.start("idle", labels="a"), "labels takes a mapping"),
-    "a limit that is no number": (lambda client: client.list_instances(limit="a"), "a limit takes a whole number, not 'a'"),
-    "a limit of a fraction": (lambda client: client.list_executions("one", limit=1.5), "a limit takes a whole number"),
-    "a number that is none": (lambda client: client.list_executions("one", after="a"), "after takes a whole number"),
-    "an execution that is none": (lambda client: client.get_history("one", "1"), "execution_id takes a whole number"),
-    "a moment that is none": (lambda client: client.list_instances(created_from=5), "created_from takes an aware datetime"),
-    "an end that is none": (lambda client: client.list_instances(created_until="now"), "created_until takes an aware"),
-    "a purge before a number": (lambda client: client.purge(completed_before=5), "completed_before takes an aware datetime"),
+    "a wait of a number": (
+        lambda client: client.wait_for_completion("one", 5),
+        "timeout takes a timedelta, not 5; write",
+    ),
+    "a result within a number": (
+        lambda client: client.handle("one").result(timeout=5),
+        "timeout takes a timedelta, not 5",
+    ),
+    "labels that are no mapping": (
+        lambda client: client.start("idle", labels="a"),
+        "labels takes a mapping",
+    ),
+    "a limit that is no number": (
+        lambda client: client.list_instances(limit="a"),
+        "a limit takes a whole number, not 'a'",
+    ),
+    "a limit of a fraction": (
+        lambda client: client.list_executions("one", limit=1.5),
+        "a limit takes a whole number",
+    ),
+    "a number that is none": (
+        lambda client: client.list_executions("one", after="a"),
+        "after takes a whole number",
+    ),
+    "an execution that is none": (
+        lambda client: client.get_history("one", "1"),
+        "execution_id takes a whole number",
+    ),
+    "a moment that is none": (
+        lambda client: client.list_instances(created_from=5),
+        "created_from takes an aware datetime",
+    ),
+    "an end that is none": (
+        lambda client: client.list_instances(created_until="now"),
+        "created_until takes an aware",
+    ),
+    "a purge before a number": (
+        lambda client: client.purge(completed_before=5),
+        "completed_before takes an aware datetime",
+    ),
 }
 
 
@@ -131,17 +165,44 @@ async def test_what_is_of_another_type_is_refused_by_name(tmp_path):
 
 
 ASKED = {
-    "an event without a name": (lambda ctx: ctx.wait_for_event(""), "an event's name must not be empty"),
-    "an event of a number": (lambda ctx: ctx.wait_for_event(5), "an event's name must be text, not int"),
+    "an event without a name": (
+        lambda ctx: ctx.wait_for_event(""),
+        "an event's name must not be empty",
+    ),
+    "an event of a number": (
+        lambda ctx: ctx.wait_for_event(5),
+        "an event's name must be text, not int",
+    ),
     "an event with NUL": (lambda ctx: ctx.wait_for_event(NUL), "an event's name must not hold NUL"),
     "an event with half a pair": (lambda ctx: ctx.wait_for_event(HALF), "half a surrogate pair"),
-    "a long event": (lambda ctx: ctx.wait_for_event(LONG), "an event's name must have at most 1024 characters"),
-    "an activity with NUL": (lambda ctx: ctx.schedule_activity(NUL), "an activity's name must not hold NUL"),
-    "an activity without a name": (lambda ctx: ctx.schedule_activity(""), "an activity's name must not be empty"),
-    "a child with NUL": (lambda ctx: ctx.start_child(NUL), "an orchestration's name must not hold NUL"),
-    "a child's id with half a pair": (lambda ctx: ctx.start_child("idle", instance_id=HALF), "an instance id must not hold"),
-    "a detached name with NUL": (lambda ctx: ctx.start_detached(NUL), "an orchestration's name must not hold NUL"),
-    "a detached id with NUL": (lambda ctx: ctx.start_detached("idle", instance_id=NUL), "an instance id must not hold NUL"),
+    "a long event": (
+        lambda ctx: ctx.wait_for_event(LONG),
+        "an event's name must have at most 1024 characters",
+    ),
+    "an activity with NUL": (
+        lambda ctx: ctx.schedule_activity(NUL),
+        "an activity's name must not hold NUL",
+    ),
+    "an activity without a name": (
+        lambda ctx: ctx.schedule_activity(""),
+        "an activity's name must not be empty",
+    ),
+    "a child with NUL": (
+        lambda ctx: ctx.start_child(NUL),
+        "an orchestration's name must not hold NUL",
+    ),
+    "a child's id with half a pair": (
+        lambda ctx: ctx.start_child("idle", instance_id=HALF),
+        "an instance id must not hold",
+    ),
+    "a detached name with NUL": (
+        lambda ctx: ctx.start_detached(NUL),
+        "an orchestration's name must not hold NUL",
+    ),
+    "a detached id with NUL": (
+        lambda ctx: ctx.start_detached("idle", instance_id=NUL),
+        "an instance id must not hold NUL",
+    ),
 }
 
 
@@ -180,9 +241,13 @@ async def test_a_detached_start_of_a_name_that_nobody_has_names_no_version(store
 
     async with Runtime(store(), registry(starts)) as node:
         await (await node.client.start("starts")).result()
-        far = await info_when(node.client.handle("far"), lambda info: info.status is InstanceStatus.HELD)
+        far = await info_when(
+            node.client.handle("far"), lambda info: info.status is InstanceStatus.HELD
+        )
         assert far.held_reason == "no living node has registered 'neverdeployed'"
-        exact = await info_when(node.client.handle("exact"), lambda info: info.status is InstanceStatus.HELD)
+        exact = await info_when(
+            node.client.handle("exact"), lambda info: info.status is InstanceStatus.HELD
+        )
         assert exact.held_reason == "no living node has registered 'neverdeployed' 0.0.0-0"
 
 
@@ -191,7 +256,9 @@ async def test_a_failure_says_what_was_raised_with_its_type(tmp_path):
     async def fails(ctx, _):
         raise KeyError("userkey")
 
-    async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(fails, failures=(LookupError,))) as node:
+    async with Runtime(
+        SqliteProvider(tmp_path / "store.db"), registry(fails, failures=(LookupError,))
+    ) as node:
         handle = await node.client.start("fails", instance_id="one")
         with pytest.raises(InstanceFailed, match=r"^instance 'one' failed: KeyError: 'userkey'$"):
             await handle.result()
@@ -207,7 +274,10 @@ async def test_the_next_version_may_be_given_by_position(tmp_path):
 
     entries = ("loop", "1.0.0", old), ("loop", "2.0.0", new)
     async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(*entries)) as node:
-        assert await (await node.client.start("loop", version="1.0.0")).result() == ["2.0.0", "state"]
+        assert await (await node.client.start("loop", version="1.0.0")).result() == [
+            "2.0.0",
+            "state",
+        ]
 
 
 @bounded
@@ -218,6 +288,11 @@ async def test_arguments_that_do_not_fit_an_activity_are_refused_with_its_name(t
     async def asks(ctx, _):
         await ctx.schedule_activity(probe, "a", "b")
 
-    async with Runtime(SqliteProvider(tmp_path / "store.db"), registry(asks, failures=(TypeError,)), [probe]) as node:
-        with pytest.raises(InstanceFailed, match="TypeError: arguments of activity 'probe' in 'asks': too many positional"):
+    async with Runtime(
+        SqliteProvider(tmp_path / "store.db"), registry(asks, failures=(TypeError,)), [probe]
+    ) as node:
+        with pytest.raises(
+            InstanceFailed,
+            match="TypeError: arguments of activity 'probe' in 'asks': too many positional",
+        ):
             await (await node.client.start("asks")).result()

@@ -1,4 +1,6 @@
-"""A rolling deploy: workers of two releases side by side, between which an activity's parameters have changed (scenario 54)."""
+"""A rolling deploy: workers of two releases side by side, between which an activity's parameters
+have changed (scenario 54).
+"""
 
 from __future__ import annotations
 
@@ -57,11 +59,15 @@ async def pays(ctx, _: None) -> str:
 
 
 async def sends(ctx, _: None) -> str:
-    return await ctx.schedule_activity(Activity.named("ship", str, queue="work", retry=NO_RETRY), "order", "express")
+    return await ctx.schedule_activity(
+        Activity.named("ship", str, queue="work", retry=NO_RETRY), "order", "express"
+    )
 
 
 async def bills(ctx, _: None) -> str:
-    return await ctx.schedule_activity(Activity.named("bill", str, queue="work", retry=NO_RETRY), "order")
+    return await ctx.schedule_activity(
+        Activity.named("bill", str, queue="work", retry=NO_RETRY), "order"
+    )
 
 
 @bounded
@@ -73,7 +79,9 @@ async def test_a_worker_of_the_release_before_hands_back_what_it_cannot_read(sto
         Runtime(store(), registry(), old_release(), queues=["work"]),
     ):
         handle = await boss.client.start(name, None, instance_id="i")
-        info = await info_when(handle, lambda info: any(one.last_error for one in info.pending_activities))
+        info = await info_when(
+            handle, lambda info: any(one.last_error for one in info.pending_activities)
+        )
         assert info.status is InstanceStatus.RUNNING
         (pending,) = info.pending_activities
         assert pending.attempt == 1
@@ -86,7 +94,9 @@ async def test_a_worker_of_the_release_before_hands_back_what_it_cannot_read(sto
 async def test_the_node_of_an_instance_hands_on_what_it_cannot_read_itself(store):
     async with Runtime(store(), registry(pays), old_release(), queues=["default", "work"]) as boss:
         handle = await boss.client.start("pays", None, instance_id="i")
-        info = await info_when(handle, lambda info: any(one.held_reason for one in info.pending_activities))
+        info = await info_when(
+            handle, lambda info: any(one.held_reason for one in info.pending_activities)
+        )
         assert info.status is InstanceStatus.RUNNING
         async with Runtime(store(), registry(), new_release(), queues=["work"]):
             assert await handle.result() == "new"

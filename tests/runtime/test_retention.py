@@ -7,7 +7,14 @@ import anyio
 import pytest
 from kit import bounded, info_when, registry, runtime, until
 
-from orchestra import InstanceNotFound, OrchestrationRegistry, Retention, Runtime, SqliteProvider, activity
+from orchestra import (
+    InstanceNotFound,
+    OrchestrationRegistry,
+    Retention,
+    Runtime,
+    SqliteProvider,
+    activity,
+)
 from orchestra.client import Client
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +51,9 @@ async def test_a_thousand_laps_under_the_default_retention_keep_rows_file_and_lo
         assert 1000 <= len(executions) <= 2001
         assert executions[-1].execution_id == 2500
         histories = [
-            one.execution_id for one in executions if await node.client.get_history(handle.instance_id, one.execution_id)
+            one.execution_id
+            for one in executions
+            if await node.client.get_history(handle.instance_id, one.execution_id)
         ]
         assert histories == list(range(histories[0], 2501))
         assert 10 <= len(histories) <= 21
@@ -55,7 +64,9 @@ async def test_a_thousand_laps_under_the_default_retention_keep_rows_file_and_lo
 
 @bounded
 async def test_status_labels_and_pin_survive_boundaries_also_of_laps_that_are_let_go_of(path):
-    """Scenario 19. They belong to the instance and not to a lap; a start by the same id is answered as ever."""
+    """Scenario 19. They belong to the instance and not to a lap; a start by the same id is answered
+    as ever.
+    """
 
     async def counts(ctx, lap: int) -> int:
         if lap == 0:
@@ -68,15 +79,26 @@ async def test_status_labels_and_pin_survive_boundaries_also_of_laps_that_are_le
     known = registry(("counts", "1.0.0", counts), ("counts", "1.1.0", counts))
     keep = Retention(histories=1, executions=1, keep_for=timedelta(microseconds=1))
     async with Runtime(SqliteProvider(path), known, retention=keep) as node:
-        handle = await node.client.start("counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once")
+        handle = await node.client.start(
+            "counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once"
+        )
         await node.client.pin(handle.instance_id, "1.0.0", reason="not yet")
         info = await info_when(handle, lambda info: info.waiting_on)
         assert info.execution_id == 51
-        assert (info.custom_status, info.labels) == ({"begun": "in the first lap"}, {"team": "blue"})
+        assert (info.custom_status, info.labels) == (
+            {"begun": "in the first lap"},
+            {"team": "blue"},
+        )
         assert (info.version, info.pinned_version) == ("1.0.0", "1.0.0")
-        assert [one.execution_id for one in await node.client.list_executions(handle.instance_id)] == [50, 51]
-        assert await node.client.get_history(handle.instance_id), "the current lap is never touched (scenario 21)"
-        again = await node.client.start("counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once")
+        assert [
+            one.execution_id for one in await node.client.list_executions(handle.instance_id)
+        ] == [50, 51]
+        assert await node.client.get_history(handle.instance_id), (
+            "the current lap is never touched (scenario 21)"
+        )
+        again = await node.client.start(
+            "counts", 0, version="1.0.0", labels={"team": "blue"}, request_id="once"
+        )
         assert again.instance_id == handle.instance_id
         await handle.raise_event("stop")
         assert await handle.result(int) == 50
@@ -91,7 +113,10 @@ async def test_ended_instances_go_whoever_has_ended_them_and_the_info_says_when(
         .set_retention("kept", Retention(finished=timedelta(days=365)))
         .build()
     )
-    options = {"retention": Retention(finished=timedelta(milliseconds=300)), "poll": timedelta(milliseconds=20)}
+    options = {
+        "retention": Retention(finished=timedelta(milliseconds=300)),
+        "poll": timedelta(milliseconds=20),
+    }
     async with Runtime(SqliteProvider(path), known, [work], **options) as node:
         handle = await node.client.start("loop", {"lap": 0, "laps": 2}, labels={"a": "b"})
         kept = await node.client.start("kept", {"lap": 0, "laps": 2})
@@ -106,7 +131,9 @@ async def test_ended_instances_go_whoever_has_ended_them_and_the_info_says_when(
                 return True
 
         await until(lambda: is_gone(handle))
-        again = await node.client.start("loop", {"lap": 0, "laps": 2}, instance_id=handle.instance_id)
+        again = await node.client.start(
+            "loop", {"lap": 0, "laps": 2}, instance_id=handle.instance_id
+        )
         await until(lambda: is_gone(again))
         assert (await kept.info()).status == "completed"
 
@@ -129,7 +156,9 @@ async def test_what_a_client_without_code_terminates_goes_as_well(path):
 
 @bounded
 async def test_a_retention_that_is_taken_back_counts_no_more(path):
-    async with runtime(path, loop, activities=[work], retention=Retention(finished=timedelta(days=1))):
+    async with runtime(
+        path, loop, activities=[work], retention=Retention(finished=timedelta(days=1))
+    ):
         pass
     async with runtime(path, loop, activities=[work]) as node:
         handle = await node.client.start("loop", {"lap": 0, "laps": 1})

@@ -1,4 +1,6 @@
-"""Activities and instances that run where they are told to, or where there is room: several nodes on one store."""
+"""Activities and instances that run where they are told to, or where there is room: several nodes
+on one store.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ async def asks(ctx, value: int) -> int:
 @bounded
 async def test_a_node_that_only_decides_and_one_that_only_works(store):
     async with Runtime(store(), registry(asks)) as front, Runtime(store(), registry(), [work]):
-        assert [await (await front.client.start("asks", number)).result() for number in range(5)] == [1, 2, 3, 4, 5]
+        assert [
+            await (await front.client.start("asks", number)).result() for number in range(5)
+        ] == [1, 2, 3, 4, 5]
 
 
 @bounded
@@ -147,18 +151,27 @@ async def test_a_call_by_name_of_what_only_others_have_says_in_which_queue_they_
     async def by_name(ctx, _: None) -> str:
         return await ctx.schedule_activity("work")
 
-    async with Runtime(store(), registry(by_name)) as front, Runtime(store(), registry(), [renders], queues=["gpu"]):
+    async with (
+        Runtime(store(), registry(by_name)) as front,
+        Runtime(store(), registry(), [renders], queues=["gpu"]),
+    ):
         handle = await front.client.start("by_name")
-        (pending,) = (await info_when(handle, lambda info: info.pending_activities and info.owner is None)).pending_activities
+        (pending,) = (
+            await info_when(handle, lambda info: info.pending_activities and info.owner is None)
+        ).pending_activities
         assert pending.held_reason == (
-            "no living node has activity 'work' and serves queue 'default'; some have it and serve 'gpu': let one of them "
-            "serve 'default' too (Runtime(queues=...)), or name a queue of theirs where it is scheduled"
+            "no living node has activity 'work' and serves queue 'default'; some have it and "
+            "serve 'gpu': let one of them serve 'default' too (Runtime(queues=...)), or name a "
+            "queue of theirs where it is scheduled"
         )
     async with Runtime(store(), registry(by_name), [renders], queues=["default", "gpu"]) as both:
         assert await both.client.handle(handle.instance_id).result() == "done"
         again = await both.client.start("by_name")
         assert await again.result() == "done"
-        told = [(await both.client.get_history(one.instance_id))[1].details["queue"] for one in (handle, again)]
+        told = [
+            (await both.client.get_history(one.instance_id))[1].details["queue"]
+            for one in (handle, again)
+        ]
         assert told == [None, "gpu"], "each as it was when it was asked for"
 
 
@@ -177,16 +190,24 @@ async def test_whatever_was_tried_or_handed_out_is_shown_of_many_that_are_pendin
 
     async def fans(ctx, count: int) -> int:
         numbers = (ctx.schedule_activity(fails_at_18, number) for number in range(count))
-        return len(await ctx.gather(*numbers, ctx.schedule_activity(rarely), ctx.wait_for_event("go")))
+        return len(
+            await ctx.gather(*numbers, ctx.schedule_activity(rarely), ctx.wait_for_event("go"))
+        )
 
     async with Runtime(store(), registry(fans), [fails_at_18]) as node:
         handle = await node.client.start("fans", 20)
         info = await info_when(handle, lambda info: len(info.pending_activities) == 18)
         assert info.waiting_counts == {"activity": 21, "event": 1}
         assert len(info.waiting_on) == 16
-        assert {(one.name, one.attempt, one.last_error) for one in info.pending_activities[:16]} == {("fails_at_18", 1, None)}
+        assert {
+            (one.name, one.attempt, one.last_error) for one in info.pending_activities[:16]
+        } == {("fails_at_18", 1, None)}
         failed, rare = info.pending_activities[16:]
-        assert (failed.name, failed.attempt, failed.last_error) == ("fails_at_18", 2, "ValueError: the eighteenth")
+        assert (failed.name, failed.attempt, failed.last_error) == (
+            "fails_at_18",
+            2,
+            "ValueError: the eighteenth",
+        )
         assert failed.next_attempt_at is not None
         assert failed.next_attempt_at > failed.since + timedelta(seconds=40)
         assert (rare.name, rare.attempt, rare.last_error, rare.queue) == ("rare", 1, None, "gpu")
@@ -209,7 +230,9 @@ async def test_an_activity_goes_to_its_queue(store):
         return render
 
     async def film(ctx, frames: int) -> list[str]:
-        return [await ctx.schedule_activity(renderer("nowhere"), number) for number in range(frames)]
+        return [
+            await ctx.schedule_activity(renderer("nowhere"), number) for number in range(frames)
+        ]
 
     ordinary = Runtime(store(), registry(film), [renderer("ordinary")])
     graphic = Runtime(store(), registry(), [renderer("graphic")], queues=("gpu",))
@@ -226,7 +249,9 @@ async def test_a_call_names_a_queue_of_its_own(store):
 
     async with Runtime(store(), registry(asks_there), [work]) as here:
         handle = await here.client.start("asks_there", 1)
-        (pending,) = (await info_when(handle, lambda info: info.pending_activities)).pending_activities
+        (pending,) = (
+            await info_when(handle, lambda info: info.pending_activities)
+        ).pending_activities
         assert (pending.queue, pending.node) == ("there", None)
         async with Runtime(store(), registry(), [work], queues=["there"]):
             assert await handle.result() == 2
@@ -248,7 +273,9 @@ async def test_an_instance_keeps_to_its_queue(store):
         listed = (await here.client.list_instances(queue="eu", status=InstanceStatus.HELD)).items
         assert [one.instance_id for one in listed] == [handle.instance_id]
         assert (await here.client.list_instances(queue="default")).items == ()
-        assert held.held_reason == "no living node has registered 'laps' 1.0.0 and serves queue 'eu'"
+        assert (
+            held.held_reason == "no living node has registered 'laps' 1.0.0 and serves queue 'eu'"
+        )
         async with Runtime(store(), registry(laps), queues=("eu", "default")):
             assert await handle.result() == "home"
 
@@ -263,11 +290,20 @@ async def test_a_failure_elsewhere_comes_back_as_it_was_raised(store):
         try:
             return [await ctx.schedule_activity(broken, value)]
         except ActivityFailed as failed:
-            return [failed.reason, failed.cause.type, *(attempt.error.message for attempt in failed.attempts)]
+            return [
+                failed.reason,
+                failed.cause.type,
+                *(attempt.error.message for attempt in failed.attempts),
+            ]
 
     async with Runtime(store(), registry(tells)) as front, Runtime(store(), registry(), [broken]):
         handle = await front.client.start("tells", 1)
-        assert await handle.result() == ["attempts exhausted", "KeyError", "'attempt 1'", "'attempt 2'"]
+        assert await handle.result() == [
+            "attempts exhausted",
+            "KeyError",
+            "'attempt 1'",
+            "'attempt 2'",
+        ]
 
 
 @bounded
@@ -326,7 +362,10 @@ async def test_giving_an_activity_up_cancels_it_where_it_runs(store):
         return first.index
 
     poll = timedelta(milliseconds=100)
-    async with Runtime(store(), registry(races)) as front, Runtime(store(), registry(), [endless], poll=poll):
+    async with (
+        Runtime(store(), registry(races)) as front,
+        Runtime(store(), registry(), [endless], poll=poll),
+    ):
         handle = await front.client.start("races", 1)
         await started.wait()
         await handle.raise_event("enough")
@@ -336,15 +375,24 @@ async def test_giving_an_activity_up_cancels_it_where_it_runs(store):
 
 
 @bounded
-async def test_a_start_in_a_queue_that_nobody_serves_is_refused_at_the_caller_with_the_queues_that_there_are(store):
+async def test_a_start_in_a_queue_that_nobody_serves_is_refused_at_the_caller_with_the_queues_that_there_are(
+    store,
+):
     """Scenario 7."""
-    async with Runtime(store(), registry(asks), [work], queues=("default", "eu")), Client(store()) as client:
+    async with (
+        Runtime(store(), registry(asks), [work], queues=("default", "eu")),
+        Client(store()) as client,
+    ):
         for version in (None, "1.0.0"):
-            with pytest.raises(UnknownOrchestration, match=r"'asks' and serves queue 'deafult' .*'default', 'eu'\)") as unknown:
+            with pytest.raises(
+                UnknownOrchestration, match=r"'asks' and serves queue 'deafult' .*'default', 'eu'\)"
+            ) as unknown:
                 await client.start("asks", 1, queue="deafult", version=version)
             assert not isinstance(unknown.value, UnknownVersion)
         assert (await client.list_instances()).items == ()
-        with pytest.raises(UnknownOrchestration, match=r"orchestration 'nobody' \(registered: 'asks'\)"):
+        with pytest.raises(
+            UnknownOrchestration, match=r"orchestration 'nobody' \(registered: 'asks'\)"
+        ):
             await client.start("nobody", queue="eu")
 
 
@@ -355,9 +403,18 @@ async def test_a_start_takes_the_versions_of_its_queue_alone_and_another_one_is_
     async def loop(ctx, _):
         return ctx.version
 
-    old, new = registry(("loop", "1.0.0", loop)), registry(("loop", "1.0.0", loop), ("loop", "1.1.0", loop))
-    async with Runtime(store(), old, queues=("eu",)), Runtime(store(), new), Client(store()) as client:
-        with pytest.raises(UnknownVersion, match=r"'loop' 1\.1\.0 and serves queue 'eu' \(registered: 1\.0\.0\)") as unknown:
+    old, new = (
+        registry(("loop", "1.0.0", loop)),
+        registry(("loop", "1.0.0", loop), ("loop", "1.1.0", loop)),
+    )
+    async with (
+        Runtime(store(), old, queues=("eu",)),
+        Runtime(store(), new),
+        Client(store()) as client,
+    ):
+        with pytest.raises(
+            UnknownVersion, match=r"'loop' 1\.1\.0 and serves queue 'eu' \(registered: 1\.0\.0\)"
+        ) as unknown:
             await client.start("loop", queue="eu", version="1.1.0")
         assert (unknown.value.name, unknown.value.version) == ("loop", "1.1.0")
         await client.set_version_policy("loop", Exact("1.1.0"))

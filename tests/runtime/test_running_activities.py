@@ -1,4 +1,6 @@
-"""Activities as the runtime runs them: in tasks and threads, with tries, deadlines, heartbeats and cancellation."""
+"""Activities as the runtime runs them: in tasks and threads, with tries, deadlines, heartbeats and
+cancellation.
+"""
 
 import threading
 from collections import defaultdict
@@ -81,19 +83,25 @@ async def test_arguments_arrive_with_their_types(path, style):
     if style == "async":
 
         @activity(name="take")
-        async def take(order: Order, tags: set[str], count: int = 7, *, note_at: datetime, **rest: Decimal) -> str:
+        async def take(
+            order: Order, tags: set[str], count: int = 7, *, note_at: datetime, **rest: Decimal
+        ) -> str:
             return note(order, tags, count, (note_at, rest))
 
     else:
 
         @activity(name="take")
-        def take(order: Order, tags: set[str], count: int = 7, *, note_at: datetime, **rest: Decimal) -> str:
+        def take(
+            order: Order, tags: set[str], count: int = 7, *, note_at: datetime, **rest: Decimal
+        ) -> str:
             return note(order, tags, count, (note_at, rest))
 
     moment = datetime(2024, 2, 29, 12, 30, tzinfo=UTC)
     order = Order("tea", Decimal("3.10"), moment)
     result, _ = await result_of(
-        path, lambda ctx: ctx.schedule_activity(take, order, {"a"}, note_at=moment, extra=Decimal("0.1")), take
+        path,
+        lambda ctx: ctx.schedule_activity(take, order, {"a"}, note_at=moment, extra=Decimal("0.1")),
+        take,
     )
     assert result == "noted"
     assert seen == [(order, {"a"}, 7, (moment, {"extra": Decimal("0.1")}))]
@@ -111,7 +119,9 @@ async def test_an_argument_that_does_not_fit_the_activity_keeps_it_waiting_and_n
 
     async with runtime(path, once, activities=[take]) as node:
         handle = await node.client.start("once")
-        info = await info_when(handle, lambda info: any(one.held_reason for one in info.pending_activities))
+        info = await info_when(
+            handle, lambda info: any(one.held_reason for one in info.pending_activities)
+        )
         (pending,) = info.pending_activities
         assert pending.attempt == 1
         assert "'take'" in pending.last_error
@@ -198,9 +208,10 @@ async def test_the_context_names_the_try_and_keeps_its_idempotency_key_over_trie
         assert await handle.result() == [3, 3]
         incarnation = (await handle.info()).incarnation
         history = await node.client.get_history("one")
-    assert {(one.activity, one.instance_id, one.execution_id, one.orchestration, one.version) for one in seen} == {
-        ("work", "one", 1, "twice", "1.0.0")
-    }
+    assert {
+        (one.activity, one.instance_id, one.execution_id, one.orchestration, one.version)
+        for one in seen
+    } == {("work", "one", 1, "twice", "1.0.0")}
     scheduled = [event.event_id for event in history if event.kind == "activity_scheduled"]
     keys = {f"one/{incarnation}/1/{number}" for number in scheduled}
     assert len(keys) == 2
@@ -221,9 +232,18 @@ async def test_an_exhausted_activity_carries_every_try_and_the_last_cause(path):
         raise ValueError(f"try {activity_context().attempt}")
 
     result, history = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
-    assert result == {"reason": "attempts exhausted", "type": "ValueError", "message": "try 3", "tries": [1, 2, 3]}
+    assert result == {
+        "reason": "attempts exhausted",
+        "type": "ValueError",
+        "message": "try 3",
+        "tries": [1, 2, 3],
+    }
     failed = next(event for event in history if event.kind == "activity_failed")
-    assert [attempt.error.message for attempt in failed.details["attempts"]] == ["try 1", "try 2", "try 3"]
+    assert [attempt.error.message for attempt in failed.details["attempts"]] == [
+        "try 1",
+        "try 2",
+        "try 3",
+    ]
 
 
 class Hopeless(NonRetryable):
@@ -239,7 +259,11 @@ class Listed(LookupError):
 async def test_an_error_that_is_not_retryable_is_not_tried_again(path, raised):
     """Scenario 26."""
 
-    @activity(retry=RetryPolicy(max_attempts=5, initial_interval=timedelta(0), non_retryable=(LookupError,)))
+    @activity(
+        retry=RetryPolicy(
+            max_attempts=5, initial_interval=timedelta(0), non_retryable=(LookupError,)
+        )
+    )
     async def work() -> None:
         raise raised("no")
 
@@ -258,12 +282,16 @@ async def test_a_retry_is_visible_with_its_number_its_error_and_its_moment(path)
 
     async with runtime(path, once, activities=[work]) as node:
         handle = await node.client.start("once")
-        info = await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].last_error)
+        info = await info_when(
+            handle, lambda info: info.pending_activities and info.pending_activities[0].last_error
+        )
         (pending,) = info.pending_activities
         assert (pending.name, pending.attempt) == ("work", 2)
         assert "ValueError: still broken" in pending.last_error
         assert pending.next_attempt_at == info.next_wake_at
-        assert timedelta(minutes=59) < pending.next_attempt_at - pending.since <= timedelta(minutes=61)
+        assert (
+            timedelta(minutes=59) < pending.next_attempt_at - pending.since <= timedelta(minutes=61)
+        )
         assert [(wait.kind, wait.name) for wait in info.waiting_on] == [("activity", "work")]
 
 
@@ -272,7 +300,9 @@ async def test_attempt_counts_survive_a_restart(path):
     """Scenario 26."""
     seen = []
 
-    @activity(retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=300), jitter=0))
+    @activity(
+        retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=300), jitter=0)
+    )
     async def work() -> None:
         seen.append(activity_context().attempt)
         raise ValueError("no")
@@ -282,7 +312,9 @@ async def test_attempt_counts_survive_a_restart(path):
 
     async with runtime(path, once, activities=[work]) as node:
         handle = await node.client.start("once", instance_id="one")
-        await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].attempt == 2)
+        await info_when(
+            handle, lambda info: info.pending_activities and info.pending_activities[0].attempt == 2
+        )
     async with runtime(path, once, activities=[work]) as node:
         assert (await node.client.handle("one").result())["tries"] == [1, 2]
     assert seen == [1, 2]
@@ -324,8 +356,13 @@ async def test_whatever_an_activity_raises_is_its_failure_and_not_the_hosts(path
             body()
 
     result, _ = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
-    # Python itself turns a StopIteration that leaves a coroutine or a thread's future into a RuntimeError.
-    expected = {"RuntimeError", "StopIteration"} if isinstance(raised, StopIteration) else {type(raised).__name__}
+    # Python itself turns a StopIteration that leaves a coroutine or a thread's future into a
+    # RuntimeError.
+    expected = (
+        {"RuntimeError", "StopIteration"}
+        if isinstance(raised, StopIteration)
+        else {type(raised).__name__}
+    )
     assert result["type"] in expected
     assert result["tries"] == [1]
 
@@ -341,7 +378,9 @@ async def test_a_keyboard_interrupt_in_a_thread_is_a_failure(path):
 
 
 @bounded
-async def test_a_try_that_ends_in_a_cancellation_of_its_own_has_failed_and_its_policy_ends_it(path, anyio_backend):
+async def test_a_try_that_ends_in_a_cancellation_of_its_own_has_failed_and_its_policy_ends_it(
+    path, anyio_backend
+):
     policy = RetryPolicy(initial_interval=timedelta(milliseconds=1), max_attempts=3)
     if anyio_backend == "trio":  # there only a scope can cancel, and only what runs inside it
 
@@ -373,7 +412,9 @@ async def test_a_try_that_ends_in_a_cancellation_of_its_own_has_failed_and_its_p
 
 
 @bounded
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # on trio nothing but the runtime itself can cancel its tasks
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio"]
+)  # on trio nothing but the runtime itself can cancel its tasks
 async def test_a_try_that_is_cut_off_with_the_whole_program_counts_as_none(path):
     import asyncio
 
@@ -409,7 +450,9 @@ async def test_a_try_that_is_cut_off_with_the_whole_program_counts_as_none(path)
 
 
 @bounded
-@pytest.mark.parametrize("value", [object(), float("nan"), {"a": {1: object()}}], ids=["object", "nan", "inner"])
+@pytest.mark.parametrize(
+    "value", [object(), float("nan"), {"a": {1: object()}}], ids=["object", "nan", "inner"]
+)
 async def test_a_result_that_cannot_be_encoded_fails_the_activity_at_once(path, value):
     """Scenario 29."""
 
@@ -418,7 +461,11 @@ async def test_a_result_that_cannot_be_encoded_fails_the_activity_at_once(path, 
         return value
 
     result, _ = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
-    assert (result["reason"], result["type"], result["tries"]) == ("not retryable", "orchestra.errors.EncodeError", [1])
+    assert (result["reason"], result["type"], result["tries"]) == (
+        "not retryable",
+        "orchestra.errors.EncodeError",
+        [1],
+    )
     assert "work" in result["message"]
 
 
@@ -430,13 +477,17 @@ async def test_a_result_over_the_limit_fails_the_activity_at_once(path):
     async def work() -> str:
         return "x" * 2000
 
-    result, _ = await result_of(path, lambda ctx: ctx.schedule_activity(work), work, limits=Limits(max_payload=1000))
+    result, _ = await result_of(
+        path, lambda ctx: ctx.schedule_activity(work), work, limits=Limits(max_payload=1000)
+    )
     assert (result["type"], result["tries"]) == ("orchestra.errors.PayloadTooLarge", [1])
     assert "1,000" in result["message"] or "1000" in result["message"]
 
 
 @bounded
-async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(path, caplog):
+async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(
+    path, caplog
+):
     @activity
     async def rare() -> str:
         return "here"
@@ -448,16 +499,22 @@ async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime
         handle = await node.client.start("once", instance_id="one")
         info = await info_when(handle, lambda info: info.pending_activities)
         await info_when(await node.client.start("once"), lambda info: info.pending_activities)
-        (line,) = await until(lambda: [one.getMessage() for one in caplog.records if "'rare'" in one.getMessage()])
+        (line,) = await until(
+            lambda: [one.getMessage() for one in caplog.records if "'rare'" in one.getMessage()]
+        )
         assert "Give it to Runtime(activities=..., queues=...)" in line  # once, however many wait
         (pending,) = info.pending_activities
-        assert pending.held_reason == "no living node has activity 'rare' and serves queue 'default'"
+        assert (
+            pending.held_reason == "no living node has activity 'rare' and serves queue 'default'"
+        )
         assert (pending.attempt, pending.next_attempt_at, info.status) == (1, None, "running")
 
     async with Runtime(SqliteProvider(path), registry(once), [rare]) as node:
         assert await node.client.handle("one").result() == "here"
         history = await node.client.get_history("one")
-    assert [event.details["attempt"] for event in history if event.kind == "activity_completed"] == [1]
+    assert [
+        event.details["attempt"] for event in history if event.kind == "activity_completed"
+    ] == [1]
 
 
 # --- deadlines ----------------------------------------------------------------------------------
@@ -476,13 +533,19 @@ async def test_a_timeout_ends_an_async_try_and_counts(path):
             cancelled.append(activity_context().cancelled)
 
     result, _ = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
-    assert (result["type"], result["tries"], result["reason"]) == ("TimeoutError", [1, 2], "attempts exhausted")
+    assert (result["type"], result["tries"], result["reason"]) == (
+        "TimeoutError",
+        [1, 2],
+        "attempts exhausted",
+    )
     assert "0.06 s" in result["message"]
     assert cancelled == [True, True]
 
 
 @bounded
-async def test_a_timeout_ends_the_wait_for_a_thread_which_learns_it_and_whose_result_is_dropped(path):
+async def test_a_timeout_ends_the_wait_for_a_thread_which_learns_it_and_whose_result_is_dropped(
+    path,
+):
     gate = Gate()
     learned = []
     done = threading.Event()
@@ -512,11 +575,15 @@ async def test_a_timeout_ends_the_wait_for_a_thread_which_learns_it_and_whose_re
         assert await handle.result() == "second"
         history = await node.client.get_history(handle.instance_id)
     assert learned == [True]
-    assert [event.details["attempt"] for event in history if event.kind == "activity_completed"] == [2]
+    assert [
+        event.details["attempt"] for event in history if event.kind == "activity_completed"
+    ] == [2]
 
 
 @bounded
-async def test_the_end_of_a_thread_is_reported_by_itself_and_once_however_close_to_its_timeout(path):
+async def test_the_end_of_a_thread_is_reported_by_itself_and_once_however_close_to_its_timeout(
+    path,
+):
     pause = threading.Event()
     ran_in = defaultdict(list)
     reports = []
@@ -528,7 +595,9 @@ async def test_the_end_of_a_thread_is_reported_by_itself_and_once_however_close_
         return number
 
     async def many(ctx, value):
-        return await ctx.gather(*(outcome(ctx, ctx.schedule_activity(work, number)) for number in range(96)))
+        return await ctx.gather(
+            *(outcome(ctx, ctx.schedule_activity(work, number)) for number in range(96))
+        )
 
     async with runtime(path, many, activities=[work], max_activity_threads=16) as node:
         report = node._runner._report
@@ -540,7 +609,11 @@ async def test_the_end_of_a_thread_is_reported_by_itself_and_once_however_close_
         node._runner._report = noted
         results = await (await node.client.start("many")).result()
     assert len({key for key, _, _ in reports}) == len(reports) == 96
-    assert [result for number, result in enumerate(results) if isinstance(result, int) and result != number] == []
+    assert [
+        result
+        for number, result in enumerate(results)
+        if isinstance(result, int) and result != number
+    ] == []
     assert {result["type"] for result in results if not isinstance(result, int)} <= {"TimeoutError"}
     threads = {thread for ran in ran_in.values() for thread in ran}
     for _, reporter, result in reports:
@@ -666,7 +739,9 @@ async def test_heartbeats_keep_a_try_alive_longer_than_their_timeout(path, style
             with ThreadPoolExecutor(1) as pool:
                 for number in range(beats):
                     pause.wait(0.15)
-                    pool.submit(copy_context().run, lambda: activity_context().heartbeat(number)).result()  # noqa: B023
+                    pool.submit(
+                        copy_context().run, lambda n=number: activity_context().heartbeat(n)
+                    ).result()
             return "alive"
 
     result, _ = await result_of(path, lambda ctx: ctx.schedule_activity(work), work)
@@ -688,7 +763,9 @@ async def test_a_heartbeat_of_a_failing_try_reaches_the_next_one_also_over_a_res
 
     async with runtime(path, once, activities=[work]) as node:
         handle = await node.client.start("once", instance_id="one")
-        await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].attempt == 2)
+        await info_when(
+            handle, lambda info: info.pending_activities and info.pending_activities[0].attempt == 2
+        )
     async with runtime(path, once, activities=[work]) as node:
         assert await node.client.handle("one").result() == [2, [1, 2]]
 
@@ -763,7 +840,8 @@ async def test_an_activity_that_is_not_wanted_any_more_is_cancelled(path, way):
 
     async def racing(ctx, value):
         won = await ctx.race(
-            ctx.gather(ctx.schedule_activity(in_task), ctx.schedule_activity(in_thread)), ctx.wait_for_event("go")
+            ctx.gather(ctx.schedule_activity(in_task), ctx.schedule_activity(in_thread)),
+            ctx.wait_for_event("go"),
         )
         await ctx.wait_for_event("end")
         return won.index
@@ -835,7 +913,9 @@ async def test_no_more_activities_run_at_once_than_allowed_and_all_are_run(path)
         return number
 
     async def many(ctx, value):
-        return sum(await ctx.gather(*(ctx.schedule_activity(work, number) for number in range(100))))
+        return sum(
+            await ctx.gather(*(ctx.schedule_activity(work, number) for number in range(100)))
+        )
 
     async with runtime(path, many, activities=[work], max_concurrent_activities=7) as node:
         handles = [await node.client.start("many") for _ in range(2)]
@@ -915,7 +995,9 @@ async def test_a_terminated_instance_says_so_and_its_late_activity_changes_nothi
         await when_set(done)
         with pytest.raises(InstanceTerminated, match="enough"):
             await handle.result()
-        assert (await node.client.get_history(handle.instance_id))[-1].kind == "execution_terminated"
+        assert (await node.client.get_history(handle.instance_id))[
+            -1
+        ].kind == "execution_terminated"
 
 
 @bounded
@@ -946,7 +1028,10 @@ async def test_a_group_with_one_error_that_is_not_to_be_retried_is_not_tried_aga
 
     def refuse():
         tries.append(1)
-        raise ExceptionGroup("unhandled errors in a TaskGroup", [OSError("no route"), NonRetryable("no such customer")])
+        raise ExceptionGroup(
+            "unhandled errors in a TaskGroup",
+            [OSError("no route"), NonRetryable("no such customer")],
+        )
 
     async def refuse_async():
         refuse()
@@ -957,7 +1042,9 @@ async def test_a_group_with_one_error_that_is_not_to_be_retried_is_not_tried_aga
 
 
 @bounded
-async def test_an_error_s_cause_and_members_reach_the_code_the_client_the_history_and_the_log(path, caplog):
+async def test_an_error_s_cause_and_members_reach_the_code_the_client_the_history_and_the_log(
+    path, caplog
+):
     seen = []
 
     @activity(retry=NO_RETRY)

@@ -1,4 +1,6 @@
-"""Stories through the whole stack: versions, boundaries, races, restarts. The numbers are those of the list of behaviours."""
+"""Stories through the whole stack: versions, boundaries, races, restarts. The numbers are those of
+the list of behaviours.
+"""
 
 import threading
 from datetime import timedelta
@@ -39,7 +41,10 @@ async def step(handle, told=None):
     """Let an instance go one lap on; return its info in the next lap."""
     before = (await handle.info()).execution_id
     await handle.raise_event("go", told)
-    return await info_when(handle, lambda info: info.execution_id == before + 1 and (info.waiting_on or info.held_reason))
+    return await info_when(
+        handle,
+        lambda info: info.execution_id == before + 1 and (info.waiting_on or info.held_reason),
+    )
 
 
 # --- versions -----------------------------------------------------------------------------------
@@ -58,7 +63,9 @@ async def test_01_an_exact_start_stays_on_its_version_only_until_its_boundary_un
 
 @bounded
 async def test_02_exact_holds_starts_and_boundaries_and_latest_frees_only_later_ones(path):
-    async with runtime(path, *laps("1.0.0", "1.1.0"), policies={"lap": Exact("1.0.0")}, poll=HOUR) as node:
+    async with runtime(
+        path, *laps("1.0.0", "1.1.0"), policies={"lap": Exact("1.0.0")}, poll=HOUR
+    ) as node:
         handle = await node.client.start("lap", 1)
         assert (await step(handle)).version == "1.0.0"
         await node.client.set_version_policy("lap", Latest())
@@ -75,7 +82,11 @@ async def test_03_a_restart_with_new_code_does_not_touch_the_running_execution(p
     async with runtime(path, *laps("1.0.0", "2.0.0")) as node:
         handle = node.client.handle("one")
         info = await handle.info()
-        assert (info.version, info.target_version, info.status) == ("1.0.0", "2.0.0", InstanceStatus.RUNNING)
+        assert (info.version, info.target_version, info.status) == (
+            "1.0.0",
+            "2.0.0",
+            InstanceStatus.RUNNING,
+        )
         assert (await step(handle)).version == "2.0.0"
 
 
@@ -94,11 +105,15 @@ async def test_04_a_completion_alone_after_a_restart_wakes_the_version_that_was_
             ctx.continue_as_new(number + 1)
         return [ctx.execution_id, ctx.version, await ctx.schedule_activity(work), ctx.version]
 
-    async with runtime(path, ("five", "1.0.0", five), activities=[work], grace=timedelta(0)) as node:
+    async with runtime(
+        path, ("five", "1.0.0", five), activities=[work], grace=timedelta(0)
+    ) as node:
         await node.client.start("five", 1, instance_id="one")
         await info_when(node.client.handle("one"), lambda info: info.pending_activities)
     wanted = False
-    async with runtime(path, ("five", "1.0.0", five), ("five", "9.0.0", five), activities=[work]) as node:
+    async with runtime(
+        path, ("five", "1.0.0", five), ("five", "9.0.0", five), activities=[work]
+    ) as node:
         assert await node.client.handle("one").result() == [5, "1.0.0", "done", "1.0.0"]
 
 
@@ -194,12 +209,18 @@ async def test_13_a_late_completion_of_an_older_execution_does_not_disturb_the_n
         handle = await node.client.start("loop", 1)
         await when_set(gate.entered)
         await handle.raise_event("go")
-        await info_when(handle, lambda info: info.execution_id == 2 and info.waiting_counts == {"event": 1})
+        await info_when(
+            handle, lambda info: info.execution_id == 2 and info.waiting_counts == {"event": 1}
+        )
         gate.open()
         await when_set(done)
         await handle.raise_event("go")
         assert await handle.result() == "of lap 2"
-        results = [one for one in await node.client.get_history(handle.instance_id) if one.kind == "activity_completed"]
+        results = [
+            one
+            for one in await node.client.get_history(handle.instance_id)
+            if one.kind == "activity_completed"
+        ]
         assert len(results) == 1
 
 
@@ -248,7 +269,9 @@ async def test_15_a_cancel_at_any_moment_of_a_looping_instance_ends_it_once(path
                 await handle.result()
             executions = await node.client.list_executions(handle.instance_id)
             last = (await handle.info()).execution_id
-            assert [one.status for one in executions if one.status != "continued_as_new"] == ["cancelled"]
+            assert [one.status for one in executions if one.status != "continued_as_new"] == [
+                "cancelled"
+            ]
             assert executions[-1].execution_id == last
             # Before the first turn of an execution it ends without its code.
             assert cleaned in ([], [last])
@@ -269,7 +292,11 @@ async def test_18_and_19_waits_status_labels_and_pins_cross_boundaries(path):
             group.start_soon(wait)
             for execution in (2, 3):
                 info = await step(handle)
-                assert (info.labels, info.pinned_version, info.version) == ({"a": "b"}, "1.0.0", "1.0.0")
+                assert (info.labels, info.pinned_version, info.version) == (
+                    {"a": "b"},
+                    "1.0.0",
+                    "1.0.0",
+                )
                 assert info.custom_status == f"1.0.0 lap {execution}"
             await handle.raise_event("go", "end")
         assert results == [3]
@@ -291,7 +318,10 @@ async def test_22_and_23_the_loser_of_a_race_steals_nothing_and_history_decides(
             handle = await node.client.start("racing", instance_id="one", existing="return")
             if turn == 0:
                 await handle.raise_event("b", "b1")
-                await info_when(handle, lambda info: info.waiting_counts == {"event": 1} and info.history_events > 4)
+                await info_when(
+                    handle,
+                    lambda info: info.waiting_counts == {"event": 1} and info.history_events > 4,
+                )
             else:
                 await handle.raise_event("b", "b2")
                 await handle.raise_event("a", "a1")
@@ -337,7 +367,11 @@ async def test_25_a_timer_after_a_timer_counts_from_its_firing_and_none_is_early
         handle = await node.client.start("timers")
         await handle.result()
         history = await node.client.get_history(handle.instance_id)
-    created = {event.event_id: event.details["due_at"] for event in history if event.kind == "timer_created"}
+    created = {
+        event.event_id: event.details["due_at"]
+        for event in history
+        if event.kind == "timer_created"
+    }
     fired = [event for event in history if event.kind == "timer_fired"]
     assert len(fired) == 3
     for event in fired:
@@ -375,7 +409,9 @@ async def test_29_an_output_that_cannot_travel_holds_its_instance_and_the_others
 
     async with runtime(path, bad, good, too_much, limits=Limits(max_events=60)) as node:
         failed = await info_when(await node.client.start("bad"), lambda info: info.held_reason)
-        assert failed.held_reason.startswith("error: orchestra.errors.EncodeError: output of orchestration 'bad'")
+        assert failed.held_reason.startswith(
+            "error: orchestra.errors.EncodeError: output of orchestration 'bad'"
+        )
         grown = await info_when(await node.client.start("too_much"), lambda info: info.held_reason)
         assert grown.held_reason.startswith(f"limit: {ExecutionLimitExceeded.__name__}: ")
         assert await (await node.client.start("good", 1)).result() == 1
@@ -424,7 +460,10 @@ async def test_32_what_finally_decides_happens_once_over_restarts(path):
                 await handle.result()
             else:
                 awaited = "confirmed" if undone or told else "go"
-                await info_when(handle, lambda info, name=awaited: [wait.name for wait in info.waiting_on] == [name])
+                await info_when(
+                    handle,
+                    lambda info, name=awaited: [wait.name for wait in info.waiting_on] == [name],
+                )
     assert undone == ["first", "second"]
 
 
@@ -461,5 +500,7 @@ async def test_a_small_memory_of_warm_executions_changes_nothing_but_speed(path)
         for sent in range(3):
             for handle in handles:
                 await handle.raise_event("go", sent)
-        assert [await handle.result() for handle in handles] == [[number, 0, 1, 2] for number in range(12)]
+        assert [await handle.result() for handle in handles] == [
+            [number, 0, 1, 2] for number in range(12)
+        ]
         assert await until(lambda: node._thread._engine.owned == 0)

@@ -89,7 +89,10 @@ async def test_without_a_runtime_nothing_can_be_started_and_everything_be_read_a
         assert info.held_reason == "no living node has registered 'idle' 1.0.0"
         assert (info.input, info.labels, info.target_version) == ({"a": 1}, {"k": "v"}, "1.0.0")
         assert [wait.name for wait in info.waiting_on] == ["go"]
-        assert {one.instance_id for one in (await client.list_instances(status=InstanceStatus.HELD)).items} == {"one", "two"}
+        assert {
+            one.instance_id
+            for one in (await client.list_instances(status=InstanceStatus.HELD)).items
+        } == {"one", "two"}
         assert len(await client.get_history("one")) == 2
         assert len(await client.list_executions("one")) == 1
         with pytest.raises(WaitTimeout):
@@ -183,7 +186,9 @@ async def test_a_waiting_change_whose_sender_was_cancelled_does_not_happen_later
 
 @bounded
 async def test_a_value_that_the_driver_cannot_take_concerns_its_sender_alone(path, monkeypatch):
-    monkeypatch.setattr("orchestra.client.instances.check_start", lambda *_: None)  # which would not let it pass
+    monkeypatch.setattr(
+        "orchestra.client.instances.check_start", lambda *_: None
+    )  # which would not let it pass
     outcomes = {}
 
     async with runtime(path, idle, **HINTED), alone(path) as client:

@@ -70,7 +70,10 @@ def test_a_runtime_runs_and_is_called_without_an_event_loop_of_the_program(sync)
 
 
 def test_a_provider_is_enough_where_other_processes_run_the_code(store, backend):
-    with connect(Runtime(store(), registry(echo))) as worker, connect(store(), backend=backend) as sync:
+    with (
+        connect(Runtime(store(), registry(echo))) as worker,
+        connect(store(), backend=backend) as sync,
+    ):
         assert sync.runtime is None
         handle = sync.call(sync.client.start, "echo", 3)
         assert sync.call(handle.result, int, timeout=timedelta(seconds=PATIENCE)) == 3
@@ -110,10 +113,12 @@ def test_a_store_that_cannot_be_opened_says_so_and_leaves_no_thread(tmp_path, ba
         connection.open()
     with pytest.raises(RuntimeClosed):
         connection.call(connection.client.list_nodes)
-    assert [thread.name for thread in threading.enumerate() if thread.name == "orchestra-sync"] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name == "orchestra-sync"
+    ] == []
 
 
-# --- closing --------------------------------------------------------------------------------------------
+# --- closing --------------------------------------------------------------------------------------
 
 
 def test_a_call_before_and_after_and_a_second_opening_are_refused(path):
@@ -135,7 +140,9 @@ def test_a_call_before_and_after_and_a_second_opening_are_refused(path):
 def test_closing_ends_the_calls_of_other_threads(path, backend, standing):
     with connect(runtime(path, idle), backend=backend) as sync:
         sync.call(sync.client.start, "idle", instance_id="one")
-        waiter = sync if standing == "runtime" else connect(SqliteProvider(path), backend=backend).open()
+        waiter = (
+            sync if standing == "runtime" else connect(SqliteProvider(path), backend=backend).open()
+        )
         began, told = threading.Event(), []
 
         def wait():
@@ -164,7 +171,9 @@ def test_a_runtime_that_fails_is_told_by_calls_and_by_the_end(path, monkeypatch)
         connection.call(connection.client.start, "idle")
     with pytest.raises(ArithmeticError):
         connection.close()
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("orchestra")] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("orchestra")
+    ] == []
 
 
 def test_a_runtime_that_is_entered_already_is_used_and_left_alone(path):
@@ -176,14 +185,17 @@ def test_a_runtime_that_is_entered_already_is_used_and_left_alone(path):
                     return sync.call(sync.call(sync.client.start, "echo", 5).result, int)
 
             assert await anyio.to_thread.run_sync(view) == 5
-            with connect(node) as sync, pytest.raises(WrongEventLoop, match="activities would wait"):
+            with (
+                connect(node) as sync,
+                pytest.raises(WrongEventLoop, match="activities would wait"),
+            ):
                 sync.call(node.client.list_nodes)
             assert await (await node.client.start("echo", 6)).result(int) == 6
 
     asyncio.run(main())
 
 
-# --- misuse ---------------------------------------------------------------------------------------------
+# --- misuse ---------------------------------------------------------------------------------------
 
 
 def test_a_call_inside_its_own_event_loop_is_refused_instead_of_waiting_for_itself(sync):
@@ -261,7 +273,7 @@ def test_in_a_forked_child_it_is_refused_at_once_and_the_parent_goes_on(path):
         assert sync.call(sync.call(sync.client.start, "echo", 1).result, int) == 1
 
 
-# --- iterating --------------------------------------------------------------------------------------------
+# --- iterating ------------------------------------------------------------------------------------
 
 
 async def counting(number, log=None, *, fail_at=None):
@@ -324,7 +336,7 @@ def test_an_iteration_that_waits_ends_with_the_connection(path, backend):
     assert len(told) == 1
 
 
-# --- the end of the process ------------------------------------------------------------------------------
+# --- the end of the process -----------------------------------------------------------------------
 
 PROGRAM = """
 import os, signal, sys, threading, time
@@ -339,7 +351,11 @@ REGISTRY = OrchestrationRegistry.builder().register("idle", idle).build()
 
 
 def run_program(script, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(Path(orchestra.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(orchestra.__file__).parents[1]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM + textwrap.dedent(script)],
         cwd=cwd,

@@ -37,14 +37,20 @@ def always_late(monkeypatch):
 
 
 @bounded
-async def test_a_loop_that_is_written_before_each_write_of_an_operator_is_ended_by_its_owner(store, always_late):
+async def test_a_loop_that_is_written_before_each_write_of_an_operator_is_ended_by_its_owner(
+    store, always_late
+):
     async with Runtime(store(), registry(spins)) as node, Client(store()) as elsewhere:
         for instance_id, client in (("here", node.client), ("there", elsewhere)):
             handle = await node.client.start("spins", 0, instance_id=instance_id)
             await info_when(handle, lambda info: info.execution_id > 3)
             await client.terminate(instance_id, "enough")
             info = await handle.info()
-            assert (info.status, info.error.message, info.owner) == (InstanceStatus.TERMINATED, "enough", None)
+            assert (info.status, info.error.message, info.owner) == (
+                InstanceStatus.TERMINATED,
+                "enough",
+                None,
+            )
             with pytest.raises(InstanceTerminated):
                 await handle.result()
             with pytest.raises(AlreadyCompleted):
@@ -77,7 +83,9 @@ async def test_of_two_who_terminate_a_busy_loop_each_is_told_that_it_has_ended(s
 
 
 @bounded
-async def test_a_terminate_that_is_given_up_leaves_its_mark_and_no_cancel_weakens_it(store, always_late):
+async def test_a_terminate_that_is_given_up_leaves_its_mark_and_no_cancel_weakens_it(
+    store, always_late
+):
     async with Runtime(store(), registry(idle)) as node:
         parked = await node.client.start("idle", instance_id="i")
         await info_when(parked, lambda info: info.waiting_on and info.owner is None)

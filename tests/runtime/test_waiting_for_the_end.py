@@ -87,7 +87,9 @@ async def test_the_loser_of_a_race_ends_first_where_the_call_says_so(path, style
     transfer, undo = transfers(log, style), undoing(log)
 
     async def racing(ctx, value):
-        await ctx.race(ctx.schedule_activity(transfer.options(on_cancel=on_cancel)), ctx.wait_for_event("go"))
+        await ctx.race(
+            ctx.schedule_activity(transfer.options(on_cancel=on_cancel)), ctx.wait_for_event("go")
+        )
         await ctx.schedule_activity(undo)
 
     async with runtime(path, racing, activities=[transfer, undo]) as node:
@@ -101,7 +103,9 @@ async def test_the_loser_of_a_race_ends_first_where_the_call_says_so(path, style
 
 
 @bounded
-async def test_a_thread_that_does_not_end_is_waited_for_until_its_time_is_up_and_named(path, caplog):
+async def test_a_thread_that_does_not_end_is_waited_for_until_its_time_is_up_and_named(
+    path, caplog
+):
     log, gate = Log(), Gate()
     undo = undoing(log)
 
@@ -152,7 +156,9 @@ async def test_an_activity_that_has_no_place_yet_is_never_begun(path):
         finally:
             await ctx.schedule_activity(undo)
 
-    async with runtime(path, holds, saga, activities=[first, second, undo], max_activity_threads=1) as node:
+    async with runtime(
+        path, holds, saga, activities=[first, second, undo], max_activity_threads=1
+    ) as node:
         await node.client.start("holds")
         await when_set(gate.entered)
         handle = await node.client.start("saga")
@@ -188,7 +194,10 @@ def sagas(transfer, undo):
 async def test_an_undo_begins_after_the_transfer_has_ended_on_another_node(store, style):
     log = Log()
     transfer, undo = transfers(log, style), undoing(log)
-    async with Runtime(store(), sagas(transfer, undo), [undo]) as front, Runtime(store(), registry(), [transfer], poll=SOON):
+    async with (
+        Runtime(store(), sagas(transfer, undo), [undo]) as front,
+        Runtime(store(), registry(), [transfer], poll=SOON),
+    ):
         handle = await front.client.start("saga")
         await when_set(log.begun)
         await handle.cancel()
@@ -231,7 +240,9 @@ async def test_a_transfer_that_no_node_has_taken_is_withdrawn(store):
 
     async with Runtime(store(), registry(saga_of(transfer, undo), asks), [undo]) as front:
         handle = await front.client.start("saga")
-        await info_when(handle, lambda info: info.pending_activities and info.pending_activities[0].queue)
+        await info_when(
+            handle, lambda info: info.pending_activities and info.pending_activities[0].queue
+        )
         await handle.cancel()
         with pytest.raises(InstanceCancelled):
             await handle.result()
@@ -259,7 +270,12 @@ async def test_who_takes_the_instance_over_waits_for_the_transfer_of_another_nod
             handle = await first.client.start("saga", instance_id="one")
             await when_set(gate.entered)
             await handle.cancel()
-            await until(lambda: back._runner._runs and next(iter(back._runner._runs.values())).asked_at is not None)
+            await until(
+                lambda: (
+                    back._runner._runs
+                    and next(iter(back._runner._runs.values())).asked_at is not None
+                )
+            )
         async with front() as second:
             handle = second.client.handle("one")
             assert (await handle.info()).pending_activities[0].node == back.node_id
@@ -290,7 +306,10 @@ async def test_the_wait_ends_where_the_node_of_the_transfer_leaves(store):
         history = await front.client.get_history(handle.instance_id)
         gate.open()
     (failed,) = [event for event in history if event.kind == "activity_failed"]
-    assert (failed.details["reason"], failed.details["error"].type) == ("cancelled", "orchestra.NodeLost")
+    assert (failed.details["reason"], failed.details["error"].type) == (
+        "cancelled",
+        "orchestra.NodeLost",
+    )
     assert log.entries == ["undo"]
 
 

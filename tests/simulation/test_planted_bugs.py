@@ -1,4 +1,6 @@
-"""Each planted bug still finds its place; whether the suites notice them is told by ``ops/planted_bugs/run.py``."""
+"""Each planted bug still finds its place; whether the suites notice them is told by
+``ops/planted_bugs/run.py``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def _load():
-    specification = importlib.util.spec_from_file_location("planted_bugs", ROOT / "ops" / "planted_bugs" / "bugs.py")
+    specification = importlib.util.spec_from_file_location(
+        "planted_bugs", ROOT / "ops" / "planted_bugs" / "bugs.py"
+    )
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)

@@ -37,7 +37,9 @@ AT_FIRST = 60
 """The seeds that every run of the tests tries; the rest are a campaign."""
 
 POSTGRES_SEEDS = SEEDS if "ORCHESTRA_SEED" in os.environ else (2, 3, 6, 10, 12, 17, 23, 28)
-"""A few, for each takes a second: with children, work for others, retention, lost connections; 12 and 28 as behind a pooler."""
+"""A few, for each takes a second: with children, work for others, retention, lost connections; 12
+and 28 as behind a pooler.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +48,11 @@ def _quiet(caplog):
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ()) for place, seed in enumerate(SEEDS)]
+    "seed",
+    [
+        pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ())
+        for place, seed in enumerate(SEEDS)
+    ],
 )
 def test_whatever_happens_the_invariants_hold_and_everything_ends(seed):
     print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1")
@@ -62,10 +68,18 @@ def test_whatever_happens_on_postgresql_the_invariants_hold_and_everything_ends(
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ()) for place, seed in enumerate(SEEDS)]
+    "seed",
+    [
+        pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ())
+        for place, seed in enumerate(SEEDS)
+    ],
 )
-def test_whatever_happens_nodes_of_two_ages_live_side_by_side_and_what_one_does_not_know_it_leaves_to_the_other(seed):
-    """Upgrades and roll backs of the library under crashes; in the end all is upgraded, and everything ends."""
+def test_whatever_happens_nodes_of_two_ages_live_side_by_side_and_what_one_does_not_know_it_leaves_to_the_other(
+    seed,
+):
+    """Upgrades and roll backs of the library under crashes; in the end all is upgraded, and
+    everything ends.
+    """
     print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1 --ages")
     counts = run_seed(seed, ages=True).counts
     assert counts["commits"] > 0
@@ -96,12 +110,19 @@ def test_the_seeds_of_two_ages_reach_what_they_are_for():
 
 @pytest.mark.parametrize("seed", [3, 20])
 def test_a_seed_does_the_same_on_every_store(seed, dsn):
-    """What may differ is switched off: hints, and what goes on between the round trips of a call. 20 is as behind a pooler."""
-    digests = {store: run_seed(seed, store, dsn=dsn, alike=True).digest for store in ("memory", "sqlite", "postgres")}
+    """What may differ is switched off: hints, and what goes on between the round trips of a call.
+    20 is as behind a pooler.
+    """
+    digests = {
+        store: run_seed(seed, store, dsn=dsn, alike=True).digest
+        for store in ("memory", "sqlite", "postgres")
+    }
     assert len(set(digests.values())) == 1, digests
 
 
-def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_it_and_locks_are_met(dsn, monkeypatch):
+def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_it_and_locks_are_met(
+    dsn, monkeypatch
+):
     met = []
 
     def remembered(error, description):
@@ -111,10 +132,15 @@ def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_
 
     translate = calls.translate
     monkeypatch.setattr(calls, "translate", remembered)
-    for seed in range(33, 60):  # which seeds meet all of it depends on how many round trips things take
+    for seed in range(
+        33, 60
+    ):  # which seeds meet all of it depends on how many round trips things take
         met.clear()
         first = run_seed(seed, "postgres", dsn=dsn)
-        if {"trip lost before", "trip lost within"} <= first.counts.keys() and {StoreUnavailable, StoreBusy} <= set(met):
+        if {"trip lost before", "trip lost within"} <= first.counts.keys() and {
+            StoreUnavailable,
+            StoreBusy,
+        } <= set(met):
             break
     else:
         pytest.fail("no seed has lost connections and met locks")
@@ -130,7 +156,9 @@ def test_a_seed_leaves_nothing_on_the_server(dsn, postgres):
 
 
 def test_the_store_in_memory_tells_the_time_of_now_also_when_nothing_was_written_since():
-    """As the others do: a start that a client has made of the catalogue's time was younger there than here."""
+    """As the others do: a start that a client has made of the catalogue's time was younger there
+    than here.
+    """
     clock = MachineClock(time := VirtualTime())
     with closing(MemoryProvider(clock=clock)) as provider:
         provider.open()
@@ -156,12 +184,17 @@ def test_the_seeds_of_these_tests_leave_nothing_out_and_none_has_it_all():
         assert sum(act in plan.weights for plan in plans) > 100
     for retention in {plan.retention for plan in plans}:
         assert sum(plan.retention == retention for plan in plans) > 50
-    assert not any(len(plan.commit_faults) == len(COMMIT_FAULTS) and len(plan.programs) == len(PROGRAMS) for plan in plans)
+    assert not any(
+        len(plan.commit_faults) == len(COMMIT_FAULTS) and len(plan.programs) == len(PROGRAMS)
+        for plan in plans
+    )
 
 
 @pytest.mark.parametrize("seed", [75, 248])
 def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
-    """Both have families, work for other nodes, code that does not return, and retention. 248 runs on SQLite."""
+    """Both have families, work for other nodes, code that does not return, and retention. 248 runs
+    on SQLite.
+    """
     plan = Plan.draw(Random(seed))
     assert {"family", "errand"} <= set(plan.programs)
     assert plan.apart
@@ -183,7 +216,9 @@ def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
 
 
 def test_a_broken_invariant_is_not_swallowed_by_the_engine_that_survives_every_store(monkeypatch):
-    """The witness speaks from below the engine, which holds instances over whatever exception the store raises."""
+    """The witness speaks from below the engine, which holds instances over whatever exception the
+    store raises.
+    """
     monkeypatch.setattr(StoreTime, "now", property(lambda time: time._clock.now() + 60_000_000))
     with pytest.raises(AssertionError, match="I7"):
         run_seed(3)
@@ -209,7 +244,17 @@ def test_the_script_writes_what_a_report_needs(tmp_path):
 def test_the_script_runs_seeds_on_postgresql_and_says_on_which(tmp_path, dsn):
     result = tmp_path / "result.json"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--postgres", "--from", "3", "--seeds", "1", "--json", str(result)],
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--postgres",
+            "--from",
+            "3",
+            "--seeds",
+            "1",
+            "--json",
+            str(result),
+        ],
         env={**os.environ, "ORCHESTRA_TEST_DSN": dsn},
         capture_output=True,
         text=True,
@@ -231,10 +276,27 @@ def test_the_script_prints_the_command_that_repeats_a_failing_seed_and_says_so_w
     monkeypatch.setattr(script, "prepare", lambda: None)
     monkeypatch.setattr(StoreTime, "now", property(lambda time: time._clock.now() + 60_000_000))
     result = tmp_path / "result.json"
-    assert script.main(["--from", "3", "--seeds", "3", "--store", "memory", "--fail-fast", "--json", str(result)]) == 1
+    assert (
+        script.main(
+            [
+                "--from",
+                "3",
+                "--seeds",
+                "3",
+                "--store",
+                "memory",
+                "--fail-fast",
+                "--json",
+                str(result),
+            ]
+        )
+        == 1
+    )
     command = "python ops/simulation/run.py --from 3 --seeds 1 --store memory"
     assert f"rerun: {command}\n" in capsys.readouterr().out
     written = json.loads(result.read_text())
     assert written["seeds"] == [3, 3]
-    assert [(failure["seed"], failure["rerun"]) for failure in written["failures"]] == [(3, command)]
+    assert [(failure["seed"], failure["rerun"]) for failure in written["failures"]] == [
+        (3, command)
+    ]
     assert "I7" in written["failures"][0]["error"]

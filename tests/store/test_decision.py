@@ -1,4 +1,6 @@
-"""The commit protocol by itself: what a group comes to, given what is stored. No store is opened."""
+"""The commit protocol by itself: what a group comes to, given what is stored. No store is
+opened.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from orchestra.store.changes import Append, Cancel, ChildStart, Claim, Recover, 
 from orchestra.store.decision import Circumstances, Recovery, decide
 from orchestra.store.effects import Effects
 from orchestra.store.executions import ExecutionDelta
-from orchestra.store.facts import ActivityId, Addressee, ChildLink, ExecutionId, Facts, InboxName, Needs
+from orchestra.store.facts import (
+    ActivityId,
+    Addressee,
+    ChildLink,
+    ExecutionId,
+    Facts,
+    InboxName,
+    Needs,
+)
 from orchestra.store.hot_row import HotRow
 from orchestra.store.inbox_limits import InboxLimits, Waiting
 from orchestra.store.instances import CancelMark, ParentLink
@@ -32,7 +42,16 @@ from orchestra.store.outcomes import (
 from orchestra.store.routes import Route
 from orchestra.store.tables import CANCEL_MARK, HOT_ROW, WRITTEN_ROW
 from orchestra.store.tasks import ActivityRow
-from orchestra.testing.contract.shorthand import KIND, a_hold, a_start, a_state, a_write, an_append, an_end, an_event
+from orchestra.testing.contract.shorthand import (
+    KIND,
+    a_hold,
+    a_start,
+    a_state,
+    a_write,
+    an_append,
+    an_end,
+    an_event,
+)
 
 NOW = 1_000_000
 NUMBERS = {KIND: 7}
@@ -47,11 +66,17 @@ def a_row(instance_id="i", owner="n1", **changes):
 
 def decided(*changes, facts=None, rows=(), **known):
     facts = facts or Facts(rows={row.instance_id: row for row in rows}, **known)
-    return decide(dict(enumerate(changes)), facts, Circumstances(NOW, NOW - 100, NUMBERS, Dialect(THIS_LIBRARY)))
+    return decide(
+        dict(enumerate(changes)),
+        facts,
+        Circumstances(NOW, NOW - 100, NUMBERS, Dialect(THIS_LIBRARY)),
+    )
 
 
 def write_of(row, **fields):
-    return a_write(row.instance(KIND), a_state(row.instance(KIND), **fields.pop("state", {})), **fields)
+    return a_write(
+        row.instance(KIND), a_state(row.instance(KIND), **fields.pop("state", {})), **fields
+    )
 
 
 def test_the_fields_of_the_hot_row_stand_in_the_order_of_its_columns():
@@ -83,7 +108,9 @@ def test_a_park_that_meets_a_newer_message_is_no_park():
 
 def test_what_arrives_meets_the_row_as_the_owners_writes_leave_it():
     row = a_row()
-    end = replace(write_of(row, state={"status": Status.COMPLETED, "owner": None}), has_parent=False)
+    end = replace(
+        write_of(row, state={"status": Status.COMPLETED, "owner": None}), has_parent=False
+    )
     decision = decided(an_append("i"), end, rows=[row])
     assert decision.outcomes == {0: AppendRefused(Refusal.CLOSED), 1: Granted(0)}
 
@@ -91,10 +118,14 @@ def test_what_arrives_meets_the_row_as_the_owners_writes_leave_it():
 def test_of_two_writes_of_one_instance_the_second_builds_on_the_first():
     row = a_row()
     first = write_of(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))
-    second = replace(write_of(row, executions=(ExecutionDelta(1, events=(an_event(2),)),)), revision=3)
+    second = replace(
+        write_of(row, executions=(ExecutionDelta(1, events=(an_event(2),)),)), revision=3
+    )
     decision = decided(first, second, rows=[row])
     assert decision.outcomes == {0: Granted(0), 1: Granted(0)}
-    assert [len(step.events) for step in decision.steps if isinstance(step, Effects)] == [1, 1], "each in a step of its own"
+    assert [len(step.events) for step in decision.steps if isinstance(step, Effects)] == [1, 1], (
+        "each in a step of its own"
+    )
     assert (row.revision, row.read_revision) == (4, 2)
 
 
@@ -126,7 +157,11 @@ def test_a_message_that_was_read_is_known_for_the_window(removed_at, fresh):
 def test_what_a_write_consumes_makes_room_for_what_comes_in_the_same_group():
     row = a_row(inbox_seq=1, seen_seq=1, most_unread=1, most_unread_bytes=7)
     append = replace(an_append("i", "m2"), limits=InboxLimits(1, 1_000))
-    counted = {"whole": {"i": Waiting(1, 7)}, "named": {InboxName("i", "go"): Waiting(1, 7)}, "consumed": {("i", 1): ("go", 7)}}
+    counted = {
+        "whole": {"i": Waiting(1, 7)},
+        "named": {InboxName("i", "go"): Waiting(1, 7)},
+        "consumed": {("i", 1): ("go", 7)},
+    }
     full = decided(append, rows=[a_row()], **counted).outcomes[0]
     assert isinstance(full, AppendRefused)
     decision = decided(append, write_of(row, consumed=(1,)), rows=[row], **counted)
@@ -135,7 +170,12 @@ def test_what_a_write_consumes_makes_room_for_what_comes_in_the_same_group():
 
 def test_terminate_beats_cancel_and_nothing_else_changes_a_mark():
     row = a_row()
-    changes = [Cancel("i", "first"), Cancel("i", "second"), Cancel("i", "now", terminate=True), Cancel("i", "later")]
+    changes = [
+        Cancel("i", "first"),
+        Cancel("i", "second"),
+        Cancel("i", "now", terminate=True),
+        Cancel("i", "later"),
+    ]
     decision = decided(*changes, rows=[row])
     assert [outcome.fresh for outcome in decision.outcomes.values()] == [True, False, True, False]
     assert row.cancel == CancelMark(NOW, "now", "", terminate=True)
@@ -149,23 +189,41 @@ def child_of(row, child_id="c", on_close=OnParentClose.CANCEL, request_id="r"):
 
 def test_a_child_whose_id_is_foreign_is_told_to_its_parent_in_the_same_group():
     row, foreign = a_row(), a_row("c")
-    decision = decided(write_of(row, starts=(child_of(row),)), rows=[row, foreign], requests={"c": "of another"})
+    decision = decided(
+        write_of(row, starts=(child_of(row),)), rows=[row, foreign], requests={"c": "of another"}
+    )
     ((instance_id, arrival),) = decision.outcomes[0].arrivals
-    assert (instance_id, arrival.message.kind, arrival.message.payload) == ("i", MessageKind.CHILD_FAILED, Payload(b"taken"))
+    assert (instance_id, arrival.message.kind, arrival.message.payload) == (
+        "i",
+        MessageKind.CHILD_FAILED,
+        Payload(b"taken"),
+    )
     assert decision.started == {}
 
 
 def test_an_id_that_was_made_for_a_refused_write_is_there_for_who_asks_next():
     row = a_row()
     refused = replace(write_of(row, starts=(child_of(row, "new"),)), revision=9)
-    decision = decided(refused, a_start("new", "b", "mine"), a_start("new", "c", "theirs"), rows=[row], made={"new"})
+    decision = decided(
+        refused,
+        a_start("new", "b", "mine"),
+        a_start("new", "c", "theirs"),
+        rows=[row],
+        made={"new"},
+    )
     assert list(decision.outcomes.values()) == [Refused(), Started(), StartExists(same=False)]
-    assert (decision.started["new"].incarnation, decision.rows["new"].incarnation, decision.unmade) == ("b", "b", [])
+    assert (
+        decision.started["new"].incarnation,
+        decision.rows["new"].incarnation,
+        decision.unmade,
+    ) == ("b", "b", [])
 
 
 def test_an_id_that_was_made_in_vain_is_unmade():
     row = a_row()
-    decision = decided(replace(write_of(row, starts=(child_of(row, "new"),)), revision=9), rows=[row], made={"new"})
+    decision = decided(
+        replace(write_of(row, starts=(child_of(row, "new"),)), revision=9), rows=[row], made={"new"}
+    )
     assert (decision.unmade, decision.started) == (["new"], {})
 
 
@@ -184,7 +242,9 @@ def test_an_end_without_a_parent_concerns_nobody_else():
 
 
 def handed_out(owner="n2", revision=4):
-    return ActivityRow(1, 3, 1, None, 1, b"[]", route=Route("default", "probe"), owner=owner, revision=revision)
+    return ActivityRow(
+        1, 3, 1, None, 1, b"[]", route=Route("default", "probe"), owner=owner, revision=revision
+    )
 
 
 def test_a_report_counts_under_its_fence_only_and_once():
@@ -192,7 +252,12 @@ def test_a_report_counts_under_its_fence_only_and_once():
     report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))
     row = a_row(owner=None)
     decision = decided(
-        replace(report, revision=3), replace(report, node="n3"), report, report, rows=[row], activities={key: handed_out()}
+        replace(report, revision=3),
+        replace(report, node="n3"),
+        report,
+        report,
+        rows=[row],
+        activities={key: handed_out()},
     )
     refused, foreign, taken, again = decision.outcomes.values()
     assert (refused, foreign, again) == (Refused(), Refused(), Refused())
@@ -204,7 +269,12 @@ def test_a_report_counts_under_its_fence_only_and_once():
 def test_a_report_on_what_its_owner_has_settled_in_the_same_group_is_refused():
     row = a_row()
     report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))
-    decision = decided(report, write_of(row, settled=(3,)), rows=[row], activities={ActivityId("i", 1, 3): handed_out()})
+    decision = decided(
+        report,
+        write_of(row, settled=(3,)),
+        rows=[row],
+        activities={ActivityId("i", 1, 3): handed_out()},
+    )
     assert decision.outcomes[0] == Refused()
 
 
@@ -239,7 +309,9 @@ def test_a_stop_builds_on_what_an_earlier_write_of_the_group_has_handed_out():
 
 def test_what_an_ending_write_says_of_activities_is_neither_stopped_nor_reported():
     row, key = a_row(), ActivityId("i", 1, 3)
-    end = replace(an_end(row.instance(KIND)), activities=(handed_out(),), stops=(Stop(3, b"withdrawn"),))
+    end = replace(
+        an_end(row.instance(KIND)), activities=(handed_out(),), stops=(Stop(3, b"withdrawn"),)
+    )
     report = Report("i", "a", 1, 3, 0, "n2", result=Payload(b"1"))
     decision = decided(end, report, rows=[row], activities={key: handed_out()})
     assert decision.outcomes == {0: Granted(0), 1: Refused()}
@@ -249,7 +321,9 @@ def test_what_an_ending_write_says_of_activities_is_neither_stopped_nor_reported
 def test_a_stop_and_the_report_of_the_node_that_has_it_tell_one_end():
     row = a_row()
     report = Report("i", "a", 1, 3, 4, "n2", result=Payload(b"1"))
-    decision = decided(report, stopping(row, 3), rows=[row], activities={ActivityId("i", 1, 3): handed_out()})
+    decision = decided(
+        report, stopping(row, 3), rows=[row], activities={ActivityId("i", 1, 3): handed_out()}
+    )
     assert decision.outcomes[1].arrivals == ()
     assert decision.outcomes[0].stopping
     assert row.inbox_seq == 1
@@ -257,7 +331,9 @@ def test_a_stop_and_the_report_of_the_node_that_has_it_tell_one_end():
 
 def test_those_who_have_something_to_do_are_named_with_the_owner_of_the_moment():
     row, other = a_row(), a_row("other", owner="n2")
-    decision = decided(write_of(row, state={"owner": None}, hold=a_hold()), an_append("other"), rows=[row, other])
+    decision = decided(
+        write_of(row, state={"owner": None}, hold=a_hold()), an_append("other"), rows=[row, other]
+    )
     assert decision.touched == {("i", "n1"), ("i", None), ("other", "n2")}
 
 
@@ -266,7 +342,12 @@ def test_the_needs_of_a_group_name_all_that_it_locks_in_order():
     closing = ExecutionDelta(1, closed=(1, None, None, None), children=True)
     needs = Needs(
         {
-            0: write_of(parent, starts=(child_of(parent, "c"),), executions=(closing,), state={"execution": 2}),
+            0: write_of(
+                parent,
+                starts=(child_of(parent, "c"),),
+                executions=(closing,),
+                state={"execution": 2},
+            ),
             1: an_append("b"),
             2: Cancel("a", "enough"),
             3: Claim("n1", (KIND,), 1),
@@ -276,13 +357,17 @@ def test_the_needs_of_a_group_name_all_that_it_locks_in_order():
     assert needs.rows == ["a", "b", "c", "p", "z"]
     assert needs.closing == [ExecutionId("p", 1)]
     assert set(needs.candidates) == {"c", "z"}
-    assert Needs({0: an_append("b"), 1: a_start("z")}).rows == ["b"], "new ids are locked by being made"
+    assert Needs({0: an_append("b"), 1: a_start("z")}).rows == ["b"], (
+        "new ids are locked by being made"
+    )
 
 
 def test_a_message_that_was_consumed_in_the_group_is_known():
     row = a_row(inbox_seq=1, seen_seq=1)
     message = MessageRow(1, "m1", "go", Payload(b"1"), 1)
-    decision = decided(an_append("i"), write_of(row, consumed=(1,)), rows=[row], addressees={0: Addressee(message)})
+    decision = decided(
+        an_append("i"), write_of(row, consumed=(1,)), rows=[row], addressees={0: Addressee(message)}
+    )
     assert decision.outcomes[0] == Appended(1, "n1", fresh=False)
 
 

@@ -1,4 +1,6 @@
-"""Worlds of engines and paths for runtimes, as their own tests have them, and something that sees what they tell."""
+"""Worlds of engines and paths for runtimes, as their own tests have them, and something that sees
+what they tell.
+"""
 
 import sys
 from pathlib import Path

@@ -37,7 +37,9 @@ class Observed:
 
     def spans(self, prefix=""):
         """The ended spans in the order of their ends."""
-        return [span for span in self._exporter.get_finished_spans() if span.name.startswith(prefix)]
+        return [
+            span for span in self._exporter.get_finished_spans() if span.name.startswith(prefix)
+        ]
 
     def span(self, prefix):
         found = self.spans(prefix)
@@ -64,7 +66,10 @@ class Observed:
 
     def sums(self, name):
         """(count, sum) of a histogram, by its labels' values."""
-        return {tuple(point.attributes.values()): (point.count, point.sum) for point in self.points(name)}
+        return {
+            tuple(point.attributes.values()): (point.count, point.sum)
+            for point in self.points(name)
+        }
 
 
 def traceparent(span):
@@ -84,4 +89,7 @@ def links(span):
 def is_child(span, parent):
     """Whether a span lies directly below another one, in the same trace."""
     ids = (span.parent.trace_id, span.parent.span_id) if span.parent else None
-    return ids == (parent.context.trace_id, parent.context.span_id) and span.context.trace_id == parent.context.trace_id
+    return (
+        ids == (parent.context.trace_id, parent.context.span_id)
+        and span.context.trace_id == parent.context.trace_id
+    )

@@ -33,7 +33,13 @@ def table(first):
 def test_the_table_of_metrics_is_the_codes():
     told = [[cell.strip("`") for cell in row[:5]] for row in table("metric")]
     made = [
-        [spec.name, spec.kind, spec.unit, ", ".join(label.rpartition(".")[2] for label in labels(spec)), spec.description]
+        [
+            spec.name,
+            spec.kind,
+            spec.unit,
+            ", ".join(label.rpartition(".")[2] for label in labels(spec)),
+            spec.description,
+        ]
         for spec in INSTRUMENTS
     ]
     assert told == made
@@ -41,8 +47,13 @@ def test_the_table_of_metrics_is_the_codes():
 
 
 def labels(spec):
-    """Return labels such that the last part of each tells it apart from the others of its metric."""
-    return [label.removesuffix(".name") if label == attributes.ACTIVITY else label for label in spec.labels]
+    """Return labels such that the last part of each tells it apart from the others of its
+    metric.
+    """
+    return [
+        label.removesuffix(".name") if label == attributes.ACTIVITY else label
+        for label in spec.labels
+    ]
 
 
 def test_the_table_of_attributes_is_the_codes():
@@ -51,7 +62,9 @@ def test_the_table_of_attributes_is_the_codes():
 
 
 def test_the_spans_that_the_guide_names_are_the_ones_that_there_are():
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "orchestra" / "telemetry").glob("*.py"))
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "orchestra" / "telemetry").glob("*.py")
+    )
     written = re.findall(r'f"(start|event|orchestration|turn|activity) \{', source)
     told = [row[0].strip("`").removesuffix(" NAME") for row in table("span")]
     assert sorted(told) == sorted(written)
@@ -65,7 +78,11 @@ def look():
     def start(*arguments):
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "ops" / "look" / "look.py"), *arguments],
-            env={**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env={
+                **os.environ,
+                "PYTHONUTF8": "1",
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -82,14 +99,26 @@ def look():
 
 def test_the_console_shows_spans_and_metrics(look):
     out, err = look("console", "--seconds", "3").communicate(timeout=PATIENCE)
-    assert [line for line in err.splitlines() if "activity 'measure', attempt" not in line] == []  # it fails now and then
+    assert [
+        line for line in err.splitlines() if "activity 'measure', attempt" not in line
+    ] == []  # it fails now and then
     lines = out.splitlines()
     assert lines[-1] == "stopped"
     spans = [line for line in lines if line.startswith("SPAN")]
-    for name in ("start loop", "orchestration loop", "turn loop", "activity measure", "event nudge"):
+    for name in (
+        "start loop",
+        "orchestration loop",
+        "turn loop",
+        "activity measure",
+        "event nudge",
+    ):
         assert any(f" {name} " in line for line in spans), name
     shown = {line.split()[1] for line in lines if line.startswith("METRIC")}
-    assert {"orchestra.laps", "orchestra.turn.duration", "orchestra.commit.writes"} <= shown <= {s.name for s in INSTRUMENTS}
+    assert (
+        {"orchestra.laps", "orchestra.turn.duration", "orchestra.commit.writes"}
+        <= shown
+        <= {s.name for s in INSTRUMENTS}
+    )
 
 
 def test_prometheus_finds_the_metrics_under_the_names_of_the_guide(look):
@@ -106,5 +135,7 @@ def test_prometheus_finds_the_metrics_under_the_names_of_the_guide(look):
     assert "loop-0" not in page
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE)
-    told = [line for line in err.splitlines() if not re.search(r"attempt \d+ failed", line)]  # its activity fails now and then
+    told = [
+        line for line in err.splitlines() if not re.search(r"attempt \d+ failed", line)
+    ]  # its activity fails now and then
     assert (process.returncode, out, told) == (0, "stopped\n", [])

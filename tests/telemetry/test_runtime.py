@@ -1,4 +1,6 @@
-"""Spans and metrics of a running node: from the caller over the store to the activity, on both async backends."""
+"""Spans and metrics of a running node: from the caller over the store to the activity, on both
+async backends.
+"""
 
 import logging
 import threading
@@ -54,7 +56,9 @@ async def test_a_trace_leads_from_the_caller_to_what_the_activity_does(path, obs
             with tracer.start_as_current_span("request") as request:
                 handle = await node.client.start("once", instance_id="one")
             assert await handle.result() == 7
-    started, root, attempt, query = (observed.span(name) for name in ("start", "orchestration", "activity", "query"))
+    started, root, attempt, query = (
+        observed.span(name) for name in ("start", "orchestration", "activity", "query")
+    )
     assert is_child(started, request)
     assert started.kind is trace.SpanKind.PRODUCER
     assert links(root) == [("origin", traceparent(started))]
@@ -94,13 +98,18 @@ async def test_an_event_leads_from_its_sender_to_the_turn_that_takes_it(path, ob
 async def test_a_client_alone_hands_its_trace_over_the_store(path, observed):
     async with runtime(path, idle):
         pass  # its version is known
-    async with runtime(path, idle, **observed.providers) as node, alone(path, **observed.providers) as client:
+    async with (
+        runtime(path, idle, **observed.providers) as node,
+        alone(path, **observed.providers) as client,
+    ):
         await client.start("idle", instance_id="one")
         handle = node.client.handle("one")
         await info_when(handle, lambda info: info.waiting_on)
         await client.raise_event("one", "go", 3)
         await handle.result()
-    assert links(observed.span("orchestration")) == [("origin", traceparent(observed.span("start")))]
+    assert links(observed.span("orchestration")) == [
+        ("origin", traceparent(observed.span("start")))
+    ]
     assert links(observed.span("turn")) == [("event", traceparent(observed.span("event")))]
 
 
@@ -136,11 +145,19 @@ async def test_each_attempt_is_a_span_and_a_failed_one_tells_its_exception(path,
         await (await node.client.start("once", instance_id="one")).result()
     attempts = observed.spans("activity")
     assert [span.attributes["orchestra.activity.attempt"] for span in attempts] == [1, 2, 3]
-    assert [span.attributes["orchestra.outcome"] for span in attempts] == ["failed", "failed", "completed"]
+    assert [span.attributes["orchestra.outcome"] for span in attempts] == [
+        "failed",
+        "failed",
+        "completed",
+    ]
     assert [span.status.status_code.name for span in attempts] == ["ERROR", "ERROR", "UNSET"]
-    assert [event.attributes["exception.message"] for span in attempts for event in span.events] == ["not yet 1", "not yet 2"]
+    assert [
+        event.attributes["exception.message"] for span in attempts for event in span.events
+    ] == ["not yet 1", "not yet 2"]
     assert all(is_child(span, observed.span("orchestration")) for span in attempts)
-    assert {key: count for key, (count, _) in observed.sums("orchestra.activity.duration").items()} == {
+    assert {
+        key: count for key, (count, _) in observed.sums("orchestra.activity.duration").items()
+    } == {
         ("once", "1.0.0", "work", "failed"): 2,
         ("once", "1.0.0", "work", "completed"): 1,
     }
@@ -177,7 +194,9 @@ async def test_a_try_that_times_out_or_raises_is_told_of(path, observed):
 
 @bounded
 @pytest.mark.parametrize("style", ["async", "thread"])
-async def test_a_try_whose_result_nobody_takes_any_more_is_told_of_all_the_same(path, observed, style):
+async def test_a_try_whose_result_nobody_takes_any_more_is_told_of_all_the_same(
+    path, observed, style
+):
     entered, gate = threading.Event(), Gate()
 
     @activity(name="work")
@@ -208,7 +227,9 @@ async def test_a_try_whose_result_nobody_takes_any_more_is_told_of_all_the_same(
 
 
 @bounded
-async def test_the_callers_trace_reaches_an_activity_that_begins_after_a_restart_and_nothing_is_told_twice(path, observed):
+async def test_the_callers_trace_reaches_an_activity_that_begins_after_a_restart_and_nothing_is_told_twice(
+    path, observed
+):
     @activity
     async def work() -> int:
         return 1
@@ -230,7 +251,12 @@ async def test_the_callers_trace_reaches_an_activity_that_begins_after_a_restart
     assert is_child(started, request)
     assert links(root) == [("origin", traceparent(started))]
     told = observed.spans()[before:]
-    assert sorted(span.name for span in told) == ["activity work", "event go", "turn listens", "turn listens"]
+    assert sorted(span.name for span in told) == [
+        "activity work",
+        "event go",
+        "turn listens",
+        "turn listens",
+    ]
     assert all(is_child(span, root) for span in told if span.name != "event go")
     assert observed.values("orchestra.starts") == {("listens", "1.0.0"): 1}
     assert observed.values("orchestra.cache.lookups") == {("listens", "1.0.0", "miss"): 1}
@@ -243,7 +269,9 @@ async def test_without_an_sdk_nothing_is_recorded_and_everything_runs(path):
         assert type(node.client._access.recorder) is Recorder
         handle = await node.client.start("echo", 5)
         assert await handle.result() == 5
-        (lap,) = await node.client._access.port.call(lambda: node._provider.directory.executions(handle.instance_id))
+        (lap,) = await node.client._access.port.call(
+            lambda: node._provider.directory.executions(handle.instance_id)
+        )
         assert lap.traceparent is None
     async with alone(path) as client:
         assert type(client._access.recorder) is Recorder
@@ -254,7 +282,10 @@ async def test_spans_without_metrics_and_metrics_without_spans_work_too(path, ob
     for chosen in ("tracer_provider", "meter_provider"):
         async with runtime(tmp_path / chosen, echo, **{chosen: observed.providers[chosen]}) as node:
             assert await (await node.client.start("echo", 5)).result() == 5
-        assert sorted(span.name for span in observed.spans()) == ["orchestration echo", "start echo"]
+        assert sorted(span.name for span in observed.spans()) == [
+            "orchestration echo",
+            "start echo",
+        ]
     assert observed.values("orchestra.starts") == {("echo", "1.0.0"): 1}
 
 
@@ -264,7 +295,9 @@ async def test_a_trace_that_is_not_sampled_stays_so_over_the_store(path, observe
     async with runtime(path, echo, **observed.providers) as node:
         handle = await node.client.start("echo", 5)
         await handle.result()
-        (lap,) = await node.client._access.port.call(lambda: node._provider.directory.executions(handle.instance_id))
+        (lap,) = await node.client._access.port.call(
+            lambda: node._provider.directory.executions(handle.instance_id)
+        )
     assert int(lap.traceparent[-2:], 16) & 1 == 0
     assert observed.spans() == []
 

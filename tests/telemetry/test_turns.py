@@ -1,4 +1,6 @@
-"""Spans and metrics of the engine, on virtual time: told once, when the write stands, and never again."""
+"""Spans and metrics of the engine, on virtual time: told once, when the write stands, and never
+again.
+"""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -37,7 +39,9 @@ async def loops(ctx, lap):
 @pytest.fixture
 def node(world, observed):
     def make(orchestrations, activities=None, **options):
-        return world.node(orchestrations, activities, recorder=observed.recorder(world.clock), **options)
+        return world.node(
+            orchestrations, activities, recorder=observed.recorder(world.clock), **options
+        )
 
     return make
 
@@ -46,7 +50,9 @@ def attributes(span):
     return {key.removeprefix("orchestra."): value for key, value in span.attributes.items()}
 
 
-def test_each_turn_that_did_something_is_a_span_in_the_trace_of_its_execution(world, observed, node):
+def test_each_turn_that_did_something_is_a_span_in_the_trace_of_its_execution(
+    world, observed, node
+):
     worker = node(registry(works), {"work": HOLD})
     instance_id = world.start()
     world.settle()
@@ -90,7 +96,11 @@ def test_a_start_and_an_event_are_linked_to_by_the_turns_that_they_cause(world, 
     world.send(start.instance_id)  # by somebody without a trace
     world.run(1)
     root, first, second = observed.spans()
-    assert [links(span) for span in (root, first, second)] == [[("origin", CALLER)], [("event", SENDER)], []]
+    assert [links(span) for span in (root, first, second)] == [
+        [("origin", CALLER)],
+        [("event", SENDER)],
+        [],
+    ]
     assert root.context.trace_id != int(CALLER[3:35], 16)
     assert is_child(first, root)
     assert is_child(second, root)
@@ -105,7 +115,9 @@ def test_an_event_that_came_before_the_first_turn_is_linked_to_by_it(world, obse
 
 
 @pytest.mark.parametrize("how", ["at once", "on another node"])
-def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_origin(world, observed, node, how):
+def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_origin(
+    world, observed, node, how
+):
     node(registry(loops), {"work": lambda effect: 1})
     start = replace(world.start_change(state=1), traceparent=CALLER)
     world.store.commit([start])
@@ -125,10 +137,18 @@ def test_each_lap_is_a_trace_of_its_own_linked_to_the_one_before_and_to_the_orig
     assert links(second) == [("origin", CALLER), ("previous", traceparent(first))]
     assert links(third) == [("origin", CALLER), ("previous", traceparent(second))]
     laps = world.executions(start.instance_id)
-    assert [lap.traceparent for lap in laps] == [traceparent(span) for span in (first, second, third)]
+    assert [lap.traceparent for lap in laps] == [
+        traceparent(span) for span in (first, second, third)
+    ]
     ends = observed.spans("turn")
-    assert [attributes(span)["outcome"] for span in ends] == ["continued_as_new", "continued_as_new", "completed"]
-    assert [is_child(span, root) for span, root in zip(ends, (first, second, third), strict=True)] == [True] * 3
+    assert [attributes(span)["outcome"] for span in ends] == [
+        "continued_as_new",
+        "continued_as_new",
+        "completed",
+    ]
+    assert [
+        is_child(span, root) for span, root in zip(ends, (first, second, third), strict=True)
+    ] == [True] * 3
 
 
 async def asks(ctx, state):
@@ -141,7 +161,9 @@ async def asked(ctx, state):
     return "answer"
 
 
-def test_a_child_is_linked_to_the_execution_that_asked_and_its_end_to_the_lap_that_it_ended_with(world, observed, node):
+def test_a_child_is_linked_to_the_execution_that_asked_and_its_end_to_the_lap_that_it_ended_with(
+    world, observed, node
+):
     node(several(asks=asks, asked=asked))
     world.start("asks", 1, instance_id="parent")
     world.settle()
@@ -169,7 +191,9 @@ def test_laps_that_share_a_write_have_a_span_each(world, observed, node):
     assert links(third) == [("previous", traceparent(second))]
 
 
-def test_a_replay_tells_nothing_and_the_turn_behind_it_goes_on_in_the_same_trace(world, observed, node):
+def test_a_replay_tells_nothing_and_the_turn_behind_it_goes_on_in_the_same_trace(
+    world, observed, node
+):
     worker = node(registry(listens))
     instance_id = world.start()
     world.settle()
@@ -185,10 +209,15 @@ def test_a_replay_tells_nothing_and_the_turn_behind_it_goes_on_in_the_same_trace
     *known, last = observed.spans()
     assert [span.context.span_id for span in known] == before
     assert is_child(last, known[0])
-    assert observed.values("orchestra.cache.lookups") == {("job", "1.0.0", "hit"): 1, ("job", "1.0.0", "miss"): 1}
+    assert observed.values("orchestra.cache.lookups") == {
+        ("job", "1.0.0", "hit"): 1,
+        ("job", "1.0.0", "miss"): 1,
+    }
 
 
-def test_the_time_of_a_turn_is_neither_the_replay_before_it_nor_the_commit_behind_it(world, observed, node):
+def test_the_time_of_a_turn_is_neither_the_replay_before_it_nor_the_commit_behind_it(
+    world, observed, node
+):
     node(registry(listens)).store.around = lambda: world.clock.skip(0.5)
     instance_id = world.start()
     world.settle()
@@ -203,11 +232,15 @@ def test_the_time_of_a_turn_is_neither_the_replay_before_it_nor_the_commit_behin
     assert observed.sums("orchestra.turn.duration") == {("job", "1.0.0"): (2, 0)}
 
 
-@pytest.mark.parametrize("damaged", ["nonsense", "", "00-0-0-01", CALLER.replace("0af7", "zzzz"), "00" + "-0" * 32])
+@pytest.mark.parametrize(
+    "damaged", ["nonsense", "", "00-0-0-01", CALLER.replace("0af7", "zzzz"), "00" + "-0" * 32]
+)
 def test_a_traceparent_that_cannot_be_read_is_none(world, observed, node, damaged):
     node(registry(listens))
     start = replace(world.start_change(), traceparent=damaged)
-    world.store.commit([start, replace(world.append_change(start.instance_id), traceparent=damaged)])
+    world.store.commit(
+        [start, replace(world.append_change(start.instance_id), traceparent=damaged)]
+    )
     world.settle()
     assert links(observed.span("orchestration")) == []
 
@@ -235,12 +268,19 @@ def test_a_write_that_was_refused_is_not_told_of(world, observed, node):
     instance_id = world.start()
 
     def pin():
-        world.admin.set_pin(instance_id, None, by="me", reason="")  # takes ownership away between the step and its commit
+        world.admin.set_pin(
+            instance_id, None, by="me", reason=""
+        )  # takes ownership away between the step and its commit
 
     worker.cycle_once()  # claims
     worker.store.before_commit = pin
     worker.cycle_once()
-    refused = [outcome for group in worker.store.groups for _, outcome in group if isinstance(outcome, Refused)]
+    refused = [
+        outcome
+        for group in worker.store.groups
+        for _, outcome in group
+        if isinstance(outcome, Refused)
+    ]
     assert len(refused) == 1, "the step was made"
     assert observed.spans() == []
     assert observed.values("orchestra.starts") == {}
@@ -380,7 +420,10 @@ def test_commits_tell_their_time_and_how_much_was_in_them(world, observed, node)
     for _ in range(5):
         world.start()
     world.settle()
-    durations, writes = observed.sums("orchestra.commit.duration"), observed.sums("orchestra.commit.writes")
+    durations, writes = (
+        observed.sums("orchestra.commit.duration"),
+        observed.sums("orchestra.commit.writes"),
+    )
     commits = len(worker.store.groups)
     assert durations == {(): (commits, pytest.approx(commits * 0.008))}
     assert writes == {(): (commits, len(worker.store.writes))}
@@ -396,7 +439,9 @@ def test_what_a_node_owns_goes_up_and_down_with_it(world, observed, node):
     assert observed.values("orchestra.owned") == {(): 0}
 
 
-def test_no_metric_has_a_label_that_the_table_does_not_name_and_none_holds_an_instance(world, observed, node):
+def test_no_metric_has_a_label_that_the_table_does_not_name_and_none_holds_an_instance(
+    world, observed, node
+):
     specs = {spec.name: spec for spec in INSTRUMENTS}
     node(registry(v1_0_0=loops, v1_1_0=loops), {"work": lambda effect: 1})
     world.set_policy(Exact("1.0.0"))
@@ -407,12 +452,20 @@ def test_no_metric_has_a_label_that_the_table_does_not_name_and_none_holds_an_in
     world.set_policy(Exact("1.1.0"))
     world.run(5)
     metrics = observed.metrics()
-    assert {"orchestra.starts", "orchestra.ends", "orchestra.laps", "orchestra.turn.duration"} <= metrics.keys()
+    assert {
+        "orchestra.starts",
+        "orchestra.ends",
+        "orchestra.laps",
+        "orchestra.turn.duration",
+    } <= metrics.keys()
     for name, metric in metrics.items():
         assert (metric.unit, metric.description) == (specs[name].unit, specs[name].description)
         for point in metric.data.data_points:
             assert set(point.attributes) == set(specs[name].labels)
-            assert not set(map(str, point.attributes.values())) & {*ids, *(node.node_id for node in world.nodes)}
+            assert not set(map(str, point.attributes.values())) & {
+                *ids,
+                *(node.node_id for node in world.nodes),
+            }
     assert not any("instance" in label for spec in INSTRUMENTS for label in spec.labels)
 
 
@@ -448,7 +501,9 @@ def test_children_that_are_terminated_with_their_parent_are_counted_as_ends(worl
     }
 
 
-def test_a_node_without_a_recorder_gathers_nothing_and_leaves_the_trace_as_it_was(world, observed, node):
+def test_a_node_without_a_recorder_gathers_nothing_and_leaves_the_trace_as_it_was(
+    world, observed, node
+):
     plain = world.node(registry(listens))
     start = replace(world.start_change(), traceparent=CALLER)
     world.store.commit([start])
@@ -459,4 +514,6 @@ def test_a_node_without_a_recorder_gathers_nothing_and_leaves_the_trace_as_it_wa
     node(registry(listens))
     world.send(start.instance_id)
     world.run(1)
-    assert observed.span("turn").parent is None  # a trace of its own: nobody has begun one for this execution
+    assert (
+        observed.span("turn").parent is None
+    )  # a trace of its own: nobody has begun one for this execution

@@ -1,6 +1,7 @@
 """What type checkers infer, in strict mode: pyright and mypy, on the programs beside this file.
 
-A line with ``# type: ignore[code]`` must be an error for both: each is told to report ignores that hide nothing.
+A line with ``# type: ignore[code]`` must be an error for both: each is told to report ignores that
+hide nothing.
 """
 
 import json
@@ -14,7 +15,14 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PROGRAMS = sorted((HERE / "programs").glob("*.py"))
-STRICT = ["--strict", "--config-file=", "--python-executable", sys.executable, "--no-error-summary", "--hide-error-context"]
+STRICT = [
+    "--strict",
+    "--config-file=",
+    "--python-executable",
+    sys.executable,
+    "--no-error-summary",
+    "--hide-error-context",
+]
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -25,22 +33,33 @@ def ran(module, *arguments):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MYPYPATH": "", "PATH": path}
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT
+    )
 
 
 def pyright(project):
     """Return what pyright says of a folder, as ``(file, line, rule)``."""
-    report = json.loads(ran("pyright", "-p", project, "--pythonpath", sys.executable, "--outputjson").stdout)
+    report = json.loads(
+        ran("pyright", "-p", project, "--pythonpath", sys.executable, "--outputjson").stdout
+    )
     assert report["summary"]["filesAnalyzed"] > 0
     return [
-        (Path(entry["file"]).name, entry["range"]["start"]["line"] + 1, entry.get("rule"), entry["message"])
+        (
+            Path(entry["file"]).name,
+            entry["range"]["start"]["line"] + 1,
+            entry.get("rule"),
+            entry["message"],
+        )
         for entry in report["generalDiagnostics"]
     ]
 
 
 def mypy(*files, cache):
     """Return what mypy says of files, line by line."""
-    return ran("mypy", *STRICT, "--follow-imports=silent", "--cache-dir", cache, *files).stdout.splitlines()
+    return ran(
+        "mypy", *STRICT, "--follow-imports=silent", "--cache-dir", cache, *files
+    ).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +89,9 @@ async def watch(ctx: OrchestrationContext, url: str) -> None:
 """
 
 
-def test_both_checkers_would_notice_a_wrong_assertion_and_an_ignore_that_hides_nothing(tmp_path, cache):
+def test_both_checkers_would_notice_a_wrong_assertion_and_an_ignore_that_hides_nothing(
+    tmp_path, cache
+):
     source = tmp_path / "programs" / "wrong.py"
     source.parent.mkdir()
     source.write_text(WRONG)
@@ -81,7 +102,10 @@ def test_both_checkers_would_notice_a_wrong_assertion_and_an_ignore_that_hides_n
         (11, "reportUnnecessaryTypeIgnoreComment"),
     ]
     said = mypy(source, cache=cache)
-    assert [line.rpartition("[")[2] for line in said if ": error:" in line] == ["assert-type]", "unused-ignore]"]
+    assert [line.rpartition("[")[2] for line in said if ": error:" in line] == [
+        "assert-type]",
+        "unused-ignore]",
+    ]
 
 
 def test_every_public_type_is_known():

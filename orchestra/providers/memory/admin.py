@@ -26,13 +26,17 @@ class MemoryAdmin:
         self._store = store
         self._clock = clock
 
-    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+    def set_policy(
+        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
+    ) -> bool:
         with self._database.transaction(self._store, self._clock) as now:
             standing = self._database.policies.get(name)
             if standing is not None and only_first:
                 return False
             revision = 1 if standing is None else standing.revision + 1
-            self._database.set(self._database.policies, name, PolicyRow(name, revision, value, by, reason, now))
+            self._database.set(
+                self._database.policies, name, PolicyRow(name, revision, value, by, reason, now)
+            )
         self._record(by, "set policy", name, {"value": value, "reason": reason})
         return True
 
@@ -58,11 +62,22 @@ class MemoryAdmin:
             self._record(by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
         return deleted
 
-    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
+    def delete_all(
+        self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
+    ) -> list[str]:
         with self._database.transaction(self._store, self._clock):
-            deleted = [instance_id for instance_id, incarnation in instances if self._delete(instance_id, incarnation)]
+            deleted = [
+                instance_id
+                for instance_id, incarnation in instances
+                if self._delete(instance_id, incarnation)
+            ]
         if deleted:
-            self._record(by, "purge", "", {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason})
+            self._record(
+                by,
+                "purge",
+                "",
+                {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason},
+            )
         return deleted
 
     def set_expiry(self, after: Mapping[str, int | None]) -> None:

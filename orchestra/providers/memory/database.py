@@ -1,4 +1,6 @@
-"""What a file or a server is to other providers: tables in memory, which several providers may share."""
+"""What a file or a server is to other providers: tables in memory, which several providers may
+share.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ V = TypeVar("V")
 
 _HOT_WIDTH: Final = len(tables.HOT_ROW)
 _INSTANCE: Final = Columns(
-    (*tables.HOT_ROW, Column("summary", "blob"), Column("created_at", "number"), Column("expires_at", "number"))
+    (
+        *tables.HOT_ROW,
+        Column("summary", "blob"),
+        Column("created_at", "number"),
+        Column("expires_at", "number"),
+    )
 )
 _WRITTEN: Final = Columns((*tables.WRITTEN_ROW, *tables.CANCEL_MARK, *_INSTANCE.only("summary")))
 _DETAIL: Final = Columns(
@@ -64,7 +71,9 @@ _DETAIL: Final = Columns(
     )
 )
 _DETAIL_NAMES: Final = _DETAIL.names
-_TOMBSTONE: Final = Columns((*tables.MESSAGE.only("instance_id", "message_id", "sequence"), Column("removed_at", "number")))
+_TOMBSTONE: Final = Columns(
+    (*tables.MESSAGE.only("instance_id", "message_id", "sequence"), Column("removed_at", "number"))
+)
 _ACTIVITY: Final = Columns((*tables.ACTIVITY, *tables.ACTIVITY_FENCE))
 _BEYOND: Final = 1 << 63
 """Greater than every number of a row."""
@@ -176,7 +185,9 @@ class Database:
         if stored is None or self.instances.value(stored, "revision") != row.read_revision:
             raise StoreError(f"instance {row.instance_id!r} was changed past its lock")
         summary = self.instances.value(stored, "summary") if row.summary is None else row.summary
-        self.instances.change((row.instance_id,), _WRITTEN, (*row.written_values, *row.mark_values, summary))
+        self.instances.change(
+            (row.instance_id,), _WRITTEN, (*row.written_values, *row.mark_values, summary)
+        )
 
     def instance(self, row: HotRow, dialect: Dialect) -> InstanceRow:
         """Return an instance as its owner knows it."""
@@ -184,7 +195,12 @@ class Database:
         require(detail is not None, "an instance has no detail")
         values = dict(zip(_DETAIL_NAMES, detail or (), strict=True))
         parent_id = values["parent_id"]
-        link = (parent_id, values["parent_incarnation"], values["parent_execution"], values["parent_event"])
+        link = (
+            parent_id,
+            values["parent_incarnation"],
+            values["parent_execution"],
+            values["parent_event"],
+        )
         return replace(
             row.instance(self.kind(row.kind)),
             pin=None if values["pin"] is None else pin_from_bytes(values["pin"]),
@@ -196,7 +212,11 @@ class Database:
 
     def record(self, instance_id: str, dialect: Dialect) -> InstanceRecord | None:
         """Return all that a dashboard shows of an instance."""
-        row, stored, detail = self.hot_row(instance_id), self.instances.get(instance_id), self.details.get(instance_id)
+        row, stored, detail = (
+            self.hot_row(instance_id),
+            self.instances.get(instance_id),
+            self.details.get(instance_id),
+        )
         if row is None or stored is None or detail is None:
             return None
         values = dict(zip(_DETAIL_NAMES, detail, strict=True))
@@ -218,7 +238,11 @@ class Database:
             labels={key: value for _, key, value in self.labels.of(instance_id)},
             activities=tuple(self.activities_of(instance_id)),
             expires_at=expires_at,
-            reports=tuple(sorted(message.source for message in messages if message.kind is not MessageKind.EVENT)),
+            reports=tuple(
+                sorted(
+                    message.source for message in messages if message.kind is not MessageKind.EVENT
+                )
+            ),
         )
 
     def summary(self, instance_id: str) -> bytes:
@@ -244,7 +268,9 @@ class Database:
         self.instances.change((instance_id,), _INSTANCE.only("expires_at"), (expires_at,))
 
     def end_inbox(self, instance_id: str) -> None:
-        """Empty the inbox of an instance that has ended, and keep how many events of each name were unread."""
+        """Empty the inbox of an instance that has ended, and keep how many events of each name were
+        unread.
+        """
         removed = self.messages.remove_all(instance_id)
         unread = Counter(self.messages.value(row, "name") for row in removed if self.is_event(row))
         if unread:
@@ -260,7 +286,14 @@ class Database:
         if detail is not None:
             values = dict(zip(_DETAIL_NAMES, detail, strict=True))
             self.children.remove(values["parent_id"], values["parent_execution"], instance_id)
-        for table in (self.labels, self.executions, self.events, self.messages, self.tombstones, self.activities):
+        for table in (
+            self.labels,
+            self.executions,
+            self.events,
+            self.messages,
+            self.tombstones,
+            self.activities,
+        ):
             table.remove_all(instance_id)
         self.details.remove(instance_id)
         self.instances.remove(instance_id)
@@ -273,8 +306,12 @@ class Database:
         require(row is not None, "an execution is not there")
         return _read_execution(row or (), dialect)
 
-    def executions_of(self, instance_id: str, dialect: Dialect, after: int = 0, limit: int | None = None) -> list[ExecutionRow]:
-        """Return the executions of an instance that come after a number, at most so many, in order."""
+    def executions_of(
+        self, instance_id: str, dialect: Dialect, after: int = 0, limit: int | None = None
+    ) -> list[ExecutionRow]:
+        """Return the executions of an instance that come after a number, at most so many, in
+        order.
+        """
         rows = self.executions.between((instance_id, after + 1), (instance_id, _BEYOND))
         return [_read_execution(row, dialect) for row in rows[:limit]]
 
@@ -284,7 +321,9 @@ class Database:
         return [read_event(row[2:]) for row in rows]
 
     def messages_of(self, instance_id: str, dialect: Dialect, after: int = 0) -> list[MessageRow]:
-        """Return the unread messages of an instance that have come after a number, in the order of their arrival."""
+        """Return the unread messages of an instance that have come after a number, in the order of
+        their arrival.
+        """
         rows = self.messages.between((instance_id, after + 1), (instance_id, _BEYOND))
         return [read_message(row[1:], dialect) for row in rows]
 
@@ -292,7 +331,9 @@ class Database:
         """Return the remembered activities of an instance."""
         return [read_activity(row[1:]) for row in self.activities.of(instance_id)]
 
-    def find_message(self, instance_id: str, message_id: str, stored: Stored, dialect: Dialect) -> MessageRow | None:
+    def find_message(
+        self, instance_id: str, message_id: str, stored: Stored, dialect: Dialect
+    ) -> MessageRow | None:
         """Return the unread message that has this id, of the kind that is stored so."""
         sequence = self._message_ids.get((instance_id, message_id, stored))
         row = None if sequence is None else self.messages.get(instance_id, sequence)
@@ -305,7 +346,9 @@ class Database:
 
     def waiting_events(self, instance_id: str, name: str) -> tuple[Waiting, Waiting]:
         """Return how much waits unread in an inbox, of all names and of one."""
-        return self._whole.get(instance_id, Waiting()), self._named.get(InboxName(instance_id, name), Waiting())
+        return self._whole.get(instance_id, Waiting()), self._named.get(
+            InboxName(instance_id, name), Waiting()
+        )
 
     # --- what finds instances and activities ----------------------------------------------
 
@@ -341,13 +384,24 @@ class Database:
     def task(self, key: ActivityId) -> Task:
         """Return a handed-out activity as the node that has taken it needs it."""
         row, event = self.activities.get(*key), self.events.get(*key)
-        instance, execution = self.hot_row(key.instance_id), self.executions.get(key.instance_id, key.execution)
+        instance, execution = (
+            self.hot_row(key.instance_id),
+            self.executions.get(key.instance_id, key.execution),
+        )
         if row is None or event is None or instance is None or execution is None:
             raise StoreError(f"activity {key} is not there")
         value = dict(zip(_ACTIVITY.names, row, strict=True))
-        name, version, traceparent = (self.executions.value(execution, one) for one in ("name", "version", "traceparent"))
+        name, version, traceparent = (
+            self.executions.value(execution, one) for one in ("name", "version", "traceparent")
+        )
         head = (*key[:1], instance.incarnation, *key[1:], value["revision"], value["attempt"], name)
-        more = (version, traceparent, value["heartbeat"], value["heartbeat_encoding"], value["stopping"])
+        more = (
+            version,
+            traceparent,
+            value["heartbeat"],
+            value["heartbeat_encoding"],
+            value["stopping"],
+        )
         return read_task((*head, *more, *event[2:]))
 
     # --- nodes ----------------------------------------------------------------------------
@@ -365,9 +419,13 @@ class Database:
 
     def catalogue(self, clock: Clock, dialect: Dialect) -> Catalogue:
         """Return nodes, policies and kinds as of now."""
-        nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
+        nodes = tuple(
+            self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead
+        )
         levels = dialect.heard(self.levels)
-        return Catalogue(self.time(clock), nodes, dict(self.policies), self.kinds, levels, dialect.library)
+        return Catalogue(
+            self.time(clock), nodes, dict(self.policies), self.kinds, levels, dialect.library
+        )
 
     # --- keeping the indexes --------------------------------------------------------------
 

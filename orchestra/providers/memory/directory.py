@@ -32,8 +32,13 @@ class MemoryDirectory:
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         with self._database.guard:
-            records = [self._database.record(row.instance_id, self._dialect) for row in self._database.hot_rows()]
-        matching = [record for record in records if record is not None and _is_asked_for(record, query)]
+            records = [
+                self._database.record(row.instance_id, self._dialect)
+                for row in self._database.hot_rows()
+            ]
+        matching = [
+            record for record in records if record is not None and _is_asked_for(record, query)
+        ]
         matching.sort(key=lambda record: (record.created_at, record.row.instance_id), reverse=True)
         return [replace(record, activities=(), reports=()) for record in matching[: query.limit]]
 
@@ -45,8 +50,14 @@ class MemoryDirectory:
         with self._database.guard:
             return self._database.history(instance_id, execution)
 
-    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
-        return [replace(event, payload=None) for event in self.history(instance_id, execution) if event.id in events]
+    def envelopes(
+        self, instance_id: str, execution: int, events: Sequence[int]
+    ) -> list[EventRecord]:
+        return [
+            replace(event, payload=None)
+            for event in self.history(instance_id, execution)
+            if event.id in events
+        ]
 
     def catalogue(self) -> Catalogue:
         with self._database.guard:
@@ -82,7 +93,9 @@ def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
     if not row.instance_id.startswith(query.id_prefix or ""):
         return False
     since, until = query.created_from, query.created_until
-    if (since is not None and record.created_at < since) or (until is not None and record.created_at >= until):
+    if (since is not None and record.created_at < since) or (
+        until is not None and record.created_at >= until
+    ):
         return False
     if query.after is not None and (record.created_at, row.instance_id) >= query.after:
         return False

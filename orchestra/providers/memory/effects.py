@@ -84,7 +84,9 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         fence = 0 if standing is None else database.activities.value(standing, "revision") + 1
         database.activities.put((*row, fence))
     for *activity, instance_id, execution, event_id in effects.stopped:
-        database.activities.change((instance_id, execution, event_id), tables.REPORT, tuple(activity))
+        database.activities.change(
+            (instance_id, execution, event_id), tables.REPORT, tuple(activity)
+        )
     for key in effects.consumed:
         _consume(database, database.messages.remove(*key), now)
     for instance_id in effects.dropped:
@@ -92,7 +94,9 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
             if row[_KIND] in effects.dialect.reports:  # what a newer library has sent stays for it
                 database.messages.remove(*row[:2])
     for custom_status, encoding, instance_id in effects.custom_statuses:
-        database.change_detail(instance_id, custom_status=custom_status, custom_status_encoding=encoding)
+        database.change_detail(
+            instance_id, custom_status=custom_status, custom_status_encoding=encoding
+        )
     for hold, instance_id in effects.holds:
         database.change_detail(instance_id, hold=hold)
     for pruning in effects.pruned:
@@ -101,7 +105,9 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         database.end_inbox(instance_id)
 
 
-def _require_open(database: Database, instance_id: str, number: int, *, is_opened: bool | None = None) -> None:
+def _require_open(
+    database: Database, instance_id: str, number: int, *, is_opened: bool | None = None
+) -> None:
     row = database.executions.get(instance_id, number)
     is_open = row is not None and database.executions.value(row, "closed_at") is None
     require(is_open, "an execution was closed twice, or is not there")
@@ -118,11 +124,20 @@ def _consume(database: Database, row: Row | None, now: int) -> None:
 
 
 def _prune(database: Database, pruning: Pruning) -> None:
-    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without its events."""
+    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without
+    its events.
+    """
     instance_id, current, prune = pruning
-    aged = 0 if prune.closed_until is None else _last_closed(database, instance_id, current, prune.closed_until)
+    aged = (
+        0
+        if prune.closed_until is None
+        else _last_closed(database, instance_id, current, prune.closed_until)
+    )
     rows = max(prune.executions, aged)
-    for table, bound in ((database.events, max(prune.histories, rows)), (database.executions, rows)):
+    for table, bound in (
+        (database.events, max(prune.histories, rows)),
+        (database.executions, rows),
+    ):
         oldest = table.oldest(instance_id)
         if oldest is not None:
             last = min(bound, current - 1, oldest[1] + PRUNED_AT_ONCE - 1)
@@ -130,7 +145,9 @@ def _prune(database: Database, pruning: Pruning) -> None:
 
 
 def _last_closed(database: Database, instance_id: str, current: int, until: int) -> int:
-    """Return the last of the oldest executions that were all closed by then; the newest closed one is not among them."""
+    """Return the last of the oldest executions that were all closed by then; the newest closed one
+    is not among them.
+    """
     last = 0
     for row in database.executions.of(instance_id)[:PRUNED_AT_ONCE]:
         number, closed_at = row[1], database.executions.value(row, "closed_at")

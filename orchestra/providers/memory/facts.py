@@ -21,7 +21,11 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
             facts.made.add(instance_id)
         else:
             facts.requests[instance_id] = database.details.value(detail, "request_id")
-    children = [child for closing in needs.closing for child in _children(database, closing.instance_id, closing.execution)]
+    children = [
+        child
+        for closing in needs.closing
+        for child in _children(database, closing.instance_id, closing.execution)
+    ]
     for instance_id in (*needs.rows, *children):
         _read_row(database, instance_id, facts)
         _read_link(database, instance_id, facts, dialect)
@@ -39,7 +43,10 @@ def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
     for instance_id, sequence in needs.consumed:
         row = database.messages.get(instance_id, sequence)
         if row is not None and database.is_event(row):
-            name, payload = database.messages.value(row, "name"), database.messages.value(row, "payload")
+            name, payload = (
+                database.messages.value(row, "name"),
+                database.messages.value(row, "payload"),
+            )
             facts.consumed[instance_id, sequence] = name, len(payload)
     for key in needs.activities:
         activity = database.activities.get(*key)
@@ -64,7 +71,9 @@ def _read_link(database: Database, instance_id: str, facts: Facts, dialect: Dial
         return
     names = ("parent_id", "parent_incarnation", "parent_execution", "parent_event")
     parent = ParentLink(*(database.details.value(detail, name) for name in names))
-    on_close = dialect.library.events.on_parent_close.read(database.details.value(detail, "on_parent_close"))
+    on_close = dialect.library.events.on_parent_close.read(
+        database.details.value(detail, "on_parent_close")
+    )
     facts.links[instance_id] = ChildLink(parent, on_close)
 
 

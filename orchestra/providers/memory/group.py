@@ -27,7 +27,9 @@ def apply(
     database: Database, changes: Sequence[Change], now: int, tombstone_window: int, dialect: Dialect
 ) -> tuple[Outcome, ...]:
     """Apply the changes within a transaction; return their outcomes in their order."""
-    claims = {position: change for position, change in enumerate(changes) if isinstance(change, Claim)}
+    claims = {
+        position: change for position, change in enumerate(changes) if isinstance(change, Claim)
+    }
     rest = {position: change for position, change in enumerate(changes) if position not in claims}
     kinds = {kind: database.number(kind) for kind in kinds_written(rest.values())}
     facts = read_facts(database, Needs(rest), dialect)
@@ -40,12 +42,25 @@ def apply(
     return tuple(outcomes[position] for position in range(len(changes)))
 
 
-def _claim(database: Database, claim: Claim, now: int, tasks: tuple[Task, ...], dialect: Dialect) -> Claimed:
+def _claim(
+    database: Database, claim: Claim, now: int, tasks: tuple[Task, ...], dialect: Dialect
+) -> Claimed:
     # One of each kind in turn, so that a kind with much to do starves no other.
-    ready = [database.ready(kind).up_to((now, "\U0010ffff"), claim.limit) for kind in dict.fromkeys(claim.kinds)]
-    in_turn = (instance_id for instance_id in chain.from_iterable(zip_longest(*ready)) if instance_id is not None)
-    snapshots = [_take(database, instance_id, claim, dialect) for instance_id in islice(in_turn, claim.limit)]
-    return Claimed(tuple(snapshots), 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks), tasks)
+    ready = [
+        database.ready(kind).up_to((now, "\U0010ffff"), claim.limit)
+        for kind in dict.fromkeys(claim.kinds)
+    ]
+    in_turn = (
+        instance_id
+        for instance_id in chain.from_iterable(zip_longest(*ready))
+        if instance_id is not None
+    )
+    snapshots = [
+        _take(database, instance_id, claim, dialect) for instance_id in islice(in_turn, claim.limit)
+    ]
+    return Claimed(
+        tuple(snapshots), 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks), tasks
+    )
 
 
 def _take(database: Database, instance_id: str, claim: Claim, dialect: Dialect) -> Snapshot:
@@ -61,7 +76,10 @@ def _take_tasks(database: Database, claim: Claim) -> tuple[Task, ...]:
         return ()
     routes = list(dict.fromkeys(claim.routes))
     last = (1 << 63, ActivityId("", 0, 0))
-    waiting = [[(key, route in claim.blocking) for key in database.waiting(route).up_to(last, claim.slots)] for route in routes]
+    waiting = [
+        [(key, route in claim.blocking) for key in database.waiting(route).up_to(last, claim.slots)]
+        for route in routes
+    ]
     taken: list[ActivityId] = []
     threads = claim.threads
     for found in chain.from_iterable(zip_longest(*waiting)):
@@ -72,5 +90,7 @@ def _take_tasks(database: Database, claim: Claim) -> tuple[Task, ...]:
     for key in taken:
         row = database.activities.get(*key)
         assert row is not None
-        database.activities.change(key, _OWNER, (claim.node, database.activities.value(row, "revision") + 1))
+        database.activities.change(
+            key, _OWNER, (claim.node, database.activities.value(row, "revision") + 1)
+        )
     return tuple(database.task(key) for key in sorted(taken))

@@ -15,7 +15,9 @@ __all__ = ["page_of", "read_snapshot", "read_unread"]
 _PAGE = InboxPage()
 
 
-def read_snapshot(database: Database, row: HotRow, dialect: Dialect, page: InboxPage = _PAGE) -> Snapshot:
+def read_snapshot(
+    database: Database, row: HotRow, dialect: Dialect, page: InboxPage = _PAGE
+) -> Snapshot:
     """Return an instance as its owner needs it, with its hot row as given."""
     instance_id, number = row.instance_id, row.execution
     unread = page_of(database.messages_of(instance_id, dialect), row.inbox_seq, page)
@@ -30,20 +32,36 @@ def read_snapshot(database: Database, row: HotRow, dialect: Dialect, page: Inbox
 
 
 def read_unread(
-    database: Database, dialect: Dialect, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
+    database: Database,
+    dialect: Dialect,
+    instance_id: str,
+    after: Mapping[str, int],
+    up_to: int,
+    page: InboxPage,
 ) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
+    """Return the next unread events of some names, which share the page; of each at least one, if
+    there is any.
+    """
     share = page.share(len(after))
     found = database.messages_of(instance_id, dialect)
     events = [one for one in found if one.kind is MessageKind.EVENT and one.sequence <= up_to]
     return {
-        name: page_of((one for one in events if one.name == name and one.sequence > number), up_to, share, at_least=1)
+        name: page_of(
+            (one for one in events if one.name == name and one.sequence > number),
+            up_to,
+            share,
+            at_least=1,
+        )
         for name, number in after.items()
     }
 
 
-def page_of(messages: Iterable[MessageRow], up_to: int, page: InboxPage, at_least: int = 0) -> Unread:
-    """Return all ends of children and the first events that fit, and up to which number these are all there are."""
+def page_of(
+    messages: Iterable[MessageRow], up_to: int, page: InboxPage, at_least: int = 0
+) -> Unread:
+    """Return all ends of children and the first events that fit, and up to which number these are
+    all there are.
+    """
     found: list[MessageRow] = []
     whole_to, events, size = up_to, 0, 0
     for message in messages:

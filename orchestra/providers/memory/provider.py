@@ -23,10 +23,12 @@ class MemoryProvider(Provider):
     """A store in this process's memory, for tests. It keeps every promise but durability.
 
     Args:
-        database: what is stored. Several providers may share one, as several processes share a file; a new provider of a
-            database goes on with what an earlier one has left, as a process does after a crash.
+        database: what is stored. Several providers may share one, as several processes share a
+            file; a new provider of a database goes on with what an earlier one has left, as a
+            process does after a crash.
         clock: the store's clock.
-        tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        tombstones: how long a message that was read is remembered, so that sending it again has no
+            effect.
         library: what is read and written, for tests of libraries of different ages.
 
     Raises:
@@ -68,7 +70,9 @@ class MemoryProvider(Provider):
         self._openings += 1
 
     def close(self) -> None:
-        """Let the nodes that were joined through this provider look dead, once it is closed as often as it was opened."""
+        """Let the nodes that were joined through this provider look dead, once it is closed as
+        often as it was opened.
+        """
         self._openings = max(self._openings - 1, 0)
         if self._openings == 0:
             self._store.close()

@@ -32,7 +32,9 @@ _END = Columns((*ACTIVITY.only("owner", "failure"), *ACTIVITY_FENCE))
 class MemoryStore:
     """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
-    def __init__(self, database: Database, clock: Clock, tombstone_window: int, dialect: Dialect) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, tombstone_window: int, dialect: Dialect
+    ) -> None:
         self._database = database
         self._dialect = dialect
         self._clock = clock
@@ -49,7 +51,9 @@ class MemoryStore:
 
     def commit(self, changes: Sequence[Change]) -> Commit:
         with self._database.transaction(self, self._clock) as now:
-            return Commit(now, apply(self._database, changes, now, self._tombstone_window, self._dialect))
+            return Commit(
+                now, apply(self._database, changes, now, self._tombstone_window, self._dialect)
+            )
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         with self._database.guard:
@@ -57,8 +61,14 @@ class MemoryStore:
 
     def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
         with self._database.guard:
-            rows = [self._database.hot_row(instance_id) for instance_id in self._database.owned(node_id)]
-            return [self._news_of(row, page) for row in rows if row is not None and row.inbox_seq > row.seen_seq]
+            rows = [
+                self._database.hot_row(instance_id) for instance_id in self._database.owned(node_id)
+            ]
+            return [
+                self._news_of(row, page)
+                for row in rows
+                if row is not None and row.inbox_seq > row.seen_seq
+            ]
 
     def _news_of(self, row: HotRow, page: InboxPage) -> News:
         new = self._database.messages_of(row.instance_id, self._dialect, after=row.seen_seq)
@@ -80,7 +90,10 @@ class MemoryStore:
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
         with self._database.guard:
-            queues = [self._database.ready(kind) for kind in kinds], [self._database.waiting(route) for route in routes]
+            queues = (
+                [self._database.ready(kind) for kind in kinds],
+                [self._database.waiting(route) for route in routes],
+            )
             firsts = [queue.first() for some in queues for queue in some]
         return min((first[0][0] for first in firsts if first is not None), default=None)
 
@@ -106,8 +119,12 @@ class MemoryStore:
     def join(self, node: NodeRecord) -> int:
         with self._database.transaction(self, self._clock) as now:
             require(node.node_id not in self._database.nodes, "a node joined twice")
-            self._dialect.library.require(self._dialect.heard(self._database.levels), "the store in memory")
-            self._database.set(self._database.nodes, node.node_id, NodeRow(node, now, now, 0, dead=False))
+            self._dialect.library.require(
+                self._dialect.heard(self._database.levels), "the store in memory"
+            )
+            self._database.set(
+                self._database.nodes, node.node_id, NodeRow(node, now, now, 0, dead=False)
+            )
         self._database.running.add(node.node_id)
         self._joined[node.node_id] = node
         return now
@@ -122,8 +139,12 @@ class MemoryStore:
     def raise_level(self, levels: Levels) -> Levels:
         with self._database.transaction(self, self._clock):
             standing, nodes = self._database.levels, self._database.nodes.values()
-            if levels.write > standing.write and all(node.dead or node.record.reads >= levels.write for node in nodes):
-                self._database.raise_levels(Levels(levels.write, max(levels.lowest_reader, standing.lowest_reader)))
+            if levels.write > standing.write and all(
+                node.dead or node.record.reads >= levels.write for node in nodes
+            ):
+                self._database.raise_levels(
+                    Levels(levels.write, max(levels.lowest_reader, standing.lowest_reader))
+                )
         return self._dialect.heard(self._database.levels)
 
     def leave(self, node_id: str) -> None:
@@ -158,7 +179,9 @@ class MemoryStore:
     def sweep(self, limit: int = 256) -> int:
         with self._database.transaction(self, self._clock) as now:
             dead = [owner for owner in self._database.owners() if not self._lives(owner)]
-            ghosts = [instance_id for owner in dead for instance_id in self._database.owned(owner)][:limit]
+            ghosts = [instance_id for owner in dead for instance_id in self._database.owned(owner)][
+                :limit
+            ]
             for row in self._rows(ghosts):
                 row.take_over(now)
                 self._database.store_row(row)
@@ -199,13 +222,21 @@ class MemoryStore:
                 self._database.delete(instance_id)
         return len(gone)
 
-    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+    def rouse(
+        self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
+    ) -> int:
         with self._database.transaction(self, self._clock) as now:
-            parked = [row for row in self._database.hot_rows() if row.is_claimable and (row.wake_at or 0) > now]
+            parked = [
+                row
+                for row in self._database.hot_rows()
+                if row.is_claimable and (row.wake_at or 0) > now
+            ]
             ahead = [
                 row
                 for row in parked
-                if row.instance_id in instance_ids or row.updated_at > now or since <= row.updated_at < until
+                if row.instance_id in instance_ids
+                or row.updated_at > now
+                or since <= row.updated_at < until
             ][:limit]
             for row in ahead:
                 crashing = row.takeovers >= CRASHES_BEFORE_DELAY
@@ -223,7 +254,11 @@ class MemoryStore:
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         with self._database.guard:
-            rows = [row for row in self._database.hot_rows() if row.held and self._database.kind(row.kind).name in names]
+            rows = [
+                row
+                for row in self._database.hot_rows()
+                if row.held and self._database.kind(row.kind).name in names
+            ]
             instances = [self._database.instance(row, self._dialect) for row in rows]
         return [
             HeldRow(one.instance_id, one.incarnation, one.revision, one.kind, one.hold)

@@ -1,4 +1,6 @@
-"""Tables in memory: rows by their keys, changes that can be taken back, and what finds rows by something else."""
+"""Tables in memory: rows by their keys, changes that can be taken back, and what finds rows by
+something else.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,19 @@ class Undo:
 
 
 class Table:
-    """Rows of values in the order of the columns. The key is made of the first columns, and its first one is the instance.
+    """Rows of values in the order of the columns. The key is made of the first columns, and its
+    first one is the instance.
 
     Args:
         watch: is told of every change, as the row before and after; ``None`` stands for no row.
     """
 
     def __init__(
-        self, columns: Columns, key_width: int, undo: Undo, watch: Callable[[Row | None, Row | None], None] | None = None
+        self,
+        columns: Columns,
+        key_width: int,
+        undo: Undo,
+        watch: Callable[[Row | None, Row | None], None] | None = None,
     ) -> None:
         self.columns: Final = columns
         self._places = {name: place for place, name in enumerate(columns.names)}
@@ -70,7 +77,9 @@ class Table:
         return [rows[key] for key in self._keys.get(first, ())]
 
     def between(self, low: Key, high: Key) -> list[Row]:
-        """Return the rows of an instance whose keys stand at or behind one, and before another. Both may be parts of keys."""
+        """Return the rows of an instance whose keys stand at or behind one, and before another.
+        Both may be parts of keys.
+        """
         rows, keys = self._rows.get(low[0], {}), self._keys.get(low[0], [])
         return [rows[key] for key in keys[bisect_left(keys, low) : bisect_left(keys, high)]]
 
@@ -133,7 +142,8 @@ class Table:
 
 
 class Queue(Generic[K]):
-    """Keys in an order. A key whose place has changed is simply put in again: entries that are out of date are passed over.
+    """Keys in an order. A key whose place has changed is simply put in again: entries that are out
+    of date are passed over.
 
     Args:
         place_of: where a key stands now; ``None``: nowhere.

@@ -29,7 +29,9 @@ class PostgresAdmin:
         self._calls = calls
         self._pulse = pulse
 
-    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+    def set_policy(
+        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
+    ) -> bool:
         statement = sql.ADD_POLICY if only_first else sql.SET_POLICY
 
         def work(transaction: Transaction) -> bool:
@@ -40,7 +42,9 @@ class PostgresAdmin:
             if changed.count == 0:
                 transaction.commit()
                 return False
-            transaction.commit(_recorded(transaction, by, "set policy", name, {"value": value, "reason": reason}))
+            transaction.commit(
+                _recorded(transaction, by, "set policy", name, {"value": value, "reason": reason})
+            )
             return True
 
         return self._calls.transaction(work)
@@ -57,8 +61,12 @@ class PostgresAdmin:
             if version is None:
                 script = _recorded(transaction, by, "unpin", instance_id, {"reason": reason})
             else:
-                script = _recorded(transaction, by, "pin", instance_id, {"version": version, "reason": reason})
-            pin = None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+                script = _recorded(
+                    transaction, by, "pin", instance_id, {"version": version, "reason": reason}
+                )
+            pin = (
+                None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+            )
             script.add(sql.SET_PIN, pin, instance_id)
             transaction.commit(script)
             return True
@@ -71,13 +79,22 @@ class PostgresAdmin:
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
         def work(transaction: Transaction) -> bool:
             def record(script: Script, _deleted: Sequence[str]) -> None:
-                _record(script, transaction, by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
+                _record(
+                    script,
+                    transaction,
+                    by,
+                    "delete",
+                    instance_id,
+                    {"incarnation": incarnation, "reason": reason},
+                )
 
             return bool(delete_instances(transaction, {instance_id: incarnation}, record=record))
 
         return self._calls.transaction(work)
 
-    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
+    def delete_all(
+        self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
+    ) -> list[str]:
         def work(transaction: Transaction) -> list[str]:
             def record(script: Script, deleted: Sequence[str]) -> None:
                 detail = {"count": len(deleted), "first": list(deleted[:_NAMED]), "reason": reason}
@@ -89,7 +106,11 @@ class PostgresAdmin:
 
     def set_expiry(self, after: Mapping[str, int | None]) -> None:
         standing = dict(self._calls.read(sql.LIST_EXPIRIES))
-        changed = {name: duration for name, duration in sorted(after.items()) if standing.get(name) != duration}
+        changed = {
+            name: duration
+            for name, duration in sorted(after.items())
+            if standing.get(name) != duration
+        }
         if not changed:
             return  # most starts change nothing
 
@@ -106,7 +127,9 @@ class PostgresAdmin:
         self._calls.transaction(work)
 
 
-def _recorded(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> Script:
+def _recorded(
+    transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]
+) -> Script:
     """Return a script that leaves a row in the audit."""
     script = transaction.script()
     _record(script, transaction, actor, action, subject, detail)
@@ -114,7 +137,12 @@ def _recorded(transaction: Transaction, actor: str, action: str, subject: str, d
 
 
 def _record(
-    script: Script, transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]
+    script: Script,
+    transaction: Transaction,
+    actor: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, object],
 ) -> None:
     script.add(sql.ADD_OPERATION, new_id(), transaction.now, actor, action, subject, pack(detail))
     script.add(sql.PRUNE_OPERATIONS, _KEPT_OPERATIONS)

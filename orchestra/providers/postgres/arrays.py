@@ -1,7 +1,8 @@
 """Values as PostgreSQL takes them in the binary form; columns of many rows as arrays.
 
-A statement for a group takes its rows as one array a column (``unnest``). Each parameter of a statement has a cast, which alone
-says its type: so a statement is prepared once, whatever its values are.
+A statement for a group takes its rows as one array a column (``unnest``). Each parameter of a
+statement has a cast, which alone says its type: so a statement is prepared once, whatever its
+values are.
 """
 
 from __future__ import annotations

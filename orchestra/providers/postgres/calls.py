@@ -1,7 +1,9 @@
-"""Calls of the server: statements that travel together, transactions, and what is tried again inside.
+"""Calls of the server: statements that travel together, transactions, and what is tried again
+inside.
 
-Nothing here waits for anything but the server. A transaction lasts as long as a call of this module's users: no code of
-orchestrations, activities or services runs inside, and nothing is awaited.
+Nothing here waits for anything but the server. A transaction lasts as long as a call of this
+module's users: no code of orchestrations, activities or services runs inside, and nothing is
+awaited.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from orchestra.clock import SystemClock, followed
 from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreForked, StoreUnavailable
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
-from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, translate
+from orchestra.providers.postgres.failures import (
+    DRIVER_ERRORS,
+    connection_lost,
+    contended,
+    translate,
+)
 from orchestra.providers.postgres.settings import Settings
 from orchestra.providers.postgres.wire import Result, Row, Script, is_dead
 
@@ -32,13 +39,17 @@ Read = tuple[str, Sequence[Any]]
 _TRIES: Final = 6
 _PAUSE: Final = 0.005
 _LOCK_WAITS: Final = 2
-"""For how many lock timeouts a call may go on trying: a node that waits for too long is taken for dead."""
+"""For how many lock timeouts a call may go on trying: a node that waits for too long is taken for
+dead.
+"""
 
 _IDLE_CONNECTIONS: Final = 4
 
 
 class StoreTime:
-    """The store's time: the server's, unless a clock was given; also where that is put back (protocol rule 25)."""
+    """The store's time: the server's, unless a clock was given; also where that is put back
+    (protocol rule 25).
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._clock = settings.clock
@@ -47,8 +58,8 @@ class StoreTime:
 
     @property
     def read(self) -> Read:
-        """The statement that tells the time. It is to run when all locks are held: the times of the messages of an instance
-        then have the order of their numbers.
+        """The statement that tells the time. It is to run when all locks are held: the times of the
+        messages of an instance then have the order of their numbers.
         """
         known = self._last if self._clock is None else followed(self._last, self._clock.now())
         return sql.READ_TIME, (known, self._clock is None)
@@ -61,23 +72,35 @@ class StoreTime:
 
 
 class Transaction:
-    """One transaction: it begins with its locks and the time, and ends with a script that commits."""
+    """One transaction: it begins with its locks and the time, and ends with a script that
+    commits.
+    """
 
-    def __init__(self, connection: Connection, connector: Connector, time: StoreTime, setup: Callable[[Script], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        connector: Connector,
+        time: StoreTime,
+        setup: Callable[[Script], None],
+    ) -> None:
         self._connection = connection
         self._connector = connector
         self.time = time
         self._setup = setup
         self.now: int = 0
         self.committing: bool = False
-        """Whether COMMIT may have reached the server: from then on, a lost connection leaves the outcome open."""
+        """Whether COMMIT may have reached the server: from then on, a lost connection leaves the
+        outcome open.
+        """
 
     def script(self) -> Script:
         """Return a script of this transaction."""
         return Script(self._connection, self._connector)
 
     def begin(self, *reads: Read) -> list[Result]:
-        """Begin, run statements (those that lock first), and take the time when they have what they waited for."""
+        """Begin, run statements (those that lock first), and take the time when they have what they
+        waited for.
+        """
         script = self.script()
         script.add(sql.BEGIN)
         self._setup(script)
@@ -91,7 +114,9 @@ class Transaction:
     def commit_at_once(self, script: Script) -> None:
         """Begin, run a script, take the time and commit, all in one round trip."""
         if is_dead(self._connection):
-            raise psycopg.OperationalError("the connection was lost meanwhile")  # and nothing was sent
+            raise psycopg.OperationalError(
+                "the connection was lost meanwhile"
+            )  # and nothing was sent
         whole = self.script()
         whole.add(sql.BEGIN)
         self._setup(whole)
@@ -108,7 +133,9 @@ class Transaction:
         self.committing = True
         script.run()
         if committed.tag != "COMMIT":
-            raise StoreError(f"{self._connector.description}: COMMIT was answered with {committed.tag}")
+            raise StoreError(
+                f"{self._connector.description}: COMMIT was answered with {committed.tag}"
+            )
 
 
 class Source(Protocol):
@@ -124,7 +151,15 @@ class Source(Protocol):
 class Calls:
     """Reads and transactions on connections of a source; bounded tries inside."""
 
-    def __init__(self, source: Source, connector: Connector, settings: Settings, time: StoreTime, *, planned: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        connector: Connector,
+        settings: Settings,
+        time: StoreTime,
+        *,
+        planned: bool,
+    ) -> None:
         self._source = source
         self._connector = connector
         self._pooled = settings.pooled
@@ -138,7 +173,9 @@ class Calls:
         return self.read_all([(statement, values)])[0]
 
     def read_all(self, reads: Sequence[Read], *, one_moment: bool = False) -> list[list[Row]]:
-        """Return the rows of some statements, in one round trip; with ``one_moment`` they all see the same state."""
+        """Return the rows of some statements, in one round trip; with ``one_moment`` they all see
+        the same state.
+        """
 
         def work(connection: Connection) -> list[list[Row]]:
             script = Script(connection, self._connector)
@@ -182,8 +219,9 @@ class Calls:
                     is_lost = connection_lost(connection)
                     if is_lost and is_committing():
                         raise OutcomeUnknown(str(failure)) from error
-                    # Nothing was written. A connection may have been lost long ago (the server was restarted since the last
-                    # call): once more, on a new one. Whom others were in the way of is heard again, a few times.
+                    # Nothing was written. A connection may have been lost long ago (the server was
+                    # restarted since the last call): once more, on a new one. Whom others were in
+                    # the way of is heard again, a few times.
                     in_time = number < _TRIES and self._clock.monotonic() < until
                     if not (not was_lost if is_lost else contended(error) and in_time):
                         raise failure from error
@@ -209,7 +247,9 @@ class Calls:
 class Lane:
     """The connection that the engine's calls go over, one at a time."""
 
-    def __init__(self, connector: Connector, settings: Settings, on_connect: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, connector: Connector, settings: Settings, on_connect: Callable[[Connection], None]
+    ) -> None:
         self._connector = connector
         self._seconds = settings.statement_seconds + settings.lock_seconds
         self._on_connect = on_connect
@@ -219,7 +259,9 @@ class Lane:
         self._process = os.getpid()
 
     def open(self) -> None:
-        """Allow calls. A provider that was made before a fork, and not opened, belongs to the process that opens it."""
+        """Allow calls. A provider that was made before a fork, and not opened, belongs to the
+        process that opens it.
+        """
         self._process = os.getpid()
         self._is_open = True
 
@@ -236,7 +278,10 @@ class Lane:
     def take(self) -> Connection:
         _require_process(self._process, self._connector)
         if not self._guard.acquire(timeout=self._seconds):
-            raise StoreBusy(f"{self._connector.description}: another thread has held the connection for {self._seconds:g} s")
+            raise StoreBusy(
+                f"{self._connector.description}: another thread has held the connection for "
+                f"{self._seconds:g} s"
+            )
         try:
             if not self._is_open:
                 raise StoreUnavailable(f"{self._connector.description} is not open")
@@ -264,7 +309,9 @@ class Pool:
         self._process = os.getpid()
 
     def open(self) -> None:
-        """Allow calls. A provider that was made before a fork, and not opened, belongs to the process that opens it."""
+        """Allow calls. A provider that was made before a fork, and not opened, belongs to the
+        process that opens it.
+        """
         self._process = os.getpid()
         self._is_open = True
 
@@ -315,11 +362,19 @@ def _close(connection: Connection) -> None:
 
 
 def _restored(connection: Connection) -> Connection | None:
-    """End the transaction that is in progress, if any. Return the connection, if it can be used again."""
+    """End the transaction that is in progress, if any. Return the connection, if it can be used
+    again.
+    """
     with suppress(*DRIVER_ERRORS):
-        if not connection_lost(connection) and connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        if (
+            not connection_lost(connection)
+            and connection.pgconn.transaction_status != TransactionStatus.IDLE
+        ):
             connection.execute("ROLLBACK")
-        if not connection_lost(connection) and connection.pgconn.transaction_status == TransactionStatus.IDLE:
+        if (
+            not connection_lost(connection)
+            and connection.pgconn.transaction_status == TransactionStatus.IDLE
+        ):
             return connection
     _close(connection)
     return None

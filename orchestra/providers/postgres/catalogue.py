@@ -16,12 +16,21 @@ from orchestra.store.kinds import Dialect
 
 __all__ = ["abilities_to_bytes", "read_catalogue"]
 
-_READS = (sql.LIST_NODES, sql.LIST_CAPABILITIES, sql.LIST_NODE_ACTIVITIES, sql.LIST_POLICIES, sql.LIST_KINDS, sql.READ_LEVELS)
+_READS = (
+    sql.LIST_NODES,
+    sql.LIST_CAPABILITIES,
+    sql.LIST_NODE_ACTIVITIES,
+    sql.LIST_POLICIES,
+    sql.LIST_KINDS,
+    sql.READ_LEVELS,
+)
 
 
 def read_catalogue(calls: Calls, dialect: Dialect) -> Catalogue:
     """Return the catalogue, all of one moment."""
-    time, *rows = calls.read_all([calls.time.read, *((statement, ()) for statement in _READS)], one_moment=True)
+    time, *rows = calls.read_all(
+        [calls.time.read, *((statement, ()) for statement in _READS)], one_moment=True
+    )
     nodes, capabilities, activities, policies, kinds, levels = rows
     return Catalogue(
         now=calls.time.heard(time[0]),
@@ -46,7 +55,9 @@ def abilities_to_bytes(node: NodeRecord) -> bytes:
 
 
 def _read_nodes(
-    nodes: list[tuple[Any, ...]], capabilities: list[tuple[Any, ...]], activities: list[tuple[Any, ...]]
+    nodes: list[tuple[Any, ...]],
+    capabilities: list[tuple[Any, ...]],
+    activities: list[tuple[Any, ...]],
 ) -> tuple[NodeRow, ...]:
     capabilities_of: dict[str, list[Capability]] = defaultdict(list)
     for node_id, name, version, fingerprint in capabilities:
@@ -54,11 +65,31 @@ def _read_nodes(
     activities_of: dict[str, list[str]] = defaultdict(list)
     for node_id, name in activities:
         activities_of[node_id].append(name)
-    return tuple(_read_node(row, tuple(capabilities_of[row[0]]), tuple(activities_of[row[0]])) for row in nodes)
+    return tuple(
+        _read_node(row, tuple(capabilities_of[row[0]]), tuple(activities_of[row[0]]))
+        for row in nodes
+    )
 
 
-def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]) -> NodeRow:
-    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load, reads, writes = row
+def _read_node(
+    row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]
+) -> NodeRow:
+    (
+        node_id,
+        host,
+        boot_id,
+        pid,
+        library,
+        abilities,
+        lease,
+        started_at,
+        renewed_at,
+        renewals,
+        dead,
+        load,
+        reads,
+        writes,
+    ) = row
     values = unpack(abilities)
     record = NodeRecord(
         node_id=node_id,

@@ -54,8 +54,12 @@ class Taking:
         return self.claim.limit - sum(len(rows) for rows in self.taken.values())
 
 
-def claim_all(transaction: Transaction, script: Script, claims: Sequence[Taking], dialect: Dialect) -> set[str]:
-    """Run the script, take what the claims ask for, and commit. Return the ids of the instances that were taken."""
+def claim_all(
+    transaction: Transaction, script: Script, claims: Sequence[Taking], dialect: Dialect
+) -> set[str]:
+    """Run the script, take what the claims ask for, and commit. Return the ids of the instances
+    that were taken.
+    """
     for taking in claims:
         if taking.wants_tasks:
             _take_tasks(taking, script)
@@ -63,8 +67,9 @@ def claim_all(transaction: Transaction, script: Script, claims: Sequence[Taking]
     while asking:
         results = [(taking, _ask(taking, transaction.now, script)) for taking in asking]
         script.run()
-        # Where a kind gave less than it seemed to have, others were taking it at the same moment. The rest of the claim
-        # goes to the other kinds: no node is told "nothing" while work is ready.
+        # Where a kind gave less than it seemed to have, others were taking it at the same moment.
+        # The rest of the claim goes to the other kinds: no node is told "nothing" while work is
+        # ready.
         asking = [taking for taking, result in results if _take(taking, result)]
         script = transaction.script()
     claimed: set[str] = set()
@@ -93,7 +98,9 @@ def _finish(taking: Taking) -> Claimed:
 def _take_tasks(taking: Taking, script: Script) -> None:
     claim, routes = taking.claim, list(dict.fromkeys(taking.claim.routes))
     blocks = Flags(route in claim.blocking for route in routes)
-    taking.tasks = script.add(sql.TAKE_TASKS, *route_arrays(routes), claim.slots, claim.node, blocks, claim.threads)
+    taking.tasks = script.add(
+        sql.TAKE_TASKS, *route_arrays(routes), claim.slots, claim.node, blocks, claim.threads
+    )
 
 
 def _ask(taking: Taking, now: int, script: Script) -> Result:
@@ -116,10 +123,16 @@ def _take(taking: Taking, result: Result) -> bool:
 
 
 def _in_turn(snapshots: Sequence[Snapshot], kinds: Sequence[Kind]) -> list[Snapshot]:
-    """Return claimed instances, one of each kind in turn, and within a kind the longest due first."""
+    """Return claimed instances, one of each kind in turn, and within a kind the longest due
+    first.
+    """
     of_kind: dict[Kind, list[Snapshot]] = {kind: [] for kind in kinds}
     for snapshot in snapshots:
         of_kind[snapshot.row.kind].append(snapshot)
     for found in of_kind.values():
         found.sort(key=lambda snapshot: (snapshot.row.wake_at or 0, snapshot.row.instance_id))
-    return [snapshot for snapshot in chain.from_iterable(zip_longest(*of_kind.values())) if snapshot is not None]
+    return [
+        snapshot
+        for snapshot in chain.from_iterable(zip_longest(*of_kind.values()))
+        if snapshot is not None
+    ]

@@ -36,7 +36,9 @@ _WIRE: Final[Mapping[str, str | int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""What bounds a call whose server is not there any more: by less than a lease. The DSN's own values come first."""
+"""What bounds a call whose server is not there any more: by less than a lease. The DSN's own values
+come first.
+"""
 
 _FILES: Final[Mapping[str, str]] = {
     "sslcert": "PGSSLCERT",
@@ -49,8 +51,9 @@ _FILES: Final[Mapping[str, str]] = {
 """Parameters that name files, and the variables of the environment that stand in for them."""
 
 _PLANS: Final[Mapping[str, str]] = {
-    # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty a moment ago) must not
-    # turn one into a scan of a million parked instances, and none is worth being planned anew each time.
+    # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty
+    # a moment ago) must not turn one into a scan of a million parked instances, and none is worth
+    # being planned anew each time.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -69,10 +72,14 @@ _MARGIN: Final = 2.0
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that does not wait for ever: whoever acknowledges on the wire may still never answer."""
+    """A connection that does not wait for ever: whoever acknowledges on the wire may still never
+    answer.
+    """
 
     patience: float | None = None
-    """Seconds that one round trip may take; then the connection is given up. ``None``: as long as it takes."""
+    """Seconds that one round trip may take; then the connection is given up. ``None``: as long as
+    it takes.
+    """
 
     def wait(self, gen: PQGen[T], interval: float = _LOOK, timeout: float | None = None) -> T:
         """Run a conversation with the server.
@@ -82,7 +89,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """
         if timeout is not None:  # the driver's own, where it knows what to do then
             return super().wait(gen, interval, timeout)
-        return super().wait(gen if self.patience is None else self._bounded(gen, self.patience), interval)
+        return super().wait(
+            gen if self.patience is None else self._bounded(gen, self.patience), interval
+        )
 
     def converse(self, conversation: PQGen[T]) -> T:
         """Run one round trip of a script."""
@@ -96,10 +105,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             while True:
                 ready = yield wanted
                 if not ready and clock.monotonic() > until:
-                    # Keepalives and tcp_user_timeout see a dead peer, not a silent one. The answer may still come: nobody
-                    # must take it for that to something else.
+                    # Keepalives and tcp_user_timeout see a dead peer, not a silent one. The answer
+                    # may still come: nobody must take it for that to something else.
                     self.pgconn.finish()
-                    raise psycopg.OperationalError(f"no answer within {seconds:g} s; the connection was given up")
+                    raise psycopg.OperationalError(
+                        f"no answer within {seconds:g} s; the connection was given up"
+                    )
                 wanted = conversation.send(ready)
         except StopIteration as end:
             return cast("T", end.value)
@@ -110,7 +121,9 @@ def server_description(dsn: str) -> str:
     values = read_dsn(dsn)
     if values is None:
         return "an unreadable DSN"
-    host = values.get("host") or values.get("hostaddr") or values.get("service") or "the default host"
+    host = (
+        values.get("host") or values.get("hostaddr") or values.get("service") or "the default host"
+    )
     port = f":{values['port']}" if values.get("port") else ""
     return f"{host}{port}/{values.get('dbname', '')}"
 
@@ -118,8 +131,8 @@ def server_description(dsn: str) -> str:
 def read_dsn(dsn: str) -> Mapping[str, Any] | None:
     """Return what a DSN says; ``None`` where it cannot be read.
 
-    A password with an unquoted "@" or "/" in it puts its rest into the host, the port or the database: such a DSN counts as
-    unreadable, so that nobody is shown the rest.
+    A password with an unquoted "@" or "/" in it puts its rest into the host, the port or the
+    database: such a DSN counts as unreadable, so that nobody is shown the rest.
     """
     try:
         values = conninfo.conninfo_to_dict(dsn)
@@ -127,14 +140,17 @@ def read_dsn(dsn: str) -> Mapping[str, Any] | None:
         return None
     shown = f"{values.get('host') or ''}{values.get('dbname') or ''}" if "://" in dsn else ""
     ports = str(values.get("port") or "").split(",")
-    return None if "@" in shown or not all(port.isdecimal() or not port for port in ports) else values
+    return (
+        None if "@" in shown or not all(port.isdecimal() or not port for port in ports) else values
+    )
 
 
 def absolute_files(dsn: str) -> dict[str, str]:
-    """Return the files that a DSN, or the environment in its place, names by relative paths, as they are found now.
+    """Return the files that a DSN, or the environment in its place, names by relative paths, as
+    they are found now.
 
-    libpq looks a relative path up at each connect. Later the process may stand in another directory, where such a file is
-    missing, or is another program's.
+    libpq looks a relative path up at each connect. Later the process may stand in another
+    directory, where such a file is missing, or is another program's.
     """
     asked = read_dsn(dsn) or {}
     named = {key: asked.get(key) or os.environ.get(variable) for key, variable in _FILES.items()}
@@ -157,13 +173,18 @@ class Connector:
         self._files = absolute_files(settings.dsn)
         self.connection_type: type[Connection] = Connection
         self.quoted_schema: str = sql.Identifier(settings.schema).as_string(None)
-        self.description: str = f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
+        self.description: str = (
+            f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
+        )
         self.render: Callable[[str], bytes] = lru_cache(maxsize=None)(self._render)
-        """Return a statement of this store: with each name after an ``@`` taken from the store's schema."""
+        """Return a statement of this store: with each name after an ``@`` taken from the store's
+        schema.
+        """
 
     def connect_soon(self, *, planned: bool = False) -> Connection:
-        """Do the same as :meth:`connect`, but refuse at once while the server has just not answered: with growing pauses,
-        so that a server which is away is not stormed when it comes back.
+        """Do the same as :meth:`connect`, but refuse at once while the server has just not
+        answered: with growing pauses, so that a server which is away is not stormed when it comes
+        back.
         """
         if self._clock.monotonic() < self._next:
             raise StoreUnavailable(f"{self.description}: it did not answer a moment ago")
@@ -180,7 +201,8 @@ class Connector:
         """Return a connection, set up. ``planned``: it is to run the hot statements.
 
         Raises:
-            StoreUnavailable: there is none to be had, or it would not be as durable as was asked for.
+            StoreUnavailable: there is none to be had, or it would not be as durable as was asked
+                for.
         """
         try:
             connection = self._connect()
@@ -197,11 +219,18 @@ class Connector:
         return connection
 
     def setup(self, *, planned: bool, local: bool) -> tuple[bytes, list[str]]:
-        """Return the statement that bounds calls and makes commits durable, for a session or for one transaction."""
+        """Return the statement that bounds calls and makes commits durable, for a session or for
+        one transaction.
+        """
         settings = self._session_settings(planned=planned)
-        calls = [f"set_config('{name}', ${number}, {local})" for number, name in enumerate(settings, 1)]
+        calls = [
+            f"set_config('{name}', ${number}, {local})" for number, name in enumerate(settings, 1)
+        ]
         if self._settings.durability == "full":
-            wanted = "CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END"
+            wanted = (
+                "CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN "
+                "'remote_apply' ELSE 'on' END"
+            )
         else:
             wanted = "'off'"
         calls.append(f"set_config('synchronous_commit', {wanted}, {local})")
@@ -209,13 +238,20 @@ class Connector:
 
     def _connect(self) -> Connection:
         asked = conninfo.conninfo_to_dict(self._settings.dsn)
-        wire = {**_WIRE, "connect_timeout": max(2, round(self._settings.connect_seconds)), "application_name": "orchestra"}
+        wire = {
+            **_WIRE,
+            "connect_timeout": max(2, round(self._settings.connect_seconds)),
+            "application_name": "orchestra",
+        }
         connection = self.connection_type.connect(
             self._settings.dsn,
             autocommit=True,
             prepare_threshold=None,
             cursor_factory=psycopg.RawCursor,
-            **cast("dict[str, Any]", {key: value for key, value in wire.items() if key not in asked} | self._files),
+            **cast(
+                "dict[str, Any]",
+                {key: value for key, value in wire.items() if key not in asked} | self._files,
+            ),
         )
         connection.patience = self._settings.statement_seconds + _MARGIN
         if not self._settings.pooled:
@@ -224,13 +260,19 @@ class Connector:
 
     @staticmethod
     def branch_of(connection: Connection) -> tuple[Any, ...] | None:
-        """Return which server's history the connection leads to; ``None`` where the server does not tell."""
-        with suppress(*DRIVER_ERRORS):  # not every service that speaks PostgreSQL lets one ask; a lost connection is found out
+        """Return which server's history the connection leads to; ``None`` where the server does not
+        tell.
+        """
+        with suppress(
+            *DRIVER_ERRORS
+        ):  # not every service that speaks PostgreSQL lets one ask; a lost connection is found out
             return connection.execute(READ_BRANCH.encode()).fetchone()
         return None
 
     def prepared_on(self, connection: Connection) -> dict[bytes, bytes] | None:
-        """Return the names under which statements are prepared on a connection, to be added to; ``None`` behind a pooler."""
+        """Return the names under which statements are prepared on a connection, to be added to;
+        ``None`` behind a pooler.
+        """
         return self._prepared.get(connection)
 
     def _configure(self, connection: Connection, *, planned: bool) -> None:
@@ -244,10 +286,13 @@ class Connector:
             # Behind a pooler this only shows what can be had: there each transaction says it anew.
             connection.execute(*self.setup(planned=planned, local=self._settings.pooled))
             shown = connection.execute(_READ_DURABILITY).fetchone()
-        if self._settings.durability == "full" and (shown is None or shown[0] != "on" or shown[1] not in _DURABLE):
+        if self._settings.durability == "full" and (
+            shown is None or shown[0] != "on" or shown[1] not in _DURABLE
+        ):
             raise StoreUnavailable(
-                f"{self.description}: the server runs with (fsync, synchronous_commit) = {shown}; an acknowledged commit "
-                "could be lost (I13). Switch both on, or ask for durability='relaxed'"
+                f"{self.description}: the server runs with (fsync, synchronous_commit) = "
+                f"{shown}; an acknowledged commit could be lost (I13). Switch both on, or ask "
+                "for durability='relaxed'"
             )
 
     def _session_settings(self, *, planned: bool) -> dict[str, str]:

@@ -26,16 +26,20 @@ def delete_instances(
     rows_at_once: int | None = None,
     record: Callable[[Script, Sequence[str]], None] | None = None,
 ) -> list[str]:
-    """Delete those of some instances, given as id and incarnation, that have ended, and all that belongs to them (I9).
+    """Delete those of some instances, given as id and incarnation, that have ended, and all that
+    belongs to them (I9).
 
-    Commits; ``record`` may add to what is committed. Returns the ids that went, in the order in which they were given.
+    Commits; ``record`` may add to what is committed. Returns the ids that went, in the order in
+    which they were given.
     """
     (locked,) = transaction.begin((sql.LOCK_ROWS, (Texts(sorted(instances)),)))
     rows = {row[0]: HotRow(*row) for row in locked.rows}
     ended = [
         instance_id
         for instance_id, incarnation in instances.items()
-        if instance_id in rows and not rows[instance_id].is_open and rows[instance_id].incarnation == incarnation
+        if instance_id in rows
+        and not rows[instance_id].is_open
+        and rows[instance_id].incarnation == incarnation
     ]
     deleted: list[str] = []
     count = 0
@@ -62,4 +66,8 @@ def delete_expired(calls: Calls, limit: int) -> int:
     found = dict(calls.read(sql.FIND_EXPIRED, *moment, limit))
     if not found:
         return 0
-    return len(calls.transaction(lambda transaction: delete_instances(transaction, found, rows_at_once=_ROWS_AT_ONCE)))
+    return len(
+        calls.transaction(
+            lambda transaction: delete_instances(transaction, found, rows_at_once=_ROWS_AT_ONCE)
+        )
+    )

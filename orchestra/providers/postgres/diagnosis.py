@@ -1,7 +1,9 @@
-"""What can be told about a store on a server from outside, without changing it and without being in anybody's way.
+"""What can be told about a store on a server from outside, without changing it and without being in
+anybody's way.
 
-Each fact is read in one read-only transaction of its own, with its limits set in it: nothing is left in the session, which may
-be one of a pooler. A role that may see little is told little; nothing here needs more than a reader's privileges.
+Each fact is read in one read-only transaction of its own, with its limits set in it: nothing is
+left in the session, which may be one of a pooler. A role that may see little is told little;
+nothing here needs more than a reader's privileges.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ _STATEMENT_SECONDS: Final = 20.0
 _LOCK_SECONDS: Final = 1.0
 _SHOWN_LOCKS: Final = 3
 
-# --- statements: constants; @name is a table of the store's schema, and values travel as parameters --------------------
+# --- statements: constants; @name is a table of the store's schema, and values travel as parameters
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _LIMIT: Final = """
@@ -90,7 +92,8 @@ _ROLE: Final = """
         has_database_privilege(current_database(), 'CREATE'),
         (SELECT pg_has_role(s.oid, 'USAGE') FROM pg_roles s WHERE s.rolname = 'pg_read_all_stats')
     FROM pg_roles r LEFT JOIN pg_namespace n ON n.nspname = $1::text WHERE r.rolname = current_user"""
-# Only migrations and a rise of the write level write into meta: a role that may not leaves both to others.
+# Only migrations and a rise of the write level write into meta: a role that may not leaves both to
+# others.
 _PRIVILEGES: Final = """
     SELECT c.relname::text, has_table_privilege(c.oid, 'SELECT'),
         ARRAY(SELECT p.name FROM unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS p (name)
@@ -161,19 +164,27 @@ _TABLES: Final = """
             WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
     WHERE n.nspname = $1::text AND c.relkind = 'r' ORDER BY 4 DESC, 1"""
-_AUTOVACUUM: Final = "SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on'"
+_AUTOVACUUM: Final = (
+    "SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on'"
+)
 _WRAPAROUND: Final = """
     SELECT age(d.datfrozenxid)::bigint, mxid_age(d.datminmxid)::bigint, current_setting('autovacuum_freeze_max_age')::bigint,
         current_setting('autovacuum_multixact_freeze_max_age')::bigint
     FROM pg_database d WHERE d.datname = current_database()"""
 
-_BURIED: Final = "SELECT node_id, host, pid, renewed_at FROM @node WHERE dead ORDER BY renewed_at DESC"
+_BURIED: Final = (
+    "SELECT node_id, host, pid, renewed_at FROM @node WHERE dead ORDER BY renewed_at DESC"
+)
 _PULSES: Final = """
     SELECT n.node_id FROM @node n WHERE NOT n.dead AND n.pulse IS NOT NULL
         AND n.pulse_server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"""
 _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM @node"
-_OWNERS: Final = "SELECT owner, count(*) FROM @instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
-_TAKERS: Final = "SELECT owner, count(*) FROM @activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_OWNERS: Final = (
+    "SELECT owner, count(*) FROM @instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+)
+_TAKERS: Final = (
+    "SELECT owner, count(*) FROM @activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+)
 _WAITING: Final = """
     SELECT queue, name, count(*), min(started_at) FROM @activity
     WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL
@@ -199,12 +210,14 @@ _ENDED: Final = """
     FROM @instance WHERE status <> 0"""
 
 
-# --- what is found: ages and waits in microseconds, sizes in bytes ----------------------------------------------------
+# --- what is found: ages and waits in microseconds, sizes in bytes --------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What answers. ``pooled``: something stands in between that gives each client a session of its choice."""
+    """What answers. ``pooled``: something stands in between that gives each client a session of its
+    choice.
+    """
 
     version: int
     version_name: str
@@ -216,7 +229,8 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class DurabilityState:
-    """What the server promises a commit. ``synchronous_commit`` is what sessions of this role begin with.
+    """What the server promises a commit. ``synchronous_commit`` is what sessions of this role begin
+    with.
 
     ``standbys``: how many standbys commits can wait for; ``None`` where the role may not see it.
     """
@@ -230,7 +244,8 @@ class DurabilityState:
 
 @dataclass(frozen=True, slots=True)
 class RoleState:
-    """What the role may do. ``tables`` is how many of the store's there are; ``None``: there is no schema.
+    """What the role may do. ``tables`` is how many of the store's there are; ``None``: there is no
+    schema.
 
     ``unread`` are tables that it cannot read, ``unwritten`` says what it lacks to write into which.
     """
@@ -249,7 +264,9 @@ class RoleState:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """How many connections there are, and may be. A limit of ``None`` is none. ``hidden``: of which nothing can be seen."""
+    """How many connections there are, and may be. A limit of ``None`` is none. ``hidden``: of which
+    nothing can be seen.
+    """
 
     used: int
     of_stores: int
@@ -263,7 +280,8 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class Lingering:
-    """An open transaction. ``open_for`` is ``None`` where the role may not see it; ``idle_for``, where it is at work.
+    """An open transaction. ``open_for`` is ``None`` where the role may not see it; ``idle_for``,
+    where it is at work.
 
     ``holds_back``: from how many transactions ago on vacuum removes nothing because of it.
     """
@@ -336,7 +354,9 @@ class VacuumState:
 
 @dataclass(frozen=True, slots=True)
 class WraparoundState:
-    """How old the oldest transaction and multixact numbers are, and from which age on the server freezes by itself."""
+    """How old the oldest transaction and multixact numbers are, and from which age on the server
+    freezes by itself.
+    """
 
     age: int
     multixact_age: int
@@ -380,13 +400,17 @@ def diagnose(dsn: str, schema_name: str, clock: Clock, look: Callable[[Diagnosis
 
 
 class Diagnosis:
-    """Reads the facts. Each method stands for itself, so that what cannot be read does not hide the rest.
+    """Reads the facts. Each method stands for itself, so that what cannot be read does not hide the
+    rest.
 
     Raises:
-        StoreError: from every method: it could not be read, was not answered in time, or may not be seen by this role.
+        StoreError: from every method: it could not be read, was not answered in time, or may not be
+            seen by this role.
     """
 
-    def __init__(self, connection: Connection, connector: Connector, schema_name: str, clock: Clock) -> None:
+    def __init__(
+        self, connection: Connection, connector: Connector, schema_name: str, clock: Clock
+    ) -> None:
         self._connection = connection
         self._connector = connector
         self._schema = schema_name
@@ -400,8 +424,8 @@ class Diagnosis:
     def server(self) -> ServerState:
         """Return what answers."""
         version, name, encoding, in_recovery, read_only, pid = self._read_row(_SERVER)
-        # A server names the process that a connection is served by. What pools connections makes up a name, since the
-        # process changes.
+        # A server names the process that a connection is served by. What pools connections makes up
+        # a name, since the process changes.
         pooled = pid != self._connection.info.backend_pid
         return ServerState(version, name, encoding, in_recovery, read_only, pooled)
 
@@ -421,7 +445,9 @@ class Diagnosis:
             tables=len(tables) if exists else None,
             enters=enters,
             unread=tuple(table for table, reads, _, _ in tables if not reads),
-            unwritten=tuple(f"{', '.join(lacking)} on {table}" for table, _, lacking, _ in tables if lacking),
+            unwritten=tuple(
+                f"{', '.join(lacking)} on {table}" for table, _, lacking, _ in tables if lacking
+            ),
             writes_some=any(len(lacking) < 3 for table, _, lacking, _ in tables if table != "meta"),
             migrates=creates and all(owns for *_, owns in tables) if exists else makes_schemas,
             makes_schemas=makes_schemas,
@@ -430,7 +456,17 @@ class Diagnosis:
 
     def sessions(self) -> SessionState:
         """Return how many connections there are."""
-        used, of_stores, of_database, of_role, hidden, most, reserved, database_limit, role_limit = self._read_row(_SESSIONS)
+        (
+            used,
+            of_stores,
+            of_database,
+            of_role,
+            hidden,
+            most,
+            reserved,
+            database_limit,
+            role_limit,
+        ) = self._read_row(_SESSIONS)
         return SessionState(
             used=used,
             of_stores=of_stores,
@@ -443,13 +479,24 @@ class Diagnosis:
         )
 
     def horizon(self) -> HorizonState:
-        """Return the transactions that have been open for longest, and what else keeps locks or old versions of rows."""
+        """Return the transactions that have been open for longest, and what else keeps locks or old
+        versions of rows.
+        """
         transactions, prepared, slots = self._read(
-            (_LINGERING, (self._schema, _SHOWN_LOCKS, LISTED)), (_PREPARED, (LISTED,)), (_SLOTS, (LISTED,))
+            (_LINGERING, (self._schema, _SHOWN_LOCKS, LISTED)),
+            (_PREPARED, (LISTED,)),
+            (_SLOTS, (LISTED,)),
         )
         return HorizonState(
             tuple(
-                Lingering(pid, _who(pid, user, application, state), open_for, idle_for, holds_back, tuple(locks))
+                Lingering(
+                    pid,
+                    _who(pid, user, application, state),
+                    open_for,
+                    idle_for,
+                    holds_back,
+                    tuple(locks),
+                )
                 for pid, user, application, state, open_for, idle_for, holds_back, locks in transactions
             ),
             tuple(Prepared(*row) for row in prepared),
@@ -470,7 +517,9 @@ class Diagnosis:
                 _who(pid, user, application, None),
                 what,
                 waited,
-                tuple(names.get(blocker, f"process {blocker}") for blocker in dict.fromkeys(blockers)),
+                tuple(
+                    names.get(blocker, f"process {blocker}") for blocker in dict.fromkeys(blockers)
+                ),
             )
             for pid, user, application, what, waited, blockers in waiting
         )
@@ -494,22 +543,35 @@ class Diagnosis:
         found = self._read((sql.FIND_TABLES, (self._schema,)))[0]
         if not found or not found[0][1]:
             state = "is not there" if not found else "is empty"
-            raise StoreEmpty(f"schema {self._schema!r} {state}: not yet a store; a runtime that opens it makes it one")
+            raise StoreEmpty(
+                f"schema {self._schema!r} {state}: not yet a store; a runtime that opens it makes "
+                "it one"
+            )
         if "meta" not in found[0][1]:
-            raise StoreCorrupt(f"schema {self._schema!r} is there, but it is not one of this library")
+            raise StoreCorrupt(
+                f"schema {self._schema!r} is there, but it is not one of this library"
+            )
         meta, rows = self._read((sql.READ_META, ()), (objects.FIND_OBJECTS, (found[0][0],)))
         values = dict(meta)
         try:
             number = int(values["schema"])
-            levels = Levels(int(values["write_level"]), int(values["lowest_reader"])) if "write_level" in values else None
+            levels = (
+                Levels(int(values["write_level"]), int(values["lowest_reader"]))
+                if "write_level" in values
+                else None
+            )
         except (KeyError, ValueError) as error:
             raise StoreCorrupt(f"schema {self._schema!r}: its number is no number") from error
         known = schema.migrations()[-1].number
         invalid = tuple(sorted(name for name, _, is_valid in rows if not is_valid))
         missing, changed, added = (), (), ()
         if number == known:
-            missing, changed, added = objects.compared(_expected(), {name: definition for name, definition, _ in rows})
-        return SchemaState(number, known, missing, changed, added, invalid, levels, THIS_LIBRARY.level)
+            missing, changed, added = objects.compared(
+                _expected(), {name: definition for name, definition, _ in rows}
+            )
+        return SchemaState(
+            number, known, missing, changed, added, invalid, levels, THIS_LIBRARY.level
+        )
 
     def population(self) -> Population:
         """Return the nodes, what they own, and which instances stand still."""
@@ -608,7 +670,10 @@ class Diagnosis:
             connection.execute(_BEGIN.encode())
             try:
                 connection.execute(_LIMIT.encode(), limits)
-                return [connection.execute(render(statement), values).fetchall() for statement, values in reads]
+                return [
+                    connection.execute(render(statement), values).fetchall()
+                    for statement, values in reads
+                ]
             finally:
                 if not connection_lost(connection):
                     connection.execute(b"ROLLBACK")
@@ -617,7 +682,9 @@ class Diagnosis:
 
 
 def _expected() -> dict[str, str]:
-    return objects.expected((sql.ADD_META_TABLE, *(migration.script for migration in schema.migrations())))
+    return objects.expected(
+        (sql.ADD_META_TABLE, *(migration.script for migration in schema.migrations()))
+    )
 
 
 def _settings(dsn: str, schema_name: str) -> Settings:
@@ -637,5 +704,9 @@ def _settings(dsn: str, schema_name: str) -> Settings:
 
 
 def _who(pid: int, user: str | None, application: str | None, state: str | None) -> str:
-    words = [f"process {pid}", *([f"of {user}"] if user else []), *([f"({application})"] if application else [])]
+    words = [
+        f"process {pid}",
+        *([f"of {user}"] if user else []),
+        *([f"({application})"] if application else []),
+    ]
     return " ".join(words) + (f", {state}" if state else "")

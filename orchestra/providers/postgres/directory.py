@@ -40,22 +40,35 @@ class PostgresDirectory:
         self._dialect = dialect
 
     def get(self, instance_id: str) -> InstanceRecord | None:
-        reads = [(sql.READ_RECORDS + sql.BY_ID, (instance_id,)), (sql.READ_ACTIVITIES, (Texts([instance_id]),))]
+        reads = [
+            (sql.READ_RECORDS + sql.BY_ID, (instance_id,)),
+            (sql.READ_ACTIVITIES, (Texts([instance_id]),)),
+        ]
         reads.append((sql.LIST_REPORTS, (instance_id,)))
         records, activities, reports = self._calls.read_all(reads, one_moment=True)
         return _read_record(records[0], activities, reports, self._dialect) if records else None
 
     def list(self, query: InstanceQuery) -> list[InstanceRecord]:
         conditions = _Conditions(query, self._dialect)
-        return [_read_record(row, [], [], self._dialect) for row in self._calls.read(conditions.statement, *conditions.values)]
+        return [
+            _read_record(row, [], [], self._dialect)
+            for row in self._calls.read(conditions.statement, *conditions.values)
+        ]
 
     def executions(self, instance_id: str, after: int = 0, limit: int = 1000) -> list[ExecutionRow]:
-        return [read_execution(row, self._dialect) for row in self._calls.read(sql.LIST_EXECUTIONS, instance_id, after, limit)]
+        return [
+            read_execution(row, self._dialect)
+            for row in self._calls.read(sql.LIST_EXECUTIONS, instance_id, after, limit)
+        ]
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
-        return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
+        return [
+            read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)
+        ]
 
-    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+    def envelopes(
+        self, instance_id: str, execution: int, events: Sequence[int]
+    ) -> list[EventRecord]:
         rows = self._calls.read(sql.READ_ENVELOPES, instance_id, execution, Numbers(events))
         return [EventRecord(*row) for row in rows]
 
@@ -63,10 +76,14 @@ class PostgresDirectory:
         return read_catalogue(self._calls, self._dialect)
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
-        return dict(cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED, Texts(node_ids))))
+        return dict(
+            cast("list[tuple[str, int]]", self._calls.read(sql.COUNT_OWNED, Texts(node_ids)))
+        )
 
     def going_among(self, instance_ids: Sequence[str]) -> set[str]:
-        return {instance_id for (instance_id,) in self._calls.read(sql.GOING_AMONG, Texts(instance_ids))}
+        return {
+            instance_id for (instance_id,) in self._calls.read(sql.GOING_AMONG, Texts(instance_ids))
+        }
 
 
 class _Conditions:
@@ -91,7 +108,11 @@ class _Conditions:
             require(f"k.queue = {self._value('text', stored_queue(query.queue))}")
         if query.statuses is not None:
             among = f"i.status = ANY({self._stored(query.statuses)})"
-            require(f"({among} OR i.status <> ALL({self._stored(Status)}))" if query.other_statuses else among)
+            require(
+                f"({among} OR i.status <> ALL({self._stored(Status)}))"
+                if query.other_statuses
+                else among
+            )
         if query.standings is not None:
             standing = self._standing(query.unserved)
             among = self._value("bigint[]", Numbers(standing.value for standing in query.standings))
@@ -108,12 +129,17 @@ class _Conditions:
         for key, value in query.labels.items():
             require(
                 "EXISTS (SELECT 1 FROM @label l WHERE l.instance_id = i.instance_id"
-                f" AND l.key = {self._value('text', key)} AND l.value = {self._value('text', value)})"
+                f" AND l.key = {self._value('text', key)} AND l.value = "
+                f"{self._value('text', value)})"
             )
         if query.parent is not None:
-            # As a set of ids, so that it is found by the index on parents, whatever the order of the list.
+            # As a set of ids, so that it is found by the index on parents, whatever the order of
+            # the list.
             parent = self._value("text", query.parent)
-            require(f"i.instance_id IN (SELECT c.instance_id FROM @instance_detail c WHERE c.parent_id = {parent})")
+            require(
+                "i.instance_id IN (SELECT c.instance_id FROM @instance_detail c WHERE "
+                f"c.parent_id = {parent})"
+            )
         if query.parent_execution is not None:
             require(f"d.parent_execution = {self._value('bigint', query.parent_execution)}")
         if query.after is not None:
@@ -122,17 +148,28 @@ class _Conditions:
             require(f"(i.created_at, i.instance_id) < ({after})")
 
     def _stands_still(self, unserved: tuple[Kind, ...]) -> str:
-        """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to run it (rule 5)."""
+        """Return the condition that an open instance is held, is crashing (rule 14), or has nobody
+        to run it (rule 5).
+        """
         condition = "i.held OR (i.takeovers >= 3 AND i.owner IS NULL)"
         if unserved:
             casts = ("text[]", "text[]", "text[]", "bigint[]", "boolean[]", "bigint[]")
-            arrays = ", ".join(self._value(cast, array) for cast, array in zip(casts, kind_arrays(unserved), strict=True))
-            condition += f" OR (k.queue, k.name, k.version, k.format, k.floating, k.level) IN (SELECT * FROM unnest({arrays}))"
+            arrays = ", ".join(
+                self._value(cast, array)
+                for cast, array in zip(casts, kind_arrays(unserved), strict=True)
+            )
+            condition += (
+                " OR (k.queue, k.name, k.version, k.format, k.floating, k.level) IN (SELECT * "
+                f"FROM unnest({arrays}))"
+            )
         return f"(i.status = 0 AND ({condition}))"
 
     def _standing(self, unserved: tuple[Kind, ...]) -> str:
         """Return the :class:`Standing` of an open instance."""
-        return f"CASE WHEN {self._stands_still(unserved)} THEN 2 WHEN i.opened OR i.execution > 1 THEN 1 ELSE 0 END"
+        return (
+            f"CASE WHEN {self._stands_still(unserved)} THEN 2 WHEN i.opened OR i.execution > 1 "
+            "THEN 1 ELSE 0 END"
+        )
 
     def _stored(self, statuses: Iterable[Status]) -> str:
         return self._value("bigint[]", Numbers(map(int, self._dialect.statuses_of(statuses))))
@@ -148,9 +185,14 @@ def _escaped(prefix: str) -> str:
 
 
 def _read_record(
-    row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]], dialect: Dialect
+    row: tuple[Any, ...],
+    activities: list[tuple[Any, ...]],
+    reports: list[tuple[Any, ...]],
+    dialect: Dialect,
 ) -> InstanceRecord:
-    instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH], dialect)
+    instance = read_instance(
+        read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH], dialect
+    )
     execution_start = _KIND_WIDTH + INSTANCE_WIDTH
     execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH], dialect)
     (

@@ -1,4 +1,6 @@
-"""Writing what was decided: each table's rows in one statement, all in the script of one round trip."""
+"""Writing what was decided: each table's rows in one statement, all in the script of one round
+trip.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,16 @@ __all__ = ["add_decision", "add_effects", "prune_tombstones"]
 
 
 def add_decision(
-    transaction: Transaction, script: Script, decision: Decision, needs: Needs, numbers: Mapping[Kind, int], dialect: Dialect
+    transaction: Transaction,
+    script: Script,
+    decision: Decision,
+    needs: Needs,
+    numbers: Mapping[Kind, int],
+    dialect: Dialect,
 ) -> dict[int, SnapshotReads]:
-    """Add the statements that write a decision. Return what reads its recovered instances, by position."""
+    """Add the statements that write a decision. Return what reads its recovered instances, by
+    position.
+    """
     now = transaction.now
     recovered: dict[int, SnapshotReads] = {}
     for step in decision.steps:
@@ -38,10 +47,18 @@ def add_decision(
     _add_starts(transaction, script, decision, needs, numbers)
     reported = [(*report_values(activity), *key) for key, activity in decision.reported.items()]
     _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, reported, counted=True)
-    _add(script, sql.ADD_MESSAGES, tables.MESSAGE, [message_values(*message, dialect) for message in decision.messages])
+    _add(
+        script,
+        sql.ADD_MESSAGES,
+        tables.MESSAGE,
+        [message_values(*message, dialect) for message in decision.messages],
+    )
     marks = [(*row.mark_values, row.instance_id) for row in decision.marked_rows]
     _add(script, sql.MARK_CANCELLED, sql.CANCELLED, marks, counted=True)
-    rows = [(*row.written_values, row.summary, row.instance_id, row.read_revision) for row in decision.changed_rows]
+    rows = [
+        (*row.written_values, row.summary, row.instance_id, row.read_revision)
+        for row in decision.changed_rows
+    ]
     if rows:
         script.add(sql.WRITE_ROWS, *arrays(sql.WRITTEN, rows), len(rows), now)
     return recovered
@@ -59,14 +76,25 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
     _add(script, sql.PUT_ACTIVITIES, tables.ACTIVITY, effects.activities)
     _add(script, sql.REPORT_ACTIVITIES, sql.REPORTED, effects.stopped, counted=True)
     if effects.consumed:
-        script.add(sql.BURY_MESSAGES, *arrays(sql.MESSAGE_ID, effects.consumed), len(effects.consumed), now)
+        script.add(
+            sql.BURY_MESSAGES, *arrays(sql.MESSAGE_ID, effects.consumed), len(effects.consumed), now
+        )
     if effects.dropped:
-        script.add(sql.DROP_REPORTS, Texts(effects.dropped), Numbers(map(int, effects.dialect.reports)))
+        script.add(
+            sql.DROP_REPORTS, Texts(effects.dropped), Numbers(map(int, effects.dialect.reports))
+        )
     _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
-    # No row goes without its events, and which ones go by age is read from the rows: so events come first.
+    # No row goes without its events, and which ones go by age is read from the rows: so events come
+    # first.
     pruned = [
-        (one.instance_id, one.current, one.prune.histories, one.prune.executions, one.prune.closed_until)
+        (
+            one.instance_id,
+            one.current,
+            one.prune.histories,
+            one.prune.executions,
+            one.prune.closed_until,
+        )
         for one in effects.pruned
     ]
     _add(script, sql.PRUNE_EVENTS, sql.PRUNED, pruned)
@@ -76,29 +104,54 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
 
 
 def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:
-    """Remove tombstones that have lost their meaning: at most twice as many as were added, so that who adds them pays."""
+    """Remove tombstones that have lost their meaning: at most twice as many as were added, so that
+    who adds them pays.
+    """
     if added:
         script.add(sql.PRUNE_TOMBSTONES, now - window, 2 * added)
 
 
 def _add_starts(
-    transaction: Transaction, script: Script, decision: Decision, needs: Needs, numbers: Mapping[Kind, int]
+    transaction: Transaction,
+    script: Script,
+    decision: Decision,
+    needs: Needs,
+    numbers: Mapping[Kind, int],
 ) -> None:
-    """Complete new instances; rows that were made for refused writes go, or are made anew for those who then asked for them."""
+    """Complete new instances; rows that were made for refused writes go, or are made anew for those
+    who then asked for them.
+    """
     started = decision.started
-    anew = [start for instance_id, start in started.items() if needs.candidates[instance_id] is not start]
+    anew = [
+        start
+        for instance_id, start in started.items()
+        if needs.candidates[instance_id] is not start
+    ]
     unused = [*decision.unmade, *(start.instance_id for start in anew)]
     if unused:
         script.add(sql.UNMAKE_INSTANCES, Texts(unused), len(unused))
     if anew:
         statement, values = new_instances(transaction, anew, numbers)
         script.add(statement, *values)
-    labels = [(start.instance_id, key, value) for start in started.values() for key, value in start.labels.items()]
-    _add(script, sql.ADD_DETAILS, tables.DETAIL, [detail_values(start) for start in started.values()])
+    labels = [
+        (start.instance_id, key, value)
+        for start in started.values()
+        for key, value in start.labels.items()
+    ]
+    _add(
+        script, sql.ADD_DETAILS, tables.DETAIL, [detail_values(start) for start in started.values()]
+    )
     _add(script, sql.ADD_LABELS, tables.LABEL, labels)
 
 
-def _add(script: Script, statement: str, columns: Columns, rows: Sequence[tuple[Any, ...]], *, counted: bool = False) -> None:
+def _add(
+    script: Script,
+    statement: str,
+    columns: Columns,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    counted: bool = False,
+) -> None:
     """Add a statement for some rows, if there are any; ``counted``: it must change as many."""
     if rows:
         script.add(statement, *arrays(columns, rows), *((len(rows),) if counted else ()))

@@ -23,14 +23,21 @@ from orchestra.store.routes import Kind
 __all__ = ["new_instances", "read_facts"]
 
 
-def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, int], dialect: Dialect) -> Facts:
-    """Begin the transaction: make the new instances of a group, lock its rows in the order of their ids, read what it needs."""
+def read_facts(
+    transaction: Transaction, needs: Needs, numbers: Mapping[Kind, int], dialect: Dialect
+) -> Facts:
+    """Begin the transaction: make the new instances of a group, lock its rows in the order of their
+    ids, read what it needs.
+    """
     reads: list[Read] = []
     if needs.candidates:
         reads.append(new_instances(transaction, needs.candidates.values(), numbers))
         reads.append((sql.READ_REQUESTS, (Texts(needs.candidates),)))
     if needs.concerns_others:
-        closing = Texts(one.instance_id for one in needs.closing), Numbers(one.execution for one in needs.closing)
+        closing = (
+            Texts(one.instance_id for one in needs.closing),
+            Numbers(one.execution for one in needs.closing),
+        )
         reads.append((sql.LOCK_FAMILIES, (Texts(needs.rows), Texts(needs.ending), *closing)))
         reads.append((sql.READ_LINKS, (Texts(needs.rows), *closing)))
         reads.append((sql.READ_TRACES, arrays(tables.EXECUTION_ID, needs.traced)))
@@ -45,8 +52,12 @@ def read_facts(transaction: Transaction, needs: Needs, numbers: Mapping[Kind, in
     return _collect(needs, iter(transaction.begin(*reads)), dialect)
 
 
-def new_instances(transaction: Transaction, starts: Iterable[Start], numbers: Mapping[Kind, int]) -> Read:
-    """Return the statement that adds the hot rows of new instances, and that returns the ids that were free."""
+def new_instances(
+    transaction: Transaction, starts: Iterable[Start], numbers: Mapping[Kind, int]
+) -> Read:
+    """Return the statement that adds the hot rows of new instances, and that returns the ids that
+    were free.
+    """
     rows = [
         (
             start.instance_id,
@@ -71,14 +82,19 @@ def _collect(needs: Needs, results: Iterator[Result], dialect: Dialect) -> Facts
         facts.rows = {row[0]: HotRow(*row) for row in next(results).rows}
     if needs.concerns_others:
         for instance_id, *parent, on_close in next(results).rows:
-            facts.links[instance_id] = ChildLink(ParentLink(*parent), dialect.library.events.on_parent_close.read(on_close))
+            facts.links[instance_id] = ChildLink(
+                ParentLink(*parent), dialect.library.events.on_parent_close.read(on_close)
+            )
         facts.traces = dict(next(results).rows)
     if needs.appends:
         _collect_addressees(needs, next(results), facts, dialect)
         _collect_rooms(needs, next(results), facts)
         facts.consumed = {(row[0], row[1]): (row[2], row[3]) for row in next(results).rows}
     if needs.activities:
-        facts.activities = {needs.activities[place - 1]: read_activity(tuple(row)) for place, *row in next(results).rows}
+        facts.activities = {
+            needs.activities[place - 1]: read_activity(tuple(row))
+            for place, *row in next(results).rows
+        }
     return facts
 
 
@@ -94,7 +110,9 @@ def _collect_addressees(needs: Needs, result: Result, facts: Facts, dialect: Dia
 
 
 def _rooms(needs: Needs) -> list[tuple[Any, ...]]:
-    """Return what is asked of inboxes; the whole of one is asked for once for each of its limits."""
+    """Return what is asked of inboxes; the whole of one is asked for once for each of its
+    limits.
+    """
     coming = needs.coming
     asked: set[tuple[str, InboxLimits]] = set()
     rows: list[tuple[Any, ...]] = []

@@ -1,4 +1,6 @@
-"""PostgreSQL's errors as the library's: classified by SQLSTATE, never by text, and kept as ``__cause__``."""
+"""PostgreSQL's errors as the library's: classified by SQLSTATE, never by text, and kept as
+``__cause__``.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,14 @@ _CONTENDED: Final = frozenset(
 _ERRORS: Final[dict[str, type[StoreError]]] = {
     **dict.fromkeys(_CONTENDED, StoreBusy),
     "57014": StoreBusy,  # query_canceled: statement_timeout
-    "25006": StoreReadOnly,  # read_only_sql_transaction: a standby, or default_transaction_read_only
+    # read_only_sql_transaction: a standby, or default_transaction_read_only
+    "25006": StoreReadOnly,
     "42501": StoreReadOnly,  # insufficient_privilege
     "53100": StoreFull,  # disk_full
     "25P03": StoreUnavailable,  # idle_in_transaction_session_timeout
     "25P04": StoreUnavailable,  # transaction_timeout
-    "26000": StoreUnavailable,  # invalid_sql_statement_name: a pooler is in between, and `pooled` was not said
+    # invalid_sql_statement_name: a pooler is in between, and `pooled` was not said
+    "26000": StoreUnavailable,
     "42P05": StoreUnavailable,  # duplicate_prepared_statement: the same
     "3D000": StoreUnavailable,  # invalid_catalog_name
     "3F000": SchemaMismatch,  # invalid_schema_name
@@ -61,14 +65,22 @@ _ERRORS_OF_CLASS: Final[dict[str, type[StoreError]]] = {
 }
 
 _REMEDIES: Final = {
-    "25006": "the server, or the session, takes no writes: connect to the primary (target_session_attrs=read-write)",
-    "42501": "the role may not do this: give it the privileges of a worker (`orchestra grants --worker ROLE`), or write "
-    "through a process that has them; tables are made by the schema's owner alone, others say migrate=False",
+    "25006": (
+        "the server, or the session, takes no writes: connect to the primary "
+        "(target_session_attrs=read-write)"
+    ),
+    "42501": (
+        "the role may not do this: give it the privileges of a worker (`orchestra grants --worker "
+        "ROLE`), or write through a process that has them; tables are made by the schema's owner "
+        "alone, others say migrate=False"
+    ),
 }
 
 
 def translate(error: Exception, description: str) -> StoreError:
-    """Return what an error of the driver means. What is not known to pass by itself is not retryable."""
+    """Return what an error of the driver means. What is not known to pass by itself is not
+    retryable.
+    """
     state = sqlstate(error)
     if state is not None:
         kind = _ERRORS.get(state) or _ERRORS_OF_CLASS.get(state[:2], StoreError)
@@ -86,12 +98,16 @@ def sqlstate(error: Exception) -> str | None:
 
 
 def contended(error: Exception) -> bool:
-    """Return whether the same transaction may go through at once: others were in its way, and it was rolled back."""
+    """Return whether the same transaction may go through at once: others were in its way, and it
+    was rolled back.
+    """
     return sqlstate(error) in _CONTENDED
 
 
 def is_mismatch(error: StoreError) -> bool:
-    """Return whether a statement has not changed as many rows as it should (``statements._exactly``)."""
+    """Return whether a statement has not changed as many rows as it should
+    (``statements._exactly``).
+    """
     return isinstance(error.__cause__, psycopg.errors.DivisionByZero)
 
 

@@ -1,15 +1,17 @@
 """One group of changes: what the protocol says of them, in three round trips whatever their number.
 
-The first makes new instances and locks the rows of all others that the group names, in the order of their ids (rule 7); it
-brings back all that the outcomes depend on. The group is then decided in memory (:mod:`orchestra.store.decision`). The second
-writes each hot row once, and everything else with one statement a table; without claims it commits. Claims see what the group
-has made ready, and their instances are read in the third.
+The first makes new instances and locks the rows of all others that the group names, in the order of
+their ids (rule 7); it brings back all that the outcomes depend on. The group is then decided in
+memory (:mod:`orchestra.store.decision`). The second writes each hot row once, and everything else
+with one statement a table; without claims it commits. Claims see what the group has made ready, and
+their instances are read in the third.
 
-A group of nothing but steps of instances that go on, as most are, makes all of this in one round trip, on trust: a statement
-that meets a fence which does not hold ends the script before anything is written, and the longer way is taken.
+A group of nothing but steps of instances that go on, as most are, makes all of this in one round
+trip, on trust: a statement that meets a fence which does not hold ends the script before anything
+is written, and the longer way is taken.
 
-Nothing waits for a lock after the first round trip: new ids and then rows are taken in one order by all nodes, and claims
-pass over what is locked. So two groups cannot wait for each other.
+Nothing waits for a lock after the first round trip: new ids and then rows are taken in one order by
+all nodes, and claims pass over what is locked. So two groups cannot wait for each other.
 """
 
 from __future__ import annotations
@@ -51,10 +53,17 @@ class Group:
     """Applies changes in the order of the protocol: owners' writes, then arrivals, then claims.
 
     Args:
-        local_nodes: the nodes of this provider; they need no hint of what is done to their instances through it.
+        local_nodes: the nodes of this provider; they need no hint of what is done to their
+            instances through it.
     """
 
-    def __init__(self, changes: Sequence[Change], kinds: Kinds, settings: Settings, local_nodes: Container[str]) -> None:
+    def __init__(
+        self,
+        changes: Sequence[Change],
+        kinds: Kinds,
+        settings: Settings,
+        local_nodes: Container[str],
+    ) -> None:
         self._changes = changes
         self._settings = settings
         self._local_nodes = local_nodes
@@ -62,13 +71,18 @@ class Group:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is nothing but owners' writes, one for each of some instances, that take no messages and stop nothing.
+        """Whether it is nothing but owners' writes, one for each of some instances, that take no
+        messages and stop nothing.
 
         Most groups are, and nearly all of their writes are granted.
         """
         if not self._settings.trusting:
             return False
-        writes = [change for change in self._changes if isinstance(change, Write) and change.owner and not change.consumed]
+        writes = [
+            change
+            for change in self._changes
+            if isinstance(change, Write) and change.owner and not change.consumed
+        ]
         if any(write.concerns_others or write.stops for write in writes):
             return False
         return 0 < len(self._changes) == len({write.instance_id for write in writes})
@@ -77,11 +91,17 @@ class Group:
         """Apply a plain group and commit, in one round trip.
 
         Raises:
-            psycopg.errors.DivisionByZero: a write is to be refused, or does not fit what is stored. Nothing was written.
+            psycopg.errors.DivisionByZero: a write is to be refused, or does not fit what is stored.
+                Nothing was written.
         """
-        writes = sorted((change for change in self._changes if isinstance(change, Write)), key=lambda write: write.instance_id)
+        writes = sorted(
+            (change for change in self._changes if isinstance(change, Write)),
+            key=lambda write: write.instance_id,
+        )
         script = transaction.script()
-        fences = [(write.instance_id, write.incarnation, write.revision, write.owner) for write in writes]
+        fences = [
+            (write.instance_id, write.incarnation, write.revision, write.owner) for write in writes
+        ]
         locked = script.add(sql.LOCK_FENCED, *arrays(sql.FENCE, fences), len(writes))
         dialect = self._settings.dialect
         effects = Effects(dialect)
@@ -89,11 +109,17 @@ class Group:
             effects.add(write)
         add_effects(script, effects, 0)  # the time is told later, and nothing was consumed
         rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
-        script.add(sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *transaction.time.read[1])
+        script.add(
+            sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *transaction.time.read[1]
+        )
         transaction.commit_at_once(script)
         (instance_ids, inbox_seqs, _), now = locked.rows[0], transaction.now
         inboxes: dict[str, int] = dict(zip(instance_ids, inbox_seqs, strict=True))
-        outcomes = tuple(Granted(inboxes[change.instance_id]) for change in self._changes if isinstance(change, Write))
+        outcomes = tuple(
+            Granted(inboxes[change.instance_id])
+            for change in self._changes
+            if isinstance(change, Write)
+        )
         wakes_others = any(
             write.owner is None
             or write.owner not in self._local_nodes
@@ -106,9 +132,21 @@ class Group:
 
     def commit(self, transaction: Transaction) -> Committed:
         """Apply the changes and commit. May be called again if it fails."""
-        numbers, window, dialect = self._numbers, self._settings.tombstone_window, self._settings.dialect
-        claims = [Taking(position, change) for position, change in enumerate(self._changes) if isinstance(change, Claim)]
-        changes = {position: change for position, change in enumerate(self._changes) if not isinstance(change, Claim)}
+        numbers, window, dialect = (
+            self._numbers,
+            self._settings.tombstone_window,
+            self._settings.dialect,
+        )
+        claims = [
+            Taking(position, change)
+            for position, change in enumerate(self._changes)
+            if isinstance(change, Claim)
+        ]
+        changes = {
+            position: change
+            for position, change in enumerate(self._changes)
+            if not isinstance(change, Claim)
+        }
         needs = Needs(changes)
         facts = read_facts(transaction, needs, numbers, dialect)
         now = transaction.now
@@ -117,7 +155,11 @@ class Group:
         recovered = add_decision(transaction, script, decision, needs, numbers, dialect)
         prune_tombstones(script, now, decision.consumed, window)
         claimed = claim_all(transaction, script, claims, dialect)
-        return Committed(now, self._wakes_others(decision, claimed), lambda: self._finish(decision, recovered, claims))
+        return Committed(
+            now,
+            self._wakes_others(decision, claimed),
+            lambda: self._finish(decision, recovered, claims),
+        )
 
     def _wakes_others(self, decision: Decision, claimed: Container[str]) -> bool:
         return decision.hands_out or any(
@@ -130,11 +172,15 @@ class Group:
     ) -> tuple[Outcome, ...]:
         """Put together what was read; the transaction has ended."""
         outcomes = {**decision.outcomes, **finish_claims(claims)}
-        outcomes.update((position, Recovered(reads.take()[0])) for position, reads in recovered.items())
+        outcomes.update(
+            (position, Recovered(reads.take()[0])) for position, reads in recovered.items()
+        )
         return tuple(outcomes[position] for position in range(len(self._changes)))
 
 
-def _fenced_values(write: Write, numbers: Mapping[Kind, int], dialect: Dialect) -> tuple[object, ...]:
+def _fenced_values(
+    write: Write, numbers: Mapping[Kind, int], dialect: Dialect
+) -> tuple[object, ...]:
     """Return what :meth:`HotRow.write` does to a row that is not read first."""
     state = write.state
     is_open = state.status is Status.OPEN

@@ -18,8 +18,11 @@ __all__ = ["read_page", "read_unread"]
 _PAYLOAD, _KIND = 3, 6
 
 
-def read_page(rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage, dialect: Dialect) -> Unread:
-    """Return the messages among rows of one inbox, in their order: ends of children all, and events as far as the page goes.
+def read_page(
+    rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage, dialect: Dialect
+) -> Unread:
+    """Return the messages among rows of one inbox, in their order: ends of children all, and events
+    as far as the page goes.
 
     An event beyond the page has come without its payload, or is one more than the page holds.
     """
@@ -38,9 +41,16 @@ def read_page(rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage, dialec
 
 
 def read_unread(
-    calls: Calls, dialect: Dialect, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
+    calls: Calls,
+    dialect: Dialect,
+    instance_id: str,
+    after: Mapping[str, int],
+    up_to: int,
+    page: InboxPage,
 ) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
+    """Return the next unread events of some names, which share the page; of each at least one, if
+    there is any.
+    """
     share = page.share(len(after))
     rows = calls.read(
         sql.READ_UNREAD,

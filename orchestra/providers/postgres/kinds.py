@@ -18,7 +18,8 @@ __all__ = ["Kinds", "kind_arrays", "read_kind", "route_arrays"]
 class Kinds:
     """The numbers of kinds, remembered. A number is given once and never changes.
 
-    Numbers are given in a transaction of their own, before the group that needs them: a number that no row has does no harm.
+    Numbers are given in a transaction of their own, before the group that needs them: a number that
+    no row has does no harm.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -27,12 +28,16 @@ class Kinds:
         self._numbers: dict[Kind, int] = {}
 
     def clear(self) -> None:
-        """Remember nothing. To be called for each new connection: what it leads to may be another database, restored."""
+        """Remember nothing. To be called for each new connection: what it leads to may be another
+        database, restored.
+        """
         with self._guard:
             self._numbers = {}
 
     def make_sure_of(self, kinds: Iterable[Kind]) -> dict[Kind, int]:
-        """Return numbers for these kinds, giving them where they have none. Outside of transactions only."""
+        """Return numbers for these kinds, giving them where they have none. Outside of transactions
+        only.
+        """
         wanted = dict.fromkeys(kinds)
         if any(kind not in self._numbers for kind in wanted):
             self._load()

@@ -1,4 +1,6 @@
-"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol rules 11 to 14)."""
+"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol
+rules 11 to 14).
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Nodes:
         self._lost = False
 
     def lose(self) -> None:
-        """Take note that the nodes of this provider may remember commits that the store does not have any more."""
+        """Take note that the nodes of this provider may remember commits that the store does not
+        have any more.
+        """
         self._lost = bool(self.joined)
         self.require_memory()
 
@@ -60,8 +64,9 @@ class Nodes:
         """
         if self._lost:
             raise StoreReplaced(
-                "the server has another history than before (a standby took over, or a backup was restored): commits may be "
-                "lost; this node forgets what it has in memory, and joins anew"
+                "the server has another history than before (a standby took over, or a backup "
+                "was restored): commits may be lost; this node forgets what it has in memory, "
+                "and joins anew"
             )
 
     def renew(self, node_id: str, load: int) -> Renewal:
@@ -70,7 +75,9 @@ class Nodes:
         return self._calls.transaction(lambda transaction: self._renew(transaction, node_id, load))
 
     def raise_level(self, levels: Levels) -> Levels:
-        """Let the store be written at a higher level, unless a node lives that cannot read it. Return how it stands."""
+        """Let the store be written at a higher level, unless a node lives that cannot read it.
+        Return how it stands.
+        """
         return self._calls.transaction(lambda transaction: self._raise_level(transaction, levels))
 
     def leave(self, node_id: str) -> None:
@@ -80,22 +87,34 @@ class Nodes:
         self.joined.discard(node_id)
 
     def vanished(self) -> list[str]:
-        """Return nodes whose connection has been gone for a while, though the server has not been restarted."""
+        """Return nodes whose connection has been gone for a while, though the server has not been
+        restarted.
+        """
         if self._pulse.server is None:
             return []
-        return [node_id for node_id in self._pulse.suspects(self._calls.read(sql.LIST_PULSELESS)) if node_id not in self.joined]
+        return [
+            node_id
+            for node_id in self._pulse.suspects(self._calls.read(sql.LIST_PULSELESS))
+            if node_id not in self.joined
+        ]
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        """Declare a node dead if its ``renewals`` still stand at this number. Return whether it was done."""
+        """Declare a node dead if its ``renewals`` still stand at this number. Return whether it was
+        done.
+        """
         return self._calls.transaction(lambda transaction: _bury(transaction, node_id, renewals))
 
     def sweep(self, limit: int) -> int:
-        """Release instances whose owner has no living node row, and give up activities that such nodes ran. Return how many."""
+        """Release instances whose owner has no living node row, and give up activities that such
+        nodes ran. Return how many.
+        """
         found = self._calls.read(sql.FIND_GHOST_OWNED, limit)
         lost = self._calls.read(sql.FIND_LOST_TASKS, limit)
         swept = 0
         if found:
-            swept += self._calls.transaction(lambda transaction: _take_over(transaction, dict(found)))
+            swept += self._calls.transaction(
+                lambda transaction: _take_over(transaction, dict(found))
+            )
         if lost:
             swept += self._calls.transaction(lambda transaction: _lose_tasks(transaction, lost))
         if swept:
@@ -121,11 +140,20 @@ class Nodes:
             node.reads,
             node.writes,
         )
-        capabilities = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
-        names, versions = Texts(name for name, _ in capabilities), Texts(version for _, version in capabilities)
-        script.add(sql.ADD_CAPABILITIES, node.node_id, names, versions, Texts(capabilities.values()))
+        capabilities = {
+            (capability.name, capability.version): capability.fingerprint
+            for capability in node.capabilities
+        }
+        names, versions = (
+            Texts(name for name, _ in capabilities),
+            Texts(version for _, version in capabilities),
+        )
+        script.add(
+            sql.ADD_CAPABILITIES, node.node_id, names, versions, Texts(capabilities.values())
+        )
         script.add(sql.ADD_NODE_ACTIVITIES, node.node_id, Texts(dict.fromkeys(node.activities)))
-        # After the node's row is there: either these levels are the new ones, or who raises them sees the row.
+        # After the node's row is there: either these levels are the new ones, or who raises them
+        # sees the row.
         levels = script.add(sql.READ_LEVELS)
         script.run()
         self._dialect.library.require(self._heard(levels), self._store)
@@ -154,7 +182,9 @@ class Nodes:
         return Renewal(transaction.now, self._heard(levels))
 
     def _hint(self) -> tuple[int | None, int | None]:
-        """Return the lock by which others see this provider's connection, if it has one now, and on which server."""
+        """Return the lock by which others see this provider's connection, if it has one now, and on
+        which server.
+        """
         server = self._pulse.server
         return (None, None) if server is None else (self._pulse.key, server)
 
@@ -163,7 +193,8 @@ def _leave(transaction: Transaction, node_id: str) -> int:
     # The rows first and in the order of their ids, as groups do (rule 7).
     locked, taken = transaction.begin((sql.LOCK_LEFT, (node_id,)), (sql.LOCK_TAKEN, (node_id,)))
     reachable = {row[0] for row in locked.rows}
-    # What gets its stop mark at this very moment, of an instance that is not locked here, is lost with the next sweep.
+    # What gets its stop mark at this very moment, of an instance that is not locked here, is lost
+    # with the next sweep.
     stopping = [tuple(row[:4]) for row in taken.rows if row[4] and row[0] in reachable]
     script = transaction.script()
     released = script.add(sql.RELEASE_OWNED, node_id)
@@ -207,7 +238,9 @@ def _lose_tasks(transaction: Transaction, lost: Sequence[tuple[Any, ...]]) -> in
 
 
 def _add_lost(script: Script, lost: Sequence[tuple[Any, ...]], now: int) -> Result:
-    """Have activities lost with the nodes that have them, given by their keys and these nodes; their instances are locked."""
+    """Have activities lost with the nodes that have them, given by their keys and these nodes;
+    their instances are locked.
+    """
     instance_ids, executions, event_ids, owners = zip(*lost, strict=True)
     keys = Texts(instance_ids), Numbers(executions), Numbers(event_ids)
     return script.add(sql.LOSE_TASKS, *keys, Texts(owners), now, now + LONGEST_DELAY)

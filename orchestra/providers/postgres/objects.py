@@ -1,4 +1,6 @@
-"""What the migrations make, by name: read from their text, so that it can be compared without making anything anywhere."""
+"""What the migrations make, by name: read from their text, so that it can be compared without
+making anything anywhere.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,25 @@ __all__ = ["FIND_OBJECTS", "compared", "expected"]
 _COMMENT: Final = re.compile(r"--[^\n]*")
 _TABLE: Final = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?@(\w+)\s*(?=\()", re.IGNORECASE)
 _INDEX: Final = re.compile(
-    r"CREATE (UNIQUE )?INDEX (?:CONCURRENTLY )?(?:IF NOT EXISTS )?(\w+)\s+ON @(\w+)\s*(?:USING \w+\s*)?(?=\()", re.IGNORECASE
+    r"CREATE (UNIQUE )?INDEX (?:CONCURRENTLY )?(?:IF NOT EXISTS )?(\w+)\s+ON @(\w+)\s*(?:USING \w+\s*)?(?=\()",
+    re.IGNORECASE,
 )
-_ALTERED: Final = re.compile(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?@(\w+)\s+(.*)", re.IGNORECASE | re.DOTALL)
+_ALTERED: Final = re.compile(
+    r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?@(\w+)\s+(.*)", re.IGNORECASE | re.DOTALL
+)
 _ADDED: Final = re.compile(r"ADD (?:COLUMN )?(?:IF NOT EXISTS )?(\w+)", re.IGNORECASE)
 _REMOVED: Final = re.compile(r"DROP (?:COLUMN )?(?:IF EXISTS )?(\w+)", re.IGNORECASE)
 _UNCONSTRAINED: Final = re.compile(r"DROP CONSTRAINT (?:IF EXISTS )?(\w+)", re.IGNORECASE)
 _DROPPED: Final = re.compile(r"DROP (TABLE|INDEX) (?:IF EXISTS )?@(\w+)", re.IGNORECASE)
 _KEY: Final = re.compile(r"(?:CONSTRAINT \w+ )?(?:PRIMARY KEY|UNIQUE)\s*(?=\()", re.IGNORECASE)
-_NO_COLUMN: Final = frozenset({"CHECK", "CONSTRAINT", "EXCLUDE", "FOREIGN", "LIKE", "PRIMARY", "UNIQUE"})
+_NO_COLUMN: Final = frozenset(
+    {"CHECK", "CONSTRAINT", "EXCLUDE", "FOREIGN", "LIKE", "PRIMARY", "UNIQUE"}
+)
 _ORDER: Final = re.compile(r"\s+(?:ASC|DESC|NULLS FIRST|NULLS LAST)\b.*", re.IGNORECASE)
 
-# An object, how it is made, and whether it can be used. Keys are told by what they are on: the server gives them their names.
-# Names of columns are read where they stand; the function for expressions would wait for whoever has locked the table.
+# An object, how it is made, and whether it can be used. Keys are told by what they are on: the
+# server gives them their names. Names of columns are read where they stand; the function for
+# expressions would wait for whoever has locked the table.
 FIND_OBJECTS: Final = """
     SELECT 'table ' || c.relname, '', true
     FROM pg_class c WHERE c.relnamespace = $1::oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -49,7 +57,9 @@ FIND_OBJECTS: Final = """
 
 
 def expected(scripts: Iterable[str]) -> dict[str, str]:
-    """Return the objects that are there after these scripts, as :data:`FIND_OBJECTS` tells those that are there."""
+    """Return the objects that are there after these scripts, as :data:`FIND_OBJECTS` tells those
+    that are there.
+    """
     found: dict[str, str] = {}
     for script in scripts:
         for statement in _COMMENT.sub("", script).split(";"):
@@ -57,8 +67,12 @@ def expected(scripts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def compared(wanted: dict[str, str], found: dict[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return what is missing, what is another, and what is there beyond. A table stands for its columns."""
+def compared(
+    wanted: dict[str, str], found: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return what is missing, what is another, and what is there beyond. A table stands for its
+    columns.
+    """
     return (
         _without_parts(wanted.keys() - found.keys()),
         tuple(sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])),
@@ -68,12 +82,20 @@ def compared(wanted: dict[str, str], found: dict[str, str]) -> tuple[tuple[str, 
 
 def _without_parts(names: set[str]) -> tuple[str, ...]:
     tables = {name.removeprefix("table ") for name in names if name.startswith("table ")}
-    return tuple(sorted(name for name in names if name.startswith("table ") or _table_of(name) not in tables))
+    return tuple(
+        sorted(name for name in names if name.startswith("table ") or _table_of(name) not in tables)
+    )
 
 
 def _table_of(name: str) -> str | None:
     sort, _, what = name.partition(" ")
-    return what.partition(".")[0] if sort == "column" else what.partition(" ")[0] if sort == "key" else None
+    return (
+        what.partition(".")[0]
+        if sort == "column"
+        else what.partition(" ")[0]
+        if sort == "key"
+        else None
+    )
 
 
 def _apply(statement: str, found: dict[str, str]) -> None:
@@ -98,7 +120,10 @@ def _apply(statement: str, found: dict[str, str]) -> None:
         found.pop(f"{sort} {name}", None)
         if sort == "table":
             for part in [
-                each for each in found if _table_of(each) == name or found[each].removeprefix("unique ").startswith(f"{name} (")
+                each
+                for each in found
+                if _table_of(each) == name
+                or found[each].removeprefix("unique ").startswith(f"{name} (")
             ]:
                 del found[part]
 
@@ -107,7 +132,11 @@ def _alter(table: str, part: str, found: dict[str, str]) -> None:
     if added := _ADDED.match(part):
         _add_part(table, part[added.start(1) :], found)
     elif unconstrained := _UNCONSTRAINED.match(part):
-        for key in [key for key in found if key.startswith(f"key {table} (") and _server_name(table, key) == unconstrained[1]]:
+        for key in [
+            key
+            for key in found
+            if key.startswith(f"key {table} (") and _server_name(table, key) == unconstrained[1]
+        ]:
             del found[key]
     elif removed := _REMOVED.match(part):
         found.pop(f"column {table}.{removed[1]}", None)
@@ -133,7 +162,9 @@ def _add_part(table: str, part: str, found: dict[str, str]) -> None:
 
 
 def _parts(statement: str, start: int) -> list[str]:
-    """Return what stands between the parenthesis at a place and the one that closes it, split at the commas."""
+    """Return what stands between the parenthesis at a place and the one that closes it, split at
+    the commas.
+    """
     depth = 0
     for place in range(start, len(statement)):
         depth += {"(": 1, ")": -1}.get(statement[place], 0)

@@ -1,4 +1,6 @@
-"""The PostgreSQL provider: one schema of one database, any number of processes on any number of machines."""
+"""The PostgreSQL provider: one schema of one database, any number of processes on any number of
+machines.
+"""
 
 from __future__ import annotations
 
@@ -35,28 +37,36 @@ _LONGEST_TIMEOUT: Final = timedelta(days=24)
 class PostgresProvider(Provider):
     """A durable store in one schema of a PostgreSQL database (13 or later).
 
-    Each opened provider has one connection for the engine's writes, up to four idle ones for readers, and one for hints. The
-    store's time is the server's: what a node's clock says does not matter.
+    Each opened provider has one connection for the engine's writes, up to four idle ones for
+    readers, and one for hints. The store's time is the server's: what a node's clock says does not
+    matter.
 
     Args:
-        dsn: a connection string or URL, as libpq takes it. Its own options come before the ones that are set here.
+        dsn: a connection string or URL, as libpq takes it. Its own options come before the ones
+            that are set here.
         schema: the schema that the store lives in; made when it is not there.
-        durability: ``"full"``: an acknowledged commit survives a crash of the server's machine; the server's ``fsync`` and
-            ``synchronous_commit`` are checked. ``"relaxed"``: a crash may take the last moments; nothing gets inconsistent.
-        migrate: whether the schema is made and brought up to date when the store is opened. Without, it is only verified,
-            for deployments where another role migrates.
-        notify: whether nodes tell each other of work (``LISTEN``/``NOTIFY``). Without, it is found by polling.
-        pooled: whether the DSN leads to a pooler in transaction mode (PgBouncer). Nothing is kept in a session then:
-            no prepared statements, no listening, no hint of a node's death but its lease.
+        durability: ``"full"``: an acknowledged commit survives a crash of the server's machine; the
+            server's ``fsync`` and ``synchronous_commit`` are checked. ``"relaxed"``: a crash may
+            take the last moments; nothing gets inconsistent.
+        migrate: whether the schema is made and brought up to date when the store is opened.
+            Without, it is only verified, for deployments where another role migrates.
+        notify: whether nodes tell each other of work (``LISTEN``/``NOTIFY``). Without, it is found
+            by polling.
+        pooled: whether the DSN leads to a pooler in transaction mode (PgBouncer). Nothing is kept
+            in a session then: no prepared statements, no listening, no hint of a node's death but
+            its lease.
         clock: the store's clock, for tests; the server's, if it is not given.
-        connect_timeout, statement_timeout, lock_timeout: how long the server may take for a connection, for a statement, and
-            how long a statement waits for a lock. Together they should be less than a lease: a node that waits renews nothing.
-        tombstones: how long a message that was read is remembered, so that sending it again has no effect.
+        connect_timeout, statement_timeout, lock_timeout: how long the server may take for a
+            connection, for a statement, and how long a statement waits for a lock. Together they
+            should be less than a lease: a node that waits renews nothing.
+        tombstones: how long a message that was read is remembered, so that sending it again has no
+            effect.
         library: what is read and written, for tests of libraries of different ages.
 
     Raises:
         ValueError: the schema cannot be a name, or ``durability`` is none.
-        InvalidArgument: a duration is no timedelta, too short (a millisecond for the timeouts) or too long (24 days for them).
+        InvalidArgument: a duration is no timedelta, too short (a millisecond for the timeouts) or
+            too long (24 days for them).
     """
 
     def __init__(
@@ -79,8 +89,12 @@ class PostgresProvider(Provider):
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
         # Nothing would be no bound at all to the server.
-        check_duration(connect_timeout, "connect_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT)
-        check_duration(statement_timeout, "statement_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT)
+        check_duration(
+            connect_timeout, "connect_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT
+        )
+        check_duration(
+            statement_timeout, "statement_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT
+        )
         check_duration(lock_timeout, "lock_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT)
         check_duration(tombstones, "tombstones")
         settings = Settings(
@@ -111,7 +125,9 @@ class PostgresProvider(Provider):
         self._branch: tuple[object, ...] | None = None
         self._guard = threading.Lock()
         self._openings = 0
-        self.store: Store = PostgresStore(engine_calls, self._kinds, self._nodes, self._pulse, settings)
+        self.store: Store = PostgresStore(
+            engine_calls, self._kinds, self._nodes, self._pulse, settings
+        )
         self.directory: Directory = PostgresDirectory(other_calls, settings.dialect)
         self.admin: Admin = PostgresAdmin(other_calls, self._pulse)
 
@@ -156,7 +172,9 @@ class PostgresProvider(Provider):
         return Pulse(self._connector, self._settings)
 
     def _connected(self, connection: Connection) -> None:
-        """Look where a new connection of the engine's leads. What is remembered counts only for the server that it is of."""
+        """Look where a new connection of the engine's leads. What is remembered counts only for the
+        server that it is of.
+        """
         self._kinds.clear()
         self._settings.dialect.forget()
         branch = self._connector.branch_of(connection)

@@ -1,7 +1,9 @@
-"""A connection of its own for hints: it listens, it notifies, and by being there it says that its nodes live.
+"""A connection of its own for hints: it listens, it notifies, and by being there it says that its
+nodes live.
 
-Nothing rests on it. Notifications are sent outside of the transactions that they tell of, several as one; whoever misses one
-finds the work at the next poll. A node whose connection is gone is only *suspected*: see :meth:`Pulse.suspects`.
+Nothing rests on it. Notifications are sent outside of the transactions that they tell of, several
+as one; whoever misses one finds the work at the next poll. A node whose connection is gone is only
+*suspected*: see :meth:`Pulse.suspects`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ __all__ = ["Pulse"]
 
 _COALESCE: Final = 0.004
 _GRACE: Final = 1.0
-"""Seconds for which a node's connection must be gone before the node is suspected: a living one has long reconnected."""
+"""Seconds for which a node's connection must be gone before the node is suspected: a living one has
+long reconnected.
+"""
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 5.0
@@ -37,7 +41,9 @@ _BITS_63: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class _Missed:
-    """Since when (on the own monotonic clock) a node has had no connection, and its renewals at that time."""
+    """Since when (on the own monotonic clock) a node has had no connection, and its renewals at
+    that time.
+    """
 
     since: float
     renewals: int
@@ -45,7 +51,9 @@ class _Missed:
 
 
 class Pulse:
-    """Runs the connection on a thread of its own, and makes a new one with growing pauses whenever it is lost."""
+    """Runs the connection on a thread of its own, and makes a new one with growing pauses whenever
+    it is lost.
+    """
 
     def __init__(self, connector: Connector, settings: Settings) -> None:
         self._connector = connector
@@ -57,7 +65,9 @@ class Pulse:
         self.key: int = int(self._identity, 16) & _BITS_63
         """The advisory lock that the connection holds."""
         self.server: int | None = None
-        """The start of the server that the lock is held on now; ``None`` while there is no connection."""
+        """The start of the server that the lock is held on now; ``None`` while there is no
+        connection.
+        """
         self._session: object | None = None
         self._changed = threading.Event()
         self._wanted = threading.Event()
@@ -96,7 +106,9 @@ class Pulse:
         self._wake = None
 
     def changed(self) -> bool:
-        """Return whether another provider has notified since the last call, or :meth:`stir` was called."""
+        """Return whether another provider has notified since the last call, or :meth:`stir` was
+        called.
+        """
         changed = self._changed.is_set()
         if changed:
             self._changed.clear()
@@ -115,10 +127,12 @@ class Pulse:
             self._wake_thread()
 
     def suspects(self, pulseless: list[tuple[Any, ...]]) -> list[str]:
-        """Return which of these nodes have had no connection for a while, as far as this one could see.
+        """Return which of these nodes have had no connection for a while, as far as this one could
+        see.
 
-        A node counts only if it has not renewed meanwhile, and if the own connection is still the one that it was: when the
-        server restarts, or a network ends, everybody's connection is gone, and nobody has died.
+        A node counts only if it has not renewed meanwhile, and if the own connection is still the
+        one that it was: when the server restarts, or a network ends, everybody's connection is
+        gone, and nobody has died.
         """
         session, moment = self._session, self._clock.monotonic()
         if session is None:
@@ -156,12 +170,14 @@ class Pulse:
     def _connect(self) -> Connection:
         connection = self._connector.connect()
         try:
-            # Notifications take a transaction number and are written to the log, which nobody needs to wait for.
+            # Notifications take a transaction number and are written to the log, which nobody needs
+            # to wait for.
             connection.execute("SET synchronous_commit TO off")
             connection.add_notify_handler(self._notified)
             if self._notifies:
                 connection.execute(f"LISTEN {self._channel}".encode())
-            # Shared, so that a connection of this provider which the server has not missed yet is not waited for.
+            # Shared, so that a connection of this provider which the server has not missed yet is
+            # not waited for.
             connection.execute(sql.TAKE_PULSE.encode(), (self.key,))
             row = connection.execute(sql.READ_SERVER_START.encode()).fetchone()
         except BaseException:

@@ -1,6 +1,8 @@
-"""PostgreSQL's form of the statements that follow from a table's columns, and of the values that they take.
+"""PostgreSQL's form of the statements that follow from a table's columns, and of the values that
+they take.
 
-A statement takes its rows as arrays, one a column (``unnest``): whatever their number, it is one statement.
+A statement takes its rows as arrays, one a column (``unnest``): whatever their number, it is one
+statement.
 """
 
 from __future__ import annotations
@@ -23,41 +25,60 @@ _CASTS: Final = {"text": "text[]", "number": "bigint[]", "flag": "boolean[]", "b
 
 
 def arrays(columns: Columns, rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """Return the values of some rows as the arrays that statements take. Without rows the arrays are empty."""
+    """Return the values of some rows as the arrays that statements take. Without rows the arrays
+    are empty.
+    """
     values = list(zip(*rows, strict=True)) or [()] * len(columns)
-    return [_ARRAYS[column.type](column_values) for column, column_values in zip(columns, values, strict=True)]
+    return [
+        _ARRAYS[column.type](column_values)
+        for column, column_values in zip(columns, values, strict=True)
+    ]
 
 
 def given(columns: Columns, alias: str = "u", *, numbered: bool = False) -> str:
-    """Return the rows that the first parameters of a statement give, as a table; ``numbered``: with their ``place``."""
-    parameters = ", ".join(f"${number}::{_CASTS[column.type]}" for number, column in enumerate(columns, 1))
+    """Return the rows that the first parameters of a statement give, as a table; ``numbered``: with
+    their ``place``.
+    """
+    parameters = ", ".join(
+        f"${number}::{_CASTS[column.type]}" for number, column in enumerate(columns, 1)
+    )
     ordinality, place = (" WITH ORDINALITY", ", place") if numbered else ("", "")
     return f"unnest({parameters}){ordinality} AS {alias} ({columns.listed()}{place})"
 
 
 def insert(table: str, columns: Columns) -> str:
     """Return the statement that adds rows."""
-    return f"INSERT INTO @{table} ({columns.listed()}) SELECT {columns.listed('u')} FROM {given(columns)}"
+    return (
+        f"INSERT INTO @{table} ({columns.listed()}) SELECT {columns.listed('u')} FROM "
+        f"{given(columns)}"
+    )
 
 
-def update(table: str, columns: Columns, key: Columns, *, condition: str = "", more: str = "") -> str:
+def update(
+    table: str, columns: Columns, key: Columns, *, condition: str = "", more: str = ""
+) -> str:
     """Return the statement that changes columns of rows, all of them or none.
 
-    Its parameters are the columns, the key, and the number of rows. ``condition`` must hold for each row ``t``; ``more`` sets
-    columns that are not given.
+    Its parameters are the columns, the key, and the number of rows. ``condition`` must hold for
+    each row ``t``; ``more`` sets columns that are not given.
     """
     changes = ", ".join(f"{name} = u.{name}" for name in columns.names)
     matches = " AND ".join(f"t.{name} = u.{name}" for name in key.names)
     whole = Columns((*columns, *key))
     return exactly(
-        f"UPDATE @{table} t SET {changes}{more} FROM {given(whole)} WHERE {matches}{condition}", number=len(whole) + 1
+        f"UPDATE @{table} t SET {changes}{more} FROM {given(whole)} WHERE {matches}{condition}",
+        number=len(whole) + 1,
     )
 
 
 def exactly(statement: str, number: int) -> str:
-    """Return a statement that fails (22012, division by zero) unless it changes as many rows as a parameter says.
+    """Return a statement that fails (22012, division by zero) unless it changes as many rows as a
+    parameter says.
 
-    The script that it is a part of then ends there, before its COMMIT. Of two updates of one row in one statement PostgreSQL
-    silently drops one (rule 7): this is what tells.
+    The script that it is a part of then ends there, before its COMMIT. Of two updates of one row in
+    one statement PostgreSQL silently drops one (rule 7): this is what tells.
     """
-    return f"WITH changed AS ({statement} RETURNING 1) SELECT 1 / (count(*) = ${number}::bigint)::integer FROM changed"
+    return (
+        f"WITH changed AS ({statement} RETURNING 1) SELECT 1 / (count(*) = "
+        f"${number}::bigint)::integer FROM changed"
+    )

@@ -1,4 +1,6 @@
-"""What the roles of a store may do: one owns the schema and migrates it, workers read and write rows, readers only look."""
+"""What the roles of a store may do: one owns the schema and migrates it, workers read and write
+rows, readers only look.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,36 @@ _LOOK: Final = sql.SQL("SELECT")
 _SCHEMA: Final = sql.SQL("CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}")
 _ENTER: Final = sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {role}")
 _NOW: Final = sql.SQL("GRANT {privileges} ON ALL TABLES IN SCHEMA {schema} TO {role}")
-_LATER: Final = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT {privileges} ON TABLES TO {role}")
+_LATER: Final = sql.SQL(
+    "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT {privileges} ON TABLES "
+    "TO {role}"
+)
 
 
 def grants(
-    schema: str = "orchestra", *, owner: str, workers: Iterable[str] = (), readers: Iterable[str] = ()
+    schema: str = "orchestra",
+    *,
+    owner: str,
+    workers: Iterable[str] = (),
+    readers: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """Return the statements that give roles, which must exist, what they need on a store's schema; every name is quoted.
+    """Return the statements that give roles, which must exist, what they need on a store's schema;
+    every name is quoted.
 
-    They may run before the store is made or afterwards, and again: what is there already changes nothing, and tables of later
-    migrations are covered. Whoever runs them is a superuser or a member of ``owner``, and may create schemas.
+    They may run before the store is made or afterwards, and again: what is there already changes
+    nothing, and tables of later migrations are covered. Whoever runs them is a superuser or a
+    member of ``owner``, and may create schemas.
 
     Args:
-        owner: makes and migrates the schema: a provider with ``migrate=True``, once for each release.
-        workers: runtimes, and clients that start or send; with ``migrate=False`` they only verify the schema.
+        owner: makes and migrates the schema: a provider with ``migrate=True``, once for each
+            release.
+        workers: runtimes, and clients that start or send; with ``migrate=False`` they only verify
+            the schema.
         readers: clients that look and wait. Their writes raise ``StoreReadOnly``.
 
     Raises:
-        ValueError: a name is not one of 1 to 63 bytes (the server would cut it), or names everybody.
+        ValueError: a name is not one of 1 to 63 bytes (the server would cut it), or names
+            everybody.
     """
     names = {"schema": sql.Identifier(_checked(schema)), "owner": sql.Identifier(_role(owner))}
     statements: list[sql.Composed] = [_SCHEMA.format(**names)]

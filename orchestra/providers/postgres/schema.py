@@ -1,7 +1,8 @@
 """The schema: numbered migrations, each applied once, all of them in one transaction.
 
-Migrations first expand, so that nodes of the library before go on working, and contract only in a later release. Each file
-says in its first line the lowest level of a library that can work on its result: 1 where it only adds.
+Migrations first expand, so that nodes of the library before go on working, and contract only in a
+later release. Each file says in its first line the lowest level of a library that can work on its
+result: 1 where it only adds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from orchestra.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnav
 from orchestra.levels import BASE_LEVEL, Levels
 from orchestra.providers.postgres import statements as sql
 from orchestra.providers.postgres.connection import Connection, Connector
-from orchestra.providers.postgres.failures import DRIVER_ERRORS, connection_lost, contended, sqlstate, translate
+from orchestra.providers.postgres.failures import (
+    DRIVER_ERRORS,
+    connection_lost,
+    contended,
+    sqlstate,
+    translate,
+)
 from orchestra.providers.postgres.settings import Settings
 from orchestra.store.kinds import THIS_LIBRARY, Library
 
@@ -52,7 +59,8 @@ class Migration:
 def prepare(connector: Connector, settings: Settings) -> None:
     """Make sure that the schema is one that this library can work on; make or migrate it if it may.
 
-    Of many nodes that start at once on an empty database one makes it, and the others wait for that.
+    Of many nodes that start at once on an empty database one makes it, and the others wait for
+    that.
 
     Raises:
         LibraryTooOld: no library as old as this one may work on it.
@@ -65,7 +73,11 @@ def prepare(connector: Connector, settings: Settings) -> None:
         try:
             _prepare(connection, connector, settings)
         except DRIVER_ERRORS as error:
-            passes = contended(error) or sqlstate(error) in _MADE_BY_ANOTHER or connection_lost(connection)
+            passes = (
+                contended(error)
+                or sqlstate(error) in _MADE_BY_ANOTHER
+                or connection_lost(connection)
+            )
             if not passes or number == _TRIES:
                 raise _failure(error, connector) from error
         else:
@@ -85,7 +97,10 @@ def migrations(library: Library = THIS_LIBRARY) -> tuple[Migration, ...]:
 @cache
 def _own_migrations() -> tuple[Migration, ...]:
     folder = resources.files("orchestra.providers.postgres").joinpath("migrations")
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")),
+        key=lambda file: file.name,
+    )
     return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in files)
 
 
@@ -98,9 +113,13 @@ def _read(name: str, script: str) -> Migration:
 def _prepare(connection: Connection, connector: Connector, settings: Settings) -> None:
     with connection.transaction():
         found = connection.execute(sql.FIND_TABLES.encode(), (settings.schema,)).fetchone()
-        standing = _read_meta(connection, connector) if found is not None and "meta" in found[1] else None
+        standing = (
+            _read_meta(connection, connector) if found is not None and "meta" in found[1] else None
+        )
         if standing is None and found is not None and found[1]:
-            raise StoreCorrupt(f"{connector.description}: the schema is there, but it is not one of this library")
+            raise StoreCorrupt(
+                f"{connector.description}: the schema is there, but it is not one of this library"
+            )
         if not _is_behind(standing or {}, connector, settings):
             return
         if found is None:
@@ -114,7 +133,9 @@ def _prepare(connection: Connection, connector: Connector, settings: Settings) -
             # Building an index takes as long as it takes; waiting for locks stays bounded.
             connection.execute("SET LOCAL statement_timeout TO 0")
             connection.patience = None
-            _migrate(connection, connector, migrations(settings.dialect.library)[_number(current) :])
+            _migrate(
+                connection, connector, migrations(settings.dialect.library)[_number(current) :]
+            )
 
 
 def _migrate(connection: Connection, connector: Connector, steps: Sequence[Migration]) -> None:
@@ -146,7 +167,8 @@ def _number(meta: dict[str, str]) -> int:
 
 
 def _is_behind(meta: dict[str, str], connector: Connector, settings: Settings) -> bool:
-    """Return whether the schema has to be migrated. A newer one is left as it is: a newer library has only added to it.
+    """Return whether the schema has to be migrated. A newer one is left as it is: a newer library
+    has only added to it.
 
     Raises:
         LibraryTooOld: no library as old as this one may work on it.
@@ -160,10 +182,17 @@ def _is_behind(meta: dict[str, str], connector: Connector, settings: Settings) -
     if current >= newest:
         return False
     if not settings.migrate:
-        raise SchemaMismatch(f"{connector.description} has schema {current} and needs {newest}, but migration is switched off")
+        raise SchemaMismatch(
+            f"{connector.description} has schema {current} and needs {newest}, but migration is "
+            "switched off"
+        )
     return True
 
 
 def _failure(error: Exception, connector: Connector) -> StoreError:
     failure = translate(error, connector.description)
-    return failure if failure.retryable or isinstance(failure, SchemaMismatch) else StoreUnavailable(str(failure))
+    return (
+        failure
+        if failure.retryable or isinstance(failure, SchemaMismatch)
+        else StoreUnavailable(str(failure))
+    )

@@ -13,12 +13,16 @@ __all__ = ["Durability", "Settings", "require_schema_name"]
 _LONGEST_NAME: Final = 63
 
 Durability = Literal["full", "relaxed"]
-"""``full``: an acknowledged commit survives a crash of the server's machine. ``relaxed``: a crash may take the last moments."""
+"""``full``: an acknowledged commit survives a crash of the server's machine. ``relaxed``: a crash
+may take the last moments.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of :class:`~orchestra.providers.postgres.PostgresProvider`; windows in microseconds, waits in seconds."""
+    """The options of :class:`~orchestra.providers.postgres.PostgresProvider`; windows in
+    microseconds, waits in seconds.
+    """
 
     dsn: str
     schema: str
@@ -34,7 +38,9 @@ class Settings:
     dialect: Dialect = field(default_factory=lambda: Dialect(THIS_LIBRARY))
     """What the library of this provider reads and writes, at the level of the store."""
     trusting: bool = True
-    """Whether groups of nothing but owners' writes are written without being read first. Tests turn it off."""
+    """Whether groups of nothing but owners' writes are written without being read first. Tests turn
+    it off.
+    """
 
 
 def require_schema_name(schema: str) -> None:
@@ -43,5 +49,13 @@ def require_schema_name(schema: str) -> None:
     Raises:
         ValueError: it cannot be the name of a schema.
     """
-    if not schema or "\0" in schema or len(schema.encode()) > _LONGEST_NAME or schema.startswith("pg_"):
-        raise ValueError(f"{schema!r} cannot be the name of a schema: 1 to {_LONGEST_NAME} bytes, not beginning with 'pg_'")
+    if (
+        not schema
+        or "\0" in schema
+        or len(schema.encode()) > _LONGEST_NAME
+        or schema.startswith("pg_")
+    ):
+        raise ValueError(
+            f"{schema!r} cannot be the name of a schema: 1 to {_LONGEST_NAME} bytes, not "
+            "beginning with 'pg_'"
+        )

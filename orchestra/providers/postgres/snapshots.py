@@ -40,10 +40,17 @@ class SnapshotReads:
         # As the rows are now: the group may go on changing them.
         self._rows = [copy(row) for row in rows]
         ids = Texts(row.instance_id for row in rows)
-        executions, kinds = Numbers(row.execution for row in rows), Numbers(row.kind for row in rows)
+        executions, kinds = (
+            Numbers(row.execution for row in rows),
+            Numbers(row.kind for row in rows),
+        )
         self._details = script.add(sql.READ_SNAPSHOTS, ids, executions, kinds)
         has_messages = any(row.inbox_seq for row in rows)
-        self._messages = script.add(sql.READ_INBOXES, ids, page.messages + 1, page.bytes) if has_messages else None
+        self._messages = (
+            script.add(sql.READ_INBOXES, ids, page.messages + 1, page.bytes)
+            if has_messages
+            else None
+        )
         self._activities = script.add(sql.READ_ACTIVITIES, ids)
 
     def take(self) -> list[Snapshot]:
@@ -60,7 +67,11 @@ class SnapshotReads:
                 row,
                 details.get(row.instance_id),
                 read_page(messages[row.instance_id], row.inbox_seq, self._page, self._dialect),
-                tuple(activity for activity in activities[row.instance_id] if activity.execution == row.execution),
+                tuple(
+                    activity
+                    for activity in activities[row.instance_id]
+                    if activity.execution == row.execution
+                ),
                 self._dialect,
             )
             for row in self._rows
@@ -75,18 +86,31 @@ def _snapshot(
     dialect: Dialect,
 ) -> Snapshot:
     if detail is None:
-        raise StoreCorrupt(f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}")
+        raise StoreCorrupt(
+            f"instance {row.instance_id!r} has no detail, no kind, or no execution {row.execution}"
+        )
     _, queue, name, version, event_format, floating, level, pin, hold, traceparent, *rest = detail
-    parent_id, parent_incarnation, parent_execution, parent_event, root_id, summary, *execution = rest
+    parent_id, parent_incarnation, parent_execution, parent_event, root_id, summary, *execution = (
+        rest
+    )
     instance = replace(
         row.instance(read_kind((queue, name, version, event_format, floating, level))),
         pin=None if pin is None else pin_from_bytes(pin),
         hold=None if hold is None else hold_from_bytes(hold, dialect),
         traceparent=traceparent,
-        parent=None if parent_id is None else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
+        parent=None
+        if parent_id is None
+        else ParentLink(parent_id, parent_incarnation, parent_execution, parent_event),
         root_id=root_id,
     )
-    return Snapshot(instance, read_execution(tuple(execution), dialect), unread.messages, activities, unread.whole_to, summary)
+    return Snapshot(
+        instance,
+        read_execution(tuple(execution), dialect),
+        unread.messages,
+        activities,
+        unread.whole_to,
+        summary,
+    )
 
 
 def _rows_of(result: Result | None) -> list[tuple[Any, ...]]:

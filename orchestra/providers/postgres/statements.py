@@ -1,7 +1,8 @@
 """Every SQL statement of the provider, by name.
 
-All are constants; ``@name`` is a table of the store's schema. Values travel as parameters only (I15). A statement for a group
-takes its rows as arrays, one a column: whatever the size of the group, it is one statement.
+All are constants; ``@name`` is a table of the store's schema. Values travel as parameters only
+(I15). A statement for a group takes its rows as arrays, one a column: whatever the size of the
+group, it is one statement.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating, k.level
 _ROW_COLUMNS: Final = tables.HOT_ROW.listed("i")
 _EVENT_COLUMNS: Final = tables.EVENT.without("instance_id", "execution").listed()
 _MESSAGE: Final = tables.MESSAGE.without("instance_id")
-_ACTIVITY_COLUMNS: Final = Columns((*tables.ACTIVITY.without("instance_id"), *tables.ACTIVITY_FENCE)).listed("a")
+_ACTIVITY_COLUMNS: Final = Columns(
+    (*tables.ACTIVITY.without("instance_id"), *tables.ACTIVITY_FENCE)
+).listed("a")
 
 ACTIVITY_ID: Final = tables.ACTIVITY.only("instance_id", "execution", "event_id")
 MESSAGE_ID: Final = tables.MESSAGE.only("instance_id", "sequence")
@@ -40,11 +43,20 @@ ROOM: Final = Columns(
         Column("first", "flag"),
         *(
             Column(name, "number")
-            for name in ("messages", "bytes", "max_messages", "max_bytes", "name_limit", "name_byte_limit")
+            for name in (
+                "messages",
+                "bytes",
+                "max_messages",
+                "max_bytes",
+                "name_limit",
+                "name_byte_limit",
+            )
         ),
     )
 )
-"""A name that a group sends to, whether it is the first of its inbox, what comes in all, and the limits."""
+"""A name that a group sends to, whether it is the first of its inbox, what comes in all, and the
+limits.
+"""
 
 _INSTANCE_ID: Final = tables.HOT_ROW.only("instance_id")
 _SUMMARY: Final = Columns((Column("summary", "blob"),))
@@ -54,10 +66,18 @@ CLOSED: Final = Columns((*tables.CLOSING, *tables.EXECUTION_ID))
 REPORTED: Final = Columns((*tables.REPORT, *ACTIVITY_ID))
 CANCELLED: Final = Columns((*tables.CANCEL_MARK, *_INSTANCE_ID))
 WRITTEN: Final = Columns((*tables.WRITTEN_ROW, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
-CUSTOM_STATUS: Final = Columns((Column("custom_status", "blob"), Column("custom_status_encoding", "number"), *_INSTANCE_ID))
+CUSTOM_STATUS: Final = Columns(
+    (Column("custom_status", "blob"), Column("custom_status_encoding", "number"), *_INSTANCE_ID)
+)
 HOLD: Final = Columns((Column("hold", "blob"), *_INSTANCE_ID))
 PRUNED: Final = Columns(
-    (*_INSTANCE_ID, *(Column(name, "number") for name in ("current", "histories", "executions", "closed_until")))
+    (
+        *_INSTANCE_ID,
+        *(
+            Column(name, "number")
+            for name in ("current", "histories", "executions", "closed_until")
+        ),
+    )
 )
 FENCE: Final = tables.HOT_ROW.only("instance_id", "incarnation", "revision", "owner")
 _FENCED: Final = tables.HOT_ROW.only(
@@ -84,7 +104,9 @@ COMMIT: Final = "COMMIT"
 
 
 def _moment(known: str, asks: str) -> str:
-    """Return the store's time, where ``known`` is what it was last: the rule of :func:`orchestra.clock.followed`."""
+    """Return the store's time, where ``known`` is what it was last: the rule of
+    :func:`orchestra.clock.followed`.
+    """
     return f"""
         SELECT CASE WHEN {asks}::boolean AND NOT (clock.now BETWEEN {known}::bigint - {STANDS_STILL} AND {known}::bigint)
             THEN clock.now ELSE {known}::bigint END AS now
@@ -103,11 +125,14 @@ ADD_META_TABLE: Final = "CREATE TABLE @meta (key text NOT NULL PRIMARY KEY, valu
 # Writers of the schema exclude each other; whoever only reads its number goes on.
 LOCK_META: Final = "LOCK TABLE @meta IN SHARE ROW EXCLUSIVE MODE"
 READ_META: Final = "SELECT key, value FROM @meta"
-SET_META: Final = "INSERT INTO @meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+SET_META: Final = (
+    "INSERT INTO @meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = "
+    "excluded.value"
+)
 READ_LEVELS: Final = """
     SELECT w.value::bigint, l.value::bigint FROM @meta w JOIN @meta l ON l.key = 'lowest_reader' WHERE w.key = 'write_level'"""
-# A node that is joining has the table locked until it has committed, and is seen by the next statement; one that comes later
-# waits for this, and sees the new levels (rule 41).
+# A node that is joining has the table locked until it has committed, and is seen by the next
+# statement; one that comes later waits for this, and sees the new levels (rule 41).
 LOCK_NODES: Final = "LOCK TABLE @node IN SHARE MODE"
 RAISE_LEVEL: Final = """
     UPDATE @meta m SET
@@ -131,7 +156,7 @@ _FOUND_KINDS: Final = f"""
     {_GIVEN_KINDS} JOIN @kind k ON k.name = g.name AND k.version = g.version AND k.queue = g.queue
         AND k.format = g.format AND k.floating = g.floating AND k.level = g.level"""
 
-# --- the start of a group: new ids, then locks in the order of the ids, then what the outcomes depend on (rule 7) -------
+# --- the start of a group: new ids, then locks in the order of the ids, then what the outcomes depe
 
 ADD_INSTANCES: Final = f"""
     INSERT INTO @instance (
@@ -143,8 +168,9 @@ ADD_INSTANCES: Final = f"""
     ORDER BY u.instance_id COLLATE "C"
     ON CONFLICT (instance_id) DO NOTHING
     RETURNING instance_id"""
-# With the instances that a group names: parents of those that end, and children of executions that close. Who they are was
-# settled before the write that concerns them was sent; were it not, its fence would not hold.
+# With the instances that a group names: parents of those that end, and children of executions that
+# close. Who they are was settled before the write that concerns them was sent; were it not, its
+# fence would not hold.
 LOCK_FAMILIES: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY(ARRAY(
         SELECT unnest($1::text[])
@@ -165,13 +191,15 @@ READ_LINKS: Final = """
 READ_TRACES: Final = f"""
     SELECT x.instance_id, x.traceparent FROM {given(tables.EXECUTION_ID)}
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
-# kind < 1: of events, and not by the index on their names, which says kind = 0. What is planned while the store is empty would
-# pass over it as a whole.
+# kind < 1: of events, and not by the index on their names, which says kind = 0. What is planned
+# while the store is empty would pass over it as a whole.
 READ_CONSUMED_EVENTS: Final = f"""
     SELECT m.instance_id, m.sequence, m.name, octet_length(m.payload) FROM {given(MESSAGE_ID)}
     JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind < 1"""
 # What was made for a write that was then refused.
-UNMAKE_INSTANCES: Final = exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2)
+UNMAKE_INSTANCES: Final = exactly(
+    "DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2
+)
 LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
 READ_REQUESTS: Final = """
@@ -183,9 +211,12 @@ READ_ADDRESSEES: Final = f"""
     LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id AND m.kind < 1
     LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id
     WHERE m.sequence IS NOT NULL OR t.sequence IS NOT NULL"""
-# And how full its inbox is: of its name where the bounds leave no room for all that the group sends there, and as a whole where
-# they pass the part of a name or the limit (InboxLimits). kind < 1: as above.
-_HOW_MUCH: Final = "SELECT ARRAY[count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint] FROM @message m"
+# And how full its inbox is: of its name where the bounds leave no room for all that the group sends
+# there, and as a whole where they pass the part of a name or the limit (InboxLimits). kind < 1: as
+# above.
+_HOW_MUCH: Final = (
+    "SELECT ARRAY[count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint] FROM @message m"
+)
 READ_ROOMS: Final = f"""
     SELECT u.place,
         CASE WHEN coalesce(
@@ -204,13 +235,20 @@ READ_ROOMS: Final = f"""
 ADD_EXECUTIONS: Final = insert("execution", tables.EXECUTION)
 _IS_OPEN: Final = " AND t.closed_at IS NULL"
 OPEN_EXECUTIONS: Final = update(
-    "execution", tables.OPENING, tables.EXECUTION_ID, condition=f" AND t.opened_at IS NULL{_IS_OPEN}"
+    "execution",
+    tables.OPENING,
+    tables.EXECUTION_ID,
+    condition=f" AND t.opened_at IS NULL{_IS_OPEN}",
 )
-CLOSE_EXECUTIONS: Final = update("execution", tables.CLOSING, tables.EXECUTION_ID, condition=_IS_OPEN)
+CLOSE_EXECUTIONS: Final = update(
+    "execution", tables.CLOSING, tables.EXECUTION_ID, condition=_IS_OPEN
+)
 ADD_EVENTS: Final = insert("event", tables.EVENT)
 
 # The node that had the try before has lost it: its fence does not hold.
-_REPLACED: Final = ", ".join(f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*ACTIVITY_ID.names).names)
+_REPLACED: Final = ", ".join(
+    f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*ACTIVITY_ID.names).names
+)
 PUT_ACTIVITIES: Final = f"""
     {insert("activity AS a", tables.ACTIVITY)}
     ON CONFLICT ({ACTIVITY_ID.listed()}) DO UPDATE SET {_REPLACED}, revision = a.revision + 1"""
@@ -253,7 +291,8 @@ SET_CUSTOM_STATUSES: Final = f"""
     FROM {given(CUSTOM_STATUS)} WHERE d.instance_id = u.instance_id"""
 SET_HOLDS: Final = f"""
     UPDATE @instance_detail d SET hold = u.hold FROM {given(HOLD)} WHERE d.instance_id = u.instance_id"""
-# By number and by age, whichever lets go of more; never the current execution, and at most so many at once (I3).
+# By number and by age, whichever lets go of more; never the current execution, and at most so many
+# at once (I3).
 _AGED: Final = f"""
     CASE WHEN u.closed_until IS NOT NULL THEN (
         SELECT x.execution FROM @execution x WHERE x.instance_id = u.instance_id AND (
@@ -285,9 +324,9 @@ MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, _INSTANCE_ID)
 
 # --- the hot rows: each once, whatever has happened to it -------------------------------------
 
-# Whatever has ended gets its time to go, if its name has an expiry; nothing that has ended is ever written again.
-# The rows are locked and were read under the lock; the fence was checked there. The revision is compared once more, so that
-# nothing is ever written past it (I6).
+# Whatever has ended gets its time to go, if its name has an expiry; nothing that has ended is ever
+# written again. The rows are locked and were read under the lock; the fence was checked there. The
+# revision is compared once more, so that nothing is ever written past it (I6).
 _EXPIRES_AT: Final = """
     SELECT {now} + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind"""
 WRITE_ROWS: Final = exactly(
@@ -302,7 +341,8 @@ WRITE_ROWS: Final = exactly(
 
 # --- groups of nothing but owners' writes: all in one round trip, on trust ---------------------
 
-# Locks as above, and fails (22012) unless every fence holds; the script then ends before anything is written.
+# Locks as above, and fails (22012) unless every fence holds; the script then ends before anything
+# is written.
 LOCK_FENCED: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT i.instance_id, i.incarnation, i.revision, i.owner, i.status, i.inbox_seq FROM @instance i
@@ -324,8 +364,9 @@ WRITE_FENCED: Final = exactly(
 
 # --- claims -----------------------------------------------------------------------------------
 
-# How many of each kind: first looked at without locks, one of each kind in turn, so that a kind with much to do starves no
-# other. Then so many are taken, past those that others are taking. What a kind has lost to others is told by its quota.
+# How many of each kind: first looked at without locks, one of each kind in turn, so that a kind
+# with much to do starves no other. Then so many are taken, past those that others are taking. What
+# a kind has lost to others is told by its quota.
 CLAIM: Final = f"""
     WITH quota AS MATERIALIZED (
         SELECT kind, min(place) AS place, count(*) AS quota
@@ -346,7 +387,9 @@ CLAIM: Final = f"""
         UPDATE @instance i SET owner = $9::text, revision = i.revision + 1
         WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM ready)) RETURNING {_ROW_COLUMNS})
     SELECT q.place, q.quota, i.* FROM quota q LEFT JOIN taken i ON i.kind = q.kind"""
-_WAITING: Final = "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL"
+_WAITING: Final = (
+    "a.queue IS NOT NULL AND a.owner IS NULL AND a.result IS NULL AND a.failure IS NULL"
+)
 NEXT_WAKE: Final = f"""
     SELECT least(
         (SELECT min(due.due_at) FROM {_FOUND_KINDS}
@@ -367,7 +410,8 @@ _TASKS: Final = """
     JOIN @instance i ON i.instance_id = t.instance_id
     JOIN @execution x ON x.instance_id = t.instance_id AND x.execution = t.execution
     JOIN @event e ON e.instance_id = t.instance_id AND e.execution = t.execution AND e.event_id = t.event_id"""
-# Past those that others are taking, and one of each route in turn, so that a name with much to do starves no other.
+# Past those that others are taking, and one of each route in turn, so that a name with much to do
+# starves no other.
 TAKE_TASKS: Final = f"""
     WITH waiting AS MATERIALIZED (
         SELECT r.place, r.blocks, w.*
@@ -389,9 +433,12 @@ TAKE_TASKS: Final = f"""
         UPDATE @activity a SET owner = $4::text, revision = a.revision + 1 FROM chosen c
         WHERE a.instance_id = c.instance_id AND a.execution = c.execution AND a.event_id = c.event_id RETURNING a.*)
     {_TASKS.format("taken")} ORDER BY t.instance_id, t.execution, t.event_id"""
-LIST_TASKS: Final = f"{_TASKS.format('@activity')} WHERE t.owner = $1::text ORDER BY t.instance_id, t.execution, t.event_id"
-# Under the locks of the instances. Nobody changes them meanwhile but a node that takes one, has it or hands it back: so they
-# are locked as well, in one order.
+LIST_TASKS: Final = (
+    f"{_TASKS.format('@activity')} WHERE t.owner = $1::text ORDER BY t.instance_id, t.execution, "
+    "t.event_id"
+)
+# Under the locks of the instances. Nobody changes them meanwhile but a node that takes one, has it
+# or hands it back: so they are locked as well, in one order.
 READ_TASKS: Final = f"""
     SELECT u.place, {_ACTIVITY_COLUMNS} FROM {given(ACTIVITY_ID, numbered=True)}
     JOIN @activity a ON a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id
@@ -401,7 +448,10 @@ REPORT_ACTIVITIES: Final = update("activity", tables.REPORT, ACTIVITY_ID)
 LOCK_TAKEN: Final = """
     SELECT a.instance_id, a.execution, a.event_id, a.owner, a.stopping FROM @activity a WHERE a.owner = $1::text
     ORDER BY a.instance_id, a.execution, a.event_id FOR UPDATE"""
-RELEASE_TASKS: Final = "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text AND NOT stopping"
+RELEASE_TASKS: Final = (
+    "UPDATE @activity SET owner = NULL, revision = revision + 1 WHERE owner = $1::text AND NOT "
+    "stopping"
+)
 FIND_LOST_TASKS: Final = """
     SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = a.owner AND NOT n.dead)
@@ -424,8 +474,8 @@ LOSE_TASKS: Final = f"""
 
 # --- snapshots --------------------------------------------------------------------------------
 
-# To run after the statement that has locked the rows: a statement sees other tables as they were when it began, but a row that
-# it has waited for as it is now.
+# To run after the statement that has locked the rows: a statement sees other tables as they were
+# when it began, but a row that it has waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
     SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation,
         d.parent_execution, d.parent_event, d.root_id, i.summary, {EXECUTION_COLUMNS}
@@ -434,10 +484,12 @@ READ_SNAPSHOTS: Final = f"""
     JOIN @kind k ON k.kind_id = u.kind
     JOIN @instance_detail d ON d.instance_id = u.instance_id
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
-# Of each inbox all ends of children, and the first events; what is beyond the room comes without its payload, and tells that
-# there is more. What is not returned is not loaded either: its size is told without it.
+# Of each inbox all ends of children, and the first events; what is beyond the room comes without
+# its payload, and tells that there is more. What is not returned is not loaded either: its size is
+# told without it.
 _M_COLUMNS: Final = (
-    "m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, m.traceparent, m.sender"
+    "m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, "
+    "m.traceparent, m.sender"
 )
 _FITTING: Final = """
     f.sequence, f.message_id, f.name, CASE WHEN f.total <= {} THEN f.payload END, f.encoding, f.sent_at, f.kind, f.source,
@@ -495,7 +547,8 @@ READ_ENDED: Final = f"""
     JOIN @activity a ON a.instance_id = i.instance_id AND a.execution = i.execution
     WHERE i.news_for = $1::text AND (a.result IS NOT NULL OR a.failure IS NOT NULL)
     ORDER BY a.instance_id, a.event_id"""
-# After a clock was put back: a pass over what is parked until a time. SKIP LOCKED: who is being written is right already.
+# After a clock was put back: a pass over what is parked until a time. SKIP LOCKED: who is being
+# written is right already.
 ROUSE: Final = f"""
     UPDATE @instance i SET
         wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY}
@@ -509,7 +562,8 @@ ROUSE: Final = f"""
         LIMIT $5::bigint FOR UPDATE SKIP LOCKED) AS ahead
     WHERE i.instance_id = ahead.instance_id"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
-# Node by node: without statistics the planner takes all rows for owned, and would look at every one of them.
+# Node by node: without statistics the planner takes all rows for owned, and would look at every one
+# of them.
 COUNT_OWNED: Final = """
     SELECT g.node_id, (SELECT count(*) FROM @instance i WHERE i.owner = g.node_id) FROM unnest($1::text[]) AS g (node_id)"""
 GOING_AMONG: Final = """
@@ -534,12 +588,16 @@ ADD_NODE: Final = """
 ADD_CAPABILITIES: Final = """
     INSERT INTO @capability (node_id, name, version, fingerprint)
     SELECT $1::text, u.* FROM unnest($2::text[], $3::text[], $4::text[]) u"""
-ADD_NODE_ACTIVITIES: Final = "INSERT INTO @node_activity (node_id, name) SELECT $1::text, u.* FROM unnest($2::text[]) u"
+ADD_NODE_ACTIVITIES: Final = (
+    "INSERT INTO @node_activity (node_id, name) SELECT $1::text, u.* FROM unnest($2::text[]) u"
+)
 RENEW_NODE: Final = """
     UPDATE @node SET
         renewals = renewals + 1, renewed_at = $2::bigint, pulse = $3::bigint, pulse_server = $4::bigint, load = $5::bigint
     WHERE node_id = $1::text AND NOT dead"""
-BURY_NODE: Final = "UPDATE @node SET dead = true WHERE node_id = $1::text AND renewals = $2::bigint AND NOT dead"
+BURY_NODE: Final = (
+    "UPDATE @node SET dead = true WHERE node_id = $1::text AND renewals = $2::bigint AND NOT dead"
+)
 REMOVE_NODE: Final = "DELETE FROM @node WHERE node_id = $1::text"
 REMOVE_CAPABILITIES: Final = "DELETE FROM @capability WHERE node_id = $1::text"
 REMOVE_NODE_ACTIVITIES: Final = "DELETE FROM @node_activity WHERE node_id = $1::text"
@@ -557,8 +615,9 @@ FIND_GHOST_OWNED: Final = """
     SELECT i.instance_id, i.owner FROM @instance i
     WHERE i.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = i.owner AND NOT n.dead)
     ORDER BY i.owner, i.instance_id LIMIT $1::bigint"""
-# Conditional on the owner alone: it is dead or unknown for ever, whatever of its writes has come through meanwhile.
-# From the third take-over on the next claim waits 2^n seconds, at most five minutes (rule 14).
+# Conditional on the owner alone: it is dead or unknown for ever, whatever of its writes has come
+# through meanwhile. From the third take-over on the next claim waits 2^n seconds, at most five
+# minutes (rule 14).
 TAKE_OVER: Final = f"""
     UPDATE @instance i SET
         owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
@@ -576,17 +635,21 @@ LIST_CAPABILITIES: Final = """
 LIST_NODE_ACTIVITIES: Final = """
     SELECT a.node_id, a.name FROM @node_activity a
     JOIN @node n ON n.node_id = a.node_id AND NOT n.dead ORDER BY a.node_id, a.name"""
-LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FROM @policy ORDER BY name"
+LIST_POLICIES: Final = (
+    "SELECT name, revision, value, set_by, reason, set_at FROM @policy ORDER BY name"
+)
 
 # --- hints: the pulse of a node is a lock of its own connection -------------------------------
 
 TAKE_PULSE: Final = "SELECT pg_advisory_lock_shared($1::bigint)"
 LOSE_PULSE: Final = "SELECT pg_advisory_unlock_shared($1::bigint)"
-# Which server's history this is: of what cluster, and on which branch of its log. A standby that takes over, and a restored
-# backup, begin another branch.
+# Which server's history this is: of what cluster, and on which branch of its log. A standby that
+# takes over, and a restored backup, begin another branch.
 READ_BRANCH: Final = """
     SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s), left(pg_walfile_name(pg_current_wal_lsn()), 8)"""
-READ_SERVER_START: Final = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+READ_SERVER_START: Final = (
+    "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+)
 # Nodes whose connection was made to this very start of the server, and is gone.
 LIST_PULSELESS: Final = """
     SELECT n.node_id, n.renewals FROM @node n
@@ -612,7 +675,9 @@ READ_RECORDS: Final = f"""
     JOIN @kind k ON k.kind_id = i.kind
     JOIN @instance_detail d ON d.instance_id = i.instance_id
     JOIN @execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
-LIST_REPORTS: Final = "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 ORDER BY source"
+LIST_REPORTS: Final = (
+    "SELECT source FROM @message WHERE instance_id = $1::text AND kind <> 0 ORDER BY source"
+)
 BY_ID: Final = " WHERE i.instance_id = $1::text"
 NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT "
 LIST_EXECUTIONS: Final = f"""
@@ -638,7 +703,9 @@ REVOKE: Final = """
         updated_at = $1::bigint
     WHERE instance_id = $2::text AND status = 0"""
 SET_PIN: Final = "UPDATE @instance_detail SET pin = $1::bytea WHERE instance_id = $2::text"
-DELETE_INSTANCES: Final = exactly("DELETE FROM @instance WHERE instance_id = ANY($1::text[]) AND status <> 0", number=2)
+DELETE_INSTANCES: Final = exactly(
+    "DELETE FROM @instance WHERE instance_id = ANY($1::text[]) AND status <> 0", number=2
+)
 DELETE_BELONGINGS: Final = (
     "DELETE FROM @instance_detail WHERE instance_id = ANY($1::text[])",
     "DELETE FROM @label WHERE instance_id = ANY($1::text[])",

@@ -45,7 +45,9 @@ __all__ = ["PostgresStore"]
 class PostgresStore:
     """Implements :class:`~orchestra.store.port.Store`; the promises are written there."""
 
-    def __init__(self, calls: Calls, kinds: Kinds, nodes: Nodes, pulse: Pulse, settings: Settings) -> None:
+    def __init__(
+        self, calls: Calls, kinds: Kinds, nodes: Nodes, pulse: Pulse, settings: Settings
+    ) -> None:
         self._calls = calls
         self._kinds = kinds
         self._nodes = nodes
@@ -65,17 +67,21 @@ class PostgresStore:
             try:
                 return self._calls.transaction(group.commit_plain)
             except StoreError as error:
-                # Some write is not to be granted. The longer way tells which, and grants the others.
+                # Some write is not to be granted. The longer way tells which, and grants the
+                # others.
                 if not is_mismatch(error):
                     raise
         return self._calls.transaction(group.commit)
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
-        return [read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)]
+        return [
+            read_event(row) for row in self._calls.read(sql.READ_HISTORY, instance_id, execution)
+        ]
 
     def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
         rows = self._calls.read(sql.READ_NEWS, node_id, page.messages + 1, page.bytes)
-        # Afterwards: what has been told by then belongs to these news, or to the next ones as well, which does no harm.
+        # Afterwards: what has been told by then belongs to these news, or to the next ones as well,
+        # which does no harm.
         ended = self._calls.read(sql.READ_ENDED, node_id) if rows else []
         activities: dict[str, list[ActivityRow]] = defaultdict(list)
         for instance_id, *columns in ended:
@@ -95,7 +101,9 @@ class PostgresStore:
         return read_unread(self._calls, self._settings.dialect, instance_id, after, up_to, page)
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
-        return self._calls.read(sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes))[0][0]
+        return self._calls.read(
+            sql.NEXT_WAKE, *kind_arrays(list(dict.fromkeys(kinds))), *route_arrays(routes)
+        )[0][0]
 
     def changed(self) -> bool:
         return self._pulse.changed()
@@ -107,7 +115,8 @@ class PostgresStore:
         self._pulse.stir()
 
     def catalogue(self) -> Catalogue:
-        self._nodes.require_memory()  # each poll asks for it, so that a node that has nothing to write learns it, too
+        # each poll asks for it, so that a node that has nothing to write learns it, too
+        self._nodes.require_memory()
         return read_catalogue(self._calls, self._settings.dialect)
 
     def join(self, node: NodeRecord) -> int:
@@ -134,11 +143,15 @@ class PostgresStore:
     def expire(self, limit: int = 64) -> int:
         return delete_expired(self._calls, limit)
 
-    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+    def rouse(
+        self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
+    ) -> int:
         def rouse(transaction: Transaction) -> int:
             transaction.begin()
             script = transaction.script()
-            roused = script.add(sql.ROUSE, Texts(instance_ids), transaction.now, since, until, limit)
+            roused = script.add(
+                sql.ROUSE, Texts(instance_ids), transaction.now, since, until, limit
+            )
             transaction.commit(script)
             return roused.count
 
@@ -151,11 +164,28 @@ class PostgresStore:
         return [read_task(row) for row in self._calls.read(sql.LIST_TASKS, node_id)]
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
-        return [_read_held(row, self._settings.dialect) for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))]
+        return [
+            _read_held(row, self._settings.dialect)
+            for row in self._calls.read(sql.LIST_HELD, Texts(dict.fromkeys(names)))
+        ]
 
 
-def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...], page: InboxPage, dialect: Dialect) -> News:
-    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, *_ = rows[0]
+def _read_news(
+    rows: list[tuple[Any, ...]],
+    activities: tuple[ActivityRow, ...],
+    page: InboxPage,
+    dialect: Dialect,
+) -> News:
+    (
+        instance_id,
+        incarnation,
+        inbox_seq,
+        cancel_at,
+        cancel_reason,
+        cancel_by,
+        cancel_terminate,
+        *_,
+    ) = rows[0]
     # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
     unread = read_page([row[7:] for row in rows if row[7] is not None], inbox_seq, page, dialect)
     return News(
@@ -171,4 +201,6 @@ def _read_news(rows: list[tuple[Any, ...]], activities: tuple[ActivityRow, ...],
 
 def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
     instance_id, incarnation, revision, *kind, hold = row
-    return HeldRow(instance_id, incarnation, revision, read_kind(kind), hold_from_bytes(hold, dialect))
+    return HeldRow(
+        instance_id, incarnation, revision, read_kind(kind), hold_from_bytes(hold, dialect)
+    )

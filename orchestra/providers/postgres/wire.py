@@ -1,7 +1,8 @@
 """Statements that travel together: one message there, one wait, the answers back.
 
-The driver's own pipeline talks to the server at each statement, and gives up the interpreter's lock each time; a script of
-five statements was five conversations. Here everything is handed to libpq first, and sent at once.
+The driver's own pipeline talks to the server at each statement, and gives up the interpreter's lock
+each time; a script of five statements was five conversations. Here everything is handed to libpq
+first, and sent at once.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Result:
 class Script:
     """Statements that go to the server together: one round trip, whatever their number.
 
-    They are prepared where the connection is this process's own; behind a pooler the next transaction may run on another
-    connection of the server, which has not prepared them.
+    They are prepared where the connection is this process's own; behind a pooler the next
+    transaction may run on another connection of the server, which has not prepared them.
     """
 
     def __init__(self, connection: Connection, connector: Connector) -> None:
@@ -109,7 +110,9 @@ class Script:
             raise error_from_result(failed)
 
     def _exchange(
-        self, statements: Sequence[tuple[bytes, list[bytes | None], Result]], prepared: dict[bytes, bytes] | None
+        self,
+        statements: Sequence[tuple[bytes, list[bytes | None], Result]],
+        prepared: dict[bytes, bytes] | None,
     ) -> PQGen[pq.abc.PGresult | None]:
         pgconn = self._connection.pgconn
         pgconn.enter_pipeline_mode()
@@ -132,7 +135,9 @@ class Script:
     ) -> None:
         formats = [_BINARY] * len(values)
         if prepared is None:
-            pgconn.send_query_params(statement, values, param_formats=formats, result_format=_BINARY)
+            pgconn.send_query_params(
+                statement, values, param_formats=formats, result_format=_BINARY
+            )
             return
         name = prepared.get(statement)
         if name is None:
@@ -144,7 +149,9 @@ class Script:
 
 
 def is_dead(connection: Connection) -> bool:
-    """Return whether the server has said anything on a connection that nothing was asked on: most likely its farewell."""
+    """Return whether the server has said anything on a connection that nothing was asked on: most
+    likely its farewell.
+    """
     pgconn = connection.pgconn
     if pgconn.status == pq.ConnStatus.OK and select.select([pgconn.socket], [], [], 0)[0]:
         pgconn.finish()  # if it was a notice, a new connection costs little
@@ -152,9 +159,13 @@ def is_dead(connection: Connection) -> bool:
 
 
 def _converse(
-    pgconn: pq.abc.PGconn, answers: Sequence[tuple[bytes, Result | None]], prepared: dict[bytes, bytes] | None
+    pgconn: pq.abc.PGconn,
+    answers: Sequence[tuple[bytes, Result | None]],
+    prepared: dict[bytes, bytes] | None,
 ) -> PQGen[pq.abc.PGresult | None]:
-    """Send what libpq holds, and take the answers. Return the first that says that a statement has failed."""
+    """Send what libpq holds, and take the answers. Return the first that says that a statement has
+    failed.
+    """
     while pgconn.flush():
         if (yield Wait.RW) & Ready.R:
             pgconn.consume_input()

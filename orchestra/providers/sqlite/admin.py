@@ -25,19 +25,31 @@ class SqliteAdmin:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+    def set_policy(
+        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
+    ) -> bool:
         statement = sql.ADD_POLICY if only_first else sql.SET_POLICY
         with self._writer.transaction() as transaction:
-            if transaction.connection.execute(statement, (name, value, by, reason, transaction.now)).rowcount == 0:
+            if (
+                transaction.connection.execute(
+                    statement, (name, value, by, reason, transaction.now)
+                ).rowcount
+                == 0
+            ):
                 return False
             _record(transaction, by, "set policy", name, {"value": value, "reason": reason})
         return True
 
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
         with self._writer.transaction() as transaction:
-            if transaction.connection.execute(sql.REVOKE, (transaction.now, instance_id)).rowcount == 0:
+            if (
+                transaction.connection.execute(sql.REVOKE, (transaction.now, instance_id)).rowcount
+                == 0
+            ):
                 return False
-            pin = None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+            pin = (
+                None if version is None else pin_to_bytes(Pin(version, transaction.now, by, reason))
+            )
             transaction.connection.execute(sql.SET_PIN, (pin, instance_id))
             if version is None:
                 _record(transaction, by, "unpin", instance_id, {"reason": reason})
@@ -49,13 +61,23 @@ class SqliteAdmin:
         with self._writer.transaction() as transaction:
             if delete_instance(transaction, instance_id, incarnation) == 0:
                 return False
-            _record(transaction, by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
+            _record(
+                transaction,
+                by,
+                "delete",
+                instance_id,
+                {"incarnation": incarnation, "reason": reason},
+            )
         return True
 
-    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
+    def delete_all(
+        self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
+    ) -> list[str]:
         with self._writer.transaction() as transaction:
             deleted = [
-                instance_id for instance_id, incarnation in instances if delete_instance(transaction, instance_id, incarnation)
+                instance_id
+                for instance_id, incarnation in instances
+                if delete_instance(transaction, instance_id, incarnation)
             ]
             if deleted:
                 detail = {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason}
@@ -75,6 +97,10 @@ class SqliteAdmin:
                     transaction.connection.execute(sql.SET_EXPIRY, (name, duration))
 
 
-def _record(transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> None:
-    transaction.connection.execute(sql.ADD_OPERATION, (transaction.now, actor, action, subject, pack(detail)))
+def _record(
+    transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, object]
+) -> None:
+    transaction.connection.execute(
+        sql.ADD_OPERATION, (transaction.now, actor, action, subject, pack(detail))
+    )
     transaction.connection.execute(sql.PRUNE_OPERATIONS, (_KEPT_OPERATIONS,))

@@ -28,12 +28,17 @@ __all__ = ["Backup", "back_up"]
 _BUSY_SECONDS: Final = 5.0
 
 _MAKE_NOBODYS: Final = (
-    "UPDATE instance SET owner = NULL, wake_at = 0, revision = revision + 1 WHERE owner IS NOT NULL",
+    (
+        "UPDATE instance SET owner = NULL, wake_at = 0, revision = revision + 1 WHERE owner IS "
+        "NOT NULL"
+    ),
     "DELETE FROM capability",
     "DELETE FROM node_activity",
     "DELETE FROM node",
 )
-"""The nodes of the original do not know of the copy: there they would be ghosts, to be waited for until their lease is over."""
+"""The nodes of the original do not know of the copy: there they would be ghosts, to be waited for
+until their lease is over.
+"""
 
 _COUNT: Final = "SELECT count(*), coalesce(sum(status = 0), 0) FROM instance"
 _READ_META: Final = "SELECT value FROM meta WHERE key = ?"
@@ -50,14 +55,17 @@ class Backup:
 
 
 def back_up(source: Path, target: Path, clock: Clock) -> Backup:
-    """Copy a store as it stands at one moment into a new file. Whoever works on it goes on meanwhile; only its log grows.
+    """Copy a store as it stands at one moment into a new file. Whoever works on it goes on
+    meanwhile; only its log grows.
 
-    The copy is complete, checked and on disk when it appears under its name. It is a store of its own: it has another store
-    id, knows no nodes, and nobody owns anything in it, so that the next runtime that opens it goes on at once. Its instances
-    are the same ones: where the original runs on too, both do what they do, with the same idempotency keys.
+    The copy is complete, checked and on disk when it appears under its name. It is a store of its
+    own: it has another store id, knows no nodes, and nobody owns anything in it, so that the next
+    runtime that opens it goes on at once. Its instances are the same ones: where the original runs
+    on too, both do what they do, with the same idempotency keys.
 
     Raises:
-        InvalidArgument: there is something under the name of the copy already, or no directory for it.
+        InvalidArgument: there is something under the name of the copy already, or no directory for
+            it.
         StoreUnavailable: there is no such store, or the copy could not be written.
         StoreCorrupt: the store is damaged, or is none.
         StoreEmpty: it is an empty file or database.
@@ -82,9 +90,14 @@ def back_up(source: Path, target: Path, clock: Clock) -> Backup:
 
 def _require_free(target: Path) -> None:
     # A log that lies beside it would be taken for the copy's own.
-    for path in (target, *(target.with_name(target.name + suffix) for suffix in ("-wal", "-journal"))):
+    for path in (
+        target,
+        *(target.with_name(target.name + suffix) for suffix in ("-wal", "-journal")),
+    ):
         if os.path.lexists(path):
-            raise InvalidArgument(f"{path} is there already; a backup overwrites nothing, give it another name")
+            raise InvalidArgument(
+                f"{path} is there already; a backup overwrites nothing, give it another name"
+            )
     if not target.parent.is_dir():
         raise InvalidArgument(f"{target}: the directory {target.parent} does not exist")
 
@@ -101,8 +114,8 @@ def _removed_at_last(partial: Path) -> Generator[None]:
 
 def _copy(source: Path, partial: Path, clock: Clock) -> None:
     settings = Settings(source, "full", clock, _BUSY_SECONDS, migrate=False, tombstone_window=0)
-    # A store at rest is read as a file that does not change: a reader would leave a log beside it that may belong to whoever
-    # makes backups, and that the service could not write.
+    # A store at rest is read as a file that does not change: a reader would leave a log beside it
+    # that may belong to whoever makes backups, and that the service could not write.
     before = _rest(source)
     if before is not None:
         with translated(source):
@@ -122,17 +135,24 @@ def _copy_pages(source_connection: sqlite3.Connection, source: Path, partial: Pa
     ):
         number = schema._read_number(reader, source)
         if number == 0:
-            raise StoreEmpty(f"{source} is an empty database, not yet a store; make sure that it is the right file")
+            raise StoreEmpty(
+                f"{source} is an empty database, not yet a store; make sure that it is the right "
+                "file"
+            )
         levels = schema.read_levels(reader, number)
         if levels is not None:
             THIS_LIBRARY.require(levels, str(source))
-        # All pages in one step, which is one read transaction: in several steps each write of others would begin it anew.
+        # All pages in one step, which is one read transaction: in several steps each write of
+        # others would begin it anew.
         reader.backup(copy, pages=-1)
 
 
 def _adapt(copy: sqlite3.Connection, source: Path, clock: Clock) -> tuple[int, int]:
-    """Make the copy a store of its own, and check it. Return how many instances it has, and how many are open."""
-    # One file and no log beside it, whoever carries it away. A runtime that opens it turns its log on.
+    """Make the copy a store of its own, and check it. Return how many instances it has, and how
+    many are open.
+    """
+    # One file and no log beside it, whoever carries it away. A runtime that opens it turns its log
+    # on.
     copy.execute("PRAGMA journal_mode = DELETE")
     copy.execute("PRAGMA synchronous = FULL")
     copy.execute(sql.BEGIN_WRITE)
@@ -145,7 +165,9 @@ def _adapt(copy: sqlite3.Connection, source: Path, clock: Clock) -> tuple[int, i
     copy.execute(sql.COMMIT)
     faults = [row[0] for row in copy.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
     if faults:
-        raise StoreCorrupt(f"{source} is damaged, and a copy of it is no backup: {'; '.join(faults)}")
+        raise StoreCorrupt(
+            f"{source} is damaged, and a copy of it is no backup: {'; '.join(faults)}"
+        )
     instances, still_open = copy.execute(_COUNT).fetchone()
     return instances, still_open
 
@@ -156,7 +178,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _write_out(path: Path) -> None:
-    """Have the device keep a file, or a directory's names. SQLite has closed it, so that no lock of its own is lost."""
+    """Have the device keep a file, or a directory's names. SQLite has closed it, so that no lock of
+    its own is lost.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -63,12 +63,30 @@ def _read_nodes(connection: sqlite3.Connection) -> tuple[NodeRow, ...]:
     for node_id, name in connection.execute(sql.LIST_NODE_ACTIVITIES):
         activities[node_id].append(name)
     return tuple(
-        _read_node(row, tuple(capabilities[row[0]]), tuple(activities[row[0]])) for row in connection.execute(sql.LIST_NODES)
+        _read_node(row, tuple(capabilities[row[0]]), tuple(activities[row[0]]))
+        for row in connection.execute(sql.LIST_NODES)
     )
 
 
-def _read_node(row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]) -> NodeRow:
-    node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, load, reads, writes = row
+def _read_node(
+    row: tuple[Any, ...], capabilities: tuple[Capability, ...], activities: tuple[str, ...]
+) -> NodeRow:
+    (
+        node_id,
+        host,
+        boot_id,
+        pid,
+        library,
+        abilities,
+        lease,
+        started_at,
+        renewed_at,
+        renewals,
+        dead,
+        load,
+        reads,
+        writes,
+    ) = row
     values = unpack(abilities)
     record = NodeRecord(
         node_id=node_id,

@@ -52,7 +52,9 @@ def connect_writer(settings: Settings) -> sqlite3.Connection:
 
 
 def connect_reader(settings: Settings) -> sqlite3.Connection:
-    """Return a connection that only reads. It never checkpoints, also when it closes last (protocol rule 26)."""
+    """Return a connection that only reads. It never checkpoints, also when it closes last (protocol
+    rule 26).
+    """
     with translated(settings.path):
         return _connect(settings, "ro")
 
@@ -79,11 +81,17 @@ def _configure_writer(connection: sqlite3.Connection, settings: Settings) -> Non
     connection.execute("PRAGMA temp_store = MEMORY")
     # A pragma that does not take effect says nothing; I13 rests on these two.
     if journal != "wal":
-        raise StoreUnavailable(f"{settings.path}: the file system allows no write-ahead log (journal mode {journal!r})")
+        raise StoreUnavailable(
+            f"{settings.path}: the file system allows no write-ahead log (journal mode {journal!r})"
+        )
     if connection.execute("PRAGMA synchronous").fetchone()[0] != synchronous:
-        raise StoreUnavailable(f"{settings.path}: SQLite did not accept durability {settings.durability!r}")
+        raise StoreUnavailable(
+            f"{settings.path}: SQLite did not accept durability {settings.durability!r}"
+        )
 
 
 def _require_directory(settings: Settings) -> None:
     if not settings.path.parent.is_dir():
-        raise StoreUnavailable(f"{settings.path}: the directory {settings.path.parent} does not exist")
+        raise StoreUnavailable(
+            f"{settings.path}: the directory {settings.path.parent} does not exist"
+        )

@@ -10,15 +10,22 @@ from orchestra.providers.sqlite.writer import Transaction, Writer
 __all__ = ["delete_expired", "delete_instance"]
 
 _ROWS_AT_ONCE: Final = 2_000
-"""Rows after which a transaction deletes no further instance: the lock is let go of for those who work."""
+"""Rows after which a transaction deletes no further instance: the lock is let go of for those who
+work.
+"""
 
 
 def delete_instance(transaction: Transaction, instance_id: str, incarnation: str) -> int:
-    """Delete an ended instance and all that belongs to it (I9). Return how many rows went; 0: it is open, or not there."""
+    """Delete an ended instance and all that belongs to it (I9). Return how many rows went; 0: it is
+    open, or not there.
+    """
     connection = transaction.connection
     deleted = connection.execute(sql.DELETE_INSTANCE, (instance_id, incarnation)).rowcount
     if deleted:
-        deleted += sum(connection.execute(statement, (instance_id,)).rowcount for statement in sql.DELETE_BELONGINGS)
+        deleted += sum(
+            connection.execute(statement, (instance_id,)).rowcount
+            for statement in sql.DELETE_BELONGINGS
+        )
     return deleted
 
 
@@ -29,7 +36,9 @@ def delete_expired(writer: Writer, limit: int) -> int:
             return 0
     count = rows = 0
     with writer.transaction() as transaction:
-        for expired in transaction.connection.execute(sql.FIND_EXPIRED, (transaction.now, limit)).fetchall():
+        for expired in transaction.connection.execute(
+            sql.FIND_EXPIRED, (transaction.now, limit)
+        ).fetchall():
             rows += delete_instance(transaction, *expired)
             count += 1
             if rows >= _ROWS_AT_ONCE:

@@ -1,8 +1,9 @@
-"""What can be told about a store from outside, without changing it and without being in anybody's way.
+"""What can be told about a store from outside, without changing it and without being in anybody's
+way.
 
-Everything is read over one connection that can only read. A store at rest, beside which there is no log, is opened as a file
-that does not change: an ordinary reader would leave a log and its index behind, owned by whoever has looked. Whether it really
-did not change is asked afterwards.
+Everything is read over one connection that can only read. A store at rest, beside which there is no
+log, is opened as a file that does not change: an ordinary reader would leave a log and its index
+behind, owned by whoever has looked. Whether it really did not change is asked afterwards.
 """
 
 from __future__ import annotations
@@ -68,9 +69,15 @@ _NAP: Final = 0.05
 _KERNEL_LOCKS: Final = Path("/proc/locks")
 
 _OBJECTS: Final = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"
-_BURIED: Final = "SELECT node_id, host, pid, renewed_at FROM node WHERE dead = 1 ORDER BY renewed_at DESC"
-_OWNERS: Final = "SELECT owner, count(*) FROM instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
-_TAKERS: Final = "SELECT owner, count(*) FROM activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+_BURIED: Final = (
+    "SELECT node_id, host, pid, renewed_at FROM node WHERE dead = 1 ORDER BY renewed_at DESC"
+)
+_OWNERS: Final = (
+    "SELECT owner, count(*) FROM instance WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+)
+_TAKERS: Final = (
+    "SELECT owner, count(*) FROM activity WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+)
 _WAITING: Final = """
     SELECT queue, name, count(*), min(started_at) FROM activity
     WHERE queue IS NOT NULL AND owner IS NULL AND result IS NULL AND failure IS NULL
@@ -101,9 +108,11 @@ _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM node"
 
 @dataclass(frozen=True, slots=True)
 class Pragmas:
-    """What the file says of itself. Sizes in bytes. ``synchronous`` is not there: each connection has its own.
+    """What the file says of itself. Sizes in bytes. ``synchronous`` is not there: each connection
+    has its own.
 
-    ``journal_mode`` is ``None`` for a store at rest: SQLite tells it only of a file that is read with its log.
+    ``journal_mode`` is ``None`` for a store at rest: SQLite tells it only of a file that is read
+    with its log.
     """
 
     journal_mode: str | None
@@ -117,9 +126,9 @@ class Pragmas:
 class WriteLockState:
     """The lock that writers hold from BEGIN to COMMIT.
 
-    ``last`` is the process that took it last (``None``: nobody ever did), ``runs`` whether there is such a process,
-    ``holder`` who has it now, as far as the kernel tells. ``stuck``: that one kept it all the while it was watched, and
-    committed nothing.
+    ``last`` is the process that took it last (``None``: nobody ever did), ``runs`` whether there is
+    such a process, ``holder`` who has it now, as far as the kernel tells. ``stuck``: that one kept
+    it all the while it was watched, and committed nothing.
     """
 
     last: int | None
@@ -137,7 +146,8 @@ def library_version() -> tuple[int, int, int]:
 
 
 def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
-    """Return what ``look`` makes of the store. It is called a second time where the store has left its rest meanwhile.
+    """Return what ``look`` makes of the store. It is called a second time where the store has left
+    its rest meanwhile.
 
     Raises:
         StoreUnavailable: there is no such file, or it cannot be reached.
@@ -165,19 +175,24 @@ def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
 
 
 class Diagnosis:
-    """Reads the facts. Each method stands for itself, so that what is damaged does not hide the rest.
+    """Reads the facts. Each method stands for itself, so that what is damaged does not hide the
+    rest.
 
     Raises:
         StoreError: from every method that reads the file: it could not be read.
     """
 
-    def __init__(self, connection: sqlite3.Connection, settings: Settings, *, at_rest: bool) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, settings: Settings, *, at_rest: bool
+    ) -> None:
         self._connection = connection
         self._settings = settings
         self._at_rest = at_rest
 
     def integrity(self, *, quick: bool) -> tuple[str, ...]:
-        """Return what SQLite finds wrong, at most a few faults. Writers go on meanwhile; the log only grows."""
+        """Return what SQLite finds wrong, at most a few faults. Writers go on meanwhile; the log
+        only grows.
+        """
         pragma = "quick_check" if quick else "integrity_check"
         with translated(self._settings.path):
             rows = self._connection.execute(f"PRAGMA {pragma}({_FAULTS})").fetchall()
@@ -198,7 +213,11 @@ class Diagnosis:
             number,
             known,
             missing=tuple(sorted(expected.keys() - found.keys())),
-            changed=tuple(sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])),
+            changed=tuple(
+                sorted(
+                    name for name in expected.keys() & found.keys() if expected[name] != found[name]
+                )
+            ),
             added=tuple(sorted(found.keys() - expected.keys())),
             levels=levels,
             reads=library.level,
@@ -216,7 +235,9 @@ class Diagnosis:
             )
 
     def write_lock(self) -> WriteLockState:
-        """Return how the writers' lock stands, without ever taking it: whoever writes shall not wait for somebody who looks."""
+        """Return how the writers' lock stands, without ever taking it: whoever writes shall not
+        wait for somebody who looks.
+        """
         path = self._settings.lock_path
         last = _read_pid(path)
         if last is None:
@@ -231,14 +252,20 @@ class Diagnosis:
         with translated(self._settings.path):
             connection.execute(sql.BEGIN_READ)
             try:
-                numbers = {row[0]: read_kind(row[1:]) for row in connection.execute(_KINDS_BY_NUMBER)}
+                numbers = {
+                    row[0]: read_kind(row[1:]) for row in connection.execute(_KINDS_BY_NUMBER)
+                }
                 tallies = connection.execute(_TALLIES).fetchall()
-                instants = [row[4] for row in tallies] + [connection.execute(_NEWEST_RENEWAL).fetchone()[0]]
+                instants = [row[4] for row in tallies] + [
+                    connection.execute(_NEWEST_RENEWAL).fetchone()[0]
+                ]
                 found = Population(
                     catalogue=Catalogue(
                         now=0,
                         nodes=_read_nodes(connection),
-                        policies={row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)},
+                        policies={
+                            row[0]: PolicyRow(*row) for row in connection.execute(sql.LIST_POLICIES)
+                        },
                         kinds=tuple(numbers.values()),
                         levels=Levels(*connection.execute(sql.READ_LEVELS).fetchone()),
                     ),
@@ -246,22 +273,34 @@ class Diagnosis:
                     buried=tuple(Buried(*row) for row in connection.execute(_BURIED)),
                     owners=dict(connection.execute(_OWNERS)),
                     takers=dict(connection.execute(_TAKERS)),
-                    waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in connection.execute(_WAITING)),
-                    tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
+                    waiting=tuple(
+                        Waiting(Route(row[0], row[1]), row[2], row[3])
+                        for row in connection.execute(_WAITING)
+                    ),
+                    tallies=tuple(
+                        Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies
+                    ),
                     held=tuple(
                         held_instance(row[0], numbers.get(row[1]), row[2], self._settings.dialect)
                         for row in connection.execute(_HELD, (LOOKED_AT,))
                     ),
-                    crashing=tuple(Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))),
-                    unread=tuple(
-                        one for row in connection.execute(_UNREAD, (LOOKED_AT,)) if (one := unread_activity(*row)) is not None
+                    crashing=tuple(
+                        Crashing(*row) for row in connection.execute(_CRASHING, (LISTED,))
                     ),
-                    newest=max((instant for instant in instants if instant is not None), default=None),
+                    unread=tuple(
+                        one
+                        for row in connection.execute(_UNREAD, (LOOKED_AT,))
+                        if (one := unread_activity(*row)) is not None
+                    ),
+                    newest=max(
+                        (instant for instant in instants if instant is not None), default=None
+                    ),
                 )
             finally:
                 connection.execute(sql.ROLLBACK)
-        # The locks are probed after the rows were read: a node takes its lock before it has a row, and a node that leaves
-        # removes the file. Hence a lock that is free belongs to somebody who died.
+        # The locks are probed after the rows were read: a node takes its lock before it has a row,
+        # and a node that leaves removes the file. Hence a lock that is free belongs to somebody who
+        # died.
         return _with_locks(found, self._settings)
 
     def ended(self) -> Ended:
@@ -308,12 +347,15 @@ def _open(settings: Settings, *, at_rest: bool) -> Generator[Diagnosis]:
         connection = _connect(settings, "ro&immutable=1") if at_rest else connect_reader(settings)
     with contextlib.closing(connection):
         if _schema_number(connection, path) == 0:
-            raise StoreEmpty(f"{path}: an empty database, not yet a store; a runtime that opens it makes it one")
+            raise StoreEmpty(
+                f"{path}: an empty database, not yet a store; a runtime that opens it makes it one"
+            )
         yield Diagnosis(connection, settings, at_rest=at_rest)
 
 
 def _schema_number(connection: sqlite3.Connection, path: Path) -> int:
-    # Read inside `translated` alone it would pass for a fault of the driver: the number is text in the file.
+    # Read inside `translated` alone it would pass for a fault of the driver: the number is text in
+    # the file.
     try:
         with translated(path):
             return schema._read_number(connection, path)
@@ -358,7 +400,9 @@ def _size(path: Path) -> int:
 
 def _with_locks(found: Population, settings: Settings) -> Population:
     nodes = found.catalogue.nodes
-    locks = {node.record.node_id: _probe(settings.node_lock_path(node.record.node_id)) for node in nodes}
+    locks = {
+        node.record.node_id: _probe(settings.node_lock_path(node.record.node_id)) for node in nodes
+    }
     return Population(
         catalogue=replace(found.catalogue, now=settings.clock.now()),
         locks=locks,
@@ -377,8 +421,9 @@ def _with_locks(found: Population, settings: Settings) -> Population:
 def _probe(path: Path) -> NodeLockState:
     """Return how a node's lock stands.
 
-    The file is never made, and the lock asked for is a shared one, for no longer than the call: two who look do not meet. A
-    node itself never asks for a lock that is older than its row; its neighbours, who do, look again after a moment.
+    The file is never made, and the lock asked for is a shared one, for no longer than the call: two
+    who look do not meet. A node itself never asks for a lock that is older than its row; its
+    neighbours, who do, look again after a moment.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -412,14 +457,16 @@ def _runs(pid: int) -> bool:
 
 
 def _holds(path: Path, pid: int) -> bool:
-    """Return whether the kernel says that a process holds the lock; ``False`` where the kernel does not say."""
+    """Return whether the kernel says that a process holds the lock; ``False`` where the kernel does
+    not say.
+    """
     try:
         inode = path.stat().st_ino
         lines = _KERNEL_LOCKS.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return False
-    # The inode alone could be one of another file system, whose number there need not be the one that `stat` gives. The pid
-    # in the file makes sure.
+    # The inode alone could be one of another file system, whose number there need not be the one
+    # that `stat` gives. The pid in the file makes sure.
     return any(_is_lock(line.split(), inode, pid) for line in lines)
 
 

@@ -53,7 +53,9 @@ class _Reader:
 
 
 class ReaderPool:
-    """Read-only connections for any thread. A few are kept; more are made when they are needed at once."""
+    """Read-only connections for any thread. A few are kept; more are made when they are needed at
+    once.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -144,7 +146,9 @@ class SqliteDirectory:
             rows = connection.execute(sql.READ_HISTORY, (instance_id, execution)).fetchall()
         return [read_event(row) for row in rows]
 
-    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+    def envelopes(
+        self, instance_id: str, execution: int, events: Sequence[int]
+    ) -> list[EventRecord]:
         statement = sql.READ_ENVELOPES % ", ".join("?" * len(events))
         with self._readers.reading() as connection:
             rows = connection.execute(statement, (instance_id, execution, *events)).fetchall()
@@ -156,11 +160,18 @@ class SqliteDirectory:
 
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         with self._readers.reading() as connection, _one_moment(connection):
-            return {node_id: connection.execute(sql.COUNT_OWNED, (node_id,)).fetchone()[0] for node_id in node_ids}
+            return {
+                node_id: connection.execute(sql.COUNT_OWNED, (node_id,)).fetchone()[0]
+                for node_id in node_ids
+            }
 
     def going_among(self, instance_ids: Sequence[str]) -> set[str]:
         with self._readers.reading() as connection, _one_moment(connection):
-            return {key for key in instance_ids if connection.execute(sql.IS_GOING, (key,)).fetchone() is not None}
+            return {
+                key
+                for key in instance_ids
+                if connection.execute(sql.IS_GOING, (key,)).fetchone() is not None
+            }
 
 
 @contextmanager
@@ -174,7 +185,9 @@ def _one_moment(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list[Any]]:
-    """Return the conditions of a query and their values. Only constants are ever put together (I15)."""
+    """Return the conditions of a query and their values. Only constants are ever put together
+    (I15).
+    """
     conditions: list[str] = []
     values: list[Any] = []
 
@@ -198,7 +211,11 @@ def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list
     if query.standings is not None:
         condition, parameters = _standing(query.unserved)
         among = f"{condition} IN ({_placeholders(query.standings)})"
-        require(f"(i.status <> 0 OR {among})", *parameters, *(standing.value for standing in query.standings))
+        require(
+            f"(i.status <> 0 OR {among})",
+            *parameters,
+            *(standing.value for standing in query.standings),
+        )
     if query.held is not None:
         condition, parameters = _stands_still(query.unserved)
         require(condition if query.held else f"NOT {condition}", *parameters)
@@ -212,10 +229,21 @@ def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list
     if query.created_until is not None:
         require("i.created_at < ?", query.created_until)
     for key, value in query.labels.items():
-        require("EXISTS (SELECT 1 FROM label l WHERE l.instance_id = i.instance_id AND l.key = ? AND l.value = ?)", key, value)
+        require(
+            (
+                "EXISTS (SELECT 1 FROM label l WHERE l.instance_id = i.instance_id AND l.key = ? "
+                "AND l.value = ?)"
+            ),
+            key,
+            value,
+        )
     if query.parent is not None:
-        # As a set of ids, so that it is found by the index on parents, whatever the order of the list.
-        require("i.instance_id IN (SELECT c.instance_id FROM instance_detail c WHERE c.parent_id = ?)", query.parent)
+        # As a set of ids, so that it is found by the index on parents, whatever the order of the
+        # list.
+        require(
+            "i.instance_id IN (SELECT c.instance_id FROM instance_detail c WHERE c.parent_id = ?)",
+            query.parent,
+        )
     if query.parent_execution is not None:
         require("d.parent_execution = ?", query.parent_execution)
     if query.after is not None:
@@ -224,19 +252,34 @@ def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list
 
 
 def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
-    """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to run it (rule 5)."""
+    """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to
+    run it (rule 5).
+    """
     condition = "i.held = 1 OR (i.takeovers >= 3 AND i.owner IS NULL)"
     values: list[Any] = []
     for kind in unserved:
-        condition += " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = ? AND k.level = ?)"
-        values += [stored_queue(kind.queue), kind.name, kind.version, kind.format, int(kind.floating), kind.level]
+        condition += (
+            " OR (k.queue = ? AND k.name = ? AND k.version = ? AND k.format = ? AND k.floating = "
+            "? AND k.level = ?)"
+        )
+        values += [
+            stored_queue(kind.queue),
+            kind.name,
+            kind.version,
+            kind.format,
+            int(kind.floating),
+            kind.level,
+        ]
     return f"(i.status = 0 AND ({condition}))", values
 
 
 def _standing(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
     """Return the :class:`Standing` of an open instance."""
     stands_still, values = _stands_still(unserved)
-    return f"CASE WHEN {stands_still} THEN 2 WHEN i.opened = 1 OR i.execution > 1 THEN 1 ELSE 0 END", values
+    return (
+        f"CASE WHEN {stands_still} THEN 2 WHEN i.opened = 1 OR i.execution > 1 THEN 1 ELSE 0 END",
+        values,
+    )
 
 
 def _placeholders(values: tuple[Any, ...]) -> str:
@@ -257,9 +300,14 @@ def _first_beyond(prefix: str) -> str | None:
 
 
 def _read_record(
-    row: tuple[Any, ...], activities: list[tuple[Any, ...]], reports: list[tuple[Any, ...]], dialect: Dialect
+    row: tuple[Any, ...],
+    activities: list[tuple[Any, ...]],
+    reports: list[tuple[Any, ...]],
+    dialect: Dialect,
 ) -> InstanceRecord:
-    instance = read_instance(read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH], dialect)
+    instance = read_instance(
+        read_kind(row[:_KIND_WIDTH]), row[_KIND_WIDTH : _KIND_WIDTH + INSTANCE_WIDTH], dialect
+    )
     execution_start = _KIND_WIDTH + INSTANCE_WIDTH
     execution = read_execution(row[execution_start : execution_start + EXECUTION_WIDTH], dialect)
     (

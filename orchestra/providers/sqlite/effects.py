@@ -22,7 +22,9 @@ from orchestra.store.outcomes import Outcome, Recovered
 __all__ = ["carry_out", "prune_tombstones", "write_decision"]
 
 
-def write_decision(transaction: Transaction, decision: Decision, needs: Needs) -> dict[int, Outcome]:
+def write_decision(
+    transaction: Transaction, decision: Decision, needs: Needs
+) -> dict[int, Outcome]:
     """Write all rows of a decision. Return the outcomes of its recoveries, by their positions."""
     connection = transaction.connection
     recovered: dict[int, Outcome] = {}
@@ -36,7 +38,8 @@ def write_decision(transaction: Transaction, decision: Decision, needs: Needs) -
         connection.execute(sql.REPORT_ACTIVITY, (*report_values(activity), *key))
     if decision.messages:
         connection.executemany(
-            sql.ADD_MESSAGE, [message_values(*message, transaction.dialect) for message in decision.messages]
+            sql.ADD_MESSAGE,
+            [message_values(*message, transaction.dialect) for message in decision.messages],
         )
     for row in decision.changed_rows:
         _write_row(connection, row)
@@ -50,15 +53,27 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
     """Carry out the effects of granted writes."""
     connection, now = transaction.connection, transaction.now
     _run(connection, sql.ADD_EXECUTION, effects.created)
-    _run_each_once(connection, sql.OPEN_EXECUTION, effects.opened, "an execution was opened twice, or is not there")
-    _run_each_once(connection, sql.CLOSE_EXECUTION, effects.closed, "an execution was closed twice, or is not there")
+    _run_each_once(
+        connection,
+        sql.OPEN_EXECUTION,
+        effects.opened,
+        "an execution was opened twice, or is not there",
+    )
+    _run_each_once(
+        connection,
+        sql.CLOSE_EXECUTION,
+        effects.closed,
+        "an execution was closed twice, or is not there",
+    )
     _run(connection, sql.ADD_EVENT, effects.events)
     _run(connection, sql.FORGET_ACTIVITIES, [(instance_id,) for instance_id in effects.forgotten])
     _run(connection, sql.SETTLE_ACTIVITY, effects.settled)
     _run(connection, sql.PUT_ACTIVITY, effects.activities)
     _run(connection, sql.REPORT_ACTIVITY, effects.stopped)
     _run(connection, sql.BURY_MESSAGE, [(now, *message) for message in effects.consumed])
-    _run_each_once(connection, sql.REMOVE_MESSAGE, effects.consumed, "a message was consumed that is not there")
+    _run_each_once(
+        connection, sql.REMOVE_MESSAGE, effects.consumed, "a message was consumed that is not there"
+    )
     reports = f"[{', '.join(map(str, transaction.dialect.reports))}]"
     _run(connection, sql.DROP_REPORTS, [(instance_id, reports) for instance_id in effects.dropped])
     _run(connection, sql.SET_CUSTOM_STATUS, effects.custom_statuses)
@@ -70,21 +85,33 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
 
 
 def set_expiry(transaction: Transaction, effects: Effects) -> None:
-    """Say when instances that have ended are to go, where their names have an expiry. Their hot rows are written."""
+    """Say when instances that have ended are to go, where their names have an expiry. Their hot
+    rows are written.
+    """
     if effects.ended and transaction.connection.execute(sql.ANY_EXPIRY).fetchone() is not None:
-        _run(transaction.connection, sql.SET_EXPIRES_AT, [(transaction.now, instance_id) for instance_id in effects.ended])
+        _run(
+            transaction.connection,
+            sql.SET_EXPIRES_AT,
+            [(transaction.now, instance_id) for instance_id in effects.ended],
+        )
 
 
 def prune_tombstones(transaction: Transaction, added: int, window: int) -> None:
-    """Remove tombstones that have lost their meaning: at most twice as many as were added, so that who adds them pays."""
+    """Remove tombstones that have lost their meaning: at most twice as many as were added, so that
+    who adds them pays.
+    """
     if added:
         transaction.connection.execute(sql.PRUNE_TOMBSTONES, (transaction.now - window, 2 * added))
 
 
 def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -> Recovered:
-    """Read an instance as the steps before leave it: its row is written for that, and the rest of the group builds on it."""
+    """Read an instance as the steps before leave it: its row is written for that, and the rest of
+    the group builds on it.
+    """
     row, standing = recovery.row, decision.rows[recovery.row.instance_id]
-    row.read_revision = standing.read_revision  # an earlier recovery of the group may have written the row
+    row.read_revision = (
+        standing.read_revision
+    )  # an earlier recovery of the group may have written the row
     _write_row(transaction.connection, row)
     standing.read_revision = row.revision
     return Recovered(read_snapshots(transaction, (row.instance_id,))[0])
@@ -92,23 +119,44 @@ def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -
 
 def _write_starts(transaction: Transaction, decision: Decision, needs: Needs) -> None:
     connection = transaction.connection
-    anew = [start for instance_id, start in decision.started.items() if needs.candidates[instance_id] is not start]
+    anew = [
+        start
+        for instance_id, start in decision.started.items()
+        if needs.candidates[instance_id] is not start
+    ]
     unused = [*decision.unmade, *(start.instance_id for start in anew)]
-    _run_each_once(connection, sql.UNMAKE_INSTANCE, [(instance_id,) for instance_id in unused], "a new instance has gone")
+    _run_each_once(
+        connection,
+        sql.UNMAKE_INSTANCE,
+        [(instance_id,) for instance_id in unused],
+        "a new instance has gone",
+    )
     for start in anew:
         make_instance(transaction, start)
     for start in decision.started.values():
         connection.execute(sql.ADD_DETAIL, detail_values(start))
-        _run(connection, sql.ADD_LABEL, [(start.instance_id, key, value) for key, value in start.labels.items()])
+        _run(
+            connection,
+            sql.ADD_LABEL,
+            [(start.instance_id, key, value) for key, value in start.labels.items()],
+        )
 
 
 def _write_row(connection: sqlite3.Connection, row: HotRow) -> None:
-    """Write a changed row. One that was only told of arrivals keeps its owner and status, whose indexes are left alone."""
+    """Write a changed row. One that was only told of arrivals keeps its owner and status, whose
+    indexes are left alone.
+    """
     fence = row.instance_id, row.read_revision
     if row.written:
         written = connection.execute(sql.WRITE_ROW, (*row.written_values, row.summary, *fence))
     else:
-        values = (row.inbox_seq, row.wake_at, row.updated_at, row.most_unread, row.most_unread_bytes)
+        values = (
+            row.inbox_seq,
+            row.wake_at,
+            row.updated_at,
+            row.most_unread,
+            row.most_unread_bytes,
+        )
         written = connection.execute(sql.RING_ROW, (*values, *fence))
     if written.rowcount != 1:
         raise StoreError(f"instance {row.instance_id!r} was changed past its lock")  # I6
@@ -117,7 +165,9 @@ def _write_row(connection: sqlite3.Connection, row: HotRow) -> None:
 
 
 def _prune(connection: sqlite3.Connection, pruning: Pruning) -> None:
-    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without its events."""
+    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without
+    its events.
+    """
     instance_id, current, prune = pruning
     executions = prune.executions
     if prune.closed_until is not None:
@@ -128,7 +178,9 @@ def _prune(connection: sqlite3.Connection, pruning: Pruning) -> None:
     if histories > 0:
         connection.execute(sql.PRUNE_EVENTS, (instance_id, histories, instance_id))
     if executions > 0:
-        connection.execute(sql.PRUNE_EXECUTIONS, (instance_id, min(executions, current - 1), instance_id))
+        connection.execute(
+            sql.PRUNE_EXECUTIONS, (instance_id, min(executions, current - 1), instance_id)
+        )
 
 
 def _empty_inbox(connection: sqlite3.Connection, instance_id: str) -> None:
@@ -145,6 +197,8 @@ def _run(connection: sqlite3.Connection, statement: str, values: Sequence[tuple[
         connection.executemany(statement, values)
 
 
-def _run_each_once(connection: sqlite3.Connection, statement: str, values: Sequence[tuple[Any, ...]], failure: str) -> None:
+def _run_each_once(
+    connection: sqlite3.Connection, statement: str, values: Sequence[tuple[Any, ...]], failure: str
+) -> None:
     if values and connection.executemany(statement, values).rowcount != len(values):
         raise StoreError(f"a write does not fit what is stored: {failure}")

@@ -21,7 +21,9 @@ def read_facts(transaction: Transaction, needs: Needs) -> Facts:
         if make_instance(transaction, start):
             facts.made.add(instance_id)
         else:
-            facts.requests[instance_id] = transaction.connection.execute(sql.READ_REQUEST, (instance_id,)).fetchone()[0]
+            facts.requests[instance_id] = transaction.connection.execute(
+                sql.READ_REQUEST, (instance_id,)
+            ).fetchone()[0]
     for instance_id in needs.rows:
         _read_row(transaction, instance_id, facts)
     if needs.concerns_others:
@@ -49,8 +51,18 @@ def make_instance(transaction: Transaction, start: Start) -> bool:
     connection, execution = transaction.connection, start.execution
     kind = transaction.kinds.number(connection, start.kind)
     is_opened = execution.opened_at is not None
-    values = (start.instance_id, start.incarnation, kind, start.wake_at, execution.number, is_opened)
-    return connection.execute(sql.ADD_INSTANCE, (*values, transaction.now, transaction.now)).rowcount > 0
+    values = (
+        start.instance_id,
+        start.incarnation,
+        kind,
+        start.wake_at,
+        execution.number,
+        is_opened,
+    )
+    return (
+        connection.execute(sql.ADD_INSTANCE, (*values, transaction.now, transaction.now)).rowcount
+        > 0
+    )
 
 
 def _read_row(transaction: Transaction, instance_id: str, facts: Facts) -> None:
@@ -70,7 +82,11 @@ def _read_family(transaction: Transaction, needs: Needs, facts: Facts) -> None:
             *parent, on_close = link
             closes = transaction.dialect.library.events.on_parent_close
             facts.links[instance_id] = ChildLink(ParentLink(*parent), closes.read(on_close))
-    parents = (facts.links[instance_id].parent for instance_id in needs.ending if instance_id in facts.links)
+    parents = (
+        facts.links[instance_id].parent
+        for instance_id in needs.ending
+        if instance_id in facts.links
+    )
     relatives.update(parent.instance_id for parent in parents)
     for instance_id in relatives.difference(needs.rows):
         _read_row(transaction, instance_id, facts)
@@ -88,7 +104,11 @@ def _read_addressee(transaction: Transaction, append: Append) -> Addressee | Non
     if row is None:
         return None
     is_unread, *message, removed_as, removed_at = row
-    return Addressee(read_message(tuple(message), transaction.dialect) if is_unread else None, removed_as, removed_at or 0)
+    return Addressee(
+        read_message(tuple(message), transaction.dialect) if is_unread else None,
+        removed_as,
+        removed_at or 0,
+    )
 
 
 def _count_inboxes(transaction: Transaction, needs: Needs, facts: Facts) -> None:
@@ -102,6 +122,10 @@ def _count_inboxes(transaction: Transaction, needs: Needs, facts: Facts) -> None
         most = row.most
         if most is not None and limits.have_room(most, coming[instance_id]):
             continue
-        if instance_id not in facts.whole and (most is None or limits.ask_for_a_count(most, coming[instance_id])):
-            facts.whole[instance_id] = Waiting(*execute(sql.COUNT_UNREAD, (instance_id,)).fetchone())
+        if instance_id not in facts.whole and (
+            most is None or limits.ask_for_a_count(most, coming[instance_id])
+        ):
+            facts.whole[instance_id] = Waiting(
+                *execute(sql.COUNT_UNREAD, (instance_id,)).fetchone()
+            )
         facts.named[inbox_name] = Waiting(*execute(sql.COUNT_NAME, (instance_id, name)).fetchone())

@@ -1,4 +1,6 @@
-"""SQLite's errors as the library's: classified by code, never by text, and kept as ``__cause__``."""
+"""SQLite's errors as the library's: classified by code, never by text, and kept as
+``__cause__``.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,15 @@ _ERRORS: Final[dict[int, type[StoreError]]] = {
 }
 
 _DRIVER_ERRORS: Final = (sqlite3.Error, ValueError, OverflowError)
-"""``ValueError`` and ``OverflowError``: values that no database can hold (lone surrogates, integers beyond 64 bits)."""
+"""``ValueError`` and ``OverflowError``: values that no database can hold (lone surrogates, integers
+beyond 64 bits).
+"""
 
 
 def translate(error: Exception, path: Path) -> StoreError:
-    """Return what an error of the driver means. What is not known to pass by itself is not retryable."""
+    """Return what an error of the driver means. What is not known to pass by itself is not
+    retryable.
+    """
     code = primary_code(error)
     kind = StoreError if code is None else _ERRORS.get(code, StoreError)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
@@ -51,7 +57,9 @@ def primary_code(error: Exception) -> int | None:
 
 
 class translated:  # noqa: N801 - used as a context manager, named like contextlib's
-    """Raise the driver's errors as the library's. A class, since it stands around every statement of the hot path."""
+    """Raise the driver's errors as the library's. A class, since it stands around every statement
+    of the hot path.
+    """
 
     __slots__ = ("_path",)
 
@@ -70,7 +78,9 @@ class translated:  # noqa: N801 - used as a context manager, named like contextl
 
 
 class translated_commit(translated):  # noqa: N801
-    """Do the same around a COMMIT, where a failing device leaves open whether the log has taken it."""
+    """Do the same around a COMMIT, where a failing device leaves open whether the log has taken
+    it.
+    """
 
     __slots__ = ()
 

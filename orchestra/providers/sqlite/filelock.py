@@ -1,7 +1,8 @@
 """Locks that are files: between processes, and dropped by the kernel when their process dies.
 
-``flock`` and not ``fcntl`` locks: those belong to the process, and any close of the file would drop them. A lock is never taken
-on the database file itself, which nobody opens but SQLite (protocol rule 26).
+``flock`` and not ``fcntl`` locks: those belong to the process, and any close of the file would drop
+them. A lock is never taken on the database file itself, which nobody opens but SQLite (protocol
+rule 26).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, St
 __all__ = ["FileLock", "NodeLock"]
 
 _PATIENCE: Final = SystemClock()
-"""Waiting for another process is a matter of real time, also where the store's clock is a virtual one."""
+"""Waiting for another process is a matter of real time, also where the store's clock is a virtual
+one.
+"""
 
 _SHORTEST_NAP: Final = 0.00005
 _LONGEST_NAP: Final = 0.002
@@ -54,8 +57,9 @@ class _LockFile:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def write_pid(self) -> None:
-        # The pid is for people who look for the holder. A full disk must not keep anybody from locking. Written only where it
-        # changes: a touched file would be one more thing for the next fsync to carry.
+        # The pid is for people who look for the holder. A full disk must not keep anybody from
+        # locking. Written only where it changes: a touched file would be one more thing for the
+        # next fsync to carry.
         with contextlib.suppress(OSError):
             mark = b"%-10d\n" % os.getpid()
             if os.pread(self._descriptor, len(mark), 0) != mark:
@@ -75,8 +79,8 @@ class _LockFile:
 class FileLock:
     """The lock that a writer holds from BEGIN to COMMIT.
 
-    It is two files. Whoever waits for the lock does so behind the *gate*, so that a busy writer, which comes back at
-    once, has to queue behind it: nobody is starved (scenario 43).
+    It is two files. Whoever waits for the lock does so behind the *gate*, so that a busy writer,
+    which comes back at once, has to queue behind it: nobody is starved (scenario 43).
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +127,9 @@ class FileLock:
 
 
 class NodeLock:
-    """Held by a node from before it appears in the store until it is gone: whether it is free tells whether it lives."""
+    """Held by a node from before it appears in the store until it is gone: whether it is free tells
+    whether it lives.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = _LockFile(path)
@@ -145,7 +151,9 @@ class NodeLock:
 
     @staticmethod
     def is_free(path: Path) -> bool:
-        """Return whether the file is there and nobody holds it, so that its node is certainly gone."""
+        """Return whether the file is there and nobody holds it, so that its node is certainly
+        gone.
+        """
         lock = _probe(path)
         if lock is None:
             return False
@@ -186,7 +194,9 @@ def _translate(error: OSError, path: Path) -> StoreError:
 
 
 _open_files: weakref.WeakSet[_LockFile] = weakref.WeakSet()
-"""A forked child inherits descriptors, and with them the locks: while it has them open, a dead parent would seem to live."""
+"""A forked child inherits descriptors, and with them the locks: while it has them open, a dead
+parent would seem to live.
+"""
 
 
 def _close_in_child() -> None:

@@ -1,7 +1,8 @@
 """One group of changes inside one transaction.
 
-Writes of owners that concern no other instance, which are most, are fenced by their statements and written on trust. Everything
-else is decided in memory upon what is read for it (:mod:`orchestra.store.decision`). Claims see what the group has made ready.
+Writes of owners that concern no other instance, which are most, are fenced by their statements and
+written on trust. Everything else is decided in memory upon what is read for it
+(:mod:`orchestra.store.decision`). Claims see what the group has made ready.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, islice, zip_longest
 
 from orchestra.providers.sqlite import statements as sql
-from orchestra.providers.sqlite.effects import carry_out, prune_tombstones, set_expiry, write_decision
+from orchestra.providers.sqlite.effects import (
+    carry_out,
+    prune_tombstones,
+    set_expiry,
+    write_decision,
+)
 from orchestra.providers.sqlite.facts import read_facts
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.providers.sqlite.snapshots import read_snapshots
@@ -30,7 +36,9 @@ __all__ = ["Group"]
 
 
 class Group:
-    """Applies changes in the order of the protocol: owners' writes, what follows for others, arrivals, claims (rule 7)."""
+    """Applies changes in the order of the protocol: owners' writes, what follows for others,
+    arrivals, claims (rule 7).
+    """
 
     def __init__(self, transaction: Transaction, settings: Settings) -> None:
         self._transaction = transaction
@@ -41,11 +49,17 @@ class Group:
     def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
         """Apply the changes; return their outcomes in their order."""
         outcomes: dict[int, Outcome] = {}
-        claims = {position: change for position, change in enumerate(changes) if isinstance(change, Claim)}
+        claims = {
+            position: change for position, change in enumerate(changes) if isinstance(change, Claim)
+        }
         plain = _plain_writes(changes) if self._settings.trusting else {}
         if plain:
             outcomes.update(self._write_plain(plain))
-        rest = {position: change for position, change in enumerate(changes) if position not in plain and position not in claims}
+        rest = {
+            position: change
+            for position, change in enumerate(changes)
+            if position not in plain and position not in claims
+        }
         if rest:
             outcomes.update(self._decide(rest))
         prune_tombstones(self._transaction, self._consumed, self._settings.tombstone_window)
@@ -101,10 +115,17 @@ class Group:
 
     def _decide(self, changes: Mapping[int, Change]) -> dict[int, Outcome]:
         transaction, needs = self._transaction, Needs(changes)
-        numbers = {kind: transaction.kinds.number(self._connection, kind) for kind in kinds_written(changes.values())}
+        numbers = {
+            kind: transaction.kinds.number(self._connection, kind)
+            for kind in kinds_written(changes.values())
+        }
         facts = read_facts(transaction, needs)
         now, settings = transaction.now, self._settings
-        decision = decide(changes, facts, Circumstances(now, now - settings.tombstone_window, numbers, settings.dialect))
+        decision = decide(
+            changes,
+            facts,
+            Circumstances(now, now - settings.tombstone_window, numbers, settings.dialect),
+        )
         recovered = write_decision(transaction, decision, needs)
         self._consumed += decision.consumed
         return {**decision.outcomes, **recovered}
@@ -114,10 +135,16 @@ class Group:
     def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
         ready = [self._find_ready(kind, claim.limit) for kind in dict.fromkeys(claim.kinds)]
         # One of each kind in turn, so that a kind with much to do starves no other.
-        in_turn = (instance_id for instance_id in chain.from_iterable(zip_longest(*ready)) if instance_id is not None)
+        in_turn = (
+            instance_id
+            for instance_id in chain.from_iterable(zip_longest(*ready))
+            if instance_id is not None
+        )
         instance_ids = list(islice(in_turn, claim.limit))
         if instance_ids:
-            self._connection.executemany(sql.CLAIM, [(claim.node, instance_id) for instance_id in instance_ids])
+            self._connection.executemany(
+                sql.CLAIM, [(claim.node, instance_id) for instance_id in instance_ids]
+            )
         snapshots = read_snapshots(self._transaction, instance_ids, claim.page)
         more = 0 < claim.limit == len(snapshots) or 0 < claim.slots == len(tasks)
         return Claimed(tuple(snapshots), more, tasks)
@@ -126,11 +153,17 @@ class Group:
         number = self._transaction.kinds.find(self._connection, kind)
         if number is None:
             return []
-        return [row[0] for row in self._connection.execute(sql.FIND_READY, (number, self._transaction.now, limit))]
+        return [
+            row[0]
+            for row in self._connection.execute(
+                sql.FIND_READY, (number, self._transaction.now, limit)
+            )
+        ]
 
 
 def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
-    """Return the writes of owners that concern nothing but their own instances, which no other change of the group names.
+    """Return the writes of owners that concern nothing but their own instances, which no other
+    change of the group names.
 
     What is done to a try that is stopped depends on whether a node has it: that has to be read.
     """

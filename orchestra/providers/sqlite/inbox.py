@@ -1,4 +1,6 @@
-"""Reading inboxes: the first unread events, of all names or of some, as many as a page has room for."""
+"""Reading inboxes: the first unread events, of all names or of some, as many as a page has room
+for.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,42 @@ from orchestra.store.messages import InboxPage, MessageRow, Unread
 __all__ = ["read_first", "read_names"]
 
 
-def read_first(transaction: Transaction, instance_id: str, after: int, up_to: int, page: InboxPage) -> Unread:
+def read_first(
+    transaction: Transaction, instance_id: str, after: int, up_to: int, page: InboxPage
+) -> Unread:
     """Return the first unread events of an instance after a number, and up to another."""
-    rows = transaction.connection.execute(sql.READ_INBOX, (instance_id, after, up_to, page.messages + 1))
+    rows = transaction.connection.execute(
+        sql.READ_INBOX, (instance_id, after, up_to, page.messages + 1)
+    )
     return _fill(rows, transaction.dialect, up_to, page, at_least=0)
 
 
 def read_names(
-    transaction: Transaction, instance_id: str, after: Mapping[str, int], up_to: int, page: InboxPage
+    transaction: Transaction,
+    instance_id: str,
+    after: Mapping[str, int],
+    up_to: int,
+    page: InboxPage,
 ) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page; of each at least one, if there is any."""
+    """Return the next unread events of some names, which share the page; of each at least one, if
+    there is any.
+    """
     share = page.share(len(after))
     found: dict[str, Unread] = {}
     for name, number in after.items():
-        rows = transaction.connection.execute(sql.READ_EVENTS, (instance_id, name, number, up_to, share.messages + 1))
+        rows = transaction.connection.execute(
+            sql.READ_EVENTS, (instance_id, name, number, up_to, share.messages + 1)
+        )
         found[name] = _fill(rows, transaction.dialect, up_to, share, at_least=1)
     return found
 
 
-def _fill(rows: sqlite3.Cursor, dialect: Dialect, up_to: int, page: InboxPage, at_least: int) -> Unread:
-    """Read rows until the page is full. What does not fit is not loaded, but for the one that tells."""
+def _fill(
+    rows: sqlite3.Cursor, dialect: Dialect, up_to: int, page: InboxPage, at_least: int
+) -> Unread:
+    """Read rows until the page is full. What does not fit is not loaded, but for the one that
+    tells.
+    """
     messages: list[MessageRow] = []
     size = 0
     row: tuple[Any, ...]

@@ -16,8 +16,8 @@ __all__ = ["Kinds", "read_kind"]
 class Kinds:
     """The numbers of kinds, remembered. A number is given once and never changes.
 
-    What the transaction in progress has added is remembered apart, and forgotten if it is rolled back: another process
-    may then give the number to another kind.
+    What the transaction in progress has added is remembered apart, and forgotten if it is rolled
+    back: another process may then give the number to another kind.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,9 @@ class Kinds:
         self._unconfirmed: list[tuple[Kind, int]] = []
 
     def number(self, connection: sqlite3.Connection, kind: Kind) -> int:
-        """Return the number of a kind, giving it one if it has none. Inside a write transaction only."""
+        """Return the number of a kind, giving it one if it has none. Inside a write transaction
+        only.
+        """
         number = self._numbers.get(kind)
         if number is None:
             number = self.find(connection, kind)
@@ -81,4 +83,11 @@ def read_kind(columns: tuple[Any, ...]) -> Kind:
 
 
 def _values(kind: Kind) -> tuple[str, str, str, int, int, int]:
-    return (kind.name, kind.version, stored_queue(kind.queue), kind.format, int(kind.floating), kind.level)
+    return (
+        kind.name,
+        kind.version,
+        stored_queue(kind.queue),
+        kind.format,
+        int(kind.floating),
+        kind.level,
+    )

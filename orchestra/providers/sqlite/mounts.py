@@ -1,4 +1,5 @@
-"""Refusing network file systems: SQLite's log is shared memory, and its safety rests on locks; neither reaches over a network.
+"""Refusing network file systems: SQLite's log is shared memory, and its safety rests on locks;
+neither reaches over a network.
 
 Where it cannot be told what a file lies on, nothing is refused.
 """
@@ -19,13 +20,41 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 _NETWORK: Final = frozenset(
     (
-        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ncpfs", "coda", "ceph", "lustre", "gpfs"),
+        *(
+            "nfs",
+            "nfs4",
+            "cifs",
+            "smb",
+            "smb2",
+            "smb3",
+            "smbfs",
+            "9p",
+            "afs",
+            "ncpfs",
+            "coda",
+            "ceph",
+            "lustre",
+            "gpfs",
+        ),
         *("glusterfs", "beegfs", "orangefs", "pvfs2", "davfs", "vboxsf", "prl_fs"),
-        *("sshfs", "rclone", "s3fs", "goofys", "gcsfuse", "davfs2", "ceph-fuse", "mount-s3", "mountpoint-s3", "juicefs"),
+        *(
+            "sshfs",
+            "rclone",
+            "s3fs",
+            "goofys",
+            "gcsfuse",
+            "davfs2",
+            "ceph-fuse",
+            "mount-s3",
+            "mountpoint-s3",
+            "juicefs",
+        ),
         *("curlftpfs", "smbnetfs", "blobfuse", "blobfuse2", "moosefs", "mfs", "seaweedfs", "hdfs"),
     )
 )
-"""File systems that lie elsewhere, or that are handed through by another machine; also as ``fuse.NAME``."""
+"""File systems that lie elsewhere, or that are handed through by another machine; also as
+``fuse.NAME``.
+"""
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -44,7 +73,9 @@ class Mount:
 
 
 def mount_of(path: Path) -> Mount | None:
-    """Return the mount that a path, or the directory that it would be made in, lies on; ``None`` where nobody can tell."""
+    """Return the mount that a path, or the directory that it would be made in, lies on; ``None``
+    where nobody can tell.
+    """
     try:
         lines = _MOUNTS.read_bytes().decode("utf-8", "surrogateescape").splitlines()
     except OSError:
@@ -54,19 +85,26 @@ def mount_of(path: Path) -> Mount | None:
     for line in lines:
         mount = _read(line)
         # Of several mounts upon each other the last is seen; a deeper one hides what is below it.
-        if mount is not None and _lies_in(place, mount.point) and (found is None or len(mount.point) >= len(found.point)):
+        if (
+            mount is not None
+            and _lies_in(place, mount.point)
+            and (found is None or len(mount.point) >= len(found.point))
+        ):
             found = mount
     return found
 
 
 def is_mount_point(path: Path) -> bool:
-    """Return whether something is mounted at this very path; ``False`` where that cannot be told."""
+    """Return whether something is mounted at this very path; ``False`` where that cannot be
+    told.
+    """
     mount = mount_of(path)
     return mount is not None and mount.point == os.path.realpath(path)
 
 
 def require_local(path: Path) -> None:
-    """Make sure that a store's file would not lie on a network file system, as far as that can be told.
+    """Make sure that a store's file would not lie on a network file system, as far as that can be
+    told.
 
     Raises:
         NetworkFileSystem: it would.
@@ -74,16 +112,18 @@ def require_local(path: Path) -> None:
     mount = mount_of(path)
     if mount is not None and mount.is_network:
         raise NetworkFileSystem(
-            f"{path} lies on {mount.point}, a network file system ({mount.file_system}), where SQLite's log does not work and "
-            "a store can be damaged. Put it on a local disk. If you know better: "
-            "SqliteProvider(..., allow_network_file_system=True)",
+            f"{path} lies on {mount.point}, a network file system ({mount.file_system}), where "
+            "SQLite's log does not work and a store can be damaged. Put it on a local disk. If "
+            "you know better: SqliteProvider(..., allow_network_file_system=True)",
             mount_point=mount.point,
             file_system=mount.file_system,
         )
 
 
 def _read(line: str) -> Mount | None:
-    """Read one line: ``36 35 98:0 /root /mount\\040point rw,noatime shared:1 - ext3 /dev/root rw``."""
+    """Read one line: ``36 35 98:0 /root /mount\\040point rw,noatime shared:1 - ext3 /dev/root
+    rw``.
+    """
     before, separator, after = line.partition(" - ")
     fields = before.split(" ")
     file_system = after.split(" ")[0]

@@ -1,4 +1,6 @@
-"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol rules 11 to 14)."""
+"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol
+rules 11 to 14).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _KEEP_DEAD: Final = 24 * 3_600_000_000
 
 
 class Nodes:
-    """The nodes of a store. Those that this process has joined hold a lock file, which dies with the process."""
+    """The nodes of a store. Those that this process has joined hold a lock file, which dies with
+    the process.
+    """
 
     def __init__(self, writer: Writer, settings: Settings) -> None:
         self._writer = writer
@@ -40,7 +44,9 @@ class Nodes:
         lock = NodeLock(self._settings.node_lock_path(node.node_id))
         try:
             with self._writer.transaction() as transaction:
-                self._settings.dialect.library.require(read_levels(transaction), str(self._settings.path))
+                self._settings.dialect.library.require(
+                    read_levels(transaction), str(self._settings.path)
+                )
                 _insert(transaction, node)
         except BaseException:
             lock.remove()
@@ -51,14 +57,18 @@ class Nodes:
     def renew(self, node_id: str, load: int) -> Renewal:
         """Say that the node lives. Return the store's time and its levels."""
         with self._writer.transaction() as transaction:
-            renewed = transaction.connection.execute(sql.RENEW_NODE, (transaction.now, load, node_id)).rowcount
+            renewed = transaction.connection.execute(
+                sql.RENEW_NODE, (transaction.now, load, node_id)
+            ).rowcount
             levels = read_levels(transaction)
         if renewed == 0:
             raise NodeBuried(f"node {node_id} was declared dead, or has left")
         return Renewal(transaction.now, levels)
 
     def raise_level(self, levels: Levels) -> Levels:
-        """Let the store be written at a higher level, unless a node lives that cannot read it. Return how it stands."""
+        """Let the store be written at a higher level, unless a node lives that cannot read it.
+        Return how it stands.
+        """
         with self._writer.transaction() as transaction:
             standing = read_levels(transaction)
             older = transaction.connection.execute(sql.ANY_OLDER_NODE, (levels.write,)).fetchone()
@@ -66,7 +76,9 @@ class Nodes:
                 return standing
             raised = Levels(levels.write, max(levels.lowest_reader, standing.lowest_reader))
             transaction.connection.execute(sql.SET_META, ("write_level", str(raised.write)))
-            transaction.connection.execute(sql.SET_META, ("lowest_reader", str(raised.lowest_reader)))
+            transaction.connection.execute(
+                sql.SET_META, ("lowest_reader", str(raised.lowest_reader))
+            )
         return self._settings.dialect.heard(raised)
 
     def leave(self, node_id: str) -> None:
@@ -82,20 +94,31 @@ class Nodes:
             joined[1].remove()
 
     def vanished(self) -> list[str]:
-        """Return neighbours on this host, in this boot, whose lock is free: their process is certainly gone."""
+        """Return neighbours on this host, in this boot, whose lock is free: their process is
+        certainly gone.
+        """
         places = {(node.host, node.boot_id) for node, _ in self._joined.values()}
         with self._writer.reading() as reading:
-            neighbours = [row[0] for place in places for row in reading.connection.execute(sql.LIST_NEIGHBOURS, place)]
+            neighbours = [
+                row[0]
+                for place in places
+                for row in reading.connection.execute(sql.LIST_NEIGHBOURS, place)
+            ]
         return [
             node_id
             for node_id in neighbours
-            if node_id not in self._joined and NodeLock.is_free(self._settings.node_lock_path(node_id))
+            if node_id not in self._joined
+            and NodeLock.is_free(self._settings.node_lock_path(node_id))
         ]
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        """Declare a node dead if its renewals still stand at this number. Return whether it was done."""
+        """Declare a node dead if its renewals still stand at this number. Return whether it was
+        done.
+        """
         with self._writer.transaction() as transaction:
-            buried = transaction.connection.execute(sql.BURY_NODE, (node_id, renewals)).rowcount == 1
+            buried = (
+                transaction.connection.execute(sql.BURY_NODE, (node_id, renewals)).rowcount == 1
+            )
             if buried:
                 _forget_abilities(transaction, node_id)
         if buried:
@@ -103,7 +126,9 @@ class Nodes:
         return buried
 
     def sweep(self, limit: int) -> int:
-        """Release instances whose owner has no living node row, and give up activities that such nodes ran. Return how many."""
+        """Release instances whose owner has no living node row, and give up activities that such
+        nodes ran. Return how many.
+        """
         with self._writer.transaction() as transaction:
             connection, now = transaction.connection, transaction.now
             ghosts = connection.execute(sql.FIND_GHOST_OWNED, (limit,)).fetchall()
@@ -131,9 +156,17 @@ def _insert(transaction: Transaction, node: NodeRecord) -> None:
             node.writes,
         ),
     )
-    capabilities = {(capability.name, capability.version): capability.fingerprint for capability in node.capabilities}
-    connection.executemany(sql.ADD_CAPABILITY, [(node.node_id, *key, fingerprint) for key, fingerprint in capabilities.items()])
-    connection.executemany(sql.ADD_NODE_ACTIVITY, [(node.node_id, name) for name in dict.fromkeys(node.activities)])
+    capabilities = {
+        (capability.name, capability.version): capability.fingerprint
+        for capability in node.capabilities
+    }
+    connection.executemany(
+        sql.ADD_CAPABILITY,
+        [(node.node_id, *key, fingerprint) for key, fingerprint in capabilities.items()],
+    )
+    connection.executemany(
+        sql.ADD_NODE_ACTIVITY, [(node.node_id, name) for name in dict.fromkeys(node.activities)]
+    )
 
 
 def _forget_abilities(transaction: Transaction, node_id: str) -> None:

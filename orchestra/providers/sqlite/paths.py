@@ -1,8 +1,8 @@
 """Which file a path names, decided once, and whether SQLite may be given it.
 
-SQLite's log, its shared memory and the lock files lie beside the database under names made from its name. Two names for one
-file would give it two logs and two locks, and damage it. So a path is followed to the file's own name, and a file that still
-has a second name is refused.
+SQLite's log, its shared memory and the lock files lie beside the database under names made from its
+name. Two names for one file would give it two logs and two locks, and damage it. So a path is
+followed to the file's own name, and a file that still has a second name is refused.
 """
 
 from __future__ import annotations
@@ -26,32 +26,43 @@ def resolve(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Path:
     Also where the file, or its directory, does not exist yet. ``~`` is not expanded.
 
     Raises:
-        InvalidArgument: it is no path, names no file, is a URL, or begins with a ``~`` that a shell would have expanded.
+        InvalidArgument: it is no path, names no file, is a URL, or begins with a ``~`` that a shell
+            would have expanded.
         StoreUnavailable: it is relative, and the working directory does not exist.
     """
     try:
         text = os.fsdecode(path)
     except TypeError:
-        raise InvalidArgument(f"the path of a store is {path!r}; give a str, bytes or a pathlib.Path") from None
+        raise InvalidArgument(
+            f"the path of a store is {path!r}; give a str, bytes or a pathlib.Path"
+        ) from None
     if text in ("", ":memory:"):
         raise InvalidArgument(f"{text!r} names no file; a durable store needs one")
     if "\0" in text:
-        raise InvalidArgument(f"the path {text!r} holds a NUL character; no file can have this name")
+        raise InvalidArgument(
+            f"the path {text!r} holds a NUL character; no file can have this name"
+        )
     if _URL.match(text):
-        raise InvalidArgument(f"{text!r} is a URL; give the path of the file. A file of this name is './{text}'")
+        raise InvalidArgument(
+            f"{text!r} is a URL; give the path of the file. A file of this name is './{text}'"
+        )
     if os.path.expanduser(text) != text:  # noqa: PTH111 - pathlib raises for a name that only looks like a home
         raise InvalidArgument(
-            f"{text!r} begins with a '~', which is not expanded here; give pathlib.Path({text!r}).expanduser(). A file in a "
-            f"directory of this name is './{text}'"
+            f"{text!r} begins with a '~', which is not expanded here; give "
+            f"pathlib.Path({text!r}).expanduser(). A file in a directory of this name is "
+            f"'./{text}'"
         )
     try:
         return Path(os.path.realpath(text))
     except OSError as error:
-        raise StoreUnavailable(f"{text}: {error.strerror}; the working directory may be gone") from error
+        raise StoreUnavailable(
+            f"{text}: {error.strerror}; the working directory may be gone"
+        ) from error
 
 
 def require_one_name(path: Path) -> None:
-    """Make sure that no file, or a file without a second name, lies at a path that was resolved before.
+    """Make sure that no file, or a file without a second name, lies at a path that was resolved
+    before.
 
     Raises:
         StoreAliased: it has hard links, or its path leads over a symbolic link by now.
@@ -59,8 +70,8 @@ def require_one_name(path: Path) -> None:
     real = os.path.realpath(path)
     if real != str(path):
         raise StoreAliased(
-            f"{path} has become a symbolic link, or lies below one: it leads to {real} now. Remove the link, or open the "
-            "store anew by a path that leads to it",
+            f"{path} has become a symbolic link, or lies below one: it leads to {real} now. "
+            "Remove the link, or open the store anew by a path that leads to it",
             path=str(path),
         )
     try:
@@ -69,21 +80,24 @@ def require_one_name(path: Path) -> None:
         return  # whether it can be reached is asked, and answered, elsewhere
     if links > 1 and path.is_file():
         raise StoreAliased(
-            f"{path} has {links} names (hard links). SQLite would keep a log and a lock for each of them, and the store would "
-            "be damaged. Remove the others (`find -samefile` names them), or make copies with `orchestra backup`",
+            f"{path} has {links} names (hard links). SQLite would keep a log and a lock for "
+            "each of them, and the store would be damaged. Remove the others (`find -samefile` "
+            "names them), or make copies with `orchestra backup`",
             path=str(path),
         )
 
 
 def require_shared_directory(path: Path) -> None:
-    """Make sure that each process that has the file also has what lies beside it: the log and the locks.
+    """Make sure that each process that has the file also has what lies beside it: the log and the
+    locks.
 
     Raises:
         StoreAliased: the file is mounted by itself.
     """
     if is_mount_point(path):
         raise StoreAliased(
-            f"{path} is mounted by itself, and has another name where it comes from. SQLite would keep a log and a lock for "
-            "each of them, and the store would be damaged. Mount the directory that the file lies in",
+            f"{path} is mounted by itself, and has another name where it comes from. SQLite "
+            "would keep a log and a lock for each of them, and the store would be damaged. "
+            "Mount the directory that the file lies in",
             path=str(path),
         )

@@ -33,22 +33,26 @@ class SqliteProvider(Provider):
     """A durable store in one SQLite file, on a local file system.
 
     Args:
-        path: the file; made when it is not there. Beside it lie SQLite's log and the lock files. A relative path counts from
-            the working directory as it is now, and symbolic links are followed now: whatever the process does afterwards, it is
-            this file. ``~`` is not expanded.
-        durability: ``"full"``: an acknowledged commit survives a power cut. ``"relaxed"``: it survives the death of the
-            process, but a power cut may take the last commits; the file stays consistent.
+        path: the file; made when it is not there. Beside it lie SQLite's log and the lock files. A
+            relative path counts from the working directory as it is now, and symbolic links are
+            followed now: whatever the process does afterwards, it is this file. ``~`` is not
+            expanded.
+        durability: ``"full"``: an acknowledged commit survives a power cut. ``"relaxed"``: it
+            survives the death of the process, but a power cut may take the last commits; the file
+            stays consistent.
         clock: the store's clock.
-        busy_timeout: how long a write waits for other writers before :class:`~orchestra.errors.StoreBusy`.
+        busy_timeout: how long a write waits for other writers before
+            :class:`~orchestra.errors.StoreBusy`.
         migrate: whether an older schema is brought up to date when the store is opened.
-        tombstones: how long a message that was read is remembered, so that sending it again has no effect.
-        allow_network_file_system: open the file also where it lies on what is known to be a network file system. Nobody
-            promises anything then.
+        tombstones: how long a message that was read is remembered, so that sending it again has no
+            effect.
+        allow_network_file_system: open the file also where it lies on what is known to be a network
+            file system. Nobody promises anything then.
         library: what is read and written, for tests of libraries of different ages.
 
     Raises:
-        InvalidArgument: the path names no file, or is a URL; ``durability`` is none; a duration is no timedelta, is negative,
-            or too long (24 days for the timeout).
+        InvalidArgument: the path names no file, or is a URL; ``durability`` is none; a duration is
+            no timedelta, is negative, or too long (24 days for the timeout).
         StoreUnavailable: the path is relative, and the working directory does not exist.
     """
 
@@ -97,10 +101,12 @@ class SqliteProvider(Provider):
         return f"SQLite store {self._settings.path} ({self._settings.durability} durability)"
 
     def open(self) -> None:
-        """Open the file; make or migrate its schema where needed. Opening an open provider is counted.
+        """Open the file; make or migrate its schema where needed. Opening an open provider is
+        counted.
 
         Raises:
-            SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is off.
+            SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is
+                off.
             StoreUnavailable: the file cannot be opened.
             StoreAliased: it has a second name, by a hard link or because it is mounted by itself.
             NetworkFileSystem: it lies where SQLite's log does not work.

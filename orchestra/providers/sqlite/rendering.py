@@ -13,7 +13,9 @@ def insert(table: str, columns: Columns) -> str:
 
 
 def update(table: str, columns: Columns, key: Columns) -> str:
-    """Return the statement that changes columns of a row; the parameters are those, and then the key."""
+    """Return the statement that changes columns of a row; the parameters are those, and then the
+    key.
+    """
     changes = ", ".join(f"{name} = ?" for name in columns.names)
     condition = " AND ".join(f"{name} = ?" for name in key.names)
     return f"UPDATE {table} SET {changes} WHERE {condition}"

@@ -37,8 +37,9 @@ class _Migration:
 def prepare(connection: sqlite3.Connection, settings: Settings) -> None:
     """Bring the schema to this library's number, and hear the levels of the store.
 
-    To be called under the file lock and inside a transaction, so that of many processes which open an empty store at once
-    one makes the schema and the others find it. A newer schema is left as it is: a newer library has only added to it.
+    To be called under the file lock and inside a transaction, so that of many processes which open
+    an empty store at once one makes the schema and the others find it. A newer schema is left as it
+    is: a newer library has only added to it.
 
     Raises:
         LibraryTooOld: no library as old as this one may work on the store.
@@ -54,7 +55,9 @@ def prepare(connection: sqlite3.Connection, settings: Settings) -> None:
         library.require(levels, str(path))
     if current < newest:
         if not settings.migrate:
-            raise SchemaMismatch(f"{path} has schema {current} and needs {newest}, but migration is switched off")
+            raise SchemaMismatch(
+                f"{path} has schema {current} and needs {newest}, but migration is switched off"
+            )
         _migrate(connection, [migration for migration in known if migration.number > current])
     settings.dialect.heard(read_levels(connection, known[-1].number) or Levels())
 
@@ -80,18 +83,29 @@ def migrations(library: Library = THIS_LIBRARY) -> tuple[_Migration, ...]:
 @cache
 def _own_migrations() -> tuple[_Migration, ...]:
     folder = resources.files("orchestra.providers.sqlite").joinpath(_MIGRATIONS)
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")),
+        key=lambda file: file.name,
+    )
     return tuple(_read(int(file.name[:4]), file.read_text(encoding="utf-8")) for file in files)
 
 
 def _read(number: int, script: str) -> _Migration:
     lowest = _LOWEST_READER.match(script)
-    return _Migration(number, BASE_LEVEL if lowest is None else int(lowest[1]), tuple(_split(script)))
+    return _Migration(
+        number, BASE_LEVEL if lowest is None else int(lowest[1]), tuple(_split(script))
+    )
 
 
 def read_levels(connection: sqlite3.Connection, number: int) -> Levels | None:
-    """Return the levels of a store whose schema has this number; ``None``: it is older than levels are."""
-    return None if number < _FIRST_WITH_LEVELS else Levels(*connection.execute(sql.READ_LEVELS).fetchone())
+    """Return the levels of a store whose schema has this number; ``None``: it is older than levels
+    are.
+    """
+    return (
+        None
+        if number < _FIRST_WITH_LEVELS
+        else Levels(*connection.execute(sql.READ_LEVELS).fetchone())
+    )
 
 
 def _read_number(connection: sqlite3.Connection, path: Path) -> int:
@@ -105,7 +119,9 @@ def _read_number(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _split(script: str) -> Iterator[str]:
-    """Yield the statements of a script; ``executescript`` would commit the transaction that they belong to."""
+    """Yield the statements of a script; ``executescript`` would commit the transaction that they
+    belong to.
+    """
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line

@@ -34,7 +34,9 @@ def read_snapshots(
     instance_ids: Sequence[str],
     page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
 ) -> list[Snapshot]:
-    """Return the snapshots of instances that are there, in the order of the ids, with a page of each inbox."""
+    """Return the snapshots of instances that are there, in the order of the ids, with a page of
+    each inbox.
+    """
     snapshots: dict[str, Snapshot] = {}
     for part in _parts(instance_ids):
         snapshots.update(_read_part(transaction, part, page))
@@ -64,7 +66,9 @@ def _read_part(
                 instance,
                 read_execution(row[1 + INSTANCE_WIDTH : -1], transaction.dialect),
                 in_order(reports[instance_id], first.messages),
-                tuple(activity for activity in activities[instance_id] if activity.execution == number),
+                tuple(
+                    activity for activity in activities[instance_id] if activity.execution == number
+                ),
                 first.whole_to,
                 row[-1],
             ),
@@ -76,12 +80,18 @@ def _read_row(transaction: Transaction, row: tuple[Any, ...]) -> InstanceRow:
     return read_instance(kind, row[1 : 1 + INSTANCE_WIDTH], transaction.dialect)
 
 
-def _run(transaction: Transaction, template: str, instance_ids: tuple[str | None, ...]) -> list[tuple[Any, ...]]:
-    return transaction.connection.execute(_with_placeholders(template, len(instance_ids)), instance_ids).fetchall()
+def _run(
+    transaction: Transaction, template: str, instance_ids: tuple[str | None, ...]
+) -> list[tuple[Any, ...]]:
+    return transaction.connection.execute(
+        _with_placeholders(template, len(instance_ids)), instance_ids
+    ).fetchall()
 
 
 def _parts(instance_ids: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
-    """Yield the ids in parts, each filled up with NULL, which is nobody's id, to one of the lengths."""
+    """Yield the ids in parts, each filled up with NULL, which is nobody's id, to one of the
+    lengths.
+    """
     for start in range(0, len(instance_ids), _LENGTHS[-1]):
         part = instance_ids[start : start + _LENGTHS[-1]]
         length = next(length for length in _LENGTHS if length >= len(part))

@@ -1,7 +1,7 @@
 """Every SQL statement of the provider, by name.
 
-All are constants, so that the connection's statement cache always hits. Values travel as parameters only (I15).
-Parameters are positional; each statement is executed in one place.
+All are constants, so that the connection's statement cache always hits. Values travel as parameters
+only (I15). Parameters are positional; each statement is executed in one place.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ KIND_COLUMNS: Final = "k.queue, k.name, k.version, k.format, k.floating, k.level
 _EVENT_COLUMNS: Final = tables.EVENT.without("instance_id", "execution").listed()
 _MESSAGE_COLUMNS: Final = tables.MESSAGE.without("instance_id").listed()
 _ACTIVITY_ID: Final = tables.ACTIVITY.only("instance_id", "execution", "event_id")
-_ACTIVITY_COLUMNS: Final = Columns((*tables.ACTIVITY.without("instance_id"), *tables.ACTIVITY_FENCE)).listed()
+_ACTIVITY_COLUMNS: Final = Columns(
+    (*tables.ACTIVITY.without("instance_id"), *tables.ACTIVITY_FENCE)
+).listed()
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -47,7 +49,10 @@ READ_META: Final = "SELECT key, value FROM meta"
 READ_LEVELS: Final = """
     SELECT CAST(w.value AS INTEGER), CAST(l.value AS INTEGER) FROM meta w JOIN meta l ON l.key = 'lowest_reader'
     WHERE w.key = 'write_level'"""
-SET_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+SET_META: Final = (
+    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = "
+    "excluded.value"
+)
 ADD_META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 
 # --- kinds ------------------------------------------------------------------------------------
@@ -58,9 +63,10 @@ ADD_KIND: Final = """
     INSERT INTO kind (name, version, queue, format, floating, level) VALUES (?, ?, ?, ?, ?, ?) RETURNING kind_id"""
 LIST_KINDS: Final = f"SELECT {KIND_COLUMNS} FROM kind k ORDER BY k.kind_id"
 
-# --- owners' writes of plain groups, on trust: what HotRow.write does to a row that is not read first ------------
+# --- owners' writes of plain groups, on trust: what HotRow.write does to a row that is not read fir
 
-# wake_at: a message newer than what the turn has seen makes the instance ready, whatever the turn wanted (rule 4).
+# wake_at: a message newer than what the turn has seen makes the instance ready, whatever the turn
+# wanted (rule 4).
 WRITE_AS_OWNER: Final = """
     UPDATE instance SET
         revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?,
@@ -69,8 +75,8 @@ WRITE_AS_OWNER: Final = """
         updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?
     RETURNING inbox_seq"""
-# The write of an owner that goes on owning, which is nearly every one. It names no column that changes hands, so that SQLite
-# touches none of the indexes on them: a page less in each commit.
+# The write of an owner that goes on owning, which is nearly every one. It names no column that
+# changes hands, so that SQLite touches none of the indexes on them: a page less in each commit.
 WRITE_AND_KEEP: Final = """
     UPDATE instance SET
         revision = revision + 1,
@@ -85,25 +91,35 @@ WRITE_AND_KEEP: Final = """
 
 _FENCED: Final = tables.HOT_ROW.only("instance_id", "revision")
 _SUMMARY: Final = "summary = coalesce(?, summary)"
-WRITE_ROW: Final = update("instance", tables.WRITTEN_ROW, _FENCED).replace(" WHERE", f", {_SUMMARY} WHERE")
+WRITE_ROW: Final = update("instance", tables.WRITTEN_ROW, _FENCED).replace(
+    " WHERE", f", {_SUMMARY} WHERE"
+)
 RING_ROW: Final = update(
-    "instance", tables.HOT_ROW.only("inbox_seq", "wake_at", "updated_at", "most_unread", "most_unread_bytes"), _FENCED
+    "instance",
+    tables.HOT_ROW.only("inbox_seq", "wake_at", "updated_at", "most_unread", "most_unread_bytes"),
+    _FENCED,
 )
 MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, tables.HOT_ROW.only("instance_id"))
 
 ADD_EXECUTION: Final = insert("execution", tables.EXECUTION)
 _IS_OPEN: Final = " AND closed_at IS NULL"
-OPEN_EXECUTION: Final = update("execution", tables.OPENING, tables.EXECUTION_ID) + " AND opened_at IS NULL" + _IS_OPEN
+OPEN_EXECUTION: Final = (
+    update("execution", tables.OPENING, tables.EXECUTION_ID) + " AND opened_at IS NULL" + _IS_OPEN
+)
 CLOSE_EXECUTION: Final = update("execution", tables.CLOSING, tables.EXECUTION_ID) + _IS_OPEN
 ADD_EVENT: Final = insert("event", tables.EVENT)
 
 # The node that had the try before has lost it: its fence does not hold.
-_REPLACED: Final = ", ".join(f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*_ACTIVITY_ID.names).names)
+_REPLACED: Final = ", ".join(
+    f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*_ACTIVITY_ID.names).names
+)
 PUT_ACTIVITY: Final = f"""
     {insert("activity", tables.ACTIVITY)}
     ON CONFLICT ({_ACTIVITY_ID.listed()}) DO UPDATE SET {_REPLACED}, revision = revision + 1"""
 REPORT_ACTIVITY: Final = update("activity", tables.REPORT, _ACTIVITY_ID)
-SETTLE_ACTIVITY: Final = "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
+SETTLE_ACTIVITY: Final = (
+    "DELETE FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"
+)
 FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 
 # OR REPLACE: the same id may have been sent anew after its first tombstone had lost its meaning.
@@ -123,10 +139,13 @@ PRUNE_TOMBSTONES: Final = """
 SET_CUSTOM_STATUS: Final = """
     UPDATE instance_detail SET custom_status = ?, custom_status_encoding = ? WHERE instance_id = ?"""
 SET_HOLD: Final = "UPDATE instance_detail SET hold = ? WHERE instance_id = ?"
-COUNT_UNREAD_BY_NAME: Final = "SELECT kind, name, count(*) FROM message WHERE instance_id = ? GROUP BY kind, name"
+COUNT_UNREAD_BY_NAME: Final = (
+    "SELECT kind, name, count(*) FROM message WHERE instance_id = ? GROUP BY kind, name"
+)
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
-# From the oldest on, so that only what goes is looked at, and one more; and of a long backlog a part.
+# From the oldest on, so that only what goes is looked at, and one more; and of a long backlog a
+# part.
 FIND_KEPT: Final = f"""
     SELECT execution FROM execution WHERE instance_id = ? AND (
         execution >= ? OR closed_at IS NULL OR closed_at > ?
@@ -178,8 +197,9 @@ READ_ACTIVITY: Final = f"""
     SELECT {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 ADD_MESSAGE: Final = insert("message", tables.MESSAGE)
 
-# The end of an activity makes its instance due now, and no later than it was. Of many, the one then goes first that has waited
-# for the longest; a 0 would go before them all. One that has crashed its owners repeatedly waits out its delay (rule 14).
+# The end of an activity makes its instance due now, and no later than it was. Of many, the one then
+# goes first that has waited for the longest; a 0 would go before them all. One that has crashed its
+# owners repeatedly waits out its delay (rule 14).
 RING_BY_REPORT: Final = f"""
     UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?1,
         wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} AND owner IS NULL AND wake_at > ?1 THEN min(wake_at, ?2)
@@ -222,8 +242,12 @@ TAKE_TASK: Final = """
     UPDATE activity SET owner = ?, revision = revision + 1 WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 READ_TASK: Final = f"{_TASKS} WHERE a.instance_id = ? AND a.execution = ? AND a.event_id = ?"
 LIST_TASKS: Final = f"{_TASKS} WHERE a.owner = ? ORDER BY a.instance_id, a.execution, a.event_id"
-RELEASE_TASKS: Final = "UPDATE activity SET owner = NULL, revision = revision + 1 WHERE owner = ? AND stopping = 0"
-FIND_STOPPING_TASKS: Final = "SELECT instance_id, execution, event_id FROM activity WHERE owner = ? AND stopping = 1"
+RELEASE_TASKS: Final = (
+    "UPDATE activity SET owner = NULL, revision = revision + 1 WHERE owner = ? AND stopping = 0"
+)
+FIND_STOPPING_TASKS: Final = (
+    "SELECT instance_id, execution, event_id FROM activity WHERE owner = ? AND stopping = 1"
+)
 FIND_LOST_TASKS: Final = """
     SELECT instance_id, execution, event_id FROM activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM node n WHERE n.node_id = a.owner AND n.dead = 0)
@@ -300,9 +324,14 @@ ADD_NODE: Final = """
     INSERT INTO node (
         node_id, host, boot_id, pid, library, abilities, lease, started_at, renewed_at, renewals, dead, reads, writes)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)"""
-ADD_CAPABILITY: Final = "INSERT INTO capability (node_id, name, version, fingerprint) VALUES (?, ?, ?, ?)"
+ADD_CAPABILITY: Final = (
+    "INSERT INTO capability (node_id, name, version, fingerprint) VALUES (?, ?, ?, ?)"
+)
 ADD_NODE_ACTIVITY: Final = "INSERT INTO node_activity (node_id, name) VALUES (?, ?)"
-RENEW_NODE: Final = "UPDATE node SET renewals = renewals + 1, renewed_at = ?, load = ? WHERE node_id = ? AND dead = 0"
+RENEW_NODE: Final = (
+    "UPDATE node SET renewals = renewals + 1, renewed_at = ?, load = ? WHERE node_id = ? AND "
+    "dead = 0"
+)
 BURY_NODE: Final = "UPDATE node SET dead = 1 WHERE node_id = ? AND renewals = ? AND dead = 0"
 REMOVE_NODE: Final = "DELETE FROM node WHERE node_id = ?"
 REMOVE_CAPABILITIES: Final = "DELETE FROM capability WHERE node_id = ?"
@@ -334,7 +363,9 @@ LIST_CAPABILITIES: Final = """
 LIST_NODE_ACTIVITIES: Final = """
     SELECT a.node_id, a.name FROM node_activity a
     JOIN node n ON n.node_id = a.node_id AND n.dead = 0 ORDER BY a.node_id, a.name"""
-LIST_POLICIES: Final = "SELECT name, revision, value, set_by, reason, set_at FROM policy ORDER BY name"
+LIST_POLICIES: Final = (
+    "SELECT name, revision, value, set_by, reason, set_at FROM policy ORDER BY name"
+)
 
 # --- the directory ----------------------------------------------------------------------------
 
@@ -347,7 +378,10 @@ READ_RECORDS: Final = f"""
     JOIN kind k ON k.kind_id = i.kind
     JOIN instance_detail d ON d.instance_id = i.instance_id
     JOIN execution x ON x.instance_id = i.instance_id AND x.execution = i.execution"""
-LIST_REPORTS: Final = "SELECT source FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0 ORDER BY source"
+LIST_REPORTS: Final = (
+    "SELECT source FROM message INDEXED BY message_report WHERE instance_id = ? AND kind <> 0 "
+    "ORDER BY source"
+)
 BY_ID: Final = " WHERE i.instance_id = ?"
 NEWEST_FIRST: Final = " ORDER BY i.created_at DESC, i.instance_id DESC LIMIT ?"
 LIST_EXECUTIONS: Final = f"""
@@ -370,7 +404,9 @@ REVOKE: Final = """
         revision = revision + 1, wake_at = CASE WHEN owner IS NULL THEN wake_at ELSE 0 END, owner = NULL, updated_at = ?
     WHERE instance_id = ? AND status = 0"""
 SET_PIN: Final = "UPDATE instance_detail SET pin = ? WHERE instance_id = ?"
-DELETE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ? AND incarnation = ? AND status <> 0"
+DELETE_INSTANCE: Final = (
+    "DELETE FROM instance WHERE instance_id = ? AND incarnation = ? AND status <> 0"
+)
 DELETE_BELONGINGS: Final = (
     "DELETE FROM instance_detail WHERE instance_id = ?",
     "DELETE FROM label WHERE instance_id = ?",
@@ -388,6 +424,10 @@ SET_EXPIRY: Final = """
     ON CONFLICT (name) DO UPDATE SET after = excluded.after WHERE after <> excluded.after"""
 REMOVE_EXPIRY: Final = "DELETE FROM expiry WHERE name = ?"
 LIST_EXPIRIES: Final = "SELECT name, after FROM expiry"
-ADD_OPERATION: Final = "INSERT INTO operation (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)"
+ADD_OPERATION: Final = (
+    "INSERT INTO operation (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)"
+)
 # The audit is bounded as all else: what was done last is what people ask about.
-PRUNE_OPERATIONS: Final = "DELETE FROM operation WHERE operation_id <= (SELECT max(operation_id) FROM operation) - ?"
+PRUNE_OPERATIONS: Final = (
+    "DELETE FROM operation WHERE operation_id <= (SELECT max(operation_id) FROM operation) - ?"
+)

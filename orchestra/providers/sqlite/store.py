@@ -20,7 +20,14 @@ from orchestra.providers.sqlite.tasks import next_task, taken_by
 from orchestra.providers.sqlite.writer import Transaction, Writer
 from orchestra.store.catalogue import Catalogue, NodeRecord, Renewal
 from orchestra.store.changes import Change
-from orchestra.store.decoding import hold_from_bytes, in_order, read_activity, read_cancel, read_event, read_message
+from orchestra.store.decoding import (
+    hold_from_bytes,
+    in_order,
+    read_activity,
+    read_cancel,
+    read_event,
+    read_message,
+)
 from orchestra.store.instances import LONGEST_DELAY, HeldRow
 from orchestra.store.kinds import Dialect
 from orchestra.store.messages import InboxPage, Unread
@@ -78,7 +85,11 @@ class SqliteStore:
         with self._writer.reading() as reading:
             for kind in kinds:
                 number = reading.kinds.find(reading.connection, kind)
-                row = None if number is None else reading.connection.execute(sql.NEXT_WAKE, (number,)).fetchone()
+                row = (
+                    None
+                    if number is None
+                    else reading.connection.execute(sql.NEXT_WAKE, (number,)).fetchone()
+                )
                 if row is not None:
                     earliest.append(row[0])
             waiting = next_task(reading.connection, routes)
@@ -127,10 +138,14 @@ class SqliteStore:
     def expire(self, limit: int = 64) -> int:
         return delete_expired(self._writer, limit)
 
-    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+    def rouse(
+        self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
+    ) -> int:
         with self._writer.reading() as reading:
             now = reading.now
-            found = reading.connection.execute(sql.FIND_AHEAD, (now, now, since, until, limit)).fetchall()
+            found = reading.connection.execute(
+                sql.FIND_AHEAD, (now, now, since, until, limit)
+            ).fetchall()
         named = [*instance_ids, *(row[0] for row in found)][:limit]
         if not named:
             return 0
@@ -149,12 +164,27 @@ class SqliteStore:
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
         with self._writer.reading() as reading:
-            rows = [row for name in dict.fromkeys(names) for row in reading.connection.execute(sql.LIST_HELD, (name,))]
+            rows = [
+                row
+                for name in dict.fromkeys(names)
+                for row in reading.connection.execute(sql.LIST_HELD, (name,))
+            ]
         return [_read_held(row, self._settings.dialect) for row in rows]
 
 
-def _read_news(reading: Transaction, row: tuple[Any, ...], activities: tuple[ActivityRow, ...], page: InboxPage) -> News:
-    instance_id, incarnation, inbox_seq, cancel_at, cancel_reason, cancel_by, cancel_terminate, seen_seq = row
+def _read_news(
+    reading: Transaction, row: tuple[Any, ...], activities: tuple[ActivityRow, ...], page: InboxPage
+) -> News:
+    (
+        instance_id,
+        incarnation,
+        inbox_seq,
+        cancel_at,
+        cancel_reason,
+        cancel_by,
+        cancel_terminate,
+        seen_seq,
+    ) = row
     # What has arrived since the row was read belongs to the next news.
     first = read_first(reading, instance_id, seen_seq, inbox_seq, page)
     rows = reading.connection.execute(sql.READ_NEW_REPORTS, (instance_id, seen_seq, inbox_seq))
@@ -172,4 +202,6 @@ def _read_news(reading: Transaction, row: tuple[Any, ...], activities: tuple[Act
 
 def _read_held(row: tuple[Any, ...], dialect: Dialect) -> HeldRow:
     instance_id, incarnation, revision, *kind, hold = row
-    return HeldRow(instance_id, incarnation, revision, read_kind(tuple(kind)), hold_from_bytes(hold, dialect))
+    return HeldRow(
+        instance_id, incarnation, revision, read_kind(tuple(kind)), hold_from_bytes(hold, dialect)
+    )

@@ -26,14 +26,18 @@ def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | 
 
 
 def take_tasks(connection: sqlite3.Connection, claim: Claim) -> tuple[Task, ...]:
-    """Take as many activities for a node as it has places for, one of each route in turn, and return them."""
+    """Take as many activities for a node as it has places for, one of each route in turn, and
+    return them.
+    """
     # Most often there is none at all; nodes with many activities must not ask for each.
     if claim.slots <= 0 or connection.execute(sql.ANY_WAITING).fetchone() is None:
         return ()
     waiting: list[list[tuple[tuple[Any, ...], bool]]] = []
     for route in dict.fromkeys(claim.routes):
         blocks = route in claim.blocking
-        rows = connection.execute(sql.FIND_WAITING, (*route, min(claim.slots, claim.threads) if blocks else claim.slots))
+        rows = connection.execute(
+            sql.FIND_WAITING, (*route, min(claim.slots, claim.threads) if blocks else claim.slots)
+        )
         waiting.append([(row[:3], blocks) for row in rows])
     keys: list[tuple[Any, ...]] = []
     threads = claim.threads
@@ -61,7 +65,9 @@ def leave_tasks(connection: sqlite3.Connection, now: int, node: str) -> None:
 
 
 def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
-    """Tell the owners of instances that activities of theirs were lost with the nodes that ran them. Return how many."""
+    """Tell the owners of instances that activities of theirs were lost with the nodes that ran
+    them. Return how many.
+    """
     lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
     _lose(connection, now, lost)
     return len(lost)

@@ -27,7 +27,9 @@ from orchestra.store.kinds import Dialect
 __all__ = ["StoreClock", "Transaction", "Writer"]
 
 _LOG_LIMIT = _JOURNAL_LIMIT
-"""Bytes of the log from which on it is emptied by waiting for readers. Without readers SQLite begins it anew far below."""
+"""Bytes of the log from which on it is emptied by waiting for readers. Without readers SQLite
+begins it anew far below.
+"""
 
 _COMMITS_BETWEEN_LOOKS: Final = 64
 _PATIENCE_WITH_READERS: Final = 0.25
@@ -35,7 +37,9 @@ _PATIENCE_WITH_READERS: Final = 0.25
 
 
 class StoreClock:
-    """The store's time in this process: the machine's, also where that is put back (protocol rule 25)."""
+    """The store's time in this process: the machine's, also where that is put back (protocol rule
+    25).
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -51,7 +55,9 @@ class StoreClock:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a statement needs: the connection, the store's time of the transaction, the kinds, and how they are written."""
+    """What a statement needs: the connection, the store's time of the transaction, the kinds, and
+    how they are written.
+    """
 
     connection: sqlite3.Connection
     now: int
@@ -70,11 +76,12 @@ class _Session:
 
 
 class Writer:
-    """Serializes everything that goes over the writer's connection, between threads and between processes.
+    """Serializes everything that goes over the writer's connection, between threads and between
+    processes.
 
-    SQLite has a bug that damages the file when two processes write or checkpoint at the same moment (3.7.0 to 3.51.2), and
-    its busy handler starves the unlucky. Hence the file lock around each write transaction, and around closing, which
-    checkpoints.
+    SQLite has a bug that damages the file when two processes write or checkpoint at the same moment
+    (3.7.0 to 3.51.2), and its busy handler starves the unlucky. Hence the file lock around each
+    write transaction, and around closing, which checkpoints.
     """
 
     def __init__(self, settings: Settings, clock: StoreClock) -> None:
@@ -90,7 +97,9 @@ class Writer:
     def open(self) -> None:
         """Open the file; make or migrate its schema."""
         if self._session is None:
-            self._process = os.getpid()  # what was made before a fork, and not opened, belongs to the one that opens it
+            self._process = (
+                os.getpid()
+            )  # what was made before a fork, and not opened, belongs to the one that opens it
         self._seize()
         try:
             if self._session is None:
@@ -100,7 +109,9 @@ class Writer:
             self._guard.release()
 
     def close(self) -> None:
-        """Close the file. Harmless when it is closed; in a forked child it leaves the parent's connection alone."""
+        """Close the file. Harmless when it is closed; in a forked child it leaves the parent's
+        connection alone.
+        """
         if self._process != os.getpid():
             return
         with self._guard:
@@ -123,7 +134,9 @@ class Writer:
             try:
                 with translated(self._settings.path):
                     connection.execute(sql.BEGIN_WRITE)
-                    yield Transaction(connection, self._clock.now(), session.kinds, self._settings.dialect)
+                    yield Transaction(
+                        connection, self._clock.now(), session.kinds, self._settings.dialect
+                    )
                 with translated_commit(self._settings.path):
                     connection.execute(sql.COMMIT)
                 session.kinds.confirm()
@@ -141,12 +154,16 @@ class Writer:
 
     @contextmanager
     def reading(self) -> Generator[Transaction]:
-        """Run the body on the writer's connection, without a lock; several statements may see different moments."""
+        """Run the body on the writer's connection, without a lock; several statements may see
+        different moments.
+        """
         self._seize()
         try:
             session = self._current()
             with translated(self._settings.path):
-                yield Transaction(session.connection, self._clock.now(), session.kinds, self._settings.dialect)
+                yield Transaction(
+                    session.connection, self._clock.now(), session.kinds, self._settings.dialect
+                )
         finally:
             self._guard.release()
 
@@ -155,7 +172,10 @@ class Writer:
         if self._process != os.getpid():
             raise StoreForked(str(self._settings.path), opened_by=self._process)
         if not self._guard.acquire(timeout=self._settings.busy_seconds):
-            raise StoreBusy(f"{self._settings.path}: another thread has held the writer for {self._settings.busy_seconds:g} s")
+            raise StoreBusy(
+                f"{self._settings.path}: another thread has held the writer for "
+                f"{self._settings.busy_seconds:g} s"
+            )
 
     def _current(self) -> _Session:
         """Return the session, after making sure that its file is still the one at the path.
@@ -164,7 +184,9 @@ class Writer:
         """
         if not self._is_open:
             raise StoreUnavailable(f"{self._settings.path} is not open")
-        if self._session is not None and self._session.identity != file_identity(self._settings.path):
+        if self._session is not None and self._session.identity != file_identity(
+            self._settings.path
+        ):
             self._disconnect()
         if self._session is None:
             self._session = self._connect()
@@ -191,8 +213,12 @@ class Writer:
     def _open_lock(self) -> FileLock:
         directory = self._settings.path.parent
         if not directory.is_dir():
-            raise StoreUnavailable(f"{self._settings.path}: the directory {directory} does not exist")
-        require_one_name(self._settings.path)  # before the lock files are made, under a name that would be the wrong one
+            raise StoreUnavailable(
+                f"{self._settings.path}: the directory {directory} does not exist"
+            )
+        require_one_name(
+            self._settings.path
+        )  # before the lock files are made, under a name that would be the wrong one
         return FileLock(self._settings.lock_path)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -208,27 +234,32 @@ class Writer:
     def _bound_log(self, connection: sqlite3.Connection) -> None:
         """Empty the log where readers have kept SQLite from it for long.
 
-        It begins the log anew only in a moment without any reader; readers that overlap all the time leave no such moment, and
-        the log grows without end. Waiting for those that are there ends it: who comes later reads the file itself. A reader
-        that stays longer than that is not waited for again before the log has grown by another part.
+        It begins the log anew only in a moment without any reader; readers that overlap all the
+        time leave no such moment, and the log grows without end. Waiting for those that are there
+        ends it: who comes later reads the file itself. A reader that stays longer than that is not
+        waited for again before the log has grown by another part.
         """
         size = _size_of(self._settings.log_path)
         if size <= max(_LOG_LIMIT, self._log_allowed):
             return
-        # The commit before it stands whatever happens here; a device that fails tells so at the next one.
+        # The commit before it stands whatever happens here; a device that fails tells so at the
+        # next one.
         with contextlib.suppress(sqlite3.Error):
             connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE_WITH_READERS * 1000)}")
             try:
                 busy = connection.execute(sql.EMPTY_LOG).fetchone()[0]
             finally:
-                connection.execute(f"PRAGMA busy_timeout = {int(self._settings.busy_seconds * 1000)}")
+                connection.execute(
+                    f"PRAGMA busy_timeout = {int(self._settings.busy_seconds * 1000)}"
+                )
             self._log_allowed = size + _LOG_LIMIT // 4 if busy else 0
 
     def _disconnect(self) -> None:
         session, self._session = self._session, None
         if session is None:
             return
-        # Closing checkpoints, if nobody else has the file open; where the lock cannot be had, somebody has.
+        # Closing checkpoints, if nobody else has the file open; where the lock cannot be had,
+        # somebody has.
         locked = _try_acquire(session.lock, self._settings.busy_seconds)
         try:
             session.connection.close()
@@ -239,7 +270,8 @@ class Writer:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    # SQLite has rolled back by itself after some errors (a full disk); then there is no transaction any more.
+    # SQLite has rolled back by itself after some errors (a full disk); then there is no transaction
+    # any more.
     if connection.in_transaction:
         with contextlib.suppress(sqlite3.Error):
             connection.execute(sql.ROLLBACK)

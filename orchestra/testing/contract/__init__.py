@@ -3,15 +3,16 @@
 A provider's test module subclasses :class:`ProviderContract` and says how one is made::
 
     class TestSqlite(ProviderContract):
-        def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
+        def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) ->
+        Provider:
             return SqliteProvider(location / "store.db", clock=clock, library=library)
 
         def read_audit(self, provider: Provider) -> list[Operation]:
             return ...
 
-The tests name the rules of the commit protocol and the invariants that they hold. Where two things race, both orders are tried.
-Each module of this package holds the tests of one subject; what they are written with is in
-:mod:`~orchestra.testing.contract.shorthand`.
+The tests name the rules of the commit protocol and the invariants that they hold. Where two things
+race, both orders are tried. Each module of this package holds the tests of one subject; what they
+are written with is in :mod:`~orchestra.testing.contract.shorthand`.
 """
 
 from __future__ import annotations

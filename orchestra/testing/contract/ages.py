@@ -19,7 +19,15 @@ from orchestra.store.catalogue import NodeRecord
 from orchestra.store.changes import Claim, Release, Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.instances import InstanceRow, ParentLink
-from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, HoldKind, Library, MessageKind, ResolvedBy, Status
+from orchestra.store.kinds import (
+    THIS_LIBRARY,
+    ExecutionEnd,
+    HoldKind,
+    Library,
+    MessageKind,
+    ResolvedBy,
+    Status,
+)
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import Claimed, Granted, Started
 from orchestra.store.port import Provider
@@ -53,7 +61,9 @@ _RAISED = Levels(NEXT_LEVEL, 1)
 
 def _node_of(provider: Provider, node_id: str = "n1") -> NodeRecord:
     library = provider.library
-    return replace(a_node(node_id), formats=library.formats, reads=library.level, writes=library.writes)
+    return replace(
+        a_node(node_id), formats=library.formats, reads=library.level, writes=library.writes
+    )
 
 
 class AgeTests(ContractBase):
@@ -61,7 +71,9 @@ class AgeTests(ContractBase):
 
     @pytest.fixture
     def open_as(self, tmp_path: Path, clock: ManualClock) -> Generator[OpenAs]:
-        """Return a function that opens one more connection to the store of this test, with a library."""
+        """Return a function that opens one more connection to the store of this test, with a
+        library.
+        """
         opened: list[Provider] = []
 
         def open_another(library: Library) -> Provider:
@@ -84,7 +96,11 @@ class AgeTests(ContractBase):
     # --- levels ---
 
     def test_a_store_begins_at_the_base_level(self, provider: Provider) -> None:
-        assert provider.store.catalogue().levels == provider.directory.catalogue().levels == Levels(1, 1)
+        assert (
+            provider.store.catalogue().levels
+            == provider.directory.catalogue().levels
+            == Levels(1, 1)
+        )
 
     def test_a_level_is_raised_with_its_lowest_reader_once_no_node_lives_that_cannot_read_it(
         self, provider: Provider, open_as: OpenAs
@@ -95,10 +111,14 @@ class AgeTests(ContractBase):
         assert newer.store.raise_level(Levels(2, 2)) == Levels(1, 1), "n1 could not read it"
         provider.store.leave("n1")
         assert newer.store.raise_level(Levels(2, 2)) == Levels(2, 2)
-        assert newer.store.raise_level(Levels(2, 2)) == Levels(2, 2), "once more, after a lost reply"
+        assert newer.store.raise_level(Levels(2, 2)) == Levels(2, 2), (
+            "once more, after a lost reply"
+        )
         assert newer.store.renew("n2").levels == newer.store.catalogue().levels == Levels(2, 2)
 
-    def test_a_node_that_was_buried_does_not_hold_the_level_back(self, provider: Provider, open_as: OpenAs) -> None:
+    def test_a_node_that_was_buried_does_not_hold_the_level_back(
+        self, provider: Provider, open_as: OpenAs
+    ) -> None:
         newer = open_as(NEXT_LIBRARY)
         provider.store.join(_node_of(provider))
         assert newer.store.raise_level(_RAISED) == Levels(1, 1)
@@ -145,7 +165,9 @@ class AgeTests(ContractBase):
 
     # --- what is read ---
 
-    def test_unknown_kinds_are_shown_as_what_they_are(self, provider: Provider, newer: Provider) -> None:
+    def test_unknown_kinds_are_shown_as_what_they_are(
+        self, provider: Provider, newer: Provider
+    ) -> None:
         expect(one(newer, an_end(begin(newer, "ended"), Status.CANCELLED)), Granted)
         _hold(newer, "held")
         explicit = Resolution(ResolvedBy.EXPLICIT, "n1", 1)
@@ -154,21 +176,35 @@ class AgeTests(ContractBase):
         assert _kind_of_hold(read(provider, "held").row) == Unknown("hold", "shape")
         assert read(provider, "chosen").execution.resolution.how == Unknown("resolution", "choice")
         ended = read(provider, "ended")
-        assert (ended.status, ended.execution.end) == (Unknown("status", 9), Unknown("end of an execution", 9))
+        assert (ended.status, ended.execution.end) == (
+            Unknown("status", 9),
+            Unknown("end of an execution", 9),
+        )
         assert provider.directory.executions("ended") == [ended.execution]
-        listed = {record.row.instance_id: record for record in provider.directory.list(InstanceQuery())}
+        listed = {
+            record.row.instance_id: record for record in provider.directory.list(InstanceQuery())
+        }
         assert listed["ended"] == replace(ended, activities=(), reports=())
         others = InstanceQuery(statuses=(), other_statuses=True)
         assert [record.row.instance_id for record in provider.directory.list(others)] == ["ended"]
-        assert newer.directory.list(others) == provider.directory.list(InstanceQuery(statuses=(Status.CANCELLED,))) == []
+        assert (
+            newer.directory.list(others)
+            == provider.directory.list(InstanceQuery(statuses=(Status.CANCELLED,)))
+            == []
+        )
         cancelled = newer.directory.list(InstanceQuery(statuses=(Status.CANCELLED,)))
         assert [record.row.instance_id for record in cancelled] == ["ended"]
         # And the one that wrote them reads what they mean.
         assert _kind_of_hold(read(newer, "held").row) is HoldKind.STATE
         assert read(newer, "chosen").execution.resolution.how is ResolvedBy.EXPLICIT
-        assert (read(newer, "ended").status, read(newer, "ended").execution.end) == (Status.CANCELLED, ExecutionEnd.CANCELLED)
+        assert (read(newer, "ended").status, read(newer, "ended").execution.end) == (
+            Status.CANCELLED,
+            ExecutionEnd.CANCELLED,
+        )
 
-    def test_one_unknown_kind_does_not_keep_others_from_being_claimed(self, provider: Provider, newer: Provider) -> None:
+    def test_one_unknown_kind_does_not_keep_others_from_being_claimed(
+        self, provider: Provider, newer: Provider
+    ) -> None:
         parent = begin(newer, "parent")
         _start_child(newer, parent, "child")
         expect(one(newer, a_write(parent, a_state(parent, owner=None, wake_at=0))), Granted)
@@ -184,7 +220,9 @@ class AgeTests(ContractBase):
         assert (report.kind, report.source) == (Unknown("message", 9), 5)
         assert [message.kind for message in _news(provider, "n2")] == [Unknown("message", 9)]
 
-    def test_holds_of_an_unknown_kind_are_listed_with_the_others(self, provider: Provider, newer: Provider) -> None:
+    def test_holds_of_an_unknown_kind_are_listed_with_the_others(
+        self, provider: Provider, newer: Provider
+    ) -> None:
         _hold(newer, "unknown")
         _hold(provider, "known")
         held = {row.instance_id: row.hold.kind for row in provider.store.held(["watch"])}
@@ -192,7 +230,9 @@ class AgeTests(ContractBase):
 
     # --- what is left alone ---
 
-    def test_kinds_of_a_higher_level_are_another_route(self, provider: Provider, newer: Provider) -> None:
+    def test_kinds_of_a_higher_level_are_another_route(
+        self, provider: Provider, newer: Provider
+    ) -> None:
         beyond = KIND._replace(level=NEXT_LEVEL)
         expect(one(newer, a_start("beyond", kind=beyond)), Started)
         expect(one(newer, a_start("plain")), Started)
@@ -205,14 +245,18 @@ class AgeTests(ContractBase):
     def test_an_instance_changes_its_route_with_a_write(self, provider: Provider) -> None:
         row = begin(provider)
         beyond = KIND._replace(level=NEXT_LEVEL)
-        expect(one(provider, a_write(row, a_state(row, kind=beyond, owner=None, wake_at=0))), Granted)
+        expect(
+            one(provider, a_write(row, a_state(row, kind=beyond, owner=None, wake_at=0))), Granted
+        )
         assert expect(one(provider, Claim("n1", (KIND,), 10)), Claimed).snapshots == ()
         assert read(provider).row.kind == beyond
         query = InstanceQuery(held=True, unserved=(beyond,))
         assert [record.row.instance_id for record in provider.directory.list(query)] == ["i"]
         assert provider.directory.list(replace(query, unserved=(KIND,))) == []
 
-    def test_closing_an_execution_leaves_messages_alone_that_are_not_known(self, provider: Provider, newer: Provider) -> None:
+    def test_closing_an_execution_leaves_messages_alone_that_are_not_known(
+        self, provider: Provider, newer: Provider
+    ) -> None:
         parent = begin(provider, "parent")
         _start_child(provider, parent, "child")
         (child,) = claim(newer, "n2", limit=1)
@@ -224,10 +268,14 @@ class AgeTests(ContractBase):
         )
         state = a_state(parent, execution=2, opened=False, owner=None, wake_at=0)
         expect(one(provider, a_write(parent, state, executions=deltas)), Granted)
-        assert read(provider, "parent").reports == (5,), "a newer library knows what it is, and whose"
+        assert read(provider, "parent").reports == (5,), (
+            "a newer library knows what it is, and whose"
+        )
         (snapshot,) = (one for one in claim(newer, "n2") if one.row.instance_id == "parent")
         (report,) = snapshot.messages
-        closing = ExecutionDelta(2, closed=(9, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True)
+        closing = ExecutionDelta(
+            2, closed=(9, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+        )
         third = ExecutionDelta(3, create=an_execution(3))
         state = a_state(snapshot.row, execution=3, opened=False)
         expect(one(newer, a_write(snapshot.row, state, executions=(closing, third))), Granted)
@@ -244,13 +292,20 @@ class AgeTests(ContractBase):
 
     # --- the schema ---
 
-    def test_what_a_newer_schema_has_more_is_harmless(self, provider: Provider, newer: Provider) -> None:
+    def test_what_a_newer_schema_has_more_is_harmless(
+        self, provider: Provider, newer: Provider
+    ) -> None:
         row = begin(provider)
         expect(one(provider, a_write(row)), Granted)
         expect(one(newer, a_start("j")), Started)
-        assert {record.row.instance_id for record in provider.directory.list(InstanceQuery())} == {"i", "j"}
+        assert {record.row.instance_id for record in provider.directory.list(InstanceQuery())} == {
+            "i",
+            "j",
+        }
 
-    def test_the_library_may_be_rolled_back_and_brought_forward_again(self, newer: Provider, open_as: OpenAs) -> None:
+    def test_the_library_may_be_rolled_back_and_brought_forward_again(
+        self, newer: Provider, open_as: OpenAs
+    ) -> None:
         newer.close()
         older = open_as(THIS_LIBRARY)
         assert older.store.catalogue().levels == _RAISED
@@ -273,7 +328,15 @@ def _start_child(provider: Provider, parent: InstanceRow, child_id: str) -> None
     link = ParentLink(parent.instance_id, parent.incarnation, parent.execution, 5)
     execution = ExecutionRow(1, "watch", "1.0.0", POLICY, Payload(b"1"), None, created_at=7)
     kind = Kind(KIND.queue, "watch", "1.0.0", 1)
-    start = Start(child_id, "c", str(link), kind, execution, parent=link, on_parent_close=OnParentClose.ABANDON)
+    start = Start(
+        child_id,
+        "c",
+        str(link),
+        kind,
+        execution,
+        parent=link,
+        on_parent_close=OnParentClose.ABANDON,
+    )
     expect(one(provider, start), Started)
 
 

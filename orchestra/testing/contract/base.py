@@ -19,10 +19,14 @@ Open = Callable[[], Provider]
 class ContractBase:
     """Makes the providers of a test."""
 
-    def make_provider(self, location: Path, clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
-        """Return a new, unopened provider of the store at ``location``, with what a library reads and writes.
+    def make_provider(
+        self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
+    ) -> Provider:
+        """Return a new, unopened provider of the store at ``location``, with what a library reads
+        and writes.
 
-        Two providers of one location are what two processes are on one store. The location is an empty directory at first.
+        Two providers of one location are what two processes are on one store. The location is an
+        empty directory at first.
         """
         raise NotImplementedError
 

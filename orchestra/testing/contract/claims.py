@@ -9,7 +9,17 @@ from orchestra.store.changes import Claim
 from orchestra.store.outcomes import Claimed
 from orchestra.store.port import Provider
 from orchestra.testing.contract.base import ContractBase, Open
-from orchestra.testing.contract.shorthand import FOREIGN_KIND, KIND, OTHER_KIND, a_start, an_append, claim, expect, ids, one
+from orchestra.testing.contract.shorthand import (
+    FOREIGN_KIND,
+    KIND,
+    OTHER_KIND,
+    a_start,
+    an_append,
+    claim,
+    expect,
+    ids,
+    one,
+)
 from orchestra.testing.model import ManualClock
 
 
@@ -17,13 +27,17 @@ class ClaimTests(ContractBase):
     """Nodes that look for work."""
 
     def test_a_node_claims_only_what_it_can_run(self, provider: Provider) -> None:
-        provider.store.commit([a_start("i"), a_start("j", kind=FOREIGN_KIND), a_start("k", kind=OTHER_KIND)])
+        provider.store.commit(
+            [a_start("i"), a_start("j", kind=FOREIGN_KIND), a_start("k", kind=OTHER_KIND)]
+        )
         never_seen = KIND._replace(version="7.0.0")
         assert ids(claim(provider, kinds=(never_seen, OTHER_KIND))) == ["k"]
         assert ids(claim(provider, kinds=(KIND, OTHER_KIND, KIND))) == ["i"]
         assert set(provider.store.catalogue().kinds) == {KIND, FOREIGN_KIND, OTHER_KIND}
 
-    def test_the_longest_due_comes_first_and_a_timer_is_never_early(self, provider: Provider, clock: ManualClock) -> None:
+    def test_the_longest_due_comes_first_and_a_timer_is_never_early(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         now = clock.now()
         dues = {"late": now + 2, "soon": now + 1, "now": now, "past": 5}
         provider.store.commit([a_start(name, wake_at=due) for name, due in dues.items()])
@@ -36,8 +50,12 @@ class ClaimTests(ContractBase):
         assert ids(claim(provider)) == ["late"]
         assert provider.store.next_wake([KIND]) is None
 
-    def test_a_limited_claim_says_that_there_is_more_and_starves_no_kind(self, provider: Provider) -> None:
-        provider.store.commit([a_start(f"busy{number}") for number in range(20)] + [a_start("quiet", kind=OTHER_KIND)])
+    def test_a_limited_claim_says_that_there_is_more_and_starves_no_kind(
+        self, provider: Provider
+    ) -> None:
+        provider.store.commit(
+            [a_start(f"busy{number}") for number in range(20)] + [a_start("quiet", kind=OTHER_KIND)]
+        )
         claimed = expect(one(provider, Claim("n1", (KIND, OTHER_KIND), 4)), Claimed)
         assert claimed.more
         assert len(claimed.snapshots) == 4
@@ -49,7 +67,9 @@ class ClaimTests(ContractBase):
         provider.store.commit([an_append(name, f"m-{name}") for name in names])
         snapshots = claim(provider, limit=1000)
         assert ids(snapshots) == names
-        assert [snapshot.messages[0].message_id for snapshot in snapshots] == [f"m-{name}" for name in names]
+        assert [snapshot.messages[0].message_id for snapshot in snapshots] == [
+            f"m-{name}" for name in names
+        ]
         assert {snapshot.row.owner for snapshot in snapshots} == {"n1"}
         assert provider.store.owned("n1") == names
 
@@ -63,7 +83,10 @@ class ClaimTests(ContractBase):
             at_once.wait()
             taken.extend(ids(claim(provider, node, limit=1)))
 
-        threads = [threading.Thread(target=claim_one, args=(each, f"n{number}")) for number, each in enumerate(providers)]
+        threads = [
+            threading.Thread(target=claim_one, args=(each, f"n{number}"))
+            for number, each in enumerate(providers)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

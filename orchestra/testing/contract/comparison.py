@@ -1,4 +1,6 @@
-"""Random groups of changes, given to a provider and to the model: all that can be seen must be the same."""
+"""Random groups of changes, given to a provider and to the model: all that can be seen must be the
+same.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,17 @@ from orchestra.clock import Clock
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.events import OnParentClose
-from orchestra.store.changes import Cancel, Change, ChildCancel, ChildStart, Claim, Recover, Release, Report, Stop
+from orchestra.store.changes import (
+    Cancel,
+    Change,
+    ChildCancel,
+    ChildStart,
+    Claim,
+    Recover,
+    Release,
+    Report,
+    Stop,
+)
 from orchestra.store.executions import ExecutionDelta, Prune
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import InstanceRow, ParentLink
@@ -60,7 +72,9 @@ _mostly = some.sampled_from((True, True, True, True, False))
 
 
 class ComparedWithModel(RuleBasedStateMachine):
-    """Gives the same random changes to a provider and to the model, and compares all that can be seen."""
+    """Gives the same random changes to a provider and to the model, and compares all that can be
+    seen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +126,9 @@ class ComparedWithModel(RuleBasedStateMachine):
 
     @rule(node=_nodes, how=some.sampled_from(("join", "leave", "renew", "bury")))
     def let_a_node_live_or_die(self, node: str, how: str) -> None:
-        known = {standing.record.node_id: standing for standing in self.model.store.catalogue().nodes}
+        known = {
+            standing.record.node_id: standing for standing in self.model.store.catalogue().nodes
+        }
         if how == "join" and node not in known:
             # A dead node never comes back: the next one has a new id (rule 11).
             self.both(lambda provider: provider.store.leave(node))
@@ -146,7 +162,9 @@ class ComparedWithModel(RuleBasedStateMachine):
     def delete(self, instance_id: str) -> None:
         record = self.model.directory.get(instance_id)
         incarnation = "" if record is None else record.row.incarnation
-        self.both(lambda provider: provider.admin.delete(instance_id, incarnation, by="me", reason=""))
+        self.both(
+            lambda provider: provider.admin.delete(instance_id, incarnation, by="me", reason="")
+        )
         self.compare()
 
     # --- changes --------------------------------------------------------------------------
@@ -154,8 +172,16 @@ class ComparedWithModel(RuleBasedStateMachine):
     def start(self, data: some.DataObject) -> Change:
         self.made += 1
         request_id = data.draw(some.sampled_from(("r", "r2")))
-        wake_at = data.draw(some.sampled_from((0, self.clock.now() + 1000, self.clock.now() + SECOND)))
-        start = a_start(data.draw(_instances), f"incarnation {self.made}", request_id, data.draw(_kinds), wake_at)
+        wake_at = data.draw(
+            some.sampled_from((0, self.clock.now() + 1000, self.clock.now() + SECOND))
+        )
+        start = a_start(
+            data.draw(_instances),
+            f"incarnation {self.made}",
+            request_id,
+            data.draw(_kinds),
+            wake_at,
+        )
         return replace(start, traceparent=data.draw(_traceparents))
 
     def append(self, data: some.DataObject) -> Change:
@@ -163,9 +189,13 @@ class ComparedWithModel(RuleBasedStateMachine):
             data.draw(some.sampled_from(tuple(f"m{number}" for number in range(1, 13)))),
             data.draw(some.sampled_from(("go", "stop"))),
         )
-        limits = InboxLimits(*data.draw(some.sampled_from(((3, 1_000), (10, 1_000), (10, 40), (2, 14), (20, 5)))))
+        limits = InboxLimits(
+            *data.draw(some.sampled_from(((3, 1_000), (10, 1_000), (10, 40), (2, 14), (20, 5))))
+        )
         payload = Payload(b"x" * data.draw(some.sampled_from((0, 5, 7, 20))))
-        append = replace(an_append(data.draw(_instances), message_id, name), payload=payload, limits=limits)
+        append = replace(
+            an_append(data.draw(_instances), message_id, name), payload=payload, limits=limits
+        )
         return replace(append, traceparent=data.draw(_traceparents))
 
     def cancel(self, data: some.DataObject) -> Change:
@@ -174,7 +204,13 @@ class ComparedWithModel(RuleBasedStateMachine):
     def claim(self, data: some.DataObject) -> Change:
         kinds = tuple(data.draw(some.lists(_kinds, min_size=1, max_size=3)))
         routes = tuple(data.draw(some.lists(some.sampled_from(_ROUTES), max_size=3)))
-        return Claim(data.draw(_nodes), kinds, data.draw(some.integers(1, 3)), routes, data.draw(some.integers(0, 3)))
+        return Claim(
+            data.draw(_nodes),
+            kinds,
+            data.draw(some.integers(1, 3)),
+            routes,
+            data.draw(some.integers(0, 3)),
+        )
 
     def report(self, data: some.DataObject) -> Change:
         tasks = [(node, task) for node in _NODES for task in self.model.store.taken(node)]
@@ -202,7 +238,9 @@ class ComparedWithModel(RuleBasedStateMachine):
         instance_id = data.draw(_instances)
         record = self.model.directory.get(instance_id)
         return (
-            Release(instance_id, "", 0) if record is None else Release(instance_id, record.row.incarnation, record.row.revision)
+            Release(instance_id, "", 0)
+            if record is None
+            else Release(instance_id, record.row.incarnation, record.row.revision)
         )
 
     def write(self, data: some.DataObject) -> Change:
@@ -214,12 +252,16 @@ class ComparedWithModel(RuleBasedStateMachine):
         if not data.draw(_mostly):
             row = replace(row, revision=row.revision - 1)
         number = row.execution
-        boundary = record.status is Status.OPEN and data.draw(some.sampled_from((False, False, True)))
+        boundary = record.status is Status.OPEN and data.draw(
+            some.sampled_from((False, False, True))
+        )
         ending = not boundary and not data.draw(_mostly)
         deltas = self.deltas(data, record, boundary=boundary, ending=ending)
         messages = self.unread(instance_id) if record.status is Status.OPEN else ()
         # An activity is asked for by an event of the execution that goes on.
-        is_asked_for = not boundary and (row.history_events > 0 or any(event.id == 1 for event in deltas[0].events))
+        is_asked_for = not boundary and (
+            row.history_events > 0 or any(event.id == 1 for event in deltas[0].events)
+        )
         route = data.draw(some.sampled_from((None, *_ROUTES))) if is_asked_for else None
         state = a_state(
             row,
@@ -245,8 +287,12 @@ class ComparedWithModel(RuleBasedStateMachine):
             custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
             hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
             prune=None if data.draw(_mostly) else self.prune(data),
-            starts=tuple(self.child(data, row) for _ in range(data.draw(some.sampled_from((0, 0, 1, 2))))),
-            cancels=() if data.draw(_mostly) else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
+            starts=tuple(
+                self.child(data, row) for _ in range(data.draw(some.sampled_from((0, 0, 1, 2))))
+            ),
+            cancels=()
+            if data.draw(_mostly)
+            else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
             stops=(Stop(1, b"withdrawn"),) if data.draw(some.booleans()) else (),
         )
 
@@ -254,14 +300,26 @@ class ComparedWithModel(RuleBasedStateMachine):
         attempt = data.draw(some.integers(1, 2))
         row = ActivityRow(execution, 1, attempt, None, 1, b"[]", route=route)
         if route is not None and not data.draw(_mostly):
-            return replace(row, owner=data.draw(some.sampled_from(("n1", "n2"))), stopping=data.draw(some.booleans()))
+            return replace(
+                row,
+                owner=data.draw(some.sampled_from(("n1", "n2"))),
+                stopping=data.draw(some.booleans()),
+            )
         if not data.draw(_mostly):  # a hold has kept how it ended
-            return replace(row, route=None, **data.draw(some.sampled_from(({"result": Payload(b"1")}, {"failure": b"why"}))))
+            return replace(
+                row,
+                route=None,
+                **data.draw(some.sampled_from(({"result": Payload(b"1")}, {"failure": b"why"}))),
+            )
         return row
 
     def prune(self, data: some.DataObject) -> Prune:
         some_number = some.integers(0, 4)
-        return Prune(data.draw(some_number), data.draw(some_number), data.draw(some.sampled_from((None, 1, 2, 10**17))))
+        return Prune(
+            data.draw(some_number),
+            data.draw(some_number),
+            data.draw(some.sampled_from((None, 1, 2, 10**17))),
+        )
 
     def child(self, data: some.DataObject, row: InstanceRow) -> ChildStart:
         child_id, link = data.draw(_instances), self.link(data, row)
@@ -272,10 +330,17 @@ class ComparedWithModel(RuleBasedStateMachine):
         if not data.draw(_mostly):
             return ChildStart(child_id, link, start, None)
         close = data.draw(some.sampled_from(OnParentClose))
-        return ChildStart(child_id, link, replace(start, parent=link, root_id="a", on_parent_close=close), b"taken")
+        return ChildStart(
+            child_id,
+            link,
+            replace(start, parent=link, root_id="a", on_parent_close=close),
+            b"taken",
+        )
 
     def link(self, data: some.DataObject, row: InstanceRow) -> ParentLink:
-        return ParentLink(row.instance_id, row.incarnation, row.execution, data.draw(some.integers(1, 3)))
+        return ParentLink(
+            row.instance_id, row.incarnation, row.execution, data.draw(some.integers(1, 3))
+        )
 
     def deltas(
         self, data: some.DataObject, record: InstanceRecord, *, boundary: bool, ending: bool
@@ -285,10 +350,17 @@ class ComparedWithModel(RuleBasedStateMachine):
         retargeted = None if row.opened or opened or data.draw(_mostly) else ("2.0.0", POLICY)
         poisonous = row.history_events > 0 and not data.draw(_mostly) and not data.draw(_mostly)
         first = row.history_events + (0 if poisonous else 1)
-        events = tuple(an_event(event_id) for event_id in range(first, first + data.draw(some.integers(1, 3))))
+        events = tuple(
+            an_event(event_id) for event_id in range(first, first + data.draw(some.integers(1, 3)))
+        )
         closed = None
         if boundary or ending:
-            closed = (2, ExecutionEnd.CONTINUED_AS_NEW if boundary else ExecutionEnd.FAILED, None, b"error")
+            closed = (
+                2,
+                ExecutionEnd.CONTINUED_AS_NEW if boundary else ExecutionEnd.FAILED,
+                None,
+                b"error",
+            )
         trace = data.draw(_traceparents)
         delta = ExecutionDelta(
             number,
@@ -324,7 +396,9 @@ class ComparedWithModel(RuleBasedStateMachine):
             self.both(lambda provider, key=instance_id: provider.directory.executions(key))
             record = self.model.directory.get(instance_id)
             for number in range(1, 1 if record is None else record.row.execution + 1):
-                self.both(lambda provider, key=instance_id, lap=number: provider.store.history(key, lap))
+                self.both(
+                    lambda provider, key=instance_id, lap=number: provider.store.history(key, lap)
+                )
         for node in _NODES:
             self.both(lambda provider, key=node: provider.store.news(key))
             self.both(lambda provider, key=node: provider.store.owned(key))
@@ -335,7 +409,11 @@ class ComparedWithModel(RuleBasedStateMachine):
         self.both(lambda provider: provider.store.catalogue().nodes)
         self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
         for standing in Standing:
-            self.both(lambda provider, one=standing: provider.directory.list(InstanceQuery(standings=(one,))))
+            self.both(
+                lambda provider, one=standing: provider.directory.list(
+                    InstanceQuery(standings=(one,))
+                )
+            )
         self.both(lambda provider: provider.directory.count_owned(_NODES))
         self.both(lambda provider: provider.directory.going_among(_INSTANCES))
         self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
@@ -353,7 +431,9 @@ class ComparisonTests(ContractBase):
     """The model is the reference."""
 
     def test_it_does_what_the_model_does(self) -> None:
-        """Compares random groups of changes with :class:`~orchestra.testing.model.ModelProvider`."""
+        """Compares random groups of changes with
+        :class:`~orchestra.testing.model.ModelProvider`.
+        """
         contract = self
 
         class Compared(ComparedWithModel):

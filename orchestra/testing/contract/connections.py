@@ -14,7 +14,15 @@ from orchestra.store.outcomes import Granted, Started
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing.contract.base import ContractBase, Open
-from orchestra.testing.contract.shorthand import a_start, a_write, an_event, begin, expect, one, read
+from orchestra.testing.contract.shorthand import (
+    a_start,
+    a_write,
+    an_event,
+    begin,
+    expect,
+    one,
+    read,
+)
 from orchestra.testing.model import ManualClock
 
 _PATIENCE: Final = 20.0
@@ -40,7 +48,9 @@ class ConnectionTests(ContractBase):
         provider.open()
         assert provider.description
 
-    def test_many_openers_of_an_empty_store_make_it_once(self, tmp_path: Path, clock: ManualClock) -> None:
+    def test_many_openers_of_an_empty_store_make_it_once(
+        self, tmp_path: Path, clock: ManualClock
+    ) -> None:
         providers = [self.make_provider(tmp_path, clock) for _ in range(8)]
         failures: list[Exception] = []
         at_once = threading.Barrier(len(providers))
@@ -53,7 +63,10 @@ class ConnectionTests(ContractBase):
             except Exception as error:  # noqa: BLE001 - reported below, in the thread of the test
                 failures.append(error)
 
-        threads = [threading.Thread(target=open_and_start, args=(number,)) for number in range(len(providers))]
+        threads = [
+            threading.Thread(target=open_and_start, args=(number,))
+            for number in range(len(providers))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -66,7 +79,10 @@ class ConnectionTests(ContractBase):
     def test_what_was_committed_is_there_after_opening_anew(self, connect: Open) -> None:
         first = connect()
         row = begin(first)
-        expect(one(first, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))), Granted)
+        expect(
+            one(first, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))),
+            Granted,
+        )
         before = read(first)
         first.close()
         second = connect()
@@ -75,7 +91,9 @@ class ConnectionTests(ContractBase):
 
 
 def _comes_true(look: Callable[[], bool]) -> bool:
-    """Return whether a look succeeds in a reasonable time; what travels between processes cannot be waited for otherwise."""
+    """Return whether a look succeeds in a reasonable time; what travels between processes cannot be
+    waited for otherwise.
+    """
     clock = SystemClock()
     until = clock.monotonic() + _PATIENCE
     while not (found := look()) and clock.monotonic() < until:

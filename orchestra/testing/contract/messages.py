@@ -1,4 +1,6 @@
-"""Messages: they wake, they are kept in order, and each counts once (rules 4, 10 and 21, scenario 36)."""
+"""Messages: they wake, they are kept in order, and each counts once (rules 4, 10 and 21, scenario
+36).
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,18 @@ from orchestra.testing.model import ManualClock
 class MessageTests(ContractBase):
     """What is sent to an instance, until it is consumed."""
 
-    def test_a_message_that_came_before_the_park_wakes_the_instance(self, provider: Provider) -> None:
+    def test_a_message_that_came_before_the_park_wakes_the_instance(
+        self, provider: Provider
+    ) -> None:
         row = begin(provider)
         appended = expect(one(provider, an_append("i")), Appended)
         assert appended.owner == "n1"
         assert one(provider, a_park(row)) == Granted(inbox_seq=1)
         assert ids(claim(provider)) == ["i"]
 
-    def test_a_message_that_came_after_the_park_wakes_the_instance(self, provider: Provider) -> None:
+    def test_a_message_that_came_after_the_park_wakes_the_instance(
+        self, provider: Provider
+    ) -> None:
         row = begin(provider)
         assert one(provider, a_park(row)) == Granted(inbox_seq=0)
         assert claim(provider) == ()
@@ -58,7 +64,9 @@ class MessageTests(ContractBase):
         (snapshot,) = expect(claimed, Claimed).snapshots
         assert [message.sequence for message in snapshot.messages] == [1]
 
-    def test_a_message_that_was_seen_and_that_nobody_awaits_lets_the_instance_rest(self, provider: Provider) -> None:
+    def test_a_message_that_was_seen_and_that_nobody_awaits_lets_the_instance_rest(
+        self, provider: Provider
+    ) -> None:
         expect(one(provider, a_start("i")), Started)
         expect(one(provider, an_append("i")), Appended)
         (snapshot,) = claim(provider)
@@ -73,7 +81,13 @@ class MessageTests(ContractBase):
             provider = first if number % 2 else second
             assert expect(one(provider, an_append("i", f"m{number}")), Appended).sequence == number
         (snapshot,) = claim(second)
-        assert [message.message_id for message in snapshot.messages] == ["m1", "m2", "m3", "m4", "m5"]
+        assert [message.message_id for message in snapshot.messages] == [
+            "m1",
+            "m2",
+            "m3",
+            "m4",
+            "m5",
+        ]
 
     def test_news_tells_of_what_no_write_has_taken_note_of(self, provider: Provider) -> None:
         row = begin(provider)
@@ -82,7 +96,12 @@ class MessageTests(ContractBase):
         expect(one(provider, a_write(row)), Granted)  # it has seen nothing yet: seen_seq is 0
         expect(one(provider, an_append("i", "m2")), Appended)
         (news,) = provider.store.news("n1")
-        assert (news.instance_id, news.incarnation, news.inbox_seq, news.cancel) == ("i", "a", 2, None)
+        assert (news.instance_id, news.incarnation, news.inbox_seq, news.cancel) == (
+            "i",
+            "a",
+            2,
+            None,
+        )
         assert [message.sequence for message in news.messages] == [1, 2]
         assert provider.store.news("n2") == []
         row = read(provider).row
@@ -94,9 +113,13 @@ class MessageTests(ContractBase):
         assert news.cancel is not None
         assert (news.inbox_seq, news.cancel.reason) == (3, "enough")
 
-    def test_a_claim_brings_a_page_of_the_inbox_and_says_how_far_it_goes(self, provider: Provider) -> None:
+    def test_a_claim_brings_a_page_of_the_inbox_and_says_how_far_it_goes(
+        self, provider: Provider
+    ) -> None:
         expect(one(provider, a_start("i")), Started)
-        provider.store.commit([an_append("i", f"m{number}") for number in range(5)])  # of seven bytes each
+        provider.store.commit(
+            [an_append("i", f"m{number}") for number in range(5)]
+        )  # of seven bytes each
         for page, sequences, whole_to in (
             (InboxPage(10, 1_000), [1, 2, 3, 4, 5], 5),
             (InboxPage(5, 35), [1, 2, 3, 4, 5], 5),
@@ -105,8 +128,13 @@ class MessageTests(ContractBase):
             (InboxPage(10, 6), [], 0),
             (InboxPage(0, 1_000), [], 0),
         ):
-            (snapshot,) = expect(one(provider, Claim("n1", (KIND,), 1, page=page)), Claimed).snapshots
-            assert ([message.sequence for message in snapshot.messages], snapshot.whole_to) == (sequences, whole_to), page
+            (snapshot,) = expect(
+                one(provider, Claim("n1", (KIND,), 1, page=page)), Claimed
+            ).snapshots
+            assert ([message.sequence for message in snapshot.messages], snapshot.whole_to) == (
+                sequences,
+                whole_to,
+            ), page
             expect(one(provider, a_park(snapshot.row, wake_at=0)), Granted)
 
     def test_news_bring_a_page_of_what_is_new(self, provider: Provider) -> None:
@@ -114,7 +142,11 @@ class MessageTests(ContractBase):
         provider.store.commit([an_append("i", f"m{number}") for number in range(5)])
         expect(one(provider, a_write(row, a_state(row, seen_seq=2))), Granted)
         (news,) = provider.store.news("n1", InboxPage(2, 1_000))
-        assert ([message.sequence for message in news.messages], news.whole_to, news.inbox_seq) == ([3, 4], 4, 5)
+        assert ([message.sequence for message in news.messages], news.whole_to, news.inbox_seq) == (
+            [3, 4],
+            4,
+            5,
+        )
         (news,) = provider.store.news("n1", InboxPage(10, 6))
         assert (news.messages, news.whole_to, news.inbox_seq) == ((), 2, 5)
         (news,) = provider.store.news("n1")
@@ -122,13 +154,22 @@ class MessageTests(ContractBase):
 
     def test_events_are_read_by_name_however_many_others_wait(self, provider: Provider) -> None:
         expect(one(provider, a_start("i")), Started)
-        provider.store.commit([an_append("i", f"m{number}", "ab"[number % 2]) for number in range(10)])
+        provider.store.commit(
+            [an_append("i", f"m{number}", "ab"[number % 2]) for number in range(10)]
+        )
         unread = provider.store.unread("i", {"a": 0, "b": 2, "c": 0}, 9, InboxPage(6, 1_000))
-        found = {name: ([message.sequence for message in page.messages], page.whole_to) for name, page in unread.items()}
-        assert found == {"a": ([1, 3], 4), "b": ([4, 6], 7), "c": ([], 9)}, "three names share the page"
+        found = {
+            name: ([message.sequence for message in page.messages], page.whole_to)
+            for name, page in unread.items()
+        }
+        assert found == {"a": ([1, 3], 4), "b": ([4, 6], 7), "c": ([], 9)}, (
+            "three names share the page"
+        )
         assert unread["a"].messages[0].payload == an_append("i").payload
         unread = provider.store.unread("i", {"a": 3}, 10, InboxPage(1, 0))
-        assert [message.sequence for message in unread["a"].messages] == [5], "one comes in any case"
+        assert [message.sequence for message in unread["a"].messages] == [5], (
+            "one comes in any case"
+        )
         assert unread["a"].whole_to == 6
         assert provider.store.unread("nobody", {"a": 0}, 3)["a"].messages == ()
 
@@ -138,7 +179,9 @@ class MessageTests(ContractBase):
         assert (first.fresh, second) == (True, replace(first, fresh=False))
         assert read(provider).unread_messages == 1
 
-    def test_a_message_that_was_read_is_remembered_for_a_window(self, provider: Provider, clock: ManualClock) -> None:
+    def test_a_message_that_was_read_is_remembered_for_a_window(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         row = begin(provider)
         expect(one(provider, an_append("i")), Appended)
         expect(one(provider, a_write(row, consumed=(1,))), Granted)
@@ -153,7 +196,9 @@ class MessageTests(ContractBase):
         assert one(provider, an_append("i")) == Appended(2, "n1", fresh=False)
 
     def test_the_same_message_id_at_two_instances_is_two_messages(self, provider: Provider) -> None:
-        outcomes = provider.store.commit([a_start("i"), a_start("j"), an_append("i"), an_append("j")]).outcomes
+        outcomes = provider.store.commit(
+            [a_start("i"), a_start("j"), an_append("i"), an_append("j")]
+        ).outcomes
         assert [expect(outcome, Appended).fresh for outcome in outcomes[2:]] == [True, True]
 
     def test_a_message_cannot_be_consumed_twice(self, provider: Provider) -> None:
@@ -163,16 +208,29 @@ class MessageTests(ContractBase):
         with pytest.raises(StoreError):
             one(provider, a_write(read(provider).row, consumed=(1,)))
 
-    def test_a_full_inbox_refuses_and_takes_again_when_something_was_read(self, provider: Provider) -> None:
+    def test_a_full_inbox_refuses_and_takes_again_when_something_was_read(
+        self, provider: Provider
+    ) -> None:
         row = begin(provider)
-        outcomes = provider.store.commit([an_append("i", f"m{number}", limit=3) for number in range(4)]).outcomes
-        assert [type(outcome) for outcome in outcomes] == [Appended, Appended, Appended, AppendRefused]
+        outcomes = provider.store.commit(
+            [an_append("i", f"m{number}", limit=3) for number in range(4)]
+        ).outcomes
+        assert [type(outcome) for outcome in outcomes] == [
+            Appended,
+            Appended,
+            Appended,
+            AppendRefused,
+        ]
         assert outcomes[3] == AppendRefused(Refusal.FULL, Full("messages", 3, 3, of_name=False))
-        assert not expect(one(provider, an_append("i", "m0", limit=3)), Appended).fresh, "it is there already"
+        assert not expect(one(provider, an_append("i", "m0", limit=3)), Appended).fresh, (
+            "it is there already"
+        )
         expect(one(provider, a_write(row, consumed=(2,))), Granted)
         assert expect(one(provider, an_append("i", "m3", limit=3)), Appended).sequence == 4
 
-    def test_a_name_that_is_full_leaves_room_for_others_until_the_whole_inbox_is(self, provider: Provider) -> None:
+    def test_a_name_that_is_full_leaves_room_for_others_until_the_whole_inbox_is(
+        self, provider: Provider
+    ) -> None:
         """Scenario 56."""
         row = begin(provider)
         chatty = [an_append("i", f"m{number}", "telemetry", limit=20) for number in range(19)]
@@ -180,13 +238,24 @@ class MessageTests(ContractBase):
         assert {type(outcome) for outcome in taken} == {Appended}
         assert refused == AppendRefused(Refusal.FULL, Full("messages", 18, 18, of_name=True))
         assert one(provider, an_append("i", "m19", "telemetry", limit=20)) == refused
-        assert expect(one(provider, an_append("i", "s1", "stop", limit=20)), Appended).sequence == 19
-        outcomes = provider.store.commit([an_append("i", f"s{number}", "stop", limit=20) for number in (2, 3)]).outcomes
+        assert (
+            expect(one(provider, an_append("i", "s1", "stop", limit=20)), Appended).sequence == 19
+        )
+        outcomes = provider.store.commit(
+            [an_append("i", f"s{number}", "stop", limit=20) for number in (2, 3)]
+        ).outcomes
         assert outcomes[1] == AppendRefused(Refusal.FULL, Full("messages", 20, 20, of_name=False))
         expect(one(provider, a_write(row, consumed=(1, 2, 3))), Granted)
         expect(one(provider, an_append("i", "s3", "stop", limit=20)), Appended)
-        outcomes = provider.store.commit([an_append("i", f"n{number}", "telemetry", limit=20) for number in range(4)]).outcomes
-        assert [type(outcome) for outcome in outcomes] == [Appended, Appended, AppendRefused, AppendRefused]
+        outcomes = provider.store.commit(
+            [an_append("i", f"n{number}", "telemetry", limit=20) for number in range(4)]
+        ).outcomes
+        assert [type(outcome) for outcome in outcomes] == [
+            Appended,
+            Appended,
+            AppendRefused,
+            AppendRefused,
+        ]
 
     def test_an_inbox_is_bounded_in_bytes_and_so_is_each_name(self, provider: Provider) -> None:
         """Scenario 56. Each payload has seven bytes."""
@@ -197,7 +266,9 @@ class MessageTests(ContractBase):
         assert refused == AppendRefused(Refusal.FULL, Full("bytes", 63, 63, of_name=True))
         expect(one(provider, an_append("i", "s1", "stop", byte_limit=70)), Appended)
         full = Full("bytes", 70, 70, of_name=False)
-        assert one(provider, an_append("i", "s2", "stop", byte_limit=70)) == AppendRefused(Refusal.FULL, full)
+        assert one(provider, an_append("i", "s2", "stop", byte_limit=70)) == AppendRefused(
+            Refusal.FULL, full
+        )
         written, appended = provider.store.commit(
             [a_write(row, consumed=(1,)), an_append("i", "m9", "telemetry", byte_limit=70)]
         ).outcomes
@@ -208,14 +279,21 @@ class MessageTests(ContractBase):
         row = begin(provider)
         expect(one(provider, an_append("i", "m1", byte_limit=3)), Appended)
         full = Full("bytes", 3, 7, of_name=False)
-        assert one(provider, an_append("i", "m2", byte_limit=3)) == AppendRefused(Refusal.FULL, full)
+        assert one(provider, an_append("i", "m2", byte_limit=3)) == AppendRefused(
+            Refusal.FULL, full
+        )
         expect(one(provider, a_write(row, consumed=(1,))), Granted)
         expect(one(provider, an_append("i", "m2", byte_limit=3)), Appended)
 
     def test_each_sender_is_held_to_its_own_limits(self, provider: Provider) -> None:
         begin(provider)
-        group = [an_append("i", f"m{number}", limit=limit) for number, limit in enumerate((2, 2, 2, 5, 2, 5, 5, 5))]
-        outcomes = [isinstance(outcome, Appended) for outcome in provider.store.commit(group).outcomes]
+        group = [
+            an_append("i", f"m{number}", limit=limit)
+            for number, limit in enumerate((2, 2, 2, 5, 2, 5, 5, 5))
+        ]
+        outcomes = [
+            isinstance(outcome, Appended) for outcome in provider.store.commit(group).outcomes
+        ]
         assert outcomes == [True, True, False, True, False, True, True, False]
         assert isinstance(one(provider, an_append("i", "m8", limit=2)), AppendRefused)
         assert isinstance(one(provider, an_append("i", "m8", limit=6)), Appended)
@@ -241,7 +319,10 @@ class MessageTests(ContractBase):
             except Exception as error:  # noqa: BLE001 - reported below, in the thread of the test
                 failures.append(error)
 
-        threads = [threading.Thread(target=send, args=(each, number)) for number, each in enumerate(providers)]
+        threads = [
+            threading.Thread(target=send, args=(each, number))
+            for number, each in enumerate(providers)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

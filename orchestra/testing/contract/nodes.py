@@ -33,14 +33,20 @@ from orchestra.testing.model import ManualClock
 class NodeTests(ContractBase):
     """Joining, renewing, burial, sweeping, leaving."""
 
-    def test_a_node_is_known_from_joining_to_leaving(self, connect: Open, clock: ManualClock) -> None:
+    def test_a_node_is_known_from_joining_to_leaving(
+        self, connect: Open, clock: ManualClock
+    ) -> None:
         first, second = connect(), connect()
         assert first.store.join(a_node("n1")) == clock.now()
         clock.advance(timedelta(seconds=1))
         assert first.store.renew("n1").now == clock.now()
         (node,) = second.store.catalogue().nodes
         assert node.record == a_node("n1")
-        assert (node.renewals, node.renewed_at, node.started_at) == (1, clock.now(), clock.now() - SECOND)
+        assert (node.renewals, node.renewed_at, node.started_at) == (
+            1,
+            clock.now(),
+            clock.now() - SECOND,
+        )
         assert second.directory.catalogue() == second.store.catalogue()
         assert second.store.catalogue().versions("watch") == {"1.0.0", "1.1.0"}
         first.store.leave("n1")
@@ -100,7 +106,9 @@ class NodeTests(ContractBase):
         assert one(provider, a_write(row)) == Refused()
         (snapshot,) = claim(provider, "n2")
         assert snapshot.row.takeovers == 0, "leaving is no crash"
-        assert snapshot.row.revision == row.revision + 2, "the release is fenced like any other write (rule 1)"
+        assert snapshot.row.revision == row.revision + 2, (
+            "the release is fenced like any other write (rule 1)"
+        )
 
     def test_a_node_can_list_what_it_owns_and_has_forgotten(self, provider: Provider) -> None:
         provider.store.commit([a_start("b"), a_start("a"), Claim("n1", (KIND,), 10)])
@@ -116,27 +124,44 @@ class NodeTests(ContractBase):
         (mine, *_) = provider.store.owned("n1")
         expect(one(provider, a_park(read(provider, mine).row)), Granted)
         provider.store.leave("n2")
-        assert provider.directory.count_owned(["n2", "n1"]) == {"n1": 2, "n2": 0}, "what is parked or released is nobody's"
+        assert provider.directory.count_owned(["n2", "n1"]) == {"n1": 2, "n2": 0}, (
+            "what is parked or released is nobody's"
+        )
 
-    def test_from_the_third_crash_on_the_claim_waits(self, provider: Provider, clock: ManualClock) -> None:
+    def test_from_the_third_crash_on_the_claim_waits(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         expect(one(provider, a_start("i")), Started)
         for takeovers in (1, 2):
             assert len(claim(provider, "ghost")) == 1
             assert provider.store.sweep() == 1
             assert (read(provider).row.takeovers, read(provider).row.wake_at) == (takeovers, 0)
-        for takeovers, seconds in ((3, 8), (4, 16), (5, 32), (6, 64), (7, 128), (8, 256), (9, 300), (10, 300)):
+        for takeovers, seconds in (
+            (3, 8),
+            (4, 16),
+            (5, 32),
+            (6, 64),
+            (7, 128),
+            (8, 256),
+            (9, 300),
+            (10, 300),
+        ):
             assert len(claim(provider, "ghost")) == 1
             assert provider.store.sweep() == 1
             assert read(provider).row.takeovers == takeovers
             clock.advance(timedelta(seconds=seconds, microseconds=-1))
             assert claim(provider) == ()
             clock.advance(timedelta(microseconds=1))
-        assert [record.row.instance_id for record in provider.directory.list(InstanceQuery(held=True))] == ["i"]
+        assert [
+            record.row.instance_id for record in provider.directory.list(InstanceQuery(held=True))
+        ] == ["i"]
         (snapshot,) = claim(provider)
         expect(one(provider, a_park(snapshot.row)), Granted)
         assert read(provider).row.takeovers == 0
 
-    def test_a_message_does_not_hurry_an_instance_that_crashes_its_owners(self, provider: Provider, clock: ManualClock) -> None:
+    def test_a_message_does_not_hurry_an_instance_that_crashes_its_owners(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         expect(one(provider, a_start("i")), Started)
         for _ in range(3):
             assert len(claim(provider, "ghost")) == 1
@@ -147,7 +172,15 @@ class NodeTests(ContractBase):
         clock.advance(timedelta(seconds=8))
         (snapshot,) = claim(provider)
         # Nor does it have to wait for ever, where it was parked for long without having recovered.
-        expect(one(provider, a_write(snapshot.row, a_state(snapshot.row, owner=None, wake_at=10**17, takeovers=3))), Granted)
+        expect(
+            one(
+                provider,
+                a_write(
+                    snapshot.row, a_state(snapshot.row, owner=None, wake_at=10**17, takeovers=3)
+                ),
+            ),
+            Granted,
+        )
         expect(one(provider, an_append("i", "m2")), Appended)
         assert provider.store.next_wake([KIND]) == clock.now() + 300 * SECOND
 

@@ -1,4 +1,6 @@
-"""Letting go of what is over: laps in the write of a boundary, ended instances when their time has run out (I3, I9)."""
+"""Letting go of what is over: laps in the write of a boundary, ended instances when their time has
+run out (I3, I9).
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def a_boundary(row: InstanceRow, prune: Prune | None, closed_at: int = 1) -> Wri
 def laps(provider: Provider, count: int) -> None:
     """Begin "i" and run laps; the n-th of them ended at n."""
     row = begin(provider)
-    expect(one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))), Granted)
+    expect(
+        one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))), Granted
+    )
     for number in range(1, count + 1):
         lap(provider, closed_at=number)
 
@@ -63,7 +67,9 @@ def kept(provider: Provider) -> tuple[list[int], list[int]]:
     return rows, [number for number in range(1, 100) if provider.store.history("i", number)]
 
 
-def an_ending(provider: Provider, instance_id: str = "i", status: Status = Status.COMPLETED) -> None:
+def an_ending(
+    provider: Provider, instance_id: str = "i", status: Status = Status.COMPLETED
+) -> None:
     expect(one(provider, an_end(begin(provider, instance_id), status)), Granted)
 
 
@@ -82,7 +88,9 @@ class RetentionTests(ContractBase):
         lap(provider, Prune(executions=3))
         assert kept(provider) == ([4, 5, 6, 7], [4, 5, 6, 7])
 
-    @pytest.mark.parametrize("prune", [Prune(10**6, 10**6), Prune(histories=4, executions=4), Prune(closed_until=10**17)])
+    @pytest.mark.parametrize(
+        "prune", [Prune(10**6, 10**6), Prune(histories=4, executions=4), Prune(closed_until=10**17)]
+    )
     def test_the_current_execution_is_never_touched(self, provider: Provider, prune: Prune) -> None:
         """Scenario 21, whatever the numbers say."""
         laps(provider, 2)
@@ -102,11 +110,16 @@ class RetentionTests(ContractBase):
 
     def test_by_age_a_suffix_is_left_also_where_a_clock_went_back(self, provider: Provider) -> None:
         row = begin(provider)
-        expect(one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))), Granted)
+        expect(
+            one(provider, a_write(row, executions=(ExecutionDelta(1, events=(an_event(1),)),))),
+            Granted,
+        )
         for closed_at in (1, 2, 9, 3, 4, 5):
             lap(provider, closed_at=closed_at)
         lap(provider, Prune(closed_until=6), closed_at=10)
-        assert kept(provider)[0] == [3, 4, 5, 6, 7, 8], "the one that seems young keeps those behind it"
+        assert kept(provider)[0] == [3, 4, 5, 6, 7, 8], (
+            "the one that seems young keeps those behind it"
+        )
 
     def test_by_age_the_newest_closed_one_stays(self, provider: Provider) -> None:
         laps(provider, 5)
@@ -118,18 +131,35 @@ class RetentionTests(ContractBase):
         lap(provider, Prune(histories=6, executions=2, closed_until=4), closed_at=9)
         assert kept(provider) == ([5, 6, 7, 8, 9, 10], [7, 8, 9, 10])
 
-    @pytest.mark.parametrize("prune", [Prune(2_400, 2_400), Prune(closed_until=2_400)], ids=["by number", "by age"])
-    def test_of_a_long_backlog_a_part_goes_at_a_time_the_oldest_first(self, provider: Provider, prune: Prune) -> None:
+    @pytest.mark.parametrize(
+        "prune", [Prune(2_400, 2_400), Prune(closed_until=2_400)], ids=["by number", "by age"]
+    )
+    def test_of_a_long_backlog_a_part_goes_at_a_time_the_oldest_first(
+        self, provider: Provider, prune: Prune
+    ) -> None:
         """A bound that was lowered stops nobody for long."""
         row = begin(provider)
-        deltas = [ExecutionDelta(1, events=(an_event(1),), closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None))]
+        deltas = [
+            ExecutionDelta(
+                1, events=(an_event(1),), closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+            )
+        ]
         for number in range(2, 2_501):
             closed = (number, ExecutionEnd.CONTINUED_AS_NEW, None, None)
-            deltas.append(ExecutionDelta(number, create=an_execution(number), events=(an_event(1),), closed=closed))
+            deltas.append(
+                ExecutionDelta(
+                    number, create=an_execution(number), events=(an_event(1),), closed=closed
+                )
+            )
         deltas.append(ExecutionDelta(2_501, create=an_execution(2_501), events=(an_event(1),)))
-        expect(one(provider, a_write(row, a_state(row, execution=2_501), executions=tuple(deltas))), Granted)
+        expect(
+            one(provider, a_write(row, a_state(row, execution=2_501), executions=tuple(deltas))),
+            Granted,
+        )
         for oldest in (1, 1_001, 2_001, 2_401, 2_401):
-            rows = [execution.number for execution in provider.directory.executions("i", limit=10_000)]
+            rows = [
+                execution.number for execution in provider.directory.executions("i", limit=10_000)
+            ]
             assert rows == list(range(oldest, 2_502))
             assert bool(provider.store.history("i", oldest)) is True
             assert provider.store.history("i", oldest - 1) == []
@@ -139,7 +169,10 @@ class RetentionTests(ContractBase):
     def test_a_refused_write_lets_go_of_nothing(self, provider: Provider) -> None:
         laps(provider, 4)
         row = read(provider).row
-        assert one(provider, a_boundary(replace(row, revision=row.revision - 1), Prune(3, 3))) == Refused()
+        assert (
+            one(provider, a_boundary(replace(row, revision=row.revision - 1), Prune(3, 3)))
+            == Refused()
+        )
         assert kept(provider)[0] == [1, 2, 3, 4, 5]
 
     def test_an_end_may_let_go_as_well(self, provider: Provider) -> None:
@@ -149,7 +182,9 @@ class RetentionTests(ContractBase):
 
     # --- ended instances ---
 
-    def test_without_an_expiry_ended_instances_are_kept(self, provider: Provider, clock: ManualClock) -> None:
+    def test_without_an_expiry_ended_instances_are_kept(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         an_ending(provider)
         assert read(provider).expires_at is None
         clock.advance(timedelta(days=10_000))
@@ -169,8 +204,12 @@ class RetentionTests(ContractBase):
         assert provider.directory.get("i") is None
         assert provider.store.expire() == 0
 
-    def test_nothing_is_left_of_an_instance_that_has_gone(self, provider: Provider, clock: ManualClock) -> None:
-        """I9: its id is free, and its labels, tombstones, messages, activities, events and rows are gone."""
+    def test_nothing_is_left_of_an_instance_that_has_gone(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
+        """I9: its id is free, and its labels, tombstones, messages, activities, events and rows are
+        gone.
+        """
         provider.admin.set_expiry({"watch": SECOND})
         expect(one(provider, replace(a_start("i"), labels={"team": "blue"})), Started)
         expect(one(provider, an_append("i", "m1")), Appended)
@@ -217,7 +256,9 @@ class RetentionTests(ContractBase):
         assert provider.directory.get("i") is None
         assert provider.directory.get("third") is not None
 
-    def test_whoever_ends_an_instance_needs_no_code_to_set_its_time(self, provider: Provider, clock: ManualClock) -> None:
+    def test_whoever_ends_an_instance_needs_no_code_to_set_its_time(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         """An operator terminates what no node has ever run."""
         provider.admin.set_expiry({FOREIGN_KIND.name: SECOND})
         expect(one(provider, a_start("i", kind=FOREIGN_KIND)), Started)
@@ -225,7 +266,9 @@ class RetentionTests(ContractBase):
         clock.advance(timedelta(seconds=1))
         assert provider.store.expire() == 1
 
-    def test_a_changed_time_counts_for_what_ends_from_then_on(self, provider: Provider, clock: ManualClock) -> None:
+    def test_a_changed_time_counts_for_what_ends_from_then_on(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         provider.admin.set_expiry({"watch": 60 * SECOND})
         an_ending(provider, "first")
         provider.admin.set_expiry({"watch": SECOND})
@@ -240,23 +283,33 @@ class RetentionTests(ContractBase):
         assert provider.store.expire() == 1
         assert provider.directory.get("third") is not None
 
-    def test_many_go_in_small_parts_the_longest_overdue_first(self, provider: Provider, clock: ManualClock) -> None:
+    def test_many_go_in_small_parts_the_longest_overdue_first(
+        self, provider: Provider, clock: ManualClock
+    ) -> None:
         provider.admin.set_expiry({"watch": SECOND})
         for number in range(5):
             an_ending(provider, f"i{number}")
             clock.advance(timedelta(seconds=1))
         assert provider.store.expire(limit=2) == 2
-        assert [f"i{number}" for number in range(5) if provider.directory.get(f"i{number}")] == ["i2", "i3", "i4"]
+        assert [f"i{number}" for number in range(5) if provider.directory.get(f"i{number}")] == [
+            "i2",
+            "i3",
+            "i4",
+        ]
         assert [provider.store.expire(limit=2) for _ in range(3)] == [2, 1, 0]
 
-    def test_of_two_nodes_one_deletes_what_both_have_found(self, connect: Open, clock: ManualClock) -> None:
+    def test_of_two_nodes_one_deletes_what_both_have_found(
+        self, connect: Open, clock: ManualClock
+    ) -> None:
         first, second = connect(), connect()
         first.admin.set_expiry({"watch": SECOND})
         an_ending(first)
         clock.advance(timedelta(seconds=1))
         assert (second.store.expire(), first.store.expire()) == (1, 0)
 
-    def test_deleting_many_deletes_those_that_have_ended_and_are_the_same(self, provider: Provider) -> None:
+    def test_deleting_many_deletes_those_that_have_ended_and_are_the_same(
+        self, provider: Provider
+    ) -> None:
         for instance_id in ("a", "b"):
             an_ending(provider, instance_id)
         begin(provider, "open")

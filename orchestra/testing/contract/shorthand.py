@@ -1,4 +1,6 @@
-"""What the tests of the contract are written with: kinds, rows and changes with all that does not matter filled in."""
+"""What the tests of the contract are written with: kinds, rows and changes with all that does not
+matter filled in.
+"""
 
 from __future__ import annotations
 
@@ -31,33 +33,63 @@ TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def an_execution(number: int = 1, version: str = "1.0.0") -> ExecutionRow:
-    return ExecutionRow(number, "watch", version, POLICY, Payload(b'{"checks":0}'), None, created_at=7)
+    return ExecutionRow(
+        number, "watch", version, POLICY, Payload(b'{"checks":0}'), None, created_at=7
+    )
 
 
-def a_start(instance_id: str, incarnation: str = "a", request_id: str = "r", kind: Kind = KIND, wake_at: int = 0) -> Start:
-    return Start(instance_id, incarnation, request_id, kind, an_execution(version=kind.version), wake_at)
+def a_start(
+    instance_id: str,
+    incarnation: str = "a",
+    request_id: str = "r",
+    kind: Kind = KIND,
+    wake_at: int = 0,
+) -> Start:
+    return Start(
+        instance_id, incarnation, request_id, kind, an_execution(version=kind.version), wake_at
+    )
 
 
 def an_event(number: int) -> EventRecord:
     payload = Payload(b'["x"]', encoding=2) if number % 2 else None
-    return EventRecord(number, kind=2, at=number, format=1, envelope=b"{%d}" % number, payload=payload)
+    return EventRecord(
+        number, kind=2, at=number, format=1, envelope=b"{%d}" % number, payload=payload
+    )
 
 
 def an_append(
-    instance_id: str, message_id: str = "m1", name: str = "go", limit: int = 10_000, byte_limit: int = 1_000_000
+    instance_id: str,
+    message_id: str = "m1",
+    name: str = "go",
+    limit: int = 10_000,
+    byte_limit: int = 1_000_000,
 ) -> Append:
     limits = InboxLimits(limit, byte_limit)
-    return Append(instance_id, message_id, name, Payload(b'"hello"'), sender="somebody", limits=limits)
+    return Append(
+        instance_id, message_id, name, Payload(b'"hello"'), sender="somebody", limits=limits
+    )
 
 
 def a_hold(tried: tuple[str, ...] = ("f1",)) -> Hold:
-    return Hold(HoldKind.STATE, "the state does not fit", since=5, by="n1", tried=tried, at_fault=tried[:1])
+    return Hold(
+        HoldKind.STATE, "the state does not fit", since=5, by="n1", tried=tried, at_fault=tried[:1]
+    )
 
 
 def a_node(node_id: str = "n1", host: str = "here") -> NodeRecord:
     capabilities = (Capability("watch", "1.0.0", "f1"), Capability("watch", "1.1.0", "f2"))
     return NodeRecord(
-        node_id, host, "boot", 1, "0.1.0", (1,), 15 * SECOND, capabilities, ("probe",), (DEFAULT_QUEUE, "slow"), 8
+        node_id,
+        host,
+        "boot",
+        1,
+        "0.1.0",
+        (1,),
+        15 * SECOND,
+        capabilities,
+        ("probe",),
+        (DEFAULT_QUEUE, "slow"),
+        8,
     )
 
 
@@ -80,7 +112,9 @@ def a_state(row: InstanceRow, **changes: Any) -> InstanceState:
 
 def a_write(row: InstanceRow, state: InstanceState | None = None, **fields: Any) -> Write:
     owner = fields.pop("owner", row.owner)
-    return Write(row.instance_id, row.incarnation, row.revision, owner, state or a_state(row), **fields)
+    return Write(
+        row.instance_id, row.incarnation, row.revision, owner, state or a_state(row), **fields
+    )
 
 
 def an_end(row: InstanceRow, status: Status = Status.COMPLETED, **fields: Any) -> Write:
@@ -103,7 +137,9 @@ def expect(outcome: Outcome, kind: type[T]) -> T:
     return outcome
 
 
-def claim(provider: Provider, node: str = "n1", limit: int = 10, kinds: tuple[Kind, ...] = (KIND,)) -> tuple[Snapshot, ...]:
+def claim(
+    provider: Provider, node: str = "n1", limit: int = 10, kinds: tuple[Kind, ...] = (KIND,)
+) -> tuple[Snapshot, ...]:
     return expect(one(provider, Claim(node, kinds, limit)), Claimed).snapshots
 
 

@@ -1,4 +1,6 @@
-"""Activities that are handed out: taken by one node, reported once, lost with their node (rules 1, 7, 10, 12 and 14)."""
+"""Activities that are handed out: taken by one node, reported once, lost with their node (rules 1,
+7, 10, 12 and 14).
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,15 @@ ROUTE: Final = Route("default", "probe")
 SLOW: Final = Route("slow", "probe")
 
 
-def handed_out(number: int = 1, route: Route | None = ROUTE, started_at: int = 4, attempt: int = 1) -> ActivityRow:
+def handed_out(
+    number: int = 1, route: Route | None = ROUTE, started_at: int = 4, attempt: int = 1
+) -> ActivityRow:
     return ActivityRow(1, number, attempt, None, started_at, b"[1]", Payload(b"7"), route)
 
 
-def hand_out(provider: Provider, *rows: ActivityRow, instance_id: str = "i", owner: str | None = None) -> InstanceRow:
+def hand_out(
+    provider: Provider, *rows: ActivityRow, instance_id: str = "i", owner: str | None = None
+) -> InstanceRow:
     """Start an instance that hands activities out and is parked, or stays with its owner."""
     row = begin(provider, instance_id)
     opened = ExecutionDelta(
@@ -59,7 +65,9 @@ def hand_out(provider: Provider, *rows: ActivityRow, instance_id: str = "i", own
     return read(provider, instance_id).row
 
 
-def take(provider: Provider, node: str = "n2", routes: tuple[Route, ...] = (ROUTE,), slots: int = 5) -> tuple[Task, ...]:
+def take(
+    provider: Provider, node: str = "n2", routes: tuple[Route, ...] = (ROUTE,), slots: int = 5
+) -> tuple[Task, ...]:
     return expect(one(provider, Claim(node, (), 0, routes, slots)), Claimed).tasks
 
 
@@ -69,7 +77,9 @@ def a_stop(provider: Provider, *numbers: int, instance_id: str = "i") -> Write:
     return a_write(row, stops=tuple(Stop(number, b"withdrawn") for number in numbers))
 
 
-def a_report(task: Task, node: str = "n2", *, failure: bytes | None = None, heartbeat: Payload | None = None) -> Report:
+def a_report(
+    task: Task, node: str = "n2", *, failure: bytes | None = None, heartbeat: Payload | None = None
+) -> Report:
     """Return the report of an end, or of a heartbeat where one is given."""
     result = Payload(b'"done"') if failure is None and heartbeat is None else None
     key = task.instance_id, task.incarnation, task.execution, task.event_id
@@ -79,13 +89,25 @@ def a_report(task: Task, node: str = "n2", *, failure: bytes | None = None, hear
 class TaskTests(ContractBase):
     """Handing out, taking, reporting, losing."""
 
-    def test_what_is_handed_out_is_taken_with_all_that_is_needed_to_run_it(self, connect: Open) -> None:
+    def test_what_is_handed_out_is_taken_with_all_that_is_needed_to_run_it(
+        self, connect: Open
+    ) -> None:
         provider, other = connect(), connect()
         row = hand_out(provider, handed_out())
         assert other.store.next_wake([], [ROUTE]) == 4
         (task,) = take(other)
         assert task == Task(
-            "i", row.incarnation, 1, 1, task.revision, 1, "watch", "1.0.0", an_event(1), Payload(b"7"), TRACEPARENT
+            "i",
+            row.incarnation,
+            1,
+            1,
+            task.revision,
+            1,
+            "watch",
+            "1.0.0",
+            an_event(1),
+            Payload(b"7"),
+            TRACEPARENT,
         )
         assert provider.store.taken("n2") == [task]
         assert provider.store.next_wake([], [ROUTE]) is None
@@ -100,13 +122,21 @@ class TaskTests(ContractBase):
         assert [task.event_id for task in take(provider, routes=(SLOW,))] == [2]
         assert [task.event_id for task in take(provider, routes=(SLOW, ROUTE))] == [1]
 
-    def test_no_more_is_taken_than_there_are_places_and_each_route_gets_its_turn(self, provider: Provider) -> None:
-        hand_out(provider, *(handed_out(number, ROUTE, 100 - number) for number in range(1, 6)), handed_out(6, SLOW, 200))
+    def test_no_more_is_taken_than_there_are_places_and_each_route_gets_its_turn(
+        self, provider: Provider
+    ) -> None:
+        hand_out(
+            provider,
+            *(handed_out(number, ROUTE, 100 - number) for number in range(1, 6)),
+            handed_out(6, SLOW, 200),
+        )
         outcome = expect(one(provider, Claim("n2", (KIND,), 5, (ROUTE, SLOW), 3)), Claimed)
         assert ([task.event_id for task in outcome.tasks], outcome.more) == ([4, 5, 6], True)
         outcome = expect(one(provider, Claim("n2", (KIND,), 5, (ROUTE, SLOW), 4)), Claimed)
         assert ([task.event_id for task in outcome.tasks], outcome.more) == ([1, 2, 3], False)
-        assert expect(one(provider, Claim("n2", (KIND,), 0, (ROUTE,), 0)), Claimed) == Claimed((), more=False)
+        assert expect(one(provider, Claim("n2", (KIND,), 0, (ROUTE,), 0)), Claimed) == Claimed(
+            (), more=False
+        )
 
     def test_of_many_that_ask_at_once_each_gets_others(self, connect: Open) -> None:
         providers = [connect() for _ in range(4)]
@@ -136,7 +166,9 @@ class TaskTests(ContractBase):
         assert provider.store.taken("n2") == []
         assert take(provider) == (), "it was taken again after its end"
 
-    def test_a_report_and_a_claim_in_one_group_give_the_instance_to_who_claims(self, provider: Provider) -> None:
+    def test_a_report_and_a_claim_in_one_group_give_the_instance_to_who_claims(
+        self, provider: Provider
+    ) -> None:
         hand_out(provider, handed_out())
         (task,) = take(provider)
         _, claimed = provider.store.commit([Claim("n2", (KIND,), 5), a_report(task)]).outcomes[::-1]
@@ -157,7 +189,10 @@ class TaskTests(ContractBase):
             (2, None, Payload(b'"done"')),
         ]
         assert news.messages == ()
-        expect(one(provider, a_write(row, a_state(row, seen_seq=news.inbox_seq), settled=(1, 2))), Granted)
+        expect(
+            one(provider, a_write(row, a_state(row, seen_seq=news.inbox_seq), settled=(1, 2))),
+            Granted,
+        )
         assert provider.store.news("n1") == []
         assert read(provider).activities == ()
 
@@ -175,10 +210,15 @@ class TaskTests(ContractBase):
         assert one(provider, a_report(task, heartbeat=Payload(b"9"))) == Reported()
         assert read(provider).row.inbox_seq == row.inbox_seq
         assert read(provider).activities[0].heartbeat == Payload(b"9")
-        outcomes = provider.store.commit([a_report(task, heartbeat=Payload(b"10")), a_report(task, failure=b"x")]).outcomes
+        outcomes = provider.store.commit(
+            [a_report(task, heartbeat=Payload(b"10")), a_report(task, failure=b"x")]
+        ).outcomes
         expect(outcomes[0], Reported)
         expect(outcomes[1], Reported)
-        assert (read(provider).activities[0].heartbeat, read(provider).activities[0].failure) == (Payload(b"10"), b"x")
+        assert (read(provider).activities[0].heartbeat, read(provider).activities[0].failure) == (
+            Payload(b"10"),
+            b"x",
+        )
         assert one(provider, a_report(task, heartbeat=Payload(b"11"))) == Refused(), "it has ended"
 
     def test_the_same_report_twice_has_one_effect(self, provider: Provider) -> None:
@@ -211,7 +251,9 @@ class TaskTests(ContractBase):
         row = hand_out(provider, handed_out(), owner="n1")
         (task,) = take(provider)
         settle = a_write(row, settled=(1,))
-        outcomes = provider.store.commit([a_report(task), settle]).outcomes  # the owners come first, whatever the order
+        outcomes = provider.store.commit(
+            [a_report(task), settle]
+        ).outcomes  # the owners come first, whatever the order
         assert outcomes[0] == Refused()
         expect(outcomes[1], Granted)
         assert one(provider, a_report(task)) == Refused()
@@ -223,7 +265,13 @@ class TaskTests(ContractBase):
         (task,) = take(provider)
         closed = an_end(row).executions[0]
         over = ExecutionDelta(2, create=an_execution(2))
-        expect(one(provider, a_write(row, a_state(row, execution=2, opened=False), executions=(closed, over))), Granted)
+        expect(
+            one(
+                provider,
+                a_write(row, a_state(row, execution=2, opened=False), executions=(closed, over)),
+            ),
+            Granted,
+        )
         assert provider.store.taken("n2") == []
         assert one(provider, a_report(task)) == Refused()
         assert read(provider).row.inbox_seq == 0
@@ -250,7 +298,9 @@ class TaskTests(ContractBase):
     def test_what_is_written_without_a_route_is_there_for_nobody(self, provider: Provider) -> None:
         row = hand_out(provider, handed_out(), owner="n1")
         (task,) = take(provider)
-        expect(one(provider, a_write(row, activities=(handed_out(route=None, attempt=2),))), Granted)
+        expect(
+            one(provider, a_write(row, activities=(handed_out(route=None, attempt=2),))), Granted
+        )
         assert one(provider, a_report(task)) == Refused()
         assert take(provider) == ()
         assert read(provider).activities[0].owner is None
@@ -264,7 +314,9 @@ class TaskTests(ContractBase):
         assert (again.attempt, again.event_id) == (1, 1)
         assert one(provider, a_report(task)) == Refused()
 
-    def test_what_a_dead_node_had_is_lost_and_the_instance_hears_of_it(self, connect: Open, clock: ManualClock) -> None:
+    def test_what_a_dead_node_had_is_lost_and_the_instance_hears_of_it(
+        self, connect: Open, clock: ManualClock
+    ) -> None:
         """Rules 12 and 14: the node that ran it is gone, or was never known."""
         provider, other = connect(), connect()
         provider.store.join(a_node("n1"))
@@ -278,7 +330,10 @@ class TaskTests(ContractBase):
         assert provider.store.sweep() == 1
         assert provider.store.sweep() == 0
         (news,) = provider.store.news("n1")
-        assert [(one.event_id, one.failure, one.owner) for one in news.activities] == [(1, LOST, None), (2, LOST, None)]
+        assert [(one.event_id, one.failure, one.owner) for one in news.activities] == [
+            (1, LOST, None),
+            (2, LOST, None),
+        ]
         assert news.inbox_seq == row.inbox_seq + 2
         assert read(provider).row.takeovers == 0
         assert one(other, a_report(task)) == Refused()
@@ -309,7 +364,9 @@ class TaskTests(ContractBase):
 
     # --- tries that go on running where their instance was ------------------------------------
 
-    def test_a_try_that_goes_on_running_is_its_node_s_in_the_write_that_lets_its_instance_go(self, provider: Provider) -> None:
+    def test_a_try_that_goes_on_running_is_its_node_s_in_the_write_that_lets_its_instance_go(
+        self, provider: Provider
+    ) -> None:
         provider.store.join(a_node("n1"))
         hand_out(provider, replace(handed_out(), owner="n1"))
         assert provider.store.next_wake([], [ROUTE]) is None
@@ -324,13 +381,19 @@ class TaskTests(ContractBase):
         assert snapshot.activities[0].result == Payload(b'"done"')
         assert provider.store.taken("n1") == []
 
-    def test_each_write_of_a_row_raises_the_fence_of_its_try_by_one(self, provider: Provider) -> None:
+    def test_each_write_of_a_row_raises_the_fence_of_its_try_by_one(
+        self, provider: Provider
+    ) -> None:
         provider.store.join(a_node("n1"))
         row = hand_out(provider, handed_out(route=None), owner="n1")
-        expect(one(provider, a_write(row, a_state(row), activities=(handed_out(route=None),))), Granted)
+        expect(
+            one(provider, a_write(row, a_state(row), activities=(handed_out(route=None),))), Granted
+        )
         row = read(provider).row
         running = replace(handed_out(), owner="n1")
-        expect(one(provider, a_write(row, a_state(row, owner=None), activities=(running,))), Granted)
+        expect(
+            one(provider, a_write(row, a_state(row, owner=None), activities=(running,))), Granted
+        )
         (task,) = provider.store.taken("n1")
         assert task.revision == 2
 
@@ -349,7 +412,11 @@ class TaskTests(ContractBase):
         for instance_id in "cab":
             clock.advance(timedelta(seconds=1))
             expect(one(provider, a_report(tasks[instance_id])), Reported)
-        assert [claim(provider, "n2", limit=1)[0].row.instance_id for _ in range(3)] == ["c", "a", "b"]
+        assert [claim(provider, "n2", limit=1)[0].row.instance_id for _ in range(3)] == [
+            "c",
+            "a",
+            "b",
+        ]
 
     def test_an_instance_that_was_due_before_its_activity_ended_keeps_its_place(
         self, provider: Provider, clock: ManualClock
@@ -364,14 +431,22 @@ class TaskTests(ContractBase):
 
     # --- what is to end -----------------------------------------------------------------------
 
-    def test_what_nobody_has_taken_ends_in_the_write_that_stops_it(self, provider: Provider) -> None:
+    def test_what_nobody_has_taken_ends_in_the_write_that_stops_it(
+        self, provider: Provider
+    ) -> None:
         row = hand_out(provider, handed_out(1), handed_out(2), owner="n1")
         granted = expect(one(provider, a_stop(provider, 1, 2)), Granted)
         first, second = (arrival for _, arrival in granted.arrivals)
-        assert (first.sequence, second.sequence, first.owner) == (row.inbox_seq + 1, row.inbox_seq + 2, "n1")
+        assert (first.sequence, second.sequence, first.owner) == (
+            row.inbox_seq + 1,
+            row.inbox_seq + 2,
+            "n1",
+        )
         shown = read(provider).activities
         assert (first.activity, second.activity) == shown
-        assert [(row.failure, row.stopping, row.owner) for row in shown] == [(b"withdrawn", True, None)] * 2
+        assert [(row.failure, row.stopping, row.owner) for row in shown] == [
+            (b"withdrawn", True, None)
+        ] * 2
         assert take(provider) == (), "it was taken after its end"
         assert provider.store.next_wake([], [ROUTE]) is None
         (news,) = provider.store.news("n1")
@@ -382,13 +457,17 @@ class TaskTests(ContractBase):
     ) -> None:
         row = hand_out(provider, handed_out(), owner="n1")
         stops = (Stop(1, b"withdrawn"),)
-        granted = expect(one(provider, a_write(row, a_state(row, owner=None), stops=stops)), Granted)
+        granted = expect(
+            one(provider, a_write(row, a_state(row, owner=None), stops=stops)), Granted
+        )
         assert granted.arrivals[0][1].owner is None
         assert read(provider).row.wake_at == clock.now()
         (snapshot,) = claim(provider, "n3")
         assert snapshot.activities[0].failure == b"withdrawn"
 
-    def test_what_a_node_has_taken_goes_on_under_its_fence_and_is_seen_to_be_stopped(self, connect: Open) -> None:
+    def test_what_a_node_has_taken_goes_on_under_its_fence_and_is_seen_to_be_stopped(
+        self, connect: Open
+    ) -> None:
         provider, other = connect(), connect()
         row = hand_out(provider, handed_out(), owner="n1")
         (task,) = take(other)
@@ -403,9 +482,13 @@ class TaskTests(ContractBase):
         assert (arrival.activity.failure, arrival.activity.stopping) == (b"as it was told", True)
         assert take(other) == ()
 
-    def test_of_a_stop_and_a_claim_in_one_group_the_stop_comes_first(self, provider: Provider) -> None:
+    def test_of_a_stop_and_a_claim_in_one_group_the_stop_comes_first(
+        self, provider: Provider
+    ) -> None:
         hand_out(provider, handed_out(), owner="n1")
-        claimed, _ = provider.store.commit([Claim("n2", (), 0, (ROUTE,), 5), a_stop(provider, 1)]).outcomes
+        claimed, _ = provider.store.commit(
+            [Claim("n2", (), 0, (ROUTE,), 5), a_stop(provider, 1)]
+        ).outcomes
         assert expect(claimed, Claimed).tasks == ()
         assert read(provider).activities[0].failure == b"withdrawn"
 
@@ -414,14 +497,21 @@ class TaskTests(ContractBase):
         providers = [connect() for _ in range(3)]
         instances = [f"i{number}" for number in range(8)]
         for instance_id in instances:
-            hand_out(providers[0], handed_out(1), handed_out(2), instance_id=instance_id, owner="n1")
+            hand_out(
+                providers[0], handed_out(1), handed_out(2), instance_id=instance_id, owner="n1"
+            )
         stops = [a_stop(providers[0], 2, 1, instance_id=instance_id) for instance_id in instances]
 
         def stop() -> int:
-            return sum(len(expect(outcome, Granted).arrivals) for outcome in providers[0].store.commit(stops).outcomes)
+            return sum(
+                len(expect(outcome, Granted).arrivals)
+                for outcome in providers[0].store.commit(stops).outcomes
+            )
 
         def take_some(number: int) -> list[Task]:
-            return [task for _ in range(4) for task in take(providers[number], f"n{number}", slots=3)]
+            return [
+                task for _ in range(4) for task in take(providers[number], f"n{number}", slots=3)
+            ]
 
         with ThreadPoolExecutor(3) as pool:
             taking = [pool.submit(take_some, number) for number in (1, 2)]
@@ -431,8 +521,15 @@ class TaskTests(ContractBase):
         for instance_id in instances:
             for row in read(providers[0], instance_id).activities:
                 assert row.stopping
-                has = [task for task in tasks if (task.instance_id, task.event_id) == (instance_id, row.event_id)]
-                assert (row.owner is None, row.has_ended, len(has)) in {(True, True, 0), (False, False, 1)}
+                has = [
+                    task
+                    for task in tasks
+                    if (task.instance_id, task.event_id) == (instance_id, row.event_id)
+                ]
+                assert (row.owner is None, row.has_ended, len(has)) in {
+                    (True, True, 0),
+                    (False, False, 1),
+                }
 
     def test_what_has_ended_is_not_stopped(self, provider: Provider) -> None:
         hand_out(provider, handed_out(1), handed_out(2), owner="n1")
@@ -493,7 +590,9 @@ class TaskTests(ContractBase):
         assert one(other, a_report(task)) == Refused()
         assert take(other, "n3") == ()
 
-    def test_a_node_that_leaves_hands_back_the_others_and_ends_what_is_stopped(self, connect: Open) -> None:
+    def test_a_node_that_leaves_hands_back_the_others_and_ends_what_is_stopped(
+        self, connect: Open
+    ) -> None:
         provider, other = connect(), connect()
         provider.store.join(a_node("n1"))
         other.store.join(a_node("n2"))
@@ -505,7 +604,10 @@ class TaskTests(ContractBase):
         (news,) = provider.store.news("n1")
         assert [(one.event_id, one.failure) for one in news.activities] == [(1, LOST)]
         assert news.inbox_seq == row.inbox_seq + 1
-        assert [(task.instance_id, task.event_id) for task in take(provider, "n3")] == [("i", 2), ("other", 1)]
+        assert [(task.instance_id, task.event_id) for task in take(provider, "n3")] == [
+            ("i", 2),
+            ("other", 1),
+        ]
 
     def test_a_boundary_forgets_what_is_stopped(self, provider: Provider) -> None:
         row = hand_out(provider, handed_out(), owner="n1")
@@ -514,7 +616,10 @@ class TaskTests(ContractBase):
         row = read(provider).row
         over = ExecutionDelta(2, create=an_execution(2))
         state = a_state(row, execution=2, opened=False)
-        expect(one(provider, a_write(row, state, executions=(an_end(row).executions[0], over))), Granted)
+        expect(
+            one(provider, a_write(row, state, executions=(an_end(row).executions[0], over))),
+            Granted,
+        )
         assert provider.store.taken("n2") == []
         assert one(provider, a_report(task)) == Refused()
 
@@ -537,12 +642,18 @@ class TaskTests(ContractBase):
 
     # --- places in threads, and others --------------------------------------------------------
 
-    def test_no_more_is_taken_of_what_needs_a_thread_than_there_are_threads(self, provider: Provider) -> None:
+    def test_no_more_is_taken_of_what_needs_a_thread_than_there_are_threads(
+        self, provider: Provider
+    ) -> None:
         blocking = [handed_out(number, ROUTE, number) for number in range(1, 6)]
-        hand_out(provider, *blocking, *(handed_out(number, SLOW, number) for number in range(6, 11)))
+        hand_out(
+            provider, *blocking, *(handed_out(number, SLOW, number) for number in range(6, 11))
+        )
 
         def taken(slots: int, threads: int) -> list[int]:
-            outcome = expect(one(provider, Claim("n2", (), 0, (ROUTE, SLOW), slots, (ROUTE,), threads)), Claimed)
+            outcome = expect(
+                one(provider, Claim("n2", (), 0, (ROUTE, SLOW), slots, (ROUTE,), threads)), Claimed
+            )
             return [task.event_id for task in outcome.tasks]
 
         assert taken(5, 2) == [1, 2, 6, 7, 8]

@@ -41,14 +41,19 @@ class TraceTests(ContractBase):
     def test_an_executions_trace_is_stored_where_it_is_opened(self, provider: Provider) -> None:
         row = begin(provider)
         opening = ExecutionDelta(1, opened=(11, "1.0.0", "f1", 1, POLICY), traceparent=TRACEPARENT)
-        expect(one(provider, a_write(row, a_state(row, owner=None, wake_at=0), executions=(opening,))), Granted)
+        expect(
+            one(provider, a_write(row, a_state(row, owner=None, wake_at=0), executions=(opening,))),
+            Granted,
+        )
         (snapshot,) = claim(provider, "n2")
         assert snapshot.execution.traceparent == TRACEPARENT
         later = ExecutionDelta(1, events=())
         expect(one(provider, a_write(snapshot.row, executions=(later,))), Granted)
         assert read(provider).execution.traceparent == TRACEPARENT
 
-    def test_an_execution_that_waits_to_be_opened_names_the_trace_before_it(self, provider: Provider) -> None:
+    def test_an_execution_that_waits_to_be_opened_names_the_trace_before_it(
+        self, provider: Provider
+    ) -> None:
         row = begin(provider)
         deltas = (
             ExecutionDelta(
@@ -63,20 +68,39 @@ class TraceTests(ContractBase):
         expect(one(provider, a_write(row, state, executions=deltas)), Granted)
         (snapshot,) = claim(provider)
         assert (snapshot.execution.number, snapshot.execution.traceparent) == (2, TRACEPARENT)
-        opening = ExecutionDelta(2, opened=(13, "1.0.0", "f1", 1, POLICY), traceparent=OTHER_TRACEPARENT)
-        expect(one(provider, a_write(snapshot.row, a_state(snapshot.row, execution=2), executions=(opening,))), Granted)
-        assert [lap.traceparent for lap in provider.directory.executions("i")] == [TRACEPARENT, OTHER_TRACEPARENT]
+        opening = ExecutionDelta(
+            2, opened=(13, "1.0.0", "f1", 1, POLICY), traceparent=OTHER_TRACEPARENT
+        )
+        expect(
+            one(
+                provider,
+                a_write(snapshot.row, a_state(snapshot.row, execution=2), executions=(opening,)),
+            ),
+            Granted,
+        )
+        assert [lap.traceparent for lap in provider.directory.executions("i")] == [
+            TRACEPARENT,
+            OTHER_TRACEPARENT,
+        ]
 
     def test_a_whole_lap_in_one_write_has_its_own_trace(self, provider: Provider) -> None:
         row = begin(provider)
         made = replace(an_execution(2), traceparent=TRACEPARENT)
         opened = (11, "1.0.0", "f1", 1, POLICY)
         deltas = (
-            ExecutionDelta(1, opened=opened, closed=(12, ExecutionEnd.CONTINUED_AS_NEW, None, None), traceparent=TRACEPARENT),
+            ExecutionDelta(
+                1,
+                opened=opened,
+                closed=(12, ExecutionEnd.CONTINUED_AS_NEW, None, None),
+                traceparent=TRACEPARENT,
+            ),
             ExecutionDelta(2, create=made, opened=opened, traceparent=OTHER_TRACEPARENT),
         )
         expect(one(provider, a_write(row, a_state(row, execution=2), executions=deltas)), Granted)
-        assert [lap.traceparent for lap in provider.directory.executions("i")] == [TRACEPARENT, OTHER_TRACEPARENT]
+        assert [lap.traceparent for lap in provider.directory.executions("i")] == [
+            TRACEPARENT,
+            OTHER_TRACEPARENT,
+        ]
 
     def test_a_messages_trace_reaches_its_reader(self, connect: Open) -> None:
         provider, other = connect(), connect()

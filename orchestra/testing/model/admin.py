@@ -25,7 +25,9 @@ class ModelAdmin:
         self._store = store
         self._clock = clock
 
-    def set_policy(self, name: str, value: str, *, by: str, reason: str, only_first: bool = False) -> bool:
+    def set_policy(
+        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
+    ) -> bool:
         with self._world.transaction(self._store, self._clock) as now:
             standing = self._world.policies.get(name)
             if standing is not None and only_first:
@@ -58,16 +60,31 @@ class ModelAdmin:
             self._record(by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
             return True
 
-    def delete_all(self, instances: Sequence[tuple[str, str]], *, by: str, reason: str) -> list[str]:
+    def delete_all(
+        self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
+    ) -> list[str]:
         with self._world.transaction(self._store, self._clock):
-            deleted = [instance_id for instance_id, incarnation in instances if self._remove(instance_id, incarnation)]
+            deleted = [
+                instance_id
+                for instance_id, incarnation in instances
+                if self._remove(instance_id, incarnation)
+            ]
             if deleted:
-                self._record(by, "purge", "", {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason})
+                self._record(
+                    by,
+                    "purge",
+                    "",
+                    {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason},
+                )
             return deleted
 
     def _remove(self, instance_id: str, incarnation: str) -> bool:
         instance = self._world.instances.get(instance_id)
-        if instance is None or instance.status is Status.OPEN or instance.row.incarnation != incarnation:
+        if (
+            instance is None
+            or instance.status is Status.OPEN
+            or instance.row.incarnation != incarnation
+        ):
             return False
         del self._world.instances[instance_id]
         return True

@@ -1,4 +1,6 @@
-"""Kinds in the model: it keeps each as it is stored, and reads it as the library of the provider that asks."""
+"""Kinds in the model: it keeps each as it is stored, and reads it as the library of the provider
+that asks.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ K = TypeVar("K", bound=Enum)
 
 
 def as_stored(kind: K, stored: Stored) -> K | Unknown:
-    """Return a kind as the model keeps it: one that is not stored by its own value as nobody knows it."""
+    """Return a kind as the model keeps it: one that is not stored by its own value as nobody knows
+    it.
+    """
     return kind if kind.value == stored else Unknown("", stored)
 
 

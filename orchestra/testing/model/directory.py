@@ -51,7 +51,9 @@ class ModelDirectory:
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         return self._store.history(instance_id, execution)
 
-    def envelopes(self, instance_id: str, execution: int, events: Sequence[int]) -> list[EventRecord]:
+    def envelopes(
+        self, instance_id: str, execution: int, events: Sequence[int]
+    ) -> list[EventRecord]:
         found = self._store.history(instance_id, execution)
         return [replace(event, payload=None) for event in found if event.id in events]
 
@@ -63,7 +65,9 @@ class ModelDirectory:
 
     def going_among(self, instance_ids: Sequence[str]) -> set[str]:
         records = [self.get(instance_id) for instance_id in instance_ids]
-        return {record.row.instance_id for record in records if record is not None and _is_going(record)}
+        return {
+            record.row.instance_id for record in records if record is not None and _is_going(record)
+        }
 
 
 def _is_going(record: InstanceRecord) -> bool:
@@ -78,7 +82,9 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
     row = record.row
     is_open = record.status is Status.OPEN
     stands_still = is_open and (
-        record.held or (row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None) or row.kind in query.unserved
+        record.held
+        or (row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None)
+        or row.kind in query.unserved
     )
     begun = row.opened or row.execution > 1
     standing = Standing.HELD if stands_still else Standing.RUNNING if begun else Standing.PENDING
@@ -93,7 +99,13 @@ def _matches(record: InstanceRecord, query: InstanceQuery) -> bool:
         and (query.created_from is None or record.created_at >= query.created_from)
         and (query.created_until is None or record.created_at < query.created_until)
         and all(record.labels.get(key) == value for key, value in query.labels.items())
-        and (query.parent is None or (row.parent is not None and row.parent.instance_id == query.parent))
-        and (query.parent_execution is None or (row.parent is not None and row.parent.execution == query.parent_execution))
+        and (
+            query.parent is None
+            or (row.parent is not None and row.parent.instance_id == query.parent)
+        )
+        and (
+            query.parent_execution is None
+            or (row.parent is not None and row.parent.execution == query.parent_execution)
+        )
         and (query.after is None or (record.created_at, row.instance_id) < query.after)
     )

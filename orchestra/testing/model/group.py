@@ -43,7 +43,14 @@ from orchestra.store.outcomes import (
 from orchestra.store.routes import Kind
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import Task
-from orchestra.testing.model.ages import as_stored, read_message, stored_form, write_execution, write_hold, write_resolution
+from orchestra.testing.model.ages import (
+    as_stored,
+    read_message,
+    stored_form,
+    write_execution,
+    write_hold,
+    write_resolution,
+)
 from orchestra.testing.model.tasks import report, stop, take
 from orchestra.testing.model.world import ModelInstance, ModelWorld, ring
 
@@ -74,13 +81,19 @@ class Group:
             if phase == _OWNERS:
                 for position, outcome in outcomes.items():
                     outcomes[position] = self._follow(changes[position], outcome)
-        claims = [(position, change) for position, change in enumerate(changes) if isinstance(change, Claim)]
+        claims = [
+            (position, change)
+            for position, change in enumerate(changes)
+            if isinstance(change, Claim)
+        ]
         taken = [take(self._world, claim) for _, claim in claims]
         for (position, claim), tasks in zip(claims, taken, strict=True):
             outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))
 
-    def _apply_one(self, change: Write | Recover | Start | Append | Cancel | Release | Report) -> Outcome:
+    def _apply_one(
+        self, change: Write | Recover | Start | Append | Cancel | Release | Report
+    ) -> Outcome:
         match change:
             case Write():
                 return self._write(change)
@@ -103,14 +116,21 @@ class Group:
         if instance is None or instance.status is not Status.OPEN:
             return Refused()
         row, state = instance.row, write.state
-        if (row.incarnation, row.revision) != (write.incarnation, write.revision) or write.owner not in (None, row.owner):
+        if (row.incarnation, row.revision) != (
+            write.incarnation,
+            write.revision,
+        ) or write.owner not in (None, row.owner):
             return Refused()
         for delta in write.executions:
             instance = self._apply_delta(instance, delta)
         instance = self._consume(instance, write.consumed)
         if write.closed_with_children:
             # Only the kinds that are ends of children: what a newer library has sent stays for it.
-            kept = tuple(message for message in instance.messages if stored_form(message.kind) not in self._dialect.reports)
+            kept = tuple(
+                message
+                for message in instance.messages
+                if stored_form(message.kind) not in self._dialect.reports
+            )
             instance = replace(instance, messages=kept)
         is_open = state.status is Status.OPEN
         is_ready = row.inbox_seq > state.seen_seq
@@ -149,16 +169,24 @@ class Group:
             unread = Counter(message.name for message in instance.unread_events)
             after = self._expiries.get(state.kind.name)
             expires_at = None if after is None else self._now + after
-            instance = replace(instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at)
+            instance = replace(
+                instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at
+            )
         if write.prune is not None:
             instance = prune(instance, write.prune)
         self._instances[write.instance_id] = instance
         ends = [stop(self._world, self._now, write, one) for one in write.stops]
-        return Granted(row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None))
+        return Granted(
+            row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None)
+        )
 
     def _apply_delta(self, instance: ModelInstance, delta: ExecutionDelta) -> ModelInstance:
         number = delta.number
-        executions, events, activities = dict(instance.executions), dict(instance.events), instance.activities
+        executions, events, activities = (
+            dict(instance.executions),
+            dict(instance.events),
+            instance.activities,
+        )
         if delta.create is not None:
             require(number not in executions, "an execution was made twice")
             executions[number] = write_execution(delta.create, self._dialect)
@@ -186,7 +214,9 @@ class Group:
             )
         if delta.events:
             history = (*events.get(number, ()), *delta.events)
-            require(len({event.id for event in history}) == len(history), "an event was written twice")
+            require(
+                len({event.id for event in history}) == len(history), "an event was written twice"
+            )
             events[number] = history
         if delta.closed is not None:
             require(executions[number].closed_at is None, "an execution was closed twice")
@@ -206,7 +236,11 @@ class Group:
     def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
         removed = [message for message in instance.messages if message.sequence in consumed]
         require(len(removed) == len(consumed), "a message was consumed that is not there")
-        buried = {message.message_id: (message.sequence, self._now) for message in removed if message.kind is MessageKind.EVENT}
+        buried = {
+            message.message_id: (message.sequence, self._now)
+            for message in removed
+            if message.kind is MessageKind.EVENT
+        }
         rest = tuple(message for message in instance.messages if message.sequence not in consumed)
         return replace(instance, messages=rest, tombstones={**instance.tombstones, **buried})
 
@@ -268,7 +302,9 @@ class Group:
         sizes = [(message.name, len(message.payload.data)) for message in instance.unread_events]
         whole = Waiting(len(sizes), sum(size for _, size in sizes))
         of_name = [size for name, size in sizes if name == append.name]
-        full = append.limits.met_by(whole, Waiting(len(of_name), sum(of_name)), len(append.payload.data))
+        full = append.limits.met_by(
+            whole, Waiting(len(of_name), sum(of_name)), len(append.payload.data)
+        )
         if full is not None:
             return AppendRefused(Refusal.FULL, full)
         row = ring(instance.row, self._now)
@@ -288,19 +324,25 @@ class Group:
 
     def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
         instance = self._instances.get(cancel.instance_id)
-        if instance is None or (cancel.incarnation is not None and instance.row.incarnation != cancel.incarnation):
+        if instance is None or (
+            cancel.incarnation is not None and instance.row.incarnation != cancel.incarnation
+        ):
             return AppendRefused(Refusal.NOT_FOUND)
         if instance.status is not Status.OPEN:
             return AppendRefused(Refusal.CLOSED)
         standing = instance.row.cancel
         if standing is not None and (standing.terminate or not cancel.terminate):
-            return Appended(instance.cancel_sequence, instance.row.owner, fresh=False, cancel=standing)
+            return Appended(
+                instance.cancel_sequence, instance.row.owner, fresh=False, cancel=standing
+            )
         mark = CancelMark(self._now, cancel.reason, cancel.by, cancel.terminate)
         return self._mark(instance, mark)
 
     def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:
         row = replace(ring(instance.row, self._now), cancel=mark)
-        self._instances[row.instance_id] = replace(instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now)
+        self._instances[row.instance_id] = replace(
+            instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now
+        )
         return Appended(row.inbox_seq, row.owner, fresh=True, cancel=mark)
 
     # --- what a write does to others ---
@@ -309,29 +351,48 @@ class Group:
         if not isinstance(change, Write) or not isinstance(outcome, Granted):
             return outcome
         arrivals = [*outcome.arrivals]
-        taken = [child.child_id for child in change.starts if not self._start_child(child, arrivals)]
+        taken = [
+            child.child_id for child in change.starts if not self._start_child(child, arrivals)
+        ]
         for cancel in change.cancels:
             self._cancel_child(cancel, arrivals)
         for execution in change.closed_with_children:
             self._leave_children(change, execution, arrivals)
         instance = self._instances[change.instance_id]
         closed = change.executions[-1].closed if change.executions else None
-        if change.state.status is not Status.OPEN and instance.row.parent is not None and closed is not None:
-            output = closed[2] if change.state.status is Status.COMPLETED else Payload(closed[3] or b"")
+        if (
+            change.state.status is not Status.OPEN
+            and instance.row.parent is not None
+            and closed is not None
+        ):
+            output = (
+                closed[2] if change.state.status is Status.COMPLETED else Payload(closed[3] or b"")
+            )
             kind = MessageKind(change.state.status.value)
-            message = kind, output or Payload(b"null"), instance.executions[instance.row.execution].traceparent
+            message = (
+                kind,
+                output or Payload(b"null"),
+                instance.executions[instance.row.execution].traceparent,
+            )
             self._report(instance.row.parent, change.instance_id, message, arrivals)
         return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
-        """Start a child, or tell its parent that it cannot be. Return whether somebody knows how it went."""
+        """Start a child, or tell its parent that it cannot be. Return whether somebody knows how it
+        went.
+        """
         if child.start is not None:
             outcome = self._start(child.start)
             if isinstance(outcome, Started) or outcome.same:
                 return True
         if child.refusal is None:
             return False
-        self._report(child.parent, child.child_id, (MessageKind.CHILD_FAILED, Payload(child.refusal), None), arrivals)
+        self._report(
+            child.parent,
+            child.child_id,
+            (MessageKind.CHILD_FAILED, Payload(child.refusal), None),
+            arrivals,
+        )
         return True
 
     def _cancel_child(self, cancel: ChildCancel, arrivals: list[tuple[str, Appended]]) -> None:
@@ -342,12 +403,15 @@ class Group:
             mark = CancelMark(self._now, cancel.reason, cancel.parent.instance_id)
             arrivals.append((cancel.child_id, self._mark(child, mark)))
 
-    def _leave_children(self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]) -> None:
+    def _leave_children(
+        self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]
+    ) -> None:
         bound = [
             (parent.event_id, key)
             for key, child in self._instances.items()
             if (parent := child.row.parent) is not None
-            and (parent.instance_id, parent.incarnation, parent.execution) == (write.instance_id, write.incarnation, execution)
+            and (parent.instance_id, parent.incarnation, parent.execution)
+            == (write.instance_id, write.incarnation, execution)
             and child.status is Status.OPEN
             and child.on_parent_close is not OnParentClose.ABANDON
         ]
@@ -373,13 +437,31 @@ class Group:
             return
         row = ring(parent.row, self._now)
         kind, payload, traceparent = end
-        message = MessageRow(row.inbox_seq, str(link), child_id, payload, self._now, kind, link.event_id, traceparent, child_id)
+        message = MessageRow(
+            row.inbox_seq,
+            str(link),
+            child_id,
+            payload,
+            self._now,
+            kind,
+            link.event_id,
+            traceparent,
+            child_id,
+        )
         message = replace(message, kind=as_stored(kind, self._dialect.messages[kind]))
-        twins = [one for one in parent.messages if (one.message_id, one.kind) == (message.message_id, message.kind)]
+        twins = [
+            one
+            for one in parent.messages
+            if (one.message_id, one.kind) == (message.message_id, message.kind)
+        ]
         require(not twins, "the end of a child was told twice")
-        self._instances[link.instance_id] = replace(parent, row=row, messages=(*parent.messages, message), updated_at=self._now)
+        self._instances[link.instance_id] = replace(
+            parent, row=row, messages=(*parent.messages, message), updated_at=self._now
+        )
         told = read_message(message, self._dialect)
-        arrivals.append((link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=told)))
+        arrivals.append(
+            (link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=told))
+        )
 
     def _release(self, release: Release) -> Granted | Refused:
         instance = self._instances.get(release.instance_id)
@@ -389,25 +471,35 @@ class Group:
         if (row.incarnation, row.revision) != (release.incarnation, release.revision):
             return Refused()
         row = replace(row, revision=row.revision + 1, wake_at=0)
-        self._instances[release.instance_id] = replace(instance, row=row, held=False, updated_at=self._now)
+        self._instances[release.instance_id] = replace(
+            instance, row=row, held=False, updated_at=self._now
+        )
         return Granted(row.inbox_seq)
 
     def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
         ready = [self._ready(kind) for kind in dict.fromkeys(claim.kinds)]
-        in_turn = (instance for instance in chain.from_iterable(zip_longest(*ready)) if instance is not None)
+        in_turn = (
+            instance
+            for instance in chain.from_iterable(zip_longest(*ready))
+            if instance is not None
+        )
         claimed: list[Snapshot] = []
         for instance in islice(in_turn, claim.limit):
             row = replace(instance.row, owner=claim.node, revision=instance.row.revision + 1)
             taken = replace(instance, row=row)
             self._instances[row.instance_id] = taken
             claimed.append(taken.snapshot(self._dialect, claim.page))
-        return Claimed(tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks)
+        return Claimed(
+            tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks
+        )
 
     def _ready(self, kind: Kind) -> list[ModelInstance]:
         due = [
             (instance.row.wake_at or 0, instance.row.instance_id, instance)
             for instance in self._instances.values()
-            if instance.row.kind == kind and instance.is_claimable() and (instance.row.wake_at or 0) <= self._now
+            if instance.row.kind == kind
+            and instance.is_claimable()
+            and (instance.row.wake_at or 0) <= self._now
         ]
         return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
 
@@ -424,9 +516,13 @@ def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
             if number >= current - 1 or closed_at is None or closed_at > prune.closed_until:
                 break
             aged = number
-    rows = min(max(prune.executions, aged), current - 1, min(instance.executions) + PRUNED_AT_ONCE - 1)
+    rows = min(
+        max(prune.executions, aged), current - 1, min(instance.executions) + PRUNED_AT_ONCE - 1
+    )
     oldest = min(instance.events, default=current)
-    histories = min(max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1)
+    histories = min(
+        max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1
+    )
     return replace(
         instance,
         executions={number: row for number, row in instance.executions.items() if number > rows},

@@ -15,7 +15,9 @@ from orchestra.testing.model.world import ModelWorld
 
 
 class ModelProvider(Provider):
-    """A provider that keeps everything in a :class:`ModelWorld`; several may share one, as processes share a file."""
+    """A provider that keeps everything in a :class:`ModelWorld`; several may share one, as
+    processes share a file.
+    """
 
     def __init__(
         self,
@@ -51,7 +53,9 @@ class ModelProvider(Provider):
         self._openings += 1
 
     def close(self) -> None:
-        """Let the nodes that were joined through this provider look dead, once it is closed as often as opened."""
+        """Let the nodes that were joined through this provider look dead, once it is closed as
+        often as opened.
+        """
         self._openings = max(self._openings - 1, 0)
         if self._openings == 0:
             self._store.close()

@@ -48,7 +48,11 @@ class ModelStore:
 
     def history(self, instance_id: str, execution: int) -> list[EventRecord]:
         instance = self._world.instances.get(instance_id)
-        return [] if instance is None else sorted(instance.events.get(execution, ()), key=lambda event: event.id)
+        return (
+            []
+            if instance is None
+            else sorted(instance.events.get(execution, ()), key=lambda event: event.id)
+        )
 
     def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
         found: list[News] = []
@@ -59,8 +63,22 @@ class ModelStore:
             new = [message for message in instance.messages if message.sequence > row.seen_seq]
             unread, whole_to = page_of(new, row.inbox_seq, page)
             messages = tuple(read_message(message, self._dialect) for message in unread)
-            ended = tuple(activity for activity in instance.snapshot(self._dialect).activities if activity.has_ended)
-            found.append(News(instance_id, row.incarnation, row.inbox_seq, row.cancel, messages, ended, whole_to))
+            ended = tuple(
+                activity
+                for activity in instance.snapshot(self._dialect).activities
+                if activity.has_ended
+            )
+            found.append(
+                News(
+                    instance_id,
+                    row.incarnation,
+                    row.inbox_seq,
+                    row.cancel,
+                    messages,
+                    ended,
+                    whole_to,
+                )
+            )
         return found
 
     def unread(
@@ -71,7 +89,11 @@ class ModelStore:
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> dict[str, Unread]:
         instance = self._world.instances.get(instance_id)
-        events = [] if instance is None else [read_message(message, self._dialect) for message in instance.unread_events]
+        events = (
+            []
+            if instance is None
+            else [read_message(message, self._dialect) for message in instance.unread_events]
+        )
         share = page.share(len(after))
         return {
             name: Unread(
@@ -90,10 +112,20 @@ class ModelStore:
         }
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
-        rows = [instance.row for instance in self._world.instances.values() if instance.is_claimable()]
+        rows = [
+            instance.row for instance in self._world.instances.values() if instance.is_claimable()
+        ]
         due = [row.wake_at for row in rows if row.wake_at is not None and row.kind in kinds]
         return min(
-            [*due, *(activity.started_at for route in routes for _, activity in waiting(self._world, route))], default=None
+            [
+                *due,
+                *(
+                    activity.started_at
+                    for route in routes
+                    for _, activity in waiting(self._world, route)
+                ),
+            ],
+            default=None,
         )
 
     def changed(self) -> bool:
@@ -115,7 +147,9 @@ class ModelStore:
     def join(self, node: NodeRecord) -> int:
         with self._world.transaction(self, self._clock) as now:
             require(node.node_id not in self._world.nodes, "a node joined twice")
-            self._dialect.library.require(self._dialect.heard(self._world.levels), "the model store")
+            self._dialect.library.require(
+                self._dialect.heard(self._world.levels), "the model store"
+            )
             self._world.nodes[node.node_id] = NodeRow(node, now, now, 0, dead=False)
             self._world.running.add(node.node_id)
             self._joined[node.node_id] = node
@@ -126,12 +160,18 @@ class ModelStore:
             node = self._world.nodes.get(node_id)
             if node is None or node.dead:
                 raise NodeBuried(f"node {node_id} was declared dead, or has left")
-            self._world.nodes[node_id] = replace(node, renewals=node.renewals + 1, renewed_at=now, load=load)
+            self._world.nodes[node_id] = replace(
+                node, renewals=node.renewals + 1, renewed_at=now, load=load
+            )
             return Renewal(now, self._dialect.heard(self._world.levels))
 
     def raise_level(self, levels: Levels) -> Levels:
         with self._world.transaction(self, self._clock):
-            older = [node for node in self._world.nodes.values() if not node.dead and node.record.reads < levels.write]
+            older = [
+                node
+                for node in self._world.nodes.values()
+                if not node.dead and node.record.reads < levels.write
+            ]
             if levels.write > self._world.levels.write and not older:
                 lowest = max(levels.lowest_reader, self._world.levels.lowest_reader)
                 self._world.levels = Levels(levels.write, lowest)
@@ -141,7 +181,9 @@ class ModelStore:
         with self._world.transaction(self, self._clock) as now:
             for instance_id in self.owned(node_id):
                 instance = self._world.instances[instance_id]
-                row = replace(instance.row, owner=None, wake_at=0, revision=instance.row.revision + 1)
+                row = replace(
+                    instance.row, owner=None, wake_at=0, revision=instance.row.revision + 1
+                )
                 self._world.instances[instance_id] = replace(instance, row=row)
             release(self._world, now, node_id)
             self._world.nodes.pop(node_id, None)
@@ -153,7 +195,9 @@ class ModelStore:
         return [
             node_id
             for node_id, node in sorted(self._world.nodes.items())
-            if not node.dead and node_id not in self._world.running and (node.record.host, node.record.boot_id) in places
+            if not node.dead
+            and node_id not in self._world.running
+            and (node.record.host, node.record.boot_id) in places
         ]
 
     def bury(self, node_id: str, renewals: int) -> bool:
@@ -187,8 +231,15 @@ class ModelStore:
 
     def expire(self, limit: int = 64) -> int:
         def expired(now: int) -> list[str]:
-            ends = {instance_id: instance.expires_at for instance_id, instance in self._world.instances.items()}
-            due = sorted((at, instance_id) for instance_id, at in ends.items() if at is not None and at <= now)
+            ends = {
+                instance_id: instance.expires_at
+                for instance_id, instance in self._world.instances.items()
+            }
+            due = sorted(
+                (at, instance_id)
+                for instance_id, at in ends.items()
+                if at is not None and at <= now
+            )
             return [instance_id for _, instance_id in due]
 
         if not expired(self._world.time(self._clock)):
@@ -199,22 +250,35 @@ class ModelStore:
                 del self._world.instances[instance_id]
             return len(gone)
 
-    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+    def rouse(
+        self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
+    ) -> int:
         with self._world.transaction(self, self._clock) as now:
             roused = 0
             for instance_id, instance in sorted(self._world.instances.items()):
                 row = instance.row
                 written = instance.updated_at
                 ahead = instance_id in instance_ids or written > now or since <= written < until
-                if not (instance.is_claimable() and (row.wake_at or 0) > now and ahead) or roused == limit:
+                if (
+                    not (instance.is_claimable() and (row.wake_at or 0) > now and ahead)
+                    or roused == limit
+                ):
                     continue
                 roused += 1
-                wake_at = min(row.wake_at or 0, now + LONGEST_DELAY) if row.takeovers >= CRASHES_BEFORE_DELAY else 0
-                self._world.instances[instance_id] = replace(instance, row=replace(row, wake_at=wake_at), updated_at=now)
+                wake_at = (
+                    min(row.wake_at or 0, now + LONGEST_DELAY)
+                    if row.takeovers >= CRASHES_BEFORE_DELAY
+                    else 0
+                )
+                self._world.instances[instance_id] = replace(
+                    instance, row=replace(row, wake_at=wake_at), updated_at=now
+                )
             return roused
 
     def owned(self, node_id: str) -> list[str]:
-        return sorted(key for key, instance in self._world.instances.items() if instance.row.owner == node_id)
+        return sorted(
+            key for key, instance in self._world.instances.items() if instance.row.owner == node_id
+        )
 
     def taken(self, node_id: str) -> list[Task]:
         return taken_by(self._world, node_id)

@@ -44,10 +44,14 @@ class ModelInstance:
     summary: bytes = b""
     custom_status: Payload | None = None
     cancel_sequence: int = 0
-    events: Mapping[int, tuple[EventRecord, ...]] = field(default_factory=dict[int, tuple[EventRecord, ...]])
+    events: Mapping[int, tuple[EventRecord, ...]] = field(
+        default_factory=dict[int, tuple[EventRecord, ...]]
+    )
     messages: tuple[MessageRow, ...] = ()
     tombstones: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    activities: Mapping[tuple[int, int], ActivityRow] = field(default_factory=dict[tuple[int, int], ActivityRow])
+    activities: Mapping[tuple[int, int], ActivityRow] = field(
+        default_factory=dict[tuple[int, int], ActivityRow]
+    )
     unread_at_end: Mapping[str, int] = field(default_factory=dict[str, int])
     expires_at: int | None = None
     on_parent_close: OnParentClose = OnParentClose.ABANDON
@@ -57,15 +61,24 @@ class ModelInstance:
         return tuple(message for message in self.messages if message.kind is MessageKind.EVENT)
 
     def is_claimable(self) -> bool:
-        return self.row.owner is None and not self.held and self.status is Status.OPEN and self.row.wake_at is not None
+        return (
+            self.row.owner is None
+            and not self.held
+            and self.status is Status.OPEN
+            and self.row.wake_at is not None
+        )
 
     def snapshot(self, dialect: Dialect, page: InboxPage = InboxPage()) -> Snapshot:  # noqa: B008 - it is immutable
         number = self.row.execution
-        activities = tuple(self.activities[key] for key in sorted(self.activities) if key[0] == number)
+        activities = tuple(
+            self.activities[key] for key in sorted(self.activities) if key[0] == number
+        )
         found, whole_to = page_of(self.messages, self.row.inbox_seq, page)
         messages = tuple(read_message(message, dialect) for message in found)
         execution = read_execution(self.executions[number], dialect)
-        return Snapshot(read_row(self.row, dialect), execution, messages, activities, whole_to, self.summary)
+        return Snapshot(
+            read_row(self.row, dialect), execution, messages, activities, whole_to, self.summary
+        )
 
     def record(self, dialect: Dialect) -> InstanceRecord:
         return InstanceRecord(
@@ -83,14 +96,22 @@ class ModelInstance:
             labels=self.labels,
             activities=tuple(self.activities[key] for key in sorted(self.activities)),
             expires_at=self.expires_at,
-            reports=tuple(sorted(message.source for message in self.messages if message.kind is not MessageKind.EVENT)),
+            reports=tuple(
+                sorted(
+                    message.source
+                    for message in self.messages
+                    if message.kind is not MessageKind.EVENT
+                )
+            ),
         )
 
 
 def page_of(
     messages: Sequence[MessageRow], up_to: int, page: InboxPage, at_least: int = 0
 ) -> tuple[tuple[MessageRow, ...], int]:
-    """Return all ends of children, the first events that fit, and up to which number these are all there are."""
+    """Return all ends of children, the first events that fit, and up to which number these are all
+    there are.
+    """
     events = [message for message in messages if message.kind is MessageKind.EVENT]
     fitting = 0
     while fitting < len(events):
@@ -106,7 +127,12 @@ def page_of(
 def ring(row: InstanceRow, now: int, ready: int = 0) -> InstanceRow:
     """Take note of an arrival and make the instance ready."""
     wake_at = ready if row.wake_at is None else min(row.wake_at, ready)
-    if row.takeovers >= CRASHES_BEFORE_DELAY and row.owner is None and row.wake_at is not None and row.wake_at > now:
+    if (
+        row.takeovers >= CRASHES_BEFORE_DELAY
+        and row.owner is None
+        and row.wake_at is not None
+        and row.wake_at > now
+    ):
         wake_at = min(row.wake_at, now + LONGEST_DELAY)
     return replace(row, inbox_seq=row.inbox_seq + 1, wake_at=wake_at)
 
@@ -132,7 +158,13 @@ class ModelWorld:
     def transaction(self, writer: object, clock: Clock) -> Generator[int]:
         """Run the body, all or nothing, at the instant that is given to it."""
         with self.guard:
-            before = (dict(self.instances), dict(self.nodes), dict(self.policies), dict(self.kinds), dict(self.expiries))
+            before = (
+                dict(self.instances),
+                dict(self.nodes),
+                dict(self.policies),
+                dict(self.kinds),
+                dict(self.expiries),
+            )
             levels = self.levels
             self.now = self.time(clock)
             try:
@@ -144,13 +176,26 @@ class ModelWorld:
             self.writes[id(writer)] += 1
 
     def time(self, clock: Clock) -> int:
-        """Return the time: it follows the clock, and stands still where that goes back by less than 50 ms."""
+        """Return the time: it follows the clock, and stands still where that goes back by less than
+        50 ms.
+        """
         moment = clock.now()
         return self.now if self.now - 50_000 <= moment < self.now else moment
 
     def catalogue(self, clock: Clock, dialect: Dialect) -> Catalogue:
         """Return it as of now, and not as of the last write."""
         with self.guard:
-            nodes = tuple(self.nodes[node_id] for node_id in sorted(self.nodes) if not self.nodes[node_id].dead)
+            nodes = tuple(
+                self.nodes[node_id]
+                for node_id in sorted(self.nodes)
+                if not self.nodes[node_id].dead
+            )
             levels = dialect.heard(self.levels)
-            return Catalogue(self.time(clock), nodes, dict(self.policies), tuple(self.kinds), levels, dialect.library)
+            return Catalogue(
+                self.time(clock),
+                nodes,
+                dict(self.policies),
+                tuple(self.kinds),
+                levels,
+                dialect.library,
+            )

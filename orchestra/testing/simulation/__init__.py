@@ -1,4 +1,5 @@
-"""A deterministic simulation of several nodes over one store, for providers and for the engine itself.
+"""A deterministic simulation of several nodes over one store, for providers and for the engine
+itself.
 
 ::
 

@@ -1,4 +1,6 @@
-"""Nodes of two ages on one store: which library a node has, and what an old one may do to what it does not know."""
+"""Nodes of two ages on one store: which library a node has, and what an old one may do to what it
+does not know.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ __all__ = ["ERAS", "Ages", "Era", "is_known"]
 Era = Literal["old", "mixed", "new"]
 
 ERAS: Final[tuple[Era, ...]] = ("old", "mixed", "new", "mixed", "old", "mixed", "new", "old", "new")
-"""Which libraries nodes have: an upgrade, a roll back, and again; the later ones are not always reached."""
+"""Which libraries nodes have: an upgrade, a roll back, and again; the later ones are not always
+reached.
+"""
 
 
 class Ages:
@@ -33,7 +37,9 @@ class Ages:
         self._beyond: dict[str, str] = {}
         """Instances in which a node has met what it does not know, when it claimed them."""
         self.common_format: int | None = None
-        """What new executions are to be written in now, where nothing is in the way of knowing it."""
+        """What new executions are to be written in now, where nothing is in the way of knowing
+        it.
+        """
 
     def claimed(self, claim: Claim, snapshot: Snapshot) -> None:
         """A node was given an instance: one that is routed to nodes like it."""
@@ -43,7 +49,10 @@ class Ages:
             return
         assert row.kind.level <= library.level, f"rule 37: {claim.node} reads less than {row.kind}"
         assert row.kind.format in library.formats, f"rule 38: {claim.node} does not read {row.kind}"
-        unknown = [snapshot.execution.resolution.how, *(message.kind for message in snapshot.messages)]
+        unknown = [
+            snapshot.execution.resolution.how,
+            *(message.kind for message in snapshot.messages),
+        ]
         if any(isinstance(kind, Unknown) for kind in unknown):
             self._counts["unknown kinds met"] += 1
             self._beyond[row.instance_id] = claim.node
@@ -51,19 +60,41 @@ class Ages:
     def written(self, write: Write) -> None:
         """A node has written: what it does not know it has handed on, and nothing else."""
         formats = [delta.opened[3] for delta in write.executions if delta.opened is not None]
-        formats += [delta.create.format for delta in write.executions if delta.create is not None and delta.create.format]
+        formats += [
+            delta.create.format
+            for delta in write.executions
+            if delta.create is not None and delta.create.format
+        ]
         self._counts.update(f"opened in format {number}" for number in formats)
         if self.common_format is not None:
             fits = all(number == self.common_format for number in formats)
-            assert fits, f"rule 38: {write.instance_id} was opened in {formats}, and not in {self.common_format}"
+            assert fits, (
+                f"rule 38: {write.instance_id} was opened in {formats}, and not in "
+                f"{self.common_format}"
+            )
         if self._beyond.pop(write.instance_id, None) != write.owner or write.owner is None:
             return
         self._counts["instances handed on"] += 1
-        changes = write.executions, write.consumed, write.settled, write.starts, write.cancels, write.hold, write.prune
-        assert not any(changes), f"rule 37: {write.owner} has changed {write.instance_id}, which it does not know: {write}"
-        assert write.state.owner is None, f"rule 37: {write.owner} keeps {write.instance_id}, which it does not know"
+        changes = (
+            write.executions,
+            write.consumed,
+            write.settled,
+            write.starts,
+            write.cancels,
+            write.hold,
+            write.prune,
+        )
+        assert not any(changes), (
+            f"rule 37: {write.owner} has changed {write.instance_id}, which it does not know: "
+            f"{write}"
+        )
+        assert write.state.owner is None, (
+            f"rule 37: {write.owner} keeps {write.instance_id}, which it does not know"
+        )
         library = self._library_of(write.owner)
-        assert library is None or write.state.kind.level > library.level, f"rule 37: {write.instance_id} comes back to it"
+        assert library is None or write.state.kind.level > library.level, (
+            f"rule 37: {write.instance_id} comes back to it"
+        )
 
 
 def is_known(record: InstanceRecord, library: Library = THIS_LIBRARY) -> bool:
@@ -71,4 +102,8 @@ def is_known(record: InstanceRecord, library: Library = THIS_LIBRARY) -> bool:
     kind = record.row.kind
     hold = record.row.hold if record.held else None
     kinds = record.status, record.execution.resolution.how, None if hold is None else hold.kind
-    return kind.level <= library.level and kind.format in library.formats and not any(isinstance(one, Unknown) for one in kinds)
+    return (
+        kind.level <= library.level
+        and kind.format in library.formats
+        and not any(isinstance(one, Unknown) for one in kinds)
+    )

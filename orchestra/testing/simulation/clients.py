@@ -17,7 +17,15 @@ from orchestra.store.changes import Append, Cancel, ClientChange, Recover, Relea
 from orchestra.store.executions import ExecutionRow, Resolution
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.kinds import ResolvedBy, Status
-from orchestra.store.outcomes import Appended, AppendRefused, Granted, Outcome, Recovered, Started, StartExists
+from orchestra.store.outcomes import (
+    Appended,
+    AppendRefused,
+    Granted,
+    Outcome,
+    Recovered,
+    Started,
+    StartExists,
+)
 from orchestra.store.port import Provider
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import DEFAULT_QUEUE, Kind
@@ -33,9 +41,13 @@ _TRIES = 5
 
 
 class Clients:
-    """Send through nodes and over a connection of their own, ask again when no answer comes, and remember the answers."""
+    """Send through nodes and over a connection of their own, ask again when no answer comes, and
+    remember the answers.
+    """
 
-    def __init__(self, world: Surroundings, provider: Provider, plan: Plan, witness: Witness) -> None:
+    def __init__(
+        self, world: Surroundings, provider: Provider, plan: Plan, witness: Witness
+    ) -> None:
         self._world = world
         self._random: Random = world.random
         self._directory = provider.directory
@@ -49,9 +61,13 @@ class Clients:
         self._sent: list[Append] = []
         self._asked: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        """By message id: how often it was sent, and how often its sender was told that nothing was stored, or nothing read."""
+        """By message id: how often it was sent, and how often its sender was told that nothing was
+        stored, or nothing read.
+        """
         self.doubtful: set[str] = set()
-        """Message and instance ids of which a group is under way that may be applied at any later time."""
+        """Message and instance ids of which a group is under way that may be applied at any later
+        time.
+        """
 
     # --- asking ---
 
@@ -66,7 +82,9 @@ class Clients:
         life = random.choice(lives)
         if action < 0.88:
             if self._sent and random.random() < 0.1:
-                self._ask(random.choice(self._sent), nodes)  # a sender that has not heard the answer asks again
+                self._ask(
+                    random.choice(self._sent), nodes
+                )  # a sender that has not heard the answer asks again
             else:
                 self.send(life.instance_id, random.choice(PROGRAMS[life.name].hears), nodes)
         elif action < 0.94:
@@ -79,7 +97,9 @@ class Clients:
     def _start(self, nodes: Sequence[SimulatedNode]) -> None:
         random = self._random
         families = [name for name in self._plan.programs if PROGRAMS[name].has_children]
-        name = random.choice(families if families and random.random() < 0.4 else self._plan.programs)
+        name = random.choice(
+            families if families and random.random() < 0.4 else self._plan.programs
+        )
         catalogue = self._directory.catalogue()
         version = start_version(catalogue, name)
         how = ResolvedBy.POLICY
@@ -88,7 +108,9 @@ class Clients:
         if version is None:
             return  # no node has it now
         resolution = Resolution(how, "a client", policy_of(catalogue, name)[1])
-        state = encode(draw_state(name, random, self._plan.programs, self._plan.slots), subject="state")
+        state = encode(
+            draw_state(name, random, self._plan.programs, self._plan.slots), subject="state"
+        )
         change = Start(
             f"{name}-{random.randrange(self._plan.slots)}",
             self._world.new_id("life"),  # short, for ids of children are made of its beginning
@@ -100,7 +122,9 @@ class Clients:
 
     def send(self, instance_id: str, name: str, nodes: Sequence[SimulatedNode]) -> None:
         """Send an event."""
-        limits = self._random.choice((InboxLimits(), InboxLimits(), InboxLimits(3, 1_000), InboxLimits(20, 20)))
+        limits = self._random.choice(
+            (InboxLimits(), InboxLimits(), InboxLimits(3, 1_000), InboxLimits(20, 20))
+        )
         payload = encode(self._world.new_id("value"), subject="message")
         change = Append(instance_id, self._world.new_id("message"), name, payload, limits=limits)
         self._sent.append(change)
@@ -118,10 +142,13 @@ class Clients:
         draw = 0.0 if row.owner is None else self._random.random()
         if draw > 0.85:
             # As a client does whose writes were refused all the time: whoever owns it is to end it.
-            self._ask(Cancel(instance_id, "at once", terminate=True, incarnation=row.incarnation), nodes)
+            self._ask(
+                Cancel(instance_id, "at once", terminate=True, incarnation=row.incarnation), nodes
+            )
             return
         if row.owner is not None and draw < 0.5:
-            # As a client does whose write was refused once: it raises the revision in the owner's name.
+            # As a client does whose write was refused once: it raises the revision in the owner's
+            # name.
             outcome = self._commit(Recover(instance_id, row.owner))
             if not isinstance(outcome, Recovered) or outcome.snapshot is None:
                 return
@@ -136,14 +163,18 @@ class Clients:
         if settled:
             life = self._random.choice(settled)
             try:
-                deleted = self._admin.delete(life.instance_id, life.incarnation, by="operator", reason="simulated")
+                deleted = self._admin.delete(
+                    life.instance_id, life.incarnation, by="operator", reason="simulated"
+                )
             except StoreBusy:  # somebody is in the middle of a transaction
                 return
             assert deleted, f"{life.instance_id} has ended, and was not deleted"
             self._witness.deleted(life.instance_id)
 
     def _is_asked_for(self, instance_id: str) -> bool:
-        """Return whether a start of this id may still come, asked for before: nobody deletes over his own request."""
+        """Return whether a start of this id may still come, asked for before: nobody deletes over
+        his own request.
+        """
         asked = *self._waiting.values(), *self._committing
         waiting = any(isinstance(one, Start) and one.instance_id == instance_id for one in asked)
         return waiting or instance_id in self.doubtful
@@ -165,11 +196,17 @@ class Clients:
 
     def set_policy(self, name: str, policy: str) -> None:
         """Set the version policy of a name."""
-        value = stored_policy(self._directory.catalogue(), Latest() if policy == "Latest" else Exact(policy))
+        value = stored_policy(
+            self._directory.catalogue(), Latest() if policy == "Latest" else Exact(policy)
+        )
         self._admin.set_policy(name, value, by="operator", reason="simulated")
 
-    def _set_pin(self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]) -> None:
-        """Tie an instance to a version or untie it, as a client does: what has not begun follows at once."""
+    def _set_pin(
+        self, instance_id: str, version: str | None, nodes: Sequence[SimulatedNode]
+    ) -> None:
+        """Tie an instance to a version or untie it, as a client does: what has not begun follows at
+        once.
+        """
         try:
             pinned = self._admin.set_pin(instance_id, version, by="operator", reason="simulated")
         except StoreBusy:  # somebody is in the middle of a transaction
@@ -245,22 +282,40 @@ class Clients:
             assert isinstance(outcome, StoreError), outcome
         match change, outcome:
             case Start(), (Started() | StartExists(same=True)):
-                assert witness.life(change.instance_id, change.incarnation) is not None, f"I1: {change} was promised"
+                assert witness.life(change.instance_id, change.incarnation) is not None, (
+                    f"I1: {change} was promised"
+                )
             case Append(), Appended():
                 lives = [*witness.past.values(), *witness.lives.values()]
-                stored = [life.known.get(change.message_id) for life in lives if life.instance_id == change.instance_id]
+                stored = [
+                    life.known.get(change.message_id)
+                    for life in lives
+                    if life.instance_id == change.instance_id
+                ]
                 assert any(one is not None and one[0] == outcome.sequence for one in stored) or any(
-                    life.status is not Status.OPEN for life in lives if life.instance_id == change.instance_id
+                    life.status is not Status.OPEN
+                    for life in lives
+                    if life.instance_id == change.instance_id
                 ), f"I1: {change} was promised as {outcome.sequence}"
             case Append(), (AppendRefused() | StoreError()):
                 self._refused[change.message_id] += 1
             case Cancel(), Appended():
-                lives = [life for life in (*witness.past.values(), *witness.lives.values()) if life.cancelled]
-                assert any(life.instance_id == change.instance_id for life in lives), f"I1: {change} was promised"
+                lives = [
+                    life
+                    for life in (*witness.past.values(), *witness.lives.values())
+                    if life.cancelled
+                ]
+                assert any(life.instance_id == change.instance_id for life in lives), (
+                    f"I1: {change} was promised"
+                )
             case Write(state=state), Granted() if state.status is Status.TERMINATED:
                 life = witness.life(change.instance_id, change.incarnation)
-                assert life is not None, f"I1: {change.instance_id} was terminated, and is not known"
-                assert life.status is Status.TERMINATED, f"I1: {change.instance_id} was terminated, and is {life}"
+                assert life is not None, (
+                    f"I1: {change.instance_id} was terminated, and is not known"
+                )
+                assert life.status is Status.TERMINATED, (
+                    f"I1: {change.instance_id} was terminated, and is {life}"
+                )
             case _:
                 pass
 
@@ -276,17 +331,25 @@ class Clients:
         }
         for message_id, refused in self._refused.items():
             if refused == self._asked[message_id] and message_id not in self.doubtful:
-                assert message_id not in delivered, f"I1: {message_id} to {delivered[message_id]} was refused, and delivered"
+                assert message_id not in delivered, (
+                    f"I1: {message_id} to {delivered[message_id]} was refused, and delivered"
+                )
 
     def check_end(self, record: InstanceRecord) -> None:
         """Check how an instance ended."""
         life = self._witness.lives[record.row.instance_id]
         program = PROGRAMS[life.name]
         place = f"{life.instance_id} ({life.incarnation})"
-        assert record.status in program.ends, f"{place} ended {record.status.name}: {record.execution.error}"
-        assert life.cancelled or record.status is not Status.CANCELLED, f"{place} was cancelled by nobody"
+        assert record.status in program.ends, (
+            f"{place} ended {record.status.name}: {record.execution.error}"
+        )
+        assert life.cancelled or record.status is not Status.CANCELLED, (
+            f"{place} was cancelled by nobody"
+        )
         if record.status is Status.COMPLETED:
             assert record.execution.output is not None
             output: Any = plain(record.execution.output)
             delivered = [plain(message.payload) for message in life.delivered]
-            assert program.right(output, delivered), f"{place} returned {output}, and was sent {delivered}"
+            assert program.right(output, delivered), (
+                f"{place} returned {output}, and was sent {delivered}"
+            )

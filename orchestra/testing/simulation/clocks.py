@@ -19,7 +19,9 @@ class VirtualTime:
 
 
 class MachineClock:
-    """One machine's clocks. The wall may be hours off (protocol rule 25); the monotonic one begins anywhere."""
+    """One machine's clocks. The wall may be hours off (protocol rule 25); the monotonic one begins
+    anywhere.
+    """
 
     def __init__(self, time: VirtualTime, *, off: int = 0, origin: float = 0.0) -> None:
         self._time = time

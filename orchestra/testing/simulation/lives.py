@@ -24,7 +24,9 @@ class Life:
     status: Status = Status.OPEN
     inbox_seq: int = 0
     inbox: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
-    known: dict[str, tuple[int, int | None]] = field(default_factory=dict[str, tuple[int, int | None]])
+    known: dict[str, tuple[int, int | None]] = field(
+        default_factory=dict[str, tuple[int, int | None]]
+    )
     """Of each message id its number, and since when it has been read."""
     delivered: list[MessageRow] = field(default_factory=list[MessageRow])
     reports: dict[int, MessageRow] = field(default_factory=dict[int, MessageRow])
@@ -42,7 +44,9 @@ class Life:
     """Of the execution that is the current one."""
     ended_at: int = 0
     execution: int = 1
-    """Of the execution up to which history was checked: the current one, but in the middle of a check."""
+    """Of the execution up to which history was checked: the current one, but in the middle of a
+    check.
+    """
     closed_at: dict[int, int] = field(default_factory=dict[int, int])
     rows_gone: int = 0
     histories_gone: int = 0

@@ -59,7 +59,9 @@ _LIMITS = Limits()
 
 
 class NodeDied(BaseException):
-    """The process is gone in the middle of a call; nothing behind the call happens. Nobody below the simulation catches it."""
+    """The process is gone in the middle of a call; nothing behind the call happens. Nobody below
+    the simulation catches it.
+    """
 
 
 class Surroundings(Protocol):
@@ -91,7 +93,9 @@ class Surroundings(Protocol):
 
 @runtime_checkable
 class Wired(Protocol):
-    """A provider whose calls are made of round trips to a server, between which others go on and connections break."""
+    """A provider whose calls are made of round trips to a server, between which others go on and
+    connections break.
+    """
 
     def attach(self, link: Link) -> None:
         """Ask :meth:`Link.trip` before each round trip."""
@@ -99,10 +103,11 @@ class Wired(Protocol):
 
 
 class Link:
-    """A process's connection to the store: what is lost on it, refused by it, or meets others on its way.
+    """A process's connection to the store: what is lost on it, refused by it, or meets others on
+    its way.
 
-    It stands between an engine and a store. Others go on before and after each commit and before reads, as they do in the
-    time that these take.
+    It stands between an engine and a store. Others go on before and after each commit and before
+    reads, as they do in the time that these take.
     """
 
     def __init__(self, provider: Provider, world: Surroundings) -> None:
@@ -110,15 +115,17 @@ class Link:
         self._world = world
         self.alive = True
         self.busy = False
-        """Whether its process is in the middle of something, which nobody can make it do a second time meanwhile."""
+        """Whether its process is in the middle of something, which nobody can make it do a second
+        time meanwhile.
+        """
         self.calls: int = 0
         self._reads = False
 
     def trip(self) -> str | None:
         """Let others go on before a round trip of the call that is under way.
 
-        Return what becomes of the connection: lost ``before`` the trip, with its answer (``after``), or with its answer if the
-        transaction is still open then (``within``).
+        Return what becomes of the connection: lost ``before`` the trip, with its answer
+        (``after``), or with its answer if the transaction is still open then (``within``).
 
         Raises:
             NodeDied: the process is gone.
@@ -200,7 +207,9 @@ class Link:
         vanished = self._read(self._store.vanished)
         return vanished if self._world.hears_deaths else []
 
-    def rouse(self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256) -> int:
+    def rouse(
+        self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
+    ) -> int:
         return self._do(lambda: self._store.rouse(since, until, instance_ids, limit))
 
     def owned(self, node_id: str) -> list[str]:
@@ -318,7 +327,9 @@ class SimulatedNode:
         """Steps that were left behind; their code has returned, and nobody has told the engine."""
         self._world = world
         self._items: list[Item] = []
-        capabilities = tuple(Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities())
+        capabilities = tuple(
+            Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities()
+        )
         record = NodeRecord(
             world.new_id("node"),
             host,
@@ -335,7 +346,14 @@ class SimulatedNode:
             writes=library.writes,
         )
         self.engine: Engine = Engine(
-            self.link, registry, record, clock, limits=_LIMITS, options=options, retention=retention, library=library
+            self.link,
+            registry,
+            record,
+            clock,
+            limits=_LIMITS,
+            options=options,
+            retention=retention,
+            library=library,
         )
         membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
         self.cycle: Cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
@@ -432,10 +450,14 @@ class SimulatedNode:
     def fail(self, effect: RunActivity, *, heartbeat: int | None) -> None:
         """End an activity with a failure."""
         del self.running[effect.key]
-        failure = ActivityFailure(ErrorInfo("RuntimeError", "it broke"), ("RuntimeError", "Exception", "BaseException"))
+        failure = ActivityFailure(
+            ErrorInfo("RuntimeError", "it broke"), ("RuntimeError", "Exception", "BaseException")
+        )
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
         self._items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
 
     def beat(self, effect: RunActivity, value: int) -> None:
         """Have an activity send a heartbeat."""
-        self._items.append(Heartbeat(effect.key, effect.attempt, encode(value, subject="heartbeat")))
+        self._items.append(
+            Heartbeat(effect.key, effect.attempt, encode(value, subject="heartbeat"))
+        )

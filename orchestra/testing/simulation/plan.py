@@ -1,7 +1,7 @@
 """What a seed draws before anything happens: which faults, programs and settings are on.
 
-Each seed leaves most of the possible out (swarm testing): a world in which everything happens all the time hides what needs
-a long quiet way to it.
+Each seed leaves most of the possible out (swarm testing): a world in which everything happens all
+the time hides what needs a long quiet way to it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,20 @@ from orchestra.testing.simulation.programs import PROGRAMS
 
 __all__ = ["COMMIT_FAULTS", "Plan"]
 
-COMMIT_FAULTS: Final = ("lost before", "lost after", "late", "busy", "away", "full", "read-only", "odd")
-"""What may become of a commit. Lost: the reply is, ``before`` or ``after`` the commit. Late: the reply is lost, and the group
-is applied at some later moment (a delayed commit in a broken connection, rule 1). Odd: refused for good, unless it is alone."""
+COMMIT_FAULTS: Final = (
+    "lost before",
+    "lost after",
+    "late",
+    "busy",
+    "away",
+    "full",
+    "read-only",
+    "odd",
+)
+"""What may become of a commit. Lost: the reply is, ``before`` or ``after`` the commit. Late: the
+reply is lost, and the group is applied at some later moment (a delayed commit in a broken
+connection, rule 1). Odd: refused for good, unless it is alone.
+"""
 
 _ALWAYS: Final = {"turn": 45.0, "activity": 20.0, "client": 15.0, "time": 15.0}
 _SOMETIMES: Final = {
@@ -39,7 +50,12 @@ _KEEP_ALL: Final = Retention(histories=None, executions=None)
 _KEEP_FEW: Final = (
     Retention(histories=2, executions=4, finished=timedelta(seconds=30)),
     Retention(histories=1, executions=1),
-    Retention(histories=None, executions=None, keep_for=timedelta(seconds=20), finished=timedelta(seconds=90)),
+    Retention(
+        histories=None,
+        executions=None,
+        keep_for=timedelta(seconds=20),
+        finished=timedelta(seconds=90),
+    ),
 )
 
 
@@ -65,7 +81,9 @@ class Plan:
     same_host: bool
     partial_nodes: bool
     apart: bool
-    """Whether nodes have different activities, queues and numbers of places for them, so that work goes from one to another."""
+    """Whether nodes have different activities, queues and numbers of places for them, so that work
+    goes from one to another.
+    """
     kills: bool
     deaf: bool
     """Whether no hint ever comes, so that all is found by polling."""
@@ -76,14 +94,20 @@ class Plan:
     @staticmethod
     def draw(random: Random, *, faults: bool = True) -> Plan:
         """Draw a plan."""
-        on = {name: weight * random.choice((0.5, 1, 2)) for name, weight in _SOMETIMES.items() if random.random() < 0.5}
+        on = {
+            name: weight * random.choice((0.5, 1, 2))
+            for name, weight in _SOMETIMES.items()
+            if random.random() < 0.5
+        }
         if not faults:
             on = {name: weight for name, weight in on.items() if name in ("deploy", "operator")}
         kinds = tuple(kind for kind in COMMIT_FAULTS if faults and random.random() < 0.5)
         absences = random.choice((0.0, 0.0, 0.1, 0.3)) if faults else 0.0
         if absences:
             on["return"] = 5.0
-        names = [name for name in PROGRAMS if random.random() < 0.5] or [random.choice(list(PROGRAMS))]
+        names = [name for name in PROGRAMS if random.random() < 0.5] or [
+            random.choice(list(PROGRAMS))
+        ]
         return Plan(
             acts=random.choice((60, 120, 200, 300)),
             nodes=random.choice((1, 2, 2, 3, 3, 4)),

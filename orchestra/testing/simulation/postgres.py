@@ -1,11 +1,13 @@
-"""A PostgreSQL store for a seed: a schema of its own, on connections that the simulation has a say in.
+"""A PostgreSQL store for a seed: a schema of its own, on connections that the simulation has a say
+in.
 
-Between the round trips of one call of a node, locks being held, others go on, for longer than its lease as well; the process
-dies; or the connection is lost, and the provider may try again. Who comes upon a lock is told so at once: it does not wait
-for what goes on only when it has given up.
+Between the round trips of one call of a node, locks being held, others go on, for longer than its
+lease as well; the process dies; or the connection is lost, and the provider may try again. Who
+comes upon a lock is told so at once: it does not wait for what goes on only when it has given up.
 
-What is not the provider's own is its pulse. The real one runs a connection on a thread, on real time; here the pulses of all
-simulated processes are locks of one connection, taken and let go of at once, and a notification has arrived when it is sent.
+What is not the provider's own is its pulse. The real one runs a connection on a thread, on real
+time; here the pulses of all simulated processes are locks of one connection, taken and let go of at
+once, and a notification has arrived when it is sent.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class _Ether:
         """Leave nothing on the server."""
         connection = self._connection or connector.connect()
         try:
-            connection.execute("SET lock_timeout TO 0")  # whoever vacuums gives way, but only after a second
+            connection.execute(
+                "SET lock_timeout TO 0"
+            )  # whoever vacuums gives way, but only after a second
             connection.execute(_DROP.format(connector.quoted_schema).encode())
         finally:
             connection.close()
@@ -117,26 +121,39 @@ class _Connection(Connection):
         return answer
 
     def break_off(self) -> None:
-        """Be lost. The server lets go of the transaction before anybody does anything else, as it always does in the end."""
+        """Be lost. The server lets go of the transaction before anybody does anything else, as it
+        always does in the end.
+        """
         if self.is_in_transaction:
             self.pgconn.exec_(b"ROLLBACK")
         self.pgconn.finish()
 
 
 class _SimulatedProvider(PostgresProvider):
-    """The provider of one simulated process. Only processes die here and not machines, so that nothing waits for a disk."""
+    """The provider of one simulated process. Only processes die here and not machines, so that
+    nothing waits for a disk.
+    """
 
-    def __init__(self, dsn: str, schema: str, clock: Clock, ether: _Ether, library: Library, *, pooled: bool) -> None:
+    def __init__(
+        self, dsn: str, schema: str, clock: Clock, ether: _Ether, library: Library, *, pooled: bool
+    ) -> None:
         self._ether = ether
         self._link: Link | None = None
         self._call = 0
         self._is_in_transaction = False
         self._is_settled = False
-        """Whether the call has committed or rolled back something. What it has committed is not known yet to whoever watches:
-        nobody may build on it before the call ends."""
+        """Whether the call has committed or rolled back something. What it has committed is not
+        known yet to whoever watches: nobody may build on it before the call ends.
+        """
         self._waiting: _Connection | None = None
         super().__init__(
-            dsn, schema, durability="relaxed", clock=clock, pooled=pooled, lock_timeout=_LOCK_TIMEOUT, library=library
+            dsn,
+            schema,
+            durability="relaxed",
+            clock=clock,
+            pooled=pooled,
+            lock_timeout=_LOCK_TIMEOUT,
+            library=library,
         )
         self._connector.connection_type = _Connection
 
@@ -151,7 +168,10 @@ class _SimulatedProvider(PostgresProvider):
             return None
         if link.calls != self._call:
             self._call, self._is_in_transaction, self._is_settled = link.calls, False, False
-        was_in_transaction, self._is_in_transaction = self._is_in_transaction, connection.is_in_transaction
+        was_in_transaction, self._is_in_transaction = (
+            self._is_in_transaction,
+            connection.is_in_transaction,
+        )
         self._is_settled |= was_in_transaction and not self._is_in_transaction
         if self._is_settled:
             return None
@@ -162,8 +182,9 @@ class _SimulatedProvider(PostgresProvider):
             self._waiting = None
 
     def settle(self) -> None:
-        """Let nobody come in between for the rest of the call. How often it is tried again after a failure depends on the time
-        that it has taken, which is not the simulation's."""
+        """Let nobody come in between for the rest of the call. How often it is tried again after a
+        failure depends on the time that it has taken, which is not the simulation's.
+        """
         self._is_settled = True
 
     def close(self) -> None:
@@ -189,7 +210,9 @@ class _SimulatedProvider(PostgresProvider):
 
 @contextmanager
 def postgres_store(dsn: str, *, pooled: bool = False) -> Generator[Connect]:
-    """Give connections to a new schema of a server, which is dropped afterwards. ``pooled``: they speak as behind a pooler."""
+    """Give connections to a new schema of a server, which is dropped afterwards. ``pooled``: they
+    speak as behind a pooler.
+    """
     schema, ether = f"simulation_{new_id()}", _Ether()
     providers: list[_SimulatedProvider] = []
 

@@ -1,7 +1,9 @@
-"""The orchestrations that simulated worlds run. To add one, write it and put it into :data:`PROGRAMS`.
+"""The orchestrations that simulated worlds run. To add one, write it and put it into
+:data:`PROGRAMS`.
 
-Code is deployed in three stages. The last one can go on with all that the earlier ones have written, so that everything can
-end once it is everywhere; the second one may be broken in ways that a deploy mends.
+Code is deployed in three stages. The last one can go on with all that the earlier ones have
+written, so that everything can end once it is everywhere; the second one may be broken in ways that
+a deploy mends.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ __all__ = [
 ]
 
 FLAKY: Final[Activity[..., int]] = Activity.named(
-    "flaky", retry=RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
+    "flaky",
+    retry=RetryPolicy(
+        max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8)
+    ),
 )
 STRICT: Final[Activity[..., int]] = Activity.named(
     "strict", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=12))
@@ -46,7 +51,9 @@ KILLER: Final[Activity[..., int]] = Activity.named(
     "killer", retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1))
 )
 """Most often it takes its node with it."""
-_PATIENT: Final = RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8))
+_PATIENT: Final = RetryPolicy(
+    max_attempts=None, initial_interval=timedelta(seconds=2), max_interval=timedelta(seconds=8)
+)
 TRANSFER: Final[Activity[..., int]] = Activity.named("transfer", retry=_PATIENT, on_cancel="wait")
 UNDO: Final[Activity[..., int]] = Activity.named("undo", retry=_PATIENT)
 """It begins when no transfer of its execution runs any more."""
@@ -58,7 +65,9 @@ ACTIVITIES: Final = ("flaky", "strict", "killer", "transfer", "undo")
 FINAL_STAGE: Final = 2
 
 IN_CODE: Final[ContextVar[Callable[[], None]]] = ContextVar("in_code")
-"""What happens while orchestration code runs on a simulated node; nothing, where code is only replayed."""
+"""What happens while orchestration code runs on a simulated node; nothing, where code is only
+replayed.
+"""
 
 _ENDED: Final = frozenset({Status.COMPLETED, Status.CANCELLED, Status.TERMINATED})
 
@@ -73,12 +82,15 @@ class Program:
         stages: for each stage of the deployment the code by version.
         state: draws what it is started with.
         hears: the events that clients send it.
-        helped: what makes it end once the faults have stopped, where it does not by itself: an event's name, or ``cancel``.
+        helped: what makes it end once the faults have stopped, where it does not by itself: an
+            event's name, or ``cancel``.
         ends: how it may end.
         holds: what it may be held for.
         versioned: pins and policies are tried on it: each version can go on with each state.
-        has_children: its state is drawn by :func:`draw_state`, and says which other programs it starts.
-        right: whether the output may follow from (output, the payloads that were delivered to it in order).
+        has_children: its state is drawn by :func:`draw_state`, and says which other programs it
+            starts.
+        right: whether the output may follow from (output, the payloads that were delivered to it in
+            order).
     """
 
     stages: tuple[Mapping[str, Code], Mapping[str, Code], Mapping[str, Code]]
@@ -93,7 +105,9 @@ class Program:
 
 
 def _linger() -> None:
-    """Let things happen while code runs. None of them is a decision: replays pass it as they like."""
+    """Let things happen while code runs. None of them is a decision: replays pass it as they
+    like.
+    """
     happen = IN_CODE.get(None)
     if happen is not None:
         happen()
@@ -207,7 +221,9 @@ async def _racer(ctx: OrchestrationContext, rounds: Any) -> Any:
     won: list[int] = []
     for number in range(rounds):
         first = await ctx.race(
-            ctx.schedule_activity(FLAKY, number), ctx.schedule_timer(timedelta(seconds=4)), ctx.wait_for_event("poke")
+            ctx.schedule_activity(FLAKY, number),
+            ctx.schedule_timer(timedelta(seconds=4)),
+            ctx.wait_for_event("poke"),
         )
         won.append(first.index)
         _linger()
@@ -277,20 +293,26 @@ async def _errand(ctx: OrchestrationContext, left: Any) -> Any:
         ctx.schedule_timer(timedelta(seconds=40)),
     )
     try:
-        await ctx.gather(ctx.schedule_activity(STRICT.options(queue=FAR), left), ctx.schedule_activity(FLAKY, first.index))
+        await ctx.gather(
+            ctx.schedule_activity(STRICT.options(queue=FAR), left),
+            ctx.schedule_activity(FLAKY, first.index),
+        )
         _linger()
         if left % 2:
             await ctx.schedule_activity(KILLER.options(queue=FAR), left)
     except ActivityFailed:
         _linger()
-    ctx.schedule_activity(FLAKY.options(queue=FAR), -left)  # given up at the boundary, or at the end
+    ctx.schedule_activity(
+        FLAKY.options(queue=FAR), -left
+    )  # given up at the boundary, or at the end
     if left:
         ctx.continue_as_new(left - 1)
     return "ran"
 
 
 async def _saga(ctx: OrchestrationContext, left: Any) -> Any:
-    """Undoes what it has begun once that has ended, wherever it runs (scenario 59): at a cancel, and after a lost race.
+    """Undoes what it has begun once that has ended, wherever it runs (scenario 59): at a cancel,
+    and after a lost race.
 
     It continues as new beside a transfer, which ends first.
     """
@@ -299,7 +321,10 @@ async def _saga(ctx: OrchestrationContext, left: Any) -> Any:
         first = await ctx.race(ctx.schedule_activity(transfer, left), ctx.wait_for_event("poke"))
         if first.index == 1:
             await ctx.schedule_activity(UNDO, left)
-        await ctx.gather(ctx.schedule_activity(transfer.options(on_cancel=None), left), ctx.schedule_activity(TRANSFER, -left))
+        await ctx.gather(
+            ctx.schedule_activity(transfer.options(on_cancel=None), left),
+            ctx.schedule_activity(TRANSFER, -left),
+        )
         _linger()
     except Cancelled:
         await ctx.schedule_activity(UNDO, -left)
@@ -349,14 +374,20 @@ async def _picky_1_1_0(ctx: OrchestrationContext, left: dict[str, int]) -> Any:
 
 
 async def _family(ctx: OrchestrationContext, state: Any) -> Any:
-    """Starts instances as its state says, and deals with each of them in its own way; the same again in each lap."""
+    """Starts instances as its state says, and deals with each of them in its own way; the same
+    again in each lap.
+    """
     _linger()
     for kid in state["kids"]:
         if kid["how"] == "detach":
-            ctx.start_detached(kid["name"], kid["state"], instance_id=kid["id"], version=kid["version"])
+            ctx.start_detached(
+                kid["name"], kid["state"], instance_id=kid["id"], version=kid["version"]
+            )
         elif kid["how"] == "leave":
             _start_kid(ctx, kid)
-    met = await ctx.gather(*(_meet(ctx, kid) for kid in state["kids"] if kid["how"] not in ("detach", "leave")))
+    met = await ctx.gather(
+        *(_meet(ctx, kid) for kid in state["kids"] if kid["how"] not in ("detach", "leave"))
+    )
     if state["laps"]:
         ctx.continue_as_new({**state, "laps": state["laps"] - 1})
     return met
@@ -372,12 +403,18 @@ async def _family_1_1_0(ctx: OrchestrationContext, state: Any) -> Any:
 
 def _start_kid(ctx: OrchestrationContext, kid: Any) -> DurableFuture[Any]:
     return ctx.start_child(
-        kid["name"], kid["state"], instance_id=kid["id"], version=kid["version"], on_parent_close=kid["close"]
+        kid["name"],
+        kid["state"],
+        instance_id=kid["id"],
+        version=kid["version"],
+        on_parent_close=kid["close"],
     )
 
 
 async def _meet(ctx: OrchestrationContext, kid: Any) -> str:
-    """Wait for a child to end, for a while, or only for as long as it takes to change one's mind."""
+    """Wait for a child to end, for a while, or only for as long as it takes to change one's
+    mind.
+    """
 
     async def at_once() -> None:
         pass
@@ -387,7 +424,10 @@ async def _meet(ctx: OrchestrationContext, kid: Any) -> str:
         if kid["how"] == "vain":
             await ctx.race(child, at_once())
             return "given up"
-        if kid["how"] == "race" and (await ctx.race(child, ctx.schedule_timer(timedelta(seconds=20)))).index:
+        if (
+            kid["how"] == "race"
+            and (await ctx.race(child, ctx.schedule_timer(timedelta(seconds=20)))).index
+        ):
             return "given up"
         await child
     except ChildFailed as error:
@@ -456,7 +496,9 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         ),
         versioned=True,
         has_children=True,
-        right=lambda output, _: set(output) <= {"completed", "failed", "cancelled", "terminated", "given up"},
+        right=lambda output, _: (
+            set(output) <= {"completed", "failed", "cancelled", "terminated", "given up"}
+        ),
     ),
 }
 
@@ -464,13 +506,22 @@ _NOBODY: Final = "nobody"
 """A name that no node ever has. A child of it fails; a detached start would wait for ever."""
 
 
-def draw_state(name: str, random: Random, names: Sequence[str], slots: int, generations: int = 2) -> Any:
-    """Draw what a program is started with. Its children are of ``names``, and often of the ids that clients use, too."""
+def draw_state(
+    name: str, random: Random, names: Sequence[str], slots: int, generations: int = 2
+) -> Any:
+    """Draw what a program is started with. Its children are of ``names``, and often of the ids that
+    clients use, too.
+    """
     program = PROGRAMS[name]
     if not program.has_children:
         return program.state(random)
-    others = [other for other in names if generations or not PROGRAMS[other].has_children] or [_NOBODY]
-    kids = [_draw_kid(random, random.choice(others), names, slots, generations) for _ in range(random.choice((1, 1, 2, 3)))]
+    others = [other for other in names if generations or not PROGRAMS[other].has_children] or [
+        _NOBODY
+    ]
+    kids = [
+        _draw_kid(random, random.choice(others), names, slots, generations)
+        for _ in range(random.choice((1, 1, 2, 3)))
+    ]
     return {"laps": random.choice((0, 0, 1, 2)), "kids": kids}
 
 
@@ -478,13 +529,22 @@ def _draw_kid(random: Random, name: str, names: Sequence[str], slots: int, gener
     how = random.choice(("await", "await", "race", "leave", "detach", "vain"))
     if name == _NOBODY or (how in ("await", "leave") and random.random() < 0.05):
         how = "await" if how == "detach" else how
-        return {"name": _NOBODY, "state": None, "id": None, "version": None, "how": how, "close": "abandon"}
+        return {
+            "name": _NOBODY,
+            "state": None,
+            "id": None,
+            "version": None,
+            "how": how,
+            "close": "abandon",
+        }
     versions = [*PROGRAMS[name].stages[FINAL_STAGE]]
     return {
         "name": name,
         "state": draw_state(name, random, names, slots, generations - 1),
         "id": f"{name}-{random.randrange(slots)}" if random.random() < 0.3 else None,
-        "version": random.choice(versions) if PROGRAMS[name].versioned and random.random() < 0.2 else None,
+        "version": random.choice(versions)
+        if PROGRAMS[name].versioned and random.random() < 0.2
+        else None,
         "how": how,
         "close": random.choice(("abandon", "cancel", "terminate")),
     }
@@ -502,5 +562,8 @@ def _all_of(stage: int) -> OrchestrationRegistry:
 def registry_of(stage: int, names: Iterable[str] = PROGRAMS) -> OrchestrationRegistry:
     """Return what a node of that stage has registered."""
     everything = _all_of(stage)
-    chosen = {name: {version: everything.get(name, version) for version in everything.versions(name)} for name in names}
+    chosen = {
+        name: {version: everything.get(name, version) for version in everything.versions(name)}
+        for name in names
+    }
     return OrchestrationRegistry(chosen, {}, {})

@@ -1,9 +1,11 @@
-"""Several engines over one store, in a random order of everything that can happen to them, on virtual time.
+"""Several engines over one store, in a random order of everything that can happen to them, on
+virtual time.
 
-Nodes step, commit and apply in between each other; replies are lost, commits come late, the store is busy, full or away;
-nodes crash, stop, freeze beyond their lease and go on with what they remember, and come back with other code; clients send,
-cancel, terminate, delete and start anew; operators pin and release. A witness checks each commit. Then the faults stop, and
-every instance must end (I11).
+Nodes step, commit and apply in between each other; replies are lost, commits come late, the store
+is busy, full or away; nodes crash, stop, freeze beyond their lease and go on with what they
+remember, and come back with other code; clients send, cancel, terminate, delete and start anew;
+operators pin and release. A witness checks each commit. Then the faults stop, and every instance
+must end (I11).
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from typing import Final, Protocol
 
 from orchestra.clock import Clock, micros
 from orchestra.engine.items import ActivityKey, RunActivity
-from orchestra.errors import LibraryTooOld, StoreBusy, StoreError, StoreFull, StoreReadOnly, StoreUnavailable
+from orchestra.errors import (
+    LibraryTooOld,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from orchestra.levels import Levels
 from orchestra.resolution import policy_of
 from orchestra.store.changes import Append, Change, Start, Write
@@ -50,7 +59,9 @@ __all__ = ["Connect", "Result", "Simulation", "simulate"]
 
 
 class Connect(Protocol):
-    """Returns one more unopened connection to one and the same store, as a process of its own would have it."""
+    """Returns one more unopened connection to one and the same store, as a process of its own would
+    have it.
+    """
 
     def __call__(self, clock: Clock, library: Library = THIS_LIBRARY) -> Provider: ...
 
@@ -66,7 +77,9 @@ _HOUR: Final = 3_600_000_000
 _DEPTH: Final = 2
 _CYCLES: Final = 4_000
 _PATIENCE: Final = 1_200_000_000
-"""Virtual microseconds after which what has not ended never will: longer than what a program waits, retries and crashes."""
+"""Virtual microseconds after which what has not ended never will: longer than what a program waits,
+retries and crashes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +91,21 @@ class Result:
     digest: str
 
 
-def simulate(connect: Connect, seed: int, *, faults: bool = True, alike: bool = False, ages: bool = False) -> Result:
+def simulate(
+    connect: Connect, seed: int, *, faults: bool = True, alike: bool = False, ages: bool = False
+) -> Result:
     """Run one seed over a new, empty store.
 
     Args:
-        connect: makes a connection to that store, on the clock that it is given. Every node, and the clients, get their own.
+        connect: makes a connection to that store, on the clock that it is given. Every node, and
+            the clients, get their own.
         seed: decides everything. The same seed repeats exactly.
         faults: whether anything goes wrong at all.
-        alike: whether the seed does the same on every kind of store: without hints, which each kind gives in its own way, and
-            without what can happen only between the round trips of a call to a server.
-        ages: whether nodes have this library or an artificial next one: the library is upgraded and rolled back meanwhile.
+        alike: whether the seed does the same on every kind of store: without hints, which each kind
+            gives in its own way, and without what can happen only between the round trips of a call
+            to a server.
+        ages: whether nodes have this library or an artificial next one: the library is upgraded and
+            rolled back meanwhile.
 
     Raises:
         AssertionError: an invariant does not hold; the message begins with its number.
@@ -103,7 +121,9 @@ def simulate(connect: Connect, seed: int, *, faults: bool = True, alike: bool = 
 
 
 class _Loud(BaseException):
-    """Carries a failure past an engine, which rightly survives every exception of the store below it."""
+    """Carries a failure past an engine, which rightly survives every exception of the store below
+    it.
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -121,7 +141,15 @@ def _aloud() -> Generator[None]:
 class Simulation:
     """One seed's world."""
 
-    def __init__(self, connect: Connect, seed: int, *, faults: bool = True, alike: bool = False, ages: bool = False) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        seed: int,
+        *,
+        faults: bool = True,
+        alike: bool = False,
+        ages: bool = False,
+    ) -> None:
         self.random: Random = Random(seed)  # noqa: S311 - a schedule, no secret
         self.plan: Plan = Plan.draw(self.random, faults=faults)
         self._faults = faults
@@ -139,7 +167,9 @@ class Simulation:
         provider = self._connected()
         self.directory: Directory = provider.directory
         self._store = provider.store
-        self.witness: Witness = Witness(provider.directory, self.plan.retention, self._newest, self._library_of)
+        self.witness: Witness = Witness(
+            provider.directory, self.plan.retention, self._newest, self._library_of
+        )
         finished = self.plan.retention.finished
         expiry = None if finished is None else micros(finished)
         provider.admin.set_expiry(dict.fromkeys(self.plan.programs, expiry))
@@ -180,9 +210,13 @@ class Simulation:
             provider.close()
 
     def _connected(self, library: Library | None = None) -> Provider:
-        provider = self._connect(MachineClock(self.time), self._newest if library is None else library)
+        provider = self._connect(
+            MachineClock(self.time), self._newest if library is None else library
+        )
         provider.open()
-        self._providers.append(provider)  # kept to the end: what is freed may be taken for what comes after it
+        self._providers.append(
+            provider
+        )  # kept to the end: what is freed may be taken for what comes after it
         return provider
 
     # --- the course of things ---
@@ -213,7 +247,11 @@ class Simulation:
     @property
     def _reachable(self) -> list[SimulatedNode]:
         """Nodes whose process runs and is in the middle of nothing."""
-        return [node for node in self._alive if not node.link.busy and node.paused_until <= self.time.now]
+        return [
+            node
+            for node in self._alive
+            if not node.link.busy and node.paused_until <= self.time.now
+        ]
 
     def _boot(self, stage: int | None = None) -> SimulatedNode | None:
         random, plan = self.random, self.plan
@@ -292,7 +330,9 @@ class Simulation:
         if effect.name == KILLER.name and self.plan.kills and action < 0.8 and not self._is_resting:
             self.counts["killed by an activity"] += 1
             attempt = (effect.key, effect.attempt)
-            assert attempt not in self._deadly, f"rule 14: attempt {effect.attempt} of {effect.key} kills a second time"
+            assert attempt not in self._deadly, (
+                f"rule 14: attempt {effect.attempt} of {effect.key} kills a second time"
+            )
             self._deadly.add(attempt)
             self._kill(node)
         elif key in node.asked and action < 0.5:
@@ -305,15 +345,23 @@ class Simulation:
             node.beat(effect, random.randint(0, 100))
 
     def begins(self, effect: RunActivity) -> None:
-        """Check that a compensation begins when what it undoes has ended, on every node that lives (scenario 59)."""
+        """Check that a compensation begins when what it undoes has ended, on every node that lives
+        (scenario 59).
+        """
         if effect.name != UNDO.name:
             return
         self.counts["compensations"] += 1
         living = {row.record.node_id for row in self.directory.catalogue().nodes}
         for other in self._alive:
             for key, running in other.running.items():
-                if running.name == TRANSFER.name and key[:3] == effect.key[:3] and other.began_as[key] in living:
-                    assert other.leaving, f"59: {effect.key} begins, and {key} runs on {other.began_as[key]}"
+                if (
+                    running.name == TRANSFER.name
+                    and key[:3] == effect.key[:3]
+                    and other.began_as[key] in living
+                ):
+                    assert other.leaving, (
+                        f"59: {effect.key} begins, and {key} runs on {other.began_as[key]}"
+                    )
 
     def _time(self) -> None:
         self.time.skip(self.random.choice([0, 0.001, 0.05, 0.5, 0.5, 1.1, 3, 11]))
@@ -376,7 +424,9 @@ class Simulation:
         self._outage = error("the store is away for a while")
 
     def _deploy(self) -> None:
-        """From now on there is newer code; nodes with older code go on beside it, and may still be started."""
+        """From now on there is newer code; nodes with older code go on beside it, and may still be
+        started.
+        """
         if self._stage < FINAL_STAGE:
             self._stage += 1
             self.counts["deploys"] += 1
@@ -398,11 +448,15 @@ class Simulation:
         return THIS_LIBRARY if era == "old" else self._newest
 
     def _age(self) -> None:
-        """The library is upgraded or rolled back, everywhere or on some nodes; what does not fit the era goes."""
+        """The library is upgraded or rolled back, everywhere or on some nodes; what does not fit
+        the era goes.
+        """
         if len(self._eras) > 1:
             del self._eras[0]
         self.counts[f"eras: {self._eras[0]}"] += 1
-        wanted = {"old": (THIS_LIBRARY,), "new": (self._newest,)}.get(self._eras[0], (THIS_LIBRARY, self._newest))
+        wanted = {"old": (THIS_LIBRARY,), "new": (self._newest,)}.get(
+            self._eras[0], (THIS_LIBRARY, self._newest)
+        )
         for node in self._reachable:
             if node.provider.library in wanted:
                 continue
@@ -413,12 +467,16 @@ class Simulation:
             self._boot()
 
     def _roll_back(self) -> None:
-        """Roll the library back everywhere, in peace: the old one goes on with all that it knows, and leaves the rest alone."""
+        """Roll the library back everywhere, in peace: the old one goes on with all that it knows,
+        and leaves the rest alone.
+        """
         for node in self._alive:
             self._stop_in_order(node)
         self._eras = ["old", "mixed", "new"]
         if self._boot(FINAL_STAGE) is None:
-            assert self.directory.catalogue().levels.lowest_reader > THIS_LIBRARY.level, "an old node cannot start"
+            assert self.directory.catalogue().levels.lowest_reader > THIS_LIBRARY.level, (
+                "an old node cannot start"
+            )
         else:
             self._live_on_as_before()
             self._live_together()
@@ -427,8 +485,14 @@ class Simulation:
 
     def _live_on_as_before(self) -> None:
         older = self._providers[0].directory  # as an old node reads it
-        open_ids = [life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN]
-        before = {key: record for key in open_ids if (record := older.get(key)) is not None and not is_known(record)}
+        open_ids = [
+            life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN
+        ]
+        before = {
+            key: record
+            for key in open_ids
+            if (record := older.get(key)) is not None and not is_known(record)
+        }
         self._is_resting = True
         until = self.time.now + round(3 * self.plan.lease * 1e6) + 5_000_000
         while self.time.now < until:
@@ -436,24 +500,42 @@ class Simulation:
         self.counts["left alone by old nodes"] += len(before)
         for key, was in before.items():
             now = older.get(key)
-            same = now is not None and (now.row.history_events, now.execution) == (was.row.history_events, was.execution)
+            same = now is not None and (now.row.history_events, now.execution) == (
+                was.row.history_events,
+                was.execution,
+            )
             same = same and now is not None and now.held == was.held
-            assert same, f"rule 37: old nodes have gone on with {key}, which they do not know: {was}, {now}"
+            assert same, (
+                f"rule 37: old nodes have gone on with {key}, which they do not know: {was}, {now}"
+            )
         for key in open_ids:
             record = older.get(key)
-            if record is None or record.held or not is_known(record) or record.status is not Status.OPEN:
+            if (
+                record is None
+                or record.held
+                or not is_known(record)
+                or record.status is not Status.OPEN
+            ):
                 continue
             row = record.row
             policy, _ = policy_of(self._providers[0].directory.catalogue(), row.kind.name)
             if row.kind.floating and isinstance(policy, UnknownPolicy):
                 continue
-            late = row.owner is None and row.wake_at is not None and row.wake_at <= self.time.now - _LATE
-            assert not late or row.takeovers >= CRASHES_BEFORE_DELAY, f"I12: old nodes do not go on with {row}"
+            late = (
+                row.owner is None
+                and row.wake_at is not None
+                and row.wake_at <= self.time.now - _LATE
+            )
+            assert not late or row.takeovers >= CRASHES_BEFORE_DELAY, (
+                f"I12: old nodes do not go on with {row}"
+            )
             self.counts["known to old nodes"] += 1
         self._is_resting = False
 
     def _live_together(self) -> None:
-        """Let the newer library come beside the older one: what is opened then can be gone on with by both."""
+        """Let the newer library come beside the older one: what is opened then can be gone on with
+        by both.
+        """
         self._eras = ["new"]
         assert self._boot(FINAL_STAGE) is not None, "a node of the newer library cannot start"
         self._is_resting = True
@@ -470,8 +552,12 @@ class Simulation:
             self._stop_in_order(node)
 
     def _poison(self) -> None:
-        """The store will not take the writes of some instance, for a reason that does not pass by itself."""
-        open_ids = [life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN]
+        """The store will not take the writes of some instance, for a reason that does not pass by
+        itself.
+        """
+        open_ids = [
+            life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN
+        ]
         if open_ids:
             self.counts["poisoned"] += 1
             self.witness.poisoned.add(self.random.choice(open_ids))
@@ -508,7 +594,9 @@ class Simulation:
         return fate
 
     def fate_of_trip(self, *, is_read: bool) -> str | None:
-        """Draw what becomes of the connection in one round trip of a call; ``None`` where nobody is to be in its way."""
+        """Draw what becomes of the connection in one round trip of a call; ``None`` where nobody is
+        to be in its way.
+        """
         if self._calm or self.random.random() >= self.plan.call_fault_rate:
             return None
         fate = self.random.choice(("before", "after" if is_read else "within"))
@@ -537,12 +625,20 @@ class Simulation:
     def refuses(self, change: Change) -> bool:
         """Return whether the store will never take this."""
         return self._is_too_late(change) or (
-            isinstance(change, Write) and change.hold is None and change.instance_id in self.witness.poisoned and not self._calm
+            isinstance(change, Write)
+            and change.hold is None
+            and change.instance_id in self.witness.poisoned
+            and not self._calm
         )
 
     def _is_too_late(self, change: Change) -> bool:
-        """Return whether nobody asks for this any more: what it starts has ended, and its time has run out since."""
-        return isinstance(change, Start) and (change.instance_id, change.incarnation) in self.witness.expired
+        """Return whether nobody asks for this any more: what it starts has ended, and its time has
+        run out since.
+        """
+        return (
+            isinstance(change, Start)
+            and (change.instance_id, change.incarnation) in self.witness.expired
+        )
 
     def late(self, changes: Sequence[Change]) -> None:
         """Keep a group that is under way."""
@@ -565,7 +661,12 @@ class Simulation:
                 return
             self.counts["late groups applied"] += 1
             self.committed(changes, commit)
-            still = {change.instance_id for group in self._late for change in group if isinstance(change, Start)}
+            still = {
+                change.instance_id
+                for group in self._late
+                for change in group
+                if isinstance(change, Start)
+            }
             arrived = {change.instance_id for change in delayed if isinstance(change, Start)}
             self.clients.doubtful -= arrived - still
 
@@ -579,7 +680,9 @@ class Simulation:
         with _aloud():
             living = self.directory.catalogue().nodes
             reads = min((row.record.reads for row in living), default=levels.write)
-            assert reads >= levels.write, f"rule 37: the level has risen to {levels}, and a living node reads {reads}"
+            assert reads >= levels.write, (
+                f"rule 37: the level has risen to {levels}, and a living node reads {reads}"
+            )
             self.counts["levels raised"] += 1
 
     def ownership_changed(self, *, swept: bool = False) -> None:
@@ -593,7 +696,9 @@ class Simulation:
             self.witness.has_expired(count)
 
     def in_code(self, node: SimulatedNode) -> None:
-        """Let the code of a step not return, now and then: the engine goes on without it, on another thread."""
+        """Let the code of a step not return, now and then: the engine goes on without it, on
+        another thread.
+        """
         if self._calm or self._broken is not None or self.random.random() >= self.plan.absences:
             return
         stepping = node.engine.stepping
@@ -652,7 +757,9 @@ class Simulation:
     # --- peace ---
 
     def _calm_down(self) -> None:
-        """Stop the faults: the store is there, what was under way arrives, and the final code is everywhere."""
+        """Stop the faults: the store is there, what was under way arrives, and the final code is
+        everywhere.
+        """
         self._calm = True
         self._outage = None
         self._apply_late()
@@ -674,10 +781,14 @@ class Simulation:
                 self.clients.set_policy(name, "Latest")
         self.clients.unpin()
         for _ in range(self.random.choice((1, 2))):
-            assert self._boot(FINAL_STAGE) is not None, "a node cannot start although nothing is wrong"
+            assert self._boot(FINAL_STAGE) is not None, (
+                "a node cannot start although nothing is wrong"
+            )
 
     def _let_them_find_out(self) -> None:
-        """Whoever was buried learns of it (rule 11), ghosts are swept (rule 12), the forgotten is adopted (rule 13)."""
+        """Whoever was buried learns of it (rule 11), ghosts are swept (rule 12), the forgotten is
+        adopted (rule 13).
+        """
         self._is_resting = True
         until = self.time.now + round(2.5 * self.plan.lease * 1e6) + 5_000_000
         while self._alive and self.time.now < until:
@@ -689,11 +800,19 @@ class Simulation:
             node_id = node.engine.node.node_id
             assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
             away = {late.stepping.desk.instance_id for late in node.away}
-            at_least = sum(life.owner == node_id and life.instance_id not in away for life in self.witness.lives.values())
+            at_least = sum(
+                life.owner == node_id and life.instance_id not in away
+                for life in self.witness.lives.values()
+            )
             known = at_least <= node.engine.owned <= owned[node_id]
-            assert known, f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}, {away} being away"
+            assert known, (
+                f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}, {away} "
+                "being away"
+            )
             engine_runs = node.engine.running
-            assert away or engine_runs == len(node.running), f"I5: {engine_runs} activities should run, and {node.running} do"
+            assert away or engine_runs == len(node.running), (
+                f"I5: {engine_runs} activities should run, and {node.running} do"
+            )
         ghosts = owned.keys() - living - {None}
         assert not ghosts or not self._alive, f"rule 12: {ghosts} are dead, and own something"
 
@@ -721,9 +840,13 @@ class Simulation:
         self._settle()
 
     def _rest(self) -> None:
-        """Let all come to rest in the middle of its life: nobody owns anything, and who is open names what it waits for."""
+        """Let all come to rest in the middle of its life: nobody owns anything, and who is open
+        names what it waits for.
+        """
         self._is_resting = True
-        until = self.time.now + round(2 * self.plan.lease * 1e6) + 5_000_000  # what the dead owned is swept by then
+        until = (
+            self.time.now + round(2 * self.plan.lease * 1e6) + 5_000_000
+        )  # what the dead owned is swept by then
         while self.time.now < until:
             self._pass()
         for node in self._alive:
@@ -740,7 +863,9 @@ class Simulation:
             may_release = self.time.now >= next_release
             if may_release:
                 next_release = self.time.now + 10_000_000
-            open_lives = [life for life in self.witness.lives.values() if life.status is Status.OPEN]
+            open_lives = [
+                life for life in self.witness.lives.values() if life.status is Status.OPEN
+            ]
             if not open_lives:
                 break
             for life in open_lives:
@@ -748,15 +873,19 @@ class Simulation:
                 if helped == "cancel":
                     if not life.cancelled:
                         self.clients.cancel(life.instance_id, ())
-                elif helped is not None and all(message.name != helped for message in life.inbox.values()):
+                elif helped is not None and all(
+                    message.name != helped for message in life.inbox.values()
+                ):
                     self.clients.send(life.instance_id, helped, ())
                 if may_release and life.held and life.instance_id in self.witness.poisoned:
-                    # Nothing but what the store refused needs an operator: all else goes on with the code that is there now.
+                    # Nothing but what the store refused needs an operator: all else goes on with
+                    # the code that is there now.
                     self.clients.release(life.instance_id, ())
         stuck = [
             (record.row, record.held)
             for life in self.witness.lives.values()
-            if life.status is Status.OPEN and (record := self.directory.get(life.instance_id)) is not None
+            if life.status is Status.OPEN
+            and (record := self.directory.get(life.instance_id)) is not None
         ]
         assert not stuck, f"I11: {stuck}"
         self._settle()

@@ -1,4 +1,6 @@
-"""Which store a seed runs on: mostly memory, which is fast; now and then a SQLite file; on demand a PostgreSQL server."""
+"""Which store a seed runs on: mostly memory, which is fast; now and then a SQLite file; on demand a
+PostgreSQL server.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def memory_store() -> Connect:
 
 
 def sqlite_store(path: Path) -> Connect:
-    """Return connections to a SQLite file. Only processes die here and not machines, so it is not synced."""
+    """Return connections to a SQLite file. Only processes die here and not machines, so it is not
+    synced.
+    """
 
     def connect(clock: Clock, library: Library = THIS_LIBRARY) -> Provider:
         return SqliteProvider(path, clock=clock, durability="relaxed", library=library)
@@ -46,8 +50,12 @@ def sqlite_store(path: Path) -> Connect:
 
 
 @contextmanager
-def _opened(store: StoreName, dsn: str | None, library: Library, *, pooled: bool) -> Generator[Connect]:
-    """Give a new store; afterwards a file must be whole, and everything in it as it must be (I13)."""
+def _opened(
+    store: StoreName, dsn: str | None, library: Library, *, pooled: bool
+) -> Generator[Connect]:
+    """Give a new store; afterwards a file must be whole, and everything in it as it must be
+    (I13).
+    """
     match store:
         case "memory":
             yield memory_store()
@@ -55,7 +63,9 @@ def _opened(store: StoreName, dsn: str | None, library: Library, *, pooled: bool
             with tempfile.TemporaryDirectory(prefix="orchestra-simulation-") as directory:
                 path = Path(directory) / "store.db"
                 yield sqlite_store(path)
-                faults = diagnose(path, SystemClock(), lambda diagnosis: diagnosis.integrity(quick=False))
+                faults = diagnose(
+                    path, SystemClock(), lambda diagnosis: diagnosis.integrity(quick=False)
+                )
                 assert not faults, f"I13: {faults}"
                 check_store(sqlite_store(path)(SystemClock(), library)).raise_if_violated()
         case "postgres":
@@ -69,15 +79,21 @@ def _opened(store: StoreName, dsn: str | None, library: Library, *, pooled: bool
 
 
 def run_seed(
-    seed: int, store: StoreName | None = None, *, dsn: str | None = None, alike: bool = False, ages: bool = False
+    seed: int,
+    store: StoreName | None = None,
+    *,
+    dsn: str | None = None,
+    alike: bool = False,
+    ages: bool = False,
 ) -> Result:
     """Run a seed, on the store that it draws or on the one that is named.
 
     Args:
         seed: decides everything.
         store: where it runs; PostgreSQL is never drawn.
-        dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped afterwards. Each fourth one
-            does without what a pooler in transaction mode does not let through.
+        dsn: the server, for PostgreSQL. The seed gets a schema of its own there, which is dropped
+            afterwards. Each fourth one does without what a pooler in transaction mode does not let
+            through.
         alike, ages: as for :func:`simulate`.
 
     Raises:

@@ -56,17 +56,22 @@ class Outcome:
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {number:,}" for name, number in self.counts.items())
         measures = [f"{name}: {text}" for name, text in summaries(self.measures).items()]
-        return "\n".join([f"{counts}, violations {len(self.problems)}", *measures, *self.problems[:50]])
+        return "\n".join(
+            [f"{counts}, violations {len(self.problems)}", *measures, *self.problems[:50]]
+        )
 
 
 def summaries(measures: dict[str, list[float]]) -> dict[str, str]:
     """Return what was measured in a few numbers each."""
     return {
-        name: f"median {median(values):.3g}, largest {max(values):.3g} of {len(values)}" for name, values in measures.items()
+        name: f"median {median(values):.3g}, largest {max(values):.3g} of {len(values)}"
+        for name, values in measures.items()
     }
 
 
-def conduct(campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int | str) -> Outcome:
+def conduct(
+    campaign: Callable[..., Awaitable[Outcome]], folder: Path, seed: int, *more: int | str
+) -> Outcome:
     """Run a campaign. That it breaks off is a problem like any other."""
     try:
         return anyio.run(campaign, folder, seed, *more)
@@ -87,7 +92,9 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
     if workforce.has_intake:
         for worker in workforce.living:
             worker.signal(signal.SIGUSR2)
-            await until(lambda worker=worker: worker.has_ended_intake, f"{worker.name} takes in no more")
+            await until(
+                lambda worker=worker: worker.has_ended_intake, f"{worker.name} takes in no more"
+            )
 
     def all_over() -> bool:
         return not traffic.open_instances() and not own_open(directory, workforce.all)
@@ -101,14 +108,17 @@ async def finish(workforce: Workforce, traffic: Traffic, outcome: Outcome) -> No
     await await_takeover(workforce, outcome)
     for worker in workforce.living:
         if not await worker.go_home():
-            outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")
+            outcome.problems.append(
+                f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}"
+            )
 
 
 async def await_takeover(workforce: Workforce, outcome: Outcome) -> None:
     """Let the living bury the dead, and release what these owned, before they go home.
 
-    All that was acknowledged may have ended before the lease of the worker that was killed last runs out: it owns then what it
-    has started itself and told nobody of. Only who lives on can find out that it is dead.
+    All that was acknowledged may have ended before the lease of the worker that was killed last
+    runs out: it owns then what it has started itself and told nobody of. Only who lives on can find
+    out that it is dead.
     """
     living = {worker.pid for worker in workforce.living}
     if not living:
@@ -117,16 +127,25 @@ async def await_takeover(workforce: Workforce, outcome: Outcome) -> None:
     def remains() -> list[str]:
         nodes = dict(rows_of(workforce.store, "SELECT node_id, pid FROM node WHERE NOT dead"))
         alive = {node_id for node_id, pid in nodes.items() if pid in living}
-        owners = {owner for (owner,) in rows_of(workforce.store, "SELECT owner FROM instance WHERE owner IS NOT NULL")}
+        owners = {
+            owner
+            for (owner,) in rows_of(
+                workforce.store, "SELECT owner FROM instance WHERE owner IS NOT NULL"
+            )
+        }
         return sorted((nodes.keys() | owners) - alive)
 
     try:
         await until(lambda: not remains(), "the dead are buried", PATIENCE)
     except TimeoutError:
-        outcome.problems += [f"rule 11: {node_id} is dead and not buried, or owns something" for node_id in remains()]
+        outcome.problems += [
+            f"rule 11: {node_id} is dead and not buried, or owns something" for node_id in remains()
+        ]
 
 
-def verdict(store: Store, workforce: Workforce, promises: Promises, outcome: Outcome, *, code: str) -> Outcome:
+def verdict(
+    store: Store, workforce: Workforce, promises: Promises, outcome: Outcome, *, code: str
+) -> Outcome:
     """Judge once everybody has closed the store."""
     problems, report = judge(store, promises, workforce.all, code)
     outcome.problems += problems
@@ -150,7 +169,9 @@ def verdict(store: Store, workforce: Workforce, promises: Promises, outcome: Out
 
 
 async def kill_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
-    """Kill the worker that runs, again and again, at random moments, while a client goes on sending."""
+    """Kill the worker that runs, again and again, at random moments, while a client goes on
+    sending.
+    """
     random = Random(seed)
     store = folder / "store.db"
     outcome = Outcome()
@@ -167,7 +188,9 @@ async def kill_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
         return verdict(store, workforce, traffic.promises, outcome, code="old")
 
 
-async def _kill_and_replace(workforce: Workforce, random: Random, cycles: int, worker: Worker, outcome: Outcome) -> None:
+async def _kill_and_replace(
+    workforce: Workforce, random: Random, cycles: int, worker: Worker, outcome: Outcome
+) -> None:
     done = 0
     while done < cycles:
         await anyio.sleep(random.random() ** 2 * 0.6)
@@ -194,9 +217,11 @@ async def _kill_and_replace(workforce: Workforce, random: Random, cycles: int, w
 
 
 async def pause_campaign(folder: Path, seed: int, cycles: int, at_once: int = 1) -> Outcome:
-    """Stop one of two workers until the other one has taken over, and let it go on then: whatever it writes is refused.
+    """Stop one of two workers until the other one has taken over, and let it go on then: whatever
+    it writes is refused.
 
-    Most of a cycle is waiting for a lease to run out, so that ``at_once`` stores are worked on at the same time.
+    Most of a cycle is waiting for a lease to run out, so that ``at_once`` stores are worked on at
+    the same time.
     """
     total = Outcome()
     seeds = Random(seed)
@@ -224,25 +249,34 @@ async def _pause_again_and_again(folder: Path, seed: float, cycles: int, total: 
                 for cycle in range(cycles):
                     await anyio.sleep(0.2 + random.random() * 0.4)
                     random.shuffle(workers)
-                    # Every other time it stops by itself with a write in its hands, which then comes too late for certain.
+                    # Every other time it stops by itself with a write in its hands, which then
+                    # comes too late for certain.
                     await _pause(store, workers[0], workers[1], outcome, in_hand=cycle % 2 == 0)
                 traffic.stopping = True
             await finish(workforce, traffic, outcome)
         total.add(verdict(store, workforce, traffic.promises, outcome, code="old"))
 
 
-async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool) -> None:
+async def _pause(
+    store: Path, victim: Worker, other: Worker, outcome: Outcome, *, in_hand: bool
+) -> None:
     node_id = None
     while node_id is None:
         await until(lambda: node_of(store, victim), f"worker {victim.name} is a node")
         await _stop(store, victim, outcome, in_hand=in_hand)
         node_id = node_of(store, victim)
-        if node_id is None:  # on a machine that is busy its lease has run out before: that was no stop of a living node
+        if (
+            node_id is None
+            # on a machine that is busy its lease has run out before: that was no stop of a living node
+        ):
             outcome.counts["buried before it was stopped"] += 1
             victim.signal(signal.SIGCONT)
     written = sum(1 for _ in read_lines(victim.writes))
     try:
-        await until(lambda: not node_of(store, victim) and not owned(store, node_id), f"{victim.name} is taken over")
+        await until(
+            lambda: not node_of(store, victim) and not owned(store, node_id),
+            f"{victim.name} is taken over",
+        )
         before = other.granted
         await until(lambda: other.granted > before + 3, f"{other.name} goes on")
     finally:
@@ -251,18 +285,26 @@ async def _pause(store: Path, victim: Worker, other: Worker, outcome: Outcome, *
     await until(lambda: node_of(store, victim), f"worker {victim.name} is a node again")
     outcome.counts["stopped with a write in hand" if in_hand else "stopped anywhere"] += 1
     refused = 0
-    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[written:]:
+    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[
+        written:
+    ]:
         if owner != node_id:
             continue
         if granted and now >= since:
-            outcome.problems.append(f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}")
+            outcome.problems.append(
+                f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}"
+            )
         refused += not granted
     if in_hand and not refused:
-        outcome.problems.append(f"worker {victim.name} was stopped with a write in its hands, but none was refused")
+        outcome.problems.append(
+            f"worker {victim.name} was stopped with a write in its hands, but none was refused"
+        )
 
 
 async def _stop(store: Path, victim: Worker, outcome: Outcome, *, in_hand: bool) -> None:
-    """Stop a worker where it does not hold the write lock; with a write in its hands if that is wanted."""
+    """Stop a worker where it does not hold the write lock; with a write in its hands if that is
+    wanted.
+    """
     if in_hand:
         victim.signal(signal.SIGUSR1)
         await until(lambda: victim.is_stopped, f"worker {victim.name} has a write to make")
@@ -278,9 +320,11 @@ async def _stop(store: Path, victim: Worker, outcome: Outcome, *, in_hand: bool)
 
 
 async def stuck_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
-    """Stop a worker inside its write transaction, beyond its lease: the others wait no longer than they are told to.
+    """Stop a worker inside its write transaction, beyond its lease: the others wait no longer than
+    they are told to.
 
-    Nobody can take over, since nobody can write; so the stopped one is still the owner when it goes on, and finishes its write.
+    Nobody can take over, since nobody can write; so the stopped one is still the owner when it goes
+    on, and finishes its write.
     """
     random = Random(seed)
     store = folder / "store.db"
@@ -294,7 +338,9 @@ async def stuck_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
                 group.start_soon(lambda: traffic.work(listeners=4, at_once=12))
                 for _ in range(cycles):
                     kind = random.choice((WRITE, SYNC))
-                    victim = await workforce.begin("--fault", str(Fault(kind, random.randint(1, 40), "stop")), "--later")
+                    victim = await workforce.begin(
+                        "--fault", str(Fault(kind, random.randint(1, 40), "stop")), "--later"
+                    )
                     await victim.ready()
                     await _stick(store, victim, other, random, outcome)
                     await victim.kill()
@@ -303,7 +349,9 @@ async def stuck_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
         return verdict(store, workforce, traffic.promises, outcome, code="old")
 
 
-async def _stick(store: Path, victim: Worker, other: Worker, random: Random, outcome: Outcome) -> None:
+async def _stick(
+    store: Path, victim: Worker, other: Worker, random: Random, outcome: Outcome
+) -> None:
     await until(lambda: victim.is_stopped, f"worker {victim.name} stops in a write")
     node_id = node_of(store, victim)
     try:
@@ -313,12 +361,16 @@ async def _stick(store: Path, victim: Worker, other: Worker, random: Random, out
         try:
             await anyio.to_thread.run_sync(provider.open)
             provider.close()
-            outcome.problems.append(f"worker {victim.name} is stopped in a write, and somebody else has written")
+            outcome.problems.append(
+                f"worker {victim.name} is stopped in a write, and somebody else has written"
+            )
         except StoreBusy:
             outcome.counts["told StoreBusy"] += 1
         waited = time.monotonic() - began
         if waited > BUSY + MARGIN:
-            outcome.problems.append(f"who met the lock was told after {waited:.1f} s, not {BUSY:g} s")
+            outcome.problems.append(
+                f"who met the lock was told after {waited:.1f} s, not {BUSY:g} s"
+            )
         await until(lambda: len(other.refusals) > refused, f"{other.name} is told")
         await anyio.sleep(random.uniform(0.5, 2) * LEASE)
     finally:
@@ -360,7 +412,9 @@ def owned(store: Store, node_id: object) -> bool:
 
 
 async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: int = 20) -> Outcome:
-    """A worker with 1.0.0 and one with 1.0.0 and 1.1.0 on one file; the newer one is killed and comes back."""
+    """A worker with 1.0.0 and one with 1.0.0 and 1.1.0 on one file; the newer one is killed and
+    comes back.
+    """
     random = Random(seed)
     store = folder / "store.db"
     outcome = Outcome()
@@ -391,9 +445,12 @@ async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: in
             newest = await workforce.begin("--code", "new")
             await newest.ready()
             await start(climbers, laps)
-            # Who gets the 1.0.0 that both can run is chance while both live; left alone, the newer one takes it.
+            # Who gets the 1.0.0 that both can run is chance while both live; left alone, the newer
+            # one takes it.
             if not await old.go_home():
-                outcome.problems.append(f"worker {old.name} did not stop in order: {old.errors[-2000:]}")
+                outcome.problems.append(
+                    f"worker {old.name} did not stop in order: {old.errors[-2000:]}"
+                )
             await start(climbers, laps, word="1.0.0")
             await finish(workforce, traffic, outcome)
             for worker in (old, newer, newest):
@@ -405,11 +462,15 @@ async def versions_campaign(folder: Path, seed: int, climbers: int = 6, laps: in
             if ("climb", "1.1.0") in old.claimed:
                 outcome.problems.append("a worker has claimed what it cannot run")
             if not {("climb", "1.0.0"), ("climb", "1.1.0")} <= newer.claimed | newest.claimed:
-                outcome.problems.append("the newer ones have claimed nothing of the one version or of the other")
+                outcome.problems.append(
+                    "the newer ones have claimed nothing of the one version or of the other"
+                )
         return verdict(store, workforce, traffic.promises, outcome, code="new")
 
 
-async def sharing_campaign(folder: Path, seed: int, workers: int, instances: int = 24, laps: int = 8) -> Outcome:
+async def sharing_campaign(
+    folder: Path, seed: int, workers: int, instances: int = 24, laps: int = 8
+) -> Outcome:
     """Several workers on one file share the work; nobody goes without."""
     store = folder / "store.db"
     outcome = Outcome()

@@ -1,4 +1,6 @@
-"""A rolling deploy over three nodes, in both directions, with old and new code side by side (scenario 9)."""
+"""A rolling deploy over three nodes, in both directions, with old and new code side by side
+(scenario 9).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LAPS = 150
 
 
 async def rolling_campaign(folder: Path, seed: int, cycles: int) -> Outcome:
-    """Roll a new version with a new activity out over three nodes, and back; then a node that knows it comes."""
+    """Roll a new version with a new activity out over three nodes, and back; then a node that knows
+    it comes.
+    """
     return await roll(folder / "store.db", seed, cycles)
 
 
@@ -52,7 +56,9 @@ async def roll(store: Store, seed: int, cycles: int) -> Outcome:
 class _Deploy:
     """Three places for nodes; who stands in each of them is replaced."""
 
-    def __init__(self, workforce: Workforce, traffic: Traffic, random: Random, outcome: Outcome) -> None:
+    def __init__(
+        self, workforce: Workforce, traffic: Traffic, random: Random, outcome: Outcome
+    ) -> None:
         self._workforce = workforce
         self._traffic = traffic
         self._random = random
@@ -72,7 +78,9 @@ class _Deploy:
         return worker
 
     async def end(self) -> None:
-        """Leave a node that can run everything: what takes the new version at its last moment would wait for one, rightly."""
+        """Leave a node that can run everything: what takes the new version at its last moment would
+        wait for one, rightly.
+        """
         self._nodes.append(await self._begin("new"))
 
     async def keep_starting(self) -> None:
@@ -84,7 +92,9 @@ class _Deploy:
             await anyio.sleep(0.02)
 
     async def roll(self, code: str) -> None:
-        """Replace one node after the other: the new one before or after the old one goes, which is killed at times."""
+        """Replace one node after the other: the new one before or after the old one goes, which is
+        killed at times.
+        """
         for place in range(NODES):
             old, first = self._nodes[place], self._random.random() < 0.5
             if first:
@@ -93,22 +103,32 @@ class _Deploy:
                 await old.kill()
                 self._outcome.counts["killed in a deploy"] += 1
             elif not await old.go_home():
-                self._outcome.problems.append(f"worker {old.name} did not stop in order: {old.errors[-2000:]}")
+                self._outcome.problems.append(
+                    f"worker {old.name} did not stop in order: {old.errors[-2000:]}"
+                )
             if not first:
                 self._nodes[place] = await self._begin(code)
             if code == "new" and place < NODES - 1:
-                # Beside nodes that cannot run it. The one that can is up: nobody else is waited for.
+                # Beside nodes that cannot run it. The one that can is up: nobody else is waited
+                # for.
                 began = time.monotonic()
                 instance_id = await self._traffic.start_climb(10, first="1.1.0")
-                await until(lambda instance_id=instance_id: not self._is_open(instance_id), "the capable ones go on")
-                self._outcome.measure("seconds of ten laps on few capable nodes", time.monotonic() - began)
+                await until(
+                    lambda instance_id=instance_id: not self._is_open(instance_id),
+                    "the capable ones go on",
+                )
+                self._outcome.measure(
+                    "seconds of ten laps on few capable nodes", time.monotonic() - began
+                )
         if code == "new":
             # These are on their way when the deploy is rolled back.
             for _ in range(4):
                 await self._traffic.start_climb(LAPS, first="1.1.0")
 
     async def come_back(self) -> None:
-        """Nobody can run what had got the new version: it waits, and goes on with the first node that can."""
+        """Nobody can run what had got the new version: it waits, and goes on with the first node
+        that can.
+        """
         waiting = [one for one in self._traffic.open_instances() if self._version(one) == "1.1.0"]
         self._outcome.counts["waited for a capable node"] += len(waiting)
         newest = await self._begin("new")
@@ -116,11 +136,14 @@ class _Deploy:
         if waiting:
             await until(lambda: newest.granted, "the first capable node goes on")
             self._outcome.measure("seconds until a capable node went on", time.monotonic() - began)
-        # What takes the new version now must end, too: the next deploy begins with nodes that know the old one only.
+        # What takes the new version now must end, too: the next deploy begins with nodes that know
+        # the old one only.
         self._starting = False
         await until(lambda: not self._traffic.open_instances(), "everything ends", 2 * PATIENCE)
         if not await newest.go_home():
-            self._outcome.problems.append(f"worker {newest.name} did not stop in order: {newest.errors[-2000:]}")
+            self._outcome.problems.append(
+                f"worker {newest.name} did not stop in order: {newest.errors[-2000:]}"
+            )
         self._starting = True
 
     def _is_open(self, instance_id: str) -> bool:

@@ -1,8 +1,9 @@
 """What a process asks of the machine for its store, counted, and made to fail at a chosen call.
 
-SQLite reaches files through a table of functions, its VFS, which this module puts itself before: every write, sync, truncation
-and removal that SQLite asks for passes through here, one call each. The library's own lock files are seen by audit events.
-That needs no compiler, no privileges and no tracer, only a Python whose SQLite is a shared library, as nearly all are.
+SQLite reaches files through a table of functions, its VFS, which this module puts itself before:
+every write, sync, truncation and removal that SQLite asks for passes through here, one call each.
+The library's own lock files are seen by audit events. That needs no compiler, no privileges and no
+tracer, only a Python whose SQLite is a shared library, as nearly all are.
 
 For processes that are going to die of it: nothing here can be taken back.
 """
@@ -57,7 +58,9 @@ class _Vfs(ctypes.Structure):
 
 
 class _Methods(ctypes.Structure):
-    """``sqlite3_io_methods`` up to its third version; those that nothing stands before are passed on as they are."""
+    """``sqlite3_io_methods`` up to its third version; those that nothing stands before are passed
+    on as they are.
+    """
 
     _fields_ = [
         ("version", ctypes.c_int),
@@ -74,8 +77,9 @@ class _Methods(ctypes.Structure):
 class Fault:
     """What becomes of the ``nth`` call of a kind.
 
-    ``action``: ``kill`` and ``stop`` the process before the call, ``torn``: kill it when half of a write is done; ``io`` and
-    ``full``: the call fails, and so do all that follow for ``seconds``, or as many as ``calls``.
+    ``action``: ``kill`` and ``stop`` the process before the call, ``torn``: kill it when half of a
+    write is done; ``io`` and ``full``: the call fails, and so do all that follow for ``seconds``,
+    or as many as ``calls``.
     """
 
     kind: str
@@ -105,7 +109,8 @@ def missing() -> str | None:
 
 @cache
 def _library() -> ctypes.CDLL:
-    # The extension's own dependency, not whatever lies in the library path: it must be the very SQLite that is in use.
+    # The extension's own dependency, not whatever lies in the library path: it must be the very
+    # SQLite that is in use.
     library = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
     library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
     return library
@@ -140,13 +145,19 @@ class Device:
         kind = _AUDITED.get(event)
         if kind is None:
             return
-        if kind is LOCK or (isinstance(arguments[0], (str, os.PathLike)) and os.fspath(arguments[0]).startswith(self._prefix)):
+        if kind is LOCK or (
+            isinstance(arguments[0], (str, os.PathLike))
+            and os.fspath(arguments[0]).startswith(self._prefix)
+        ):
             self._reach(kind)
 
     # --- SQLite ---
 
     def _stand_before(self, vfs: _Vfs) -> None:
-        open_file, delete_file = _XOpen.from_buffer_copy(vfs.open), _XDelete.from_buffer_copy(vfs.delete)
+        open_file, delete_file = (
+            _XOpen.from_buffer_copy(vfs.open),
+            _XDelete.from_buffer_copy(vfs.delete),
+        )
 
         def open_(vfs_: int, name: int, file: int, flags: int, out: int) -> int:
             code = open_file(vfs_, name, file, flags, out)
@@ -210,8 +221,12 @@ class Device:
                 self._fault = None
                 if fault.action == "torn" and half is not None:
                     half()
-                # To this very thread: a signal to the process may be taken by another one, while this one goes on.
-                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if fault.action == "stop" else signal.SIGKILL)
+                # To this very thread: a signal to the process may be taken by another one, while
+                # this one goes on.
+                signal.pthread_kill(
+                    threading.get_ident(),
+                    signal.SIGSTOP if fault.action == "stop" else signal.SIGKILL,
+                )
                 return None
             self._failing_since = time.monotonic()
         return self._fail(kind, fault, half)
@@ -222,7 +237,9 @@ class Device:
             self._fault, self._failing_since = None, None
             self._note("mended", self._failed)
             return None
-        if kind not in DEVICE_CALLS or (fault.calls > 0 and not fault.seconds and kind != fault.kind):
+        if kind not in DEVICE_CALLS or (
+            fault.calls > 0 and not fault.seconds and kind != fault.kind
+        ):
             return None
         self._failed += 1
         if half is not None and self._failed % 2:

@@ -1,7 +1,8 @@
 """Campaigns in which the n-th call of a kind that a worker makes on its store kills it, or fails.
 
-There are two ways: ``device`` stands between SQLite and the files inside the process, ``strace`` between the process and the
-kernel. How often each kind of call is made in a life is seen in a dry run; where a fault strikes is drawn from that.
+There are two ways: ``device`` stands between SQLite and the files inside the process, ``strace``
+between the process and the kernel. How often each kind of call is made in a life is seen in a dry
+run; where a fault strikes is drawn from that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ MISSING = {"device": device.missing, "strace": tracer.missing}
 """The ways, each with a function that says why it cannot be gone here (``None``: it can)."""
 
 LIFE = 0.5
-"""Seconds that a worker lives in a dry run, and after which a fault that has not struck is waited for no longer."""
+"""Seconds that a worker lives in a dry run, and after which a fault that has not struck is waited
+for no longer.
+"""
 
 LONE_LIFE = 0.15
 """The same for one that begins and ends in order."""
@@ -81,7 +84,9 @@ class Faults:
         return self._random.choices(kinds, [_WEIGHTS.get(kind, 1) for kind in kinds])[0]
 
     async def begin(self, fault: Fault | None, *, later: bool = False) -> Worker:
-        """Return a worker that has just been started, and that will meet the fault. ``later``: once its runtime runs."""
+        """Return a worker that has just been started, and that will meet the fault. ``later``: once
+        its runtime runs.
+        """
         arguments = ["--later"] if later else []
         if self._traced:
             arguments += ["--traced"]
@@ -123,7 +128,9 @@ async def _is_gone(worker: Worker, seconds: float) -> bool:
 
 
 @asynccontextmanager
-async def _under_traffic(workforce: Workforce, random: Random, outcome: Outcome, store: Path) -> AsyncGenerator[None]:
+async def _under_traffic(
+    workforce: Workforce, random: Random, outcome: Outcome, store: Path
+) -> AsyncGenerator[None]:
     async with client_of(store) as client:
         traffic = Traffic(client, Random(random.random()), may_be_alone=True)
         first = await workforce.begin()
@@ -144,7 +151,9 @@ async def _under_traffic(workforce: Workforce, random: Random, outcome: Outcome,
 
 
 async def injection_campaign(folder: Path, seed: int, cycles: int, way: str = "device") -> Outcome:
-    """Kill the worker at a chosen call, again and again, while loops and events go on and a client goes on sending."""
+    """Kill the worker at a chosen call, again and again, while loops and events go on and a client
+    goes on sending.
+    """
     random = Random(seed)
     store = folder / "store.db"
     outcome = Outcome()
@@ -164,7 +173,9 @@ async def injection_campaign(folder: Path, seed: int, cycles: int, way: str = "d
                 struck += await _meets(worker, fault, outcome, 2 * LIFE)
                 faults.calls(worker)
             if struck < cycles:
-                outcome.problems.append(f"only {struck} of {cycles} faults have struck in {lives} lives")
+                outcome.problems.append(
+                    f"only {struck} of {cycles} faults have struck in {lives} lives"
+                )
     return outcome
 
 
@@ -177,14 +188,18 @@ async def _meets(worker: Worker, fault: Fault, outcome: Outcome, seconds: float)
         await until(lambda: not worker.is_alive, f"worker {worker.name} stops")
         gone = not worker.has_come_to("ended")
     if gone:
-        outcome.counts[f"killed at {fault.kind}" + (" (half)" if fault.action == "torn" else "")] += 1
+        outcome.counts[
+            f"killed at {fault.kind}" + (" (half)" if fault.action == "torn" else "")
+        ] += 1
     else:
         outcome.counts["lives without its fault"] += 1
     return gone
 
 
 async def lone_campaign(folder: Path, seed: int, cycles: int, way: str = "device") -> Outcome:
-    """Kill a lone worker anywhere between making its store and closing it. Nobody else keeps the file open."""
+    """Kill a lone worker anywhere between making its store and closing it. Nobody else keeps the
+    file open.
+    """
     random = Random(seed)
     total = Outcome()
     with Workforce(folder / "dry" / "store.db", intake=True) as workforce:
@@ -200,14 +215,19 @@ async def lone_campaign(folder: Path, seed: int, cycles: int, way: str = "device
             for life in range(min(LIVES, cycles - struck)):
                 fault = faults.draw_death(seen[min(life, 1)])
                 worker = await faults.begin(fault)
-                await until(lambda worker=worker: worker.has_come_to("ready") or not worker.is_alive, "it begins")
+                await until(
+                    lambda worker=worker: worker.has_come_to("ready") or not worker.is_alive,
+                    "it begins",
+                )
                 struck += await _meets(worker, fault, outcome, LONE_LIFE)
                 faults.calls(worker)
             await _end_alone(store, workforce, outcome)
             outcome.problems = [f"store {number}: {problem}" for problem in outcome.problems]
             total.add(outcome)
         if struck < cycles:
-            total.problems.append(f"only {struck} of {cycles} faults have struck on {number} stores")
+            total.problems.append(
+                f"only {struck} of {cycles} faults have struck on {number} stores"
+            )
     return total
 
 
@@ -231,7 +251,9 @@ async def _end_alone(store: Path, workforce: Workforce, outcome: Outcome) -> Non
     try:
         await until(lambda: not own_open(provider.directory, workforce.all), "everything ends")
     except TimeoutError:
-        outcome.problems.append(f"I11: {own_open(provider.directory, workforce.all)[:20]} have not ended")
+        outcome.problems.append(
+            f"I11: {own_open(provider.directory, workforce.all)[:20]} have not ended"
+        )
     finally:
         provider.close()
     if not await last.go_home():
@@ -243,7 +265,9 @@ async def _end_alone(store: Path, workforce: Workforce, outcome: Outcome) -> Non
 
 
 async def failing_campaign(folder: Path, seed: int, cycles: int, way: str = "device") -> Outcome:
-    """Let calls fail for a while under a worker that has to outlive it: scenario 42, in the middle of anything."""
+    """Let calls fail for a while under a worker that has to outlive it: scenario 42, in the middle
+    of anything.
+    """
     random = Random(seed)
     store = folder / "store.db"
     outcome = Outcome()
@@ -265,10 +289,14 @@ async def failing_campaign(folder: Path, seed: int, cycles: int, way: str = "dev
                 if lives % 2:
                     await worker.kill()
                 elif not await worker.go_home():
-                    outcome.problems.append(f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}")
+                    outcome.problems.append(
+                        f"worker {worker.name} did not stop in order: {worker.errors[-2000:]}"
+                    )
                 faults.calls(worker)
             if struck < cycles:
-                outcome.problems.append(f"only {struck} of {cycles} faults have struck in {lives} lives")
+                outcome.problems.append(
+                    f"only {struck} of {cycles} faults have struck in {lives} lives"
+                )
         for worker in workforce.all:
             outcome.counts.update(f"told {name}" for name in worker.refusals)
     return outcome
@@ -276,15 +304,23 @@ async def failing_campaign(folder: Path, seed: int, cycles: int, way: str = "dev
 
 async def _outlives(worker: Worker, fault: Fault, faults: Faults, outcome: Outcome) -> bool:
     try:
-        await until(lambda: faults.has_struck(worker, fault) or not worker.is_alive, "the fault strikes", 4 * LIFE)
+        await until(
+            lambda: faults.has_struck(worker, fault) or not worker.is_alive,
+            "the fault strikes",
+            4 * LIFE,
+        )
     except TimeoutError:
         # It may have begun. Failures are counted by calls, and between tries there are pauses.
         if not worker.refusals:
             outcome.counts["lives without its fault"] += 1
             return False
-        await until(lambda: faults.has_struck(worker, fault) or not worker.is_alive, f"{fault} is over")
+        await until(
+            lambda: faults.has_struck(worker, fault) or not worker.is_alive, f"{fault} is over"
+        )
     if not worker.is_alive:
-        outcome.problems.append(f"worker {worker.name} did not outlive {fault}: {worker.errors[-2000:]}")
+        outcome.problems.append(
+            f"worker {worker.name} did not outlive {fault}: {worker.errors[-2000:]}"
+        )
         return True
     before = worker.granted
     await until(lambda: worker.granted > before, f"worker {worker.name} goes on after {fault}")

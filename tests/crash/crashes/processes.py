@@ -36,7 +36,9 @@ async def until(look: Callable[[], Any], what: str, seconds: float = PATIENCE) -
 
 
 def read_lines(path: Path) -> Iterator[list[Any]]:
-    """Yield the values of a file of JSON lines. Its writer's death may have cut the last one off."""
+    """Yield the values of a file of JSON lines. Its writer's death may have cut the last one
+    off.
+    """
     if path.exists():
         for line in path.read_bytes().split(b"\n")[:-1]:
             yield json.loads(line)
@@ -50,7 +52,11 @@ class Nursery:
             [sys.executable, "-m", "crashes.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": str(hash_seed)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "PYTHONHASHSEED": str(hash_seed),
+            },
         )
 
     async def fork(self, arguments: list[str]) -> int:
@@ -96,9 +102,15 @@ class Worker:
 
     @property
     def complaints(self) -> list[str]:
-        """The warnings and errors that it has logged, but for failed tries: its activities fail now and then by themselves."""
+        """The warnings and errors that it has logged, but for failed tries: its activities fail now
+        and then by themselves.
+        """
         lines = self.errors.splitlines()
-        return [line for line in lines if (" WARNING " in line or " ERROR " in line) and not _FAILED_TRY.search(line)]
+        return [
+            line
+            for line in lines
+            if (" WARNING " in line or " ERROR " in line) and not _FAILED_TRY.search(line)
+        ]
 
     @property
     def processor_seconds(self) -> float:
@@ -110,7 +122,9 @@ class Worker:
 
     def said(self, word: str) -> list[Any] | None:
         """Return what its status says last of a word; ``None`` where that has not come."""
-        return next((line[1:] for line in reversed(list(read_lines(self._status))) if line[0] == word), None)
+        return next(
+            (line[1:] for line in reversed(list(read_lines(self._status))) if line[0] == word), None
+        )
 
     @property
     def claimed(self) -> set[tuple[str, str]]:
@@ -119,7 +133,9 @@ class Worker:
 
     async def ready(self) -> None:
         """Wait until its runtime runs."""
-        await until(lambda: self.has_come_to("ready") or not self.is_alive, f"worker {self.name} begins")
+        await until(
+            lambda: self.has_come_to("ready") or not self.is_alive, f"worker {self.name} begins"
+        )
         if not self.has_come_to("ready"):
             raise RuntimeError(f"worker {self.name} did not begin: {self.errors}")
 
@@ -161,7 +177,8 @@ class Worker:
 class Workforce:
     """All the workers of one store. Leaving it leaves none behind.
 
-    Two nurseries take turns, so that histories are replayed under another ``PYTHONHASHSEED`` than that of their writer (I10).
+    Two nurseries take turns, so that histories are replayed under another ``PYTHONHASHSEED`` than
+    that of their writer (I10).
     """
 
     def __init__(self, store: Store, **options: Any) -> None:
@@ -179,7 +196,10 @@ class Workforce:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
         for nursery in self._nurseries:
             nursery.close()
@@ -198,6 +218,8 @@ class Workforce:
         """Return a worker that has just been started."""
         name = str(len(self.all) + 1)
         nursery = self._nurseries[len(self.all) % 2]
-        pid = await nursery.fork([*arguments_of(self.store), "--name", name, *self._arguments, *more])
+        pid = await nursery.fork(
+            [*arguments_of(self.store), "--name", name, *self._arguments, *more]
+        )
         self.all.append(Worker(folder_of(self.store), name, pid))
         return self.all[-1]

@@ -25,14 +25,20 @@ from orchestra import (
     activity_context,
 )
 
-ENDURING = RetryPolicy(max_attempts=None, initial_interval=timedelta(milliseconds=5), max_interval=timedelta(milliseconds=50))
+ENDURING = RetryPolicy(
+    max_attempts=None,
+    initial_interval=timedelta(milliseconds=5),
+    max_interval=timedelta(milliseconds=50),
+)
 """Every kill counts as an attempt, and there are many kills."""
 
 WRONG_KEPT = 5
 
 
 class Ledger:
-    """What activities have really done, a line each, written before they return. Lines survive the writer's death."""
+    """What activities have really done, a line each, written before they return. Lines survive the
+    writer's death.
+    """
 
     def __init__(self) -> None:
         self._file = -1
@@ -42,7 +48,9 @@ class Ledger:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def enter(self) -> str:
-        """Note that the activity that runs here is done. Return a token that no other run of it has."""
+        """Note that the activity that runs here is done. Return a token that no other run of it
+        has.
+        """
         context = activity_context()
         token = f"{os.getpid()}-{next(self._numbers)}"
         os.write(self._file, f"{context.idempotency_key} {context.attempt} {token}\n".encode())
@@ -127,9 +135,16 @@ async def laps(ctx: OrchestrationContext, state: Laps) -> Laps:
     wrong = state.wrong
     if ctx.execution_id != state.done + 1:
         wrong = (*wrong, f"lap {state.done} runs as execution {ctx.execution_id}")[:WRONG_KEPT]
-    first, second = await ctx.gather(ctx.schedule_activity(step_in_thread, state.done), ctx.schedule_activity(step, state.done))
+    first, second = await ctx.gather(
+        ctx.schedule_activity(step_in_thread, state.done), ctx.schedule_activity(step, state.done)
+    )
     await ctx.schedule_timer(timedelta(milliseconds=10 * ctx.random()))
-    state = replace(state, done=state.done + 1, digest=digest(state.digest, state.done, first.value, second.value), wrong=wrong)
+    state = replace(
+        state,
+        done=state.done + 1,
+        digest=digest(state.digest, state.done, first.value, second.value),
+        wrong=wrong,
+    )
     if state.done >= state.total:
         return state
     ctx.continue_as_new(state)
@@ -140,7 +155,9 @@ async def laps(ctx: OrchestrationContext, state: Laps) -> Laps:
 
 @dataclass(frozen=True)
 class Heard:
-    """How many events of each name have come; each carries its number. ``expected`` is how many there will be."""
+    """How many events of each name have come; each carries its number. ``expected`` is how many
+    there will be.
+    """
 
     timer_ms: int | None
     heard: dict[str, int]
@@ -176,7 +193,9 @@ async def listen(ctx: OrchestrationContext, state: Heard) -> Heard:
 
 
 def _has_all(state: Heard) -> bool:
-    return state.expected is not None and all(state.heard[name] >= state.expected[name] for name in NAMES)
+    return state.expected is not None and all(
+        state.heard[name] >= state.expected[name] for name in NAMES
+    )
 
 
 # --- several at once --------------------------------------------------------------------------
@@ -194,7 +213,9 @@ async def fan(ctx: OrchestrationContext, state: Fan) -> Fan:
     results = await ctx.gather(*(ctx.schedule_activity(step, number) for number in range(4)))
     if [result.value for result in results] != [0, 1, 2, 3]:
         wrong = (*wrong, f"gathered {results}")
-    winner = await ctx.race(ctx.schedule_activity(slow_step, 7), ctx.schedule_timer(timedelta(milliseconds=8)))
+    winner = await ctx.race(
+        ctx.schedule_activity(slow_step, 7), ctx.schedule_timer(timedelta(milliseconds=8))
+    )
     if winner.index == 0 and winner.value.value != 7:
         wrong = (*wrong, f"raced {winner}")
     async with ctx.task_group() as group:
@@ -229,11 +250,15 @@ class House:
 
 
 async def house(ctx: OrchestrationContext, state: House) -> House:
-    """A loop of children that lap, of one that is given up, and of one that goes when the lap does."""
+    """A loop of children that lap, of one that is given up, and of one that goes when the lap
+    does.
+    """
     wrong = state.wrong
     ctx.start_child(hang, 0, on_parent_close="terminate" if state.done % 2 else "cancel")
     total = 1 + state.done % 3
-    first, second = await ctx.gather(ctx.start_child(laps, Laps(total)), ctx.start_child(laps, Laps(2)))
+    first, second = await ctx.gather(
+        ctx.start_child(laps, Laps(total)), ctx.start_child(laps, Laps(2))
+    )
     for expected, child in ((total, first), (2, second)):
         if child.wrong or child.done != expected or child.digest != digest_of_laps(expected):
             wrong = (*wrong, f"a child of {expected} laps came back as {child}")
@@ -255,7 +280,9 @@ async def house(ctx: OrchestrationContext, state: House) -> House:
 async def hang(ctx: OrchestrationContext, ticks: int) -> None:
     try:
         while True:
-            await ctx.race(ctx.wait_for_event("never"), ctx.schedule_timer(timedelta(milliseconds=25)))
+            await ctx.race(
+                ctx.wait_for_event("never"), ctx.schedule_timer(timedelta(milliseconds=25))
+            )
             ticks += 1
             if ticks % 3 == 0:
                 ctx.continue_as_new(ticks)
@@ -273,7 +300,9 @@ async def once(ctx: OrchestrationContext, value: int) -> int:
 
 @dataclass(frozen=True)
 class Climb:
-    """A loop that remembers which version ran each of its laps. ``word`` is what it names at its boundaries."""
+    """A loop that remembers which version ran each of its laps. ``word`` is what it names at its
+    boundaries.
+    """
 
     total: int
     word: str | None = None

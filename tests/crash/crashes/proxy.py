@@ -1,4 +1,6 @@
-"""A proxy between workers and a server, which can lose a COMMIT or the answer to it, or fall silent there."""
+"""A proxy between workers and a server, which can lose a COMMIT or the answer to it, or fall silent
+there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ import psycopg
 WAYS = ("COMMIT lost", "answer lost", "silent at COMMIT", "silent at its answer")
 
 # As a text, or under the name by which the provider has prepared it.
-_ASKED = (b"COMMIT\0", b"orchestra_" + blake2b(b"COMMIT", digest_size=16).hexdigest().encode() + b"\0\0\0")
+_ASKED = (
+    b"COMMIT\0",
+    b"orchestra_" + blake2b(b"COMMIT", digest_size=16).hexdigest().encode() + b"\0\0\0",
+)
 _ANSWERED = (b"COMMIT\0",)
 
 
@@ -47,8 +52,13 @@ class Proxy:
                 client.close()
                 continue
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for source, target, marks, ways in ((client, server, _ASKED, WAYS[0::2]), (server, client, _ANSWERED, WAYS[1::2])):
-                threading.Thread(target=self._forward, args=(source, target, marks, ways), daemon=True).start()
+            for source, target, marks, ways in (
+                (client, server, _ASKED, WAYS[0::2]),
+                (server, client, _ANSWERED, WAYS[1::2]),
+            ):
+                threading.Thread(
+                    target=self._forward, args=(source, target, marks, ways), daemon=True
+                ).start()
 
     def _connect(self) -> socket.socket:
         host, port = self._upstream
@@ -58,7 +68,13 @@ class Proxy:
         server.connect(f"{host}/.s.PGSQL.{port}")
         return server
 
-    def _forward(self, source: socket.socket, target: socket.socket, marks: tuple[bytes, ...], ways: tuple[str, ...]) -> None:
+    def _forward(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        marks: tuple[bytes, ...],
+        ways: tuple[str, ...],
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if self._armed in ways and any(mark in data for mark in marks):

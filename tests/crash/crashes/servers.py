@@ -1,4 +1,6 @@
-"""Campaigns on a PostgreSQL server: workers are killed and stopped, connections and the server itself go away."""
+"""Campaigns on a PostgreSQL server: workers are killed and stopped, connections and the server
+itself go away.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,12 @@ def served(folder: Path, server: PostgresServer) -> Generator[Served]:
 
 
 @asynccontextmanager
-async def under_load(store: Served, workforce: Workforce, random: Random, outcome: Outcome) -> AsyncGenerator[list[Worker]]:
-    """Give workers with a client that goes on sending, until the body is left; let everything end then, and judge."""
+async def under_load(
+    store: Served, workforce: Workforce, random: Random, outcome: Outcome
+) -> AsyncGenerator[list[Worker]]:
+    """Give workers with a client that goes on sending, until the body is left; let everything end
+    then, and judge.
+    """
     async with client_of(store) as client:
         traffic = Traffic(client, Random(random.random()))
         workers = [await workforce.begin() for _ in range(WORKERS)]
@@ -69,9 +75,12 @@ async def under_load(store: Served, workforce: Workforce, random: Random, outcom
 # --- kill -9 ----------------------------------------------------------------------------------
 
 
-async def served_kill_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer, quiet: float = 2.5) -> Outcome:
-    """Kill one of three workers, again and again. Every other time the next kill waits until this one's work goes on, and some
-    ``quiet`` seconds more: recovery is measured against the two seconds before a kill.
+async def served_kill_campaign(
+    folder: Path, seed: int, cycles: int, server: PostgresServer, quiet: float = 2.5
+) -> Outcome:
+    """Kill one of three workers, again and again. Every other time the next kill waits until this
+    one's work goes on, and some ``quiet`` seconds more: recovery is measured against the two
+    seconds before a kill.
     """
     random = Random(seed)
     outcome = Outcome()
@@ -89,16 +98,25 @@ async def served_kill_campaign(folder: Path, seed: int, cycles: int, server: Pos
                 await successor.ready()
                 outcome.counts["kills"] += 1
                 if cycle % 2 == 0 and node_id is not None:
-                    await until(lambda node_id=node_id: not owned(store, node_id), f"{victim.name} is taken over")
-                    outcome.measure("seconds until all that the dead one owned was taken over", _since(killed))
+                    await until(
+                        lambda node_id=node_id: not owned(store, node_id),
+                        f"{victim.name} is taken over",
+                    )
+                    outcome.measure(
+                        "seconds until all that the dead one owned was taken over", _since(killed)
+                    )
                     await anyio.sleep(quiet)
                     calm.append(killed)
         _measure_recovery(workforce, calm, outcome)
     return outcome
 
 
-async def served_last_kill_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
-    """Kill one of two workers when there is nothing left to do, and send the other one home at once."""
+async def served_last_kill_campaign(
+    folder: Path, seed: int, cycles: int, server: PostgresServer
+) -> Outcome:
+    """Kill one of two workers when there is nothing left to do, and send the other one home at
+    once.
+    """
     outcome = Outcome()
     with served(folder, server) as store, Workforce(store, lease=LEASE) as workforce:
         async with client_of(store) as client:
@@ -119,15 +137,26 @@ def _since(moment: int) -> float:
 
 
 def _measure_recovery(workforce: Workforce, kills: list[int], outcome: Outcome) -> None:
-    """Measure from each kill to the first half second in which 0.8 of the writes of the two seconds before are made again."""
-    moments = sorted(line[5] for worker in workforce.all for line in read_lines(worker.writes) if line[4])
+    """Measure from each kill to the first half second in which 0.8 of the writes of the two seconds
+    before are made again.
+    """
+    moments = sorted(
+        line[5] for worker in workforce.all for line in read_lines(worker.writes) if line[4]
+    )
 
     def count(start: int, length: int) -> int:
         return bisect_left(moments, start + length) - bisect_left(moments, start)
 
     for killed in kills:
         wanted = count(killed - _BEFORE, _BEFORE) * _WINDOW / _BEFORE * _ENOUGH
-        recovered = next((at for at in range(killed, killed + 10_000_000, 20_000) if count(at, _WINDOW) >= wanted), None)
+        recovered = next(
+            (
+                at
+                for at in range(killed, killed + 10_000_000, 20_000)
+                if count(at, _WINDOW) >= wanted
+            ),
+            None,
+        )
         if recovered is not None:
             outcome.measure("seconds until throughput had recovered", (recovered - killed) / 1e6)
         else:
@@ -137,11 +166,14 @@ def _measure_recovery(workforce: Workforce, kills: list[int], outcome: Outcome) 
 # --- SIGSTOP ----------------------------------------------------------------------------------
 
 
-async def served_pause_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
-    """Stop one of three workers beyond its lease: anywhere, with a write in its hands, or in a transaction that holds locks.
+async def served_pause_campaign(
+    folder: Path, seed: int, cycles: int, server: PostgresServer
+) -> Outcome:
+    """Stop one of three workers beyond its lease: anywhere, with a write in its hands, or in a
+    transaction that holds locks.
 
-    The others wait for such locks no longer than the server lets a transaction idle. What the stopped one writes when it goes
-    on is refused.
+    The others wait for such locks no longer than the server lets a transaction idle. What the
+    stopped one writes when it goes on is refused.
     """
     random = Random(seed)
     outcome = Outcome()
@@ -156,41 +188,65 @@ async def served_pause_campaign(folder: Path, seed: int, cycles: int, server: Po
     return outcome
 
 
-async def _pause(store: Served, victim: Worker, others: list[Worker], outcome: Outcome, how: str) -> None:
+async def _pause(
+    store: Served, victim: Worker, others: list[Worker], outcome: Outcome, how: str
+) -> None:
     await until(lambda: node_of(store, victim), f"worker {victim.name} is a node")
     node_id = node_of(store, victim)
-    number = {"inside a transaction": STOP_INSIDE, "with a write in hand": signal.SIGUSR1, "anywhere": signal.SIGSTOP}[how]
+    number = {
+        "inside a transaction": STOP_INSIDE,
+        "with a write in hand": signal.SIGUSR1,
+        "anywhere": signal.SIGSTOP,
+    }[how]
     victim.signal(number)
     await until(lambda: victim.is_stopped, f"worker {victim.name} stops {how}")
     stopped = time.time_ns() // 1000
     written = sum(1 for _ in read_lines(victim.writes))
     try:
-        await until(lambda: node_of(store, victim) is None and not owned(store, node_id), f"{victim.name} is taken over")
+        await until(
+            lambda: node_of(store, victim) is None and not owned(store, node_id),
+            f"{victim.name} is taken over",
+        )
         before = [other.granted for other in others]
-        await until(lambda: all(other.granted > count for other, count in zip(others, before, strict=True)), "the others go on")
+        await until(
+            lambda: all(other.granted > count for other, count in zip(others, before, strict=True)),
+            "the others go on",
+        )
     finally:
         since = time.time_ns() // 1000
         victim.signal(signal.SIGCONT)
     await until(lambda: node_of(store, victim), f"worker {victim.name} is a node again")
     outcome.counts[f"stopped {how}"] += 1
-    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[written:]:
+    for instance_id, _incarnation, revision, owner, granted, now in list(read_lines(victim.writes))[
+        written:
+    ]:
         if owner == node_id and granted and now >= since:
-            outcome.problems.append(f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}")
+            outcome.problems.append(
+                f"I6: {node_id} was buried and wrote revision {revision} of {instance_id!r}"
+            )
     for other in others:
-        moments = [line[5] for line in read_lines(other.writes) if line[4] and stopped <= line[5] <= since]
-        gaps = [after - before for before, after in zip([stopped, *moments], [*moments, since], strict=True)]
+        moments = [
+            line[5] for line in read_lines(other.writes) if line[4] and stopped <= line[5] <= since
+        ]
+        gaps = [
+            after - before
+            for before, after in zip([stopped, *moments], [*moments, since], strict=True)
+        ]
         longest = max(gaps) / 1e6
         outcome.measure(f"longest seconds without a write of another one, stopped {how}", longest)
         if longest > STATEMENT + LOCK + MARGIN:
             outcome.problems.append(
-                f"worker {other.name} wrote nothing for {longest:.1f} s while {victim.name} was stopped {how}"
+                f"worker {other.name} wrote nothing for {longest:.1f} s while {victim.name} was "
+                f"stopped {how}"
             )
 
 
 # --- connections ------------------------------------------------------------------------------
 
 
-async def served_termination_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+async def served_termination_campaign(
+    folder: Path, seed: int, cycles: int, server: PostgresServer
+) -> Outcome:
     """Terminate any connection of workers and clients, at any moment, now and then all at once."""
     random = Random(seed)
     outcome = Outcome()
@@ -200,20 +256,35 @@ async def served_termination_campaign(folder: Path, seed: int, cycles: int, serv
                 done = 0
                 while done < cycles:
                     await anyio.sleep(random.random() ** 2 * 0.3)
-                    asked = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'orchestra'"
+                    asked = (
+                        "SELECT pid, state FROM pg_stat_activity WHERE application_name = "
+                        "'orchestra'"
+                    )
                     found = connection.execute(asked).fetchall()
-                    chosen = found if random.random() < 0.05 else random.sample(found, min(1, len(found)))
+                    chosen = (
+                        found
+                        if random.random() < 0.05
+                        else random.sample(found, min(1, len(found)))
+                    )
                     for pid, state in chosen[: cycles - done]:
-                        ended = connection.execute("SELECT pg_terminate_backend(%s)", (pid,)).fetchone()
+                        ended = connection.execute(
+                            "SELECT pg_terminate_backend(%s)", (pid,)
+                        ).fetchone()
                         if ended and ended[0]:
                             done += 1
                             outcome.counts[f"terminated {state or 'beginning'}"] += 1
-        outcome.counts.update(f"told {name}" for worker in workforce.all for name in worker.refusals)
+        outcome.counts.update(
+            f"told {name}" for worker in workforce.all for name in worker.refusals
+        )
     return outcome
 
 
-async def served_proxy_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
-    """Lose a COMMIT or its answer, or let the way fall silent there: one effect, and everybody goes on within a bound."""
+async def served_proxy_campaign(
+    folder: Path, seed: int, cycles: int, server: PostgresServer
+) -> Outcome:
+    """Lose a COMMIT or its answer, or let the way fall silent there: one effect, and everybody goes
+    on within a bound.
+    """
     random = Random(seed)
     outcome = Outcome()
     options = {"busy": LOCK, "statement": STATEMENT, "intake": True}
@@ -230,9 +301,16 @@ async def served_proxy_campaign(folder: Path, seed: int, cycles: int, server: Po
                     outcome.counts[way] += 1
                     began = time.monotonic()
                     before = {worker: worker.granted for worker in workers}
-                    await until(lambda before=before: all(one.granted > count for one, count in before.items()), "all go on")
+                    await until(
+                        lambda before=before: all(
+                            one.granted > count for one, count in before.items()
+                        ),
+                        "all go on",
+                    )
                     outcome.measure(f"seconds until all went on, {way}", time.monotonic() - began)
-            outcome.counts.update(f"told {name}" for worker in workforce.all for name in worker.refusals)
+            outcome.counts.update(
+                f"told {name}" for worker in workforce.all for name in worker.refusals
+            )
     return outcome
 
 
@@ -240,9 +318,16 @@ async def served_proxy_campaign(folder: Path, seed: int, cycles: int, server: Po
 
 
 async def served_restart_campaign(
-    folder: Path, seed: int, cycles: int, server: PostgresServer, longest: float = 3.0, shortest: float = 0.0
+    folder: Path,
+    seed: int,
+    cycles: int,
+    server: PostgresServer,
+    longest: float = 3.0,
+    shortest: float = 0.0,
 ) -> Outcome:
-    """Restart the server at once, as a crash does or in order; every other time it is away for a while before it comes back."""
+    """Restart the server at once, as a crash does or in order; every other time it is away for a
+    while before it comes back.
+    """
     random = Random(seed)
     outcome = Outcome()
     with served(folder, server) as store, Workforce(store, intake=True) as workforce:
@@ -252,11 +337,15 @@ async def served_restart_campaign(
                 crash = cycle % 3 != 2
                 away = random.uniform(shortest, longest) if cycle % 2 or shortest else 0.0
                 await _restart(server, workers, outcome, crash=crash, away=away)
-        outcome.counts.update(f"told {name}" for worker in workforce.all for name in worker.refusals)
+        outcome.counts.update(
+            f"told {name}" for worker in workforce.all for name in worker.refusals
+        )
     return outcome
 
 
-async def _restart(server: PostgresServer, workers: list[Worker], outcome: Outcome, *, crash: bool, away: float) -> None:
+async def _restart(
+    server: PostgresServer, workers: list[Worker], outcome: Outcome, *, crash: bool, away: float
+) -> None:
     complaints = {worker: len(worker.complaints) for worker in workers}
     used = {worker: worker.processor_seconds for worker in workers}
     await anyio.to_thread.run_sync(lambda: server.stop(crash=crash))
@@ -267,7 +356,10 @@ async def _restart(server: PostgresServer, workers: list[Worker], outcome: Outco
     await anyio.to_thread.run_sync(server.start)
     began = time.monotonic()
     before = {worker: worker.granted for worker in workers}
-    await until(lambda: all(worker.granted > count for worker, count in before.items()), "all go on after a restart")
+    await until(
+        lambda: all(worker.granted > count for worker, count in before.items()),
+        "all go on after a restart",
+    )
     outcome.measure("seconds until all went on after the server's return", time.monotonic() - began)
     outcome.counts["immediate" if crash else "fast"] += 1
     outcome.counts["seconds away"] += round(away)
@@ -281,7 +373,9 @@ async def _restart(server: PostgresServer, workers: list[Worker], outcome: Outco
 # --- a rolling deploy -------------------------------------------------------------------------
 
 
-async def served_rolling_campaign(folder: Path, seed: int, cycles: int, server: PostgresServer) -> Outcome:
+async def served_rolling_campaign(
+    folder: Path, seed: int, cycles: int, server: PostgresServer
+) -> Outcome:
     """The campaign of ``deploys``, on a server."""
     with served(folder, server) as store:
         return await roll(store, seed, cycles)

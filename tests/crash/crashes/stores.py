@@ -1,4 +1,6 @@
-"""What the workers of a campaign share: a file, or a schema on a server; and how it is looked at past the library."""
+"""What the workers of a campaign share: a file, or a schema on a server; and how it is looked at
+past the library.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,20 @@ def provider_of(store: Store, *, busy: float = 10) -> Provider:
 def arguments_of(store: Store) -> list[str]:
     """Return how a worker is told where its store is."""
     if isinstance(store, Served):
-        return [str(store.folder / "store"), "--dsn", store.workers_dsn or store.dsn, "--schema", store.schema]
+        return [
+            str(store.folder / "store"),
+            "--dsn",
+            store.workers_dsn or store.dsn,
+            "--schema",
+            store.schema,
+        ]
     return [str(store)]
 
 
 def rows_of(store: Store, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Return what is there, past the library. Values are ``?``; the statement must be one that both databases know."""
+    """Return what is there, past the library. Values are ``?``; the statement must be one that both
+    databases know.
+    """
     if isinstance(store, Served):
         with psycopg.connect(store.dsn, options=f'-c search_path="{store.schema}"') as connection:
             return connection.execute(statement.replace("?", "%s").encode(), values).fetchall()
@@ -73,20 +83,29 @@ def damages_of(store: Store) -> list[str]:
         return [] if verdict == [("ok",)] else [str(verdict)]
     found = []
     with psycopg.connect(store.dsn, autocommit=True) as connection:
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (store.schema,)).fetchall()
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s", (store.schema,)
+        ).fetchall()
         indexes = connection.execute(
-            "SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace JOIN pg_am a ON a.oid = relam"
-            " WHERE nspname = %s AND relkind = 'i' AND amname = 'btree'",
+            "SELECT c.oid, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = "
+            "relnamespace JOIN pg_am a ON a.oid = relam WHERE nspname = %s AND relkind = 'i' "
+            "AND amname = 'btree'",
             (store.schema,),
         ).fetchall()
         can_check = True
         try:
             connection.execute("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA public")
-        except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile, psycopg.errors.InsufficientPrivilege):
+        except (
+            psycopg.errors.FeatureNotSupported,
+            psycopg.errors.UndefinedFile,
+            psycopg.errors.InsufficientPrivilege,
+        ):
             can_check = False  # the server does not have it, or does not let us
         for (name,) in tables:
             try:
-                connection.execute(f'SELECT count(t.*) FROM "{store.schema}"."{name}" t'.encode())  # reads every row
+                connection.execute(
+                    f'SELECT count(t.*) FROM "{store.schema}"."{name}" t'.encode()
+                )  # reads every row
             except psycopg.Error as error:
                 found.append(f"{name}: {error}")
         for oid, name in indexes if can_check else ():

@@ -1,6 +1,7 @@
 """Faults by ``strace``: the kernel itself refuses a call, or kills the process at its entrance.
 
-The same moments as in ``device``, one floor below. Not every machine has ``strace`` or lets it trace; :func:`missing` says why.
+The same moments as in ``device``, one floor below. Not every machine has ``strace`` or lets it
+trace; :func:`missing` says why.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ def missing() -> str | None:
     """Return why nothing can be traced here, or ``None`` if it can. Found out by doing it."""
     if shutil.which("strace") is None:
         return "strace is not installed"
-    program = "import sys; from crashes import tracer; tracer.allow_tracing(); print(flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from crashes import tracer; tracer.allow_tracing(); print(flush=True); "
+        "sys.stdin.read()"
+    )
     folder = str(Path(__file__).parents[1])
     with subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {folder!r}); {program}"],
@@ -53,13 +57,24 @@ def missing() -> str | None:
         assert process.stdout is not None
         process.stdout.readline()
         tracer = subprocess.Popen(
-            ["strace", "-f", "-p", str(process.pid), "-o", "/dev/null", "-e", "inject=fsync:error=EIO:when=1..2"],
+            [
+                "strace",
+                "-f",
+                "-p",
+                str(process.pid),
+                "-o",
+                "/dev/null",
+                "-e",
+                "inject=fsync:error=EIO:when=1..2",
+            ],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         until_when = time.monotonic() + 5
-        while not _is_traced(process.pid) and tracer.poll() is None and time.monotonic() < until_when:
+        while (
+            not _is_traced(process.pid) and tracer.poll() is None and time.monotonic() < until_when
+        ):
             time.sleep(0.005)
         traced = _is_traced(process.pid)
         tracer.send_signal(signal.SIGINT)
@@ -74,7 +89,9 @@ def _is_traced(pid: int) -> bool:
 
 
 class Tracer:
-    """One ``strace``, tied to one worker that waits for it (``--traced``), until that worker is gone."""
+    """One ``strace``, tied to one worker that waits for it (``--traced``), until that worker is
+    gone.
+    """
 
     def __init__(self, store: Path, worker: Worker, fault: Fault | None, log: Path) -> None:
         self._worker = worker
@@ -87,25 +104,40 @@ class Tracer:
         if fault is not None:
             last = fault.nth + fault.calls - 1
             how = (
-                f"signal=KILL:when={fault.nth}" if fault.action == "kill" else f"error={fault.action}:when={fault.nth}..{last}"
+                f"signal=KILL:when={fault.nth}"
+                if fault.action == "kill"
+                else f"error={fault.action}:when={fault.nth}..{last}"
             )
             self._command += ["-e", f"inject={fault.kind}:{how}"]
 
     async def attach(self) -> None:
         """Trace the worker from here on, and let it go on."""
-        await until(lambda: self._worker.is_stopped, f"worker {self._worker.name} waits for its tracer")
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        await until(
+            lambda: self._worker.is_stopped, f"worker {self._worker.name} waits for its tracer"
         )
-        await until(lambda: _is_traced(self._worker.pid) or self._process.poll() is not None, "strace is attached")
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        await until(
+            lambda: _is_traced(self._worker.pid) or self._process.poll() is not None,
+            "strace is attached",
+        )
         if self._process.poll() is not None:
             raise RuntimeError(f"strace does not trace: {self._process.communicate()[1]}")
         self._worker.signal(signal.SIGCONT)
 
     def finish(self) -> Counter[str]:
-        """Wait for its end, once the worker is gone. Return how often the busiest thread made each call."""
+        """Wait for its end, once the worker is gone. Return how often the busiest thread made each
+        call.
+        """
         self._process.communicate(timeout=30)
-        by_thread = Counter(re.findall(r"^(\d+) +(\w+)\(", self._log.read_text(errors="replace"), re.MULTILINE))
+        by_thread = Counter(
+            re.findall(r"^(\d+) +(\w+)\(", self._log.read_text(errors="replace"), re.MULTILINE)
+        )
         counts = Counter[str]()
         for (_, call), number in by_thread.items():
             counts[call] = max(counts[call], number)

@@ -1,4 +1,6 @@
-"""What a client in the driver's own process sends while the workers die, and what it was promised."""
+"""What a client in the driver's own process sends while the workers die, and what it was
+promised.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +52,22 @@ def _check_laps(total: int) -> Callable[[Any], str | None]:
 
 def _check_heard(sent: dict[str, int]) -> Callable[[Any], str | None]:
     def check(output: Any) -> str | None:
-        return f"{sent} were sent, heard was {output}" if output["wrong"] or output["heard"] != sent else None
+        return (
+            f"{sent} were sent, heard was {output}"
+            if output["wrong"] or output["heard"] != sent
+            else None
+        )
 
     return check
 
 
 def _check_fan(rounds: int) -> Callable[[Any], str | None]:
     def check(output: Any) -> str | None:
-        return f"{rounds} rounds ended as {output}" if output["wrong"] or output["done"] != rounds else None
+        return (
+            f"{rounds} rounds ended as {output}"
+            if output["wrong"] or output["done"] != rounds
+            else None
+        )
 
     return check
 
@@ -76,15 +86,26 @@ def _check_climb(total: int, first: str, word: str | None) -> Callable[[Any], st
 
 
 class Traffic:
-    """Starts instances, sends events, cancels, terminates, deletes; remembers what was acknowledged. Seeded."""
+    """Starts instances, sends events, cancels, terminates, deletes; remembers what was
+    acknowledged. Seeded.
+    """
 
     def __init__(self, client: Client, random: Random, *, may_be_alone: bool = False) -> None:
         self.client = client
         self._may_be_alone = may_be_alone
-        """Whether all workers may have gone home at times, so that nobody knows any orchestration."""
+        """Whether all workers may have gone home at times, so that nobody knows any
+        orchestration.
+        """
         self.promises = Promises()
-        self.kinds: list[Callable[[], Awaitable[str]]] = [self.start_laps, self.start_laps, self.start_fan, self.start_house]
-        """What runs by itself until it ends, as often as it stands here. ``program`` has the code, a ``Promise`` the end."""
+        self.kinds: list[Callable[[], Awaitable[str]]] = [
+            self.start_laps,
+            self.start_laps,
+            self.start_fan,
+            self.start_house,
+        ]
+        """What runs by itself until it ends, as often as it stands here. ``program`` has the code,
+        a ``Promise`` the end.
+        """
         self._random = random
         self._numbers = Counter[str]()
         self.stopping = False
@@ -110,13 +131,19 @@ class Traffic:
 
     # --- starting ---
 
-    async def start(self, name: str, state: Any, promise: Promise, *, version: str | None = None) -> str:
+    async def start(
+        self, name: str, state: Any, promise: Promise, *, version: str | None = None
+    ) -> str:
         self._numbers[name] += 1
         instance_id = f"{name}-{self._numbers[name]}"
         request_id = new_id()
-        for _ in range(self._random.choice((1, 1, 2))):  # the same request again makes no second instance (I1)
+        for _ in range(
+            self._random.choice((1, 1, 2))
+        ):  # the same request again makes no second instance (I1)
             await self.insist(
-                lambda: self.client.start(name, state, instance_id=instance_id, request_id=request_id, version=version)
+                lambda: self.client.start(
+                    name, state, instance_id=instance_id, request_id=request_id, version=version
+                )
             )
         self.promises.ends[instance_id] = promise
         self.promises.counts["started"] += 1
@@ -134,7 +161,9 @@ class Traffic:
         rounds = self._random.randint(1, 3)
         return await self.start("house", House(rounds), Promise("COMPLETED", _check_fan(rounds)))
 
-    async def start_climb(self, total: int, *, word: str | None = None, first: str = "1.0.0") -> str:
+    async def start_climb(
+        self, total: int, *, word: str | None = None, first: str = "1.0.0"
+    ) -> str:
         promise = Promise("COMPLETED", _check_climb(total, first, word))
         return await self.start("climb", Climb(total, word), promise, version=first)
 
@@ -174,7 +203,9 @@ class Traffic:
     async def _send(self, instance_id: str, name: str, payload: Any) -> None:
         message_id = new_id()
         for _ in range(self._random.choice((1, 1, 1, 2))):  # the same message again has no effect
-            await self.insist(lambda: self.client.raise_event(instance_id, name, payload, message_id=message_id))
+            await self.insist(
+                lambda: self.client.raise_event(instance_id, name, payload, message_id=message_id)
+            )
         self.promises.counts["events"] += 1
 
     async def _end_some(self) -> None:

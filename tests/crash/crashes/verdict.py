@@ -54,7 +54,10 @@ def raw_problems(store: Store) -> Iterator[str]:
     for damage in damages_of(store):
         yield f"I13: {damage}"
     for table in BELONGING:
-        strangers = f"SELECT DISTINCT instance_id FROM {table} WHERE instance_id NOT IN (SELECT instance_id FROM instance)"
+        strangers = (
+            f"SELECT DISTINCT instance_id FROM {table} WHERE instance_id NOT IN (SELECT "
+            "instance_id FROM instance)"
+        )
         for (instance_id,) in rows_of(store, strangers):
             yield f"I9: {table} has rows of {instance_id!r}, which is not there"
     for what, query in ORPHANS.items():
@@ -69,7 +72,10 @@ def promise_problems(directory: Directory, promises: Promises) -> Iterator[str]:
         if record is None:
             yield f"I1: {instance_id!r} was acknowledged and is not there"
         elif record.status.name != promise.status:
-            yield f"I1: {instance_id!r} is {record.status.name} (waiting: {record.summary!r}), expected was {promise.status}"
+            yield (
+                f"I1: {instance_id!r} is {record.status.name} (waiting: {record.summary!r}), "
+                f"expected was {promise.status}"
+            )
         elif record.status is Status.COMPLETED:
             problem = promise.check(plain(record.execution.output))
             if problem:
@@ -84,15 +90,20 @@ def promise_problems(directory: Directory, promises: Promises) -> Iterator[str]:
 def own_problems(directory: Directory, workers: Sequence[Worker]) -> Iterator[str]:
     """What the workers' own clients were told is true, too (I1)."""
     for worker in workers:
-        told = dict.fromkeys(instance_id for what, instance_id in read_lines(worker.acknowledged) if what == "start")
-        events = {instance_id for what, instance_id in read_lines(worker.acknowledged) if what == "event"}
+        told = dict.fromkeys(
+            instance_id for what, instance_id in read_lines(worker.acknowledged) if what == "start"
+        )
+        events = {
+            instance_id for what, instance_id in read_lines(worker.acknowledged) if what == "event"
+        }
         for instance_id in told:
             record = directory.get(instance_id)
             number = int(instance_id.rpartition("-")[2])
             if record is None:
                 yield f"I1: {instance_id!r} was acknowledged to its own process and is not there"
             elif instance_id in events and (
-                record.status is not Status.COMPLETED or plain(record.execution.output) != number + 1
+                record.status is not Status.COMPLETED
+                or plain(record.execution.output) != number + 1
             ):
                 yield f"I1: {instance_id!r} is {record.status.name} with {record.execution.output}"
 
@@ -101,10 +112,14 @@ def own_open(directory: Directory, workers: Sequence[Worker]) -> list[str]:
     """Return instances of the workers' own clients that have still to end."""
     still_open = open_ids(directory)
     told = (line for worker in workers for line in read_lines(worker.acknowledged))
-    return [instance_id for what, instance_id in told if what == "event" and instance_id in still_open]
+    return [
+        instance_id for what, instance_id in told if what == "event" and instance_id in still_open
+    ]
 
 
-def ledger_problems(directory: Directory, ledger: Path, instance_ids: Sequence[str]) -> Iterator[str]:
+def ledger_problems(
+    directory: Directory, ledger: Path, instance_ids: Sequence[str]
+) -> Iterator[str]:
     """Every result in history was returned by a run of that very activity (I5)."""
     entered = set()
     for line in ledger.read_text().splitlines():
@@ -127,12 +142,17 @@ def write_problems(workers: Sequence[Worker]) -> Iterator[str]:
     """Each revision of an instance was left by one write only, whoever made it (I6)."""
     granted: dict[tuple[str, str, int], str] = {}
     for worker in workers:
-        for instance_id, incarnation, revision, owner, was_granted, _now in read_lines(worker.writes):
+        for instance_id, incarnation, revision, owner, was_granted, _now in read_lines(
+            worker.writes
+        ):
             if not was_granted:
                 continue
             key = instance_id, incarnation, revision
             if key in granted:
-                yield f"I6: revision {revision} of {instance_id!r} was written by {granted[key]} and by {owner}"
+                yield (
+                    f"I6: revision {revision} of {instance_id!r} was written by {granted[key]} "
+                    f"and by {owner}"
+                )
             granted[key] = owner
 
 
@@ -150,8 +170,12 @@ def counts_of_runs(ledger: Path) -> tuple[int, int]:
     return len(keys), sum(times > 1 for times in keys.values())
 
 
-def judge(store: Store, promises: Promises, workers: Sequence[Worker], code: str) -> tuple[list[str], Report]:
-    """Return everything that is wrong with a store whose workers have gone home, and the checker's report."""
+def judge(
+    store: Store, promises: Promises, workers: Sequence[Worker], code: str
+) -> tuple[list[str], Report]:
+    """Return everything that is wrong with a store whose workers have gone home, and the checker's
+    report.
+    """
     provider = provider_of(store)
     report = check_store(provider, registry(code))
     problems = [
@@ -177,4 +201,9 @@ def judge(store: Store, promises: Promises, workers: Sequence[Worker], code: str
 
 def own_started(workers: Sequence[Worker]) -> list[str]:
     """Return the instances that the workers' own clients have started."""
-    return [instance_id for worker in workers for what, instance_id in read_lines(worker.acknowledged) if what == "start"]
+    return [
+        instance_id
+        for worker in workers
+        for what, instance_id in read_lines(worker.acknowledged)
+        if what == "start"
+    ]

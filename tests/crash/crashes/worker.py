@@ -1,8 +1,10 @@
-"""A process with a runtime, and the nursery that forks such processes: importing everything anew takes longer than most live.
+"""A process with a runtime, and the nursery that forks such processes: importing everything anew
+takes longer than most live.
 
-What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see ``program``), ``status-NAME`` (how
-far it has come, which kinds of instances it has claimed), ``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every
-owner's write, a JSON line each) and ``acknowledged-NAME`` (what its own client was told).
+What a worker writes beside the store, for whoever looks at what it has done: ``ledger`` (see
+``program``), ``status-NAME`` (how far it has come, which kinds of instances it has claimed),
+``errors-NAME`` (what it logs), ``writes-NAME`` (the outcome of every owner's write, a JSON line
+each) and ``acknowledged-NAME`` (what its own client was told).
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class Lines:
 
 
 class Watch:
-    """Notes what becomes of owners' writes; and the process can be told to stop right before one, or in a transaction."""
+    """Notes what becomes of owners' writes; and the process can be told to stop right before one,
+    or in a transaction.
+    """
 
     def __init__(self, provider: Provider, lines: Lines, status: Lines) -> None:
         self._status = status
@@ -84,7 +88,14 @@ class Watch:
                     self._note_claim(snapshot.row.kind)
             if isinstance(change, Write) and isinstance(outcome, (Granted, Refused)):
                 granted = isinstance(outcome, Granted)
-                self._lines.write(change.instance_id, change.incarnation, change.revision, change.owner, granted, commit.now)
+                self._lines.write(
+                    change.instance_id,
+                    change.incarnation,
+                    change.revision,
+                    change.owner,
+                    granted,
+                    commit.now,
+                )
         return commit
 
     def _note_claim(self, kind: Kind) -> None:
@@ -94,7 +105,9 @@ class Watch:
 
 
 def _stop_here() -> None:
-    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # so that it is this thread that stops, and now
+    signal.pthread_kill(
+        threading.get_ident(), signal.SIGSTOP
+    )  # so that it is this thread that stops, and now
 
 
 def provider_for(options: argparse.Namespace) -> Provider:
@@ -102,7 +115,10 @@ def provider_for(options: argparse.Namespace) -> Provider:
     if not options.dsn:
         return SqliteProvider(options.store, busy_timeout=busy)
     return PostgresProvider(
-        options.dsn, options.schema, lock_timeout=busy, statement_timeout=timedelta(seconds=options.statement)
+        options.dsn,
+        options.schema,
+        lock_timeout=busy,
+        statement_timeout=timedelta(seconds=options.statement),
     )
 
 
@@ -124,7 +140,8 @@ async def main(options: argparse.Namespace) -> None:
         poll=timedelta(seconds=0.1),
         grace=timedelta(seconds=2),
         max_owned=options.max_owned,
-        # Every other one has few places, so that what it cannot run goes through the store to its neighbours.
+        # Every other one has few places, so that what it cannot run goes through the store to its
+        # neighbours.
         max_concurrent_activities=NARROW if int(options.name) % 2 else WIDE,
     )
 
@@ -185,7 +202,9 @@ class Intake:
         self._acknowledged.write("end", None)
 
     async def _insist(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """Ask until the store has answered. It may be away; then it has to say so, by an error that tells what to do."""
+        """Ask until the store has answered. It may be away; then it has to say so, by an error that
+        tells what to do.
+        """
         while True:
             try:
                 await ask()
@@ -208,26 +227,49 @@ def work(arguments: list[str]) -> None:
     parser.add_argument("--max-owned", type=int, default=4096)
     parser.add_argument("--intake", action="store_true")
     parser.add_argument("--busy", type=float, default=5)
-    parser.add_argument("--dsn", default="", help="of the server, if the store is on one; what is noted lies beside STORE then")
+    parser.add_argument(
+        "--dsn",
+        default="",
+        help="of the server, if the store is on one; what is noted lies beside STORE then",
+    )
     parser.add_argument("--schema", default="orchestra")
-    parser.add_argument("--statement", type=float, default=10, help="how long the server may take for a statement, in seconds")
-    parser.add_argument("--count", action="store_true", help="say at the end what was asked of the machine")
-    parser.add_argument("--fault", default="", help="what becomes of the store's files, see crashes.device")
+    parser.add_argument(
+        "--statement",
+        type=float,
+        default=10,
+        help="how long the server may take for a statement, in seconds",
+    )
+    parser.add_argument(
+        "--count", action="store_true", help="say at the end what was asked of the machine"
+    )
+    parser.add_argument(
+        "--fault", default="", help="what becomes of the store's files, see crashes.device"
+    )
     parser.add_argument("--later", action="store_true", help="... from when the runtime runs")
     parser.add_argument("--traced", action="store_true", help="wait for a tracer")
     options = parser.parse_args(arguments)
-    errors = os.open(options.store.parent / f"errors-{options.name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    errors = os.open(
+        options.store.parent / f"errors-{options.name}",
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+        0o666,
+    )
     os.dup2(errors, 1)
     os.dup2(errors, 2)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
     if options.traced and not options.later:
         tracer.wait_for_tracer()
     anyio.run(main, options)
 
 
 def nurse() -> None:
-    """Fork a worker for each line of arguments, and say its process id. Whoever is left at the end of the lines is killed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them, and none stays behind as a zombie
+    """Fork a worker for each line of arguments, and say its process id. Whoever is left at the end
+    of the lines is killed.
+    """
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_IGN
+    )  # nobody waits for them, and none stays behind as a zombie
     children = []
     for line in sys.stdin:
         child = os.fork()

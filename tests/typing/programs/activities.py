@@ -82,7 +82,9 @@ async def calls(ctx: OrchestrationContext, url: str) -> None:
     assert_type(await ctx.schedule_activity(probe, url), int)
     assert_type(await ctx.schedule_activity(probe, url=url), int)
     assert_type(await ctx.schedule_activity(load, url, deep=True), list[Order])
-    assert_type(await ctx.schedule_activity(load.options(timeout=None, queue="gpu"), url), list[Order])
+    assert_type(
+        await ctx.schedule_activity(load.options(timeout=None, queue="gpu"), url), list[Order]
+    )
     assert_type(await ctx.schedule_activity(nothing), None)
     assert_type(await ctx.schedule_activity(decorated, Order("a"), count=2), bytes)
     assert_type(await ctx.schedule_activity(plain, Order("a")), Order | None)
@@ -94,9 +96,16 @@ async def calls(ctx: OrchestrationContext, url: str) -> None:
 
 async def references(ctx: OrchestrationContext, url: str, anything: Activity[..., object]) -> None:
     assert_type(await ctx.schedule_activity(Activity.named("remote", float), url), float)
-    assert_type(await ctx.schedule_activity(Activity.named("remote", returns=int | None), url), int | None)
-    assert_type(await ctx.schedule_activity(Activity.named("remote", list[Order]), url), list[Order])
-    assert_type(await ctx.schedule_activity(Activity.named("remote", Literal["a", "b"]), url), Literal["a", "b"])
+    assert_type(
+        await ctx.schedule_activity(Activity.named("remote", returns=int | None), url), int | None
+    )
+    assert_type(
+        await ctx.schedule_activity(Activity.named("remote", list[Order]), url), list[Order]
+    )
+    assert_type(
+        await ctx.schedule_activity(Activity.named("remote", Literal["a", "b"]), url),
+        Literal["a", "b"],
+    )
     assert_type(await ctx.schedule_activity(Activity.named("remote", queue="gpu"), url), Any)
     reference: Activity[[str], int] = probe
     assert_type(await ctx.schedule_activity(reference, url), int)
@@ -120,7 +129,9 @@ def runtimes(provider: SqliteProvider, registry: OrchestrationRegistry) -> None:
     Runtime(provider, registry, activities=())
 
 
-async def mistakes(ctx: OrchestrationContext, provider: SqliteProvider, registry: OrchestrationRegistry) -> None:
+async def mistakes(
+    ctx: OrchestrationContext, provider: SqliteProvider, registry: OrchestrationRegistry
+) -> None:
     ctx.schedule_activity(probe, 7)  # type: ignore[call-overload]
     ctx.schedule_activity(probe)  # type: ignore[call-overload]
     ctx.schedule_activity(load, "x", deeper=True)  # type: ignore[call-arg]

@@ -45,7 +45,11 @@ class Service:
         return state.checks
 
 
-builder = OrchestrationRegistry.builder().register("watch", watch).register("watch", watch, version="1.1.0")
+builder = (
+    OrchestrationRegistry.builder()
+    .register("watch", watch)
+    .register("watch", watch, version="1.1.0")
+)
 assert_type(builder, RegistryBuilder)
 registry = (
     builder.register("tick", tick)
@@ -59,7 +63,9 @@ assert_type(registry, OrchestrationRegistry)
 
 
 async def starts(client: Client) -> None:
-    handle = await client.start(watch, Watch("http://example.com"), instance_id="watch-1", labels={"team": "a"})
+    handle = await client.start(
+        watch, Watch("http://example.com"), instance_id="watch-1", labels={"team": "a"}
+    )
     assert_type(handle, Handle[Report | None])
     assert_type(await handle.result(), Report | None)
     assert_type(await handle.result(timeout=timedelta(seconds=1)), Report | None)
@@ -77,7 +83,9 @@ async def by_name(client: Client) -> None:
     assert_type(await handle.result(Report | None), Report | None)
     assert_type(await handle.result(list[Report], timeout=timedelta(seconds=1)), list[Report])
     assert_type(await client.start("watch", Watch("x"), returns=Report), Handle[Report])
-    assert_type(await client.start("watch", Watch("x"), returns=Report | None), Handle[Report | None])
+    assert_type(
+        await client.start("watch", Watch("x"), returns=Report | None), Handle[Report | None]
+    )
     assert_type(await client.start("watch", returns=dict[str, int]), Handle[dict[str, int]])
     assert_type(client.handle("watch-1"), Handle[Any])
     assert_type(client.handle("watch-1", Report), Handle[Report])

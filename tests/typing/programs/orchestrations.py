@@ -62,12 +62,17 @@ async def combinations(ctx: OrchestrationContext, url: str) -> None:
     assert_type(await ctx.race(work), RaceResult[int])
     assert_type(await ctx.race(event, work), RaceResult[Paid | int])
     assert_type(await ctx.race(event, timer), RaceResult[Paid | None])
-    assert_type(await ctx.race(event, work, timer, branch(ctx)), RaceResult[Paid | int | None | bytes])
+    assert_type(
+        await ctx.race(event, work, timer, branch(ctx)), RaceResult[Paid | int | None | bytes]
+    )
     assert_type((await ctx.race(*[work, work])).value, int)
     assert_type(await ctx.gather(work), tuple[int])
     assert_type(await ctx.gather(work, branch(ctx)), tuple[int, bytes])
     assert_type(await ctx.gather(event, work, timer), tuple[Paid, int, None])
-    assert_type(await ctx.gather(event, work, timer, work, branch(ctx), event), tuple[Paid, int, None, int, bytes, Paid])
+    assert_type(
+        await ctx.gather(event, work, timer, work, branch(ctx), event),
+        tuple[Paid, int, None, int, bytes, Paid],
+    )
     assert_type(await ctx.gather(*[work, work]), tuple[int, ...])
     assert_type(await ctx.gather(*(branch(ctx) for _ in range(3))), tuple[bytes, ...])
     assert_type(await ctx.gather(work, work, work, work, work, work, work), tuple[int, ...])
@@ -81,7 +86,10 @@ async def waits(ctx: OrchestrationContext, url: str) -> None:
     work = ctx.schedule_activity(probe, url)
     assert_type(event, DurableFuture[Paid | None])
     assert_type(ctx.wait_for_event("x", timeout=timedelta(1)), DurableFuture[Any])
-    assert_type(await ctx.gather(event, work, return_exceptions=True), tuple[Paid | Exception | None, int | Exception])
+    assert_type(
+        await ctx.gather(event, work, return_exceptions=True),
+        tuple[Paid | Exception | None, int | Exception],
+    )
     assert_type(await ctx.gather(work, return_exceptions=True), tuple[int | Exception])
     assert_type(await ctx.gather(*[work], return_exceptions=True), tuple[int | Exception, ...])
     assert_type(await ctx.wait(event, work), WaitResult[Paid | None | int])
@@ -116,7 +124,10 @@ async def childless(ctx: OrchestrationContext, _: None) -> float:
 
 async def children(ctx: OrchestrationContext) -> None:
     assert_type(ctx.start_child(child, Paid(1)), DurableFuture[Refused | None])
-    assert_type(await ctx.start_child(child, Paid(1), instance_id="c", on_parent_close="cancel"), Refused | None)
+    assert_type(
+        await ctx.start_child(child, Paid(1), instance_id="c", on_parent_close="cancel"),
+        Refused | None,
+    )
     assert_type(await ctx.start_child(childless), float)
     assert_type(await ctx.start_child("child", Paid(1)), Any)
     assert_type(await ctx.start_child("child", Paid(1), returns=Refused), Refused)

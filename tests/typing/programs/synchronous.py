@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator
 from typing import assert_type
 
 import orchestra
-from orchestra import Client, Handle, InstanceInfo, NodeInfo, OrchestrationContext, Runtime, SqliteProvider
+from orchestra import (
+    Client,
+    Handle,
+    InstanceInfo,
+    NodeInfo,
+    OrchestrationContext,
+    Runtime,
+    SqliteProvider,
+)
 
 
 async def double(value: int, *, times: int = 1) -> int:

@@ -5,18 +5,23 @@ for.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from random import SystemRandom
 
 import pytest
 
 from orchestra.testing.postgres import NoPostgres, postgres_server
 
+ROOT = Path(__file__).parents[1]
+
 
 def pytest_configure():
     """Give all processes of a run one hash seed: names of tests that show a set must be the same in
-    each of them.
+    each of them. Those that tests start find this checkout's packages.
     """
     os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 def pytest_report_header():

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "ops" / "RELIABILITY.md").read_text(encoding="utf-8")
 SCENARIOS = tomllib.loads((ROOT / "ops" / "scenarios.toml").read_text(encoding="utf-8"))
 RESULTS = sorted((ROOT / "ops" / "results").glob("*.json"))
-SUITES = ("tests", "orchestra/testing/contract")
+SUITES = ("tests",)
 
 CITED = re.compile(
     r"\bscenarios?\s+(\d+(?:(?:\s*,\s*|\s+and\s+|\s+to\s+|,\s+and\s+)\d+)*)", re.IGNORECASE

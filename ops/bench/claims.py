@@ -29,7 +29,8 @@ from orchestra.store.changes import Claim
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.outcomes import Claimed
 from orchestra.store.snapshots import Snapshot
-from orchestra.testing.contract.shorthand import (
+from orchestra.testing.postgres import postgres_server
+from tests.support.contract.shorthand import (
     KIND,
     OTHER_KIND,
     POLICY,
@@ -43,7 +44,6 @@ from orchestra.testing.contract.shorthand import (
     expect,
     one,
 )
-from orchestra.testing.postgres import postgres_server
 
 SCHEMA: Final = "claims"
 NODE: Final = "n1"

@@ -25,7 +25,8 @@ from orchestra.store.changes import Write
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.instances import InstanceRow
 from orchestra.store.outcomes import Granted
-from orchestra.testing.contract.shorthand import (
+from orchestra.testing.postgres import postgres_server
+from tests.support.contract.shorthand import (
     POLICY,
     a_node,
     a_start,
@@ -34,7 +35,6 @@ from orchestra.testing.contract.shorthand import (
     an_event,
     claim,
 )
-from orchestra.testing.postgres import postgres_server
 
 SIZES: Final = (1, 8, 64, 256)
 

@@ -34,9 +34,8 @@ from typing import Any
 
 import psycopg
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "crash"))
-
-from crashes.campaigns import (
+from orchestra.testing.postgres import PostgresServer, postgres_server
+from tests.support.crashes.campaigns import (
     Outcome,
     conduct,
     kill_campaign,
@@ -46,9 +45,14 @@ from crashes.campaigns import (
     summaries,
     versions_campaign,
 )
-from crashes.deploys import rolling_campaign
-from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
-from crashes.servers import (
+from tests.support.crashes.deploys import rolling_campaign
+from tests.support.crashes.injections import (
+    MISSING,
+    failing_campaign,
+    injection_campaign,
+    lone_campaign,
+)
+from tests.support.crashes.servers import (
     served_kill_campaign,
     served_pause_campaign,
     served_proxy_campaign,
@@ -56,8 +60,6 @@ from crashes.servers import (
     served_rolling_campaign,
     served_termination_campaign,
 )
-
-from orchestra.testing.postgres import PostgresServer, postgres_server
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bugs import BUGS, ELSEWHERE, Bug, Simulated, Tests, plant
+from ops.planted_bugs.bugs import BUGS, ELSEWHERE, Bug, Simulated, Tests, plant
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("orchestra", "tests", "ops", "pyproject.toml")

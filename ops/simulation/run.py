@@ -33,11 +33,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from orchestra.testing.postgres import postgres_server
-from orchestra.testing.simulation import run_seed
-from orchestra.testing.simulation.stores import StoreName
+from tests.support.simulation import run_seed
+from tests.support.simulation.stores import StoreName
 
 PATIENCE = 120
 """Seconds of real time after which a seed is taken to go on for ever."""

@@ -1,12 +1,18 @@
-"""What tests of providers and of services need: a reference store in memory, a clock that is set by
-hand, a store checker.
+"""What services test with: a store in memory, a clock that is set by hand, and a check of a store.
 
-The contract that every provider must pass is in :mod:`orchestra.testing.contract`; it needs pytest
-and hypothesis.
+::
+
+    database = Database()
+    provider = MemoryProvider(database, clock=ManualClock())
+    ...
+    check_store(provider, registry).raise_if_violated()
+
+A PostgreSQL server for tests is started by :func:`orchestra.testing.postgres.postgres_server`.
 """
 
 from __future__ import annotations
 
+from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.testing.checker import (
     InvariantsViolated,
     Report,
@@ -14,13 +20,13 @@ from orchestra.testing.checker import (
     Violation,
     check_store,
 )
-from orchestra.testing.model import ManualClock, ModelProvider, ModelWorld
+from orchestra.testing.clock import ManualClock
 
 __all__ = [
+    "Database",
     "InvariantsViolated",
     "ManualClock",
-    "ModelProvider",
-    "ModelWorld",
+    "MemoryProvider",
     "Report",
     "StoredDrift",
     "Violation",

@@ -11,7 +11,7 @@ import pytest
 
 from orchestra.cli import main
 from orchestra.telemetry import library_version
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     a_hold,
     a_node,
     a_start,

@@ -30,7 +30,7 @@ from orchestra.store.diagnosis import SchemaState
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Route
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
     SECOND,
@@ -47,7 +47,7 @@ from orchestra.testing.contract.shorthand import (
     one,
     read,
 )
-from orchestra.testing.contract.tasks import hand_out, handed_out, take
+from tests.support.contract.tasks import hand_out, handed_out, take
 
 CLOCK = SystemClock()
 
@@ -87,7 +87,7 @@ def killed(path, script):
         from orchestra.providers.sqlite import SqliteProvider
         from orchestra.providers.sqlite.filelock import FileLock
         from pathlib import Path
-        from orchestra.testing.contract.shorthand import *
+        from tests.support.contract.shorthand import *
         path = Path(sys.argv[1])
     """
     source = (

@@ -41,7 +41,8 @@ from orchestra.providers.postgres.diagnosis import (
 from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Route
-from orchestra.testing.contract.shorthand import (
+from orchestra.testing.postgres import postgres_server
+from tests.support.contract.shorthand import (
     FOREIGN_KIND,
     KIND,
     SECOND,
@@ -56,8 +57,7 @@ from orchestra.testing.contract.shorthand import (
     claim,
     one,
 )
-from orchestra.testing.contract.tasks import hand_out, handed_out, take
-from orchestra.testing.postgres import postgres_server
+from tests.support.contract.tasks import hand_out, handed_out, take
 
 CLOCK = SystemClock()
 PATIENCE = 30.0

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
 import pytest
-from driver import Drive, fresh
 
 from orchestra.activities import Activity, activity, activity_context, as_activity
 from orchestra.codec import EMPTY, plain
 from orchestra.errors import ActivityContextMissing, InvalidFunction, UnresolvableAnnotation
 from orchestra.events import from_record
 from orchestra.retry import RetryPolicy
+from tests.support.driver import Drive, fresh
 
 
 @dataclass

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
-from driver import SUBJECT, Drive, fresh, prefixes
-from driver import replay as replayed
 
 from orchestra.codec import EMPTY, encode, plain
 from orchestra.context import Limits
@@ -43,6 +41,8 @@ from orchestra.replay import Execution
 from orchestra.store.kinds import MessageKind
 from orchestra.store.messages import MessageRow
 from orchestra.summary import read_summary, write_summary
+from tests.support.driver import SUBJECT, Drive, fresh, prefixes
+from tests.support.driver import replay as replayed
 
 MINUTE = timedelta(minutes=1)
 

@@ -12,13 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from driver import SUBJECT, Drive, define, replay
 
 from orchestra.codec import encode
 from orchestra.context import Limits
 from orchestra.errors import NondeterminismError
 from orchestra.events import ContinuedAsNew, ExecutionCancelled
 from orchestra.replay import Execution
+from tests.support.driver import SUBJECT, Drive, define, replay
 
 # ruff: noqa: B012, E701, E722, SIM105 - what is tested here is just that
 

@@ -15,13 +15,13 @@ from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
-from driver import Drive, define, replay
 from typing_extensions import TypedDict
 
 from orchestra import activity
 from orchestra.codec import Payload, decoder, encode, plain, unpack
 from orchestra.errors import DecodeError, EncodeError, UnresolvableAnnotation
 from orchestra.events import ExecutionStarted, from_record, to_record
+from tests.support.driver import Drive, define, replay
 
 T = TypeVar("T")
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from driver import Drive
 
 from orchestra.codec import EMPTY, encode
 from orchestra.errors import Cancelled, OperationCancelled
 from orchestra.events import ContinuedAsNew, ExecutionCancelled
 from orchestra.replay import ActivityDone
+from tests.support.driver import Drive
 
 
 async def twice(ctx, name):

@@ -9,7 +9,8 @@ import anyio
 import httpx
 import pytest
 import trio
-from driver import Drive
+
+from tests.support.driver import Drive
 
 TIMER = "ctx.schedule_timer"
 ACTIVITY = "ctx.schedule_activity"

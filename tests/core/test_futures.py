@@ -9,12 +9,12 @@ import logging
 from datetime import timedelta
 
 import pytest
-from driver import SUBJECT, Drive, define, replay
 
 from orchestra import activity
 from orchestra.codec import encode
 from orchestra.context import Limits
 from orchestra.replay import Execution
+from tests.support.driver import SUBJECT, Drive, define, replay
 
 # --- never awaited ---
 

@@ -7,11 +7,11 @@ import time
 from datetime import timedelta
 
 import pytest
-from driver import fresh, replay
 
 from orchestra.codec import encode
 from orchestra.context import Limits
 from orchestra.store.messages import MessageRow
+from tests.support.driver import fresh, replay
 
 MOMENT = timedelta(milliseconds=1)
 DAY = timedelta(days=1)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pydantic
 import pytest
-from driver import Drive
 
 from orchestra import (
     Activity,
@@ -23,6 +22,7 @@ from orchestra import (
 )
 from orchestra.activities import as_activity
 from orchestra.codec import plain
+from tests.support.driver import Drive
 
 if TYPE_CHECKING:
     from sqlalchemy import Session  # pyright: ignore[reportMissingImports]

@@ -2,7 +2,6 @@
 and whatever is not.
 """
 
-from driver import fresh
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
@@ -10,6 +9,7 @@ from orchestra.codec import Payload, encode
 from orchestra.replay import ActivityDone, Inbox
 from orchestra.store.kinds import MessageKind
 from orchestra.store.messages import InboxPage, MessageRow, Unread
+from tests.support.driver import fresh
 
 NAMES = ("a", "b", "c")
 

@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from driver import Drive, replay
 
 from orchestra.codec import encode
 from orchestra.context import Limits
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
+from tests.support.driver import Drive, replay
 
 EXCEEDED = "orchestra.errors.ExecutionLimitExceeded"
 

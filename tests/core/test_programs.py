@@ -6,9 +6,10 @@ import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 
-from driver import Drive, prefixes, replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.support.driver import Drive, prefixes, replay
 
 NAMES = st.sampled_from("abc")
 

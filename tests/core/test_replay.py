@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from driver import SECOND, SUBJECT, Drive, fresh, prefixes
-from driver import replay as replayed
 
 from orchestra.activities import Activity
 from orchestra.clock import from_micros
@@ -36,6 +34,8 @@ from orchestra.events import (
     to_record,
 )
 from orchestra.replay import ActivityDied, ActivityDone, Identity
+from tests.support.driver import SECOND, SUBJECT, Drive, fresh, prefixes
+from tests.support.driver import replay as replayed
 
 MINUTE = timedelta(minutes=1)
 
@@ -679,9 +679,8 @@ class Tags:
 HASHING = """
 import sys
 from dataclasses import dataclass, field
-sys.path.insert(0, sys.argv[1])
 import pydantic
-from driver import Drive
+from tests.support.driver import Drive
 
 class Model(pydantic.BaseModel):
     tags: set[str]
@@ -715,10 +714,9 @@ for record in drive.history:
 
 def test_commands_do_not_depend_on_the_hash_seed():
     """Scenario 47."""
-    folder = str(Path(__file__).parent)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(HASHING), folder],
+            [sys.executable, "-c", textwrap.dedent(HASHING)],
             env={**os.environ, "PYTHONHASHSEED": seed},
             stdout=subprocess.PIPE,
         )

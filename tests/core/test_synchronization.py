@@ -5,10 +5,10 @@ cancels.
 from datetime import timedelta
 
 import pytest
-from driver import Drive, fresh
 
 from orchestra.codec import encode
 from orchestra.events import ExecutionCancelled
+from tests.support.driver import Drive, fresh
 
 BOTH = pytest.mark.parametrize("cold", [False, True])
 

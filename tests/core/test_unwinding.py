@@ -8,11 +8,11 @@ import weakref
 from datetime import timedelta
 
 import pytest
-from driver import Drive, fresh, prefixes, replay
 
 from orchestra.codec import encode, plain
 from orchestra.errors import Cancelled, Evicted
 from orchestra.events import CancelRequested, ContinuedAsNew, ExecutionCancelled, ExecutionFailed
+from tests.support.driver import Drive, fresh, prefixes, replay
 
 # --- cancel ---
 

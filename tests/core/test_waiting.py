@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from driver import SECOND, Drive
 
 from orchestra.codec import encode
 from orchestra.errors import OperationCancelled, OrchestrationError
 from orchestra.events import EventReceived, InputEvent
 from orchestra.replay import ActivityDone, Turn
+from tests.support.driver import SECOND, Drive
 
 
 def inputs(drive):

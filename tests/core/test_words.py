@@ -4,10 +4,10 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from driver import Drive, prefixes, replay
 
 from orchestra.errors import EventTimeout
 from orchestra.events import CommandCancelled, ContinuedAsNew, ExecutionCancelled
+from tests.support.driver import Drive, prefixes, replay
 
 SECOND = timedelta(seconds=1)
 BOTH = pytest.mark.parametrize("cold", [False, True])

@@ -1,6 +1,5 @@
 """The files of a store go away under processes that work, and come back (scenarios 41 and 42)."""
 
-import os
 import resource
 import signal
 import sqlite3
@@ -12,12 +11,12 @@ from contextlib import asynccontextmanager, closing
 
 import anyio
 import pytest
-from crashes.campaigns import Outcome, verdict
-from crashes.processes import Worker, Workforce, until
-from crashes.traffic import Promises
-from crashes.verdict import own_open
 
 from orchestra import SqliteProvider
+from tests.support.crashes.campaigns import Outcome, verdict
+from tests.support.crashes.processes import Worker, Workforce, until
+from tests.support.crashes.traffic import Promises
+from tests.support.crashes.verdict import own_open
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -137,7 +136,7 @@ READ_ONLY = """
     from orchestra.errors import StoreReadOnly
     from orchestra.store.kinds import Status
     from orchestra.store.outcomes import Started
-    from orchestra.testing.contract.shorthand import a_start, one, read
+    from tests.support.contract.shorthand import a_start, one, read
 
     def expect_read_only(provider):
         try:
@@ -186,6 +185,5 @@ def test_a_file_that_may_not_be_written_is_called_so_and_opens_once_it_may():
             [sys.executable, "-c", textwrap.dedent(READ_ONLY), folder],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     assert answer.stdout.split() == ["StoreReadOnly", "StoreReadOnly", "mended"], answer.stderr

@@ -8,16 +8,17 @@ import os
 from random import SystemRandom
 
 import pytest
-from crashes.campaigns import (
-    Outcome,
+
+from tests.support.crashes.campaigns import (
     conduct,
     kill_campaign,
     pause_campaign,
     sharing_campaign,
     versions_campaign,
 )
-from crashes.deploys import rolling_campaign
-from crashes.injections import MISSING, failing_campaign, injection_campaign, lone_campaign
+from tests.support.crashes.deploys import rolling_campaign
+from tests.support.crashes.injections import failing_campaign, injection_campaign, lone_campaign
+from tests.support.crashes.ways import by_every_way
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(240)]
 
@@ -38,25 +39,6 @@ def test_nothing_is_lost_or_doubled_over_fifty_kills(tmp_path, seed):
     expect_no_problems(outcome, f"--cycles 50 --seed {seed}")
     kills = sum(number for name, number in outcome.counts.items() if name.startswith("kills"))
     assert kills == 50
-
-
-def by_every_way(campaign, tmp_path, seed, cycles):
-    """Conduct a campaign by each way that there is on this machine. Where there is none, that is
-    said.
-    """
-    missing = {way: reason() for way, reason in MISSING.items()}
-    ways = [way for way, reason in missing.items() if reason is None]
-    if not ways:
-        pytest.skip(
-            "no fault can be injected here: "
-            + "; ".join(f"{way}: {reason}" for way, reason in missing.items())
-        )
-    total = Outcome()
-    for number, way in enumerate(ways):
-        folder = tmp_path / way
-        folder.mkdir()
-        total.add(conduct(campaign, folder, seed, (cycles + number) // len(ways), way))
-    return total
 
 
 def killed(outcome):

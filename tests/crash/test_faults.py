@@ -2,27 +2,26 @@
 never tried.
 """
 
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-from crashes import device, tracer
-from crashes.campaigns import Outcome
-from crashes.device import Fault
-from crashes.processes import Worker
-from test_crashes import by_every_way
+
+from tests.support.crashes import device, tracer
+from tests.support.crashes.campaigns import Outcome
+from tests.support.crashes.device import Fault
+from tests.support.crashes.processes import Worker
+from tests.support.crashes.ways import by_every_way
 
 by_device = pytest.mark.skipif(device.missing() is not None, reason=str(device.missing()))
 
 INSERTING = """
     import sqlite3, sys, time
-    from crashes.device import Device, Fault
+    from tests.support.crashes.device import Device, Fault
     device = Device(sys.argv[1], lambda *what: print(*what, flush=True))
     connection = sqlite3.connect(sys.argv[1], isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -44,12 +43,8 @@ def insert(store, fault):
     """Insert four rows, each one write of its page and its header, and one sync. Return what came
     of it.
     """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]),
-    }
     command = [sys.executable, "-c", textwrap.dedent(INSERTING), store, str(fault)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == ""
     return done.returncode, done.stdout.split("\n")[:-1]
 
@@ -106,10 +101,9 @@ def test_calls_fail_as_often_as_was_chosen_and_then_no_more(tmp_path, fault, sai
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.skipif(tracer.missing() is not None, reason=str(tracer.missing()))
 async def test_strace_kills_at_the_call_that_was_chosen(tmp_path):
-    program = f"""
+    program = """
         import sqlite3, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from crashes import tracer
+        from tests.support.crashes import tracer
         connection = sqlite3.connect(sys.argv[1], isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

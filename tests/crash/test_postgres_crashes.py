@@ -9,9 +9,10 @@ import os
 from random import SystemRandom
 
 import pytest
-from crashes.campaigns import conduct
-from crashes.proxy import WAYS
-from crashes.servers import (
+
+from tests.support.crashes.campaigns import conduct
+from tests.support.crashes.proxy import WAYS
+from tests.support.crashes.servers import (
     served_kill_campaign,
     served_last_kill_campaign,
     served_pause_campaign,

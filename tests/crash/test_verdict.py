@@ -6,11 +6,11 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from crashes.processes import Worker
-from crashes.stores import Served, provider_of
-from crashes.verdict import raw_problems, write_problems
 
 from orchestra.clock import new_id
+from tests.support.crashes.processes import Worker
+from tests.support.crashes.stores import Served, provider_of
+from tests.support.crashes.verdict import raw_problems, write_problems
 
 NEITHER = 2**22 + 1
 """No process has this id."""

@@ -1,20 +1,14 @@
-"""Makes ``harness`` importable, and worlds over each store."""
+"""Worlds over each store."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import World
 
 from orchestra.clock import new_id
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.sqlite import SqliteProvider
+from tests.support.harness import World
 
 
 def in_memory():

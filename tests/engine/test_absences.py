@@ -9,7 +9,6 @@ result in when the test says so.
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.engine.absences import LeftBehind
@@ -18,6 +17,7 @@ from orchestra.errors import Evicted, StoreUnavailable
 from orchestra.retention import Retention
 from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import Status
+from tests.support.harness import HOLD, SECOND, YEAR, check_rest, registry, several
 
 
 class Stuck:

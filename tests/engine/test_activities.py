@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed
 from orchestra.retry import NonRetryable, RetryPolicy
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.routes import Route
+from tests.support.harness import HOLD, SECOND, check_rest, registry
 
 
 def asking(retry):

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, registry, several
 
 from orchestra.activities import Activity
 from orchestra.errors import LibraryTooOld, StoreError
@@ -20,9 +19,10 @@ from orchestra.levels import Levels, Unknown
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import policy_of, why_unreadable
 from orchestra.store.kinds import Status
-from orchestra.testing.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact, UnknownPolicy, policy_to_text
+from tests.support.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from tests.support.harness import HOLD, registry, several
 
 KINDS_ONLY = replace(NEXT_LIBRARY, events=type(EVENTS)(EVENTS.formats, NEXT_LIBRARY.events.kinds))
 """The next library without its event format."""

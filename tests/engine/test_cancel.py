@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.errors import Cancelled
 from orchestra.events import ExecutionTerminated
 from orchestra.store.changes import Cancel
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal, Refused
+from tests.support.harness import HOLD, check_rest, registry
 
 
 async def works(ctx, left):

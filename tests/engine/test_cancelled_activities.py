@@ -7,11 +7,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import Status
+from tests.support.harness import HOLD, check_rest, registry
 
 MANY = RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=5), jitter=0)
 

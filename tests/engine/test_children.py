@@ -7,7 +7,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, YEAR, check_rest, several
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import ChildFailed, Failure, StoreBusy
@@ -20,6 +19,7 @@ from orchestra.store.outcomes import Granted
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing.checker import check_store
 from orchestra.versions import Exact
+from tests.support.harness import HOLD, SECOND, YEAR, check_rest, several
 
 LOST = pytest.mark.parametrize("lost", ["lost before", "lost after"])
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from harness import check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
 from orchestra.events import TimerFired
 from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import Status
+from tests.support.harness import check_rest, registry
 
 HOUR = 3_600_000_000
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from harness import HOLD, check_rest, registry
-
 from orchestra.engine.engine import EngineOptions
 from orchestra.store.changes import Claim, Start, Write
 from orchestra.store.kinds import ExecutionEnd, Status
+from tests.support.harness import HOLD, check_rest, registry
 
 
 async def steps(ctx, count):

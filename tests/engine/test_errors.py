@@ -7,7 +7,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, check_instance, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.context import Limits
@@ -19,6 +18,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.retry import NO_RETRY, RetryPolicy
 from orchestra.store.changes import Release, Write
 from orchestra.store.kinds import HoldKind, Status
+from tests.support.harness import HOLD, SECOND, check_instance, check_rest, registry, several
 
 
 class PaymentRefused(Exception):

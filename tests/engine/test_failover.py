@@ -8,13 +8,13 @@ import subprocess
 
 import psycopg
 import pytest
-from harness import HOLD, World, check_rest, registry
 
 from orchestra.errors import StoreReplaced
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Granted
 from orchestra.testing.postgres import NoPostgres, postgres_server
+from tests.support.harness import HOLD, World, check_rest, registry
 
 
 async def hears_twice(ctx, _):

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from harness import HOLD, check_instance, check_rest, registry, several
 
 from orchestra.codec import pack
 from orchestra.engine.desk import Desk
@@ -18,6 +17,7 @@ from orchestra.registry import OrchestrationRegistry
 from orchestra.store.changes import Release, Write
 from orchestra.store.decoding import hold_from_bytes
 from orchestra.store.kinds import THIS_LIBRARY, Dialect, HoldKind, Status
+from tests.support.harness import HOLD, check_instance, check_rest, registry, several
 
 
 @dataclass

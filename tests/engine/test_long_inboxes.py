@@ -1,13 +1,13 @@
 """Long inboxes: what is read of them, what lies in memory, and in which order it is delivered."""
 
 import pytest
-from harness import HOLD, check_instance, check_rest, registry
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import StoreUnavailable
 from orchestra.store.changes import Append
 from orchestra.store.kinds import Status
 from orchestra.store.messages import InboxPage
+from tests.support.harness import HOLD, check_instance, check_rest, registry
 
 SMALL = EngineOptions(inbox_page=InboxPage(2, 50), inbox_room=InboxPage(3, 60))
 

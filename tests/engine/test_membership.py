@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.errors import OutcomeUnknown, StoreUnavailable
 from orchestra.store.changes import Claim, Write
 from orchestra.store.kinds import Status
+from tests.support.harness import HOLD, check_rest, registry
 
 
 async def works(ctx, _):

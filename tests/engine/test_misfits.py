@@ -7,10 +7,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.store.changes import Release
 from orchestra.store.kinds import HoldKind, Status
+from tests.support.harness import HOLD, check_rest, registry
 
 
 async def counts(ctx, turns):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.errors import (
     SchemaMismatch,
@@ -18,6 +17,7 @@ from orchestra.errors import (
 from orchestra.store.changes import Append
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended, Started
+from tests.support.harness import HOLD, check_rest, registry
 
 ERRORS = [
     StoreUnavailable("away"),

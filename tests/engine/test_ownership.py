@@ -7,10 +7,10 @@ import weakref
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_instance, check_rest, registry
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.store.kinds import Status
+from tests.support.harness import HOLD, check_instance, check_rest, registry
 
 
 async def listens(ctx, _):

@@ -5,11 +5,11 @@ more.
 from __future__ import annotations
 
 import pytest
-from harness import HOLD, check_rest, registry, several
 
 from orchestra.activities import Activity, as_activity
 from orchestra.engine.engine import EngineOptions
 from orchestra.store.kinds import Status
+from tests.support.harness import HOLD, check_rest, registry, several
 
 
 def blocks(value: int) -> int: ...

@@ -8,7 +8,6 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, SECOND, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
@@ -16,6 +15,7 @@ from orchestra.events import ActivityCompleted
 from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Refused
+from tests.support.harness import HOLD, SECOND, check_rest, registry, several
 
 FEW = EngineOptions(max_owned=4)
 MANY = 16

@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from harness import EVERYTHING, HOLD, several
 
 from orchestra.engine.absences import LeftBehind
 from orchestra.errors import ChildFailed, StoreBusy
@@ -16,6 +15,7 @@ from orchestra.store.changes import Cancel
 from orchestra.store.kinds import Status
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing.checker import check_store
+from tests.support.harness import EVERYTHING, HOLD, several
 
 STEPS = 100
 """How long the disorder lasts; then all is quiet, and every code returns."""

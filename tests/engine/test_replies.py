@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from harness import HOLD, check_instance, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.codec import encode
@@ -13,6 +12,7 @@ from orchestra.retry import RetryPolicy
 from orchestra.store.changes import Append, Cancel, Claim, Recover, Release, Write
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Appended, Granted, Started, StartExists
+from tests.support.harness import HOLD, check_instance, check_rest, registry
 
 LOST = pytest.mark.parametrize("lost", ["lost before", "lost after"])
 

@@ -8,12 +8,12 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from harness import HOLD, SECOND, registry, several
 
 from orchestra import OrchestrationRegistry, Retention
 from orchestra.errors import Failure, InvalidArgument, RegistrationError, StoreBusy, StoreError
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.queries import InstanceQuery
+from tests.support.harness import HOLD, SECOND, registry, several
 
 
 async def spins(ctx, left):

@@ -8,7 +8,6 @@ import logging
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed, StoreUnavailable
@@ -16,6 +15,7 @@ from orchestra.retry import NonRetryable, RetryPolicy
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Refused
 from orchestra.store.routes import Route
+from tests.support.harness import HOLD, check_rest, registry
 
 QUICK = RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=1), jitter=0)
 ONCE = RetryPolicy(max_attempts=1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_rest, registry, several
 
 from orchestra.activities import Activity
 from orchestra.engine.engine import EngineOptions
@@ -16,6 +15,7 @@ from orchestra.retry import RetryPolicy
 from orchestra.store.kinds import HoldKind, Status
 from orchestra.store.outcomes import Claimed
 from orchestra.store.tasks import LOST
+from tests.support.harness import HOLD, check_rest, registry, several
 
 MANY = RetryPolicy(max_attempts=5, initial_interval=timedelta(seconds=5), jitter=0)
 WORK = {"undo": HOLD}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, check_rest, registry
 
 from orchestra.store.changes import Claim
 from orchestra.store.kinds import Status
+from tests.support.harness import HOLD, check_rest, registry
 
 
 async def works(ctx, _):

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from harness import HOLD, check_rest, registry, several
-
 from orchestra.activities import Activity
 from orchestra.errors import ActivityFailed
 from orchestra.retry import NO_RETRY, RetryPolicy
 from orchestra.store.kinds import Status
 from orchestra.summary import read_tried
+from tests.support.harness import HOLD, check_rest, registry, several
 
 
 async def other(ctx, _): ...

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, YEAR, check_rest, registry
 
 from orchestra.engine.items import PolicyChanged
 from orchestra.operations.retarget import following, retargeting
@@ -14,6 +13,7 @@ from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.store.kinds import HoldKind, ResolvedBy, Status
 from orchestra.store.outcomes import Granted, Refused
 from orchestra.versions import Exact, Latest
+from tests.support.harness import HOLD, YEAR, check_rest, registry
 
 
 async def old(ctx, left):

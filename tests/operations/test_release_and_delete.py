@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from script import a_record, performed
 
 from orchestra.errors import (
     AlreadyCompleted,
@@ -20,6 +19,7 @@ from orchestra.store.changes import Release
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.store.outcomes import Granted, Refused
 from orchestra.store.queries import InstanceQuery
+from tests.support.script import a_record, performed
 
 ENDS = InstanceQuery(name="job", statuses=(Status.COMPLETED,))
 ENDED = [status for status in Status if status is not Status.OPEN]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from script import a_catalogue, a_record, performed
 
 from orchestra.errors import (
     AlreadyCompleted,
@@ -33,6 +32,7 @@ from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.outcomes import Granted, Refused
 from orchestra.store.queries import InstanceQuery
 from orchestra.versions import Exact, Latest
+from tests.support.script import a_catalogue, a_record, performed
 
 PIN = Pin("1.0.0", 5, "me", "")
 BOTH = a_catalogue("1.0.0", "1.1.0", policy=Exact("1.0.0"))

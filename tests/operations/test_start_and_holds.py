@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from script import a_catalogue, a_record
 
 from orchestra.errors import InvalidVersion, UnknownOrchestration, UnknownVersion, UnreadablePolicy
 from orchestra.operations.holds import hold_reason, unserved_kinds
@@ -13,6 +12,7 @@ from orchestra.operations.start import chosen_version, id_of_request
 from orchestra.store.kinds import Status
 from orchestra.store.routes import Kind
 from orchestra.versions import Exact
+from tests.support.script import a_catalogue, a_record
 
 SLOW = Kind("slow", "job", "1.0.0", 1, floating=True)
 NAMED = Kind("slow", "job", "3.0.0", 1)

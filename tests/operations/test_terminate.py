@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from script import NOW, a_catalogue, a_record, performed
 
 from orchestra.errors import (
     AlreadyCompleted,
@@ -21,6 +20,7 @@ from orchestra.store.changes import Cancel, Recover, Write
 from orchestra.store.kinds import THIS_LIBRARY, Status
 from orchestra.store.outcomes import Appended, Granted, Recovered, Refused
 from orchestra.store.snapshots import Snapshot
+from tests.support.script import NOW, a_catalogue, a_record, performed
 
 WRITER = EVENTS.writer(1, 1)
 READ = a_catalogue()

@@ -9,7 +9,7 @@ import pytest
 
 from orchestra import SqliteProvider
 from orchestra.testing import ManualClock
-from orchestra.testing.contract.shorthand import KIND, OTHER_KIND, a_park, a_start, claim, one
+from tests.support.contract.shorthand import KIND, OTHER_KIND, a_park, a_start, claim, one
 
 PARKED = 100_000
 DUE = 20

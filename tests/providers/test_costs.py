@@ -19,7 +19,7 @@ from orchestra.store.executions import ExecutionDelta
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.tasks import ActivityRow
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     KIND,
     POLICY,
     a_hold,

@@ -10,7 +10,7 @@ import pytest
 from orchestra import SqliteProvider
 from orchestra.providers.sqlite import schema
 from orchestra.store.outcomes import Appended, Granted
-from orchestra.testing.contract.shorthand import a_write, an_append, begin, expect, one, read
+from tests.support.contract.shorthand import a_write, an_append, begin, expect, one, read
 
 LIMIT = 1_000
 

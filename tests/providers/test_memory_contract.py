@@ -10,7 +10,7 @@ from orchestra.clock import Clock
 from orchestra.providers.memory import Database, MemoryProvider
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
-from orchestra.testing.contract import ProviderContract
+from tests.support.contract import ProviderContract
 
 
 class TestMemory(ProviderContract):

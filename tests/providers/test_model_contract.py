@@ -9,8 +9,8 @@ import pytest
 from orchestra.clock import Clock
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
-from orchestra.testing import ModelProvider, ModelWorld
-from orchestra.testing.contract import ProviderContract
+from tests.support.contract import ProviderContract
+from tests.support.model import ModelProvider, ModelWorld
 
 
 class TestModel(ProviderContract):

@@ -16,7 +16,7 @@ from orchestra.errors import InvalidArgument, StoreAliased, StoreError, StoreUna
 from orchestra.providers.postgres.connection import absolute_files
 from orchestra.providers.sqlite import SqliteProvider, back_up, mounts
 from orchestra.store.outcomes import Started
-from orchestra.testing.contract.shorthand import a_node, a_start, one, read
+from tests.support.contract.shorthand import a_node, a_start, one, read
 
 
 @pytest.fixture

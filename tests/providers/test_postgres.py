@@ -66,7 +66,7 @@ from orchestra.store.outcomes import (
     StartExists,
 )
 from orchestra.store.tasks import ActivityRow
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     KIND,
     OTHER_KIND,
     POLICY,
@@ -87,7 +87,7 @@ from orchestra.testing.contract.shorthand import (
     one,
     read,
 )
-from orchestra.testing.contract.tasks import ROUTE, a_report, hand_out, handed_out, take
+from tests.support.contract.tasks import ROUTE, a_report, hand_out, handed_out, take
 
 PATIENCE = 30.0
 

@@ -15,7 +15,7 @@ from orchestra.codec import unpack
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
-from orchestra.testing.contract import ProviderContract
+from tests.support.contract import ProviderContract
 
 
 def schema_of(location: Path) -> str:

@@ -38,7 +38,7 @@ from orchestra.store.kinds import THIS_LIBRARY, MessageKind, Status
 from orchestra.store.outcomes import Appended, Claimed, Started
 from orchestra.store.queries import InstanceQuery
 from orchestra.testing import ManualClock
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     KIND,
     a_node,
     a_park,
@@ -50,7 +50,7 @@ from orchestra.testing.contract.shorthand import (
     one,
     read,
 )
-from orchestra.testing.contract.tasks import take
+from tests.support.contract.tasks import take
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_many_processes_that_open_an_empty_store_make_it_once(path):
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract.shorthand import a_start, one
+        from tests.support.contract.shorthand import a_start, one
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         print(one(provider, a_start(sys.argv[2])))
@@ -322,7 +322,7 @@ def test_every_acknowledged_commit_survives_a_killed_writer(path):
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract.shorthand import a_start, an_append
+        from tests.support.contract.shorthand import a_start, an_append
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         provider.store.commit([a_start("i"), a_start("j")])
@@ -357,7 +357,7 @@ def test_a_killed_node_is_seen_to_have_vanished_and_a_living_one_is_not(path, pr
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract.shorthand import a_node, begin
+        from tests.support.contract.shorthand import a_node, begin
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         provider.store.join(a_node("n2"))
@@ -609,7 +609,7 @@ def test_processes_share_one_file_without_losing_anything(path, provider):
     script = """
         import sys
         from orchestra.providers.sqlite import SqliteProvider
-        from orchestra.testing.contract.shorthand import an_append, one
+        from tests.support.contract.shorthand import an_append, one
         provider = SqliteProvider(sys.argv[1])
         provider.open()
         for number in range(50):

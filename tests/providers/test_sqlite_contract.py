@@ -10,7 +10,7 @@ from orchestra.codec import unpack
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Provider
-from orchestra.testing.contract import ProviderContract
+from tests.support.contract import ProviderContract
 
 
 class TestSqlite(ProviderContract):

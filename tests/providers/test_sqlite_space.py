@@ -20,7 +20,7 @@ from orchestra.store.changes import Recover
 from orchestra.store.executions import ExecutionDelta
 from orchestra.store.kinds import Status
 from orchestra.testing import ManualClock
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     SECOND,
     a_state,
     a_write,

@@ -1,7 +1,6 @@
 """Both async backends for every test, and nothing that a runtime has made may be left behind."""
 
 import os
-import sys
 import threading
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from orchestra.clock import new_id
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.kinds import THIS_LIBRARY
 from orchestra.testing import check_store
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from kit import bounded, echo, idle, info_when, registry, until
 
 from orchestra import (
     Client,
@@ -22,7 +21,8 @@ from orchestra import (
     UnreadablePolicy,
 )
 from orchestra.store.kinds import THIS_LIBRARY
-from orchestra.testing.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from tests.support.ages import NEXT_FORMAT, NEXT_LEVEL, NEXT_LIBRARY, STERN_LIBRARY
+from tests.support.kit import bounded, echo, idle, info_when, registry, until
 
 pytestmark = pytest.mark.anyio
 

@@ -9,13 +9,13 @@ from datetime import timedelta
 import anyio
 import anyio.to_thread
 import pytest
-from kit import bounded, info_when, registry
 
 from orchestra import Runtime, SqliteProvider, activity
 from orchestra.clock import SystemClock
 from orchestra.errors import InvalidArgument, StoreCorrupt, StoreError, StoreUnavailable
 from orchestra.providers.sqlite import back_up
 from orchestra.testing import check_store
+from tests.support.kit import bounded, info_when, registry
 
 pytestmark = pytest.mark.anyio
 

@@ -5,11 +5,11 @@ from collections import Counter
 
 import anyio
 import pytest
-from kit import bounded
 
 from orchestra.errors import RuntimeClosed
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.readers import Readers
+from tests.support.kit import bounded
 
 pytestmark = pytest.mark.anyio
 

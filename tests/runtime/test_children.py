@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
-from kit import alone, bounded, echo, idle, info_when, runtime, until
 
 from orchestra import (
     Cancelled,
@@ -20,6 +19,7 @@ from orchestra import (
 )
 from orchestra.errors import Failure, InstanceFailed, UnknownOrchestration
 from orchestra.testing.checker import check_store
+from tests.support.kit import alone, bounded, echo, idle, info_when, runtime, until
 
 pytestmark = pytest.mark.anyio
 

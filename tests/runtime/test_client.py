@@ -8,7 +8,6 @@ from decimal import Decimal
 
 import anyio
 import pytest
-from kit import alone, bounded, echo, idle, info_when, registry, runtime, until
 
 from orchestra import (
     NO_RETRY,
@@ -48,8 +47,9 @@ from orchestra.errors import (
 )
 from orchestra.store.catalogue import Capability
 from orchestra.store.kinds import ResolvedBy
-from orchestra.testing.contract.shorthand import KIND, a_node, a_start, one
-from orchestra.testing.model import ManualClock
+from orchestra.testing import ManualClock
+from tests.support.contract.shorthand import KIND, a_node, a_start, one
+from tests.support.kit import alone, bounded, echo, idle, info_when, registry, runtime, until
 
 pytestmark = pytest.mark.anyio
 

@@ -5,9 +5,9 @@ rare.
 import gc
 
 import pytest
-from kit import bounded, runtime
 
 from orchestra import activity
+from tests.support.kit import bounded, runtime
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,11 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import PATIENCE, QUICK, Gate, bounded, info_when, runtime, until, when_set
 
 from orchestra import NO_RETRY, ActivityFailed, RetryPolicy, activity, activity_context
 from orchestra.codec import plain
 from orchestra.engine.items import Heartbeat
+from tests.support.kit import PATIENCE, QUICK, Gate, bounded, info_when, runtime, until, when_set
 
 pytestmark = pytest.mark.anyio
 

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import alone, bounded, idle, runtime, until
 
 from orchestra import activity
 from orchestra.errors import InstanceNotFound, InstanceTerminated, StoreUnavailable, WaitTimeout
 from orchestra.runtime import ends
+from tests.support.kit import alone, bounded, idle, runtime, until
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from kit import bounded, registry
 
 from orchestra import Client, EncodeError, OrchestrationRegistry, Runtime, activity
+from tests.support.kit import bounded, registry
 
 pytestmark = pytest.mark.anyio
 

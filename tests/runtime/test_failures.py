@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import alone, bounded, info_when, registry, runtime
 
 from orchestra import (
     NO_RETRY,
@@ -21,6 +20,7 @@ from orchestra import (
     activity,
 )
 from orchestra.client import waiting
+from tests.support.kit import alone, bounded, info_when, registry, runtime
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import QUICK, bounded, registry
 
 from orchestra import Runtime, SqliteProvider, activity
 from orchestra.clock import new_id
@@ -22,6 +21,7 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.testing import check_store
+from tests.support.kit import QUICK, bounded, registry
 
 pytestmark = pytest.mark.anyio
 

@@ -4,9 +4,9 @@ import pickle
 from contextlib import AsyncExitStack
 
 import pytest
-from kit import bounded, info_when, registry
 
 from orchestra import Client, InboxFull, InstanceStatus, Runtime
+from tests.support.kit import bounded, info_when, registry
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
-from kit import alone, bounded, registry, runtime
 
 from orchestra import (
     Client,
@@ -26,6 +25,7 @@ from orchestra import (
     UnknownOrchestration,
     UnresolvableAnnotation,
 )
+from tests.support.kit import alone, bounded, registry, runtime
 
 pytestmark = pytest.mark.anyio
 

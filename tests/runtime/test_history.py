@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from kit import bounded, info_when, registry
 
 from orchestra import (
     ActivityFailed,
@@ -50,7 +49,8 @@ from orchestra.events import (
 )
 from orchestra.store.executions import ExecutionDelta
 from orchestra.summary import EMPTY_SUMMARY
-from orchestra.testing.contract.shorthand import a_start, a_state, a_write, an_end, claim, one, read
+from tests.support.contract.shorthand import a_start, a_state, a_write, an_end, claim, one, read
+from tests.support.kit import bounded, info_when, registry
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AT = 1_795_262_400_000_000

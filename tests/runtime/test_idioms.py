@@ -13,7 +13,6 @@ from pathlib import Path
 import anyio
 import pydantic
 import pytest
-from kit import bounded, runtime
 
 from orchestra import (
     NO_RETRY,
@@ -28,6 +27,7 @@ from orchestra import (
     activity,
     activity_context,
 )
+from tests.support.kit import bounded, runtime
 
 pytestmark = pytest.mark.anyio
 

@@ -9,13 +9,13 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import Gate, bounded, idle, info_when, registry, until, when_set
 
 from orchestra import Client, InstanceNotFound, Runtime
 from orchestra.client.intake import Intake
 from orchestra.errors import RuntimeClosed, StoreFull
 from orchestra.runtime import runtime as runtime_module
 from orchestra.store.changes import Append
+from tests.support.kit import Gate, bounded, idle, info_when, registry, until, when_set
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import Gate, alone, bounded, echo, idle, info_when, registry, runtime, until, when_set
 
 from orchestra import (
     Client,
@@ -28,6 +27,18 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.runtime import runtime as runtime_module
+from tests.support.kit import (
+    Gate,
+    alone,
+    bounded,
+    echo,
+    idle,
+    info_when,
+    registry,
+    runtime,
+    until,
+    when_set,
+)
 
 pytestmark = pytest.mark.anyio
 

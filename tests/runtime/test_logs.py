@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import bounded, info_when, runtime
 
 from orchestra import ContextFilter, PlainFormatter, activity
+from tests.support.kit import bounded, info_when, runtime
 
 pytestmark = pytest.mark.anyio
 

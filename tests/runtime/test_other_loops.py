@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import PATIENCE, Gate, alone, bounded, echo, idle, registry, runtime, until
 
 from orchestra import (
     Client,
@@ -20,6 +19,7 @@ from orchestra import (
     activity,
 )
 from orchestra.client.intake import Intake
+from tests.support.kit import PATIENCE, Gate, alone, bounded, echo, idle, registry, runtime, until
 
 pytestmark = pytest.mark.anyio
 

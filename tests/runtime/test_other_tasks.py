@@ -16,12 +16,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from kit import PATIENCE, alone, bounded, echo, idle, registry, runtime, until
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from orchestra import Runtime, RuntimeClosed, activity
+from tests.support.kit import PATIENCE, alone, bounded, echo, idle, registry, runtime, until
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ from enum import Enum
 from uuid import UUID
 
 import pytest
-from kit import bounded, info_when, runtime
 
 from orchestra import activity
+from tests.support.kit import bounded, info_when, runtime
 
 pytestmark = pytest.mark.anyio
 

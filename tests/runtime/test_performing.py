@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import anyio
 import anyio.lowlevel
 import pytest
-from kit import bounded
 
 from orchestra.client.performing import perform
 from orchestra.errors import StoreBusy
@@ -25,6 +24,7 @@ from orchestra.operations.steps import (
     SubmitAll,
 )
 from orchestra.store.queries import InstanceQuery
+from tests.support.kit import bounded
 
 pytestmark = pytest.mark.anyio
 

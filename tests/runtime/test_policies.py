@@ -5,10 +5,10 @@ policy that was a mistake.
 from datetime import timedelta
 
 import pytest
-from kit import alone, bounded, idle, info_when, runtime
 
 from orchestra import Exact, Latest
 from orchestra.errors import UnknownVersion
+from tests.support.kit import alone, bounded, idle, info_when, runtime
 
 pytestmark = pytest.mark.anyio
 

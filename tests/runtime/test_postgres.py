@@ -13,12 +13,12 @@ from datetime import timedelta
 import anyio
 import anyio.to_thread
 import pytest
-from kit import bounded, echo, idle, info_when, registry, until
 
 from orchestra import Client, InstanceStatus, Runtime, activity
 from orchestra.clock import SystemClock, new_id
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing import check_store
+from tests.support.kit import bounded, echo, idle, info_when, registry, until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,6 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
-from kit import bounded, info_when, registry
 from psycopg import conninfo
 from psycopg import sql as compose
 
@@ -21,6 +20,7 @@ from orchestra.cli.server_doctor import examine_server
 from orchestra.clock import SystemClock, new_id
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing import check_store
+from tests.support.kit import bounded, info_when, registry
 
 pytestmark = pytest.mark.anyio
 

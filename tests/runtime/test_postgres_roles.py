@@ -10,7 +10,6 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from kit import bounded, echo, idle, info_when, registry
 from psycopg import sql
 
 from orchestra import Client, InstanceStatus, Latest, Runtime
@@ -18,6 +17,7 @@ from orchestra.clock import new_id
 from orchestra.errors import SchemaMismatch, StoreReadOnly
 from orchestra.providers.postgres import PostgresProvider, grants, schema
 from orchestra.testing import check_store
+from tests.support.kit import bounded, echo, idle, info_when, registry
 
 pytestmark = pytest.mark.anyio
 

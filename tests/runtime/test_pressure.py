@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import bounded, registry, until
 
 from orchestra import Runtime, activity
+from tests.support.kit import bounded, registry, until
 
 pytestmark = pytest.mark.anyio
 

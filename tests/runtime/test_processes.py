@@ -12,16 +12,16 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import loops
 import pytest
-from kit import alone, bounded, echo, info_when, runtime
 
 from orchestra.errors import RuntimeClosed
 from orchestra.store.kinds import ResolvedBy
+from tests.support import loops
+from tests.support.kit import alone, bounded, echo, info_when, runtime
 
 pytestmark = pytest.mark.anyio
 
-PROGRAM = Path(__file__).with_name("loops.py")
+PROGRAM = Path(loops.__file__)
 
 
 @contextmanager

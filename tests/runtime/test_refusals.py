@@ -8,7 +8,6 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
-from kit import bounded, echo, idle, info_when, registry
 
 from orchestra import (
     Activity,
@@ -24,6 +23,7 @@ from orchestra import (
     activity,
 )
 from orchestra.client import Handle
+from tests.support.kit import bounded, echo, idle, info_when, registry
 
 pytestmark = pytest.mark.anyio
 

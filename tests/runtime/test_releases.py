@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from kit import bounded, info_when, registry
 
 from orchestra import Activity, InstanceStatus, Runtime, activity
 from orchestra.retry import NO_RETRY
+from tests.support.kit import bounded, info_when, registry
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from kit import bounded, info_when, registry, runtime, until
 
 from orchestra import (
     InstanceNotFound,
@@ -16,6 +15,7 @@ from orchestra import (
     activity,
 )
 from orchestra.client import Client
+from tests.support.kit import bounded, info_when, registry, runtime, until
 
 pytestmark = pytest.mark.anyio
 

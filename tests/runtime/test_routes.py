@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import anyio
 import pytest
-from kit import QUICK, bounded, info_when, registry, until, when_set
 
 from orchestra import (
     Activity,
@@ -30,6 +29,7 @@ from orchestra import (
 )
 from orchestra.errors import InvalidFunction
 from orchestra.retry import NO_RETRY
+from tests.support.kit import QUICK, bounded, info_when, registry, until, when_set
 
 pytestmark = pytest.mark.anyio
 

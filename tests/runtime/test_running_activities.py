@@ -13,7 +13,6 @@ from decimal import Decimal
 
 import anyio
 import pytest
-from kit import QUICK, Gate, alone, bounded, info_when, registry, runtime, until, when_set
 
 from orchestra import (
     NO_RETRY,
@@ -30,6 +29,17 @@ from orchestra import (
 )
 from orchestra.engine.items import ActivityFailure
 from orchestra.errors import InstanceTerminated
+from tests.support.kit import (
+    QUICK,
+    Gate,
+    alone,
+    bounded,
+    info_when,
+    registry,
+    runtime,
+    until,
+    when_set,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import Gate, bounded, info_when, registry, runtime, until, when_set
 
 from orchestra import Cancelled, Exact, InstanceStatus, Latest, activity
 from orchestra.errors import (
@@ -18,6 +17,7 @@ from orchestra.errors import (
     UnknownVersion,
 )
 from orchestra.store.kinds import ResolvedBy
+from tests.support.kit import Gate, bounded, info_when, registry, runtime, until, when_set
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import alone, bounded, echo, idle, info_when, runtime, until
 
 from orchestra import (
     AlreadyCompleted,
@@ -26,6 +25,7 @@ from orchestra.errors import (
     StoreUnavailable,
     WaitTimeout,
 )
+from tests.support.kit import alone, bounded, echo, idle, info_when, runtime, until
 
 pytestmark = pytest.mark.anyio
 

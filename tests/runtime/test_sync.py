@@ -12,7 +12,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from kit import PATIENCE, alone, echo, idle, registry, runtime
 
 import orchestra
 from orchestra import (
@@ -29,6 +28,7 @@ from orchestra import (
     activity,
 )
 from orchestra.sync import connect
+from tests.support.kit import PATIENCE, alone, echo, idle, registry, runtime
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import bounded, idle, info_when, registry, until
 
 from orchestra import AlreadyCompleted, Client, InstanceStatus, Runtime
 from orchestra.errors import InstanceTerminated
 from orchestra.operations import terminate
+from tests.support.kit import bounded, idle, info_when, registry, until
 
 pytestmark = pytest.mark.anyio
 

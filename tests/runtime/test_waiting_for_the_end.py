@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import Gate, bounded, info_when, registry, runtime, until, when_set
 
 from orchestra import NO_RETRY, InstanceCancelled, Runtime, activity, activity_context
 from orchestra.errors import InvalidFunction
+from tests.support.kit import Gate, bounded, info_when, registry, runtime, until, when_set
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""Worlds of several nodes over one store; see :mod:`orchestra.testing.simulation`."""
+"""Worlds of several nodes over one store; see :mod:`tests.support.simulation`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from orchestra.engine.store_time import StoreTime
 from orchestra.errors import StoreBusy, StoreUnavailable
 from orchestra.providers.memory import MemoryProvider
 from orchestra.providers.postgres import calls
-from orchestra.testing.simulation import PROGRAMS, Plan, memory_store, run_seed, simulate
-from orchestra.testing.simulation.clocks import MachineClock, VirtualTime
-from orchestra.testing.simulation.plan import COMMIT_FAULTS
+from tests.support.simulation import PROGRAMS, Plan, memory_store, run_seed, simulate
+from tests.support.simulation.clocks import MachineClock, VirtualTime
+from tests.support.simulation.plan import COMMIT_FAULTS
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "ops" / "simulation" / "run.py"
@@ -200,7 +200,7 @@ def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
     assert plan.apart
     assert plan.absences
     assert plan.retention.histories is not None
-    code = f"from orchestra.testing.simulation import run_seed; print(run_seed({seed}).digest)"
+    code = f"from tests.support.simulation import run_seed; print(run_seed({seed}).digest)"
     digests = {
         subprocess.run(
             [sys.executable, "-c", code],

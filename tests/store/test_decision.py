@@ -42,7 +42,7 @@ from orchestra.store.outcomes import (
 from orchestra.store.routes import Route
 from orchestra.store.tables import CANCEL_MARK, HOT_ROW, WRITTEN_ROW
 from orchestra.store.tasks import ActivityRow
-from orchestra.testing.contract.shorthand import (
+from tests.support.contract.shorthand import (
     KIND,
     a_hold,
     a_start,

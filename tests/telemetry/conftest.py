@@ -2,19 +2,11 @@
 what they tell.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import World
-from observed import Observed
-
 from orchestra.providers.memory import MemoryProvider
+from tests.support.harness import World
+from tests.support.observed import Observed
 
 
 @pytest.fixture(params=["asyncio", "trio"])

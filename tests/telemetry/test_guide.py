@@ -78,11 +78,7 @@ def look():
     def start(*arguments):
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "ops" / "look" / "look.py"), *arguments],
-            env={
-                **os.environ,
-                "PYTHONUTF8": "1",
-                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-            },
+            env={**os.environ, "PYTHONUTF8": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

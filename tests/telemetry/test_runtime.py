@@ -8,13 +8,24 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from kit import QUICK, Gate, alone, bounded, echo, idle, info_when, runtime, until, when_set
-from observed import is_child, links, traceparent
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from orchestra import ContextFilter, InstanceExists, InstanceNotFound, activity, activity_context
 from orchestra.telemetry import Recorder
+from tests.support.kit import (
+    QUICK,
+    Gate,
+    alone,
+    bounded,
+    echo,
+    idle,
+    info_when,
+    runtime,
+    until,
+    when_set,
+)
+from tests.support.observed import is_child, links, traceparent
 
 pytestmark = pytest.mark.anyio
 

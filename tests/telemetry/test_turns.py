@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from harness import HOLD, registry, several
-from observed import is_child, links, traceparent
 
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Failure, OutcomeUnknown, StoreError, StoreUnavailable
@@ -16,6 +14,8 @@ from orchestra.store.outcomes import Refused
 from orchestra.telemetry import Recorder
 from orchestra.telemetry.instruments import INSTRUMENTS
 from orchestra.versions import Exact
+from tests.support.harness import HOLD, registry, several
+from tests.support.observed import is_child, links, traceparent
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SENDER = "00-1af7651916cd43dd8448eb211c80319c-c7ad6b7169203331-01"

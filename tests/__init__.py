@@ -1,0 +1,1 @@
+"""The tests of the library, and in :mod:`tests.support` what they share."""

@@ -1,0 +1,454 @@
+"""Random groups of changes, given to a provider and to the model: all that can be seen must be the
+same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as some
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from orchestra.clock import Clock
+from orchestra.codec import Payload
+from orchestra.errors import StoreError
+from orchestra.events import OnParentClose
+from orchestra.store.changes import (
+    Cancel,
+    Change,
+    ChildCancel,
+    ChildStart,
+    Claim,
+    Recover,
+    Release,
+    Report,
+    Stop,
+)
+from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.inbox_limits import InboxLimits
+from orchestra.store.instances import InstanceRow, ParentLink
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.port import Provider
+from orchestra.store.queries import InstanceQuery, InstanceRecord, Standing
+from orchestra.store.routes import Route
+from orchestra.store.tasks import ActivityRow
+from orchestra.testing import ManualClock
+from tests.support.contract.base import ContractBase
+from tests.support.contract.shorthand import (
+    FOREIGN_KIND,
+    KIND,
+    OTHER_KIND,
+    POLICY,
+    SECOND,
+    TRACEPARENT,
+    a_hold,
+    a_node,
+    a_start,
+    a_state,
+    a_write,
+    an_append,
+    an_event,
+    an_execution,
+)
+from tests.support.model import ModelProvider
+
+_SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+"""What hypothesis would complain of, and what a real store's openings bring with them."""
+
+_INSTANCES: Final = ("a", "b", "c")
+_NODES: Final = ("n1", "n2", "n3")
+_KINDS: Final = (KIND, OTHER_KIND, FOREIGN_KIND)
+_ROUTES: Final = (Route("default", "probe"), Route("slow", "probe"))
+_instances = some.sampled_from(_INSTANCES)
+_nodes = some.sampled_from(_NODES)
+_kinds = some.sampled_from(_KINDS)
+_traceparents = some.sampled_from((None, TRACEPARENT))
+_mostly = some.sampled_from((True, True, True, True, False))
+
+
+class ComparedWithModel(RuleBasedStateMachine):
+    """Gives the same random changes to a provider and to the model, and compares all that can be
+    seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock: ManualClock = ManualClock()
+        self.folder: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
+        self.provider: Provider = self.make_provider(Path(self.folder.name), self.clock)
+        self.model: ModelProvider = ModelProvider(clock=self.clock)
+        self.provider.open()
+        self.model.open()
+        self.made: int = 0
+
+    def make_provider(self, location: Path, clock: Clock) -> Provider:
+        """Return the provider that is compared, as :meth:`ContractBase.make_provider` does."""
+        raise NotImplementedError
+
+    def teardown(self) -> None:
+        self.provider.close()
+        self.folder.cleanup()
+
+    @initialize()
+    def start_something(self) -> None:
+        self.commit([a_start(instance_id) for instance_id in _INSTANCES])
+
+    @rule(data=some.data(), size=some.integers(1, 5))
+    def commit_a_group(self, data: some.DataObject, size: int) -> None:
+        makers = some.sampled_from(
+            (
+                self.start,
+                self.append,
+                self.cancel,
+                self.write,
+                self.write,
+                self.claim,
+                self.recover,
+                self.release,
+                self.report,
+                self.report,
+            )
+        )
+        self.commit([data.draw(makers)(data) for _ in range(size)])
+
+    @rule(data=some.data())
+    def write_something(self, data: some.DataObject) -> None:
+        self.commit([self.write(data)])
+
+    @rule(milliseconds=some.sampled_from((1, 1000, 60_000, 3_600_000)))
+    def let_time_pass(self, milliseconds: int) -> None:
+        self.clock.advance(timedelta(milliseconds=milliseconds))
+
+    @rule(node=_nodes, how=some.sampled_from(("join", "leave", "renew", "bury")))
+    def let_a_node_live_or_die(self, node: str, how: str) -> None:
+        known = {
+            standing.record.node_id: standing for standing in self.model.store.catalogue().nodes
+        }
+        if how == "join" and node not in known:
+            # A dead node never comes back: the next one has a new id (rule 11).
+            self.both(lambda provider: provider.store.leave(node))
+            self.both(lambda provider: provider.store.join(a_node(node)))
+        elif how == "leave":
+            self.both(lambda provider: provider.store.leave(node))
+        elif how == "renew" and node in known:
+            self.both(lambda provider: provider.store.renew(node, 3))
+        elif how == "bury" and node in known:
+            self.both(lambda provider: provider.store.bury(node, known[node].renewals))
+        self.compare()
+
+    @rule()
+    def sweep(self) -> None:
+        self.both(lambda provider: provider.store.sweep())
+        self.compare()
+
+    @rule(after=some.sampled_from((None, 0, 60 * SECOND, 3600 * SECOND)), limit=some.integers(1, 3))
+    def let_what_has_ended_go(self, after: int | None, limit: int) -> None:
+        self.both(lambda provider: provider.store.expire(limit))
+        self.both(lambda provider: provider.admin.set_expiry({"watch": after}))
+        self.compare()
+
+    @rule(instance_id=_instances, pinned=some.booleans())
+    def pin(self, instance_id: str, pinned: bool) -> None:
+        version = "1.0.0" if pinned else None
+        self.both(lambda provider: provider.admin.set_pin(instance_id, version, by="me", reason=""))
+        self.compare()
+
+    @rule(instance_id=_instances)
+    def delete(self, instance_id: str) -> None:
+        record = self.model.directory.get(instance_id)
+        incarnation = "" if record is None else record.row.incarnation
+        self.both(
+            lambda provider: provider.admin.delete(instance_id, incarnation, by="me", reason="")
+        )
+        self.compare()
+
+    # --- changes --------------------------------------------------------------------------
+
+    def start(self, data: some.DataObject) -> Change:
+        self.made += 1
+        request_id = data.draw(some.sampled_from(("r", "r2")))
+        wake_at = data.draw(
+            some.sampled_from((0, self.clock.now() + 1000, self.clock.now() + SECOND))
+        )
+        start = a_start(
+            data.draw(_instances),
+            f"incarnation {self.made}",
+            request_id,
+            data.draw(_kinds),
+            wake_at,
+        )
+        return replace(start, traceparent=data.draw(_traceparents))
+
+    def append(self, data: some.DataObject) -> Change:
+        message_id, name = (
+            data.draw(some.sampled_from(tuple(f"m{number}" for number in range(1, 13)))),
+            data.draw(some.sampled_from(("go", "stop"))),
+        )
+        limits = InboxLimits(
+            *data.draw(some.sampled_from(((3, 1_000), (10, 1_000), (10, 40), (2, 14), (20, 5))))
+        )
+        payload = Payload(b"x" * data.draw(some.sampled_from((0, 5, 7, 20))))
+        append = replace(
+            an_append(data.draw(_instances), message_id, name), payload=payload, limits=limits
+        )
+        return replace(append, traceparent=data.draw(_traceparents))
+
+    def cancel(self, data: some.DataObject) -> Change:
+        return Cancel(data.draw(_instances), "enough", "me", terminate=not data.draw(_mostly))
+
+    def claim(self, data: some.DataObject) -> Change:
+        kinds = tuple(data.draw(some.lists(_kinds, min_size=1, max_size=3)))
+        routes = tuple(data.draw(some.lists(some.sampled_from(_ROUTES), max_size=3)))
+        return Claim(
+            data.draw(_nodes),
+            kinds,
+            data.draw(some.integers(1, 3)),
+            routes,
+            data.draw(some.integers(0, 3)),
+        )
+
+    def report(self, data: some.DataObject) -> Change:
+        tasks = [(node, task) for node in _NODES for task in self.model.store.taken(node)]
+        if not tasks:
+            return self.claim(data)
+        node, task = data.draw(some.sampled_from(tasks))
+        revision = task.revision if data.draw(_mostly) else task.revision - 1
+        how = data.draw(some.sampled_from(("result", "failure", "heartbeat")))
+        return Report(
+            task.instance_id,
+            task.incarnation,
+            task.execution,
+            task.event_id,
+            revision,
+            node if data.draw(_mostly) else data.draw(_nodes),
+            Payload(b"1") if how == "result" else None,
+            b"{}" if how == "failure" else None,
+            Payload(b"%d" % revision) if how == "heartbeat" or data.draw(some.booleans()) else None,
+        )
+
+    def recover(self, data: some.DataObject) -> Change:
+        return Recover(data.draw(_instances), data.draw(_nodes))
+
+    def release(self, data: some.DataObject) -> Change:
+        instance_id = data.draw(_instances)
+        record = self.model.directory.get(instance_id)
+        return (
+            Release(instance_id, "", 0)
+            if record is None
+            else Release(instance_id, record.row.incarnation, record.row.revision)
+        )
+
+    def write(self, data: some.DataObject) -> Change:
+        instance_id = data.draw(_instances)
+        record = self.model.directory.get(instance_id)
+        if record is None:
+            return self.start(data)
+        row = record.row
+        if not data.draw(_mostly):
+            row = replace(row, revision=row.revision - 1)
+        number = row.execution
+        boundary = record.status is Status.OPEN and data.draw(
+            some.sampled_from((False, False, True))
+        )
+        ending = not boundary and not data.draw(_mostly)
+        deltas = self.deltas(data, record, boundary=boundary, ending=ending)
+        messages = self.unread(instance_id) if record.status is Status.OPEN else ()
+        # An activity is asked for by an event of the execution that goes on.
+        is_asked_for = not boundary and (
+            row.history_events > 0 or any(event.id == 1 for event in deltas[0].events)
+        )
+        route = data.draw(some.sampled_from((None, *_ROUTES))) if is_asked_for else None
+        state = a_state(
+            row,
+            kind=data.draw(_kinds),
+            owner=data.draw(some.sampled_from((None, row.owner))),
+            wake_at=data.draw(some.sampled_from((None, 0, self.clock.now() + 1000))),
+            seen_seq=data.draw(some.integers(row.seen_seq, row.inbox_seq)),
+            execution=number + 1 if boundary else number,
+            opened=not boundary and (row.opened or deltas[0].opened is not None),
+            takeovers=data.draw(some.sampled_from((0, row.takeovers))),
+            history_events=0 if boundary else row.history_events + len(deltas[0].events),
+            status=Status.FAILED if ending else Status.OPEN,
+            summary=data.draw(some.sampled_from((b"{}", b"other"))),
+        )
+        return a_write(
+            row,
+            state,
+            owner=data.draw(some.sampled_from((row.owner, row.owner, None, "n1"))),
+            executions=deltas,
+            consumed=tuple(sequence for sequence in messages if data.draw(some.booleans())),
+            activities=() if data.draw(_mostly) else (self.activity(data, state.execution, route),),
+            settled=(1,) if not data.draw(_mostly) else (),
+            custom_status=None if data.draw(_mostly) else Payload(b"%d" % row.revision),
+            hold=None if data.draw(_mostly) else a_hold((f"f{row.revision}",)),
+            prune=None if data.draw(_mostly) else self.prune(data),
+            starts=tuple(
+                self.child(data, row) for _ in range(data.draw(some.sampled_from((0, 0, 1, 2))))
+            ),
+            cancels=()
+            if data.draw(_mostly)
+            else (ChildCancel(data.draw(_instances), self.link(data, row), "given up"),),
+            stops=(Stop(1, b"withdrawn"),) if data.draw(some.booleans()) else (),
+        )
+
+    def activity(self, data: some.DataObject, execution: int, route: Route | None) -> ActivityRow:
+        attempt = data.draw(some.integers(1, 2))
+        row = ActivityRow(execution, 1, attempt, None, 1, b"[]", route=route)
+        if route is not None and not data.draw(_mostly):
+            return replace(
+                row,
+                owner=data.draw(some.sampled_from(("n1", "n2"))),
+                stopping=data.draw(some.booleans()),
+            )
+        if not data.draw(_mostly):  # a hold has kept how it ended
+            return replace(
+                row,
+                route=None,
+                **data.draw(some.sampled_from(({"result": Payload(b"1")}, {"failure": b"why"}))),
+            )
+        return row
+
+    def prune(self, data: some.DataObject) -> Prune:
+        some_number = some.integers(0, 4)
+        return Prune(
+            data.draw(some_number),
+            data.draw(some_number),
+            data.draw(some.sampled_from((None, 1, 2, 10**17))),
+        )
+
+    def child(self, data: some.DataObject, row: InstanceRow) -> ChildStart:
+        child_id, link = data.draw(_instances), self.link(data, row)
+        if not data.draw(_mostly):
+            return ChildStart(child_id, link, None, b"hopeless")
+        self.made += 1
+        start = a_start(child_id, f"incarnation {self.made}", str(link), data.draw(_kinds))
+        if not data.draw(_mostly):
+            return ChildStart(child_id, link, start, None)
+        close = data.draw(some.sampled_from(OnParentClose))
+        return ChildStart(
+            child_id,
+            link,
+            replace(start, parent=link, root_id="a", on_parent_close=close),
+            b"taken",
+        )
+
+    def link(self, data: some.DataObject, row: InstanceRow) -> ParentLink:
+        return ParentLink(
+            row.instance_id, row.incarnation, row.execution, data.draw(some.integers(1, 3))
+        )
+
+    def deltas(
+        self, data: some.DataObject, record: InstanceRecord, *, boundary: bool, ending: bool
+    ) -> tuple[ExecutionDelta, ...]:
+        row, number = record.row, record.row.execution
+        opened = None if row.opened or data.draw(some.booleans()) else (1, "1.1.0", "f", 1, POLICY)
+        retargeted = None if row.opened or opened or data.draw(_mostly) else ("2.0.0", POLICY)
+        poisonous = row.history_events > 0 and not data.draw(_mostly) and not data.draw(_mostly)
+        first = row.history_events + (0 if poisonous else 1)
+        events = tuple(
+            an_event(event_id) for event_id in range(first, first + data.draw(some.integers(1, 3)))
+        )
+        closed = None
+        if boundary or ending:
+            closed = (
+                2,
+                ExecutionEnd.CONTINUED_AS_NEW if boundary else ExecutionEnd.FAILED,
+                None,
+                b"error",
+            )
+        trace = data.draw(_traceparents)
+        delta = ExecutionDelta(
+            number,
+            opened=opened,
+            retargeted=retargeted,
+            events=events,
+            closed=closed,
+            event_count=len(events),
+            byte_count=1,
+            traceparent=trace,
+            children=data.draw(_mostly),
+        )
+        following = replace(an_execution(number + 1), traceparent=trace)
+        return (delta, ExecutionDelta(number + 1, create=following)) if boundary else (delta,)
+
+    def unread(self, instance_id: str) -> tuple[int, ...]:
+        world = self.model.world
+        return tuple(message.sequence for message in world.instances[instance_id].messages)
+
+    # --- comparing ------------------------------------------------------------------------
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.both(lambda provider: provider.store.commit(changes))
+        self.compare()
+
+    def both(self, ask: Callable[[Provider], object]) -> None:
+        answer, expected = _answer(ask, self.provider), _answer(ask, self.model)
+        assert answer == expected, f"it is\n{answer}\nand should be\n{expected}"
+
+    def compare(self) -> None:
+        for instance_id in _INSTANCES:
+            self.both(lambda provider, key=instance_id: provider.directory.get(key))
+            self.both(lambda provider, key=instance_id: provider.directory.executions(key))
+            record = self.model.directory.get(instance_id)
+            for number in range(1, 1 if record is None else record.row.execution + 1):
+                self.both(
+                    lambda provider, key=instance_id, lap=number: provider.store.history(key, lap)
+                )
+        for node in _NODES:
+            self.both(lambda provider, key=node: provider.store.news(key))
+            self.both(lambda provider, key=node: provider.store.owned(key))
+            self.both(lambda provider, key=node: provider.store.taken(key))
+        self.both(lambda provider: provider.store.next_wake(_KINDS))
+        self.both(lambda provider: provider.store.next_wake((), _ROUTES))
+        self.both(lambda provider: provider.store.held(["watch"]))
+        self.both(lambda provider: provider.store.catalogue().nodes)
+        self.both(lambda provider: provider.directory.list(InstanceQuery(held=True)))
+        for standing in Standing:
+            self.both(
+                lambda provider, one=standing: provider.directory.list(
+                    InstanceQuery(standings=(one,))
+                )
+            )
+        self.both(lambda provider: provider.directory.count_owned(_NODES))
+        self.both(lambda provider: provider.directory.going_among(_INSTANCES))
+        self.both(lambda provider: provider.directory.list(InstanceQuery(parent="a")))
+
+
+def _answer(ask: Callable[[Provider], object], provider: Provider) -> object:
+    """Return what a provider says; failures are compared by their type."""
+    try:
+        return ask(provider)
+    except StoreError as error:
+        return type(error)
+
+
+class ComparisonTests(ContractBase):
+    """The model is the reference."""
+
+    def test_it_does_what_the_model_does(self) -> None:
+        """Compares random groups of changes with
+        :class:`~tests.support.model.ModelProvider`.
+        """
+        contract = self
+
+        class Compared(ComparedWithModel):
+            def make_provider(self, location: Path, clock: Clock) -> Provider:
+                return contract.make_provider(location, clock)
+
+        run_state_machine_as_test(
+            Compared,
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=25,
+                deadline=None,
+                database=None,
+                print_blob=True,
+                suppress_health_check=_SLOW,
+            ),
+        )

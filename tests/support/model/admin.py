@@ -1,0 +1,101 @@
+"""What operators do to the model: policies, pins, deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from orchestra.clock import Clock
+from orchestra.store.catalogue import PolicyRow
+from orchestra.store.instances import Pin
+from orchestra.store.kinds import Status
+from tests.support.model.store import ModelStore
+from tests.support.model.world import ModelWorld
+
+_NAMED: Final = 100
+"""Of how many deleted instances the audit names the ids."""
+
+
+class ModelAdmin:
+    """Implements :class:`~orchestra.store.port.Admin`."""
+
+    def __init__(self, world: ModelWorld, store: ModelStore, clock: Clock) -> None:
+        self._world = world
+        self._store = store
+        self._clock = clock
+
+    def set_policy(
+        self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
+    ) -> bool:
+        with self._world.transaction(self._store, self._clock) as now:
+            standing = self._world.policies.get(name)
+            if standing is not None and only_first:
+                return False
+            revision = 1 if standing is None else standing.revision + 1
+            self._world.policies[name] = PolicyRow(name, revision, value, by, reason, now)
+            self._record(by, "set policy", name, {"value": value, "reason": reason})
+            return True
+
+    def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
+        with self._world.transaction(self._store, self._clock) as now:
+            instance = self._world.instances.get(instance_id)
+            if instance is None or instance.status is not Status.OPEN:
+                return False
+            row = instance.row
+            wake_at = row.wake_at if row.owner is None else 0
+            pin = None if version is None else Pin(version, now, by, reason)
+            row = replace(row, pin=pin, revision=row.revision + 1, owner=None, wake_at=wake_at)
+            self._world.instances[instance_id] = replace(instance, row=row, updated_at=now)
+            if version is None:
+                self._record(by, "unpin", instance_id, {"reason": reason})
+            else:
+                self._record(by, "pin", instance_id, {"version": version, "reason": reason})
+            return True
+
+    def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
+        with self._world.transaction(self._store, self._clock):
+            if not self._remove(instance_id, incarnation):
+                return False
+            self._record(by, "delete", instance_id, {"incarnation": incarnation, "reason": reason})
+            return True
+
+    def delete_all(
+        self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
+    ) -> list[str]:
+        with self._world.transaction(self._store, self._clock):
+            deleted = [
+                instance_id
+                for instance_id, incarnation in instances
+                if self._remove(instance_id, incarnation)
+            ]
+            if deleted:
+                self._record(
+                    by,
+                    "purge",
+                    "",
+                    {"count": len(deleted), "first": deleted[:_NAMED], "reason": reason},
+                )
+            return deleted
+
+    def _remove(self, instance_id: str, incarnation: str) -> bool:
+        instance = self._world.instances.get(instance_id)
+        if (
+            instance is None
+            or instance.status is Status.OPEN
+            or instance.row.incarnation != incarnation
+        ):
+            return False
+        del self._world.instances[instance_id]
+        return True
+
+    def _record(self, actor: str, action: str, subject: str, detail: Mapping[str, Any]) -> None:
+        self._world.operations.append((actor, action, subject, dict(detail)))
+
+    def set_expiry(self, after: Mapping[str, int | None]) -> None:
+        with self._world.transaction(self._store, self._clock):
+            for name, duration in after.items():
+                if duration is None:
+                    self._world.expiries.pop(name, None)
+                else:
+                    self._world.expiries[name] = duration

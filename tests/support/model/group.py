@@ -1,0 +1,543 @@
+"""What one commit does to the world, change by change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
+
+from orchestra.codec import Payload
+from orchestra.errors import StoreError
+from orchestra.events import OnParentClose
+from orchestra.store.changes import (
+    Append,
+    Cancel,
+    Change,
+    ChildCancel,
+    ChildStart,
+    Claim,
+    Recover,
+    Release,
+    Report,
+    Start,
+    Write,
+)
+from orchestra.store.executions import PRUNED_AT_ONCE, ExecutionDelta, Prune
+from orchestra.store.inbox_limits import Waiting
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, InstanceRow, ParentLink
+from orchestra.store.kinds import Dialect, MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import (
+    Appended,
+    AppendRefused,
+    Claimed,
+    Granted,
+    Outcome,
+    Recovered,
+    Refusal,
+    Refused,
+    Started,
+    StartExists,
+)
+from orchestra.store.routes import Kind
+from orchestra.store.snapshots import Snapshot
+from orchestra.store.tasks import Task
+from tests.support.model.ages import (
+    as_stored,
+    read_message,
+    stored_form,
+    write_execution,
+    write_hold,
+    write_resolution,
+)
+from tests.support.model.tasks import report, stop, take
+from tests.support.model.world import ModelInstance, ModelWorld, ring
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    tombstone_window: int
+
+
+class Group:
+    """One commit in progress."""
+
+    def __init__(self, world: ModelWorld, now: int, limits: Limits, dialect: Dialect) -> None:
+        self._world = world
+        self._dialect = dialect
+        self._instances = world.instances
+        self._kinds = world.kinds
+        self._expiries = world.expiries
+        self._now = now
+        self._limits = limits
+
+    def apply(self, changes: Sequence[Change]) -> tuple[Outcome, ...]:
+        outcomes: dict[int, Outcome] = {}
+        for phase in (_OWNERS, _OTHERS):
+            for position, change in enumerate(changes):
+                if not isinstance(change, Claim) and _phase(change) == phase:
+                    outcomes[position] = self._apply_one(change)
+            if phase == _OWNERS:
+                for position, outcome in outcomes.items():
+                    outcomes[position] = self._follow(changes[position], outcome)
+        claims = [
+            (position, change)
+            for position, change in enumerate(changes)
+            if isinstance(change, Claim)
+        ]
+        taken = [take(self._world, claim) for _, claim in claims]
+        for (position, claim), tasks in zip(claims, taken, strict=True):
+            outcomes[position] = self._claim(claim, tasks)
+        return tuple(outcomes[position] for position in range(len(changes)))
+
+    def _apply_one(
+        self, change: Write | Recover | Start | Append | Cancel | Release | Report
+    ) -> Outcome:
+        match change:
+            case Write():
+                return self._write(change)
+            case Recover():
+                return self._recover(change)
+            case Start():
+                return self._start(change)
+            case Append():
+                return self._append(change)
+            case Cancel():
+                return self._cancel(change)
+            case Release():
+                return self._release(change)
+            case Report():
+                return report(self._world, self._now, change)
+
+    def _write(self, write: Write) -> Granted | Refused:
+        self._kinds.setdefault(write.state.kind)
+        instance = self._instances.get(write.instance_id)
+        if instance is None or instance.status is not Status.OPEN:
+            return Refused()
+        row, state = instance.row, write.state
+        if (row.incarnation, row.revision) != (
+            write.incarnation,
+            write.revision,
+        ) or write.owner not in (None, row.owner):
+            return Refused()
+        for delta in write.executions:
+            instance = self._apply_delta(instance, delta)
+        instance = self._consume(instance, write.consumed)
+        if write.closed_with_children:
+            # Only the kinds that are ends of children: what a newer library has sent stays for it.
+            kept = tuple(
+                message
+                for message in instance.messages
+                if stored_form(message.kind) not in self._dialect.reports
+            )
+            instance = replace(instance, messages=kept)
+        is_open = state.status is Status.OPEN
+        is_ready = row.inbox_seq > state.seen_seq
+        row = replace(
+            row,
+            revision=row.revision + 1,
+            kind=state.kind,
+            owner=state.owner if is_open else None,
+            wake_at=None if not is_open else 0 if is_ready else state.wake_at,
+            seen_seq=state.seen_seq,
+            execution=state.execution,
+            opened=state.opened,
+            takeovers=state.takeovers,
+            history_events=state.history_events,
+            history_bytes=state.history_bytes,
+            hold=write_hold(write.hold, self._dialect) or row.hold,
+        )
+        activities = dict(instance.activities)
+        for event_id in write.settled:
+            activities.pop((state.execution, event_id), None)
+        for activity in write.activities:
+            key = activity.execution, activity.event_id
+            revision = activities[key].revision + 1 if key in activities else 0
+            activities[key] = replace(activity, revision=revision)
+        instance = replace(
+            instance,
+            row=row,
+            status=as_stored(state.status, self._dialect.statuses[state.status]),
+            held=is_open and write.hold is not None,
+            summary=state.summary,
+            custom_status=write.custom_status or instance.custom_status,
+            activities=activities if is_open else instance.activities,
+            updated_at=self._now,
+        )
+        if not is_open:
+            unread = Counter(message.name for message in instance.unread_events)
+            after = self._expiries.get(state.kind.name)
+            expires_at = None if after is None else self._now + after
+            instance = replace(
+                instance, messages=(), unread_at_end=dict(unread), expires_at=expires_at
+            )
+        if write.prune is not None:
+            instance = prune(instance, write.prune)
+        self._instances[write.instance_id] = instance
+        ends = [stop(self._world, self._now, write, one) for one in write.stops]
+        return Granted(
+            row.inbox_seq, tuple((write.instance_id, end) for end in ends if end is not None)
+        )
+
+    def _apply_delta(self, instance: ModelInstance, delta: ExecutionDelta) -> ModelInstance:
+        number = delta.number
+        executions, events, activities = (
+            dict(instance.executions),
+            dict(instance.events),
+            instance.activities,
+        )
+        if delta.create is not None:
+            require(number not in executions, "an execution was made twice")
+            executions[number] = write_execution(delta.create, self._dialect)
+        require(number in executions, "an execution is not there")
+        if delta.opened is not None:
+            require(executions[number].opened_at is None, "an execution was opened twice")
+            at, version, fingerprint, event_format, resolution = delta.opened
+            executions[number] = replace(
+                executions[number],
+                opened_at=at,
+                version=version,
+                fingerprint=fingerprint,
+                format=event_format,
+                resolution=write_resolution(resolution, self._dialect),
+                traceparent=delta.traceparent,
+            )
+        if delta.retargeted is not None:
+            require(executions[number].opened_at is None, "an execution was opened twice")
+            version, resolution = delta.retargeted
+            executions[number] = replace(
+                executions[number],
+                version=version,
+                resolution=write_resolution(resolution, self._dialect),
+                traceparent=delta.traceparent,
+            )
+        if delta.events:
+            history = (*events.get(number, ()), *delta.events)
+            require(
+                len({event.id for event in history}) == len(history), "an event was written twice"
+            )
+            events[number] = history
+        if delta.closed is not None:
+            require(executions[number].closed_at is None, "an execution was closed twice")
+            at, end, output, error = delta.closed
+            executions[number] = replace(
+                executions[number],
+                closed_at=at,
+                end=as_stored(end, self._dialect.ends[end]),
+                output=output,
+                error=error,
+                events=delta.event_count,
+                bytes=delta.byte_count,
+            )
+            activities = {}
+        return replace(instance, executions=executions, events=events, activities=activities)
+
+    def _consume(self, instance: ModelInstance, consumed: Sequence[int]) -> ModelInstance:
+        removed = [message for message in instance.messages if message.sequence in consumed]
+        require(len(removed) == len(consumed), "a message was consumed that is not there")
+        buried = {
+            message.message_id: (message.sequence, self._now)
+            for message in removed
+            if message.kind is MessageKind.EVENT
+        }
+        rest = tuple(message for message in instance.messages if message.sequence not in consumed)
+        return replace(instance, messages=rest, tombstones={**instance.tombstones, **buried})
+
+    def _recover(self, recover: Recover) -> Recovered:
+        instance = self._instances.get(recover.instance_id)
+        if instance is None or instance.row.owner != recover.node:
+            return Recovered(None)
+        instance = replace(instance, row=replace(instance.row, revision=instance.row.revision + 1))
+        self._instances[recover.instance_id] = instance
+        return Recovered(instance.snapshot(self._dialect))
+
+    def _start(self, start: Start) -> Started | StartExists:
+        self._kinds.setdefault(start.kind)
+        standing = self._instances.get(start.instance_id)
+        if standing is not None:
+            return StartExists(same=standing.request_id == start.request_id)
+        row = InstanceRow(
+            instance_id=start.instance_id,
+            incarnation=start.incarnation,
+            kind=start.kind,
+            revision=1,
+            owner=None,
+            wake_at=start.wake_at,
+            inbox_seq=0,
+            seen_seq=0,
+            execution=start.execution.number,
+            opened=start.execution.opened_at is not None,
+            takeovers=0,
+            history_events=0,
+            history_bytes=0,
+            traceparent=start.traceparent,
+            parent=start.parent,
+            root_id=start.root_id,
+        )
+        self._instances[start.instance_id] = ModelInstance(
+            row=row,
+            request_id=start.request_id,
+            created_at=self._now,
+            updated_at=self._now,
+            created_by=start.created_by,
+            labels=dict(start.labels),
+            executions={start.execution.number: write_execution(start.execution, self._dialect)},
+            on_parent_close=start.on_parent_close,
+        )
+        return Started()
+
+    def _append(self, append: Append) -> Appended | AppendRefused:
+        instance = self._instances.get(append.instance_id)
+        if instance is None:
+            return AppendRefused(Refusal.NOT_FOUND)
+        for message in instance.unread_events:
+            if message.message_id == append.message_id:
+                return Appended(message.sequence, instance.row.owner, fresh=False, message=message)
+        sequence, removed_at = instance.tombstones.get(append.message_id, (0, 0))
+        if sequence and removed_at > self._now - self._limits.tombstone_window:
+            return Appended(sequence, instance.row.owner, fresh=False)
+        if instance.status is not Status.OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        sizes = [(message.name, len(message.payload.data)) for message in instance.unread_events]
+        whole = Waiting(len(sizes), sum(size for _, size in sizes))
+        of_name = [size for name, size in sizes if name == append.name]
+        full = append.limits.met_by(
+            whole, Waiting(len(of_name), sum(of_name)), len(append.payload.data)
+        )
+        if full is not None:
+            return AppendRefused(Refusal.FULL, full)
+        row = ring(instance.row, self._now)
+        message = MessageRow(
+            row.inbox_seq,
+            append.message_id,
+            append.name,
+            append.payload,
+            self._now,
+            traceparent=append.traceparent,
+            sender=append.sender,
+        )
+        self._instances[append.instance_id] = replace(
+            instance, row=row, messages=(*instance.messages, message), updated_at=self._now
+        )
+        return Appended(message.sequence, row.owner, fresh=True, message=message)
+
+    def _cancel(self, cancel: Cancel) -> Appended | AppendRefused:
+        instance = self._instances.get(cancel.instance_id)
+        if instance is None or (
+            cancel.incarnation is not None and instance.row.incarnation != cancel.incarnation
+        ):
+            return AppendRefused(Refusal.NOT_FOUND)
+        if instance.status is not Status.OPEN:
+            return AppendRefused(Refusal.CLOSED)
+        standing = instance.row.cancel
+        if standing is not None and (standing.terminate or not cancel.terminate):
+            return Appended(
+                instance.cancel_sequence, instance.row.owner, fresh=False, cancel=standing
+            )
+        mark = CancelMark(self._now, cancel.reason, cancel.by, cancel.terminate)
+        return self._mark(instance, mark)
+
+    def _mark(self, instance: ModelInstance, mark: CancelMark) -> Appended:
+        row = replace(ring(instance.row, self._now), cancel=mark)
+        self._instances[row.instance_id] = replace(
+            instance, row=row, cancel_sequence=row.inbox_seq, updated_at=self._now
+        )
+        return Appended(row.inbox_seq, row.owner, fresh=True, cancel=mark)
+
+    # --- what a write does to others ---
+
+    def _follow(self, change: Change, outcome: Outcome) -> Outcome:
+        if not isinstance(change, Write) or not isinstance(outcome, Granted):
+            return outcome
+        arrivals = [*outcome.arrivals]
+        taken = [
+            child.child_id for child in change.starts if not self._start_child(child, arrivals)
+        ]
+        for cancel in change.cancels:
+            self._cancel_child(cancel, arrivals)
+        for execution in change.closed_with_children:
+            self._leave_children(change, execution, arrivals)
+        instance = self._instances[change.instance_id]
+        closed = change.executions[-1].closed if change.executions else None
+        if (
+            change.state.status is not Status.OPEN
+            and instance.row.parent is not None
+            and closed is not None
+        ):
+            output = (
+                closed[2] if change.state.status is Status.COMPLETED else Payload(closed[3] or b"")
+            )
+            kind = MessageKind(change.state.status.value)
+            message = (
+                kind,
+                output or Payload(b"null"),
+                instance.executions[instance.row.execution].traceparent,
+            )
+            self._report(instance.row.parent, change.instance_id, message, arrivals)
+        return replace(outcome, arrivals=tuple(arrivals), taken=tuple(taken))
+
+    def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
+        """Start a child, or tell its parent that it cannot be. Return whether somebody knows how it
+        went.
+        """
+        if child.start is not None:
+            outcome = self._start(child.start)
+            if isinstance(outcome, Started) or outcome.same:
+                return True
+        if child.refusal is None:
+            return False
+        self._report(
+            child.parent,
+            child.child_id,
+            (MessageKind.CHILD_FAILED, Payload(child.refusal), None),
+            arrivals,
+        )
+        return True
+
+    def _cancel_child(self, cancel: ChildCancel, arrivals: list[tuple[str, Appended]]) -> None:
+        child = self._instances.get(cancel.child_id)
+        if child is None or child.status is not Status.OPEN or child.row.parent != cancel.parent:
+            return
+        if child.row.cancel is None:
+            mark = CancelMark(self._now, cancel.reason, cancel.parent.instance_id)
+            arrivals.append((cancel.child_id, self._mark(child, mark)))
+
+    def _leave_children(
+        self, write: Write, execution: int, arrivals: list[tuple[str, Appended]]
+    ) -> None:
+        bound = [
+            (parent.event_id, key)
+            for key, child in self._instances.items()
+            if (parent := child.row.parent) is not None
+            and (parent.instance_id, parent.incarnation, parent.execution)
+            == (write.instance_id, write.incarnation, execution)
+            and child.status is Status.OPEN
+            and child.on_parent_close is not OnParentClose.ABANDON
+        ]
+        for _, key in sorted(bound):
+            child = self._instances[key]
+            terminate = child.on_parent_close is OnParentClose.TERMINATE
+            standing = child.row.cancel
+            if standing is None or (terminate and not standing.terminate):
+                mark = CancelMark(self._now, PARENT_CLOSED, write.instance_id, terminate)
+                arrivals.append((key, self._mark(child, mark)))
+
+    def _report(
+        self,
+        link: ParentLink,
+        child_id: str,
+        end: tuple[MessageKind, Payload, str | None],
+        arrivals: list[tuple[str, Appended]],
+    ) -> None:
+        parent = self._instances.get(link.instance_id)
+        if parent is None or parent.status is not Status.OPEN:
+            return
+        if (parent.row.incarnation, parent.row.execution) != (link.incarnation, link.execution):
+            return
+        row = ring(parent.row, self._now)
+        kind, payload, traceparent = end
+        message = MessageRow(
+            row.inbox_seq,
+            str(link),
+            child_id,
+            payload,
+            self._now,
+            kind,
+            link.event_id,
+            traceparent,
+            child_id,
+        )
+        message = replace(message, kind=as_stored(kind, self._dialect.messages[kind]))
+        twins = [
+            one
+            for one in parent.messages
+            if (one.message_id, one.kind) == (message.message_id, message.kind)
+        ]
+        require(not twins, "the end of a child was told twice")
+        self._instances[link.instance_id] = replace(
+            parent, row=row, messages=(*parent.messages, message), updated_at=self._now
+        )
+        told = read_message(message, self._dialect)
+        arrivals.append(
+            (link.instance_id, Appended(message.sequence, row.owner, fresh=True, message=told))
+        )
+
+    def _release(self, release: Release) -> Granted | Refused:
+        instance = self._instances.get(release.instance_id)
+        if instance is None or not instance.held:
+            return Refused()
+        row = instance.row
+        if (row.incarnation, row.revision) != (release.incarnation, release.revision):
+            return Refused()
+        row = replace(row, revision=row.revision + 1, wake_at=0)
+        self._instances[release.instance_id] = replace(
+            instance, row=row, held=False, updated_at=self._now
+        )
+        return Granted(row.inbox_seq)
+
+    def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
+        ready = [self._ready(kind) for kind in dict.fromkeys(claim.kinds)]
+        in_turn = (
+            instance
+            for instance in chain.from_iterable(zip_longest(*ready))
+            if instance is not None
+        )
+        claimed: list[Snapshot] = []
+        for instance in islice(in_turn, claim.limit):
+            row = replace(instance.row, owner=claim.node, revision=instance.row.revision + 1)
+            taken = replace(instance, row=row)
+            self._instances[row.instance_id] = taken
+            claimed.append(taken.snapshot(self._dialect, claim.page))
+        return Claimed(
+            tuple(claimed), 0 < claim.limit == len(claimed) or 0 < claim.slots == len(tasks), tasks
+        )
+
+    def _ready(self, kind: Kind) -> list[ModelInstance]:
+        due = [
+            (instance.row.wake_at or 0, instance.row.instance_id, instance)
+            for instance in self._instances.values()
+            if instance.row.kind == kind
+            and instance.is_claimable()
+            and (instance.row.wake_at or 0) <= self._now
+        ]
+        return [instance for _, _, instance in sorted(due, key=lambda item: item[:2])]
+
+
+_OWNERS, _OTHERS = range(2)
+
+
+def prune(instance: ModelInstance, prune: Prune) -> ModelInstance:
+    """Let go of the oldest executions; never of the current one."""
+    current, aged = instance.row.execution, 0
+    if prune.closed_until is not None:
+        for number in sorted(instance.executions)[:PRUNED_AT_ONCE]:
+            closed_at = instance.executions[number].closed_at
+            if number >= current - 1 or closed_at is None or closed_at > prune.closed_until:
+                break
+            aged = number
+    rows = min(
+        max(prune.executions, aged), current - 1, min(instance.executions) + PRUNED_AT_ONCE - 1
+    )
+    oldest = min(instance.events, default=current)
+    histories = min(
+        max(prune.histories, prune.executions, aged), current - 1, oldest + PRUNED_AT_ONCE - 1
+    )
+    return replace(
+        instance,
+        executions={number: row for number, row in instance.executions.items() if number > rows},
+        events={number: events for number, events in instance.events.items() if number > histories},
+    )
+
+
+def _phase(change: Change) -> int:
+    match change:
+        case Write() | Recover():
+            return _OWNERS
+        case _:
+            return _OTHERS
+
+
+def require(condition: bool, failure: str) -> None:
+    if not condition:
+        raise StoreError(f"a write does not fit what is stored: {failure}")

@@ -1,0 +1,166 @@
+"""Activities that are handed out, in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import chain, zip_longest
+
+from orchestra.store.changes import Claim, Report, Stop, Write
+from orchestra.store.kinds import Status
+from orchestra.store.outcomes import Appended, Refused, Reported
+from orchestra.store.routes import Route
+from orchestra.store.tasks import LOST, ActivityRow, Task
+from tests.support.model.world import ModelInstance, ModelWorld, ring
+
+
+def waiting(world: ModelWorld, route: Route) -> list[tuple[ModelInstance, ActivityRow]]:
+    """Return what is handed out by a route and nobody has taken, the oldest first."""
+    found = [
+        pair for pair in _handed_out(world) if pair[1].route == route and pair[1].owner is None
+    ]
+    return sorted(
+        found, key=lambda pair: pair[1].started_at
+    )  # among equals in the order of their ids
+
+
+def take(world: ModelWorld, claim: Claim) -> tuple[Task, ...]:
+    node = claim.node
+    in_turn = chain.from_iterable(
+        zip_longest(*(waiting(world, route) for route in dict.fromkeys(claim.routes)))
+    )
+    taken: list[tuple[ModelInstance, ActivityRow]] = []
+    for pair in in_turn:
+        if pair is None or len(taken) >= claim.slots:
+            continue
+        blocking = [activity for _, activity in taken if activity.route in claim.blocking]
+        if pair[1].route not in claim.blocking or len(blocking) < claim.threads:
+            taken.append(pair)
+    for instance, activity in taken:
+        _put(
+            world,
+            instance.row.instance_id,
+            replace(activity, owner=node, revision=activity.revision + 1),
+        )
+    keys = {
+        (instance.row.instance_id, activity.execution, activity.event_id)
+        for instance, activity in taken
+    }
+    return tuple(
+        task
+        for task in taken_by(world, node)
+        if (task.instance_id, task.execution, task.event_id) in keys
+    )
+
+
+def taken_by(world: ModelWorld, node: str) -> list[Task]:
+    return [
+        _task(instance, activity)
+        for instance, activity in _handed_out(world)
+        if activity.owner == node
+    ]
+
+
+def report(world: ModelWorld, now: int, report: Report) -> Reported | Refused:
+    instance = world.instances.get(report.instance_id)
+    activity = (
+        None if instance is None else instance.activities.get((report.execution, report.event_id))
+    )
+    if instance is None or activity is None or instance.row.incarnation != report.incarnation:
+        return Refused()
+    if (activity.owner, activity.revision) != (report.node, report.revision):
+        return Refused()
+    activity = replace(activity, heartbeat=report.heartbeat or activity.heartbeat)
+    if not report.is_end:
+        _put(world, report.instance_id, activity)
+        return Reported(stopping=activity.stopping)
+    ended = replace(activity, result=report.result, failure=report.failure)
+    return Reported(_give_back(world, now, report.instance_id, ended), activity.stopping)
+
+
+def stop(world: ModelWorld, now: int, write: Write, stop: Stop) -> Appended | None:
+    """Put the stop mark on what is handed out. Return its end, where nobody has taken it."""
+    activity = world.instances[write.instance_id].activities.get(
+        (write.state.execution, stop.event_id)
+    )
+    if activity is None or activity.route is None or activity.has_ended:
+        return None
+    activity = replace(activity, stopping=True)
+    if activity.owner is None:
+        return _give_back(world, now, write.instance_id, replace(activity, failure=stop.failure))
+    _put(world, write.instance_id, activity)
+    return None
+
+
+def release(world: ModelWorld, now: int, node: str) -> None:
+    for instance, activity in _handed_out(world):
+        if activity.owner != node:
+            continue
+        if activity.stopping:
+            _give_back(world, now, instance.row.instance_id, replace(activity, failure=LOST))
+        else:
+            _put(
+                world,
+                instance.row.instance_id,
+                replace(activity, owner=None, revision=activity.revision + 1),
+            )
+
+
+def lose(world: ModelWorld, now: int, living: Collection[str], limit: int) -> int:
+    orphans = [
+        (one, activity)
+        for one, activity in _handed_out(world)
+        if activity.owner not in (None, *living)
+    ][:limit]
+    for instance, activity in orphans:
+        _give_back(world, now, instance.row.instance_id, replace(activity, failure=LOST))
+    return len(orphans)
+
+
+def _handed_out(world: ModelWorld) -> list[tuple[ModelInstance, ActivityRow]]:
+    return [
+        (instance, instance.activities[key])
+        for _, instance in sorted(world.instances.items())
+        for key in sorted(instance.activities)
+        if instance.activities[key].route is not None and not instance.activities[key].has_ended
+    ]
+
+
+def _give_back(
+    world: ModelWorld, now: int, instance_id: str, activity: ActivityRow
+) -> Appended | None:
+    activity = replace(activity, owner=None, revision=activity.revision + 1)
+    _put(world, instance_id, activity)
+    instance = world.instances[instance_id]
+    if instance.status is not Status.OPEN:
+        return None
+    row = ring(instance.row, now, ready=now)
+    world.instances[instance_id] = replace(instance, row=row, updated_at=now)
+    return Appended(row.inbox_seq, row.owner, fresh=True, activity=activity)
+
+
+def _put(world: ModelWorld, instance_id: str, activity: ActivityRow) -> None:
+    instance = world.instances[instance_id]
+    activities = {**instance.activities, (activity.execution, activity.event_id): activity}
+    world.instances[instance_id] = replace(instance, activities=activities)
+
+
+def _task(instance: ModelInstance, activity: ActivityRow) -> Task:
+    execution = instance.executions[activity.execution]
+    scheduled = next(
+        event for event in instance.events[activity.execution] if event.id == activity.event_id
+    )
+    return Task(
+        instance.row.instance_id,
+        instance.row.incarnation,
+        activity.execution,
+        activity.event_id,
+        activity.revision,
+        activity.attempt,
+        execution.name,
+        execution.version,
+        scheduled,
+        activity.heartbeat,
+        execution.traceparent,
+        activity.stopping,
+    )

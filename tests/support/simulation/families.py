@@ -1,0 +1,279 @@
+"""What the witness knows of parents and children: who was started by whom, and what a granted write
+must do to others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from orchestra.codec import Payload, unpack
+from orchestra.events import (
+    EVENTS,
+    ChildCompleted,
+    ChildFailedEvent,
+    ChildStarted,
+    CommandCancelled,
+    DetachedStarted,
+    Event,
+    EventForms,
+    OnParentClose,
+    error_from_wire,
+    from_record,
+)
+from orchestra.store.changes import ChildStart, Start, Write
+from orchestra.store.instances import PARENT_CLOSED, CancelMark, ParentLink
+from orchestra.store.kinds import MessageKind, Status
+from orchestra.store.messages import MessageRow
+from orchestra.store.outcomes import Appended, Granted
+from tests.support.simulation.lives import Life
+
+__all__ = ["Families", "take_reports"]
+
+
+def take_reports(life: Life, write: Write, events: list[Event], consumed: set[int]) -> None:
+    """Account for the ends of children that a write takes: each was waiting, and is told as what it
+    was (I5).
+    """
+    given_up = {event.source for event in events if isinstance(event, CommandCancelled)}
+    for event in events:
+        if not isinstance(event, (ChildCompleted, ChildFailedEvent)):
+            continue
+        place = f"{life.instance_id}, execution {life.execution}, event {event.id}"
+        waiting = [report for report in life.reports.values() if report.source == event.source]
+        assert len(waiting) == 1, (
+            f"I5: {place}: the end of a child is told, and {len(waiting)} have come"
+        )
+        report = life.reports.pop(waiting[0].sequence)
+        assert report.sequence in consumed, (
+            f"I9: {place}: the end of a child is told, and stays in the inbox"
+        )
+        consumed.remove(report.sequence)
+        assert _tells(event, report), (
+            f"I5: {place}: {event} is not what the child ended with, {report}"
+        )
+    for sequence in consumed:
+        report = life.reports.pop(sequence, None)
+        assert report is not None, (
+            f"I8: {sequence} of {life.instance_id} was removed, and neither read nor the end of a "
+            "child"
+        )
+        is_late = report.source in given_up or report.source not in life.commands
+        assert is_late, (
+            f"I5: the end of a child that {life.instance_id} waits for was dropped: {report}"
+        )
+    if any(delta.closed is not None for delta in write.executions):
+        life.reports.clear()
+    elif events and write.hold is None:
+        seen = [number for number in life.reports if number <= write.state.seen_seq]
+        assert not seen, (
+            f"I9: {life.instance_id} has seen {seen}, the ends of children, and left them in its "
+            "inbox"
+        )
+
+
+def _tells(event: ChildCompleted | ChildFailedEvent, report: MessageRow) -> bool:
+    if isinstance(event, ChildCompleted):
+        return (report.kind, report.payload) == (MessageKind.CHILD_COMPLETED, event.result)
+    status, cause = (
+        report.kind.name.removeprefix("CHILD_").lower(),
+        error_from_wire(unpack(report.payload.data)["error"]),
+    )
+    return (status, cause) == (event.status, event.cause)
+
+
+class Families:
+    """Follows what granted writes do to other instances, in an account of its own (rules 7 and
+    20).
+    """
+
+    def __init__(
+        self,
+        lives: Mapping[str, Life],
+        begin: Callable[[Start], Life],
+        counts: Counter[str],
+        forms: EventForms = EVENTS,
+    ) -> None:
+        self._forms = forms
+        self._lives = lives
+        self._begin = begin
+        self._counts = counts
+        self._commands: set[ParentLink] = set()
+        self._now = 0
+        self._arrivals: list[tuple[str, Appended]] = []
+
+    def follow(self, write: Write, granted: Granted, now: int) -> list[str]:
+        """Do what the write must have done to others, and compare. Return the ids of those
+        others.
+        """
+        self._now, self._arrivals = now, []
+        life = self._lives[write.instance_id]
+        self._check_starts(life, write)
+        taken = [child.child_id for child in write.starts if not self._start(child)]
+        for cancel in write.cancels:
+            child = self._lives.get(cancel.child_id)
+            if child is not None and child.parent == cancel.parent:
+                self._counts["children given up"] += 1
+                self._mark(child, CancelMark(now, cancel.reason, cancel.parent.instance_id))
+        for delta in write.executions:
+            if delta.closed is not None:
+                self._close(life, delta.number)
+        if life.status is not Status.OPEN and life.parent is not None and write.executions:
+            closed = write.executions[-1].closed
+            assert closed is not None, (
+                f"I4: {life.instance_id} has ended, and its execution has not"
+            )
+            _, _, output, error = closed
+            end = (
+                (output or Payload(b"null"))
+                if life.status is Status.COMPLETED
+                else Payload(error or b"")
+            )
+            self._tell(life.parent, life.instance_id, MessageKind(life.status.value), end)
+        elsewhere = tuple(one for one in granted.arrivals if one[1].activity is None)
+        told = elsewhere, granted.taken
+        assert told == (tuple(self._arrivals), tuple(taken)), (
+            f"rule 20: {life.instance_id} did {told} to others, and should have done "
+            f"{self._arrivals}, {taken}"
+        )
+        return [child.child_id for child in write.starts] + [
+            instance_id for instance_id, _ in self._arrivals
+        ]
+
+    def _check_starts(self, life: Life, write: Write) -> None:
+        """What is started is what the code asked for, each command once; all of it, but what was
+        given up at once.
+        """
+        asked: dict[ParentLink, ChildStarted | DetachedStarted] = {}
+        given_up: set[ParentLink] = set()
+        for delta in write.executions:
+            for record in delta.events:
+                event = from_record(record, self._forms)
+                if isinstance(event, (ChildStarted, DetachedStarted)):
+                    asked[
+                        ParentLink(write.instance_id, write.incarnation, delta.number, event.id)
+                    ] = event
+                elif isinstance(event, CommandCancelled):
+                    given_up.add(
+                        ParentLink(write.instance_id, write.incarnation, delta.number, event.source)
+                    )
+        for child in write.starts:
+            assert child.parent not in self._commands, (
+                f"scenario 17: {child.parent} starts {child.child_id} a second time"
+            )
+            self._commands.add(child.parent)
+            event = asked.pop(child.parent, None)
+            assert event is not None, (
+                f"I5: {child.parent} starts {child.child_id}, and did not ask for it"
+            )
+            assert event.child_id == child.child_id, f"I5: {child} is started for {event}"
+            if child.start is not None:
+                _check_start(event, child, child.start)
+        recalled = {
+            ParentLink(
+                write.instance_id, write.incarnation, life.execution, source
+            ): command.child_id
+            for source, command in life.commands.items()
+            if isinstance(command, ChildStarted)
+        }
+        expected = {link: child_id for link, child_id in recalled.items() if link in given_up}
+        cancels = {cancel.parent: cancel.child_id for cancel in write.cancels}
+        assert cancels == expected, (
+            f"rule 20: {life.instance_id} cancels {cancels}, and has given up {expected}"
+        )
+        lost = asked.keys() - given_up
+        assert not lost, f"I1: {lost} were asked for and not started"
+
+    def _start(self, child: ChildStart) -> bool:
+        if child.start is not None and child.child_id not in self._lives:
+            life = self._begin(child.start)
+            life.parent, life.on_parent_close = child.start.parent, child.start.on_parent_close
+            parent = self._lives[child.parent.instance_id]
+            life.root = None if life.parent is None else parent.root or parent.instance_id
+            self._counts["detached" if life.parent is None else "children"] += 1
+            return True
+        if child.refusal is None:
+            self._counts["detached, the id was taken"] += 1
+            return False
+        self._counts["children refused"] += 1
+        self._tell(child.parent, child.child_id, MessageKind.CHILD_FAILED, Payload(child.refusal))
+        return True
+
+    def _close(self, life: Life, execution: int) -> None:
+        closed = life.instance_id, life.incarnation, execution
+        bound: list[tuple[int, Life]] = []
+        for child in self._lives.values():
+            link = child.parent
+            if link is not None and (link.instance_id, link.incarnation, link.execution) == closed:
+                bound.append((link.event_id, child))
+        for _, child in sorted(bound, key=lambda pair: pair[0]):
+            if child.on_parent_close is not OnParentClose.ABANDON:
+                self._counts[f"children to {child.on_parent_close.name.lower()}"] += (
+                    child.status is Status.OPEN
+                )
+                terminate = child.on_parent_close is OnParentClose.TERMINATE
+                self._mark(child, CancelMark(self._now, PARENT_CLOSED, life.instance_id, terminate))
+
+    def _mark(self, child: Life, mark: CancelMark) -> None:
+        """Mark a child, unless a mark stands that is as strong (rule 18)."""
+        if (
+            child.status is not Status.OPEN
+            or child.doomed
+            or (child.cancelled and not mark.terminate)
+        ):
+            return
+        child.cancelled, child.doomed = True, mark.terminate
+        child.inbox_seq += 1
+        child.doomed_by = child.inbox_seq if mark.terminate else 0
+        self._arrivals.append(
+            (child.instance_id, Appended(child.inbox_seq, child.owner, fresh=True, cancel=mark))
+        )
+
+    def _tell(self, link: ParentLink, child_id: str, kind: MessageKind, payload: Payload) -> None:
+        """Tell the execution that asked for a child of its end, if it is the open one; else it is
+        dropped.
+        """
+        parent = self._lives.get(link.instance_id)
+        current = None if parent is None else (parent.incarnation, parent.number, parent.status)
+        if parent is None or current != (link.incarnation, link.execution, Status.OPEN):
+            self._counts["ends that nobody waits for"] += 1
+            return
+        self._counts["ends told"] += 1
+        assert all(report.source != link.event_id for report in parent.reports.values()), (
+            f"I5: {link} is told twice"
+        )
+        parent.inbox_seq += 1
+        report = MessageRow(
+            parent.inbox_seq,
+            str(link),
+            child_id,
+            payload,
+            self._now,
+            kind,
+            link.event_id,
+            sender=child_id,
+        )
+        parent.reports[report.sequence] = report
+        self._arrivals.append(
+            (link.instance_id, Appended(report.sequence, parent.owner, fresh=True, message=report))
+        )
+
+
+def _check_start(event: ChildStarted | DetachedStarted, child: ChildStart, start: Start) -> None:
+    place = f"{child.parent} starts {child.child_id}"
+    attached = isinstance(event, ChildStarted)
+    assert start.execution.state == event.input, f"I5: {place} on another state"
+    assert (start.kind.name, start.execution.name) == (event.name, event.name), (
+        f"I5: {place} as {start.kind}"
+    )
+    assert event.version in (None, start.execution.version), (
+        f"scenario 6: {place} in {start.execution.version}"
+    )
+    assert start.parent == (child.parent if attached else None), (
+        f"rule 20: {place}, whose parent is {start.parent}"
+    )
+    close = event.on_parent_close if isinstance(event, ChildStarted) else OnParentClose.ABANDON
+    assert start.on_parent_close is close, f"rule 20: {place}, to {start.on_parent_close.name} it"
+    assert attached == (child.refusal is not None), (
+        f"rule 20: {place}, and nobody is told when that cannot be"
+    )

@@ -1,0 +1,463 @@
+"""One node of a simulated world: an engine, its way to the store, and its activities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Protocol, TypeVar, runtime_checkable
+
+from orchestra.clock import Clock
+from orchestra.codec import Payload, encode
+from orchestra.context import Limits
+from orchestra.engine.absences import LeftBehind, Returned
+from orchestra.engine.cycle import Cycle
+from orchestra.engine.engine import Engine, EngineOptions
+from orchestra.engine.items import (
+    AbortActivity,
+    ActivityEnded,
+    ActivityFailure,
+    ActivityKey,
+    Effect,
+    Heartbeat,
+    Item,
+    Reply,
+    RunActivity,
+    StopActivity,
+    Submit,
+)
+from orchestra.engine.membership import Membership
+from orchestra.errors import (
+    ErrorInfo,
+    LibraryTooOld,
+    OutcomeUnknown,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from orchestra.events import EventRecord
+from orchestra.levels import Levels
+from orchestra.registry import OrchestrationRegistry
+from orchestra.retention import Retention
+from orchestra.store.catalogue import Capability, Catalogue, NodeRecord, Renewal
+from orchestra.store.changes import Change, ClientChange
+from orchestra.store.instances import HeldRow
+from orchestra.store.messages import InboxPage, Unread
+from orchestra.store.outcomes import Commit
+from orchestra.store.port import Provider
+from orchestra.store.routes import Kind, Route
+from orchestra.store.snapshots import News
+from orchestra.store.tasks import Task
+from tests.support.simulation.programs import IN_CODE
+
+__all__ = ["Link", "NodeDied", "SimulatedNode", "Surroundings"]
+
+T = TypeVar("T")
+
+_LIMITS = Limits()
+
+
+class NodeDied(BaseException):
+    """The process is gone in the middle of a call; nothing behind the call happens. Nobody below
+    the simulation catches it.
+    """
+
+
+class Surroundings(Protocol):
+    """What a link asks of the world that it is in."""
+
+    random: Random
+
+    @property
+    def hears_hints(self) -> bool: ...
+    @property
+    def hears_deaths(self) -> bool: ...
+    def fate_of_commit(self) -> str | None: ...
+    def fate_of_call(self) -> str | None: ...
+    def fate_of_trip(self, *, is_read: bool) -> str | None: ...
+    @property
+    def has_trips(self) -> bool: ...
+    def outage(self) -> StoreError | None: ...
+    def refuses(self, change: Change) -> bool: ...
+    def late(self, changes: Sequence[Change]) -> None: ...
+    def meanwhile(self, link: Link) -> None: ...
+    def committed(self, changes: Sequence[Change], commit: Commit) -> None: ...
+    def ownership_changed(self, *, swept: bool = False) -> None: ...
+    def level_raised(self, levels: Levels) -> None: ...
+    def expired(self, count: int) -> None: ...
+    def in_code(self, node: SimulatedNode) -> None: ...
+    def begins(self, effect: RunActivity) -> None: ...
+    def new_id(self, prefix: str) -> str: ...
+
+
+@runtime_checkable
+class Wired(Protocol):
+    """A provider whose calls are made of round trips to a server, between which others go on and
+    connections break.
+    """
+
+    def attach(self, link: Link) -> None:
+        """Ask :meth:`Link.trip` before each round trip."""
+        ...
+
+
+class Link:
+    """A process's connection to the store: what is lost on it, refused by it, or meets others on
+    its way.
+
+    It stands between an engine and a store. Others go on before and after each commit and before
+    reads, as they do in the time that these take.
+    """
+
+    def __init__(self, provider: Provider, world: Surroundings) -> None:
+        self._store = provider.store
+        self._world = world
+        self.alive = True
+        self.busy = False
+        """Whether its process is in the middle of something, which nobody can make it do a second
+        time meanwhile.
+        """
+        self.calls: int = 0
+        self._reads = False
+
+    def trip(self) -> str | None:
+        """Let others go on before a round trip of the call that is under way.
+
+        Return what becomes of the connection: lost ``before`` the trip, with its answer
+        (``after``), or with its answer if the transaction is still open then (``within``).
+
+        Raises:
+            NodeDied: the process is gone.
+        """
+        if not self._world.has_trips:
+            return None
+        self._meanwhile()
+        return self._world.fate_of_trip(is_read=self._reads)
+
+    def commit(self, changes: Sequence[Change]) -> Commit:
+        self._reach()
+        fate = self._world.fate_of_commit()
+        match fate:
+            case "lost before":
+                raise OutcomeUnknown("the connection broke before the commit")
+            case "late":
+                self._world.late(changes)
+                raise OutcomeUnknown("the connection broke, and the commit is under way")
+            case "busy":
+                raise StoreBusy("busy")
+            case "away":
+                raise StoreUnavailable("away")
+            case "full":
+                raise StoreFull("full")
+            case "read-only":
+                raise StoreReadOnly("read-only")
+            case "odd" if len(changes) > 1:
+                raise StoreError("something in this group does not fit")
+            case _:
+                pass
+        if any(map(self._world.refuses, changes)):
+            raise StoreError("a value does not fit")
+        commit = self._store.commit(changes)
+        self._world.committed(changes, commit)
+        self._meanwhile()
+        if fate == "lost after":
+            raise OutcomeUnknown("the connection broke after the commit")
+        return commit
+
+    def history(self, instance_id: str, execution: int) -> list[EventRecord]:
+        return self._read(lambda: self._store.history(instance_id, execution))
+
+    def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
+        return self._read(lambda: self._store.news(node_id, page))
+
+    def unread(
+        self,
+        instance_id: str,
+        after: Mapping[str, int],
+        up_to: int,
+        page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
+    ) -> dict[str, Unread]:
+        return self._read(lambda: self._store.unread(instance_id, after, up_to, page))
+
+    def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
+        return self._read(lambda: self._store.next_wake(kinds, routes))
+
+    def changed(self) -> bool:
+        return self._read(self._store.changed) and self._world.hears_hints
+
+    def on_change(self, ring: Callable[[], None] | None) -> None:
+        self._store.on_change(ring)
+
+    def stir(self) -> None:
+        self._store.stir()
+
+    def expire(self, limit: int = 64) -> int:
+        def expire() -> int:
+            count = self._store.expire(limit)
+            self._world.expired(count)
+            return count
+
+        return self._do(expire)
+
+    def catalogue(self) -> Catalogue:
+        return self._read(self._store.catalogue)
+
+    def vanished(self) -> list[str]:
+        vanished = self._read(self._store.vanished)
+        return vanished if self._world.hears_deaths else []
+
+    def rouse(
+        self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
+    ) -> int:
+        return self._do(lambda: self._store.rouse(since, until, instance_ids, limit))
+
+    def owned(self, node_id: str) -> list[str]:
+        return self._read(lambda: self._store.owned(node_id))
+
+    def taken(self, node_id: str) -> list[Task]:
+        return self._read(lambda: self._store.taken(node_id))
+
+    def held(self, names: Sequence[str]) -> list[HeldRow]:
+        return self._read(lambda: self._store.held(names))
+
+    def join(self, node: NodeRecord) -> int:
+        return self._do(lambda: self._store.join(node))
+
+    def renew(self, node_id: str, load: int = 0) -> Renewal:
+        return self._do(lambda: self._store.renew(node_id, load))
+
+    def raise_level(self, levels: Levels) -> Levels:
+        def raise_level() -> Levels:
+            before = self._store.catalogue().levels
+            standing = self._store.raise_level(levels)
+            if standing != before:
+                self._world.level_raised(standing)
+            return standing
+
+        return self._do(raise_level)
+
+    def leave(self, node_id: str) -> None:
+        def leave() -> None:
+            self._store.leave(node_id)
+            self._world.ownership_changed()
+
+        self._do(leave)
+
+    def bury(self, node_id: str, renewals: int) -> bool:
+        return self._do(lambda: self._store.bury(node_id, renewals))
+
+    def sweep(self, limit: int = 256) -> int:
+        def sweep() -> int:
+            swept = self._store.sweep(limit)
+            if swept:
+                self._world.ownership_changed(swept=True)
+            return swept
+
+        return self._do(sweep)
+
+    def _reach(self, *, reads: bool = False) -> None:
+        outage = self._world.outage()
+        if outage is not None:
+            raise outage
+        self._meanwhile()
+        self.calls += 1
+        self._reads = reads
+
+    def _meanwhile(self) -> None:
+        self._world.meanwhile(self)
+        if not self.alive:
+            raise NodeDied
+
+    def _read(self, read: Callable[[], T]) -> T:
+        self._reach(reads=True)
+        if self._world.fate_of_call() is not None:
+            raise StoreBusy("busy")
+        return read()
+
+    def _do(self, write: Callable[[], T]) -> T:
+        self._reach()
+        fate = self._world.fate_of_call()
+        if fate == "before":
+            raise StoreBusy("busy")
+        done = write()
+        self._meanwhile()
+        if fate == "after":
+            raise OutcomeUnknown("the connection broke")
+        return done
+
+
+class SimulatedNode:
+    """One engine, driven by hand. Its activities run until the simulation ends them."""
+
+    def __init__(
+        self,
+        world: Surroundings,
+        provider: Provider,
+        clock: Clock,
+        registry: OrchestrationRegistry,
+        *,
+        stage: int,
+        host: str,
+        lease: float,
+        poll: float,
+        options: EngineOptions,
+        retention: Retention,
+        activities: Sequence[str],
+        queues: Sequence[str],
+        slots: int,
+    ) -> None:
+        library = provider.library
+        self.provider = provider
+        self.clock = clock
+        self.stage = stage
+        self.link: Link = Link(provider, world)
+        if isinstance(provider, Wired):
+            provider.attach(self.link)
+        self.activities: frozenset[str] = frozenset(activities)
+        self.paused_until = 0
+        self.running: dict[ActivityKey, RunActivity] = {}
+        self.asked: set[ActivityKey] = set()
+        """Those that were asked to end."""
+        self.began_as: dict[ActivityKey, str] = {}
+        """Under which of its ids this node has begun them."""
+        self.leaving = False
+        self.replies: list[Reply] = []
+        self.away: list[Returned] = []
+        """Steps that were left behind; their code has returned, and nobody has told the engine."""
+        self._world = world
+        self._items: list[Item] = []
+        capabilities = tuple(
+            Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities()
+        )
+        record = NodeRecord(
+            world.new_id("node"),
+            host,
+            "boot",
+            1,
+            "simulated",
+            library.formats,
+            round(lease * 1e6),
+            capabilities,
+            tuple(activities),
+            tuple(queues),
+            slots,
+            reads=library.level,
+            writes=library.writes,
+        )
+        self.engine: Engine = Engine(
+            self.link,
+            registry,
+            record,
+            clock,
+            limits=_LIMITS,
+            options=options,
+            retention=retention,
+            library=library,
+        )
+        membership = Membership(self.link, record, clock, make_id=lambda: world.new_id("reborn"))
+        self.cycle: Cycle = Cycle(self.link, self.engine, membership, clock, poll=poll)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there."""
+        return self.link.alive
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has something to do now."""
+        return bool(self._items) or self.cycle.idle_seconds() <= 0
+
+    def turn(self) -> None:
+        """Do one cycle with what has come in.
+
+        Raises:
+            NodeDied: the node has died on the way.
+        """
+        self.cycle.listen()
+        items, self._items = self._items, []
+        token = IN_CODE.set(lambda: self._world.in_code(self))
+        try:
+            self._take(self.cycle.run(items))
+        except LibraryTooOld:
+            self.leave()
+            raise NodeDied from None
+        except LeftBehind as late:
+            if late.returned is not None and self.alive:
+                self.away.append(late.returned)
+            elif late.returned is not None:
+                late.returned.discard()
+            if not self.alive:
+                raise NodeDied from None
+        finally:
+            IN_CODE.reset(token)
+
+    def come_back(self, number: int) -> None:
+        """Tell the engine of a step that was left behind."""
+        self.engine.come_back(self.away.pop(number))
+
+    def leave(self) -> None:
+        """Leave the store in order."""
+        self._take(self.cycle.end())
+        self.die()
+
+    def die(self) -> None:
+        """Be gone: the connection breaks, locks become free, memory is lost."""
+        self.link.alive = False
+        self._items.clear()
+        self.running.clear()
+        self.engine.close()
+        for returned in self.away:
+            returned.discard()
+        self.away.clear()
+        self.provider.close()
+
+    def submit(self, change: ClientChange) -> str:
+        """Hand in a client's change; its reply comes under the token that is returned."""
+        token = self._world.new_id("token")
+        self._items.append(Submit(change, token))
+        return token
+
+    def _take(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case RunActivity():
+                    self._run(effect)
+                case AbortActivity(key=key):
+                    self.running.pop(key, None)
+                case StopActivity(key=key) if key in self.running:
+                    self.asked.add(key)
+                case Reply():
+                    self.replies.append(effect)
+                case _:
+                    pass
+
+    def _run(self, effect: RunActivity) -> None:
+        assert effect.key not in self.running, f"{effect.key} runs twice on one node"
+        assert effect.name in self.activities, f"{effect.key} runs where nobody has {effect.name!r}"
+        self.asked.discard(effect.key)
+        self.running[effect.key] = effect
+        self.began_as[effect.key] = self.engine.node.node_id
+        self._world.begins(effect)
+
+    def finish(self, effect: RunActivity, value: int) -> Payload:
+        """End an activity with a result, which is returned as it travels."""
+        result = encode(value, subject="result")
+        del self.running[effect.key]
+        self._items.append(ActivityEnded(effect.key, effect.attempt, result))
+        return result
+
+    def fail(self, effect: RunActivity, *, heartbeat: int | None) -> None:
+        """End an activity with a failure."""
+        del self.running[effect.key]
+        failure = ActivityFailure(
+            ErrorInfo("RuntimeError", "it broke"), ("RuntimeError", "Exception", "BaseException")
+        )
+        beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
+        self._items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
+
+    def beat(self, effect: RunActivity, value: int) -> None:
+        """Have an activity send a heartbeat."""
+        self._items.append(
+            Heartbeat(effect.key, effect.attempt, encode(value, subject="heartbeat"))
+        )

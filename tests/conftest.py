@@ -5,6 +5,7 @@ for.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from random import SystemRandom
 
@@ -26,6 +27,20 @@ def pytest_configure():
 
 def pytest_report_header():
     return f"processes of this run hash with PYTHONHASHSEED={os.environ['PYTHONHASHSEED']}"
+
+
+@pytest.fixture
+def seed(request):
+    """A seed for what a test draws; a test that fails shows the command that repeats it."""
+    drawn = int(os.environ.get("ORCHESTRA_SEED") or SystemRandom().randrange(1_000_000))
+    print(f"repeat: {command_for(request.node.nodeid, drawn)}")
+    return drawn
+
+
+def command_for(test, seed):
+    """Return the command that runs a test again with what was drawn for it."""
+    variables = f"PYTHONHASHSEED={os.environ['PYTHONHASHSEED']} ORCHESTRA_SEED={seed}"
+    return f"{variables} python -m pytest {shlex.quote(test)}"
 
 
 @pytest.fixture(scope="session")

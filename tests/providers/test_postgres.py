@@ -493,11 +493,11 @@ def test_a_claim_passes_over_what_is_being_stopped(connect, other):
     assert take(claiming) == ()
 
 
-def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle(connect, other):
+def test_stops_claims_and_nodes_that_leave_never_wait_for_each_other_in_a_circle(
+    connect, other, seed
+):
     providers = [connect() for _ in range(4)]
     names = [f"i{number}" for number in range(6)]
-    seed = int(os.environ.get("ORCHESTRA_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"ORCHESTRA_SEED={seed}")
     for name in names:
         hand_out(
             providers[0],
@@ -640,11 +640,9 @@ def test_a_sweep_that_comes_too_late_takes_nothing_from_whoever_has_claimed_mean
     assert read(provider).row.owner == "living"
 
 
-def test_groups_of_many_nodes_never_wait_for_each_other_in_a_circle(connect, other):
+def test_groups_of_many_nodes_never_wait_for_each_other_in_a_circle(connect, other, seed):
     providers = [connect() for _ in range(4)]
     names = [f"i{number}" for number in range(12)]
-    seed = int(os.environ.get("ORCHESTRA_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"ORCHESTRA_SEED={seed}")
     providers[0].store.commit([a_start(name) for name in names])
     failures = []
 

@@ -2,7 +2,6 @@
 and 42).
 """
 
-import os
 import random
 from collections import Counter, defaultdict
 from datetime import timedelta
@@ -72,9 +71,7 @@ class Faulty(SqliteProvider):
 
 
 @bounded
-async def test_whatever_goes_wrong_with_commits_happens_to_nobody(path):
-    seed = int(os.environ.get("ORCHESTRA_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"ORCHESTRA_SEED={seed}")
+async def test_whatever_goes_wrong_with_commits_happens_to_nobody(path, seed):
     chance = random.Random(seed)
     runs = defaultdict(list)
 

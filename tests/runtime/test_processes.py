@@ -45,9 +45,9 @@ async def line(process):
 
 
 @bounded
-async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(path, anyio_backend):
-    seed = int(os.environ.get("ORCHESTRA_SEED", random.SystemRandom().randrange(10**6)))
-    print(f"ORCHESTRA_SEED={seed}")
+async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(
+    path, anyio_backend, seed
+):
     chance = random.Random(seed)
     started, sent = set(), {}
     for generation in range(3):

@@ -1,4 +1,4 @@
-"""The command line: what operators ask of a store without writing a program."""
+"""The command line for operators of a store."""
 
 from orchestra.cli.command import main
 

@@ -1,4 +1,4 @@
-"""``python -m orchestra.cli`` does what ``orchestra`` does."""
+"""``python -m orchestra.cli`` runs the ``orchestra`` command."""
 
 import sys
 

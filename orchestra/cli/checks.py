@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check, and the report of all checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Check", "ExitCode", "Report", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """How a check ended. ``NOTICE``: worth knowing, nothing to do now."""
+    """The result of a check. ``NOTICE``: worth knowing, nothing to do now."""
 
     OK = "ok"
     NOTICE = "notice"
@@ -19,13 +19,13 @@ class Verdict(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """What the command tells its caller."""
+    """The exit code of the command."""
 
     FINE = 0
     WARNINGS = 1
     FAILURES = 2
     UNREADABLE = 3
-    """There is no store to look at, or the command was misused."""
+    """There is no readable store, or the arguments make no sense."""
 
 
 _CODES = {
@@ -39,9 +39,7 @@ _BY_WEIGHT = tuple(Verdict)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. ``details`` are its single cases; ``remedy`` is what to do about it, empty where
-    nothing is to be done.
-    """
+    """One finding. ``details`` lists single cases. ``remedy`` says what to do; it may be empty."""
 
     name: str
     verdict: Verdict
@@ -52,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was found. ``readable``: there was a store to look at."""
+    """All findings. ``readable``: there is a store that could be read."""
 
     store: str
     checks: Sequence[Check]
@@ -60,12 +58,12 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all."""
+        """The worst verdict of all checks."""
         return max(
             (check.verdict for check in self.checks), key=_BY_WEIGHT.index, default=Verdict.OK
         )
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command ends with."""
+        """The exit code for this report."""
         return _CODES[self.verdict] if self.readable else ExitCode.UNREADABLE

@@ -27,9 +27,7 @@ _SERVER_SCHEMES: Final = ("postgresql://", "postgres://")
 _KEYWORDS: Final = re.compile(
     r"\s*(host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*="
 )
-"""How the other form of a DSN begins. It may hold a password as well: it must not be taken for a
-path, and shown.
-"""
+"""How a DSN of keywords begins. It may hold a password, so it must not be shown as a path."""
 
 _SCHEMA: Final = "orchestra"
 _SECRETS: Final = re.compile(r"(\w://)[^\s/]\S*|(\bpassword\s*=).*", re.DOTALL | re.IGNORECASE)
@@ -40,11 +38,11 @@ _STORE: Final = (
 )
 
 _DOCTOR: Final = """\
-Looks at a store and says what is wrong with it. It changes nothing, and may
-be run while services work on the store: they are never made to wait. Only the
-log grows while a large file is checked; --quick takes a fraction of the time.
-On PostgreSQL a reader's privileges are enough; what the role may not see is
-said."""
+Examines a store and reports what is wrong with it: schema, nodes, ownership,
+held instances, activities that no node runs, retention, clocks, and the locks
+and the integrity of a file. It changes nothing, and services never wait for
+it. The log grows while it checks a large file; --quick takes a fraction of the
+time. On PostgreSQL a reader's privileges are enough."""
 
 _EXIT_CODES: Final = """\
 exit code:
@@ -55,21 +53,21 @@ exit code:
 
 
 _BACKUP: Final = """\
-Copies a store as it stands at one moment, while services work on it. The copy
-is checked, and is a store of its own: a runtime that opens it goes on at once
-with what was under way. Where the original runs on as well, both do. For a
-store on PostgreSQL the server's own tools do it, and this names them."""
+Copies a store as it stands at one moment, while services work on it, and
+checks the copy. The copy is a store of its own: a runtime that opens it goes
+on at once with the open instances. If the original runs on, both do the same
+work. For a store on PostgreSQL this command names the server's own tools."""
 
 _BACKUP_CODES: Final = """\
 exit code:
   0  the copy is there, complete and checked
   2  the store is damaged; there is no copy
-  3  the store cannot be read, or the copy not be written; there is no copy"""
+  3  the store cannot be read, or the copy cannot be written; there is no copy"""
 
 _GRANTS: Final = """\
 Prints the SQL that lets roles use a store on PostgreSQL, for psql. The roles
-must exist. It may run before the store is made or after, and again. Whoever
-runs it is a superuser, or a member of the owner who may create schemas."""
+must exist. It may run before the store is made or after, and again. Run it as
+a superuser, or as a member of the owner that may create schemas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class _Server:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser with an exit code of its own for misuse: 2 says that the store is not well."""
+    """A parser whose exit code for misuse is 3: 2 means that the store has failures."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Return its exit code.
 
     Raises:
-        SystemExit: help was asked for, or the arguments make no sense.
+        SystemExit: the arguments ask for help, or make no sense.
     """
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], ExitCode] = options.run
@@ -118,7 +116,7 @@ def _look(options: argparse.Namespace) -> ExitCode:
     try:
         _write(report, json=options.json)
     except BrokenPipeError:
-        # Whoever read has seen enough. Nothing may be flushed into the broken pipe at exit.
+        # The reader has closed the pipe. Nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return report.exit_code
 
@@ -155,10 +153,10 @@ def _server_backup(schema: str) -> str:
         ["pg_dump", "--format=custom", f"--schema={pattern}", "--file=FILE", "--dbname=DSN"]
     )
     return (
-        "a store on PostgreSQL is saved by what saves its database: base backups with archived "
-        f"WAL (pg_basebackup) bring back any moment; {dump} takes one consistent moment beside "
-        "running nodes, and pg_restore --dbname=DSN FILE brings it back into a database "
-        "without it (ops/postgres.md says more)"
+        "this command copies files only; use the server's tools for a store on PostgreSQL. Base "
+        f"backups with archived WAL (pg_basebackup) restore any moment. {dump} takes one "
+        "consistent moment beside running nodes, and pg_restore --dbname=DSN FILE restores it into "
+        "a database without the schema (see ops/postgres.md)"
     )
 
 
@@ -187,12 +185,12 @@ def _print_grants(options: argparse.Namespace) -> ExitCode:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="orchestra", description="For whoever operates a store.")
+    parser = _Parser(prog="orchestra", description="Operate a store.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {library_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     doctor = commands.add_parser(
         "doctor",
-        help="say what is wrong with a store",
+        help="report what is wrong with a store",
         description=_DOCTOR,
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -215,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     backup.set_defaults(run=_back_up, misused=backup.error)
     grants = commands.add_parser(
         "grants",
-        help="print what roles need on PostgreSQL",
+        help="print the SQL that gives roles their rights on PostgreSQL",
         description=_GRANTS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -281,8 +279,6 @@ def _write(report: Report, *, json: bool) -> None:
 
 
 def _shown(text: str) -> str:
-    """Return a text as a terminal can show it: the number of a character where it has none for
-    it.
-    """
+    """Return a text for the terminal, with escapes for characters that it cannot show."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

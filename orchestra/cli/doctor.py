@@ -1,12 +1,12 @@
-"""``orchestra doctor``: looks at a store and says what is wrong with it. It only looks."""
+"""``orchestra doctor``: examine a store and report what is wrong with it, without changing it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from orchestra.cli import findings
+from orchestra.cli import file_findings, instance_findings, node_findings, store_findings
 from orchestra.cli.checks import Check, Report, Verdict
 from orchestra.clock import Clock
 from orchestra.errors import (
@@ -19,6 +19,7 @@ from orchestra.errors import (
     StoreUnavailable,
 )
 from orchestra.providers.sqlite.diagnosis import Diagnosis, diagnose, library_version
+from orchestra.store.diagnosis import Ended, Population
 
 __all__ = ["examine"]
 
@@ -39,14 +40,12 @@ _REMEDIES: Final[Remedies] = {
 }
 
 _UNREADABLE: Final = (OrchestraError, ValueError, KeyError, TypeError)
-"""What reading a value that this library never wrote may raise: a version that is none, bytes that
-are no JSON.
-"""
+"""What reading a damaged value may raise: a version that is none, bytes that are no JSON."""
 
 
 def examine(path: Path, clock: Clock, *, quick: bool) -> Report:
     """Return all findings about the store at a path."""
-    library = findings.sqlite_check(library_version())
+    library = file_findings.sqlite_check(library_version())
     try:
         checks = diagnose(path, clock, lambda diagnosis: _look(diagnosis, quick=quick))
     except StoreError as error:
@@ -56,46 +55,65 @@ def examine(path: Path, clock: Clock, *, quick: bool) -> Report:
 
 def _look(diagnosis: Diagnosis, *, quick: bool) -> list[Check]:
     checks = [
-        _guarded("pragmas", lambda: findings.pragmas_check(diagnosis.pragmas())),
+        _guarded("pragmas", lambda: file_findings.pragmas_check(diagnosis.pragmas())),
         _guarded(
             "integrity",
-            lambda: findings.integrity_check(diagnosis.integrity(quick=quick), quick=quick),
+            lambda: file_findings.integrity_check(diagnosis.integrity(quick=quick), quick=quick),
         ),
-        _guarded("lock", lambda: findings.lock_check(diagnosis.write_lock())),
+        _guarded("lock", lambda: file_findings.lock_check(diagnosis.write_lock())),
     ]
     try:
         schema = diagnosis.schema()
     except StoreError as error:
         return [*checks, _failed("schema", error)]
-    checks.append(findings.schema_check(schema))
+    checks.append(store_findings.schema_check(schema))
     if not schema.is_readable:
         return checks
-    try:
-        found = diagnosis.population()
-    except StoreError as error:
-        return [*checks, _failed("contents", error)]
-    except _UNREADABLE as error:
-        return [*checks, _undecodable("contents", error)]
     return [
         *checks,
-        _guarded("nodes", lambda: findings.nodes_check(found)),
-        _guarded("levels", lambda: findings.levels_check(found)),
-        _guarded("ghosts", lambda: findings.ghosts_check(found)),
-        _guarded("held", lambda: findings.held_check(found)),
-        _guarded("activities", lambda: findings.activities_check(found)),
-        _guarded("retention", lambda: findings.retention_check(diagnosis.ended())),
-        _guarded("clock", lambda: findings.clock_check(found.newest, diagnosis.now())),
+        *contents_checks(
+            diagnosis.population,
+            diagnosis.ended,
+            lambda newest: store_findings.clock_check(newest, diagnosis.now()),
+            _REMEDIES,
+        ),
     ]
 
 
+def contents_checks(
+    population: Callable[[], Population],
+    ended: Callable[[], Ended],
+    clock_check: Callable[[int | None], Check],
+    remedies: Remedies,
+) -> Iterator[Check]:
+    """Yield the findings about what a store of any provider holds."""
+    try:
+        found = population()
+    except _UNREADABLE as error:
+        yield _unread("contents", error, remedies)
+        return
+    yield _guarded("nodes", lambda: node_findings.nodes_check(found), remedies)
+    yield _guarded("levels", lambda: store_findings.levels_check(found), remedies)
+    yield _guarded("ownership", lambda: node_findings.ownership_check(found), remedies)
+    yield _guarded("held", lambda: instance_findings.held_check(found), remedies)
+    yield _guarded("activities", lambda: instance_findings.activities_check(found), remedies)
+    yield _guarded("retention", lambda: store_findings.retention_check(ended()), remedies)
+    yield _guarded("clock", lambda: clock_check(found.newest), remedies)
+
+
 def _guarded(name: str, check: Callable[[], Check], remedies: Remedies = _REMEDIES) -> Check:
-    """Return the finding, or that there is none: one damaged part must not hide the others."""
+    """Return the finding, or that it could not be made: one damaged part hides no other."""
     try:
         return check()
-    except StoreError as error:
-        return _failed(name, error, remedies)
     except _UNREADABLE as error:
-        return _undecodable(name, error, remedies)
+        return _unread(name, error, remedies)
+
+
+def _unread(name: str, error: Exception, remedies: Remedies) -> Check:
+    if isinstance(error, StoreError):
+        return _failed(name, error, remedies)
+    text = f"a stored value cannot be understood: {error!r}"
+    return Check(name, Verdict.FAILURE, text, remedy=remedies[StoreCorrupt])
 
 
 def _failed(name: str, error: StoreError, remedies: Remedies = _REMEDIES) -> Check:
@@ -108,8 +126,3 @@ def _failed(name: str, error: StoreError, remedies: Remedies = _REMEDIES) -> Che
         str(error),
         remedy=remedy,
     )
-
-
-def _undecodable(name: str, error: Exception, remedies: Remedies = _REMEDIES) -> Check:
-    text = f"what is stored cannot be understood: {error!r}"
-    return Check(name, Verdict.FAILURE, text, remedy=remedies[StoreCorrupt])

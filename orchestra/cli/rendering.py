@@ -80,8 +80,8 @@ def _wrapped(text: str, first: str, others: str, *, lines: int | None = None) ->
 
 
 def _printable(text: str) -> str:
-    """Return a text in which nothing can move the cursor or begin a line: ids and reasons are what
-    users wrote (I15).
+    """Escape a text so that it cannot move the cursor or begin a line (I15). Users write ids and
+    reasons.
     """
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
@@ -89,7 +89,5 @@ def _printable(text: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """Return a text without lone surrogates, which stand for the bytes of a path that is not
-    UTF-8.
-    """
+    """Escape lone surrogates: they stand for the bytes of a path that is not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,19 +1,16 @@
-"""``orchestra doctor`` for a store on PostgreSQL. It only looks, and is told what the role may
-see.
-"""
+"""``orchestra doctor`` for a store on PostgreSQL. A reader's privileges are enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from orchestra.cli import doctor, findings, server_findings
+from orchestra.cli import doctor, server_findings, store_findings
 from orchestra.cli.checks import Check, Report, Verdict
-from orchestra.cli.doctor import _UNREADABLE, Remedies, _guarded, _undecodable
+from orchestra.cli.doctor import Remedies, contents_checks
 from orchestra.clock import Clock
 from orchestra.errors import (
-    SchemaMismatch,
     StoreBusy,
     StoreCorrupt,
     StoreEmpty,
@@ -36,11 +33,10 @@ __all__ = ["examine_server", "schema_name"]
 _REMEDIES: Final[Remedies] = {
     StoreBusy: "Try again when the server has less to do.",
     StoreReadOnly: (
-        "Ask with a role that may look: `orchestra grants --reader ROLE` says what it needs."
+        "Use a role that may read: `orchestra grants --reader ROLE` prints what it needs."
     ),
     StoreUnavailable: (
-        "Check that the server runs and answers at this address, the DSN, and what pg_hba.conf "
-        "lets in."
+        "Check that the server runs and answers at this address. Check the DSN and pg_hba.conf."
     ),
     StoreEmpty: (
         "Make sure that it is the right database and schema (--schema). If it is, and no service "
@@ -52,17 +48,12 @@ _REMEDIES: Final[Remedies] = {
     ),
 }
 
-_UNTOLD: Final = (StoreReadOnly, SchemaMismatch)
-"""What a view or a function of the server raises that this role may not use, or that this server
-does not have.
-"""
-
 
 def schema_name(text: str) -> str:
-    """Return what was given as the name of a schema.
+    """Return the text as the name of a schema.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: no schema can have this name.
     """
     require_schema_name(text)
     return text
@@ -85,7 +76,7 @@ def _look(diagnosis: Diagnosis) -> tuple[list[Check], bool]:
         for check in _checks(diagnosis):
             checks.append(check)
             if diagnosis.is_lost:
-                raise StoreUnavailable("the connection was lost; the rest was not looked at")
+                raise StoreUnavailable("the connection was lost; the rest was not examined")
     except (StoreCorrupt, StoreEmpty) as error:
         return [*checks, _failed("schema", error)], False
     except StoreError as error:
@@ -98,81 +89,44 @@ def _checks(diagnosis: Diagnosis) -> Iterator[Check]:
 
     Raises:
         StoreEmpty, StoreCorrupt: there is no store in the schema.
-        StoreError: what all else rests on could not be read.
+        StoreError: the facts that all other findings need could not be read.
     """
     server = diagnosis.server()
     yield server_findings.server_check(server)
     if server.version < OLDEST_SERVER:
         return
-    yield _told("durability", lambda: server_findings.durability_check(diagnosis.durability()))
     role = diagnosis.role()
     yield server_findings.role_check(role)
-    yield _told("sessions", lambda: server_findings.sessions_check(diagnosis.sessions(), role))
-    yield _told("blocked", lambda: server_findings.blocked_check(diagnosis.blocked()))
-    yield _told("horizon", lambda: server_findings.horizon_check(diagnosis.horizon()))
-    yield _told("wraparound", lambda: server_findings.wraparound_check(diagnosis.wraparound()))
-    yield from _contents(diagnosis, role)
-
-
-def _contents(diagnosis: Diagnosis, role: RoleState) -> Iterator[Check]:
-    schema: SchemaState | None = None
-    try:
-        schema = diagnosis.schema()
-    except StoreReadOnly:
-        yield Check(
-            "schema", Verdict.NOTICE, f"there is one; its number may not be read by {role.name}"
-        )
-    except StoreBusy as error:
-        yield _failed("schema", error)
-    else:
-        yield findings.schema_check(schema)
-    yield _told("vacuum", lambda: server_findings.vacuum_check(diagnosis.vacuum()))
-    if schema is None or not schema.is_readable or role.unread:
+    schema = _readable_schema(diagnosis)
+    yield _schema_check(schema, role)
+    if not isinstance(schema, SchemaState) or not schema.is_readable or role.unread:
         return
-    try:
-        found = diagnosis.population()
-    except StoreError as error:
-        yield _failed("contents", error)
-        return
-    except _UNREADABLE as error:
-        yield _undecodable("contents", error, _REMEDIES)
-        return
-    yield _read("nodes", lambda: findings.nodes_check(found))
-    yield _read("levels", lambda: findings.levels_check(found))
-    yield _read("ghosts", lambda: findings.ghosts_check(found))
-    yield _read("held", lambda: findings.held_check(found))
-    yield _read("activities", lambda: findings.activities_check(found))
-    yield _read("retention", lambda: findings.retention_check(diagnosis.ended()))
-    yield _read(
-        "clock",
-        lambda: server_findings.clock_check(
-            found.newest, diagnosis.now(), diagnosis.clock_difference()
+    yield from contents_checks(
+        diagnosis.population,
+        diagnosis.ended,
+        lambda newest: server_findings.clock_check(
+            newest, diagnosis.now(), diagnosis.clock_difference()
         ),
+        _REMEDIES,
     )
 
 
-def _read(name: str, check: Callable[[], Check]) -> Check:
-    return _guarded(name, check, _REMEDIES)
-
-
-def _told(name: str, check: Callable[[], Check]) -> Check:
-    """Return a finding about the server; where it is not told to this role, that it is not."""
+def _readable_schema(diagnosis: Diagnosis) -> SchemaState | StoreReadOnly | StoreBusy:
     try:
-        return check()
-    except _UNTOLD as error:
-        return Check(
-            name,
-            Verdict.NOTICE,
-            f"not told to this role, or not by this server: {_one_line(error)}",
-        )
-    except StoreError as error:
-        return _failed(name, error)
+        return diagnosis.schema()
+    except (StoreReadOnly, StoreBusy) as error:
+        return error
+
+
+def _schema_check(schema: SchemaState | StoreReadOnly | StoreBusy, role: RoleState) -> Check:
+    if isinstance(schema, StoreReadOnly):
+        text = f"there is one; {role.name} may not read its number"
+        return Check("schema", Verdict.NOTICE, text)
+    if isinstance(schema, StoreBusy):
+        return _failed("schema", schema)
+    return store_findings.schema_check(schema)
 
 
 def _failed(name: str, error: StoreError) -> Check:
     check = doctor._failed(name, error, _REMEDIES)
-    return replace(check, text=_one_line(error))
-
-
-def _one_line(error: StoreError) -> str:
-    return " ".join(str(error).split())
+    return replace(check, text=" ".join(str(error).split()))

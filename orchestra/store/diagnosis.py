@@ -1,4 +1,4 @@
-"""What can be found out about a store of any provider; the same facts mean the same everywhere."""
+"""Facts about a store, of any provider."""
 
 from __future__ import annotations
 
@@ -33,20 +33,19 @@ __all__ = [
 ]
 
 LISTED: Final = 10
-"""Of how many instances of a sort the ids are told."""
+"""How many instances of a sort a report names."""
 
 LOOKED_AT: Final = 1_000
-"""How many rows are decoded of what is counted by what only their bytes tell."""
+"""How many rows are decoded where only their bytes tell what they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The number of the store's schema and of the newest that is known here; how its objects
-    differ, where both are the same.
+    """The number of the store's schema and of this library's, and differences of the objects.
 
-    ``levels`` are those of the store, ``None`` where its schema is older than they are; ``reads``
-    is the level of this library. ``invalid`` are indexes that are there, but that the server does
-    not use.
+    Objects are compared only if both numbers are equal. ``levels`` are the store's; ``None`` if its
+    schema has none yet. ``reads`` is this library's level. ``invalid`` names indexes that exist,
+    but that the server does not use.
     """
 
     number: int
@@ -60,17 +59,17 @@ class SchemaState:
 
     @property
     def is_readable(self) -> bool:
-        """Whether this library understands what the store holds."""
+        """Whether this library understands the store's contents."""
         if self.levels is not None and self.levels.lowest_reader > self.reads:
             return False
         return self.number >= self.known
 
 
 class NodeLockState(StrEnum):
-    """How the lock of a node stands.
+    """The state of a node's lock.
 
     ``FREE``: its process is certainly gone. ``LOST``: its connection is gone, and most likely its
-    process. ``MISSING``: it has none, which says nothing.
+    process. ``MISSING``: it has no lock, which proves nothing.
     """
 
     HELD = "held"
@@ -81,7 +80,7 @@ class NodeLockState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """A node that others have declared dead."""
+    """A node that other nodes have declared dead."""
 
     node_id: str
     host: str
@@ -91,9 +90,7 @@ class Buried:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many instances of a kind there are: open ones, and of these the held ones and the
-    crashing ones.
-    """
+    """The number of open instances of a kind, and how many of them are held or crashing."""
 
     kind: Kind | None
     open: int
@@ -103,9 +100,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Activities that are handed out by a route and that nobody has taken: how many, and when the
-    oldest was asked for.
-    """
+    """Activities of a route that no node has taken: how many, and since when the oldest waits."""
 
     route: Route
     count: int
@@ -114,8 +109,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class HeldInstance:
-    """An instance with a stored hold, and its kind where the store has it. ``why`` is ``None``
-    where that cannot be read.
+    """An instance with a stored hold, and its kind if the store has it.
+
+    ``why`` is ``None`` if the hold cannot be read.
     """
 
     instance_id: str
@@ -126,9 +122,7 @@ class HeldInstance:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """An activity that waits at its instance's owner, since no code that was tried could read its
-    arguments.
-    """
+    """An activity that waits at its owner: no code that was tried could read its arguments."""
 
     instance_id: str
     event_id: int
@@ -137,7 +131,7 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Crashing:
-    """An instance whose owners were lost again and again."""
+    """An instance whose owners were lost several times in a row."""
 
     instance_id: str
     takeovers: int
@@ -145,9 +139,7 @@ class Crashing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Instances that have ended: how many, how many of them go by themselves, and how many of these
-    are to go by now.
-    """
+    """The number of ended instances, of those with an expiry, and of those that have expired."""
 
     count: int
     expiring: int
@@ -156,13 +148,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Nodes and instances, all of one moment.
+    """Nodes and instances, all in one snapshot.
 
-    ``owners`` says how many instances each node owns, and ``takers`` how many activities that were
-    handed out each has taken; by the nodes' ids, of living, of dead and of unknown ones;
-    ``waiting``, which of these nobody has taken. Of ``held`` and ``unread`` the first
-    :data:`LOOKED_AT` are there. ``newest`` is the latest instant at which a row says it was
-    written.
+    ``owners`` counts instances by the id of their owner, ``takers`` activities that were handed out
+    by the id of the node that took them. Both include dead and unknown nodes. ``waiting`` counts
+    activities that no node has taken. ``held`` and ``unread`` hold the first :data:`LOOKED_AT`.
+    ``newest`` is the latest time at which a row was written.
     """
 
     catalogue: Catalogue
@@ -181,7 +172,7 @@ class Population:
 def held_instance(
     instance_id: str, kind: Kind | None, hold: bytes | None, dialect: Dialect
 ) -> HeldInstance:
-    """Return why an instance is held, from what is stored of it."""
+    """Return why an instance is held, from its stored hold."""
     try:
         found = hold_from_bytes(hold or b"", dialect)
     except (ValueError, KeyError, TypeError):
@@ -190,9 +181,7 @@ def held_instance(
 
 
 def unread_activity(instance_id: str, event_id: int, attempts: bytes) -> Unread | None:
-    """Return what an activity's row tells of code that could not read its arguments; ``None``:
-    nothing.
-    """
+    """Return the activity if its row says that code could not read its arguments, else ``None``."""
     try:
         known = unpack(attempts)
         return (

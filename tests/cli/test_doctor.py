@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from orchestra import OrchestrationRegistry, Runtime, SqliteProvider
-from orchestra.cli import findings
+from orchestra.cli import file_findings, store_findings
 from orchestra.cli.checks import ExitCode, Verdict
 from orchestra.cli.doctor import _guarded, examine
 from orchestra.clock import SystemClock
@@ -21,13 +21,12 @@ from orchestra.codec import Payload
 from orchestra.engine.tries import Try
 from orchestra.errors import StoreBusy
 from orchestra.events import ActivityScheduled
-from orchestra.providers.sqlite import diagnosis, schema
+from orchestra.providers.sqlite import diagnosis, lock_probes, schema
 from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.resolution import LOWEST_VERSION
 from orchestra.retry import RetryPolicy
 from orchestra.store.diagnosis import SchemaState
-from orchestra.store.executions import ExecutionDelta
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Route
 from tests.support.contract.shorthand import (
@@ -41,11 +40,9 @@ from tests.support.contract.shorthand import (
     a_state,
     a_write,
     an_end,
-    an_event,
     begin,
     claim,
     one,
-    read,
 )
 from tests.support.contract.tasks import hand_out, handed_out, take
 
@@ -130,7 +127,17 @@ def test_a_store_at_rest_is_well_and_stays_as_it_is(path, provider):
     assert files(path) == before, "not even a log is left behind"
     assert report.exit_code is ExitCode.FINE
     assert [check.name for check in report.checks] == [
-        *("sqlite", "pragmas", "integrity", "lock", "schema", "nodes", "levels", "ghosts", "held"),
+        *(
+            "sqlite",
+            "pragmas",
+            "integrity",
+            "lock",
+            "schema",
+            "nodes",
+            "levels",
+            "ownership",
+            "held",
+        ),
         *("activities", "retention", "clock"),
     ]
 
@@ -173,8 +180,8 @@ def test_a_store_whose_process_was_killed_shows_the_dead_node_and_what_it_owned_
     assert "1 dead" in checks["nodes"].text
     assert "its process is gone" in checks["nodes"].details[0]
     assert "owns 1" in checks["nodes"].details[0]
-    assert checks["ghosts"].details == ("1 instance of n1: its process is gone",)
-    assert "next runtime" in checks["ghosts"].remedy
+    assert checks["ownership"].details == ("1 instance of n1: its process is gone",)
+    assert "next runtime" in checks["ownership"].remedy
 
     async def start():
         async with Runtime(SqliteProvider(path), REGISTRY):
@@ -184,7 +191,7 @@ def test_a_store_whose_process_was_killed_shows_the_dead_node_and_what_it_owned_
         connection.execute("UPDATE node SET host = ?, boot_id = ?", _here())
     connection.close()
     anyio.run(start)
-    assert finding(path, "ghosts").verdict is Verdict.OK
+    assert finding(path, "ownership").verdict is Verdict.OK
     assert finding(path, "nodes").verdict is Verdict.NOTICE
     assert "1 buried" in finding(path, "nodes").text
 
@@ -318,7 +325,7 @@ def test_a_store_whose_schema_number_is_no_number_is_no_store(path, provider, ed
 def test_a_library_with_the_log_reset_bug_is_named_and_so_is_what_protects_from_it(
     version, verdict
 ):
-    check = findings.sqlite_check(version)
+    check = file_findings.sqlite_check(version)
     assert check.verdict is verdict
     assert ("file lock" in check.text) is (verdict is Verdict.NOTICE)
 
@@ -345,31 +352,10 @@ def test_another_journal_mode_is_noticed(path, provider, edit):
 
 def test_a_log_that_no_checkpoint_shortens_is_a_warning(path, provider, monkeypatch):
     begin(provider)
-    monkeypatch.setattr(findings, "LOG_LIMIT", 1000)
+    monkeypatch.setattr(file_findings, "LOG_LIMIT", 1000)
     check = finding(path, "pragmas")
     assert check.verdict is Verdict.WARNING
     assert "checkpoints" in check.text
-
-
-def test_a_file_that_is_mostly_free_pages_is_noticed_and_the_remedy_gives_them_back(
-    path, provider, edit, monkeypatch
-):
-    monkeypatch.setattr(findings, "_MUCH_FREE", 100 * 4096)
-    row = begin(provider)
-    events = tuple(
-        replace(an_event(number), payload=Payload(b"x" * 2000)) for number in range(1, 400)
-    )
-    one(provider, a_write(row, executions=(ExecutionDelta(1, events=events),)))
-    one(provider, an_end(read(provider).row))
-    assert finding(path, "pragmas").verdict is Verdict.OK
-    assert provider.admin.delete("i", "a", by="me", reason="")
-    for _ in range(2):
-        check = finding(path, "pragmas")
-        assert check.verdict is Verdict.NOTICE
-        assert "most of the file is free" in check.text
-        provider.close()  # at rest it is told as well
-    edit("VACUUM")
-    assert finding(path, "pragmas").verdict is Verdict.OK
 
 
 # --- integrity ----------------------------------------------------------------------------------
@@ -437,7 +423,7 @@ def test_a_store_that_rules_out_libraries_as_old_as_this_is_a_failure_and_its_ta
     report = report_on(path)
     assert report.exit_code is ExitCode.FAILURES
     assert report.checks[-1].name == "schema"
-    assert "schema 99; libraries below level 2 are refused" in report.checks[-1].text
+    assert "schema 99; the store refuses libraries below level 2" in report.checks[-1].text
 
 
 def test_a_newer_schema_that_libraries_as_old_as_this_can_read_is_a_notice(path, provider, edit):
@@ -479,7 +465,7 @@ def test_a_schema_that_somebody_has_changed_is_told(
 
 
 def test_a_migrated_schema_is_compared_with_all_migrations():
-    assert findings.schema_check(SchemaState(2, 2)).verdict is Verdict.OK
+    assert store_findings.schema_check(SchemaState(2, 2)).verdict is Verdict.OK
 
 
 # --- the write lock -----------------------------------------------------------------------------
@@ -511,7 +497,7 @@ def test_a_stopped_process_that_holds_the_write_lock_is_a_warning(path, provider
     ) as process:
         process.send_signal(signal.SIGSTOP)
         check = finding(path, "lock")
-        if diagnosis._KERNEL_LOCKS.exists():
+        if lock_probes.KERNEL_LOCKS.exists():
             assert check.verdict is Verdict.WARNING
         assert f"process {process.pid}" in check.text
 
@@ -520,7 +506,7 @@ def test_a_writer_that_commits_is_not_stuck(path, provider, monkeypatch):
     lock = FileLock(path.with_name("app.db.lock"))
     lock.acquire(5)
     monkeypatch.setattr(diagnosis, "sleep", lambda _: lock.release())
-    if diagnosis._KERNEL_LOCKS.exists():
+    if lock_probes.KERNEL_LOCKS.exists():
         assert finding(path, "lock").text == f"process {os.getpid()} is writing"
     lock.close()
 
@@ -558,7 +544,7 @@ def test_a_node_that_holds_its_lock_and_does_not_renew_is_stalled(path, provider
     check = finding(path, "nodes", clock=Shifted(46))
     assert check.verdict is Verdict.WARNING
     assert "1 stalled" in check.text
-    assert finding(path, "ghosts", clock=Shifted(46)).verdict is Verdict.OK, (
+    assert finding(path, "ownership", clock=Shifted(46)).verdict is Verdict.OK, (
         "its work is its own until it is buried"
     )
 
@@ -573,7 +559,7 @@ def test_a_node_without_a_lock_file_is_silent_after_three_leases(path, provider)
     assert "1 silent" in check.text
     assert check.verdict is Verdict.WARNING
     assert list(path.parent.glob("*.node-*")) == [], "looking for a lock does not make one"
-    assert finding(path, "ghosts", clock=Shifted(46)).verdict is Verdict.WARNING
+    assert finding(path, "ownership", clock=Shifted(46)).verdict is Verdict.WARNING
 
 
 def test_a_store_that_waits_for_its_service_is_no_cause_for_alarm(path, provider):
@@ -583,52 +569,48 @@ def test_a_store_that_waits_for_its_service_is_no_cause_for_alarm(path, provider
     assert "1 open instance" in check.text
 
 
-# --- ghosts -------------------------------------------------------------------------------------
+# --- ownership -------------------------------------------------------------------------------------
 
 
-def test_instances_of_buried_and_of_unknown_nodes_are_ghosts(path, provider, edit):
+def test_instances_of_buried_and_of_unknown_nodes_are_found(path, provider, edit):
     provider.store.join(a_node("n1"))
     provider.store.join(a_node("n2"))
     begin(provider, "i", node="n1")
     begin(provider, "j", node="n2")
-    assert finding(path, "ghosts").text == "none; 2 instances owned by living nodes"
+    assert finding(path, "ownership").text == "living nodes own 2 instances"
     provider.store.bury("n1", 0)
     edit("UPDATE instance SET owner = 'nobody' WHERE instance_id = 'j'")
-    check = finding(path, "ghosts")
+    check = finding(path, "ownership")
     assert check.verdict is Verdict.WARNING
     assert check.details == ("1 instance of n1: buried", "1 instance of nobody: unknown")
     assert provider.store.sweep() == 2
-    assert finding(path, "ghosts").verdict is Verdict.OK
+    assert finding(path, "ownership").verdict is Verdict.OK
 
 
-def test_activities_that_nodes_have_taken_who_are_not_there_are_ghosts_as_well(
-    path, provider, edit
-):
+def test_activities_that_nodes_have_taken_who_are_not_there_count_as_well(path, provider, edit):
     provider.store.join(a_node("n1"))
     provider.store.join(a_node("n2"))
     hand_out(provider, handed_out(1), handed_out(2), handed_out(3), owner="n1")
-    assert finding(path, "ghosts").text == "none; 1 instance owned by living nodes", (
-        "nobody has taken them"
-    )
+    assert finding(path, "ownership").text == "living nodes own 1 instance", "nobody has taken them"
     assert len(take(provider, "n2", slots=2)) == 2
-    assert finding(path, "ghosts").text == "none; 1 instance and 2 activities owned by living nodes"
+    assert finding(path, "ownership").text == "living nodes own 1 instance and 2 activities"
     provider.store.bury("n2", 0)
-    check = finding(path, "ghosts")
+    check = finding(path, "ownership")
     assert check.verdict is Verdict.WARNING
-    assert check.text == "2 activities owned by nodes that are not there"
+    assert check.text == "2 activities owned by dead or unknown nodes"
     assert check.details == ("2 activities of n2: buried",)
     assert len(take(provider, "n1")) == 1
     provider.store.bury("n1", 0)
     edit("UPDATE activity SET owner = 'nobody' WHERE event_id = 1")
-    check = finding(path, "ghosts")
-    assert check.text == "1 instance and 3 activities owned by nodes that are not there"
+    check = finding(path, "ownership")
+    assert check.text == "1 instance and 3 activities owned by dead or unknown nodes"
     assert check.details == (
         "1 instance and 1 activity of n1: buried",
         "1 activity of n2: buried",
         "1 activity of nobody: unknown",
     )
     assert provider.store.sweep() == 4
-    assert finding(path, "ghosts").verdict is Verdict.OK
+    assert finding(path, "ownership").verdict is Verdict.OK
 
 
 def test_activities_that_no_living_node_takes_are_named(path, provider):
@@ -645,7 +627,7 @@ def test_activities_that_no_living_node_takes_are_named(path, provider):
     assert check.verdict is Verdict.NOTICE
     assert (
         check.text
-        == "5 activities wait for a node; with no node there, nobody can tell which are deployed"
+        == "5 activities wait for a node; no node runs, so the deployed activities are not known"
     )
     provider.store.join(a_node("n1"))
     check = finding(path, "activities")
@@ -805,7 +787,7 @@ def test_a_version_that_is_none_fails_its_check_alone(path, provider, edit):
 
 
 def test_a_clock_that_is_behind_what_was_written_is_a_warning(path, provider):
-    assert finding(path, "clock").text == "nothing has been written yet"
+    assert finding(path, "clock").text == "no row has been written yet"
     one(provider, a_start("i"))
     assert finding(path, "clock").verdict is Verdict.OK
     assert finding(path, "clock", clock=Shifted(-0.5)).verdict is Verdict.OK, (
@@ -832,7 +814,7 @@ def test_a_busy_file_is_a_warning_and_not_a_failure():
 
 
 def test_what_has_ended_is_counted_and_what_of_it_goes(path, provider, monkeypatch):
-    assert finding(path, "retention").text == "nothing has ended"
+    assert finding(path, "retention").text == "no instance has ended"
     one(provider, an_end(begin(provider, "kept")))
     provider.admin.set_expiry({"watch": SECOND})
     one(provider, an_end(begin(provider, "soon")))
@@ -840,11 +822,8 @@ def test_what_has_ended_is_counted_and_what_of_it_goes(path, provider, monkeypat
     one(provider, an_end(begin(provider, "later")))
     check = finding(path, "retention", clock=Shifted(2))
     assert check.verdict is Verdict.OK
-    assert (
-        check.text
-        == "3 ended instances: 2 go by themselves (1 now), 1 stay until somebody deletes them"
-    )
-    monkeypatch.setattr(findings, "_MANY_ENDED", 1)
+    assert check.text == "3 ended instances: 2 expire (1 now), 1 stay until they are deleted"
+    monkeypatch.setattr(store_findings, "_MANY_ENDED", 1)
     check = finding(path, "retention")
     assert check.verdict is Verdict.NOTICE
     assert "client.purge" in check.remedy

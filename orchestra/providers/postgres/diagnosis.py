@@ -1,9 +1,7 @@
-"""What can be told about a store on a server from outside, without changing it and without being in
-anybody's way.
+"""Read the facts about a store on PostgreSQL, without changing it or making nodes wait.
 
-Each fact is read in one read-only transaction of its own, with its limits set in it: nothing is
-left in the session, which may be one of a pooler. A role that may see little is told little;
-nothing here needs more than a reader's privileges.
+Each fact has a read-only transaction of its own, which sets its own timeouts. Nothing stays in the
+session, which may belong to a pooler. A reader's privileges are enough.
 """
 
 from __future__ import annotations
@@ -43,20 +41,10 @@ from orchestra.store.routes import Route
 
 __all__ = [
     "OLDEST_SERVER",
-    "Blocked",
     "ClockDifference",
     "Diagnosis",
-    "DurabilityState",
-    "HorizonState",
-    "Lingering",
-    "Prepared",
     "RoleState",
     "ServerState",
-    "SessionState",
-    "Slot",
-    "TableState",
-    "VacuumState",
-    "WraparoundState",
     "describe",
     "diagnose",
 ]
@@ -68,7 +56,6 @@ Row = tuple[Any, ...]
 _CONNECT_SECONDS: Final = 5.0
 _STATEMENT_SECONDS: Final = 20.0
 _LOCK_SECONDS: Final = 1.0
-_SHOWN_LOCKS: Final = 3
 
 # --- statements: constants; @name is a table of the store's schema, and values travel as parameters
 
@@ -81,19 +68,13 @@ _SERVER: Final = """
     SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
         (SELECT pg_encoding_to_char(d.encoding)::text FROM pg_database d WHERE d.datname = current_database()),
         pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', pg_backend_pid()"""
-_DURABILITY: Final = """
-    SELECT current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on', current_setting('synchronous_commit'),
-        current_setting('synchronous_standby_names'),
-        (SELECT count(*) FROM pg_stat_replication r WHERE r.sync_state IN ('sync', 'quorum')),
-        (SELECT count(*) FROM pg_stat_replication r WHERE r.sync_state IS NULL)"""
 _ROLE: Final = """
     SELECT current_user::text, r.rolsuper, n.oid IS NOT NULL,
         coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
-        has_database_privilege(current_database(), 'CREATE'),
-        (SELECT pg_has_role(s.oid, 'USAGE') FROM pg_roles s WHERE s.rolname = 'pg_read_all_stats')
+        has_database_privilege(current_database(), 'CREATE')
     FROM pg_roles r LEFT JOIN pg_namespace n ON n.nspname = $1::text WHERE r.rolname = current_user"""
-# Only migrations and a rise of the write level write into meta: a role that may not leaves both to
-# others.
+# Only migrations and a rise of the write level write to meta. A role without that right leaves both
+# to others.
 _PRIVILEGES: Final = """
     SELECT c.relname::text, has_table_privilege(c.oid, 'SELECT'),
         ARRAY(SELECT p.name FROM unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS p (name)
@@ -101,77 +82,6 @@ _PRIVILEGES: Final = """
         pg_has_role(c.relowner, 'USAGE')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p') AND c.relname = ANY($2::text[]) ORDER BY c.relname"""
-# Of other roles' sessions a role may not see what they are: nearly all are clients.
-_SESSIONS: Final = """
-    SELECT count(*) FILTER (WHERE a.is_client),
-        count(*) FILTER (WHERE a.is_client AND a.datname = current_database() AND a.application_name = 'orchestra'
-            AND a.pid <> pg_backend_pid()),
-        count(*) FILTER (WHERE a.is_client AND a.datname = current_database()),
-        count(*) FILTER (WHERE a.is_client AND a.usename = current_user),
-        count(*) FILTER (WHERE a.is_client AND a.state IS NULL AND a.backend_type IS NULL),
-        current_setting('max_connections')::integer, current_setting('superuser_reserved_connections')::integer
-            + coalesce(current_setting('reserved_connections', true), '0')::integer,
-        (SELECT d.datconnlimit FROM pg_database d WHERE d.datname = current_database()),
-        (SELECT r.rolconnlimit FROM pg_roles r WHERE r.rolname = current_user)
-    FROM (SELECT *, backend_type = 'client backend' OR (backend_type IS NULL AND datid IS NOT NULL) AS is_client
-        FROM pg_stat_activity) AS a"""
-# The oldest. Of a hidden one only how far it holds vacuum back can be seen, and what it has locked.
-_LINGERING: Final = """
-    SELECT a.pid, a.usename::text, a.application_name, a.state, a.open_for, a.idle_for, a.holds_back,
-        ARRAY(SELECT c.relname || ' ' || l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-            JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = $1::text
-            WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p')
-                AND l.database = a.datid
-            ORDER BY 1 LIMIT $2::bigint)
-    FROM (
-        SELECT s.*, (extract(epoch FROM clock_timestamp() - s.xact_start) * 1000000)::bigint AS open_for,
-            CASE WHEN s.state LIKE 'idle in transaction%' THEN
-                (extract(epoch FROM clock_timestamp() - s.state_change) * 1000000)::bigint END AS idle_for,
-            greatest(age(s.backend_xid), age(s.backend_xmin))::bigint AS holds_back
-        FROM pg_stat_activity s
-        WHERE s.datname = current_database() AND s.pid <> pg_backend_pid()
-            AND (s.backend_type = 'client backend' OR s.backend_type IS NULL)
-            AND (s.xact_start IS NOT NULL OR (s.state IS NULL AND (s.backend_xid IS NOT NULL OR s.backend_xmin IS NOT NULL)))
-        ORDER BY s.xact_start NULLS LAST, holds_back DESC LIMIT $3::bigint) AS a
-    ORDER BY a.xact_start NULLS LAST, a.holds_back DESC"""
-_PREPARED: Final = """
-    SELECT p.gid, p.owner::text, (extract(epoch FROM clock_timestamp() - p.prepared) * 1000000)::bigint
-    FROM pg_prepared_xacts p WHERE p.database = current_database() ORDER BY p.prepared LIMIT $1::bigint"""
-_SLOTS: Final = """
-    SELECT s.slot_name::text, s.active, age(s.xmin)::bigint
-    FROM pg_replication_slots s WHERE s.xmin IS NOT NULL ORDER BY 3 DESC LIMIT $1::bigint"""
-# Who waits and has to do with a table of the store. All may see who waits; since when, not all.
-_BLOCKED: Final = """
-    SELECT w.pid, a.usename::text, a.application_name, w.what,
-        (extract(epoch FROM clock_timestamp() - a.query_start) * 1000000)::bigint, pg_blocking_pids(w.pid)
-    FROM (
-        SELECT DISTINCT l.pid, CASE WHEN l.locktype IN ('transactionid', 'tuple') THEN 'a row'
-            ELSE concat_ws(' ', l.locktype, c.relname) END AS what
-        FROM pg_locks l LEFT JOIN pg_class c ON c.oid = l.relation AND l.locktype = 'relation'
-        WHERE NOT l.granted AND l.pid <> pg_backend_pid() AND EXISTS (
-            SELECT 1 FROM pg_locks o JOIN pg_class t ON t.oid = o.relation
-            JOIN pg_namespace n ON n.oid = t.relnamespace AND n.nspname = $1::text
-            JOIN pg_database d ON d.oid = o.database AND d.datname = current_database()
-            WHERE o.pid = l.pid AND o.locktype IN ('relation', 'tuple'))
-        LIMIT $2::bigint) AS w
-    LEFT JOIN pg_stat_activity a ON a.pid = w.pid ORDER BY 5 DESC NULLS LAST, w.pid"""
-_BLOCKERS: Final = """
-    SELECT a.pid, a.usename::text, a.application_name, a.state FROM pg_stat_activity a WHERE a.pid = ANY($1::bigint[])"""
-_TABLES: Final = """
-    SELECT c.relname::text, coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup, 0), pg_total_relation_size(c.oid),
-        (extract(epoch FROM clock_timestamp() - greatest(s.last_vacuum, s.last_autovacuum)) * 1000000)::bigint,
-        NOT EXISTS (SELECT 1 FROM pg_options_to_table(c.reloptions) o
-            WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
-    WHERE n.nspname = $1::text AND c.relkind = 'r' ORDER BY 4 DESC, 1"""
-_AUTOVACUUM: Final = (
-    "SELECT current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on'"
-)
-_WRAPAROUND: Final = """
-    SELECT age(d.datfrozenxid)::bigint, mxid_age(d.datminmxid)::bigint, current_setting('autovacuum_freeze_max_age')::bigint,
-        current_setting('autovacuum_multixact_freeze_max_age')::bigint
-    FROM pg_database d WHERE d.datname = current_database()"""
-
 _BURIED: Final = (
     "SELECT node_id, host, pid, renewed_at FROM @node WHERE dead ORDER BY renewed_at DESC"
 )
@@ -196,7 +106,7 @@ _TALLIES: Final = """
 _HELD: Final = """
     SELECT i.instance_id, i.kind, d.hold FROM @instance i JOIN @instance_detail d ON d.instance_id = i.instance_id
     WHERE i.held AND i.status = 0 ORDER BY i.instance_id LIMIT $1::bigint"""
-# Those that are handed out are among the waiting ones.
+# Activities that were handed out count as waiting.
 _UNREAD: Final = """
     SELECT instance_id, event_id, attempts FROM @activity
     WHERE queue IS NULL AND result IS NULL AND failure IS NULL AND position(convert_to('"unread"', 'UTF8') IN attempts) > 0
@@ -210,14 +120,12 @@ _ENDED: Final = """
     FROM @instance WHERE status <> 0"""
 
 
-# --- what is found: ages and waits in microseconds, sizes in bytes --------------------------------
+# --- the facts --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What answers. ``pooled``: something stands in between that gives each client a session of its
-    choice.
-    """
+    """The server behind the DSN. ``pooled``: a pooler assigns sessions to clients."""
 
     version: int
     version_name: str
@@ -228,26 +136,10 @@ class ServerState:
 
 
 @dataclass(frozen=True, slots=True)
-class DurabilityState:
-    """What the server promises a commit. ``synchronous_commit`` is what sessions of this role begin
-    with.
-
-    ``standbys``: how many standbys commits can wait for; ``None`` where the role may not see it.
-    """
-
-    fsync: bool
-    full_page_writes: bool
-    synchronous_commit: str
-    standby_names: str
-    standbys: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class RoleState:
-    """What the role may do. ``tables`` is how many of the store's there are; ``None``: there is no
-    schema.
+    """The role's rights. ``tables`` counts the store's tables; ``None``: there is no schema.
 
-    ``unread`` are tables that it cannot read, ``unwritten`` says what it lacks to write into which.
+    ``unread`` names tables that it may not read; ``unwritten`` names missing rights and tables.
     """
 
     name: str
@@ -258,110 +150,6 @@ class RoleState:
     unwritten: tuple[str, ...]
     writes_some: bool
     migrates: bool
-    makes_schemas: bool
-    sees_sessions: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SessionState:
-    """How many connections there are, and may be. A limit of ``None`` is none. ``hidden``: of which
-    nothing can be seen.
-    """
-
-    used: int
-    of_stores: int
-    limit: int
-    of_database: int
-    database_limit: int | None
-    of_role: int
-    role_limit: int | None
-    hidden: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lingering:
-    """An open transaction. ``open_for`` is ``None`` where the role may not see it; ``idle_for``,
-    where it is at work.
-
-    ``holds_back``: from how many transactions ago on vacuum removes nothing because of it.
-    """
-
-    pid: int
-    who: str
-    open_for: int | None
-    idle_for: int | None
-    holds_back: int | None
-    locks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A transaction that was prepared for a commit in two phases, and waits for the second."""
-
-    name: str
-    owner: str
-    age: int
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A replication slot that holds vacuum back."""
-
-    name: str
-    is_active: bool
-    holds_back: int
-
-
-@dataclass(frozen=True, slots=True)
-class HorizonState:
-    """What keeps locks and old versions of rows."""
-
-    transactions: tuple[Lingering, ...]
-    prepared: tuple[Prepared, ...]
-    slots: tuple[Slot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """A session that waits for a lock. ``waited`` is ``None`` where the role may not see it."""
-
-    pid: int
-    who: str
-    what: str
-    waited: int | None
-    blockers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TableState:
-    """A table with its indexes. ``vacuumed``: how long ago, if ever since statistics were begun."""
-
-    name: str
-    live: int
-    dead: int
-    size: int
-    vacuumed: int | None
-    autovacuum: bool
-
-
-@dataclass(frozen=True, slots=True)
-class VacuumState:
-    """How vacuum keeps up. ``autovacuum``: the server's own switch."""
-
-    autovacuum: bool
-    tables: tuple[TableState, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WraparoundState:
-    """How old the oldest transaction and multixact numbers are, and from which age on the server
-    freezes by itself.
-    """
-
-    age: int
-    multixact_age: int
-    freeze_age: int
-    multixact_freeze_age: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,16 +160,16 @@ class ClockDifference:
     uncertainty: int
 
 
-# --- finding it -------------------------------------------------------------------------------
+# --- reading them -----------------------------------------------------------------------------
 
 
 def describe(dsn: str, schema_name: str) -> str:
-    """Return what the store is and where, without anything secret."""
+    """Return the name and address of the store, without secrets."""
     return Connector(_settings(dsn, schema_name)).description
 
 
 def diagnose(dsn: str, schema_name: str, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
-    """Return what ``look`` makes of the store.
+    """Return the result of ``look``.
 
     Raises:
         StoreUnavailable: the server cannot be reached, or the DSN cannot be read.
@@ -389,7 +177,8 @@ def diagnose(dsn: str, schema_name: str, clock: Clock, look: Callable[[Diagnosis
     connector = Connector(_settings(dsn, schema_name))
     if read_dsn(dsn) is None:
         raise StoreUnavailable(
-            'the DSN cannot be read; in a URL, write "%40" for an "@" in a name or a password, "%2F" for a "/", and so on'
+            'the DSN cannot be read; in a URL, write "%40" for an "@" in a name or a password, '
+            '"%2F" for a "/", and so on'
         )
     try:
         connection = connector._connect()
@@ -400,12 +189,11 @@ def diagnose(dsn: str, schema_name: str, clock: Clock, look: Callable[[Diagnosis
 
 
 class Diagnosis:
-    """Reads the facts. Each method stands for itself, so that what cannot be read does not hide the
-    rest.
+    """Reads the facts. Each method reads its own, so one unreadable fact hides no other.
 
     Raises:
-        StoreError: from every method: it could not be read, was not answered in time, or may not be
-            seen by this role.
+        StoreError: from every method: the fact cannot be read, the server did not answer in time,
+            or this role may not see it.
     """
 
     def __init__(
@@ -418,27 +206,22 @@ class Diagnosis:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing more can be asked."""
+        """Whether the connection is gone."""
         return connection_lost(self._connection)
 
     def server(self) -> ServerState:
-        """Return what answers."""
+        """Return the server behind the DSN."""
         version, name, encoding, in_recovery, read_only, pid = self._read_row(_SERVER)
-        # A server names the process that a connection is served by. What pools connections makes up
-        # a name, since the process changes.
+        # A server names the process that serves a connection. A pooler changes the process, and
+        # so makes up a name.
         pooled = pid != self._connection.info.backend_pid
         return ServerState(version, name, encoding, in_recovery, read_only, pooled)
 
-    def durability(self) -> DurabilityState:
-        """Return what the server promises a commit."""
-        fsync, full_pages, synchronous, names, standbys, hidden = self._read_row(_DURABILITY)
-        return DurabilityState(fsync, full_pages, synchronous, names, None if hidden else standbys)
-
     def role(self) -> RoleState:
-        """Return what the role may do with the store."""
+        """Return the role's rights on the store."""
         known = [name.removeprefix("table ") for name in _expected() if name.startswith("table ")]
         roles, tables = self._read((_ROLE, (self._schema,)), (_PRIVILEGES, (self._schema, known)))
-        name, is_superuser, exists, enters, creates, makes_schemas, sees_sessions = roles[0]
+        name, is_superuser, exists, enters, creates, makes_schemas = roles[0]
         return RoleState(
             name=name,
             is_superuser=is_superuser,
@@ -450,88 +233,7 @@ class Diagnosis:
             ),
             writes_some=any(len(lacking) < 3 for table, _, lacking, _ in tables if table != "meta"),
             migrates=creates and all(owns for *_, owns in tables) if exists else makes_schemas,
-            makes_schemas=makes_schemas,
-            sees_sessions=is_superuser or bool(sees_sessions),
         )
-
-    def sessions(self) -> SessionState:
-        """Return how many connections there are."""
-        (
-            used,
-            of_stores,
-            of_database,
-            of_role,
-            hidden,
-            most,
-            reserved,
-            database_limit,
-            role_limit,
-        ) = self._read_row(_SESSIONS)
-        return SessionState(
-            used=used,
-            of_stores=of_stores,
-            limit=most - reserved,
-            of_database=of_database,
-            database_limit=database_limit if database_limit >= 0 else None,
-            of_role=of_role,
-            role_limit=role_limit if role_limit >= 0 else None,
-            hidden=hidden,
-        )
-
-    def horizon(self) -> HorizonState:
-        """Return the transactions that have been open for longest, and what else keeps locks or old
-        versions of rows.
-        """
-        transactions, prepared, slots = self._read(
-            (_LINGERING, (self._schema, _SHOWN_LOCKS, LISTED)),
-            (_PREPARED, (LISTED,)),
-            (_SLOTS, (LISTED,)),
-        )
-        return HorizonState(
-            tuple(
-                Lingering(
-                    pid,
-                    _who(pid, user, application, state),
-                    open_for,
-                    idle_for,
-                    holds_back,
-                    tuple(locks),
-                )
-                for pid, user, application, state, open_for, idle_for, holds_back, locks in transactions
-            ),
-            tuple(Prepared(*row) for row in prepared),
-            tuple(Slot(*row) for row in slots),
-        )
-
-    def blocked(self) -> tuple[Blocked, ...]:
-        """Return sessions that wait for locks, and for whom."""
-        waiting = self._read((_BLOCKED, (self._schema, LISTED)))[0]
-        if not waiting:
-            return ()
-        pids = sorted({pid for *_, blockers in waiting for pid in blockers})
-        names = {row[0]: _who(*row) for row in self._read((_BLOCKERS, (pids,)))[0]}
-        names[0] = "a prepared transaction"
-        return tuple(
-            Blocked(
-                pid,
-                _who(pid, user, application, None),
-                what,
-                waited,
-                tuple(
-                    names.get(blocker, f"process {blocker}") for blocker in dict.fromkeys(blockers)
-                ),
-            )
-            for pid, user, application, what, waited, blockers in waiting
-        )
-
-    def vacuum(self) -> VacuumState:
-        """Return how vacuum keeps up, the largest table first."""
-        switch, tables = self._read((_AUTOVACUUM, ()), (_TABLES, (self._schema,)))
-        return VacuumState(switch[0][0], tuple(TableState(*row) for row in tables))
-
-    def wraparound(self) -> WraparoundState:
-        """Return how old the oldest numbers are."""
-        return WraparoundState(*self._read_row(_WRAPAROUND))
 
     def schema(self) -> SchemaState:
         """Compare the schema with the one that this library would have made.
@@ -574,78 +276,68 @@ class Diagnosis:
         )
 
     def population(self) -> Population:
-        """Return the nodes, what they own, and which instances stand still."""
-        (
-            now,
-            nodes,
-            capabilities,
-            activities,
-            policies,
-            kinds,
-            buried,
-            pulses,
-            pulseless,
-            renewal,
-            owners,
-            takers,
-            waiting,
-            tallies,
-            held,
-            crashing,
-            unread,
-            levels,
-        ) = self._read(
-            (_NOW, ()),
-            (sql.LIST_NODES, ()),
-            (sql.LIST_CAPABILITIES, ()),
-            (sql.LIST_NODE_ACTIVITIES, ()),
-            (sql.LIST_POLICIES, ()),
-            (sql.LIST_KINDS, ()),
-            (_BURIED, ()),
-            (_PULSES, ()),
-            (sql.LIST_PULSELESS, ()),
-            (_NEWEST_RENEWAL, ()),
-            (_OWNERS, ()),
-            (_TAKERS, ()),
-            (_WAITING, ()),
-            (_TALLIES, ()),
-            (_HELD, (LOOKED_AT,)),
-            (_CRASHING, (LISTED,)),
-            (_UNREAD, (LOOKED_AT,)),
-            (sql.READ_LEVELS, ()),
-        )
-        numbers = {row[6]: read_kind(row[:6]) for row in kinds}
+        """Return the nodes, what they own, and which instances cannot go on."""
+        reads: dict[str, Read] = {
+            "now": (_NOW, ()),
+            "nodes": (sql.LIST_NODES, ()),
+            "capabilities": (sql.LIST_CAPABILITIES, ()),
+            "node activities": (sql.LIST_NODE_ACTIVITIES, ()),
+            "policies": (sql.LIST_POLICIES, ()),
+            "kinds": (sql.LIST_KINDS, ()),
+            "buried": (_BURIED, ()),
+            "pulses": (_PULSES, ()),
+            "pulseless": (sql.LIST_PULSELESS, ()),
+            "renewal": (_NEWEST_RENEWAL, ()),
+            "owners": (_OWNERS, ()),
+            "takers": (_TAKERS, ()),
+            "waiting": (_WAITING, ()),
+            "tallies": (_TALLIES, ()),
+            "held": (_HELD, (LOOKED_AT,)),
+            "crashing": (_CRASHING, (LISTED,)),
+            "unread": (_UNREAD, (LOOKED_AT,)),
+            "levels": (sql.READ_LEVELS, ()),
+        }
+        rows = dict(zip(reads, self._read(*reads.values()), strict=True))
+        kinds = {row[6]: read_kind(row[:6]) for row in rows["kinds"]}
         dialect = Dialect(THIS_LIBRARY)
-        instants = [row[4] for row in tallies] + [renewal[0][0]]
-        locks = dict.fromkeys((row[0] for row in pulses), NodeLockState.HELD)
-        locks |= dict.fromkeys((row[0] for row in pulseless), NodeLockState.LOST)
+        instants = [row[4] for row in rows["tallies"]] + [rows["renewal"][0][0]]
+        locks = dict.fromkeys((row[0] for row in rows["pulses"]), NodeLockState.HELD)
+        locks |= dict.fromkeys((row[0] for row in rows["pulseless"]), NodeLockState.LOST)
         return Population(
             catalogue=Catalogue(
-                now=now[0][0],
-                nodes=_read_nodes(nodes, capabilities, activities),
-                policies={row[0]: PolicyRow(*row) for row in policies},
-                kinds=tuple(numbers.values()),
-                levels=Levels(*levels[0]),
+                now=rows["now"][0][0],
+                nodes=_read_nodes(rows["nodes"], rows["capabilities"], rows["node activities"]),
+                policies={row[0]: PolicyRow(*row) for row in rows["policies"]},
+                kinds=tuple(kinds.values()),
+                levels=Levels(*rows["levels"][0]),
             ),
             locks=locks,
-            buried=tuple(Buried(*row) for row in buried),
-            owners=dict(owners),
-            takers=dict(takers),
-            waiting=tuple(Waiting(Route(row[0], row[1]), row[2], row[3]) for row in waiting),
-            tallies=tuple(Tally(numbers.get(row[0]), row[1], row[2], row[3]) for row in tallies),
-            held=tuple(held_instance(row[0], numbers.get(row[1]), row[2], dialect) for row in held),
-            crashing=tuple(Crashing(*row) for row in crashing),
-            unread=tuple(one for row in unread if (one := unread_activity(*row)) is not None),
+            buried=tuple(Buried(*row) for row in rows["buried"]),
+            owners=dict(rows["owners"]),
+            takers=dict(rows["takers"]),
+            waiting=tuple(
+                Waiting(Route(row[0], row[1]), row[2], row[3]) for row in rows["waiting"]
+            ),
+            tallies=tuple(
+                Tally(kinds.get(row[0]), row[1], row[2], row[3]) for row in rows["tallies"]
+            ),
+            held=tuple(
+                held_instance(row[0], kinds.get(row[1]), row[2], dialect) for row in rows["held"]
+            ),
+            crashing=tuple(Crashing(*row) for row in rows["crashing"]),
+            unread=tuple(
+                one for row in rows["unread"] if (one := unread_activity(*row)) is not None
+            ),
             newest=max((instant for instant in instants if instant is not None), default=None),
         )
 
     def ended(self) -> Ended:
-        """Return how many instances have ended, and which of them go by themselves."""
+        """Return how many instances have ended, and how many of them expire."""
         return Ended(*self._read_row(_ENDED))
 
     def clock_difference(self) -> ClockDifference:
         """Compare this machine's clock with the server's."""
-        self._read_row(_NOW)  # so that what a first question costs is not taken for a distance
+        self._read_row(_NOW)  # the first query is slow, and would look like a difference
         begun, started = self._clock.now(), self._clock.monotonic()
         try:
             row = self._connection.execute(_NOW.encode()).fetchone()
@@ -663,7 +355,7 @@ class Diagnosis:
         return self._read((statement, ()))[0][0]
 
     def _read(self, *reads: Read) -> list[list[Row]]:
-        """Return the rows of some statements, all of one moment."""
+        """Return the rows of some statements, all in one snapshot."""
         connection, render = self._connection, self._connector.render
         limits = (f"{_STATEMENT_SECONDS:g}s", f"{_LOCK_SECONDS:g}s")
         try:
@@ -701,12 +393,3 @@ def _settings(dsn: str, schema_name: str) -> Settings:
         lock_seconds=_LOCK_SECONDS,
         tombstone_window=0,
     )
-
-
-def _who(pid: int, user: str | None, application: str | None, state: str | None) -> str:
-    words = [
-        f"process {pid}",
-        *([f"of {user}"] if user else []),
-        *([f"({application})"] if application else []),
-    ]
-    return " ".join(words) + (f", {state}" if state else "")

@@ -1,16 +1,13 @@
-"""What can be told about a store from outside, without changing it and without being in anybody's
-way.
+"""Read the facts about a store in a file, without changing it or making processes wait.
 
-Everything is read over one connection that can only read. A store at rest, beside which there is no
-log, is opened as a file that does not change: an ordinary reader would leave a log and its index
-behind, owned by whoever has looked. Whether it really did not change is asked afterwards.
+One read-only connection reads everything. A store at rest has no log beside it, and is opened as
+immutable: an ordinary reader would leave a log and its index behind, owned by another user.
+:func:`diagnose` then checks that the file really did not change.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 import stat
 from collections.abc import Callable, Generator
@@ -29,6 +26,7 @@ from orchestra.providers.sqlite.catalogue import _read_nodes
 from orchestra.providers.sqlite.connection import _JOURNAL_LIMIT, _connect, connect_reader
 from orchestra.providers.sqlite.failures import translated
 from orchestra.providers.sqlite.kinds import read_kind
+from orchestra.providers.sqlite.lock_probes import holds, probe, read_pid, runs
 from orchestra.providers.sqlite.paths import require_one_name, require_shared_directory, resolve
 from orchestra.providers.sqlite.settings import Settings
 from orchestra.store.catalogue import Catalogue, PolicyRow
@@ -38,7 +36,6 @@ from orchestra.store.diagnosis import (
     Buried,
     Crashing,
     Ended,
-    NodeLockState,
     Population,
     SchemaState,
     Tally,
@@ -60,13 +57,12 @@ __all__ = [
 T = TypeVar("T")
 
 LOG_LIMIT: Final = _JOURNAL_LIMIT
-"""Bytes that the log has at most while checkpoints keep up."""
+"""The largest log, in bytes, while checkpoints keep up."""
 
 _FAULTS: Final = 10
 _BUSY_SECONDS: Final = 5.0
 _WATCHED: Final = 20
 _NAP: Final = 0.05
-_KERNEL_LOCKS: Final = Path("/proc/locks")
 
 _OBJECTS: Final = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'"
 _BURIED: Final = (
@@ -90,7 +86,7 @@ _TALLIES: Final = """
 _HELD: Final = """
     SELECT i.instance_id, i.kind, d.hold FROM instance i JOIN instance_detail d ON d.instance_id = i.instance_id
     WHERE i.held = 1 AND i.status = 0 ORDER BY i.instance_id LIMIT ?"""
-# Those that are handed out are among the waiting ones.
+# Activities that were handed out count as waiting.
 _UNREAD: Final = """
     SELECT instance_id, event_id, attempts FROM activity
     WHERE queue IS NULL AND result IS NULL AND failure IS NULL AND instr(attempts, CAST('"unread"' AS BLOB)) > 0
@@ -103,16 +99,14 @@ _ENDED: Final = """
 _NEWEST_RENEWAL: Final = "SELECT max(renewed_at) FROM node"
 
 
-# --- what is found ----------------------------------------------------------------------------
+# --- the facts --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Pragmas:
-    """What the file says of itself. Sizes in bytes. ``synchronous`` is not there: each connection
-    has its own.
+    """The pragmas of the file; sizes in bytes. ``synchronous`` belongs to a connection instead.
 
-    ``journal_mode`` is ``None`` for a store at rest: SQLite tells it only of a file that is read
-    with its log.
+    ``journal_mode`` is ``None`` for a store at rest: SQLite knows it only of a file with its log.
     """
 
     journal_mode: str | None
@@ -126,9 +120,9 @@ class Pragmas:
 class WriteLockState:
     """The lock that writers hold from BEGIN to COMMIT.
 
-    ``last`` is the process that took it last (``None``: nobody ever did), ``runs`` whether there is
-    such a process, ``holder`` who has it now, as far as the kernel tells. ``stuck``: that one kept
-    it all the while it was watched, and committed nothing.
+    ``last`` is the process that took it last, or ``None``; ``runs`` says whether that process
+    lives. ``holder`` is the process that holds it now, as far as the kernel tells. ``stuck``: the
+    holder kept it and committed nothing, for as long as it was watched.
     """
 
     last: int | None
@@ -137,7 +131,7 @@ class WriteLockState:
     stuck: bool
 
 
-# --- finding it -------------------------------------------------------------------------------
+# --- reading them -----------------------------------------------------------------------------
 
 
 def library_version() -> tuple[int, int, int]:
@@ -146,8 +140,7 @@ def library_version() -> tuple[int, int, int]:
 
 
 def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
-    """Return what ``look`` makes of the store. It is called a second time where the store has left
-    its rest meanwhile.
+    """Return the result of ``look``, which runs again if a store at rest changes meanwhile.
 
     Raises:
         StoreUnavailable: there is no such file, or it cannot be reached.
@@ -175,11 +168,10 @@ def diagnose(path: Path, clock: Clock, look: Callable[[Diagnosis], T]) -> T:
 
 
 class Diagnosis:
-    """Reads the facts. Each method stands for itself, so that what is damaged does not hide the
-    rest.
+    """Reads the facts. Each method reads its own, so a damaged one hides no other.
 
     Raises:
-        StoreError: from every method that reads the file: it could not be read.
+        StoreError: from every method that reads the file: it cannot be read.
     """
 
     def __init__(
@@ -190,9 +182,7 @@ class Diagnosis:
         self._at_rest = at_rest
 
     def integrity(self, *, quick: bool) -> tuple[str, ...]:
-        """Return what SQLite finds wrong, at most a few faults. Writers go on meanwhile; the log
-        only grows.
-        """
+        """Return the first few faults that SQLite finds. Writers go on; the log grows."""
         pragma = "quick_check" if quick else "integrity_check"
         with translated(self._settings.path):
             rows = self._connection.execute(f"PRAGMA {pragma}({_FAULTS})").fetchall()
@@ -224,7 +214,7 @@ class Diagnosis:
         )
 
     def pragmas(self) -> Pragmas:
-        """Return what the file says of itself."""
+        """Return the pragmas of the file."""
         with translated(self._settings.path):
             return Pragmas(
                 journal_mode=None if self._at_rest else self._pragma("journal_mode"),
@@ -235,19 +225,17 @@ class Diagnosis:
             )
 
     def write_lock(self) -> WriteLockState:
-        """Return how the writers' lock stands, without ever taking it: whoever writes shall not
-        wait for somebody who looks.
-        """
+        """Return the state of the writers' lock, without taking it: no writer waits for this."""
         path = self._settings.lock_path
-        last = _read_pid(path)
+        last = read_pid(path)
         if last is None:
             return WriteLockState(None, runs=False, holder=None, stuck=False)
-        held = _holds(path, last)
+        held = holds(path, last)
         stuck = held and self._stands_still(path, last)
-        return WriteLockState(last, runs=_runs(last), holder=last if held else None, stuck=stuck)
+        return WriteLockState(last, runs=runs(last), holder=last if held else None, stuck=stuck)
 
     def population(self) -> Population:
-        """Return the nodes, what they own, and which instances stand still."""
+        """Return the nodes, what they own, and which instances cannot go on."""
         connection = self._connection
         with translated(self._settings.path):
             connection.execute(sql.BEGIN_READ)
@@ -298,13 +286,12 @@ class Diagnosis:
                 )
             finally:
                 connection.execute(sql.ROLLBACK)
-        # The locks are probed after the rows were read: a node takes its lock before it has a row,
-        # and a node that leaves removes the file. Hence a lock that is free belongs to somebody who
-        # died.
+        # Locks are probed after the rows are read: a node takes its lock before it has a row, and
+        # removes the file when it leaves. So a free lock belongs to a dead node.
         return _with_locks(found, self._settings)
 
     def ended(self) -> Ended:
-        """Return how many instances have ended, and which of them go by themselves."""
+        """Return how many instances have ended, and how many of them expire."""
         with translated(self._settings.path):
             return Ended(*self._connection.execute(_ENDED, (self.now(),)).fetchone())
 
@@ -320,7 +307,7 @@ class Diagnosis:
             version = self._pragma("data_version")
             for _ in range(_WATCHED):
                 sleep(_NAP)
-                if not _holds(path, holder) or self._pragma("data_version") != version:
+                if not holds(path, holder) or self._pragma("data_version") != version:
                     return False
         return True
 
@@ -329,7 +316,7 @@ class Diagnosis:
 
 
 def _require_file(path: Path) -> None:
-    # A pipe, above all, must not be opened: that would wait for whoever writes to it.
+    # A pipe above all must not be opened: that would wait for a writer.
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -354,8 +341,7 @@ def _open(settings: Settings, *, at_rest: bool) -> Generator[Diagnosis]:
 
 
 def _schema_number(connection: sqlite3.Connection, path: Path) -> int:
-    # Read inside `translated` alone it would pass for a fault of the driver: the number is text in
-    # the file.
+    # The number is text in the file: `translated` alone would call bad text a driver error.
     try:
         with translated(path):
             return schema._read_number(connection, path)
@@ -366,7 +352,7 @@ def _schema_number(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _rest(path: Path) -> tuple[int, int, int] | None:
-    """Return what would change if the file were written, or ``None`` where it may be in use."""
+    """Return values that any write changes, or ``None`` if the file may be in use."""
     if any(_beside(path, suffix).exists() for suffix in ("-wal", "-journal")):
         return None
     try:
@@ -401,78 +387,6 @@ def _size(path: Path) -> int:
 def _with_locks(found: Population, settings: Settings) -> Population:
     nodes = found.catalogue.nodes
     locks = {
-        node.record.node_id: _probe(settings.node_lock_path(node.record.node_id)) for node in nodes
+        node.record.node_id: probe(settings.node_lock_path(node.record.node_id)) for node in nodes
     }
-    return Population(
-        catalogue=replace(found.catalogue, now=settings.clock.now()),
-        locks=locks,
-        buried=found.buried,
-        owners=found.owners,
-        takers=found.takers,
-        waiting=found.waiting,
-        tallies=found.tallies,
-        held=found.held,
-        crashing=found.crashing,
-        unread=found.unread,
-        newest=found.newest,
-    )
-
-
-def _probe(path: Path) -> NodeLockState:
-    """Return how a node's lock stands.
-
-    The file is never made, and the lock asked for is a shared one, for no longer than the call: two
-    who look do not meet. A node itself never asks for a lock that is older than its row; its
-    neighbours, who do, look again after a moment.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return NodeLockState.MISSING
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return NodeLockState.HELD
-    finally:
-        os.close(descriptor)  # unlocks as well
-    return NodeLockState.FREE
-
-
-def _read_pid(path: Path) -> int | None:
-    try:
-        with path.open("rb") as file:
-            return int(file.read(16))
-    except (OSError, ValueError):
-        return None
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _holds(path: Path, pid: int) -> bool:
-    """Return whether the kernel says that a process holds the lock; ``False`` where the kernel does
-    not say.
-    """
-    try:
-        inode = path.stat().st_ino
-        lines = _KERNEL_LOCKS.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return False
-    # The inode alone could be one of another file system, whose number there need not be the one
-    # that `stat` gives. The pid in the file makes sure.
-    return any(_is_lock(line.split(), inode, pid) for line in lines)
-
-
-def _is_lock(words: list[str], inode: int, pid: int) -> bool:
-    match words:
-        case [_, "FLOCK", _, "WRITE", holder, place, *_]:
-            return holder == str(pid) and place.rpartition(":")[2] == str(inode)
-        case _:
-            return False
+    return replace(found, catalogue=replace(found.catalogue, now=settings.clock.now()), locks=locks)

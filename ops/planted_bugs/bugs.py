@@ -139,7 +139,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/ownership.py",
-                "            if instance_id not in known:\n                self._doubts.ask(instance_id)\n",
+                "            if instance_id not in known:\n                self._unknown.ask(instance_id)\n",
                 "            pass\n",
             ),
         ),
@@ -174,14 +174,14 @@ BUGS: Final = (
         "18: a cancel is a sticky mark that crosses boundaries, not a message that one execution reads",
         (
             Edit(
-                "orchestra/engine/desk.py",
+                "orchestra/engine/owned.py",
                 "            cancel=row.cancel,\n",
                 "            cancel=row.cancel if row.cancel and row.cancel.at >= snapshot.execution.created_at else None,\n",
             ),
             Edit(
                 "orchestra/engine/stepping.py",
-                "        desk.opened = False\n        desk.execution = None\n",
-                "        desk.opened = False\n        desk.cancel = None\n        desk.execution = None\n",
+                "        instance.opened = False\n        instance.execution = None\n",
+                "        instance.opened = False\n        instance.cancel = None\n        instance.execution = None\n",
             ),
         ),
         (Tests(("tests/engine/test_cancel.py",)), Simulated("memory")),
@@ -192,8 +192,8 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/stepping.py",
-                "            if desk.takeovers and not entry.running:\n",
-                "            if desk.takeovers < 0:\n",
+                "            if instance.takeovers and not activity.running:\n",
+                "            if instance.takeovers < 0:\n",
             ),
         ),
         (Tests(("tests/engine/test_activities.py", "-k", "crash")), Simulated("memory")),
@@ -264,7 +264,7 @@ BUGS: Final = (
                 "orchestra/engine/engine.py",
                 "        except StoreError as error:  # what was stepped is not lost by that\n"
                 "            self._read_error = error\n",
-                "        except StoreError:\n            self._flights.land()\n            raise\n",
+                "        except StoreError:\n            self._in_flight.land()\n            raise\n",
             ),
         ),
         (Tests(("tests/engine/test_outage.py", "-k", "stepped")), Simulated("memory")),
@@ -287,7 +287,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/stepping.py",
-                "        step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)\n",
+                "        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)\n",
                 "",
             ),
         ),
@@ -304,7 +304,7 @@ BUGS: Final = (
             ),
         ),
         (
-            Tests(("tests/engine/test_absences.py", "-k", "what_comes_while_it_is_away")),
+            Tests(("tests/engine/test_blocked_turns.py", "-k", "what_comes_while_it_is_away")),
             Simulated("memory"),
         ),
     ),
@@ -342,9 +342,9 @@ BUGS: Final = (
         "scenario 59: a compensation begins once the cancelled activity has ended, also on another node",
         (
             Edit(
-                "orchestra/engine/tries.py",
-                "        return entry is not None and (entry.running or entry.route is not None)\n",
-                "        return entry is not None and entry.running\n",
+                "orchestra/engine/attempts.py",
+                "        return activity is not None and (activity.running or activity.route is not None)\n",
+                "        return activity is not None and entry.running\n",
             ),
         ),
         (Tests(("tests/engine/test_stop_marks.py", "-k", "ends_on_its_node")), Simulated("memory")),

@@ -8,18 +8,18 @@ import logging
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 
-from orchestra.engine.effects import Effects
-from orchestra.engine.flights import Flights
-from orchestra.engine.items import (
+from orchestra.engine.in_flight import InFlightWrites
+from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
     ActivityFailure,
     ActivityKey,
-    Effect,
     Heartbeat,
     RunActivity,
     StopActivity,
+    ToShell,
 )
+from orchestra.engine.outbox import Outbox
 from orchestra.engine.places import Places
 from orchestra.engine.running import RunningActivities
 from orchestra.engine.tasks import STOPPED, Tasks, ended_report, failure_to_bytes, key_of, run_task
@@ -49,14 +49,14 @@ class Activities:
 
     def __init__(
         self,
-        effects: Effects,
-        flights: Flights,
+        outbox: Outbox,
+        in_flight: InFlightWrites,
         blocking: Collection[str] = (),
         forms: EventForms = EVENTS,
     ) -> None:
         self._forms = forms
-        self._effects = effects
-        self._flights = flights
+        self._outbox = outbox
+        self._in_flight = in_flight
         self._blocking = blocking
         self._own = RunningActivities()
         self._tasks = Tasks()
@@ -72,20 +72,20 @@ class Activities:
         promised.
         """
         # It looks into its parts itself: each step asks, and asking them would be six calls more.
-        own, tasks, flights = self._own, self._tasks, self._flights
-        free = slots - own._count - len(tasks._taken) - flights.promised
+        own, tasks, in_flight = self._own, self._tasks, self._in_flight
+        free = slots - own._count - len(tasks._taken) - in_flight.promised
         free_threads = (
-            threads - len(own._blocking) - len(tasks._blocking) - flights.promised_threads
+            threads - len(own._blocking) - len(tasks._blocking) - in_flight.promised_threads
         )
         return Places(free, free_threads, self._blocking)
 
-    def clear(self) -> list[Effect]:
+    def clear(self) -> list[ToShell]:
         """Forget everything. Return what makes an end of what runs."""
-        effects: list[Effect] = [AbortActivity(key) for key in (*self._own, *self._tasks)]
+        outbox: list[ToShell] = [AbortActivity(key) for key in (*self._own, *self._tasks)]
         self._own.clear()
         self._tasks.clear()
         self._reports.clear()
-        return effects
+        return outbox
 
     # --- of the node's own instances ---
 
@@ -93,12 +93,12 @@ class Activities:
         """Begin a try of an activity of an own instance."""
         self._give_up_earlier(run.key)
         self._own.begin(run.key, run.attempt, blocks=run.name in self._blocking)
-        self._effects.add(run)
+        self._outbox.add(run)
 
     def abort(self, key: ActivityKey) -> None:
         """Want a try of an activity of an own instance no more."""
         self._own.end(key)
-        self._effects.add(AbortActivity(key))
+        self._outbox.add(AbortActivity(key))
 
     def abort_begun(self, key: ActivityKey) -> None:
         """Give up a try that has lost its execution, if it runs here: for an own instance, or as a
@@ -112,7 +112,7 @@ class Activities:
         task.
         """
         if self._own.attempt(key) is not None:
-            self._effects.add(StopActivity(key))
+            self._outbox.add(StopActivity(key))
         else:
             self.stop_task(key)
 
@@ -126,10 +126,10 @@ class Activities:
         """Return what runs for an own instance: keys, and which attempt it is."""
         return self._own.of(instance_id)
 
-    def ended(self, item: ActivityEnded) -> None:
+    def ended(self, message: ActivityEnded) -> None:
         """Take note that a try of an own instance's activity has ended."""
-        if self._own.attempt(item.key) == item.attempt:
-            self._own.end(item.key)
+        if self._own.attempt(message.key) == message.attempt:
+            self._own.end(message.key)
 
     def _give_up_earlier(self, key: ActivityKey) -> None:
         """Give up an earlier try of an activity that is to begin: it was lost by a node that has
@@ -153,21 +153,21 @@ class Activities:
         """Keep what was taken in and may not have been recorded. Until that is known, the tries
         count as running still.
         """
-        for item in reports:
-            if isinstance(item, ActivityEnded):
-                self._own.begin(item.key, item.attempt)
-            self._reports.append(item)
+        for message in reports:
+            if isinstance(message, ActivityEnded):
+                self._own.begin(message.key, message.attempt)
+            self._reports.append(message)
 
     def drop_reports(self, instance_id: str) -> None:
         """Drop what was kept for an instance that is not this node's any more; tasks of it are this
         node's all the same.
         """
         kept: list[ActivityEnded | Heartbeat] = []
-        for item in self._reports:
-            if item.key.instance_id != instance_id or self._tasks.has(item.key):
-                kept.append(item)
-            elif isinstance(item, ActivityEnded):
-                self._own.end(item.key)
+        for message in self._reports:
+            if message.key.instance_id != instance_id or self._tasks.has(message.key):
+                kept.append(message)
+            elif isinstance(message, ActivityEnded):
+                self._own.end(message.key)
         self._reports = kept
 
     def take_reports(self) -> list[ActivityEnded | Heartbeat]:
@@ -194,18 +194,18 @@ class Activities:
         self._give_up_earlier(key)
         self._tasks.take(task)
         if task.stopping:
-            self._flights.queue(ended_report(task, node, STOPPED))
+            self._in_flight.queue(ended_report(task, node, STOPPED))
             return
         try:
             run = run_task(task, self._forms)
             self._tasks.take(task, blocks=run.name in self._blocking)
-            self._effects.add(run)
+            self._outbox.add(run)
         except NewerLibraryNeeded as error:
-            self._flights.queue(
+            self._in_flight.queue(
                 ended_report(task, node, ActivityFailure(error_info(error), (), untried=True))
             )
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
-            self._flights.queue(
+            self._in_flight.queue(
                 ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True))
             )
 
@@ -222,7 +222,7 @@ class Activities:
     def stop_task(self, key: ActivityKey) -> None:
         """Ask a task to end that has the stop mark, once. Its end is reported."""
         if self._tasks.ask(key):
-            self._effects.add(StopActivity(key))
+            self._outbox.add(StopActivity(key))
 
     def compare_tasks(self, stored: Sequence[Task], node: str) -> None:
         """Give up what nobody wants any more, and take up what a lost reply has not told of (rule
@@ -230,17 +230,17 @@ class Activities:
         """
         for key in self._tasks.missing_from(stored):
             self._tasks.drop(key)
-            self._effects.add(AbortActivity(key))
+            self._outbox.add(AbortActivity(key))
         for task in stored:
             self.begin_task(task, node)
 
-    def report(self, item: ActivityEnded | Heartbeat, node: str) -> bool:
+    def report(self, message: ActivityEnded | Heartbeat, node: str) -> bool:
         """Report to the store what a task has, once. Return whether it is one."""
-        if not self._tasks.has(item.key):
+        if not self._tasks.has(message.key):
             return False
-        report = self._tasks.report(item, node)
+        report = self._tasks.report(message, node)
         if report is not None:
-            self._flights.queue(report)
+            self._in_flight.queue(report)
         return True
 
     def reported(self, report: Report) -> None:
@@ -254,7 +254,7 @@ class Activities:
         """
         key = key_of(report)
         if self._tasks.drop(key) is not None and not report.is_end:
-            self._effects.add(AbortActivity(key))
+            self._outbox.add(AbortActivity(key))
 
     def report_unstorable(self, report: Report, error: StoreError) -> None:
         """Take note that the store will never take a report: the task has failed by that, if it has
@@ -262,7 +262,7 @@ class Activities:
         """
         if report.result is not None:
             failure = ActivityFailure(error_info(error), (), non_retryable=True)
-            self._flights.queue(replace(report, result=None, failure=failure_to_bytes(failure)))
+            self._in_flight.queue(replace(report, result=None, failure=failure_to_bytes(failure)))
             return
         task = self._tasks.drop(key_of(report))  # the next inventory takes it up once more
         if task is not None:

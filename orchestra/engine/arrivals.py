@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestra.engine.absences import Absences
 from orchestra.engine.activities import Activities
-from orchestra.engine.agenda import Agenda
-from orchestra.engine.desk import Desk
-from orchestra.engine.doubts import Doubts
-from orchestra.engine.items import ActivityEnded, ActivityKey, Heartbeat
+from orchestra.engine.attempts import PendingActivity
+from orchestra.engine.blocked_turns import BlockedTurns
+from orchestra.engine.messages import ActivityEnded, ActivityKey, Heartbeat
+from orchestra.engine.owned import OwnedInstance
+from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.store_time import StoreTime
-from orchestra.engine.tries import Try
+from orchestra.engine.unknown_outcomes import UnknownOutcomes
 from orchestra.store.instances import CancelMark
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.outcomes import Appended
@@ -35,69 +35,83 @@ class Arrivals:
         self,
         store: Store,
         time: StoreTime,
-        agenda: Agenda,
-        absences: Absences,
-        doubts: Doubts,
+        run_queue: RunQueue,
+        blocked: BlockedTurns,
+        unknown: UnknownOutcomes,
         activities: Activities,
         page: InboxPage,
     ) -> None:
         self._store = store
         self._page = page
         self._time = time
-        self._agenda = agenda
-        self._absences = absences
-        self._doubts = doubts
+        self._run_queue = run_queue
+        self._blocked = blocked
+        self._unknown = unknown
         self._activities = activities
         self.are_wanted: bool = False
         """Whether the store is to be asked for news."""
 
     # --- what activities report ---
 
-    def report(self, item: ActivityEnded | Heartbeat) -> None:
+    def report(self, message: ActivityEnded | Heartbeat) -> None:
         """Take in what an activity of an own instance has reported."""
-        if self._absences.keep(item):
+        if self._blocked.keep(message):
             return
-        if isinstance(item, ActivityEnded):
-            self._end(item)
+        if isinstance(message, ActivityEnded):
+            self._end(message)
         else:
-            self._beat(item)
+            self._beat(message)
 
-    def _end(self, item: ActivityEnded) -> None:
-        if self._doubts.keep(item):
+    def _end(self, message: ActivityEnded) -> None:
+        if self._unknown.keep(message):
             return
-        desk = self._agenda.get(item.key.instance_id)
-        self._activities.ended(item)
-        if desk is not None and desk.still_running.get(item.key.event_id) == item.attempt:
+        instance = self._run_queue.get(message.key.instance_id)
+        self._activities.ended(message)
+        if (
+            instance is not None
+            and instance.still_running.get(message.key.event_id) == message.attempt
+        ):
             # The instance is claimed and not loaded yet, and perhaps never will be: then its hold
             # keeps the end.
-            desk.unacknowledged.append(item)
-            desk.early.append(item)
-            self._agenda.make_ready(desk.instance_id)
+            instance.unacknowledged.append(message)
+            instance.early.append(message)
+            self._run_queue.make_ready(instance.instance_id)
             return
-        entry = self._running_try(desk, item.key, item.attempt)
-        if desk is None or entry is None:
+        activity = self._running_attempt(instance, message.key, message.attempt)
+        if instance is None or activity is None:
             # late: another execution, a cancelled activity, or an attempt that was given up (I5)
             return
-        desk.unacknowledged.append(item)
-        desk.end_try(item.key.event_id, item.result, item.heartbeat, self._time.now)
-        self._agenda.make_ready(desk.instance_id)
+        instance.unacknowledged.append(message)
+        instance.end_attempt(
+            message.key.event_id, message.result, message.heartbeat, self._time.now
+        )
+        self._run_queue.make_ready(instance.instance_id)
 
-    def _beat(self, item: Heartbeat) -> None:
-        desk = self._agenda.get(item.key.instance_id)
-        if desk is not None and self._running_try(desk, item.key, item.attempt) is not None:
-            desk.tries.beat(item.key.event_id, item.payload)
-            self._agenda.make_ready(desk.instance_id)
+    def _beat(self, message: Heartbeat) -> None:
+        instance = self._run_queue.get(message.key.instance_id)
+        if (
+            instance is not None
+            and self._running_attempt(instance, message.key, message.attempt) is not None
+        ):
+            instance.attempts.beat(message.key.event_id, message.payload)
+            self._run_queue.make_ready(instance.instance_id)
 
     @staticmethod
-    def _running_try(desk: Desk | None, key: ActivityKey, attempt: int) -> Try | None:
+    def _running_attempt(
+        instance: OwnedInstance | None, key: ActivityKey, attempt: int
+    ) -> PendingActivity | None:
         """Return the try that a report is about, if it runs, and for this very execution."""
-        if desk is None or (desk.incarnation, desk.current.number) != (
+        if instance is None or (instance.incarnation, instance.current.number) != (
             key.incarnation,
             key.execution,
         ):
             return None
-        entry = desk.tries.get(key.event_id)
-        return entry if entry is not None and entry.running and entry.attempt == attempt else None
+        activity = instance.attempts.get(key.event_id)
+        return (
+            activity
+            if activity is not None and activity.running and activity.attempt == attempt
+            else None
+        )
 
     # --- what is in the store ---
 
@@ -105,15 +119,15 @@ class Arrivals:
         """Take in what a write of this node has left with an instance, if that is this node's
         own.
         """
-        desk = self._agenda.get(instance_id)
-        if desk is None or arrival.owner != node or arrival.sequence <= desk.known_seq:
+        instance = self._run_queue.get(instance_id)
+        if instance is None or arrival.owner != node or arrival.sequence <= instance.known_seq:
             return
-        if arrival.sequence > desk.known_seq + 1:
+        if arrival.sequence > instance.known_seq + 1:
             self.are_wanted = True  # somebody else's message lies in between
             return
         messages = (arrival.message,) if arrival.message else ()
         self._put(
-            desk,
+            instance,
             messages,
             arrival.sequence,
             (arrival.activity,) if arrival.activity else (),
@@ -126,16 +140,16 @@ class Arrivals:
         Raises:
             StoreError: they cannot be read now, and are wanted still.
         """
-        if self.are_wanted and len(self._agenda) > 0:
+        if self.are_wanted and len(self._run_queue) > 0:
             for news in self._store.news(node, self._page):
-                desk = self._agenda.get(news.instance_id)
+                instance = self._run_queue.get(news.instance_id)
                 if (
-                    desk is not None
-                    and desk.incarnation == news.incarnation
-                    and news.inbox_seq > desk.known_seq
+                    instance is not None
+                    and instance.incarnation == news.incarnation
+                    and news.inbox_seq > instance.known_seq
                 ):
                     self._put(
-                        desk,
+                        instance,
                         news.messages,
                         news.inbox_seq,
                         news.activities,
@@ -146,14 +160,14 @@ class Arrivals:
 
     def _put(
         self,
-        desk: Desk,
+        instance: OwnedInstance,
         messages: Iterable[MessageRow],
         inbox_seq: int,
         activities: Iterable[ActivityRow],
         cancel: CancelMark | None,
         whole_to: int | None = None,
     ) -> None:
-        desk.take_messages(messages, inbox_seq, whole_to)
-        desk.take_ended(activities, self._time.now)
-        desk.cancel = cancel or desk.cancel
-        self._agenda.make_ready(desk.instance_id)
+        instance.take_messages(messages, inbox_seq, whole_to)
+        instance.take_ended(activities, self._time.now)
+        instance.cancel = cancel or instance.cancel
+        self._run_queue.make_ready(instance.instance_id)

@@ -10,8 +10,8 @@ from typing import Final
 
 from orchestra.clock import Clock
 from orchestra.engine.engine import Engine
-from orchestra.engine.items import Effect, Item, Reply, Submit
 from orchestra.engine.membership import Membership
+from orchestra.engine.messages import Reply, Submit, ToEngine, ToShell
 from orchestra.errors import (
     LibraryTooOld,
     NodeBuried,
@@ -133,7 +133,7 @@ class Cycle:
         self._next_poll = self._clock.monotonic() + self._poll
         self._next_inventory = self._clock.monotonic() + self._engine.node.lease / 1e6
 
-    def run(self, items: Sequence[Item]) -> list[Effect]:
+    def run(self, received: Sequence[ToEngine]) -> list[ToShell]:
         """Do one cycle with what has come in; return what the shell is to do.
 
         Never raises a store's error but one: the cycle waits with growing pauses, and clients are
@@ -144,8 +144,8 @@ class Cycle:
                 released by :meth:`end`.
         """
         if self._clock.monotonic() < self._retry_at:
-            return self._while_away(items)
-        effects: list[Effect] = []
+            return self._while_away(received)
+        outbox: list[ToShell] = []
         taken = False
         try:
             self._maintain()
@@ -154,41 +154,41 @@ class Cycle:
                 # thread takes them.
                 self._engine.put_back(self._commit(self._engine.in_flight))
             taken = True
-            changes = self._engine.step(items)
-            effects.extend(self._engine.take_effects())
+            changes = self._engine.step(received)
+            outbox.extend(self._engine.take_outbox())
             if changes:
-                effects.extend(self._commit(changes))
+                outbox.extend(self._commit(changes))
             if not self._unanswered:
                 self._recovered()
         except (NodeBuried, StoreReplaced) as error:
             engine_logger.warning("%s", error)
-            effects.extend(self._be_reborn(leave=isinstance(error, StoreReplaced)))
+            outbox.extend(self._be_reborn(leave=isinstance(error, StoreReplaced)))
             if not taken:
-                effects.extend(self.run(items))
+                outbox.extend(self.run(received))
         except LibraryTooOld:
             raise
         except StoreError as error:
-            effects.extend(self._failed(error, [] if taken else items))
-        return [*self._engine.take_effects(), *effects]
+            outbox.extend(self._failed(error, [] if taken else received))
+        return [*self._engine.take_outbox(), *outbox]
 
-    def _be_reborn(self, *, leave: bool) -> list[Effect]:
+    def _be_reborn(self, *, leave: bool) -> list[ToShell]:
         """Go on under a new id after having been buried, or after the store has lost commits: all
         memory is void.
 
         With ``leave``, what the old id owns by the store's word is released: nobody would bury it
         before its lease has run out.
         """
-        effects: list[Effect] = []
+        outbox: list[ToShell] = []
         try:
             if leave:
                 self._membership.leave()
-            effects.extend(self._engine.reborn(self._membership.rejoin()))
+            outbox.extend(self._engine.reborn(self._membership.rejoin()))
             self._engine.refresh(self._store.catalogue())
         except LibraryTooOld:
             raise
         except StoreError as error:
-            effects.extend(self._failed(error, []))
-        return effects
+            outbox.extend(self._failed(error, []))
+        return outbox
 
     def idle_seconds(self) -> float:
         """Return for how long nothing has to be done unless something comes in."""
@@ -230,7 +230,7 @@ class Cycle:
             self._engine.look()
         return changed
 
-    def end(self) -> list[Effect]:
+    def end(self) -> list[ToShell]:
         """Leave the store. What is still owned is released.
 
         Raises:
@@ -246,9 +246,9 @@ class Cycle:
                 )
         self._engine.close()
         self._recorder.owned(0)
-        return self._engine.take_effects()
+        return self._engine.take_outbox()
 
-    def _commit(self, changes: Sequence[Change]) -> list[Effect]:
+    def _commit(self, changes: Sequence[Change]) -> list[ToShell]:
         begun, asked = self._recorder.moment(), self._engine.now
         now, outcomes = commit_group(self._store, changes)
         self._recorder.committed(changes, begun)
@@ -335,9 +335,9 @@ class Cycle:
 
     # --- the store is away ---
 
-    def _failed(self, error: StoreError, items: Sequence[Item]) -> list[Effect]:
+    def _failed(self, error: StoreError, received: Sequence[ToEngine]) -> list[ToShell]:
         self._pause(error)
-        return [*self._while_away(items), *self._engine.refuse_clients(error)]
+        return [*self._while_away(received), *self._engine.refuse_clients(error)]
 
     def _note_answer(self, unknown: OutcomeUnknown | None) -> None:
         """Count groups without an answer. What became of one is asked at once (rule 9); if that
@@ -362,12 +362,12 @@ class Cycle:
             engine_logger.warning("the store does not take writes; waiting for it: %s", error)
             self._complained_at, self._complaining = moment, True
 
-    def _while_away(self, items: Sequence[Item]) -> list[Effect]:
+    def _while_away(self, received: Sequence[ToEngine]) -> list[ToShell]:
         """Keep what activities have reported; tell clients at once that nothing was written."""
-        refused: list[Effect] = [
-            Reply(item.token, self._error) for item in items if isinstance(item, Submit)
+        refused: list[ToShell] = [
+            Reply(message.token, self._error) for message in received if isinstance(message, Submit)
         ]
-        self._engine.keep([item for item in items if not isinstance(item, Submit)])
+        self._engine.keep([message for message in received if not isinstance(message, Submit)])
         return refused
 
     def _recovered(self) -> None:

@@ -12,37 +12,43 @@ from typing import Any, Final
 from orchestra.activities import Activity
 from orchestra.clock import Clock
 from orchestra.context import Limits
-from orchestra.engine.absences import Absences, Closing, Result, Returned, Stepping
 from orchestra.engine.activities import Activities
-from orchestra.engine.agenda import Agenda
 from orchestra.engine.arrivals import Arrivals
+from orchestra.engine.blocked_turns import (
+    BlockedTurns,
+    ClosingExecution,
+    LateResult,
+    Result,
+    RunningTurn,
+)
+from orchestra.engine.children import resolve_again, rings_others
 from orchestra.engine.claims import Claims
-from orchestra.engine.desk import Desk
-from orchestra.engine.doubts import Doubts
-from orchestra.engine.effects import Effects
-from orchestra.engine.family import resolve_again, rings_others
-from orchestra.engine.flights import Flight, Flights, refusal
-from orchestra.engine.inventory import Inventory
-from orchestra.engine.items import (
+from orchestra.engine.in_flight import InFlightWrite, InFlightWrites, refusal
+from orchestra.engine.log_notices import LogNotices
+from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
-    Effect,
     Heartbeat,
     InstanceEnded,
-    Item,
     PolicyChanged,
     Reply,
     RunActivity,
     StopActivity,
     Submit,
+    ToEngine,
+    ToShell,
 )
-from orchestra.engine.notices import Notices
+from orchestra.engine.outbox import Outbox
+from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.ownership import Ownership
+from orchestra.engine.ownership_check import OwnershipCheck
 from orchestra.engine.places import Places
 from orchestra.engine.pressure import Pressure
+from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.stepping import Step, Stepper, describe_error
 from orchestra.engine.store_time import PUT_BACK, StoreTime
 from orchestra.engine.tasks import Placement, key_of
+from orchestra.engine.unknown_outcomes import UnknownOutcomes
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.events import EventRecord
 from orchestra.registry import OrchestrationRegistry
@@ -146,20 +152,22 @@ class Engine:
         )
         self.catalogue: Catalogue = Catalogue(0, (), {}, ())
         self._time = StoreTime(clock)
-        self._agenda = Agenda()
-        self._absences = Absences(registry, clock, self.options.blocked_after / 1e6)
-        self._effects = Effects()
+        self._run_queue = RunQueue()
+        self._blocked = BlockedTurns(registry, clock, self.options.blocked_after / 1e6)
+        self._outbox = Outbox()
         self._blocking = frozenset(
             name for name, activity in (activities or {}).items() if not activity.is_async
         )
-        self._flights = Flights(self.options.group, self.options.group_bytes, self._blocking)
-        self._activities = Activities(self._effects, self._flights, self._blocking, library.events)
-        self._doubts = Doubts(self._activities)
-        self._notices = Notices(registry)
+        self._in_flight = InFlightWrites(
+            self.options.group, self.options.group_bytes, self._blocking
+        )
+        self._activities = Activities(self._outbox, self._in_flight, self._blocking, library.events)
+        self._unknown = UnknownOutcomes(self._activities)
+        self._notices = LogNotices(registry)
         self._ownership = Ownership(
-            self._agenda,
-            self._absences,
-            self._doubts,
+            self._run_queue,
+            self._blocked,
+            self._unknown,
             self._activities,
             self._notices,
             self._recorder,
@@ -168,20 +176,20 @@ class Engine:
         )
         page = self.options.inbox_page
         self._arrivals = Arrivals(
-            store, self._time, self._agenda, self._absences, self._doubts, self._activities, page
+            store, self._time, self._run_queue, self._blocked, self._unknown, self._activities, page
         )
-        self._inventory = Inventory(
+        self._check = OwnershipCheck(
             store,
             registry,
             self._ownership,
             self._activities,
-            self._flights,
+            self._in_flight,
             self._recorder,
             limits,
             library,
         )
         self._claims = Claims(store, node, self._room, self._places, self._blocking, page)
-        self._pressure = Pressure(self._agenda, self.options.group)
+        self._pressure = Pressure(self._run_queue, self.options.group)
         self._read_error: StoreError | None = None
         self._reckoned_ahead: tuple[int, int] | None = 0, 0  # what earlier nodes have parked
         """Since when, and until when, instances were parked on a wrong clock that are to be
@@ -237,78 +245,78 @@ class Engine:
 
     # --- one cycle ---
 
-    def step(self, items: Iterable[Item]) -> list[Change]:
+    def step(self, received: Iterable[ToEngine]) -> list[Change]:
         """Take in items, step what is ready, and return the group of changes that is to be
         committed next.
 
         Raises:
             StoreError: nothing could be read; the items are taken nevertheless.
         """
-        for item in (*self._activities.take_reports(), *items):
-            self._take(item)
+        for message in (*self._activities.take_reports(), *received):
+            self._take(message)
         self._arrivals.read(self.node.node_id)
-        self._inventory.read(self.node.node_id)
-        if self._inventory.is_of_misfits and not self._claims.stopped:
+        self._check.read(self.node.node_id)
+        if self._check.checks_holds and not self._claims.stopped:
             # What another node's code could not go on with is claimed with the write that releases
             # it: that node does not get it again before (rule 27).
-            self._inventory.release_held(self.catalogue)
+            self._check.release_held(self.catalogue)
         now = self.now
-        self._agenda.wake_due(now)
+        self._run_queue.wake_due(now)
         # In its place from the start: should the code of an instance not return, the group goes on
         # with what it has. And a read that fails on the way loses neither turns nor clients'
         # changes.
-        self._flights.begin(self._doubts.questions(self.node.node_id))
-        for desk, result in self._ownership.take_returned():
+        self._in_flight.begin(self._unknown.questions(self.node.node_id))
+        for instance, result in self._ownership.take_returned():
             self._arrivals.are_wanted = True
-            self._stepped(desk, result)
+            self._stepped(instance, result)
         self._pressure.begin(is_pressed=self._is_pressed(now))
         self._step_ready(now)
-        if self._flights.add_waiting():
+        if self._in_flight.add_waiting():
             self._claims.want()  # what becomes ready here is claimed in the same transaction
         try:
             claim = self._claims.next_claim(self.node.node_id, now)
             if claim is not None:
-                self._flights.add(Flight(claim))
+                self._in_flight.add(InFlightWrite(claim))
         except StoreError as error:  # what was stepped is not lost by that
             self._read_error = error
         error, self._read_error = self._read_error, None
-        changes = self._flights.changes
+        changes = self._in_flight.changes
         if error is not None and not changes:
             raise error
         return changes
 
-    def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[Effect]:
+    def apply(self, outcomes: Sequence[Outcome | StoreError]) -> list[ToShell]:
         """Follow up the outcomes of the last group; return what the shell is to do now."""
-        for flight, outcome in zip(self._flights.land(), outcomes, strict=True):
+        for sent, outcome in zip(self._in_flight.land(), outcomes, strict=True):
             if isinstance(outcome, OutcomeUnknown):
-                self._outcome_unknown(flight, outcome)
+                self._outcome_unknown(sent, outcome)
             elif isinstance(outcome, StoreError):
-                self._poisoned(flight, outcome)
-            elif flight.desk is not None and flight.step is not None:
-                self._written(flight.desk, flight.step, outcome)
-            elif flight.submit is not None:
-                self._submitted(flight, outcome)
+                self._poisoned(sent, outcome)
+            elif sent.instance is not None and sent.step is not None:
+                self._written(sent.instance, sent.step, outcome)
+            elif sent.submit is not None:
+                self._submitted(sent, outcome)
             else:
-                self._asked(flight, outcome)
-        return self.take_effects()
+                self._asked(sent, outcome)
+        return self.take_outbox()
 
-    def take_effects(self) -> list[Effect]:
+    def take_outbox(self) -> list[ToShell]:
         """Return the effects that have gathered."""
-        return self._effects.take()
+        return self._outbox.take()
 
     # --- what came in, and the turns that follow from it ---
 
-    def _take(self, item: Item) -> None:
-        match item:
+    def _take(self, message: ToEngine) -> None:
+        match message:
             case Submit(change=change):
-                self._flights.queue(change, item)
+                self._in_flight.queue(change, message)
             case ActivityEnded() | Heartbeat():
-                if not self._activities.report(item, self.node.node_id):
-                    self._arrivals.report(item)
+                if not self._activities.report(message, self.node.node_id):
+                    self._arrivals.report(message)
 
     def _is_pressed(self, now: int) -> bool:
         try:
-            return self._agenda.has_any and self._claims.is_pressed(now)
+            return self._run_queue.has_any and self._claims.is_pressed(now)
         except StoreError as error:  # what is ready is stepped nevertheless
             self._read_error = error
             return False
@@ -316,24 +324,24 @@ class Engine:
     def _step_ready(self, now: int) -> None:
         """Step ready instances up to the bounds of a group."""
         self._ownership.close_discarded()
-        while not self._flights.is_full:
-            desk = self._agenda.next_ready()
-            if desk is None:
+        while not self._in_flight.is_full:
+            instance = self._run_queue.next_ready()
+            if instance is None:
                 break
             try:
-                history = self._read_history(desk) if desk.needs_history else ()
-                if desk.wants and desk.poison is None:
-                    self._read_inbox(desk)
+                history = self._read_history(instance) if instance.needs_history else ()
+                if instance.wants and instance.poison is None:
+                    self._read_inbox(instance)
             except StoreError as error:
-                self._agenda.make_ready(desk.instance_id)
+                self._run_queue.make_ready(instance.instance_id)
                 self._read_error = error
                 break
-            stepping = self._absences.begin(desk)
-            result = self._advance(desk, now, history)
-            self._absences.finish(stepping, result)
-            self._stepped(desk, result)
+            stepping = self._blocked.begin(instance)
+            result = self._advance(instance, now, history)
+            self._blocked.finish(stepping, result)
+            self._stepped(instance, result)
 
-    def _read_history(self, desk: Desk) -> Sequence[EventRecord]:
+    def _read_history(self, instance: OwnedInstance) -> Sequence[EventRecord]:
         """Return what the code has to be replayed with. An instance whose history cannot be read
         for good is to be held.
 
@@ -341,128 +349,132 @@ class Engine:
             StoreError: it cannot be read now; that is no fault of the instance.
         """
         try:
-            return self._store.history(desk.instance_id, desk.current.number)
+            return self._store.history(instance.instance_id, instance.current.number)
         except (
             Exception
         ) as error:  # whatever is wrong with one instance must not touch the others (I12)
             if isinstance(error, StoreError) and error.retryable:
                 raise
-            desk.poison = HoldKind.STORE, describe_error(error)
+            instance.poison = HoldKind.STORE, describe_error(error)
             return ()
 
-    def _read_inbox(self, desk: Desk) -> None:
+    def _read_inbox(self, instance: OwnedInstance) -> None:
         """Read the events that the code waits for and that are not in memory.
 
         Raises:
             StoreError: they cannot be read now; that is no fault of the instance.
         """
-        after = desk.inbox.read_from(desk.wants)
+        after = instance.inbox.read_from(instance.wants)
         try:
             unread = self._store.unread(
-                desk.instance_id, after, desk.known_seq, self.options.inbox_room
+                instance.instance_id, after, instance.known_seq, self.options.inbox_room
             )
         except (
             Exception
         ) as error:  # whatever is wrong with one instance must not touch the others (I12)
             if isinstance(error, StoreError) and error.retryable:
                 raise
-            desk.poison = HoldKind.STORE, describe_error(error)
+            instance.poison = HoldKind.STORE, describe_error(error)
             return
-        desk.inbox.read(unread, () if desk.execution is None else desk.execution.awaited)
-        desk.wants = ()
+        instance.inbox.read(
+            unread, () if instance.execution is None else instance.execution.awaited
+        )
+        instance.wants = ()
 
-    def _advance(self, desk: Desk, now: int, history: Sequence[EventRecord]) -> Result:
+    def _advance(self, instance: OwnedInstance, now: int, history: Sequence[EventRecord]) -> Result:
         """Run the code of an instance. Nothing of the engine may be changed in here: it may have
         gone on without it.
         """
         try:
             free, crowded = self._places(), self._pressure.left > 0
             return self._stepper.advance(
-                desk, now, self.catalogue, history, free=free, crowded=crowded
+                instance, now, self.catalogue, history, free=free, crowded=crowded
             )
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others (I12)
             return error
 
-    def _stepped(self, desk: Desk, result: Result) -> None:
+    def _stepped(self, instance: OwnedInstance, result: Result) -> None:
         """Follow up a step that has been made."""
         if isinstance(result, Exception):
-            if self._notices.is_news(desk.instance_id, describe_error(result)):
+            if self._notices.is_news(instance.instance_id, describe_error(result)):
                 log_instance(
                     logging.ERROR,
-                    desk.identity,
+                    instance.identity,
                     "could not be stepped, and is to be held",
                     error=result,
                 )
-            self._ownership.hold_as_stored(desk, HoldKind.INTERNAL, result)
+            self._ownership.hold_as_stored(instance, HoldKind.INTERNAL, result)
             return
         write, step = result
         if not step.keep:
             self._pressure.given_up()
         if write is None:
-            self._follow(desk, step)
+            self._follow(instance, step)
             return
         if step.unknown:
-            write = self._with_new_names(desk, write, step)
-        self._flights.add(Flight(write, desk=desk, step=step))
-        if write.stops or rings_others(desk, write):
+            write = self._with_new_names(instance, write, step)
+        self._in_flight.add(InFlightWrite(write, instance=instance, step=step))
+        if write.stops or rings_others(instance, write):
             self._claims.want()  # what the write makes ready is claimed in the same transaction
 
     # --- outcomes ---
 
-    def _written(self, desk: Desk, step: Step, outcome: Outcome) -> None:
+    def _written(self, instance: OwnedInstance, step: Step, outcome: Outcome) -> None:
         if not isinstance(outcome, Granted):
-            self._ownership.refused(desk)
+            self._ownership.refused(instance)
             return
         if outcome.arrivals or outcome.taken:
-            self._arrived(outcome, desk)
-        if not self._agenda.holds(desk):
+            self._arrived(outcome, instance)
+        if not self._run_queue.holds(instance):
             return
-        if outcome.inbox_seq > desk.known_seq:
+        if outcome.inbox_seq > instance.known_seq:
             # A message has come meanwhile: a park that meets one is not a park (rule 10).
             self._arrivals.are_wanted = True
             self._claims.want()
-        self._follow(desk, step)
+        self._follow(instance, step)
 
-    def _follow(self, desk: Desk, step: Step) -> None:
+    def _follow(self, instance: OwnedInstance, step: Step) -> None:
         """Do what follows from a step that stands."""
         if step.records:
             self._recorder.stands(step.records, self.now)
-        self._notices.stands(desk, step)
-        if not desk.inputs:  # else something has ended, and the turn that takes it is yet to come
-            desk.unacknowledged.clear()
-        for effect in step.effects:
-            if isinstance(effect, RunActivity):
-                self._activities.begin(effect)
-            elif isinstance(effect, AbortActivity):
-                self._activities.abort_begun(effect.key)
-            elif isinstance(effect, StopActivity):
-                self._activities.stop_begun(effect.key)
+        self._notices.stands(instance, step)
+        if (
+            not instance.inputs
+        ):  # else something has ended, and the turn that takes it is yet to come
+            instance.unacknowledged.clear()
+        for message in step.outbox:
+            if isinstance(message, RunActivity):
+                self._activities.begin(message)
+            elif isinstance(message, AbortActivity):
+                self._activities.abort_begun(message.key)
+            elif isinstance(message, StopActivity):
+                self._activities.stop_begun(message.key)
             else:
-                self._effects.add(effect)
+                self._outbox.add(message)
         for task in step.handed_over:
             if not self._activities.hand_over(task):
-                self._inventory.of_tasks = True  # it is in the store, and does not run here
+                self._check.tasks_due = True  # it is in the store, and does not run here
         wake_at = step.wake_at
         if (
             wake_at and step.now > self.now + PUT_BACK
         ):  # the clock was put back as this was committed
             wake_at -= step.now - self.now
             if not step.keep:
-                self._parked[desk.instance_id] = None
+                self._parked[instance.instance_id] = None
         if not step.keep:
-            self._ownership.let_go(desk)
+            self._ownership.release(instance)
             if wake_at is not None:
                 self._claims.expect(wake_at)
-        elif desk.releasing or (step.wake_at is not None and step.wake_at <= step.now):
+        elif instance.releasing or (step.wake_at is not None and step.wake_at <= step.now):
             # Or: it was away when everything was to be released, and had decided to stay before.
-            self._agenda.make_ready(desk.instance_id)
+            self._run_queue.make_ready(instance.instance_id)
         elif wake_at is not None:
-            self._agenda.arm(desk, wake_at)
+            self._run_queue.arm(instance, wake_at)
 
-    def _submitted(self, flight: Flight, outcome: Outcome) -> None:
-        assert flight.submit is not None
-        change = flight.change
-        self._effects.add(Reply(flight.submit.token, outcome))
+    def _submitted(self, sent: InFlightWrite, outcome: Outcome) -> None:
+        assert sent.submit is not None
+        change = sent.change
+        self._outbox.add(Reply(sent.submit.token, outcome))
         match change, outcome:
             case ((Append() | Cancel()), Appended()):
                 self._arrivals.appended(change.instance_id, outcome, self.node.node_id)
@@ -471,13 +483,13 @@ class Engine:
                 self._ownership.taken_away(change.instance_id, change.incarnation)
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
-                    self._effects.add(
+                    self._outbox.add(
                         InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3])
                     )
             case _:
                 pass
 
-    def _with_new_names(self, desk: Desk, write: Write, step: Step) -> Write:
+    def _with_new_names(self, instance: OwnedInstance, write: Write, step: Step) -> Write:
         """Resolve once more what a step has started of names that its catalogue did not have.
 
         They may have been registered since it was read, and a deploy must not fail anybody.
@@ -486,20 +498,20 @@ class Engine:
             catalogue = self._store.catalogue()
         except StoreError:
             return write
-        return resolve_again(desk, write, step.unknown, catalogue, self.node.node_id, step.now)
+        return resolve_again(instance, write, step.unknown, catalogue, self.node.node_id, step.now)
 
-    def _arrived(self, granted: Granted, desk: Desk | None) -> None:
+    def _arrived(self, granted: Granted, instance: OwnedInstance | None) -> None:
         """Take what a write has left with other instances, and with its own: those of this node
         learn it without looking.
         """
         for instance_id, arrival in granted.arrivals:
             self._arrivals.appended(instance_id, arrival, self.node.node_id)
-        if desk is not None and granted.taken:  # an operator's write starts nothing
+        if instance is not None and granted.taken:  # an operator's write starts nothing
             left_out = "a detached start of %r was left out: an instance with this id exists"
             for instance_id in granted.taken:
-                log_instance(logging.WARNING, desk.identity, left_out, instance_id)
+                log_instance(logging.WARNING, instance.identity, left_out, instance_id)
 
-    def _asked(self, flight: Flight, outcome: Outcome) -> None:
+    def _asked(self, sent: InFlightWrite, outcome: Outcome) -> None:
         match outcome:
             case Claimed(snapshots=snapshots, more=more, tasks=tasks):
                 self._claims.claimed(more=more)
@@ -509,19 +521,19 @@ class Engine:
                     self._ownership.adopt(snapshot, now)
                 for task in tasks:
                     self._activities.begin_task(task, self.node.node_id)
-            case Reported() | Refused() if isinstance(flight.change, Report):
-                self._reported(flight.change, outcome)
+            case Reported() | Refused() if isinstance(sent.change, Report):
+                self._reported(sent.change, outcome)
             case Recovered(snapshot=snapshot):
-                assert isinstance(flight.change, Recover)
-                self._ownership.recovered(flight.change.instance_id, snapshot, self.now)
+                assert isinstance(sent.change, Recover)
+                self._ownership.recovered(sent.change.instance_id, snapshot, self.now)
                 if snapshot is None:
-                    self._inventory.of_tasks = (
+                    self._check.tasks_due = (
                         True  # it may have been held, and what runs for it left to this node
                     )
             case Granted() | Refused():
                 pass  # a hold that was released, or that somebody else has released
             case _:  # pragma: no cover
-                raise AssertionError(f"{outcome} does not answer {flight.change}")
+                raise AssertionError(f"{outcome} does not answer {sent.change}")
 
     def _reported(self, report: Report, outcome: Reported | Refused) -> None:
         if isinstance(outcome, Refused):
@@ -537,61 +549,59 @@ class Engine:
 
     # --- failures ---
 
-    def _outcome_unknown(self, flight: Flight, error: OutcomeUnknown) -> None:
+    def _outcome_unknown(self, sent: InFlightWrite, error: OutcomeUnknown) -> None:
         """Nobody knows whether it was committed: ask by writing again (rule 9)."""
-        change = flight.change
-        if flight.desk is not None:
-            self._ownership.unanswered(flight.desk)
-            self._inventory.of_tasks |= flight.step is not None and bool(flight.step.handed_over)
-        elif flight.submit is not None:
-            if not self._flights.ask_again(flight):
-                self._effects.add(Reply(flight.submit.token, error))
+        change = sent.change
+        if sent.instance is not None:
+            self._ownership.unanswered(sent.instance)
+            self._check.tasks_due |= sent.step is not None and bool(sent.step.handed_over)
+        elif sent.submit is not None:
+            if not self._in_flight.ask_again(sent):
+                self._outbox.add(Reply(sent.submit.token, error))
         elif isinstance(change, Claim):
             self._claims.want()
-            self._inventory.of_tasks = True
+            self._check.tasks_due = True
         elif isinstance(change, Report):
-            self._flights.queue(
+            self._in_flight.queue(
                 change
             )  # the same again: if it has arrived, its fence does not hold any more
-        self._inventory.of_owned = True
+        self._check.owned_due = True
 
-    def _poisoned(self, flight: Flight, error: StoreError) -> None:
+    def _poisoned(self, sent: InFlightWrite, error: StoreError) -> None:
         """The store refuses this very change for good: its instance is held, the others go on (rule
         8, I12).
         """
-        if flight.submit is not None:
-            self._effects.add(refusal(flight, error))
-        elif flight.desk is not None:
-            self._ownership.hold_as_stored(flight.desk, HoldKind.STORE, error)
-        elif isinstance(flight.change, Recover):
-            self._doubts.answered(flight.change.instance_id)
-        elif isinstance(flight.change, Report):
-            self._activities.report_unstorable(flight.change, error)
+        if sent.submit is not None:
+            self._outbox.add(refusal(sent, error))
+        elif sent.instance is not None:
+            self._ownership.hold_as_stored(sent.instance, HoldKind.STORE, error)
+        elif isinstance(sent.change, Recover):
+            self._unknown.answered(sent.change.instance_id)
+        elif isinstance(sent.change, Report):
+            self._activities.report_unstorable(sent.change, error)
         else:
-            engine_logger.error(
-                "the store will not take %s: %s", type(flight.change).__name__, error
-            )
-            if isinstance(flight.change, Claim):  # not again before the next poll
+            engine_logger.error("the store will not take %s: %s", type(sent.change).__name__, error)
+            if isinstance(sent.change, Claim):  # not again before the next poll
                 self._claims.give_up()
 
     # --- a store that does not answer ---
 
-    def refuse_clients(self, error: StoreError) -> list[Effect]:
+    def refuse_clients(self, error: StoreError) -> list[ToShell]:
         """Answer the clients of a group that could not be committed, and take their changes out of
         it.
         """
-        return [refusal(flight, error) for flight in self._flights.drop_clients()]
+        return [refusal(sent, error) for sent in self._in_flight.drop_clients()]
 
-    def put_back(self, effects: Sequence[Effect]) -> None:
+    def put_back(self, outbox: Sequence[ToShell]) -> None:
         """Keep effects that could not be handed on yet; they come before those that gather from now
         on.
         """
-        self._effects.put_back(effects)
+        self._outbox.put_back(outbox)
 
     @property
     def in_flight(self) -> list[Change]:
         """The group that was returned by the last step and not applied yet."""
-        return self._flights.changes
+        return self._in_flight.changes
 
     def keep(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
         """Keep what activities have reported for the next step."""
@@ -603,29 +613,29 @@ class Engine:
     def has_work(self) -> bool:
         """Whether there is something to step or to commit now."""
         if (
-            self._agenda.has_ready
-            or self._flights.has_any
-            or self._doubts
+            self._run_queue.has_ready
+            or self._in_flight.has_any
+            or self._unknown
             or self._arrivals.are_wanted
-            or self._inventory.is_wanted
-            or (self._inventory.is_of_misfits and not self._claims.stopped)
+            or self._check.is_wanted
+            or (self._check.checks_holds and not self._claims.stopped)
             or self._activities.has_reports
-            or self._absences.has_returned
+            or self._blocked.has_returned
             or self._ownership.has_discarded
             or self.reckoned_ahead
         ):
             return True
-        due = self._agenda.next_timer
+        due = self._run_queue.next_timer
         if due is not None and due <= self.now:
             return True
-        if self._agenda.has_waiting and self._claims.is_known_to_press(self.now):
+        if self._run_queue.has_waiting and self._claims.is_known_to_press(self.now):
             return True
         return self._claims.is_due(self.now)
 
     @property
     def owned(self) -> int:
         """How many instances are on the desk."""
-        return len(self._agenda)
+        return len(self._run_queue)
 
     @property
     def running(self) -> int:
@@ -644,8 +654,8 @@ class Engine:
         wants to be looked at.
         """
         owned, claim = (
-            self._agenda.next_timer,
-            self._claims.next_due(can_yield=self._agenda.has_waiting),
+            self._run_queue.next_timer,
+            self._claims.next_due(can_yield=self._run_queue.has_waiting),
         )
         return owned if claim is None else claim if owned is None else min(owned, claim)
 
@@ -657,7 +667,9 @@ class Engine:
     def _room(self) -> int:
         """How many more instances this node takes for a group."""
         options = self.options
-        return min(options.group, options.max_owned - len(self._ownership) + self._flights.leaving)
+        return min(
+            options.group, options.max_owned - len(self._ownership) + self._in_flight.leaving
+        )
 
     def _places(self) -> Places:
         """How many more activities this node can run."""
@@ -673,14 +685,14 @@ class Engine:
         """
         self._arrivals.are_wanted = True
         self._claims.look()
-        self._inventory.look_for_misfits(self.now)
-        self._doubts.ask_for_suspects()
+        self._check.look_for_holds(self.now)
+        self._unknown.ask_for_suspects()
 
     def look_for_unwanted(self) -> None:
         """Ask the store, at the next step, which of the activities that were taken from others are
         wanted still.
         """
-        self._inventory.of_tasks |= self._activities.has_tasks
+        self._check.tasks_due |= self._activities.has_tasks
 
     def look_for_forgotten(self) -> None:
         """Compare what the store says this node owns with what it knows of, at the next step (rule
@@ -689,7 +701,7 @@ class Engine:
         Holds are looked through as well: other nodes' code may have been held since the catalogue
         last changed (rule 5).
         """
-        self._inventory.of_owned = self._inventory.of_held = self._inventory.of_tasks = True
+        self._check.owned_due = self._check.holds_due = self._check.tasks_due = True
 
     # --- the node and the catalogue ---
 
@@ -698,42 +710,42 @@ class Engine:
         self.heard_time(catalogue.now, asked)
         if self.catalogue.now:  # not the first: nothing was written by another one
             for name in changed_policies(self.catalogue, catalogue):
-                self._effects.add(PolicyChanged(name))
+                self._outbox.add(PolicyChanged(name))
         self.catalogue = catalogue
         self._placement.refresh(catalogue, self.node.node_id)
         self._stepper.format = common_format(self.node, catalogue)
-        self._inventory.is_mixed = has_other_code(self.node, catalogue)
+        self._check.is_mixed = has_other_code(self.node, catalogue)
         if self._claims.serve(servable_kinds(self.node, catalogue)):
-            self._inventory.of_held = True
+            self._check.holds_due = True
         if not self._claims.stopped:
-            self._inventory.release_held(catalogue)
+            self._check.release_held(catalogue)
 
-    def reborn(self, node: NodeRecord) -> list[Effect]:
+    def reborn(self, node: NodeRecord) -> list[ToShell]:
         """Forget everything: this node was buried, or the store has lost commits, and goes on under
         a new id.
         """
-        effects = self._activities.clear()
+        outbox = self._activities.clear()
         # memory too: it may come from commits that are lost, whose revisions are given anew
         self._ownership.clear()
         # What was to begin and has not been handed on, because the step after it was left behind,
         # is not to begin any more.
-        self._effects.drop_beginnings()
-        self._flights.keep_clients()  # the rest died with the old id
+        self._outbox.drop_beginnings()
+        self._in_flight.keep_clients()  # the rest died with the old id
         self.node = node
         self._stepper.node_id = node.node_id
         self._claims.want()
-        return effects
+        return outbox
 
     # --- code that does not return ---
 
     @property
-    def stepping(self) -> Stepping | Closing | None:
+    def stepping(self) -> RunningTurn | ClosingExecution | None:
         """The code that runs: a step, or what has left memory; for the watchdog, which looks from
         another thread.
         """
-        return self._absences.running
+        return self._blocked.running
 
-    def leave_behind(self, stepping: Stepping | Closing) -> bool:
+    def abandon(self, stepping: RunningTurn | ClosingExecution) -> bool:
         """Go on without code that does not return. To be called from another thread than the one
         that runs it.
 
@@ -741,11 +753,11 @@ class Engine:
         run it. The thread that made the step gets :class:`LeftBehind` when the code returns, and
         has the engine told by :meth:`come_back`.
         """
-        return self._ownership.leave_behind(stepping)
+        return self._ownership.abandon(stepping)
 
-    def come_back(self, returned: Returned) -> None:
+    def come_back(self, returned: LateResult) -> None:
         """Take up a step that was left behind, at the next step."""
-        self._absences.come_back(returned)
+        self._blocked.come_back(returned)
 
     # --- stopping ---
 

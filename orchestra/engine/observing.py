@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from orchestra.engine.desk import Desk
+from orchestra.engine.owned import OwnedInstance
 from orchestra.events import ExecutionFailed, TerminalEvent
 from orchestra.replay import Turn
 from orchestra.store.instances import Hold, shown_hold
@@ -32,21 +32,23 @@ class Observed:
 UNOBSERVED: Final = Observed(None)
 
 
-def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: int) -> TurnRecord:
+def turn_record(
+    instance: OwnedInstance, turn: Turn, observed: Observed, ended: Moment, now: int
+) -> TurnRecord:
     """Return what is told of a turn. To be called before the desk takes in what the turn has
     decided.
     """
     assert observed.begun is not None
-    ending, opened_at = turn.ending, desk.current.opened_at
+    ending, opened_at = turn.ending, instance.current.opened_at
     traced = [message for message in turn.received if message.traceparent is not None]
     cancelled = set(turn.cancelled)
-    entries = (desk.tries.get(number) for number in turn.settled if number not in cancelled)
+    entries = (instance.attempts.get(number) for number in turn.settled if number not in cancelled)
     return TurnRecord(
-        subject=desk.identity,
+        subject=instance.identity,
         begun=observed.begun.wall,
         seconds=ended.monotonic - observed.begun.monotonic,
         events=len(turn.events),
-        traceparent=desk.current.traceparent,
+        traceparent=instance.current.traceparent,
         opened=observed.opened,
         root=observed.root,
         previous_version=observed.previous_version,
@@ -57,7 +59,9 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
             str(message.traceparent) for message in traced if message.kind is not MessageKind.EVENT
         ),
         fired=turn.fired,
-        attempts=tuple((entry.event.name, entry.attempt) for entry in entries if entry is not None),
+        attempts=tuple(
+            (activity.event.name, activity.attempt) for activity in entries if activity is not None
+        ),
         outcome=None if ending is None else _outcome(ending),
         error=ending.error if isinstance(ending, ExecutionFailed) else None,
         lap_seconds=None
@@ -66,9 +70,9 @@ def turn_record(desk: Desk, turn: Turn, observed: Observed, ended: Moment, now: 
     )
 
 
-def hold_record(desk: Desk, hold: Hold) -> HoldRecord:
+def hold_record(instance: OwnedInstance, hold: Hold) -> HoldRecord:
     """Return what is told of a hold."""
-    return HoldRecord(desk.identity, shown_hold(hold))
+    return HoldRecord(instance.identity, shown_hold(hold))
 
 
 def _outcome(ending: TerminalEvent) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from orchestra.engine.absences import Absences, Closing, Result, Stepping
 from orchestra.engine.activities import Activities
-from orchestra.engine.agenda import Agenda
-from orchestra.engine.desk import Desk
-from orchestra.engine.doubts import Doubts
-from orchestra.engine.notices import Notices
+from orchestra.engine.blocked_turns import BlockedTurns, ClosingExecution, Result, RunningTurn
+from orchestra.engine.execution_cache import ExecutionCache
+from orchestra.engine.log_notices import LogNotices
+from orchestra.engine.owned import OwnedInstance
+from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.stepping import Stepper, describe_error
-from orchestra.engine.warm import WarmExecutions
+from orchestra.engine.unknown_outcomes import UnknownOutcomes
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import InboxPage
 from orchestra.store.snapshots import Snapshot
@@ -31,203 +31,205 @@ class Ownership:
 
     def __init__(
         self,
-        agenda: Agenda,
-        absences: Absences,
-        doubts: Doubts,
+        run_queue: RunQueue,
+        blocked: BlockedTurns,
+        unknown: UnknownOutcomes,
         activities: Activities,
-        notices: Notices,
+        notices: LogNotices,
         recorder: Recorder,
         *,
         warm: int,
         room: InboxPage,
     ) -> None:
         self._room = room
-        self._agenda = agenda
-        self._absences = absences
-        self._doubts = doubts
+        self._run_queue = run_queue
+        self._blocked = blocked
+        self._unknown = unknown
         self._activities = activities
         self._notices = notices
         self._recorder = recorder
-        self._warm = WarmExecutions(warm)
+        self._cache = ExecutionCache(warm)
         self._releasing = False
 
     def __len__(self) -> int:
         """How many instances are on the desk or away."""
-        return len(self._agenda) + len(self._absences)
+        return len(self._run_queue) + len(self._blocked)
 
     # --- coming ---
 
     def adopt(self, snapshot: Snapshot, now: int) -> None:
         """Take up an instance that the store has given to this node, or given back."""
-        desk = Desk.of(snapshot, self._room)
-        stale = self._agenda.get(desk.instance_id)
+        instance = OwnedInstance.of(snapshot, self._room)
+        stale = self._run_queue.get(instance.instance_id)
         if stale is not None:  # it was taken away and came back before this node noticed
             self._forget(stale)
-        self._activities.keep_unrecorded(self._absences.disown(desk.instance_id))
-        desk.releasing = self._releasing
-        desk.poison = self._doubts.is_back(desk.instance_id)
-        number = desk.current.number
-        for key, attempt in self._activities.of(desk.instance_id):
-            if (key.incarnation, key.execution) == (desk.incarnation, number):
-                desk.still_running[key.event_id] = attempt
+        self._activities.keep_unrecorded(self._blocked.disown(instance.instance_id))
+        instance.releasing = self._releasing
+        instance.poison = self._unknown.is_back(instance.instance_id)
+        number = instance.current.number
+        for key, attempt in self._activities.of(instance.instance_id):
+            if (key.incarnation, key.execution) == (instance.incarnation, number):
+                instance.still_running[key.event_id] = attempt
             else:
                 self._activities.abort(key)
-        desk.execution = self._warm.take(desk)
-        if desk.execution is not None:
-            for key in Stepper.remember_tries(desk, now):
+        instance.execution = self._cache.take(instance)
+        if instance.execution is not None:
+            for key in Stepper.restore_activities(instance, now):
                 self._activities.abort(key)
-        if desk.opened:
+        if instance.opened:
             self._recorder.looked_up(
-                desk.kind.name, desk.current.version, warm=desk.execution is not None
+                instance.kind.name, instance.current.version, warm=instance.execution is not None
             )
-        self._agenda.put(desk)
-        self._agenda.make_ready(desk.instance_id)
+        self._run_queue.put(instance)
+        self._run_queue.make_ready(instance.instance_id)
 
     def recovered(self, instance_id: str, snapshot: Snapshot | None, now: int) -> None:
         """Take in whose an instance is that was asked for: this node's, as the store has it, or
         not.
         """
-        self._doubts.answered(instance_id)
+        self._unknown.answered(instance_id)
         if snapshot is not None:
             self.adopt(snapshot, now)
         else:
-            self._doubts.is_lost(instance_id)
+            self._unknown.is_lost(instance_id)
 
     def put_back(self, by: int, since: int, now: int) -> None:
         """Take note that the store's clock was put back, which was wrong ``since``. What is away
         finds it out by itself.
         """
-        self._agenda.put_back(by, since, now)
-        self._warm.put_back(by, since)
+        self._run_queue.put_back(by, since, now)
+        self._cache.put_back(by, since)
 
     # --- leaving ---
 
-    def let_go(self, desk: Desk) -> None:
+    def release(self, instance: OwnedInstance) -> None:
         """Take an instance off the desk that a write has released; its execution is kept for when
         it comes back.
         """
-        self._agenda.remove(desk.instance_id)
-        self._warm.keep(desk)
+        self._run_queue.remove(instance.instance_id)
+        self._cache.keep(instance)
 
-    def refused(self, desk: Desk) -> None:
+    def refused(self, instance: OwnedInstance) -> None:
         """Let go of an instance whose write was refused: nothing of the step has happened (I6)."""
-        if self._agenda.holds(desk):
-            self._forget(desk)
-            self._doubts.suspect(desk)
+        if self._run_queue.holds(instance):
+            self._forget(instance)
+            self._unknown.suspect(instance)
 
-    def unanswered(self, desk: Desk) -> None:
+    def unanswered(self, instance: OwnedInstance) -> None:
         """Let go of an instance of whose write nobody knows whether it was committed: ask by
         writing again (rule 9).
         """
-        if self._agenda.holds(desk):
-            self._forget(desk)
-            self._doubts.ask(desk.instance_id, desk.unacknowledged)
+        if self._run_queue.holds(instance):
+            self._forget(instance)
+            self._unknown.ask(instance.instance_id, instance.unacknowledged)
 
-    def hold_as_stored(self, desk: Desk, kind: HoldKind, error: Exception) -> None:
+    def hold_as_stored(self, instance: OwnedInstance, kind: HoldKind, error: Exception) -> None:
         """Hold an instance whose desk is ahead of the store by a failed step: get the row back, and
         hold it as it stands.
         """
-        self._forget(desk)
-        if desk.poison is not None and desk.early:
-            self._doubts.ask_to_hold(
-                desk.instance_id, *desk.poison
+        self._forget(instance)
+        if instance.poison is not None and instance.early:
+            self._unknown.ask_to_hold(
+                instance.instance_id, *instance.poison
             )  # perhaps what it would keep is what cannot be stored
             return
-        if desk.poison is not None:
+        if instance.poison is not None:
             # Not even the hold can be written. Leave it alone; the next inventory tries once more.
-            if self._notices.is_news(desk.instance_id, f"cannot be held: {error}"):
+            if self._notices.is_news(instance.instance_id, f"cannot be held: {error}"):
                 log_instance(
-                    logging.ERROR, desk.identity, "cannot be held: %s", escaped(str(error))
+                    logging.ERROR, instance.identity, "cannot be held: %s", escaped(str(error))
                 )
-            self._activities.abort_all(desk.instance_id)
+            self._activities.abort_all(instance.instance_id)
             return
-        self._doubts.ask_to_hold(desk.instance_id, kind, describe_error(error), desk.unacknowledged)
+        self._unknown.ask_to_hold(
+            instance.instance_id, kind, describe_error(error), instance.unacknowledged
+        )
 
     def taken_away(self, instance_id: str, incarnation: str) -> None:
         """Take note that an operator has written past the owner: if that is this node, its memory
         is void.
         """
-        desk = self._agenda.get(instance_id)
-        if desk is not None and desk.incarnation == incarnation:
-            self._drop(desk)
-        if self._absences.incarnation_of(instance_id) == incarnation:
+        instance = self._run_queue.get(instance_id)
+        if instance is not None and instance.incarnation == incarnation:
+            self._drop(instance)
+        if self._blocked.incarnation_of(instance_id) == incarnation:
             self._disown(instance_id)
 
     def compare(self, stored: Iterable[str]) -> None:
         """Make good the difference to what the store says that this node owns (rule 13)."""
         owned = dict.fromkeys(stored)
-        known = {*(desk.instance_id for desk in self._agenda), *self._absences}
+        known = {*(instance.instance_id for instance in self._run_queue), *self._blocked}
         for instance_id in owned:
             if instance_id not in known:
-                self._doubts.ask(instance_id)
+                self._unknown.ask(instance_id)
         # Taken away by an operator or by other nodes: what runs for it is not wanted any more.
-        for desk in self._agenda:
-            if desk.instance_id not in owned:
-                self._drop(desk)
+        for instance in self._run_queue:
+            if instance.instance_id not in owned:
+                self._drop(instance)
         for instance_id in [
-            instance_id for instance_id in self._absences if instance_id not in owned
+            instance_id for instance_id in self._blocked if instance_id not in owned
         ]:
             self._disown(instance_id)
 
     def release_all(self) -> None:
         """Have everything released with its next write, and what is claimed from now on as well."""
         self._releasing = True
-        self._absences.release()
-        for desk in self._agenda:
-            desk.releasing = True
-            self._agenda.make_ready(desk.instance_id)
+        self._blocked.release()
+        for instance in self._run_queue:
+            instance.releasing = True
+            self._run_queue.make_ready(instance.instance_id)
 
     def clear(self) -> None:
         """Forget everything, owned or kept."""
-        for desk in self._agenda:
-            self._warm.discard(desk)
-        for late in self._absences.take_returned():
-            self._warm.discard(late.stepping.desk)
-        self._agenda.clear()
-        self._warm.clear()
-        self._absences.clear()
-        self._doubts.clear()
+        for instance in self._run_queue:
+            self._cache.discard(instance)
+        for late in self._blocked.take_returned():
+            self._cache.discard(late.stepping.instance)
+        self._run_queue.clear()
+        self._cache.clear()
+        self._blocked.clear()
+        self._unknown.clear()
 
-    def _drop(self, desk: Desk) -> None:
+    def _drop(self, instance: OwnedInstance) -> None:
         """Forget an instance that is not this node's any more."""
-        self._forget(desk)
-        self._activities.abort_all(desk.instance_id)
+        self._forget(instance)
+        self._activities.abort_all(instance.instance_id)
 
     def _disown(self, instance_id: str) -> None:
         """Want an instance no more that is away, and not this node's any more."""
-        self._absences.disown(instance_id)
+        self._blocked.disown(instance_id)
         self._activities.abort_all(instance_id)
 
-    def _forget(self, desk: Desk) -> None:
-        self._agenda.remove(desk.instance_id)
-        self._warm.discard(desk)
+    def _forget(self, instance: OwnedInstance) -> None:
+        self._run_queue.remove(instance.instance_id)
+        self._cache.discard(instance)
 
     # --- code that does not return ---
 
-    def leave_behind(self, running: Stepping | Closing) -> bool:
+    def abandon(self, running: RunningTurn | ClosingExecution) -> bool:
         """Go on without code that does not return; an instance is away then. Return whether it had
         not returned yet.
         """
-        if not self._absences.leave(running):
+        if not self._blocked.leave(running):
             return False
-        if isinstance(running, Stepping):
-            self._agenda.remove(running.desk.instance_id)
+        if isinstance(running, RunningTurn):
+            self._run_queue.remove(running.instance.instance_id)
         return True
 
-    def take_returned(self) -> list[tuple[Desk, Result]]:
+    def take_returned(self) -> list[tuple[OwnedInstance, Result]]:
         """Put those back onto the agenda whose code has returned, if they are wanted still. Return
         what came of their steps.
         """
-        taken: list[tuple[Desk, Result]] = []
-        for late in self._absences.take_returned():
-            desk = late.stepping.desk
-            if self._absences.take_back(late.stepping):
-                desk.armed = None
-                self._agenda.put(desk)
+        taken: list[tuple[OwnedInstance, Result]] = []
+        for late in self._blocked.take_returned():
+            instance = late.stepping.instance
+            if self._blocked.take_back(late.stepping):
+                instance.armed = None
+                self._run_queue.put(instance)
                 self._activities.keep(late.stepping.kept)
-                taken.append((desk, late.result))
+                taken.append((instance, late.result))
             else:
-                self._warm.discard(desk)
+                self._cache.discard(instance)
         return taken
 
     # --- what leaves memory ---
@@ -235,7 +237,7 @@ class Ownership:
     @property
     def has_discarded(self) -> bool:
         """Whether something has left memory and is to be closed."""
-        return self._warm.has_discarded
+        return self._cache.has_discarded
 
     def close_discarded(self) -> None:
         """Close what has left memory. Its ``finally`` blocks are code, and may block: so only where
@@ -244,5 +246,5 @@ class Ownership:
         Raises:
             LeftBehind: the engine has gone on meanwhile.
         """
-        while (execution := self._warm.take_discarded()) is not None:
-            self._absences.close(execution)
+        while (execution := self._cache.take_discarded()) is not None:
+            self._blocked.close(execution)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from orchestra.engine.agenda import Agenda
-from orchestra.engine.desk import Desk
+from orchestra.engine.owned import OwnedInstance
+from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.stepping import HANDED_OVER
 
 __all__ = ["Pressure"]
@@ -24,8 +24,8 @@ class Pressure:
         most: how many give up their place in one step, at most.
     """
 
-    def __init__(self, agenda: Agenda, most: int) -> None:
-        self._agenda = agenda
+    def __init__(self, run_queue: RunQueue, most: int) -> None:
+        self._run_queue = run_queue
         self._most = most
         self._places = 0
         self.left: int = 0
@@ -37,18 +37,22 @@ class Pressure:
             self._places = self.left = 0
             return
         self._places = self.left = min(self._most, 2 * self._places or 1)
-        wanted = self._places - self._agenda.ready_count
+        wanted = self._places - self._run_queue.ready_count
         if wanted <= 0:
             return
         chosen = list(islice(self._light(), wanted))
-        if not chosen and not self._agenda.ready_count:
-            chosen = list(islice(self._agenda.waiting(), wanted))
-        for desk in chosen:
-            desk.yielding = True
-            self._agenda.make_ready(desk.instance_id)
+        if not chosen and not self._run_queue.ready_count:
+            chosen = list(islice(self._run_queue.waiting(), wanted))
+        for instance in chosen:
+            instance.yielding = True
+            self._run_queue.make_ready(instance.instance_id)
 
-    def _light(self) -> Iterable[Desk]:
-        return (desk for desk in self._agenda.waiting() if desk.tries.running_count <= HANDED_OVER)
+    def _light(self) -> Iterable[OwnedInstance]:
+        return (
+            instance
+            for instance in self._run_queue.waiting()
+            if instance.attempts.running_count <= HANDED_OVER
+        )
 
     def given_up(self) -> None:
         """Take note that an instance leaves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestra.engine.items import ActivityKey
+from orchestra.engine.messages import ActivityKey
 
 __all__ = ["RunningActivities"]
 

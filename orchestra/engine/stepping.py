@@ -15,21 +15,21 @@ from orchestra.activities import Activity
 from orchestra.clock import micros
 from orchestra.codec import Payload, pack
 from orchestra.context import Limits
-from orchestra.engine.desk import Desk
-from orchestra.engine.family import child_cancel, child_link, child_start
-from orchestra.engine.items import (
+from orchestra.engine.attempts import PendingActivity, early_row, kept_end
+from orchestra.engine.children import child_cancel, child_link, child_start
+from orchestra.engine.messages import (
     AbortActivity,
     ActivityKey,
-    Effect,
     InstanceEnded,
     RunActivity,
     StopActivity,
+    ToShell,
     WriteLogs,
 )
 from orchestra.engine.observing import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.places import Places
 from orchestra.engine.tasks import STOPPED, Placement, failure_to_bytes, how_it_ended
-from orchestra.engine.tries import Try, early_row, kept_end
 from orchestra.error_info import storable
 from orchestra.errors import (
     DecodeError,
@@ -144,7 +144,6 @@ class Step:
         "custom_status",
         "deltas",
         "drifts",
-        "effects",
         "failure",
         "first",
         "free",
@@ -152,6 +151,7 @@ class Step:
         "hold",
         "keep",
         "now",
+        "outbox",
         "records",
         "settled",
         "starts",
@@ -168,7 +168,7 @@ class Step:
         self.free: Places = free
         self.crowded: bool = crowded
         self.deltas: list[ExecutionDelta] = []
-        self.effects: list[Effect] = []
+        self.outbox: list[ToShell] = []
         self.records: list[Record] = []
         self.consumed: list[int] = []
         self.settled: list[int] = []
@@ -225,7 +225,7 @@ class Stepper:
 
     def advance(
         self,
-        desk: Desk,
+        instance: OwnedInstance,
         now: int,
         catalogue: Catalogue,
         history: Sequence[EventRecord] = (),
@@ -245,15 +245,15 @@ class Stepper:
             crowded: others are due and find no place here, so that an instance which only waits
                 gives up its own.
         """
-        step = Step(now, desk.current.number, free, crowded=crowded)
+        step = Step(now, instance.current.number, free, crowded=crowded)
         try:
-            if desk.beyond is not None:
-                raise NewerLibraryNeeded(str(desk.beyond), instance_id=desk.instance_id)
-            if desk.poison is not None:
-                desk.trying = self._fingerprint(desk, catalogue)
-                step.hold = self._held(desk, now, *desk.poison)
+            if instance.beyond is not None:
+                raise NewerLibraryNeeded(str(instance.beyond), instance_id=instance.instance_id)
+            if instance.poison is not None:
+                instance.trying = self._fingerprint(instance, catalogue)
+                step.hold = self._held(instance, now, *instance.poison)
             else:
-                self._run(desk, step, catalogue, history)
+                self._run(instance, step, catalogue, history)
         except _HalfMade as broken:
             raise broken.error from None
         except _Unservable:
@@ -262,54 +262,60 @@ class Stepper:
             # Routed from now on to nodes that read more, so that no node like this one is ever
             # given it again (rule 37).
             step.unservable = step.beyond = True
-            desk.kind = desk.kind._replace(level=max(desk.kind.level, self._library.level + 1))
+            instance.kind = instance.kind._replace(
+                level=max(instance.kind.level, self._library.level + 1)
+            )
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance must not touch the others
-            step.hold = self._hold(desk, now, error)
+            step.hold = self._hold(instance, now, error)
         if step.hold is not None and self._recorder.recording:
-            step.records.append(hold_record(desk, step.hold))
-        self._begin_activities(desk, step)
-        self._park(desk, step)
-        if self._is_idle(desk, step):
+            step.records.append(hold_record(instance, step.hold))
+        self._begin_activities(instance, step)
+        self._park(instance, step)
+        if self._is_idle(instance, step):
             return None, step
-        return self._write(desk, step), step
+        return self._write(instance, step), step
 
     # --- running ---
 
     def _run(
-        self, desk: Desk, step: Step, catalogue: Catalogue, history: Sequence[EventRecord]
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord],
     ) -> None:
-        if desk.cancel is not None and desk.cancel.terminate:
-            self._terminate(desk, step, catalogue)
+        if instance.cancel is not None and instance.cancel.terminate:
+            self._terminate(instance, step, catalogue)
             return
         created: ExecutionRow | None = None
         for _ in range(_LAPS_PER_WRITE):
-            if desk.cancel is not None and not desk.opened:
+            if instance.cancel is not None and not instance.opened:
                 break
-            before = desk.current, desk.kind, desk.opened, desk.hold
+            before = instance.current, instance.kind, instance.opened, instance.hold
             try:
-                ending = self._lap(desk, step, created, catalogue, history)
+                ending = self._lap(instance, step, created, catalogue, history)
             except Exception:
                 # What this lap did is not stored; what the laps before it did is.
-                desk.current, desk.kind, desk.opened, desk.hold = before
+                instance.current, instance.kind, instance.opened, instance.hold = before
                 if created is not None:
                     step.deltas.append(ExecutionDelta(created.number, create=created))
                 raise
             if not isinstance(ending, ContinuedAsNew):
                 return
             try:
-                created = self._cross_boundary(desk, step, ending, catalogue)
+                created = self._cross_boundary(instance, step, ending, catalogue)
             except Exception as error:
                 raise _HalfMade(error) from error
-            if desk.takeovers or desk.releasing:
+            if instance.takeovers or instance.releasing:
                 break  # a crash loop in the next execution must be charged to it alone
-        if desk.cancel is not None:
-            self._cancel_unopened(desk, step, created)
+        if instance.cancel is not None:
+            self._cancel_unopened(instance, step, created)
         elif created is not None:
             step.deltas.append(ExecutionDelta(created.number, create=created))
 
     def _lap(
         self,
-        desk: Desk,
+        instance: OwnedInstance,
         step: Step,
         created: ExecutionRow | None,
         catalogue: Catalogue,
@@ -318,102 +324,118 @@ class Stepper:
         """Run the current execution as far as it goes now. Return its end, if it has ended."""
         opened = None
         observed = self._observe() if self._recorder.recording else UNOBSERVED
-        if not desk.opened:
-            opened = self._open(desk, step.now, catalogue)
+        if not instance.opened:
+            opened = self._open(instance, step.now, catalogue)
             if observed.begun is not None:
-                observed = self._begin_trace(desk, observed.begun)
+                observed = self._begin_trace(instance, observed.begun)
             if created is not None:
-                created, opened = desk.current, None  # the row is inserted as it is once opened
-        elif desk.execution is None:
-            step.effects.extend(map(AbortActivity, self._load(desk, step, history, catalogue)))
-            step.effects.extend(StopActivity(desk.key(number)) for number in desk.tries.stopping)
+                created, opened = instance.current, None  # the row is inserted as it is once opened
+        elif instance.execution is None:
+            step.outbox.extend(map(AbortActivity, self._load(instance, step, history, catalogue)))
+            step.outbox.extend(
+                StopActivity(instance.key(number)) for number in instance.attempts.stopping
+            )
             observed = self._observe()  # what was done before is no part of this turn
-        return self._turn(desk, step, created, opened, catalogue, observed)
+        return self._turn(instance, step, created, opened, catalogue, observed)
 
     def _observe(self) -> Observed:
         begun = self._recorder.moment()
         return UNOBSERVED if begun is None else Observed(begun)
 
-    def _begin_trace(self, desk: Desk, begun: Moment) -> Observed:
+    def _begin_trace(self, instance: OwnedInstance, begun: Moment) -> Observed:
         """Give an execution that was opened its trace. Where none is made, it goes on in the one
         before.
         """
-        previous, version = desk.current.traceparent, desk.current.state_version
-        root = self._recorder.open_execution(desk.identity, begun, previous, desk.origin)
+        previous, version = instance.current.traceparent, instance.current.state_version
+        root = self._recorder.open_execution(instance.identity, begun, previous, instance.origin)
         if root is not None:
-            desk.current = replace(desk.current, traceparent=root.traceparent)
+            instance.current = replace(instance.current, traceparent=root.traceparent)
         return Observed(begun, opened=True, root=root, previous_version=version)
 
     def _open(
-        self, desk: Desk, now: int, catalogue: Catalogue
+        self, instance: OwnedInstance, now: int, catalogue: Catalogue
     ) -> tuple[int, str, str, int, Resolution]:
         """Begin an execution: choose the version finally, decode the state, run the code to its
         first wait.
         """
-        resolution = desk.current.resolution
-        if desk.kind.floating and not has_readable_policy(catalogue, desk.kind.name):
+        resolution = instance.current.resolution
+        if instance.kind.floating and not has_readable_policy(catalogue, instance.kind.name):
             raise _Unservable  # a node that can read it chooses the version (rule 37)
         # Who chose the version may know a later policy than this node's catalogue, which is up to a
         # poll old.
-        is_stale = policy_of(catalogue, desk.kind.name)[1] < resolution.policy_revision
-        version = desk.kind.version if is_stale else opening_version(catalogue, desk.kind)
-        definition = self._registry.find(desk.kind.name, version)
+        is_stale = policy_of(catalogue, instance.kind.name)[1] < resolution.policy_revision
+        version = instance.kind.version if is_stale else opening_version(catalogue, instance.kind)
+        definition = self._registry.find(instance.kind.name, version)
         if definition is None:
             raise _Unservable
-        desk.trying = definition.fingerprint
-        if version != desk.current.version:
+        instance.trying = definition.fingerprint
+        if version != instance.current.version:
             # Resolved again while it waited, upwards only; by whom is recorded (rule 16).
             resolution = Resolution(ResolvedBy.POLICY, self.node_id, resolution.policy_revision)
         identity = Identity(
-            desk.instance_id, desk.incarnation, desk.current.number, desk.kind.name, version
+            instance.instance_id,
+            instance.incarnation,
+            instance.current.number,
+            instance.kind.name,
+            version,
         )
         writer = self._forms.writer(self.format, catalogue.levels.write)
         execution = Execution(
             definition, identity, self._limits, self._registered, self._forms, writer
         )
         try:
-            execution.start(desk.current.state, now)
+            execution.start(instance.current.state, now)
         except BaseException:
             execution.evict()
             raise
-        desk.execution = execution
-        desk.opened = True
-        desk.hold = None
+        instance.execution = execution
+        instance.opened = True
+        instance.hold = None
         event_format = self.format
-        desk.kind = kind_of(
-            desk.kind.queue, desk.kind.name, version, event_format, level=desk.kind.level
+        instance.kind = kind_of(
+            instance.kind.queue,
+            instance.kind.name,
+            version,
+            event_format,
+            level=instance.kind.level,
         )
-        desk.current = desk.current.opened(
+        instance.current = instance.current.opened(
             version, resolution, event_format, definition.fingerprint, now
         )
         return now, version, definition.fingerprint, event_format, resolution
 
-    def _writer(self, desk: Desk, catalogue: Catalogue) -> EventWriter:
+    def _writer(self, instance: OwnedInstance, catalogue: Catalogue) -> EventWriter:
         """Return what writes the open execution of an instance: in its own format, whatever new
         ones are written in.
         """
-        event_format = desk.current.format or desk.kind.format
+        event_format = instance.current.format or instance.kind.format
         if event_format not in self._forms.formats:
-            raise NewerLibraryNeeded(f"event format {event_format}", instance_id=desk.instance_id)
+            raise NewerLibraryNeeded(
+                f"event format {event_format}", instance_id=instance.instance_id
+            )
         return self._forms.writer(event_format, catalogue.levels.write)
 
     def _load(
-        self, desk: Desk, step: Step, history: Sequence[EventRecord], catalogue: Catalogue
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        history: Sequence[EventRecord],
+        catalogue: Catalogue,
     ) -> list[ActivityKey]:
         """Bring a cold execution to where it stood, and its activities with it. Return running ones
         that it does not want.
         """
-        definition = self._registry.find(desk.kind.name, desk.current.version)
+        definition = self._registry.find(instance.kind.name, instance.current.version)
         if definition is None:
             raise _Unservable
-        desk.trying = definition.fingerprint
+        instance.trying = definition.fingerprint
         execution = Execution(
             definition,
-            desk.identity,
+            instance.identity,
             self._limits,
             self._registered,
             self._forms,
-            self._writer(desk, catalogue),
+            self._writer(instance, catalogue),
         )
         try:
             execution.replay(history)
@@ -425,91 +447,97 @@ class Stepper:
             # the store is damaged.
             execution.evict()
             raise HistoryCorrupt(
-                f"history of {desk.instance_id!r}, execution {desk.current.number}, has ended, "
-                "and its row has not"
+                f"history of {instance.instance_id!r}, execution {instance.current.number}, has "
+                "ended, and its row has not"
             )
-        for by, since in desk.put_backs:
+        for by, since in instance.put_backs:
             execution.put_back(by, since)
-        desk.execution = execution
+        instance.execution = execution
         step.drifts = execution.drifts
-        return self.remember_tries(desk, step.now)
+        return self.restore_activities(instance, step.now)
 
     @staticmethod
-    def remember_tries(desk: Desk, now: int) -> list[ActivityKey]:
+    def restore_activities(instance: OwnedInstance, now: int) -> list[ActivityKey]:
         """Take up the pending activities of a claimed instance; crashes of earlier owners count as
         attempts (rule 14).
 
         Return the activities that run here still and are not wanted any more: cancelled, or in
         another attempt by now.
         """
-        assert desk.execution is not None
-        still_running, desk.still_running = desk.still_running, {}
+        assert instance.execution is not None
+        still_running, instance.still_running = instance.still_running, {}
         kept: list[tuple[int, int, Input]] = []
-        ending = desk.execution.ending_activities
-        for number, event in desk.execution.activities.items():
-            row = desk.remembered.get(number)
-            entry = Try.remembered(event, row)
-            entry.stopping = number in ending
+        ending = instance.execution.ending_activities
+        for number, event in instance.execution.activities.items():
+            row = instance.remembered.get(number)
+            activity = PendingActivity.remembered(event, row)
+            activity.stopping = number in ending
             if row is not None and row.has_ended:
-                entry.running, entry.counted = (
+                activity.running, activity.counted = (
                     True,
-                    desk.takeovers,
+                    instance.takeovers,
                 )  # as if it had run here: it did not die with any node
-                desk.tries.add(entry)
+                instance.attempts.add(activity)
                 end = kept_end(row)
                 if end is None:
-                    desk.end_try(number, how_it_ended(row), row.heartbeat, now)
+                    instance.end_attempt(number, how_it_ended(row), row.heartbeat, now)
                 else:
-                    desk.tries.end(number)
+                    instance.attempts.end(number)
                     kept.append(end)
                 continue
-            if entry.route is None and still_running.get(number) == entry.attempt:
+            if activity.route is None and still_running.get(number) == activity.attempt:
                 del still_running[number]
-                entry.running = True
-            desk.tries.add(entry)
-            if entry.stopping and not entry.running and entry.route is None:
-                desk.inputs.append(desk.tries.lose(number, now))  # it has ended with its node
+                activity.running = True
+            instance.attempts.add(activity)
+            if activity.stopping and not activity.running and activity.route is None:
+                instance.inputs.append(
+                    instance.attempts.lose(number, now)
+                )  # it has ended with its node
                 continue
-            if desk.takeovers and not entry.running:
-                died = desk.tries.crash(number, desk.takeovers, now)
+            if instance.takeovers and not activity.running:
+                died = instance.attempts.crash(number, instance.takeovers, now)
                 if died is not None:
-                    desk.inputs.append(died)
+                    instance.inputs.append(died)
         # They came first: a turn that ended in a hold had taken them in already, in this order
         # (rule 39).
-        desk.inputs[:0] = [end for _, _, end in sorted(kept, key=lambda end: end[:2])]
-        early, desk.early = desk.early, []
-        for item in early:
-            entry = desk.tries.get(item.key.event_id)
-            if entry is not None and entry.running and entry.attempt == item.attempt:
-                desk.end_try(item.key.event_id, item.result, item.heartbeat, now)
-        desk.tries.catch_up(now)
-        return [desk.key(number) for number in still_running]
+        instance.inputs[:0] = [end for _, _, end in sorted(kept, key=lambda end: end[:2])]
+        early, instance.early = instance.early, []
+        for message in early:
+            activity = instance.attempts.get(message.key.event_id)
+            if activity is not None and activity.running and activity.attempt == message.attempt:
+                instance.end_attempt(message.key.event_id, message.result, message.heartbeat, now)
+        instance.attempts.catch_up(now)
+        return [instance.key(number) for number in still_running]
 
     def _turn(
         self,
-        desk: Desk,
+        instance: OwnedInstance,
         step: Step,
         created: ExecutionRow | None,
         opened: tuple[int, str, str, int, Resolution] | None,
         catalogue: Catalogue,
         observed: Observed,
     ) -> TerminalEvent | None:
-        assert desk.execution is not None
-        desk.trying = desk.execution.fingerprint
-        cancel = None if desk.cancel is None else desk.cancel.reason
-        turn = desk.execution.turn(
-            step.now, desk.inputs, desk.inbox, cancel=cancel, has_begun=desk.tries.has_begun
+        assert instance.execution is not None
+        instance.trying = instance.execution.fingerprint
+        cancel = None if instance.cancel is None else instance.cancel.reason
+        turn = instance.execution.turn(
+            step.now,
+            instance.inputs,
+            instance.inbox,
+            cancel=cancel,
+            has_begun=instance.attempts.has_begun,
         )
         # Not before: a turn that ends in a hold has taken in none of them (rule 39).
-        desk.wants, desk.inputs = turn.wants, list(turn.left)
+        instance.wants, instance.inputs = turn.wants, list(turn.left)
         try:
-            return self._record(desk, step, turn, created, opened, catalogue, observed)
+            return self._record(instance, step, turn, created, opened, catalogue, observed)
         except Exception as error:
             raise _HalfMade(error) from error
 
     def _record(
         self,
-        desk: Desk,
+        instance: OwnedInstance,
         step: Step,
         turn: Turn,
         created: ExecutionRow | None,
@@ -518,50 +546,54 @@ class Stepper:
         observed: Observed,
     ) -> TerminalEvent | None:
         """Gather what a turn that stands has decided."""
-        assert desk.execution is not None
+        assert instance.execution is not None
         if (
             turn.events
             and self._recorder.recording
             and (ended := self._recorder.moment()) is not None
         ):
-            step.records.append(turn_record(desk, turn, observed, ended, step.now))
+            step.records.append(turn_record(instance, turn, observed, ended, step.now))
         if turn.started or turn.recalled:
-            self._start_children(desk, step, turn, catalogue)
+            self._start_children(instance, step, turn, catalogue)
         step.consumed.extend(turn.consumed)
         step.custom_status = turn.custom_status or step.custom_status
         if turn.logs:
-            step.effects.append(WriteLogs(desk.identity, turn.logs, desk.current.traceparent))
+            step.outbox.append(
+                WriteLogs(instance.identity, turn.logs, instance.current.traceparent)
+            )
         for event in turn.scheduled:
-            desk.tries.add(Try(event, started_at=step.now))
+            instance.attempts.add(PendingActivity(event, started_at=step.now))
         for number in turn.asked:
-            desk.tries.stop(number)
-            step.effects.append(StopActivity(desk.key(number)))
+            instance.attempts.stop(number)
+            step.outbox.append(StopActivity(instance.key(number)))
         if turn.settled:
-            self._settle_activities(desk, step, turn.settled)
-        ending, journal = turn.ending, desk.execution.journal
-        desk.history_events, desk.history_bytes = journal.count, journal.size
+            self._settle_activities(instance, step, turn.settled)
+        ending, journal = turn.ending, instance.execution.journal
+        instance.history_events, instance.history_bytes = journal.count, journal.size
         if created is not None or opened is not None or turn.events:
             step.deltas.append(
                 ExecutionDelta(
-                    desk.current.number,
+                    instance.current.number,
                     create=created,
                     opened=opened,
                     events=turn.events,
                     closed=None if ending is None else _closed(ending, step.now),
-                    event_count=desk.history_events,
-                    byte_count=desk.history_bytes,
-                    traceparent=None if opened is None else desk.current.traceparent,
-                    children=ending is not None and desk.execution.has_children,
+                    event_count=instance.history_events,
+                    byte_count=instance.history_bytes,
+                    traceparent=None if opened is None else instance.current.traceparent,
+                    children=ending is not None and instance.execution.has_children,
                 )
             )
         if ending is not None:
-            self._end_execution(desk, step, turn)
+            self._end_execution(instance, step, turn)
         return ending
 
-    def _start_children(self, desk: Desk, step: Step, turn: Turn, catalogue: Catalogue) -> None:
-        links = [child_link(desk, event) for event in turn.started]
+    def _start_children(
+        self, instance: OwnedInstance, step: Step, turn: Turn, catalogue: Catalogue
+    ) -> None:
+        links = [child_link(instance, event) for event in turn.started]
         starts = [
-            child_start(desk, link, event, catalogue, self.node_id, step.now)
+            child_start(instance, link, event, catalogue, self.node_id, step.now)
             for link, event in zip(links, turn.started, strict=True)
         ]
         step.starts.extend(starts)
@@ -570,14 +602,14 @@ class Stepper:
             for link, event, start in zip(links, turn.started, starts, strict=True)
             if start.start is None
         )
-        step.cancels.extend(child_cancel(desk, event) for event in turn.recalled)
+        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)
 
-    def _end_execution(self, desk: Desk, step: Step, turn: Turn) -> None:
-        if desk.has_activities:
-            step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
-            desk.tries.clear()
-            desk.remembered.clear()
-        desk.inputs.clear()
+    def _end_execution(self, instance: OwnedInstance, step: Step, turn: Turn) -> None:
+        if instance.has_activities:
+            step.outbox.extend(AbortActivity(key) for key in instance.begun_keys())
+            instance.attempts.clear()
+            instance.remembered.clear()
+        instance.inputs.clear()
         step.settled.clear()  # closing the execution forgets its activities
         if not isinstance(turn.ending, ContinuedAsNew):
             assert turn.ending is not None
@@ -586,59 +618,65 @@ class Stepper:
                 step.failure = turn.ending.error
 
     def _cross_boundary(
-        self, desk: Desk, step: Step, ending: ContinuedAsNew, catalogue: Catalogue
+        self, instance: OwnedInstance, step: Step, ending: ContinuedAsNew, catalogue: Catalogue
     ) -> ExecutionRow:
         """Make the next execution, unopened (rule 16)."""
         version, resolution = boundary_version(
             catalogue,
-            desk.kind,
-            desk.current.version,
+            instance.kind,
+            instance.current.version,
             explicit=ending.version,
-            pin=desk.pin,
+            pin=instance.pin,
             node=self.node_id,
         )
-        desk.current = ExecutionRow(
-            number=desk.current.number + 1,
-            name=desk.kind.name,
+        instance.current = ExecutionRow(
+            number=instance.current.number + 1,
+            name=instance.kind.name,
             version=version,
             resolution=resolution,
             state=ending.state,
-            state_version=desk.current.version,
+            state_version=instance.current.version,
             created_at=step.now,
-            traceparent=desk.current.traceparent,
+            traceparent=instance.current.traceparent,
         )
         assert not isinstance(resolution.how, Unknown)
         # What was written at a higher level ends with its execution, unless it waits in the inbox.
-        unread = desk.kind.level if len(desk.inbox) or not desk.inbox.is_whole else BASE_LEVEL
+        unread = (
+            instance.kind.level
+            if len(instance.inbox) or not instance.inbox.is_whole
+            else BASE_LEVEL
+        )
         level = max(unread, resolution_level(catalogue, resolution.how))
         floating = resolution.how is ResolvedBy.POLICY
-        desk.kind = kind_of(desk.kind.queue, desk.kind.name, version, FORMAT, floating, level)
-        desk.opened = False
-        desk.execution = None
-        desk.put_backs = ()
-        desk.history_events = desk.history_bytes = 0
-        desk.inbox.drop_reports()
-        return desk.current
+        instance.kind = kind_of(
+            instance.kind.queue, instance.kind.name, version, FORMAT, floating, level
+        )
+        instance.opened = False
+        instance.execution = None
+        instance.put_backs = ()
+        instance.history_events = instance.history_bytes = 0
+        instance.inbox.drop_reports()
+        return instance.current
 
-    def _terminate(self, desk: Desk, step: Step, catalogue: Catalogue) -> None:
+    def _terminate(self, instance: OwnedInstance, step: Step, catalogue: Catalogue) -> None:
         """End an instance that is marked for it, without running code (rule 18)."""
-        assert desk.cancel is not None
-        reason, now = desk.cancel.reason, step.now
-        has_children = desk.opened
-        if desk.execution is not None:
-            now, has_children = max(now, desk.execution.now), desk.execution.has_children
-            desk.execution.evict()
-            desk.execution = None
+        assert instance.cancel is not None
+        reason, now = instance.cancel.reason, step.now
+        has_children = instance.opened
+        if instance.execution is not None:
+            now, has_children = max(now, instance.execution.now), instance.execution.has_children
+            instance.execution.evict()
+            instance.execution = None
         events: tuple[EventRecord, ...] = ()
-        if desk.opened:
-            terminated = ExecutionTerminated(desk.history_events + 1, now, reason)
-            events = (to_record(terminated, self._writer(desk, catalogue)),)
-            desk.history_events += 1
-            desk.history_bytes += events[0].size
-        step.effects.extend(AbortActivity(key) for key in desk.begun_keys())
-        desk.tries.clear()
-        desk.still_running.clear()
-        desk.inputs.clear()
+        if instance.opened:
+            terminated = ExecutionTerminated(instance.history_events + 1, now, reason)
+            events = (to_record(terminated, self._writer(instance, catalogue)),)
+            instance.history_events += 1
+            instance.history_bytes += events[0].size
+        step.outbox.extend(AbortActivity(key) for key in instance.begun_keys())
+        instance.attempts.clear()
+        instance.still_running.clear()
+        instance.inputs.clear()
         closed = (
             now,
             ExecutionEnd.TERMINATED,
@@ -647,115 +685,123 @@ class Stepper:
         )
         step.deltas.append(
             ExecutionDelta(
-                desk.current.number,
+                instance.current.number,
                 events=events,
                 closed=closed,
-                event_count=desk.history_events,
-                byte_count=desk.history_bytes,
+                event_count=instance.history_events,
+                byte_count=instance.history_bytes,
                 children=has_children,
             )
         )
         step.status = Status.TERMINATED
         if self._recorder.recording:
-            step.records.append(EndRecord(desk.identity, "terminated"))
+            step.records.append(EndRecord(instance.identity, "terminated"))
 
-    def _cancel_unopened(self, desk: Desk, step: Step, created: ExecutionRow | None) -> None:
+    def _cancel_unopened(
+        self, instance: OwnedInstance, step: Step, created: ExecutionRow | None
+    ) -> None:
         """End an execution that is cancelled before its first turn, without running code (rule
         18).
         """
-        assert desk.cancel is not None
-        error = pack({"error": error_to_wire(ErrorInfo("orchestra.Cancelled", desk.cancel.reason))})
+        assert instance.cancel is not None
+        error = pack(
+            {"error": error_to_wire(ErrorInfo("orchestra.Cancelled", instance.cancel.reason))}
+        )
         closed = (step.now, ExecutionEnd.CANCELLED, None, error)
-        step.deltas.append(ExecutionDelta(desk.current.number, create=created, closed=closed))
+        step.deltas.append(ExecutionDelta(instance.current.number, create=created, closed=closed))
         step.status = Status.CANCELLED
         if self._recorder.recording:
-            step.records.append(EndRecord(desk.identity, "cancelled"))
+            step.records.append(EndRecord(instance.identity, "cancelled"))
 
     # --- after running ---
 
     @staticmethod
-    def _settle_activities(desk: Desk, step: Step, settled: Iterable[int]) -> None:
+    def _settle_activities(instance: OwnedInstance, step: Step, settled: Iterable[int]) -> None:
         """Forget activities that have ended or were cancelled."""
         for number in settled:
-            entry = desk.tries.settle(number)
-            if entry is not None and (entry.running or entry.route is not None):
-                step.effects.append(AbortActivity(desk.key(number)))
-            if entry is not None and entry.stored:
+            activity = instance.attempts.settle(number)
+            if activity is not None and (activity.running or activity.route is not None):
+                step.outbox.append(AbortActivity(instance.key(number)))
+            if activity is not None and activity.stored:
                 step.settled.append(number)
 
-    def _begin_activities(self, desk: Desk, step: Step) -> None:
+    def _begin_activities(self, instance: OwnedInstance, step: Step) -> None:
         """Begin the tries that may begin, here once the write stands, or on another node."""
-        if desk.releasing or step.hold is not None or step.unservable:
+        if instance.releasing or step.hold is not None or step.unservable:
             return
-        for entry in list(desk.tries.narrowed_due(step.now)) if desk.tries._narrowed else ():
-            if entry.route is not None and not self._placement.is_served(entry.route):
-                desk.tries.call_back(entry.event.id)
-        for entry in desk.tries.begin_due(step.now):
-            event = entry.event
-            route = Route(event.queue or desk.kind.queue, event.name).of_format(desk.kind.format)
-            reader = self._placement.reader(route, entry.unread) if entry.unread else route
+        for activity in (
+            list(instance.attempts.narrowed_due(step.now)) if instance.attempts._narrowed else ()
+        ):
+            if activity.route is not None and not self._placement.is_served(activity.route):
+                instance.attempts.call_back(activity.event.id)
+        for activity in instance.attempts.begin_due(step.now):
+            event = activity.event
+            route = Route(event.queue or instance.kind.queue, event.name).of_format(
+                instance.kind.format
+            )
+            reader = self._placement.reader(route, activity.unread) if activity.unread else route
             if reader is None:
-                died = desk.tries.wait_for_reader(event.id, step.now)
+                died = instance.attempts.wait_for_reader(event.id, step.now)
                 if died is not None:
-                    desk.inputs.append(died)
+                    instance.inputs.append(died)
             elif reader != route:
-                desk.tries.narrow(event.id, reader, step.now)
+                instance.attempts.narrow(event.id, reader, step.now)
             elif self._placement.hands_out(route, step.free):
-                desk.tries.hand_out(event.id, route)
+                instance.attempts.hand_out(event.id, route)
             else:
                 step.free.take(event.name)
-                step.effects.append(_run_activity(desk, entry))
+                step.outbox.append(_run_activity(instance, activity))
 
-    def _park(self, desk: Desk, step: Step) -> None:
+    def _park(self, instance: OwnedInstance, step: Step) -> None:
         """Decide whether the instance stays on the desk, and when it is to be looked at again."""
         if step.hold is not None or step.status is not Status.OPEN:
             step.keep, step.wake_at = False, None
-        elif step.unservable or not desk.opened:
-            step.keep, step.wake_at = not (step.unservable or desk.releasing), 0
+        elif step.unservable or not instance.opened:
+            step.keep, step.wake_at = not (step.unservable or instance.releasing), 0
             if step.keep and step.crowded:
                 step.keep, step.wake_at = (
                     False,
                     step.now,
                 )  # and not 0: others have waited for longer
-        elif desk.wants:
+        elif instance.wants:
             step.keep, step.wake_at = (
                 True,
                 0,
             )  # it goes on once they are read; what has ended and is not taken yet stays here
         else:
-            assert desk.execution is not None
-            timer, due = desk.execution.next_timer, desk.tries.next_due
+            assert instance.execution is not None
+            timer, due = instance.execution.next_timer, instance.attempts.next_due
             step.wake_at = due if timer is None else timer if due is None else min(timer, due)
-            if desk.inputs:
+            if instance.inputs:
                 step.wake_at = step.now  # an activity has died since the turn
             waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
-            step.keep = not desk.releasing and (desk.tries.any_running or not waits_long)
+            step.keep = not instance.releasing and (instance.attempts.any_running or not waits_long)
             if (
                 step.keep
                 and step.crowded
-                and (desk.yielding or desk.tries.running_count <= HANDED_OVER)
+                and (instance.yielding or instance.attempts.running_count <= HANDED_OVER)
             ):
                 step.keep = False
-                desk.tries.hand_over(desk.kind.queue, self.node_id, desk.kind.format)
-            if not step.keep and desk.tries.any_unfinished:
+                instance.attempts.hand_over(instance.kind.queue, self.node_id, instance.kind.format)
+            if not step.keep and instance.attempts.any_unfinished:
                 step.wake_at = 0  # what ran here must begin again elsewhere
         if step.hold is not None or step.beyond:
             # What runs runs on, and what it comes to is kept for the next turn (rule 39).
-            desk.tries.hand_over(desk.kind.queue, self.node_id, desk.kind.format)
-        if not step.keep and desk.has_activities:
-            step.effects.extend(AbortActivity(key) for key in desk.running_keys())
+            instance.attempts.hand_over(instance.kind.queue, self.node_id, instance.kind.format)
+        if not step.keep and instance.has_activities:
+            step.outbox.extend(AbortActivity(key) for key in instance.running_keys())
 
     @staticmethod
-    def _is_idle(desk: Desk, step: Step) -> bool:
+    def _is_idle(instance: OwnedInstance, step: Step) -> bool:
         return step.keep and not (
-            step.deltas or step.settled or step.consumed or desk.tries.any_changed
+            step.deltas or step.settled or step.consumed or instance.attempts.any_changed
         )
 
-    def _hold(self, desk: Desk, now: int, error: Exception) -> Hold:
+    def _hold(self, instance: OwnedInstance, now: int, error: Exception) -> Hold:
         match error:
             case TurnHeld():
                 return replace(
-                    self._held(desk, now, error.kind, stored_detail(error.detail)),
+                    self._held(instance, now, error.kind, stored_detail(error.detail)),
                     error=error.error,
                 )
             case NondeterminismError():
@@ -766,31 +812,33 @@ class Stepper:
                 kind = HoldKind.STATE
             case _:
                 kind = HoldKind.INTERNAL
-        return self._held(desk, now, kind, describe_error(error))
+        return self._held(instance, now, kind, describe_error(error))
 
-    def _fingerprint(self, desk: Desk, catalogue: Catalogue) -> str | None:
+    def _fingerprint(self, instance: OwnedInstance, catalogue: Catalogue) -> str | None:
         """Return the fingerprint of the code that would run now."""
-        if desk.opened:
-            return desk.current.fingerprint
+        if instance.opened:
+            return instance.current.fingerprint
         try:
-            definition = self._registry.find(desk.kind.name, opening_version(catalogue, desk.kind))
+            definition = self._registry.find(
+                instance.kind.name, opening_version(catalogue, instance.kind)
+            )
         except Exception:  # noqa: BLE001 - it is for this fault that the instance is held
             return None
         return None if definition is None else definition.fingerprint
 
-    def _held(self, desk: Desk, now: int, kind: HoldKind, detail: str) -> Hold:
+    def _held(self, instance: OwnedInstance, now: int, kind: HoldKind, detail: str) -> Hold:
         """Return a hold that names the code that was tried. Whatever ran of the execution is
         dropped.
         """
-        if desk.execution is not None:
-            desk.execution.evict()
-            desk.execution = None
+        if instance.execution is not None:
+            instance.execution.evict()
+            instance.execution = None
         tried, at_fault = (
             (set[str](), set[str]())
-            if desk.hold is None
-            else (set(desk.hold.tried), set(desk.hold.at_fault))
+            if instance.hold is None
+            else (set(instance.hold.tried), set(instance.hold.at_fault))
         )
-        trying = set(filter(None, [desk.trying]))
+        trying = set(filter(None, [instance.trying]))
         if kind is HoldKind.LIMIT:
             limits = self._limits.max_events, self._limits.max_bytes
             trying = {limited_fingerprint(code, *limits) for code in trying}
@@ -804,57 +852,59 @@ class Stepper:
         return Hold(kind, detail, now, self.node_id, tuple(sorted(tried)), tuple(sorted(at_fault)))
 
     @staticmethod
-    def _is_parked(desk: Desk, step: Step) -> bool:
+    def _is_parked(instance: OwnedInstance, step: Step) -> bool:
         """Return whether the instance is let go in order, to wait: this node has survived it."""
-        return not (step.keep or step.unservable or desk.releasing) and step.hold is None
+        return not (step.keep or step.unservable or instance.releasing) and step.hold is None
 
     # --- the write ---
 
-    def _write(self, desk: Desk, step: Step) -> Write:
-        if step.deltas or self._is_parked(desk, step):
+    def _write(self, instance: OwnedInstance, step: Step) -> Write:
+        if step.deltas or self._is_parked(instance, step):
             # Whatever crashed before has been overcome (rule 14).
-            desk.takeovers = 0
-            desk.tries.forget_crashes()
-        changed = desk.tries.take_changed()
+            instance.takeovers = 0
+            instance.attempts.forget_crashes()
+        changed = instance.attempts.take_changed()
         rows: dict[int, ActivityRow] = {}
         if changed:
             step.handed_over.extend(
-                _task(desk, entry) for entry in changed if entry.owner is not None
+                _task(instance, activity) for activity in changed if activity.owner is not None
             )
             if step.status is Status.OPEN:
-                rows = {entry.event.id: entry.row(desk.current.number) for entry in changed}
+                rows = {
+                    activity.event.id: activity.row(instance.current.number) for activity in changed
+                }
         if step.hold is not None or step.beyond:
-            rows |= self._kept_rows(desk, step)
+            rows |= self._kept_rows(instance, step)
         summary = EMPTY_SUMMARY
         if step.beyond and not step.deltas:
-            summary = desk.summary  # nothing of it has changed
-        if desk.execution is not None and desk.execution.level > desk.kind.level:
-            desk.kind = desk.kind._replace(level=desk.execution.level)
-        if desk.execution is not None and step.status is Status.OPEN:
+            summary = instance.summary  # nothing of it has changed
+        if instance.execution is not None and instance.execution.level > instance.kind.level:
+            instance.kind = instance.kind._replace(level=instance.execution.level)
+        if instance.execution is not None and step.status is Status.OPEN:
             summary = write_summary(
-                desk.execution.pending,
-                desk.execution.pending_counts,
-                desk.tries.shown,
-                desk.execution.put_backs,
+                instance.execution.pending,
+                instance.execution.pending_counts,
+                instance.attempts.shown,
+                instance.execution.put_backs,
             )
         state = InstanceState(
-            kind=desk.kind,
+            kind=instance.kind,
             owner=self.node_id if step.keep else None,
             wake_at=step.wake_at,
-            seen_seq=desk.known_seq,
-            execution=desk.current.number,
-            opened=desk.opened,
-            takeovers=desk.takeovers,
+            seen_seq=instance.known_seq,
+            execution=instance.current.number,
+            opened=instance.opened,
+            takeovers=instance.takeovers,
             status=step.status,
-            history_events=desk.history_events,
-            history_bytes=desk.history_bytes,
+            history_events=instance.history_events,
+            history_bytes=instance.history_bytes,
             summary=summary,
         )
-        unmarked = desk.tries.take_unmarked()
+        unmarked = instance.attempts.take_unmarked()
         write = Write(
-            instance_id=desk.instance_id,
-            incarnation=desk.incarnation,
-            revision=desk.revision,
+            instance_id=instance.instance_id,
+            incarnation=instance.incarnation,
+            revision=instance.revision,
             owner=self.node_id,
             state=state,
             executions=tuple(step.deltas),
@@ -863,46 +913,50 @@ class Stepper:
             settled=tuple(step.settled),
             custom_status=step.custom_status,
             hold=step.hold,
-            prune=None if desk.current.number == step.first else self._prune(desk, step),
+            prune=None if instance.current.number == step.first else self._prune(instance, step),
             starts=tuple(step.starts),
             cancels=tuple(step.cancels),
-            has_parent=desk.parent is not None,
+            has_parent=instance.parent is not None,
             stops=tuple([Stop(number, _WITHDRAWN) for number in unmarked]) if unmarked else (),
         )
-        desk.revision += 1
-        desk.seen_seq = desk.known_seq
+        instance.revision += 1
+        instance.seen_seq = instance.known_seq
         if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
-            step.effects.append(InstanceEnded(desk.instance_id, step.status, closed[2], closed[3]))
+            step.outbox.append(
+                InstanceEnded(instance.instance_id, step.status, closed[2], closed[3])
+            )
         return write
 
-    def _kept_rows(self, desk: Desk, step: Step) -> dict[int, ActivityRow]:
+    def _kept_rows(self, instance: OwnedInstance, step: Step) -> dict[int, ActivityRow]:
         """Return what a hold keeps of activities: those that its turn knew to have ended never run
         again (rule 39).
         """
-        number = desk.current.number
+        number = instance.current.number
         rows: dict[int, ActivityRow] = {}
-        for place, end in enumerate(desk.inputs):
-            entry = desk.tries.get(end.source)
-            if entry is not None:
-                rows[end.source] = entry.ended_row(number, end, place)
-        for item in desk.early:
-            remembered = desk.remembered.get(item.key.event_id)
+        for place, end in enumerate(instance.inputs):
+            activity = instance.attempts.get(end.source)
+            if activity is not None:
+                rows[end.source] = activity.ended_row(number, end, place)
+        for message in instance.early:
+            remembered = instance.remembered.get(message.key.event_id)
             if remembered is None or not remembered.has_ended:
-                rows[item.key.event_id] = early_row(item, remembered, desk.takeovers, step.now)
+                rows[message.key.event_id] = early_row(
+                    message, remembered, instance.takeovers, step.now
+                )
         return rows
 
-    def _prune(self, desk: Desk, step: Step) -> Prune | None:
+    def _prune(self, instance: OwnedInstance, step: Step) -> Prune | None:
         """Return what the write of a boundary lets go of."""
-        number = desk.current.number
-        keep = self._registry.retentions.get(desk.kind.name, self._retention)
+        number = instance.current.number
+        keep = self._registry.retentions.get(instance.kind.name, self._retention)
         closed_until: int | None = None
         if keep.keep_for is not None:
             age = micros(keep.keep_for)
             if (
-                step.now - desk.pruned_at >= age // _LOOKS_FOR_OLD
+                step.now - instance.pruned_at >= age // _LOOKS_FOR_OLD
                 or number // _MOST_OVER != step.first // _MOST_OVER
             ):
-                desk.pruned_at, closed_until = step.now, step.now - age
+                instance.pruned_at, closed_until = step.now, step.now - age
         histories = _beyond(keep.histories, step.first - 1, number - 1)
         executions = _beyond(keep.executions, step.first - 1, number - 1)
         if not (histories or executions or closed_until is not None):
@@ -934,33 +988,33 @@ def stored_detail(text: str) -> str:
     return storable(text, _DETAIL)
 
 
-def _run_activity(desk: Desk, entry: Try) -> RunActivity:
+def _run_activity(instance: OwnedInstance, activity: PendingActivity) -> RunActivity:
     return RunActivity(
-        key=desk.key(entry.event.id),
-        name=entry.event.name,
-        arguments=entry.event.arguments,
-        attempt=entry.attempt,
-        timeout=entry.event.timeout,
-        heartbeat_timeout=entry.event.heartbeat_timeout,
-        last_heartbeat=entry.heartbeat,
-        orchestration=desk.kind.name,
-        version=desk.current.version,
-        traceparent=desk.current.traceparent,
+        key=instance.key(activity.event.id),
+        name=activity.event.name,
+        arguments=activity.event.arguments,
+        attempt=activity.attempt,
+        timeout=activity.event.timeout,
+        heartbeat_timeout=activity.event.heartbeat_timeout,
+        last_heartbeat=activity.heartbeat,
+        orchestration=instance.kind.name,
+        version=instance.current.version,
+        traceparent=instance.current.traceparent,
     )
 
 
-def _task(desk: Desk, entry: Try) -> Task:
+def _task(instance: OwnedInstance, activity: PendingActivity) -> Task:
     """Return a try that was handed over as the node that runs it knows it from now on."""
     return Task(
-        *desk.key(entry.event.id),
-        revision=entry.revision,
-        attempt=entry.attempt,
-        orchestration=desk.kind.name,
-        version=desk.current.version,
-        scheduled=to_record(entry.event),
-        heartbeat=entry.heartbeat,
-        traceparent=desk.current.traceparent,
-        stopping=entry.marked,
+        *instance.key(activity.event.id),
+        revision=activity.revision,
+        attempt=activity.attempt,
+        orchestration=instance.kind.name,
+        version=instance.current.version,
+        scheduled=to_record(activity.event),
+        heartbeat=activity.heartbeat,
+        traceparent=instance.current.traceparent,
+        stopping=activity.marked,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from orchestra.codec import Payload, pack, unpack
-from orchestra.engine.items import (
+from orchestra.engine.messages import (
     ActivityEnded,
     ActivityFailure,
     ActivityKey,
@@ -147,17 +147,17 @@ class Tasks:
         if blocks:
             self._blocking.add(key)
 
-    def report(self, item: ActivityEnded | Heartbeat, node: str) -> Report | None:
+    def report(self, message: ActivityEnded | Heartbeat, node: str) -> Report | None:
         """Return what the store is to be told of a try; ``None`` where it is no task of this node,
         or not any more.
         """
-        task = self._taken.get(item.key)
-        if task is None or task.attempt != item.attempt or item.key in self._reporting:
+        task = self._taken.get(message.key)
+        if task is None or task.attempt != message.attempt or message.key in self._reporting:
             return None
-        if isinstance(item, Heartbeat):
-            return _report(task, node, None, None, item.payload)
-        self._reporting.add(item.key)
-        return ended_report(task, node, item.result, item.heartbeat)
+        if isinstance(message, Heartbeat):
+            return _report(task, node, None, None, message.payload)
+        self._reporting.add(message.key)
+        return ended_report(task, node, message.result, message.heartbeat)
 
     def ask(self, key: ActivityKey) -> bool:
         """Take note that a task is to end. Return whether it is to be asked now: it was not asked

@@ -18,13 +18,13 @@ import anyio.abc
 from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
-from orchestra.engine.items import (
+from orchestra.engine.messages import (
     ActivityEnded,
     ActivityFailure,
     ActivityKey,
     Heartbeat,
-    Item,
     RunActivity,
+    ToEngine,
 )
 from orchestra.engine.tasks import STOPPED
 from orchestra.error_info import class_names, error_info, is_non_retryable
@@ -98,7 +98,7 @@ class ActivityRunner:
     def __init__(
         self,
         activities: Mapping[str, Activity[..., Any]],
-        report: Callable[[Item], None],
+        report: Callable[[ToEngine], None],
         post: Callable[[Beaten | Cut | Finished], None],
         clock: Clock,
         *,
@@ -146,14 +146,14 @@ class ActivityRunner:
 
     # --- what the engine asks ---
 
-    def begin(self, effect: RunActivity) -> None:
+    def begin(self, request: RunActivity) -> None:
         """Begin a try, or let it wait for a free place."""
         if self._stopping:
             return  # it was never begun; its instance is released, and it begins elsewhere
         if self._has_place:
-            self._begin(effect)
+            self._begin(request)
         else:
-            self._waiting[effect.key] = effect
+            self._waiting[request.key] = request
 
     def abort(self, key: ActivityKey) -> None:
         """Give up a try: cancel it, and report nothing."""
@@ -165,9 +165,9 @@ class ActivityRunner:
 
     def stop(self, key: ActivityKey) -> None:
         """Ask a try to end. It is reported when it has ended, or its time is up."""
-        effect = self._waiting.pop(key, None)
-        if effect is not None:
-            self._report(ActivityEnded(key, effect.attempt, STOPPED))
+        request = self._waiting.pop(key, None)
+        if request is not None:
+            self._report(ActivityEnded(key, request.attempt, STOPPED))
             return
         run = self._runs.get(key)
         if run is None or run.is_over or run.asked_at is not None:
@@ -245,7 +245,7 @@ class ActivityRunner:
         """
         match news:
             case Beaten(run=run):
-                if self._runs.get(run.effect.key) is run:
+                if self._runs.get(run.request.key) is run:
                     self._arm(run)
             case Cut(run=run):
                 self._cut(run)
@@ -275,10 +275,10 @@ class ActivityRunner:
         A try that ended in a cancellation of its own has failed. One that ended with the program
         counts as none.
         """
-        effect = run.effect
+        request = run.request
         if not run.aborted:
             error = ErrorInfo(
-                "CancelledError", f"activity {effect.name!r} was cancelled, and not by the runtime"
+                "CancelledError", f"activity {request.name!r} was cancelled, and not by the runtime"
             )
             self._report_end(
                 run, ActivityFailure(error, ("CancelledError",), untried=self._stopping)
@@ -288,7 +288,7 @@ class ActivityRunner:
         """Take a heartbeat, in any thread. Of those within one interval the last one counts, and is
         stored at its end.
         """
-        subject = f"heartbeat of activity {run.effect.name!r}"
+        subject = f"heartbeat of activity {run.request.name!r}"
         run.heartbeat = encode(
             payload, subject=subject, limit=self._payload_limit, names_types=False
         )
@@ -302,7 +302,7 @@ class ActivityRunner:
     def _store_heartbeat(self, run: Run, moment: float) -> None:
         run.reported, run.beat_waits = moment, False
         if run.heartbeat is not None and not run.is_over:
-            self._report(Heartbeat(run.effect.key, run.effect.attempt, run.heartbeat))
+            self._report(Heartbeat(run.request.key, run.request.attempt, run.heartbeat))
 
     def is_overdue(self, run: Run) -> bool:
         """Return whether a try's time is up. To be called in any thread."""
@@ -310,17 +310,17 @@ class ActivityRunner:
 
     # --- a try's life ---
 
-    def _begin(self, effect: RunActivity) -> None:
+    def _begin(self, request: RunActivity) -> None:
         assert self._group is not None
-        activity = self._activities[effect.name]  # the engine begins here only what this node has
-        run = Run(self, effect, activity, activity.is_async)
-        self._runs[effect.key] = run
+        activity = self._activities[request.name]  # the engine begins here only what this node has
+        run = Run(self, request, activity, activity.is_async)
+        self._runs[request.key] = run
         if run.in_task:
             self._begin_task(run, self._group)
         elif self._has_thread:
             self._begin_thread(run)
         else:
-            self._without_thread[effect.key] = run
+            self._without_thread[request.key] = run
 
     @property
     def _has_place(self) -> bool:
@@ -345,7 +345,7 @@ class ActivityRunner:
         self._begin_time(run)  # waiting for a thread is not the activity's time
         context = thread_context()
         self._threads.run(
-            f"activity {run.effect.name}", lambda: context.run(self._run_in_thread, run)
+            f"activity {run.request.name}", lambda: context.run(self._run_in_thread, run)
         )
 
     async def _run_in_task(self, run: Run) -> None:
@@ -360,7 +360,7 @@ class ActivityRunner:
                     AMBIENT.set(activity_context_of(run))
                     value: Any = run.awaitable
                     if value is None:
-                        args, kwargs = read_arguments(run.activity, run.effect, subject)
+                        args, kwargs = read_arguments(run.activity, run.request, subject)
                         self._begin_time(run)
                         if self._recorder.recording:
                             self._observe(run)
@@ -417,7 +417,7 @@ class ActivityRunner:
         """
         try:
             subject = run.subject
-            args, kwargs = read_arguments(run.activity, run.effect, subject)
+            args, kwargs = read_arguments(run.activity, run.request, subject)
             AMBIENT.set(activity_context_of(run))
             self._observe(run)
             value = run.activity(*args, **kwargs)
@@ -444,7 +444,7 @@ class ActivityRunner:
 
     def _report_end(self, run: Run, result: Payload | ActivityFailure) -> None:
         if not run.aborted:
-            self._report(ActivityEnded(run.effect.key, run.effect.attempt, result, run.heartbeat))
+            self._report(ActivityEnded(run.request.key, run.request.attempt, result, run.heartbeat))
 
     def _ended(self, run: Run) -> None:
         """Take note that a try occupies nothing any more, and let those that wait go on."""
@@ -456,14 +456,14 @@ class ActivityRunner:
                 logging.INFO,
                 run.identity,
                 "activity %r, attempt %d, which was left to itself, has ended after all",
-                run.effect.name,
-                run.effect.attempt,
+                run.request.name,
+                run.request.attempt,
             )
         self._leave_place(run)
 
     def _leave_place(self, run: Run) -> None:
-        if self._runs.get(run.effect.key) is run:
-            del self._runs[run.effect.key]
+        if self._runs.get(run.request.key) is run:
+            del self._runs[run.request.key]
         if not self._runs or not self._tasks:
             self._idle.set()
         while self._without_thread and self._has_thread and self._has_place:
@@ -475,7 +475,7 @@ class ActivityRunner:
 
     def _begin_time(self, run: Run) -> None:
         run.started = self._clock.monotonic()
-        if run.effect.timeout is not None or run.effect.heartbeat_timeout is not None:
+        if run.request.timeout is not None or run.request.heartbeat_timeout is not None:
             self._arm(run)
 
     def _arm(self, run: Run) -> None:
@@ -516,7 +516,7 @@ class ActivityRunner:
             run.scope.cancel()
             self._arm(run)
             return
-        if self._without_thread.pop(run.effect.key, None) is run:
+        if self._without_thread.pop(run.request.key, None) is run:
             self._ended(run)  # it was never begun
             return
         # A thread cannot be cancelled. It is asked, by the activity's context, and goes on by
@@ -562,7 +562,7 @@ class ActivityRunner:
     def _name(self, run: Run, since: float) -> None:
         """Name a try that does not end, in the log."""
         run.named = True
-        suppressed = self._quota.take(run.effect.name, round(self._clock.monotonic() * 1e6))
+        suppressed = self._quota.take(run.request.name, round(self._clock.monotonic() * 1e6))
         if suppressed is None:
             return
         if run.driver is not None and run.driver.gone:
@@ -587,8 +587,8 @@ class ActivityRunner:
             logging.WARNING,
             run.identity,
             "activity %r, attempt %d, does not end: it was cancelled %.1f s ago (%s), and %s%s",
-            run.effect.name,
-            run.effect.attempt,
+            run.request.name,
+            run.request.attempt,
             since,
             run.reason,
             where,
@@ -600,15 +600,15 @@ class ActivityRunner:
             logging.WARNING,
             run.identity,
             "activity %r, attempt %d, has not ended when the runtime stopped; %s",
-            run.effect.name,
-            run.effect.attempt,
+            run.request.name,
+            run.request.attempt,
             what,
         )
 
     def name_blocking(self, run: Run, seconds: float) -> None:
         """Name a try in the log that has kept the event loop from running."""
         suppressed = self._quota.take(
-            f"blocks {run.effect.name}", round(self._clock.monotonic() * 1e6)
+            f"blocks {run.request.name}", round(self._clock.monotonic() * 1e6)
         )
         if suppressed is not None:
             log_instance(
@@ -616,8 +616,8 @@ class ActivityRunner:
                 run.identity,
                 "activity %r, attempt %d, has blocked the event loop for %.1f s: await, or "
                 "make it a plain `def`, which has a thread",
-                run.effect.name,
-                run.effect.attempt,
+                run.request.name,
+                run.request.attempt,
                 seconds,
             )
 
@@ -626,9 +626,9 @@ class ActivityRunner:
     def _observe(self, run: Run) -> None:
         """Begin the record of a try, in the task or thread that runs it."""
         if self._recorder.recording:
-            effect = run.effect
+            request = run.request
             run.observed = self._recorder.begin_attempt(
-                run.identity, effect.name, effect.attempt, effect.traceparent
+                run.identity, request.name, request.attempt, request.traceparent
             )
 
     def _observe_end(self, run: Run, outcome: str, error: BaseException | None = None) -> None:

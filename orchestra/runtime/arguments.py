@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestra.activities import Activity
 from orchestra.codec import decoder
-from orchestra.engine.items import ActivityFailure, RunActivity
+from orchestra.engine.messages import ActivityFailure, RunActivity
 from orchestra.error_info import error_info
 from orchestra.errors import ErrorInfo
 from orchestra.fingerprint import fingerprint
@@ -39,7 +39,7 @@ def activity_fingerprint(activity: Activity[..., Any]) -> str:
 
 
 def read_arguments(
-    activity: Activity[..., Any], effect: RunActivity, subject: str
+    activity: Activity[..., Any], request: RunActivity, subject: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and keyword arguments of a try.
 
@@ -50,7 +50,7 @@ def read_arguments(
     signature = activity.signature
     assert signature is not None
     try:
-        args, kwargs = signature.decode(effect.arguments, subject=f"arguments of {subject}")
+        args, kwargs = signature.decode(request.arguments, subject=f"arguments of {subject}")
         if kwargs or len(args) not in signature.arity:
             signature.parameters.bind(*args, **kwargs)
     except Exception as error:

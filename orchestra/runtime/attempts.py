@@ -12,7 +12,7 @@ import anyio
 
 from orchestra.activities import Activity, ActivityContext
 from orchestra.codec import Payload, plain
-from orchestra.engine.items import ActivityFailure, RunActivity
+from orchestra.engine.messages import ActivityFailure, RunActivity
 from orchestra.errors import ErrorInfo
 from orchestra.replay import Identity
 from orchestra.runtime.alarms import Alarm
@@ -43,7 +43,7 @@ class Run:
     """One try that is under way. Moments are monotonic seconds."""
 
     runner: Runner
-    effect: RunActivity
+    request: RunActivity
     activity: Activity[..., Any]
     in_task: bool
     """Whether a task runs it; else a thread."""
@@ -94,29 +94,29 @@ class Run:
     @property
     def identity(self) -> Identity:
         """Which execution it belongs to."""
-        key, effect = self.effect.key, self.effect
+        key, request = self.request.key, self.request
         return Identity(
-            key.instance_id, key.incarnation, key.execution, effect.orchestration, effect.version
+            key.instance_id, key.incarnation, key.execution, request.orchestration, request.version
         )
 
     @property
     def subject(self) -> str:
         """Whose arguments and result these are, for errors."""
-        effect = self.effect
+        request = self.request
         return (
-            f"activity {effect.name!r} of {effect.key.instance_id!r} ({effect.orchestration} "
-            f"{effect.version})"
+            f"activity {request.name!r} of {request.key.instance_id!r} ({request.orchestration} "
+            f"{request.version})"
         )
 
     @property
     def deadline(self) -> float:
         """When its time is up: moved by heartbeats, in any thread."""
-        effect, deadline = self.effect, math.inf
-        if effect.timeout is not None:
-            deadline = self.started + effect.timeout / 1e6
-        if effect.heartbeat_timeout is not None:
+        request, deadline = self.request, math.inf
+        if request.timeout is not None:
+            deadline = self.started + request.timeout / 1e6
+        if request.heartbeat_timeout is not None:
             deadline = min(
-                deadline, max(self.started, self.beaten) + effect.heartbeat_timeout / 1e6
+                deadline, max(self.started, self.beaten) + request.heartbeat_timeout / 1e6
             )
         return deadline
 
@@ -139,13 +139,13 @@ class Run:
 
     def time_out(self, now: float) -> ActivityFailure:
         """Return what is reported of a try whose time is up."""
-        effect = self.effect
-        if effect.timeout is not None and now - self.started >= effect.timeout / 1e6:
-            message = f"activity {effect.name!r} did not end within {effect.timeout / 1e6:g} s"
+        request = self.request
+        if request.timeout is not None and now - self.started >= request.timeout / 1e6:
+            message = f"activity {request.name!r} did not end within {request.timeout / 1e6:g} s"
         else:
             message = (
-                f"activity {effect.name!r} sent no heartbeat for "
-                f"{(effect.heartbeat_timeout or 0) / 1e6:g} s"
+                f"activity {request.name!r} sent no heartbeat for "
+                f"{(request.heartbeat_timeout or 0) / 1e6:g} s"
             )
         return ActivityFailure(
             ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception")
@@ -176,15 +176,15 @@ class Run:
 
 def activity_context_of(run: Run) -> ActivityContext:
     """Return what the activity sees of its try."""
-    effect = run.effect
+    request = run.request
     return ActivityContext(
-        activity=effect.name,
-        attempt=effect.attempt,
-        instance_id=effect.key.instance_id,
-        execution_id=effect.key.execution,
-        orchestration=effect.orchestration,
-        version=effect.version,
-        idempotency_key=str(effect.key),
-        last_heartbeat=None if effect.last_heartbeat is None else plain(effect.last_heartbeat),
+        activity=request.name,
+        attempt=request.attempt,
+        instance_id=request.key.instance_id,
+        execution_id=request.key.execution,
+        orchestration=request.orchestration,
+        version=request.version,
+        idempotency_key=str(request.key),
+        last_heartbeat=None if request.last_heartbeat is None else plain(request.last_heartbeat),
         running=run,
     )

@@ -15,7 +15,7 @@ import anyio
 
 from orchestra.client.intake import Intake
 from orchestra.client.port import End
-from orchestra.engine.items import Effect, InstanceEnded, Reply, RunActivity, Submit
+from orchestra.engine.messages import InstanceEnded, Reply, RunActivity, Submit, ToShell
 from orchestra.errors import OrchestraError, RuntimeClosed, WrongEventLoop
 from orchestra.loops import EventLoop, Signal
 from orchestra.runtime.bridge import Bridge
@@ -81,21 +81,21 @@ class Outside:
                 self.close()
             self._bridge.push(entries)
 
-    def _take(self, effect: Effect | Ended) -> bool:
-        if isinstance(effect, Reply):
-            call = effect.token
+    def _take(self, message: ToShell | Ended) -> bool:
+        if isinstance(message, Reply):
+            call = message.token
             if not isinstance(call, _Call):
                 return False
             with self._guard:
                 self._calls.discard(call)
             self._intake().leave(call.size)
-            call.answer(effect.outcome)
+            call.answer(message.outcome)
             return True
-        if isinstance(effect, InstanceEnded):
+        if isinstance(message, InstanceEnded):
             with self._guard:
-                watches = list(self._watches.get(effect.instance_id, ()))
+                watches = list(self._watches.get(message.instance_id, ()))
             for watch in watches:
-                watch.tell(End(effect.status, effect.output, effect.error))
+                watch.tell(End(message.status, message.output, message.error))
         return False
 
     def close(self) -> None:
@@ -171,10 +171,10 @@ class Outside:
         """
         if threading.get_ident() != self._home.thread or self._home.can_run_meanwhile:
             return  # its loop runs, or another thread may have it go on
-        for effect in self._bridge.peek():
-            if isinstance(effect, RunActivity) and effect.key.instance_id == instance_id:
+        for message in self._bridge.peek():
+            if isinstance(message, RunActivity) and message.key.instance_id == instance_id:
                 raise WrongEventLoop(
-                    f"instance {instance_id!r} waits for activity {effect.name!r}, which runs "
+                    f"instance {instance_id!r} waits for activity {message.name!r}, which runs "
                     "in the runtime's own event loop. That loop stands still while another "
                     "runs in its thread. Wait in the loop that entered the runtime "
                     "(pytest-asyncio: give tests and fixtures one loop_scope), or in another "

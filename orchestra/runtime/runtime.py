@@ -27,18 +27,18 @@ from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.items import (
+from orchestra.engine.membership import Membership
+from orchestra.engine.messages import (
     AbortActivity,
     InstanceEnded,
-    Item,
     PolicyChanged,
     Reply,
     RunActivity,
     StopActivity,
     Submit,
+    ToEngine,
     WriteLogs,
 )
-from orchestra.engine.membership import Membership
 from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
 from orchestra.ids import check_name
 from orchestra.loops import EventLoop, Gate, current_loop
@@ -602,15 +602,15 @@ class Runtime:
                 "%d held executions of %r follow its new version policy", followed, name
             )
 
-    def _handle(self, effects: Sequence[Any]) -> None:
-        for effect in effects:
-            match effect:
+    def _handle(self, messages: Sequence[Any]) -> None:
+        for message in messages:
+            match message:
                 case RunActivity():
-                    self._runner.begin(effect)
+                    self._runner.begin(message)
                 case ReadDone():
-                    effect.read.done.set()
+                    message.read.done.set()
                 case Beaten() | Cut() | Finished():
-                    self._runner.hear(effect)
+                    self._runner.hear(message)
                 case Reply(token=token, outcome=outcome):
                     if isinstance(outcome, Started):
                         self._ends.note_start(token.change.instance_id)
@@ -622,7 +622,7 @@ class Runtime:
                     self._runner.stop(key)
                 case InstanceEnded(instance_id=instance_id):
                     self._ends.note_end(
-                        instance_id, End(effect.status, effect.output, effect.error)
+                        instance_id, End(message.status, message.output, message.error)
                     )
                 case WriteLogs(identity=identity, entries=entries):
                     for entry in entries:
@@ -634,7 +634,7 @@ class Runtime:
                             version=identity.version,
                             instance_id=identity.instance_id,
                             execution_id=identity.execution,
-                            traceparent=effect.traceparent,
+                            traceparent=message.traceparent,
                         )
                 case PolicyChanged(name=name):
                     self._group.start_soon(self._follow_policy, name)
@@ -644,9 +644,9 @@ class Runtime:
                     if error is not None:
                         raise error
                 case _:  # pragma: no cover
-                    raise AssertionError(f"unknown effect {effect}")
+                    raise AssertionError(f"unknown effect {message}")
 
-    def _report(self, item: Item) -> None:
+    def _report(self, item: ToEngine) -> None:
         try:  # noqa: SIM105 - suppress() is three calls more, for each activity
             self._thread.put(item)
         except RuntimeClosed:  # its instance has been released and goes on elsewhere

@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from orchestra.clock import Clock
-from orchestra.engine.absences import MANY_STEPS, Closing, Stepping, log_wide_turn
+from orchestra.engine.blocked_turns import MANY_STEPS, ClosingExecution, RunningTurn, log_wide_turn
 from orchestra.engine.engine import Engine
 from orchestra.runtime.interruption import UNKNOWN, Sample, interrupt, sample
 from orchestra.runtime.worker import EngineThread
@@ -30,7 +30,7 @@ _SECOND_LOOK: Final = 0.25
 class _Blocked:
     """Code that has taken too long, as it was seen then."""
 
-    running: Stepping | Closing
+    running: RunningTurn | ClosingExecution
     thread_id: int
     seen: Sample
     seconds: float
@@ -76,8 +76,8 @@ class Watchdog:
             return self._limit - blocked
         thread_id = self._thread.thread_id or 0
         seen = sample(thread_id)
-        is_away = self._thread.leave_behind(stepping)
-        if is_away and isinstance(stepping, Closing):
+        is_away = self._thread.abandon(stepping)
+        if is_away and isinstance(stepping, ClosingExecution):
             interrupt(thread_id)  # it has left memory: nothing comes back from it
         has_returned = not is_away and self._engine.stepping is not stepping
         if has_returned or not stepping.naming.take():

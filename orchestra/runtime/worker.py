@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from orchestra.clock import Clock
-from orchestra.engine.absences import Closing, LeftBehind, Stepping
+from orchestra.engine.blocked_turns import ClosingExecution, RunningTurn, TurnAbandoned
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine
-from orchestra.engine.items import Effect, Item
+from orchestra.engine.messages import ToEngine, ToShell
 from orchestra.errors import RuntimeClosed
 from orchestra.loops import EventLoop
 from orchestra.runtime.interruption import interrupt
@@ -88,7 +88,7 @@ class EngineThread:
         self._on_orphaned = orphaned
         self._is_orphan = False
         self._clock = clock
-        self._queue: Mailbox[Item | Callable[[], None]] = Mailbox()
+        self._queue: Mailbox[ToEngine | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
         self._succession = threading.Lock()
         """Held while one thread takes the place of another: who waits for them must not find none
@@ -109,7 +109,7 @@ class EngineThread:
         """The identifier of the thread that runs the engine now."""
         return self._thread.ident
 
-    def put(self, item: Item) -> None:
+    def put(self, item: ToEngine) -> None:
         """Give the engine something to do.
 
         Raises:
@@ -142,7 +142,7 @@ class EngineThread:
 
         self._queue.put(request)
 
-    def leave_behind(self, stepping: Stepping | Closing) -> bool:
+    def abandon(self, stepping: RunningTurn | ClosingExecution) -> bool:
         """Go on with another thread, if this code has not returned. Return whether the engine goes
         on without it now.
 
@@ -151,9 +151,7 @@ class EngineThread:
         """
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         with self._succession:
-            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.leave_behind(
-                stepping
-            ):
+            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.abandon(stepping):
                 return False
             self._left_behind.append(self._thread)
             self._thread = _thread(self._go_on)
@@ -206,7 +204,7 @@ class EngineThread:
                 # interpreter no more, but sleeps.
                 wait = self._cycle.idle_seconds()
                 self._push(effects)
-        except LeftBehind as late:
+        except TurnAbandoned as late:
             self._hand_in(late)
             return
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
@@ -217,7 +215,7 @@ class EngineThread:
         self._cycle.on_change(None)
         try:
             self._push(self._cycle.end())
-        except LeftBehind as late:
+        except TurnAbandoned as late:
             # Code that was dropped from memory does not return: another thread ends in its place.
             self._hand_in(late)
             return
@@ -239,7 +237,7 @@ class EngineThread:
         self._stop_requested = True
         self._engine.release_all()
 
-    def _hand_in(self, late: LeftBehind) -> None:
+    def _hand_in(self, late: TurnAbandoned) -> None:
         returned, running = late.returned, late.running
         blocked = self._clock.monotonic() - running.since
         log_instance(logging.INFO, running.begun, "has returned after %.1f s", blocked)
@@ -255,15 +253,15 @@ class EngineThread:
             self._stop_requested and self._engine.owned == 0 and not self._engine.has_work
         )
 
-    def _push(self, effects: Sequence[Effect]) -> None:
+    def _push(self, effects: Sequence[ToShell]) -> None:
         if effects:
             self._outlet.push(effects)
 
-    def _gather(self, wait: float) -> list[Item]:
+    def _gather(self, wait: float) -> list[ToEngine]:
         """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all
         that are there.
         """
-        items: list[Item] = []
+        items: list[ToEngine] = []
         if self._take(items) and not items:
             wait = self._cycle.idle_seconds()
         while not items and wait > 0 and not self._finished():
@@ -277,7 +275,7 @@ class EngineThread:
                 wait = self._cycle.idle_seconds()
         return items
 
-    def _take(self, items: list[Item]) -> bool:
+    def _take(self, items: list[ToEngine]) -> bool:
         """Take what is there. Return whether there was something: an item, or a request, which is
         carried out at once.
         """
@@ -287,7 +285,7 @@ class EngineThread:
         return bool(received)
 
     @staticmethod
-    def _receive(items: list[Item], received: Item | Callable[[], None]) -> None:
+    def _receive(items: list[ToEngine], received: ToEngine | Callable[[], None]) -> None:
         if callable(received):
             received()
         else:

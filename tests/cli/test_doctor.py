@@ -18,7 +18,7 @@ from orchestra.cli.checks import ExitCode, Verdict
 from orchestra.cli.doctor import _guarded, examine
 from orchestra.clock import SystemClock
 from orchestra.codec import Payload
-from orchestra.engine.tries import Try
+from orchestra.engine.attempts import PendingActivity
 from orchestra.errors import StoreBusy
 from orchestra.events import ActivityScheduled
 from orchestra.providers.sqlite import diagnosis, lock_probes, schema
@@ -660,11 +660,14 @@ def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_w
         ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None)
         for number in range(1, 14)
     ]
-    rows = [Try(event, started_at=4, **unread).row(1) for event in events[:12]]
+    rows = [PendingActivity(event, started_at=4, **unread).row(1) for event in events[:12]]
     hand_out(
         provider,
         *rows,
-        replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'),
+        replace(
+            PendingActivity(events[12], started_at=4).row(1),
+            attempts=b'{"tries":[["\\"unread\\""]]}',
+        ),
     )
     check = finding(path, "activities")
     assert check.verdict is Verdict.NOTICE

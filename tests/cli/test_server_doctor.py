@@ -25,7 +25,7 @@ from orchestra.cli.checks import ExitCode, Verdict
 from orchestra.cli.server_doctor import examine_server
 from orchestra.clock import SystemClock, new_id
 from orchestra.codec import Payload
-from orchestra.engine.tries import Try
+from orchestra.engine.attempts import PendingActivity
 from orchestra.events import ActivityScheduled
 from orchestra.providers.postgres import PostgresProvider, diagnosis, grants, schema
 from orchestra.providers.postgres.diagnosis import (
@@ -780,11 +780,14 @@ def test_activities_whose_arguments_no_code_could_read_are_named_with_what_was_w
         ActivityScheduled(number, 4, "probe", Payload(b"7"), RetryPolicy(), None, None)
         for number in range(1, 14)
     ]
-    rows = [Try(event, started_at=4, **unread).row(1) for event in events[:12]]
+    rows = [PendingActivity(event, started_at=4, **unread).row(1) for event in events[:12]]
     hand_out(
         provider,
         *rows,
-        replace(Try(events[12], started_at=4).row(1), attempts=b'{"tries":[["\\"unread\\""]]}'),
+        replace(
+            PendingActivity(events[12], started_at=4).row(1),
+            attempts=b'{"tries":[["\\"unread\\""]]}',
+        ),
     )
     check = finding(dsn, schema_name, "activities")
     assert check.verdict is Verdict.NOTICE

@@ -220,11 +220,11 @@ def test_what_came_due_while_the_machine_was_suspended_fires_at_once_when_it_goe
 
 
 def test_the_next_try_of_an_activity_waits_no_longer_for_a_clock_that_was_put_back(any_world):
-    tries = []
+    attempts = []
 
     def breaks(_effect):
-        tries.append(any_world.clock.instant)
-        if len(tries) == 1:
+        attempts.append(any_world.clock.instant)
+        if len(attempts) == 1:
             raise RuntimeError("once")
         return "done"
 
@@ -239,7 +239,7 @@ def test_the_next_try_of_an_activity_waits_no_longer_for_a_clock_that_was_put_ba
     any_world.clock.off = 0
     any_world.run(60)
     assert any_world.output(instance_id) == "done"
-    assert tries[1] - tries[0] >= 29 * SECOND
+    assert attempts[1] - attempts[0] >= 29 * SECOND
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])

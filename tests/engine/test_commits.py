@@ -217,7 +217,7 @@ def test_timers_of_an_owned_instance_leave_nothing_behind_in_memory(world):
     for _ in range(500):
         node.finish()
         node.settle()
-    assert len(node.engine._agenda._timers) < 200
+    assert len(node.engine._run_queue._timers) < 200
     node.finish()
     node.settle()
     assert world.output(instance_id) == "done"
@@ -240,4 +240,4 @@ def test_far_timers_of_instances_that_come_and_go_leave_nothing_behind_in_memory
         node.finish()
         node.settle()
     assert world.record(instance_id).row.execution == 301
-    assert len(node.engine._agenda._timers) < 150
+    assert len(node.engine._run_queue._timers) < 150

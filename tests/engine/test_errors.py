@@ -210,12 +210,14 @@ def test_an_execution_over_its_limits_is_held_until_they_are_raised(any_world):
 # --- what had ended never runs again ---
 
 
-@pytest.mark.parametrize("tries", [1, 3])
-def test_what_had_ended_in_the_turn_that_held_is_not_run_again_by_the_same_node(any_world, tries):
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_what_had_ended_in_the_turn_that_held_is_not_run_again_by_the_same_node(
+    any_world, attempts
+):
     node = any_world.node(registry(charges), {"charge": lambda run: "receipt-1"})
     instance_id = any_world.start()
     any_world.run(1)
-    for _ in range(tries):
+    for _ in range(attempts):
         before = hold_of(any_world, instance_id).since
         release(any_world, instance_id)
         any_world.run(2)
@@ -324,8 +326,8 @@ def test_a_final_failure_is_kept_with_its_attempts(any_world):
     node.crash()
     fixed = any_world.node(registry(mended), {"work": HOLD})
     any_world.run(2)
-    reason, tries, ended = any_world.output(instance_id)
-    assert (reason, tries) == ("attempts exhausted", 2)
+    reason, attempts, ended = any_world.output(instance_id)
+    assert (reason, attempts) == ("attempts exhausted", 2)
     assert ended[0] < ended[1]
     (failed,) = [
         event for event in any_world.events(instance_id) if isinstance(event, ActivityFailedEvent)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from orchestra.codec import pack
-from orchestra.engine.desk import Desk
+from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.stepping import Stepper
 from orchestra.errors import Failure, StoreCorrupt, StoreError
 from orchestra.registry import OrchestrationRegistry
@@ -460,8 +460,8 @@ def test_a_fault_of_the_engine_over_one_instance_holds_it_and_not_the_others(
     original = getattr(Stepper, where)
 
     def broken(*args):
-        desk = next(argument for argument in args if isinstance(argument, Desk))
-        if desk.instance_id == bad and desk.poison is None:
+        instance = next(argument for argument in args if isinstance(argument, OwnedInstance))
+        if instance.instance_id == bad and instance.poison is None:
             raise ZeroDivisionError("a fault of the engine")
         return original(*args)
 
@@ -545,10 +545,10 @@ def test_a_fault_in_the_first_turn_of_the_next_execution_leaves_it_unopened_behi
     world.run(1)
     original = Stepper._turn
 
-    def broken(self, desk, *args):
-        if desk.current.number == 2:
+    def broken(self, instance, *args):
+        if instance.current.number == 2:
             raise ZeroDivisionError("a fault of the engine")
-        return original(self, desk, *args)
+        return original(self, instance, *args)
 
     monkeypatch.setattr(Stepper, "_turn", broken)
     node.finish()

@@ -91,9 +91,9 @@ def test_events_that_nobody_awaits_stay_in_the_store_when_the_instance_wakes(any
     sizes = []
     advance = node.engine._stepper.advance
 
-    def watched(desk, *args, **kwargs):
-        sizes.append(desk.inbox.size)
-        return advance(desk, *args, **kwargs)
+    def watched(instance, *args, **kwargs):
+        sizes.append(instance.inbox.size)
+        return advance(instance, *args, **kwargs)
 
     node.engine._stepper.advance = watched
     any_world.run(2)
@@ -114,8 +114,8 @@ def test_what_is_sent_through_the_own_node_does_not_gather_in_memory(any_world):
     for count in range(30):
         node.submit(any_world.append_change(instance_id, "later", count))
         any_world.run(2)
-    desk = node.engine._agenda.get(instance_id)
-    assert len(desk.inbox) <= SMALL.inbox_room.messages
+    instance = node.engine._run_queue.get(instance_id)
+    assert len(instance.inbox) <= SMALL.inbox_room.messages
     node.submit(any_world.append_change(instance_id, "stop", "now"))
     any_world.run(2)
     assert any_world.output(instance_id) == "now"

@@ -6,7 +6,7 @@ import pytest
 
 from orchestra.activities import Activity
 from orchestra.codec import encode
-from orchestra.engine.items import ActivityEnded
+from orchestra.engine.messages import ActivityEnded
 from orchestra.errors import OutcomeUnknown, StoreBusy, StoreError, StoreUnavailable
 from orchestra.retry import RetryPolicy
 from orchestra.store.changes import Append, Cancel, Claim, Recover, Release, Write
@@ -75,7 +75,7 @@ def test_recovering_may_lose_its_reply_too(any_world, lost):
     node.finish(value="result")
     any_world.run(1)
     assert any_world.output(instance_id) == "result"
-    assert not node.engine._doubts
+    assert not node.engine._unknown
     check_rest(any_world, [node.registry])
 
 
@@ -465,12 +465,12 @@ def test_kinds_of_changes_in_this_module_are_what_the_store_takes(world):
 
 @LOST
 def test_a_failed_try_whose_reply_is_lost_counts_once(any_world, lost):
-    async def tries(ctx, _):
+    async def attempts(ctx, _):
         return await ctx.schedule_activity(
             Activity.named("work", retry=RetryPolicy(max_attempts=2, jitter=0))
         )
 
-    node = any_world.node(registry(tries), {"work": HOLD})
+    node = any_world.node(registry(attempts), {"work": HOLD})
     instance_id = any_world.start()
     any_world.run(1)
     node.store.replies.append(lost)
@@ -498,7 +498,7 @@ def test_an_instance_that_ends_between_its_claim_and_the_reading_of_its_history_
     any_world.send(instance_id)
     any_world.run(2)
     assert any_world.status(instance_id) is Status.TERMINATED
-    assert not len(second.engine._agenda)
+    assert not len(second.engine._run_queue)
     assert not caplog.records
     check_rest(any_world, [second.registry])
 

@@ -409,7 +409,7 @@ def test_a_node_that_was_not_told_that_it_has_taken_it_ends_it_without_running_i
     ):
         able.engine.look()
         able.cycle_once()
-    able.engine._inventory.of_tasks = False  # or it would find out at once
+    able.engine._check.tasks_due = False  # or it would find out at once
     any_world.cancel(instance_id)
     owner.engine.look()
     owner.settle()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestra.engine.items import PolicyChanged
+from orchestra.engine.messages import PolicyChanged
 from orchestra.operations.retarget import following, retargeting
 from orchestra.resolution import boundary_version, opening_version, policy_of
 from orchestra.store.kinds import HoldKind, ResolvedBy, Status

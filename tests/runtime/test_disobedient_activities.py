@@ -14,7 +14,7 @@ import pytest
 
 from orchestra import NO_RETRY, ActivityFailed, RetryPolicy, activity, activity_context
 from orchestra.codec import plain
-from orchestra.engine.items import Heartbeat
+from orchestra.engine.messages import Heartbeat
 from tests.support.kit import PATIENCE, QUICK, Gate, bounded, info_when, runtime, until, when_set
 
 pytestmark = pytest.mark.anyio

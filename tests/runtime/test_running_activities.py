@@ -27,7 +27,7 @@ from orchestra import (
     activity,
     activity_context,
 )
-from orchestra.engine.items import ActivityFailure
+from orchestra.engine.messages import ActivityFailure
 from orchestra.errors import InstanceTerminated
 from tests.support.kit import (
     QUICK,

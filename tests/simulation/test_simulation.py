@@ -198,7 +198,7 @@ def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
     plan = Plan.draw(Random(seed))
     assert {"family", "errand"} <= set(plan.programs)
     assert plan.apart
-    assert plan.absences
+    assert plan.blocked_turns
     assert plan.retention.histories is not None
     code = f"from tests.support.simulation import run_seed; print(run_seed({seed}).digest)"
     digests = {

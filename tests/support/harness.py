@@ -13,7 +13,8 @@ from orchestra.codec import encode, plain
 from orchestra.context import Limits
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.items import (
+from orchestra.engine.membership import Membership
+from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
     ActivityFailure,
@@ -25,7 +26,6 @@ from orchestra.engine.items import (
     Submit,
     WriteLogs,
 )
-from orchestra.engine.membership import Membership
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo, OutcomeUnknown, StoreError
 from orchestra.events import (

@@ -9,23 +9,23 @@ from typing import Protocol, TypeVar, runtime_checkable
 from orchestra.clock import Clock
 from orchestra.codec import Payload, encode
 from orchestra.context import Limits
-from orchestra.engine.absences import LeftBehind, Returned
+from orchestra.engine.blocked_turns import LateResult, TurnAbandoned
 from orchestra.engine.cycle import Cycle
 from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.items import (
+from orchestra.engine.membership import Membership
+from orchestra.engine.messages import (
     AbortActivity,
     ActivityEnded,
     ActivityFailure,
     ActivityKey,
-    Effect,
     Heartbeat,
-    Item,
     Reply,
     RunActivity,
     StopActivity,
     Submit,
+    ToEngine,
+    ToShell,
 )
-from orchestra.engine.membership import Membership
 from orchestra.errors import (
     ErrorInfo,
     LibraryTooOld,
@@ -323,10 +323,10 @@ class SimulatedNode:
         """Under which of its ids this node has begun them."""
         self.leaving = False
         self.replies: list[Reply] = []
-        self.away: list[Returned] = []
+        self.away: list[LateResult] = []
         """Steps that were left behind; their code has returned, and nobody has told the engine."""
         self._world = world
-        self._items: list[Item] = []
+        self._items: list[ToEngine] = []
         capabilities = tuple(
             Capability(one.name, one.version, one.fingerprint) for one in registry.capabilities()
         )
@@ -382,7 +382,7 @@ class SimulatedNode:
         except LibraryTooOld:
             self.leave()
             raise NodeDied from None
-        except LeftBehind as late:
+        except TurnAbandoned as late:
             if late.returned is not None and self.alive:
                 self.away.append(late.returned)
             elif late.returned is not None:
@@ -418,7 +418,7 @@ class SimulatedNode:
         self._items.append(Submit(change, token))
         return token
 
-    def _take(self, effects: Sequence[Effect]) -> None:
+    def _take(self, effects: Sequence[ToShell]) -> None:
         for effect in effects:
             match effect:
                 case RunActivity():

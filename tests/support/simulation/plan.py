@@ -73,7 +73,7 @@ class Plan:
     call_fault_rate: float
     interleaving: float
     freezing: float
-    absences: float
+    blocked_turns: float
     """How often code does not return when it should."""
     lease: float
     poll: float
@@ -102,8 +102,8 @@ class Plan:
         if not faults:
             on = {name: weight for name, weight in on.items() if name in ("deploy", "operator")}
         kinds = tuple(kind for kind in COMMIT_FAULTS if faults and random.random() < 0.5)
-        absences = random.choice((0.0, 0.0, 0.1, 0.3)) if faults else 0.0
-        if absences:
+        blocked_turns = random.choice((0.0, 0.0, 0.1, 0.3)) if faults else 0.0
+        if blocked_turns:
             on["return"] = 5.0
         names = [name for name in PROGRAMS if random.random() < 0.5] or [
             random.choice(list(PROGRAMS))
@@ -119,7 +119,7 @@ class Plan:
             call_fault_rate=random.choice((0.0, 0.0, 0.01, 0.05)) if faults else 0.0,
             interleaving=random.choice((0.0, 0.1, 0.25, 0.4)),
             freezing=random.choice((0.0, 0.0, 0.02, 0.1)) if faults else 0.0,
-            absences=absences,
+            blocked_turns=blocked_turns,
             lease=6.0,
             poll=random.choice((0.5, 1.0, 2.0)),
             skewed=random.random() < 0.5,

@@ -18,7 +18,7 @@ from random import Random
 from typing import Final, Protocol
 
 from orchestra.clock import Clock, micros
-from orchestra.engine.items import ActivityKey, RunActivity
+from orchestra.engine.messages import ActivityKey, RunActivity
 from orchestra.errors import (
     LibraryTooOld,
     StoreBusy,
@@ -699,12 +699,16 @@ class Simulation:
         """Let the code of a step not return, now and then: the engine goes on without it, on
         another thread.
         """
-        if self._calm or self._broken is not None or self.random.random() >= self.plan.absences:
+        if (
+            self._calm
+            or self._broken is not None
+            or self.random.random() >= self.plan.blocked_turns
+        ):
             return
         stepping = node.engine.stepping
         if stepping is None:
             return  # it is left behind already
-        assert node.engine.leave_behind(stepping)
+        assert node.engine.abandon(stepping)
         self.counts["left behind"] += 1
         node.link.busy = False
         self._depth += 1
@@ -799,7 +803,7 @@ class Simulation:
         for node in self._alive:
             node_id = node.engine.node.node_id
             assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
-            away = {late.stepping.desk.instance_id for late in node.away}
+            away = {late.stepping.instance.instance_id for late in node.away}
             at_least = sum(
                 life.owner == node_id and life.instance_id not in away
                 for life in self.witness.lives.values()

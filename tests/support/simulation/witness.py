@@ -14,7 +14,7 @@ from typing import Final
 
 from orchestra.clock import micros
 from orchestra.codec import Payload
-from orchestra.engine.items import ActivityKey
+from orchestra.engine.messages import ActivityKey
 from orchestra.events import (
     ActivityCompleted,
     ActivityFailedEvent,

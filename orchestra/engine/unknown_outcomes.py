@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestra.engine.activities import Activities
-from orchestra.engine.desk import Desk
-from orchestra.engine.items import ActivityEnded
+from orchestra.engine.messages import ActivityEnded
+from orchestra.engine.owned import OwnedInstance
 from orchestra.store.changes import Recover
 from orchestra.store.kinds import HoldKind
 
-__all__ = ["Doubts"]
+__all__ = ["UnknownOutcomes"]
 
 
-class Doubts:
+class UnknownOutcomes:
     """What is to be asked for, and what is known of it meanwhile: what its activities report, and
     why it is to be held.
 
@@ -59,15 +59,17 @@ class Doubts:
         self.ask(instance_id, reports)
         self._faults[instance_id] = kind, detail
 
-    def suspect(self, desk: Desk) -> None:
+    def suspect(self, instance: OwnedInstance) -> None:
         """Find out at the next look whose an instance is whose write was refused.
 
         Most often it is somebody else's by now, so what runs for it is aborted. But an operator may
         have raised the revision in this node's name, to come in between the writes of a busy
         instance: so it is not asked for at once, and what activities have reported is kept.
         """
-        self._suspects[desk.instance_id] = list(desk.unacknowledged)
-        self._activities.abort_all(desk.instance_id, but={item.key for item in desk.unacknowledged})
+        self._suspects[instance.instance_id] = list(instance.unacknowledged)
+        self._activities.abort_all(
+            instance.instance_id, but={message.key for message in instance.unacknowledged}
+        )
 
     def ask_for_suspects(self) -> None:
         """Ask at the next step for those whose write was refused."""
@@ -83,14 +85,14 @@ class Doubts:
         """
         return [Recover(instance_id, node) for instance_id in self._asked]
 
-    def keep(self, item: ActivityEnded) -> bool:
+    def keep(self, message: ActivityEnded) -> bool:
         """Keep the end of a try of an instance in doubt. Return whether it is."""
-        reports = self._suspects.get(item.key.instance_id)
+        reports = self._suspects.get(message.key.instance_id)
         if reports is not None:
-            reports.append(item)
+            reports.append(message)
             return True
-        if item.key.instance_id in self._asked:
-            self._activities.keep((item,))
+        if message.key.instance_id in self._asked:
+            self._activities.keep((message,))
             return True
         return False
 

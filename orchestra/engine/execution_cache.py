@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from orchestra.engine.desk import Desk
+from orchestra.engine.owned import OwnedInstance
 from orchestra.replay import Execution
 
-__all__ = ["WarmExecutions"]
+__all__ = ["ExecutionCache"]
 
 
-class WarmExecutions:
+class ExecutionCache:
     """At most ``limit`` executions; the least recently released ones leave first."""
 
     def __init__(self, limit: int) -> None:
@@ -26,29 +26,33 @@ class WarmExecutions:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, desk: Desk) -> None:
+    def keep(self, instance: OwnedInstance) -> None:
         """Keep the execution of a released instance, as its last acknowledged write has left it."""
-        execution = desk.execution
+        execution = instance.execution
         if execution is None or execution.ending is not None:
             return
-        self._kept[desk.instance_id] = desk.incarnation, desk.revision, execution
-        self._kept.move_to_end(desk.instance_id)
+        self._kept[instance.instance_id] = instance.incarnation, instance.revision, execution
+        self._kept.move_to_end(instance.instance_id)
         if len(self._kept) > self._limit:
             _, (_, _, oldest) = self._kept.popitem(last=False)
             self._discarded.append(oldest)
 
-    def take(self, desk: Desk) -> Execution | None:
+    def take(self, instance: OwnedInstance) -> Execution | None:
         """Return the execution for an instance that was just claimed, if it is still the one that
         was kept.
         """
-        kept = self._kept.pop(desk.instance_id, None)
+        kept = self._kept.pop(instance.instance_id, None)
         if kept is None:
             return None
         incarnation, revision, execution = kept
         # Valid only if nothing but the claim has happened since this node's own acknowledged write
         # (rule 3).
         mine = incarnation, revision + 1, execution.execution_id
-        if desk.opened and mine == (desk.incarnation, desk.revision, desk.current.number):
+        if instance.opened and mine == (
+            instance.incarnation,
+            instance.revision,
+            instance.current.number,
+        ):
             return execution
         self._discarded.append(execution)
         return None
@@ -60,10 +64,10 @@ class WarmExecutions:
         for _, _, execution in self._kept.values():
             execution.put_back(by, since + execution.ahead)
 
-    def discard(self, desk: Desk) -> None:
+    def discard(self, instance: OwnedInstance) -> None:
         """Have the execution of a desk closed that is thrown away."""
-        if desk.execution is not None:
-            self._discarded.append(desk.execution)
+        if instance.execution is not None:
+            self._discarded.append(instance.execution)
 
     @property
     def has_discarded(self) -> bool:

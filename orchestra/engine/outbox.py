@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestra.engine.items import Effect, RunActivity
+from orchestra.engine.messages import RunActivity, ToShell
 
-__all__ = ["Effects"]
+__all__ = ["Outbox"]
 
 
-class Effects:
+class Outbox:
     """Effects in the order in which they are to be followed."""
 
     def __init__(self) -> None:
-        self._gathered: list[Effect] = []
+        self._gathered: list[ToShell] = []
 
-    def add(self, effect: Effect) -> None:
+    def add(self, message: ToShell) -> None:
         """Have something done once the shell is told."""
-        self._gathered.append(effect)
+        self._gathered.append(message)
 
-    def take(self) -> list[Effect]:
+    def take(self) -> list[ToShell]:
         """Return what has gathered, to be handed on."""
-        effects, self._gathered = self._gathered, []
-        return effects
+        outbox, self._gathered = self._gathered, []
+        return outbox
 
-    def put_back(self, effects: Sequence[Effect]) -> None:
+    def put_back(self, outbox: Sequence[ToShell]) -> None:
         """Keep what could not be handed on yet; it comes before what gathers from now on."""
-        self._gathered = [*effects, *self._gathered]
+        self._gathered = [*outbox, *self._gathered]
 
     def drop_beginnings(self) -> None:
         """Begin none of the activities that were to begin and have not been handed on."""
         self._gathered = [
-            effect for effect in self._gathered if not isinstance(effect, RunActivity)
+            message for message in self._gathered if not isinstance(message, RunActivity)
         ]

@@ -13,7 +13,7 @@ from typing import Final
 
 from orchestra.clock import from_micros, micros
 from orchestra.codec import Payload, pack, unpack
-from orchestra.engine.items import ActivityEnded, ActivityFailure
+from orchestra.engine.messages import ActivityEnded, ActivityFailure
 from orchestra.engine.tasks import CRASHED, failure_to_bytes, how_it_ended
 from orchestra.error_info import brief_attempts
 from orchestra.errors import Attempt, ErrorInfo
@@ -24,7 +24,7 @@ from orchestra.store.routes import Route
 from orchestra.store.tasks import ActivityRow
 from orchestra.summary import Tried
 
-__all__ = ["FailedTry", "Tries", "Try", "early_row", "kept_end"]
+__all__ = ["Attempts", "FailedAttempt", "PendingActivity", "early_row", "kept_end"]
 
 _UNTRIED_DELAY: Final = 15_000_000
 _READER_DELAY: Final = 5_000_000
@@ -36,7 +36,7 @@ _KEPT_ATTEMPTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class FailedTry:
+class FailedAttempt:
     """A try that has failed, for the log. ``due`` is when the next one begins; ``reason`` why there
     is none.
     """
@@ -49,7 +49,7 @@ class FailedTry:
 
 
 @dataclass(slots=True)
-class Try:
+class PendingActivity:
     """A pending activity: its current try, what went before, and when it may begin (``None``: at
     once).
 
@@ -82,13 +82,13 @@ class Try:
     """The fingerprints of code that could not read the arguments."""
 
     @staticmethod
-    def remembered(event: ActivityScheduled, row: ActivityRow | None) -> Try:
+    def remembered(event: ActivityScheduled, row: ActivityRow | None) -> PendingActivity:
         """Return a pending activity as a claim finds it."""
         if row is None:
-            return Try(event, started_at=event.at)
+            return PendingActivity(event, started_at=event.at)
         known = unpack(row.attempts)
         failed = attempts_from_wire(known["tries"])
-        return Try(
+        return PendingActivity(
             event,
             row.attempt,
             row.started_at,
@@ -260,7 +260,7 @@ def kept_end(row: ActivityRow) -> tuple[int, int, Input] | None:
 
 
 def early_row(
-    item: ActivityEnded, row: ActivityRow | None, takeovers: int, now: int
+    message: ActivityEnded, row: ActivityRow | None, takeovers: int, now: int
 ) -> ActivityRow:
     """Return what the store keeps of a try that has ended while its instance was not loaded: how it
     ended, to be counted then.
@@ -269,21 +269,23 @@ def early_row(
     """
     if row is None:
         attempts = pack({"tries": [], "counted": takeovers})
-        row = ActivityRow(item.key.execution, item.key.event_id, item.attempt, None, now, attempts)
+        row = ActivityRow(
+            message.key.execution, message.key.event_id, message.attempt, None, now, attempts
+        )
     row = replace(
         row,
-        attempt=item.attempt,
+        attempt=message.attempt,
         due=None,
-        heartbeat=item.heartbeat or row.heartbeat,
+        heartbeat=message.heartbeat or row.heartbeat,
         route=None,
         owner=None,
     )
-    if isinstance(item.result, ActivityFailure):
-        return replace(row, failure=failure_to_bytes(item.result))
-    return replace(row, result=item.result)
+    if isinstance(message.result, ActivityFailure):
+        return replace(row, failure=failure_to_bytes(message.result))
+    return replace(row, result=message.result)
 
 
-class Tries:
+class Attempts:
     """The pending activities by event id. Knows which of them wait, and which the store does not
     know as they are.
     """
@@ -294,13 +296,13 @@ class Tries:
         "_crashed",
         "_narrowed",
         "_out",
+        "_unlogged",
         "_unmarked",
-        "_untold",
         "_waiting",
     )
 
     def __init__(self) -> None:
-        self._all: dict[int, Try] = {}
+        self._all: dict[int, PendingActivity] = {}
         self._out: dict[int, None] = {}
         self._narrowed: dict[int, None] = {}
         """What is handed out to the code of one fingerprint alone."""
@@ -309,41 +311,43 @@ class Tries:
         self._waiting: dict[int, None] = {}
         self._changed: dict[int, None] = {}
         self._crashed: dict[int, None] = {}
-        self._untold: list[FailedTry] = []
+        self._unlogged: list[FailedAttempt] = []
 
     def __len__(self) -> int:
         """How many activities are pending."""
         return len(self._all)
 
-    def get(self, number: int) -> Try | None:
+    def get(self, number: int) -> PendingActivity | None:
         """Return a pending activity."""
         return self._all.get(number)
 
-    def add(self, entry: Try) -> None:
+    def add(self, activity: PendingActivity) -> None:
         """Take up an activity; it runs already, here or elsewhere, or waits to begin."""
-        self._all[entry.event.id] = entry
-        if entry.route is not None:
-            self._out[entry.event.id] = None
-            if entry.stopping:
-                self._ask_for_mark(entry)
-            elif entry.route.fingerprint is not None:
-                self._narrowed[entry.event.id] = None
-        elif not entry.running:
-            self._waiting[entry.event.id] = None
-        if entry.counted:
-            self._crashed[entry.event.id] = None
+        self._all[activity.event.id] = activity
+        if activity.route is not None:
+            self._out[activity.event.id] = None
+            if activity.stopping:
+                self._ask_for_mark(activity)
+            elif activity.route.fingerprint is not None:
+                self._narrowed[activity.event.id] = None
+        elif not activity.running:
+            self._waiting[activity.event.id] = None
+        if activity.counted:
+            self._crashed[activity.event.id] = None
 
     def crash(self, number: int, takeovers: int, now: int) -> ActivityDied | None:
         """Count what was lost with earlier owners; see :meth:`Try.crash`."""
         if number in self._out:
             return None  # and its row belongs to the node that has it
         self._changed[number] = self._crashed[number] = None
-        entry = self._all[number]
-        attempt = entry.attempt
-        died = entry.crash(takeovers, now)
-        if died is not None or entry.attempt != attempt:
-            self._untold.append(
-                FailedTry(entry.event.name, attempt, CRASHED, entry.due, died and died.reason)
+        activity = self._all[number]
+        attempt = activity.attempt
+        died = activity.crash(takeovers, now)
+        if died is not None or activity.attempt != attempt:
+            self._unlogged.append(
+                FailedAttempt(
+                    activity.event.name, attempt, CRASHED, activity.due, died and died.reason
+                )
             )
         return self._unless_died(number, died)
 
@@ -353,12 +357,14 @@ class Tries:
         """Take note of a failed try; see :meth:`Try.fail`."""
         self._is_back(number)
         self._changed[number] = None
-        entry = self._all[number]
-        attempt = entry.attempt
-        died = entry.fail(failure, now, instance_id)
-        if not entry.stopping:
-            self._untold.append(
-                FailedTry(entry.event.name, attempt, failure.error, entry.due, died and died.reason)
+        activity = self._all[number]
+        attempt = activity.attempt
+        died = activity.fail(failure, now, instance_id)
+        if not activity.stopping:
+            self._unlogged.append(
+                FailedAttempt(
+                    activity.event.name, attempt, failure.error, activity.due, died and died.reason
+                )
             )
         return self._unless_died(number, died)
 
@@ -366,18 +372,18 @@ class Tries:
         """Take note that an activity is cancelled, and its end waited for. Return whether it runs
         here.
         """
-        entry = self._all[number]
-        entry.stopping = True
+        activity = self._all[number]
+        activity.stopping = True
         if number in self._out:
-            self._ask_for_mark(entry)
-        return entry.running
+            self._ask_for_mark(activity)
+        return activity.running
 
-    def _ask_for_mark(self, entry: Try) -> None:
+    def _ask_for_mark(self, activity: PendingActivity) -> None:
         """Let a try that is handed out end where it is, and nowhere else."""
-        entry.due = None
-        self._narrowed.pop(entry.event.id, None)
-        if not entry.marked:
-            self._unmarked[entry.event.id] = None
+        activity.due = None
+        self._narrowed.pop(activity.event.id, None)
+        if not activity.marked:
+            self._unmarked[activity.event.id] = None
 
     def take_unmarked(self) -> list[int]:
         """Return those whose rows are to get the stop mark with the next write."""
@@ -395,14 +401,14 @@ class Tries:
 
     def has_begun(self, number: int) -> bool:
         """Return whether an activity runs on this node, or is handed out."""
-        entry = self._all.get(number)
-        return entry is not None and (entry.running or entry.route is not None)
+        activity = self._all.get(number)
+        return activity is not None and (activity.running or activity.route is not None)
 
-    def take_untold(self) -> list[FailedTry]:
+    def take_unlogged(self) -> list[FailedAttempt]:
         """Return the tries that have failed since this was last asked for, for the log."""
-        if not self._untold:
+        if not self._unlogged:
             return []
-        untold, self._untold = self._untold, []
+        untold, self._unlogged = self._unlogged, []
         return untold
 
     def _unless_died(self, number: int, died: ActivityDied | None) -> ActivityDied | None:
@@ -415,8 +421,8 @@ class Tries:
     def end(self, number: int) -> None:
         """Take note that a try has returned; its result is still to be applied."""
         self._is_back(number)
-        entry = self._all[number]
-        entry.running, entry.route, entry.owner = False, None, None
+        activity = self._all[number]
+        activity.running, activity.route, activity.owner = False, None, None
 
     def _is_back(self, number: int) -> None:
         self._out.pop(number, None)
@@ -427,8 +433,8 @@ class Tries:
         """Take note that a try that was to begin is handed out instead: whoever serves the route
         runs it.
         """
-        entry = self._all[number]
-        entry.running, entry.route, entry.owner = False, route, None
+        activity = self._all[number]
+        activity.running, activity.route, activity.owner = False, route, None
         self._out[number] = self._changed[number] = None
 
     def hand_over(self, queue: str, node: str, event_format: int) -> None:
@@ -440,21 +446,22 @@ class Tries:
             event_format: that of its execution.
         """
         for number in self.running:
-            entry = self._all[number]
+            activity = self._all[number]
             self.hand_out(
-                number, Route(entry.event.queue or queue, entry.event.name).of_format(event_format)
+                number,
+                Route(activity.event.queue or queue, activity.event.name).of_format(event_format),
             )
-            entry.owner, entry.marked = node, entry.stopping
+            activity.owner, activity.marked = node, activity.stopping
 
     def wait_for_reader(self, number: int, now: int) -> ActivityDied | None:
         """Let a try wait until there is code that can read its arguments. Return its end if it is
         too late for that.
         """
-        entry = self._all[number]
-        entry.running = False
-        died = entry.died_unread(now)
+        activity = self._all[number]
+        activity.running = False
+        died = activity.died_unread(now)
         if died is None:
-            entry.due = now + _READER_DELAY
+            activity.due = now + _READER_DELAY
             self._waiting[number] = None
         return died
 
@@ -466,22 +473,22 @@ class Tries:
         self._all[number].due = now + _READER_DELAY
         self._narrowed[number] = None
 
-    def narrowed_due(self, now: int) -> Iterator[Try]:
+    def narrowed_due(self, now: int) -> Iterator[PendingActivity]:
         """Yield what was handed out to some alone, and is to be looked at again, for they may be
         gone. Look later once more.
         """
         for number in self._narrowed:
-            entry = self._all[number]
-            if entry.due is None or entry.due <= now:
-                entry.due = now + _READER_DELAY
-                yield entry
+            activity = self._all[number]
+            if activity.due is None or activity.due <= now:
+                activity.due = now + _READER_DELAY
+                yield activity
 
     def call_back(self, number: int) -> None:
         """Take note that a try which was handed out may begin elsewhere: nobody has it, and nobody
         will.
         """
-        entry = self._all[number]
-        entry.route = entry.due = None
+        activity = self._all[number]
+        activity.route = activity.due = None
         del self._out[number], self._narrowed[number]
         self._waiting[number] = self._changed[number] = None
 
@@ -490,7 +497,7 @@ class Tries:
         self._all[number].heartbeat = payload
         self._changed[number] = None
 
-    def settle(self, number: int) -> Try | None:
+    def settle(self, number: int) -> PendingActivity | None:
         """Forget an activity that is not pending any more, and return it."""
         self._waiting.pop(number, None)
         self._is_back(number)
@@ -498,19 +505,19 @@ class Tries:
         self._crashed.pop(number, None)
         return self._all.pop(number, None)
 
-    def begin_due(self, now: int) -> Iterator[Try]:
+    def begin_due(self, now: int) -> Iterator[PendingActivity]:
         """Begin the tries that may begin, and return them."""
         for number in list(self._waiting):
-            entry = self._all[number]
-            if entry.due is None or entry.due <= now:
+            activity = self._all[number]
+            if activity.due is None or activity.due <= now:
                 del self._waiting[number]
-                entry.running, entry.due = True, None
-                yield entry
+                activity.running, activity.due = True, None
+                yield activity
 
     def catch_up(self, now: int) -> None:
         """Let no next try wait longer than its policy says; see :meth:`Try.catch_up`."""
-        for number, entry in self._all.items():
-            if entry.catch_up(now):
+        for number, activity in self._all.items():
+            if activity.catch_up(now):
                 self._changed[number] = None
 
     def clear(self) -> None:
@@ -526,12 +533,16 @@ class Tries:
     @property
     def running(self) -> list[int]:
         """The event ids of activities that run now."""
-        return [number for number, entry in self._all.items() if entry.running]
+        return [number for number, activity in self._all.items() if activity.running]
 
     @property
     def stopping(self) -> list[int]:
         """Those that run here, are cancelled, and whose end is waited for."""
-        return [number for number, entry in self._all.items() if entry.stopping and entry.running]
+        return [
+            number
+            for number, activity in self._all.items()
+            if activity.stopping and activity.running
+        ]
 
     @property
     def handed_out(self) -> list[int]:
@@ -568,10 +579,10 @@ class Tries:
 
     def shown(self, number: int) -> Tried | None:
         """Return what is shown of an activity, unless it is in a plain first try."""
-        entry = self._all.get(number)
-        if entry is None or (entry.attempt == 1 and entry.last_error is None):
+        activity = self._all.get(number)
+        if activity is None or (activity.attempt == 1 and activity.last_error is None):
             return None
-        return Tried(entry.attempt, entry.due, entry.last_error)
+        return Tried(activity.attempt, activity.due, activity.last_error)
 
     def forget_crashes(self) -> None:
         """Begin to count take-overs anew: a turn was made, so whatever crashed before it has been
@@ -583,13 +594,13 @@ class Tries:
                 self._changed[number] = None
         self._crashed.clear()
 
-    def take_changed(self) -> list[Try]:
+    def take_changed(self) -> list[PendingActivity]:
         """Return those that the store is to remember as they are now."""
         if not self._changed:
             return []
         changed, self._changed = self._changed, {}
         entries = [self._all[number] for number in changed]
-        for entry in entries:
-            entry.revision = entry.revision + 1 if entry.stored else 0
-            entry.stored = True
+        for activity in entries:
+            activity.revision = activity.revision + 1 if activity.stored else 0
+            activity.stored = True
         return entries

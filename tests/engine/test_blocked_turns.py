@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra.activities import Activity
-from orchestra.engine.absences import LeftBehind
+from orchestra.engine.blocked_turns import TurnAbandoned
 from orchestra.engine.engine import EngineOptions
 from orchestra.errors import Evicted, StoreUnavailable
 from orchestra.retention import Retention
@@ -33,7 +33,7 @@ class Stuck:
     def __call__(self):
         if self.times:
             self.times -= 1
-            assert self.node.engine.leave_behind(self.node.engine.stepping)
+            assert self.node.engine.abandon(self.node.engine.stepping)
 
     def settle(self):
         """Let the node work until it rests; each thread that is left behind keeps its result."""
@@ -42,7 +42,7 @@ class Stuck:
                 return
             try:
                 self.node.cycle_once()
-            except LeftBehind as late:
+            except TurnAbandoned as late:
                 self.late.append(late.returned)
         raise AssertionError("the node does not come to rest")
 
@@ -589,7 +589,7 @@ def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_
     node.settle()
     stuck.times = 1
     world.clock.skip(4)
-    with pytest.raises(LeftBehind):
+    with pytest.raises(TurnAbandoned):
         node.cycle_once()
     assert node.running == {}
     assert node.engine.running == 1, "its second try was to begin, or this test says nothing"
@@ -652,7 +652,7 @@ def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_
     stuck.settle()
     node.store.forget()
     for _ in range(2):
-        with pytest.raises(LeftBehind) as late:
+        with pytest.raises(TurnAbandoned) as late:
             node.cycle.end()
         assert late.value.returned is None
     assert node.cycle.end() == []

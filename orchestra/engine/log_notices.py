@@ -9,9 +9,9 @@ import re
 from collections import OrderedDict
 from typing import Final
 
-from orchestra.engine.desk import Desk
+from orchestra.engine.attempts import FailedAttempt
+from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.stepping import Step
-from orchestra.engine.tries import FailedTry
 from orchestra.errors import ErrorInfo
 from orchestra.levels import Unknown
 from orchestra.registry import OrchestrationRegistry
@@ -21,7 +21,7 @@ from orchestra.store.kinds import HoldKind
 from orchestra.telemetry import escaped, log_instance
 from orchestra.telemetry.quota import Quota
 
-__all__ = ["Notices"]
+__all__ = ["LogNotices"]
 
 _REMEMBERED: Final = 4_096
 """Instances of which it is remembered what was said."""
@@ -62,7 +62,7 @@ _REMEDIES: Final = {
 }
 
 
-class Notices:
+class LogNotices:
     """Writes to the log what operators should know of single instances, and nothing twice until the
     instance has gone on.
     """
@@ -73,19 +73,19 @@ class Notices:
         self._tries = Quota(_TRIES)
         self._drifts: set[tuple[str, str, str]] = set()
 
-    def stands(self, desk: Desk, step: Step) -> None:
+    def stands(self, instance: OwnedInstance, step: Step) -> None:
         """Take note of a step that stands. To be called for each, and never on replay."""
-        for failed in desk.tries.take_untold():
-            self._try_failed(desk, failed, step.now)
+        for failed in instance.attempts.take_unlogged():
+            self._try_failed(instance, failed, step.now)
         for drift in step.drifts:
-            self._drifted(desk, drift)
+            self._drifted(instance, drift)
         if step.hold is not None:
-            self._held(desk, step.hold)
+            self._held(instance, step.hold)
         elif step.deltas:
             if self._said:  # it has gone on: what holds it from now on is news
-                self._said.pop(desk.instance_id, None)
+                self._said.pop(instance.instance_id, None)
             if step.failure is not None:
-                self._failed(desk, step.failure)
+                self._failed(instance, step.failure)
 
     def is_news(self, instance_id: str, text: str) -> bool:
         """Return whether this was not said of the instance since it has last gone on; from now on
@@ -102,7 +102,7 @@ class Notices:
             self._said.popitem(last=False)
         return True
 
-    def _try_failed(self, desk: Desk, failed: FailedTry, now: int) -> None:
+    def _try_failed(self, instance: OwnedInstance, failed: FailedAttempt, now: int) -> None:
         """Log a failed try; of an activity that fails all the time only the first ones of each
         minute, and how many more.
         """
@@ -116,67 +116,67 @@ class Notices:
         more = f" ({suppressed:,} more failed tries of it were not logged)" if suppressed else ""
         log_instance(
             logging.WARNING,
-            desk.identity,
+            instance.identity,
             "activity %r, attempt %d failed, %s: %s%s",
             failed.activity,
             failed.attempt,
             following,
             _shown(str(failed.error)),
             more,
-            traceparent=desk.current.traceparent,
+            traceparent=instance.current.traceparent,
         )
 
-    def _held(self, desk: Desk, hold: Hold) -> None:
+    def _held(self, instance: OwnedInstance, hold: Hold) -> None:
         assert not isinstance(hold.kind, Unknown)  # it is this node that holds it
         reason = f"{hold.kind.value}: {hold.detail}"
-        if self.is_news(desk.instance_id, reason):
-            trace = desk.current.traceparent
+        if self.is_news(instance.instance_id, reason):
+            trace = instance.current.traceparent
             log_instance(
                 logging.WARNING,
-                desk.identity,
+                instance.identity,
                 "is held: %s. %s",
                 _shown(reason),
                 _REMEDIES[hold.kind],
                 traceparent=trace,
             )
 
-    def _drifted(self, desk: Desk, drift: Drift) -> None:
+    def _drifted(self, instance: OwnedInstance, drift: Drift) -> None:
         """Say of each line of code once that it gives another value than history has."""
-        where = desk.kind.name, desk.current.version, drift.line
+        where = instance.kind.name, instance.current.version, drift.line
         if where in self._drifts or len(self._drifts) >= _REMEMBERED:
             return
         self._drifts.add(where)
         log_instance(
             logging.WARNING,
-            desk.identity,
+            instance.identity,
             (
                 "its code gives another value than was recorded, which counts: %s. This line of "
                 "code is not told of again"
             ),
             _shown(str(drift)),
-            traceparent=desk.current.traceparent,
+            traceparent=instance.current.traceparent,
         )
 
-    def _failed(self, desk: Desk, error: ErrorInfo) -> None:
-        place = self._place(desk, error.traceback or "")
-        trace = desk.current.traceparent
+    def _failed(self, instance: OwnedInstance, error: ErrorInfo) -> None:
+        place = self._place(instance, error.traceback or "")
+        trace = instance.current.traceparent
         log_instance(
             logging.ERROR,
-            desk.identity,
+            instance.identity,
             "has failed: %s%s",
             _shown(str(error)),
             place,
             traceparent=trace,
         )
 
-    def _place(self, desk: Desk, traceback: str) -> str:
+    def _place(self, instance: OwnedInstance, traceback: str) -> str:
         """Return where in the orchestration's own file an error came out of it, or where it was
         raised.
         """
         frames = [match.groups() for match in _FRAME.finditer(traceback)]
         if not frames:
             return ""
-        definition = self._registry.find(desk.kind.name, desk.current.version)
+        definition = self._registry.find(instance.kind.name, instance.current.version)
         own = "" if definition is None else definition.place.partition(":")[0]
         file, line, function = next(
             (frame for frame in reversed(frames) if frame[0] == own), frames[-1]

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestra.codec import Payload
-from orchestra.engine.items import ActivityEnded, ActivityFailure, ActivityKey
+from orchestra.engine.attempts import Attempts
+from orchestra.engine.messages import ActivityEnded, ActivityFailure, ActivityKey
 from orchestra.engine.tasks import how_it_ended
-from orchestra.engine.tries import Tries
 from orchestra.levels import Unknown
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
 from orchestra.store.executions import ExecutionRow
@@ -20,11 +20,11 @@ from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
 from orchestra.summary import read_put_backs
 
-__all__ = ["Desk"]
+__all__ = ["OwnedInstance"]
 
 
 @dataclass(slots=True)
-class Desk:
+class OwnedInstance:
     """The live state of an owned instance. It is valid for ``revision``; a refused write throws it
     away (rule 3).
     """
@@ -51,7 +51,7 @@ class Desk:
     parent: ParentLink | None = None
     root_id: str | None = None
     execution: Execution | None = None
-    tries: Tries = field(default_factory=Tries)
+    attempts: Attempts = field(default_factory=Attempts)
     inputs: list[Input] = field(default_factory=lambda: [])
     unacknowledged: list[ActivityEnded] = field(default_factory=lambda: [])
     """What activities have reported and no write that stands has recorded yet."""
@@ -86,7 +86,7 @@ class Desk:
     """The instant for which the engine has a timer that will look at this desk."""
 
     @staticmethod
-    def of(snapshot: Snapshot, room: InboxPage | None = None) -> Desk:
+    def of(snapshot: Snapshot, room: InboxPage | None = None) -> OwnedInstance:
         """Return the desk of a claimed instance. ``room`` is how many of its unread events are kept
         in memory.
         """
@@ -98,7 +98,7 @@ class Desk:
             row.opened and opened_at is not None and opened_at > row.hold.since
         )
         known = [message for message in snapshot.messages if not isinstance(message.kind, Unknown)]
-        return Desk(
+        return OwnedInstance(
             instance_id=row.instance_id,
             incarnation=row.incarnation,
             revision=row.revision,
@@ -174,23 +174,23 @@ class Desk:
             self.inbox.arrive(new, inbox_seq if whole_to is None else whole_to, inbox_seq)
             self.known_seq = inbox_seq
 
-    def end_try(
+    def end_attempt(
         self, number: int, result: Payload | ActivityFailure, heartbeat: Payload | None, now: int
     ) -> None:
         """Take note that the current try of a pending activity has ended."""
-        entry = self.tries.get(number)
-        assert entry is not None
-        entry.heartbeat = heartbeat or entry.heartbeat
+        activity = self.attempts.get(number)
+        assert activity is not None
+        activity.heartbeat = heartbeat or activity.heartbeat
         if isinstance(result, ActivityFailure):
-            died = self.tries.fail(number, result, now, self.instance_id)
+            died = self.attempts.fail(number, result, now, self.instance_id)
             if died is not None:
                 self.inputs.append(died)
-        elif entry.stopping:
-            self.tries.end(number)
-            self.inputs.append(entry.stopped(now))  # its late result is dropped
+        elif activity.stopping:
+            self.attempts.end(number)
+            self.inputs.append(activity.stopped(now))  # its late result is dropped
         else:
-            self.tries.end(number)
-            self.inputs.append(ActivityDone(number, now, entry.attempt, result))
+            self.attempts.end(number)
+            self.inputs.append(ActivityDone(number, now, activity.attempt, result))
 
     def take_ended(self, activities: Iterable[ActivityRow], now: int) -> None:
         """Take note of tries that were handed out and have ended; of each once, however often it is
@@ -204,10 +204,14 @@ class Desk:
                     row  # what is pending is known once the code has been loaded
                 )
                 continue
-            entry = self.tries.get(row.event_id)
-            if entry is not None and entry.route is not None and entry.attempt == row.attempt:
-                entry.revision = row.revision
-                self.end_try(row.event_id, how_it_ended(row), row.heartbeat, now)
+            activity = self.attempts.get(row.event_id)
+            if (
+                activity is not None
+                and activity.route is not None
+                and activity.attempt == row.attempt
+            ):
+                activity.revision = row.revision
+                self.end_attempt(row.event_id, how_it_ended(row), row.heartbeat, now)
 
     def put_back(self, by: int, since: int, now: int) -> None:
         """Take note that the store's clock was put back, which was wrong ``since``: what was
@@ -216,20 +220,20 @@ class Desk:
         if self.armed is not None:
             self.armed -= by
         self.pruned_at = min(self.pruned_at, now)
-        self.tries.catch_up(now)
+        self.attempts.catch_up(now)
         if self.execution is not None:
             self.execution.put_back(by, since + self.execution.ahead)
 
     @property
     def has_activities(self) -> bool:
         """Whether anything may run for its execution."""
-        return bool(self.tries or self.still_running or self.remembered)
+        return bool(self.attempts or self.still_running or self.remembered)
 
     def running_keys(self) -> list[ActivityKey]:
         """Return the keys of activities that run now for this instance alone: they end with its
         ownership.
         """
-        return [self.key(number) for number in (*self.tries.running, *self.still_running)]
+        return [self.key(number) for number in (*self.attempts.running, *self.still_running)]
 
     def begun_keys(self) -> list[ActivityKey]:
         """Return the keys of all activities that run, those that are handed out included: they end
@@ -240,7 +244,7 @@ class Desk:
             for row in self.remembered.values()
             if row.route is not None and not row.has_ended
         ]
-        handed_out = dict.fromkeys((*self.tries.handed_out, *rows))
+        handed_out = dict.fromkeys((*self.attempts.handed_out, *rows))
         return [*self.running_keys(), *map(self.key, handed_out)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from orchestra.codec import pack
-from orchestra.engine.desk import Desk
+from orchestra.engine.owned import OwnedInstance
 from orchestra.errors import ErrorInfo, InstanceExists, UnknownOrchestration
 from orchestra.events import FORMAT, ChildStarted, DetachedStarted, OnParentClose, error_to_wire
 from orchestra.ids import digest
@@ -27,13 +27,13 @@ __all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "rings_
 _GIVEN_UP: Final = "its parent has given it up"
 
 
-def child_link(desk: Desk, event: ChildStarted | DetachedStarted) -> ParentLink:
+def child_link(instance: OwnedInstance, event: ChildStarted | DetachedStarted) -> ParentLink:
     """Return which command of the desk's current execution this is."""
-    return ParentLink(desk.instance_id, desk.incarnation, desk.current.number, event.id)
+    return ParentLink(instance.instance_id, instance.incarnation, instance.current.number, event.id)
 
 
 def child_start(
-    desk: Desk,
+    instance: OwnedInstance,
     link: ParentLink,
     event: ChildStarted | DetachedStarted,
     catalogue: Catalogue,
@@ -46,7 +46,7 @@ def child_start(
     A child of a name that nobody has cannot be started, and its parent is told so. A detached
     start, of whose failure nobody would learn, waits for the name to be deployed.
     """
-    queue = event.queue or desk.kind.queue
+    queue = event.queue or instance.kind.queue
     version = event.version or start_version(catalogue, event.name, queue)
     if version is None and isinstance(event, ChildStarted):
         reason = (
@@ -78,9 +78,9 @@ def child_start(
             1, event.name, version, resolution, event.input, None, created_at=now
         ),
         created_by=request_id,
-        traceparent=desk.current.traceparent,
+        traceparent=instance.current.traceparent,
         parent=link if attached else None,
-        root_id=(desk.root_id or desk.instance_id) if attached else None,
+        root_id=(instance.root_id or instance.instance_id) if attached else None,
         on_parent_close=event.on_parent_close
         if isinstance(event, ChildStarted)
         else OnParentClose.ABANDON,
@@ -92,7 +92,7 @@ def child_start(
 
 
 def resolve_again(
-    desk: Desk,
+    instance: OwnedInstance,
     write: Write,
     unknown: Mapping[ParentLink, ChildStarted | DetachedStarted],
     catalogue: Catalogue,
@@ -101,7 +101,7 @@ def resolve_again(
 ) -> Write:
     """Return a write with those of its starts resolved once more whose names were unknown."""
     starts = (
-        child_start(desk, start.parent, event, catalogue, node, now)
+        child_start(instance, start.parent, event, catalogue, node, now)
         if (event := unknown.get(start.parent)) is not None
         else start
         for start in write.starts
@@ -109,16 +109,16 @@ def resolve_again(
     return replace(write, starts=tuple(starts))
 
 
-def child_cancel(desk: Desk, event: ChildStarted) -> ChildCancel:
+def child_cancel(instance: OwnedInstance, event: ChildStarted) -> ChildCancel:
     """Return what cancels a child that is not wanted any more."""
-    return ChildCancel(event.child_id, child_link(desk, event), _GIVEN_UP)
+    return ChildCancel(event.child_id, child_link(instance, event), _GIVEN_UP)
 
 
-def rings_others(desk: Desk, write: Write) -> bool:
+def rings_others(instance: OwnedInstance, write: Write) -> bool:
     """Return whether a write may make other instances ready, so that they should be claimed in its
     transaction.
     """
-    has_ended = desk.parent is not None and write.state.status is not Status.OPEN
+    has_ended = instance.parent is not None and write.state.status is not Status.OPEN
     return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
 
 

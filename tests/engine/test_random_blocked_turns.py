@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestra.engine.absences import LeftBehind
+from orchestra.engine.blocked_turns import TurnAbandoned
 from orchestra.errors import ChildFailed, StoreBusy
 from orchestra.retention import Retention
 from orchestra.store.changes import Cancel
@@ -44,7 +44,7 @@ class Disorder:
             and not self.is_quiet
             and self.random.random() < 0.3
         ):
-            assert node.engine.leave_behind(node.engine.stepping)
+            assert node.engine.abandon(node.engine.stepping)
             self.current = None  # the rest of this step runs on the thread that is left behind
 
     async def kid(self, ctx, number):
@@ -96,7 +96,7 @@ class Disorder:
             self.current = node
             try:
                 node.cycle_once()
-            except LeftBehind as late:
+            except TurnAbandoned as late:
                 self.late.append((node, late.returned))
             finally:
                 self.current = None
@@ -120,7 +120,7 @@ class Disorder:
             record.row.instance_id
             for record in self.world.directory.list(InstanceQuery(limit=1_000))
         ]
-        away = [returned.stepping.desk.instance_id for _, returned in self.late]
+        away = [returned.stepping.instance.instance_id for _, returned in self.late]
         victim = (
             chance.choice(away if away and chance.random() < 0.5 else instances)
             if instances
@@ -216,5 +216,5 @@ def test_whatever_happens_while_code_is_away_everything_ends(world, seed):
             node.engine.owned,
             node.engine.running,
             node.running,
-            len(node.engine._absences),
+            len(node.engine._blocked),
         ) == (0, 0, {}, 0)

@@ -19,15 +19,15 @@ __all__ = [
     "ActivityEnded",
     "ActivityFailure",
     "ActivityKey",
-    "Effect",
     "Heartbeat",
     "InstanceEnded",
-    "Item",
     "PolicyChanged",
     "Reply",
     "RunActivity",
     "StopActivity",
     "Submit",
+    "ToEngine",
+    "ToShell",
     "WriteLogs",
 ]
 
@@ -93,7 +93,7 @@ class Heartbeat:
     payload: Payload
 
 
-Item = Submit | ActivityEnded | Heartbeat
+ToEngine = Submit | ActivityEnded | Heartbeat
 
 
 # --- effects ----------------------------------------------------------------------------------
@@ -165,6 +165,6 @@ class PolicyChanged:
     name: str
 
 
-Effect = (
+ToShell = (
     RunActivity | AbortActivity | StopActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged
 )

@@ -6,32 +6,32 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from orchestra.engine.desk import Desk
-from orchestra.engine.items import Reply, RunActivity, Submit
+from orchestra.engine.messages import Reply, RunActivity, Submit
+from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.stepping import Step
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.store.changes import Append, Cancel, Change, Start, size_of
 
-__all__ = ["Flight", "Flights", "refusal"]
+__all__ = ["InFlightWrite", "InFlightWrites", "refusal"]
 
 _RETRIES_AFTER_UNKNOWN: Final = 5
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlightWrite:
     """A change under way: of a desk's step, of a client (``submit``), or the engine's own question
     to the store.
     """
 
     change: Change
-    desk: Desk | None = None
+    instance: OwnedInstance | None = None
     step: Step | None = None
     submit: Submit | None = None
     unknown: int = 0
     """How often the reply to a client's change was lost."""
 
 
-class Flights:
+class InFlightWrites:
     """The group that is being gathered or committed, and the changes that wait for one: of clients,
     and of the engine.
 
@@ -45,9 +45,9 @@ class Flights:
         self._most = most
         self._blocking = blocking
         self._most_bytes = most_bytes
-        self._group: list[Flight] = []
+        self._group: list[InFlightWrite] = []
         self._bytes = 0
-        self._waiting: list[Flight] = []
+        self._waiting: list[InFlightWrite] = []
         self.promised: int = 0
         """Activities that begin here once the steps of the group stand."""
         self.promised_threads: int = 0
@@ -63,25 +63,25 @@ class Flights:
     @property
     def changes(self) -> list[Change]:
         """The group as it is."""
-        return [flight.change for flight in self._group]
+        return [sent.change for sent in self._group]
 
     # --- gathering a group ---
 
     def begin(self, questions: Iterable[Change]) -> None:
         """Begin a group with what is asked of the store before anything else."""
-        self._group = [Flight(change) for change in questions]
+        self._group = [InFlightWrite(change) for change in questions]
         self._bytes = 0
 
-    def add(self, flight: Flight) -> None:
+    def add(self, sent: InFlightWrite) -> None:
         """Put a change into the group."""
-        self._group.append(flight)
-        self._bytes += size_of(flight.change)
-        if flight.step is not None:
-            for effect in flight.step.effects:
-                if isinstance(effect, RunActivity):
+        self._group.append(sent)
+        self._bytes += size_of(sent.change)
+        if sent.step is not None:
+            for message in sent.step.outbox:
+                if isinstance(message, RunActivity):
                     self.promised += 1
-                    self.promised_threads += effect.name in self._blocking
-            self.leaving += not flight.step.keep
+                    self.promised_threads += message.name in self._blocking
+            self.leaving += not sent.step.keep
 
     @property
     def is_full(self) -> bool:
@@ -93,15 +93,15 @@ class Flights:
         whether there was any.
         """
         taken = 0
-        for flight in self._waiting:
+        for sent in self._waiting:
             if taken and (len(self._group) >= 2 * self._most or self._bytes >= self._most_bytes):
                 break
-            self.add(flight)
+            self.add(sent)
             taken += 1
         del self._waiting[:taken]
         return taken > 0
 
-    def land(self) -> list[Flight]:
+    def land(self) -> list[InFlightWrite]:
         """Return the group, whose outcomes are known. There is none any more."""
         group, self._group = self._group, []
         self.promised = self.promised_threads = self.leaving = 0
@@ -111,21 +111,21 @@ class Flights:
 
     def queue(self, change: Change, submit: Submit | None = None) -> None:
         """Have a change committed with one of the next groups."""
-        self._waiting.append(Flight(change, submit=submit))
+        self._waiting.append(InFlightWrite(change, submit=submit))
 
-    def ask_again(self, flight: Flight) -> bool:
+    def ask_again(self, sent: InFlightWrite) -> bool:
         """Have a client's change committed again whose reply was lost. Return whether that would
         tell what became of it.
         """
         # Starts and messages carry ids of their sender, cancels are idempotent: the same again
         # tells the truth.
         if (
-            not isinstance(flight.change, (Start, Append, Cancel))
-            or flight.unknown >= _RETRIES_AFTER_UNKNOWN
+            not isinstance(sent.change, (Start, Append, Cancel))
+            or sent.unknown >= _RETRIES_AFTER_UNKNOWN
         ):
             return False
-        flight.unknown += 1
-        self._waiting.append(flight)
+        sent.unknown += 1
+        self._waiting.append(sent)
         return True
 
     def keep_clients(self) -> None:
@@ -135,23 +135,23 @@ class Flights:
         self._waiting = self.drop_clients()
         self.land()
 
-    def drop_clients(self) -> list[Flight]:
+    def drop_clients(self) -> list[InFlightWrite]:
         """Drop clients' changes, and return them."""
-        clients = [flight for flight in (*self._group, *self._waiting) if flight.submit is not None]
-        self._group = [flight for flight in self._group if flight.submit is None]
-        self._waiting = [flight for flight in self._waiting if flight.submit is None]
+        clients = [sent for sent in (*self._group, *self._waiting) if sent.submit is not None]
+        self._group = [sent for sent in self._group if sent.submit is None]
+        self._waiting = [sent for sent in self._waiting if sent.submit is None]
         return clients
 
 
-def refusal(flight: Flight, error: StoreError) -> Reply:
+def refusal(sent: InFlightWrite, error: StoreError) -> Reply:
     """Answer a client whose change could not be committed. Where an earlier try may have been,
     nobody knows (I1).
     """
-    assert flight.submit is not None
-    if flight.unknown and not isinstance(error, OutcomeUnknown):
+    assert sent.submit is not None
+    if sent.unknown and not isinstance(error, OutcomeUnknown):
         unknown = OutcomeUnknown(
             f"the reply to the commit was lost, and asking again failed: {error}"
         )
         unknown.__cause__ = error
-        return Reply(flight.submit.token, unknown)
-    return Reply(flight.submit.token, error)
+        return Reply(sent.submit.token, unknown)
+    return Reply(sent.submit.token, error)

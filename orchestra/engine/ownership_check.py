@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestra.context import Limits
 from orchestra.engine.activities import Activities
-from orchestra.engine.flights import Flights
+from orchestra.engine.in_flight import InFlightWrites
 from orchestra.engine.ownership import Ownership
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import Unknown
@@ -21,14 +21,14 @@ from orchestra.store.kinds import THIS_LIBRARY, Library
 from orchestra.store.port import Store
 from orchestra.telemetry import Recorder
 
-__all__ = ["Inventory"]
+__all__ = ["OwnershipCheck"]
 
 
 _MANY_HELD: Final = 100
 _SECOND: Final = 1_000_000
 
 
-class Inventory:
+class OwnershipCheck:
     """Reads, when it is asked to, what this node owns, what it has taken of others, and what is
     held that it could try.
 
@@ -41,7 +41,7 @@ class Inventory:
         registry: OrchestrationRegistry,
         ownership: Ownership,
         activities: Activities,
-        flights: Flights,
+        in_flight: InFlightWrites,
         recorder: Recorder,
         limits: Limits,
         library: Library = THIS_LIBRARY,
@@ -51,14 +51,14 @@ class Inventory:
         self._registry = registry
         self._ownership = ownership
         self._activities = activities
-        self._flights = flights
+        self._in_flight = in_flight
         self._recorder = recorder
         self._limits = limits
-        self.of_owned: bool = False
+        self.owned_due: bool = False
         """Whether owned instances are to be compared at the next step."""
-        self.of_tasks: bool = False
+        self.tasks_due: bool = False
         """Whether activities that were taken from others are to be compared at the next step."""
-        self.of_held: bool = False
+        self.holds_due: bool = False
         """Whether holds are to be looked through: at the next step where versions have several
         codes, or with the catalogue.
         """
@@ -70,23 +70,23 @@ class Inventory:
     @property
     def is_wanted(self) -> bool:
         """Whether something is to be read at the next step."""
-        return self.of_owned or self.of_tasks
+        return self.owned_due or self.tasks_due
 
     @property
-    def is_of_misfits(self) -> bool:
+    def checks_holds(self) -> bool:
         """Whether holds are to be looked through at the next step, for another node's code may not
         fit.
         """
-        return self.of_held and self.is_mixed
+        return self.holds_due and self.is_mixed
 
-    def look_for_misfits(self, now: int) -> None:
+    def look_for_holds(self, now: int) -> None:
         """Look through the holds at the next step where another node's code may not be able to go
         on and this node's may.
 
         Where many are held for long, that is done once a second.
         """
         if self.is_mixed and (self._found <= _MANY_HELD or now - self._looked_at >= _SECOND):
-            self.of_held = True
+            self.holds_due = True
 
     def read(self, node: str) -> None:
         """Compare what is to be compared: adopt what was forgotten, and give up what is not this
@@ -95,12 +95,12 @@ class Inventory:
         Raises:
             StoreError: the store cannot be read now.
         """
-        if self.of_owned:
+        if self.owned_due:
             self._ownership.compare(self._store.owned(node))
-            self.of_owned = False
-        if self.of_tasks:
+            self.owned_due = False
+        if self.tasks_due:
             self._activities.compare_tasks(self._store.taken(node), node)
-            self.of_tasks = False
+            self.tasks_due = False
 
     def release_held(self, catalogue: Catalogue) -> None:
         """Let code that has not been tried yet try once with what is held (rule 5).
@@ -108,7 +108,7 @@ class Inventory:
         Raises:
             StoreError: the store cannot be read now.
         """
-        if not self.of_held:
+        if not self.holds_due:
             return
         rows = self._store.held(self._registry.names)
         self._found, self._looked_at = len(rows), catalogue.now
@@ -120,8 +120,8 @@ class Inventory:
             if definition is not None and self._trials(definition.fingerprint).isdisjoint(
                 held.hold.tried
             ):
-                self._flights.queue(Release(held.instance_id, held.incarnation, held.revision))
-        self.of_held = False
+                self._in_flight.queue(Release(held.instance_id, held.incarnation, held.revision))
+        self.holds_due = False
 
     def _knows(self, held: HeldRow) -> bool:
         """Return whether this library could go on with what is held."""

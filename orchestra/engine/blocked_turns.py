@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from orchestra.clock import Clock
-from orchestra.engine.desk import Desk
-from orchestra.engine.items import ActivityEnded, Heartbeat
+from orchestra.engine.messages import ActivityEnded, Heartbeat
+from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.stepping import Step
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
@@ -32,11 +32,11 @@ from orchestra.telemetry import log_instance
 
 __all__ = [
     "MANY_STEPS",
-    "Absences",
-    "Closing",
-    "LeftBehind",
-    "Returned",
-    "Stepping",
+    "BlockedTurns",
+    "ClosingExecution",
+    "LateResult",
+    "RunningTurn",
+    "TurnAbandoned",
     "log_wide_turn",
 ]
 
@@ -81,18 +81,18 @@ class _Token(list[None]):
 _ONE: Final = (None,)
 
 
-class Stepping:
+class RunningTurn:
     """A step that is being made: of which instance, and since when on the monotonic clock."""
 
-    __slots__ = ("desk", "first", "kept", "naming", "since", "steps", "token")
+    __slots__ = ("first", "instance", "kept", "naming", "since", "steps", "token")
 
     # Written out: each step makes one, and factories of a dataclass would be three calls more.
-    def __init__(self, desk: Desk, since: float) -> None:
-        self.desk: Desk = desk
+    def __init__(self, instance: OwnedInstance, since: float) -> None:
+        self.instance: OwnedInstance = instance
         self.since: float = since
-        self.first: ExecutionRow = desk.current
+        self.first: ExecutionRow = instance.current
         """The execution in which it began; it may go on over boundaries."""
-        self.steps: int = 0 if desk.execution is None else desk.execution.scheduler.steps
+        self.steps: int = 0 if instance.execution is None else instance.execution.scheduler.steps
         """How many steps its coroutines had made when it began."""
         self.kept: list[ActivityEnded | Heartbeat] = []
         """What came for the instance while it was away."""
@@ -103,27 +103,29 @@ class Stepping:
     @property
     def identity(self) -> Identity:
         """Which execution this is."""
-        return self.desk.identity
+        return self.instance.identity
 
     @property
     def made(self) -> int:
         """How many steps its coroutines have made since it began."""
-        execution = self.desk.execution
+        execution = self.instance.execution
         return 0 if execution is None else execution.scheduler.steps - self.steps
 
     @property
     def begun(self) -> Identity:
         """In which execution it began."""
-        desk, first = self.desk, self.first
+        instance, first = self.instance, self.first
         if (
-            desk.current.number == first.number
+            instance.current.number == first.number
         ):  # and if it has been opened meanwhile, on the version that it was opened with
-            return desk.identity
-        return Identity(desk.instance_id, desk.incarnation, first.number, first.name, first.version)
+            return instance.identity
+        return Identity(
+            instance.instance_id, instance.incarnation, first.number, first.name, first.version
+        )
 
 
 @dataclass(slots=True, eq=False)
-class Closing:
+class ClosingExecution:
     """The coroutine of an execution that has left memory is being closed, since then."""
 
     identity: Identity
@@ -139,32 +141,34 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class LateResult:
     """Code that was left behind has returned after all."""
 
-    stepping: Stepping
+    stepping: RunningTurn
     result: Result
 
     def discard(self) -> None:
         """Drop the execution, which nobody wants any more."""
-        if self.stepping.desk.execution is not None:
-            self.stepping.desk.execution.evict()
+        if self.stepping.instance.execution is not None:
+            self.stepping.instance.execution.evict()
 
 
-class LeftBehind(BaseException):
+class TurnAbandoned(BaseException):
     """The engine has gone on without the thread that ran this code. It must have ``returned``
     handed in, and touch nothing.
 
     ``returned`` is ``None`` where nothing comes back: what had left memory is closed now.
     """
 
-    def __init__(self, running: Stepping | Closing, returned: Returned | None) -> None:
+    def __init__(
+        self, running: RunningTurn | ClosingExecution, returned: LateResult | None
+    ) -> None:
         super().__init__(running, returned)
         self.running = running
         self.returned = returned
 
 
-class Absences:
+class BlockedTurns:
     """Which step is being made, and which ones were left behind.
 
     Args:
@@ -175,9 +179,9 @@ class Absences:
         self._registry = registry
         self._clock = clock
         self._blocked_after = blocked_after
-        self._away: dict[str, Stepping] = {}
-        self._returned: list[Returned] = []
-        self.running: Stepping | Closing | None = None
+        self._away: dict[str, RunningTurn] = {}
+        self._returned: list[LateResult] = []
+        self.running: RunningTurn | ClosingExecution | None = None
         """The code that runs and is waited for; read by the watchdog."""
 
     def __len__(self) -> int:
@@ -186,19 +190,19 @@ class Absences:
     def __iter__(self) -> Iterator[str]:
         return iter(self._away)
 
-    def begin(self, desk: Desk) -> Stepping:
+    def begin(self, instance: OwnedInstance) -> RunningTurn:
         """Note that the code of this instance is about to run."""
-        self.running = stepping = Stepping(desk, self._clock.monotonic())
+        self.running = stepping = RunningTurn(instance, self._clock.monotonic())
         return stepping
 
-    def finish(self, stepping: Stepping, result: Result) -> None:
+    def finish(self, stepping: RunningTurn, result: Result) -> None:
         """Note that the code has returned.
 
         Raises:
             LeftBehind: nobody waits for it any more.
         """
         if not stepping.token.take():
-            raise LeftBehind(stepping, Returned(stepping, result))
+            raise TurnAbandoned(stepping, LateResult(stepping, result))
         self._has_returned(stepping)
 
     def close(self, execution: Execution) -> None:
@@ -207,13 +211,13 @@ class Absences:
         Raises:
             LeftBehind: nobody waits for it any more.
         """
-        self.running = closing = Closing(execution.identity, self._clock.monotonic())
+        self.running = closing = ClosingExecution(execution.identity, self._clock.monotonic())
         execution.evict()
         if not closing.token.take():
-            raise LeftBehind(closing, None)
+            raise TurnAbandoned(closing, None)
         self._has_returned(closing)
 
-    def _has_returned(self, running: Stepping | Closing) -> None:
+    def _has_returned(self, running: RunningTurn | ClosingExecution) -> None:
         """Go on behind code, and name it if it took too long and the watcher, who does not always
         look, has not seen it.
         """
@@ -222,7 +226,7 @@ class Absences:
         if blocked < self._blocked_after or not running.naming.take():
             return
         identity = running.begun
-        if isinstance(running, Stepping) and running.made >= MANY_STEPS:
+        if isinstance(running, RunningTurn) and running.made >= MANY_STEPS:
             log_wide_turn(identity, blocked)
             return
         definition = self._registry.find(identity.name, identity.version)
@@ -236,22 +240,22 @@ class Absences:
             "its code" if definition is None else definition.place,
         )
 
-    def leave(self, running: Stepping | Closing) -> bool:
+    def leave(self, running: RunningTurn | ClosingExecution) -> bool:
         """Go on without this code, unless it has returned. Return whether that is so; then no
         thread runs the engine.
         """
         if not running.token.take():
             return False
         self.running = None
-        if isinstance(running, Stepping):
-            self._away[running.desk.instance_id] = running
+        if isinstance(running, RunningTurn):
+            self._away[running.instance.instance_id] = running
         return True
 
-    def keep(self, item: ActivityEnded | Heartbeat) -> bool:
+    def keep(self, message: ActivityEnded | Heartbeat) -> bool:
         """Keep an item for an instance that is away. Return whether it is."""
-        stepping = self._away.get(item.key.instance_id)
+        stepping = self._away.get(message.key.instance_id)
         if stepping is not None:
-            stepping.kept.append(item)
+            stepping.kept.append(message)
         return stepping is not None
 
     @property
@@ -259,18 +263,18 @@ class Absences:
         """Whether code has returned that nobody has taken back."""
         return bool(self._returned)
 
-    def come_back(self, returned: Returned) -> None:
+    def come_back(self, returned: LateResult) -> None:
         """Take note that code has returned."""
         self._returned.append(returned)
 
-    def take_returned(self) -> list[Returned]:
+    def take_returned(self) -> list[LateResult]:
         """Return what has come back."""
         returned, self._returned = self._returned, []
         return returned
 
-    def take_back(self, stepping: Stepping) -> bool:
+    def take_back(self, stepping: RunningTurn) -> bool:
         """Take back an instance whose code has returned. Return whether it is still wanted."""
-        instance_id = stepping.desk.instance_id
+        instance_id = stepping.instance.instance_id
         if self._away.get(instance_id) is not stepping:
             return False
         del self._away[instance_id]
@@ -279,7 +283,7 @@ class Absences:
     def incarnation_of(self, instance_id: str) -> str | None:
         """Return the incarnation of an instance that is away."""
         stepping = self._away.get(instance_id)
-        return None if stepping is None else stepping.desk.incarnation
+        return None if stepping is None else stepping.instance.incarnation
 
     def disown(self, instance_id: str) -> Sequence[ActivityEnded | Heartbeat]:
         """Want an instance no more whose code is away: it belongs to somebody else, or was claimed
@@ -289,12 +293,12 @@ class Absences:
         on this node.
         """
         stepping = self._away.pop(instance_id, None)
-        return () if stepping is None else (*stepping.desk.unacknowledged, *stepping.kept)
+        return () if stepping is None else (*stepping.instance.unacknowledged, *stepping.kept)
 
     def release(self) -> None:
         """Have every instance that is away released, should it return."""
         for stepping in self._away.values():
-            stepping.desk.releasing = True
+            stepping.instance.releasing = True
 
     def clear(self) -> None:
         """Want none of them any more."""

@@ -1,5 +1,5 @@
-"""The page about reliability says what is so, and every behaviour that must hold is cited by a
-test.
+"""The page about reliability says what its results say, and tests cite every behaviour that must
+hold.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -116,10 +117,53 @@ def test_a_result_is_whole_names_no_place_of_a_machine_and_has_no_violation(path
     assert not re.search(r"(?:^|[\s`'(\"])/(?:home|root|tmp|work|usr|var|opt|Users)/", text)
 
 
-def test_the_page_tells_how_to_repeat_each_kind_of_campaign():
-    for path in RESULTS:
-        option = path.stem.removeprefix("postgres-")
-        script = {"simulation": "simulation/run.py", "planted-bugs": "planted_bugs/run.py"}.get(
-            option, f"--{option}"
-        )
-        assert script in PAGE, path.name
+def test_each_result_has_one_row_with_its_figures_and_the_command_that_repeats_it():
+    rows = re.findall(
+        r"^\| .+ \| ([\d,]+) \| (\d+) \| `([\w-]+)` \| `((?:crash|simulation)/run\.py .+)` \|$",
+        PAGE,
+        re.MULTILINE,
+    )
+    kept = [path for path in RESULTS if path.stem != "planted-bugs"]
+    assert sorted(name for _, _, name, _ in rows) == [path.stem for path in kept]
+    shown = {name: (times, violations) for times, violations, name, _ in rows}
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in kept}
+    assert shown == {
+        name: (f"{result['cycles']:,}", str(len(result["failures"])))
+        for name, result in results.items()
+    }
+    for _, _, name, command in rows:
+        option = name.removeprefix("postgres-")
+        script = "simulation/run.py" if option == "simulation" else f"crash/run.py.* --{option} "
+        assert re.match(script, command), name
+        assert ("--postgres" in command) is name.startswith("postgres-")
+
+
+def test_the_times_of_recovery_are_those_of_the_results():
+    rows = re.findall(r"^\| .+ \| (median .+, largest .+) \| `([\w-]+)` \|$", PAGE, re.MULTILINE)
+    assert rows
+    for times, name in rows:
+        result = json.loads((ROOT / "ops" / "results" / f"{name}.json").read_text())
+        assert times in result["measures"].values()
+
+
+def test_the_page_says_when_and_on_what_the_results_were_made():
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS]
+    days = {datetime.fromisoformat(result["started"]).date() for result in results}
+    text = " ".join(PAGE.split())
+    assert [f"{day.day} {day:%B} {day.year}" in text for day in days] == [True] * len(days)
+    for name, shown in (("python", "Python"), ("sqlite", "SQLite"), ("postgresql", "PostgreSQL")):
+        for version in {result[name] for result in results if name in result}:
+            assert f"{shown} {version}" in text
+
+
+def test_the_page_counts_the_planted_bugs_and_all_of_them_were_noticed():
+    result = json.loads((ROOT / "ops" / "results" / "planted-bugs.json").read_text())
+    counts = result["counts"]
+    assert counts["caught by every suite"] == counts["bugs"]
+    assert f"{counts['bugs']} bugs are planted" in PAGE
+    assert f"{counts['suites']} suites in all" in PAGE
+    assert "planted_bugs/run.py" in PAGE
+
+
+def test_the_page_is_short_enough_to_be_read():
+    assert len(PAGE.splitlines()) <= 150

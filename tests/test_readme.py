@@ -1,5 +1,5 @@
-"""README is a program too: its Python blocks run as they stand, and its commands are the ones that
-are used.
+"""README and the guides are programs too: their Python blocks run, and their links and commands
+lead to files that exist.
 """
 
 from __future__ import annotations
@@ -9,27 +9,68 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "ops").rglob("*.md")),
+    ROOT / ".github/CONTRIBUTING.md",
+]
 
 
-def test_every_python_block_runs_as_it_stands(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def output_of(program: Path, source: str) -> str:
+    program.write_text(source, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_python_block_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    blocks = blocks_of(README)
     assert blocks
     for number, block in enumerate(blocks):
-        program = tmp_path / f"block_{number}.py"
-        program.write_text(block, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, program], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "watch 1.1.0" in done.stdout
-        assert "checks on 1.1.0" in done.stdout
+        output = output_of(tmp_path / f"block_{number}.py", block)
+        assert "watch 1.1.0" in output
+        assert "checks on 1.1.0" in output
 
 
-def test_the_readme_names_files_that_exist() -> None:
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / path).exists(), path
+def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "guide.md").read_text(encoding="utf-8"))
+    # The guide shows code before the activity that it calls, so the main block comes last.
+    output = output_of(tmp_path / "guide.py", "\n".join(blocks))
+    assert output.splitlines() == [
+        "o-1 paid by Ada",
+        "True",
+        "o-2 delivered",
+        "not delivered: ValueError",
+        "1.0.0",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_links_only_to_files_and_headings_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path, heading in re.findall(r"\]\((?!http)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        target = (page.parent / path) if path else page
+        assert target.exists(), path
+        if heading:
+            assert heading in anchors_of(target), f"{path}#{heading}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readmes_commands_exist() -> None:
     commands = re.findall(r"python (examples/\S+)", README)
     assert {
         "examples/watch_upgrade",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,6 @@ def test_every_python_block_of_the_readme_runs_as_it_stands(tmp_path: Path) -> N
 
 def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None:
     blocks = blocks_of((ROOT / "ops" / "guide.md").read_text(encoding="utf-8"))
-    # The guide shows code before the activity that it calls, so the main block comes last.
     output = output_of(tmp_path / "guide.py", "\n".join(blocks))
     assert output.splitlines() == [
         "o-1 paid by Ada",
@@ -53,6 +53,41 @@ def test_the_python_blocks_of_the_guide_make_one_program(tmp_path: Path) -> None
         "not delivered: ValueError",
         "1.0.0",
     ]
+
+
+OPERATING = """
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+
+from orchestra import OrchestrationRegistry, Retention, Runtime, SqliteProvider
+
+
+async def watch(ctx, state):
+    await ctx.wait_for_event("stop")
+
+
+async def main(path):
+    provider = SqliteProvider(path)
+    first = OrchestrationRegistry.builder().register("watch", watch).build()
+    async with Runtime(SqliteProvider(path), first) as runtime:
+        client = runtime.client
+        await client.start("watch", 1, instance_id="watch-1")
+{blocks}
+    print("done")
+
+
+anyio.run(main, Path(tempfile.mkdtemp()) / "app.db")
+"""
+
+
+def test_the_python_blocks_of_the_operating_guide_run_beside_a_store(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "operating.md").read_text(encoding="utf-8"))
+    assert len(blocks) == 3
+    source = OPERATING.format(blocks=textwrap.indent("\n".join(blocks), " " * 8))
+    assert output_of(tmp_path / "operating.py", source).splitlines()[-1] == "done"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -1,6 +1,4 @@
-"""The metrics that there are: one table, from which the instruments are made, and against which the
-guide is checked.
-"""
+"""The table of all metrics. The instruments are made from it, and a test compares the guide."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ _GROUPS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0
 
 @dataclass(frozen=True, slots=True)
 class InstrumentSpec:
-    """One metric. ``labels`` are all that it ever carries: no instance id is among them."""
+    """One metric. ``labels`` are all that it ever carries; no instance id is among them."""
 
     name: str
     kind: Literal["counter", "up-down counter", "gauge", "histogram"]
@@ -95,8 +93,8 @@ INSTRUMENTS: Final = (
         "gauge",
         "{instance}",
         (
-            "instances in the store that are held now, looked up once a lease; every node tells "
-            "the same"
+            "instances in the store that are held now, counted once a lease; every node reports "
+            "the same number"
         ),
         (NAME, HOLD_REASON),
     ),
@@ -120,7 +118,7 @@ INSTRUMENTS: Final = (
         "orchestra.activity.duration",
         "histogram",
         "s",
-        "one try of an activity",
+        "one attempt of an activity",
         (*_CODE, ACTIVITY, OUTCOME),
         _SECONDS,
     ),
@@ -128,7 +126,7 @@ INSTRUMENTS: Final = (
         "orchestra.activity.attempts",
         "histogram",
         "{attempt}",
-        "tries that an activity took until its result or its final failure",
+        "attempts that an activity took until its result or its final failure",
         (*_CODE, ACTIVITY),
         _COUNTS,
     ),
@@ -136,7 +134,7 @@ INSTRUMENTS: Final = (
         "orchestra.activities.running",
         "up-down counter",
         "{attempt}",
-        "tries that run now on this node",
+        "attempts that run now on this node",
     ),
     InstrumentSpec(
         "orchestra.timer.lateness",
@@ -165,7 +163,7 @@ INSTRUMENTS: Final = (
         (*_CODE, CACHE_RESULT),
     ),
     InstrumentSpec(
-        "orchestra.takeovers", "counter", "{instance}", "instances taken from nodes that died"
+        "orchestra.takeovers", "counter", "{instance}", "instances taken over from dead nodes"
     ),
     InstrumentSpec(
         "orchestra.commit.duration", "histogram", "s", "one commit of a group", (), _SECONDS
@@ -174,11 +172,14 @@ INSTRUMENTS: Final = (
         "orchestra.commit.writes",
         "histogram",
         "{write}",
-        "changes in one commit, claims apart",
+        "changes in one commit, without claims",
         (),
         _GROUPS,
     ),
     InstrumentSpec(
-        "orchestra.store.failures", "counter", "{failure}", "times that the store could not be used"
+        "orchestra.store.failures",
+        "counter",
+        "{failure}",
+        "calls that failed because the store could not be used",
     ),
 )

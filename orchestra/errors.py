@@ -1,5 +1,5 @@
-"""Every error that the library raises, in one tree. All of them can be pickled and copied, and so
-can subclasses of users.
+"""Every error that the library raises, in one tree. They and their subclasses can be pickled and
+copied.
 
 ::
 
@@ -11,7 +11,7 @@ can subclasses of users.
     │   └── UnresolvableAnnotation
     ├── UnknownOrchestration              no living node has the name
     │   └── UnknownVersion                ... the name, but not the version
-    ├── UnreadablePolicy                  a newer library has set the version policy of the name; ``.name``, ``.value``
+    ├── UnreadablePolicy                  a newer library set the name's version policy; ``.name``, ``.value``
     ├── InvalidArgument                   an id, label, page or limit that cannot be one
     ├── InstanceError                     about one instance; ``.instance_id``
     │   ├── InstanceNotFound
@@ -19,11 +19,11 @@ can subclasses of users.
     │   ├── InstanceCompleted             it has ended; nothing can be sent to it
     │   │   └── AlreadyCompleted          ... nor can it be cancelled or terminated
     │   ├── InstanceStillOpen             it has not ended; it cannot be deleted
-    │   ├── InstanceNotHeld                   nothing holds it; there is nothing to release
+    │   ├── InstanceNotHeld               it has no hold to release
     │   ├── InboxFull
-    │   ├── NewerLibraryNeeded            it holds what only a newer library knows; this one leaves it alone
+    │   ├── NewerLibraryNeeded            it has rows that only a newer library knows; this one leaves it alone
     │   ├── InstanceFailed                raised by ``Handle.result``
-    │   │   └── InstanceHeld              its code has raised an error, and it waits for other code; also a WaitTimeout
+    │   │   └── InstanceHeld              an error of its code holds it until changed code is deployed; also a WaitTimeout
     │   ├── InstanceCancelled
     │   └── InstanceTerminated
     ├── WaitTimeout
@@ -35,9 +35,9 @@ can subclasses of users.
     ├── OrchestrationError                raised inside orchestration code, or about it
     │   ├── ActivityFailed                ``.tries``, ``.attempts``, ``.cause``
     │   ├── ChildFailed                   ``.child_id``, ``.status``, ``.cause``
-    │   ├── EventTimeout                  ``.event``, ``.timeout``: the event has not come in time
-    │   ├── Deadlock                      each branch waits for another one
-    │   ├── OperationCancelled            a durable future that was cancelled is awaited
+    │   ├── EventTimeout                  ``.event``, ``.timeout``: the event did not come in time
+    │   ├── Deadlock                      the branches wait for each other
+    │   ├── OperationCancelled            code awaited a durable future that was cancelled
     │   ├── ForeignAwait
     │   ├── ContinueAsNewSwallowed
     │   ├── ExecutionLimitExceeded        holds the instance
@@ -45,30 +45,30 @@ can subclasses of users.
     │   └── HistoryCorrupt                holds the instance
     ├── ActivityContextMissing
     ├── RuntimeClosed
-    ├── WrongEventLoop                    the call would wait for what it blocks itself
+    ├── WrongEventLoop                    the call would block what it waits for
     ├── ProviderInUse                     another runtime runs on the same provider object
     └── StoreError
-        ├── StoreBusy                     another writer holds the store; try again
+        ├── StoreBusy                     another writer holds the store; retry
         ├── StoreUnavailable              it cannot be reached now; ``.retryable``
         │   ├── StoreFull
         │   ├── StoreReadOnly
-        │   ├── StoreReplaced             what answers now may have lost commits; who has memory of them must forget it
-        │   └── StoreAliased              the file has a second name, by which others could open it; ``.path``
+        │   ├── StoreReplaced             the server may have lost commits; the node must drop its memory
+        │   └── StoreAliased              the file has a second name; ``.path``
         ├── NetworkFileSystem             SQLite's log does not work there; ``.mount_point``, ``.file_system``
-        ├── StoreForked                   opened before this process was forked; make a new provider in it
-        ├── StoreEmpty                    the file or schema is there, but no store has been made in it yet
+        ├── StoreForked                   opened before a fork; make a new provider in the child
+        ├── StoreEmpty                    the file or schema exists, but holds no store yet
         ├── StoreCorrupt
-        ├── SchemaMismatch                newer than this library, or older and not to be migrated
-        │   └── LibraryTooOld             no library as old as this one may work on the store; ``.lowest_reader``
-        ├── LevelTooLow                   a new kind is not written yet: older nodes live that could not read it
-        ├── NodeBuried                    this node was declared dead; what it owned is gone
+        ├── SchemaMismatch                newer than this library, or older and migration is off
+        │   └── LibraryTooOld             the store refuses libraries as old as this one; ``.lowest_reader``
+        ├── LevelTooLow                   a new kind may not be written yet: older nodes cannot read it
+        ├── NodeBuried                    other nodes declared this node dead, and own its instances
         └── OutcomeUnknown                the reply to a commit was lost
 
     BaseException
     └── Unwind                            not caught by ``except Exception``
-        ├── Cancelled                     delivered at the await of a cancelled orchestration or branch
+        ├── Cancelled                     raised at the await of a cancelled orchestration or branch
         ├── ContinueAsNew                 leaves the execution for the next one
-        └── Evicted                       the execution leaves memory; nothing is decided by it
+        └── Evicted                       the execution leaves memory; it decides nothing
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ __all__ = [
 
 
 _LINE: Final = 2_000
-"""Characters of an error that is told in one line."""
+"""The most characters of an error in one line."""
 
 _NOTE: Final = re.compile(r"\.\.\. \([\d,]+ characters in all\)$")
 
@@ -161,40 +161,37 @@ _SHOWN_CAUSES: Final = 4
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text of at most ``most`` characters. Of a longer one the beginning stays, with a
-    note of how long it is.
-    """
+    """Return the text, or its beginning and a note of its length, in ``most`` characters."""
     if len(text) <= most:
         return text
-    told = _NOTE.search(
-        text, max(0, len(text) - 60)
-    )  # it was shortened before: its true length is in the note
-    note = told.group() if told else f"... ({len(text):,} characters in all)"
+    # A text that was shortened before has its true length in the note.
+    earlier = _NOTE.search(text, max(0, len(text) - 60))
+    note = earlier.group() if earlier else f"... ({len(text):,} characters in all)"
     return f"{text[: max(0, most - len(note))]}{note}"
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What is kept of an exception: its type's qualified name, its message, its traceback as text,
-    and what hangs below it.
+    """A stored exception: its type's qualified name, its message, its traceback, and its nested
+    errors.
 
     All of it is bounded: messages and tracebacks are cut, and at most 16 nested errors are kept.
-    ``str()`` gives one line that names the errors of a group and the causes as well.
+    ``str()`` returns one line that also names the causes and the errors of a group.
     """
 
     type: str
     message: str
     traceback: str | None = None
     cause: ErrorInfo | None = None
-    """What it was raised from (``raise ... from``)."""
+    """The error that it was raised from (``raise ... from``)."""
     context: ErrorInfo | None = None
-    """What was being handled when it was raised; ``None`` where there is a cause, or ``from None``
-    was written.
+    """The error that was being handled when it was raised. ``None`` if there is a cause, or if the
+    code says ``from None``.
     """
     members: tuple[ErrorInfo, ...] = ()
     """The errors of an exception group."""
     omitted: int = 0
-    """How many errors of the group are not among ``members``."""
+    """The number of errors of the group that are not in ``members``."""
     details: Any = field(default=None, hash=False)
     """The details of a :class:`Failure`, as plain JSON values."""
 
@@ -223,8 +220,8 @@ class ErrorInfo:
                 else ("while handling", error.context)
             )
             if below is None or (below.message and below.message[:nested] in error.message):
-                break  # ActivityFailed tells its cause in its own message
-            # The rest of the chain follows by itself.
+                break  # ActivityFailed has its cause in its own message
+            # The loop shows the rest of the chain.
             alone = ErrorInfo(
                 below.type, below.message, members=below.members, omitted=below.omitted
             )
@@ -233,7 +230,7 @@ class ErrorInfo:
         return " ".join(parts)
 
     def _leaves(self) -> list[ErrorInfo]:
-        """Return the errors of a group that are no groups themselves."""
+        """Return the errors of a group that are not groups."""
         if not self.members:
             return [self]
         return [leaf for member in self.members for leaf in member._leaves()]
@@ -244,7 +241,7 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One failed try of an activity: its number from 1, when it ended (aware, UTC), and why."""
+    """One failed attempt of an activity: its number from 1, its end (aware, UTC), and its error."""
 
     number: int
     ended_at: datetime
@@ -259,11 +256,11 @@ class OrchestraError(Portable, Exception):
 
 
 class RegistrationError(OrchestraError):
-    """A registry cannot be built from what was registered."""
+    """The registrations do not make a valid registry."""
 
 
 class DuplicateVersion(RegistrationError):
-    """One name has two functions under one version."""
+    """A name has two functions under one version."""
 
 
 class InvalidVersion(RegistrationError, ValueError):
@@ -271,11 +268,11 @@ class InvalidVersion(RegistrationError, ValueError):
 
 
 class InvalidFunction(RegistrationError, TypeError):
-    """A function has not the shape that its role asks for."""
+    """A function does not have the signature that its role needs."""
 
 
 class UnresolvableAnnotation(RegistrationError, TypeError):
-    """An annotation names a type that cannot be found, or that has no JSON form."""
+    """An annotation names a type that is not found or has no JSON form."""
 
 
 class UnknownOrchestration(OrchestraError, LookupError):
@@ -295,8 +292,9 @@ class UnknownVersion(UnknownOrchestration):
 
 
 class UnreadablePolicy(OrchestraError):
-    """The version policy of a name was set by a newer library, and this one cannot read it.
-    ``value`` is its stored text.
+    """A newer library set the version policy of a name, and this one cannot read it.
+
+    ``value`` is the policy's stored text.
     """
 
     def __init__(self, message: str, *, name: str, value: str) -> None:
@@ -306,16 +304,14 @@ class UnreadablePolicy(OrchestraError):
 
 
 class InvalidArgument(OrchestraError, ValueError):
-    """What was given cannot be an id, a label, a page or a limit. Nothing was asked of the
-    store.
-    """
+    """An argument is not a valid id, label, page or limit. The store was not asked."""
 
 
 # --- instances --------------------------------------------------------------------------------
 
 
 class InstanceError(OrchestraError):
-    """Something about one instance."""
+    """An error about one instance."""
 
     def __init__(self, message: str, *, instance_id: str) -> None:
         super().__init__(message)
@@ -327,31 +323,31 @@ class InstanceNotFound(InstanceError, LookupError):
 
 
 class InstanceExists(InstanceError):
-    """The id is taken, by a start that was not this one."""
+    """Another start has taken the id."""
 
 
 class InstanceCompleted(InstanceError):
-    """The instance has ended and takes nothing any more."""
+    """The instance has ended: it accepts no messages."""
 
 
 class AlreadyCompleted(InstanceCompleted):
-    """The instance had ended before it could be cancelled or terminated."""
+    """The instance had ended before the cancel or terminate."""
 
 
 class InstanceStillOpen(InstanceError):
-    """The instance has not ended; terminate it before it is deleted."""
+    """The instance has not ended. Terminate it before you delete it."""
 
 
 class InstanceNotHeld(InstanceError):
-    """The instance has no stored hold that could be released."""
+    """The instance has no stored hold to release."""
 
 
 class InboxFull(InstanceError):
-    """As much waits in the instance's inbox as may; this event was not stored.
+    """The instance's inbox is full; this event was not stored.
 
-    ``bound`` is what there is too much of, ``"messages"`` or ``"bytes"``, and ``limit`` how much
-    there may be. ``name`` is the event's name where that is the limit of one name, and then other
-    events still get in; ``None``: of the whole inbox.
+    ``bound`` is the exceeded bound, ``"messages"`` or ``"bytes"``, and ``limit`` its value. ``name``
+    is the event's name if that name's share is full; events of other names are still accepted.
+    ``name`` is ``None`` if the whole inbox is full.
     """
 
     def __init__(
@@ -370,11 +366,11 @@ class InboxFull(InstanceError):
 
 
 class NewerLibraryNeeded(InstanceError):
-    """The instance holds kinds of rows that only a newer library knows. Nothing was changed."""
+    """The instance has kinds of rows that only a newer library knows. Nothing was changed."""
 
 
 class InstanceFailed(InstanceError):
-    """The instance ended in failure; ``error`` says why."""
+    """The instance failed; ``error`` says why."""
 
     def __init__(self, message: str, *, instance_id: str, error: ErrorInfo | None) -> None:
         super().__init__(message, instance_id=instance_id)
@@ -382,17 +378,16 @@ class InstanceFailed(InstanceError):
 
 
 class WaitTimeout(OrchestraError, TimeoutError):
-    """What was waited for has not come within the time given. Nothing was changed by waiting."""
+    """The wait ended before the awaited thing happened. Waiting changed nothing."""
 
 
 class InstanceHeld(WaitTimeout, InstanceFailed):
-    """The instance is held, because its code has raised what is no declared failure. A wait for its
-    end has found that.
+    """A wait for the instance's end found it held: its code raised no declared failure.
 
-    It has not ended: code that differs, or ``client.release``, lets it go on, and its result can be
-    waited for again. So it is a :class:`WaitTimeout`; and an :class:`InstanceFailed` for callers to
-    whom it is all the same why there is no result. Catch it before these where the difference
-    matters. ``error`` is what the code has raised.
+    The instance has not ended. Changed code, or ``client.release``, lets it go on; then wait for its
+    result again. So this is a :class:`WaitTimeout`. It is an :class:`InstanceFailed` too, for
+    callers that only ask whether there is a result. Catch it before these if the difference
+    matters. ``error`` is the exception that the code raised.
     """
 
 
@@ -408,7 +403,7 @@ class InstanceTerminated(InstanceError):
 
 
 class PayloadError(OrchestraError):
-    """A value cannot travel. ``subject`` names whose value it is, ``field`` the place inside it."""
+    """A value cannot be stored or read. ``subject`` names the value, ``field`` the place inside it."""
 
     def __init__(self, message: str, *, subject: str, field: str = "") -> None:
         super().__init__(message)
@@ -417,8 +412,8 @@ class PayloadError(OrchestraError):
 
 
 class EncodeError(PayloadError, TypeError):
-    """A value has no JSON form (NaN, an infinity, an unsupported type), or would come back as
-    something else.
+    """A value has no JSON form (NaN, an infinity, an unsupported type), or would come back as another
+    one.
     """
 
 
@@ -441,12 +436,12 @@ class PayloadTooLarge(PayloadError, ValueError):
 class Failure(OrchestraError):
     """Raise it, or a subclass, in orchestration code to end the instance as failed.
 
-    An exception of another class does not end the instance but holds it, unless the registration
-    names it (``register(..., failures=(PaymentRefused,))``). An activity may raise it too, and is
-    retried as after any other error.
+    An exception of another class holds the instance, unless the registration names the class
+    (``register(..., failures=(PaymentRefused,))``). An activity may raise it too; the runtime
+    retries the activity as after any other error.
 
     Args:
-        message: why it has failed.
+        message: why the instance fails.
         details: a value with a JSON form. The parent reads it from ``ChildFailed.cause.details``, a
             client from ``InstanceFailed.error.details``.
     """
@@ -461,9 +456,9 @@ class OrchestrationError(OrchestraError):
 
 
 class ActivityFailed(OrchestrationError):
-    """An activity has failed for good, after so many ``tries``; ``cause`` is the last error.
+    """An activity has failed for good; ``cause`` is the last error.
 
-    ``attempts`` holds the last 20 tries, each with its number.
+    ``tries`` counts its attempts; ``attempts`` holds the last 20 of them.
     """
 
     def __init__(
@@ -487,11 +482,11 @@ class ActivityFailed(OrchestrationError):
 
 
 class ChildFailed(OrchestrationError):
-    """A child orchestration has not completed.
+    """A child orchestration did not complete.
 
-    ``status`` is how it ended: ``failed``, ``cancelled`` or ``terminated``; ``cause`` is its error.
-    A child that could not be started has ``failed`` too: its cause then is of type
-    ``orchestra.errors.InstanceExists`` (the id is somebody else's, who goes on untouched) or
+    ``status`` is its end: ``failed``, ``cancelled`` or ``terminated``; ``cause`` is its error. A
+    child that could not be started has ``failed`` too. The type of its cause is then
+    ``orchestra.errors.InstanceExists`` (another instance has the id, and goes on untouched) or
     ``orchestra.errors.UnknownOrchestration``.
     """
 
@@ -509,9 +504,7 @@ _PAST = {"failed": "failed", "cancelled": "was cancelled", "terminated": "was te
 
 
 class EventTimeout(OrchestrationError, TimeoutError):
-    """The event that was waited for has not come within the time given. The wait is given up: it
-    takes no later event.
-    """
+    """The awaited event did not come in time. The wait has ended: it takes no later event."""
 
     def __init__(self, event: str, timeout: timedelta) -> None:
         super().__init__(f"no event {event!r} has come within {timeout.total_seconds():g} s")
@@ -520,11 +513,11 @@ class EventTimeout(OrchestrationError, TimeoutError):
 
 
 class Deadlock(OrchestrationError):
-    """The branches of an execution wait for each other, and for nothing that could happen."""
+    """The branches of an execution wait for each other, so none can go on."""
 
 
 class OperationCancelled(OrchestrationError):
-    """A durable future was awaited after it had been cancelled."""
+    """Code awaited a durable future after it had been cancelled."""
 
 
 class ForeignAwait(OrchestrationError):
@@ -532,17 +525,17 @@ class ForeignAwait(OrchestrationError):
 
 
 class ContinueAsNewSwallowed(OrchestrationError):
-    """``continue_as_new`` was called, and the orchestration then ended in another way."""
+    """Code called ``continue_as_new``, and then ended the orchestration in another way."""
 
 
 class ExecutionLimitExceeded(OrchestrationError):
-    """One execution has grown over the hard limit of events or bytes. It is held (``limit``) until
-    the limits are raised.
+    """An execution has more events or bytes than the limits allow. It is held (``limit``) until the
+    limits are raised.
     """
 
 
 class NondeterminismError(OrchestrationError):
-    """Code and history disagree. ``event_id`` is the event, ``line`` the place in the code."""
+    """Code and history differ. ``event_id`` is the event, ``line`` the line of code."""
 
     def __init__(
         self, message: str, *, event_id: int | None = None, line: str | None = None
@@ -553,7 +546,7 @@ class NondeterminismError(OrchestrationError):
 
 
 class HistoryCorrupt(OrchestrationError):
-    """A history is not what any execution can have written. ``event_id`` is where it goes wrong."""
+    """No execution can have written this history. ``event_id`` is the first wrong event."""
 
     def __init__(self, message: str, *, event_id: int | None = None) -> None:
         super().__init__(message)
@@ -561,7 +554,7 @@ class HistoryCorrupt(OrchestrationError):
 
 
 class ActivityContextMissing(OrchestraError, LookupError):
-    """The ambient activity context was asked for outside an activity."""
+    """Code outside an activity asked for the activity context."""
 
 
 class RuntimeClosed(OrchestraError):
@@ -569,22 +562,18 @@ class RuntimeClosed(OrchestraError):
 
 
 class WrongEventLoop(OrchestraError, RuntimeError):
-    """The call would wait for ever: what it waits for can only happen in the loop or thread that
-    the call itself blocks.
-    """
+    """The call would wait for ever, because it blocks the loop or thread that must act."""
 
 
 class ProviderInUse(OrchestraError):
-    """Another runtime runs on this provider object. Each runtime needs one of its own; they may
-    share the store.
-    """
+    """Another runtime uses this provider object. Give each runtime its own; they may share a store."""
 
 
 # --- the store --------------------------------------------------------------------------------
 
 
 class StoreError(OrchestraError):
-    """The durable store refused or failed. ``retryable``: the same call may go through later."""
+    """The store refused a call or failed. ``retryable``: the same call may succeed later."""
 
     retryable = False
 
@@ -602,19 +591,18 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """No space is left where the store lives. Nothing was written."""
+    """The disk of the store is full. Nothing was written."""
 
 
 class StoreReadOnly(StoreUnavailable):
-    """The store can be read, but not written."""
+    """The store can be read but not written."""
 
 
 class StoreReplaced(StoreUnavailable):
-    """What answers now goes on from an earlier moment, perhaps: a standby took over, or a backup
-    was restored.
+    """The server may continue from an earlier moment: a standby took over, or a backup was restored.
 
-    Commits that were acknowledged may be gone. A node must forget what it has in memory and join
-    under a new id; whoever asks meanwhile is refused, and nothing was written.
+    Acknowledged commits may be gone. The node must drop its memory and join under a new id. Until
+    then it refuses calls; nothing was written.
     """
 
 
@@ -622,9 +610,8 @@ class StoreAliased(StoreUnavailable):
     """The store's file has a second name: a hard link, or a mount of the file alone. Nothing was
     read or written.
 
-    SQLite keeps its log, and this library its locks, beside the file and under its name. A file
-    with two names would have two of each, and be damaged. Symbolic links are followed, and do no
-    harm.
+    SQLite's log and this library's locks lie beside the file, under its name. A file with two names
+    would have two of each, and be damaged. Symbolic links do no harm: they are followed.
     """
 
     def __init__(self, message: str, *, path: str) -> None:
@@ -633,8 +620,8 @@ class StoreAliased(StoreUnavailable):
 
 
 class NetworkFileSystem(StoreError):
-    """The store's file lies on a network file system, where neither locks nor the log's shared
-    memory can be relied on.
+    """The store's file lies on a network file system, where locks and the log's shared memory are
+    not reliable.
     """
 
     def __init__(self, message: str, *, mount_point: str, file_system: str) -> None:
@@ -644,8 +631,9 @@ class NetworkFileSystem(StoreError):
 
 
 class StoreForked(StoreError):
-    """The provider was opened by a process (``opened_by``) that has forked this one. Nothing was
-    done, nor ever will be.
+    """The parent process (``opened_by``) opened the provider before the fork. Nothing was done.
+
+    Make a new provider in the child process.
     """
 
     def __init__(self, store: str, *, opened_by: int) -> None:
@@ -657,7 +645,7 @@ class StoreForked(StoreError):
 
 
 class StoreEmpty(StoreError):
-    """There is a place for a store, and nothing in it yet: a runtime that opens it makes one."""
+    """The file or schema exists, but holds no store yet. A runtime that opens it makes one."""
 
 
 class StoreCorrupt(StoreError):
@@ -665,13 +653,11 @@ class StoreCorrupt(StoreError):
 
 
 class SchemaMismatch(StoreError):
-    """The schema is newer than this library, or older and must not be migrated here."""
+    """The schema is newer than this library, or older and migration is switched off."""
 
 
 class LibraryTooOld(SchemaMismatch):
-    """The store holds what libraries below ``lowest_reader`` must not work on; ``level`` is what
-    this one can read.
-    """
+    """The store refuses libraries below level ``lowest_reader``; this one reads up to ``level``."""
 
     def __init__(self, message: str, *, level: int, lowest_reader: int) -> None:
         super().__init__(message)
@@ -680,15 +666,15 @@ class LibraryTooOld(SchemaMismatch):
 
 
 class LevelTooLow(StoreError):
-    """A kind of row that is newer than the store's write level was to be written. Nothing was."""
+    """The change needs a kind of row above the store's write level. Nothing was written."""
 
 
 class NodeBuried(StoreError):
-    """This node was declared dead. What it owned belongs to others; it must join under a new id."""
+    """Other nodes declared this node dead and own its instances. It must join under a new id."""
 
 
 class OutcomeUnknown(StoreError):
-    """The reply to a commit was lost: it may have happened, or not. Ask again with the same id."""
+    """The reply to a commit was lost: the change may or may not be stored. Retry with the same id."""
 
     retryable = True
 
@@ -697,18 +683,18 @@ class OutcomeUnknown(StoreError):
 
 
 class Unwind(Portable, BaseException):
-    """Leaves orchestration code past every ``except Exception``."""
+    """Leaves orchestration code: no ``except Exception`` catches it."""
 
 
 class Cancelled(Unwind):
-    """The orchestration (or this branch of it) is cancelled.
+    """The orchestration, or this branch of it, is cancelled.
 
-    ``finally`` bodies run and may await activities. Let it pass when they are done.
+    ``finally`` bodies run and may await activities. Then let the exception pass.
     """
 
     waits: bool = False
-    """Whether it comes from a cancel of the instance: the awaited activity ends first, unless it
-    says otherwise.
+    """Whether the instance was cancelled. The awaited activity then ends first, unless its options
+    say otherwise.
     """
 
     def __init__(self, reason: str = "") -> None:
@@ -721,4 +707,4 @@ class ContinueAsNew(Unwind):
 
 
 class Evicted(Unwind):
-    """The execution leaves memory. Whatever its ``finally`` bodies ask for now is not done."""
+    """The execution leaves memory. Its ``finally`` bodies decide nothing."""

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Final, TypeVar
 
 from orchestra.clock import from_micros, to_micros
-from orchestra.codec import Payload, pack, unpack
+from orchestra.codec import Packed, Payload, pack, pack_value, unpack
 from orchestra.errors import Attempt, ErrorInfo, HistoryCorrupt, RegistrationError
 from orchestra.frozen import frozen
 from orchestra.levels import BASE_LEVEL, Kinds, Unknown
@@ -398,6 +398,16 @@ def error_from_wire(wire: list[Any]) -> ErrorInfo:
         nested.get("omitted", 0),
         nested.get("details"),
     )
+
+
+def error_to_bytes(error: ErrorInfo) -> Packed:
+    """Return what the row of an execution that has ended holds, and the message to its parent."""
+    return pack_value({"error": error_to_wire(error)})
+
+
+def error_from_bytes(data: bytes) -> ErrorInfo:
+    """Return what :func:`error_to_bytes` wrote."""
+    return error_from_wire(unpack(data)["error"])
 
 
 def attempts_to_wire(attempts: tuple[Attempt, ...]) -> list[list[Any]]:

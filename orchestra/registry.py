@@ -208,6 +208,11 @@ class OrchestrationRegistry:
         """Return one definition, or ``None``."""
         return self._definitions.get(name, {}).get(version)
 
+    def shape(self, name: str, version: str) -> str | None:
+        """Return the hash of the shape that a version's input has; ``None``: not registered."""
+        definition = self.find(name, version)
+        return None if definition is None else definition.state.shape
+
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
         """Return the name under which a function is registered, and how its result is read.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from orchestra.codec import pack, unpack
+from orchestra.codec import Packed, pack_value, unpack
 from orchestra.events import (
     ActivityScheduled,
     ChildStarted,
@@ -69,7 +69,7 @@ class Summary:
     counts: Mapping[str, int]
 
 
-EMPTY_SUMMARY: Final = pack({"w": [], "n": {}})
+EMPTY_SUMMARY: Final = pack_value({"w": [], "n": {}})
 
 
 _KINDS: Final[Mapping[int, str]] = {
@@ -85,7 +85,7 @@ def write_summary(
     counts: Mapping[int, int],
     tried: Callable[[int], Tried | None],
     put_backs: Sequence[tuple[int, int]] = (),
-) -> bytes:
+) -> Packed:
     """Return the stored form of what is pending; only the first few are looked at.
 
     ``put_backs``: by how much the store's clock was put back since the execution began, and from
@@ -110,7 +110,7 @@ def write_summary(
         "w": entries,
         "n": {_KINDS[kind]: count for kind, count in counts.items() if count},
     }
-    return pack({**summary, "b": put_backs} if put_backs else summary)
+    return pack_value({**summary, "b": put_backs} if put_backs else summary)
 
 
 def read_put_backs(data: bytes) -> tuple[tuple[int, int], ...]:

@@ -26,7 +26,7 @@ from psycopg import sql
 
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.changes import Claim
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import ExecutionDelta, Opening
 from orchestra.store.outcomes import Claimed
 from orchestra.store.snapshots import Snapshot
 from orchestra.testing.postgres import postgres_server
@@ -67,7 +67,7 @@ def park_template(provider: PostgresProvider) -> None:
     """Start an instance, open it, record two events, and park it: what every copy is made of."""
     row = begin(provider, "template", NODE)
     opening = ExecutionDelta(
-        1, opened=(1, "1.0.0", "f1", 1, POLICY), events=(an_event(1), an_event(2))
+        1, opened=Opening(1, "1.0.0", "f1", 1, POLICY), events=(an_event(1), an_event(2))
     )
     one(provider, a_write(row, a_state(row, owner=None, wake_at=FAR), executions=(opening,)))
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.store.changes import Write
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import ExecutionDelta, Opening
 from orchestra.store.instances import InstanceRow
 from orchestra.store.outcomes import Granted
 from orchestra.testing.postgres import postgres_server
@@ -48,7 +48,7 @@ class Lane:
         self.provider.store.join(a_node(name))
         self.provider.store.commit([a_start(f"{name}-{number}") for number in range(size)])
         snapshots = claim(self.provider, name, size)
-        opened = (1, "1.0.0", "f1", 1, POLICY)
+        opened = Opening(1, "1.0.0", "f1", 1, POLICY)
         self.events = 1
         writes = [
             a_write(one.row, executions=(ExecutionDelta(1, opened=opened, events=(an_event(1),)),))

@@ -20,9 +20,9 @@ from orchestra.client.info import (
 )
 from orchestra.client.values import shown
 from orchestra.clock import from_micros
-from orchestra.codec import unpack
+from orchestra.codec import Packed, unpack
 from orchestra.errors import ErrorInfo
-from orchestra.events import EventRecord, error_from_wire, scheduled_name
+from orchestra.events import EventRecord, error_from_bytes, scheduled_name
 from orchestra.levels import Unknown
 from orchestra.operations.holds import hold_reason
 from orchestra.resolution import boundary_version, is_living
@@ -98,7 +98,7 @@ def instance_info(
         execution_id=row.execution,
         input=shown(execution.state),
         output=shown(execution.output),
-        error=row.hold.error
+        error=stored_error(row.hold.error)
         if row.hold is not None and record.held
         else stored_error(execution.error),
         custom_status=shown(record.custom_status),
@@ -312,9 +312,9 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
     )
 
 
-def stored_error(data: bytes | None) -> ErrorInfo | None:
+def stored_error(data: Packed | None) -> ErrorInfo | None:
     """Return the error that an execution's row holds."""
-    return None if data is None else error_from_wire(unpack(data)["error"])
+    return None if data is None else error_from_bytes(data)
 
 
 def _moment(instant: int | None) -> datetime | None:

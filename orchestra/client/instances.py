@@ -128,7 +128,14 @@ class Instances:
                 queue, name, chosen, FORMAT, version is None, resolution_level(catalogue, how)
             ),
             execution=ExecutionRow(
-                1, name, chosen, resolution, payload, None, created_at=catalogue.now
+                1,
+                name,
+                chosen,
+                resolution,
+                payload,
+                chosen,
+                created_at=catalogue.now,
+                state_shape=None if self._registry is None else self._registry.shape(name, chosen),
             ),
             created_by=access.name,
             labels=dict(labels or {}),

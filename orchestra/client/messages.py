@@ -7,7 +7,7 @@ from typing import Any
 from orchestra.client.access import Access
 from orchestra.client.arguments import check_id, check_name, check_reason, check_text
 from orchestra.clock import new_id
-from orchestra.codec import encode
+from orchestra.codec import UserText, encode
 from orchestra.errors import AlreadyCompleted, InboxFull, InstanceCompleted
 from orchestra.operations.lookup import not_found
 from orchestra.store.changes import Append, Cancel
@@ -46,7 +46,7 @@ class Messages:
         """Ask an instance to stop; see :meth:`Client.cancel`."""
         check_id(instance_id)
         check_reason(reason)
-        await self._send(Cancel(instance_id, reason, self._access.name), AlreadyCompleted)
+        await self._send(Cancel(instance_id, UserText(reason), self._access.name), AlreadyCompleted)
 
     async def _send(self, change: Append | Cancel, closed: type[InstanceCompleted]) -> None:
         outcome = await self._access.port.submit(change)

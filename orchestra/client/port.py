@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload
 from orchestra.store.changes import ClientChange
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Outcome
@@ -23,7 +23,7 @@ class End:
 
     status: Status
     output: Payload | None
-    error: bytes | None
+    error: Packed | None
 
 
 class EndWatch(Protocol):

@@ -134,4 +134,5 @@ def no_end(record: InstanceRecord, timeout: timedelta | None) -> WaitTimeout:
 
 
 def _error_of(record: InstanceRecord) -> ErrorInfo | None:
-    return record.row.hold.error if record.held and record.row.hold is not None else None
+    hold = record.row.hold
+    return stored_error(hold.error) if record.held and hold is not None else None

@@ -22,7 +22,17 @@ from orchestra.codec.decoding import (
     raw,
     repacked,
 )
-from orchestra.codec.payloads import DEFAULT_PAYLOAD_LIMIT, EMPTY, JSON, Payload, pack, unpack
+from orchestra.codec.payloads import (
+    DEFAULT_PAYLOAD_LIMIT,
+    EMPTY,
+    JSON,
+    Packed,
+    Payload,
+    UserText,
+    pack,
+    pack_value,
+    unpack,
+)
 from orchestra.codec.values import encode
 
 __all__ = [
@@ -32,12 +42,15 @@ __all__ = [
     "PLAIN",
     "ArgumentsReader",
     "Decoder",
+    "Packed",
     "Payload",
+    "UserText",
     "arguments_decoder",
     "decoder",
     "encode",
     "encode_arguments",
     "pack",
+    "pack_value",
     "plain",
     "raw",
     "repacked",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import typing
 from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import orjson
 import pydantic
@@ -50,6 +51,7 @@ class Decoder(Generic[T]):
 
     __slots__ = (
         "_adapter",
+        "_digest",
         "_is_native",
         "_is_verified",
         "_is_zoned",
@@ -64,6 +66,7 @@ class Decoder(Generic[T]):
         self._adapter: pydantic.TypeAdapter[T] | None = None
         self._validate: Callable[..., T]
         self._shape: Shape | None = None
+        self._digest: str | None = None
         self._is_native = self._is_zoned = self._is_verified = False
         self._plain: frozenset[type] = frozenset()
         """Values of these types are JSON as they are."""
@@ -240,6 +243,15 @@ class Decoder(Generic[T]):
                 f"{subject} does not fit {_type_text(self.annotation)}: {error!r}", subject=subject
             ) from error
 
+    @property
+    def shape(self) -> str:
+        """Return 16 hexadecimal digits that say which values can be read: of the JSON Schema of the
+        type, without its titles and descriptions. ``Any`` has a shape too: that of all values.
+        """
+        if self._digest is None:
+            self._digest = _digest_of(self.schema())
+        return self._digest
+
     def schema(self) -> bytes:
         """Return a text that changes whenever what can be read changes."""
         if self._adapter is None:
@@ -248,6 +260,28 @@ class Decoder(Generic[T]):
             return orjson.dumps(self._adapter.json_schema(), option=orjson.OPT_SORT_KEYS)
         except (pydantic.errors.PydanticInvalidForJsonSchema, pydantic.PydanticUserError):
             return _type_text(self.annotation).encode()
+
+
+def _digest_of(schema: bytes) -> str:
+    try:
+        told = orjson.dumps(_without_words(orjson.loads(schema)), option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONDecodeError:
+        told = schema  # the name of a type that has no JSON Schema
+    return hashlib.sha256(told).hexdigest()[:16]
+
+
+def _without_words(schema: Any, *, names: bool = False) -> Any:
+    """Return a JSON Schema without what is for people. ``names``: the keys are names of fields."""
+    if isinstance(schema, list):
+        return [_without_words(part) for part in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    parts = cast("dict[str, Any]", schema)
+    return {
+        key: _without_words(part, names=key in {"properties", "$defs"} and not names)
+        for key, part in parts.items()
+        if names or key not in {"title", "description", "examples"}
+    }
 
 
 _decoders: dict[Any, Decoder[Any]] = {}

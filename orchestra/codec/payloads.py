@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NewType, cast
 
 import orjson
 
 from orchestra.frozen import frozen
 
-__all__ = ["DEFAULT_PAYLOAD_LIMIT", "EMPTY", "JSON", "Payload", "pack", "unpack"]
+__all__ = [
+    "DEFAULT_PAYLOAD_LIMIT",
+    "EMPTY",
+    "JSON",
+    "Packed",
+    "Payload",
+    "UserText",
+    "pack",
+    "pack_value",
+    "unpack",
+]
 
 JSON: Final = 1
 """The encoding number of plain JSON. Others are reserved for compression, encryption and external
@@ -31,9 +41,25 @@ class Payload:
 EMPTY: Final = Payload(b"null")
 
 
+Packed = NewType("Packed", bytes)
+"""Facts of the library's own that hold texts of users as well: errors, attempts, waits.
+
+They are values of users like any :class:`Payload`: :mod:`orchestra.store.values` reaches both.
+"""
+
+
+UserText = NewType("UserText", str)
+"""A text for people that may quote users: the detail of a hold, the reason of a cancel."""
+
+
 # The functions themselves, and none around them: each event and each row has such facts.
 pack: Final[Callable[[Mapping[str, Any]], bytes]] = orjson.dumps
 """Return the library's own small facts as bytes."""
 
 unpack: Final[Callable[[bytes], dict[str, Any]]] = orjson.loads
 """Return what :func:`pack` wrote."""
+
+pack_value: Final[Callable[[Mapping[str, Any]], Packed]] = cast(
+    "Callable[[Mapping[str, Any]], Packed]", orjson.dumps
+)
+"""Like :func:`pack`, of facts that hold texts of users."""

@@ -12,7 +12,7 @@ from random import Random
 from typing import Final
 
 from orchestra.clock import from_micros, micros
-from orchestra.codec import Payload, pack, unpack
+from orchestra.codec import Payload, pack_value, unpack
 from orchestra.engine.messages import ActivityEnded, ActivityFailure
 from orchestra.engine.tasks import CRASHED, failure_to_bytes, how_it_ended
 from orchestra.error_info import brief_attempts
@@ -109,7 +109,7 @@ class PendingActivity:
         known = {"tries": attempts_to_wire(self.failed), "counted": self.counted}
         if self.unread:
             known |= {"unread": list(self.unread), "unread_error": self.last_error}
-        attempts = pack(known)
+        attempts = pack_value(known)
         return ActivityRow(
             execution,
             self.event.id,
@@ -130,7 +130,7 @@ class PendingActivity:
         ``place`` is its place among the ends of the turn.
         """
         died = end if isinstance(end, ActivityDied) else None
-        attempts = pack(
+        attempts = pack_value(
             {
                 "tries": attempts_to_wire(self.failed if died is None else died.attempts),
                 "counted": self.counted,
@@ -268,7 +268,7 @@ def early_row(
     ``row`` is what the store remembers of the activity.
     """
     if row is None:
-        attempts = pack({"tries": [], "counted": takeovers})
+        attempts = pack_value({"tries": [], "counted": takeovers})
         row = ActivityRow(
             message.key.execution, message.key.event_id, message.attempt, None, now, attempts
         )

@@ -4,14 +4,14 @@ told of an end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from orchestra.codec import pack
+from orchestra.codec import Packed, UserText
 from orchestra.engine.owned import OwnedInstance
 from orchestra.errors import ErrorInfo, InstanceExists, UnknownOrchestration
-from orchestra.events import FORMAT, ChildStarted, DetachedStarted, OnParentClose, error_to_wire
+from orchestra.events import FORMAT, ChildStarted, DetachedStarted, OnParentClose, error_to_bytes
 from orchestra.ids import digest
 from orchestra.resolution import LOWEST_VERSION, policy_of, resolution_level, start_version
 from orchestra.retry import type_name
@@ -24,7 +24,7 @@ from orchestra.store.routes import Kind
 
 __all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "rings_others"]
 
-_GIVEN_UP: Final = "its parent has given it up"
+_GIVEN_UP: Final = UserText("its parent has given it up")
 
 
 def child_link(instance: OwnedInstance, event: ChildStarted | DetachedStarted) -> ParentLink:
@@ -39,6 +39,7 @@ def child_start(
     catalogue: Catalogue,
     node: str,
     now: int,
+    shape: Callable[[str, str], str | None],
 ) -> ChildStart:
     """Return what the store is to start for a command of the desk's instance, on the version that
     it gets (scenario 6).
@@ -75,7 +76,14 @@ def child_start(
             resolution_level(catalogue, how),
         ),
         execution=ExecutionRow(
-            1, event.name, version, resolution, event.input, None, created_at=now
+            1,
+            event.name,
+            version,
+            resolution,
+            event.input,
+            version,
+            created_at=now,
+            state_shape=shape(event.name, version),
         ),
         created_by=request_id,
         traceparent=instance.current.traceparent,
@@ -98,10 +106,11 @@ def resolve_again(
     catalogue: Catalogue,
     node: str,
     now: int,
+    shape: Callable[[str, str], str | None],
 ) -> Write:
     """Return a write with those of its starts resolved once more whose names were unknown."""
     starts = (
-        child_start(instance, start.parent, event, catalogue, node, now)
+        child_start(instance, start.parent, event, catalogue, node, now, shape)
         if (event := unknown.get(start.parent)) is not None
         else start
         for start in write.starts
@@ -122,5 +131,5 @@ def rings_others(instance: OwnedInstance, write: Write) -> bool:
     return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
 
 
-def _error(kind: type[Exception], message: str) -> bytes:
-    return pack({"error": error_to_wire(ErrorInfo(type_name(kind), message))})
+def _error(kind: type[Exception], message: str) -> Packed:
+    return error_to_bytes(ErrorInfo(type_name(kind), message))

@@ -484,7 +484,9 @@ class Engine:
                 closed = change.executions[-1].closed if change.executions else None
                 if closed is not None:
                     self._outbox.add(
-                        InstanceEnded(change.instance_id, change.state.status, closed[2], closed[3])
+                        InstanceEnded(
+                            change.instance_id, change.state.status, closed.output, closed.error
+                        )
                     )
             case _:
                 pass
@@ -498,7 +500,15 @@ class Engine:
             catalogue = self._store.catalogue()
         except StoreError:
             return write
-        return resolve_again(instance, write, step.unknown, catalogue, self.node.node_id, step.now)
+        return resolve_again(
+            instance,
+            write,
+            step.unknown,
+            catalogue,
+            self.node.node_id,
+            step.now,
+            self._registry.shape,
+        )
 
     def _arrived(self, granted: Granted, instance: OwnedInstance | None) -> None:
         """Take what a write has left with other instances, and with its own: those of this node

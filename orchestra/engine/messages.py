@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload
 from orchestra.errors import ErrorInfo, OrchestraError
 from orchestra.frozen import frozen
 from orchestra.replay import Identity, LogEntry
@@ -144,7 +144,7 @@ class InstanceEnded:
     instance_id: str
     status: Status
     output: Payload | None
-    error: bytes | None
+    error: Packed | None
 
 
 @frozen

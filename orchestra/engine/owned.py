@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload
 from orchestra.engine.attempts import Attempts
 from orchestra.engine.messages import ActivityEnded, ActivityFailure, ActivityKey
 from orchestra.engine.tasks import how_it_ended
@@ -18,7 +18,7 @@ from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.routes import Kind
 from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
-from orchestra.summary import read_put_backs
+from orchestra.summary import EMPTY_SUMMARY, read_put_backs
 
 __all__ = ["OwnedInstance"]
 
@@ -80,7 +80,7 @@ class OwnedInstance:
     """What its row says of how the store's clock was put back since its execution began."""
     beyond: Unknown | None = None
     """What of it this library does not know: it is left to a newer one (protocol rule 37)."""
-    summary: bytes = b""
+    summary: Packed = EMPTY_SUMMARY
     """As the last write left it."""
     armed: int | None = None
     """The instant for which the engine has a timer that will look at this desk."""

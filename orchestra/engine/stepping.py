@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from orchestra.activities import Activity
 from orchestra.clock import micros
-from orchestra.codec import Payload, pack
+from orchestra.codec import Packed, Payload, UserText
 from orchestra.context import Limits
 from orchestra.engine.attempts import PendingActivity, early_row, kept_end
 from orchestra.engine.children import child_cancel, child_link, child_start
@@ -50,7 +50,7 @@ from orchestra.events import (
     ExecutionFailed,
     ExecutionTerminated,
     TerminalEvent,
-    error_to_wire,
+    error_to_bytes,
     to_record,
 )
 from orchestra.fingerprint import limited_fingerprint
@@ -69,8 +69,10 @@ from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
 from orchestra.store.executions import (
     PRUNED_AT_ONCE,
+    Closing,
     ExecutionDelta,
     ExecutionRow,
+    Opening,
     Prune,
     Resolution,
 )
@@ -346,15 +348,14 @@ class Stepper:
         """Give an execution that was opened its trace. Where none is made, it goes on in the one
         before.
         """
-        previous, version = instance.current.traceparent, instance.current.state_version
+        previous = instance.current.traceparent
+        version = instance.current.state_version if instance.current.number > 1 else None
         root = self._recorder.open_execution(instance.identity, begun, previous, instance.origin)
         if root is not None:
             instance.current = replace(instance.current, traceparent=root.traceparent)
         return Observed(begun, opened=True, root=root, previous_version=version)
 
-    def _open(
-        self, instance: OwnedInstance, now: int, catalogue: Catalogue
-    ) -> tuple[int, str, str, int, Resolution]:
+    def _open(self, instance: OwnedInstance, now: int, catalogue: Catalogue) -> Opening:
         """Begin an execution: choose the version finally, decode the state, run the code to its
         first wait.
         """
@@ -402,7 +403,7 @@ class Stepper:
         instance.current = instance.current.opened(
             version, resolution, event_format, definition.fingerprint, now
         )
-        return now, version, definition.fingerprint, event_format, resolution
+        return Opening(now, version, definition.fingerprint, event_format, resolution)
 
     def _writer(self, instance: OwnedInstance, catalogue: Catalogue) -> EventWriter:
         """Return what writes the open execution of an instance: in its own format, whatever new
@@ -514,7 +515,7 @@ class Stepper:
         instance: OwnedInstance,
         step: Step,
         created: ExecutionRow | None,
-        opened: tuple[int, str, str, int, Resolution] | None,
+        opened: Opening | None,
         catalogue: Catalogue,
         observed: Observed,
     ) -> TerminalEvent | None:
@@ -541,7 +542,7 @@ class Stepper:
         step: Step,
         turn: Turn,
         created: ExecutionRow | None,
-        opened: tuple[int, str, str, int, Resolution] | None,
+        opened: Opening | None,
         catalogue: Catalogue,
         observed: Observed,
     ) -> TerminalEvent | None:
@@ -593,7 +594,9 @@ class Stepper:
     ) -> None:
         links = [child_link(instance, event) for event in turn.started]
         starts = [
-            child_start(instance, link, event, catalogue, self.node_id, step.now)
+            child_start(
+                instance, link, event, catalogue, self.node_id, step.now, self._registry.shape
+            )
             for link, event in zip(links, turn.started, strict=True)
         ]
         step.starts.extend(starts)
@@ -636,6 +639,7 @@ class Stepper:
             resolution=resolution,
             state=ending.state,
             state_version=instance.current.version,
+            state_shape=self._registry.shape(instance.kind.name, instance.current.version),
             created_at=step.now,
             traceparent=instance.current.traceparent,
         )
@@ -677,12 +681,8 @@ class Stepper:
         instance.attempts.clear()
         instance.still_running.clear()
         instance.inputs.clear()
-        closed = (
-            now,
-            ExecutionEnd.TERMINATED,
-            None,
-            pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))}),
-        )
+        error = error_to_bytes(ErrorInfo("orchestra.Terminated", reason))
+        closed = Closing(now, ExecutionEnd.TERMINATED, None, error)
         step.deltas.append(
             ExecutionDelta(
                 instance.current.number,
@@ -704,10 +704,8 @@ class Stepper:
         18).
         """
         assert instance.cancel is not None
-        error = pack(
-            {"error": error_to_wire(ErrorInfo("orchestra.Cancelled", instance.cancel.reason))}
-        )
-        closed = (step.now, ExecutionEnd.CANCELLED, None, error)
+        error = error_to_bytes(ErrorInfo("orchestra.Cancelled", instance.cancel.reason))
+        closed = Closing(step.now, ExecutionEnd.CANCELLED, None, error)
         step.deltas.append(ExecutionDelta(instance.current.number, create=created, closed=closed))
         step.status = Status.CANCELLED
         if self._recorder.recording:
@@ -802,7 +800,7 @@ class Stepper:
             case TurnHeld():
                 return replace(
                     self._held(instance, now, error.kind, stored_detail(error.detail)),
-                    error=error.error,
+                    error=error_to_bytes(error.error),
                 )
             case NondeterminismError():
                 kind = HoldKind.NONDETERMINISM
@@ -849,7 +847,9 @@ class Stepper:
             tried = at_fault = at_fault | trying
         else:
             tried |= trying
-        return Hold(kind, detail, now, self.node_id, tuple(sorted(tried)), tuple(sorted(at_fault)))
+        return Hold(
+            kind, UserText(detail), now, self.node_id, tuple(sorted(tried)), tuple(sorted(at_fault))
+        )
 
     @staticmethod
     def _is_parked(instance: OwnedInstance, step: Step) -> bool:
@@ -923,7 +923,7 @@ class Stepper:
         instance.seen_seq = instance.known_seq
         if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
             step.outbox.append(
-                InstanceEnded(instance.instance_id, step.status, closed[2], closed[3])
+                InstanceEnded(instance.instance_id, step.status, closed.output, closed.error)
             )
         return write
 
@@ -1032,13 +1032,11 @@ def _end_kind(ending: TerminalEvent) -> ExecutionEnd:
             return ExecutionEnd.TERMINATED
 
 
-def _closed(
-    ending: TerminalEvent, now: int
-) -> tuple[int, ExecutionEnd, Payload | None, bytes | None]:
+def _closed(ending: TerminalEvent, now: int) -> Closing:
     output = ending.output if isinstance(ending, ExecutionCompleted) else None
-    error: bytes | None = None
+    error: Packed | None = None
     if isinstance(ending, ExecutionFailed):
-        error = pack({"error": error_to_wire(ending.error)})
+        error = error_to_bytes(ending.error)
     elif isinstance(ending, ExecutionCancelled):
-        error = pack({"error": error_to_wire(ErrorInfo("orchestra.Cancelled", ending.reason))})
-    return now, _end_kind(ending), output, error
+        error = error_to_bytes(ErrorInfo("orchestra.Cancelled", ending.reason))
+    return Closing(now, _end_kind(ending), output, error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from orchestra.codec import Payload, pack, unpack
+from orchestra.codec import Packed, Payload, pack_value, unpack
 from orchestra.engine.messages import (
     ActivityEnded,
     ActivityFailure,
@@ -257,9 +257,9 @@ def how_it_ended(row: ActivityRow) -> Payload | ActivityFailure:
     )
 
 
-def failure_to_bytes(failure: ActivityFailure) -> bytes:
+def failure_to_bytes(failure: ActivityFailure) -> Packed:
     """Return the stored form of a failed try."""
-    return pack(
+    return pack_value(
         {
             "error": error_to_wire(failure.error),
             "types": list(failure.type_names),
@@ -271,7 +271,7 @@ def failure_to_bytes(failure: ActivityFailure) -> bytes:
 
 
 def _report(
-    task: Task, node: str, result: Payload | None, failure: bytes | None, heartbeat: Payload | None
+    task: Task, node: str, result: Payload | None, failure: Packed | None, heartbeat: Payload | None
 ) -> Report:
     key = key_of(task)
     return Report(*key, task.revision, node, result, failure, heartbeat)

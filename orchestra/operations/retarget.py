@@ -33,7 +33,7 @@ from orchestra.resolution import (
 )
 from orchestra.store.catalogue import Catalogue
 from orchestra.store.changes import Write
-from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution, Retargeting
 from orchestra.store.instances import InstanceState
 from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.outcomes import Granted
@@ -236,7 +236,9 @@ def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) ->
         ),
         executions=(
             ExecutionDelta(
-                row.execution, retargeted=(version, resolution), traceparent=execution.traceparent
+                row.execution,
+                retargeted=Retargeting(version, resolution),
+                traceparent=execution.traceparent,
             ),
         ),
     )
@@ -248,10 +250,9 @@ def _by_policy(
     """Return what the policy gives to an execution that has not begun: as the boundary before it,
     or the start, would have.
     """
-    if execution.state_version is not None:
-        return boundary_version(
-            catalogue, kind, execution.state_version, explicit=None, pin=None, node=by
-        )
+    if execution.number > 1:
+        before = execution.state_version or execution.version
+        return boundary_version(catalogue, kind, before, explicit=None, pin=None, node=by)
     # Not those of nodes that were there once: a version that was a mistake has never been anywhere.
     version = (
         resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue))

@@ -7,14 +7,14 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
-from orchestra.codec import pack
+from orchestra.codec import UserText
 from orchestra.errors import ErrorInfo
-from orchestra.events import EventWriter, ExecutionTerminated, error_to_wire, to_record
+from orchestra.events import EventWriter, ExecutionTerminated, error_to_bytes, to_record
 from orchestra.operations.known import raise_unless_known, require_known
 from orchestra.operations.lookup import existing, has_ended
 from orchestra.operations.steps import Get, Operation, Pause, ReadCatalogue, Submit
 from orchestra.store.changes import Cancel, Recover, Write
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.instances import InstanceRow, InstanceState
 from orchestra.store.kinds import ExecutionEnd, Library, Status
 from orchestra.store.outcomes import Granted, Recovered
@@ -59,7 +59,13 @@ def terminate(
             # Its owner writes it all the time. A mark races with no write: the owner that sees it
             # runs no more code of it.
             yield from Submit(
-                Cancel(instance_id, reason, by, terminate=True, incarnation=first.row.incarnation)
+                Cancel(
+                    instance_id,
+                    UserText(reason),
+                    by,
+                    terminate=True,
+                    incarnation=first.row.incarnation,
+                )
             )
         if number >= _WRITES_BEFORE_MARK:
             yield from Pause(
@@ -116,7 +122,7 @@ def termination(row: InstanceRow, reason: str, now: int, writer: EventWriter) ->
     """
     event = to_record(ExecutionTerminated(row.history_events + 1, now, reason), writer)
     events = (event,) if row.opened else ()
-    error = pack({"error": error_to_wire(ErrorInfo("orchestra.Terminated", reason))})
+    error = error_to_bytes(ErrorInfo("orchestra.Terminated", reason))
     event_count = row.history_events + len(events)
     byte_count = row.history_bytes + sum(entry.size for entry in events)
     return Write(
@@ -141,7 +147,7 @@ def termination(row: InstanceRow, reason: str, now: int, writer: EventWriter) ->
             ExecutionDelta(
                 row.execution,
                 events=events,
-                closed=(now, ExecutionEnd.TERMINATED, None, error),
+                closed=Closing(now, ExecutionEnd.TERMINATED, None, error),
                 event_count=event_count,
                 byte_count=byte_count,
             ),

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from orchestra.activities import Activity
-from orchestra.codec import Decoder, Payload, unpack
+from orchestra.codec import Decoder, Payload
 from orchestra.context import Limits, OrchestrationContext
 from orchestra.error_info import encoded_details, error_info
 from orchestra.errors import (
@@ -63,7 +63,7 @@ from orchestra.events import (
     TerminalEvent,
     TimerCreated,
     TimerFired,
-    error_from_wire,
+    error_from_bytes,
 )
 from orchestra.foreign import parked_at
 from orchestra.frames import is_user, place, place_in
@@ -1101,7 +1101,7 @@ def _report_event(report: MessageRow, number: int, now: int) -> InputEvent:
     )  # what is not known here is no message of a turn
     status = Status(report.kind.value).name.lower()
     cause = (
-        error_from_wire(unpack(report.payload.data)["error"])
+        error_from_bytes(report.payload.data)
         if report.payload.data
         else ErrorInfo(f"orchestra.{status}", "")
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload, UserText
 from orchestra.events import OnParentClose
 from orchestra.frozen import frozen
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Prune
@@ -71,7 +71,7 @@ class ChildStart:
     child_id: str
     parent: ParentLink
     start: Start | None
-    refusal: bytes | None
+    refusal: Packed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class ChildCancel:
 
     child_id: str
     parent: ParentLink
-    reason: str
+    reason: UserText
 
 
 @frozen
@@ -107,7 +107,7 @@ class Cancel:
     """
 
     instance_id: str
-    reason: str
+    reason: UserText
     by: str = ""
     terminate: bool = False
     incarnation: str | None = None
@@ -124,7 +124,7 @@ class Stop:
     """
 
     event_id: int
-    failure: bytes
+    failure: Packed
 
 
 @frozen
@@ -219,7 +219,7 @@ class Report:
     revision: int
     node: str
     result: Payload | None = None
-    failure: bytes | None = None
+    failure: Packed | None = None
     heartbeat: Payload | None = None
 
     @property

@@ -338,8 +338,8 @@ class _Deciding:
         closed = write.executions[-1].closed if write.executions else None
         if link is None or closed is None:
             return
-        _, end, output, error = closed
-        payload = output if end is ExecutionEnd.COMPLETED else Payload(error or b"")
+        completed = closed.end is ExecutionEnd.COMPLETED
+        payload = closed.output if completed else Payload(closed.error or b"")
         kind = MessageKind(write.state.status.value)
         self._tell(
             link.parent,

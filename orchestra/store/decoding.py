@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from orchestra.codec import Payload, pack, unpack
+from orchestra.codec import Packed, Payload, UserText, pack, pack_value, unpack
 from orchestra.errors import LevelTooLow
-from orchestra.events import EventRecord, error_from_wire, error_to_wire
+from orchestra.events import EventRecord
 from orchestra.levels import Unknown
 from orchestra.store.changes import Start
 from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
@@ -54,7 +55,7 @@ K = TypeVar("K")
 Columns = tuple[Any, ...]
 
 INSTANCE_WIDTH = 24
-EXECUTION_WIDTH = 21
+EXECUTION_WIDTH = 22
 MESSAGE_WIDTH = 10
 """How many columns the providers' lists of columns have."""
 
@@ -289,6 +290,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         events,
         size,
         traceparent,
+        state_shape,
     ) = columns
     library = dialect.library
     return ExecutionRow(
@@ -309,6 +311,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
         events=events,
         bytes=size,
         traceparent=traceparent,
+        state_shape=state_shape,
     )
 
 
@@ -328,8 +331,14 @@ def execution_values(
             row.traceparent,
         )
     else:
-        opened_at, version, fingerprint, event_format, resolution = delta.opened
-        traceparent = delta.traceparent
+        opened_at, version, fingerprint, event_format, resolution, traceparent = (
+            delta.opened.at,
+            delta.opened.version,
+            delta.opened.fingerprint,
+            delta.opened.format,
+            delta.opened.resolution,
+            delta.traceparent,
+        )
     return (
         instance_id,
         row.number,
@@ -353,6 +362,7 @@ def execution_values(
         row.events,
         row.bytes,
         traceparent,
+        row.state_shape,
     )
 
 
@@ -360,19 +370,16 @@ def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
     """Return the columns of an execution that is opened, or is to be opened on another version;
     ``None``: neither.
     """
-    if delta.opened is not None:
-        at, version, fingerprint, event_format, resolution = delta.opened
-    elif delta.retargeted is not None:
-        version, resolution = delta.retargeted
-        at = fingerprint = event_format = None
-    else:
+    opened, target = delta.opened, delta.opened or delta.retargeted
+    if target is None:
         return None
+    resolution = target.resolution
     return (
-        at,
-        version,
-        sortable_version(version),
-        fingerprint,
-        event_format,
+        None if opened is None else opened.at,
+        target.version,
+        sortable_version(target.version),
+        None if opened is None else opened.fingerprint,
+        None if opened is None else opened.format,
         _stored_how(resolution.how, dialect),
         resolution.by,
         resolution.policy_revision,
@@ -384,15 +391,14 @@ def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
 
 def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) -> Columns | None:
     """Return the columns of an execution that is closed; ``None``: it is not."""
-    if delta.closed is None:
+    closing = delta.closed
+    if closing is None:
         return None
-    at, end, output, error = delta.closed
-    stored = _stored_end(end, dialect)
     return (
-        at,
-        stored,
-        *payload_values(output),
-        error,
+        closing.at,
+        _stored_end(closing.end, dialect),
+        *payload_values(closing.output),
+        closing.error,
         delta.event_count,
         delta.byte_count,
         instance_id,
@@ -485,7 +491,7 @@ def read_instance(kind: Kind, columns: Columns, dialect: Dialect) -> InstanceRow
     )
 
 
-def read_cancel(at: int | None, reason: str, by: str, terminate: int) -> CancelMark | None:
+def read_cancel(at: int | None, reason: UserText, by: str, terminate: int) -> CancelMark | None:
     """Return the cancel mark from its columns."""
     return None if at is None else CancelMark(at, reason, by, bool(terminate))
 
@@ -498,8 +504,22 @@ def hold_to_bytes(hold: Hold, dialect: Dialect) -> bytes:
         "since": hold.since,
         "by": hold.by,
     }
-    error = {} if hold.error is None else {"error": error_to_wire(hold.error)}
+    error = {} if hold.error is None else _embedded(hold.error)
     return pack({**values, "tried": list(hold.tried), "at_fault": list(hold.at_fault), **error})
+
+
+def _embedded(error: Packed) -> dict[str, Any]:
+    """Return the error of a hold as facts among others. What a codec has made is no JSON."""
+    if error.startswith(b"{"):
+        return unpack(error)
+    return {"coded_error": base64.b64encode(error).decode()}
+
+
+def _extracted(hold: dict[str, Any]) -> Packed | None:
+    """Return what :func:`_embedded` has put among the facts of a hold."""
+    if "coded_error" in hold:
+        return Packed(base64.b64decode(hold["coded_error"]))
+    return pack_value({"error": hold["error"]}) if "error" in hold else None
 
 
 def hold_from_bytes(data: bytes, dialect: Dialect) -> Hold:
@@ -510,7 +530,7 @@ def hold_from_bytes(data: bytes, dialect: Dialect) -> Hold:
     at_fault = tuple(
         values.get("at_fault", tried if isinstance(kind, HoldKind) and kind.blames_code else ())
     )
-    error = error_from_wire(values["error"]) if "error" in values else None
+    error = _extracted(values)
     return Hold(kind, values["detail"], values["since"], values["by"], tried, at_fault, error)
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload
 from orchestra.events import EventRecord
 from orchestra.frozen import frozen
 from orchestra.levels import Unknown
 from orchestra.store.kinds import ExecutionEnd, ResolvedBy
 
-__all__ = ["PRUNED_AT_ONCE", "ExecutionDelta", "ExecutionRow", "Prune", "Resolution"]
+__all__ = [
+    "PRUNED_AT_ONCE",
+    "Closing",
+    "ExecutionDelta",
+    "ExecutionRow",
+    "Opening",
+    "Prune",
+    "Resolution",
+    "Retargeting",
+]
 
 
 @frozen
@@ -24,8 +33,11 @@ class Resolution:
 
 @frozen
 class ExecutionRow:
-    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it
-    (``None``: a client).
+    """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it.
+
+    What a client or a parent starts is written by the version that was chosen then. ``state_shape``
+    is the hash of that version's input type, where the writer had its code. Both are ``None`` where
+    an older library wrote the row.
 
     ``traceparent`` is the trace of an opened execution, and of the one before while it is not
     opened.
@@ -44,10 +56,11 @@ class ExecutionRow:
     closed_at: int | None = None
     end: ExecutionEnd | Unknown | None = None
     output: Payload | None = None
-    error: bytes | None = None
+    error: Packed | None = None
     events: int = 0
     bytes: int = 0
     traceparent: str | None = None
+    state_shape: str | None = None
 
     def opened(
         self, version: str, resolution: Resolution, event_format: int, fingerprint: str, at: int
@@ -67,28 +80,55 @@ class ExecutionRow:
             fingerprint,
             at,
             traceparent=self.traceparent,
+            state_shape=self.state_shape,
         )
 
 
 @frozen
-class ExecutionDelta:
-    """What a write does to one execution. ``create`` makes its row; ``open`` and ``close`` happen
-    at most once.
+class Opening:
+    """An execution is opened: its first turn has run, on this version and code."""
 
-    ``opened`` is (at, version, fingerprint, format, resolution), and then ``traceparent`` is stored
-    with it. ``retargeted``, of an execution that is not opened yet, is the version with which it is
-    to be and how that was chosen; again with ``traceparent``. ``closed`` is (at, end, output,
-    error). A closing delta carries the execution's final counts of events and bytes; ``children``
-    says that the execution has asked for some, so that the store must look who of them is to be
-    told.
+    at: int
+    version: str
+    fingerprint: str
+    format: int
+    resolution: Resolution
+
+
+@frozen
+class Retargeting:
+    """An execution that is not opened yet will open on another version."""
+
+    version: str
+    resolution: Resolution
+
+
+@frozen
+class Closing:
+    """An execution ends. ``error`` is the stored form of what it has failed with."""
+
+    at: int
+    end: ExecutionEnd
+    output: Payload | None = None
+    error: Packed | None = None
+
+
+@frozen
+class ExecutionDelta:
+    """What a write does to one execution. ``create`` makes its row; it is opened and closed at most
+    once.
+
+    ``traceparent`` is stored with an opening and with a retargeting. A closing delta carries the
+    execution's final counts of events and bytes. ``children``: the execution has started some, so
+    the store looks for those that its end concerns.
     """
 
     number: int
     create: ExecutionRow | None = None
-    opened: tuple[int, str, str, int, Resolution] | None = None
-    retargeted: tuple[str, Resolution] | None = None
+    opened: Opening | None = None
+    retargeted: Retargeting | None = None
     events: tuple[EventRecord, ...] = ()
-    closed: tuple[int, ExecutionEnd, Payload | None, bytes | None] | None = None
+    closed: Closing | None = None
     event_count: int = 0
     byte_count: int = 0
     traceparent: str | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestra.codec import Packed, UserText
 from orchestra.store.changes import Start
 from orchestra.store.inbox_limits import Waiting
 from orchestra.store.instances import (
@@ -48,13 +49,13 @@ class HotRow:
     history_bytes: int
     updated_at: int
     cancel_at: int | None
-    cancel_reason: str | None
+    cancel_reason: UserText | None
     cancel_by: str | None
     cancel_terminate: bool
     cancel_seq: int | None
     most_unread: int | None
     most_unread_bytes: int | None
-    summary: bytes | None = None
+    summary: Packed | None = None
     """A new one; ``None`` leaves what is stored."""
     read_revision: int = 0
     """The revision under which the row was read: what is stored must still have it when the row is
@@ -230,7 +231,7 @@ class HotRow:
             return None
         return CancelMark(
             self.cancel_at,
-            self.cancel_reason or "",
+            self.cancel_reason or UserText(""),
             self.cancel_by or "",
             bool(self.cancel_terminate),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from orchestra.errors import ErrorInfo
+from orchestra.codec import Packed, UserText
 from orchestra.frozen import frozen
 from orchestra.levels import Unknown
 from orchestra.store.kinds import HoldKind, Status
@@ -42,12 +42,12 @@ class CancelMark:
     """
 
     at: int
-    reason: str
+    reason: UserText
     by: str
     terminate: bool = False
 
 
-PARENT_CLOSED: Final = "its parent's execution has closed"
+PARENT_CLOSED: Final = UserText("its parent's execution has closed")
 """The reason of a mark that a child gets for its ``on_parent_close``; who set it is the parent's
 id.
 """
@@ -90,12 +90,12 @@ class Hold:
     """
 
     kind: HoldKind | Unknown
-    detail: str
+    detail: UserText
     since: int
     by: str
     tried: tuple[str, ...] = ()
     at_fault: tuple[str, ...] = ()
-    error: ErrorInfo | None = None
+    error: Packed | None = None
 
 
 def shown_hold(hold: Hold) -> str:
@@ -148,7 +148,7 @@ class InstanceState:
     status: Status
     history_events: int
     history_bytes: int
-    summary: bytes
+    summary: Packed
 
 
 @dataclass(frozen=True, slots=True)

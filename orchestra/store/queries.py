@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload
 from orchestra.levels import Unknown
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import InstanceRow
@@ -70,7 +70,7 @@ class InstanceRecord:
     held: bool
     status: Status | Unknown
     execution: ExecutionRow
-    summary: bytes
+    summary: Packed
     custom_status: Payload | None
     created_at: int
     updated_at: int

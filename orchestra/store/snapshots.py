@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestra.codec import Packed
 from orchestra.frozen import frozen
 from orchestra.store.executions import ExecutionRow
 from orchestra.store.instances import CancelMark, InstanceRow
@@ -28,7 +29,7 @@ class Snapshot:
     messages: tuple[MessageRow, ...] = ()
     activities: tuple[ActivityRow, ...] = ()
     whole_to: int | None = None
-    summary: bytes = b""
+    summary: Packed = Packed(b"")
 
 
 @dataclass(frozen=True, slots=True)

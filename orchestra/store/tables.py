@@ -177,6 +177,7 @@ EXECUTION: Final = _columns(
     event_count="number",
     byte_count="number",
     traceparent="text",
+    state_shape="text",
 )
 
 EXECUTION_ID: Final = EXECUTION.only("instance_id", "execution")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestra.codec import Payload
+from orchestra.codec import Packed, Payload
 from orchestra.events import EventRecord
 from orchestra.frozen import frozen
 from orchestra.store.routes import Route
 
 __all__ = ["LOST", "ActivityRow", "Task"]
 
-LOST: Final = b""
+LOST: Final = Packed(b"")
 """The ``failure`` of a try whose node has died. The store itself says so."""
 
 
@@ -37,12 +37,12 @@ class ActivityRow:
     attempt: int
     due: int | None
     started_at: int
-    attempts: bytes
+    attempts: Packed
     heartbeat: Payload | None = None
     route: Route | None = None
     owner: str | None = None
     result: Payload | None = None
-    failure: bytes | None = None
+    failure: Packed | None = None
     revision: int = 0
     stopping: bool = False
 

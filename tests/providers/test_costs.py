@@ -15,7 +15,7 @@ from orchestra.providers.postgres import PostgresProvider
 from orchestra.providers.postgres.wire import Script
 from orchestra.providers.sqlite import SqliteProvider
 from orchestra.store.changes import Cancel, ChildStart, Claim, Recover, Release
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta, Opening
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.tasks import ActivityRow
@@ -53,12 +53,12 @@ def a_turn(row, **fields):
 
 def a_boundary(row):
     closed = ExecutionDelta(
-        1, events=(an_event(1),), closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+        1, events=(an_event(1),), closed=Closing(2, ExecutionEnd.CONTINUED_AS_NEW, None, None)
     )
     opened = ExecutionDelta(
         2,
         create=an_execution(2),
-        opened=(3, "1.0.0", "f1", 1, POLICY),
+        opened=Opening(3, "1.0.0", "f1", 1, POLICY),
         events=(an_event(1), an_event(2)),
     )
     return a_write(row, a_state(row, execution=2), executions=(closed, opened))

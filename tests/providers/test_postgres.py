@@ -52,7 +52,7 @@ from orchestra.store.changes import (
     Release,
     Stop,
 )
-from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune
 from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.outcomes import (
@@ -758,7 +758,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(connect, other):
 
 def test_of_two_updates_of_one_row_in_one_statement_none_is_lost_without_a_word(provider):
     row = begin(provider)
-    opened = ExecutionDelta(1, opened=(1, "1.0.0", "f1", 1, POLICY))
+    opened = ExecutionDelta(1, opened=Opening(1, "1.0.0", "f1", 1, POLICY))
     with pytest.raises(StoreError) as raised:
         one(provider, a_write(row, executions=(opened, opened)))
     assert not raised.value.retryable
@@ -1500,9 +1500,9 @@ def do_everything_once(provider):
     claim(provider, "ghost", kinds=(OTHER_KIND,))
     laps = ExecutionDelta(
         1,
-        opened=(1, "1.0.0", "f1", 1, POLICY),
+        opened=Opening(1, "1.0.0", "f1", 1, POLICY),
         events=(an_event(1),),
-        closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None),
+        closed=Closing(2, ExecutionEnd.CONTINUED_AS_NEW, None, None),
     )
     following = ExecutionDelta(2, create=an_execution(2))
     activity = ActivityRow(2, 1, 1, 5, 4, b"[]", Payload(b"1"))
@@ -1552,7 +1552,7 @@ def do_everything_once(provider):
     one(provider, an_end(born.row))
     parent = read(provider, "parent").row
     closing = ExecutionDelta(
-        1, closed=(2, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+        1, closed=Closing(2, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
     )
     leaving = a_write(
         parent,

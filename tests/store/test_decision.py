@@ -13,7 +13,7 @@ from orchestra.events import OnParentClose
 from orchestra.store.changes import Append, Cancel, ChildStart, Claim, Recover, Report, Stop
 from orchestra.store.decision import Circumstances, Recovery, decide
 from orchestra.store.effects import Effects
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.facts import (
     ActivityId,
     Addressee,
@@ -339,7 +339,7 @@ def test_those_who_have_something_to_do_are_named_with_the_owner_of_the_moment()
 
 def test_the_needs_of_a_group_name_all_that_it_locks_in_order():
     parent = a_row("p")
-    closing = ExecutionDelta(1, closed=(1, None, None, None), children=True)
+    closing = ExecutionDelta(1, closed=Closing(1, None, None, None), children=True)
     needs = Needs(
         {
             0: write_of(

@@ -50,7 +50,7 @@ from orchestra.resolution import policy_of, start_version
 from orchestra.retention import Retention
 from orchestra.store.catalogue import Capability, NodeRecord
 from orchestra.store.changes import Append, Cancel, Claim, Recover, Report, Start, Write
-from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.instances import InstanceState
 from orchestra.store.kinds import THIS_LIBRARY, ExecutionEnd, ResolvedBy, Status
 from orchestra.store.queries import InstanceQuery
@@ -290,7 +290,7 @@ class World:
             row.history_events + len(events),
             row.history_bytes + sum(entry.size for entry in events),
         )
-        closed = (now, ExecutionEnd.TERMINATED, None, None)
+        closed = Closing(now, ExecutionEnd.TERMINATED, None, None)
         state = InstanceState(
             kind=row.kind,
             owner=None,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from orchestra.clock import Clock, followed
-from orchestra.codec import pack, unpack
+from orchestra.codec import Packed, pack, unpack
 from orchestra.errors import NodeBuried, StoreError
 from orchestra.events import EventRecord
 from orchestra.levels import Levels, Stored
@@ -245,10 +245,10 @@ class Database:
             ),
         )
 
-    def summary(self, instance_id: str) -> bytes:
+    def summary(self, instance_id: str) -> Packed:
         """Return the stored summary of an instance."""
         row = self.instances.get(instance_id)
-        return b"" if row is None else self.instances.value(row, "summary")
+        return Packed(b"") if row is None else self.instances.value(row, "summary")
 
     def add_instance(self, row: HotRow, detail: Row, now: int) -> None:
         """Add a new instance."""

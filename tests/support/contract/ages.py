@@ -17,7 +17,7 @@ from orchestra.events import OnParentClose
 from orchestra.levels import Levels, Unknown
 from orchestra.store.catalogue import NodeRecord
 from orchestra.store.changes import Claim, Release, Start
-from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.instances import InstanceRow, ParentLink
 from orchestra.store.kinds import (
     THIS_LIBRARY,
@@ -263,7 +263,9 @@ class AgeTests(ContractBase):
         expect(one(newer, an_end(child.row)), Granted)  # after the owner has looked
         following = replace(an_execution(2), state_version="1.0.0")
         deltas = (
-            ExecutionDelta(1, closed=(9, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True),
+            ExecutionDelta(
+                1, closed=Closing(9, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+            ),
             ExecutionDelta(2, create=following),
         )
         state = a_state(parent, execution=2, opened=False, owner=None, wake_at=0)
@@ -274,7 +276,7 @@ class AgeTests(ContractBase):
         (snapshot,) = (one for one in claim(newer, "n2") if one.row.instance_id == "parent")
         (report,) = snapshot.messages
         closing = ExecutionDelta(
-            2, closed=(9, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+            2, closed=Closing(9, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
         )
         third = ExecutionDelta(3, create=an_execution(3))
         state = a_state(snapshot.row, execution=3, opened=False)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from orchestra.store.changes import Cancel
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.instances import CancelMark
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal
@@ -53,7 +53,7 @@ class CancelTests(ContractBase):
         row = begin(provider)
         expect(one(provider, Cancel("i", "enough")), Appended)
         deltas = (
-            ExecutionDelta(1, closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None)),
+            ExecutionDelta(1, closed=Closing(1, ExecutionEnd.CONTINUED_AS_NEW, None, None)),
             ExecutionDelta(2, create=an_execution(2)),
         )
         write = a_write(

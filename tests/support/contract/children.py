@@ -14,7 +14,7 @@ from orchestra.codec import Payload
 from orchestra.errors import StoreError
 from orchestra.events import OnParentClose
 from orchestra.store.changes import Cancel, ChildCancel, ChildStart, Claim, Write
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta, Opening
 from orchestra.store.inbox_limits import Full
 from orchestra.store.instances import PARENT_CLOSED, CancelMark, InstanceRow, ParentLink
 from orchestra.store.kinds import ExecutionEnd, MessageKind, Status
@@ -97,7 +97,7 @@ def a_boundary(row: InstanceRow, **fields: Any) -> Write:
         a_state(row, execution=number + 1, opened=False, owner=None, wake_at=10**17),
         executions=(
             ExecutionDelta(
-                number, closed=(5, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+                number, closed=Closing(5, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
             ),
             ExecutionDelta(number + 1, create=an_execution(number + 1)),
         ),
@@ -176,7 +176,7 @@ class ChildTests(ContractBase):
 
     def test_a_child_start_that_fails_takes_the_write_with_it(self, provider: Provider) -> None:
         row = begin(provider)
-        poison = ExecutionDelta(5, closed=(1, ExecutionEnd.FAILED, None, b"e"))
+        poison = ExecutionDelta(5, closed=Closing(1, ExecutionEnd.FAILED, None, b"e"))
         with pytest.raises(StoreError):
             provider.store.commit([a_write(row, starts=(a_child(row, "c"),), executions=(poison,))])
         assert provider.directory.get("c") is None
@@ -260,7 +260,7 @@ class ChildTests(ContractBase):
         output, error = (
             (Payload(b'"done"', 2), None) if status is Status.COMPLETED else (None, b"error")
         )
-        delta = ExecutionDelta(1, closed=(9, ExecutionEnd(status.value), output, error))
+        delta = ExecutionDelta(1, closed=Closing(9, ExecutionEnd(status.value), output, error))
         end = a_write(child, a_state(child, status=status, owner=None), executions=(delta,))
         written, claimed = provider.store.commit([end, Claim("n2", (KIND,), 9)]).outcomes
         payload = output or Payload(b"error")
@@ -537,13 +537,15 @@ class ChildTests(ContractBase):
         row = begin(provider)
         second = replace(row, execution=2)
         laps = (
-            ExecutionDelta(1, closed=(5, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True),
+            ExecutionDelta(
+                1, closed=Closing(5, ExecutionEnd.CONTINUED_AS_NEW, None, None), children=True
+            ),
             ExecutionDelta(
                 2,
                 create=an_execution(2),
-                opened=(5, "1.0.0", "f1", 1, an_execution().resolution),
+                opened=Opening(5, "1.0.0", "f1", 1, an_execution().resolution),
                 events=(an_event(1),),
-                closed=(6, ExecutionEnd.CONTINUED_AS_NEW, None, None),
+                closed=Closing(6, ExecutionEnd.CONTINUED_AS_NEW, None, None),
                 children=True,
             ),
             ExecutionDelta(3, create=an_execution(3)),

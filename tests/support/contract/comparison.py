@@ -30,7 +30,7 @@ from orchestra.store.changes import (
     Report,
     Stop,
 )
-from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.executions import Closing, ExecutionDelta, Opening, Prune, Retargeting
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import InstanceRow, ParentLink
 from orchestra.store.kinds import ExecutionEnd, Status
@@ -347,8 +347,14 @@ class ComparedWithModel(RuleBasedStateMachine):
         self, data: some.DataObject, record: InstanceRecord, *, boundary: bool, ending: bool
     ) -> tuple[ExecutionDelta, ...]:
         row, number = record.row, record.row.execution
-        opened = None if row.opened or data.draw(some.booleans()) else (1, "1.1.0", "f", 1, POLICY)
-        retargeted = None if row.opened or opened or data.draw(_mostly) else ("2.0.0", POLICY)
+        opened = (
+            None
+            if row.opened or data.draw(some.booleans())
+            else Opening(1, "1.1.0", "f", 1, POLICY)
+        )
+        retargeted = (
+            None if row.opened or opened or data.draw(_mostly) else Retargeting("2.0.0", POLICY)
+        )
         poisonous = row.history_events > 0 and not data.draw(_mostly) and not data.draw(_mostly)
         first = row.history_events + (0 if poisonous else 1)
         events = tuple(
@@ -356,7 +362,7 @@ class ComparedWithModel(RuleBasedStateMachine):
         )
         closed = None
         if boundary or ending:
-            closed = (
+            closed = Closing(
                 2,
                 ExecutionEnd.CONTINUED_AS_NEW if boundary else ExecutionEnd.FAILED,
                 None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra.codec import Payload
 from orchestra.store.changes import Append
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.outcomes import Appended, Granted, Started
 from orchestra.store.port import Provider
@@ -150,7 +150,7 @@ class DirectoryTests(ContractBase):
         """
         provider.store.commit([a_start(name) for name in ("running", "later", "held", "ended")])
         rows = {snapshot.row.instance_id: snapshot.row for snapshot in claim(provider)}
-        boundary = ExecutionDelta(1, closed=(9, ExecutionEnd.CONTINUED_AS_NEW, None, None))
+        boundary = ExecutionDelta(1, closed=Closing(9, ExecutionEnd.CONTINUED_AS_NEW, None, None))
         later = a_state(rows["later"], execution=2, opened=False, owner=None)
         changes = [
             a_park(rows["running"]),

@@ -10,7 +10,7 @@ import pytest
 
 from orchestra.codec import Payload
 from orchestra.errors import StoreError
-from orchestra.store.executions import ExecutionDelta, Resolution
+from orchestra.store.executions import Closing, ExecutionDelta, Opening, Resolution
 from orchestra.store.kinds import ExecutionEnd, ResolvedBy
 from orchestra.store.outcomes import Granted
 from orchestra.store.port import Provider
@@ -38,8 +38,8 @@ class ExecutionTests(ContractBase):
         self, provider: Provider
     ) -> None:
         row = begin(provider)
-        opened = (11, "1.0.0", "f1", 1, POLICY)
-        closed = (12, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+        opened = Opening(11, "1.0.0", "f1", 1, POLICY)
+        closed = Closing(12, ExecutionEnd.CONTINUED_AS_NEW, None, None)
         following = replace(
             an_execution(2, "1.1.0"), state=Payload(b'{"checks":1}'), state_version="1.0.0"
         )
@@ -87,9 +87,11 @@ class ExecutionTests(ContractBase):
             ExecutionDelta(
                 number,
                 create=None if number == 1 else an_execution(number),
-                opened=(number, "1.1.0", "f2", 1, explicit),
+                opened=Opening(number, "1.1.0", "f2", 1, explicit),
                 events=(an_event(1), an_event(2)),
-                closed=(number, ExecutionEnd.CONTINUED_AS_NEW, None, None) if number < 4 else None,
+                closed=Closing(number, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+                if number < 4
+                else None,
             )
             for number in (1, 2, 3, 4)
         )
@@ -108,8 +110,8 @@ class ExecutionTests(ContractBase):
     @pytest.mark.parametrize("again", ["open", "close", "create"])
     def test_no_execution_begins_or_ends_twice(self, provider: Provider, again: str) -> None:
         deltas = {
-            "open": ExecutionDelta(1, opened=(1, "1.0.0", "f1", 1, POLICY)),
-            "close": ExecutionDelta(1, closed=(2, ExecutionEnd.FAILED, None, b"e")),
+            "open": ExecutionDelta(1, opened=Opening(1, "1.0.0", "f1", 1, POLICY)),
+            "close": ExecutionDelta(1, closed=Closing(2, ExecutionEnd.FAILED, None, b"e")),
             "create": ExecutionDelta(2, create=an_execution(2)),
         }
         row = begin(provider)

@@ -9,7 +9,7 @@ import pytest
 
 from orchestra.errors import StoreError
 from orchestra.store.changes import Claim
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.outcomes import (
     Appended,
@@ -90,7 +90,7 @@ class GroupTests(ContractBase):
         poison = a_write(
             row,
             a_state(row, kind=lost),
-            executions=(ExecutionDelta(5, closed=(1, ExecutionEnd.FAILED, None, b"e")),),
+            executions=(ExecutionDelta(5, closed=Closing(1, ExecutionEnd.FAILED, None, b"e")),),
         )
         with pytest.raises(StoreError):
             first.store.commit([poison])

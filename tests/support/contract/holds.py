@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from orchestra.codec import Payload
 from orchestra.store.changes import Claim, Release, Report
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import ExecutionDelta, Opening
 from orchestra.store.instances import InstanceRow
 from orchestra.store.outcomes import Appended, Claimed, Granted, Refused, Reported
 from orchestra.store.port import Provider
@@ -43,7 +43,7 @@ def hold_with(provider: Provider, *activities: ActivityRow) -> InstanceRow:
     """Start an instance that has asked for activities, and hold it with these rows."""
     row = begin(provider)
     events = tuple(an_event(activity.event_id) for activity in activities)
-    opened = ExecutionDelta(1, opened=(1, "1.0.0", "f1", 1, POLICY), events=events)
+    opened = ExecutionDelta(1, opened=Opening(1, "1.0.0", "f1", 1, POLICY), events=events)
     expect(one(provider, a_write(row, executions=(opened,), activities=activities[:1])), Granted)
     row = read(provider).row
     expect(

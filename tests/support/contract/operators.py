@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra.errors import StoreError
-from orchestra.store.executions import ExecutionDelta, Resolution
+from orchestra.store.executions import ExecutionDelta, Opening, Resolution, Retargeting
 from orchestra.store.instances import Pin
 from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.outcomes import (
@@ -192,7 +192,7 @@ class OperatorTests(ContractBase):
         expect(one(provider, a_write(row, held, hold=a_hold())), Granted)
         row = read(provider).row
         pinned = Resolution(ResolvedBy.PIN, "me", 7)
-        delta = ExecutionDelta(1, retargeted=("1.1.0", pinned), traceparent=TRACEPARENT)
+        delta = ExecutionDelta(1, retargeted=Retargeting("1.1.0", pinned), traceparent=TRACEPARENT)
         state = a_state(row, kind=OTHER_KIND, owner=None, opened=False, wake_at=0)
         stale = replace(row, revision=row.revision - 1)
         assert one(provider, a_write(stale, state, owner=None, executions=(delta,))) == Refused()
@@ -205,7 +205,7 @@ class OperatorTests(ContractBase):
         assert claim(provider) == ()
         (snapshot,) = claim(provider, kinds=(OTHER_KIND,))
         assert snapshot.execution == expected
-        opened = (11, "1.1.0", "f1", 1, pinned)
+        opened = Opening(11, "1.1.0", "f1", 1, pinned)
         expect(
             one(provider, a_write(snapshot.row, executions=(ExecutionDelta(1, opened=opened),))),
             Granted,
@@ -213,14 +213,16 @@ class OperatorTests(ContractBase):
 
     def test_an_execution_that_has_been_opened_keeps_its_version(self, provider: Provider) -> None:
         row = begin(provider)
-        opened = (11, "1.0.0", "f1", 1, POLICY)
+        opened = Opening(11, "1.0.0", "f1", 1, POLICY)
         expect(one(provider, a_write(row, executions=(ExecutionDelta(1, opened=opened),))), Granted)
         row = read(provider).row
         with pytest.raises(StoreError):
             one(
                 provider,
                 a_write(
-                    row, owner=None, executions=(ExecutionDelta(1, retargeted=("1.1.0", POLICY)),)
+                    row,
+                    owner=None,
+                    executions=(ExecutionDelta(1, retargeted=Retargeting("1.1.0", POLICY)),),
                 ),
             )
         assert read(provider).row.revision == row.revision

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from orchestra.store.changes import Append, Write
-from orchestra.store.executions import ExecutionDelta, Prune
+from orchestra.store.executions import Closing, ExecutionDelta, Prune
 from orchestra.store.instances import InstanceRow
 from orchestra.store.kinds import ExecutionEnd, Status
 from orchestra.store.outcomes import Appended, AppendRefused, Granted, Refusal, Refused, Started
@@ -45,7 +45,7 @@ def lap(provider: Provider, prune: Prune | None = None, closed_at: int = 1) -> N
 
 def a_boundary(row: InstanceRow, prune: Prune | None, closed_at: int = 1) -> Write:
     number = row.execution + 1
-    closed = (closed_at, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+    closed = Closing(closed_at, ExecutionEnd.CONTINUED_AS_NEW, None, None)
     following = ExecutionDelta(number, create=an_execution(number), events=(an_event(1),))
     deltas = (ExecutionDelta(number - 1, closed=closed), following)
     return a_write(row, a_state(row, execution=number), executions=deltas, prune=prune)
@@ -141,11 +141,13 @@ class RetentionTests(ContractBase):
         row = begin(provider)
         deltas = [
             ExecutionDelta(
-                1, events=(an_event(1),), closed=(1, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+                1,
+                events=(an_event(1),),
+                closed=Closing(1, ExecutionEnd.CONTINUED_AS_NEW, None, None),
             )
         ]
         for number in range(2, 2_501):
-            closed = (number, ExecutionEnd.CONTINUED_AS_NEW, None, None)
+            closed = Closing(number, ExecutionEnd.CONTINUED_AS_NEW, None, None)
             deltas.append(
                 ExecutionDelta(
                     number, create=an_execution(number), events=(an_event(1),), closed=closed

@@ -12,7 +12,7 @@ from orchestra.codec import Payload
 from orchestra.events import EventRecord
 from orchestra.store.catalogue import Capability, NodeRecord
 from orchestra.store.changes import Append, Change, Claim, Start, Write
-from orchestra.store.executions import ExecutionDelta, ExecutionRow, Resolution
+from orchestra.store.executions import Closing, ExecutionDelta, ExecutionRow, Resolution
 from orchestra.store.inbox_limits import InboxLimits
 from orchestra.store.instances import Hold, InstanceRow, InstanceState
 from orchestra.store.kinds import ExecutionEnd, HoldKind, ResolvedBy, Status
@@ -118,7 +118,7 @@ def a_write(row: InstanceRow, state: InstanceState | None = None, **fields: Any)
 
 
 def an_end(row: InstanceRow, status: Status = Status.COMPLETED, **fields: Any) -> Write:
-    closed = (9, ExecutionEnd(status.value), Payload(b'"done"'), None)
+    closed = Closing(9, ExecutionEnd(status.value), Payload(b'"done"'), None)
     delta = ExecutionDelta(row.execution, closed=closed, event_count=4, byte_count=44)
     return a_write(row, a_state(row, status=status, owner=None), executions=(delta,), **fields)
 

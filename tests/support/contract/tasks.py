@@ -11,7 +11,7 @@ from typing import Final
 
 from orchestra.codec import Payload
 from orchestra.store.changes import Claim, Report, Stop, Write
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import ExecutionDelta, Opening
 from orchestra.store.instances import InstanceRow
 from orchestra.store.outcomes import Claimed, Granted, Refused, Reported
 from orchestra.store.port import Provider
@@ -56,7 +56,7 @@ def hand_out(
     row = begin(provider, instance_id)
     opened = ExecutionDelta(
         1,
-        opened=(1, "1.0.0", "f1", 1, POLICY),
+        opened=Opening(1, "1.0.0", "f1", 1, POLICY),
         events=tuple(an_event(activity.event_id) for activity in rows),
         traceparent=TRACEPARENT,
     )

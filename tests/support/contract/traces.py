@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestra.store.executions import ExecutionDelta
+from orchestra.store.executions import Closing, ExecutionDelta, Opening
 from orchestra.store.kinds import ExecutionEnd
 from orchestra.store.outcomes import Appended, Granted, Started
 from orchestra.store.port import Provider
@@ -40,7 +40,9 @@ class TraceTests(ContractBase):
 
     def test_an_executions_trace_is_stored_where_it_is_opened(self, provider: Provider) -> None:
         row = begin(provider)
-        opening = ExecutionDelta(1, opened=(11, "1.0.0", "f1", 1, POLICY), traceparent=TRACEPARENT)
+        opening = ExecutionDelta(
+            1, opened=Opening(11, "1.0.0", "f1", 1, POLICY), traceparent=TRACEPARENT
+        )
         expect(
             one(provider, a_write(row, a_state(row, owner=None, wake_at=0), executions=(opening,))),
             Granted,
@@ -58,8 +60,8 @@ class TraceTests(ContractBase):
         deltas = (
             ExecutionDelta(
                 1,
-                opened=(11, "1.0.0", "f1", 1, POLICY),
-                closed=(12, ExecutionEnd.CONTINUED_AS_NEW, None, None),
+                opened=Opening(11, "1.0.0", "f1", 1, POLICY),
+                closed=Closing(12, ExecutionEnd.CONTINUED_AS_NEW, None, None),
                 traceparent=TRACEPARENT,
             ),
             ExecutionDelta(2, create=replace(an_execution(2), traceparent=TRACEPARENT)),
@@ -69,7 +71,7 @@ class TraceTests(ContractBase):
         (snapshot,) = claim(provider)
         assert (snapshot.execution.number, snapshot.execution.traceparent) == (2, TRACEPARENT)
         opening = ExecutionDelta(
-            2, opened=(13, "1.0.0", "f1", 1, POLICY), traceparent=OTHER_TRACEPARENT
+            2, opened=Opening(13, "1.0.0", "f1", 1, POLICY), traceparent=OTHER_TRACEPARENT
         )
         expect(
             one(
@@ -86,12 +88,12 @@ class TraceTests(ContractBase):
     def test_a_whole_lap_in_one_write_has_its_own_trace(self, provider: Provider) -> None:
         row = begin(provider)
         made = replace(an_execution(2), traceparent=TRACEPARENT)
-        opened = (11, "1.0.0", "f1", 1, POLICY)
+        opened = Opening(11, "1.0.0", "f1", 1, POLICY)
         deltas = (
             ExecutionDelta(
                 1,
                 opened=opened,
-                closed=(12, ExecutionEnd.CONTINUED_AS_NEW, None, None),
+                closed=Closing(12, ExecutionEnd.CONTINUED_AS_NEW, None, None),
                 traceparent=TRACEPARENT,
             ),
             ExecutionDelta(2, create=made, opened=opened, traceparent=OTHER_TRACEPARENT),

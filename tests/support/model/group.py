@@ -193,23 +193,21 @@ class Group:
         require(number in executions, "an execution is not there")
         if delta.opened is not None:
             require(executions[number].opened_at is None, "an execution was opened twice")
-            at, version, fingerprint, event_format, resolution = delta.opened
             executions[number] = replace(
                 executions[number],
-                opened_at=at,
-                version=version,
-                fingerprint=fingerprint,
-                format=event_format,
-                resolution=write_resolution(resolution, self._dialect),
+                opened_at=delta.opened.at,
+                version=delta.opened.version,
+                fingerprint=delta.opened.fingerprint,
+                format=delta.opened.format,
+                resolution=write_resolution(delta.opened.resolution, self._dialect),
                 traceparent=delta.traceparent,
             )
         if delta.retargeted is not None:
             require(executions[number].opened_at is None, "an execution was opened twice")
-            version, resolution = delta.retargeted
             executions[number] = replace(
                 executions[number],
-                version=version,
-                resolution=write_resolution(resolution, self._dialect),
+                version=delta.retargeted.version,
+                resolution=write_resolution(delta.retargeted.resolution, self._dialect),
                 traceparent=delta.traceparent,
             )
         if delta.events:
@@ -220,13 +218,13 @@ class Group:
             events[number] = history
         if delta.closed is not None:
             require(executions[number].closed_at is None, "an execution was closed twice")
-            at, end, output, error = delta.closed
+            end = delta.closed.end
             executions[number] = replace(
                 executions[number],
-                closed_at=at,
+                closed_at=delta.closed.at,
                 end=as_stored(end, self._dialect.ends[end]),
-                output=output,
-                error=error,
+                output=delta.closed.output,
+                error=delta.closed.error,
                 events=delta.event_count,
                 bytes=delta.byte_count,
             )
@@ -366,7 +364,9 @@ class Group:
             and closed is not None
         ):
             output = (
-                closed[2] if change.state.status is Status.COMPLETED else Payload(closed[3] or b"")
+                closed.output
+                if change.state.status is Status.COMPLETED
+                else Payload(closed.error or b"")
             )
             kind = MessageKind(change.state.status.value)
             message = (

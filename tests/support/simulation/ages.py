@@ -59,7 +59,7 @@ class Ages:
 
     def written(self, write: Write) -> None:
         """A node has written: what it does not know it has handed on, and nothing else."""
-        formats = [delta.opened[3] for delta in write.executions if delta.opened is not None]
+        formats = [delta.opened.format for delta in write.executions if delta.opened is not None]
         formats += [
             delta.create.format
             for delta in write.executions

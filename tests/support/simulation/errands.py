@@ -48,7 +48,7 @@ class Errands:
         """
         errands = self._of.setdefault((write.instance_id, write.incarnation), {})
         fences = self._fences.setdefault((write.instance_id, write.incarnation), {})
-        ends = [delta.closed[1] for delta in write.executions if delta.closed is not None]
+        ends = [delta.closed.end for delta in write.executions if delta.closed is not None]
         if write.state.status is not Status.OPEN or ends:
             waited_for = [
                 errand for errand in errands.values() if errand.stopping and not errand.has_ended

@@ -123,7 +123,7 @@ class Families:
             assert closed is not None, (
                 f"I4: {life.instance_id} has ended, and its execution has not"
             )
-            _, _, output, error = closed
+            output, error = closed.output, closed.error
             end = (
                 (output or Payload(b"null"))
                 if life.status is Status.COMPLETED

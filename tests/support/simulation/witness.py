@@ -249,7 +249,7 @@ class Witness:
         """Retention lets go of a prefix, and of as much as it must, but never of more (I3)."""
         for delta in write.executions:
             if delta.closed is not None:
-                life.closed_at[delta.number] = delta.closed[0]
+                life.closed_at[delta.number] = delta.closed.at
         current, prune, keep = write.state.execution, write.prune, self._retention
         if prune is not None:
             aged = 0

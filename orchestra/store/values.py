@@ -80,12 +80,11 @@ def _conversion(kind: Any, forms: EventForms) -> Convert | None:
         return lambda value, codec: codec.text(value)
     if kind is EventRecord:
         return _of_event(forms)
-    if dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(cast("type[Any]", kind))]
-        return _of_fields(kind, names, forms, cast("Callable[..., Any]", dataclasses.replace))
-    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        names = cast("list[str]", list(cast("Any", kind)._fields))
-        return _of_fields(kind, names, forms, _replace_in_tuple)
+    if hasattr(kind, "__dataclass_fields__"):
+        names = [field.name for field in dataclasses.fields(kind)]
+        return _of_fields(kind, names, forms, dataclasses.replace)
+    if hasattr(kind, "_fields"):
+        return _of_fields(kind, list(kind._fields), forms, _replace_in_tuple)
     if get_origin(kind) in {Union, types.UnionType}:
         return _of_union([part for part in get_args(kind) if part is not type(None)], forms)
     return _of_container(kind, forms)

@@ -794,7 +794,7 @@ def test_a_write_without_children_carries_none_and_costs_nothing_more(world):
     for write in node.store.writes:
         assert (write.starts, write.cancels, write.closed_with_children) == ((), (), ())
     closed = [delta for write in node.store.writes for delta in write.executions if delta.closed]
-    assert [(delta.closed[1], delta.children) for delta in closed] == [
+    assert [(delta.closed.end, delta.children) for delta in closed] == [
         (ExecutionEnd.COMPLETED, False)
     ]
 

@@ -63,7 +63,7 @@ def test_a_lap_of_one_activity_is_one_write_that_holds_the_boundary_the_opening_
     (write,) = node.store.changes
     assert isinstance(write, Write)
     closing, opening = write.executions
-    assert (closing.number, closing.closed[1]) == (1, ExecutionEnd.CONTINUED_AS_NEW)
+    assert (closing.number, closing.closed.end) == (1, ExecutionEnd.CONTINUED_AS_NEW)
     assert (opening.number, opening.create.opened_at is not None, len(opening.events)) == (
         2,
         True,

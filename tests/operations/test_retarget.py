@@ -42,7 +42,8 @@ def target(change):
     """Return the version that a write gives, how it was chosen, and whether nodes may still take a
     higher one.
     """
-    version, resolution = change.executions[0].retargeted
+    target = change.executions[0].retargeted
+    version, resolution = target.version, target.resolution
     assert change.state.kind.version == version
     return version, resolution, change.state.kind.floating
 

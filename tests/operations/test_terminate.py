@@ -55,7 +55,7 @@ def test_an_instance_that_is_not_written_meanwhile_is_ended_by_one_write():
 
 def test_its_end_is_no_earlier_than_what_was_last_written_of_it():
     steps, _ = ended([a_record(updated_at=NOW + 50), READ, Granted(0)])
-    assert steps[-1].change.executions[0].closed[0] == NOW + 50
+    assert steps[-1].change.executions[0].closed.at == NOW + 50
 
 
 def test_an_execution_that_has_begun_gets_its_last_event_and_one_that_has_not_gets_none():

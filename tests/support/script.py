@@ -69,7 +69,7 @@ def a_record(
         wake_at=0,
         inbox_seq=0,
         seen_seq=0,
-        execution=1,
+        execution=1 if state_version is None else 2,
         opened=False,
         takeovers=0,
         history_events=0,
@@ -77,8 +77,9 @@ def a_record(
         hold=HOLD if held else None,
     )
     resolution = Resolution(how, "n1", policy_revision)
+    number = 1 if state_version is None else 2
     execution = ExecutionRow(
-        1,
+        number,
         "job",
         version,
         resolution,

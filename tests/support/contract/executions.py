@@ -41,7 +41,10 @@ class ExecutionTests(ContractBase):
         opened = Opening(11, "1.0.0", "f1", 1, POLICY)
         closed = Closing(12, ExecutionEnd.CONTINUED_AS_NEW, None, None)
         following = replace(
-            an_execution(2, "1.1.0"), state=Payload(b'{"checks":1}'), state_version="1.0.0"
+            an_execution(2, "1.1.0"),
+            state=Payload(b'{"checks":1}'),
+            state_version="1.0.0",
+            state_shape="0123456789abcdef",
         )
         write = a_write(
             row,

@@ -10,23 +10,38 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
+from hypothesis import settings
 
 from orchestra.testing.postgres import NoPostgres, postgres_server
 
 ROOT = Path(__file__).parents[1]
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Give all processes of a run one hash seed: names of tests that show a set must be the same in
     each of them. Those that tests start find this checkout's packages.
     """
     os.environ.setdefault("PYTHONHASHSEED", str(SystemRandom().randrange(1, 1_000_000)))
+    # Tests that are to be quick look at fewer examples; `--hypothesis-profile` is stronger.
+    settings.register_profile("full", deadline=None, print_blob=True)
+    settings.register_profile("quick", settings.get_profile("full"), max_examples=15)
+    if config.getoption("--hypothesis-profile", None) is None:
+        is_quick = "not slow" in config.getoption("markexpr", "")
+        settings.load_profile("quick" if is_quick else "full")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 def pytest_report_header():
     return f"processes of this run hash with PYTHONHASHSEED={os.environ['PYTHONHASHSEED']}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Campaigns are slow, and so is what needs a server."""
+    for item in items:
+        if "postgres" in item.fixturenames or item.get_closest_marker("campaign"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 
 from orchestra.codec import Payload, decoder, encode, plain
 from orchestra.errors import EncodeError, UnresolvableAnnotation
+from tests.support.examples import examples
 
 
 class Code(enum.Enum):
@@ -277,7 +278,7 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_value_of_any_annotation_comes_back_as_what_it_was_or_is_refused(data):
     annotation, values = data.draw(annotated(3), label="annotation")
@@ -310,7 +311,7 @@ def ambiguous(annotation: Any) -> bool:
     return any(map(ambiguous, inner))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_value_of_another_annotation_is_refused_or_comes_back_as_what_it_was(data):
     annotation, _ = data.draw(annotated(2), label="annotation")

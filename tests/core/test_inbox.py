@@ -10,6 +10,7 @@ from orchestra.replay import ActivityDone, Inbox
 from orchestra.store.kinds import MessageKind
 from orchestra.store.messages import InboxPage, MessageRow, Unread
 from tests.support.driver import fresh
+from tests.support.examples import examples
 
 NAMES = ("a", "b", "c")
 
@@ -52,7 +53,7 @@ class Stored:
         )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=some.data())
 def test_each_name_is_delivered_in_order_whatever_is_in_memory(data):
     stored, page, room = (

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.driver import Drive, prefixes, replay
+from tests.support.examples import examples
 
 NAMES = st.sampled_from("abc")
 
@@ -191,7 +192,7 @@ def feed(drive, inputs):
                 pass
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(programs(STEPS), st.lists(INPUTS, max_size=20))
 def test_warm_cold_and_replayed_runs_of_any_program_agree(program, inputs):
     async def subject(ctx, _):

@@ -18,7 +18,7 @@ from tests.support.crashes.processes import Worker, Workforce, until
 from tests.support.crashes.traffic import Promises
 from tests.support.crashes.verdict import own_open
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 SMALL = 128 * 1024

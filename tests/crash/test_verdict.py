@@ -16,7 +16,7 @@ NEITHER = 2**22 + 1
 """No process has this id."""
 
 
-@pytest.fixture(params=["file", "server"])
+@pytest.fixture(params=["file", pytest.param("server", marks=pytest.mark.slow)])
 def store(request, tmp_path):
     if request.param == "file":
         found = tmp_path / "store.db"

@@ -25,7 +25,7 @@ def world():
     made.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def any_world(request, tmp_path):
     """A world over each store."""
 

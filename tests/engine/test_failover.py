@@ -16,6 +16,8 @@ from orchestra.store.outcomes import Granted
 from orchestra.testing.postgres import NoPostgres, postgres_server
 from tests.support.harness import HOLD, World, check_rest, registry
 
+pytestmark = pytest.mark.slow  # a server of its own for each
+
 
 async def hears_twice(ctx, _):
     first = await ctx.wait_for_event("go")

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import anyio
+import pytest
 
 from orchestra import Client, SqliteProvider
+
+pytestmark = pytest.mark.slow  # programs of their own
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "family.py"
 

@@ -23,6 +23,8 @@ import pytest
 
 from orchestra import Client, InstanceInfo, InstanceStatus, SqliteProvider
 
+pytestmark = pytest.mark.slow  # programs of their own
+
 SERVICE = Path(__file__).resolve().parents[2] / "examples" / "fastapi_service"
 API = "/api/orchestrations"
 PATIENCE = 30.0

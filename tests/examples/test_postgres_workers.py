@@ -21,6 +21,8 @@ from orchestra.clock import new_id
 from orchestra.providers.postgres import PostgresProvider
 from orchestra.testing import check_store
 
+pytestmark = pytest.mark.slow  # programs of their own
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "postgres_workers"
 PATIENCE = 30.0
 T = TypeVar("T")

@@ -19,6 +19,8 @@ import pytest
 
 from orchestra import Client, ExecutionInfo, InstanceInfo, SqliteProvider
 
+pytestmark = pytest.mark.slow  # programs of their own
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATIENCE = 30.0
 

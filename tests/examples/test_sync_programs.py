@@ -17,6 +17,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+pytestmark = pytest.mark.slow  # programs of their own
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATIENCE = 30.0
 

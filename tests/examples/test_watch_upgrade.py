@@ -18,6 +18,8 @@ import pytest
 
 from orchestra import Client, InstanceStatus, SqliteProvider
 
+pytestmark = pytest.mark.slow  # programs of their own
+
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "watch_upgrade"
 INSTANCES = ["watch-1", "watch-2", "watch-3", "watch-4"]
 MODULES = ("report", "stage", "story", "view", "watches")

@@ -23,7 +23,7 @@ def path(tmp_path):
     return tmp_path / "store.db"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def store(request, tmp_path):
     """Return a function that makes one more provider of this test's store, which must be in order
     afterwards.

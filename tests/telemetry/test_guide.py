@@ -13,6 +13,8 @@ import pytest
 from orchestra.telemetry import attributes
 from orchestra.telemetry.instruments import INSTRUMENTS
 
+pytestmark = pytest.mark.slow  # programs of their own
+
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "ops" / "telemetry.md").read_text(encoding="utf-8")
 PATIENCE = 60

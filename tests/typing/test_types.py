@@ -24,7 +24,7 @@ STRICT = [
     "--hide-error-context",
 ]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def ran(module, *arguments):

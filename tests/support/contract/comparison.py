@@ -56,6 +56,7 @@ from tests.support.contract.shorthand import (
     an_event,
     an_execution,
 )
+from tests.support.examples import examples
 from tests.support.model import ModelProvider
 
 _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
@@ -450,7 +451,7 @@ class ComparisonTests(ContractBase):
         run_state_machine_as_test(
             Compared,
             settings=settings(
-                max_examples=40,
+                max_examples=examples(40),
                 stateful_step_count=25,
                 deadline=None,
                 database=None,

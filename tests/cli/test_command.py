@@ -50,6 +50,7 @@ def test_the_exit_code_says_how_bad_it_is(path, provider, edit, capfd):
     assert main(["doctor", "--store", str(path) + ".nowhere"]) == 3
 
 
+@pytest.mark.slow
 def test_the_version_is_the_one_under_which_the_library_is_installed():
     done = run("--version")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -140,6 +141,7 @@ def test_the_json_holds_the_same_findings_in_full(path, sick):
     assert len(checks["held"]["details"][0]) > 500
 
 
+@pytest.mark.slow
 def test_what_is_no_store_has_a_json_form_too(tmp_path):
     done = run("doctor", "--json", "--store", tmp_path / "nowhere.db")
     report = json.loads(done.stdout)
@@ -151,6 +153,7 @@ def test_what_is_no_store_has_a_json_form_too(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_can_be(tmp_path):
     store = os.fsencode(tmp_path) + b"/\xff.db"
     command = [sys.executable, "-m", "orchestra.cli", "doctor", "--store", store]
@@ -184,6 +187,7 @@ def test_the_installed_command_is_this_one():
     assert project["project"]["scripts"] == {"orchestra": "orchestra.cli:main"}
 
 
+@pytest.mark.slow
 def test_a_backup_is_made_and_says_what_it_holds(path, provider, tmp_path):
     begin(provider)
     copy = tmp_path / "copy.db"

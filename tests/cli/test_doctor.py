@@ -165,6 +165,7 @@ def test_a_store_with_a_live_runtime_is_well_and_goes_on_meanwhile(path):
     anyio.run(work)
 
 
+@pytest.mark.slow
 def test_a_store_whose_process_was_killed_shows_the_dead_node_and_what_it_owned_until_the_next_start(
     path,
 ):
@@ -477,6 +478,7 @@ def test_the_last_holder_of_the_write_lock_is_named(path, provider):
     assert check.text == f"last taken by process {os.getpid()} (running)"
 
 
+@pytest.mark.slow
 def test_a_last_holder_that_is_gone_is_called_so(path):
     with killed(path, A_BUSY_NODE) as process:
         pass
@@ -490,6 +492,7 @@ def test_a_store_that_was_restored_without_its_locks_is_well(path, provider):
     assert finding(path, "lock").verdict is Verdict.OK
 
 
+@pytest.mark.slow
 def test_a_stopped_process_that_holds_the_write_lock_is_a_warning(path, provider, monkeypatch):
     monkeypatch.setattr(diagnosis, "_NAP", 0.005)
     with killed(
@@ -749,6 +752,7 @@ def test_a_name_that_nobody_has_ever_had_is_named_without_a_version(path, provid
     assert finding(path, "held").details == ("1 instance: no living node has registered 'other'",)
 
 
+@pytest.mark.slow
 def test_what_only_a_dead_node_could_run_is_unserved(path, provider):
     with killed(path, A_BUSY_NODE):
         assert finding(path, "held").verdict is Verdict.OK

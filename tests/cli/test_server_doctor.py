@@ -247,6 +247,7 @@ def test_a_server_that_cannot_be_reached_is_a_finding(capsys):
     assert shown.err == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -338,6 +339,7 @@ def test_what_cannot_be_a_schema_is_misuse(name, capsys):
     assert "cannot be the name of a schema" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_the_driver_the_extra_is_named():
     script = (
         "import sys; sys.modules['psycopg'] = None; from orchestra.cli import main; "

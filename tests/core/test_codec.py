@@ -368,6 +368,7 @@ print(encode({"plain": Plain(words), "set": {words, words - {"word1"}}}, subject
 """
 
 
+@pytest.mark.slow
 def test_sets_are_written_alike_in_every_process():
     def written(seed):
         environment = {**os.environ, "PYTHONHASHSEED": seed}

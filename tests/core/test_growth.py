@@ -144,6 +144,7 @@ def cost(program, width):
     return ran, time.process_time() - begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_the_cost_grows_with_the_width_and_no_faster(program):
     gc.collect()

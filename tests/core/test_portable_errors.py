@@ -371,6 +371,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_process_pool_outlives_every_error_that_a_job_raises(tmp_path):
     script = tmp_path / "pool.py"
     script.write_text(POOL)

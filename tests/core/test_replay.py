@@ -712,6 +712,7 @@ for record in drive.history:
 """
 
 
+@pytest.mark.slow
 def test_commands_do_not_depend_on_the_hash_seed():
     """Scenario 47."""
     processes = [

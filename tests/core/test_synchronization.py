@@ -382,6 +382,7 @@ def test_an_execution_whose_branches_wait_for_locks_leaves_memory_in_silence():
     assert execution._take_turn().events == ()
 
 
+@pytest.mark.slow
 def test_a_lock_that_thousands_wait_for_costs_as_much_as_they_are():
     async def subject(ctx, count):
         lock = ctx.lock()

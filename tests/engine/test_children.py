@@ -116,6 +116,7 @@ def test_a_family_of_one_node_needs_no_polling(any_world):
     check(any_world)
 
 
+@pytest.mark.slow
 def test_a_fan_out_of_many_children_needs_no_polling_and_few_commits(any_world):
     async def fan(ctx, width):
         return sum(await ctx.gather(*(ctx.start_child("quick", number) for number in range(width))))

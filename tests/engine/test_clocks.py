@@ -108,6 +108,7 @@ def test_a_node_that_keeps_nothing_in_memory_fires_what_was_parked_while_the_clo
     assert any_world.status(instance_id) is Status.COMPLETED, "late"
 
 
+@pytest.mark.slow
 def test_a_timer_that_was_set_on_the_right_clock_is_not_early_when_one_that_ran_ahead_is_put_right(
     any_world,
 ):
@@ -190,6 +191,7 @@ def test_a_loop_goes_on_at_its_pace_and_its_next_lap_is_on_the_corrected_time(an
     check_rest(any_world, [code])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [8, 40], ids=["owned", "parked"])
 def test_a_timer_until_an_instant_means_the_corrected_clock(any_world, seconds):
     async def until(ctx, moment):

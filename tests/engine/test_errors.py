@@ -660,6 +660,7 @@ def waits_for(minutes, argument):
     return job
 
 
+@pytest.mark.slow
 def test_changed_values_hold_nothing_and_are_said_once_for_each_line(any_world, caplog):
     """Scenario 45."""
     node = any_world.node(registry(waits_for(60, "old")), {"work": lambda run: "done"})

@@ -74,6 +74,7 @@ def commits(node):
     return len(node.store.groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_more_loops_than_places_lap_in_equal_numbers(any_world, nodes):
     world = any_world
@@ -104,6 +105,7 @@ def test_more_loops_than_places_lap_in_equal_numbers_while_their_activities_run(
     check_rest(world, [made[0].registry])
 
 
+@pytest.mark.slow
 def test_loops_that_never_wait_take_turns(any_world):
     node = any_world.node(registry(never_waits), options=EngineOptions(max_owned=2))
     ids = [any_world.start(state=0) for _ in range(6)]

@@ -104,6 +104,7 @@ def test_of_many_laps_never_five_hundred_more_are_kept_than_was_said(world):
     assert (current, kept_from) == (1701, 501)
 
 
+@pytest.mark.slow
 def test_a_bound_that_was_lowered_is_reached_in_parts(world):
     async def slows_down(ctx, left):
         if left <= 100:
@@ -208,6 +209,7 @@ def test_what_a_retention_and_a_registry_refuse():
 # --- ended instances ---
 
 
+@pytest.mark.slow
 def test_ended_instances_go_by_themselves_and_open_ones_stay(any_world):
     node = any_world.node(several(spins=spins, works=works), {"work": HOLD})
     any_world.admin.set_expiry({"spins": 3600 * SECOND, "works": 3600 * SECOND})
@@ -223,6 +225,7 @@ def test_ended_instances_go_by_themselves_and_open_ones_stay(any_world):
     assert any_world.record(going).row.execution == 2
 
 
+@pytest.mark.slow
 def test_a_backlog_of_ended_instances_goes_beside_the_work(any_world):
     """The others keep their throughput (I12): a batch at a time, and a breath between."""
     node = any_world.node(several(spins=spins, works=works), {"work": lambda effect: None})

@@ -298,6 +298,7 @@ def test_the_migrations_are_numbered_from_one_without_a_gap():
     )
 
 
+@pytest.mark.slow
 def test_many_processes_that_open_an_empty_store_make_it_once(path):
     """Scenario 37."""
     script = """
@@ -324,6 +325,7 @@ def test_many_processes_that_open_an_empty_store_make_it_once(path):
 # --- crashes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_acknowledged_commit_survives_a_killed_writer(path):
     script = """
         import sys
@@ -611,6 +613,7 @@ def test_a_busy_writer_lets_the_others_in(path):
     assert turns
 
 
+@pytest.mark.slow
 def test_processes_share_one_file_without_losing_anything(path, provider):
     script = """
         import sys

@@ -32,6 +32,7 @@ class TestSqliteThatReadsFirst(TestSqlite):
     def make_provider(
         self, location: Path, clock: Clock, library: Library = THIS_LIBRARY
     ) -> Provider:
-        provider = SqliteProvider(location / "store.db", clock=clock, library=library)
+        file = location / "store.db"
+        provider = SqliteProvider(file, clock=clock, library=library, durability="relaxed")
         provider.store._settings = replace(provider.store._settings, trusting=False)
         return provider

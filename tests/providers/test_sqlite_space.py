@@ -122,6 +122,7 @@ def readers_that_overlap(path, count=3):
 # --- the log ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_log_stays_bounded_under_readers_that_never_leave_a_moment_without_one(
     provider, path, small_log
 ):

@@ -50,6 +50,7 @@ async def level_is(client, level):
     await until(look)
 
 
+@pytest.mark.slow
 @bounded
 async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_old_one_has_gone(
     store,
@@ -70,6 +71,7 @@ async def test_services_of_two_ages_share_the_work_and_the_level_rises_when_the_
         assert await handle.result() == 1
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_for_the_newer_one(
     store,
@@ -125,6 +127,7 @@ async def test_a_library_is_rolled_back_and_what_it_does_not_know_waits_visibly_
         await new.client.delete("cancelled")
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_policy_of_a_newer_library_is_refused_at_starts_with_its_text_and_the_remedy(store):
     async with service(store, echo, library=NEXT_LIBRARY) as new:
@@ -143,6 +146,7 @@ async def test_a_policy_of_a_newer_library_is_refused_at_starts_with_its_text_an
             assert await (await client.start("echo", 2)).result() == 2
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_service_that_newer_ones_have_ruled_out_is_not_entered_and_a_client_is_told_as_well(
     store,

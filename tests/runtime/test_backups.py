@@ -146,6 +146,7 @@ async def test_a_backup_is_a_store_of_its_own(path, tmp_path):
         await end(node)
 
 
+@pytest.mark.slow
 @bounded
 @pytest.mark.parametrize("copying", [with_the_backup_interface, with_vacuum_into])
 async def test_a_copy_by_sqlites_own_means_goes_on_within_a_lease_and_harms_nobody(

@@ -375,6 +375,7 @@ async def test_held_instances_are_listed_with_their_reason_and_go_on_when_their_
         assert await node.client.handle("new").result() == "kept"
 
 
+@pytest.mark.slow
 @bounded
 async def test_pages_hold_every_instance_once_also_where_many_were_made_in_one_commit(path):
     async with runtime(path, idle) as node:

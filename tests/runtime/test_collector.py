@@ -26,6 +26,7 @@ async def counts(ctx, left: int) -> int:
     return value
 
 
+@pytest.mark.slow
 @bounded
 async def test_steps_laps_and_ends_leave_no_cycles(path):
     async with runtime(path, counts, activities=[increment]) as node:

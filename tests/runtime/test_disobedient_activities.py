@@ -77,6 +77,7 @@ async def outcome(ctx, scheduled):
         return [failed.cause.type, failed.tries]
 
 
+@pytest.mark.slow
 @bounded
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burns_nothing(
@@ -135,6 +136,7 @@ async def test_the_runtime_leaves_soon_after_its_grace_whatever_an_activity_does
         assert await node.client.handle("one").result() == "fine"
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_loser_of_a_race_that_does_not_end_gives_its_place_away(path, caplog):
     stubborn = activity(name="stubborn")(Caught().in_a_loop)
@@ -172,6 +174,7 @@ async def test_an_activity_that_cleans_up_in_a_shield_has_the_time_for_it_and_is
     assert told(caplog, "does not end") == []
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_task_that_blocks_the_event_loop_is_named(path, caplog):
     @activity(retry=NO_RETRY)
@@ -205,6 +208,7 @@ async def test_what_ends_generators_and_programs_ends_only_the_activity(path, ra
 # --- threads ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @bounded
 async def test_threads_that_hang_are_named_and_their_number_has_a_bound(path, caplog):
     gate = Gate()
@@ -239,6 +243,7 @@ async def test_threads_that_hang_are_named_and_their_number_has_a_bound(path, ca
         await until(lambda: node._runner._left == 0)
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_thread_that_ends_soon_after_it_was_told_is_not_named(path, caplog):
     told_so = threading.Event()
@@ -319,6 +324,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_process_ends_though_its_activities_do_not(path, backend, anyio_backend):
@@ -344,6 +350,7 @@ def noting(node):
     return beats
 
 
+@pytest.mark.slow
 @bounded
 @pytest.mark.parametrize("style", ["async", "thread"])
 async def test_of_a_burst_of_heartbeats_few_are_stored_and_the_last_one_is(path, style):
@@ -409,6 +416,7 @@ async def test_the_last_heartbeat_before_a_failure_reaches_the_next_try(path, st
         assert await (await node.client.start("asks")).result() == 999
 
 
+@pytest.mark.slow
 @bounded
 async def test_heartbeats_that_come_faster_than_they_are_stored_put_the_deadline_off(path):
     pause = threading.Event()

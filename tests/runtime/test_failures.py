@@ -157,6 +157,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 @bounded
 @pytest.mark.parametrize("style", ["def", "async def"])
 async def test_a_charge_before_a_bug_is_not_made_again_after_a_kill(path, tmp_path, style):
@@ -198,6 +199,7 @@ async def test_a_wait_for_what_an_error_holds_says_so_at_its_timeout(path):
         assert (await handle.info()).error == held.value.error
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_wait_without_a_timeout_ends_once_one_error_has_held_the_instance_for_a_while(
     path, monkeypatch

@@ -70,6 +70,7 @@ class Faulty(SqliteProvider):
         raise error
 
 
+@pytest.mark.slow
 @bounded
 async def test_whatever_goes_wrong_with_commits_happens_to_nobody(path, seed):
     chance = random.Random(seed)

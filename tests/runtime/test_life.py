@@ -439,6 +439,7 @@ async def test_another_runtime_goes_on_at_once_with_what_a_stopped_one_had(path)
         ] * 2 + ["completed"]
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_second_runtime_on_the_same_provider_is_refused_and_one_after_the_other_is_not(
     path,

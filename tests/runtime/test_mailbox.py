@@ -4,6 +4,8 @@ import multiprocessing
 import threading
 from contextlib import contextmanager
 
+import pytest
+
 from orchestra.runtime.mailbox import Mailbox
 
 
@@ -71,6 +73,7 @@ def test_nothing_is_lost_between_many_senders_and_one_receiver():
     ] * 4
 
 
+@pytest.mark.slow
 def test_a_short_wait_ends_although_the_thread_loses_its_processor():
     """``queue.SimpleQueue`` hangs here on CPython 3.11 after some ten thousand rounds: no timer
     would fire.

@@ -408,6 +408,7 @@ def run_script(script, *arguments, cwd):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_ctrl_c_leaves_a_runtime_in_order(tmp_path, backend):
     done = run_script(
@@ -491,6 +492,7 @@ def run_pytest(tmp_path, tests):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_pytest_asyncio_in_auto_mode_enters_and_leaves_a_runtime_of_a_fixture(tmp_path):
     output = run_pytest(
         tmp_path,
@@ -517,6 +519,7 @@ def test_pytest_asyncio_in_auto_mode_enters_and_leaves_a_runtime_of_a_fixture(tm
     assert "3 passed, 1 xfailed" in output, output
 
 
+@pytest.mark.slow
 def test_pytest_asyncio_shares_a_runtime_in_a_module_and_names_a_scope_that_does_not_fit(tmp_path):
     output = run_pytest(
         tmp_path,

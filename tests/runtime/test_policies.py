@@ -106,6 +106,7 @@ async def test_a_mended_policy_lets_go_on_what_a_mistake_has_stopped_and_tells_h
         assert await node.client.set_version_policy("lap", mended) == 0
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_client_without_a_runtime_mends_a_policy_as_well(path):
     async with runtime(path, *LAPS) as node, alone(path) as client:

@@ -44,6 +44,7 @@ async def line(process):
     return (await anyio.to_thread.run_sync(process.stdout.readline)).split()
 
 
+@pytest.mark.slow
 @bounded
 async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(
     path, anyio_backend, seed
@@ -111,6 +112,7 @@ async def test_whatever_was_acknowledged_outlives_kills_at_random_moments(
             assert [event.event_id for event in history] == list(range(1, len(history) + 1))
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_timer_that_a_killed_process_had_set_is_fired_by_another(path, anyio_backend):
     with program("park", anyio_backend, path, 50) as process:
@@ -121,6 +123,7 @@ async def test_a_timer_that_a_killed_process_had_set_is_fired_by_another(path, a
         assert await node.client.handle("nap").result() == "woken"
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_process_that_dies_beside_a_living_one_leaves_its_work_to_it(path, anyio_backend):
     async with loops.runtime(path) as node:
@@ -132,6 +135,7 @@ async def test_a_process_that_dies_beside_a_living_one_leaves_its_work_to_it(pat
         assert await node.client.handle("nap").result() == "woken"
 
 
+@pytest.mark.slow
 @bounded
 async def test_another_process_starts_and_wakes_what_a_runtime_here_runs(path, anyio_backend):
     async with loops.runtime(path) as node:

@@ -28,6 +28,7 @@ async def ends(ctx, how: str) -> str:
 REGISTRY = OrchestrationRegistry.builder().register("ends", ends).register("other", ends).build()
 
 
+@pytest.mark.slow
 async def test_a_purge_deletes_what_ended_before_and_fits_and_nothing_else(path):
     async with Runtime(SqliteProvider(path), REGISTRY) as runtime:
         client = runtime.client

@@ -9,10 +9,17 @@ from dataclasses import dataclass
 import pytest
 
 from orchestra import Activity, InstanceStatus, Runtime, activity
+from orchestra.engine import attempts
 from orchestra.retry import NO_RETRY
 from tests.support.kit import bounded, info_when, registry
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch):
+    """Nodes look sooner than after five seconds whether one has come that reads the arguments."""
+    monkeypatch.setattr(attempts, "_READER_DELAY", 200_000)
 
 
 @dataclass

@@ -36,6 +36,7 @@ def size(path):
     return Path(path).stat().st_size
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_thousand_laps_under_the_default_retention_keep_rows_file_and_log_bounded(path):
     """Scenario 20: the second thousand takes no more room than the first."""

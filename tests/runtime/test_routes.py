@@ -257,6 +257,7 @@ async def test_a_call_names_a_queue_of_its_own(store):
             assert await handle.result() == 2
 
 
+@pytest.mark.slow
 @bounded
 async def test_an_instance_keeps_to_its_queue(store):
     async def laps(ctx, left: int) -> str:
@@ -306,6 +307,7 @@ async def test_a_failure_elsewhere_comes_back_as_it_was_raised(store):
         ]
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_heartbeat_elsewhere_reaches_the_next_try(store):
     seen = SimpleNamespace(beats=[])

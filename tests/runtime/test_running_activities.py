@@ -494,6 +494,7 @@ async def test_a_result_over_the_limit_fails_the_activity_at_once(path):
     assert "1,000" in result["message"] or "1000" in result["message"]
 
 
+@pytest.mark.slow
 @bounded
 async def test_an_activity_that_nobody_has_is_visible_and_goes_on_when_a_runtime_has_it(
     path, caplog
@@ -630,6 +631,7 @@ async def test_the_end_of_a_thread_is_reported_by_itself_and_once_however_close_
         assert (reporter in threads) != isinstance(result, ActivityFailure)
 
 
+@pytest.mark.slow
 @bounded
 async def test_waiting_for_a_free_thread_is_not_the_activitys_time(path):
     running = 0
@@ -717,6 +719,7 @@ async def test_a_heartbeat_that_stops_ends_the_try_and_its_payload_reaches_the_n
     assert seen == [None, {"done": 2}]
 
 
+@pytest.mark.slow
 @bounded
 @pytest.mark.parametrize("style", ["async", "thread", "own threads"])
 async def test_heartbeats_keep_a_try_alive_longer_than_their_timeout(path, style):

@@ -224,6 +224,7 @@ async def test_13_a_late_completion_of_an_older_execution_does_not_disturb_the_n
         assert len(results) == 1
 
 
+@pytest.mark.slow
 @bounded
 async def test_14_signals_that_race_with_boundaries_are_each_delivered_once_and_in_order(path):
     count = 150

@@ -102,6 +102,7 @@ async def test_code_that_goes_on_ends_and_the_others_do_not_wait(tmp_path, caplo
     ] == []
 
 
+@pytest.mark.slow
 async def test_a_wide_turn_is_not_blamed_on_a_line(tmp_path, caplog):
     caplog.set_level(logging.WARNING, "orchestra.engine")
 

@@ -372,6 +372,7 @@ async def alive(path):
         return [info for info in await client.list_nodes() if info.alive]
 
 
+@pytest.mark.slow
 def test_a_program_that_never_closes_ends_and_has_left(tmp_path, backend):
     done = run_program(
         f"""
@@ -391,6 +392,7 @@ def test_a_program_that_never_closes_ends_and_has_left(tmp_path, backend):
     assert asyncio.run(alive(tmp_path / "store.db")) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_the_call_that_waits_and_closes_in_order(tmp_path, backend):
     done = run_program(
         f"""

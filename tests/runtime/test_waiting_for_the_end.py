@@ -102,6 +102,7 @@ async def test_the_loser_of_a_race_ends_first_where_the_call_says_so(path, style
     assert ends_first == (on_cancel == "wait")
 
 
+@pytest.mark.slow
 @bounded
 async def test_a_thread_that_does_not_end_is_waited_for_until_its_time_is_up_and_named(
     path, caplog

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
@@ -33,8 +34,16 @@ SEEDS = (
     if "ORCHESTRA_SEED" in os.environ
     else range(int(os.environ.get("ORCHESTRA_SEEDS", "500")))
 )
-AT_FIRST = 60
-"""The seeds that every run of the tests tries; the rest are a campaign."""
+QUICK, AT_FIRST = 15, 60
+"""The seeds that are tried while one works, and those of every full run; the rest are a campaign."""
+
+
+def tiers(seeds):
+    """Return seeds with the marks of their place."""
+    marks = [()] * QUICK + [pytest.mark.slow] * (AT_FIRST - QUICK)
+    pairs = zip_longest(seeds, marks[: len(seeds)], fillvalue=pytest.mark.campaign)
+    return [pytest.param(seed, marks=mark) for seed, mark in pairs]
+
 
 POSTGRES_SEEDS = SEEDS if "ORCHESTRA_SEED" in os.environ else (2, 3, 6, 10, 12, 17, 23, 28)
 """A few, for each takes a second: with children, work for others, retention, lost connections; 12
@@ -47,13 +56,7 @@ def _quiet(caplog):
     caplog.set_level(logging.CRITICAL, "orchestra")
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [
-        pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ())
-        for place, seed in enumerate(SEEDS)
-    ],
-)
+@pytest.mark.parametrize("seed", tiers(SEEDS))
 def test_whatever_happens_the_invariants_hold_and_everything_ends(seed):
     print(f"rerun: python ops/simulation/run.py --from {seed} --seeds 1")
     counts = run_seed(seed).counts
@@ -67,13 +70,7 @@ def test_whatever_happens_on_postgresql_the_invariants_hold_and_everything_ends(
     assert counts["commits"] > 0
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [
-        pytest.param(seed, marks=pytest.mark.campaign if place >= AT_FIRST else ())
-        for place, seed in enumerate(SEEDS)
-    ],
-)
+@pytest.mark.parametrize("seed", tiers(SEEDS))
 def test_whatever_happens_nodes_of_two_ages_live_side_by_side_and_what_one_does_not_know_it_leaves_to_the_other(
     seed,
 ):
@@ -190,6 +187,7 @@ def test_the_seeds_of_these_tests_leave_nothing_out_and_none_has_it_all():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [75, 248])
 def test_a_seed_repeats_exactly_under_any_hash_seed(seed):
     """Both have families, work for other nodes, code that does not return, and retention. 248 runs
@@ -224,6 +222,7 @@ def test_a_broken_invariant_is_not_swallowed_by_the_engine_that_survives_every_s
         run_seed(3)
 
 
+@pytest.mark.slow
 def test_the_script_writes_what_a_report_needs(tmp_path):
     result = tmp_path / "result.json"
     done = subprocess.run(

@@ -40,59 +40,59 @@ from orchestra.telemetry.quota import Quota
 __all__ = ["ActivityRunner", "Beaten", "Cut", "Finished"]
 
 _PERSISTENCE: Final = 0.1
-"""Seconds for which each await of a cancelled task raises anew; after that only its driver can end
-it, and no core burns.
+"""Seconds for which each await of a cancelled task raises again. After that only its driver can end
+it, so no core burns.
 """
 
 _PATIENCE: Final = 1.0
-"""Seconds that a cancelled activity has to end; then it is left to itself, and named."""
+"""Seconds that a cancelled activity has to end. Then the runner abandons it, and logs its name."""
 
 _TELLINGS: Final = 100
-"""Cancellations by a scope of its own that a task may catch after that, before it is let go of."""
+"""How many cancellations by a scope of its own a task may catch after that, before its driver
+releases it.
+"""
 
 _LEAVING: Final = 0.5
-"""Seconds that cancelled activities have to end while the runtime leaves, after its grace."""
+"""Seconds that cancelled activities have to end when the runtime stops, after its grace."""
 
 _STUBBORN_LINES: Final = 20
-"""Lines a minute about tries of one activity that do not end."""
+"""Lines a minute about attempts of one activity that do not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """A try has sent a heartbeat that is to be stored later than now."""
+    """An attempt has sent a heartbeat that is stored later."""
 
     run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A try was cancelled, and not by the runner: by itself, or by whoever takes the whole program
-    down.
-    """
+    """An attempt was cancelled, but not by the runner: by itself, or because the program ends."""
 
     run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The thread of a try is free again."""
+    """The thread of an attempt is free again."""
 
     run: Run
 
 
 class ActivityRunner:
-    """Runs at most ``limit`` tries at once; the others wait in the order in which they came.
+    """Runs at most ``limit`` attempts at once; the others wait, first come, first served.
 
-    A try that is over (its time is up, or it is not wanted) and does not end is left to itself
-    after a second: it gives its place to the next one, its end is reported without it, and the log
-    names it. Threads cannot be ended: from as many of them on as may run at once, those that are
-    left to themselves count as running, so that their number has a bound.
+    An attempt is over when its time is up or its result is not needed. If it does not end within a
+    second, the runner abandons it: it reports the end, gives the place to the next attempt, and
+    logs a warning. Threads cannot be ended. Up to ``threads`` abandoned threads cost no place;
+    further ones count as running, so their number is bounded.
 
     Args:
-        report: where ends and heartbeats go.
-        post: hands something to the event loop, from any thread; it comes back to :meth:`hear`.
+        report: receives ends and heartbeats.
+        post: passes an entry to the event loop, from any thread; :meth:`hear` receives it there.
         threads: how many ``def`` activities run at once.
-        heartbeat_interval: seconds between heartbeats that are stored; the last one always is.
+        heartbeat_interval: seconds between stored heartbeats; the last one is always stored.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class ActivityRunner:
         self._waiting: OrderedDict[ActivityKey, RunActivity] = OrderedDict()
         self._without_thread: OrderedDict[ActivityKey, Run] = OrderedDict()
         self._in_threads: dict[Run, None] = {}
-        """Tries whose threads are busy with them, those that were left to themselves included."""
+        """Attempts that occupy a thread, abandoned ones included."""
         self._tasks: dict[Run, None] = {}
-        """Tries that have a task, likewise."""
+        """Attempts that occupy a task, likewise."""
         self._left = 0
-        """How many of the threads were left to themselves."""
+        """How many of the threads were abandoned."""
         self._quota = Quota(_STUBBORN_LINES)
         self._group: anyio.abc.TaskGroup | None = None
         self._make_scope: type[anyio.CancelScope]
@@ -136,7 +136,7 @@ class ActivityRunner:
         self._idle = anyio.Event()
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
-        """Run tries as tasks of this group from now on."""
+        """Run attempts as tasks of this group from now on."""
         self._group = group
         # The backend's own classes, asked for once: each task has two scopes, and anyio takes eight
         # calls to make one, not two.
@@ -147,16 +147,16 @@ class ActivityRunner:
     # --- what the engine asks ---
 
     def begin(self, request: RunActivity) -> None:
-        """Begin a try, or let it wait for a free place."""
+        """Begin an attempt, or let it wait for a free place."""
         if self._stopping:
-            return  # it was never begun; its instance is released, and it begins elsewhere
+            return  # it has not begun; its instance is released, and another node begins it
         if self._has_place:
             self._begin(request)
         else:
             self._waiting[request.key] = request
 
     def abort(self, key: ActivityKey) -> None:
-        """Give up a try: cancel it, and report nothing."""
+        """Cancel an attempt, and report nothing."""
         self._waiting.pop(key, None)
         run = self._runs.get(key)
         if run is not None:
@@ -164,7 +164,7 @@ class ActivityRunner:
             self._end(run, "it is not wanted any more", None)
 
     def stop(self, key: ActivityKey) -> None:
-        """Ask a try to end. It is reported when it has ended, or its time is up."""
+        """Ask an attempt to end. Its end is reported when it has ended, or when its time is up."""
         request = self._waiting.pop(key, None)
         if request is not None:
             self._report(ActivityEnded(key, request.attempt, STOPPED))
@@ -187,7 +187,7 @@ class ActivityRunner:
         self._arm(run)
 
     async def drain(self, seconds: float) -> None:
-        """Begin nothing any more, and wait for what runs, for at most ``seconds``."""
+        """Begin nothing more, and wait at most ``seconds`` for running attempts."""
         self._stopping = True
         self._waiting.clear()
         with anyio.move_on_after(seconds):
@@ -203,8 +203,8 @@ class ActivityRunner:
             self.abort(key)
 
     async def close(self) -> None:
-        """Give up everything, and have every task end: those that do not end by themselves are let
-        go of.
+        """Cancel every attempt, and end every task: a driver releases those that do not end by
+        themselves.
         """
         self.abort_all()
         try:
@@ -222,7 +222,7 @@ class ActivityRunner:
             self._threads.stop()
 
     def release_threads(self) -> None:
-        """End the threads that have nothing to do. From any thread."""
+        """End the idle threads. From any thread."""
         self._threads.stop()
 
     async def _until_ended(self, seconds: float) -> None:
@@ -240,8 +240,8 @@ class ActivityRunner:
     # --- what tries tell ---
 
     def hear(self, news: Beaten | Cut | Finished) -> None:
-        """Take in what comes from a thread, or from a task that was cut off. To be called on the
-        event loop.
+        """Handle an entry from a thread, or from a task that was cut off. Call it on the event
+        loop.
         """
         match news:
             case Beaten(run=run):
@@ -258,9 +258,7 @@ class ActivityRunner:
                     self._go_on_in_task(run, run.awaitable)
 
     def _go_on_in_task(self, run: Run, awaitable: Awaitable[Any]) -> None:
-        """Await what a ``def`` has returned: one that does not say that it wraps an ``async
-        def``.
-        """
+        """Await the result of a ``def`` that wraps an ``async def`` without saying so."""
         if run.is_over or self._group is None:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()
@@ -270,10 +268,8 @@ class ActivityRunner:
         self._begin_task(run, self._group)
 
     def _cut(self, run: Run) -> None:
-        """Report a try that was cut off, after whoever takes the program down has said so.
-
-        A try that ended in a cancellation of its own has failed. One that ended with the program
-        counts as none.
+        """Report an attempt that was cut off, once it is known whether the program ends. An attempt
+        that cancelled itself has failed. One that ended with the program does not count.
         """
         request = run.request
         if not run.aborted:
@@ -285,8 +281,8 @@ class ActivityRunner:
             )
 
     def take_heartbeat(self, run: Run, payload: Any) -> None:
-        """Take a heartbeat, in any thread. Of those within one interval the last one counts, and is
-        stored at its end.
+        """Receive a heartbeat, in any thread. The last one of an interval is stored, at the
+        interval's end.
         """
         subject = f"heartbeat of activity {run.request.name!r}"
         run.heartbeat = encode(
@@ -305,7 +301,7 @@ class ActivityRunner:
             self._report(Heartbeat(run.request.key, run.request.attempt, run.heartbeat))
 
     def is_overdue(self, run: Run) -> bool:
-        """Return whether a try's time is up. To be called in any thread."""
+        """Return whether an attempt's time is up. Call it in any thread."""
         return self._clock.monotonic() >= run.deadline
 
     # --- a try's life ---
@@ -324,7 +320,8 @@ class ActivityRunner:
 
     @property
     def _has_place(self) -> bool:
-        # What waits for a thread has no place yet, or it would keep what needs none from beginning.
+        # An attempt that waits for a thread takes no place: it would keep attempts without threads
+        # from beginning.
         return len(self._runs) - len(self._without_thread) < self._limit
 
     @property
@@ -334,8 +331,8 @@ class ActivityRunner:
         return running + max(0, self._left - most) < most
 
     def _begin_task(self, run: Run, group: anyio.abc.TaskGroup) -> None:
-        # Shielded: a host that is cancelled stops in order. What runs gets its grace, and is
-        # cancelled by the runner alone.
+        # Shielded: a cancelled host stops in order. Running attempts get their grace, and only the
+        # runner cancels them.
         run.scope, run.calm = self._make_scope(shield=True), self._make_scope()
         self._tasks[run] = None
         group.start_soon(self._run_in_task, run)
@@ -349,9 +346,9 @@ class ActivityRunner:
         )
 
     async def _run_in_task(self, run: Run) -> None:
-        """Run one try, report how it ended, and let those that wait have its place."""
-        # One coroutine for all of it: many wait here at a time, and each frame is one more that the
-        # collector walks through.
+        """Run one attempt, report its end, and give its place to waiting ones."""
+        # One coroutine for all of it: many wait here at a time, and the collector visits each
+        # frame.
         result: Payload | ActivityFailure | None = None
         try:
             with run.scope, run.calm:
@@ -379,14 +376,14 @@ class ActivityRunner:
                     if self._recorder.recording:
                         self._observe_end(run, "completed")
         except self._cancelled:
-            # Not by the runner: its own cancels end in the scope. With no word of it the activity
+            # The runner did not cancel it: its cancels end in the scope. Unreported, the activity
             # would be pending for ever.
             if run.settle():
                 self._observe_end(run, "cancelled")
                 self._post(Cut(run))
         except BaseException as error:
-            # Whatever user code raises is the attempt's failure: sys.exit() must not end the
-            # program. Ctrl-C must.
+            # Any exception of user code fails the attempt. sys.exit() must not end the program;
+            # Ctrl-C must.
             if not isinstance(error, LetGo) and (run.driver is None or not run.driver.gone):
                 self._observe_end(run, "failed", error)
                 if isinstance(error, KeyboardInterrupt) or (
@@ -412,9 +409,7 @@ class ActivityRunner:
                 self._report_end(run, result)
 
     def _run_in_thread(self, run: Run) -> None:
-        """Run a try, and report how it ended: from here, for the event loop would only be one more
-        to wake up on the way.
-        """
+        """Run an attempt, and report its end from this thread: that saves waking the event loop."""
         try:
             subject = run.subject
             args, kwargs = read_arguments(run.activity, run.request, subject)
@@ -447,7 +442,7 @@ class ActivityRunner:
             self._report(ActivityEnded(run.request.key, run.request.attempt, result, run.heartbeat))
 
     def _ended(self, run: Run) -> None:
-        """Take note that a try occupies nothing any more, and let those that wait go on."""
+        """Free the place of an attempt, and begin waiting ones."""
         if run.alarm is not None:
             self._alarms.stop_alarm(run.alarm)
             run.alarm = None
@@ -479,7 +474,7 @@ class ActivityRunner:
             self._arm(run)
 
     def _arm(self, run: Run) -> None:
-        """Set the alarm for the next moment at which something is to be done about a try."""
+        """Set the alarm for the attempt's next deadline."""
         moment = run.next_look(
             self._clock.monotonic(), self._heartbeat_interval, _PERSISTENCE, _PATIENCE
         )
@@ -506,7 +501,7 @@ class ActivityRunner:
         return run.time_out(self._clock.monotonic())
 
     def _end(self, run: Run, reason: str, verdict: ActivityFailure | None) -> None:
-        """Cancel a try; ``verdict`` is what is reported of it."""
+        """Cancel an attempt; ``verdict`` is reported as its end."""
         if run.over_since is not None:
             return
         run.over_since, run.reason, run.verdict = self._clock.monotonic(), reason, verdict
@@ -519,13 +514,13 @@ class ActivityRunner:
         if self._without_thread.pop(run.request.key, None) is run:
             self._ended(run)  # it was never begun
             return
-        # A thread cannot be cancelled. It is asked, by the activity's context, and goes on by
+        # A thread cannot be cancelled. The activity's context asks it to end, and it goes on by
         # itself.
         if self._leave(run):
             self._arm(run)
 
     def _insist(self, run: Run, now: float) -> None:
-        """Deal with a try that was cancelled and has not ended yet."""
+        """Handle an attempt that was cancelled and has not ended yet."""
         told_at = run.over_since if run.asked_at is None else run.asked_at
         assert told_at is not None
         since = now - told_at
@@ -536,7 +531,7 @@ class ActivityRunner:
             and run.driver.is_told
             and not run.calm.shield
         ):
-            run.calm.shield = True  # it has been told, and catches it each time: let it rest
+            run.calm.shield = True  # it catches each cancellation: stop raising them
             run.driver.bear(_TELLINGS)
         if run.over_since is not None and now - run.over_since >= _PATIENCE and run.in_task:
             self._leave(run)
@@ -544,8 +539,8 @@ class ActivityRunner:
             self._name(run, since)
 
     def _leave(self, run: Run) -> bool:
-        """Leave a try to itself: report its end, and give its place away. Return whether it had not
-        ended yet.
+        """Abandon an attempt: report its end, and free its place. Return whether it was still
+        running.
         """
         if not run.settle():
             return False
@@ -560,7 +555,7 @@ class ActivityRunner:
         return True
 
     def _name(self, run: Run, since: float) -> None:
-        """Name a try that does not end, in the log."""
+        """Log a warning about an attempt that does not end."""
         run.named = True
         suppressed = self._quota.take(run.request.name, round(self._clock.monotonic() * 1e6))
         if suppressed is None:
@@ -606,7 +601,7 @@ class ActivityRunner:
         )
 
     def name_blocking(self, run: Run, seconds: float) -> None:
-        """Name a try in the log that has kept the event loop from running."""
+        """Log a warning about an attempt that blocked the event loop."""
         suppressed = self._quota.take(
             f"blocks {run.request.name}", round(self._clock.monotonic() * 1e6)
         )
@@ -624,7 +619,7 @@ class ActivityRunner:
     # --- telemetry ---
 
     def _observe(self, run: Run) -> None:
-        """Begin the record of a try, in the task or thread that runs it."""
+        """Begin the record of an attempt, in the task or thread that runs it."""
         if self._recorder.recording:
             request = run.request
             run.observed = self._recorder.begin_attempt(
@@ -632,7 +627,7 @@ class ActivityRunner:
             )
 
     def _observe_end(self, run: Run, outcome: str, error: BaseException | None = None) -> None:
-        """End the record of a try: also where nobody takes its result any more, for it has run."""
+        """End the record of an attempt, even if its result is not needed: it has run."""
         if not self._recorder.recording:
             return
         if run.observed is None and error is not None:

@@ -1,4 +1,4 @@
-"""Calls functions at their moments, by one task on the event loop."""
+"""Calls functions at given times, from one task on the event loop."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _FEW: Final = 64
 
 
 class Alarm:
-    """One moment, in monotonic seconds, and what to call then. It is moved or stopped by
-    :class:`Alarms`.
+    """A time in monotonic seconds, and the function to call then. :class:`Alarms` moves or stops
+    it.
     """
 
     __slots__ = ("call", "live", "moment", "order")
@@ -35,7 +35,7 @@ class Alarm:
 
 
 class Alarms:
-    """The alarms of a runtime. Everything is called on the event loop."""
+    """The alarms of a runtime. It calls every function on the event loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class Alarms:
         self._scope = anyio.CancelScope(shield=True)
 
     def at(self, moment: float, call: Callable[[], None]) -> Alarm:
-        """Call a function at a moment."""
+        """Call a function at a time."""
         alarm = Alarm(moment, next(self._order), call)
         heapq.heappush(self._heap, alarm)
         if moment < self._awake_at:
@@ -55,9 +55,7 @@ class Alarms:
         return alarm
 
     def stop_alarm(self, alarm: Alarm) -> None:
-        """Do not call it. Those that are stopped leave memory in proportion, not only when their
-        moment comes.
-        """
+        """Cancel an alarm. Stopped alarms leave memory early, not only at their time."""
         if alarm.live:
             alarm.live = False
             self._stopped_ones += 1
@@ -67,7 +65,7 @@ class Alarms:
                 self._stopped_ones = 0
 
     async def run(self) -> None:
-        """Call what is due, until it is stopped."""
+        """Call due functions, until it is stopped."""
         with self._scope:
             while True:
                 self._call_due()

@@ -1,4 +1,4 @@
-"""Reading the arguments of an activity, or finding out that other code of it is needed for that."""
+"""Read the arguments of an activity, or find that other code is needed to read them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["ArgumentsUnread", "activity_fingerprint", "read_arguments"]
 
 
 class ArgumentsUnread(Exception):
-    """The code of this node cannot read the arguments of an activity, which was not called.
-    ``failure`` says so.
+    """This node's code cannot read the arguments of an activity, and did not call it. ``failure``
+    says why.
     """
 
     def __init__(self, failure: ActivityFailure) -> None:
@@ -26,8 +26,8 @@ class ArgumentsUnread(Exception):
 
 
 def activity_fingerprint(activity: Activity[..., Any]) -> str:
-    """Return what changes whenever an activity's code, its parameters or this library change, which
-    read its arguments.
+    """Return a fingerprint of everything that reads an activity's arguments: its code, its
+    parameters and this library.
     """
     signature, function = activity.signature, activity.function
     assert signature is not None
@@ -41,11 +41,10 @@ def activity_fingerprint(activity: Activity[..., Any]) -> str:
 def read_arguments(
     activity: Activity[..., Any], request: RunActivity, subject: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and keyword arguments of a try.
+    """Return the positional and keyword arguments of an attempt.
 
     Raises:
-        ArgumentsUnread: they do not fit the function as this node has it: they were written for
-            another release of it.
+        ArgumentsUnread: they do not fit this node's function: another release of it wrote them.
     """
     signature = activity.signature
     assert signature is not None

@@ -1,4 +1,4 @@
-"""One try of an activity that is under way."""
+"""One running attempt of an activity."""
 
 from __future__ import annotations
 
@@ -23,60 +23,58 @@ __all__ = ["Run", "Runner", "activity_context_of"]
 
 
 class Runner(Protocol):
-    """What a try needs of the runner that has begun it. The first two are called in any thread."""
+    """What an attempt needs of its runner. It calls the first two in any thread."""
 
     def take_heartbeat(self, run: Run, payload: Any) -> None:
-        """Take a heartbeat of a try."""
+        """Receive a heartbeat of an attempt."""
         ...
 
     def is_overdue(self, run: Run) -> bool:
-        """Return whether a try's time is up."""
+        """Return whether an attempt's time is up."""
         ...
 
     def name_blocking(self, run: Run, seconds: float) -> None:
-        """Name a try in the log that has kept the event loop from running."""
+        """Log a warning about an attempt that blocked the event loop."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One try that is under way. Moments are monotonic seconds."""
+    """One running attempt. Times are monotonic seconds."""
 
     runner: Runner
     request: RunActivity
     activity: Activity[..., Any]
     in_task: bool
-    """Whether a task runs it; else a thread."""
+    """Whether a task runs it; otherwise a thread does."""
     scope: anyio.CancelScope = field(init=False)
-    """What cancels its task, if it has one."""
+    """The scope that cancels its task, if it has one."""
     calm: anyio.CancelScope = field(init=False)
-    """Lies within ``scope``; shielded, it keeps a task from being cancelled at each of its
-    awaits.
-    """
+    """A scope within ``scope``. When shielded, the task is not cancelled at each of its awaits."""
     driver: Driver | None = None
     awaitable: Awaitable[Any] | None = None
-    """What a ``def`` has returned that is to be awaited."""
+    """The awaitable that a ``def`` returned."""
     aborted: bool = False
-    """Whether it is not wanted any more, so that nothing is reported."""
+    """Whether its result is not needed, so nothing is reported."""
     asked_at: float | None = None
-    """When it was asked to end, where its end is waited for."""
+    """When it was asked to end, if its caller waits for the end."""
     over_since: float | None = None
-    """When it was cancelled: its time was up, or it is not wanted any more."""
+    """When it was cancelled: its time was up, or its result is not needed."""
     reason: str = ""
     verdict: ActivityFailure | None = None
-    """What is reported of a try that is over, whatever it does then."""
+    """The end that is reported, whatever the attempt does afterwards."""
     is_left: bool = False
-    """Whether its thread was left to itself."""
+    """Whether its thread was abandoned."""
     is_done: bool = False
     """Whether its thread has come back."""
     knows_it_is_late: bool = False
-    """Whether it was told that its time is up, before the event loop has seen that: what it returns
-    then is no result.
+    """Whether it learned that its time is up before the event loop did. Its return value is then no
+    result.
     """
     is_given_up: bool = False
-    """Whether its end was reported without it."""
+    """Whether its end was reported before it ended."""
     named: bool = False
-    """Whether the log was told that it does not end."""
+    """Whether a warning about it was logged."""
     started: float = 0.0
     beaten: float = 0.0
     heartbeat: Payload | None = None
@@ -88,12 +86,12 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether its time is up, or it is not wanted any more."""
+        """Whether its time is up, or its result is not needed."""
         return self.over_since is not None
 
     @property
     def identity(self) -> Identity:
-        """Which execution it belongs to."""
+        """The execution that it belongs to."""
         key, request = self.request.key, self.request
         return Identity(
             key.instance_id, key.incarnation, key.execution, request.orchestration, request.version
@@ -101,7 +99,7 @@ class Run:
 
     @property
     def subject(self) -> str:
-        """Whose arguments and result these are, for errors."""
+        """The name of its arguments and result, for errors."""
         request = self.request
         return (
             f"activity {request.name!r} of {request.key.instance_id!r} ({request.orchestration} "
@@ -110,7 +108,7 @@ class Run:
 
     @property
     def deadline(self) -> float:
-        """When its time is up: moved by heartbeats, in any thread."""
+        """When its time is up. Heartbeats move it, in any thread."""
         request, deadline = self.request, math.inf
         if request.timeout is not None:
             deadline = self.started + request.timeout / 1e6
@@ -121,7 +119,7 @@ class Run:
         return deadline
 
     def next_look(self, now: float, interval: float, persistence: float, patience: float) -> float:
-        """Return when something is to be done about it at the latest."""
+        """Return its next deadline."""
         moment = math.inf
         if self.over_since is None:
             moment = min(self.deadline, self.reported + interval if self.beat_waits else math.inf)
@@ -133,12 +131,12 @@ class Run:
         if self.over_since is not None and not self.is_given_up:
             moment = min(moment, self.over_since + patience)
         if self.in_task and not self.calm.shield:
-            # Until it has been told. One that waits in a shield of its own hears of it late.
+            # Until it has learned of it. An attempt in a shield of its own learns of it late.
             moment = min(moment, now + (patience if self.named else persistence))
         return moment
 
     def time_out(self, now: float) -> ActivityFailure:
-        """Return what is reported of a try whose time is up."""
+        """Return the end that is reported of an attempt whose time is up."""
         request = self.request
         if request.timeout is not None and now - self.started >= request.timeout / 1e6:
             message = f"activity {request.name!r} did not end within {request.timeout / 1e6:g} s"
@@ -152,22 +150,22 @@ class Run:
         )
 
     def settle(self) -> bool:
-        """Return whether it ends now, and has not ended before: in its thread, or for the event
-        loop that gave it up.
+        """Return whether it ends now, for the first time: in its thread, or because the event loop
+        abandoned it.
         """
         return self.end.acquire(blocking=False)
 
     def beat(self, payload: Any) -> None:
-        """Take a heartbeat, in any thread."""
+        """Send a heartbeat, in any thread."""
         self.runner.take_heartbeat(self, payload)
 
     def blocked(self, seconds: float) -> None:
-        """Say that it has kept the event loop from running."""
+        """Report that it blocked the event loop."""
         self.runner.name_blocking(self, seconds)
 
     def is_cancelled(self) -> bool:
-        """Return whether nobody wants it any more. In any thread, so it must not touch the scope of
-        the event loop.
+        """Return whether its result is not needed. Called in any thread, so it must not touch the
+        event loop's scope.
         """
         if not self.is_over and self.runner.is_overdue(self):
             self.knows_it_is_late = True
@@ -175,7 +173,7 @@ class Run:
 
 
 def activity_context_of(run: Run) -> ActivityContext:
-    """Return what the activity sees of its try."""
+    """Return the activity's context."""
     request = run.request
     return ActivityContext(
         activity=request.name,

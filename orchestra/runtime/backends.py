@@ -1,4 +1,4 @@
-"""What anyio does not offer: tasks that no other task owns, and word to a task from outside. Knows
+"""Tasks that no other task owns, and interruption of a task from outside: anyio has neither. Knows
 asyncio and trio.
 """
 
@@ -26,7 +26,7 @@ class Interrupted(BaseException):
 
 
 class HostTask(ABC):
-    """A task of the program that embeds a runtime."""
+    """A task of the host program."""
 
     @property
     @abstractmethod
@@ -35,13 +35,13 @@ class HostTask(ABC):
 
     @abstractmethod
     def interrupt(self, reason: str, cause: BaseException) -> bool:
-        """End what it waits for, once. Return ``False`` where it did not wait; then try again. On
-        its event loop.
+        """Interrupt its current wait, once. Return ``False`` if it did not wait; then try again.
+        Call it on its event loop.
         """
 
     @abstractmethod
     def forgive(self) -> None:
-        """Take note that the interruption has done its work. In the task itself."""
+        """Note that the interruption has arrived. Called in the task itself."""
 
 
 def current_host_task() -> HostTask:
@@ -52,9 +52,8 @@ def current_host_task() -> HostTask:
 def spawn(function: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
     """Run a function as a task that no other task owns, with the caller's context variables.
 
-    It must not raise anything but a cancellation. It is cancelled where the event loop ends before
-    it. The caller keeps what is returned for as long as the task is to live: asyncio's loop holds
-    tasks weakly.
+    It must raise nothing but a cancellation. It is cancelled if the event loop ends before it. The
+    caller must keep the result while the task lives: asyncio's loop holds tasks weakly.
     """
     if _on_asyncio():
         return asyncio.get_running_loop().create_task(function(), name=name)
@@ -96,9 +95,9 @@ class _TrioTask(HostTask):
         return trio.lowlevel.current_task() is self._task
 
     def interrupt(self, reason: str, cause: BaseException) -> bool:
-        # Only a scope that the task itself has opened could cancel it, and a scope cannot be left
-        # in another task than it was entered in. trio delivers Ctrl-C in this way. Without it the
-        # host learns of the failure when it leaves.
+        # Only a scope of the task itself could cancel it, and a scope cannot be left in another
+        # task. trio delivers Ctrl-C in this way. Without it the host learns of the failure when it
+        # leaves.
         attempt: Callable[[Callable[[], Any]], object] | None = getattr(
             self._task, "_attempt_abort", None
         )

@@ -1,4 +1,4 @@
-"""Carries effects from the engine's thread to the event loop, with one wake-up for each group."""
+"""Carries messages from the engine's thread to the event loop, with one wake-up for each group."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ class Bridge(Generic[T]):
         self._signalled = False
 
     def push(self, entries: Sequence[T]) -> None:
-        """Hand entries over, from any thread. Two at once may wake the task twice, but never not at
-        all.
+        """Add entries, from any thread. Two calls at once may wake the task twice, but never miss
+        it.
         """
         self._entries.extend(entries)
         if not self._signalled:
             self._signalled = True
             with contextlib.suppress(
                 OSError
-            ):  # closed: the runtime has given the engine up, and nobody listens
+            ):  # closed: the runtime has abandoned the engine, and no task reads
                 self._sender.send(b"\0")
 
     async def receive(self) -> list[T]:
-        """Wait for entries and take all that are there."""
+        """Wait for entries and return all of them."""
         await anyio.wait_readable(self._receiver)
         self._receiver.recv(64)
-        # First this, then the taking: an entry that comes in between is taken now and costs one
-        # empty wake-up.
+        # Clear the signal first: an entry that comes in between is taken now, and costs one empty
+        # wake-up.
         self._signalled = False
         return self.take()
 
     def take(self) -> list[T]:
-        """Take what is there."""
+        """Return all entries without waiting."""
         taken: list[T] = []
         while self._entries:
             taken.append(self._entries.popleft())
         return taken
 
     def peek(self) -> list[T]:
-        """Return what waits to be taken. From any thread; a hint only, for it may be taken
+        """Return the waiting entries, from any thread. A hint only: the task may take them
         meanwhile.
         """
         try:

@@ -1,9 +1,8 @@
-"""Drives the coroutine of an ``async`` activity, and lets go of one that does not end.
+"""Drives the coroutine of an ``async`` activity, and abandons one that does not end.
 
 A cancellation is a request. Code that catches it and goes on would keep its task alive for ever,
-and with it the task group of the runtime, and with that the program. A driver stands between the
-event loop and the coroutine: once told to let go, it does not resume the coroutine again, and its
-task ends.
+and so the runtime's task group and the program. A driver stands between the event loop and the
+coroutine. After :meth:`Driver.let_go` it never resumes the coroutine, so the task ends.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from orchestra.immortal import keep_for_ever
 __all__ = ["Driver", "LetGo"]
 
 _CLOSINGS: Final = 3
-"""How often a coroutine is asked to close before it is left as it is."""
+"""How often the driver asks a coroutine to close before it leaves it as it is."""
 
 
 class LetGo(BaseException):
-    """Ends the task of a coroutine that the driver has let go of."""
+    """Ends the task of an abandoned coroutine."""
 
 
 class Owner(Protocol):
-    """Who has a driver drive."""
+    """The owner of a driver."""
 
     def blocked(self, seconds: float) -> None:
-        """Take note that the event loop was kept from running."""
+        """Note that the coroutine blocked the event loop."""
         ...
 
 
@@ -45,9 +44,9 @@ class Driver:
 
     Args:
         scope: the innermost cancel scope of the task that awaits it.
-        cancelled: what a cancellation raises.
-        owner: is told for how many seconds one step of the coroutine has kept the event loop from
-            running, if they were more than ``patience``.
+        cancelled: the exception class of a cancellation.
+        owner: receives the seconds for which one step of the coroutine blocked the event loop, if
+            they exceed ``patience``.
     """
 
     __slots__ = (
@@ -84,11 +83,11 @@ class Driver:
         self._owner: Owner | None = owner
         self._task: Any = None
         self.gone: bool = False
-        """Whether it was told to let go."""
+        """Whether it has abandoned the coroutine."""
         self.closing: bool = False
-        """Whether the event loop is being torn down around it."""
+        """Whether the event loop is shutting down."""
         self.is_told: bool = False
-        """Whether the coroutine was told of a cancellation, since this was last set to false."""
+        """Whether the coroutine received a cancellation since this was last set to false."""
         self._tellings = -1
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -129,18 +128,16 @@ class Driver:
                     _leave_scopes(task, place)
                     raise LetGo
         finally:
-            # The task and the owner lead back to here; without them nothing waits for the cycle
+            # The task and the owner refer back to this object. Dropping them leaves no cycle to the
             # collector.
             self._task = self._owner = None
 
     def bear(self, times: int) -> None:
-        """Let go once the coroutine was told of a cancellation so many times more: it spins in a
-        scope of its own.
-        """
+        """Abandon the coroutine after so many more cancellations: it spins in its own scope."""
         self._tellings = times
 
     def let_go(self) -> None:
-        """End the task, and leave the coroutine where it is. To be called on the event loop, from
+        """End the task, and leave the coroutine where it is. Call it on the event loop, from
         another task.
         """
         self.gone = True
@@ -150,15 +147,15 @@ class Driver:
         if isinstance(task, asyncio.Task):
             task.cancel()  # whatever shields stand between: it is caught here
             return
-        # trio: the wait that it is in is aborted, unless it runs at the next moment anyway.
+        # trio: its current wait is aborted, unless the task is about to run anyway.
         if getattr(task, "_abort_func", None) is not None:
             with suppress(AttributeError):
                 task._attempt_abort(_raise_let_go)
 
     def _close(self) -> None:
         left: dict[int, Any] = {}
-        # A nursery that is asked to close waits for its tasks, and trio would wake a task that has
-        # ended meanwhile.
+        # A closing nursery waits for its tasks, and trio would wake a task that has ended
+        # meanwhile.
         for _ in range(0 if getattr(self._task, "_child_nurseries", None) else _CLOSINGS):
             left.update((id(inner), inner) for inner in _awaited(self._coroutine))
             try:
@@ -200,7 +197,7 @@ def _scope_of(task: Any) -> Any:
 
 
 def _leave_scopes(task: Any, place: Any) -> None:
-    """Put a task back into a scope, past those that its coroutine has opened and will not close."""
+    """Put a task back into a scope, past those that its coroutine opened and will not close."""
     scope = _scope_of(task)
     if scope is place:
         return
@@ -229,7 +226,7 @@ def _asyncio_scope_of(task: Any) -> Any:
 
 
 def _task_states() -> Any:
-    """Return what anyio knows of asyncio's tasks; it has no public way to a task's scope."""
+    """Return anyio's state of asyncio tasks: anyio has no public way to a task's scope."""
     backend = sys.modules.get("anyio._backends._asyncio")
     return getattr(backend, "_task_states", {})
 

@@ -1,7 +1,5 @@
-"""Who waits for the end of which instance.
-
-Ends that this node makes are told at once. Whether one has ended elsewhere, or is gone, the store
-is asked of all together.
+"""Callers that wait for the ends of instances. Ends that this node commits wake them at once. One
+query a moment asks the store for all other ends.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ _REMEMBERED_STARTS: Final = 10_000
 
 
 class Watch:
-    """One who waits, while the context is open. Implements
+    """One waiting caller, while the context is open. Implements
     :class:`~orchestra.client.port.EndWatch`.
     """
 
@@ -57,21 +55,19 @@ class Watch:
         self._ends.remove(self)
 
     def wake(self) -> None:
-        """Have it look for itself, now or before it waits the next time."""
+        """Wake the caller, so that it reads the store, now or before its next wait."""
         if not self._gate.done():
             self._gate.set_result(None)
 
     async def wait(self) -> None:
-        """Return once it is woken."""
+        """Return when it is woken."""
         await self._gate
         if self.end is None:
             self._gate = self._ends.loop.gate()
 
 
 class Ends:
-    """The watches of a runtime. Everything is called on the event loop; times are its own, in
-    seconds.
-    """
+    """The watches of a runtime. Call every method on the event loop. Times are its seconds."""
 
     def __init__(self, readers: Readers, directory: Directory, loop: EventLoop) -> None:
         self.loop: EventLoop = loop
@@ -80,21 +76,19 @@ class Ends:
         self._directory = directory
         self._watches: dict[str, list[Watch]] = {}
         self._started: OrderedDict[str, None] = OrderedDict()
-        """Instances that were started here and have not been seen to end: who waits for one need
-        not look first.
+        """Instances that were started here, and whose end was not seen. A caller that waits for one
+        need not read the store first.
         """
         self._timeouts: list[tuple[float, int, Watch]] = []
-        """A heap. It is made anew with each look at the store: those that have gone stay in it
-        until then.
-        """
+        """A heap, rebuilt at each query of the store. Closed watches stay in it until then."""
         self._order = count()
         self._awake_at = math.inf
         self._sooner = anyio.Event()
-        # Shielded: while a host that is cancelled stops in order, others wait still.
+        # Shielded: other callers still wait while a cancelled host stops in order.
         self._scope = anyio.CancelScope(shield=True)
 
     def watch(self, instance_id: str, seconds: float) -> Watch:
-        """Return a watch that is late after so many seconds, and not before."""
+        """Return a watch that is due after so many seconds, not earlier."""
         watch = Watch(
             self, instance_id, self._clock() + seconds, known_open=instance_id in self._started
         )
@@ -110,34 +104,34 @@ class Ends:
                 self._sooner.set()
 
     def remove(self, watch: Watch) -> None:
-        """Watch no more."""
+        """Stop watching."""
         watches = self._watches[watch.instance_id]
         watches.remove(watch)
         if not watches:
             del self._watches[watch.instance_id]
 
     def note_start(self, instance_id: str) -> None:
-        """Take note that an instance was started here."""
+        """Note that an instance was started here."""
         self._started[instance_id] = None
         if len(self._started) > _REMEMBERED_STARTS:
             self._started.popitem(last=False)
 
     def note_end(self, instance_id: str, end: End) -> None:
-        """Take note that an instance has ended here, and tell those who wait for it."""
+        """Note that an instance has ended here, and wake its waiting callers."""
         self._started.pop(instance_id, None)
         for watch in self._watches.get(instance_id, ()):
             watch.end = end
             watch.wake()
 
     async def run(self) -> None:
-        """Look at the store and at the time, until it is stopped."""
+        """Query the store and check deadlines, until it is stopped."""
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._look_elsewhere)
                 group.start_soon(self._keep_time)
 
     def stop(self) -> None:
-        """End, and wake everybody: looking again, they are told that the runtime has stopped."""
+        """Stop, and wake all callers. They then learn that the runtime has stopped."""
         self._scope.cancel()
         for watch in self._all():
             watch.wake()
@@ -158,7 +152,7 @@ class Ends:
     async def _look(self, instance_ids: list[str]) -> None:
         try:
             going = await self._readers.call(lambda: self._directory.going_among(instance_ids))
-        except Exception:  # noqa: BLE001 - who waits looks for himself, and is told what is wrong
+        except Exception:  # noqa: BLE001 - the waiting callers read the store themselves, and get the error
             going = frozenset[str]()
         for instance_id in instance_ids:
             if instance_id not in going:

@@ -1,6 +1,4 @@
-"""Looks into threads that run orchestration code, and stops code there that is of no use any
-more.
-"""
+"""Inspects threads that run orchestration code, and unwinds code whose execution was dropped."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from orchestra.unwinding import BOUNDARIES
 __all__ = ["UNKNOWN", "Sample", "interrupt", "sample"]
 
 UNKNOWN: Final = "an unknown place"
-"""No line of user code."""
+"""The location of a thread that runs no user code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Where a thread is: the user's line that runs, and which step of its execution that is."""
+    """The position of a thread: the running line of user code, and the step of its execution."""
 
     line: str
     execution: int | None
@@ -32,7 +30,7 @@ class Sample:
 
 
 def sample(thread_id: int) -> Sample:
-    """Look where a thread is now."""
+    """Return the position of a thread."""
     frames, owner = _frames(thread_id)
     if owner is None:  # code that no coroutine runs, a validator of a state for example
         inner = next((at for at, frame in enumerate(frames) if is_own(frame)), len(frames))
@@ -48,20 +46,16 @@ def sample(thread_id: int) -> Sample:
 
 
 def interrupt(thread_id: int) -> bool:
-    """Unwind the orchestration code that a thread runs, whose execution is dropped. Return whether
-    there was such code.
-
-    The code must be of no use to anybody: the engine has gone on without its thread. Code that
-    waits in a call of C, a sleep for example, is unwound when that returns; it burns no processor
-    until then.
+    """Unwind the orchestration code in a thread. Return whether there was any. Its execution must
+    have been dropped: the engine continues without this thread. Code that waits in a C call, such
+    as a sleep, unwinds when the call returns; it burns no processor until then.
     """
     _, owner = _frames(thread_id)
     if owner is None:
         return False
     seal = owner.seal
     seal.closed = True
-    # The interpreter makes the exception in the thread that it is for, and there the lines are to
-    # be traced.
+    # The interpreter creates the exception in the target thread, so the tracing must happen there.
     error = type("Interrupted", (_Interrupted,), {"seal": seal})
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
     return True

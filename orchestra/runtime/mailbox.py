@@ -1,8 +1,6 @@
-"""What other threads hand to the engine's thread.
-
-``queue.SimpleQueue`` would do, but for one thing: on CPython 3.11 its ``get(timeout=...)`` waits
-for ever if the thread loses its processor between two of its tries, for longer than the timeout. A
-timer then fires with the next item that comes.
+"""The queue from other threads to the engine's thread. ``queue.SimpleQueue`` has a fault on CPython
+3.11: ``get(timeout=...)`` waits for ever if the thread loses its processor between two attempts for
+longer than the timeout. A due timer then fires only with the next item.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Many threads put, one takes. Items come out in the order in which they were put."""
+    """Many threads put, one takes, first in, first out."""
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
@@ -25,24 +23,24 @@ class Mailbox(Generic[T]):
         self._bell.acquire()  # it is held while it is silent; putting releases it
 
     def put(self, item: T) -> None:
-        """Add an item, and wake whoever waits."""
+        """Add an item, and wake the waiting thread."""
         self._items.append(item)
         self.ring()
 
     def ring(self) -> None:
-        """Wake whoever waits."""
+        """Wake the waiting thread."""
         try:  # noqa: SIM105 - suppress() is three calls more, for each item
             self._bell.release()
         except RuntimeError:  # it rings already
             pass
 
     def wait(self, seconds: float) -> None:
-        """Wait for an item, for at most ``seconds``. It may also return early, without any."""
+        """Wait for an item, at most ``seconds``. It may return early, without one."""
         if not self._items:
             self._bell.acquire(timeout=seconds)
 
     def take(self) -> list[T]:
-        """Return what is there, without waiting."""
+        """Return all items, without waiting."""
         self._bell.acquire(
             blocking=False
         )  # silent again, before the items go: what comes from now on rings anew

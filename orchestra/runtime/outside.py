@@ -1,7 +1,7 @@
 """Clients' calls from event loops and threads other than the runtime's own.
 
-The engine's thread and the readers answer them directly, so that they need nothing of the runtime's
-loop: it may be busy, or paused, as it is between two calls of ``run_until_complete``.
+The engine's thread and the readers answer them directly, without the runtime's loop. That loop may
+be busy, or paused between two calls of ``run_until_complete``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST_PAUSE: Final = 1.0
 
 
 class _Call:
-    """A change on its way through the engine."""
+    """A client's change that the engine has not answered yet."""
 
     __slots__ = ("change", "done", "outcome", "size")
 
@@ -49,7 +49,7 @@ class _Call:
 
 
 class Outside:
-    """Stands between the engine's thread and the bridge, and answers those who wait elsewhere."""
+    """Stands between the engine's thread and the bridge, and answers callers in other loops."""
 
     def __init__(self, bridge: Bridge[Any], home: EventLoop) -> None:
         self._bridge = bridge
@@ -59,9 +59,7 @@ class Outside:
         self._watches: dict[str, list[OutsideWatch]] = {}
         self._closed = False
         self._is_asked = False
-        """Whether it has ever been; until then the engine's effects are not looked at one by
-        one.
-        """
+        """Whether it was ever used. Until then the engine's messages pass unexamined."""
         self._intake: Callable[[], Intake]
         self._thread: EngineThread
         self._readers: Readers
@@ -73,7 +71,7 @@ class Outside:
     # --- on the engine's thread ---
 
     def push(self, entries: Sequence[Any]) -> None:
-        """Answer what is asked from elsewhere, and hand the rest over to the runtime's own loop."""
+        """Answer callers in other loops, and pass all other messages to the runtime's own loop."""
         if self._is_asked:
             entries = [entry for entry in entries if not self._take(entry)]
         if entries:
@@ -163,14 +161,14 @@ class Outside:
                 del self._watches[watch.instance_id]
 
     def require_progress(self, instance_id: str) -> None:
-        """Make sure that what this instance needs can happen while the caller waits.
+        """Check that this instance can go on while the caller waits.
 
         Raises:
-            WrongEventLoop: its activities wait for the runtime's loop, and that one waits for the
+            WrongEventLoop: its activities wait for the runtime's loop, and that loop waits for the
                 caller's.
         """
         if threading.get_ident() != self._home.thread or self._home.can_run_meanwhile:
-            return  # its loop runs, or another thread may have it go on
+            return  # its loop runs, or another thread may run it
         for message in self._bridge.peek():
             if isinstance(message, RunActivity) and message.key.instance_id == instance_id:
                 raise WrongEventLoop(
@@ -182,7 +180,7 @@ class Outside:
                 )
 
     def _require_elsewhere(self) -> None:
-        if self._closed:  # the runtime's own loop, which pauses perhaps, need not know it yet
+        if self._closed:  # the runtime's own loop may be paused, and need not know it yet
             raise RuntimeClosed("the runtime has stopped")
         if in_engine_thread():
             raise WrongEventLoop(
@@ -223,16 +221,16 @@ class OutsideWatch:
         return anyio.current_time() >= self._deadline
 
     def tell(self, end: End) -> None:
-        """Tell how it has ended. From any thread."""
+        """Deliver the end. From any thread."""
         self.end = end
         self.wake()
 
     def wake(self) -> None:
-        """Have it look for itself. From any thread."""
+        """Wake the caller, so that it reads the store. From any thread."""
         self._signal.set()
 
     async def wait(self) -> None:
-        """Return when it is woken, or has waited for a while.
+        """Return when it is woken, or after a while.
 
         Raises:
             WrongEventLoop: it would wait for ever.

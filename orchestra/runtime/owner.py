@@ -1,6 +1,4 @@
-"""The task that a runtime lives in: its own, so that the host may enter and leave the runtime in
-different tasks, or loops.
-"""
+"""The runtime's own task: the host may enter and leave the runtime in different tasks or loops."""
 
 from __future__ import annotations
 
@@ -22,14 +20,13 @@ _NAP: Final = 0.01
 
 
 class Owner:
-    """Runs a function in a task that belongs to no task of the host. To be made in the task that
-    enters.
+    """Runs a function in a task that belongs to no task of the host. Make it in the entering task.
 
     Args:
         body: the life of the runtime. It calls :meth:`begin`, and returns after
             :meth:`asked_to_leave` has.
-        abandon: ends all that needs no event loop, from any thread, where that of the body does not
-            run.
+        abandon: ends everything that needs no event loop, from any thread, if the body's loop does
+            not run.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class Owner:
         self.loop: EventLoop = current_loop()
         # A host that is cancelled still stops in order.
         self.patience: anyio.CancelScope = anyio.CancelScope(shield=True)
-        """What it does at its end goes on in this scope, until the host is in a hurry."""
+        """The body ends in this scope. A second cancel of the host cancels it."""
         self.failure: BaseException | None = None
 
     async def start(self) -> None:
@@ -74,7 +71,7 @@ class Owner:
         try:
             await self._body()
         except (Exception, KeyboardInterrupt, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001
-            # Raised where the runtime is left; a task without an owner has none to raise it to.
+            # Leaving the runtime raises it: this task has no owner to raise it to.
             self.fail(_only(error))
         finally:
             with self._guard:
@@ -89,7 +86,7 @@ class Owner:
                 self._tell()
 
     def begin(self) -> None:
-        """Say that the body has begun."""
+        """Signal that the body has begun."""
         self._begun.set()
 
     async def asked_to_leave(self) -> None:
@@ -97,15 +94,15 @@ class Owner:
         await self._leave.wait()
 
     def fail(self, error: BaseException) -> None:
-        """Take note of a failure, have the body end, and tell the task that has entered, where it
-        is still inside.
+        """Record a failure, end the body, and interrupt the task that entered, if it is still
+        inside.
         """
         if self.failure is not None:
             return
         self.failure = error
         self._leave.set()
         if not self._begun.is_set():
-            return  # it is raised where the runtime is entered
+            return  # entering the runtime raises it
         engine_logger.error("the runtime has failed, and stops", exc_info=error)
         if not self._is_left:
             self._told = False
@@ -120,11 +117,11 @@ class Owner:
     # --- in any task, loop and thread ---
 
     async def leave(self, seconds: float) -> None:
-        """Have the body end, and wait for it. A second cancel, by the event loop itself, makes it
-        hurry.
+        """End the body, and wait for it. A second cancel, by the event loop itself, cuts its grace.
 
         Args:
-            seconds: how long to wait where this is another loop; its own may have stopped for good.
+            seconds: how long to wait in another loop; the body's own loop may have stopped for
+                good.
 
         Raises:
             BaseException: the failure of the body.
@@ -144,7 +141,7 @@ class Owner:
             )
             with anyio.CancelScope(shield=True):
                 await self._abandon()
-            self.loop.call_soon(self._hurry)  # should it run again, its tasks end
+            self.loop.call_soon(self._hurry)  # if it ever runs again, its tasks end
         if self.failure is not None:
             if at_home and self._host.is_current:
                 self._host.forgive()
@@ -153,7 +150,7 @@ class Owner:
             raise interruption
 
     async def _wait_for_end(self, seconds: float) -> BaseException | None:
-        """Wait until the task has ended. Return the cancellation that has come meanwhile."""
+        """Wait until the task has ended. Return a cancellation that came meanwhile."""
         interruption: BaseException | None = None
         deadline = anyio.current_time() + seconds
         signal = Signal()

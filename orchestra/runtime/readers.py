@@ -1,6 +1,4 @@
-"""Threads for blocking reads. What they have read comes back over the bridge, many replies for one
-wake-up.
-"""
+"""Threads for blocking reads. Replies come back over the bridge, many for one wake-up."""
 
 from __future__ import annotations
 
@@ -37,15 +35,13 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class ReadDone:
-    """A read has ended; whoever waits for it may go on."""
+    """A read has ended; its caller may go on."""
 
     read: _Read
 
 
 class Readers:
-    """Runs blocking functions on threads of its own: a hop to a shared pool would cost more than
-    the read itself.
-    """
+    """Runs blocking functions on its own threads: a hop to a shared pool costs more than a read."""
 
     def __init__(self, bridge: Bridge[Any]) -> None:
         self._bridge = bridge
@@ -56,12 +52,11 @@ class Readers:
         self._guard = threading.Lock()
 
     async def call(self, function: Callable[[], T], signal: Signal | None = None) -> T:
-        """Run a function and return what it returns. A cancelled caller leaves it running to its
-        end.
+        """Run a function and return its result. If the caller is cancelled, the function still runs
+        to its end.
 
         Args:
-            signal: what to set when it has ended, where the caller's loop is not the one that reads
-                the bridge.
+            signal: set at its end, if the caller's loop does not read the bridge.
 
         Raises:
             RuntimeClosed: the runtime has stopped.
@@ -89,7 +84,7 @@ class Readers:
         """Refuse new reads, and answer the waiting ones.
 
         Args:
-            at_home: whether the caller runs on the event loop that reads the bridge. Else only the
+            at_home: whether the caller runs on the event loop that reads the bridge. If not, only
                 reads of other loops are answered.
         """
         with self._guard:
@@ -102,7 +97,7 @@ class Readers:
             read.done.set()
 
     def join(self) -> None:
-        """End the threads, once the reads that are under way have ended."""
+        """End the threads, after the running reads."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
@@ -112,7 +107,7 @@ class Readers:
         while (read := self._queue.get()) is not None:
             try:
                 read.value = read.function()
-            except BaseException as error:  # noqa: BLE001 - it is raised where the read was asked for
+            except BaseException as error:  # noqa: BLE001 - it is raised to the reading caller
                 read.error = error
             if isinstance(read.done, Signal):
                 read.done.set()

@@ -72,7 +72,7 @@ _SHORTEST: Final = timedelta(milliseconds=1)
 
 
 class _Pending:
-    """A client's change on its way through the engine."""
+    """A client's change that the engine has not answered yet."""
 
     __slots__ = ("change", "done", "outcome", "size")
 
@@ -94,52 +94,52 @@ class Runtime:
         async with Runtime(SqliteProvider("app.db"), registry, activities=[probe]) as runtime:
             await runtime.client.start("watch", Watch("http://..."), instance_id="watch-1")
 
-    Leaving it stops in order: nothing new is taken, running activities get ``grace``, ownership is
-    released.
+    Leaving it stops in order: it takes no new work, gives running activities ``grace``, and
+    releases its instances.
 
     It may be entered in one task and left in another. Its client may be used from any event loop
     and thread of the process; activities run in the event loop in which the runtime was entered.
-    Where the runtime itself fails, the task that has entered it is cancelled, each call of the
-    client raises ``RuntimeClosed``, and leaving raises the failure.
+    If the runtime itself fails, it cancels the task that entered it. Each call of its client raises
+    ``RuntimeClosed``, and leaving raises the failure.
 
-    What its client is asked to change is committed in groups. While 10,000 changes, or 16 MiB of
-    them, are under way, whoever brings one more waits in the client, first come, first served; who
-    is cancelled in this wait has changed nothing.
+    It commits its clients' changes in groups. While 10,000 changes, or 16 MiB, are uncommitted, a
+    caller with one more waits in the client, first come, first served. A call that is cancelled in
+    this wait has changed nothing.
 
     Args:
         provider: the store.
         registry: the orchestrations of this node.
         activities: functions or ``@activity`` objects.
-        queues: which queues it serves, with orchestrations and activities alike.
+        queues: the queues it serves, for orchestrations and activities alike.
         limits: how large one execution may grow.
-        retention: what is kept of laps and of ended instances, where the registry says nothing else
-            of a name.
-        max_concurrent_activities: activities that run at once; others go to nodes that have them
-            and are free, or wait.
+        retention: which laps and ended instances are kept, for names without a retention in the
+            registry.
+        max_concurrent_activities: activities that run at once; others go to free nodes that have
+            them, or wait.
         max_activity_threads: of these, how many ``def`` activities. A node takes from the queue
-            what it can begin now.
-        max_owned: instances that this node works on at once. While more are due, those that only
-            wait for a timer or for their activities give up their place, and each goes on in its
+            only what it can begin now.
+        max_owned: instances that this node works on at once. While more are due, instances that
+            only wait for a timer or for their activities give up their place. Each goes on in its
             turn.
         warm_executions: coroutines of parked instances that are kept in memory.
-        lease: after how long without a sign of life other nodes take over.
+        lease: how long this node may be silent before other nodes take over.
         grace: how long running activities may take to end when the runtime stops.
-        poll: how often the store is looked at without any hint.
-        inbox_limit: unread messages that an instance may have; beyond it senders are refused. One
-            name may take nine tenths.
-        inbox_bytes: bytes that the payloads of its unread messages may have together; likewise.
-        blocked_after: after how long a turn of orchestration code that blocks is named in the log,
-            and left to itself so that the other instances go on.
+        poll: how often the node looks at the store without a hint.
+        inbox_limit: unread messages that an instance may have; then senders are refused. One name
+            may take nine tenths.
+        inbox_bytes: bytes of the payloads of its unread messages; likewise.
+        blocked_after: how long a turn of orchestration code may block. The node then logs its line,
+            and continues with the other instances.
         tracer_provider: where spans go; by default OpenTelemetry's global one, as it is when the
             runtime is entered.
         meter_provider: where metrics go; likewise.
 
     Raises:
         RegistrationError: two different activities have one name.
-        InvalidFunction: what is given as an activity cannot be one.
-        InvalidArgument: the provider is none (a path, say), or the registry (a builder that was not
-            built); there is no queue, or one has no name; or an option is of another type, or too
-            small or too large to work with.
+        InvalidFunction: an activity is not a function that can be one.
+        InvalidArgument: the provider is not a provider (a path, say), or the registry not a
+            registry (a builder that was not built); no queue is named, or one has no name; or an
+            option has another type, or is too small or too large.
     """
 
     def __init__(
@@ -325,8 +325,8 @@ class Runtime:
             if begun.error is not None:
                 raise begun.error
         except BaseException:
-            # Also where the host has been cancelled meanwhile: the thread may have joined the store
-            # by now.
+            # Also if the host has been cancelled meanwhile: the thread may have joined the store by
+            # now.
             self._thread.stop(at_once=True)
             with anyio.CancelScope(shield=True):
                 self._is_abandoned = not await _in_thread(self._thread.join, _RELEASE_SECONDS)
@@ -356,8 +356,7 @@ class Runtime:
                         if not self._has_ended:
                             await self._stop()
         except GeneratorExit:
-            # its loop is closed, and nothing can be waited for: the engine's thread sees to the
-            # rest
+            # its loop is closed, and no wait can end: the engine's thread releases the rest
             raise
         except BaseException as error:  # noqa: BLE001 - the group adds what its tasks raise
             self._stop_at_once(shell, watch)
@@ -367,8 +366,8 @@ class Runtime:
             await self._leave(group, None)
 
     def _stop_at_once(self, *scopes: anyio.CancelScope) -> None:
-        # No shield keeps out a second cancel by the event loop itself; it may cut the grace, but
-        # leaves nothing running.
+        # No shield stops a second cancel by the event loop itself. It may cut the grace, but leaves
+        # nothing running.
         self._state = "stopped"
         self._dismiss_clients()
         self._runner.abort_all()
@@ -399,12 +398,12 @@ class Runtime:
     ) -> None:
         """Stop in order, also when the block was cancelled. In any task, event loop and thread.
 
-        Where the event loop in which it was entered cannot run meanwhile, activities are cut off at
+        If the event loop in which it was entered cannot run meanwhile, activities are cut off at
         once.
 
         Raises:
             RuntimeClosed: it has not been entered.
-            BaseException: what has made the runtime fail.
+            BaseException: the failure of the runtime.
         """
         if self._owner is None:
             if self._state == "new":
@@ -423,8 +422,8 @@ class Runtime:
         await _in_thread(self._release)
 
     def _orphaned(self) -> None:
-        """End all that is left, on the engine's thread: the event loop was closed before the
-        runtime was left.
+        """End the rest, on the engine's thread: the event loop was closed before the runtime was
+        left.
         """
         self._state = "stopped"
         self._dismiss_outside()
@@ -454,9 +453,7 @@ class Runtime:
             self._releasing.release()
 
     def _vacate(self) -> None:
-        """Let the next runtime have the provider, unless a thread of this one may still come back
-        to it.
-        """
+        """Free the provider for the next runtime, unless a thread of this one may still use it."""
         if not self._is_abandoned:
             self._provider.vacate(self.node_id)
 
@@ -464,8 +461,8 @@ class Runtime:
         self._thread.stop_claiming()
         await self._runner.drain(self._grace.total_seconds())
         self._thread.stop()
-        # The thread itself is waited for, and not its word: the shell may have been cancelled by
-        # the event loop.
+        # Wait for the thread itself, not for its message: the event loop may have cancelled the
+        # shell.
         if not await _in_thread(self._thread.join, _RELEASE_SECONDS):
             obstacle = self._obstacle("the store takes no writes")
             engine_logger.warning(
@@ -475,9 +472,7 @@ class Runtime:
             self._handle(self._bridge.take())
 
     def _obstacle(self, otherwise: str) -> str:
-        """Return what the engine's thread waits for: code that does not return, or else something
-        else.
-        """
+        """Return what the engine's thread waits for: blocked code, or something else."""
         stuck = self._watchdog.stuck()
         return otherwise if stuck is None else f"{stuck} does not return"
 
@@ -526,8 +521,8 @@ class Runtime:
         )
 
     def _set_first_policies(self) -> None:
-        """Give the store the builder's policies where it has none; say so where it has another
-        one.
+        """Store the builder's policies for names without one; log a name whose stored policy
+        differs.
         """
         admin, directory = self._provider.admin, self._provider.directory
         for name, policy in self._registry.policies.items():
@@ -551,8 +546,8 @@ class Runtime:
                 )
 
     def _set_expiries(self) -> None:
-        """Tell the store how long ended instances are kept, so that whoever ends one needs no
-        registry to know.
+        """Store how long ended instances are kept, so that a client without a registry can apply it
+        too.
         """
         retentions = {
             name: self._registry.retentions.get(name, self._retention)
@@ -572,24 +567,24 @@ class Runtime:
             self._handle(await self._bridge.receive())
 
     async def _guarded(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run a part of the shell. Where it fails, the runtime stops in order, and its host is
-        told.
+        """Run a part of the shell. If it fails, the runtime stops in order, and its host gets the
+        error.
         """
         assert self._owner is not None
         with scope:
             try:
                 await part()
-            except Exception as error:  # noqa: BLE001 - it is raised where the runtime is left
+            except Exception as error:  # noqa: BLE001 - leaving the runtime raises it
                 self._owner.fail(error)
 
     async def _follow_policy(self, name: str) -> None:
-        """Have what is held follow a new policy: boundaries may have gone by the old one after the
-        operator had looked.
+        """Let held instances follow a new policy. Boundaries may have used the old one after the
+        operator's call.
         """
         try:
             followed = await perform(follow_policy(name, self.node_id), self, self._provider)
         except RuntimeClosed:
-            return  # the other nodes have learnt of it as well
+            return  # the other nodes see it as well
         except OrchestraError as error:
             engine_logger.warning(
                 "what is held of %r does not follow its new version policy; set it once more: %s",
@@ -655,11 +650,10 @@ class Runtime:
     # --- the client's port ---
 
     async def submit(self, change: ClientChange) -> Outcome:
-        """Have the engine commit a client's change together with its own, once there is room for
-        it.
+        """Commit a client's change together with the engine's own, once there is room for it.
 
-        Its room is its own until the engine has answered, also where its sender was cancelled: who
-        gives up and asks again must not pile changes up while the store is slow.
+        The change keeps its room until the engine has answered, even if the caller was cancelled:
+        callers that give up and retry must not pile up changes while the store is slow.
         """
         self._require_running()
         if not self._loop.is_current:
@@ -687,9 +681,7 @@ class Runtime:
         return await self._readers.call(function)
 
     def written_past(self) -> None:
-        """Have the engine look at what was written past it, before it does what is asked of it
-        next.
-        """
+        """Have the engine read what was written past it, before it handles its next item."""
         self._thread.look()
 
     def _require_running(self) -> None:
@@ -719,8 +711,8 @@ class Runtime:
 
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Run a blocking call that is never abandoned. The host may have used up the threads of the
-    default limiter.
+    """Run a blocking call to its end. It uses an own limiter: the host may have used up the default
+    one.
     """
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
 

@@ -1,7 +1,7 @@
 """Threads of the runtime's own for ``def`` activities.
 
-A thread that hangs must not keep its process from ending, hence they are daemons. The interpreter
-waits for those of ``concurrent.futures``, and for those of anyio on asyncio, when it ends.
+They are daemons, so a thread that hangs cannot keep the process from ending. At its end the
+interpreter waits for threads of ``concurrent.futures``, and for anyio's on asyncio.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _JOIN_SECONDS = 1.0
 
 
 class _Worker:
-    """A thread, and what it has to do next; ``None`` ends it."""
+    """A thread, and its next function; ``None`` ends it."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -43,7 +43,7 @@ class _Worker:
 
 
 class Threads:
-    """Runs functions in daemon threads, as many as there are functions at a time. Made on the event
+    """Runs functions in daemon threads, one for each concurrent function. Make it on the event
     loop.
     """
 
@@ -54,7 +54,7 @@ class Threads:
         self.claim: Callable[[], AbstractContextManager[object]] = _claim()
 
     def run(self, name: str, function: Callable[[], None]) -> None:
-        """Run a function, which must not raise, in a thread that has this name meanwhile."""
+        """Run a function in a thread that has this name meanwhile. The function must not raise."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         if worker is None:
@@ -63,18 +63,14 @@ class Threads:
         worker.works.put((name, function))
 
     def take_back(self, worker: _Worker) -> bool:
-        """Keep a thread that has done its work for the next one. Return whether there may be
-        one.
-        """
+        """Keep an idle thread for the next function. Return whether there may be one."""
         with self._lock:
             if not self._stopped:
                 self._idle.append(worker)
             return not self._stopped
 
     def stop(self) -> None:
-        """End those that have nothing to do at once, and the others when they have done their
-        work.
-        """
+        """End idle threads at once, and the others after their work."""
         with self._lock:
             self._stopped = True
             idle, self._idle = self._idle, []
@@ -95,7 +91,7 @@ def thread_context() -> Context:
 
 
 def _claim() -> Callable[[], AbstractContextManager[object]]:
-    """Return what lets ``anyio.from_thread`` find the way back to this event loop from a thread."""
+    """Return the state by which ``anyio.from_thread`` finds this event loop from a thread."""
     try:
         from anyio._core._eventloop import claim_worker_thread  # noqa: PLC0415 - anyio knows its own threads only
 

@@ -1,8 +1,8 @@
-"""Names orchestration code that blocks: a sleep, a socket, an endless loop inside a turn.
+"""Finds orchestration code that blocks: a sleep, a socket, an endless loop inside a turn.
 
-The log names the line, and the thread is left behind with the code: the engine goes on with another
-one, so that the other instances do not wait. Code that has left memory, and code that runs when the
-runtime is left, is stopped.
+The log names the line. The engine leaves the thread behind with the code, and continues on another
+thread, so the other instances do not wait. Code that has left memory is unwound, and so is code
+that still runs when the runtime is left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECOND_LOOK: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class _Blocked:
-    """Code that has taken too long, as it was seen then."""
+    """Code that took too long, as the watchdog saw it."""
 
     running: RunningTurn | ClosingExecution
     thread_id: int
@@ -38,8 +38,7 @@ class _Blocked:
 
 
 class Watchdog:
-    """Looks at the engine's thread from the event loop, for turns, and ends of what leaves memory,
-    that take too long.
+    """Watches the engine's thread from the event loop, for turns and evictions that take too long.
 
     Args:
         limit: seconds.
@@ -60,12 +59,11 @@ class Watchdog:
             wait = self.look()
 
     def look(self) -> float:
-        """Warn once of code that has been running for too long, and have the engine go on without
-        it.
+        """Warn once about code that runs for too long, and let the engine continue without it.
 
-        Return the seconds until the next look: when what runs now will have taken too long. What
-        begins before that look, and returns after it, is then looked at in time as well. Code that
-        returns while the event loop is late is named by the engine, which cannot tell the line.
+        Return the seconds until the next look: the time when the running code will have taken too
+        long. Code that begins before that look is then seen in time as well. If code returns while
+        the event loop is late, the engine names it, without its line.
         """
         self._judge()
         stepping = self._engine.stepping
@@ -89,12 +87,12 @@ class Watchdog:
         if seen.steps < MANY_STEPS:
             self._name(blocked_code)
             return self._limit
-        # A wide turn makes many steps, and none of them takes long: see whether this one goes on.
+        # A wide turn has many steps, and each is short: check whether this step goes on.
         self._suspects.append(blocked_code)
         return min(self._limit, _SECOND_LOOK)
 
     def _judge(self) -> None:
-        """Name what looked blocked a moment ago: its line, if it is in the same step still."""
+        """Log code that looked blocked before, with its line if it is still in the same step."""
         suspects, self._suspects = self._suspects, []
         for blocked in suspects:
             now = sample(blocked.thread_id)
@@ -118,9 +116,7 @@ class Watchdog:
         )
 
     def stuck(self) -> str | None:
-        """Return which code the engine's thread runs now, and where; ``None``: it is none of an
-        orchestration.
-        """
+        """Return the orchestration code in the engine's thread, and its line, or ``None``."""
         stepping = self._engine.stepping
         return (
             None

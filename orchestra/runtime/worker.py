@@ -1,6 +1,4 @@
-"""The thread on which the engine runs, so that no orchestration and no commit ever stops the host's
-event loop.
-"""
+"""The engine's thread: no orchestration and no commit ever stops the host's event loop."""
 
 from __future__ import annotations
 
@@ -29,16 +27,14 @@ _here = threading.local()
 _HINT_INTERVAL: Final = 0.05
 _LIVELY_INTERVAL: Final = 0.005
 _LIVELY_SECONDS: Final = 1.0
-"""For so long after a hint that others write, hints are looked for more often: most often an answer
-is on its way.
-"""
+"""Seconds after a hint during which hints are polled more often: an answer is likely."""
 _JOIN_SLICE: Final = 0.05
-"""Seconds after which whoever waits for the thread looks whether another one has taken its
-place.
+"""Seconds after which a thread that waits for the engine's thread checks whether another one
+replaced it.
 """
 _MOST_LEFT_BEHIND: Final = 16
-"""Threads that may be stuck in orchestration code at a time; code that blocks all over is a fault
-of the whole program.
+"""Threads that may be stuck in orchestration code at a time. More than these are a fault of the
+whole program.
 """
 
 
@@ -51,24 +47,23 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The engine's thread has ended: in order, or by a fault of the engine itself."""
+    """The engine's thread has ended: in order, or by a fault of the engine."""
 
     error: BaseException | None
 
 
 class Outlet(Protocol):
-    """Takes what the engine has for the event loop."""
+    """Receives the engine's messages for the event loop."""
 
     def push(self, entries: Sequence[Any]) -> None:
-        """Hand entries over, from the engine's thread."""
+        """Deliver messages, from the engine's thread."""
 
 
 class EngineThread:
-    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine may, sends
-    effects to the outlet.
+    """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine allows, and
+    sends messages to the outlet.
 
-    A thread that is stuck in orchestration code can be left behind; another one goes on in its
-    place.
+    A thread that is stuck in orchestration code can be left behind; another one then replaces it.
     """
 
     def __init__(
@@ -91,8 +86,8 @@ class EngineThread:
         self._queue: Mailbox[ToEngine | Callable[[], None]] = Mailbox()
         self._thread = _thread(self._main)
         self._succession = threading.Lock()
-        """Held while one thread takes the place of another: who waits for them must not find none
-        that runs.
+        """Held while one thread replaces another, so that a waiting thread never finds none
+        running.
         """
         self._left_behind: list[threading.Thread] = []
         self._lively_until = 0.0
@@ -110,7 +105,7 @@ class EngineThread:
         return self._thread.ident
 
     def put(self, item: ToEngine) -> None:
-        """Give the engine something to do.
+        """Give the engine an item.
 
         Raises:
             RuntimeClosed: it has stopped.
@@ -120,7 +115,7 @@ class EngineThread:
         self._queue.put(item)
 
     def look(self) -> None:
-        """Have the engine look at the store now, for something was written past it."""
+        """Have the engine read the store now: a client wrote past it."""
 
         def request() -> None:
             self._cycle._next_poll = 0.0
@@ -143,8 +138,8 @@ class EngineThread:
         self._queue.put(request)
 
     def abandon(self, stepping: RunningTurn | ClosingExecution) -> bool:
-        """Go on with another thread, if this code has not returned. Return whether the engine goes
-        on without it now.
+        """Continue on another thread, if this code has not returned. Return whether the engine did
+        so.
 
         At most 16 threads are left behind at a time; with more, the engine waits for the code to
         return.
@@ -159,16 +154,16 @@ class EngineThread:
         return True
 
     def interrupt_left_behind(self) -> None:
-        """Unwind the code that threads left behind still run. To be called once the engine has
-        ended, which drops them.
+        """Unwind the code that abandoned threads still run. Call it after the engine has ended and
+        dropped them.
         """
         for thread in self._left_behind:
             if thread.is_alive() and thread.ident is not None:
                 interrupt(thread.ident)
 
     def join(self, seconds: float) -> bool:
-        """Wait until no thread runs the engine any more, threads left behind apart. Return whether
-        it has ended.
+        """Wait until no thread runs the engine, apart from abandoned threads. Return whether it has
+        ended.
         """
         until = self._clock.monotonic() + seconds
         while True:
@@ -177,14 +172,14 @@ class EngineThread:
             left = until - self._clock.monotonic()
             thread.join(min(_JOIN_SLICE, max(0.0, left)))
             with self._succession:
-                # Else it works still, or another one has gone on in its place meanwhile.
+                # Otherwise it still works, or another thread has replaced it meanwhile.
                 if thread is self._thread and (left <= 0 or not thread.is_alive()):
                     return not thread.is_alive()
 
     def _main(self) -> None:
         try:
             self._cycle.begin()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the runtime was entered
+        except BaseException as error:  # noqa: BLE001 - entering the runtime raises it
             self._closed = True
             self._outlet.push([Begun(error)])
             return
@@ -200,8 +195,8 @@ class EngineThread:
                 if self._host is not None and self._host.is_closed and not self._is_orphan:
                     self._lose_host()
                 effects = self._cycle.run(self._gather(wait))
-                # Asked before the event loop is woken: from then on this thread wants the
-                # interpreter no more, but sleeps.
+                # Ask before waking the event loop: afterwards this thread sleeps, and needs no
+                # interpreter lock.
                 wait = self._cycle.idle_seconds()
                 self._push(effects)
         except TurnAbandoned as late:
@@ -216,17 +211,18 @@ class EngineThread:
         try:
             self._push(self._cycle.end())
         except TurnAbandoned as late:
-            # Code that was dropped from memory does not return: another thread ends in its place.
+            # Code that was dropped from memory does not return; another thread has replaced this
+            # one.
             self._hand_in(late)
             return
-        except BaseException as error:  # noqa: BLE001 - whatever goes wrong now, the end itself must be told
+        except BaseException as error:  # noqa: BLE001 - the end must be reported, whatever goes wrong now
             self._fault = self._fault or error
         self._outlet.push([Ended(self._fault)])
         if self._is_orphan and self._on_orphaned is not None:
             self._on_orphaned()
 
     def _lose_host(self) -> None:
-        """Stop: activities cannot run any more, and other nodes are to have what this one owns."""
+        """Stop: no activity can run here now, so other nodes should have the instances."""
         self._is_orphan = True
         engine_logger.error(
             "the event loop in which the runtime was entered is closed, and the runtime has "
@@ -258,9 +254,7 @@ class EngineThread:
             self._outlet.push(effects)
 
     def _gather(self, wait: float) -> list[ToEngine]:
-        """Wait for items as long as nothing is due, for ``wait`` seconds at first, and take all
-        that are there.
-        """
+        """Wait for items until something is due, at first ``wait`` seconds, and take them all."""
         items: list[ToEngine] = []
         if self._take(items) and not items:
             wait = self._cycle.idle_seconds()
@@ -276,8 +270,8 @@ class EngineThread:
         return items
 
     def _take(self, items: list[ToEngine]) -> bool:
-        """Take what is there. Return whether there was something: an item, or a request, which is
-        carried out at once.
+        """Take all items. Return whether there was an item, or a request, which is carried out at
+        once.
         """
         received = self._queue.take()
         for one in received:

@@ -15,7 +15,7 @@ __all__ = ["Capability", "Catalogue", "NodeRecord", "NodeRow", "PolicyRow", "Ren
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a node hears when it renews: the store's time, and its levels."""
+    """The reply to a node's renewal: the store's time, and its levels."""
 
     now: int
     levels: Levels
@@ -32,8 +32,8 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """How a node presents itself. ``lease`` is in microseconds; ``slots`` is how many activities it
-    runs at once.
+    """A node, as it registers itself. ``lease`` is in microseconds; ``slots`` is how many
+    activities it runs at once.
     """
 
     node_id: str
@@ -48,17 +48,17 @@ class NodeRecord:
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     slots: int = 0
     fingerprints: tuple[tuple[str, str], ...] = ()
-    """Of the code of its activities, by their names. It changes whenever other arguments may be
-    read.
+    """Fingerprints of its activities' code, by name. A fingerprint changes when other arguments may
+    be readable.
     """
     reads: int = BASE_LEVEL
     """The highest level of kinds that its library reads."""
     writes: int = BASE_LEVEL
-    """The level to which its library wants the store's write level to rise."""
+    """The level to which its library raises the store's write level."""
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """By which routes it takes activities."""
+        """The routes by which it takes activities."""
         plain = [Route(queue, name) for queue in self.queues for name in self.activities]
         plain += [
             Route(queue, name).narrowed(code)
@@ -76,10 +76,9 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node as the store knows it. ``renewals`` standing still for a lease is what a watcher
-    buries it for.
+    """A node as the store knows it. Other nodes bury it if ``renewals`` stands still for a lease.
 
-    ``load``: how many activities it ran when it last renewed.
+    ``load``: how many activities it ran at its last renewal.
     """
 
     record: NodeRecord
@@ -92,7 +91,7 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """The version policy of a name: its text form, and who set it why."""
+    """The version policy of a name: its text form, who set it, and why."""
 
     name: str
     revision: int
@@ -104,10 +103,10 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Nodes that are not dead, policies, every kind that was ever routed by, and the store's
+    """The nodes that are not dead, the policies, all kinds that were ever used, and the store's
     levels, at ``now``.
 
-    ``library`` is the one that has read it, and that reads the policies.
+    ``library`` is the library that read it; it parses the policies.
     """
 
     now: int
@@ -119,13 +118,13 @@ class Catalogue:
     _versions: dict[tuple[str, str | None], frozenset[str]] = field(
         default_factory=lambda: {}, init=False, compare=False, repr=False
     )
-    """What :meth:`versions` has returned: it is asked at each start and at each lap, and a
-    catalogue lives for a second.
+    """Results of :meth:`versions`: each start and each lap asks for them, and a catalogue lives for
+    a second.
     """
 
     def versions(self, name: str, queue: str | None = None) -> frozenset[str]:
-        """Return the versions of a name that nodes have which are not dead, and which serve the
-        queue, if one is given.
+        """Return the versions of a name that living nodes have. With a queue: nodes that serve
+        it.
         """
         found = self._versions.get((name, queue))
         if found is None:

@@ -1,5 +1,5 @@
-"""What the engine, a node or a client asks a store to change. Each is granted or refused on its
-own.
+"""The changes that the engine or a client asks of a store. The store grants or refuses each
+alone.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = [
 
 @frozen
 class Start:
-    """Make an instance, unless the id is taken. The same ``request_id`` again is answered, not
-    repeated (I1).
+    """Make an instance, unless the id is taken. A repeated ``request_id`` gets the same answer
+    (I1).
 
-    ``parent``: who is told of its end; ``root_id``: the first of its line (``None``: itself).
+    ``parent`` receives its end. ``root_id`` is its first ancestor (``None``: itself).
     """
 
     instance_id: str
@@ -60,12 +60,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class ChildStart:
-    """An instance that a step of another one asks for.
+    """An instance that a step of another instance starts.
 
-    Where the id is taken by a start that is not this one, ``refusal`` is the error that the parent
-    gets as the child's end (rule 20); ``None``: nothing is sent, for nobody waits. Without a
-    ``start`` the child cannot be started at all, and the parent gets ``refusal`` in any case.
-    ``parent`` is the command in either case.
+    If another start has taken the id, the parent gets ``refusal`` as the child's end (rule 20).
+    With ``None`` it gets nothing, because it does not wait. Without a ``start`` the child cannot be
+    started, and the parent gets ``refusal`` in any case. ``parent`` is the command in either case.
     """
 
     child_id: str
@@ -85,8 +84,8 @@ class ChildCancel:
 
 @frozen
 class Append:
-    """Put a message into an instance's inbox and make it ready. The same ``message_id`` again has
-    no effect.
+    """Put a message into an instance's inbox and make it ready. A repeated ``message_id`` has no
+    effect.
     """
 
     instance_id: str
@@ -103,7 +102,7 @@ class Cancel:
     """Set the cancel mark and make the instance ready. A second one changes nothing, but terminate
     beats cancel.
 
-    ``incarnation``: only of this life; ``None``: of whichever there is.
+    ``incarnation``: only this life; ``None``: any.
     """
 
     instance_id: str
@@ -115,12 +114,12 @@ class Cancel:
 
 @frozen
 class Stop:
-    """Put the stop mark on a try that is handed out; ``event_id`` names its activity, of the
+    """Put the stop mark on an attempt that was handed out. ``event_id`` names its activity, of the
     write's execution.
 
-    A try that no node has taken ends in this very write, with ``failure``, and makes the instance
-    ready as a report does. One that a node has taken goes on under its fence until that node
-    reports, leaves or is lost. One that has ended stays as it is.
+    An attempt that no node has taken ends in this write, with ``failure``, and makes the instance
+    ready as a report does. An attempt that a node has taken goes on under its fence until that node
+    reports, leaves or is lost. An ended attempt stays as it is.
     """
 
     event_id: int
@@ -134,19 +133,18 @@ class Write:
     The fence is (``instance_id``, ``incarnation``, ``revision``) and, unless an operator writes,
     ``owner``. A granted write adds one to the revision. ``consumed`` are sequence numbers of
     messages to remove, ``settled`` the event ids of remembered activities of the current execution
-    to forget. Closing an execution forgets all of its activities; ending the instance removes its
-    inbox, records what was unread, and sets when the instance itself is to go, where its name has
-    an expiry. ``stops`` come after ``activities``; what they end arrives behind the write itself.
-    ``prune`` happens last. An owner that knows that the instance has no parent says so with
-    ``has_parent``; the store then looks for none.
+    to forget. Closing an execution forgets all of its activities. Ending the instance removes its
+    inbox, records what was unread, and sets its expiry, if its name has one. ``stops`` come after
+    ``activities``; the ends that they cause arrive behind the write. ``prune`` happens last. With
+    ``has_parent`` false the owner knows that there is no parent, and the store looks for none.
 
-    Once all owners' writes of a group are done, each granted one has these effects on other
-    instances, in the order of the group: its ``starts``, its ``cancels``; where an execution has
-    closed that may have children (``ExecutionDelta.children``, and whenever an operator writes),
-    their ends that wait unread are removed in the write itself, and those that are open are marked
-    as their ``on_parent_close`` says; last, where the instance has ended and has a parent, its end
-    goes into the parent's inbox, whatever the inbox's limit, if the parent's execution that asked
-    for it is the open one; else it is dropped (rule 20).
+    After all owners' writes of a group, each granted write affects other instances, in the order of
+    the group (rule 20). First come its ``starts``, then its ``cancels``. An execution that closes
+    may have children (``ExecutionDelta.children``, and always when an operator writes). Their
+    unread ends are removed in the write itself, and open children get the mark of their
+    ``on_parent_close``. Last, an instance that ended sends its end to its parent, if the parent's
+    execution that asked for it is open. The inbox's limit does not count for it. Otherwise the end
+    is dropped.
     """
 
     instance_id: str
@@ -168,7 +166,7 @@ class Write:
 
     @property
     def closed_with_children(self) -> tuple[int, ...]:
-        """The executions that this write closes and whose children the store must look for."""
+        """The executions that this write closes, and whose children the store must look up."""
         closed: tuple[int, ...] = ()
         for delta in self.executions:
             if delta.closed is not None and (delta.children or self.owner is None):
@@ -177,8 +175,8 @@ class Write:
 
     @property
     def concerns_others(self) -> bool:
-        """Whether it may have effects on other instances. Most have none, and cost the store
-        nothing for it.
+        """Whether it may affect other instances. Most writes do not, and cost the store nothing for
+        this.
         """
         tells_parent = self.has_parent and self.state.status is not Status.OPEN
         return bool(self.starts or self.cancels or tells_parent or self.closed_with_children)
@@ -188,9 +186,9 @@ class Write:
 class Claim:
     """Take up to ``limit`` ready instances of the given kinds, the longest due first within a kind.
 
-    Also up to ``slots`` activities that are handed out by the given routes, the oldest first within
-    a route; of these up to ``threads`` by routes that are among ``blocking``. ``page`` is what is
-    read of each inbox.
+    Also take up to ``slots`` activities that were handed out by the given routes, the oldest first
+    within a route. At most ``threads`` of them come by routes in ``blocking``. ``page`` bounds what
+    is read of each inbox.
     """
 
     node: str
@@ -205,11 +203,11 @@ class Claim:
 
 @frozen
 class Report:
-    """Say how a task has ended, with a ``result`` or a ``failure``; with neither, only its
-    ``heartbeat`` is stored.
+    """Report a task's end, with a ``result`` or a ``failure``; with neither, store only its
+    ``heartbeat``.
 
-    Conditional on the task's revision and on the node that has it. What has ended makes the
-    instance ready, as a message does, and waits in the activity's row for the instance's owner.
+    Conditional on the task's revision and its node. An end makes the instance ready, as a message
+    does. It waits in the activity's row for the instance's owner.
     """
 
     instance_id: str
@@ -230,9 +228,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Find out, by a write, what became of an instance whose last reply was lost (protocol rule
-    9).
-    """
+    """Resolve an unknown outcome of an instance by a write (protocol rule 9)."""
 
     instance_id: str
     node: str
@@ -248,14 +244,14 @@ class Release:
 
 
 ClientChange = Start | Append | Cancel | Write | Release | Recover
-"""What may come from outside the engine: clients' wishes and operators' writes."""
+"""Changes that may come from outside the engine: from clients and operators."""
 
 
 Change = Start | Append | Cancel | Write | Claim | Recover | Release | Report
 
 
 def size_of(change: Change) -> int:
-    """Return about how many bytes a change brings to the store."""
+    """Return the approximate size of a change in bytes."""
     match change:
         case Write():
             size = 512 + len(change.state.summary)

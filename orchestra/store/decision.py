@@ -1,9 +1,9 @@
-"""The commit protocol: which changes of a group are granted, what they do to other instances, and
+"""The commit protocol: which changes of a group are granted, how they affect other instances, and
 which rows result.
 
-Nothing here reads or writes a store. A provider fetches the :class:`~orchestra.store.facts.Facts`
-that a group needs, has it decided, and writes the :class:`Decision`. Claims are the provider's own:
-they see what the group has made ready.
+Nothing here reads or writes a store. A provider reads the :class:`~orchestra.store.facts.Facts` of
+a group, calls :func:`decide`, and writes the :class:`Decision`. The provider itself answers claims:
+they see the instances that the group made ready.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ __all__ = ["Circumstances", "Decision", "Recovery", "decide", "hands_out"]
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When a group is decided, and by what its rows are written.
+    """The time of a decision, and the forms in which rows are written.
 
-    ``now`` was read when all locks were held. ``kinds`` gives the numbers of the kinds that the
-    group writes, ``dialect`` how other kinds are stored. ``remembered_since``: a tombstone that is
-    no newer has lost its meaning (rule 21).
+    ``now`` was read when all locks were held. ``kinds`` has the numbers of the instance kinds that
+    the group writes; ``dialect`` says how other kinds are stored. A tombstone older than
+    ``remembered_since`` has no effect (rule 21).
     """
 
     now: int
@@ -67,8 +67,8 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """The instance of a change is to be read as it is behind the steps before; ``row`` is its hot
-    row then.
+    """Read the instance of a change, as it is after the earlier steps; ``row`` is its hot row
+    then.
     """
 
     position: int
@@ -77,19 +77,19 @@ class Recovery:
 
 @dataclass(slots=True)
 class Decision:
-    """What a group comes to, and what a provider writes for it, in this order.
+    """The result of a group, and what a provider writes for it, in this order.
 
     Attributes:
-        steps: effects to carry out and instances to read, in turn.
-        started: the starts that were granted, by their new ids.
+        steps: effects to carry out and instances to read, in order.
+        started: the granted starts, by their new ids.
         unmade: ids that were made for starts of writes that were then refused.
-        rows: the hot rows of all instances that the group names; those that are ``changed`` are
-            written.
+        rows: the hot rows of all instances that the group names; the ``changed`` ones are written.
         reported: activities that reports have changed.
         messages: messages to add, with their instances.
-        outcomes: of every change, by its position; those of recoveries follow from ``steps``.
-        touched: instances that somebody has something to do about, with the owner at that moment.
-        hands_out: whether an activity is there to be taken.
+        outcomes: the outcome of each change, by its position; those of recoveries follow from
+            ``steps``.
+        touched: instances whose owner must act, with that owner.
+        hands_out: whether an activity became available for other nodes.
     """
 
     steps: list[Effects | Recovery] = field(default_factory=lambda: [])
@@ -104,12 +104,12 @@ class Decision:
 
     @property
     def changed_rows(self) -> list[HotRow]:
-        """The hot rows that are to be written."""
+        """The hot rows to write."""
         return [row for row in self.rows.values() if row.changed]
 
     @property
     def marked_rows(self) -> list[HotRow]:
-        """The hot rows whose cancel marks are to be written."""
+        """The hot rows whose cancel marks to write."""
         return [row for row in self.rows.values() if row.marked]
 
     @property
@@ -119,9 +119,9 @@ class Decision:
 
 
 def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumstances) -> Decision:
-    """Decide a group, in the order that :meth:`Store.commit` promises; claims are left out.
+    """Decide a group, in the order that :meth:`Store.commit` promises, without its claims.
 
-    The facts are used up: rows and counts are changed in place.
+    The facts are used up: rows and counts change in place.
     """
     deciding = _Deciding(facts, circumstances, set(activities_named(changes.values())))
     for position, change in changes.items():
@@ -135,7 +135,7 @@ def decide(changes: Mapping[int, Change], facts: Facts, circumstances: Circumsta
 
 
 def hands_out(write: Write) -> bool:
-    """Return whether a write leaves an activity there to be taken by other nodes."""
+    """Return whether a write leaves an activity that other nodes may take."""
     return any(
         activity.route is not None and activity.owner is None for activity in write.activities
     )
@@ -158,7 +158,7 @@ class _Deciding:
     # --- owners ---------------------------------------------------------------------------
 
     def decide_owner(self, position: int, change: Change) -> None:
-        """Decide a change of an instance's owner, or of an operator who writes in its place."""
+        """Decide a change of an instance's owner, or of an operator in the owner's place."""
         if isinstance(change, Write):
             self.decision.outcomes[position] = self._write(change)
         elif isinstance(change, Recover):
@@ -195,8 +195,8 @@ class _Deciding:
         return Granted(row.inbox_seq, tuple(self._stop(write, row)))
 
     def _take_over_activities(self, write: Write, row: HotRow) -> None:
-        """Take note of what a granted write has settled or handed out anew: the node that had it
-        has lost it.
+        """Note the activities that a granted write completed or handed out again: their nodes have
+        lost them.
         """
         if not self._named:
             return
@@ -214,7 +214,9 @@ class _Deciding:
                 )
 
     def _stop(self, write: Write, row: HotRow) -> Iterator[tuple[str, Appended]]:
-        """Put the stop marks of a granted write. Yield the ends of what no node had taken."""
+        """Put the stop marks of a granted write. Yield the ends of activities that no node had
+        taken.
+        """
         for stop in write.stops:
             key = ActivityId(write.instance_id, write.state.execution, stop.event_id)
             activity = self._facts.activities.get(key)
@@ -229,7 +231,7 @@ class _Deciding:
                 yield write.instance_id, self._end_activity(row, activity)
 
     def _end_activity(self, row: HotRow, activity: ActivityRow) -> Appended:
-        """Make an instance ready for the end of an activity: due now, and no later than it was."""
+        """Make an instance ready for the end of an activity: due now, or earlier if it was."""
         arrival = Appended(
             row.ring(self._now, ready=self._now), row.owner, fresh=True, activity=activity
         )
@@ -241,7 +243,7 @@ class _Deciding:
         if row is None or row.owner != recover.node:
             self.decision.outcomes[position] = Recovered(None)
             return
-        # The lock has waited for the lost write, if that was still under way; the revision fences
+        # The lock has waited for the lost write, if that was still running. The new revision fences
         # it off (rule 9).
         row.recover()
         self.decision.steps.append(Recovery(position, copy(row)))
@@ -258,7 +260,7 @@ class _Deciding:
     # --- what a granted write does to other instances (rule 20) ----------------------------
 
     def follow(self, position: int, change: Change) -> None:
-        """Do to other instances what follows from a change, if it is a write that was granted."""
+        """Apply a granted write's effects to other instances."""
         outcome = self.decision.outcomes.get(position)
         if (
             not isinstance(change, Write)
@@ -287,9 +289,7 @@ class _Deciding:
         )
 
     def _start_child(self, child: ChildStart, arrivals: list[tuple[str, Appended]]) -> bool:
-        """Start a child, or tell its parent that it cannot be started. Return whether one of the
-        two was done.
-        """
+        """Start a child, or send its parent the refusal. Return whether either was done."""
         outcome = None if child.start is None else self._start(child.start)
         if isinstance(outcome, Started) or (isinstance(outcome, StartExists) and outcome.same):
             return True
@@ -370,9 +370,7 @@ class _Deciding:
         trace: str | None,
         arrivals: list[tuple[str, Appended]],
     ) -> None:
-        """Tell a parent how a child has ended, if the execution that asked for it is the open
-        one.
-        """
+        """Send a child's end to its parent, if the execution that asked for it is open."""
         row = self._reachable(parent.instance_id)
         if (
             row is None
@@ -441,8 +439,7 @@ class _Deciding:
         if unread is not None and row.is_open:
             return Appended(unread.sequence, row.owner, fresh=False, message=unread)
         if known.removed_as is not None and known.removed_at > self._remembered_since:
-            # Also after the end: the sender learns that its message was read, which is the truth
-            # (rule 21).
+            # Also after the end: the sender learns that its message was read (rule 21).
             return Appended(known.removed_as, row.owner, fresh=False)
         if not row.is_open:
             return AppendRefused(Refusal.CLOSED)
@@ -513,8 +510,8 @@ class _Deciding:
     # --- common ---------------------------------------------------------------------------
 
     def _reachable(self, instance_id: str) -> HotRow | None:
-        """Return the row that an arrival finds: what the group has started before it, or what was
-        there before the group.
+        """Return the row that an arrival finds: one that the group started, or one from before the
+        group.
         """
         is_there = instance_id not in self._facts.made or instance_id in self._facts.requests
         return self._facts.rows.get(instance_id) if is_there else None
@@ -530,7 +527,7 @@ class _Deciding:
 
 
 def _stands_against(standing: CancelMark | None, terminate: bool) -> bool:  # noqa: FBT001 - what the new mark asks for
-    """Return whether a mark stays: a second one changes nothing, but terminate beats cancel (rule
+    """Return whether a mark stays. A second one changes nothing, but terminate beats cancel (rule
     18).
     """
     return standing is not None and (standing.terminate or not terminate)

@@ -1,4 +1,6 @@
-"""Rows of a database as the values of this package, and back where it takes more than a column."""
+"""Convert rows of a database to this package's values, and back if that takes more than a
+column.
+"""
 
 from __future__ import annotations
 
@@ -152,9 +154,7 @@ def in_order(reports: Sequence[MessageRow], events: Sequence[MessageRow]) -> tup
 
 
 def stored_queue(queue: str) -> str:
-    """Return how the queue of a kind or of a node is stored: the default one without a name, as the
-    first schema had it.
-    """
+    """Return the stored form of a queue: the default queue has no name, as in the first schema."""
     return "" if queue == DEFAULT_QUEUE else queue
 
 
@@ -201,7 +201,7 @@ def read_activity(columns: Columns) -> ActivityRow:
 
 
 def activity_values(instance_id: str, activity: ActivityRow) -> Columns:
-    """Return the columns of a remembered activity, all but the fence, which is the store's."""
+    """Return the columns of a remembered activity, without the fence, which the store sets."""
     return (
         instance_id,
         activity.execution,
@@ -318,9 +318,7 @@ def read_execution(columns: Columns, dialect: Dialect) -> ExecutionRow:
 def execution_values(
     instance_id: str, row: ExecutionRow, dialect: Dialect, delta: ExecutionDelta | None = None
 ) -> Columns:
-    """Return the columns of a new execution, opened as ``delta`` says where the same write opens
-    it.
-    """
+    """Return the columns of a new execution, opened by ``delta`` if the same write opens it."""
     if delta is None or delta.opened is None:
         opened_at, version, fingerprint, event_format, resolution, traceparent = (
             row.opened_at,
@@ -367,9 +365,7 @@ def execution_values(
 
 
 def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) -> Columns | None:
-    """Return the columns of an execution that is opened, or is to be opened on another version;
-    ``None``: neither.
-    """
+    """Return the columns of an opened or retargeted execution; ``None``: neither."""
     opened, target = delta.opened, delta.opened or delta.retargeted
     if target is None:
         return None
@@ -390,7 +386,7 @@ def opening_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) ->
 
 
 def closing_values(instance_id: str, delta: ExecutionDelta, dialect: Dialect) -> Columns | None:
-    """Return the columns of an execution that is closed; ``None``: it is not."""
+    """Return the columns of a closed execution; ``None``: it is open."""
     closing = delta.closed
     if closing is None:
         return None
@@ -415,9 +411,7 @@ def _stored_end(end: ExecutionEnd | Unknown, dialect: Dialect) -> Any:
 
 
 def _known(kind: K | Unknown) -> K:
-    """Return a kind that is to be written. What is not known here is never written (protocol rule
-    37).
-    """
+    """Return a kind for writing. This library never writes an unknown kind (protocol rule 37)."""
     if isinstance(kind, Unknown):
         raise LevelTooLow(f"{kind} cannot be written by this library; a newer one has written it")
     return kind
@@ -509,14 +503,14 @@ def hold_to_bytes(hold: Hold, dialect: Dialect) -> bytes:
 
 
 def _embedded(error: Packed) -> dict[str, Any]:
-    """Return the error of a hold as facts among others. What a codec has made is no JSON."""
+    """Return the error of a hold as a packed fact. What a codec has made is no JSON."""
     if error.startswith(b"{"):
         return unpack(error)
     return {"coded_error": base64.b64encode(error).decode()}
 
 
 def _extracted(hold: dict[str, Any]) -> Packed | None:
-    """Return what :func:`_embedded` has put among the facts of a hold."""
+    """Return the error that :func:`_embedded` put into a hold."""
     if "coded_error" in hold:
         return Packed(base64.b64decode(hold["coded_error"]))
     return pack_value({"error": hold["error"]}) if "error" in hold else None
@@ -526,7 +520,7 @@ def hold_from_bytes(data: bytes, dialect: Dialect) -> Hold:
     """Return the hold that :func:`hold_to_bytes` wrote."""
     values = unpack(data)
     kind, tried = dialect.library.holds.read(values["kind"]), tuple(values["tried"])
-    # Holds were written without it once; whose fault they were is said by their kind alone.
+    # Old holds were written without it; their kind alone says whose fault they were.
     at_fault = tuple(
         values.get("at_fault", tried if isinstance(kind, HoldKind) and kind.blames_code else ())
     )

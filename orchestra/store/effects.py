@@ -1,5 +1,5 @@
-"""What granted writes do besides their hot rows, gathered so that a provider runs each statement
-once for many of them.
+"""The effects of granted writes besides their hot rows, gathered so that one statement serves many
+writes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Values = list[tuple[Any, ...]]
 
 
 class Pruning(NamedTuple):
-    """Which executions of an instance go; ``current`` is the one that stays in any case (I3)."""
+    """The executions of an instance to delete. ``current`` always stays (I3)."""
 
     instance_id: str
     current: int
@@ -47,20 +47,19 @@ class Effects:
             opened nor closed.
         closed: :data:`~orchestra.store.tables.CLOSING` and the id; each must be there and open.
         events: :data:`~orchestra.store.tables.EVENT`, to be added.
-        forgotten: instances whose activities all go.
-        settled: activities that go.
-        activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. The node that had
-            one before loses it.
-        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, of those that get the stop
-            mark.
+        forgotten: instances whose activities are all deleted.
+        settled: activities to delete.
+        activities: :data:`~orchestra.store.tables.ACTIVITY`, added or replaced. Its former node
+            loses it.
+        stopped: :data:`~orchestra.store.tables.REPORT` and the activity, for each new stop mark.
         consumed: messages by instance and number; each must be there. An event leaves a tombstone.
-        dropped: instances from whose inboxes all ends of children go: those belong to the execution
+        dropped: instances whose inboxes lose all ends of children: the ends belong to the execution
             that asked for them (I9).
         custom_statuses: the status, its encoding and the instance.
         holds: the stored hold and the instance.
-        pruned: executions that go.
-        ended: instances whose inboxes are emptied, without tombstones: who sends one of these again
-            is told the truth, that it was not read (rule 19). How many of each name were unread is
+        pruned: executions to delete.
+        ended: instances whose inboxes are emptied, without tombstones: a repeated message then
+            learns that it was not read (rule 19). The number of unread messages of each name is
             kept.
     """
 
@@ -82,15 +81,15 @@ class Effects:
     ended: list[str] = field(default_factory=lambda: [])
 
     def can_take(self, write: Write) -> bool:
-        """Return whether the effects of a write may join these.
+        """Return whether a write's effects may join these.
 
-        A second write of one instance may build on what the first has done, and statements are not
-        ordered by write.
+        A second write of one instance may build on the first, and statements are not ordered by
+        write.
         """
         return write.instance_id not in self.instances
 
     def add(self, write: Write) -> None:
-        """Gather what a granted write does."""
+        """Gather the effects of a granted write."""
         instance_id = write.instance_id
         self.instances.add(instance_id)
         for delta in write.executions:
@@ -114,7 +113,7 @@ class Effects:
             self.activities.append(activity_values(instance_id, activity))
 
     def stop(self, key: ActivityId, activity: ActivityRow) -> None:
-        """Gather an activity that a granted write stops, as it is then."""
+        """Gather an activity that a granted write has stopped."""
         self.stopped.append((*report_values(activity), *key))
 
     def create(self, instance_id: str, execution: ExecutionRow) -> None:

@@ -1,4 +1,4 @@
-"""The rows of executions, what a write adds to one, and how ended ones are removed."""
+"""The rows of executions, what a write adds to them, and how old ones are deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 @frozen
 class Resolution:
-    """How a version was chosen, by which node, and under which revision of the policy."""
+    """How a version was chosen: by which node, and under which revision of the policy."""
 
     how: ResolvedBy | Unknown
     by: str
@@ -35,12 +35,11 @@ class Resolution:
 class ExecutionRow:
     """One execution. ``state`` is its raw input; ``state_version`` the version that wrote it.
 
-    What a client or a parent starts is written by the version that was chosen then. ``state_shape``
-    is the hash of that version's input type, where the writer had its code. Both are ``None`` where
-    an older library wrote the row.
+    A start by a client or a parent is written by the version chosen then. ``state_shape`` is the
+    hash of that version's input type, if the writer had its code. Both are ``None`` if an older
+    library wrote the row.
 
-    ``traceparent`` is the trace of an opened execution, and of the one before while it is not
-    opened.
+    ``traceparent`` is the trace of the execution, or of the one before until it is opened.
     """
 
     number: int
@@ -65,9 +64,7 @@ class ExecutionRow:
     def opened(
         self, version: str, resolution: Resolution, event_format: int, fingerprint: str, at: int
     ) -> ExecutionRow:
-        """Return the row of an execution that waited to be opened, as it is once it was.
-        ``replace`` takes thrice as long.
-        """
+        """Return the row of an execution after its opening. ``replace`` takes thrice as long."""
         return ExecutionRow(
             self.number,
             self.name,
@@ -86,7 +83,7 @@ class ExecutionRow:
 
 @frozen
 class Opening:
-    """An execution is opened: its first turn has run, on this version and code."""
+    """An execution opens: its first turn has run, on this version and code."""
 
     at: int
     version: str
@@ -97,7 +94,7 @@ class Opening:
 
 @frozen
 class Retargeting:
-    """An execution that is not opened yet will open on another version."""
+    """An unopened execution gets another version."""
 
     version: str
     resolution: Resolution
@@ -105,7 +102,7 @@ class Retargeting:
 
 @frozen
 class Closing:
-    """An execution ends. ``error`` is the stored form of what it has failed with."""
+    """An execution ends. ``error`` is the stored form of its failure."""
 
     at: int
     end: ExecutionEnd
@@ -115,12 +112,12 @@ class Closing:
 
 @frozen
 class ExecutionDelta:
-    """What a write does to one execution. ``create`` makes its row; it is opened and closed at most
-    once.
+    """The changes of a write to one execution. ``create`` makes its row. It opens and closes at
+    most once.
 
     ``traceparent`` is stored with an opening and with a retargeting. A closing delta carries the
-    execution's final counts of events and bytes. ``children``: the execution has started some, so
-    the store looks for those that its end concerns.
+    execution's final counts of events and bytes. ``children``: it has started children, so the
+    store looks up those that its end affects.
     """
 
     number: int
@@ -136,21 +133,19 @@ class ExecutionDelta:
 
 
 PRUNED_AT_ONCE: Final = 1_000
-"""How many executions one write lets go of at most. Whoever writes must ask for it more often than
-as many are made.
+"""The most executions that one write deletes. Writers must prune more often than they make as
+many.
 """
 
 
 @frozen
 class Prune:
-    """Which executions a write lets go of: always a prefix (I3), and never the current one,
-    whatever the numbers say.
+    """The executions that a write deletes: always a prefix (I3), and never the current one.
 
-    The events of the executions up to ``histories`` go, and up to ``executions`` their rows. By age
-    go events and rows of the longest prefix of executions that were all closed at or before
-    ``closed_until``; the newest closed one stays. Of each at most :data:`PRUNED_AT_ONCE` executions
-    go, the oldest first, so that a bound that was lowered stops nobody for long: what is left goes
-    with the next.
+    Events of executions up to ``histories`` are deleted, and rows up to ``executions``. By age,
+    events and rows of the longest prefix are deleted that closed at or before ``closed_until``; the
+    newest closed one stays. Each write deletes at most :data:`PRUNED_AT_ONCE` executions, the
+    oldest first, so a lowered bound blocks no write for long. The next write deletes the rest.
     """
 
     histories: int = 0

@@ -1,4 +1,4 @@
-"""What a group of changes is decided upon: what must be locked and read for it, and what was read.
+"""The basis of a decision: what a group must lock and read, and what was read.
 
 A provider locks first and reads afterwards: the ids of new instances, then the rows in the order of
 their ids, then all else (protocol rules 7 and 41).
@@ -52,14 +52,14 @@ class ActivityId(NamedTuple):
 
 
 class InboxName(NamedTuple):
-    """What waits under one name in one inbox."""
+    """The messages of one name in one inbox."""
 
     instance_id: str
     name: str
 
 
 class ChildLink(NamedTuple):
-    """Whose child an instance is, and what becomes of it when the parent's execution closes."""
+    """An instance's parent, and what happens to it when the parent's execution closes."""
 
     parent: ParentLink
     on_close: OnParentClose | Unknown
@@ -67,8 +67,8 @@ class ChildLink(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """What is known of the message of an append: it waits unread, or it was removed, under a number
-    and at a time.
+    """The stored state of an appended message: it waits unread, or it was removed, with its number
+    and time.
     """
 
     unread: MessageRow | None = None
@@ -78,12 +78,12 @@ class Addressee:
 
 @dataclass(slots=True)
 class Facts:
-    """What is stored of everything that a group names, read under its locks.
+    """The stored rows of everything that a group names, read under its locks.
 
-    ``requests`` are the request ids of instances that stand; ``made`` the ids that this group has
-    made, or may make: no other transaction can. ``whole`` and ``named`` are what was counted in
-    inboxes, where the limits asked for it. ``consumed`` are the names and sizes of events that
-    writes of the group consume from inboxes that it also sends to.
+    ``requests`` are the request ids of existing instances. ``made`` are the ids that this group has
+    made, or may make: no other transaction can. ``whole`` and ``named`` are counts of inboxes, if
+    the limits needed them. ``consumed`` are names and sizes of events that the group consumes from
+    inboxes it also sends to.
     """
 
     rows: dict[str, HotRow] = field(default_factory=lambda: {})
@@ -99,22 +99,22 @@ class Facts:
 
 
 class Needs:
-    """What must be known to decide a group.
+    """The facts that a group needs to be decided.
 
     Attributes:
-        candidates: of each new id the start that asks for it first.
-        rows: the ids whose rows are locked, sorted; those of parents of ``ending`` instances and of
-            children of ``closing`` executions are locked with them.
-        concerns_others: whether a write may have effects on other instances; else there is no
-            family to read.
-        ending: instances that end, whose parents are told.
-        closing: executions that close and whose children are marked.
-        traced: the executions whose traces the ends of children carry.
+        candidates: for each new id, the first start that asks for it.
+        rows: the ids whose rows are locked, sorted. Parents of ``ending`` instances and children of
+            ``closing`` executions are locked with them.
+        concerns_others: whether a write may affect other instances; if not, there is no family to
+            read.
+        ending: instances that end, and send this to their parents.
+        closing: closing executions, whose children get marks.
+        traced: executions whose traces the ends of children carry.
         appends: the messages, by the position of their changes.
         consumed: messages that writes consume from inboxes that the group also sends to, by
             instance and number.
-        rooms: the names that the group sends to, with the limits that the senders give.
-        activities: those that reports and stops speak of.
+        rooms: the names that the group sends to, with the senders' limits.
+        activities: those that reports and stops name.
     """
 
     def __init__(self, changes: Mapping[int, Change]) -> None:
@@ -168,7 +168,7 @@ class Needs:
 
     @property
     def coming(self) -> Mapping[str, Waiting]:
-        """What the group sends to each inbox."""
+        """The messages of the group for each inbox."""
         coming: dict[str, Waiting] = {}
         for append in self.appends.values():
             coming[append.instance_id] = coming.get(append.instance_id, Waiting()).plus(
@@ -178,7 +178,7 @@ class Needs:
 
 
 def activities_named(changes: Iterable[Change]) -> Iterator[ActivityId]:
-    """Yield the activities that the reports and the stops of a group speak of."""
+    """Yield the activities that a group's reports and stops name."""
     for change in changes:
         if isinstance(change, Report):
             yield ActivityId(change.instance_id, change.execution, change.event_id)

@@ -56,10 +56,10 @@ class HotRow:
     most_unread: int | None
     most_unread_bytes: int | None
     summary: Packed | None = None
-    """A new one; ``None`` leaves what is stored."""
+    """A new summary; ``None`` keeps the stored one."""
     read_revision: int = 0
-    """The revision under which the row was read: what is stored must still have it when the row is
-    written (I6).
+    """The revision under which the row was read. The stored row must still have it at the write
+    (I6).
     """
     changed: bool = False
     written: bool = False
@@ -110,7 +110,7 @@ class HotRow:
         return self.owner is None and self.wake_at is not None and self.wake_at <= now
 
     def write(self, state: InstanceState, kind: int, status: Any, now: int, *, held: bool) -> None:
-        """Leave the row as a write says, whose fence has held."""
+        """Apply a write whose fence held."""
         is_open = state.status is Status.OPEN
         self.changed = self.written = True
         self.revision += 1
@@ -118,8 +118,8 @@ class HotRow:
         self.owner = state.owner if is_open else None
         self.status = status
         self.held = is_open and held
-        # A message newer than what the turn has seen makes the instance ready, whatever the turn
-        # wanted (rule 4).
+        # A message that the turn has not seen makes the instance ready, even if the turn would park
+        # it (rule 4).
         self.wake_at = (
             None if not is_open else 0 if self.inbox_seq > state.seen_seq else state.wake_at
         )
@@ -138,7 +138,7 @@ class HotRow:
         return self.is_open and self.owner is None and not self.held and self.wake_at is not None
 
     def claim(self, node_id: str) -> None:
-        """Let a node own it."""
+        """Give it to a node."""
         self._change_hands(node_id)
 
     def disown(self, wake_at: int | None) -> None:
@@ -147,22 +147,20 @@ class HotRow:
         self.wake_at = wake_at
 
     def revoke(self, now: int) -> None:
-        """Take it away from its owner, if it has one, so that what an operator has changed reaches
-        the next one (rule 6).
+        """Take it from its owner, if any, so that an operator's change reaches the next owner (rule
+        6).
         """
         self.disown(self.wake_at if self.owner is None else 0)
         self.updated_at = now
 
     def take_over(self, now: int) -> None:
-        """Release it from an owner that has died. From the third time on the next claim waits (rule
-        14).
-        """
+        """Release it from a dead owner. From the third time on the next claim waits (rule 14)."""
         self.takeovers += 1
         delay = min(1_000_000 << min(self.takeovers, 9), LONGEST_DELAY)
         self.disown(0 if self.takeovers < CRASHES_BEFORE_DELAY else now + delay)
 
     def rouse(self, wake_at: int, now: int) -> None:
-        """Let it be claimed earlier."""
+        """Make it due earlier."""
         self.changed = self.written = True
         self.wake_at = wake_at
         self.updated_at = now
@@ -173,23 +171,22 @@ class HotRow:
         self.owner = owner
 
     def recover(self) -> None:
-        """Fence off what was written upon an earlier revision (rule 9)."""
+        """Fence off writes of an earlier revision (rule 9)."""
         self.changed = self.written = True
         self.revision += 1
 
     def ring(self, now: int, ready: int = 0) -> int:
-        """Take note of an arrival and make the instance ready; return the arrival's number (rule
-        4).
+        """Count an arrival and make the instance ready. Return the arrival's number (rule 4).
 
         Args:
-            ready: since when it is due; 0 goes before all others.
+            ready: since when it is due; 0 comes first.
         """
         self.changed = True
         self.inbox_seq += 1
         self.updated_at = now
         delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
-        # An instance that has crashed its owners repeatedly waits out its delay (rule 14): an
-        # arrival makes it due no sooner, and no later than the longest delay.
+        # An instance that crashed its owners repeatedly waits out its delay (rule 14). An arrival
+        # makes it due no sooner, and at the longest delay at the latest.
         if delayed and self.wake_at is not None and self.wake_at > now:
             self.wake_at = min(self.wake_at, now + LONGEST_DELAY)
         else:
@@ -214,7 +211,7 @@ class HotRow:
 
     @property
     def most(self) -> Waiting | None:
-        """The most that waits in the inbox; ``None``: it was never counted."""
+        """An upper bound of the inbox; ``None``: it was never counted."""
         if self.most_unread is None or self.most_unread_bytes is None:
             return None
         return Waiting(self.most_unread, self.most_unread_bytes)
@@ -270,7 +267,7 @@ class HotRow:
         )
 
     def instance(self, kind: Kind) -> InstanceRow:
-        """Return the row as owners know it, without what stands in the cold row."""
+        """Return the row as owners know it, without the cold row's columns."""
         return InstanceRow(
             instance_id=self.instance_id,
             incarnation=self.incarnation,

@@ -1,4 +1,4 @@
-"""What a group does to one inbox: which messages it adds and consumes, and how much room is
+"""One inbox in a group: the messages that the group adds and consumes, and the room that is
 left.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Inbox"]
 
 @dataclass(slots=True)
 class Inbox:
-    """One inbox while its group is decided. What was counted in it is kept up to date."""
+    """One inbox while its group is decided, with counts kept up to date."""
 
     instance_id: str
     facts: Facts
@@ -26,11 +26,10 @@ class Inbox:
     consumed: set[int] = field(default_factory=set[int])
 
     def look_for_room(self, append: Append, row: HotRow) -> Full | None:
-        """Return the bound that forbids one more message; ``None``: it has room, and the row counts
-        it.
+        """Return the bound that refuses one more message; ``None``: there is room, and the row
+        counts it.
 
-        What the answer depends on was counted, where the row's upper bounds alone do not give it
-        (:class:`InboxLimits`).
+        If the row's upper bounds do not decide this, the facts hold counts (:class:`InboxLimits`).
         """
         limits, size, facts = append.limits, len(append.payload.data), self.facts
         whole = facts.whole.get(self.instance_id)
@@ -46,12 +45,12 @@ class Inbox:
         return None
 
     def add(self, message: MessageRow) -> None:
-        """Take note of a message that was added."""
+        """Count an added message."""
         self.appended[message.message_id] = message
         self._count(message.name, Waiting(1, len(message.payload.data)))
 
     def consume(self, sequences: Sequence[int]) -> None:
-        """Take note of messages that a write has consumed."""
+        """Count messages that a write consumed."""
         self.consumed.update(sequences)
         for sequence in sequences:
             event = self.facts.consumed.get((self.instance_id, sequence))

@@ -1,5 +1,5 @@
-"""How much may wait in an inbox: so many messages and bytes, of all names together, and of each
-name a part of that.
+"""The limits of an inbox: messages and bytes, of all names together, and a part of that for each
+name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Which bound an inbox has met. ``of_name``: that of the message's name, and not that of the
+    """The bound that an inbox has met. ``of_name``: the bound of the message's name, not of the
     whole inbox.
     """
 
@@ -39,15 +39,15 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class InboxLimits:
-    """How many messages, with how many bytes of payloads, may wait in one inbox. One name may take
-    nine tenths of each.
+    """How many messages and bytes of payloads may wait in one inbox. One name may take nine
+    tenths.
 
-    The first message is always taken, however large. Ends of children do not count.
+    The first message is always accepted, however large. Ends of children do not count.
 
-    A store keeps upper bounds of what waits in an inbox, which count what is sent and not what is
-    read. While they leave room for any name, nothing is counted. Beyond that the name of the
-    message is counted; the whole inbox only where its bound passes the part of a name or the limit,
-    and from then on the bound is what was counted.
+    A store keeps upper bounds for each inbox: they count sent messages, not read ones. While the
+    bounds leave room for any name, nothing is counted. Then the messages of the name are counted.
+    The whole inbox is counted only if its bound passes a name's part or the limit; the count then
+    replaces the bound.
     """
 
     messages: int = 10_000
@@ -55,20 +55,16 @@ class InboxLimits:
 
     @property
     def of_name(self) -> Waiting:
-        """What one name may take of it."""
+        """One name's part."""
         return Waiting(self.messages - self.messages // 10, self.bytes - self.bytes // 10)
 
     def have_room(self, most: Waiting, coming: Waiting) -> bool:
-        """Return whether messages of any name have room where no more than ``most`` waits; else
-        their names are counted.
-        """
+        """Return whether ``most`` leaves room for any name; otherwise names are counted."""
         share, then = self.of_name, most.changed_by(coming)
         return then.messages <= share.messages and then.bytes <= share.bytes
 
     def ask_for_a_count(self, most: Waiting, coming: Waiting) -> bool:
-        """Return whether the whole inbox is to be counted, before messages are added to at most
-        ``most``.
-        """
+        """Return whether to count the whole inbox before messages are added to at most ``most``."""
         share, then = self.of_name, most.changed_by(coming)
         return (
             then.messages > self.messages
@@ -78,9 +74,7 @@ class InboxLimits:
         )
 
     def met_by(self, whole: Waiting, named: Waiting, size: int) -> Full | None:
-        """Return the bound that one more message would pass: of all that waits, or of what waits
-        under its name.
-        """
+        """Return the bound that one more message would pass: the whole inbox's, or its name's."""
         share = self.of_name
         for waiting, messages, most, of_name in (
             (whole, self.messages, self.bytes, False),
@@ -94,4 +88,4 @@ class InboxLimits:
 
 
 INBOX_LIMITS: Final = InboxLimits()
-"""What holds where nothing else is said."""
+"""The default limits."""

@@ -1,4 +1,4 @@
-"""The row of an instance and what stands in it: its parent, its pin, its hold, its cancellation."""
+"""The row of an instance and its parts: its parent, its pin, its hold, its cancellation."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ __all__ = [
 ]
 
 CRASHES_BEFORE_DELAY: Final = 3
-"""From how many crashes of its owners on an instance is claimed only after a delay (protocol rule
+"""The number of owners' crashes from which on each claim of an instance is delayed (protocol rule
 14).
 """
 
 
 LONGEST_DELAY: Final = 300_000_000
-"""How long it waits then at most, in microseconds; a message shortens a longer wait to this."""
+"""The longest delay, in microseconds. A message shortens a longer wait to this."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelMark:
-    """An instance is to be cancelled. It stays over boundaries. ``terminate``: its next owner ends
-    it without running code.
+    """The cancel mark of an instance. It stays over boundaries. ``terminate``: the next owner ends
+    the instance without running code.
     """
 
     at: int
@@ -48,15 +48,15 @@ class CancelMark:
 
 
 PARENT_CLOSED: Final = UserText("its parent's execution has closed")
-"""The reason of a mark that a child gets for its ``on_parent_close``; who set it is the parent's
+"""The reason of the mark that ``on_parent_close`` puts on a child; its author is the parent's
 id.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ParentLink:
-    """Whose child an instance is: the parent's id, its life, the execution and the event that asked
-    for the child.
+    """The parent of an instance: its id, its life, and the execution and the event that started the
+    child.
     """
 
     instance_id: str
@@ -70,7 +70,7 @@ class ParentLink:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """An operator has tied the instance to a version, from its next boundary on; ``at`` is when, on
+    """An operator's pin to a version, from the next boundary on. ``at`` is the time of the pin, on
     the store's clock.
     """
 
@@ -84,9 +84,9 @@ class Pin:
 class Hold:
     """An instance is held. ``tried`` are the code fingerprints that could not go on with it.
 
-    ``at_fault`` are those of them whose code was to blame: they stay tried whatever holds the
-    instance next. The others, which the store or the engine failed, are tried once more after code
-    that is to blame (rule 5). ``error`` is what the code has raised, where that holds it.
+    ``at_fault`` are those whose code was to blame: they stay tried, whatever holds the instance
+    next. The others failed because of the store or the engine. They are tried once more after code
+    that was to blame (rule 5). ``error`` is the exception that the code raised, if that holds it.
     """
 
     kind: HoldKind | Unknown
@@ -105,9 +105,7 @@ def shown_hold(hold: Hold) -> str:
 
 @frozen
 class InstanceRow:
-    """What an owner must know of an instance to go on with it. ``traceparent`` is that of whoever
-    started it.
-    """
+    """The hot columns that an owner needs. ``traceparent`` is the trace of the start."""
 
     instance_id: str
     incarnation: str
@@ -134,8 +132,7 @@ class InstanceRow:
 class InstanceState:
     """The hot columns as a write leaves them. ``owner=None`` releases the instance.
 
-    ``wake_at`` is stored as 0 where a message newer than ``seen_seq`` has arrived (protocol rule
-    4).
+    ``wake_at`` is stored as 0 if a message newer than ``seen_seq`` has arrived (protocol rule 4).
     """
 
     kind: Kind
@@ -153,7 +150,7 @@ class InstanceState:
 
 @dataclass(frozen=True, slots=True)
 class HeldRow:
-    """A stored hold, with what is needed to judge whether new code may try again."""
+    """A stored hold, with the facts that decide whether new code may try again."""
 
     instance_id: str
     incarnation: str

@@ -1,5 +1,4 @@
-"""The kinds of rows, the tables that say how each is stored, and what a library as a whole reads
-and writes.
+"""The kinds of rows, the tables of their stored forms, and what a library reads and writes.
 
 To add a kind: add a member to its enumeration, add a line to its table in which its level is the
 next one, and raise :data:`THIS_LIBRARY`'s level to it. Nodes then read the kind at once, and write
@@ -31,7 +30,7 @@ __all__ = [
 
 
 class Status(IntEnum):
-    """How an instance stands. ``OPEN`` until its last execution has ended (I4)."""
+    """The status of an instance. ``OPEN`` until its last execution has ended (I4)."""
 
     OPEN = 0
     COMPLETED = 1
@@ -59,32 +58,30 @@ class ResolvedBy(StrEnum):
 
 
 class HoldKind(StrEnum):
-    """Why an instance cannot go on until somebody changes something."""
+    """Why an instance cannot go on without an outside change."""
 
     ERROR = "error"
-    """Its code has raised what is no declared failure."""
+    """Its code raised an exception that is no declared failure."""
     LIMIT = "limit"
-    """Its execution has grown over its limits."""
+    """Its execution is over its limits."""
     NONDETERMINISM = "nondeterminism"
     HISTORY = "history"
     STATE = "state"
-    """A stored value does not decode: its state, or what was sent to it."""
+    """A stored value does not decode: its state, or a message."""
     STORE = "store"
     INTERNAL = "internal"
 
     @property
     def blames_code(self) -> bool:
-        """Whether it is the instance's code that cannot go on, and not the store or the engine that
-        failed it.
-        """
+        """Whether the instance's code is the cause, not the store or the engine."""
         return self not in {self.STORE, self.INTERNAL}
 
 
 class MessageKind(IntEnum):
-    """What a message is: an event that was sent, or the end of a child. The latter four mean the
-    same as in :class:`Status`.
+    """The kind of a message: an event, or the end of a child. The latter four are those of
+    :class:`Status`.
 
-    The end of a child is of one execution: it is stored only while that one is open, and goes with
+    A child's end belongs to one execution: it is stored only while that is open, and deleted with
     it.
     """
 
@@ -101,7 +98,7 @@ REPORTS: Final = (
     MessageKind.CHILD_CANCELLED,
     MessageKind.CHILD_TERMINATED,
 )
-"""The ends of children: they go with the execution that has asked for the child."""
+"""The ends of children. They are deleted with the execution that started the child."""
 
 
 _MESSAGES: Final = Kinds("message", {kind.value: kind for kind in MessageKind})
@@ -113,13 +110,13 @@ _STATUSES: Final = Kinds("status", {kind.value: kind for kind in Status})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Library:
-    """What a library reads and writes. Two of different ages may work on one store.
+    """What a library reads and writes. Libraries of different ages may share a store.
 
-    ``level`` is the highest level of its kinds; ``writes`` up to which level it wants the store's
-    write level to rise: its own, but for a library that first only learns to read.
-    ``lowest_readers`` says of each level which libraries may still work on a store that is written
-    at it: those that leave what they do not know alone. ``migrations`` are steps of the schema
-    beyond those of this package, by provider; tests make a newer schema of them.
+    ``level`` is the highest level of its kinds. ``writes`` is the level to which it raises the
+    store's write level: its own, unless the release only learns to read. ``lowest_readers`` says
+    for each write level which libraries may still work on the store: those that leave unknown kinds
+    alone. ``migrations`` are further steps of the schema, by provider; tests use them to make a
+    newer schema.
     """
 
     level: int = BASE_LEVEL
@@ -136,18 +133,18 @@ class Library:
 
     @property
     def formats(self) -> tuple[int, ...]:
-        """The event formats that it reads and goes on with."""
+        """The event formats that it can continue."""
         return tuple(sorted(self.events.formats))
 
     def target(self, level: int) -> Levels:
-        """Return what a store says of its age once it is written at a level."""
+        """Return the levels of a store that is written at a level."""
         return Levels(level, self.lowest_readers[level])
 
     def require(self, levels: Levels, store: str) -> None:
         """Check that it may work on a store.
 
         Raises:
-            LibraryTooOld: it is too old for it.
+            LibraryTooOld: this library is too old for the store.
         """
         if levels.lowest_reader > self.level:
             raise LibraryTooOld(
@@ -160,15 +157,14 @@ class Library:
 
 
 THIS_LIBRARY: Final = Library()
-"""This library. Every kind that it knows is of the base level."""
+"""This library. All its kinds are of the base level."""
 
 
 class Dialect:
-    """How one provider reads and writes kinds now: what its library knows, at the store's write
-    level as last heard.
+    """How one provider reads and writes kinds: its library's kinds, at the last known write level
+    of the store.
 
-    The level of a store never goes down, so that one which was heard a while ago is at worst too
-    low.
+    A store's level never goes down, so an old value is at worst too low.
     """
 
     def __init__(self, library: Library) -> None:
@@ -177,13 +173,13 @@ class Dialect:
         self._set(Levels())
 
     def heard(self, levels: Levels) -> Levels:
-        """Take note of what the store says; return it."""
+        """Remember the store's levels, and return them."""
         if levels != self.levels:
             self._set(levels)
         return levels
 
     def forget(self) -> None:
-        """Know nothing any more: another store may be in its place, a restored backup perhaps."""
+        """Forget the levels: the store may be another one now, such as a restored backup."""
         self._set(Levels())
 
     def _set(self, levels: Levels) -> None:

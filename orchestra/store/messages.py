@@ -17,10 +17,10 @@ class MessageRow:
     """One unread message. ``sequence`` is its number at the instance, in arrival order (I8);
     ``traceparent`` its sender's.
 
-    ``sender`` is the node whose client has sent it, or how a client that stands alone is called.
+    ``sender`` is the node whose client sent it, or the name of a stand-alone client.
 
-    Where a child has ended, ``name`` and ``sender`` are its id, ``payload`` its output or error,
-    and ``source`` the event that asked for it.
+    For the end of a child, ``name`` and ``sender`` are its id, ``payload`` its output or error, and
+    ``source`` the event that started it.
     """
 
     sequence: int
@@ -36,23 +36,21 @@ class MessageRow:
 
 @dataclass(frozen=True, slots=True)
 class InboxPage:
-    """How much of one inbox is read at once: so many events in the order of arrival, with so many
-    bytes of payload together.
+    """How much of one inbox is read at once: a number of events in order of arrival, and bytes of
+    their payloads.
     """
 
     messages: int = 64
     bytes: int = 64 * 1024
 
     def share(self, readers: int) -> InboxPage:
-        """Return what each of some gets that share it: room for one event at least."""
+        """Return an equal share of it, with room for at least one event."""
         return InboxPage(max(1, self.messages // max(1, readers)), self.bytes // max(1, readers))
 
 
 @frozen
 class Unread:
-    """Unread events of one name, after those that were known. They are all there are up to
-    ``whole_to``.
-    """
+    """Unread events of one name, after the known ones. They are complete up to ``whole_to``."""
 
     messages: tuple[MessageRow, ...]
     whole_to: int

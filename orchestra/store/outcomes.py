@@ -1,4 +1,4 @@
-"""What a store answers to each change of a group."""
+"""The answers of a store to the changes of a group."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Refusal(StrEnum):
-    """Why a message or a cancel was not taken."""
+    """Why a message or a cancel was refused."""
 
     NOT_FOUND = "not found"
     CLOSED = "closed"
@@ -38,20 +38,20 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The instance is there."""
+    """The instance was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartExists:
-    """The id is taken. ``same``: by this very request, so that the start has succeeded before."""
+    """The id is taken. ``same``: by this very request, so the start had succeeded before."""
 
     same: bool
 
 
 @frozen
 class Appended:
-    """A message, a mark or the end of an activity was stored under ``sequence`` (or was there
-    already: ``fresh=False``).
+    """A message, a mark or an activity's end was stored under ``sequence``, or had been
+    (``fresh=False``).
     """
 
     sequence: int
@@ -64,7 +64,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class AppendRefused:
-    """Nothing was stored. ``full`` says of a full inbox which bound it has met."""
+    """Nothing was stored. ``full`` is the bound that a full inbox has met."""
 
     reason: Refusal
     full: Full | None = None
@@ -72,12 +72,12 @@ class AppendRefused:
 
 @frozen
 class Granted:
-    """A write was applied; the row's revision is now one higher. ``inbox_seq`` shows what has
-    arrived meanwhile.
+    """A write was applied; the row's revision is one higher. ``inbox_seq`` shows arrivals
+    meanwhile.
 
-    ``arrivals`` are the messages and marks that the write has left with instances, by their ids,
-    and the ends of activities that its ``stops`` have left with its own; ``taken`` the ids of those
-    of its starts that nobody waits for and that were left alone, because somebody else has the id.
+    ``arrivals`` are the messages and marks that the write left with instances, by their ids, and
+    the activity ends that its ``stops`` left with its own. ``taken`` are the ids of detached starts
+    that were left out because another instance has the id.
     """
 
     inbox_seq: int
@@ -87,12 +87,14 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The fence did not hold: the row belongs to somebody else. Nothing was written (I6)."""
+    """The fence did not hold: another node owns the row. Nothing was written (I6)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What was taken; it belongs to the claiming node now. ``more``: a limit was reached."""
+    """The claimed instances and activities; the claiming node owns them. ``more``: a limit was
+    reached.
+    """
 
     snapshots: tuple[Snapshot, ...]
     more: bool
@@ -101,17 +103,16 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The instance as it stands, still owned by the asking node, or ``None`` where it is not."""
+    """The instance, if the asking node still owns it, otherwise ``None``."""
 
     snapshot: Snapshot | None
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A report was taken. ``arrival``: what it has left with the instance; ``None`` for a
-    heartbeat.
+    """A report was stored. ``arrival``: the arrival at the instance; ``None`` for a heartbeat.
 
-    ``stopping``: the try has the stop mark.
+    ``stopping``: the attempt has the stop mark.
     """
 
     arrival: Appended | None = None

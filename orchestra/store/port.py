@@ -1,13 +1,13 @@
-"""What a store must be able to do.
+"""The port: what a store must do.
 
-A :class:`Provider` opens one durable store and offers three views of it: :class:`Store` is what the
-engine needs, :class:`Directory` reads for people, :class:`Admin` is what operators write. All three
-are plain synchronous code. ``Store`` is called by one thread at a time, but for ``commit`` and
-``stir``, which a client that shares the provider with a runtime calls beside it; ``Directory`` and
-``Admin`` are called by any.
+A :class:`Provider` opens one durable store and offers three views of it. The engine uses
+:class:`Store`. :class:`Directory` reads for people. Operators write through :class:`Admin`. All
+three are plain synchronous code. One thread at a time calls ``Store``, except for ``commit`` and
+``stir``: a client that shares the provider with a runtime calls them too. Any thread may call
+``Directory`` and ``Admin``.
 
-Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. Only
-:class:`~orchestra.errors.OutcomeUnknown` leaves open whether something was written.
+Every method may raise the subclasses of :class:`~orchestra.errors.StoreError`. After
+:class:`~orchestra.errors.OutcomeUnknown` alone, something may or may not have been written.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = ["Admin", "Directory", "Provider", "Store"]
 
 
 class Store(Protocol):
-    """What the engine needs."""
+    """The engine's view of the store."""
 
     def commit(self, changes: Sequence[Change]) -> Commit:
-        """Apply a group in one transaction. Each change is granted or refused by itself; no refusal
+        """Apply a group in one transaction. Each change is granted or refused alone; no refusal
         fails the group.
 
-        The order is: the owners' writes and recoveries, then what granted writes do to other
-        instances (see :class:`~orchestra.store.changes.Write`), then starts, messages, cancels and
-        releases, then claims; within each, as given. A report counts as a message. A claim
-        therefore sees what the same group has made ready; activities are taken before instances.
-        Outcomes stand in the order of the changes.
+        The order is: owners' writes and recoveries; the effects of granted writes on other
+        instances (see :class:`~orchestra.store.changes.Write`); starts, messages, cancels and
+        releases; claims. Within each, the given order counts. A report counts as a message. So a
+        claim sees the instances that the same group made ready; it takes activities before
+        instances. Outcomes have the order of the changes.
         """
         ...
 
@@ -54,11 +54,10 @@ class Store(Protocol):
         ...
 
     def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
-        """Return what has arrived for instances that the node owns, and that none of its writes has
-        taken note of.
+        """Return the arrivals at the node's instances that none of its writes has seen.
 
-        Each entry holds the first unread events that are newer than the row's ``seen_seq``, as many
-        as the page has room for, and all ends of children that are newer.
+        Each entry holds the first unread events newer than the row's ``seen_seq``, as many as fit
+        the page, and all newer ends of children.
         """
         ...
 
@@ -69,42 +68,40 @@ class Store(Protocol):
         up_to: int,
         page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
     ) -> dict[str, Unread]:
-        """Return the next unread events of some names: of each name those after a number, and up to
+        """Return the next unread events of some names: for each name those after a number, up to
         ``up_to``.
 
-        The names share the page, and of each there is at least one event, if there is any. The cost
-        is that of the events that are returned, however many others wait.
+        The names share the page. Each gets at least one event, if it has any. The cost depends on
+        the returned events alone, however many others wait.
         """
         ...
 
     def next_wake(self, kinds: Sequence[Kind], routes: Sequence[Route] = ()) -> int | None:
-        """Return the earliest instant at which an unowned instance of these kinds is due; ``None``
-        where none ever is.
+        """Return when the first unowned instance of these kinds is due; ``None``: never.
 
-        An activity that is handed out by one of the routes, and that nobody has taken, is due since
-        it was asked for.
+        An activity of one of the routes that no node has taken is due since it was scheduled.
         """
         ...
 
     def changed(self) -> bool:
-        """Return whether somebody else may have written since the last call: another process, or
-        whoever called :meth:`stir`.
+        """Return whether another process, or a caller of :meth:`stir`, may have written since the
+        last call.
 
-        A hint; never needed for correctness.
+        A hint only; correctness does not depend on it.
         """
         ...
 
     def on_change(self, ring: Callable[[], None] | None) -> None:
-        """Have ``ring`` called, from any thread, as soon as :meth:`changed` will say yes; ``None``:
-        no more.
+        """Call ``ring``, from any thread, as soon as :meth:`changed` would return true; ``None``:
+        stop.
 
-        A hint as well: a store that is not told by others rings only where :meth:`stir` is called.
+        A hint as well. A store that gets no notifications rings only at :meth:`stir`.
         """
         ...
 
     def stir(self) -> None:
-        """Let the next :meth:`changed` say yes: somebody in this process has written past the
-        engine. From any thread.
+        """Let the next :meth:`changed` return true: a client in this process wrote past the engine.
+        From any thread.
         """
         ...
 
@@ -116,75 +113,70 @@ class Store(Protocol):
         """Make the node known and alive. Return the store's time.
 
         Raises:
-            LibraryTooOld: the library of this provider may not work on the store any more.
+            LibraryTooOld: the store now refuses this provider's library.
         """
         ...
 
     def renew(self, node_id: str, load: int = 0) -> Renewal:
-        """Say that the node lives, and how many activities it runs. Return the store's time and
-        levels.
+        """Renew the node's lease, and store how many activities it runs. Return the store's time
+        and levels.
 
         Raises:
-            NodeBuried: it was declared dead.
+            NodeBuried: other nodes declared it dead.
         """
         ...
 
     def raise_level(self, levels: Levels) -> Levels:
-        """Let kinds be written up to a higher level, together with its lowest reader, in one
-        conditional write (rule 37).
+        """Raise the write level, and the lowest reader with it, in one conditional write (rule 37).
 
-        Nothing changes where the level stands there already, or where a node lives that does not
-        read it. A node that joins at the same time either is seen by this, or sees the new lowest
-        reader. Return how the levels stand.
+        Nothing changes if the level is that high already, or if a living node does not read it.
+        This call sees a node that joins at the same time, or that node sees the new lowest reader.
+        Return the levels.
         """
         ...
 
     def leave(self, node_id: str) -> None:
-        """Remove the node; what it still owns is released, and the activities that it has taken are
-        there to be taken again.
-        """
+        """Remove the node. Its instances are released, and other nodes may take its activities."""
         ...
 
     def vanished(self) -> list[str]:
         """Return nodes whose process is certainly gone (same host, lock released). A hint that
-        shortens the wait.
+        saves waiting.
         """
         ...
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        """Declare a node dead if its ``renewals`` still stand at this number. Return whether it was
+        """Declare a node dead if its ``renewals`` is still this number. Return whether it was
         done.
         """
         ...
 
     def sweep(self, limit: int = 256) -> int:
-        """Release instances whose owner has no living node row; each counts a take-over. Return how
-        many.
+        """Release instances whose owner has no living node row, and count a take-over for each.
+        Return how many.
 
-        Activities that such nodes had taken are :data:`~orchestra.store.tasks.LOST`; they count as
-        well.
+        Activities that such nodes had taken become :data:`~orchestra.store.tasks.LOST`; they count
+        as well.
         """
         ...
 
     def expire(self, limit: int = 64) -> int:
-        """Delete up to ``limit`` ended instances whose time has run out, with all that belongs to
-        them. Return how many.
+        """Delete up to ``limit`` expired instances, with all their rows. Return how many.
 
-        Fewer may be deleted at once where they are large; 0 says that there is none. It costs no
-        write then.
+        Large ones may be deleted in smaller numbers; 0 means that there are none. It then costs no
+        write.
         """
         ...
 
     def rouse(
         self, since: int, until: int, instance_ids: Sequence[str] = (), limit: int = 256
     ) -> int:
-        """Make instances ready whose wake time was reckoned on a clock that was put back since.
-        Return how many.
+        """Make instances ready whose wake time came from a clock that went back since. Return how
+        many.
 
-        These are instances that wait for a time, up to ``limit`` of them: those that were last
-        written between ``since`` and ``until``, or at a time that is still to come, and the given
-        ones. Each is made ready once. One that has crashed its owners repeatedly waits for the
-        longest delay at most.
+        These are up to ``limit`` instances that wait for a time: those last written between
+        ``since`` and ``until``, or in the future, and the given ones. Each becomes ready once. An
+        instance that crashed its owners repeatedly waits for the longest delay at most.
         """
         ...
 
@@ -193,7 +185,7 @@ class Store(Protocol):
         ...
 
     def taken(self, node_id: str) -> list[Task]:
-        """Return the activities that the node has taken and not reported the end of."""
+        """Return the activities that the node has taken and not reported."""
         ...
 
     def held(self, names: Sequence[str]) -> list[HeldRow]:
@@ -217,9 +209,7 @@ class Directory(Protocol):
     def envelopes(
         self, instance_id: str, execution: int, events: Sequence[int]
     ) -> list[EventRecord]:
-        """Return those of these events that there are, at most 1,000, in their order; without their
-        payloads.
-        """
+        """Return the existing ones of these events, at most 1,000, in order, without payloads."""
         ...
 
     def catalogue(self) -> Catalogue: ...
@@ -227,40 +217,39 @@ class Directory(Protocol):
     def count_owned(self, node_ids: Sequence[str]) -> Mapping[str, int]:
         """Return how many instances each of these nodes owns now.
 
-        It costs as much as they own; instances that nobody owns cost nothing.
+        The cost depends on these numbers; instances without an owner cost nothing.
         """
         ...
 
     def going_among(self, instance_ids: Sequence[str]) -> set[str]:
-        """Return which of these instances are there, have not ended, and are not held."""
+        """Return which of these instances exist, have not ended, and are not held."""
         ...
 
 
 class Admin(Protocol):
     """Operators' writes. They need no code of the orchestration.
 
-    ``by`` and ``reason`` say who writes and why; a provider keeps them beside what was done.
+    ``by`` and ``reason`` say who writes and why; a provider records them with the operation.
     """
 
     def set_policy(
         self, name: str, value: str, *, by: str, reason: str, only_first: bool = False
     ) -> bool:
-        """Set the version policy of a name; with ``only_first`` only where it has none. Return
-        whether it was set.
+        """Set the version policy of a name; with ``only_first`` only if it has none. Return whether
+        it was set.
         """
         ...
 
     def set_pin(self, instance_id: str, version: str | None, *, by: str, reason: str) -> bool:
-        """Tie an open instance to a version from its next boundary on, or untie it. Return whether
+        """Pin an open instance to a version from its next boundary on, or unpin it. Return whether
         it is open.
         """
         ...
 
     def delete(self, instance_id: str, incarnation: str, *, by: str, reason: str) -> bool:
-        """Delete a closed instance and all that belongs to it. Return whether it was closed and
-        there.
+        """Delete a closed instance and all its rows. Return whether it existed and was closed.
 
-        Its children and its parent are left as they are.
+        Its children and its parent stay as they are.
         """
         ...
 
@@ -268,15 +257,15 @@ class Admin(Protocol):
         self, instances: Sequence[tuple[str, str]], *, by: str, reason: str
     ) -> list[str]:
         """Delete closed instances, given as (id, incarnation), in one transaction. Return the ids
-        of those that were there.
+        of the deleted ones.
         """
         ...
 
     def set_expiry(self, after: Mapping[str, int | None]) -> None:
-        """Set for how many microseconds instances of these names are kept after their end;
-        ``None``: until they are deleted.
+        """Set how many microseconds instances of these names are kept after their end; ``None``:
+        for ever.
 
-        It counts for what ends from now on, whoever ends it.
+        It counts for all later ends, by any client or node.
         """
         ...
 
@@ -288,20 +277,20 @@ class Provider(ABC):
     directory: Directory
     admin: Admin
     library: Library = THIS_LIBRARY
-    """What this provider reads and writes."""
+    """The library that this provider reads and writes for."""
     _runtime: str | None = None
 
     def reserve(self, runtime: str) -> None:
-        """Let one runtime have the engine's side of this object. Clients may share it.
+        """Reserve the engine's side of this object for one runtime. Clients may share it.
 
-        Two engines would serve each other's hints, and call the store from two threads.
+        Two engines would take each other's hints, and call the store from two threads.
 
         Raises:
-            ProviderInUse: another one has it.
+            ProviderInUse: another runtime has it.
         """
         standing = vars(self).setdefault(
             "_runtime", runtime
-        )  # one step, so that of two at once one is refused
+        )  # a single step: of two concurrent calls one is refused
         if standing != runtime:
             raise ProviderInUse(
                 f"another runtime (node {standing}) runs on this provider object, "
@@ -310,24 +299,22 @@ class Provider(ABC):
             )
 
     def vacate(self, runtime: str) -> None:
-        """Let the next runtime have it."""
+        """Free it for the next runtime."""
         if self._runtime == runtime:
             del self._runtime
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """What it is and where, for people and logs. Holds no password."""
+        """The name and address of the store, for people and logs, without a password."""
 
     @abstractmethod
     def open(self) -> None:
-        """Open the store; make or migrate its schema where needed. Opening an open provider is
-        counted.
+        """Open the store; make or migrate its schema if needed. Further opens are counted.
 
         Raises:
-            LibraryTooOld: the store is of newer libraries, which have ruled out ones as old as
-                this.
-            SchemaMismatch: the schema is older, and not to be migrated.
+            LibraryTooOld: newer libraries have raised the store's lowest reader past this one.
+            SchemaMismatch: the schema is older, and migration is off.
             StoreUnavailable: it cannot be reached.
         """
 

@@ -1,4 +1,4 @@
-"""What a client asks of many instances, and the records that answer it."""
+"""Queries for many instances, and the records that answer them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ __all__ = ["InstanceQuery", "InstanceRecord", "Standing"]
 
 
 class Standing(IntEnum):
-    """How an open instance stands: no lap of it has begun; it goes on, or waits for something; it
-    cannot go on now.
-    """
+    """The standing of an open instance: not begun; running or waiting; held."""
 
     PENDING = 0
     RUNNING = 1
@@ -31,12 +29,12 @@ class Standing(IntEnum):
 class InstanceQuery:
     """What to list; every condition must hold. The newest comes first.
 
-    ``statuses``: only those that stand so; ``other_statuses``: also those in a way that this
-    library does not know. ``standings``: of the open ones only those that stand so; they do not
-    narrow down those that have ended. ``held``: whether it has a stored hold, has crashed nodes
-    repeatedly (``takeovers >= 3``, unowned), or is of an ``unserved`` kind. ``parent`` is the id of
-    whose children are asked for, of all its executions unless ``parent_execution`` names one.
-    ``after`` is the (created_at, instance_id) of the last row of the page before.
+    ``statuses``: only instances with one of these; ``other_statuses``: also those with a status
+    that this library does not know. ``standings`` restricts open instances, not ended ones.
+    ``held``: it has a stored hold, has crashed nodes repeatedly (``takeovers >= 3``, unowned), or
+    is of an ``unserved`` kind. ``parent`` selects the children of this id, of all its executions
+    unless ``parent_execution`` names one. ``after`` is the (created_at, instance_id) of the last
+    row of the previous page.
     """
 
     name: str | None = None
@@ -60,10 +58,10 @@ class InstanceQuery:
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
     """Everything that a dashboard shows of an instance, as stored. ``expires_at``: when it is
-    deleted, having ended.
+    deleted after its end.
 
-    ``unread_messages`` counts events only. ``activities`` and ``reports`` (of which commands the
-    child's end waits unread, by event id) are read of single instances, not in lists.
+    ``unread_messages`` counts events only. ``activities`` and ``reports`` (commands whose child's
+    end waits unread, by event id) are read for single instances, not in lists.
     """
 
     row: InstanceRow

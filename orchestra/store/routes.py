@@ -1,6 +1,4 @@
-"""What work is called and where it may run: the kinds of work, and the routes that nodes and rows
-are matched by.
-"""
+"""The kinds of work, and the routes that match work with nodes."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ from orchestra.levels import BASE_LEVEL
 __all__ = ["DEFAULT_QUEUE", "Kind", "Route", "kind_of"]
 
 DEFAULT_QUEUE: Final = "default"
-"""The queue of whatever was given none. Every node serves it that is not told otherwise."""
+"""The queue of work that names none. A node serves it by default."""
 
 
 class Kind(NamedTuple):
-    """What a node must be able to do to run an instance now; what claims are routed by.
+    """The abilities that a node needs to run an instance now. Claims are routed by it.
 
-    ``floating``: the execution has not begun and its version was chosen by policy, so that a node
-    for which the policy gives a higher version may take it. ``format`` is that of its events, and
-    of the first format while it has none. ``level`` is what a library must read to go on with it:
-    higher than the base where something in it was written at a higher level, or where a library has
-    met something in it that it does not know.
+    ``floating``: the execution has not begun and a policy chose its version, so a node for which
+    the policy gives a higher version may take it. ``format`` is the format of its events, the first
+    one if it has none. ``level`` is the level that a library must read to continue it. It is above
+    the base if a row was written at a higher level, or if a library met a row that it does not
+    know.
     """
 
     queue: str
@@ -35,29 +33,27 @@ class Kind(NamedTuple):
 
 
 kind_of: Final = lru_cache(maxsize=4_096)(Kind)
-"""Return the kind that is so made, and for the same the same one: thousands of instances are of a
-few kinds.
-"""
+"""Return a kind; equal arguments give the same object: thousands of instances have a few kinds."""
 
 
 class Route(NamedTuple):
-    """Who may run an activity that the owner of its instance hands out: nodes that serve the queue
-    and have the activity.
+    """The nodes that may run an activity which was handed out: those that serve the queue and have
+    the activity.
 
-    It may be *narrowed* to those whose code of the activity has a fingerprint: others could not
-    read its arguments.
+    It may be *narrowed* to nodes whose code of the activity has a given fingerprint: others could
+    not read its arguments.
     """
 
     queue: str
     name: str
 
     def narrowed(self, fingerprint: str) -> Route:
-        """Return the route to those nodes whose code of the activity has this fingerprint."""
+        """Return the route to nodes whose code of the activity has this fingerprint."""
         return Route(self.queue, f"{self.name}{_NARROWED}{fingerprint}")
 
     def of_format(self, event_format: int) -> Route:
-        """Return the route to those nodes that read events of this format, as the one that asks for
-        the activity is.
+        """Return the route to nodes that read this event format, the format of the scheduling
+        event.
         """
         return (
             self
@@ -72,7 +68,7 @@ class Route(NamedTuple):
 
     @property
     def fingerprint(self) -> str | None:
-        """Whose code may run it; ``None``: anybody's."""
+        """The fingerprint of the code that may run it; ``None``: any code."""
         return self._plain.partition(_NARROWED)[2] or None
 
     @property

@@ -1,4 +1,4 @@
-"""What a node reads of an instance that it owns."""
+"""The parts of an owned instance that its node reads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Snapshot:
     """A claimed instance: its row, its current execution, its first unread messages, its remembered
     activities.
 
-    The history is read apart, and only where no warm execution stands for it. ``messages`` are all
-    ends of children, and the events up to ``whole_to`` (``None``: all there are); later ones are
-    read by name. ``summary`` is as the last write left it.
+    The history is read apart, and only without a warm execution. ``messages`` are all ends of
+    children, and the events up to ``whole_to`` (``None``: all events). Later events are read by
+    name. ``summary`` is the last write's.
     """
 
     row: InstanceRow
@@ -34,11 +34,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something has arrived for an instance that the asking node owns. ``activities`` are those
-    that have ended elsewhere.
+    """The arrivals at an instance of the asking node. ``activities`` are those that ended
+    elsewhere.
 
-    ``messages`` are all ends of children, and the events up to ``whole_to`` (``None``: all there
-    are).
+    ``messages`` are all ends of children, and the events up to ``whole_to`` (``None``: all events).
     """
 
     instance_id: str

@@ -1,7 +1,7 @@
-"""The columns of each table, described once: the statements, the readers and the lists of values
-follow these descriptions.
+"""The columns of each table, described once. Statements, readers and lists of values follow these
+descriptions.
 
-A provider renders the statements in its own dialect. Values travel in the order of the columns.
+A provider renders the statements in its own dialect. Values have the order of the columns.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ ColumnType = Literal["text", "number", "flag", "blob"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, and what it holds."""
+    """One column: its name, and the type of its values."""
 
     name: str
     type: ColumnType
 
 
 class Columns(tuple[Column, ...]):
-    """Columns of one table, in the order in which their values travel."""
+    """Columns of one table, in the order of their values."""
 
     __slots__ = ()
 
@@ -51,14 +51,12 @@ class Columns(tuple[Column, ...]):
         return tuple(column.name for column in self)
 
     def listed(self, alias: str = "") -> str:
-        """Return the names as a statement lists them, each behind the alias of its table, if there
-        is one.
-        """
+        """Return the names for a statement, each with its table's alias, if there is one."""
         prefix = f"{alias}." if alias else ""
         return ", ".join(prefix + name for name in self.names)
 
     def without(self, *names: str) -> Columns:
-        """Return all but some of them."""
+        """Return the columns without some of them."""
         return Columns(column for column in self if column.name not in names)
 
     def only(self, *names: str) -> Columns:
@@ -98,7 +96,7 @@ HOT_ROW: Final = _columns(
     most_unread="number",
     most_unread_bytes="number",
 )
-"""What :class:`~orchestra.store.hot_row.HotRow` is read from; its fields have the same order."""
+"""The columns of :class:`~orchestra.store.hot_row.HotRow`; its fields have the same order."""
 
 WRITTEN_ROW: Final = Columns(
     (
@@ -124,7 +122,7 @@ WRITTEN_ROW: Final = Columns(
         ),
     )
 )
-"""What a changed row is written back as, besides its summary."""
+"""The columns that a changed row writes, besides its summary."""
 
 CANCEL_MARK: Final = HOT_ROW.only(
     "cancel_at", "cancel_reason", "cancel_by", "cancel_terminate", "cancel_seq"
@@ -133,7 +131,7 @@ CANCEL_MARK: Final = HOT_ROW.only(
 NEW_INSTANCE: Final = HOT_ROW.only(
     "instance_id", "incarnation", "kind", "wake_at", "execution", "opened"
 )
-"""What a start says of the hot row; the other columns have one beginning for all instances."""
+"""The columns of the hot row that a start sets. The other columns begin alike for all instances."""
 
 DETAIL: Final = _columns(
     instance_id="text",
@@ -193,12 +191,12 @@ OPENING: Final = EXECUTION.only(
     "policy_revision",
     "traceparent",
 )
-"""What is written when an execution is opened, or is to be opened on another version."""
+"""The columns that an opening or a retargeting writes."""
 
 CLOSING: Final = EXECUTION.only(
     "closed_at", "end_kind", "output", "output_encoding", "error", "event_count", "byte_count"
 )
-"""What is written when an execution is closed."""
+"""The columns that a closing writes."""
 
 EVENT: Final = _columns(
     instance_id="text",
@@ -248,7 +246,9 @@ ACTIVITY: Final = _columns(
 )
 
 ACTIVITY_FENCE: Final = _columns(revision="number")
-"""The fence of whoever has taken an activity. It is read with the activity; writes raise it."""
+"""The fence of the node that has taken an activity. It is read with the activity; writes raise
+it.
+"""
 
 REPORT: Final = Columns(
     (
@@ -264,4 +264,4 @@ REPORT: Final = Columns(
         *ACTIVITY_FENCE,
     )
 )
-"""What a report or a stop mark changes of an activity."""
+"""The columns that a report or a stop mark changes."""

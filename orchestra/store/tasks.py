@@ -1,4 +1,4 @@
-"""The rows of activities, and the tasks that are handed out of them."""
+"""The rows of activities, and the tasks that nodes take from them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from orchestra.store.routes import Route
 __all__ = ["LOST", "ActivityRow", "Task"]
 
 LOST: Final = Packed(b"")
-"""The ``failure`` of a try whose node has died. The store itself says so."""
+"""The ``failure`` of an attempt whose node has died. The store itself writes it."""
 
 
 @frozen
 class ActivityRow:
-    """An activity with something to remember: failed tries, a heartbeat, or that it is handed out.
+    """A stored activity: it has failed attempts or a heartbeat, or it was handed out.
 
-    ``due`` is when the next try may begin. With a ``route`` the current try is handed out:
-    ``owner`` is the node that has taken it, and ``result`` or ``failure`` says how it has ended
-    there. The fence of the node that has it (``revision``) is the store's, and in a write counts
-    for nothing: it begins at 0, and each write of the row raises it by one.
+    ``due`` is when the next attempt may begin. With a ``route`` the current attempt was handed out:
+    ``owner`` is the node that has taken it, and ``result`` or ``failure`` is its end there.
+    ``revision`` is the fence of that node. The store sets it: it begins at 0, and each write of the
+    row raises it by one. A write's own value is ignored.
 
-    What is written is free to be taken, or with an ``owner`` it runs on that node already. A write
-    that holds its instance keeps, as ``result`` or ``failure``, the ends that its turn had taken in
+    A written row is free to be taken, or with an ``owner`` it runs on that node already. A write
+    that holds its instance keeps the ends that its turn had received, as ``result`` or ``failure``
     (rule 39).
 
-    ``stopping`` is the stop mark of a try that is handed out: its instance has cancelled it and
-    waits for its end. A row with the mark has an owner, or it has ended.
+    ``stopping`` is the stop mark: the instance has cancelled the attempt and waits for its end. A
+    row with the mark has an owner, or it has ended.
     """
 
     execution: int
@@ -48,7 +48,7 @@ class ActivityRow:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the try has ended or was lost, and its end is kept for the instance's next
+        """Whether the attempt has ended or was lost, and its end waits for the instance's next
         turn.
         """
         return self.result is not None or self.failure is not None
@@ -56,11 +56,11 @@ class ActivityRow:
 
 @frozen
 class Task:
-    """A try of an activity that a node has taken. ``revision`` is its fence; ``scheduled`` the
-    event that asked for it.
+    """An attempt that a node has taken. ``revision`` is its fence; ``scheduled`` is the scheduling
+    event.
 
     ``stopping``: its instance has cancelled it. The node ends it and reports the end; it begins no
-    try.
+    attempt.
     """
 
     instance_id: str

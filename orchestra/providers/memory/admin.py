@@ -1,4 +1,4 @@
-"""What operators write, in memory. Each leaves an entry in the audit."""
+"""Operators' writes, in memory. Each leaves an entry in the audit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MemoryAdmin"]
 
 _KEPT_OPERATIONS: Final = 10_000
 _NAMED: Final = 100
-"""Of how many deleted instances the audit names the ids."""
+"""How many ids of deleted instances the audit names."""
 
 
 class MemoryAdmin:

@@ -1,5 +1,5 @@
-"""What a file or a server is to other providers: tables in memory, which several providers may
-share.
+"""Tables in memory, which several providers may share, as other providers share a file or a
+server.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _CHILD: Final = tables.DETAIL.only("parent_id", "parent_execution", "instance_id
 
 
 class Database:
-    """The tables of a store, and what finds their rows. One transaction is open at a time."""
+    """The tables of a store, and their indexes. One transaction is open at a time."""
 
     def __init__(self) -> None:
         self._undo = Undo()
@@ -102,7 +102,7 @@ class Database:
         self._levels: dict[str, Levels] = {}
         self.operations: list[Operation] = []
         self.running: set[str] = set()
-        """Nodes whose process lives, as locked files tell of other stores."""
+        """Nodes whose process lives; other stores know this by locks."""
         self.writes: Counter[int] = Counter()
         """How often each writer has committed."""
         self._kinds: dict[Kind, int] = {}
@@ -119,7 +119,7 @@ class Database:
 
     @contextmanager
     def transaction(self, writer: object, clock: Clock) -> Generator[int]:
-        """Run the body at the instant that it is given: all that it changes stands, or nothing."""
+        """Run the body at an instant. All its changes stand, or none."""
         with self.guard:
             self._last = now = self.time(clock)
             try:
@@ -142,7 +142,7 @@ class Database:
 
     @property
     def levels(self) -> Levels:
-        """What the store says of its age."""
+        """The levels of the store."""
         return self._levels.get("levels", Levels())
 
     def raise_levels(self, levels: Levels) -> None:
@@ -152,7 +152,7 @@ class Database:
     # --- kinds ----------------------------------------------------------------------------
 
     def number(self, kind: Kind) -> int:
-        """Return the number of a kind, giving it one if it has none."""
+        """Return the number of a kind, and assign one if it has none."""
         number = self._kinds.get(kind)
         if number is None:
             number = len(self._kinds) + 1
@@ -180,7 +180,7 @@ class Database:
         return (HotRow(*row[:_HOT_WIDTH]) for row in self.instances)
 
     def store_row(self, row: HotRow) -> None:
-        """Write a changed hot row. What was read must still be there (I6)."""
+        """Write a changed hot row. The stored revision must be the one that was read (I6)."""
         stored = self.instances.get(row.instance_id)
         if stored is None or self.instances.value(stored, "revision") != row.read_revision:
             raise StoreError(f"instance {row.instance_id!r} was changed past its lock")
@@ -264,12 +264,12 @@ class Database:
         self.details.change((instance_id,), _DETAIL.only(*values), tuple(values.values()))
 
     def set_expires_at(self, instance_id: str, expires_at: int) -> None:
-        """Say when an instance that has ended is to go."""
+        """Set the expiry of an ended instance."""
         self.instances.change((instance_id,), _INSTANCE.only("expires_at"), (expires_at,))
 
     def end_inbox(self, instance_id: str) -> None:
-        """Empty the inbox of an instance that has ended, and keep how many events of each name were
-        unread.
+        """Empty the inbox of an ended instance, and keep the number of unread events of each
+        name.
         """
         removed = self.messages.remove_all(instance_id)
         unread = Counter(self.messages.value(row, "name") for row in removed if self.is_event(row))
@@ -281,7 +281,7 @@ class Database:
         return self.messages.value(row, "kind") == MessageKind.EVENT
 
     def delete(self, instance_id: str) -> None:
-        """Delete an instance and all that belongs to it (I9)."""
+        """Delete an instance and all its rows (I9)."""
         detail = self.details.get(instance_id)
         if detail is not None:
             values = dict(zip(_DETAIL_NAMES, detail, strict=True))
@@ -298,7 +298,7 @@ class Database:
         self.details.remove(instance_id)
         self.instances.remove(instance_id)
 
-    # --- what belongs to an instance ------------------------------------------------------
+    # --- rows of an instance ------------------------------------------------------
 
     def execution(self, instance_id: str, number: int, dialect: Dialect) -> ExecutionRow:
         """Return one execution."""
@@ -334,7 +334,7 @@ class Database:
     def find_message(
         self, instance_id: str, message_id: str, stored: Stored, dialect: Dialect
     ) -> MessageRow | None:
-        """Return the unread message that has this id, of the kind that is stored so."""
+        """Return the unread message with this id and stored kind."""
         sequence = self._message_ids.get((instance_id, message_id, stored))
         row = None if sequence is None else self.messages.get(instance_id, sequence)
         return None if row is None else read_message(row[1:], dialect)
@@ -350,27 +350,27 @@ class Database:
             InboxName(instance_id, name), Waiting()
         )
 
-    # --- what finds instances and activities ----------------------------------------------
+    # --- indexes of instances and activities ----------------------------------------------
 
     def owned(self, node_id: str) -> list[str]:
         """Return the ids of the instances that a node owns."""
         return sorted(self._owned.get(node_id, ()))
 
     def owners(self) -> list[str]:
-        """Return the nodes that own anything."""
+        """Return the nodes that own instances."""
         return sorted(node_id for node_id, owned in self._owned.items() if owned)
 
     def ready(self, kind: Kind) -> Queue[str]:
         """Return the instances of a kind that may be claimed, by their wake times."""
-        number = self._kinds.get(kind, 0)  # 0: nothing was ever routed by it
+        number = self._kinds.get(kind, 0)  # 0: the store has never used the kind
         return self._ready.setdefault(number, Queue(partial(self._claimable_at, number)))
 
     def expired(self, now: int, limit: int) -> list[str]:
-        """Return instances whose time has run out, the longest overdue first."""
+        """Return expired instances, the longest overdue first."""
         return self._expiring.up_to(now, limit)
 
     def waiting(self, route: Route) -> Queue[ActivityId]:
-        """Return the activities that are handed out by a route and not taken, the oldest first."""
+        """Return the untaken activities of a route, the oldest first."""
         return self._waiting.setdefault(route, Queue(partial(self._handed_out_at, route)))
 
     def taken(self, node_id: str) -> list[Task]:
@@ -382,7 +382,7 @@ class Database:
         return sorted(node_id for node_id, taken in self._taken.items() if taken)
 
     def task(self, key: ActivityId) -> Task:
-        """Return a handed-out activity as the node that has taken it needs it."""
+        """Return an activity for the node that has taken it."""
         row, event = self.activities.get(*key), self.events.get(*key)
         instance, execution = (
             self.hot_row(key.instance_id),
@@ -410,7 +410,7 @@ class Database:
         """Return a node that is not dead.
 
         Raises:
-            NodeBuried: it is, or it has left.
+            NodeBuried: it is dead, or it has left.
         """
         node = self.nodes.get(node_id)
         if node is None or node.dead:

@@ -1,4 +1,4 @@
-"""Writing what was decided into the tables."""
+"""Write a decision into the tables."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _carry_out(database: Database, effects: Effects, now: int) -> None:
         _consume(database, database.messages.remove(*key), now)
     for instance_id in effects.dropped:
         for row in database.messages.of(instance_id):
-            if row[_KIND] in effects.dialect.reports:  # what a newer library has sent stays for it
+            if row[_KIND] in effects.dialect.reports:  # messages of a newer library stay for it
                 database.messages.remove(*row[:2])
     for custom_status, encoding, instance_id in effects.custom_statuses:
         database.change_detail(
@@ -124,7 +124,7 @@ def _consume(database: Database, row: Row | None, now: int) -> None:
 
 
 def _prune(database: Database, pruning: Pruning) -> None:
-    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without
+    """Remove the oldest executions. A suffix with the current one stays (I3). A row goes only with
     its events.
     """
     instance_id, current, prune = pruning
@@ -145,8 +145,8 @@ def _prune(database: Database, pruning: Pruning) -> None:
 
 
 def _last_closed(database: Database, instance_id: str, current: int, until: int) -> int:
-    """Return the last of the oldest executions that were all closed by then; the newest closed one
-    is not among them.
+    """Return the last of the oldest executions that had all closed by then, without the newest
+    closed one.
     """
     last = 0
     for row in database.executions.of(instance_id)[:PRUNED_AT_ONCE]:

@@ -1,4 +1,4 @@
-"""Reading what a group is decided upon."""
+"""Read the facts of a group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["read_facts"]
 
 
 def read_facts(database: Database, needs: Needs, dialect: Dialect) -> Facts:
-    """Return all that the group needs. Its new instances are made when they are granted."""
+    """Return all facts of a group. Its new instances are made when they are granted."""
     facts = Facts()
     for instance_id in needs.candidates:
         detail = database.details.get(instance_id)

@@ -1,4 +1,6 @@
-"""One group of changes: decided as everywhere, and claims upon what it has made ready."""
+"""One group of changes: the common decision, then claims, which see the instances that the group
+made ready.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def apply(
 def _claim(
     database: Database, claim: Claim, now: int, tasks: tuple[Task, ...], dialect: Dialect
 ) -> Claimed:
-    # One of each kind in turn, so that a kind with much to do starves no other.
+    # One of each kind in turn, so a busy kind starves no other.
     ready = [
         database.ready(kind).up_to((now, "\U0010ffff"), claim.limit)
         for kind in dict.fromkeys(claim.kinds)

@@ -1,4 +1,4 @@
-"""Reading inboxes a page at a time, and instances with a page of theirs."""
+"""Read inboxes a page at a time, and instances with a page of their inbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE = InboxPage()
 def read_snapshot(
     database: Database, row: HotRow, dialect: Dialect, page: InboxPage = _PAGE
 ) -> Snapshot:
-    """Return an instance as its owner needs it, with its hot row as given."""
+    """Return an instance for its owner, with the given hot row."""
     instance_id, number = row.instance_id, row.execution
     unread = page_of(database.messages_of(instance_id, dialect), row.inbox_seq, page)
     return Snapshot(
@@ -39,8 +39,8 @@ def read_unread(
     up_to: int,
     page: InboxPage,
 ) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page; of each at least one, if
-    there is any.
+    """Return the next unread events of some names, which share the page. Each gets at least one, if
+    it has any.
     """
     share = page.share(len(after))
     found = database.messages_of(instance_id, dialect)
@@ -59,8 +59,8 @@ def read_unread(
 def page_of(
     messages: Iterable[MessageRow], up_to: int, page: InboxPage, at_least: int = 0
 ) -> Unread:
-    """Return all ends of children and the first events that fit, and up to which number these are
-    all there are.
+    """Return all ends of children, the first events that fit, and the number up to which they are
+    complete.
     """
     found: list[MessageRow] = []
     whole_to, events, size = up_to, 0, 0

@@ -23,13 +23,13 @@ class MemoryProvider(Provider):
     """A store in this process's memory, for tests. It keeps every promise but durability.
 
     Args:
-        database: what is stored. Several providers may share one, as several processes share a
-            file; a new provider of a database goes on with what an earlier one has left, as a
-            process does after a crash.
+        database: the tables. Several providers may share one, as processes share a file. A new
+            provider continues with the tables that an earlier one left, as a process does after a
+            crash.
         clock: the store's clock.
-        tombstones: how long a message that was read is remembered, so that sending it again has no
+        tombstones: how long the ids of read messages are remembered; sending one again has no
             effect.
-        library: what is read and written, for tests of libraries of different ages.
+        library: the library to read and write as, for tests of libraries of different ages.
 
     Raises:
         InvalidArgument: ``tombstones`` is no timedelta, or is negative.
@@ -56,23 +56,21 @@ class MemoryProvider(Provider):
 
     @property
     def description(self) -> str:
-        """What it is and where."""
+        """The name of the store."""
         return "store in memory"
 
     def open(self) -> None:
         """Count the opening; there is nothing to open.
 
         Raises:
-            LibraryTooOld: no library as old as this one may work on what is stored.
+            LibraryTooOld: the store refuses libraries as old as this one.
         """
         with self.database.guard:
             self.library.require(self._dialect.heard(self.database.levels), self.description)
         self._openings += 1
 
     def close(self) -> None:
-        """Let the nodes that were joined through this provider look dead, once it is closed as
-        often as it was opened.
-        """
+        """At the last close, let the nodes that joined through this provider look dead."""
         self._openings = max(self._openings - 1, 0)
         if self._openings == 0:
             self._store.close()

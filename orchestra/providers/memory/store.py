@@ -1,4 +1,4 @@
-"""What the engine needs, in memory."""
+"""The engine's view of the store, in memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MemoryStore:
         self._ring: Callable[[], None] | None = None
 
     def close(self) -> None:
-        """Let the nodes that were joined here look dead, as the end of their process does."""
+        """Let the nodes that joined here look dead, as the end of their process does."""
         self._database.running.difference_update(self._joined)
         self._joined.clear()
 

@@ -1,6 +1,4 @@
-"""Tables in memory: rows by their keys, changes that can be taken back, and what finds rows by
-something else.
-"""
+"""Tables in memory: rows by their keys, an undo log, and indexes."""
 
 from __future__ import annotations
 
@@ -20,21 +18,21 @@ K = TypeVar("K")
 
 
 class Undo:
-    """What takes back the changes of a transaction, the last one first."""
+    """The undo log of a transaction."""
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], None]] = []
 
     def add(self, step: Callable[[], None]) -> None:
-        """Take note of how a change is taken back."""
+        """Add the undo of a change."""
         self._steps.append(step)
 
     def forget(self) -> None:
-        """The changes stand."""
+        """Commit: drop the undo log."""
         self._steps.clear()
 
     def run(self) -> None:
-        """Take all changes back."""
+        """Undo all changes, the last one first."""
         while self._steps:
             self._steps.pop()()
 
@@ -44,7 +42,7 @@ class Table:
     first one is the instance.
 
     Args:
-        watch: is told of every change, as the row before and after; ``None`` stands for no row.
+        watch: receives every change, as the row before and after; ``None`` means no row.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class Table:
         return [rows[key] for key in self._keys.get(first, ())]
 
     def between(self, low: Key, high: Key) -> list[Row]:
-        """Return the rows of an instance whose keys stand at or behind one, and before another.
+        """Return the rows of an instance whose keys are at or after one key, and before another.
         Both may be parts of keys.
         """
         rows, keys = self._rows.get(low[0], {}), self._keys.get(low[0], [])
@@ -142,11 +140,11 @@ class Table:
 
 
 class Queue(Generic[K]):
-    """Keys in an order. A key whose place has changed is simply put in again: entries that are out
-    of date are passed over.
+    """Keys in an order. A key whose place has changed is added again; outdated entries are
+    skipped.
 
     Args:
-        place_of: where a key stands now; ``None``: nowhere.
+        place_of: returns the place of a key; ``None``: it has none.
     """
 
     def __init__(self, place_of: Callable[[K], Any]) -> None:
@@ -154,7 +152,7 @@ class Queue(Generic[K]):
         self._entries: list[tuple[Any, K]] = []
 
     def put(self, key: K) -> None:
-        """Put a key in where it stands now."""
+        """Add a key at its present place."""
         place = self._place_of(key)
         if place is not None:
             heapq.heappush(self._entries, (place, key))
@@ -169,7 +167,7 @@ class Queue(Generic[K]):
         return None
 
     def up_to(self, place: Any, limit: int) -> list[K]:
-        """Return the first keys, at most so many, whose places are no later than one."""
+        """Return the first keys, at most a number, up to a place."""
         found: dict[K, Any] = {}
         while len(found) < limit and (first := self.first()) is not None and first[0] <= place:
             found[first[1]] = first[0]

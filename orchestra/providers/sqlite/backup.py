@@ -1,4 +1,4 @@
-"""A copy of a store that others work on, made so that it can be opened as a store of its own."""
+"""Copy a store in use into a file that is a store of its own."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _MAKE_NOBODYS: Final = (
     "DELETE FROM node_activity",
     "DELETE FROM node",
 )
-"""The nodes of the original do not know of the copy: there they would be ghosts, to be waited for
-until their lease is over.
+"""The original's nodes do not know the copy. There they would be dead owners until their leases run
+out.
 """
 
 _COUNT: Final = "SELECT count(*), coalesce(sum(status = 0), 0) FROM instance"
@@ -46,7 +46,7 @@ _READ_META: Final = "SELECT value FROM meta WHERE key = ?"
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What was copied. ``size`` in bytes; ``instances`` of which ``open`` have not ended."""
+    """A finished copy. ``size`` is in bytes; ``open`` of the ``instances`` have not ended."""
 
     path: Path
     size: int
@@ -55,21 +55,20 @@ class Backup:
 
 
 def back_up(source: Path, target: Path, clock: Clock) -> Backup:
-    """Copy a store as it stands at one moment into a new file. Whoever works on it goes on
-    meanwhile; only its log grows.
+    """Copy a store, as it stands at one moment, into a new file. Services go on meanwhile; only the
+    log grows.
 
     The copy is complete, checked and on disk when it appears under its name. It is a store of its
-    own: it has another store id, knows no nodes, and nobody owns anything in it, so that the next
-    runtime that opens it goes on at once. Its instances are the same ones: where the original runs
-    on too, both do what they do, with the same idempotency keys.
+    own, with another store id, without nodes and owners. So the next runtime that opens it goes on
+    at once. Its instances are the same ones: if the original runs on too, both do the same work,
+    with the same idempotency keys.
 
     Raises:
-        InvalidArgument: there is something under the name of the copy already, or no directory for
-            it.
+        InvalidArgument: the name of the copy is taken, or its directory does not exist.
         StoreUnavailable: there is no such store, or the copy could not be written.
-        StoreCorrupt: the store is damaged, or is none.
+        StoreCorrupt: the store is damaged, or is not a store.
         StoreEmpty: it is an empty file or database.
-        LibraryTooOld: no library as old as this one may work on it.
+        LibraryTooOld: the store refuses libraries as old as this one.
     """
     source, target = resolve(source), target.absolute()
     if not source.is_file():
@@ -89,7 +88,7 @@ def back_up(source: Path, target: Path, clock: Clock) -> Backup:
 
 
 def _require_free(target: Path) -> None:
-    # A log that lies beside it would be taken for the copy's own.
+    # SQLite would take a log beside it for the copy's own.
     for path in (
         target,
         *(target.with_name(target.name + suffix) for suffix in ("-wal", "-journal")),
@@ -114,8 +113,8 @@ def _removed_at_last(partial: Path) -> Generator[None]:
 
 def _copy(source: Path, partial: Path, clock: Clock) -> None:
     settings = Settings(source, "full", clock, _BUSY_SECONDS, migrate=False, tombstone_window=0)
-    # A store at rest is read as a file that does not change: a reader would leave a log beside it
-    # that may belong to whoever makes backups, and that the service could not write.
+    # Open a store at rest as immutable: a reader would leave a log that belongs to the user of the
+    # backup, and that the service cannot write.
     before = _rest(source)
     if before is not None:
         with translated(source):
@@ -142,16 +141,14 @@ def _copy_pages(source_connection: sqlite3.Connection, source: Path, partial: Pa
         levels = schema.read_levels(reader, number)
         if levels is not None:
             THIS_LIBRARY.require(levels, str(source))
-        # All pages in one step, which is one read transaction: in several steps each write of
-        # others would begin it anew.
+        # Copy all pages in one step, which is one read transaction: with several steps each write
+        # of others would restart the copy.
         reader.backup(copy, pages=-1)
 
 
 def _adapt(copy: sqlite3.Connection, source: Path, clock: Clock) -> tuple[int, int]:
-    """Make the copy a store of its own, and check it. Return how many instances it has, and how
-    many are open.
-    """
-    # One file and no log beside it, whoever carries it away. A runtime that opens it turns its log
+    """Make the copy a store of its own, and check it. Return its instances, and the open ones."""
+    # A single file without a log, so that it can be moved. A runtime that opens it turns the log
     # on.
     copy.execute("PRAGMA journal_mode = DELETE")
     copy.execute("PRAGMA synchronous = FULL")
@@ -178,8 +175,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _write_out(path: Path) -> None:
-    """Have the device keep a file, or a directory's names. SQLite has closed it, so that no lock of
-    its own is lost.
+    """Sync a file, or the names of a directory. SQLite has closed it, so no lock of SQLite is
+    lost.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

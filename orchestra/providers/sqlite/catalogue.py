@@ -1,4 +1,4 @@
-"""Who is there, and what they can run."""
+"""The nodes, and what they can run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["abilities_to_bytes", "read_catalogue", "read_levels"]
 
 
 def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -> Catalogue:
-    """Return the catalogue, all of one moment."""
+    """Return the catalogue, in one snapshot."""
     connection.execute(sql.BEGIN_READ)
     try:
         return Catalogue(
@@ -35,7 +35,7 @@ def read_catalogue(connection: sqlite3.Connection, now: int, dialect: Dialect) -
 
 
 def read_levels(transaction: Transaction) -> Levels:
-    """Return the levels of the store, and take note of them."""
+    """Return the levels of the store, and remember them."""
     return transaction.dialect.heard(_levels(transaction.connection))
 
 
@@ -44,7 +44,7 @@ def _levels(connection: sqlite3.Connection) -> Levels:
 
 
 def abilities_to_bytes(node: NodeRecord) -> bytes:
-    """Return the stored form of what only nodes read of a node."""
+    """Return the stored form of a node's abilities, which only nodes read."""
     return pack(
         {
             "formats": list(node.formats),

@@ -1,4 +1,4 @@
-"""Opening a connection, and making sure that it is what was asked for."""
+"""Open a connection, and check that its settings took effect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SYNCHRONOUS: Final = {"full": 2, "relaxed": 1}
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Return what tells the file at a path from another one that may come to lie there.
+    """Return the identity of the file at a path, to detect that another file replaced it.
 
     Raises:
         StoreUnavailable: there is no file, or it cannot be reached.
@@ -35,10 +35,10 @@ def file_identity(path: Path) -> tuple[int, int]:
 
 
 def connect_writer(settings: Settings) -> sqlite3.Connection:
-    """Return the connection that writes and checkpoints. To be called under the file lock.
+    """Return the connection that writes and checkpoints. Call it under the file lock.
 
     Raises:
-        StoreUnavailable: the file cannot be opened, or not be written as durably as was asked for.
+        StoreUnavailable: the file cannot be opened, or not with the requested durability.
     """
     _require_directory(settings)
     with translated(settings.path):
@@ -52,7 +52,7 @@ def connect_writer(settings: Settings) -> sqlite3.Connection:
 
 
 def connect_reader(settings: Settings) -> sqlite3.Connection:
-    """Return a connection that only reads. It never checkpoints, also when it closes last (protocol
+    """Return a connection that only reads. It never checkpoints, even if it closes last (protocol
     rule 26).
     """
     with translated(settings.path):
@@ -79,7 +79,7 @@ def _configure_writer(connection: sqlite3.Connection, settings: Settings) -> Non
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
     connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    # A pragma that does not take effect says nothing; I13 rests on these two.
+    # A pragma without effect reports no error; I13 depends on these two.
     if journal != "wal":
         raise StoreUnavailable(
             f"{settings.path}: the file system allows no write-ahead log (journal mode {journal!r})"

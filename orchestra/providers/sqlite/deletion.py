@@ -1,4 +1,4 @@
-"""Deleting ended instances, one by an operator or many when their time has run out."""
+"""Delete ended instances: one by an operator, or many that have expired."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from orchestra.providers.sqlite.writer import Transaction, Writer
 __all__ = ["delete_expired", "delete_instance"]
 
 _ROWS_AT_ONCE: Final = 2_000
-"""Rows after which a transaction deletes no further instance: the lock is let go of for those who
-work.
-"""
+"""Rows after which a transaction deletes no further instance, to free the lock for nodes."""
 
 
 def delete_instance(transaction: Transaction, instance_id: str, incarnation: str) -> int:
-    """Delete an ended instance and all that belongs to it (I9). Return how many rows went; 0: it is
-    open, or not there.
+    """Delete an ended instance and all its rows (I9). Return the number of rows; 0: it is open, or
+    absent.
     """
     connection = transaction.connection
     deleted = connection.execute(sql.DELETE_INSTANCE, (instance_id, incarnation)).rowcount
@@ -30,7 +28,7 @@ def delete_instance(transaction: Transaction, instance_id: str, incarnation: str
 
 
 def delete_expired(writer: Writer, limit: int) -> int:
-    """Delete ended instances whose time has run out, the longest overdue first. Return how many."""
+    """Delete expired instances, the longest overdue first. Return how many."""
     with writer.reading() as reading:
         if reading.connection.execute(sql.ANY_EXPIRED, (reading.now,)).fetchone() is None:
             return 0

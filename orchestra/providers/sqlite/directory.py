@@ -46,16 +46,14 @@ _SURROGATES: Final = range(0xD800, 0xE000)
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """A connection, and which file it was opened on."""
+    """A connection, and the identity of its file."""
 
     connection: sqlite3.Connection
     identity: tuple[int, int]
 
 
 class ReaderPool:
-    """Read-only connections for any thread. A few are kept; more are made when they are needed at
-    once.
-    """
+    """Read-only connections for any thread. A few are kept; concurrent reads make more."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -69,7 +67,7 @@ class ReaderPool:
         self._is_open = True
 
     def close(self) -> None:
-        """Close the idle connections; those in use close when they are given back."""
+        """Close the idle connections; those in use close when they are returned."""
         if self._process != os.getpid():
             return
         with self._guard:
@@ -86,7 +84,7 @@ class ReaderPool:
             with translated(self._settings.path):
                 yield reader.connection
         except BaseException:
-            # Whatever state it is in, the next reader shall not inherit it.
+            # The next reader must not inherit its state.
             reader.connection.close()
             raise
         self._give_back(reader)
@@ -102,7 +100,7 @@ class ReaderPool:
                 reader = self._idle.pop()
                 if reader.identity == identity:
                     return reader
-                reader.connection.close()  # it would go on reading the file that was here before
+                reader.connection.close()  # it would still read the former file
         return _Reader(connect_reader(self._settings), identity)
 
     def _give_back(self, reader: _Reader) -> None:
@@ -185,7 +183,7 @@ def _one_moment(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list[Any]]:
-    """Return the conditions of a query and their values. Only constants are ever put together
+    """Return the conditions of a query and their values. The text consists of constants only
     (I15).
     """
     conditions: list[str] = []
@@ -252,8 +250,8 @@ def _conditions(query: InstanceQuery, dialect: Dialect) -> tuple[list[str], list
 
 
 def _stands_still(unserved: tuple[Kind, ...]) -> tuple[str, list[Any]]:
-    """Return the condition that an open instance is held, is crashing (rule 14), or has nobody to
-    run it (rule 5).
+    """Return the condition that an open instance is held, is crashing (rule 14), or no node can run
+    it (rule 5).
     """
     condition = "i.held = 1 OR (i.takeovers >= 3 AND i.owner IS NULL)"
     values: list[Any] = []
@@ -287,7 +285,7 @@ def _placeholders(values: tuple[Any, ...]) -> str:
 
 
 def _first_beyond(prefix: str) -> str | None:
-    """Return the least text that is greater than every text with this prefix, if there is one.
+    """Return the least text above every text with this prefix, if there is one.
 
     Ids are compared by code point. A range needs no escaping, and can use the key.
     """

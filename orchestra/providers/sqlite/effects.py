@@ -1,4 +1,4 @@
-"""Writing what was decided: each statement runs once for all the rows that it concerns."""
+"""Write a decision: each statement runs once for all its rows."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def carry_out(transaction: Transaction, effects: Effects) -> None:
 
 
 def set_expiry(transaction: Transaction, effects: Effects) -> None:
-    """Say when instances that have ended are to go, where their names have an expiry. Their hot
-    rows are written.
+    """Set the expiry of ended instances, if their names have one. Their hot rows are written
+    already.
     """
     if effects.ended and transaction.connection.execute(sql.ANY_EXPIRY).fetchone() is not None:
         _run(
@@ -97,16 +97,16 @@ def set_expiry(transaction: Transaction, effects: Effects) -> None:
 
 
 def prune_tombstones(transaction: Transaction, added: int, window: int) -> None:
-    """Remove tombstones that have lost their meaning: at most twice as many as were added, so that
-    who adds them pays.
+    """Remove expired tombstones: at most twice as many as were added, so that the writer pays for
+    them.
     """
     if added:
         transaction.connection.execute(sql.PRUNE_TOMBSTONES, (transaction.now - window, 2 * added))
 
 
 def _recover(transaction: Transaction, recovery: Recovery, decision: Decision) -> Recovered:
-    """Read an instance as the steps before leave it: its row is written for that, and the rest of
-    the group builds on it.
+    """Read an instance as the earlier steps leave it. Its row is written first; the rest of the
+    group builds on it.
     """
     row, standing = recovery.row, decision.rows[recovery.row.instance_id]
     row.read_revision = (
@@ -143,8 +143,8 @@ def _write_starts(transaction: Transaction, decision: Decision, needs: Needs) ->
 
 
 def _write_row(connection: sqlite3.Connection, row: HotRow) -> None:
-    """Write a changed row. One that was only told of arrivals keeps its owner and status, whose
-    indexes are left alone.
+    """Write a changed row. A row with arrivals alone keeps its owner and status, so their indexes
+    stay untouched.
     """
     fence = row.instance_id, row.read_revision
     if row.written:
@@ -165,7 +165,7 @@ def _write_row(connection: sqlite3.Connection, row: HotRow) -> None:
 
 
 def _prune(connection: sqlite3.Connection, pruning: Pruning) -> None:
-    """Remove the oldest executions. A suffix stays (I3), with the current one; no row goes without
+    """Remove the oldest executions. A suffix with the current one stays (I3). A row goes only with
     its events.
     """
     instance_id, current, prune = pruning

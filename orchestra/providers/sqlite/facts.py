@@ -1,4 +1,4 @@
-"""Reading what a group is decided upon, row by row: the transaction excludes all other writers."""
+"""Read the facts of a group, row by row: the transaction excludes all other writers."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ beyond 64 bits).
 
 
 def translate(error: Exception, path: Path) -> StoreError:
-    """Return what an error of the driver means. What is not known to pass by itself is not
-    retryable.
-    """
+    """Translate an error of the driver. Unknown errors are not retryable."""
     code = primary_code(error)
     kind = StoreError if code is None else _ERRORS.get(code, StoreError)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
@@ -57,8 +55,8 @@ def primary_code(error: Exception) -> int | None:
 
 
 class translated:  # noqa: N801 - used as a context manager, named like contextlib's
-    """Raise the driver's errors as the library's. A class, since it stands around every statement
-    of the hot path.
+    """Raise the driver's errors as the library's. A class is faster, and this surrounds every
+    statement of the hot path.
     """
 
     __slots__ = ("_path",)
@@ -78,8 +76,8 @@ class translated:  # noqa: N801 - used as a context manager, named like contextl
 
 
 class translated_commit(translated):  # noqa: N801
-    """Do the same around a COMMIT, where a failing device leaves open whether the log has taken
-    it.
+    """Do the same around a COMMIT. If the device fails there, the log may or may not hold the
+    commit.
     """
 
     __slots__ = ()

@@ -1,8 +1,7 @@
-"""Locks that are files: between processes, and dropped by the kernel when their process dies.
+"""File locks between processes. The kernel drops a lock when its process dies.
 
-``flock`` and not ``fcntl`` locks: those belong to the process, and any close of the file would drop
-them. A lock is never taken on the database file itself, which nobody opens but SQLite (protocol
-rule 26).
+They are ``flock`` locks. ``fcntl`` locks belong to the process, and any close of the file drops
+them. The database file itself is never locked: only SQLite opens it (protocol rule 26).
 """
 
 from __future__ import annotations
@@ -22,16 +21,14 @@ from orchestra.errors import StoreBusy, StoreError, StoreFull, StoreReadOnly, St
 __all__ = ["FileLock", "NodeLock"]
 
 _PATIENCE: Final = SystemClock()
-"""Waiting for another process is a matter of real time, also where the store's clock is a virtual
-one.
-"""
+"""Waiting for another process takes real time, also if the store's clock is virtual."""
 
 _SHORTEST_NAP: Final = 0.00005
 _LONGEST_NAP: Final = 0.002
 
 
 class _LockFile:
-    """One open descriptor that can be locked."""
+    """An open descriptor that can be locked."""
 
     __slots__ = ("__weakref__", "_descriptor", "path")
 
@@ -44,7 +41,7 @@ class _LockFile:
         _open_files.add(self)
 
     def try_lock(self) -> bool:
-        """Take the lock if nobody has it."""
+        """Take the lock if it is free."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -57,9 +54,8 @@ class _LockFile:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def write_pid(self) -> None:
-        # The pid is for people who look for the holder. A full disk must not keep anybody from
-        # locking. Written only where it changes: a touched file would be one more thing for the
-        # next fsync to carry.
+        # The pid is for people who look for the holder. A full disk must not prevent locking. It is
+        # written only if it changes: the next fsync would have to carry the touched file.
         with contextlib.suppress(OSError):
             mark = b"%-10d\n" % os.getpid()
             if os.pread(self._descriptor, len(mark), 0) != mark:
@@ -79,8 +75,8 @@ class _LockFile:
 class FileLock:
     """The lock that a writer holds from BEGIN to COMMIT.
 
-    It is two files. Whoever waits for the lock does so behind the *gate*, so that a busy writer,
-    which comes back at once, has to queue behind it: nobody is starved (scenario 43).
+    It is two files. Processes wait for the lock behind the *gate*. A busy writer that returns at
+    once queues behind them, so no process starves (scenario 43).
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +91,7 @@ class FileLock:
         """Take the lock.
 
         Raises:
-            StoreBusy: others have held it for all of ``timeout`` seconds.
+            StoreBusy: others held it for all ``timeout`` seconds.
         """
         deadline: float | None = None
         for file in (self._gate, self._lock):
@@ -112,7 +108,7 @@ class FileLock:
         self._lock.write_pid()
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Free the gate for the next process."""
         self._lock.unlock()
 
     def close(self) -> None:
@@ -127,8 +123,8 @@ class FileLock:
 
 
 class NodeLock:
-    """Held by a node from before it appears in the store until it is gone: whether it is free tells
-    whether it lives.
+    """A node holds it from before its row exists until after the row is gone. So a free lock means
+    a dead node.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,21 +135,19 @@ class NodeLock:
         self._file.write_pid()
 
     def close(self) -> None:
-        """Let go of it, as the death of the process does. The file stays."""
+        """Release it, as the death of the process does. The file stays."""
         self._file.close()
 
     def remove(self) -> None:
-        """Let go of it for good."""
-        # The file goes first: once the lock is free, others may look at it.
+        """Release it and remove the file."""
+        # Remove the file first: once the lock is free, others may probe it.
         with contextlib.suppress(OSError):
             self._file.path.unlink()
         self._file.close()
 
     @staticmethod
     def is_free(path: Path) -> bool:
-        """Return whether the file is there and nobody holds it, so that its node is certainly
-        gone.
-        """
+        """Return whether the file exists and its lock is free: its node is then certainly gone."""
         lock = _probe(path)
         if lock is None:
             return False
@@ -171,7 +165,7 @@ class NodeLock:
 
 
 def _probe(path: Path) -> _LockFile | None:
-    """Return the file, locked, if it is there and was free."""
+    """Return the file, locked, if it exists and was free."""
     if not path.exists():
         return None
     try:
@@ -194,13 +188,13 @@ def _translate(error: OSError, path: Path) -> StoreError:
 
 
 _open_files: weakref.WeakSet[_LockFile] = weakref.WeakSet()
-"""A forked child inherits descriptors, and with them the locks: while it has them open, a dead
-parent would seem to live.
+"""A forked child inherits descriptors, and so the locks. While it has them open, a dead parent
+seems to live.
 """
 
 
 def _close_in_child() -> None:
-    # Closing leaves the parent's lock alone; unlocking would take it away from the parent.
+    # Closing keeps the parent's lock; unlocking would release it.
     for file in list(_open_files):
         with contextlib.suppress(OSError):
             file.close()

@@ -1,8 +1,8 @@
 """One group of changes inside one transaction.
 
-Writes of owners that concern no other instance, which are most, are fenced by their statements and
-written on trust. Everything else is decided in memory upon what is read for it
-(:mod:`orchestra.store.decision`). Claims see what the group has made ready.
+Most writes are owners' writes that affect no other instance. Their statements check the fence, and
+no row is read first. All other changes are decided in memory from rows that are read
+(:mod:`orchestra.store.decision`). Claims see the instances that the group made ready.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Group"]
 
 
 class Group:
-    """Applies changes in the order of the protocol: owners' writes, what follows for others,
+    """Applies changes in the order of the protocol: owners' writes, their effects on others,
     arrivals, claims (rule 7).
     """
 
@@ -68,7 +68,7 @@ class Group:
             outcomes[position] = self._claim(claim, tasks)
         return tuple(outcomes[position] for position in range(len(changes)))
 
-    # --- writes on trust ------------------------------------------------------------------
+    # --- writes without a read ------------------------------------------------------------------
 
     def _write_plain(self, writes: Mapping[int, Write]) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
@@ -106,7 +106,7 @@ class Group:
         row = None
         if write.owner == owner and write.hold is None:
             row = self._connection.execute(sql.WRITE_AND_KEEP, (kind, *values)).fetchone()
-        if row is None:  # it changes hands, ends, holds, ends a hold, or is refused
+        if row is None:  # it changes its owner, ends, holds, ends a hold, or is refused
             head = (kind, owner, status, is_open and write.hold is not None, status)
             row = self._connection.execute(sql.WRITE_AS_OWNER, (*head, *values)).fetchone()
         return Refused() if row is None else Granted(row[0])  # I6
@@ -134,7 +134,7 @@ class Group:
 
     def _claim(self, claim: Claim, tasks: tuple[Task, ...]) -> Claimed:
         ready = [self._find_ready(kind, claim.limit) for kind in dict.fromkeys(claim.kinds)]
-        # One of each kind in turn, so that a kind with much to do starves no other.
+        # One of each kind in turn, so a busy kind starves no other.
         in_turn = (
             instance_id
             for instance_id in chain.from_iterable(zip_longest(*ready))
@@ -162,10 +162,10 @@ class Group:
 
 
 def _plain_writes(changes: Sequence[Change]) -> dict[int, Write]:
-    """Return the writes of owners that concern nothing but their own instances, which no other
-    change of the group names.
+    """Return the owners' writes that affect only their own instances, which no other change of the
+    group names.
 
-    What is done to a try that is stopped depends on whether a node has it: that has to be read.
+    The effect of a stop depends on whether a node has the attempt, so its row must be read.
     """
     times_named = Counter(change.instance_id for change in changes if not isinstance(change, Claim))
     return {

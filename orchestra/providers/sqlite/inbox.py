@@ -1,6 +1,4 @@
-"""Reading inboxes: the first unread events, of all names or of some, as many as a page has room
-for.
-"""
+"""Read inboxes: the first unread events, of all names or of some, as many as fit a page."""
 
 from __future__ import annotations
 
@@ -34,8 +32,8 @@ def read_names(
     up_to: int,
     page: InboxPage,
 ) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page; of each at least one, if
-    there is any.
+    """Return the next unread events of some names, which share the page. Each gets at least one, if
+    it has any.
     """
     share = page.share(len(after))
     found: dict[str, Unread] = {}
@@ -50,9 +48,7 @@ def read_names(
 def _fill(
     rows: sqlite3.Cursor, dialect: Dialect, up_to: int, page: InboxPage, at_least: int
 ) -> Unread:
-    """Read rows until the page is full. What does not fit is not loaded, but for the one that
-    tells.
-    """
+    """Read rows until the page is full. Only the first row that does not fit is loaded besides."""
     messages: list[MessageRow] = []
     size = 0
     row: tuple[Any, ...]

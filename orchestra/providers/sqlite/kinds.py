@@ -14,10 +14,10 @@ __all__ = ["Kinds", "read_kind"]
 
 
 class Kinds:
-    """The numbers of kinds, remembered. A number is given once and never changes.
+    """A cache of the numbers of kinds. A number never changes.
 
-    What the transaction in progress has added is remembered apart, and forgotten if it is rolled
-    back: another process may then give the number to another kind.
+    Numbers of the current transaction are kept apart, and dropped on a rollback: another process
+    may then give the number to another kind.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Kinds:
         self._unconfirmed: list[tuple[Kind, int]] = []
 
     def number(self, connection: sqlite3.Connection, kind: Kind) -> int:
-        """Return the number of a kind, giving it one if it has none. Inside a write transaction
+        """Return the number of a kind, and assign one if it has none. Inside a write transaction
         only.
         """
         number = self._numbers.get(kind)
@@ -39,7 +39,7 @@ class Kinds:
         return number
 
     def find(self, connection: sqlite3.Connection, kind: Kind) -> int | None:
-        """Return the number of a kind, or ``None`` where nothing was ever routed by it."""
+        """Return the number of a kind; ``None`` if the store has never used it."""
         number = self._numbers.get(kind)
         if number is None:
             row = connection.execute(sql.FIND_KIND, _values(kind)).fetchone()

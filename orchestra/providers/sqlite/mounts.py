@@ -1,7 +1,7 @@
-"""Refusing network file systems: SQLite's log is shared memory, and its safety rests on locks;
-neither reaches over a network.
+"""Refuse network file systems: SQLite's log needs shared memory and locks, and neither works over a
+network.
 
-Where it cannot be told what a file lies on, nothing is refused.
+If the file system of a path is unknown, nothing is refused.
 """
 
 from __future__ import annotations
@@ -52,29 +52,27 @@ _NETWORK: Final = frozenset(
         *("curlftpfs", "smbnetfs", "blobfuse", "blobfuse2", "moosefs", "mfs", "seaweedfs", "hdfs"),
     )
 )
-"""File systems that lie elsewhere, or that are handed through by another machine; also as
-``fuse.NAME``.
-"""
+"""File systems of other machines; also as ``fuse.NAME``."""
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Where a file lies. ``point`` is the directory that the file system is mounted on."""
+    """The mount of a file. ``point`` is the directory on which the file system is mounted."""
 
     point: str
     file_system: str
 
     @property
     def is_network(self) -> bool:
-        """Whether it is known to lie elsewhere."""
+        """Whether it is known to be a network file system."""
         return self.file_system.removeprefix("fuse.") in _NETWORK
 
 
 def mount_of(path: Path) -> Mount | None:
-    """Return the mount that a path, or the directory that it would be made in, lies on; ``None``
-    where nobody can tell.
+    """Return the mount of a path, or of the directory in which it would be made; ``None``:
+    unknown.
     """
     try:
         lines = _MOUNTS.read_bytes().decode("utf-8", "surrogateescape").splitlines()
@@ -84,7 +82,7 @@ def mount_of(path: Path) -> Mount | None:
     found: Mount | None = None
     for line in lines:
         mount = _read(line)
-        # Of several mounts upon each other the last is seen; a deeper one hides what is below it.
+        # Of stacked mounts the last is visible; a deeper one hides the files below it.
         if (
             mount is not None
             and _lies_in(place, mount.point)
@@ -95,19 +93,16 @@ def mount_of(path: Path) -> Mount | None:
 
 
 def is_mount_point(path: Path) -> bool:
-    """Return whether something is mounted at this very path; ``False`` where that cannot be
-    told.
-    """
+    """Return whether something is mounted at this very path; ``False`` if unknown."""
     mount = mount_of(path)
     return mount is not None and mount.point == os.path.realpath(path)
 
 
 def require_local(path: Path) -> None:
-    """Make sure that a store's file would not lie on a network file system, as far as that can be
-    told.
+    """Check that a store's file is not on a network file system, as far as this is known.
 
     Raises:
-        NetworkFileSystem: it would.
+        NetworkFileSystem: it is.
     """
     mount = mount_of(path)
     if mount is not None and mount.is_network:

@@ -1,5 +1,5 @@
-"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol
-rules 11 to 14).
+"""The life of nodes: join, renew, leave, and the burial of a dead one by others (protocol rules 11
+to 14).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from orchestra.store.catalogue import NodeRecord, Renewal
 __all__ = ["Nodes"]
 
 _KEEP_DEAD: Final = 24 * 3_600_000_000
-"""How long the row of a dead node is kept, for people who ask what happened. In microseconds."""
+"""How long the row of a dead node is kept for people, in microseconds."""
 
 
 class Nodes:
-    """The nodes of a store. Those that this process has joined hold a lock file, which dies with
-    the process.
+    """The nodes of a store. The nodes of this process hold lock files; the locks end with the
+    process.
     """
 
     def __init__(self, writer: Writer, settings: Settings) -> None:
@@ -33,13 +33,13 @@ class Nodes:
         self._joined: dict[str, tuple[NodeRecord, NodeLock]] = {}
 
     def close(self) -> None:
-        """Let go of the lock files, as the death of the process does."""
+        """Release the lock files, as the death of the process does."""
         while self._joined:
             _, (_, lock) = self._joined.popitem()
             lock.close()
 
     def join(self, node: NodeRecord) -> int:
-        """Make the node known and alive. Return the store's time."""
+        """Register the node. Return the store's time."""
         # The lock comes before the row: a row without a lock would look like a death (rule 26).
         lock = NodeLock(self._settings.node_lock_path(node.node_id))
         try:
@@ -55,7 +55,7 @@ class Nodes:
         return transaction.now
 
     def renew(self, node_id: str, load: int) -> Renewal:
-        """Say that the node lives. Return the store's time and its levels."""
+        """Renew the node's lease. Return the store's time and levels."""
         with self._writer.transaction() as transaction:
             renewed = transaction.connection.execute(
                 sql.RENEW_NODE, (transaction.now, load, node_id)
@@ -66,9 +66,7 @@ class Nodes:
         return Renewal(transaction.now, levels)
 
     def raise_level(self, levels: Levels) -> Levels:
-        """Let the store be written at a higher level, unless a node lives that cannot read it.
-        Return how it stands.
-        """
+        """Raise the write level, unless a living node cannot read it. Return the levels."""
         with self._writer.transaction() as transaction:
             standing = read_levels(transaction)
             older = transaction.connection.execute(sql.ANY_OLDER_NODE, (levels.write,)).fetchone()
@@ -82,7 +80,7 @@ class Nodes:
         return self._settings.dialect.heard(raised)
 
     def leave(self, node_id: str) -> None:
-        """Remove the node; what it still owns is released."""
+        """Remove the node, and release its instances."""
         with self._writer.transaction() as transaction:
             connection = transaction.connection
             connection.execute(sql.RELEASE_OWNED, (node_id,))
@@ -94,8 +92,8 @@ class Nodes:
             joined[1].remove()
 
     def vanished(self) -> list[str]:
-        """Return neighbours on this host, in this boot, whose lock is free: their process is
-        certainly gone.
+        """Return nodes of this host and this boot whose lock is free: their processes are certainly
+        gone.
         """
         places = {(node.host, node.boot_id) for node, _ in self._joined.values()}
         with self._writer.reading() as reading:
@@ -112,7 +110,7 @@ class Nodes:
         ]
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        """Declare a node dead if its renewals still stand at this number. Return whether it was
+        """Declare a node dead if its ``renewals`` is still this number. Return whether it was
         done.
         """
         with self._writer.transaction() as transaction:
@@ -126,8 +124,8 @@ class Nodes:
         return buried
 
     def sweep(self, limit: int) -> int:
-        """Release instances whose owner has no living node row, and give up activities that such
-        nodes ran. Return how many.
+        """Release instances whose owner has no living node row, and mark such nodes' activities as
+        lost. Return how many.
         """
         with self._writer.transaction() as transaction:
             connection, now = transaction.connection, transaction.now

@@ -1,8 +1,8 @@
-"""Which file a path names, decided once, and whether SQLite may be given it.
+"""Resolve a path to a file once, and check that SQLite may use the file.
 
-SQLite's log, its shared memory and the lock files lie beside the database under names made from its
-name. Two names for one file would give it two logs and two locks, and damage it. So a path is
-followed to the file's own name, and a file that still has a second name is refused.
+SQLite's log, its shared memory and the lock files lie beside the database; their names derive from
+its name. A file with two names would have two logs and two locks, and be damaged. So paths are
+followed to the file's own name, and a file with a second name is refused.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _URL: Final = re.compile(r"(file|sqlite3?)(\+\w+)?:", re.IGNORECASE)
 def resolve(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Path:
     """Return the absolute path of the file that a path names now, with all symbolic links followed.
 
-    Also where the file, or its directory, does not exist yet. ``~`` is not expanded.
+    The file and its directory need not exist yet. ``~`` is not expanded.
 
     Raises:
         InvalidArgument: it is no path, names no file, is a URL, or begins with a ``~`` that a shell
-            would have expanded.
+            expands.
         StoreUnavailable: it is relative, and the working directory does not exist.
     """
     try:
@@ -61,8 +61,7 @@ def resolve(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Path:
 
 
 def require_one_name(path: Path) -> None:
-    """Make sure that no file, or a file without a second name, lies at a path that was resolved
-    before.
+    """Check that a resolved path leads to no file, or to a file without a second name.
 
     Raises:
         StoreAliased: it has hard links, or its path leads over a symbolic link by now.
@@ -88,8 +87,7 @@ def require_one_name(path: Path) -> None:
 
 
 def require_shared_directory(path: Path) -> None:
-    """Make sure that each process that has the file also has what lies beside it: the log and the
-    locks.
+    """Check that every process with the file also sees the log and the locks beside it.
 
     Raises:
         StoreAliased: the file is mounted by itself.

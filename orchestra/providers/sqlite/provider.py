@@ -33,26 +33,25 @@ class SqliteProvider(Provider):
     """A durable store in one SQLite file, on a local file system.
 
     Args:
-        path: the file; made when it is not there. Beside it lie SQLite's log and the lock files. A
-            relative path counts from the working directory as it is now, and symbolic links are
-            followed now: whatever the process does afterwards, it is this file. ``~`` is not
-            expanded.
+        path: the file; made if it does not exist. SQLite's log and the lock files lie beside it. A
+            relative path is resolved now, against the working directory, and symbolic links are
+            followed now. Later changes of either have no effect. ``~`` is not expanded.
         durability: ``"full"``: an acknowledged commit survives a power cut. ``"relaxed"``: it
             survives the death of the process, but a power cut may take the last commits; the file
             stays consistent.
         clock: the store's clock.
         busy_timeout: how long a write waits for other writers before
             :class:`~orchestra.errors.StoreBusy`.
-        migrate: whether an older schema is brought up to date when the store is opened.
-        tombstones: how long a message that was read is remembered, so that sending it again has no
+        migrate: whether opening the store migrates an older schema.
+        tombstones: how long the ids of read messages are remembered; sending one again has no
             effect.
-        allow_network_file_system: open the file also where it lies on what is known to be a network
-            file system. Nobody promises anything then.
-        library: what is read and written, for tests of libraries of different ages.
+        allow_network_file_system: open the file even on a known network file system. No promise
+            holds then.
+        library: the library to read and write as, for tests of libraries of different ages.
 
     Raises:
-        InvalidArgument: the path names no file, or is a URL; ``durability`` is none; a duration is
-            no timedelta, is negative, or too long (24 days for the timeout).
+        InvalidArgument: the path names no file, or is a URL; ``durability`` is not one of the two;
+            a duration is no timedelta, is negative, or too long (24 days for the timeout).
         StoreUnavailable: the path is relative, and the working directory does not exist.
     """
 
@@ -97,19 +96,18 @@ class SqliteProvider(Provider):
 
     @property
     def description(self) -> str:
-        """What it is and where."""
+        """The name and path of the store."""
         return f"SQLite store {self._settings.path} ({self._settings.durability} durability)"
 
     def open(self) -> None:
-        """Open the file; make or migrate its schema where needed. Opening an open provider is
-        counted.
+        """Open the file; make or migrate its schema if needed. Further opens are counted.
 
         Raises:
             SchemaMismatch: the schema is newer than this library, or older while ``migrate`` is
                 off.
             StoreUnavailable: the file cannot be opened.
             StoreAliased: it has a second name, by a hard link or because it is mounted by itself.
-            NetworkFileSystem: it lies where SQLite's log does not work.
+            NetworkFileSystem: it is on a file system where SQLite's log does not work.
         """
         with self._guard:
             if self._openings == 0:
@@ -121,9 +119,9 @@ class SqliteProvider(Provider):
             self._openings += 1
 
     def close(self) -> None:
-        """Close what the last of the openings has opened. Harmless when it is closed.
+        """Close the file at the last close. Harmless if it is closed.
 
-        Nodes that have not left look like nodes whose process has died.
+        Nodes that have not left then look dead.
         """
         with self._guard:
             if self._openings == 0:

@@ -13,7 +13,7 @@ def insert(table: str, columns: Columns) -> str:
 
 
 def update(table: str, columns: Columns, key: Columns) -> str:
-    """Return the statement that changes columns of a row; the parameters are those, and then the
+    """Return the statement that changes columns of a row. Its parameters are the columns, then the
     key.
     """
     changes = ", ".join(f"{name} = ?" for name in columns.names)

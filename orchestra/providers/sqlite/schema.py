@@ -23,28 +23,28 @@ __all__ = ["prepare"]
 _MIGRATIONS: Final = "migrations"
 _LOWEST_READER: Final = re.compile(r"-- lowest reader: (\d+)")
 _FIRST_WITH_LEVELS: Final = 7
-"""The schema from which on a store says at which level it is written."""
+"""The first schema that stores the levels."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Migration:
     number: int
     lowest_reader: int
-    """The lowest level of a library that can work on its result. One that only adds says 1."""
+    """The lowest library level that can work on its result; 1 if it only adds."""
     statements: tuple[str, ...]
 
 
 def prepare(connection: sqlite3.Connection, settings: Settings) -> None:
-    """Bring the schema to this library's number, and hear the levels of the store.
+    """Migrate the schema to this library's number, and read the store's levels.
 
-    To be called under the file lock and inside a transaction, so that of many processes which open
-    an empty store at once one makes the schema and the others find it. A newer schema is left as it
-    is: a newer library has only added to it.
+    Call it under the file lock and inside a transaction. If many processes open an empty store at
+    once, one makes the schema and the others find it. A newer schema stays as it is: a newer
+    library has only added to it.
 
     Raises:
-        LibraryTooOld: no library as old as this one may work on the store.
-        SchemaMismatch: the schema is older than this library, and not to be migrated.
-        StoreCorrupt: the file is some other database.
+        LibraryTooOld: the store refuses libraries as old as this one.
+        SchemaMismatch: the schema is older than this library, and migration is off.
+        StoreCorrupt: the file is another database.
     """
     path, library = settings.path, settings.dialect.library
     known = migrations(library)
@@ -98,9 +98,7 @@ def _read(number: int, script: str) -> _Migration:
 
 
 def read_levels(connection: sqlite3.Connection, number: int) -> Levels | None:
-    """Return the levels of a store whose schema has this number; ``None``: it is older than levels
-    are.
-    """
+    """Return the levels of a store whose schema has this number; ``None``: it stores none."""
     return (
         None
         if number < _FIRST_WITH_LEVELS
@@ -119,9 +117,7 @@ def _read_number(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _split(script: str) -> Iterator[str]:
-    """Yield the statements of a script; ``executescript`` would commit the transaction that they
-    belong to.
-    """
+    """Yield the statements of a script; ``executescript`` would commit the current transaction."""
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line

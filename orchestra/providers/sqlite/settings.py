@@ -1,4 +1,4 @@
-"""What a SQLite store is opened with."""
+"""The options of a SQLite store."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from orchestra.store.kinds import THIS_LIBRARY, Dialect
 __all__ = ["Durability", "Settings"]
 
 Durability = Literal["full", "relaxed"]
-"""``full``: an acknowledged commit survives a power cut. ``relaxed``: it survives the death of the
-process only.
+"""``full``: an acknowledged commit survives a power cut. ``relaxed``: only the death of the
+process.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of :class:`~orchestra.providers.sqlite.SqliteProvider`; instants and durations in
+    """The options of :class:`~orchestra.providers.sqlite.SqliteProvider`; durations in
     microseconds.
     """
 
     path: Path
-    """Absolute and free of symbolic links, so that it names one file whatever the process does
-    (:mod:`.paths`).
-    """
+    """Absolute and without symbolic links, so it always names one file (:mod:`.paths`)."""
     durability: Durability
     clock: Clock
     busy_seconds: float
@@ -34,15 +32,15 @@ class Settings:
     tombstone_window: int
     network_allowed: bool = False
     dialect: Dialect = field(default_factory=lambda: Dialect(THIS_LIBRARY))
-    """What the library of this provider reads and writes, at the level of the store."""
+    """The kinds that this provider's library reads and writes at the store's level."""
     trusting: bool = True
-    """Whether writes of owners that concern no other instance are written without being read first.
-    Tests turn it off.
+    """Whether owners' writes that affect no other instance skip the read of their rows. Tests turn
+    it off.
     """
 
     @property
     def lock_path(self) -> Path:
-        """The file that the writers' lock is taken on."""
+        """The file of the writers' lock."""
         return self.path.with_name(self.path.name + ".lock")
 
     @property
@@ -51,13 +49,13 @@ class Settings:
         return self.path.with_name(self.path.name + "-wal")
 
     def node_lock_path(self, node_id: str) -> Path:
-        """The file that a node holds while it lives."""
+        """The file that a node locks while it lives."""
         return self.path.with_name(f"{self.path.name}.node-{_file_name(node_id)}.lock")
 
 
 def _file_name(node_id: str) -> str:
-    """Return an id as a part of a file name: what is not a letter, a digit, ``-`` or ``_`` is
-    written as its code.
+    """Return an id as a part of a file name: other characters than letters, digits, ``-`` and ``_``
+    become their codes.
     """
     return "".join(
         character if character.isalnum() or character in "-_" else f"%{ord(character):x}%"

@@ -1,4 +1,4 @@
-"""Reading instances as their owners need them, many with few statements."""
+"""Read instances for their owners, many with few statements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestra.store.tasks import ActivityRow
 __all__ = ["read_snapshots"]
 
 _LENGTHS: Final = (1, 8, 64, 256)
-"""How many ids a statement asks for. Few lengths make few statements, which stay prepared."""
+"""The numbers of ids that statements take. Few numbers make few statements, which stay prepared."""
 
 
 def read_snapshots(
@@ -34,8 +34,8 @@ def read_snapshots(
     instance_ids: Sequence[str],
     page: InboxPage = InboxPage(),  # noqa: B008 - it is immutable
 ) -> list[Snapshot]:
-    """Return the snapshots of instances that are there, in the order of the ids, with a page of
-    each inbox.
+    """Return the snapshots of existing instances, in the order of the ids, with a page of each
+    inbox.
     """
     snapshots: dict[str, Snapshot] = {}
     for part in _parts(instance_ids):
@@ -89,9 +89,7 @@ def _run(
 
 
 def _parts(instance_ids: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
-    """Yield the ids in parts, each filled up with NULL, which is nobody's id, to one of the
-    lengths.
-    """
+    """Yield the ids in parts, each padded to one of the lengths with NULL, which is no id."""
     for start in range(0, len(instance_ids), _LENGTHS[-1]):
         part = instance_ids[start : start + _LENGTHS[-1]]
         length = next(length for length in _LENGTHS if length >= len(part))

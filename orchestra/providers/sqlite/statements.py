@@ -1,7 +1,7 @@
 """Every SQL statement of the provider, by name.
 
-All are constants, so that the connection's statement cache always hits. Values travel as parameters
-only (I15). Parameters are positional; each statement is executed in one place.
+All are constants, so the connection's statement cache always hits. Values are parameters only
+(I15). Parameters are positional; each statement is executed in one place.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ LIST_KINDS: Final = f"SELECT {KIND_COLUMNS} FROM kind k ORDER BY k.kind_id"
 
 # --- owners' writes of plain groups, on trust: what HotRow.write does to a row that is not read fir
 
-# wake_at: a message newer than what the turn has seen makes the instance ready, whatever the turn
-# wanted (rule 4).
+# wake_at: a message that the turn has not seen makes the instance ready, even if the turn would
+# park it (rule 4).
 WRITE_AS_OWNER: Final = """
     UPDATE instance SET
         revision = revision + 1, kind = ?, owner = ?, status = ?, held = ?,
@@ -75,8 +75,8 @@ WRITE_AS_OWNER: Final = """
         updated_at = ?
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND owner = ?
     RETURNING inbox_seq"""
-# The write of an owner that goes on owning, which is nearly every one. It names no column that
-# changes hands, so that SQLite touches none of the indexes on them: a page less in each commit.
+# The write of an owner that stays the owner, which is the common case. It names no column of
+# ownership, so SQLite touches none of their indexes: a page less in each commit.
 WRITE_AND_KEEP: Final = """
     UPDATE instance SET
         revision = revision + 1,
@@ -109,7 +109,7 @@ OPEN_EXECUTION: Final = (
 CLOSE_EXECUTION: Final = update("execution", tables.CLOSING, tables.EXECUTION_ID) + _IS_OPEN
 ADD_EVENT: Final = insert("event", tables.EVENT)
 
-# The node that had the try before has lost it: its fence does not hold.
+# The former node of the attempt has lost it: its fence does not hold.
 _REPLACED: Final = ", ".join(
     f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*_ACTIVITY_ID.names).names
 )
@@ -122,13 +122,13 @@ SETTLE_ACTIVITY: Final = (
 )
 FORGET_ACTIVITIES: Final = "DELETE FROM activity WHERE instance_id = ?"
 
-# OR REPLACE: the same id may have been sent anew after its first tombstone had lost its meaning.
+# OR REPLACE: the same id may have been sent again after its first tombstone expired.
 BURY_MESSAGE: Final = """
     INSERT OR REPLACE INTO tombstone (instance_id, message_id, sequence, removed_at)
     SELECT instance_id, message_id, sequence, ? FROM message WHERE instance_id = ? AND sequence = ? AND kind = 0"""
 REMOVE_MESSAGE: Final = "DELETE FROM message WHERE instance_id = ? AND sequence = ?"
 EMPTY_INBOX: Final = "DELETE FROM message WHERE instance_id = ?"
-# Only the kinds that are ends of children: what a newer library has sent stays for it.
+# Only the known kinds of children's ends: rows of a newer library stay for it.
 DROP_REPORTS: Final = """
     DELETE FROM message INDEXED BY message_report
     WHERE instance_id = ? AND kind <> 0 AND kind IN (SELECT value FROM json_each(?))"""
@@ -144,8 +144,8 @@ COUNT_UNREAD_BY_NAME: Final = (
 )
 SET_UNREAD_AT_END: Final = "UPDATE instance_detail SET unread_at_end = ? WHERE instance_id = ?"
 
-# From the oldest on, so that only what goes is looked at, and one more; and of a long backlog a
-# part.
+# From the oldest on, so that it reads only the rows to delete, and one more. It deletes a part of a
+# long backlog.
 FIND_KEPT: Final = f"""
     SELECT execution FROM execution WHERE instance_id = ? AND (
         execution >= ? OR closed_at IS NULL OR closed_at > ?
@@ -172,7 +172,7 @@ ADD_INSTANCE: Final = """
         takeovers, history_events, history_bytes, created_at, updated_at, summary, most_unread, most_unread_bytes)
     VALUES (?, ?, ?, 1, NULL, ?, 0, 0, 0, 0, ?, ?, 0, 0, 0, ?, ?, x'', 0, 0)
     ON CONFLICT (instance_id) DO NOTHING"""
-# What was made for a write that was then refused.
+# Rows that were made for a write that was then refused.
 UNMAKE_INSTANCE: Final = "DELETE FROM instance WHERE instance_id = ?"
 ADD_DETAIL: Final = insert("instance_detail", tables.DETAIL)
 ADD_LABEL: Final = insert("label", tables.LABEL)
@@ -197,9 +197,9 @@ READ_ACTIVITY: Final = f"""
     SELECT {_ACTIVITY_COLUMNS} FROM activity WHERE instance_id = ? AND execution = ? AND event_id = ?"""
 ADD_MESSAGE: Final = insert("message", tables.MESSAGE)
 
-# The end of an activity makes its instance due now, and no later than it was. Of many, the one then
-# goes first that has waited for the longest; a 0 would go before them all. One that has crashed its
-# owners repeatedly waits out its delay (rule 14).
+# The end of an activity makes its instance due now, or earlier if it was. So the longest waiting
+# one comes first; a 0 would come before all. An instance that crashed its owners repeatedly waits
+# out its delay (rule 14).
 RING_BY_REPORT: Final = f"""
     UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?1,
         wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} AND owner IS NULL AND wake_at > ?1 THEN min(wake_at, ?2)
@@ -274,7 +274,7 @@ READ_KIND: Final = f"SELECT {KIND_COLUMNS} FROM kind k WHERE k.kind_id = ?"
 
 # --- reads of the store -----------------------------------------------------------------------
 
-# In order of arrival, of all names or of one; to be read row by row, until there are enough.
+# In order of arrival, of all names or of one. Read it row by row, until there are enough.
 READ_EVENTS: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM message INDEXED BY message_name
     WHERE instance_id = ? AND kind = 0 AND name = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?"""
@@ -298,7 +298,7 @@ READ_ENDED: Final = f"""
     WHERE (result IS NOT NULL OR failure IS NOT NULL) AND (instance_id, execution) IN (
         SELECT i.instance_id, i.execution FROM instance i WHERE i.owner = ? AND i.inbox_seq > i.seen_seq)
     ORDER BY instance_id, event_id"""
-# After a clock was put back: a pass over what is parked until a time.
+# After a clock went back: a pass over instances that are parked until a time.
 _AHEAD: Final = "owner IS NULL AND status = 0 AND held = 0 AND wake_at > ?"
 FIND_AHEAD: Final = f"""
     SELECT instance_id FROM instance
@@ -398,7 +398,7 @@ SET_POLICY: Final = """
     ON CONFLICT (name) DO UPDATE SET
         revision = revision + 1, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
         set_at = excluded.set_at"""
-# Takes ownership away (rule 6), so that the pin reaches an owner which has the instance in memory.
+# Takes ownership away (rule 6), so that the pin reaches an owner with the instance in memory.
 REVOKE: Final = """
     UPDATE instance SET
         revision = revision + 1, wake_at = CASE WHEN owner IS NULL THEN wake_at ELSE 0 END, owner = NULL, updated_at = ?
@@ -427,7 +427,7 @@ LIST_EXPIRIES: Final = "SELECT name, after FROM expiry"
 ADD_OPERATION: Final = (
     "INSERT INTO operation (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)"
 )
-# The audit is bounded as all else: what was done last is what people ask about.
+# The audit is bounded too: people ask about the latest entries.
 PRUNE_OPERATIONS: Final = (
     "DELETE FROM operation WHERE operation_id <= (SELECT max(operation_id) FROM operation) - ?"
 )

@@ -1,4 +1,4 @@
-"""What the engine needs, on SQLite."""
+"""The engine's view of the store, on SQLite."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class SqliteStore:
 
     def changed(self) -> bool:
         with self._writer.reading() as reading:
-            # SQLite tells only of other connections; who writes over this one says so.
+            # SQLite reports other connections only; writers on this one call `stir`.
             seen = self._stirred, reading.connection.execute(sql.DATA_VERSION).fetchone()[0]
         changed, self._seen = seen != self._seen, seen
         return changed
@@ -185,7 +185,7 @@ def _read_news(
         cancel_terminate,
         seen_seq,
     ) = row
-    # What has arrived since the row was read belongs to the next news.
+    # Arrivals since the row was read belong to the next call.
     first = read_first(reading, instance_id, seen_seq, inbox_seq, page)
     rows = reading.connection.execute(sql.READ_NEW_REPORTS, (instance_id, seen_seq, inbox_seq))
     reports = [read_message(one, reading.dialect) for one in rows]

@@ -1,4 +1,4 @@
-"""Activities that are handed out: found, taken, reported, and lost with the node that had them."""
+"""Activities that were handed out: find, take, report, and lose them with their node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["leave_tasks", "lose_tasks", "next_task", "take_tasks", "taken_by"]
 
 
 def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | None:
-    """Return since when the oldest activity waits that is handed out by one of the routes."""
+    """Return since when the oldest untaken activity of these routes waits."""
     if not routes or connection.execute(sql.ANY_WAITING).fetchone() is None:
         return None
     oldest = (connection.execute(sql.FIND_WAITING, (*route, 1)).fetchone() for route in routes)
@@ -26,10 +26,8 @@ def next_task(connection: sqlite3.Connection, routes: Sequence[Route]) -> int | 
 
 
 def take_tasks(connection: sqlite3.Connection, claim: Claim) -> tuple[Task, ...]:
-    """Take as many activities for a node as it has places for, one of each route in turn, and
-    return them.
-    """
-    # Most often there is none at all; nodes with many activities must not ask for each.
+    """Take activities for a node's free places, one of each route in turn, and return them."""
+    # Mostly there is none; nodes with many activities must not query each of them.
     if claim.slots <= 0 or connection.execute(sql.ANY_WAITING).fetchone() is None:
         return ()
     waiting: list[list[tuple[tuple[Any, ...], bool]]] = []
@@ -54,20 +52,18 @@ def take_tasks(connection: sqlite3.Connection, claim: Claim) -> tuple[Task, ...]
 
 
 def taken_by(connection: sqlite3.Connection, node: str) -> list[Task]:
-    """Return what a node has taken and not reported."""
+    """Return the activities that a node has taken and not reported."""
     return [read_task(row) for row in connection.execute(sql.LIST_TASKS, (node,))]
 
 
 def leave_tasks(connection: sqlite3.Connection, now: int, node: str) -> None:
-    """Hand back what a node has that leaves. What has the stop mark ends with that."""
+    """Hand back the activities of a leaving node. Those with a stop mark end."""
     connection.execute(sql.RELEASE_TASKS, (node,))
     _lose(connection, now, connection.execute(sql.FIND_STOPPING_TASKS, (node,)).fetchall())
 
 
 def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
-    """Tell the owners of instances that activities of theirs were lost with the nodes that ran
-    them. Return how many.
-    """
+    """Mark activities of lost nodes as lost, and wake their instances. Return how many."""
     lost = connection.execute(sql.FIND_LOST_TASKS, (limit,)).fetchall()
     _lose(connection, now, lost)
     return len(lost)

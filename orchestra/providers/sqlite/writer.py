@@ -1,4 +1,4 @@
-"""The one connection of a process that writes, and its transactions."""
+"""The process's only writing connection, and its transactions."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from orchestra.store.kinds import Dialect
 __all__ = ["StoreClock", "Transaction", "Writer"]
 
 _LOG_LIMIT = _JOURNAL_LIMIT
-"""Bytes of the log from which on it is emptied by waiting for readers. Without readers SQLite
-begins it anew far below.
+"""The size of the log, in bytes, at which the writer waits for readers to empty it. Without readers
+SQLite restarts it far below.
 """
 
 _COMMITS_BETWEEN_LOOKS: Final = 64
 _PATIENCE_WITH_READERS: Final = 0.25
-"""Seconds that writers wait for readers at most, once in a quarter of the limit."""
+"""The most seconds that writers wait for readers, once in a quarter of the limit."""
 
 
 class StoreClock:
-    """The store's time in this process: the machine's, also where that is put back (protocol rule
+    """The store's time in this process: the machine's clock, also if it goes back (protocol rule
     25).
     """
 
@@ -55,8 +55,8 @@ class StoreClock:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a statement needs: the connection, the store's time of the transaction, the kinds, and
-    how they are written.
+    """The state of a transaction: the connection, the store's time, the kinds, and their stored
+    forms.
     """
 
     connection: sqlite3.Connection
@@ -67,7 +67,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """An open file: it must stay the one that the path names."""
+    """An open file, which must stay the file at the path."""
 
     connection: sqlite3.Connection
     lock: FileLock
@@ -76,12 +76,11 @@ class _Session:
 
 
 class Writer:
-    """Serializes everything that goes over the writer's connection, between threads and between
-    processes.
+    """Serializes all use of the writer's connection, between threads and between processes.
 
-    SQLite has a bug that damages the file when two processes write or checkpoint at the same moment
-    (3.7.0 to 3.51.2), and its busy handler starves the unlucky. Hence the file lock around each
-    write transaction, and around closing, which checkpoints.
+    SQLite 3.7.0 to 3.51.2 has a bug: two processes that write or checkpoint at the same moment
+    damage the file. Its busy handler also starves processes. So a file lock surrounds each write
+    transaction, and closing, which checkpoints.
     """
 
     def __init__(self, settings: Settings, clock: StoreClock) -> None:
@@ -97,9 +96,7 @@ class Writer:
     def open(self) -> None:
         """Open the file; make or migrate its schema."""
         if self._session is None:
-            self._process = (
-                os.getpid()
-            )  # what was made before a fork, and not opened, belongs to the one that opens it
+            self._process = os.getpid()  # a provider that was made but not opened before a fork belongs to the process that opens it
         self._seize()
         try:
             if self._session is None:
@@ -109,7 +106,7 @@ class Writer:
             self._guard.release()
 
     def close(self) -> None:
-        """Close the file. Harmless when it is closed; in a forked child it leaves the parent's
+        """Close the file. Harmless if it is closed. In a forked child it leaves the parent's
         connection alone.
         """
         if self._process != os.getpid():
@@ -120,7 +117,7 @@ class Writer:
 
     @contextmanager
     def transaction(self) -> Generator[Transaction]:
-        """Run the body in one write transaction: all of it is committed, or nothing.
+        """Run the body in one write transaction, which commits all of it or nothing.
 
         Raises:
             OutcomeUnknown: the commit itself failed in the device.
@@ -168,7 +165,7 @@ class Writer:
             self._guard.release()
 
     def _seize(self) -> None:
-        """Take the writer for this thread. Whoever calls this releases the guard."""
+        """Take the writer for this thread. The caller releases the guard."""
         if self._process != os.getpid():
             raise StoreForked(str(self._settings.path), opened_by=self._process)
         if not self._guard.acquire(timeout=self._settings.busy_seconds):
@@ -178,9 +175,9 @@ class Writer:
             )
 
     def _current(self) -> _Session:
-        """Return the session, after making sure that its file is still the one at the path.
+        """Return the session, after checking that its file is still the file at the path.
 
-        A file that was removed under us would take writes and lose them with our descriptor (I1).
+        A removed file would accept writes, and lose them with our descriptor (I1).
         """
         if not self._is_open:
             raise StoreUnavailable(f"{self._settings.path} is not open")
@@ -216,9 +213,7 @@ class Writer:
             raise StoreUnavailable(
                 f"{self._settings.path}: the directory {directory} does not exist"
             )
-        require_one_name(
-            self._settings.path
-        )  # before the lock files are made, under a name that would be the wrong one
+        require_one_name(self._settings.path)  # before the lock files are made under a wrong name
         return FileLock(self._settings.lock_path)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -232,18 +227,18 @@ class Writer:
                 raise
 
     def _bound_log(self, connection: sqlite3.Connection) -> None:
-        """Empty the log where readers have kept SQLite from it for long.
+        """Empty the log if readers have kept SQLite from restarting it.
 
-        It begins the log anew only in a moment without any reader; readers that overlap all the
-        time leave no such moment, and the log grows without end. Waiting for those that are there
-        ends it: who comes later reads the file itself. A reader that stays longer than that is not
-        waited for again before the log has grown by another part.
+        SQLite restarts the log only in a moment without readers. Overlapping readers leave no such
+        moment, and the log grows without end. Waiting for the present readers ends it: later ones
+        read the file itself. After a timeout the writer waits again only when the log has grown by
+        another part.
         """
         size = _size_of(self._settings.log_path)
         if size <= max(_LOG_LIMIT, self._log_allowed):
             return
-        # The commit before it stands whatever happens here; a device that fails tells so at the
-        # next one.
+        # The earlier commit stands, whatever happens here. The next commit reports a failing
+        # device.
         with contextlib.suppress(sqlite3.Error):
             connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE_WITH_READERS * 1000)}")
             try:
@@ -258,8 +253,7 @@ class Writer:
         session, self._session = self._session, None
         if session is None:
             return
-        # Closing checkpoints, if nobody else has the file open; where the lock cannot be had,
-        # somebody has.
+        # Closing checkpoints if no other process has the file open. If the lock is taken, one has.
         locked = _try_acquire(session.lock, self._settings.busy_seconds)
         try:
             session.connection.close()
@@ -270,8 +264,7 @@ class Writer:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    # SQLite has rolled back by itself after some errors (a full disk); then there is no transaction
-    # any more.
+    # SQLite rolls back by itself after some errors (a full disk); the transaction is then over.
     if connection.in_transaction:
         with contextlib.suppress(sqlite3.Error):
             connection.execute(sql.ROLLBACK)

@@ -1,4 +1,4 @@
-"""What operators write, on PostgreSQL. Each leaves a row in the audit."""
+"""Operators' writes, on PostgreSQL. Each leaves a row in the audit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["PostgresAdmin"]
 
 _KEPT_OPERATIONS: Final = 10_000
 _NAMED: Final = 100
-"""Of how many deleted instances the audit names the ids."""
+"""How many ids of deleted instances the audit names."""
 
 
 class PostgresAdmin:

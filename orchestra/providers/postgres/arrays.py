@@ -1,8 +1,7 @@
-"""Values as PostgreSQL takes them in the binary form; columns of many rows as arrays.
+"""Values in PostgreSQL's binary form; columns of many rows as arrays.
 
-A statement for a group takes its rows as one array a column (``unnest``). Each parameter of a
-statement has a cast, which alone says its type: so a statement is prepared once, whatever its
-values are.
+A statement for a group takes its rows as one array a column (``unnest``). Each parameter has a
+cast, which alone decides its type. So a statement is prepared once, whatever its values are.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def to_binary(value: Any) -> bytes | None:
 
     Raises:
         ValueError, OverflowError, struct.error: no database can hold it.
-        TypeError: it is of a type that no statement takes.
+        TypeError: no statement takes its type.
     """
     convert = _CONVERSIONS.get(cast("type[object]", type(value)))
     if convert is None:

@@ -1,9 +1,7 @@
-"""Calls of the server: statements that travel together, transactions, and what is tried again
-inside.
+"""Calls of the server: scripts of statements, transactions, and bounded retries.
 
-Nothing here waits for anything but the server. A transaction lasts as long as a call of this
-module's users: no code of orchestrations, activities or services runs inside, and nothing is
-awaited.
+Calls wait for the server alone. A transaction lasts as long as one call: no code of orchestrations,
+activities or services runs inside, and nothing is awaited.
 """
 
 from __future__ import annotations
@@ -39,16 +37,14 @@ Read = tuple[str, Sequence[Any]]
 _TRIES: Final = 6
 _PAUSE: Final = 0.005
 _LOCK_WAITS: Final = 2
-"""For how many lock timeouts a call may go on trying: a node that waits for too long is taken for
-dead.
-"""
+"""For how many lock timeouts a call may retry: other nodes bury a node that waits too long."""
 
 _IDLE_CONNECTIONS: Final = 4
 
 
 class StoreTime:
-    """The store's time: the server's, unless a clock was given; also where that is put back
-    (protocol rule 25).
+    """The store's time: the server's clock, or a given one; also if it goes back (protocol rule
+    25).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -58,23 +54,21 @@ class StoreTime:
 
     @property
     def read(self) -> Read:
-        """The statement that tells the time. It is to run when all locks are held: the times of the
-        messages of an instance then have the order of their numbers.
+        """The statement that returns the time. Run it when all locks are held: the times of an
+        instance's messages then have the order of their numbers.
         """
         known = self._last if self._clock is None else followed(self._last, self._clock.now())
         return sql.READ_TIME, (known, self._clock is None)
 
     def heard(self, row: Row) -> int:
-        """Take the time that the statement has told; return it."""
+        """Remember the time that the statement returned, and return it."""
         with self._guard:
             self._last = followed(self._last, row[0])
             return self._last
 
 
 class Transaction:
-    """One transaction: it begins with its locks and the time, and ends with a script that
-    commits.
-    """
+    """One transaction: it begins with locks and the time, and ends with a script that commits."""
 
     def __init__(
         self,
@@ -89,8 +83,8 @@ class Transaction:
         self._setup = setup
         self.now: int = 0
         self.committing: bool = False
-        """Whether COMMIT may have reached the server: from then on, a lost connection leaves the
-        outcome open.
+        """Whether COMMIT may have reached the server. From then on a lost connection means an
+        unknown outcome.
         """
 
     def script(self) -> Script:
@@ -98,8 +92,8 @@ class Transaction:
         return Script(self._connection, self._connector)
 
     def begin(self, *reads: Read) -> list[Result]:
-        """Begin, run statements (those that lock first), and take the time when they have what they
-        waited for.
+        """Begin, run statements (locking ones first), and read the time when they have their
+        locks.
         """
         script = self.script()
         script.add(sql.BEGIN)
@@ -112,7 +106,7 @@ class Transaction:
         return results
 
     def commit_at_once(self, script: Script) -> None:
-        """Begin, run a script, take the time and commit, all in one round trip."""
+        """Begin, run a script, read the time and commit, all in one round trip."""
         if is_dead(self._connection):
             raise psycopg.OperationalError(
                 "the connection was lost meanwhile"
@@ -139,17 +133,17 @@ class Transaction:
 
 
 class Source(Protocol):
-    """Where calls get their connection from."""
+    """A source of connections for calls."""
 
     def take(self) -> Connection: ...
 
     def give_back(self, connection: Connection | None) -> None:
-        """Take a connection back; ``None`` if it cannot be used any more."""
+        """Take a connection back; ``None``: it is broken."""
         ...
 
 
 class Calls:
-    """Reads and transactions on connections of a source; bounded tries inside."""
+    """Reads and transactions on connections of a source, with bounded retries."""
 
     def __init__(
         self,
@@ -173,8 +167,8 @@ class Calls:
         return self.read_all([(statement, values)])[0]
 
     def read_all(self, reads: Sequence[Read], *, one_moment: bool = False) -> list[list[Row]]:
-        """Return the rows of some statements, in one round trip; with ``one_moment`` they all see
-        the same state.
+        """Return the rows of some statements, in one round trip; with ``one_moment`` in one
+        snapshot.
         """
 
         def work(connection: Connection) -> list[list[Row]]:
@@ -192,7 +186,8 @@ class Calls:
         return self._call(work, lambda: False)
 
     def transaction(self, work: Callable[[Transaction], T]) -> T:
-        """Run some work, which commits by itself, and again where others were in its way.
+        """Run some work, which commits by itself. Run it again if other transactions were in its
+        way.
 
         Raises:
             OutcomeUnknown: the connection was lost while it committed.
@@ -219,9 +214,9 @@ class Calls:
                     is_lost = connection_lost(connection)
                     if is_lost and is_committing():
                         raise OutcomeUnknown(str(failure)) from error
-                    # Nothing was written. A connection may have been lost long ago (the server was
-                    # restarted since the last call): once more, on a new one. Whom others were in
-                    # the way of is heard again, a few times.
+                    # Nothing was written. If the connection was lost long ago (the server restarted
+                    # since the last call), retry once on a new one. If other transactions were in
+                    # the way, retry a few times.
                     in_time = number < _TRIES and self._clock.monotonic() < until
                     if not (not was_lost if is_lost else contended(error) and in_time):
                         raise failure from error
@@ -236,7 +231,7 @@ class Calls:
         try:
             yield connection
         finally:
-            # Whatever has happened, the next call shall not inherit it.
+            # The next call must not inherit the state.
             self._source.give_back(_restored(connection))
 
     def _set_up(self, script: Script) -> None:
@@ -245,7 +240,7 @@ class Calls:
 
 
 class Lane:
-    """The connection that the engine's calls go over, one at a time."""
+    """The connection of the engine's calls, one call at a time."""
 
     def __init__(
         self, connector: Connector, settings: Settings, on_connect: Callable[[Connection], None]
@@ -299,7 +294,7 @@ class Lane:
 
 
 class Pool:
-    """Connections for any thread. A few are kept; more are made when they are needed at once."""
+    """Connections for any thread. A few are kept; concurrent calls make more."""
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -316,7 +311,7 @@ class Pool:
         self._is_open = True
 
     def close(self) -> None:
-        """Close the idle connections; those in use close when they are given back."""
+        """Close the idle connections; those in use close when they are returned."""
         if self._process != os.getpid():
             return
         with self._guard:
@@ -338,7 +333,7 @@ class Pool:
 
     def give_back(self, connection: Connection | None) -> None:
         if connection is None:
-            # Whatever has cut this one has most likely cut the others.
+            # The cause has most likely cut the others too.
             with self._guard:
                 idle, self._idle = self._idle, []
             for other in idle:
@@ -362,9 +357,7 @@ def _close(connection: Connection) -> None:
 
 
 def _restored(connection: Connection) -> Connection | None:
-    """End the transaction that is in progress, if any. Return the connection, if it can be used
-    again.
-    """
+    """Roll back an open transaction, if any. Return the connection, if it is still usable."""
     with suppress(*DRIVER_ERRORS):
         if (
             not connection_lost(connection)

@@ -1,4 +1,4 @@
-"""Who is there, and what they can run."""
+"""The nodes, and what they can run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _READS = (
 
 
 def read_catalogue(calls: Calls, dialect: Dialect) -> Catalogue:
-    """Return the catalogue, all of one moment."""
+    """Return the catalogue, in one snapshot."""
     time, *rows = calls.read_all(
         [calls.time.read, *((statement, ()) for statement in _READS)], one_moment=True
     )
@@ -43,7 +43,7 @@ def read_catalogue(calls: Calls, dialect: Dialect) -> Catalogue:
 
 
 def abilities_to_bytes(node: NodeRecord) -> bytes:
-    """Return the stored form of what only nodes read of a node."""
+    """Return the stored form of a node's abilities, which only nodes read."""
     return pack(
         {
             "formats": list(node.formats),

@@ -1,4 +1,4 @@
-"""Claims of a group: what they take in its last two round trips."""
+"""The claims of a group, in its last two round trips."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Taking", "claim_all", "finish_claims"]
 
 @dataclass(slots=True)
 class Taking:
-    """A claim in progress. ``kinds`` are those that may yet have ready instances."""
+    """A claim in progress. ``kinds`` are those that may still have ready instances."""
 
     position: int
     claim: Claim
@@ -57,8 +57,8 @@ class Taking:
 def claim_all(
     transaction: Transaction, script: Script, claims: Sequence[Taking], dialect: Dialect
 ) -> set[str]:
-    """Run the script, take what the claims ask for, and commit. Return the ids of the instances
-    that were taken.
+    """Run the script, take work for the claims, and commit. Return the ids of the taken
+    instances.
     """
     for taking in claims:
         if taking.wants_tasks:
@@ -67,9 +67,8 @@ def claim_all(
     while asking:
         results = [(taking, _ask(taking, transaction.now, script)) for taking in asking]
         script.run()
-        # Where a kind gave less than it seemed to have, others were taking it at the same moment.
-        # The rest of the claim goes to the other kinds: no node is told "nothing" while work is
-        # ready.
+        # If a kind gave fewer than were seen, other nodes took them at the same moment. The rest of
+        # the claim goes to the other kinds: no node gets nothing while work is ready.
         asking = [taking for taking, result in results if _take(taking, result)]
         script = transaction.script()
     claimed: set[str] = set()
@@ -83,7 +82,9 @@ def claim_all(
 
 
 def finish_claims(claims: Sequence[Taking]) -> dict[int, Claimed]:
-    """Return what claims have taken, by the positions of their changes. The last script has run."""
+    """Return the outcomes of the claims, by the positions of their changes. The last script has
+    run.
+    """
     return {taking.position: _finish(taking) for taking in claims}
 
 
@@ -108,7 +109,7 @@ def _ask(taking: Taking, now: int, script: Script) -> Result:
 
 
 def _take(taking: Taking, result: Result) -> bool:
-    """Take what a claim has got; return whether it is to be asked once more."""
+    """Add the taken rows to a claim; return whether to try once more."""
     quotas: dict[int, int] = {}
     got: Counter[int] = Counter()
     for place, quota, instance_id, *rest in result.rows:

@@ -1,4 +1,6 @@
-"""Making connections: bounded on the wire and on the server, and as durable as was asked for."""
+"""Make connections: with timeouts on the wire and on the server, and with the requested
+durability.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ _WIRE: Final[Mapping[str, str | int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""What bounds a call whose server is not there any more: by less than a lease. The DSN's own values
+"""Network settings that end a call to a dead server before a lease is over. The DSN's own values
 come first.
 """
 
@@ -48,12 +50,12 @@ _FILES: Final[Mapping[str, str]] = {
     "sslcrldir": "PGSSLCRLDIR",
     "passfile": "PGPASSFILE",
 }
-"""Parameters that name files, and the variables of the environment that stand in for them."""
+"""Parameters that name files, and the environment variables that replace them."""
 
 _PLANS: Final[Mapping[str, str]] = {
-    # Every hot statement finds its rows by key. Statistics that lag behind (a table that was empty
-    # a moment ago) must not turn one into a scan of a million parked instances, and none is worth
-    # being planned anew each time.
+    # Every hot statement finds its rows by key. Outdated statistics (a table that was empty a
+    # moment ago) must not turn one into a scan of a million parked instances. No statement is worth
+    # planning each time.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -68,18 +70,16 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _LOOK: Final = 0.1
 _MARGIN: Final = 2.0
-"""Seconds that an answer may take on its way, beyond what the server may take for it."""
+"""Seconds that an answer may take on the wire, beyond the server's own time."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that does not wait for ever: whoever acknowledges on the wire may still never
+    """A connection that does not wait for ever: a peer may acknowledge on the wire and never
     answer.
     """
 
     patience: float | None = None
-    """Seconds that one round trip may take; then the connection is given up. ``None``: as long as
-    it takes.
-    """
+    """Seconds that one round trip may take; then the connection is closed. ``None``: no limit."""
 
     def wait(self, gen: PQGen[T], interval: float = _LOOK, timeout: float | None = None) -> T:
         """Run a conversation with the server.
@@ -87,7 +87,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         Raises:
             psycopg.OperationalError: there was no answer in time; the connection is closed.
         """
-        if timeout is not None:  # the driver's own, where it knows what to do then
+        if timeout is not None:  # the driver's own commands, which it can clean up itself
             return super().wait(gen, interval, timeout)
         return super().wait(
             gen if self.patience is None else self._bounded(gen, self.patience), interval
@@ -105,8 +105,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             while True:
                 ready = yield wanted
                 if not ready and clock.monotonic() > until:
-                    # Keepalives and tcp_user_timeout see a dead peer, not a silent one. The answer
-                    # may still come: nobody must take it for that to something else.
+                    # Keepalives and tcp_user_timeout detect a dead peer, not a silent one. A late
+                    # answer must not be taken for the answer to a later call.
                     self.pgconn.finish()
                     raise psycopg.OperationalError(
                         f"no answer within {seconds:g} s; the connection was given up"
@@ -117,7 +117,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def server_description(dsn: str) -> str:
-    """Return where a DSN leads, without anything secret."""
+    """Return the address in a DSN, without secrets."""
     values = read_dsn(dsn)
     if values is None:
         return "an unreadable DSN"
@@ -129,10 +129,10 @@ def server_description(dsn: str) -> str:
 
 
 def read_dsn(dsn: str) -> Mapping[str, Any] | None:
-    """Return what a DSN says; ``None`` where it cannot be read.
+    """Return the values of a DSN; ``None``: it cannot be read.
 
-    A password with an unquoted "@" or "/" in it puts its rest into the host, the port or the
-    database: such a DSN counts as unreadable, so that nobody is shown the rest.
+    An unquoted "@" or "/" in a password puts the rest of it into the host, the port or the
+    database. Such a DSN counts as unreadable, so the rest is never shown.
     """
     try:
         values = conninfo.conninfo_to_dict(dsn)
@@ -146,11 +146,10 @@ def read_dsn(dsn: str) -> Mapping[str, Any] | None:
 
 
 def absolute_files(dsn: str) -> dict[str, str]:
-    """Return the files that a DSN, or the environment in its place, names by relative paths, as
-    they are found now.
+    """Return absolute paths for the relative ones in a DSN, or in the environment.
 
-    libpq looks a relative path up at each connect. Later the process may stand in another
-    directory, where such a file is missing, or is another program's.
+    libpq resolves a relative path at each connect. Later the process may be in another directory,
+    where the file is missing, or belongs to another program.
     """
     asked = read_dsn(dsn) or {}
     named = {key: asked.get(key) or os.environ.get(variable) for key, variable in _FILES.items()}
@@ -177,14 +176,13 @@ class Connector:
             f"PostgreSQL store {settings.schema!r} at {server_description(settings.dsn)}"
         )
         self.render: Callable[[str], bytes] = lru_cache(maxsize=None)(self._render)
-        """Return a statement of this store: with each name after an ``@`` taken from the store's
+        """Return a statement for this store: each name after an ``@`` becomes a name of the store's
         schema.
         """
 
     def connect_soon(self, *, planned: bool = False) -> Connection:
-        """Do the same as :meth:`connect`, but refuse at once while the server has just not
-        answered: with growing pauses, so that a server which is away is not stormed when it comes
-        back.
+        """Do the same as :meth:`connect`, but refuse at once if the server has just not answered.
+        The pauses grow, so nodes do not storm a returning server.
         """
         if self._clock.monotonic() < self._next:
             raise StoreUnavailable(f"{self.description}: it did not answer a moment ago")
@@ -198,11 +196,10 @@ class Connector:
         return connection
 
     def connect(self, *, planned: bool = False) -> Connection:
-        """Return a connection, set up. ``planned``: it is to run the hot statements.
+        """Return a configured connection. ``planned``: it runs the hot statements.
 
         Raises:
-            StoreUnavailable: there is none to be had, or it would not be as durable as was asked
-                for.
+            StoreUnavailable: the server cannot be reached, or lacks the requested durability.
         """
         try:
             connection = self._connect()
@@ -219,8 +216,8 @@ class Connector:
         return connection
 
     def setup(self, *, planned: bool, local: bool) -> tuple[bytes, list[str]]:
-        """Return the statement that bounds calls and makes commits durable, for a session or for
-        one transaction.
+        """Return the statement that sets timeouts and durability, for a session or for one
+        transaction.
         """
         settings = self._session_settings(planned=planned)
         calls = [
@@ -260,18 +257,16 @@ class Connector:
 
     @staticmethod
     def branch_of(connection: Connection) -> tuple[Any, ...] | None:
-        """Return which server's history the connection leads to; ``None`` where the server does not
-        tell.
-        """
+        """Return the identity of the server's history; ``None``: the server does not tell."""
         with suppress(
             *DRIVER_ERRORS
-        ):  # not every service that speaks PostgreSQL lets one ask; a lost connection is found out
+        ):  # not every PostgreSQL service allows the query; a lost connection is noticed elsewhere
             return connection.execute(READ_BRANCH.encode()).fetchone()
         return None
 
     def prepared_on(self, connection: Connection) -> dict[bytes, bytes] | None:
-        """Return the names under which statements are prepared on a connection, to be added to;
-        ``None`` behind a pooler.
+        """Return the mutable names of a connection's prepared statements; ``None`` behind a
+        pooler.
         """
         return self._prepared.get(connection)
 
@@ -283,7 +278,7 @@ class Connector:
         if connection.info.parameter_status("client_encoding") != "UTF8":
             connection.execute("SET client_encoding TO 'UTF8'")
         with connection.transaction():
-            # Behind a pooler this only shows what can be had: there each transaction says it anew.
+            # Behind a pooler this only checks the settings: there each transaction sets them again.
             connection.execute(*self.setup(planned=planned, local=self._settings.pooled))
             shown = connection.execute(_READ_DURABILITY).fetchone()
         if self._settings.durability == "full" and (

@@ -1,4 +1,4 @@
-"""Deleting ended instances, by operators or when their time has run out."""
+"""Delete ended instances: by operators, or after their expiry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestra.store.hot_row import HotRow
 __all__ = ["delete_expired", "delete_instances"]
 
 _ROWS_AT_ONCE: Final = 2_000
-"""Rows after which a transaction deletes no further instance: it is not to last long."""
+"""Rows after which a transaction deletes no further instance, so that it stays short."""
 
 _TOGETHER: Final = 8
 
@@ -26,11 +26,11 @@ def delete_instances(
     rows_at_once: int | None = None,
     record: Callable[[Script, Sequence[str]], None] | None = None,
 ) -> list[str]:
-    """Delete those of some instances, given as id and incarnation, that have ended, and all that
-    belongs to them (I9).
+    """Delete the ended ones of some instances, given as id and incarnation, with all their rows
+    (I9).
 
-    Commits; ``record`` may add to what is committed. Returns the ids that went, in the order in
-    which they were given.
+    Commits; ``record`` may add statements to the commit. Returns the deleted ids, in the given
+    order.
     """
     (locked,) = transaction.begin((sql.LOCK_ROWS, (Texts(sorted(instances)),)))
     rows = {row[0]: HotRow(*row) for row in locked.rows}
@@ -61,7 +61,7 @@ def delete_instances(
 
 
 def delete_expired(calls: Calls, limit: int) -> int:
-    """Delete ended instances whose time has run out, the longest overdue first. Return how many."""
+    """Delete expired instances, the longest overdue first. Return how many."""
     _, moment = calls.time.read
     found = dict(calls.read(sql.FIND_EXPIRED, *moment, limit))
     if not found:

@@ -87,7 +87,7 @@ class PostgresDirectory:
 
 
 class _Conditions:
-    """The statement of a query, and its values. Only constants are ever put together (I15)."""
+    """The statement of a query, and its values. The text consists of constants only (I15)."""
 
     def __init__(self, query: InstanceQuery, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -148,8 +148,8 @@ class _Conditions:
             require(f"(i.created_at, i.instance_id) < ({after})")
 
     def _stands_still(self, unserved: tuple[Kind, ...]) -> str:
-        """Return the condition that an open instance is held, is crashing (rule 14), or has nobody
-        to run it (rule 5).
+        """Return the condition that an open instance is held, is crashing (rule 14), or no node can
+        run it (rule 5).
         """
         condition = "i.held OR (i.takeovers >= 3 AND i.owner IS NULL)"
         if unserved:
@@ -180,7 +180,7 @@ class _Conditions:
 
 
 def _escaped(prefix: str) -> str:
-    """Return a text as a pattern that means just this text."""
+    """Return a pattern that matches exactly this text."""
     return prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 

@@ -1,6 +1,4 @@
-"""Writing what was decided: each table's rows in one statement, all in the script of one round
-trip.
-"""
+"""Write a decision: each table's rows in one statement, all in the script of one round trip."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def add_decision(
     numbers: Mapping[Kind, int],
     dialect: Dialect,
 ) -> dict[int, SnapshotReads]:
-    """Add the statements that write a decision. Return what reads its recovered instances, by
+    """Add the statements that write a decision. Return the reads of its recovered instances, by
     position.
     """
     now = transaction.now
@@ -85,7 +83,7 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
         )
     _add(script, sql.SET_CUSTOM_STATUSES, sql.CUSTOM_STATUS, effects.custom_statuses)
     _add(script, sql.SET_HOLDS, sql.HOLD, effects.holds)
-    # No row goes without its events, and which ones go by age is read from the rows: so events come
+    # A row goes only with its events, and the rows say which go by age. So events are deleted
     # first.
     pruned = [
         (
@@ -104,8 +102,8 @@ def add_effects(script: Script, effects: Effects, now: int) -> None:
 
 
 def prune_tombstones(script: Script, now: int, added: int, window: int) -> None:
-    """Remove tombstones that have lost their meaning: at most twice as many as were added, so that
-    who adds them pays.
+    """Remove expired tombstones: at most twice as many as were added, so that the writer pays for
+    them.
     """
     if added:
         script.add(sql.PRUNE_TOMBSTONES, now - window, 2 * added)
@@ -118,8 +116,8 @@ def _add_starts(
     needs: Needs,
     numbers: Mapping[Kind, int],
 ) -> None:
-    """Complete new instances; rows that were made for refused writes go, or are made anew for those
-    who then asked for them.
+    """Complete new instances. Rows that were made for refused writes are deleted, or made again for
+    later starts.
     """
     started = decision.started
     anew = [
@@ -152,6 +150,6 @@ def _add(
     *,
     counted: bool = False,
 ) -> None:
-    """Add a statement for some rows, if there are any; ``counted``: it must change as many."""
+    """Add a statement for some rows, if any; ``counted``: it must change exactly as many."""
     if rows:
         script.add(statement, *arrays(columns, rows), *((len(rows),) if counted else ()))

@@ -1,4 +1,4 @@
-"""Locking and reading what a group is decided upon, in one round trip."""
+"""Lock and read the facts of a group, in one round trip."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["new_instances", "read_facts"]
 def read_facts(
     transaction: Transaction, needs: Needs, numbers: Mapping[Kind, int], dialect: Dialect
 ) -> Facts:
-    """Begin the transaction: make the new instances of a group, lock its rows in the order of their
-    ids, read what it needs.
+    """Begin the transaction: make a group's new instances, lock its rows in the order of their ids,
+    and read its facts.
     """
     reads: list[Read] = []
     if needs.candidates:
@@ -55,8 +55,8 @@ def read_facts(
 def new_instances(
     transaction: Transaction, starts: Iterable[Start], numbers: Mapping[Kind, int]
 ) -> Read:
-    """Return the statement that adds the hot rows of new instances, and that returns the ids that
-    were free.
+    """Return the statement that adds hot rows of new instances, and returns the ids that were
+    free.
     """
     rows = [
         (
@@ -110,9 +110,7 @@ def _collect_addressees(needs: Needs, result: Result, facts: Facts, dialect: Dia
 
 
 def _rooms(needs: Needs) -> list[tuple[Any, ...]]:
-    """Return what is asked of inboxes; the whole of one is asked for once for each of its
-    limits.
-    """
+    """Return the queries of inboxes; a whole inbox is counted once for each of its limits."""
     coming = needs.coming
     asked: set[tuple[str, InboxLimits]] = set()
     rows: list[tuple[Any, ...]] = []

@@ -22,7 +22,9 @@ from orchestra.errors import (
 __all__ = ["DRIVER_ERRORS", "connection_lost", "contended", "translate"]
 
 DRIVER_ERRORS: Final = (psycopg.Error, ValueError, OverflowError, struct.error)
-"""The last three: values that no database can hold (lone surrogates, integers beyond 64 bits)."""
+"""The last three come from values that no database can hold (lone surrogates, integers beyond 64
+bits).
+"""
 
 _CONTENDED: Final = frozenset(
     {
@@ -78,9 +80,7 @@ _REMEDIES: Final = {
 
 
 def translate(error: Exception, description: str) -> StoreError:
-    """Return what an error of the driver means. What is not known to pass by itself is not
-    retryable.
-    """
+    """Translate an error of the driver. Unknown errors are not retryable."""
     state = sqlstate(error)
     if state is not None:
         kind = _ERRORS.get(state) or _ERRORS_OF_CLASS.get(state[:2], StoreError)
@@ -98,19 +98,19 @@ def sqlstate(error: Exception) -> str | None:
 
 
 def contended(error: Exception) -> bool:
-    """Return whether the same transaction may go through at once: others were in its way, and it
-    was rolled back.
+    """Return whether the same transaction may succeed at once: others were in its way, and it was
+    rolled back.
     """
     return sqlstate(error) in _CONTENDED
 
 
 def is_mismatch(error: StoreError) -> bool:
-    """Return whether a statement has not changed as many rows as it should
+    """Return whether a statement changed another number of rows than it should
     (``statements._exactly``).
     """
     return isinstance(error.__cause__, psycopg.errors.DivisionByZero)
 
 
 def connection_lost(connection: psycopg.Connection[object]) -> bool:
-    """Return whether a connection can be used no more."""
+    """Return whether a connection is broken."""
     return connection.closed or connection.pgconn.status != psycopg.pq.ConnStatus.OK

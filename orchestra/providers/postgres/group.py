@@ -1,17 +1,16 @@
-"""One group of changes: what the protocol says of them, in three round trips whatever their number.
+"""One group of changes, in at most three round trips, whatever their number.
 
-The first makes new instances and locks the rows of all others that the group names, in the order of
-their ids (rule 7); it brings back all that the outcomes depend on. The group is then decided in
-memory (:mod:`orchestra.store.decision`). The second writes each hot row once, and everything else
-with one statement a table; without claims it commits. Claims see what the group has made ready, and
-their instances are read in the third.
+The first round trip makes new instances and locks the rows of all others, in the order of their ids
+(rule 7). It reads all facts. The group is then decided in memory (:mod:`orchestra.store.decision`).
+The second writes each hot row once, and all else with one statement a table; without claims it
+commits. Claims see the instances that the group made ready; the third round trip reads them.
 
-A group of nothing but steps of instances that go on, as most are, makes all of this in one round
-trip, on trust: a statement that meets a fence which does not hold ends the script before anything
-is written, and the longer way is taken.
+Most groups contain only steps of instances that go on. Such a group takes one round trip and reads
+nothing first. If a fence does not hold, its statement ends the script before anything is written,
+and the group takes the longer way.
 
-Nothing waits for a lock after the first round trip: new ids and then rows are taken in one order by
-all nodes, and claims pass over what is locked. So two groups cannot wait for each other.
+No statement waits for a lock after the first round trip. All nodes lock new ids and then rows in
+one order, and claims skip locked rows. So two groups cannot wait for each other.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ __all__ = ["Committed", "Group"]
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A group that is committed: what was read for its outcomes still has to be put together."""
+    """A committed group, whose outcomes are still to be assembled."""
 
     now: int
     wakes_others: bool
-    """Whether it has left something that other nodes should look at."""
+    """Whether it has left work for other nodes."""
     finish: Callable[[], tuple[Outcome, ...]]
 
 
@@ -53,8 +52,7 @@ class Group:
     """Applies changes in the order of the protocol: owners' writes, then arrivals, then claims.
 
     Args:
-        local_nodes: the nodes of this provider; they need no hint of what is done to their
-            instances through it.
+        local_nodes: the nodes of this provider, which need no hints about changes through it.
     """
 
     def __init__(
@@ -71,10 +69,9 @@ class Group:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is nothing but owners' writes, one for each of some instances, that take no
-        messages and stop nothing.
+        """Whether it holds only owners' writes, one for each instance, without messages and stops.
 
-        Most groups are, and nearly all of their writes are granted.
+        Most groups do, and nearly all of their writes are granted.
         """
         if not self._settings.trusting:
             return False
@@ -91,7 +88,7 @@ class Group:
         """Apply a plain group and commit, in one round trip.
 
         Raises:
-            psycopg.errors.DivisionByZero: a write is to be refused, or does not fit what is stored.
+            psycopg.errors.DivisionByZero: a write must be refused, or does not fit the stored rows.
                 Nothing was written.
         """
         writes = sorted(
@@ -107,7 +104,7 @@ class Group:
         effects = Effects(dialect)
         for write in writes:
             effects.add(write)
-        add_effects(script, effects, 0)  # the time is told later, and nothing was consumed
+        add_effects(script, effects, 0)  # the time comes later, and nothing was consumed
         rows = [_fenced_values(write, self._numbers, dialect) for write in writes]
         script.add(
             sql.WRITE_FENCED, *arrays(sql.FENCED, rows), len(writes), *transaction.time.read[1]
@@ -170,7 +167,7 @@ class Group:
     def _finish(
         self, decision: Decision, recovered: Mapping[int, SnapshotReads], claims: Sequence[Taking]
     ) -> tuple[Outcome, ...]:
-        """Put together what was read; the transaction has ended."""
+        """Assemble the outcomes; the transaction has ended."""
         outcomes = {**decision.outcomes, **finish_claims(claims)}
         outcomes.update(
             (position, Recovered(reads.take()[0])) for position, reads in recovered.items()
@@ -181,7 +178,7 @@ class Group:
 def _fenced_values(
     write: Write, numbers: Mapping[Kind, int], dialect: Dialect
 ) -> tuple[object, ...]:
-    """Return what :meth:`HotRow.write` does to a row that is not read first."""
+    """Return the values with which the statement does what :meth:`HotRow.write` does."""
     state = write.state
     is_open = state.status is Status.OPEN
     return (
@@ -203,7 +200,7 @@ def _fenced_values(
 
 
 def _is_due(write: Write, inbox_seq: int, now: int) -> bool:
-    """Return whether a plain write has left its instance to be claimed at once."""
+    """Return whether a plain write has left its instance ready to be claimed."""
     state = write.state
     if state.status is not Status.OPEN or state.owner is not None:
         return False

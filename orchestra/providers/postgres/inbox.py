@@ -1,4 +1,4 @@
-"""Reading inboxes: what the statements bring of them, and up to where that is all there is."""
+"""Read inboxes: pages of messages, and the number up to which they are complete."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PAYLOAD, _KIND = 3, 6
 def read_page(
     rows: Iterable[Sequence[Any]], up_to: int, page: InboxPage, dialect: Dialect
 ) -> Unread:
-    """Return the messages among rows of one inbox, in their order: ends of children all, and events
-    as far as the page goes.
+    """Return the messages of one inbox's rows, in order: all ends of children, and the events on
+    the page.
 
-    An event beyond the page has come without its payload, or is one more than the page holds.
+    An event beyond the page comes without its payload, or is one more than the page holds.
     """
     messages: list[MessageRow] = []
     whole_to, events = up_to, 0
@@ -48,8 +48,8 @@ def read_unread(
     up_to: int,
     page: InboxPage,
 ) -> dict[str, Unread]:
-    """Return the next unread events of some names, which share the page; of each at least one, if
-    there is any.
+    """Return the next unread events of some names, which share the page. Each gets at least one, if
+    it has any.
     """
     share = page.share(len(after))
     rows = calls.read(

@@ -16,10 +16,10 @@ __all__ = ["Kinds", "kind_arrays", "read_kind", "route_arrays"]
 
 
 class Kinds:
-    """The numbers of kinds, remembered. A number is given once and never changes.
+    """A cache of the numbers of kinds. A number never changes.
 
-    Numbers are given in a transaction of their own, before the group that needs them: a number that
-    no row has does no harm.
+    A separate transaction assigns numbers, before the group that needs them. An unused number does
+    no harm.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -28,14 +28,12 @@ class Kinds:
         self._numbers: dict[Kind, int] = {}
 
     def clear(self) -> None:
-        """Remember nothing. To be called for each new connection: what it leads to may be another
-        database, restored.
-        """
+        """Clear the cache. Call it for each new connection: it may lead to a restored database."""
         with self._guard:
             self._numbers = {}
 
     def make_sure_of(self, kinds: Iterable[Kind]) -> dict[Kind, int]:
-        """Return numbers for these kinds, giving them where they have none. Outside of transactions
+        """Return the numbers of these kinds, and assign missing ones. Outside of transactions
         only.
         """
         wanted = dict.fromkeys(kinds)
@@ -60,7 +58,7 @@ def read_kind(columns: Sequence[Any]) -> Kind:
 
 
 def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Flags, Numbers]:
-    """Return kinds as the arrays that statements take them in."""
+    """Return kinds as arrays for statements."""
     return (
         Texts(stored_queue(kind.queue) for kind in kinds),
         Texts(kind.name for kind in kinds),
@@ -72,7 +70,7 @@ def kind_arrays(kinds: Sequence[Kind]) -> tuple[Texts, Texts, Texts, Numbers, Fl
 
 
 def route_arrays(routes: Iterable[Route]) -> tuple[Texts, Texts]:
-    """Return routes of activities as the arrays that statements take them in."""
+    """Return routes of activities as arrays for statements."""
     distinct = dict.fromkeys(routes)
     return Texts(route.queue for route in distinct), Texts(route.name for route in distinct)
 

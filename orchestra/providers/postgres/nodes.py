@@ -1,5 +1,5 @@
-"""The life of nodes: joining, renewing, leaving, and what others do when one has died (protocol
-rules 11 to 14).
+"""The life of nodes: join, renew, leave, and the burial of a dead one by others (protocol rules 11
+to 14).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orchestra.store.instances import LONGEST_DELAY
 __all__ = ["Nodes"]
 
 _KEEP_DEAD: Final = 24 * 3_600_000_000
-"""How long the row of a dead node is kept, for people who ask what happened. In microseconds."""
+"""How long the row of a dead node is kept for people, in microseconds."""
 
 
 class Nodes:
@@ -38,29 +38,27 @@ class Nodes:
         self._lost = False
 
     def join(self, node: NodeRecord) -> int:
-        """Make the node known and alive. Return the store's time."""
+        """Register the node. Return the store's time."""
         now = self._calls.transaction(lambda transaction: self._join(transaction, node))
         self.joined.add(node.node_id)
         self._lost = False
         return now
 
     def forget(self) -> None:
-        """Have no nodes any more: the provider is closed."""
+        """Forget all nodes: the provider is closed."""
         self.joined.clear()
         self._lost = False
 
     def lose(self) -> None:
-        """Take note that the nodes of this provider may remember commits that the store does not
-        have any more.
-        """
+        """Note that this provider's nodes may remember commits that the store has lost."""
         self._lost = bool(self.joined)
         self.require_memory()
 
     def require_memory(self) -> None:
-        """Refuse, from then on and until a node joins anew.
+        """Refuse calls after that, until a node joins again.
 
         Raises:
-            StoreReplaced: what the nodes remember may never have happened.
+            StoreReplaced: the store may have lost commits that the nodes remember.
         """
         if self._lost:
             raise StoreReplaced(
@@ -70,25 +68,23 @@ class Nodes:
             )
 
     def renew(self, node_id: str, load: int) -> Renewal:
-        """Say that the node lives. Return the store's time and its levels."""
+        """Renew the node's lease. Return the store's time and levels."""
         self.require_memory()
         return self._calls.transaction(lambda transaction: self._renew(transaction, node_id, load))
 
     def raise_level(self, levels: Levels) -> Levels:
-        """Let the store be written at a higher level, unless a node lives that cannot read it.
-        Return how it stands.
-        """
+        """Raise the write level, unless a living node cannot read it. Return the levels."""
         return self._calls.transaction(lambda transaction: self._raise_level(transaction, levels))
 
     def leave(self, node_id: str) -> None:
-        """Remove the node; what it still owns is released."""
+        """Remove the node, and release its instances."""
         if self._calls.transaction(lambda transaction: _leave(transaction, node_id)):
             self._pulse.notify()
         self.joined.discard(node_id)
 
     def vanished(self) -> list[str]:
-        """Return nodes whose connection has been gone for a while, though the server has not been
-        restarted.
+        """Return nodes whose connection has been gone for a while, without a restart of the
+        server.
         """
         if self._pulse.server is None:
             return []
@@ -99,14 +95,14 @@ class Nodes:
         ]
 
     def bury(self, node_id: str, renewals: int) -> bool:
-        """Declare a node dead if its ``renewals`` still stand at this number. Return whether it was
+        """Declare a node dead if its ``renewals`` is still this number. Return whether it was
         done.
         """
         return self._calls.transaction(lambda transaction: _bury(transaction, node_id, renewals))
 
     def sweep(self, limit: int) -> int:
-        """Release instances whose owner has no living node row, and give up activities that such
-        nodes ran. Return how many.
+        """Release instances whose owner has no living node row, and mark such nodes' activities as
+        lost. Return how many.
         """
         found = self._calls.read(sql.FIND_GHOST_OWNED, limit)
         lost = self._calls.read(sql.FIND_LOST_TASKS, limit)
@@ -152,8 +148,8 @@ class Nodes:
             sql.ADD_CAPABILITIES, node.node_id, names, versions, Texts(capabilities.values())
         )
         script.add(sql.ADD_NODE_ACTIVITIES, node.node_id, Texts(dict.fromkeys(node.activities)))
-        # After the node's row is there: either these levels are the new ones, or who raises them
-        # sees the row.
+        # Read after the node's row exists: these levels are the new ones, or the raising call sees
+        # the row.
         levels = script.add(sql.READ_LEVELS)
         script.run()
         self._dialect.library.require(self._heard(levels), self._store)
@@ -182,19 +178,19 @@ class Nodes:
         return Renewal(transaction.now, self._heard(levels))
 
     def _hint(self) -> tuple[int | None, int | None]:
-        """Return the lock by which others see this provider's connection, if it has one now, and on
-        which server.
+        """Return the lock that marks this provider's connection, if it has one now, and its
+        server.
         """
         server = self._pulse.server
         return (None, None) if server is None else (self._pulse.key, server)
 
 
 def _leave(transaction: Transaction, node_id: str) -> int:
-    # The rows first and in the order of their ids, as groups do (rule 7).
+    # Lock the rows first, in the order of their ids, as groups do (rule 7).
     locked, taken = transaction.begin((sql.LOCK_LEFT, (node_id,)), (sql.LOCK_TAKEN, (node_id,)))
     reachable = {row[0] for row in locked.rows}
-    # What gets its stop mark at this very moment, of an instance that is not locked here, is lost
-    # with the next sweep.
+    # An activity that gets its stop mark now, of an instance that is not locked here, is lost in
+    # the next sweep.
     stopping = [tuple(row[:4]) for row in taken.rows if row[4] and row[0] in reachable]
     script = transaction.script()
     released = script.add(sql.RELEASE_OWNED, node_id)
@@ -238,9 +234,7 @@ def _lose_tasks(transaction: Transaction, lost: Sequence[tuple[Any, ...]]) -> in
 
 
 def _add_lost(script: Script, lost: Sequence[tuple[Any, ...]], now: int) -> Result:
-    """Have activities lost with the nodes that have them, given by their keys and these nodes;
-    their instances are locked.
-    """
+    """Mark activities of these nodes as lost, given by their keys; their instances are locked."""
     instance_ids, executions, event_ids, owners = zip(*lost, strict=True)
     keys = Texts(instance_ids), Numbers(executions), Numbers(event_ids)
     return script.add(sql.LOSE_TASKS, *keys, Texts(owners), now, now + LONGEST_DELAY)

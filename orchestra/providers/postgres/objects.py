@@ -1,5 +1,5 @@
-"""What the migrations make, by name: read from their text, so that it can be compared without
-making anything anywhere.
+"""The objects that the migrations make, read from their text: comparing them needs no scratch
+schema.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _NO_COLUMN: Final = frozenset(
 )
 _ORDER: Final = re.compile(r"\s+(?:ASC|DESC|NULLS FIRST|NULLS LAST)\b.*", re.IGNORECASE)
 
-# An object, how it is made, and whether it can be used. Keys are told by what they are on: the
-# server gives them their names. Names of columns are read where they stand; the function for
-# expressions would wait for whoever has locked the table.
+# An object, its definition, and whether it is valid. Keys are named by their columns: the server
+# invents their names. Column names come from the catalogue: the function for expressions would wait
+# for a lock on the table.
 FIND_OBJECTS: Final = """
     SELECT 'table ' || c.relname, '', true
     FROM pg_class c WHERE c.relnamespace = $1::oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -57,9 +57,7 @@ FIND_OBJECTS: Final = """
 
 
 def expected(scripts: Iterable[str]) -> dict[str, str]:
-    """Return the objects that are there after these scripts, as :data:`FIND_OBJECTS` tells those
-    that are there.
-    """
+    """Return the objects that these scripts make, in the form of :data:`FIND_OBJECTS`."""
     found: dict[str, str] = {}
     for script in scripts:
         for statement in _COMMENT.sub("", script).split(";"):
@@ -70,7 +68,7 @@ def expected(scripts: Iterable[str]) -> dict[str, str]:
 def compared(
     wanted: dict[str, str], found: dict[str, str]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return what is missing, what is another, and what is there beyond. A table stands for its
+    """Return the missing, the changed and the additional objects. A table stands for its
     columns.
     """
     return (
@@ -143,7 +141,7 @@ def _alter(table: str, part: str, found: dict[str, str]) -> None:
 
 
 def _server_name(table: str, key: str) -> str:
-    """Return the name that the server gives to the constraint behind a key."""
+    """Return the name that the server gives to a key's constraint."""
     columns = key.partition("(")[2].rstrip(")").split(", ")
     return "_".join((table, *columns, "key"))
 
@@ -162,9 +160,7 @@ def _add_part(table: str, part: str, found: dict[str, str]) -> None:
 
 
 def _parts(statement: str, start: int) -> list[str]:
-    """Return what stands between the parenthesis at a place and the one that closes it, split at
-    the commas.
-    """
+    """Return the parts between a parenthesis and its closing one, split at the commas."""
     depth = 0
     for place in range(start, len(statement)):
         depth += {"(": 1, ")": -1}.get(statement[place], 0)
@@ -174,7 +170,7 @@ def _parts(statement: str, start: int) -> list[str]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Yield the parts between commas that stand in no parenthesis."""
+    """Yield the parts between commas outside of parentheses."""
     depth, begin = 0, 0
     for place, character in enumerate(text):
         depth += {"(": 1, ")": -1}.get(character, 0)

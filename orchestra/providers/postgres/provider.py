@@ -37,34 +37,32 @@ _LONGEST_TIMEOUT: Final = timedelta(days=24)
 class PostgresProvider(Provider):
     """A durable store in one schema of a PostgreSQL database (13 or later).
 
-    Each opened provider has one connection for the engine's writes, up to four idle ones for
-    readers, and one for hints. The store's time is the server's: what a node's clock says does not
-    matter.
+    Each opened provider has one connection for the engine, up to four idle ones for readers, and
+    one for hints. The store's time is the server's; the nodes' clocks do not matter.
 
     Args:
-        dsn: a connection string or URL, as libpq takes it. Its own options come before the ones
-            that are set here.
-        schema: the schema that the store lives in; made when it is not there.
+        dsn: a connection string or URL, as libpq takes it. Its options win over those set here.
+        schema: the schema of the store; made if it does not exist.
         durability: ``"full"``: an acknowledged commit survives a crash of the server's machine; the
             server's ``fsync`` and ``synchronous_commit`` are checked. ``"relaxed"``: a crash may
-            take the last moments; nothing gets inconsistent.
-        migrate: whether the schema is made and brought up to date when the store is opened.
-            Without, it is only verified, for deployments where another role migrates.
-        notify: whether nodes tell each other of work (``LISTEN``/``NOTIFY``). Without, it is found
-            by polling.
-        pooled: whether the DSN leads to a pooler in transaction mode (PgBouncer). Nothing is kept
-            in a session then: no prepared statements, no listening, no hint of a node's death but
-            its lease.
-        clock: the store's clock, for tests; the server's, if it is not given.
+            lose the last commits; the store stays consistent.
+        migrate: whether opening the store makes and migrates the schema. If false, it is only
+            verified, for deployments in which another role migrates.
+        notify: whether nodes notify each other of work (``LISTEN``/``NOTIFY``). If false, they find
+            it by polling.
+        pooled: whether the DSN leads to a pooler in transaction mode (PgBouncer). Then nothing is
+            kept in a session: no prepared statements, no ``LISTEN``, and only the lease shows a
+            node's death.
+        clock: the store's clock, for tests; by default the server's.
         connect_timeout, statement_timeout, lock_timeout: how long the server may take for a
-            connection, for a statement, and how long a statement waits for a lock. Together they
-            should be less than a lease: a node that waits renews nothing.
-        tombstones: how long a message that was read is remembered, so that sending it again has no
+            connection and for a statement, and how long a statement waits for a lock. Keep their
+            sum below a lease: a waiting node cannot renew.
+        tombstones: how long the ids of read messages are remembered; sending one again has no
             effect.
-        library: what is read and written, for tests of libraries of different ages.
+        library: the library to read and write as, for tests of libraries of different ages.
 
     Raises:
-        ValueError: the schema cannot be a name, or ``durability`` is none.
+        ValueError: the schema cannot be a name, or ``durability`` is not one of the two.
         InvalidArgument: a duration is no timedelta, too short (a millisecond for the timeouts) or
             too long (24 days for them).
     """
@@ -88,7 +86,7 @@ class PostgresProvider(Provider):
         require_schema_name(schema)
         if durability not in ("full", "relaxed"):
             raise ValueError(f"durability is 'full' or 'relaxed', not {durability!r}")
-        # Nothing would be no bound at all to the server.
+        # Zero would mean no limit to the server.
         check_duration(
             connect_timeout, "connect_timeout", least=_SHORTEST_TIMEOUT, most=_LONGEST_TIMEOUT
         )
@@ -133,17 +131,17 @@ class PostgresProvider(Provider):
 
     @property
     def description(self) -> str:
-        """What it is and where. Holds no password."""
+        """The name and address of the store, without a password."""
         return f"{self._connector.description} ({self._settings.durability} durability)"
 
     def open(self) -> None:
-        """Connect; make or migrate the schema where needed. Opening an open provider is counted.
+        """Connect; make or migrate the schema if needed. Further opens are counted.
 
         Raises:
-            LibraryTooOld: no library as old as this one may work on the store.
-            SchemaMismatch: the schema is too old while ``migrate`` is off.
-            StoreCorrupt: the schema belongs to something else.
-            StoreUnavailable: the server cannot be reached, or would not keep what it acknowledges.
+            LibraryTooOld: the store refuses libraries as old as this one.
+            SchemaMismatch: the schema is too old, and ``migrate`` is off.
+            StoreCorrupt: the schema belongs to another program.
+            StoreUnavailable: the server cannot be reached, or could lose acknowledged commits.
         """
         with self._guard:
             if self._openings == 0:
@@ -154,9 +152,9 @@ class PostgresProvider(Provider):
             self._openings += 1
 
     def close(self) -> None:
-        """Close what the last of the openings has opened. Harmless when it is closed.
+        """Close the connections at the last close. Harmless if it is closed.
 
-        Nodes that have not left look like nodes whose process has died.
+        Nodes that have not left then look dead.
         """
         with self._guard:
             if self._openings == 0:
@@ -172,8 +170,8 @@ class PostgresProvider(Provider):
         return Pulse(self._connector, self._settings)
 
     def _connected(self, connection: Connection) -> None:
-        """Look where a new connection of the engine's leads. What is remembered counts only for the
-        server that it is of.
+        """Check the server of a new connection. The nodes' memory is valid for one server's history
+        only.
         """
         self._kinds.clear()
         self._settings.dialect.forget()

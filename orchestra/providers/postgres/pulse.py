@@ -1,8 +1,8 @@
-"""A connection of its own for hints: it listens, it notifies, and by being there it says that its
-nodes live.
+"""A separate connection for hints: it listens, it notifies, and its existence shows that its nodes
+live.
 
-Nothing rests on it. Notifications are sent outside of the transactions that they tell of, several
-as one; whoever misses one finds the work at the next poll. A node whose connection is gone is only
+Correctness does not depend on it. Notifications are sent outside of transactions, several as one. A
+node that misses one finds the work at its next poll. A node whose connection is gone is only
 *suspected*: see :meth:`Pulse.suspects`.
 """
 
@@ -30,8 +30,8 @@ __all__ = ["Pulse"]
 
 _COALESCE: Final = 0.004
 _GRACE: Final = 1.0
-"""Seconds for which a node's connection must be gone before the node is suspected: a living one has
-long reconnected.
+"""Seconds for which a node's connection must be gone before it is suspected: a living node
+reconnects sooner.
 """
 
 _FIRST_PAUSE: Final = 0.02
@@ -41,8 +41,8 @@ _BITS_63: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class _Missed:
-    """Since when (on the own monotonic clock) a node has had no connection, and its renewals at
-    that time.
+    """Since when (on this monotonic clock) a node has had no connection, and its renewals at that
+    time.
     """
 
     since: float
@@ -51,9 +51,7 @@ class _Missed:
 
 
 class Pulse:
-    """Runs the connection on a thread of its own, and makes a new one with growing pauses whenever
-    it is lost.
-    """
+    """Runs the connection on its own thread, and reconnects with growing pauses."""
 
     def __init__(self, connector: Connector, settings: Settings) -> None:
         self._connector = connector
@@ -63,11 +61,9 @@ class Pulse:
         self._channel = "orchestra_" + blake2b(settings.schema.encode(), digest_size=12).hexdigest()
         self._identity = new_id()
         self.key: int = int(self._identity, 16) & _BITS_63
-        """The advisory lock that the connection holds."""
+        """The advisory lock of the connection."""
         self.server: int | None = None
-        """The start of the server that the lock is held on now; ``None`` while there is no
-        connection.
-        """
+        """The start time of the server that holds the lock; ``None`` without a connection."""
         self._session: object | None = None
         self._changed = threading.Event()
         self._wanted = threading.Event()
@@ -77,11 +73,11 @@ class Pulse:
         self._wake: tuple[int, int] | None = None
         self._missed: dict[str, _Missed] = {}
         self.ring: Callable[[], None] | None = None
-        """What is called, from any thread, when :meth:`changed` is going to say yes."""
+        """Called from any thread when :meth:`changed` will return true."""
         self._process = os.getpid()
 
     def open(self) -> None:
-        """Start the thread. Waits a moment for the first connection, but does not insist."""
+        """Start the thread, and wait a moment for the first connection."""
         if not self._is_used or self._thread is not None:
             return
         self._process = os.getpid()
@@ -94,7 +90,7 @@ class Pulse:
         self._connected.wait(2.0)
 
     def close(self) -> None:
-        """End the connection and the thread. In a forked child there is none."""
+        """End the connection and the thread. A forked child has neither."""
         thread, self._thread = self._thread, None
         if thread is None or self._wake is None or self._process != os.getpid():
             return
@@ -115,24 +111,24 @@ class Pulse:
         return changed
 
     def stir(self) -> None:
-        """Let the next :meth:`changed` say yes."""
+        """Let the next :meth:`changed` return true."""
         self._changed.set()
         if (ring := self.ring) is not None:
             ring()
 
     def notify(self) -> None:
-        """Have the others told, soon, that there is something to look at."""
+        """Notify other nodes soon that there is work."""
         if self._notifies and not self._wanted.is_set():
             self._wanted.set()
             self._wake_thread()
 
     def suspects(self, pulseless: list[tuple[Any, ...]]) -> list[str]:
-        """Return which of these nodes have had no connection for a while, as far as this one could
-        see.
+        """Return which of these nodes have had no connection for a while, as this connection saw
+        it.
 
-        A node counts only if it has not renewed meanwhile, and if the own connection is still the
-        one that it was: when the server restarts, or a network ends, everybody's connection is
-        gone, and nobody has died.
+        A node counts only if it has not renewed meanwhile, and if this connection was not lost
+        meanwhile. When the server restarts or a network fails, all connections are gone, and no
+        node has died.
         """
         session, moment = self._session, self._clock.monotonic()
         if session is None:
@@ -170,14 +166,14 @@ class Pulse:
     def _connect(self) -> Connection:
         connection = self._connector.connect()
         try:
-            # Notifications take a transaction number and are written to the log, which nobody needs
-            # to wait for.
+            # A notification takes a transaction number and is written to the log; no caller needs
+            # to wait for that.
             connection.execute("SET synchronous_commit TO off")
             connection.add_notify_handler(self._notified)
             if self._notifies:
                 connection.execute(f"LISTEN {self._channel}".encode())
-            # Shared, so that a connection of this provider which the server has not missed yet is
-            # not waited for.
+            # Shared: otherwise it would wait for an old connection that the server has not noticed
+            # as lost.
             connection.execute(sql.TAKE_PULSE.encode(), (self.key,))
             row = connection.execute(sql.READ_SERVER_START.encode()).fetchone()
         except BaseException:
@@ -185,7 +181,7 @@ class Pulse:
             raise
         self.server = None if row is None else row[0]
         self._session = object()
-        self.stir()  # what was notified meanwhile was told to nobody
+        self.stir()  # notifications of the meantime were lost
         self._connected.set()
         return connection
 
@@ -203,9 +199,9 @@ class Pulse:
             if self._wanted.is_set():
                 self._wanted.clear()
                 connection.execute(sql.NOTIFY.encode(), (self._channel, self._identity))
-                self._stopped.wait(_COALESCE)  # what comes in the meantime is one more
+                self._stopped.wait(_COALESCE)  # a later notification counts again
             if not readable:
-                connection.execute("SELECT 1")  # so that firewalls on the way do not forget it
+                connection.execute("SELECT 1")  # so that firewalls keep the connection
 
     def _notified(self, notification: psycopg.Notify) -> None:
         self._took(notification.payload.encode())

@@ -1,7 +1,6 @@
-"""PostgreSQL's form of the statements that follow from a table's columns, and of the values that
-they take.
+"""PostgreSQL's form of the statements that follow from a table's columns, and of their values.
 
-A statement takes its rows as arrays, one a column (``unnest``): whatever their number, it is one
+A statement takes its rows as arrays, one a column (``unnest``), so any number of rows is one
 statement.
 """
 
@@ -25,8 +24,8 @@ _CASTS: Final = {"text": "text[]", "number": "bigint[]", "flag": "boolean[]", "b
 
 
 def arrays(columns: Columns, rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """Return the values of some rows as the arrays that statements take. Without rows the arrays
-    are empty.
+    """Return the values of some rows as arrays for statements. Without rows the arrays are
+    empty.
     """
     values = list(zip(*rows, strict=True)) or [()] * len(columns)
     return [
@@ -36,8 +35,8 @@ def arrays(columns: Columns, rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
 
 
 def given(columns: Columns, alias: str = "u", *, numbered: bool = False) -> str:
-    """Return the rows that the first parameters of a statement give, as a table; ``numbered``: with
-    their ``place``.
+    """Return the rows in a statement's first parameters, as a table; ``numbered``: with their
+    ``place``.
     """
     parameters = ", ".join(
         f"${number}::{_CASTS[column.type]}" for number, column in enumerate(columns, 1)
@@ -57,10 +56,10 @@ def insert(table: str, columns: Columns) -> str:
 def update(
     table: str, columns: Columns, key: Columns, *, condition: str = "", more: str = ""
 ) -> str:
-    """Return the statement that changes columns of rows, all of them or none.
+    """Return the statement that changes columns of rows, in all rows or none.
 
     Its parameters are the columns, the key, and the number of rows. ``condition`` must hold for
-    each row ``t``; ``more`` sets columns that are not given.
+    each row ``t``; ``more`` sets further columns.
     """
     changes = ", ".join(f"{name} = u.{name}" for name in columns.names)
     matches = " AND ".join(f"t.{name} = u.{name}" for name in key.names)
@@ -72,11 +71,11 @@ def update(
 
 
 def exactly(statement: str, number: int) -> str:
-    """Return a statement that fails (22012, division by zero) unless it changes as many rows as a
-    parameter says.
+    """Return a statement that fails (22012, division by zero) unless it changes a given number of
+    rows.
 
-    The script that it is a part of then ends there, before its COMMIT. Of two updates of one row in
-    one statement PostgreSQL silently drops one (rule 7): this is what tells.
+    Its script then ends before the COMMIT. If one statement updates a row twice, PostgreSQL
+    silently drops one update (rule 7); the number shows this.
     """
     return (
         f"WITH changed AS ({statement} RETURNING 1) SELECT 1 / (count(*) = "

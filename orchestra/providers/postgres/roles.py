@@ -1,5 +1,5 @@
-"""What the roles of a store may do: one owns the schema and migrates it, workers read and write
-rows, readers only look.
+"""The rights of a store's roles: an owner migrates the schema, workers read and write rows, readers
+read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ __all__ = ["grants"]
 
 _LONGEST_NAME: Final = 63
 _EVERYBODY: Final = frozenset({"public", "none", "current_role", "current_user", "session_user"})
-"""Not names of roles, whether quoted or not; the first one would let in whoever can connect."""
+"""Words that are not names of roles. The first one would give rights to every role that can
+connect.
+"""
 
 _WORK: Final = sql.SQL("SELECT, INSERT, UPDATE, DELETE")
 _LOOK: Final = sql.SQL("SELECT")
@@ -34,23 +36,22 @@ def grants(
     workers: Iterable[str] = (),
     readers: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """Return the statements that give roles, which must exist, what they need on a store's schema;
-    every name is quoted.
+    """Return the statements that give existing roles their rights on a store's schema. Every name
+    is quoted.
 
-    They may run before the store is made or afterwards, and again: what is there already changes
-    nothing, and tables of later migrations are covered. Whoever runs them is a superuser or a
-    member of ``owner``, and may create schemas.
+    They may run before the store is made or afterwards, and again: repeating them changes nothing.
+    They cover tables of later migrations. Run them as a superuser, or as a member of ``owner`` that
+    may create schemas.
 
     Args:
         owner: makes and migrates the schema: a provider with ``migrate=True``, once for each
             release.
         workers: runtimes, and clients that start or send; with ``migrate=False`` they only verify
             the schema.
-        readers: clients that look and wait. Their writes raise ``StoreReadOnly``.
+        readers: clients that read and wait. Their writes raise ``StoreReadOnly``.
 
     Raises:
-        ValueError: a name is not one of 1 to 63 bytes (the server would cut it), or names
-            everybody.
+        ValueError: a name is not 1 to 63 bytes long (the server would cut it), or means all roles.
     """
     names = {"schema": sql.Identifier(_checked(schema)), "owner": sql.Identifier(_role(owner))}
     statements: list[sql.Composed] = [_SCHEMA.format(**names)]

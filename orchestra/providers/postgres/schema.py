@@ -1,8 +1,8 @@
 """The schema: numbered migrations, each applied once, all of them in one transaction.
 
-Migrations first expand, so that nodes of the library before go on working, and contract only in a
-later release. Each file says in its first line the lowest level of a library that can work on its
-result: 1 where it only adds.
+A migration first adds; a later release removes. So nodes of the previous library go on working. The
+first line of each file names the lowest library level that can work on its result: 1 if it only
+adds.
 """
 
 from __future__ import annotations
@@ -57,15 +57,14 @@ class Migration:
 
 
 def prepare(connector: Connector, settings: Settings) -> None:
-    """Make sure that the schema is one that this library can work on; make or migrate it if it may.
+    """Check that this library can work on the schema; make or migrate it if allowed.
 
-    Of many nodes that start at once on an empty database one makes it, and the others wait for
-    that.
+    If many nodes start at once on an empty database, one makes the schema, and the others wait.
 
     Raises:
         LibraryTooOld: no library as old as this one may work on it.
-        SchemaMismatch: it is too old and not to be migrated.
-        StoreCorrupt: something else has the name of the schema.
+        SchemaMismatch: it is too old, and migration is off.
+        StoreCorrupt: another program has the schema's name.
         StoreError: the server cannot be used.
     """
     for number in range(1, _TRIES + 1):
@@ -126,11 +125,11 @@ def _prepare(connection: Connection, connector: Connector, settings: Settings) -
             connection.execute(f"CREATE SCHEMA {connector.quoted_schema}".encode())
         if standing is None:
             connection.execute(connector.render(sql.ADD_META_TABLE))
-        # Who else migrates waits here, and finds it done.
+        # Another migrating node waits here, and finds it done.
         connection.execute(connector.render(sql.LOCK_META))
         current = _read_meta(connection, connector) or {}
         if _is_behind(current, connector, settings):
-            # Building an index takes as long as it takes; waiting for locks stays bounded.
+            # Building an index has no time limit; waiting for locks has one.
             connection.execute("SET LOCAL statement_timeout TO 0")
             connection.patience = None
             _migrate(
@@ -152,7 +151,7 @@ def _migrate(connection: Connection, connector: Connector, steps: Sequence[Migra
 
 
 def _run_script(connection: Connection, script: bytes) -> None:
-    # Without parameters and not binary: the simple protocol, which takes several statements.
+    # No parameters, not binary: this uses the simple protocol, which takes several statements.
     with psycopg.ClientCursor[Any](connection) as cursor:
         cursor.execute(script)
 
@@ -167,12 +166,12 @@ def _number(meta: dict[str, str]) -> int:
 
 
 def _is_behind(meta: dict[str, str], connector: Connector, settings: Settings) -> bool:
-    """Return whether the schema has to be migrated. A newer one is left as it is: a newer library
-    has only added to it.
+    """Return whether to migrate the schema. A newer one stays as it is: a newer library has only
+    added to it.
 
     Raises:
         LibraryTooOld: no library as old as this one may work on it.
-        SchemaMismatch: it is too old, and may not be migrated.
+        SchemaMismatch: it is too old, and migration is off.
     """
     library = settings.dialect.library
     current, newest = _number(meta), migrations(library)[-1].number

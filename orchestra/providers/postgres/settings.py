@@ -1,4 +1,4 @@
-"""What a PostgreSQL store is opened with."""
+"""The options of a PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_NAME: Final = 63
 
 Durability = Literal["full", "relaxed"]
 """``full``: an acknowledged commit survives a crash of the server's machine. ``relaxed``: a crash
-may take the last moments.
+may lose the last commits.
 """
 
 
@@ -36,15 +36,13 @@ class Settings:
     lock_seconds: float
     tombstone_window: int
     dialect: Dialect = field(default_factory=lambda: Dialect(THIS_LIBRARY))
-    """What the library of this provider reads and writes, at the level of the store."""
+    """The kinds that this provider's library reads and writes at the store's level."""
     trusting: bool = True
-    """Whether groups of nothing but owners' writes are written without being read first. Tests turn
-    it off.
-    """
+    """Whether groups of only owners' writes skip the read of their rows. Tests turn it off."""
 
 
 def require_schema_name(schema: str) -> None:
-    """Refuse what the server would cut, or keeps for itself.
+    """Refuse names that the server would cut, or reserves.
 
     Raises:
         ValueError: it cannot be the name of a schema.

@@ -1,4 +1,4 @@
-"""Reading instances as their owners need them, many with few statements."""
+"""Read instances for their owners, many with few statements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["SnapshotReads"]
 
 
 class SnapshotReads:
-    """Reads what belongs to rows that are locked, in the script that it is given."""
+    """Reads the parts of instances whose rows are locked, in a given script."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class SnapshotReads:
     ) -> None:
         self._page = page
         self._dialect = dialect
-        # As the rows are now: the group may go on changing them.
+        # Copies of the rows: the group may change them later.
         self._rows = [copy(row) for row in rows]
         ids = Texts(row.instance_id for row in rows)
         executions, kinds = (

@@ -1,8 +1,7 @@
 """Every SQL statement of the provider, by name.
 
-All are constants; ``@name`` is a table of the store's schema. Values travel as parameters only
-(I15). A statement for a group takes its rows as arrays, one a column: whatever the size of the
-group, it is one statement.
+All are constants; ``@name`` is a table of the store's schema. Values are parameters only (I15). A
+statement for a group takes its rows as arrays, one a column, so it is one statement for any group.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ ROOM: Final = Columns(
         ),
     )
 )
-"""A name that a group sends to, whether it is the first of its inbox, what comes in all, and the
+"""A name that a group sends to: whether it is the first of its inbox, the group's total, and the
 limits.
 """
 
@@ -94,7 +93,7 @@ _FENCED: Final = tables.HOT_ROW.only(
     "history_bytes",
 )
 FENCED: Final = Columns((*_FENCED, *_SUMMARY, *_INSTANCE_ID, *_READ_REVISION))
-"""What the write of a plain group leaves of a row, and the revision that it builds on."""
+"""The columns that a plain group writes, and the revision that it builds on."""
 
 # --- transactions -----------------------------------------------------------------------------
 
@@ -104,7 +103,7 @@ COMMIT: Final = "COMMIT"
 
 
 def _moment(known: str, asks: str) -> str:
-    """Return the store's time, where ``known`` is what it was last: the rule of
+    """Return the store's time, given the last ``known`` one: the rule of
     :func:`orchestra.clock.followed`.
     """
     return f"""
@@ -122,7 +121,7 @@ FIND_TABLES: Final = """
         SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm'))
     FROM pg_catalog.pg_namespace n WHERE n.nspname = $1"""
 ADD_META_TABLE: Final = "CREATE TABLE @meta (key text NOT NULL PRIMARY KEY, value text NOT NULL)"
-# Writers of the schema exclude each other; whoever only reads its number goes on.
+# Writers of the schema exclude each other; readers of its number go on.
 LOCK_META: Final = "LOCK TABLE @meta IN SHARE ROW EXCLUSIVE MODE"
 READ_META: Final = "SELECT key, value FROM @meta"
 SET_META: Final = (
@@ -131,8 +130,8 @@ SET_META: Final = (
 )
 READ_LEVELS: Final = """
     SELECT w.value::bigint, l.value::bigint FROM @meta w JOIN @meta l ON l.key = 'lowest_reader' WHERE w.key = 'write_level'"""
-# A node that is joining has the table locked until it has committed, and is seen by the next
-# statement; one that comes later waits for this, and sees the new levels (rule 41).
+# A joining node has the table locked until it commits, and the next statement sees it. A later node
+# waits for this, and sees the new levels (rule 41).
 LOCK_NODES: Final = "LOCK TABLE @node IN SHARE MODE"
 RAISE_LEVEL: Final = """
     UPDATE @meta m SET
@@ -168,9 +167,8 @@ ADD_INSTANCES: Final = f"""
     ORDER BY u.instance_id COLLATE "C"
     ON CONFLICT (instance_id) DO NOTHING
     RETURNING instance_id"""
-# With the instances that a group names: parents of those that end, and children of executions that
-# close. Who they are was settled before the write that concerns them was sent; were it not, its
-# fence would not hold.
+# Besides the instances that a group names: parents of ending ones, and children of closing
+# executions. They were fixed before the write was sent; otherwise its fence does not hold.
 LOCK_FAMILIES: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY(ARRAY(
         SELECT unnest($1::text[])
@@ -179,7 +177,7 @@ LOCK_FAMILIES: Final = f"""
         FROM unnest($3::text[], $4::bigint[]) AS u (instance_id, execution)
         JOIN @instance_detail d ON d.parent_id = u.instance_id AND d.parent_execution = u.execution AND d.on_parent_close <> 0))
     ORDER BY i.instance_id FOR UPDATE OF i"""
-# Whose children they are, and in which traces the executions stand that may end.
+# Their parents, and the traces of executions that may end.
 READ_LINKS: Final = """
     SELECT d.instance_id, d.parent_id, d.parent_incarnation, d.parent_execution, d.parent_event, d.on_parent_close
     FROM @instance_detail d WHERE d.parent_id IS NOT NULL AND d.instance_id = ANY(ARRAY(
@@ -191,12 +189,12 @@ READ_LINKS: Final = """
 READ_TRACES: Final = f"""
     SELECT x.instance_id, x.traceparent FROM {given(tables.EXECUTION_ID)}
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
-# kind < 1: of events, and not by the index on their names, which says kind = 0. What is planned
-# while the store is empty would pass over it as a whole.
+# kind < 1 means events, but avoids the index on names, which says kind = 0. A plan from an empty
+# store would read that index as a whole.
 READ_CONSUMED_EVENTS: Final = f"""
     SELECT m.instance_id, m.sequence, m.name, octet_length(m.payload) FROM {given(MESSAGE_ID)}
     JOIN @message m ON m.instance_id = u.instance_id AND m.sequence = u.sequence AND m.kind < 1"""
-# What was made for a write that was then refused.
+# Rows that were made for a write that was then refused.
 UNMAKE_INSTANCES: Final = exactly(
     "DELETE FROM @instance WHERE instance_id = ANY($1::text[])", number=2
 )
@@ -204,16 +202,15 @@ LOCK_ROWS: Final = f"""
     SELECT {_ROW_COLUMNS} FROM @instance i WHERE i.instance_id = ANY($1::text[]) ORDER BY i.instance_id FOR UPDATE OF i"""
 READ_REQUESTS: Final = """
     SELECT d.instance_id, d.request_id FROM @instance_detail d WHERE d.instance_id = ANY($1::text[])"""
-# What an append must know: whether its message is there or was.
+# The facts of an append: whether its message exists or existed.
 READ_ADDRESSEES: Final = f"""
     SELECT u.place, m.sequence IS NOT NULL, {_MESSAGE.listed("m")}, t.sequence, t.removed_at
     FROM {given(ADDRESS, numbered=True)}
     LEFT JOIN @message m ON m.instance_id = u.instance_id AND m.message_id = u.message_id AND m.kind < 1
     LEFT JOIN @tombstone t ON t.instance_id = u.instance_id AND t.message_id = u.message_id
     WHERE m.sequence IS NOT NULL OR t.sequence IS NOT NULL"""
-# And how full its inbox is: of its name where the bounds leave no room for all that the group sends
-# there, and as a whole where they pass the part of a name or the limit (InboxLimits). kind < 1: as
-# above.
+# And how full its inbox is. A name is counted if the bounds leave no room for the group's messages;
+# the whole inbox, if they pass a name's part or the limit (InboxLimits). kind < 1: as above.
 _HOW_MUCH: Final = (
     "SELECT ARRAY[count(*), coalesce(sum(octet_length(m.payload)), 0)::bigint] FROM @message m"
 )
@@ -245,7 +242,7 @@ CLOSE_EXECUTIONS: Final = update(
 )
 ADD_EVENTS: Final = insert("event", tables.EVENT)
 
-# The node that had the try before has lost it: its fence does not hold.
+# The former node of the attempt has lost it: its fence does not hold.
 _REPLACED: Final = ", ".join(
     f"{name} = excluded.{name}" for name in tables.ACTIVITY.without(*ACTIVITY_ID.names).names
 )
@@ -257,7 +254,7 @@ SETTLE_ACTIVITIES: Final = f"""
     WHERE a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id"""
 FORGET_ACTIVITIES: Final = "DELETE FROM @activity WHERE instance_id = ANY($1::text[])"
 
-# ON CONFLICT: the same id may have been sent anew after its first tombstone had lost its meaning.
+# ON CONFLICT: the same id may have been sent again after its first tombstone expired.
 BURY_MESSAGES: Final = f"""
     WITH removed AS (
         DELETE FROM @message m USING {given(MESSAGE_ID)}
@@ -268,7 +265,7 @@ BURY_MESSAGES: Final = f"""
         SELECT instance_id, message_id, sequence, $4::bigint FROM removed WHERE kind = 0
         ON CONFLICT (instance_id, message_id) DO UPDATE SET sequence = excluded.sequence, removed_at = excluded.removed_at)
     SELECT 1 / (count(*) = $3::bigint)::integer FROM removed"""
-# Only the kinds that are ends of children: what a newer library has sent stays for it.
+# Only the known kinds of children's ends: rows of a newer library stay for it.
 DROP_REPORTS: Final = """
     DELETE FROM @message WHERE instance_id = ANY($1::text[]) AND kind <> 0 AND kind = ANY($2::bigint[])"""
 EMPTY_INBOXES: Final = """
@@ -291,8 +288,8 @@ SET_CUSTOM_STATUSES: Final = f"""
     FROM {given(CUSTOM_STATUS)} WHERE d.instance_id = u.instance_id"""
 SET_HOLDS: Final = f"""
     UPDATE @instance_detail d SET hold = u.hold FROM {given(HOLD)} WHERE d.instance_id = u.instance_id"""
-# By number and by age, whichever lets go of more; never the current execution, and at most so many
-# at once (I3).
+# By number and by age, whichever deletes more; never the current execution, and a bounded number at
+# once (I3).
 _AGED: Final = f"""
     CASE WHEN u.closed_until IS NOT NULL THEN (
         SELECT x.execution FROM @execution x WHERE x.instance_id = u.instance_id AND (
@@ -324,9 +321,9 @@ MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, _INSTANCE_ID)
 
 # --- the hot rows: each once, whatever has happened to it -------------------------------------
 
-# Whatever has ended gets its time to go, if its name has an expiry; nothing that has ended is ever
-# written again. The rows are locked and were read under the lock; the fence was checked there. The
-# revision is compared once more, so that nothing is ever written past it (I6).
+# An ended instance gets its expiry, if its name has one; it is never written again. The rows are
+# locked, and the fence was checked under the lock. The revision is compared once more, so that no
+# write ever passes it (I6).
 _EXPIRES_AT: Final = """
     SELECT {now} + x.after FROM @kind k JOIN @expiry x ON x.name = k.name WHERE k.kind_id = u.kind"""
 WRITE_ROWS: Final = exactly(
@@ -364,9 +361,9 @@ WRITE_FENCED: Final = exactly(
 
 # --- claims -----------------------------------------------------------------------------------
 
-# How many of each kind: first looked at without locks, one of each kind in turn, so that a kind
-# with much to do starves no other. Then so many are taken, past those that others are taking. What
-# a kind has lost to others is told by its quota.
+# How many of each kind: first counted without locks, one of each kind in turn, so that a busy kind
+# starves no other. Then that many are taken, past rows that other nodes are taking. The quota shows
+# how many a kind has lost to others.
 CLAIM: Final = f"""
     WITH quota AS MATERIALIZED (
         SELECT kind, min(place) AS place, count(*) AS quota
@@ -410,8 +407,8 @@ _TASKS: Final = """
     JOIN @instance i ON i.instance_id = t.instance_id
     JOIN @execution x ON x.instance_id = t.instance_id AND x.execution = t.execution
     JOIN @event e ON e.instance_id = t.instance_id AND e.execution = t.execution AND e.event_id = t.event_id"""
-# Past those that others are taking, and one of each route in turn, so that a name with much to do
-# starves no other.
+# Past rows that other nodes are taking, and one of each route in turn, so that a busy name starves
+# no other.
 TAKE_TASKS: Final = f"""
     WITH waiting AS MATERIALIZED (
         SELECT r.place, r.blocks, w.*
@@ -437,14 +434,14 @@ LIST_TASKS: Final = (
     f"{_TASKS.format('@activity')} WHERE t.owner = $1::text ORDER BY t.instance_id, t.execution, "
     "t.event_id"
 )
-# Under the locks of the instances. Nobody changes them meanwhile but a node that takes one, has it
-# or hands it back: so they are locked as well, in one order.
+# Under the locks of the instances. Only a node that takes one, has it or hands it back changes them
+# meanwhile. So they are locked as well, in one order.
 READ_TASKS: Final = f"""
     SELECT u.place, {_ACTIVITY_COLUMNS} FROM {given(ACTIVITY_ID, numbered=True)}
     JOIN @activity a ON a.instance_id = u.instance_id AND a.execution = u.execution AND a.event_id = u.event_id
     ORDER BY a.instance_id, a.execution, a.event_id FOR UPDATE OF a"""
 REPORT_ACTIVITIES: Final = update("activity", tables.REPORT, ACTIVITY_ID)
-# Of a node that leaves.
+# The activities of a leaving node.
 LOCK_TAKEN: Final = """
     SELECT a.instance_id, a.execution, a.event_id, a.owner, a.stopping FROM @activity a WHERE a.owner = $1::text
     ORDER BY a.instance_id, a.execution, a.event_id FOR UPDATE"""
@@ -456,7 +453,7 @@ FIND_LOST_TASKS: Final = """
     SELECT a.instance_id, a.execution, a.event_id, a.owner FROM @activity a
     WHERE a.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = a.owner AND NOT n.dead)
     ORDER BY a.instance_id LIMIT $1::bigint"""
-# Whoever has crashed its owners repeatedly waits out its delay (rule 14), as with any arrival.
+# An instance that crashed its owners repeatedly waits out its delay (rule 14), as with any arrival.
 LOSE_TASKS: Final = f"""
     WITH lost AS (
         UPDATE @activity a SET failure = '', owner = NULL, revision = a.revision + 1
@@ -474,8 +471,8 @@ LOSE_TASKS: Final = f"""
 
 # --- snapshots --------------------------------------------------------------------------------
 
-# To run after the statement that has locked the rows: a statement sees other tables as they were
-# when it began, but a row that it has waited for as it is now.
+# Run it after the statement that locked the rows. A statement sees other tables as they were when
+# it began, but a row that it waited for as it is now.
 READ_SNAPSHOTS: Final = f"""
     SELECT d.instance_id, {KIND_COLUMNS}, d.pin, d.hold, d.traceparent, d.parent_id, d.parent_incarnation,
         d.parent_execution, d.parent_event, d.root_id, i.summary, {EXECUTION_COLUMNS}
@@ -484,9 +481,9 @@ READ_SNAPSHOTS: Final = f"""
     JOIN @kind k ON k.kind_id = u.kind
     JOIN @instance_detail d ON d.instance_id = u.instance_id
     JOIN @execution x ON x.instance_id = u.instance_id AND x.execution = u.execution"""
-# Of each inbox all ends of children, and the first events; what is beyond the room comes without
-# its payload, and tells that there is more. What is not returned is not loaded either: its size is
-# told without it.
+# Of each inbox all ends of children, and the first events. An event beyond the page comes without
+# its payload, and shows that there are more. Payloads that are not returned are not loaded either:
+# their sizes are known without that.
 _M_COLUMNS: Final = (
     "m.sequence, m.message_id, m.name, m.payload, m.encoding, m.sent_at, m.kind, m.source, "
     "m.traceparent, m.sender"
@@ -532,7 +529,7 @@ READ_NEWS: Final = f"""
         SELECT {_M_COLUMNS} FROM @message m
         WHERE m.instance_id = n.instance_id AND m.kind <> 0 AND m.sequence > n.seen_seq) g ON true
     ORDER BY 1, 8"""
-# The next events of some names; the first of each in any case.
+# The next events of some names, always with the first of each.
 READ_UNREAD: Final = f"""
     SELECT u.name, f.sequence, f.message_id, f.name, CASE WHEN f.total <= $6::bigint OR f.place = 1 THEN f.payload END,
         f.encoding, f.sent_at, f.kind, f.source, f.traceparent, f.sender
@@ -547,8 +544,8 @@ READ_ENDED: Final = f"""
     JOIN @activity a ON a.instance_id = i.instance_id AND a.execution = i.execution
     WHERE i.news_for = $1::text AND (a.result IS NOT NULL OR a.failure IS NOT NULL)
     ORDER BY a.instance_id, a.event_id"""
-# After a clock was put back: a pass over what is parked until a time. SKIP LOCKED: who is being
-# written is right already.
+# After a clock went back: a pass over instances that are parked until a time. SKIP LOCKED: a row
+# that is being written is right already.
 ROUSE: Final = f"""
     UPDATE @instance i SET
         wake_at = CASE WHEN i.takeovers >= {CRASHES_BEFORE_DELAY}
@@ -562,7 +559,7 @@ ROUSE: Final = f"""
         LIMIT $5::bigint FOR UPDATE SKIP LOCKED) AS ahead
     WHERE i.instance_id = ahead.instance_id"""
 LIST_OWNED: Final = "SELECT instance_id FROM @instance WHERE owner = $1::text ORDER BY instance_id"
-# Node by node: without statistics the planner takes all rows for owned, and would look at every one
+# Node by node: without statistics the planner assumes that all rows are owned, and would read each
 # of them.
 COUNT_OWNED: Final = """
     SELECT g.node_id, (SELECT count(*) FROM @instance i WHERE i.owner = g.node_id) FROM unnest($1::text[]) AS g (node_id)"""
@@ -602,7 +599,7 @@ REMOVE_NODE: Final = "DELETE FROM @node WHERE node_id = $1::text"
 REMOVE_CAPABILITIES: Final = "DELETE FROM @capability WHERE node_id = $1::text"
 REMOVE_NODE_ACTIVITIES: Final = "DELETE FROM @node_activity WHERE node_id = $1::text"
 PRUNE_NODES: Final = "DELETE FROM @node WHERE dead AND renewed_at < $1::bigint"
-# What a node owns that leaves, and what hears of the end of an activity by that.
+# The instances of a leaving node, and those that learn of an activity's end by that.
 LOCK_LEFT: Final = """
     SELECT i.instance_id FROM @instance i
     WHERE i.instance_id = ANY(ARRAY(
@@ -615,9 +612,9 @@ FIND_GHOST_OWNED: Final = """
     SELECT i.instance_id, i.owner FROM @instance i
     WHERE i.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM @node n WHERE n.node_id = i.owner AND NOT n.dead)
     ORDER BY i.owner, i.instance_id LIMIT $1::bigint"""
-# Conditional on the owner alone: it is dead or unknown for ever, whatever of its writes has come
-# through meanwhile. From the third take-over on the next claim waits 2^n seconds, at most five
-# minutes (rule 14).
+# Conditional on the owner alone: it is dead or unknown for ever, even if a write of it succeeded
+# meanwhile. From the third take-over on the next claim waits 2^n seconds, at most five minutes
+# (rule 14).
 TAKE_OVER: Final = f"""
     UPDATE @instance i SET
         owner = NULL, revision = revision + 1, takeovers = takeovers + 1,
@@ -643,14 +640,14 @@ LIST_POLICIES: Final = (
 
 TAKE_PULSE: Final = "SELECT pg_advisory_lock_shared($1::bigint)"
 LOSE_PULSE: Final = "SELECT pg_advisory_unlock_shared($1::bigint)"
-# Which server's history this is: of what cluster, and on which branch of its log. A standby that
-# takes over, and a restored backup, begin another branch.
+# The identity of the server's history: its cluster, and the timeline of its log. A promoted standby
+# and a restored backup begin another timeline.
 READ_BRANCH: Final = """
     SELECT (SELECT s.system_identifier FROM pg_catalog.pg_control_system() s), left(pg_walfile_name(pg_current_wal_lsn()), 8)"""
 READ_SERVER_START: Final = (
     "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
 )
-# Nodes whose connection was made to this very start of the server, and is gone.
+# Nodes whose connection belonged to this start of the server, and is gone.
 LIST_PULSELESS: Final = """
     SELECT n.node_id, n.renewals FROM @node n
     WHERE NOT n.dead AND n.pulse IS NOT NULL
@@ -696,7 +693,7 @@ SET_POLICY: Final = """
     ON CONFLICT (name) DO UPDATE SET
         revision = p.revision + 1, value = excluded.value, set_by = excluded.set_by, reason = excluded.reason,
         set_at = excluded.set_at"""
-# Takes ownership away (rule 6), so that the pin reaches an owner which has the instance in memory.
+# Takes ownership away (rule 6), so that the pin reaches an owner with the instance in memory.
 REVOKE: Final = """
     UPDATE @instance SET
         revision = revision + 1, wake_at = CASE WHEN owner IS NULL THEN wake_at ELSE 0 END, owner = NULL,
@@ -727,7 +724,7 @@ LIST_EXPIRIES: Final = "SELECT name, after FROM @expiry"
 ADD_OPERATION: Final = """
     INSERT INTO @operation (operation_id, at, actor, action, subject, detail)
     VALUES ($1::text, $2::bigint, $3::text, $4::text, $5::text, $6::bytea)"""
-# The audit is bounded as all else: what was done last is what people ask about.
+# The audit is bounded too: people ask about the latest entries.
 PRUNE_OPERATIONS: Final = """
     DELETE FROM @operation o USING (
         SELECT operation_id FROM @operation

@@ -1,4 +1,4 @@
-"""What the engine needs, on PostgreSQL."""
+"""The engine's view of the store, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -67,8 +67,7 @@ class PostgresStore:
             try:
                 return self._calls.transaction(group.commit_plain)
             except StoreError as error:
-                # Some write is not to be granted. The longer way tells which, and grants the
-                # others.
+                # A write must be refused. The longer way finds which, and grants the others.
                 if not is_mismatch(error):
                     raise
         return self._calls.transaction(group.commit)
@@ -80,8 +79,8 @@ class PostgresStore:
 
     def news(self, node_id: str, page: InboxPage = InboxPage()) -> list[News]:  # noqa: B008 - it is immutable
         rows = self._calls.read(sql.READ_NEWS, node_id, page.messages + 1, page.bytes)
-        # Afterwards: what has been told by then belongs to these news, or to the next ones as well,
-        # which does no harm.
+        # Afterwards: notifications until then belong to this call. If they belong to the next one
+        # too, it does no harm.
         ended = self._calls.read(sql.READ_ENDED, node_id) if rows else []
         activities: dict[str, list[ActivityRow]] = defaultdict(list)
         for instance_id, *columns in ended:
@@ -115,7 +114,7 @@ class PostgresStore:
         self._pulse.stir()
 
     def catalogue(self) -> Catalogue:
-        # each poll asks for it, so that a node that has nothing to write learns it, too
+        # each poll asks for it, so that a node without writes learns it too
         self._nodes.require_memory()
         return read_catalogue(self._calls, self._settings.dialect)
 
@@ -186,7 +185,7 @@ def _read_news(
         cancel_terminate,
         *_,
     ) = rows[0]
-    # A cancel mark takes a number, but is no message: the outer join then has nothing to add.
+    # A cancel mark takes a number, but is no message: the outer join then adds nothing.
     unread = read_page([row[7:] for row in rows if row[7] is not None], inbox_seq, page, dialect)
     return News(
         instance_id,

@@ -1,8 +1,8 @@
-"""Statements that travel together: one message there, one wait, the answers back.
+"""Scripts of statements: one message to the server, one wait, and all answers.
 
-The driver's own pipeline talks to the server at each statement, and gives up the interpreter's lock
-each time; a script of five statements was five conversations. Here everything is handed to libpq
-first, and sent at once.
+The driver's own pipeline talks to the server at each statement, and releases the interpreter's lock
+each time: five conversations for five statements. Here libpq gets all statements first, and sends
+them at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _GOOD: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
 class Result:
-    """What a statement of a script has come to, once the script has run."""
+    """The result of a statement, once its script has run."""
 
     __slots__ = ("_connection", "_result")
 
@@ -54,7 +54,7 @@ class Result:
 
     @property
     def tag(self) -> str:
-        """What the server calls that which was done."""
+        """The server's name for the command."""
         return (self._done.command_status or b"").decode()
 
     @property
@@ -64,10 +64,10 @@ class Result:
 
 
 class Script:
-    """Statements that go to the server together: one round trip, whatever their number.
+    """Statements that go to the server together, in one round trip.
 
-    They are prepared where the connection is this process's own; behind a pooler the next
-    transaction may run on another connection of the server, which has not prepared them.
+    They are prepared on a direct connection. Behind a pooler the next transaction may run on
+    another connection of the server, which has not prepared them.
     """
 
     def __init__(self, connection: Connection, connector: Connector) -> None:
@@ -80,7 +80,7 @@ class Script:
         return self.add_rendered(self._connector.render(statement), values)
 
     def add_rendered(self, statement: bytes, values: Sequence[Any]) -> Result:
-        """Add a statement in which nothing stands for the schema any more."""
+        """Add a statement whose schema was filled in."""
         result = Result(self._connection)
         self._statements.append((statement, [to_binary(value) for value in values], result))
         return result
@@ -90,7 +90,7 @@ class Script:
         self._statements += script._statements
 
     def run(self) -> None:
-        """Run what was added. After the first statement that fails, none is executed.
+        """Run the statements. After the first failure, none is executed.
 
         Raises:
             psycopg.Error: a statement has failed, or the connection was lost.
@@ -103,7 +103,7 @@ class Script:
             try:
                 failed = self._connection.converse(self._exchange(statements, prepared))
             except BaseException:
-                # In the middle of a conversation: nobody can go on with it.
+                # Interrupted in a conversation: the connection is unusable.
                 self._connection.pgconn.finish()
                 raise
         if failed is not None:
@@ -149,12 +149,12 @@ class Script:
 
 
 def is_dead(connection: Connection) -> bool:
-    """Return whether the server has said anything on a connection that nothing was asked on: most
-    likely its farewell.
+    """Return whether the server has sent something on an idle connection: most likely its
+    farewell.
     """
     pgconn = connection.pgconn
     if pgconn.status == pq.ConnStatus.OK and select.select([pgconn.socket], [], [], 0)[0]:
-        pgconn.finish()  # if it was a notice, a new connection costs little
+        pgconn.finish()  # if it was a notice, a new connection is cheap
     return pgconn.status != pq.ConnStatus.OK
 
 
@@ -163,9 +163,7 @@ def _converse(
     answers: Sequence[tuple[bytes, Result | None]],
     prepared: dict[bytes, bytes] | None,
 ) -> PQGen[pq.abc.PGresult | None]:
-    """Send what libpq holds, and take the answers. Return the first that says that a statement has
-    failed.
-    """
+    """Send libpq's buffer, and read the answers. Return the first error."""
     while pgconn.flush():
         if (yield Wait.RW) & Ready.R:
             pgconn.consume_input()
@@ -180,7 +178,7 @@ def _converse(
             prepared.pop(statement, None)
         if failed is None:
             failed = answer
-    yield from _next_answer(pgconn)  # that of the sync
+    yield from _next_answer(pgconn)  # the answer to the sync
     return failed
 
 
@@ -190,7 +188,7 @@ def _next_answer(pgconn: pq.abc.PGconn) -> PQGen[pq.abc.PGresult]:
             yield Wait.R
             pgconn.consume_input()
         answer = pgconn.get_result()
-        if answer is None:  # it stands between the answers of two statements
+        if answer is None:  # it separates the answers of two statements
             if pgconn.status != pq.ConnStatus.OK:
                 raise psycopg.OperationalError("the connection was lost")
             continue

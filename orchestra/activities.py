@@ -1,7 +1,7 @@
-"""Activities: ordinary functions with side effects, and what they know of their surroundings.
+"""Activities: ordinary functions with side effects, and their context.
 
 An activity runs at least once; its result is applied exactly once. Use
-:attr:`ActivityContext.idempotency_key` where the outside world must not notice a second run.
+:attr:`ActivityContext.idempotency_key` if the outside world must not notice a second run.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 OnCancelled = Literal["wait", "abandon"]
-"""What the caller of a cancelled activity does: goes on once it has ended, or at once."""
+"""What the caller of a cancelled activity does: wait for its end, or go on at once."""
 
 _ON_CANCEL: Final = (None, "wait", "abandon")
 _DEFAULT_RETRY: Final = RetryPolicy()
@@ -74,13 +74,13 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """How an activity's arguments travel."""
+    """The wire form of an activity's arguments."""
 
     parameters: inspect.Signature
     annotations: dict[str, Any]
     result: Decoder[Any]
     arity: range
-    """How many positional arguments alone suffice; empty where there are others."""
+    """The numbers of positional arguments that suffice alone; empty if there are others."""
     readers: dict[int, ArgumentsReader] = field(default_factory=dict[int, ArgumentsReader])
     writers: dict[int, tuple[Decoder[Any], ...]] = field(
         default_factory=dict[int, tuple[Decoder[Any], ...]]
@@ -90,7 +90,7 @@ class Signature:
     def of(
         signature: inspect.Signature, annotations: dict[str, Any], result: Decoder[Any]
     ) -> Signature:
-        """Return how the arguments of a function travel, whose annotations are types by now."""
+        """Return the wire form for a function's arguments. Its annotations are types by now."""
         parameters = signature.parameters.values()
         required = sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
         simple = all(parameter.kind in _POSITIONAL for parameter in parameters)
@@ -106,15 +106,14 @@ class Signature:
         limit: int,
         exact: bool = True,
     ) -> Payload:
-        """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` where
-        keywords remain.
+        """Return the arguments' wire form: an array, or ``{"args": [...], "kwargs": {...}}`` if
+        there are keywords.
 
-        ``exact``: each is written by its annotation. Otherwise it is written as older libraries
-        did.
+        ``exact``: each is written by its annotation; otherwise as older libraries did.
 
         Raises:
             TypeError: they do not fit the function.
-            EncodeError: one of them would not come back as what it is.
+            EncodeError: one of them would come back as another value.
         """
         if kwargs or len(args) not in self.arity:
             try:
@@ -142,9 +141,7 @@ class Signature:
         if len(self.arity) == 1 and payload.data.startswith(b"["):
             try:
                 return self._reader(self.arity[0])(payload, subject=subject), {}
-            except (
-                DecodeError
-            ):  # what is wrong is told below: perhaps there are more or fewer than there must be
+            except DecodeError:  # the check below names the fault, such as a wrong number
                 pass
         values = raw(payload, subject=subject)
         if isinstance(values, list):
@@ -189,7 +186,7 @@ class Signature:
 
 
 class _Same(Enum):
-    """Stands for an option that is not given, where ``None`` is a value."""
+    """Marks an option that is not given, where ``None`` is a value."""
 
     SAME = auto()
 
@@ -202,8 +199,8 @@ _SAME: Final = _Same.SAME
 
 @dataclass(frozen=True, slots=True)
 class Activity(Generic[P, R_co]):
-    """An activity: a function, its name, and how it is run. Call it directly to run the plain
-    function (in unit tests).
+    """An activity: a function, its name, and its options. Call it to run the plain function (in
+    unit tests).
     """
 
     name: str
@@ -248,8 +245,8 @@ class Activity(Generic[P, R_co]):
 
         Raises:
             InvalidFunction: it is a reference by name.
-            OrchestrationError: it is called by orchestration code, which would do its work again at
-                each replay.
+            OrchestrationError: orchestration code calls it, and would repeat its work at each
+                replay.
         """
         if ORCHESTRATING.get():
             raise OrchestrationError(
@@ -275,8 +272,8 @@ class Activity(Generic[P, R_co]):
         """Return the same activity with other options, for one call:
         ``schedule_activity(probe.options(...), url)``.
 
-        What is not given stays as it is; ``None`` is what it is for ``@activity``: no timeout, the
-        default retry policy, the instance's queue.
+        Options that are not given stay. ``None`` means what it means for ``@activity``: no timeout,
+        the default retry policy, the instance's queue.
 
         Raises:
             InvalidFunction: ``retry`` is no policy, or a duration is no positive timedelta.
@@ -338,10 +335,9 @@ class Activity(Generic[P, R_co]):
         queue: str | None = None,
         on_cancel: OnCancelled | None = None,
     ) -> Activity[..., Any]:
-        """Return a reference to an activity that is registered elsewhere, with its options and the
-        type of its result.
+        """Return a reference to an activity of other nodes, with its options and its result type.
 
-        What is not given is the default, whatever the activity has been registered with.
+        Options that are not given are the defaults, whatever the activity was registered with.
 
         Raises:
             InvalidArgument: the name or the queue is not text of 1 to 1,024 characters.
@@ -355,11 +351,11 @@ class Activity(Generic[P, R_co]):
 
 
 class PlainFunction(Protocol[P, R_co]):
-    """A function or bound method, as type checkers see it; no :class:`Activity`, and no other
-    object that can be called.
+    """A function or bound method, for type checkers; not an :class:`Activity`, and no other
+    callable object.
 
-    Were an activity one as well, mypy would take a call of ``Activity[..., T]`` for ambiguous, and
-    its result for ``Any``.
+    If an activity matched too, mypy would find a call of ``Activity[..., T]`` ambiguous, and infer
+    ``Any``.
     """
 
     @property
@@ -406,29 +402,29 @@ def activity(
     ``async def``.
 
     Write it above other decorators. They should use ``functools.wraps``: arguments are then read by
-    the annotations of the function inside, without those that the decorator gives it. A ``def``
+    the annotations of the function inside, without those that the decorator supplies. A ``def``
     around an ``async def`` is called on the event loop.
 
     Args:
         name: the stable name in histories; the function's own by default.
-        retry: how failed tries are repeated; three tries by default.
-        timeout: how long one try may take; it counts as a failed attempt.
-        heartbeat_timeout: how long one try may go without :meth:`ActivityContext.heartbeat`.
-        queue: which nodes are to run it: those that serve this queue (``Runtime(queues=...)``). By
-            default it runs where its instance does, while that node has the activity and a free
-            place for it, and else on any that serves the instance's queue and has it.
+        retry: how failed attempts are repeated; three attempts by default.
+        timeout: how long one attempt may take; exceeding it counts as a failed attempt.
+        heartbeat_timeout: how long one attempt may go without :meth:`ActivityContext.heartbeat`.
+        queue: only nodes that serve this queue run it (``Runtime(queues=...)``). By default the
+            instance's node runs it, if it has the activity and a free place; otherwise any node
+            that has it and serves the instance's queue.
         on_cancel: what its caller does when the call is cancelled. ``"wait"``: the activity is
-            asked to end, and ``Cancelled`` is raised (or the race goes on) once it has ended, so
-            that a compensation begins after it. ``"abandon"``: it is asked to end, and the caller
-            goes on at once. By default a cancel of the instance waits, while the loser of a race,
-            and what falls with a branch that has failed, is abandoned. A timeout and the loss of
-            its node end the wait, too; so does ``terminate``. An activity that was handed out to
-            another node is waited for as well: that node learns of it with its next look at the
-            store (``Runtime(poll=...)``) or heartbeat. What no node has taken yet ends at once.
+            asked to end. ``Cancelled`` is raised, or the race goes on, once it has ended; so a
+            compensation begins after it. ``"abandon"``: it is asked to end, and the caller goes on
+            at once. By default a cancel of the instance waits; the loser of a race, and branches
+            that fall with a failed one, are abandoned. A timeout, the loss of its node, and
+            ``terminate`` end the wait too. The caller also waits for an activity on another node:
+            that node learns of it at its next look at the store (``Runtime(poll=...)``) or
+            heartbeat. An activity that no node has taken ends at once.
 
     Raises:
-        InvalidFunction: it is no function, a method without its object, ``retry`` is no policy, or
-            a duration is no positive timedelta.
+        InvalidFunction: it is no function, or a method without its object; ``retry`` is no policy;
+            or a duration is no positive timedelta.
         InvalidArgument: the name or the queue is not text of 1 to 1,024 characters.
         UnresolvableAnnotation: an annotation names no type that can be found.
     """
@@ -451,14 +447,14 @@ def as_activity(
     candidate: Callable[..., Any] | Activity[..., Any],
     registered: Mapping[str, Activity[..., Any]] | None = None,
 ) -> Activity[..., Any]:
-    """Return an activity as it is, and a plain function as an activity with default options.
+    """Return an activity unchanged, and a plain function as an activity with default options.
 
     Args:
-        registered: activities by name. Where the function is among them, its annotations need not
-            be read again; they may name classes of a function that does not run now.
+        registered: activities by name. If the function is one of them, its annotations are not read
+            again; they may name classes of a function that does not run now.
 
     Raises:
-        InvalidFunction: it is nothing that can be an activity.
+        InvalidFunction: it cannot be an activity.
         UnresolvableAnnotation: an annotation names no type that can be found or read.
     """
     if isinstance(candidate, Activity):
@@ -532,21 +528,21 @@ def _needs_an_object(function: Callable[..., Any]) -> bool:
 
 
 class RunningTry(Protocol):
-    """The try that runs, as the activity sees it: in any thread."""
+    """The running attempt, as the activity sees it. Callable in any thread."""
 
     def beat(self, payload: Any) -> None:
-        """Take a heartbeat."""
+        """Send a heartbeat."""
         ...
 
     def is_cancelled(self) -> bool:
-        """Return whether it is no longer wanted."""
+        """Return whether its result is not needed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityContext:
-    """What a running activity knows. ``attempt`` counts from 1; ``last_heartbeat`` is the payload
-    of the try before.
+    """The context of a running activity. ``attempt`` counts from 1; ``last_heartbeat`` is the last
+    attempt's payload.
     """
 
     activity: str
@@ -556,34 +552,32 @@ class ActivityContext:
     orchestration: str
     version: str
     idempotency_key: str
-    """The same for every try of this activity, and for no other:
+    """The same for every attempt of this activity, and for no other activity:
     ``instance/incarnation/execution/activity``.
     """
     last_heartbeat: Any
     running: RunningTry = field(repr=False)
 
     def heartbeat(self, payload: Any = None) -> None:
-        """Say that the activity is alive. The payload is given to the next try, should this one
-        fail.
-        """
+        """Send a sign of life. If this attempt fails, the next one gets the payload."""
         self.running.beat(payload)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the activity is no longer wanted. An ``async`` one is cancelled at its await; a
-        ``def`` one asks here.
+        """Whether the activity should end. An ``async`` one is cancelled at its await; a ``def``
+        one asks here.
         """
         return self.running.is_cancelled()
 
 
 ORCHESTRATING: ContextVar[bool] = ContextVar("orchestra_orchestrating", default=False)
-"""Whether the code that runs is an orchestration's."""
+"""Whether the running code is an orchestration's."""
 
 AMBIENT: ContextVar[ActivityContext | None] = ContextVar("orchestra_activity", default=None)
 
 
 def activity_context() -> ActivityContext:
-    """Return the context of the activity that runs here.
+    """Return the context of the running activity.
 
     Raises:
         ActivityContextMissing: no activity runs here.

@@ -1,7 +1,7 @@
 """The one place that reads clocks and makes ids.
 
-Everything else is handed a :class:`Clock`, so that tests and the simulator can run on virtual time.
-All instants are integer microseconds since 1970-01-01 UTC.
+All other modules receive a :class:`Clock`, so tests and the simulation run on virtual time. All
+instants are integer microseconds since 1970-01-01 UTC.
 """
 
 from __future__ import annotations
@@ -52,24 +52,23 @@ class SystemClock:
 
 
 STANDS_STILL: Final = 50_000
-"""By how many microseconds a clock may go back before it was put back: until then, time stands
-still for as long.
+"""Microseconds that a clock may go back before it counts as a correction. Until then, time stands
+still.
 """
 
 
 def followed(last: int, now: int) -> int:
-    """Return the store's time after ``last``, where its clock shows ``now`` (protocol rule 25).
+    """Return the store's time after ``last``, if its clock shows ``now`` (protocol rule 25).
 
-    The store's time is that of the clock. Where the clock goes back by a little, as between two
-    processors, time stands still; where it is put back by more, time follows, so that a clock that
-    ran ahead stops nothing once it is right again.
+    The store's time is the clock's. If the clock goes back by a little, as between two processors,
+    time stands still. If it goes back by more, time follows: a corrected clock must stop nothing.
     """
     return last if last - STANDS_STILL <= now < last else now
 
 
 def new_id() -> str:
     """Return a fresh random id: 32 hexadecimal digits (RFC 9562 version 4, without dashes)."""
-    # From urandom, as uuid4 is: forked children therefore never repeat an id.
+    # From urandom, like uuid4: forked children never repeat an id.
     octets = bytearray(os.urandom(16))
     octets[6] = octets[6] & 0x0F | 0x40
     octets[8] = octets[8] & 0x3F | 0x80
@@ -85,7 +84,7 @@ def to_micros(moment: datetime) -> int:
     """Return an aware datetime as microseconds UTC.
 
     Raises:
-        ValueError: the datetime is naive, so that nobody knows which instant it means.
+        ValueError: the datetime is naive, so its instant is unknown.
     """
     if moment.tzinfo is None:
         raise ValueError(
@@ -96,11 +95,9 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(instant: int) -> datetime:
-    """Return microseconds UTC as an aware datetime: the last one there is where the instant lies
-    beyond the year 9999.
-    """
+    """Return microseconds UTC as an aware datetime; beyond the year 9999, the last possible one."""
     try:
         return _EPOCH + timedelta(microseconds=instant)
     except OverflowError:
-        # No code can ask for one, but a damaged row must still be shown.
+        # No code can ask for such an instant, but a damaged row must still be shown.
         return _LAST if instant > 0 else _FIRST

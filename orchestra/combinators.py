@@ -1,4 +1,4 @@
-"""Several awaits at once: gather, race, and a task group. All are structured: none leaves a branch
+"""Several awaits at once: gather, race, and a task group. All are structured: they leave no branch
 behind.
 
 Results and winners follow the order of history, never the order of a set or of a clock.
@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class RaceResult(Generic[T_co]):
-    """Who won: the position of the winner among the arguments, and its value."""
+    """The winner of a race: its position among the arguments, and its value."""
 
     index: int
     value: T_co
@@ -32,10 +32,9 @@ class RaceResult(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class WaitResult(Generic[T_co]):
-    """Which futures are done, and which are pending still, each in the order in which they were
-    given.
+    """The done and the pending futures, each in the given order.
 
-    It can be taken apart: ``done, pending = await ctx.wait(...)``.
+    It unpacks: ``done, pending = await ctx.wait(...)``.
     """
 
     done: tuple[Future[T_co], ...]
@@ -50,8 +49,8 @@ async def gather(
 ) -> list[Any]:
     """Wait for all; on the first error cancel the others, wait until they have ended, and raise it.
 
-    ``return_exceptions``: an error is a result like any other. What is no error, a boundary or a
-    cancel, ends all the same.
+    ``return_exceptions``: an error is a result like any other. A boundary or a cancel still ends
+    the wait.
     """
     branches = [scheduler.branch(awaitable) for awaitable in awaitables]
     try:
@@ -73,11 +72,10 @@ async def wait(
     everyone: bool,
     timer: Callable[[], DurableFuture[None]] | None = None,
 ) -> WaitResult[T]:
-    """Wait until the first is done, or everyone, or the timer fires. None of them is cancelled,
-    whatever comes.
+    """Wait until the first is done, or all, or the timer fires. Cancel none of them.
 
     Args:
-        timer: begins a timer; called only where there is something to wait for.
+        timer: starts a timer; called only if there is something to wait for.
     """
     pending = [future for future in futures if not future.done]
     if pending and (everyone or len(pending) == len(futures)):
@@ -157,11 +155,11 @@ async def _until(
 async def _cancel_all(
     scheduler: Scheduler, branches: Sequence[Future[Any]], *, waits: bool = False
 ) -> None:
-    """Cancel what still runs and wait for its ``finally`` bodies, also through a further
+    """Cancel running branches and wait for their ``finally`` bodies, also through a further
     cancellation.
 
-    A branch that has called ``continue_as_new`` is heard, whatever else ended the others.
-    ``waits``: activities end first, where that is left open.
+    A branch's ``continue_as_new`` counts, whatever ended the others. ``waits``: activities end
+    first, if their options leave that open.
     """
     for branch in branches:
         _give_up(branch, waits=waits)
@@ -223,7 +221,7 @@ class TaskGroup:
         return self
 
     def create_task(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a branch. Awaiting what is returned gives its result.
+        """Start a branch. Await the returned task for its result.
 
         Raises:
             OrchestrationError: the group's block is not entered, or has ended.
@@ -270,12 +268,12 @@ class TaskGroup:
         _traceback: TracebackType | None,
     ) -> (
         bool | None
-    ):  # `bool` would tell type checkers that errors of the block are swallowed; none ever is
+    ):  # `bool` would tell type checkers that the block swallows errors; it never does
         self._in_body = False
         if self._host is not None and self._host_cancel is not None:
             self._host.withdraw(
                 self._host_cancel
-            )  # the block has left by itself; nothing behind it is cancelled
+            )  # the block has ended by itself; nothing after it is cancelled
         if error is not None and error is not self._host_cancel:
             if isinstance(error, GeneratorExit):
                 return False
@@ -290,7 +288,7 @@ class TaskGroup:
 
     async def _join(self) -> None:
         late: Cancelled | None = None
-        for task in self._tasks:  # grows meanwhile, where a branch starts others
+        for task in self._tasks:  # grows meanwhile if a branch starts others
             while not task.done:
                 try:
                     await ended(task)

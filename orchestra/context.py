@@ -1,4 +1,4 @@
-"""What orchestration code sees."""
+"""The context of orchestration code."""
 
 from __future__ import annotations
 
@@ -68,13 +68,11 @@ ReturnWhen = Literal["all_completed", "first_completed", "ALL_COMPLETED", "FIRST
 """What ends a :meth:`OrchestrationContext.wait`. The upper case is that of ``asyncio.wait``."""
 
 ParentClose = Literal["abandon", "cancel", "terminate"]
-"""What becomes of a child that is open when the execution that asked for it closes, in whatever
-way.
-"""
+"""What happens to an open child when the execution that started it closes, in any way."""
 
 
 class DetachedOptions(TypedDict, total=False):
-    """What :meth:`OrchestrationContext.start_detached` takes by keyword, whatever is started."""
+    """The keyword arguments of :meth:`OrchestrationContext.start_detached`."""
 
     instance_id: str | None
     version: str | None
@@ -82,7 +80,7 @@ class DetachedOptions(TypedDict, total=False):
 
 
 class ChildOptions(DetachedOptions, total=False):
-    """What :meth:`OrchestrationContext.start_child` takes by keyword, whatever is started."""
+    """The keyword arguments of :meth:`OrchestrationContext.start_child`."""
 
     on_parent_close: ParentClose
 
@@ -125,7 +123,7 @@ class Limits:
 
 
 class Machine(Protocol):
-    """What a context stands on: the execution that runs the code."""
+    """The execution behind a context."""
 
     limits: Limits
     scheduler: Scheduler
@@ -136,9 +134,7 @@ class Machine(Protocol):
     registered: Mapping[str, Activity[..., Any]]
     """The activities that this node has, by name."""
     is_exact: bool
-    """Whether values that would not come back as what they are are refused: not where an older
-    library began the execution.
-    """
+    """Whether inexact values are refused. They are not if an older library began the execution."""
 
     @property
     def now(self) -> int: ...
@@ -193,8 +189,7 @@ class Machine(Protocol):
 
 
 class OrchestrationContext:
-    """The one door from orchestration code to the world. Valid inside the orchestration that it was
-    given to.
+    """The only way from orchestration code to the world. Valid inside its own orchestration.
 
     Every ``schedule_*`` and ``wait_*`` call is recorded at once and returns a durable future;
     awaiting it is separate. Calls and their order must depend on nothing but the input, earlier
@@ -240,8 +235,8 @@ class OrchestrationContext:
 
     @property
     def continue_as_new_suggested(self) -> bool:
-        """Whether this execution has grown so far that a boundary would be good. A newer version is
-        never a reason.
+        """Whether this execution is so large that a boundary is advisable. A newer version is never
+        a reason.
         """
         limits = self._machine.limits
         return (
@@ -290,17 +285,16 @@ class OrchestrationContext:
 
         Args:
             activity: an ``@activity``, a plain function, or a name. ``activity.options(...)``
-                changes options for one call. A name stands for the retry policy, the timeouts and
-                the queue of the activity that the node which makes the call has registered under it
-                (``Runtime(activities=...)``), or for the defaults where it has none; they are
-                recorded with the call, and no later registration changes them. Its result is plain
-                JSON. ``Activity.named(name, ...)`` says its options itself, and what its result is
-                read as; nothing that is registered changes them.
+                changes options for one call. A name takes the retry policy, timeouts and queue
+                under which the calling node has registered it (``Runtime(activities=...)``), or the
+                defaults. They are recorded with the call; no later registration changes them. Its
+                result is plain JSON. ``Activity.named(name, ...)`` states options and result type
+                itself, independent of registrations.
 
         Raises:
             EncodeError, PayloadTooLarge: an argument cannot travel.
             TypeError: the arguments do not fit the function.
-            InvalidFunction: it is nothing that can be an activity.
+            InvalidFunction: it cannot be an activity.
             InvalidArgument: the name cannot be one.
             ActivityFailed: (at the await) it has failed for good.
             DecodeError: (at the await) its result does not fit the annotation.
@@ -333,12 +327,11 @@ class OrchestrationContext:
         )
 
     def _named(self, name: str) -> Activity[..., Any]:
-        """Return what a plain name stands for: the options that this node has registered, and no
-        function.
+        """Return the activity for a plain name: the options that this node has registered, without
+        the function.
 
-        Options are recorded and never compared. The arguments are compared, hence their form must
-        not depend on whether the node that replays the call has the function: its signature is left
-        aside.
+        Options are recorded and never compared. Arguments are compared, so their form must not
+        depend on whether the replaying node has the function: the signature is not used.
         """
         known = self._machine.registered.get(name)
         if known is None:
@@ -356,8 +349,8 @@ class OrchestrationContext:
         """Fire after a duration, or at an aware datetime: never early on the store's clock, across
         restarts.
 
-        Where that clock is put right meanwhile, a duration stays as long as it is, and a datetime
-        means the corrected clock.
+        If that clock is corrected meanwhile, a duration keeps its length, and a datetime means the
+        corrected clock.
 
         Raises:
             TypeError: it is neither a timedelta nor a datetime.
@@ -393,17 +386,17 @@ class OrchestrationContext:
         *,
         timeout: timedelta | None = None,
     ) -> DurableFuture[Any]:
-        """Wait for the next event of this name: each is delivered once, in the order of arrival,
-        also from before the wait.
+        """Wait for the next event of this name. Each is delivered once, in order of arrival;
+        earlier ones count too.
 
         Args:
-            type: what the payload is read as; plain JSON by default.
-            timeout: after this time the wait is given up, and takes no event any more. It is a
-                timer of this execution.
+            type: the type of the payload; plain JSON by default.
+            timeout: after this time the wait ends, and takes no later event. It is a timer of this
+                execution.
 
         Raises:
-            InvalidArgument: ``name`` is not text of 1 to 1,024 characters: nobody could send such
-                an event. Or ``timeout`` is no timedelta, or a negative one.
+            InvalidArgument: ``name`` is not text of 1 to 1,024 characters, so no client could send
+                such an event. Or ``timeout`` is no timedelta, or a negative one.
             DecodeError: (at the await) the payload does not fit ``type``.
             EventTimeout: (at the await) no event came in time. It is a ``TimeoutError``.
         """
@@ -417,13 +410,12 @@ class OrchestrationContext:
         timed: DurableFuture[Any] = TimedWait(wait, timer, EventTimeout(name, timeout))
         branch = self._machine.scheduler.current
         if branch is not None:
-            # What becomes of the two is decided by whether the branch waits for the one that it
-            # sees.
+            # Whether the branch waits for the future it sees decides about both.
             branch.owned[wait.event_id] = branch.owned[timer.event_id] = timed
         return timed
 
     def _due_in(self, timeout: object, what: str) -> int:
-        """Return when a timeout is due.
+        """Return the due time of a timeout.
 
         Raises:
             InvalidArgument: it is no duration.
@@ -482,23 +474,22 @@ class OrchestrationContext:
     ) -> DurableFuture[Any]:
         """Start an instance as this one's child, once, and wait for its end, over all its laps.
 
-        It is an instance like any other: it has an id, laps, a version of its own, and may have
-        children. Giving up the future (the loser of a race, a cancelled branch, a cancel while it
-        is awaited) cancels the child, whose end is dropped then. What is to live on whatever
-        happens here is a :meth:`start_detached`. A boundary gives nothing up: the child's end is
-        told only to the execution that asked for it, and ``on_parent_close`` says what the child
-        does without it.
+        It is an instance like any other, with an id, laps, a version and children. Giving up the
+        future cancels the child and drops its end: the loser of a race, a cancelled branch, a
+        cancel while it is awaited. Use :meth:`start_detached` for an instance that must outlive
+        this. A boundary gives up nothing: only the execution that started the child gets its end,
+        and ``on_parent_close`` decides what the child does afterwards.
 
         Args:
             orchestration: a registered function, or the name of an orchestration.
             input: its first state.
-            returns: for a name, what the result is read as; plain JSON by default. A function's own
+            returns: for a name, the type of the result; plain JSON by default. A function's own
                 annotation counts.
             instance_id: its id; by default a fresh one in each execution.
             version: exactly this one, deployed yet or not; by default what the name's policy gives.
-            queue: which nodes are to run it: those that serve this queue, if any does yet; by
-                default this instance's.
-            on_parent_close: what it does when this execution closes before it, in whatever way.
+            queue: only nodes that serve this queue run it; none need serve it yet. By default this
+                instance's.
+            on_parent_close: what it does when this execution closes before it, in any way.
 
         Raises:
             UnknownOrchestration: the function is not registered in this registry.
@@ -506,8 +497,8 @@ class OrchestrationContext:
             InvalidArgument: the id, the name, the queue or ``on_parent_close`` cannot be one.
             InvalidVersion: ``version`` is not semver.
             EncodeError, PayloadTooLarge: the input cannot travel.
-            ChildFailed: (at the await) it has ended otherwise than by completing, its id is taken
-                by somebody else, or no living node has the name.
+            ChildFailed: (at the await) it did not complete, another instance has its id, or no
+                living node has the name.
             DecodeError: (at the await) its result does not fit.
         """
         close = _PARENT_CLOSE.get(on_parent_close)
@@ -546,12 +537,12 @@ class OrchestrationContext:
         version: str | None = None,
         queue: str | None = None,
     ) -> str:
-        """Start an instance that lives by itself, and return its id at once. Nothing of it comes
-        back here.
+        """Start an independent instance, and return its id at once. Its end does not come back
+        here.
 
-        Where the id is taken, that instance is left alone and the log has a warning: "see to it
-        that it runs". A name that no living node has is started all the same, and is held until it
-        is deployed. ``queue`` is this instance's by default.
+        If the id is taken, that instance is left alone and a warning is logged. So the call means
+        "make sure that it runs". A name that no living node has is started, and held until it is
+        deployed. ``queue`` is this instance's by default.
 
         Raises:
             UnknownOrchestration, InvalidFunction, InvalidArgument, InvalidVersion, EncodeError,
@@ -568,8 +559,8 @@ class OrchestrationContext:
         version: str | None,
         queue: str | None,
     ) -> tuple[str, Payload, Decoder[Any] | None]:
-        """Check what an instance is to be started with. Return its name, its input, and how a
-        function's result is read.
+        """Check the arguments of a start. Return the name, the input, and the decoder of a
+        function's result.
         """
         self._machine.check()
         if isinstance(orchestration, str):
@@ -592,7 +583,7 @@ class OrchestrationContext:
         )
 
     def _input(self, decoder: Decoder[Any], state: Any, subject: str, limit: int) -> Payload:
-        """Write what an instance is to be started with: a value, or the plain JSON of one."""
+        """Encode the input of a start: a value, or the plain JSON of one."""
         if not self._machine.is_exact:
             return decoder.encode(state, subject=subject, limit=limit, exact=False)
         try:
@@ -603,13 +594,13 @@ class OrchestrationContext:
     def continue_as_new(self, state: Any = None, version: str | None = None) -> NoReturn:
         """End this execution and begin the next one with ``state`` as its input. Never returns.
 
-        The next version is the one that the policy gives then, or exactly ``version``: up, down, or
-        not deployed yet. The state is written as this function's input is annotated, and as that of
-        ``version`` where one is given that is registered here.
+        The policy chooses the next version, unless ``version`` names it: up, down, or not deployed
+        yet. The state is written by the annotation of this function's input, or of ``version``'s
+        input if that is registered here.
 
         Raises:
-            EncodeError, PayloadTooLarge: the state is not what is annotated, or cannot travel. The
-                execution goes on.
+            EncodeError, PayloadTooLarge: the state does not fit its annotation, or cannot be
+                stored. The execution goes on.
             InvalidVersion: ``version`` is not semver.
         """
         self._machine.check()
@@ -698,9 +689,8 @@ class OrchestrationContext:
         ended.
 
         Args:
-            return_exceptions: give errors among the results, in the places of those who raised
-                them, and cancel nothing. A boundary and a cancel are no errors, and end the wait
-                all the same.
+            return_exceptions: return errors among the results, in their places, and cancel nothing.
+                A boundary and a cancel are no errors, and still end the wait.
         """
         self._check_with(awaitables)
         return tuple(
@@ -798,11 +788,11 @@ class OrchestrationContext:
         timeout: timedelta | None = None,  # noqa: ASYNC109 - a durable one
         return_when: ReturnWhen = "all_completed",
     ) -> WaitResult[Any]:
-        """Wait until all futures are done, or the first, or the time is up; return which are done
-        and which pending.
+        """Wait until all futures are done, or the first, or the time is up. Return the done and the
+        pending ones.
 
-        Nothing is cancelled, and no error is raised: a race whose losers live on. Await those that
-        are done for their results, and wait again for the others. Futures come from
+        Nothing is cancelled, and no error is raised: it is a race whose losers live on. Await the
+        done ones for their results, and wait again for the others. Futures come from
         ``ctx.schedule_*``, ``ctx.wait_*``, ``ctx.start_child``, and from ``group.create_task`` for
         a coroutine.
 
@@ -841,8 +831,8 @@ class OrchestrationContext:
         )
 
     def lock(self) -> Lock:
-        """Return a lock for branches of this execution. Make it once, and give it to those that
-        share it.
+        """Return a lock for branches of this execution. Make it once, and pass it to the branches
+        that share it.
         """
         self._machine.check()
         return Lock(self._machine.scheduler)
@@ -858,11 +848,10 @@ class OrchestrationContext:
         return Semaphore(self._machine.scheduler, value)
 
     def condition(self, lock: Lock | None = None) -> Condition:
-        """Return a condition, by which branches of this execution tell each other that something
-        has changed.
+        """Return a condition, by which branches of this execution notify each other of a change.
 
         Args:
-            lock: the lock that its users hold; by default one of its own.
+            lock: the lock that its users hold; by default a new one.
         """
         self._machine.check()
         return Condition(self._machine.scheduler, lock)
@@ -881,7 +870,7 @@ class OrchestrationContext:
             discard(awaitables)
             raise
 
-    # --- what others see ---
+    # --- what people see ---
 
     def set_custom_status(self, value: Any) -> None:
         """Show a value in the instance's info. It stays over boundaries until it is set again.

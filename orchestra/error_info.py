@@ -1,8 +1,7 @@
-"""What is kept of an exception: bounded, whatever user code raises.
+"""Convert exceptions to stored errors of bounded size, whatever user code raises.
 
-A driver quotes a statement of four megabytes, a task group collects ten thousand errors, a handler
-raises in a handler in a handler. Each stored error, each attempt and each log line stays small all
-the same.
+A driver quotes a statement of four megabytes. A task group collects ten thousand errors. A handler
+raises in a handler. Each stored error, attempt and log line still stays small.
 """
 
 from __future__ import annotations
@@ -35,47 +34,47 @@ __all__ = [
 ]
 
 _MESSAGE: Final = 4_000
-"""Characters that are kept of the message of the error itself."""
+"""The most characters of the error's own message."""
 
 _NESTED_MESSAGE: Final = 1_000
-"""Characters that are kept of the message of a cause, a context or a member."""
+"""The most characters of the message of a cause, a context or a member."""
 
 _TRACEBACK: Final = 8_000
-"""Characters that are kept of a traceback, from its end on."""
+"""The most characters of a traceback, counted from its end."""
 
 _NESTED_TRACEBACK: Final = 1_500
 
 _NESTED: Final = 16
-"""Causes, contexts and members that are kept of one error, all levels together."""
+"""The most causes, contexts and members of one error, on all levels together."""
 
 _MEMBERS: Final = 10
-"""Members that are kept of one group."""
+"""The most members of one group."""
 
 _DEPTH: Final = 8
-"""Levels of causes, contexts and groups that are looked into."""
+"""How many levels of causes, contexts and groups are read."""
 
 _BRIEF_MESSAGE: Final = 500
 _BRIEF_TRACEBACK: Final = 1_000
 
 MOST_DETAILS: Final = 64 * 1024
-"""Bytes that the details of a failure may have."""
+"""The most bytes of a failure's details."""
 
 _LEAVES: Final = 1_000
-"""Leaves of a group that are looked at when it is decided whether to try again."""
+"""How many leaves of a group decide whether to try again."""
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """Return what is kept of an exception: with its cause or context, and with the members of a
+    """Return the stored form of an exception, with its cause or context, and the members of a
     group.
 
-    The tracebacks leave out this library's own frames. No text is longer than its bound, and no
-    more than 16 nested errors are kept.
+    Tracebacks omit this library's own frames. Each text has its bound, and at most 16 nested errors
+    are kept.
     """
     return _Keeper(_NESTED).keep(error, 0)
 
 
 class _Keeper:
-    """Keeps one error and what hangs below it, within one budget of nested errors."""
+    """Converts one error and its nested errors, within one budget."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -115,7 +114,7 @@ class _Keeper:
         return self.keep(error, depth + 1)
 
     def _told(self, error: ErrorInfo | None, depth: int) -> ErrorInfo | None:
-        """Return what is kept of an error that another execution, or an activity, has told of."""
+        """Return the stored form of an error that another execution, or an activity, reported."""
         if error is None or depth >= _DEPTH or self._budget <= 0:
             return None
         self._budget -= 1
@@ -135,9 +134,7 @@ class _Keeper:
 
 
 def brief_attempts(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """Return attempts of which all but the last keep only a short message and the traceback's
-    end.
-    """
+    """Return attempts; all but the last keep only a short message and the traceback's end."""
     return (
         *(replace(attempt, error=_brief(attempt.error)) for attempt in attempts[:-1]),
         *attempts[-1:],
@@ -157,8 +154,7 @@ def _brief(error: ErrorInfo) -> ErrorInfo:
         and len(error.traceback or "") <= _BRIEF_TRACEBACK
     ):
         return error
-    # The one line that names causes and members says enough of a try that was followed by another
-    # one.
+    # One line with causes and members is enough for an attempt that was followed by another one.
     text = error.message if is_plain else str(error).removeprefix(f"{error.type}: ")
     return ErrorInfo(
         error.type,
@@ -168,9 +164,7 @@ def _brief(error: ErrorInfo) -> ErrorInfo:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Return the errors that a group holds, at any level, or the error itself where it is no
-    group.
-    """
+    """Return the errors of a group, at any level, or the error itself if it is no group."""
     left = [error]
     seen: set[int] = set()
     count = 0
@@ -187,9 +181,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def class_names(error: BaseException) -> tuple[str, ...]:
-    """Return the names of an exception's class and of its bases, and the same of the errors that a
-    group holds.
-    """
+    """Return the names of an exception's class and of its bases, and those of a group's errors."""
     errors = (error, *leaves(error)) if _members(error) else (error,)
     names = (
         type_name(cls)
@@ -201,8 +193,8 @@ def class_names(error: BaseException) -> tuple[str, ...]:
 
 
 def is_non_retryable(error: BaseException) -> bool:
-    """Return whether another try is useless: because the activity says so, or because a value
-    cannot travel.
+    """Return whether another attempt is useless: the activity says so, or a value cannot be
+    stored.
 
     One such error in a group counts for the whole group.
     """
@@ -210,13 +202,13 @@ def is_non_retryable(error: BaseException) -> bool:
 
 
 def storable(text: str, most: int) -> str:
-    """Return a text that every store takes, cut to ``most`` characters."""
+    """Return a text that every store accepts, cut to ``most`` characters."""
     # Lone surrogates (they come from undecodable file names) have no UTF-8 form.
     return shortened(text, most).encode("utf-8", "backslashreplace").decode()
 
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:
-    """Return the errors that a group holds; a group is never empty."""
+    """Return the errors of a group; a group is never empty."""
     return (
         cast("BaseExceptionGroup[BaseException]", error).exceptions
         if isinstance(error, BaseExceptionGroup)
@@ -225,16 +217,14 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def _told_cause(error: BaseException) -> ErrorInfo | None:
-    """Return the error of an activity or a child, of which only what was kept of it is known
-    here.
-    """
+    """Return the stored error of an activity or a child; its exception object is not known here."""
     return error.cause if isinstance(error, (ActivityFailed, ChildFailed)) else None
 
 
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a user's __str__ may be broken; the failure must be recorded all the same
+    except Exception:  # noqa: BLE001 - a user's __str__ may be broken; the failure must still be recorded
         return "<its message cannot be read>"
 
 
@@ -242,7 +232,7 @@ def encoded_details(failure: Failure) -> Payload:
     """Return the details of a failure in their JSON form.
 
     Raises:
-        EncodeError, PayloadTooLarge: they have none, or a larger one than details may have.
+        EncodeError, PayloadTooLarge: they have no JSON form, or a too large one.
     """
     return encode(
         failure.details, subject=f"details of {type(failure).__name__}", limit=MOST_DETAILS
@@ -250,9 +240,7 @@ def encoded_details(failure: Failure) -> Payload:
 
 
 def _details(error: BaseException) -> tuple[Any, str]:
-    """Return the details of a failure as JSON values, and what is to be said of those that cannot
-    be kept.
-    """
+    """Return the details of a failure as JSON values, and a note if they cannot be kept."""
     if not isinstance(error, Failure) or error.details is None:
         return None, ""
     try:
@@ -268,7 +256,7 @@ def _traceback(error: BaseException, most: int) -> str | None:
         if str(entry[0].f_globals.get("__name__", "")).partition(".")[0] != "orchestra"
     )
     lines = "".join(traceback.StackSummary.extract(frames).format())
-    # The frames say more than a long text, which the message holds already.
+    # The frames are more useful than a long text, which the message already holds.
     tail = shortened("".join(_only(error)), most // 2)
     return storable_tail(lines, most - len(tail)) + storable(tail, most)
 
@@ -283,5 +271,5 @@ def _only(error: BaseException) -> list[str]:
 
 
 def storable_tail(text: str, most: int) -> str:
-    """Return the end of a text in a form that every store takes."""
+    """Return the end of a text in a form that every store accepts."""
     return text[-most:].encode("utf-8", "backslashreplace").decode()

@@ -1,5 +1,5 @@
-"""A short text that changes when a function's code does, and not when its comments, lines or file
-name do.
+"""Fingerprints of code: they change with a function's code, but not with its comments, lines or
+file name.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, Final, cast
 __all__ = ["fingerprint", "limited_fingerprint"]
 
 _LAYOUT: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "RESUME"})
-"""Instructions that depend on how code lies, not on what it does."""
+"""Instructions that depend on the layout of code, not on what it does."""
 
 
 def fingerprint(function: Callable[..., Any], *also: bytes, state: Any = None) -> str:
-    """Return 16 hexadecimal digits over a function's normalised code, what it names of its package,
-    and ``also``.
+    """Return 16 hexadecimal digits over a function's normalised code, the names it uses of its
+    package, and ``also``.
 
-    Named functions, classes with their methods, and members of modules count, and so do the classes
-    of ``state``, an annotation: a repair is as likely in a helper as in the orchestration itself.
-    What is reached in other ways does not.
+    Named functions, classes with their methods, and members of modules count. So do the classes of
+    ``state``, an annotation: a repair may be in a helper. Code that is reached in other ways does
+    not count.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
@@ -51,8 +51,8 @@ def fingerprint(function: Callable[..., Any], *also: bytes, state: Any = None) -
 
 
 def limited_fingerprint(code: str, max_events: int, max_bytes: int) -> str:
-    """Return what was tried where code has met its limits: the same code under other limits is
-    another try.
+    """Return the fingerprint of code under limits: the same code under other limits is another
+    attempt.
     """
     return f"{code}/{max_events}/{max_bytes}"
 
@@ -76,7 +76,9 @@ def _package(value: Any) -> str:
 
 
 def _named(function: FunctionType, package: str) -> Iterator[Any]:
-    """Yield what a function's code names: globals, and members of modules of its package."""
+    """Yield the objects that a function's code names: globals, and members of modules of its
+    package.
+    """
     names = _names(function.__code__)
     for name in names:
         value = function.__globals__.get(name)
@@ -112,8 +114,8 @@ def _names(code: CodeType) -> list[str]:
 
 def _normalised(code: CodeType) -> str:
     """Return code as text without file names, lines and docstrings."""
-    # Constants are written where they are used: a docstring stands among them, but nothing loads
-    # it, and it moves the others.
+    # Constants are written where they are used. A docstring is a constant too, but nothing loads
+    # it, and it shifts the others.
     steps = [
         f"{step.opname} {_constant(step.argval) if step.opcode in dis.hasconst else step.arg}"
         for step in dis.get_instructions(code)

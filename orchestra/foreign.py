@@ -1,6 +1,4 @@
-"""Names what orchestration code awaits that is not durable: the user's line, and what to use
-instead.
-"""
+"""Names a non-durable await in orchestration code: the user's line, and the right call."""
 
 from __future__ import annotations
 
@@ -89,10 +87,10 @@ _ADVICE: Final[Mapping[str, str]] = {
     }.items()
     for name in names.split()
 }
-"""What to use instead, by the name of a function, and of a class for its methods."""
+"""The right call, by the name of a function, or of a class for its methods."""
 
 _NO_LOOP: Final = ("no running event loop", "There is no current event loop")
-"""What asyncio's functions in C say; they leave no frame by which they could be known."""
+"""Messages of asyncio's functions in C: they leave no frame to recognise them by."""
 _WAITING: Final = (
     inspect.CO_COROUTINE
     | inspect.CO_ASYNC_GENERATOR
@@ -110,8 +108,8 @@ def parked_at(coroutine: object) -> str | None:
 
 
 def foreign_await(coroutine: object, yielded: object) -> ForeignAwait:
-    """Return the error for a coroutine that awaits what is not durable. ``yielded`` is what came
-    out of it.
+    """Return the error for a coroutine with a non-durable await. ``yielded`` is the object that it
+    yielded.
     """
     frames = await_chain(coroutine)
     where = parked_at(coroutine) or "orchestration code"
@@ -129,7 +127,7 @@ def foreign_await(coroutine: object, yielded: object) -> ForeignAwait:
 
 
 def explained(error: BaseException) -> BaseException:
-    """Return the error, or a ForeignAwait where an async library complained that it does not run
+    """Return the error, or a ForeignAwait if an async library complained that it does not run
     here.
     """
     if not isinstance(error, (RuntimeError, AttributeError, LookupError)):
@@ -159,8 +157,8 @@ def explained(error: BaseException) -> BaseException:
 
 
 def _beyond(frames: Sequence[FrameType]) -> list[FrameType]:
-    """Return the frames that the user's innermost line has called, outermost first, without those
-    of this library.
+    """Return the frames that the user's innermost line called, outermost first, without this
+    library's.
     """
     own = users_own([frame for frame in frames if not in_package(frame, _FOREIGN)])
     last = frames.index(own[-1]) if own else -1
@@ -168,7 +166,7 @@ def _beyond(frames: Sequence[FrameType]) -> list[FrameType]:
 
 
 def _told(called: Sequence[FrameType]) -> str:
-    """Say what was called, and what to use instead."""
+    """Name the call, and the right one."""
     first = called[0]
     verb = "awaits" if first.f_code.co_flags & _WAITING else "calls"
     if not in_package(first, _FOREIGN):  # a package that does I/O by itself
@@ -186,8 +184,8 @@ def _told(called: Sequence[FrameType]) -> str:
 
 
 def _names(frame: FrameType) -> list[tuple[str, str]]:
-    """Return what a frame runs, as class and function: of the object's own class first, and of the
-    class that defines it.
+    """Return the names of a frame's function: with the object's own class, and with the defining
+    class.
     """
     code = frame.f_code
     owner, _, name = code.co_qualname.rpartition("<locals>.")[2].rpartition(".")

@@ -1,4 +1,4 @@
-"""Whose code a frame runs: the user's, a library's that the user called, or this library's own."""
+"""Classify the code of a frame: the user's, a library's, or this library's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HOLDS_A_GENERATOR: Final = frozenset({"async_generator_asend", "async_generator
 
 
 def module_root(frame: FrameType) -> str:
-    """Return the top-level package of the code that a frame runs."""
+    """Return the top-level package of a frame's code."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
@@ -41,8 +41,8 @@ def is_own(frame: FrameType) -> bool:
 
 
 def is_user(frame: FrameType) -> bool:
-    """Return whether a frame runs code that is neither this library's nor of context managers
-    between it and the user.
+    """Return whether a frame's code is neither this library's nor of context managers in
+    between.
     """
     return module_root(frame) not in _PLUMBING
 
@@ -61,10 +61,9 @@ def in_package(frame: FrameType, roots: Iterable[str]) -> bool:
 
 
 def users_own(frames: list[FrameType]) -> list[FrameType]:
-    """Return those frames, outermost first, that run the user's code, and not that of packages
-    which it calls.
+    """Return the frames of the user's code, outermost first, without packages that it calls.
 
-    The outermost one is the orchestration, whose package counts as the user's, wherever it is
+    The outermost one is the orchestration. Its package counts as the user's, even if it is
     installed.
     """
     frames = [frame for frame in frames if is_user(frame)]
@@ -88,7 +87,7 @@ def place_in(code: CodeType, instruction: int) -> str:
 
 
 def await_chain(coroutine: object) -> list[FrameType]:
-    """Return the frames from a coroutine down to what it finally awaits."""
+    """Return the frames from a coroutine down to its innermost await."""
     frames: list[FrameType] = []
     awaited: Any = coroutine
     while awaited is not None:

@@ -1,4 +1,4 @@
-"""Values that nothing changes once they are made."""
+"""Values that do not change after they are made."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 def frozen(cls: type[T]) -> type[T]:
     """Make a class a dataclass with slots, whose fields type checkers keep from being changed.
 
-    At run time nothing does: ``@dataclass(frozen=True)`` sets each field by a call, which takes 2.0
-    us for five fields in place of 0.6. An instance of one activity makes some sixty rows, events
-    and items, and this was 15 % of all its instructions. Values that are handed to users are frozen
-    at run time, too.
+    At run time they are not frozen: ``@dataclass(frozen=True)`` sets each field by a call, which
+    takes 2.0 us for five fields instead of 0.6. An instance of one activity makes some sixty rows,
+    events and messages; freezing took 15 % of its instructions. Values for users are frozen at run
+    time too.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)

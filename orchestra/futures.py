@@ -1,8 +1,8 @@
-"""What orchestration code awaits.
+"""The futures that orchestration code awaits.
 
-A :class:`Future` is settled once, in memory, by the turn that runs. A :class:`DurableFuture` stands
-for a command in history (an activity, a timer, a wait for an event, a child): its result comes from
-an event, now or on replay.
+The running turn completes a :class:`Future` once, in memory. A :class:`DurableFuture` stands for a
+command in history: an activity, a timer, a wait for an event, a child. Its result comes from an
+event, now or on replay.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ __all__ = ["DurableFuture", "Future", "Seal", "TimedWait", "Unawaited"]
 T_co = TypeVar("T_co", covariant=True)
 
 Unawaited: TypeAlias = dict[int, Any]
-"""What was asked for and has not been awaited yet, by event id."""
+"""Commands that were not awaited yet, by event id."""
 
 _PATIENCE: Final = 100
-"""How often one coroutine is refused before it is unwound by force. Cleanup in order asks for much
-less.
+"""How often one coroutine is refused before it is unwound by force. Orderly cleanup needs far
+fewer.
 """
 
 
 class Seal:
-    """Whether an execution has left memory; shared by everything that belongs to it (protocol rule
-    22).
-    """
+    """Whether an execution has left memory; shared by all its objects (protocol rule 22)."""
 
     __slots__ = ("_refusals", "_unwinder", "closed")
 
@@ -41,11 +39,11 @@ class Seal:
 
     @property
     def caught(self) -> str | None:
-        """The line that went on after it had been refused many times."""
+        """The line of code that went on after many refusals."""
         return None if self._unwinder is None else self._unwinder.caught
 
     def unwind(self, coroutine: object = None) -> None:
-        """End by force the code that runs, or a coroutine that is about to be closed."""
+        """Unwind by force the running code, or a coroutine before it is closed."""
         if self._unwinder is None:
             self._unwinder = Unwinder()
         self._unwinder.arm(coroutine)
@@ -53,7 +51,7 @@ class Seal:
     def check(self) -> None:
         """Raise :class:`~orchestra.errors.Evicted` once the execution has left memory.
 
-        Code that goes on, however often it is refused, is unwound by force.
+        Code that goes on after many refusals is unwound by force.
         """
         if self.closed:
             self._refusals += 1
@@ -62,34 +60,36 @@ class Seal:
             raise Evicted("this execution has left memory; nothing that it asks for now is done")
 
     def begin_anew(self) -> None:
-        """Count refusals from now on, for other code than before, and leave that alone."""
+        """Restart the count of refusals, for other code, and stop unwinding the former."""
         self._refusals = 0
         if self._unwinder is not None:
             self._unwinder.disarm()
 
 
 class Future(Generic[T_co]):
-    """A value that is not there yet. Await it; it can be awaited by several branches, and again."""
+    """A value that is not known yet. Several branches may await it, repeatedly."""
 
     __slots__ = ("_callbacks", "_done", "_error", "_unawaited", "_value", "event_id", "seal")
 
     def __init__(self, seal: Seal) -> None:
         self.seal: Seal = seal
         self.event_id: int = 0
-        """The number of the event that recorded it; 0 for what has none."""
+        """The number of the event that recorded it; 0: none."""
         self._done = False
         self._unawaited: Unawaited | None = None
-        """Where it stands until it is awaited, asked, or cancelled."""
+        """The registry of unawaited futures that holds it until it is awaited, read, or
+        cancelled.
+        """
         self._value: T_co | None = None
         self._error: BaseException | None = None
-        # Made by the first callback. A dict takes one back at once, however many branches wait; it
-        # counts one that came twice.
+        # Created by the first callback. A dict removes a callback at once, however many branches
+        # wait; it counts duplicates.
         self._callbacks: dict[Callable[[Future[Any]], None], int] | None = None
 
     def __await__(self) -> Generator[Future[Any], None, T_co]:
         self.seal.check()
         while not self._done:
-            # the task that runs this is parked here, and stepped again once the future is settled
+            # the task parks here, and is stepped again once the future is complete
             yield self
         return self.result()
 
@@ -121,7 +121,7 @@ class Future(Generic[T_co]):
 
     @property
     def error(self) -> BaseException | None:
-        """The error with which it was settled, if it was."""
+        """Its error, if it has one."""
         if self._unawaited is not None:
             self._is_used()
         return self._error
@@ -146,11 +146,11 @@ class Future(Generic[T_co]):
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody waits for it now."""
+        """Whether a branch waits for it now."""
         return bool(self._callbacks)
 
     def add_callback(self, callback: Callable[[Future[Any]], None]) -> None:
-        """Call back once settled (at once if it is), in the order of registration."""
+        """Call back once it is complete (at once if it is), in the order of registration."""
         if self._unawaited is not None:
             self._is_used()
         if self._done:
@@ -161,7 +161,7 @@ class Future(Generic[T_co]):
             self._callbacks[callback] = self._callbacks.get(callback, 0) + 1
 
     def remove_callback(self, callback: Callable[[Future[Any]], None]) -> bool:
-        """Take a callback back. Return whether nobody waits any more."""
+        """Remove a callback. Return whether no branch waits now."""
         callbacks = self._callbacks
         if callbacks and callback in callbacks:
             if callbacks[callback] > 1:
@@ -171,21 +171,19 @@ class Future(Generic[T_co]):
         return not callbacks
 
     def cancel(self) -> None:
-        """Give up what this future stands for. Awaiting it then raises ``OperationCancelled``."""
+        """Cancel the command behind this future. Awaiting it then raises ``OperationCancelled``."""
         self.fail(OperationCancelled("it was cancelled"))
 
 
 class Canceller(Protocol):
-    """Who records that a command is given up."""
+    """Records that a command was cancelled."""
 
     def cancel_command(self, future: DurableFuture[Any]) -> None: ...
     def ask_to_end(self, future: DurableFuture[Any], *, waits: bool) -> bool: ...
 
 
 class DurableFuture(Future[T_co]):
-    """The result of a command in history. ``event_id`` is the number of the event that recorded
-    it.
-    """
+    """The result of a command in history. ``event_id`` is the number of its event."""
 
     __slots__ = ("_canceller", "_decoder", "_result", "ending", "subject")
 
@@ -205,14 +203,14 @@ class DurableFuture(Future[T_co]):
         self.event_id = event_id
         self.subject: str = subject
         self.ending: bool = False
-        """Whether it is cancelled, and settled once the activity has ended."""
+        """Whether it is cancelled, and completes once the activity has ended."""
 
     def __repr__(self) -> str:
         return f"<{'done' if self._done else 'pending'} {self.subject}, event {self.event_id}>"
 
     def deliver(self, payload: Payload) -> PayloadError | None:
-        """Settle it with the payload of its result, or fail it where that cannot be read; return
-        that error.
+        """Complete it with its result's payload. If that cannot be read, fail it and return the
+        error.
         """
         try:
             value = (
@@ -227,19 +225,19 @@ class DurableFuture(Future[T_co]):
         return None
 
     def cancel(self) -> None:
-        """Give up the activity, timer, wait or child. Its late result is dropped; a wait takes no
-        event any more.
+        """Cancel the activity, timer, wait or child. A late result is dropped; a wait takes no
+        later event.
 
-        Awaiting it afterwards raises ``OperationCancelled``: at once, or once the activity has
-        ended, where it was asked for with ``on_cancel="wait"``. Harmless when it is done.
+        Awaiting it afterwards raises ``OperationCancelled``: at once, or with ``on_cancel="wait"``
+        once the activity has ended. Harmless if it is done.
         """
         self.give_up(waits=False)
 
     def give_up(self, *, waits: bool) -> bool:
-        """Cancel it. Return whether it is done now; if not, it is once the activity has ended.
+        """Cancel it. Return whether it is done now; otherwise it is once the activity has ended.
 
         Args:
-            waits: whether an activity that leaves it open is waited for.
+            waits: whether to wait for an activity whose options leave that open.
         """
         self.seal.check()
         self._is_used()
@@ -252,13 +250,13 @@ class DurableFuture(Future[T_co]):
         return self._done
 
     def fail_cancelled(self) -> None:
-        """Settle it as cancelled."""
+        """Complete it as cancelled."""
         self.fail(OperationCancelled(f"{self.subject} was cancelled"))
 
 
 class TimedWait(DurableFuture[T_co]):
-    """A wait for an event that is given up when a timer fires first: in that very turn, so that it
-    takes no later event.
+    """A wait for an event that ends when a timer fires first: in that very turn, so it takes no
+    later event.
     """
 
     __slots__ = ("_timed_out", "_timer", "_wait")
@@ -270,7 +268,7 @@ class TimedWait(DurableFuture[T_co]):
         self._unawaited, wait._unawaited = (
             wait._unawaited,
             None,
-        )  # it is the one that is to be awaited
+        )  # await this one instead
         self._wait = wait
         self._timer = timer
         self._timed_out = timed_out
@@ -288,7 +286,7 @@ class TimedWait(DurableFuture[T_co]):
             self._wait.cancel()
 
     def give_up(self, *, waits: bool) -> bool:  # noqa: ARG002 - neither a wait nor a timer has to end first
-        """Give up the wait and its timer."""
+        """Cancel the wait and its timer."""
         self.seal.check()
         self._is_used()
         if not self._done:

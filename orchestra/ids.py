@@ -1,4 +1,4 @@
-"""What may be an id or a name, and which ids are made rather than given."""
+"""Check ids and names, and make ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_OF_INCARNATION: Final = 8
 
 
 def check_text(text: object, what: str) -> None:
-    """Check a name or an id, where one is given: ``None`` will do as well.
+    """Check an optional name or id: ``None`` is valid.
 
     Raises:
         InvalidArgument: it is not text of 1 to 1,024 characters that every store can hold (no NUL,
@@ -25,7 +25,7 @@ def check_text(text: object, what: str) -> None:
 
 
 def check_name(text: object, what: str, error: type[OrchestraError] = InvalidArgument) -> None:
-    """Check a name or an id that there must be.
+    """Check a required name or id.
 
     Raises:
         InvalidArgument: (or the error given) it is not text of 1 to 1,024 characters that every
@@ -44,16 +44,16 @@ def check_name(text: object, what: str, error: type[OrchestraError] = InvalidArg
 
 
 def child_id(parent_id: str, incarnation: str, execution: int, event_id: int) -> str:
-    """Return the id of a child that was given none: another one for each command, execution and
-    life of its parent.
+    """Return the id of a child without a given one. It differs for each command, execution and life
+    of its parent.
 
-    It begins with the parent's, so that a family lies together; where generations have made that
-    too long, it is a digest.
+    It begins with the parent's id, so a family sorts together. If generations have made that too
+    long, it is a digest.
     """
     plain = f"{parent_id}.{incarnation[:_SHOWN_OF_INCARNATION]}.{execution}.{event_id}"
     return plain if len(plain) <= _LONGEST else digest(plain)
 
 
 def digest(text: str) -> str:
-    """Return 32 hexadecimal digits that stand for a text."""
+    """Return 32 hexadecimal digits for a text."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

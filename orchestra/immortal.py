@@ -12,11 +12,11 @@ _kept: Final[list[object]] = []
 
 
 def keep_for_ever(value: object) -> None:
-    """Keep an object alive until the process is gone, the interpreter's own end included.
+    """Keep an object alive until the process is gone, even through the interpreter's end.
 
-    A coroutine that catches ``GeneratorExit`` in a loop is closed by the interpreter when it is
-    collected, at the latest at the interpreter's end. There is no event loop any more then, each
-    await fails at once, and the loop never ends.
+    The interpreter closes a collected coroutine, at the latest at its own end. If the coroutine
+    catches ``GeneratorExit`` in a loop, the loop never ends: without an event loop each await fails
+    at once.
     """
     _kept.append(value)
     with suppress(

@@ -23,15 +23,15 @@ __all__ = ["BASE_LEVEL", "Forms", "Kinds", "Levels", "Stored", "Unknown"]
 K = TypeVar("K")
 
 Stored = int | str
-"""How a kind is stored."""
+"""The stored form of a kind."""
 
 BASE_LEVEL: Final = 1
-"""The level of every kind that the first library had: it may always be written."""
+"""The level of all kinds of the first library: they may always be written."""
 
 
 class Levels(NamedTuple):
-    """What a store says of its age: up to which level kinds are written, and below which level no
-    library may work on it.
+    """The levels of a store: kinds are written up to ``write``, and libraries below
+    ``lowest_reader`` are refused.
     """
 
     write: int = BASE_LEVEL
@@ -40,9 +40,9 @@ class Levels(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A stored kind that this library does not know, because a newer one has written it.
+    """A stored kind that this library does not know: a newer library wrote it.
 
-    ``sort`` says what it is a kind of, ``stored`` is the number or the word as it is stored.
+    ``sort`` names its table, ``stored`` is the stored number or word.
     """
 
     sort: str
@@ -50,12 +50,12 @@ class Unknown:
 
     @property
     def name(self) -> str:
-        """What people are shown in place of a name."""
+        """The text that people see instead of a name."""
         return "UNKNOWN"
 
     @property
     def value(self) -> Stored:
-        """How it is stored, as of a known kind."""
+        """Its stored form, as of a known kind."""
         return self.stored
 
     def __str__(self) -> str:
@@ -63,10 +63,10 @@ class Unknown:
 
 
 class Forms(dict[K, Stored]):
-    """How kinds of one sort are stored at a write level.
+    """The stored forms of one sort of kinds at a write level.
 
     Raises:
-        LevelTooLow: from looking up a kind that may not be written yet, or that is not known here.
+        LevelTooLow: on looking up a kind that may not be written yet, or is unknown here.
     """
 
     def __init__(self, sort: str, level: int, forms: Mapping[K, Stored]) -> None:
@@ -82,12 +82,12 @@ class Forms(dict[K, Stored]):
 
 
 class Kinds(Generic[K]):
-    """The kinds of one sort: how each is stored, and from which level on.
+    """The kinds of one sort, with their stored forms and levels.
 
     Args:
-        sort: what they are kinds of, for people: "hold", "message".
-        known: what each stored form means.
-        levels: the levels of stored forms that are above the base level.
+        sort: the name of the sort, for people: "hold", "message".
+        known: the meaning of each stored form.
+        levels: the levels of stored forms above the base level.
     """
 
     __slots__ = ("_forms", "_known", "_levels", "sort")
@@ -99,22 +99,22 @@ class Kinds(Generic[K]):
         self._known: dict[Stored, K] = dict(known)
         self._levels: dict[Stored, int] = dict(levels or {})
         self._forms: dict[int, Forms[K]] = {}
-        """What :meth:`at` has returned: it is asked at each start and lap."""
+        """Results of :meth:`at`: each start and lap asks for them."""
 
     def adding(self, stored: Stored, meaning: K, level: int) -> Kinds[K]:
-        """Return a table with one more stored form. It is written in place of the older forms of
-        its meaning.
+        """Return a table with one more stored form. It replaces older forms of the same meaning in
+        writes.
         """
         return Kinds(self.sort, self._known | {stored: meaning}, self._levels | {stored: level})
 
     def read(self, stored: Stored) -> K | Unknown:
-        """Return what a stored form means."""
+        """Return the meaning of a stored form."""
         kind = self._known.get(stored)
         return Unknown(self.sort, stored) if kind is None else kind
 
     def at(self, level: int) -> Forms[K]:
-        """Return how each kind is stored at a write level of the store: in its newest form that may
-        be written.
+        """Return the stored form of each kind at a write level: its newest form that may be
+        written.
         """
         known = self._forms.get(level)
         if known is None:

@@ -1,5 +1,5 @@
-"""Event loops as a client meets them: whose loop a call runs in, and how a thread wakes a task of
-another loop.
+"""Event loops for clients: find the caller's loop, and wake tasks of other loops from any
+thread.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["EventLoop", "Gate", "Signal", "current_loop"]
 
 
 class Gate(Protocol):
-    """Opened once, and awaited by one task, in one loop. An asyncio future is one."""
+    """A gate opens once; one task awaits it, in one loop. An asyncio future is one."""
 
     def done(self) -> bool:
-        """Return whether it is open, or who awaited it was cancelled."""
+        """Return whether it is open, or its waiting task was cancelled."""
         ...
 
     def set_result(self, result: None, /) -> None:
@@ -51,8 +51,8 @@ class _EventGate:
 class EventLoop:
     """One run of an event loop. ``native`` is asyncio's loop, or trio's token of the run.
 
-    ``thread`` identifies the thread that ran it when it was asked for. An asyncio loop may go on in
-    another one.
+    ``thread`` is the thread that ran it at that time. An asyncio loop may continue in another
+    thread.
     """
 
     native: Any
@@ -64,7 +64,7 @@ class EventLoop:
         return _native_loop() is self.native
 
     def gate(self) -> Gate:
-        """Return a new gate. To be called in it."""
+        """Return a new gate. Call it in this loop."""
         # On asyncio a bare future: to make and to await an anyio.Event are 18 calls more, and a
         # change has one, and a wait.
         create: Callable[[], Gate] | None = getattr(self.native, "create_future", None)
@@ -72,15 +72,14 @@ class EventLoop:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Its own clock, in seconds: that of deadlines."""
+        """The loop's clock, in seconds, for deadlines."""
         return getattr(self.native, "time", anyio.current_time)
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed with tasks in it, so that they will never run again. From any
-        thread.
+        """Whether it was closed with tasks in it, which then never run again. From any thread.
 
-        Not so on trio, where a run ends only after its last task.
+        Never on trio, where a run ends only after its last task.
         """
         is_closed: Callable[[], bool] | None = getattr(self.native, "is_closed", None)
         return is_closed is not None and is_closed()
@@ -95,7 +94,7 @@ class EventLoop:
         return is_running is None or is_running()
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
-        """Have it call a function, from any thread. Return whether it will, should it run again."""
+        """Let it call a function, from any thread. Return whether it will, if it runs again."""
         call: Callable[[Callable[[], object]], object] | None = getattr(
             self.native, "call_soon_threadsafe", None
         )
@@ -135,7 +134,7 @@ class Signal:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake the waiting task. Harmless where its loop is closed."""
+        """Wake the waiting task. Harmless if its loop is closed."""
         if threading.get_ident() == self.loop.thread:
             self._event.set()
         else:

@@ -1,5 +1,5 @@
-"""What may be an option: a duration, a count, a ratio, a moment. Checked where it is given, not
-where it is first used.
+"""Check options: durations, counts, ratios, instants. The check is at the call, not at the first
+use.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 POSITIVE: Final = timedelta(microseconds=1)
-"""The least of what must not be nothing: no store counts finer."""
+"""The least positive duration: no store counts finer."""
 
 LONGEST: Final = timedelta(days=36_500)
-"""Added to any moment of today it is a moment still, and every lock can wait that long."""
+"""The longest duration: today plus this is a valid instant, and every lock can wait that long."""
 
 _NOTHING: Final = timedelta(0)
 _HIGHEST: Final = 2**62
@@ -40,7 +40,7 @@ def check_duration(
     optional: bool = False,
     error: type[OrchestraError] = InvalidArgument,
 ) -> None:
-    """Check a duration; ``optional``: ``None`` will do as well.
+    """Check a duration; ``optional``: ``None`` is valid.
 
     Raises:
         InvalidArgument: (or the error given) it is no timedelta, or too short, or too long.
@@ -67,7 +67,7 @@ def check_count(
     optional: bool = False,
     error: type[OrchestraError] = InvalidArgument,
 ) -> None:
-    """Check a whole number; ``optional``: ``None`` will do as well.
+    """Check a whole number; ``optional``: ``None`` is valid.
 
     Raises:
         InvalidArgument: (or the error given) it is no whole number, or too small, or more than any
@@ -112,7 +112,7 @@ def check_kind(
     optional: bool = False,
     error: type[OrchestraError] = InvalidArgument,
 ) -> None:
-    """Check a value of one of this library's types; ``optional``: ``None`` will do as well.
+    """Check a value of one of this library's types; ``optional``: ``None`` is valid.
 
     Raises:
         InvalidArgument: (or the error given) it is of another type.
@@ -125,11 +125,10 @@ def check_kind(
 
 
 def check_moment(value: object, what: str, *, optional: bool = False) -> None:
-    """Check an instant; ``optional``: ``None`` will do as well.
+    """Check an instant; ``optional``: ``None`` is valid.
 
     Raises:
-        InvalidArgument: it is no datetime, or a naive one, of which nobody knows which instant it
-            means.
+        InvalidArgument: it is no datetime, or a naive one, whose instant is unknown.
     """
     if optional and value is None:
         return

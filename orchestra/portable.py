@@ -1,4 +1,4 @@
-"""Exceptions that can be pickled and copied, whatever their ``__init__`` takes.
+"""Exceptions that can be pickled and copied, with any ``__init__``.
 
 Python rebuilds an exception by calling its class with ``args``. That fails for a class whose
 ``__init__`` takes keyword-only arguments, and an exception that cannot be rebuilt breaks a process
@@ -23,10 +23,10 @@ _HEAP_TYPE: Final = 1 << 9
 
 
 class Portable:
-    """Makes an exception class one that can be pickled and copied.
+    """Makes an exception class picklable and copyable.
 
-    Its attributes travel, and so does the chain of its causes and contexts. An exception in the
-    chain that cannot be pickled, or not be rebuilt, arrives as an :class:`Unpicklable`.
+    The pickle holds its attributes, and the chain of its causes and contexts. An exception in the
+    chain that cannot be pickled or rebuilt becomes an :class:`Unpicklable`.
     """
 
     __slots__ = ()
@@ -52,8 +52,8 @@ class Portable:
 
 
 class Unpicklable(Portable, Exception):
-    """Stands for an exception in the chain of a pickled error that could not be pickled, or not be
-    rebuilt here.
+    """Replaces an exception in the chain of a pickled error that could not be pickled or
+    rebuilt.
 
     ``type`` is the qualified name of its class, ``message`` its text, ``traceback`` its traceback
     as text.
@@ -67,7 +67,7 @@ class Unpicklable(Portable, Exception):
 
 
 def _arguments_and_state(error: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a built-in base is made of, and all attributes."""
+    """Return the arguments of the built-in base, and all attributes."""
     _, args, *rest = error.__reduce__()
     state = dict(rest[0]) if rest and rest[0] else {}
     own = error.__getstate__()
@@ -80,7 +80,7 @@ def _arguments_and_state(error: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _made(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """Return an exception whose built-in base is initialised, and nothing else."""
+    """Return an exception with only its built-in base initialised."""
     base: Any = cls
     while base.__flags__ & _HEAP_TYPE:
         base = base.__base__
@@ -101,8 +101,8 @@ class _Chain:
     """The causes and contexts of one exception, of these, and so on: a flat list, so that a long
     chain nests nothing.
 
-    Each entry is an exception, with the places in the list of its cause and of its context, and
-    whether the context is suppressed. The first is the one whose chain it is; it travels by itself.
+    Each entry is an exception, the places of its cause and context in the list, and whether the
+    context is suppressed. The first entry is the pickled exception itself.
     """
 
     __slots__ = ("links",)
@@ -162,13 +162,13 @@ def _copied(error: BaseException, memo: dict[int, Any]) -> BaseException:
             args, state = copy.deepcopy(_arguments_and_state(error), memo)
             return _rebuilt(type(error), args, state)
         return copy.deepcopy(error, memo)
-    except Exception:  # noqa: BLE001 - it cannot be copied; the chain says the same with the original
+    except Exception:  # noqa: BLE001 - it cannot be copied; the chain holds the original
         return error
 
 
 def _frozen(error: BaseException) -> tuple[bytes | None, str, str, str]:
-    """Return an exception's own pickle, if there is one, and what is said of it where that cannot
-    be read.
+    """Return an exception's own pickle, if there is one, and a replacement for readers that cannot
+    load it.
     """
     cls = type(error)
     try:
@@ -193,8 +193,7 @@ def _thawed(frozen: list[tuple[Any, int, int, bool]]) -> _Chain:
 
 def _error(data: bytes | None, name: str, message: str, text: str) -> BaseException:
     if data is not None:
-        # Part of a pickle that is being read already: nothing is trusted that was not trusted
-        # before.
+        # Part of a pickle that is being read already: this trusts nothing new.
         with suppress(
             Exception
         ):  # its class is not known here, or takes other arguments than it keeps

@@ -1,5 +1,5 @@
-"""Which orchestrations this program knows: several versions under one stable name, and the policy
-that chooses.
+"""The orchestrations of a program: several versions under one stable name, and the policy that
+chooses.
 
 ::
 
@@ -64,7 +64,7 @@ class OrchestrationDefinition:
     result: Decoder[Any]
     fingerprint: str
     failures: tuple[type[BaseException], ...] = ()
-    """What of its errors ends it as failed, beside those that always do."""
+    """The exceptions that fail it, besides those that always do."""
     family: Mapping[OrchestrationFunction, tuple[OrchestrationDefinition, ...]] = field(
         default_factory=dict["OrchestrationFunction", "tuple[OrchestrationDefinition, ...]"],
         compare=False,
@@ -74,14 +74,12 @@ class OrchestrationDefinition:
     states: Mapping[str, Mapping[str, Decoder[Any]]] = field(
         default_factory=dict["str", "Mapping[str, Decoder[Any]]"], compare=False, repr=False
     )
-    """How the inputs of all of its registry are written and read, by name and version."""
+    """The codecs of all inputs of its registry, by name and version."""
     remarks: set[str] = field(default_factory=set[str], compare=False, repr=False)
-    """What was said of this code in the log: each line of it once, and not for each instance and
-    lap.
-    """
+    """Remarks on this code that were logged: each line once, not for each instance and lap."""
 
     def is_news(self, remark: str) -> bool:
-        """Return whether this remark on the code is made for the first time."""
+        """Return whether this remark on the code is new."""
         if remark in self.remarks:
             return False
         self.remarks.add(remark)
@@ -89,7 +87,7 @@ class OrchestrationDefinition:
 
     @property
     def place(self) -> str:
-        """Where the function is, as ``file:line in function``."""
+        """The location of the function, as ``file:line in function``."""
         code = getattr(self.function, "__code__", None)
         return (
             repr(self.function)
@@ -110,8 +108,8 @@ class OrchestrationDefinition:
         )  # a `def` that wraps an `async def`; its own code is part of it
 
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
-        """Return the name under which this definition's registry knows a function, and how the
-        function's result is read.
+        """Return the name of a function in this definition's registry, and the decoder of its
+        result.
 
         Raises:
             UnknownOrchestration: the function is not registered.
@@ -120,11 +118,11 @@ class OrchestrationDefinition:
         return _called(self.family, function, f"beside {self.name!r} {self.version}")
 
     def state_of(self, name: str, version: str | None) -> Decoder[Any]:
-        """Return how an input of an orchestration is to be written, as far as this definition's
-        registry knows.
+        """Return the codec for an input of an orchestration, as this definition's registry knows
+        it.
 
-        By the value's own type, where the version is not registered, or where it is open and the
-        versions differ in it.
+        It is the value's own type if the version is not registered, or if the version is open and
+        the versions differ.
         """
         versions = self.states.get(name, {})
         if version is not None:
@@ -167,24 +165,22 @@ class OrchestrationRegistry:
         return tuple(sorted(self._of(name), key=version_key))
 
     def policy(self, name: str) -> Policy:
-        """Return the policy that the builder gave a name; ``Latest()`` where it gave none."""
+        """Return the builder's policy of a name; ``Latest()`` if it has none."""
         self._of(name)
         return self._policies.get(name, Latest())
 
     @property
     def policies(self) -> Mapping[str, Policy]:
-        """The policies that the builder was given, by name."""
+        """The builder's policies, by name."""
         return self._policies
 
     @property
     def retentions(self) -> Mapping[str, Retention]:
-        """The retentions that the builder was given, by name; for other names the runtime's own
-        counts.
-        """
+        """The builder's retentions, by name; for other names the runtime's own counts."""
         return self._retentions
 
     def resolve(self, name: str) -> str:
-        """Return the version that the builder's policy gives among the registered ones."""
+        """Return the version that the builder's policy chooses among the registered ones."""
         version = resolve(self.policy(name), self._of(name))
         assert version is not None  # a registered name has a version
         return version
@@ -209,12 +205,12 @@ class OrchestrationRegistry:
         return self._definitions.get(name, {}).get(version)
 
     def shape(self, name: str, version: str) -> str | None:
-        """Return the hash of the shape that a version's input has; ``None``: not registered."""
+        """Return the hash of the shape of a version's input; ``None``: not registered."""
         definition = self.find(name, version)
         return None if definition is None else definition.state.shape
 
     def called(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
-        """Return the name under which a function is registered, and how its result is read.
+        """Return the name under which a function is registered, and the decoder of its result.
 
         Raises:
             UnknownOrchestration: the function is not registered.
@@ -246,7 +242,7 @@ class OrchestrationRegistry:
 
 
 class RegistryBuilder:
-    """Collects orchestrations. Everything is checked by :meth:`build` at the latest; order does not
+    """Collects orchestrations. :meth:`build` completes the checks; the order of calls does not
     matter.
     """
 
@@ -268,10 +264,10 @@ class RegistryBuilder:
         """Add ``async def function(ctx, input)`` as one version of a name.
 
         Args:
-            failures: exceptions that end an instance as failed when they leave the function, beside
+            failures: exceptions that fail the instance when they leave the function, besides
                 ``Failure``, ``ActivityFailed``, ``ChildFailed`` and ``Cancelled``. Any other
                 exception holds the instance until changed code is deployed. ``(Exception,)`` fails
-                it for everything.
+                it for every exception.
         """
         self._entries.append(
             (
@@ -285,17 +281,16 @@ class RegistryBuilder:
         return self
 
     def set_version_policy(self, name: str, policy: Policy) -> RegistryBuilder:
-        """Say which version starts and boundaries take: ``Latest()`` or ``Exact("1.2.0")``.
+        """Set the version that starts and boundaries take: ``Latest()`` or ``Exact("1.2.0")``.
 
-        A store remembers the first policy of a name. Later ones are set with
-        ``client.set_version_policy``.
+        A store keeps the first policy of a name. ``client.set_version_policy`` changes it.
         """
         self._policies[name] = policy
         return self
 
     def set_retention(self, name: str, retention: Retention) -> RegistryBuilder:
-        """Say what is kept of a name's laps and of its ended instances, in the place of the
-        runtime's ``retention``.
+        """Set which laps and ended instances of a name are kept, instead of the runtime's
+        ``retention``.
         """
         self._retentions[name] = retention
         return self
@@ -323,8 +318,7 @@ class RegistryBuilder:
             states.setdefault(name, {})[version] = definition.state
             family[function] = (*family.get(function, ()), definition)
             versions = definitions.setdefault(name, {})
-            # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be two answers to one
-            # question.
+            # Build metadata does not rank, so 1.0.0+a and 1.0.0+b would be equally high.
             twin = next(
                 (
                     known
@@ -468,7 +462,7 @@ def _define(
     result = annotation_decoder(
         annotations.get("return", Any), f"{which}: the result of {_place(function)}"
     )
-    # Without any, the fingerprint is the one that libraries before this option gave.
+    # Without any, the fingerprint is the same as before this option existed.
     also = (" ".join(sorted(type_name(cls) for cls in failures)).encode(),) if failures else ()
     digits = fingerprint(function, state.schema(), *also, state=state.annotation)
     return OrchestrationDefinition(name, version, function, state, result, digits, failures)

@@ -1,7 +1,7 @@
-"""Which version an execution gets, and which node may run it.
+"""Resolve versions, and decide which nodes may run an instance.
 
 Versions are resolved at a start, at a boundary, and while an execution waits to be opened; at no
-other moment. All nodes and clients resolve alike, against the catalogue in the store.
+other moment. All nodes and clients resolve alike, from the catalogue in the store.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ __all__ = [
 ]
 
 LOWEST_VERSION: Final = "0.0.0-0"
-"""What a detached start waits under for a name that nobody has: it floats up to whatever is
-deployed first.
+"""The version of a detached start whose name no node has. It floats up to the first deployed
+version.
 
-It says nothing about the name. A start that was misspelt must not make the next one succeed.
+It does not make the name known: a misspelt start must not make the next one succeed.
 """
 
 
@@ -59,10 +59,10 @@ _NEVER_SET: Final = Latest(), 0
 
 
 def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy | UnknownPolicy, int]:
-    """Return the policy of a name and its revision; ``Latest()`` at revision 0 where none was ever
+    """Return the policy of a name and its revision; ``Latest()`` at revision 0 if none was ever
     set.
 
-    One that a newer library has set is never taken for another one: no version is chosen by it here
+    A newer library's policy is never read as another one: this library chooses no version by it
     (protocol rule 37).
     """
     row = catalogue.policies.get(name)
@@ -74,10 +74,10 @@ def policy_of(catalogue: Catalogue, name: str) -> tuple[Policy | UnknownPolicy, 
 
 
 def stored_policy(catalogue: Catalogue, policy: Policy) -> str:
-    """Return how a policy is stored now.
+    """Return the stored form of a policy.
 
     Raises:
-        LevelTooLow: nodes live that could not read it.
+        LevelTooLow: a living node could not read it.
     """
     return policy_to_text(policy, catalogue.library.policies, catalogue.levels.write)
 
@@ -93,8 +93,8 @@ def policy_level(catalogue: Catalogue, name: str) -> int:
 
 
 def why_unreadable(catalogue: Catalogue, kind: Kind) -> str | None:
-    """Return why no living node reads an instance of a kind; ``None``: some node does, and it is
-    its code that is missing.
+    """Return why no living node reads instances of a kind; ``None``: a node does, but lacks the
+    code.
     """
     nodes = [row.record for row in catalogue.nodes if is_living(row, catalogue.now)]
     if not nodes:
@@ -125,15 +125,15 @@ def has_readable_policy(catalogue: Catalogue, name: str) -> bool:
 
 
 def changed_policies(before: Catalogue, after: Catalogue) -> list[str]:
-    """Return the names whose policy was set between two catalogues."""
+    """Return the names whose policy changed between two catalogues."""
     return [
         name for name, row in after.policies.items() if row.revision > policy_of(before, name)[1]
     ]
 
 
 def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) -> frozenset[str]:
-    """Return the versions that a policy has given to starts of a name before, in a queue or, if
-    none is given, in any.
+    """Return the versions of earlier starts of a name by policy, in a queue, or in any if none is
+    given.
     """
     return frozenset(
         kind.version
@@ -146,13 +146,12 @@ def started_versions(catalogue: Catalogue, name: str, queue: str | None = None) 
 
 
 def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> str | None:
-    """Return the version that the policy gives to a start that nobody would hear refused; ``None``:
-    the name is unknown.
+    """Return the version of a start by code, which cannot be refused; ``None``: the name is
+    unknown.
 
-    It is one of those of living nodes that serve the queue, or else of any. While none has the
-    name, it is one under which instances have been started before: every worker may be away for a
-    restart. Where the policy cannot be read here, the start waits under the lowest version for a
-    node that can: it then takes whatever the policy gives.
+    It is a version of living nodes that serve the queue, or else of any node. If no node has the
+    name, it is a version of earlier starts: all workers may be restarting. If this library cannot
+    read the policy, the start waits under the lowest version for a node that can.
     """
     versions = (
         catalogue.versions(name, queue)
@@ -165,22 +164,22 @@ def start_version(catalogue: Catalogue, name: str, queue: str | None = None) -> 
 
 
 def opening_version(catalogue: Catalogue, kind: Kind) -> str:
-    """Return the version with which an execution that waits is opened: for a floating one, never
-    lower than recorded.
+    """Return the version with which a waiting execution opens; a floating one never goes below the
+    recorded one.
     """
     if not kind.floating:
         return kind.version
     resolved = resolve(
         policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue)
     )
-    # Where only build metadata differs, the one that exists counts: a new build must go on with
-    # what the old one left.
+    # If only build metadata differs, the existing version counts: a new build must continue the old
+    # one's instances.
     return kind.version if resolved is None else max(resolved, kind.version, key=version_key)
 
 
 def shown_kind(catalogue: Catalogue, kind: Kind) -> str:
-    """Return what code an instance of a kind waits for, for people: the version only where there is
-    a real one.
+    """Return the code that an instance of a kind waits for, for people; the version only if it is a
+    real one.
     """
     version = opening_version(catalogue, kind)
     return (
@@ -201,9 +200,9 @@ def boundary_version(
 ) -> tuple[str, Resolution]:
     """Return the version of the next execution of an instance of this kind, and how it was chosen.
 
-    The code's own word comes first, then an operator's pin, then the policy. ``Latest`` never goes
-    down. By a policy that cannot be read here, the execution stays on its version until a node
-    opens it that can.
+    The code's own version comes first, then an operator's pin, then the policy. ``Latest`` never
+    goes down. If this library cannot read the policy, the execution stays on its version until a
+    node that can opens it.
     """
     policy, revision = policy_of(catalogue, kind.name)
     if explicit is not None:
@@ -226,7 +225,7 @@ def serves(node: NodeRecord, kind: Kind, catalogue: Catalogue) -> bool:
         return False
     if kind.floating and not has_readable_policy(
         catalogue, kind.name
-    ):  # by this library, that is: the node may tell more
+    ):  # by this library; the node itself may know more
         return any(capability.name == kind.name for capability in node.capabilities)
     version = opening_version(catalogue, kind)
     return any(
@@ -236,8 +235,8 @@ def serves(node: NodeRecord, kind: Kind, catalogue: Catalogue) -> bool:
 
 
 def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
-    """Return the kinds that a node may claim: those known to the store, and those that its own
-    registry implies.
+    """Return the kinds that a node may claim: kinds in the store, and kinds that its registry
+    implies.
     """
     own = {
         Kind(queue, capability.name, capability.version, event_format, floating)
@@ -251,16 +250,16 @@ def servable_kinds(node: NodeRecord, catalogue: Catalogue) -> tuple[Kind, ...]:
 
 
 def common_format(node: NodeRecord, catalogue: Catalogue) -> int:
-    """Return the highest event format that a node and all that live read: what new executions are
-    written in (rule 38).
+    """Return the highest event format that a node and all living nodes read: the format of new
+    executions (rule 38).
     """
     common = set(node.formats).intersection(*(row.record.formats for row in catalogue.nodes))
     return max(common, default=min(node.formats))
 
 
 def next_level(node: NodeRecord, catalogue: Catalogue) -> int | None:
-    """Return the level to which a node may raise the store's: what it wants, if all that live read
-    it. ``None``: not now.
+    """Return the level to which a node may raise the store's, if all living nodes read it;
+    ``None``: not now.
     """
     wanted = node.writes
     if wanted <= catalogue.levels.write or any(
@@ -271,8 +270,8 @@ def next_level(node: NodeRecord, catalogue: Catalogue) -> int | None:
 
 
 def resolution_level(catalogue: Catalogue, how: ResolvedBy) -> int:
-    """Return the level that a library must read to know how a version was chosen, if that is
-    written now.
+    """Return the level that a library must read to know how a version was chosen, if it is written
+    now.
     """
     return catalogue.library.resolutions.level_at(how, catalogue.levels.write)
 
@@ -297,9 +296,8 @@ def _kind_order(kind: Kind) -> tuple[str, str, str, int, bool, int]:
 
 
 def is_living(node: NodeRow, now: int) -> bool:
-    """Return whether a reader should take a node for alive: not dead, and renewed within three
-    leases.
+    """Return whether a node looks alive: not dead, and renewed within three leases.
 
-    For what people are shown only: nobody acts on a lapse alone (protocol rule 11).
+    For people only: no node acts on a lapse alone (protocol rule 11).
     """
     return not node.dead and now - node.renewed_at <= 3 * node.record.lease

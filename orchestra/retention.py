@@ -1,6 +1,4 @@
-"""How much of what is over is kept: histories and executions of an instance that goes on, and
-instances that have ended.
-"""
+"""How long histories, executions and ended instances are kept."""
 
 from __future__ import annotations
 
@@ -18,22 +16,22 @@ _LONGEST: Final = timedelta(days=365_000)
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept of an orchestration. The current execution is never touched, whatever stands
-    here.
+    """Which laps and ended instances of an orchestration are kept. The current execution always
+    is.
 
-    Each bound holds by itself: what any of them lets go of goes. Laps go oldest first, in the write
-    of a boundary, so that an instance that waits keeps what it has.
+    Each bound holds by itself. The write of a boundary deletes laps, the oldest first, so a waiting
+    instance keeps its laps.
 
     Args:
-        histories: of how many closed laps of an instance the events are kept, at least; as several
-            go together it may be up to twice as many, but never 500 more. ``None``: all.
+        histories: the events of at least this many closed laps are kept. Several are deleted
+            together, so it may be up to twice as many, but never 500 more. ``None``: all.
         executions: the same for the rows of executions: version, state, times, output.
-        keep_for: laps that ended longer ago go as well, events and rows, but for the newest closed
-            one; each goes at the latest at the first boundary after an eighth more of this time.
+        keep_for: laps that ended longer ago are deleted, with events and rows, except the newest
+            closed one: at the latest at the first boundary after an eighth more of this time.
             ``None``: no lap is too old.
-        finished: how long after its end an instance is deleted, with all that belongs to it. Its id
-            is free again then, so that the same start makes a new instance. ``None``: never;
-            ``client.purge`` deletes by filter.
+        finished: how long after its end an instance is deleted, with all its rows. Its id is then
+            free, and the same start makes a new instance. ``None``: never; ``client.purge`` deletes
+            by filter.
 
     Raises:
         InvalidArgument: fewer than one history, fewer executions than histories, or a time that is

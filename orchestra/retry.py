@@ -24,22 +24,21 @@ def _names_exceptions(entry: object) -> bool:
 
 
 class NonRetryable(Portable, Exception):
-    """Raise it in an activity (or raise a subclass) to say that another try would be useless."""
+    """Raise it, or a subclass, in an activity if another attempt would be useless."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When to try again.
 
-    The wait before try *n + 1* is ``initial_interval * factor ** (n - 1)``, at most
-    ``max_interval``, lessened by up to ``jitter`` of itself at random. After ``max_attempts``
-    tries, or when the next try would begin later than ``deadline`` after the first, the activity
-    has failed for good. A timeout counts as an attempt, and so does a crash of the node that ran
-    it.
+    The wait before attempt *n + 1* is ``initial_interval * factor ** (n - 1)``, at most
+    ``max_interval``, minus a random part of up to ``jitter``. The activity has failed for good
+    after ``max_attempts`` attempts, or if the next one would begin later than ``deadline`` after
+    the first. A timeout counts as an attempt, and so does a crash of the node that ran it.
 
     Args:
-        max_attempts: tries in all, the first included; ``None`` for no bound.
-        deadline: total time from the first try; ``None`` for no bound.
+        max_attempts: attempts in all, with the first; ``None``: no bound.
+        deadline: total time from the first attempt; ``None``: no bound.
         non_retryable: exception classes (or their qualified names) that end it at once.
 
     Raises:
@@ -55,7 +54,7 @@ class RetryPolicy:
     deadline: timedelta | None = None
     non_retryable: tuple[type[BaseException] | str, ...] = field(default=())
     _wire: dict[str, Any] | None = field(default=None, init=False, compare=False, repr=False)
-    """What :meth:`to_wire` has returned: each call of an activity is recorded with its policy."""
+    """The result of :meth:`to_wire`: each call of an activity is recorded with its policy."""
 
     def __post_init__(self) -> None:
         check_count(
@@ -79,7 +78,7 @@ class RetryPolicy:
             )
 
     def delay(self, failed: int, random: float) -> timedelta:
-        """Return the wait after ``failed`` tries; ``random`` is in [0, 1)."""
+        """Return the wait after ``failed`` attempts; ``random`` is in [0, 1)."""
         longest = micros(self.max_interval)
         try:
             wait = min(longest, micros(self.initial_interval) * self.factor ** (failed - 1))
@@ -94,7 +93,7 @@ class RetryPolicy:
         )
 
     def to_wire(self) -> Mapping[str, Any]:
-        """Return the form that history keeps, so that a later change of code changes no running
+        """Return the form for the history, so that a later change of code affects no running
         activity.
         """
         wire = self._wire

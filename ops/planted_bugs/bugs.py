@@ -139,7 +139,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/ownership.py",
-                "            if instance_id not in known:\n                self._unknown.ask(instance_id)\n",
+                "            if instance_id not in known:\n                self._unknown.recover(instance_id)\n",
                 "            pass\n",
             ),
         ),
@@ -179,9 +179,9 @@ BUGS: Final = (
                 "            cancel=row.cancel if row.cancel and row.cancel.at >= snapshot.execution.created_at else None,\n",
             ),
             Edit(
-                "orchestra/engine/stepping.py",
-                "        instance.opened = False\n        instance.execution = None\n",
-                "        instance.opened = False\n        instance.cancel = None\n        instance.execution = None\n",
+                "orchestra/engine/boundaries.py",
+                "    instance.opened = False\n    instance.execution = None\n",
+                "    instance.opened = False\n    instance.cancel = None\n    instance.execution = None\n",
             ),
         ),
         (Tests(("tests/engine/test_cancel.py",)), Simulated("memory")),
@@ -191,9 +191,9 @@ BUGS: Final = (
         "14: a take-over adds an attempt to each pending activity",
         (
             Edit(
-                "orchestra/engine/stepping.py",
-                "            if instance.takeovers and not activity.running:\n",
-                "            if instance.takeovers < 0:\n",
+                "orchestra/engine/opening.py",
+                "        if instance.takeovers and not activity.running:\n",
+                "        if instance.takeovers < 0:\n",
             ),
         ),
         (Tests(("tests/engine/test_activities.py", "-k", "crash")), Simulated("memory")),
@@ -264,7 +264,7 @@ BUGS: Final = (
                 "orchestra/engine/engine.py",
                 "        except StoreError as error:  # what was stepped is not lost by that\n"
                 "            self._read_error = error\n",
-                "        except StoreError:\n            self._in_flight.land()\n            raise\n",
+                "        except StoreError:\n            self._in_flight.take_group()\n            raise\n",
             ),
         ),
         (Tests(("tests/engine/test_outage.py", "-k", "stepped")), Simulated("memory")),
@@ -286,7 +286,7 @@ BUGS: Final = (
         "20: who gives up a child cancels it",
         (
             Edit(
-                "orchestra/engine/stepping.py",
+                "orchestra/engine/stepper.py",
                 "        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)\n",
                 "",
             ),
@@ -299,7 +299,7 @@ BUGS: Final = (
         (
             Edit(
                 "orchestra/engine/ownership.py",
-                "                self._activities.keep(late.stepping.kept)\n",
+                "                self._postpone_reports(late.turn)\n",
                 "",
             ),
         ),
@@ -344,7 +344,7 @@ BUGS: Final = (
             Edit(
                 "orchestra/engine/attempts.py",
                 "        return activity is not None and (activity.running or activity.route is not None)\n",
-                "        return activity is not None and entry.running\n",
+                "        return activity is not None and activity.running\n",
             ),
         ),
         (Tests(("tests/engine/test_stop_marks.py", "-k", "ends_on_its_node")), Simulated("memory")),

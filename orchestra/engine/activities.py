@@ -1,48 +1,47 @@
-"""The activities that run on this node, of its own instances and of others', and what they
-report.
+"""The activities that run on this node, and what they report.
+
+Some belong to instances that this node owns. Others are *tasks*: activities of any instance that
+this node has taken from the store.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from orchestra.engine.in_flight import InFlightWrites
+from orchestra.codec import Packed, Payload
 from orchestra.engine.messages import (
+    STOPPED,
     AbortActivity,
     ActivityEnded,
     ActivityFailure,
     ActivityKey,
     Heartbeat,
+    Outbox,
     RunActivity,
     StopActivity,
     ToShell,
 )
-from orchestra.engine.outbox import Outbox
-from orchestra.engine.places import Places
-from orchestra.engine.running import RunningActivities
-from orchestra.engine.tasks import STOPPED, Tasks, ended_report, failure_to_bytes, key_of, run_task
+from orchestra.engine.placement import FreePlaces
 from orchestra.error_info import error_info
-from orchestra.errors import NewerLibraryNeeded, StoreError
-from orchestra.events import EVENTS, EventForms
+from orchestra.errors import HistoryCorrupt, NewerLibraryNeeded, StoreError
+from orchestra.events import EVENTS, ActivityScheduled, EventForms, UnknownEvent, from_record
 from orchestra.replay import Identity
 from orchestra.store.changes import Report
 from orchestra.store.tasks import Task
 from orchestra.telemetry import escaped, log_instance
 
-__all__ = ["Activities"]
+__all__ = ["Activities", "key_of"]
 
 
 class Activities:
-    """Begins and aborts tries, and knows of each until its end is taken in.
-
-    Those of instances that this node owns are asked for by their steps; *tasks* are activities of
-    anybody's instances that this node has taken from the store.
+    """Begins and ends attempts, and knows of each until its end is taken in.
 
     Args:
-        effects: where it tells the shell what to do.
-        flights: where it tells the store what has become of tasks.
+        outbox: what it tells the shell.
+        queue: has a change committed with one of the next groups.
         blocking: the names of activities that need a thread.
         forms: what the library reads of histories.
     """
@@ -50,130 +49,138 @@ class Activities:
     def __init__(
         self,
         outbox: Outbox,
-        in_flight: InFlightWrites,
+        queue: Callable[[Report], Any],
         blocking: Collection[str] = (),
         forms: EventForms = EVENTS,
     ) -> None:
         self._forms = forms
         self._outbox = outbox
-        self._in_flight = in_flight
+        self._queue = queue
         self._blocking = blocking
-        self._own = RunningActivities()
-        self._tasks = Tasks()
-        self._reports: list[ActivityEnded | Heartbeat] = []
-        """What cannot be taken in yet, and comes once more at the next step."""
+        self._own = _OwnAttempts()
+        self._tasks = _Tasks()
+        self.unrecorded: dict[str, list[ActivityEnded | Heartbeat]] = {}
+        """What activities of this node's instances have reported and no write has recorded, by
+        instance.
+        """
+        self._postponed: list[ActivityEnded | Heartbeat] = []
+        """Reports that the next step takes in."""
 
     def __len__(self) -> int:
-        """How many have been begun and not reported."""
+        """How many attempts have begun here and not ended."""
         return len(self._own) + len(self._tasks)
 
-    def places(self, slots: int, threads: int) -> Places:
-        """Return how many of so many slots and threads are free, once everything has begun that is
-        promised.
+    def free_places(self, instances: int, slots: int, threads: int) -> FreePlaces:
+        """Return how much this node may take on.
+
+        Args:
+            instances: how many more instances it may own.
+            slots: how many activities it may run, of which some run already.
+            threads: how many threads it has for them.
         """
-        # It looks into its parts itself: each step asks, and asking them would be six calls more.
-        own, tasks, in_flight = self._own, self._tasks, self._in_flight
-        free = slots - own._count - len(tasks._taken) - in_flight.promised
-        free_threads = (
-            threads - len(own._blocking) - len(tasks._blocking) - in_flight.promised_threads
+        # It looks into its parts itself: each cycle asks, and asking them would be four more calls.
+        own, tasks = self._own, self._tasks
+        return FreePlaces(
+            instances,
+            slots - own.count - len(tasks.taken),
+            threads - len(own.blocking) - len(tasks.blocking),
+            self._blocking,
         )
-        return Places(free, free_threads, self._blocking)
 
     def clear(self) -> list[ToShell]:
-        """Forget everything. Return what makes an end of what runs."""
-        outbox: list[ToShell] = [AbortActivity(key) for key in (*self._own, *self._tasks)]
+        """Forget all attempts. Return the messages that abort them."""
+        messages: list[ToShell] = [AbortActivity(key) for key in (*self._own, *self._tasks)]
         self._own.clear()
         self._tasks.clear()
-        self._reports.clear()
-        return outbox
+        self._postponed.clear()
+        self.unrecorded.clear()
+        return messages
 
-    # --- of the node's own instances ---
+    # --- of this node's instances ---
 
     def begin(self, run: RunActivity) -> None:
-        """Begin a try of an activity of an own instance."""
+        """Begin an attempt."""
         self._give_up_earlier(run.key)
         self._own.begin(run.key, run.attempt, blocks=run.name in self._blocking)
         self._outbox.add(run)
 
     def abort(self, key: ActivityKey) -> None:
-        """Want a try of an activity of an own instance no more."""
+        """Abort an attempt."""
         self._own.end(key)
         self._outbox.add(AbortActivity(key))
 
     def abort_begun(self, key: ActivityKey) -> None:
-        """Give up a try that has lost its execution, if it runs here: for an own instance, or as a
-        task.
-        """
+        """Abort an attempt that has lost its execution, if it runs here, as a task or not."""
         if self._own.attempt(key) is not None or self._tasks.drop(key) is not None:
             self.abort(key)
 
     def stop_begun(self, key: ActivityKey) -> None:
-        """Ask a try to end whose end is waited for, if it runs here: for an own instance, or as a
-        task.
-        """
+        """Ask a cancelled attempt to end, if it runs here, as a task or not."""
         if self._own.attempt(key) is not None:
             self._outbox.add(StopActivity(key))
         else:
             self.stop_task(key)
 
     def abort_all(self, instance_id: str, but: Container[ActivityKey] = ()) -> None:
-        """Want nothing any more that runs for an instance."""
+        """Abort everything that runs for an instance."""
         for key, _ in self._own.of(instance_id):
             if key not in but:
                 self.abort(key)
 
     def of(self, instance_id: str) -> list[tuple[ActivityKey, int]]:
-        """Return what runs for an own instance: keys, and which attempt it is."""
+        """Return the keys and attempts that run for an instance of this node."""
         return self._own.of(instance_id)
 
-    def ended(self, message: ActivityEnded) -> None:
-        """Take note that a try of an own instance's activity has ended."""
-        if self._own.attempt(message.key) == message.attempt:
-            self._own.end(message.key)
+    def ended(self, report: ActivityEnded) -> None:
+        """Take in that an attempt has ended."""
+        if self._own.attempt(report.key) == report.attempt:
+            self._own.end(report.key)
 
     def _give_up_earlier(self, key: ActivityKey) -> None:
-        """Give up an earlier try of an activity that is to begin: it was lost by a node that has
-        not found out yet.
+        """Abort an earlier attempt of an activity that begins again.
+
+        Another node has declared it lost, and this node has not learned it yet.
         """
         if self._tasks.drop(key) is not None or self._own.attempt(key) is not None:
             self.abort(key)
 
-    # --- reports that have to wait ---
+    # --- their reports ---
 
     @property
-    def has_reports(self) -> bool:
-        """Whether something waits to be taken in."""
-        return bool(self._reports)
+    def has_postponed(self) -> bool:
+        """Whether the next step has reports to take in."""
+        return bool(self._postponed)
 
-    def keep(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
-        """Keep what cannot be taken in yet for the next step."""
-        self._reports.extend(reports)
+    def postpone(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
+        """Have the next step take in reports."""
+        self._postponed.extend(reports)
 
-    def keep_unrecorded(self, reports: Iterable[ActivityEnded | Heartbeat]) -> None:
-        """Keep what was taken in and may not have been recorded. Until that is known, the tries
-        count as running still.
-        """
-        for message in reports:
-            if isinstance(message, ActivityEnded):
-                self._own.begin(message.key, message.attempt)
-            self._reports.append(message)
-
-    def drop_reports(self, instance_id: str) -> None:
-        """Drop what was kept for an instance that is not this node's any more; tasks of it are this
-        node's all the same.
-        """
-        kept: list[ActivityEnded | Heartbeat] = []
-        for message in self._reports:
-            if message.key.instance_id != instance_id or self._tasks.has(message.key):
-                kept.append(message)
-            elif isinstance(message, ActivityEnded):
-                self._own.end(message.key)
-        self._reports = kept
-
-    def take_reports(self) -> list[ActivityEnded | Heartbeat]:
-        """Return what was kept, to be taken in."""
-        reports, self._reports = self._reports, []
+    def take_postponed(self) -> list[ActivityEnded | Heartbeat]:
+        """Return the postponed reports."""
+        reports, self._postponed = self._postponed, []
         return reports
+
+    def keep(self, report: ActivityEnded | Heartbeat) -> None:
+        """Keep a report until a write has recorded it."""
+        self.unrecorded.setdefault(report.key.instance_id, []).append(report)
+
+    def unrecorded_ends(self, instance_id: str) -> tuple[ActivityEnded, ...]:
+        """Return the attempts of an instance whose ends no write has recorded."""
+        reports = self.unrecorded.get(instance_id, ())
+        return tuple([report for report in reports if isinstance(report, ActivityEnded)])
+
+    def forget_reports(self, instance_id: str) -> None:
+        """Drop what was kept: it is recorded, or the instance is not this node's any longer.
+
+        Reports of tasks stay, for a task is this node's in any case.
+        """
+        self.unrecorded.pop(instance_id, None)
+        if self._postponed:
+            self._postponed = [
+                report
+                for report in self._postponed
+                if report.key.instance_id != instance_id or report.key in self._tasks.taken
+            ]
 
     # --- tasks ---
 
@@ -182,36 +189,42 @@ class Activities:
         """Whether this node has taken any from the store."""
         return len(self._tasks) > 0
 
-    def begin_task(self, task: Task, node: str) -> None:
-        """Begin a task, unless it runs already or is to end. If it cannot be begun, it has
-        failed.
+    def begin_task(self, task: Task, node: str, unknown: Container[str] = ()) -> None:
+        """Begin a task, unless it runs already or is to end. If it cannot begin, it has failed.
+
+        Args:
+            node: this node's id.
+            unknown: the instances whose last write has an unknown outcome.
         """
         key = key_of(task)
-        if self._tasks.revision(key) == task.revision or self.hand_over(task):
+        if (
+            self._tasks.revision(key) == task.revision
+            or self.hand_over(task)
+            or (task.instance_id in unknown and self._report_unrecorded(task, node))
+        ):
             if task.stopping:
                 self.stop_task(key)
             return
         self._give_up_earlier(key)
         self._tasks.take(task)
         if task.stopping:
-            self._in_flight.queue(ended_report(task, node, STOPPED))
+            self._queue(_ended_report(task, node, STOPPED))
             return
         try:
-            run = run_task(task, self._forms)
+            run = _run_task(task, self._forms)
             self._tasks.take(task, blocks=run.name in self._blocking)
             self._outbox.add(run)
         except NewerLibraryNeeded as error:
-            self._in_flight.queue(
-                ended_report(task, node, ActivityFailure(error_info(error), (), untried=True))
+            self._queue(
+                _ended_report(task, node, ActivityFailure(error_info(error), (), untried=True))
             )
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one activity must not touch the others (I12)
-            self._in_flight.queue(
-                ended_report(task, node, ActivityFailure(error_info(error), (), non_retryable=True))
-            )
+        except Exception as error:  # noqa: BLE001 - a fault of one activity must not touch the others (I12)
+            failure = ActivityFailure(error_info(error), (), non_retryable=True)
+            self._queue(_ended_report(task, node, failure))
 
     def hand_over(self, task: Task) -> bool:
-        """Go on with a try of an own instance that was given up, as a task. Return whether this
-        very try runs here.
+        """Go on with an own instance's attempt as a task. Return whether this very attempt runs
+        here.
         """
         key = key_of(task)
         if self._own.attempt(key) != task.attempt:
@@ -219,52 +232,70 @@ class Activities:
         self._tasks.take(task, blocks=self._own.end(key))
         return True
 
+    def _report_unrecorded(self, task: Task, node: str) -> bool:
+        """Report a task that has ended as an own instance's attempt. Return whether it has.
+
+        The write that made it a task has an unknown outcome, and was committed.
+        """
+        for ended in self.unrecorded_ends(task.instance_id):
+            if ended.key == key_of(task) and ended.attempt == task.attempt:
+                self._tasks.take(task)
+                return self.report(ended, node)
+        return False
+
     def stop_task(self, key: ActivityKey) -> None:
-        """Ask a task to end that has the stop mark, once. Its end is reported."""
+        """Ask a task with the stop mark to end, once. Its end is reported."""
         if self._tasks.ask(key):
             self._outbox.add(StopActivity(key))
 
-    def compare_tasks(self, stored: Sequence[Task], node: str) -> None:
-        """Give up what nobody wants any more, and take up what a lost reply has not told of (rule
-        13).
+    def compare_tasks(self, stored: Sequence[Task], node: str, unknown: Container[str]) -> None:
+        """Match the tasks with those in the store (rule 13).
+
+        Abort those that the store does not have, and begin those of which a lost reply told.
+
+        Args:
+            stored: the tasks that this node has by the store.
+            node: this node's id.
+            unknown: the instances whose last write has an unknown outcome.
         """
         for key in self._tasks.missing_from(stored):
             self._tasks.drop(key)
             self._outbox.add(AbortActivity(key))
         for task in stored:
-            self.begin_task(task, node)
+            self.begin_task(task, node, unknown)
 
-    def report(self, message: ActivityEnded | Heartbeat, node: str) -> bool:
-        """Report to the store what a task has, once. Return whether it is one."""
-        if not self._tasks.has(message.key):
+    def report(self, report: ActivityEnded | Heartbeat, node: str) -> bool:
+        """Report to the store what a task has reported, once. Return whether it is a task."""
+        if report.key not in self._tasks.taken:
             return False
-        report = self._tasks.report(message, node)
-        if report is not None:
-            self._in_flight.queue(report)
+        change = self._tasks.report(report, node)
+        if change is not None:
+            self._queue(change)
         return True
 
     def reported(self, report: Report) -> None:
-        """Take note that the store has taken a report."""
+        """Take in that the store has taken a report."""
         if report.is_end:
             self._tasks.drop(key_of(report))
 
     def report_refused(self, report: Report) -> None:
-        """Take note that nobody wants a task any more, or that an earlier report has arrived whose
-        reply was lost.
+        """Take in that the store has refused a report.
+
+        The task is not this node's any longer, or an earlier report arrived and its reply was lost.
         """
         key = key_of(report)
         if self._tasks.drop(key) is not None and not report.is_end:
             self._outbox.add(AbortActivity(key))
 
     def report_unstorable(self, report: Report, error: StoreError) -> None:
-        """Take note that the store will never take a report: the task has failed by that, if it has
-        not failed anyway.
+        """Take in that the store will never take a report. The task fails by that, unless it has
+        failed anyway.
         """
         if report.result is not None:
             failure = ActivityFailure(error_info(error), (), non_retryable=True)
-            self._in_flight.queue(replace(report, result=None, failure=failure_to_bytes(failure)))
+            self._queue(replace(report, result=None, failure=failure.to_bytes()))
             return
-        task = self._tasks.drop(key_of(report))  # the next inventory takes it up once more
+        task = self._tasks.drop(key_of(report))  # the next ownership check begins it once more
         if task is not None:
             code = Identity(
                 task.instance_id, task.incarnation, task.execution, task.orchestration, task.version
@@ -275,3 +306,176 @@ class Activities:
                 "the store will not take the report of an activity: %s",
                 escaped(str(error)),
             )
+
+
+class _OwnAttempts:
+    """The running attempts of each instance that this node owns, and which of them need a
+    thread.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: dict[str, dict[ActivityKey, int]] = {}
+        self.count = 0
+        self.blocking: set[ActivityKey] = set()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def begin(self, key: ActivityKey, attempt: int, *, blocks: bool = False) -> None:
+        """Add an attempt that has begun."""
+        keys = self._attempts.setdefault(key.instance_id, {})
+        self.count += key not in keys
+        keys[key] = attempt
+        if blocks:
+            self.blocking.add(key)
+
+    def end(self, key: ActivityKey) -> bool:
+        """Remove an attempt. Return whether it needed a thread."""
+        keys = self._attempts.get(key.instance_id, {})
+        self.count -= keys.pop(key, None) is not None
+        if not keys:
+            self._attempts.pop(key.instance_id, None)
+        blocked = key in self.blocking
+        self.blocking.discard(key)
+        return blocked
+
+    def attempt(self, key: ActivityKey) -> int | None:
+        """Return the number of an activity's attempt, if one runs."""
+        return self._attempts.get(key.instance_id, {}).get(key)
+
+    def of(self, instance_id: str) -> list[tuple[ActivityKey, int]]:
+        """Return the attempts that run for an instance."""
+        return list(self._attempts.get(instance_id, {}).items())
+
+    def __iter__(self) -> Iterator[ActivityKey]:
+        return iter([key for keys in self._attempts.values() for key in keys])
+
+    def clear(self) -> None:
+        """Remove all attempts."""
+        self._attempts.clear()
+        self.blocking.clear()
+        self.count = 0
+
+
+class _Tasks:
+    """The tasks that this node has taken from the store and not handed back."""
+
+    def __init__(self) -> None:
+        self.taken: dict[ActivityKey, Task] = {}
+        self.blocking: set[ActivityKey] = set()
+        self._reporting: set[ActivityKey] = set()
+        self._asked: set[ActivityKey] = set()
+        """The tasks that were asked to end."""
+
+    def __len__(self) -> int:
+        return len(self.taken)
+
+    def __iter__(self) -> Iterator[ActivityKey]:
+        return iter(list(self.taken))
+
+    def revision(self, key: ActivityKey) -> int | None:
+        """Return the fence under which this node has a task, if it has it."""
+        task = self.taken.get(key)
+        return None if task is None else task.revision
+
+    def take(self, task: Task, *, blocks: bool = False) -> None:
+        """Add a task, and note whether it needs a thread."""
+        key = key_of(task)
+        self.taken[key] = task
+        if blocks:
+            self.blocking.add(key)
+
+    def report(self, report: ActivityEnded | Heartbeat, node: str) -> Report | None:
+        """Return the change that reports an attempt to the store; ``None`` if this is another
+        attempt, or was reported already.
+        """
+        task = self.taken.get(report.key)
+        if task is None or task.attempt != report.attempt or report.key in self._reporting:
+            return None
+        if isinstance(report, Heartbeat):
+            return _report(task, node, None, None, report.payload)
+        self._reporting.add(report.key)
+        return _ended_report(task, node, report.result, report.heartbeat)
+
+    def ask(self, key: ActivityKey) -> bool:
+        """Note that a task is to end. Return whether to ask it now: it runs, and was not asked
+        before.
+        """
+        if key not in self.taken or key in self._asked or key in self._reporting:
+            return False
+        self._asked.add(key)
+        return True
+
+    def drop(self, key: ActivityKey) -> Task | None:
+        """Remove a task that was handed back, or taken away."""
+        self._reporting.discard(key)
+        self._asked.discard(key)
+        self.blocking.discard(key)
+        return self.taken.pop(key, None)
+
+    def missing_from(self, stored: Iterable[Task]) -> list[ActivityKey]:
+        """Return the tasks that run here and are not in the store any longer."""
+        valid = {(key_of(task), task.revision) for task in stored}
+        return [
+            key
+            for key, task in self.taken.items()
+            if (key, task.revision) not in valid and key not in self._reporting
+        ]
+
+    def clear(self) -> None:
+        """Remove all tasks."""
+        self.taken.clear()
+        self._reporting.clear()
+        self._asked.clear()
+        self.blocking.clear()
+
+
+def key_of(task: Task | Report) -> ActivityKey:
+    """Return the key of a task's activity."""
+    return ActivityKey(task.instance_id, task.incarnation, task.execution, task.event_id)
+
+
+def _run_task(task: Task, forms: EventForms) -> RunActivity:
+    """Return the message that begins a task.
+
+    Raises:
+        HistoryCorrupt: the event that scheduled it cannot be read.
+        NewerLibraryNeeded: a newer library has written the event.
+    """
+    event = from_record(task.scheduled, forms)
+    if isinstance(event, UnknownEvent):
+        raise NewerLibraryNeeded(
+            f"event {event.id} has an {event.what}", instance_id=task.instance_id
+        )
+    if not isinstance(event, ActivityScheduled):
+        raise HistoryCorrupt(
+            f"event {event.id} of {task.instance_id!r} asks for no activity", event_id=event.id
+        )
+    return RunActivity(
+        key=key_of(task),
+        name=event.name,
+        arguments=event.arguments,
+        attempt=task.attempt,
+        timeout=event.timeout,
+        heartbeat_timeout=event.heartbeat_timeout,
+        last_heartbeat=task.heartbeat,
+        orchestration=task.orchestration,
+        version=task.version,
+        traceparent=task.traceparent,
+    )
+
+
+def _ended_report(
+    task: Task, node: str, result: Payload | ActivityFailure, heartbeat: Payload | None = None
+) -> Report:
+    """Return the change that reports an ended attempt."""
+    if isinstance(result, ActivityFailure):
+        return _report(task, node, None, result.to_bytes(), heartbeat)
+    return _report(task, node, result, None, heartbeat)
+
+
+def _report(
+    task: Task, node: str, result: Payload | None, failure: Packed | None, heartbeat: Payload | None
+) -> Report:
+    key = key_of(task)
+    return Report(*key, task.revision, node, result, failure, heartbeat)

@@ -1,19 +1,17 @@
-"""What comes for the instances of this node: reports of activities, messages, ends of children,
+"""What comes for the instances of this node: reports of activities, messages, ends of children and
 marks of clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from orchestra.engine.activities import Activities
 from orchestra.engine.attempts import PendingActivity
-from orchestra.engine.blocked_turns import BlockedTurns
 from orchestra.engine.messages import ActivityEnded, ActivityKey, Heartbeat
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.run_queue import RunQueue
 from orchestra.engine.store_time import StoreTime
-from orchestra.engine.unknown_outcomes import UnknownOutcomes
 from orchestra.store.instances import CancelMark
 from orchestra.store.messages import InboxPage, MessageRow
 from orchestra.store.outcomes import Appended
@@ -24,11 +22,14 @@ __all__ = ["Arrivals"]
 
 
 class Arrivals:
-    """Puts what comes onto the desk that it is for, and makes that ready. What is for none that can
-    take it now is kept.
+    """Gives each instance what comes for it, and makes it ready.
 
-    What is in the store already is put there at once by whoever has written it through this node;
-    the rest is read as *news*.
+    What this node has written itself arrives at once. The rest is read from the store as *news*.
+
+    Args:
+        blocked: the instances whose code does not return.
+        unknown: the instances whose last write has an unknown outcome.
+        page: how much of an inbox is read at once.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class Arrivals:
         store: Store,
         time: StoreTime,
         run_queue: RunQueue,
-        blocked: BlockedTurns,
-        unknown: UnknownOutcomes,
+        blocked: Container[str],
+        unknown: Container[str],
         activities: Activities,
         page: InboxPage,
     ) -> None:
@@ -48,63 +49,54 @@ class Arrivals:
         self._blocked = blocked
         self._unknown = unknown
         self._activities = activities
-        self.are_wanted: bool = False
-        """Whether the store is to be asked for news."""
+        self.are_due: bool = False
+        """Whether the next step reads the news."""
 
     # --- what activities report ---
 
-    def report(self, message: ActivityEnded | Heartbeat) -> None:
+    def report(self, report: ActivityEnded | Heartbeat) -> None:
         """Take in what an activity of an own instance has reported."""
-        if self._blocked.keep(message):
-            return
-        if isinstance(message, ActivityEnded):
-            self._end(message)
+        if report.key.instance_id in self._blocked:
+            self._activities.keep(report)
+        elif isinstance(report, ActivityEnded):
+            self._end(report)
         else:
-            self._beat(message)
+            self._beat(report)
 
-    def _end(self, message: ActivityEnded) -> None:
-        if self._unknown.keep(message):
+    def _end(self, ended: ActivityEnded) -> None:
+        key = ended.key
+        self._activities.ended(ended)
+        if key.instance_id in self._unknown:
+            self._activities.keep(ended)
             return
-        instance = self._run_queue.get(message.key.instance_id)
-        self._activities.ended(message)
+        instance = self._run_queue.get(key.instance_id)
+        if instance is None:
+            return
+        if instance.still_running.get(key.event_id) == ended.attempt:
+            # The instance is claimed and not loaded yet. If it never is, its hold keeps the end.
+            self._activities.keep(ended)
+            self._run_queue.make_ready(key.instance_id)
+        elif self._running_attempt(instance, key, ended.attempt) is not None:
+            self._activities.keep(ended)
+            instance.end_attempt(key.event_id, ended.result, ended.heartbeat, self._time.now)
+            self._run_queue.make_ready(key.instance_id)
+        # Else it is late: another execution, a cancelled activity, or a given-up attempt (I5).
+
+    def _beat(self, beat: Heartbeat) -> None:
+        instance = self._run_queue.get(beat.key.instance_id)
         if (
             instance is not None
-            and instance.still_running.get(message.key.event_id) == message.attempt
+            and self._running_attempt(instance, beat.key, beat.attempt) is not None
         ):
-            # The instance is claimed and not loaded yet, and perhaps never will be: then its hold
-            # keeps the end.
-            instance.unacknowledged.append(message)
-            instance.early.append(message)
-            self._run_queue.make_ready(instance.instance_id)
-            return
-        activity = self._running_attempt(instance, message.key, message.attempt)
-        if instance is None or activity is None:
-            # late: another execution, a cancelled activity, or an attempt that was given up (I5)
-            return
-        instance.unacknowledged.append(message)
-        instance.end_attempt(
-            message.key.event_id, message.result, message.heartbeat, self._time.now
-        )
-        self._run_queue.make_ready(instance.instance_id)
-
-    def _beat(self, message: Heartbeat) -> None:
-        instance = self._run_queue.get(message.key.instance_id)
-        if (
-            instance is not None
-            and self._running_attempt(instance, message.key, message.attempt) is not None
-        ):
-            instance.attempts.beat(message.key.event_id, message.payload)
+            instance.attempts.beat(beat.key.event_id, beat.payload)
             self._run_queue.make_ready(instance.instance_id)
 
     @staticmethod
     def _running_attempt(
-        instance: OwnedInstance | None, key: ActivityKey, attempt: int
+        instance: OwnedInstance, key: ActivityKey, attempt: int
     ) -> PendingActivity | None:
-        """Return the try that a report is about, if it runs, and for this very execution."""
-        if instance is None or (instance.incarnation, instance.current.number) != (
-            key.incarnation,
-            key.execution,
-        ):
+        """Return the activity of a report, if this attempt runs, and for this very execution."""
+        if (instance.incarnation, instance.current.number) != (key.incarnation, key.execution):
             return None
         activity = instance.attempts.get(key.event_id)
         return (
@@ -116,14 +108,12 @@ class Arrivals:
     # --- what is in the store ---
 
     def appended(self, instance_id: str, arrival: Appended, node: str) -> None:
-        """Take in what a write of this node has left with an instance, if that is this node's
-        own.
-        """
+        """Take in what a write of this node has left with an instance, if this node owns it."""
         instance = self._run_queue.get(instance_id)
         if instance is None or arrival.owner != node or arrival.sequence <= instance.known_seq:
             return
         if arrival.sequence > instance.known_seq + 1:
-            self.are_wanted = True  # somebody else's message lies in between
+            self.are_due = True  # another sender's message lies in between
             return
         messages = (arrival.message,) if arrival.message else ()
         self._put(
@@ -135,12 +125,12 @@ class Arrivals:
         )
 
     def read(self, node: str) -> None:
-        """Read the news, if they are wanted.
+        """Read the news, if they are due.
 
         Raises:
-            StoreError: they cannot be read now, and are wanted still.
+            StoreError: they cannot be read now, and stay due.
         """
-        if self.are_wanted and len(self._run_queue) > 0:
+        if self.are_due and len(self._run_queue) > 0:
             for news in self._store.news(node, self._page):
                 instance = self._run_queue.get(news.instance_id)
                 if (
@@ -156,7 +146,7 @@ class Arrivals:
                         news.cancel,
                         news.whole_to,
                     )
-        self.are_wanted = False
+        self.are_due = False
 
     def _put(
         self,

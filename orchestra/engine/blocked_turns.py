@@ -1,29 +1,26 @@
-"""Steps whose code does not return: the engine goes on without them, and takes up their result
-whenever it comes.
+"""Turns whose code does not return: the engine goes on without them.
 
-Whoever watches the engine's thread may declare, from another thread, that the step being made is
-not waited for any more. Its instance stays owned, and *away*: nobody touches its desk while its
-code may still run. The thread that made the step finds out when the code returns, and hands the
-result in.
+The watchdog may abandon the running turn, from another thread. Its instance stays owned, and
+*blocked*: the engine does not touch it while its code may still run. When the code returns, its
+thread gets :class:`TurnAbandoned` and hands the late result to the engine.
 
-What has left memory is closed under the same watch, for its ``finally`` blocks are code, too.
-Nothing comes back from there.
+An execution that leaves memory is closed under the same watch, for its ``finally`` blocks are code,
+too. It has no result.
 
-Code that took too long is named in the log, once: by the watcher, who sees the line, or else where
-it returns.
+The log names code that took too long, once. The watchdog does it, for it sees the line. Otherwise
+the engine does it when the code returns.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from orchestra.clock import Clock
-from orchestra.engine.messages import ActivityEnded, Heartbeat
 from orchestra.engine.owned import OwnedInstance
-from orchestra.engine.stepping import Step
+from orchestra.engine.step import Step
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.store.changes import Write
@@ -35,23 +32,24 @@ __all__ = [
     "BlockedTurns",
     "ClosingExecution",
     "LateResult",
+    "Result",
     "RunningTurn",
     "TurnAbandoned",
     "log_wide_turn",
 ]
 
 Result: TypeAlias = tuple[Write | None, Step] | Exception
-"""What a step came to."""
+"""What running a turn came to."""
 
 
 MANY_STEPS: Final = 50
-"""Steps of coroutines from which a turn is a wide one: it takes its time, and no line of its code
-is to blame.
+"""A turn with as many steps of coroutines is wide: it takes its time, and no line of its code is to
+blame.
 """
 
 
 def log_wide_turn(identity: Identity, seconds: float) -> None:
-    """Say that a turn takes long because it has much to do."""
+    """Log that a turn takes long because it has much to do."""
     log_instance(
         logging.WARNING,
         identity,
@@ -63,8 +61,8 @@ def log_wide_turn(identity: Identity, seconds: float) -> None:
 
 
 class _Token(list[None]):
-    """Of the thread that runs some code and the one that gives it up, one takes it. Made of
-    ``_ONE``.
+    """Exactly one of two threads takes it: the one that runs some code, or the one that abandons
+    it. It is made of ``_ONE``.
     """
 
     __slots__ = ()
@@ -82,27 +80,27 @@ _ONE: Final = (None,)
 
 
 class RunningTurn:
-    """A step that is being made: of which instance, and since when on the monotonic clock."""
+    """The turn that runs: of which instance, and since when on the monotonic clock."""
 
-    __slots__ = ("first", "instance", "kept", "naming", "since", "steps", "token")
+    __slots__ = ("first", "instance", "known_reports", "naming", "since", "steps", "token")
 
-    # Written out: each step makes one, and factories of a dataclass would be three calls more.
+    # Written out: each turn makes one, and factories of a dataclass would be three more calls.
     def __init__(self, instance: OwnedInstance, since: float) -> None:
         self.instance: OwnedInstance = instance
         self.since: float = since
         self.first: ExecutionRow = instance.current
-        """The execution in which it began; it may go on over boundaries."""
+        """The execution in which it began. It may cross boundaries."""
         self.steps: int = 0 if instance.execution is None else instance.execution.scheduler.steps
         """How many steps its coroutines had made when it began."""
-        self.kept: list[ActivityEnded | Heartbeat] = []
-        """What came for the instance while it was away."""
+        self.known_reports: int = 0
+        """How many unrecorded reports of its activities it may have taken in, once abandoned."""
         self.token: _Token = _Token(_ONE)
         self.naming: _Token = _Token(_ONE)
-        """Of the watcher and the thread that runs it, one names it in the log."""
+        """The watchdog or the engine takes it, and names the code in the log."""
 
     @property
     def identity(self) -> Identity:
-        """Which execution this is."""
+        """Which execution runs."""
         return self.instance.identity
 
     @property
@@ -115,9 +113,8 @@ class RunningTurn:
     def begun(self) -> Identity:
         """In which execution it began."""
         instance, first = self.instance, self.first
-        if (
-            instance.current.number == first.number
-        ):  # and if it has been opened meanwhile, on the version that it was opened with
+        if instance.current.number == first.number:
+            # If it was opened meanwhile, the version is the one that it was opened with.
             return instance.identity
         return Identity(
             instance.instance_id, instance.incarnation, first.number, first.name, first.version
@@ -126,13 +123,13 @@ class RunningTurn:
 
 @dataclass(slots=True, eq=False)
 class ClosingExecution:
-    """The coroutine of an execution that has left memory is being closed, since then."""
+    """An execution that has left memory and is being closed, since then."""
 
     identity: Identity
     since: float
     token: _Token = field(default_factory=lambda: _Token(_ONE))
     naming: _Token = field(default_factory=lambda: _Token(_ONE))
-    """Of the watcher and the thread that runs it, one names it in the log."""
+    """The watchdog or the engine takes it, and names the code in the log."""
 
     @property
     def begun(self) -> Identity:
@@ -142,34 +139,32 @@ class ClosingExecution:
 
 @dataclass(frozen=True, slots=True)
 class LateResult:
-    """Code that was left behind has returned after all."""
+    """An abandoned turn has returned after all."""
 
-    stepping: RunningTurn
+    turn: RunningTurn
     result: Result
 
     def discard(self) -> None:
-        """Drop the execution, which nobody wants any more."""
-        if self.stepping.instance.execution is not None:
-            self.stepping.instance.execution.evict()
+        """Drop the execution: the engine has ended."""
+        if self.turn.instance.execution is not None:
+            self.turn.instance.execution.evict()
 
 
 class TurnAbandoned(BaseException):
-    """The engine has gone on without the thread that ran this code. It must have ``returned``
-    handed in, and touch nothing.
+    """The engine has gone on without the thread that ran this code.
 
-    ``returned`` is ``None`` where nothing comes back: what had left memory is closed now.
+    The thread must hand ``late`` to the engine, and touch nothing else. ``late`` is ``None`` if an
+    execution was closed.
     """
 
-    def __init__(
-        self, running: RunningTurn | ClosingExecution, returned: LateResult | None
-    ) -> None:
-        super().__init__(running, returned)
+    def __init__(self, running: RunningTurn | ClosingExecution, late: LateResult | None) -> None:
+        super().__init__(running, late)
         self.running = running
-        self.returned = returned
+        self.late = late
 
 
 class BlockedTurns:
-    """Which step is being made, and which ones were left behind.
+    """The turn that runs, and the abandoned ones.
 
     Args:
         blocked_after: seconds after which code has taken too long.
@@ -179,37 +174,42 @@ class BlockedTurns:
         self._registry = registry
         self._clock = clock
         self._blocked_after = blocked_after
-        self._away: dict[str, RunningTurn] = {}
-        self._returned: list[LateResult] = []
+        self._blocked: dict[str, RunningTurn] = {}
+        self._late: list[LateResult] = []
         self.running: RunningTurn | ClosingExecution | None = None
-        """The code that runs and is waited for; read by the watchdog."""
+        """The code that the engine waits for. The watchdog reads it."""
 
     def __len__(self) -> int:
-        return len(self._away)
+        return len(self._blocked)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._away)
+        return iter(self._blocked)
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._blocked
+
+    # --- the code that runs ---
 
     def begin(self, instance: OwnedInstance) -> RunningTurn:
-        """Note that the code of this instance is about to run."""
-        self.running = stepping = RunningTurn(instance, self._clock.monotonic())
-        return stepping
+        """Note that the code of an instance is about to run."""
+        self.running = turn = RunningTurn(instance, self._clock.monotonic())
+        return turn
 
-    def finish(self, stepping: RunningTurn, result: Result) -> None:
+    def finish(self, turn: RunningTurn, result: Result) -> None:
         """Note that the code has returned.
 
         Raises:
-            LeftBehind: nobody waits for it any more.
+            TurnAbandoned: the engine does not wait for it any longer.
         """
-        if not stepping.token.take():
-            raise TurnAbandoned(stepping, LateResult(stepping, result))
-        self._has_returned(stepping)
+        if not turn.token.take():
+            raise TurnAbandoned(turn, LateResult(turn, result))
+        self._has_returned(turn)
 
     def close(self, execution: Execution) -> None:
-        """Close what has left memory.
+        """Close an execution that has left memory.
 
         Raises:
-            LeftBehind: nobody waits for it any more.
+            TurnAbandoned: the engine does not wait for it any longer.
         """
         self.running = closing = ClosingExecution(execution.identity, self._clock.monotonic())
         execution.evict()
@@ -218,9 +218,7 @@ class BlockedTurns:
         self._has_returned(closing)
 
     def _has_returned(self, running: RunningTurn | ClosingExecution) -> None:
-        """Go on behind code, and name it if it took too long and the watcher, who does not always
-        look, has not seen it.
-        """
+        """Name code that took too long, unless the watchdog has: it looks only now and then."""
         self.running = None
         blocked = self._clock.monotonic() - running.since
         if blocked < self._blocked_after or not running.naming.take():
@@ -240,66 +238,57 @@ class BlockedTurns:
             "its code" if definition is None else definition.place,
         )
 
-    def leave(self, running: RunningTurn | ClosingExecution) -> bool:
-        """Go on without this code, unless it has returned. Return whether that is so; then no
-        thread runs the engine.
+    # --- abandoned turns ---
+
+    def abandon(self, running: RunningTurn | ClosingExecution) -> bool:
+        """Go on without this code. Return whether it has not returned; then no thread runs the
+        engine.
         """
         if not running.token.take():
             return False
         self.running = None
         if isinstance(running, RunningTurn):
-            self._away[running.instance.instance_id] = running
+            self._blocked[running.instance.instance_id] = running
         return True
 
-    def keep(self, message: ActivityEnded | Heartbeat) -> bool:
-        """Keep an item for an instance that is away. Return whether it is."""
-        stepping = self._away.get(message.key.instance_id)
-        if stepping is not None:
-            stepping.kept.append(message)
-        return stepping is not None
-
     @property
-    def has_returned(self) -> bool:
-        """Whether code has returned that nobody has taken back."""
-        return bool(self._returned)
+    def has_late_results(self) -> bool:
+        """Whether an abandoned turn has returned."""
+        return bool(self._late)
 
-    def come_back(self, returned: LateResult) -> None:
-        """Take note that code has returned."""
-        self._returned.append(returned)
+    def add_late_result(self, late: LateResult) -> None:
+        """Take in that an abandoned turn has returned."""
+        self._late.append(late)
 
-    def take_returned(self) -> list[LateResult]:
-        """Return what has come back."""
-        returned, self._returned = self._returned, []
-        return returned
+    def take_late_results(self) -> list[LateResult]:
+        """Return the results of abandoned turns."""
+        late, self._late = self._late, []
+        return late
 
-    def take_back(self, stepping: RunningTurn) -> bool:
-        """Take back an instance whose code has returned. Return whether it is still wanted."""
-        instance_id = stepping.instance.instance_id
-        if self._away.get(instance_id) is not stepping:
+    def unblock(self, turn: RunningTurn) -> bool:
+        """Remove a turn that has returned. Return whether its instance is still this node's."""
+        instance_id = turn.instance.instance_id
+        if self._blocked.get(instance_id) is not turn:
             return False
-        del self._away[instance_id]
+        del self._blocked[instance_id]
         return True
 
     def incarnation_of(self, instance_id: str) -> str | None:
-        """Return the incarnation of an instance that is away."""
-        stepping = self._away.get(instance_id)
-        return None if stepping is None else stepping.instance.incarnation
+        """Return the incarnation of a blocked instance."""
+        turn = self._blocked.get(instance_id)
+        return None if turn is None else turn.instance.incarnation
 
-    def disown(self, instance_id: str) -> Sequence[ActivityEnded | Heartbeat]:
-        """Want an instance no more whose code is away: it belongs to somebody else, or was claimed
-        anew.
-
-        Return what was reported for it and no write has recorded, for whoever has claimed it anew
-        on this node.
+    def drop(self, instance_id: str) -> bool:
+        """Drop a blocked instance: another node owns it, or it was claimed anew. Return whether it
+        was blocked.
         """
-        stepping = self._away.pop(instance_id, None)
-        return () if stepping is None else (*stepping.instance.unacknowledged, *stepping.kept)
+        return self._blocked.pop(instance_id, None) is not None
 
-    def release(self) -> None:
-        """Have every instance that is away released, should it return."""
-        for stepping in self._away.values():
-            stepping.instance.releasing = True
+    def release_all(self) -> None:
+        """Release every blocked instance once its code returns."""
+        for turn in self._blocked.values():
+            turn.instance.releasing = True
 
     def clear(self) -> None:
-        """Want none of them any more."""
-        self._away.clear()
+        """Drop all blocked instances."""
+        self._blocked.clear()

@@ -1,6 +1,4 @@
-"""What a step asks of the instances around it: children that are started or cancelled, and who is
-told of an end.
-"""
+"""What a step asks of other instances: to start or cancel children."""
 
 from __future__ import annotations
 
@@ -22,13 +20,13 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import ResolvedBy, Status
 from orchestra.store.routes import Kind
 
-__all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "rings_others"]
+__all__ = ["child_cancel", "child_link", "child_start", "resolve_again", "wakes_others"]
 
 _GIVEN_UP: Final = UserText("its parent has given it up")
 
 
 def child_link(instance: OwnedInstance, event: ChildStarted | DetachedStarted) -> ParentLink:
-    """Return which command of the desk's current execution this is."""
+    """Return the link to a command of the instance's current execution."""
     return ParentLink(instance.instance_id, instance.incarnation, instance.current.number, event.id)
 
 
@@ -41,11 +39,15 @@ def child_start(
     now: int,
     shape: Callable[[str, str], str | None],
 ) -> ChildStart:
-    """Return what the store is to start for a command of the desk's instance, on the version that
-    it gets (scenario 6).
+    """Return the start that the store makes for a command, on the version that it gets (scenario
+    6).
 
-    A child of a name that nobody has cannot be started, and its parent is told so. A detached
-    start, of whose failure nobody would learn, waits for the name to be deployed.
+    A child of a name that no node has cannot be started, and its parent gets the error. A detached
+    start waits for the name to be deployed, for its error would reach no one.
+
+    Args:
+        link: which command it is.
+        shape: returns the hash of a version's state, if this node has the version.
     """
     queue = event.queue or instance.kind.queue
     version = event.version or start_version(catalogue, event.name, queue)
@@ -59,12 +61,12 @@ def child_start(
     how = ResolvedBy.POLICY if event.version is None else ResolvedBy.EXPLICIT
     resolution = Resolution(how, node, policy_of(catalogue, event.name)[1])
     attached = isinstance(event, ChildStarted)
-    # The command's own name, so that the start is known again, whoever repeats it (I1).
+    # The command's own name, so that the store knows the start again if it is repeated (I1).
     request_id = str(link)
     start = Start(
         instance_id=event.child_id,
-        # As good as random, for it is made of the parent's, and the same wherever the step is
-        # repeated.
+        # As good as random, for it is made of the parent's incarnation. Wherever the step is
+        # repeated, it is the same.
         incarnation=digest(request_id),
         request_id=request_id,
         kind=Kind(
@@ -108,7 +110,7 @@ def resolve_again(
     now: int,
     shape: Callable[[str, str], str | None],
 ) -> Write:
-    """Return a write with those of its starts resolved once more whose names were unknown."""
+    """Return the write with the starts of unknown names resolved once more."""
     starts = (
         child_start(instance, start.parent, event, catalogue, node, now, shape)
         if (event := unknown.get(start.parent)) is not None
@@ -119,14 +121,12 @@ def resolve_again(
 
 
 def child_cancel(instance: OwnedInstance, event: ChildStarted) -> ChildCancel:
-    """Return what cancels a child that is not wanted any more."""
+    """Return what cancels a child that its parent has given up."""
     return ChildCancel(event.child_id, child_link(instance, event), _GIVEN_UP)
 
 
-def rings_others(instance: OwnedInstance, write: Write) -> bool:
-    """Return whether a write may make other instances ready, so that they should be claimed in its
-    transaction.
-    """
+def wakes_others(instance: OwnedInstance, write: Write) -> bool:
+    """Return whether a write may make other instances ready, so that a claim should go with it."""
     has_ended = instance.parent is not None and write.state.status is not Status.OPEN
     return bool(write.starts or write.cancels or has_ended or write.closed_with_children)
 

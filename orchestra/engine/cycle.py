@@ -1,6 +1,4 @@
-"""One turn of the wheel: maintain, step, commit, apply; and what happens when the store does not
-answer.
-"""
+"""One cycle: maintain, step, commit, apply; and what happens while the store does not answer."""
 
 from __future__ import annotations
 
@@ -33,17 +31,17 @@ __all__ = ["Cycle", "commit_group"]
 
 _FIRST_BACKOFF: Final = 0.05
 _LONGEST_BACKOFF: Final = 5.0
-_COMPLAIN_EVERY: Final = 30.0
-_BREATH: Final = 0.02
-"""Seconds between two batches of deletions, so that a backlog of them lets the work through."""
+_LOG_EVERY: Final = 30.0
+_DELETION_PAUSE: Final = 0.02
+"""Seconds between two batches of deletions, so that a backlog of them lets other work through."""
 
 
 def commit_group(
     store: Store, changes: Sequence[Change]
 ) -> tuple[int | None, list[Outcome | StoreError]]:
-    """Commit a group; return the store's time, and an outcome or a final error for each change.
+    """Commit a group. Return the store's time, and an outcome or a final error for each change.
 
-    A group that fails for good is halved until the culprit is alone (rule 8).
+    A group that fails for good is halved until the faulty change is alone (rule 8).
 
     Raises:
         StoreError: nothing was written, and trying again later may help.
@@ -56,7 +54,7 @@ def commit_group(
         if error.retryable or isinstance(error, (StoreCorrupt, SchemaMismatch)):
             raise
         return _halve(store, changes, error)
-    except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
+    except Exception as error:  # noqa: BLE001 - a value that breaks the driver concerns its change alone
         return _halve(store, changes, StoreError(f"{type(error).__name__}: {error}"))
     return commit.now, list(commit.outcomes)
 
@@ -71,8 +69,8 @@ def _halve(
     try:
         second_now, second = commit_group(store, changes[middle:])
     except StoreError:
-        # The first half stands, so the group cannot be tried again as a whole; the rest is asked
-        # for by writing.
+        # The first half stands, so the group cannot be tried again as a whole. The engine finds
+        # out about the rest by writing.
         return first_now, [
             *first,
             *[OutcomeUnknown("the store failed in the middle of a group")]
@@ -82,11 +80,10 @@ def _halve(
 
 
 class Cycle:
-    """Drives an engine over a store. Synchronous; whoever calls it provides the thread and the
-    waiting.
+    """Drives an engine over a store. It is synchronous: the caller has the thread and waits.
 
     Args:
-        poll: seconds between looks at the store that no hint has asked for.
+        poll: seconds between two looks at the store without a hint.
     """
 
     def __init__(
@@ -106,20 +103,20 @@ class Cycle:
         self._poll = poll
         self._recorder = recorder or Recorder()
         self._next_poll = 0.0
-        self._next_inventory = 0.0
+        self._next_check = 0.0
         self._next_expiry = inf
         self._retry_at = 0.0
         self._backoff = 0.0
         self._unanswered = 0
         """How many groups in a row got no answer."""
-        self._complained_at: float | None = None
-        self._complaining = False
+        self._logged_at: float | None = None
+        self._is_failing = False
         self._error = StoreError("the store has not been asked yet")
         self._has_left = False
         self._refused_level = 0
 
     def begin(self) -> None:
-        """Join the store and take stock, so that what a dead predecessor left is free at once.
+        """Join the store, and release at once what a dead predecessor owned.
 
         Raises:
             StoreError: the store cannot be used.
@@ -131,27 +128,27 @@ class Cycle:
         self._recorder.taken_over(self._membership.sweep(at_once=True))
         self._engine.refresh(catalogue)
         self._next_poll = self._clock.monotonic() + self._poll
-        self._next_inventory = self._clock.monotonic() + self._engine.node.lease / 1e6
+        self._next_check = self._clock.monotonic() + self._engine.node.lease / 1e6
 
     def run(self, received: Sequence[ToEngine]) -> list[ToShell]:
-        """Do one cycle with what has come in; return what the shell is to do.
+        """Do one cycle with what has come in. Return the messages for the shell.
 
-        Never raises a store's error but one: the cycle waits with growing pauses, and clients are
-        told at once.
+        While the store fails, the cycle waits with growing pauses, and clients get the error at
+        once.
 
         Raises:
-            LibraryTooOld: newer libraries have ruled out ones as old as this. What the node owns is
-                released by :meth:`end`.
+            LibraryTooOld: newer libraries have ruled out ones as old as this. :meth:`end` releases
+                what the node owns.
         """
         if self._clock.monotonic() < self._retry_at:
-            return self._while_away(received)
+            return self._while_failing(received)
         outbox: list[ToShell] = []
         taken = False
         try:
             self._maintain()
             if self._engine.in_flight:  # the group that could not be committed last time
-                # Not kept here: should the code of an instance not return from the step, another
-                # thread takes them.
+                # Not in a local variable: if the step's code does not return, another thread takes
+                # them.
                 self._engine.put_back(self._commit(self._engine.in_flight))
             taken = True
             changes = self._engine.step(received)
@@ -172,10 +169,10 @@ class Cycle:
         return [*self._engine.take_outbox(), *outbox]
 
     def _be_reborn(self, *, leave: bool) -> list[ToShell]:
-        """Go on under a new id after having been buried, or after the store has lost commits: all
-        memory is void.
+        """Go on under a new id: this node was buried, or the store has lost commits. All memory is
+        void.
 
-        With ``leave``, what the old id owns by the store's word is released: nobody would bury it
+        With ``leave``, release what the old id owns by the store. No other node would bury it
         before its lease has run out.
         """
         outbox: list[ToShell] = []
@@ -191,7 +188,7 @@ class Cycle:
         return outbox
 
     def idle_seconds(self) -> float:
-        """Return for how long nothing has to be done unless something comes in."""
+        """Return for how many seconds the cycle has nothing to do unless something comes in."""
         moment = self._clock.monotonic()
         if moment < self._retry_at:
             return self._retry_at - moment
@@ -208,16 +205,16 @@ class Cycle:
         return max(0.0, wait)
 
     def on_change(self, ring: Callable[[], None] | None) -> None:
-        """Have ``ring`` called, from any thread, when there is something to :meth:`listen` to,
-        where the store can tell.
+        """Have the store call ``ring``, from any thread, when there is something to :meth:`listen`
+        to. Not all stores can.
         """
         self._store.on_change(ring)
 
     def listen(self) -> bool:
-        """Take the store's hint that another process may have written. While it is away, it is left
-        alone.
+        """Take the store's hint that another process may have written. Return whether there was
+        one.
 
-        Return whether there was one.
+        A store that fails is left alone.
         """
         if self._clock.monotonic() < self._retry_at:
             return False
@@ -231,10 +228,10 @@ class Cycle:
         return changed
 
     def end(self) -> list[ToShell]:
-        """Leave the store. What is still owned is released.
+        """Leave the store, which releases what is still owned.
 
         Raises:
-            LeftBehind: another thread has gone on, and is to call this once more.
+            TurnAbandoned: another thread has gone on, and must call this once more.
         """
         if not self._has_left:
             self._has_left = True
@@ -276,14 +273,14 @@ class Cycle:
                 catalogue = self._store.catalogue()
             self._engine.refresh(catalogue, asked)
             self._engine.look()
-            self._engine.look_for_unwanted()
+            self._engine.check_tasks()
             self._recorder.owned(self._engine.owned)
             self._next_expiry = moment
-        if self._engine.reckoned_ahead:
+        if self._engine.has_parked_ahead:
             self._engine.rouse()
-        if moment >= self._next_inventory:
-            self._next_inventory = moment + self._engine.node.lease / 1e6
-            self._engine.look_for_forgotten()
+        if moment >= self._next_check:
+            self._next_check = moment + self._engine.node.lease / 1e6
+            self._engine.check_ownership()
         if moment >= self._next_expiry:
             self._expire()
 
@@ -291,8 +288,8 @@ class Cycle:
         self._engine.library.require(levels, "the store")
 
     def _raise_level(self) -> None:
-        """Let the store be written at a higher level, once all living nodes read it. Any node may,
-        and one does (rule 37).
+        """Raise the store's write level once all living nodes read it. One of them does (rule
+        37).
         """
         level = next_level(self._engine.node, self._engine.catalogue)
         if level is None or level <= max(self._membership.levels.write, self._refused_level):
@@ -302,9 +299,8 @@ class Cycle:
         except StoreError as error:
             if error.retryable:
                 raise
-            self._refused_level = (
-                level  # the role of this node may not write it; another node's may
-            )
+            # The role of this node may not write it; another node's may.
+            self._refused_level = level
             engine_logger.warning(
                 "the store's write level could not be raised to %d: %s", level, error
             )
@@ -319,29 +315,28 @@ class Cycle:
             )
 
     def _expire(self) -> None:
-        """Delete a few of the ended instances whose time has run out. Every node may: it needs no
-        code, and no owner.
+        """Delete a few of the ended instances whose retention has run out. Any node may: that takes
+        neither code nor an owner.
         """
         self._next_expiry = inf  # until the next poll
         try:
             if self._store.expire():
-                self._next_expiry = self._clock.monotonic() + _BREATH
+                self._next_expiry = self._clock.monotonic() + _DELETION_PAUSE
         except StoreError as error:
             if error.retryable or isinstance(error, (StoreCorrupt, SchemaMismatch)):
                 raise
-            engine_logger.error(
-                "ended instances could not be deleted: %s", error
-            )  # the others' work must go on (I12)
+            engine_logger.error("ended instances could not be deleted: %s", error)
 
-    # --- the store is away ---
+    # --- a store that fails ---
 
     def _failed(self, error: StoreError, received: Sequence[ToEngine]) -> list[ToShell]:
         self._pause(error)
-        return [*self._while_away(received), *self._engine.refuse_clients(error)]
+        return [*self._while_failing(received), *self._engine.refuse_clients(error)]
 
     def _note_answer(self, unknown: OutcomeUnknown | None) -> None:
-        """Count groups without an answer. What became of one is asked at once (rule 9); if that
-        gets no answer either, the store is as good as away: a device that fails in every commit
+        """Count groups without an answer, and pause after the second in a row.
+
+        The outcome of the first is asked at once (rule 9). A device that fails in every commit
         would be asked without end.
         """
         self._unanswered = 0 if unknown is None else self._unanswered + 1
@@ -353,26 +348,26 @@ class Cycle:
         moment = self._clock.monotonic()
         self._backoff = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, self._backoff * 2))
         self._retry_at = moment + self._backoff
-        # The store is looked at first thing then, so that a cycle without work is not taken for a
+        # The store is asked first thing then, so that a cycle without work does not count as a
         # recovery.
         self._next_poll = min(self._next_poll, self._retry_at)
         self._error = error
         self._recorder.store_failed()
-        if self._complained_at is None or moment - self._complained_at > _COMPLAIN_EVERY:
+        if self._logged_at is None or moment - self._logged_at > _LOG_EVERY:
             engine_logger.warning("the store does not take writes; waiting for it: %s", error)
-            self._complained_at, self._complaining = moment, True
+            self._logged_at, self._is_failing = moment, True
 
-    def _while_away(self, received: Sequence[ToEngine]) -> list[ToShell]:
-        """Keep what activities have reported; tell clients at once that nothing was written."""
+    def _while_failing(self, received: Sequence[ToEngine]) -> list[ToShell]:
+        """Keep what activities have reported. Tell clients at once that nothing was written."""
         refused: list[ToShell] = [
             Reply(message.token, self._error) for message in received if isinstance(message, Submit)
         ]
-        self._engine.keep([message for message in received if not isinstance(message, Submit)])
+        self._engine.postpone([message for message in received if not isinstance(message, Submit)])
         return refused
 
     def _recovered(self) -> None:
         self._backoff = 0.0
-        # a store that comes and goes must not fill the log: the next complaint has its time to wait
-        if self._complaining:
+        # A store that comes and goes must not fill the log: the next warning waits for its time.
+        if self._is_failing:
             engine_logger.info("the store takes writes again")
-            self._complaining = False
+            self._is_failing = False

@@ -1,26 +1,64 @@
-"""Changes on their way to the store, with what is to be done about their outcomes."""
+"""Changes that are being committed, and how to handle each outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from orchestra.engine.messages import Reply, RunActivity, Submit
+from orchestra.engine.activities import Activities, key_of
+from orchestra.engine.arrivals import Arrivals
+from orchestra.engine.claims import Claims
+from orchestra.engine.messages import (
+    AbortActivity,
+    InstanceEnded,
+    Outbox,
+    Reply,
+    RunActivity,
+    StopActivity,
+    Submit,
+)
 from orchestra.engine.owned import OwnedInstance
-from orchestra.engine.stepping import Step
+from orchestra.engine.ownership import Ownership, UnknownOutcomes
+from orchestra.engine.ownership_check import OwnershipCheck
+from orchestra.engine.run_queue import RunQueue
+from orchestra.engine.step import Step
+from orchestra.engine.store_time import PUT_BACK, StoreTime
+from orchestra.engine.telemetry import LogNotices
 from orchestra.errors import OutcomeUnknown, StoreError
-from orchestra.store.changes import Append, Cancel, Change, Start, size_of
+from orchestra.store.changes import (
+    Append,
+    Cancel,
+    Change,
+    Claim,
+    Recover,
+    Report,
+    Start,
+    Write,
+    size_of,
+)
+from orchestra.store.kinds import HoldKind
+from orchestra.store.outcomes import (
+    Appended,
+    Claimed,
+    Granted,
+    Outcome,
+    Recovered,
+    Refused,
+    Reported,
+)
+from orchestra.telemetry import Recorder, engine_logger, log_instance
 
-__all__ = ["InFlightWrite", "InFlightWrites", "refusal"]
+__all__ = ["InFlightWrite", "InFlightWrites", "Outcomes", "refusal"]
 
 _RETRIES_AFTER_UNKNOWN: Final = 5
 
 
 @dataclass(slots=True)
 class InFlightWrite:
-    """A change under way: of a desk's step, of a client (``submit``), or the engine's own question
-    to the store.
+    """A change under way: the write of an instance's step, a client's change (``submit``), or the
+    engine's own.
     """
 
     change: Change
@@ -32,28 +70,19 @@ class InFlightWrite:
 
 
 class InFlightWrites:
-    """The group that is being gathered or committed, and the changes that wait for one: of clients,
-    and of the engine.
+    """The group that is being gathered or committed, and the changes that wait for the next one.
 
     Args:
-        most: how many steps make a group full; as many of those that wait come on top.
-        most_bytes: how large a group gets, about.
-        blocking: the names of activities that need a thread.
+        most: how many steps make a group full. As many waiting changes come on top.
+        most_bytes: about how large a group gets.
     """
 
-    def __init__(self, most: int, most_bytes: int, blocking: Collection[str] = ()) -> None:
+    def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
-        self._blocking = blocking
         self._most_bytes = most_bytes
         self._group: list[InFlightWrite] = []
         self._bytes = 0
         self._waiting: list[InFlightWrite] = []
-        self.promised: int = 0
-        """Activities that begin here once the steps of the group stand."""
-        self.promised_threads: int = 0
-        """How many of these need a thread."""
-        self.leaving: int = 0
-        """Instances that leave this node once the steps of the group stand."""
 
     @property
     def has_any(self) -> bool:
@@ -62,26 +91,20 @@ class InFlightWrites:
 
     @property
     def changes(self) -> list[Change]:
-        """The group as it is."""
+        """The changes of the group."""
         return [sent.change for sent in self._group]
 
-    # --- gathering a group ---
+    # --- the group ---
 
-    def begin(self, questions: Iterable[Change]) -> None:
-        """Begin a group with what is asked of the store before anything else."""
-        self._group = [InFlightWrite(change) for change in questions]
+    def begin(self, changes: Iterable[Change]) -> None:
+        """Begin a group with changes that come before all others."""
+        self._group = [InFlightWrite(change) for change in changes]
         self._bytes = 0
 
     def add(self, sent: InFlightWrite) -> None:
         """Put a change into the group."""
         self._group.append(sent)
         self._bytes += size_of(sent.change)
-        if sent.step is not None:
-            for message in sent.step.outbox:
-                if isinstance(message, RunActivity):
-                    self.promised += 1
-                    self.promised_threads += message.name in self._blocking
-            self.leaving += not sent.step.keep
 
     @property
     def is_full(self) -> bool:
@@ -89,7 +112,7 @@ class InFlightWrites:
         return len(self._group) >= self._most or self._bytes >= self._most_bytes
 
     def add_waiting(self) -> bool:
-        """Put into the group what waits, while there is room, and one change in any case. Return
+        """Put waiting changes into the group while there is room, and one in any case. Return
         whether there was any.
         """
         taken = 0
@@ -101,24 +124,22 @@ class InFlightWrites:
         del self._waiting[:taken]
         return taken > 0
 
-    def land(self) -> list[InFlightWrite]:
-        """Return the group, whose outcomes are known. There is none any more."""
+    def take_group(self) -> list[InFlightWrite]:
+        """Return the group, whose outcomes are known, and empty it."""
         group, self._group = self._group, []
-        self.promised = self.promised_threads = self.leaving = 0
         return group
 
-    # --- what waits for a group ---
+    # --- changes that wait for a group ---
 
     def queue(self, change: Change, submit: Submit | None = None) -> None:
         """Have a change committed with one of the next groups."""
         self._waiting.append(InFlightWrite(change, submit=submit))
 
     def ask_again(self, sent: InFlightWrite) -> bool:
-        """Have a client's change committed again whose reply was lost. Return whether that would
-        tell what became of it.
+        """Have a client's change committed again, as its reply was lost. Return whether the answer
+        would tell its outcome.
         """
-        # Starts and messages carry ids of their sender, cancels are idempotent: the same again
-        # tells the truth.
+        # Starts and messages carry ids of their sender, and cancels are idempotent.
         if (
             not isinstance(sent.change, (Start, Append, Cancel))
             or sent.unknown >= _RETRIES_AFTER_UNKNOWN
@@ -129,11 +150,9 @@ class InFlightWrites:
         return True
 
     def keep_clients(self) -> None:
-        """Drop all but clients' changes, which are not the node's own: they are asked again, with
-        the next group.
-        """
+        """Drop all but clients' changes, which wait for the next group."""
         self._waiting = self.drop_clients()
-        self.land()
+        self.take_group()
 
     def drop_clients(self) -> list[InFlightWrite]:
         """Drop clients' changes, and return them."""
@@ -144,8 +163,9 @@ class InFlightWrites:
 
 
 def refusal(sent: InFlightWrite, error: StoreError) -> Reply:
-    """Answer a client whose change could not be committed. Where an earlier try may have been,
-    nobody knows (I1).
+    """Answer a client whose change could not be committed.
+
+    If an earlier attempt may have been committed, its outcome is unknown (I1).
     """
     assert sent.submit is not None
     if sent.unknown and not isinstance(error, OutcomeUnknown):
@@ -155,3 +175,204 @@ def refusal(sent: InFlightWrite, error: StoreError) -> Reply:
         unknown.__cause__ = error
         return Reply(sent.submit.token, unknown)
     return Reply(sent.submit.token, error)
+
+
+class Outcomes:
+    """Follows up the outcomes of a group."""
+
+    def __init__(
+        self,
+        node_id: str,
+        time: StoreTime,
+        outbox: Outbox,
+        run_queue: RunQueue,
+        in_flight: InFlightWrites,
+        activities: Activities,
+        arrivals: Arrivals,
+        claims: Claims,
+        unknown: UnknownOutcomes,
+        ownership: Ownership,
+        check: OwnershipCheck,
+        notices: LogNotices,
+        recorder: Recorder,
+    ) -> None:
+        self.node_id = node_id
+        self._time = time
+        self._outbox = outbox
+        self._run_queue = run_queue
+        self._in_flight = in_flight
+        self._activities = activities
+        self._arrivals = arrivals
+        self._claims = claims
+        self._unknown = unknown
+        self._ownership = ownership
+        self._check = check
+        self._notices = notices
+        self._recorder = recorder
+
+    def apply(self, outcomes: Sequence[Outcome | StoreError]) -> None:
+        """Follow up the outcomes of the last group."""
+        for sent, outcome in zip(self._in_flight.take_group(), outcomes, strict=True):
+            if isinstance(outcome, OutcomeUnknown):
+                self._outcome_unknown(sent, outcome)
+            elif isinstance(outcome, StoreError):
+                self._poisoned(sent, outcome)
+            elif sent.instance is not None and sent.step is not None:
+                self._written(sent.instance, sent.step, outcome)
+            elif sent.submit is not None:
+                self._submitted(sent, outcome)
+            else:
+                self._answered(sent, outcome)
+
+    # --- writes of steps ---
+
+    def _written(self, instance: OwnedInstance, step: Step, outcome: Outcome) -> None:
+        if not isinstance(outcome, Granted):
+            self._ownership.refused(instance)
+            return
+        if outcome.arrivals or outcome.taken:
+            self._arrived(outcome, instance)
+        if not self._run_queue.holds(instance):
+            return
+        if outcome.inbox_seq > instance.known_seq:
+            # A message has come meanwhile: a park that meets one is not a park (rule 10).
+            self._arrivals.are_due = True
+            self._claims.want()
+        self.follow(instance, step)
+
+    def follow(self, instance: OwnedInstance, step: Step) -> None:
+        """Do what follows from a step that stands."""
+        if step.records:
+            self._recorder.stands(step.records, self._time.now)
+        self._notices.stands(instance, step)
+        if not instance.inputs:  # else an end waits for the turn that takes it
+            self._activities.unrecorded.pop(instance.instance_id, None)
+        for message in step.outbox:
+            if isinstance(message, RunActivity):
+                self._activities.begin(message)
+            elif isinstance(message, AbortActivity):
+                self._activities.abort_begun(message.key)
+            elif isinstance(message, StopActivity):
+                self._activities.stop_begun(message.key)
+            else:
+                self._outbox.add(message)
+        for task in step.handed_over:
+            if not self._activities.hand_over(task):
+                self._check.tasks_due = True  # it is in the store, and does not run here
+        wake_at = step.wake_at
+        if wake_at and step.now > self._time.now + PUT_BACK:
+            # The clock was put back as this was committed.
+            wake_at -= step.now - self._time.now
+            if not step.retain:
+                self._time.parked[instance.instance_id] = None
+        if not step.retain:
+            self._ownership.release(instance)
+            if wake_at is not None:
+                self._claims.expect(wake_at)
+        elif instance.releasing or (step.wake_at is not None and step.wake_at <= step.now):
+            # Or: it was blocked when all were to be released, and had decided to stay before.
+            self._run_queue.make_ready(instance.instance_id)
+        elif wake_at is not None:
+            self._run_queue.arm(instance, wake_at)
+
+    def _arrived(self, granted: Granted, instance: OwnedInstance | None) -> None:
+        """Take in what a write has left with other instances of this node, without reading it."""
+        for instance_id, arrival in granted.arrivals:
+            self._arrivals.appended(instance_id, arrival, self.node_id)
+        if instance is not None and granted.taken:  # an operator's write starts nothing
+            left_out = "a detached start of %r was left out: an instance with this id exists"
+            for instance_id in granted.taken:
+                log_instance(logging.WARNING, instance.identity, left_out, instance_id)
+
+    # --- changes of clients, and the engine's own ---
+
+    def _submitted(self, sent: InFlightWrite, outcome: Outcome) -> None:
+        assert sent.submit is not None
+        change = sent.change
+        self._outbox.add(Reply(sent.submit.token, outcome))
+        match change, outcome:
+            case ((Append() | Cancel()), Appended()):
+                self._arrivals.appended(change.instance_id, outcome, self.node_id)
+            case Write(), Granted():
+                self._arrived(outcome, None)
+                self._ownership.taken_away(change.instance_id, change.incarnation)
+                closed = change.executions[-1].closed if change.executions else None
+                if closed is not None:
+                    self._outbox.add(
+                        InstanceEnded(
+                            change.instance_id, change.state.status, closed.output, closed.error
+                        )
+                    )
+            case _:
+                pass
+
+    def _answered(self, sent: InFlightWrite, outcome: Outcome) -> None:
+        match outcome:
+            case Claimed(snapshots=snapshots, more=more, tasks=tasks):
+                self._claims.claimed(more=more)
+                now = self._time.now
+                self._recorder.claimed(snapshots, now)
+                for snapshot in snapshots:
+                    self._ownership.adopt(snapshot, now)
+                for task in tasks:
+                    self._activities.begin_task(task, self.node_id)
+            case Reported() | Refused() if isinstance(sent.change, Report):
+                self._reported(sent.change, outcome)
+            case Recovered(snapshot=snapshot):
+                assert isinstance(sent.change, Recover)
+                self._ownership.recovered(sent.change.instance_id, snapshot, self._time.now)
+                if snapshot is None:
+                    # It may have been held, and what runs for it left to this node.
+                    self._check.tasks_due = True
+            case Granted() | Refused():
+                pass  # a hold that this node has released, or that another one has
+            case _:  # pragma: no cover
+                raise AssertionError(f"{outcome} does not answer {sent.change}")
+
+    def _reported(self, report: Report, outcome: Reported | Refused) -> None:
+        if isinstance(outcome, Refused):
+            self._activities.report_refused(report)
+            return
+        self._activities.reported(report)
+        if report.is_end:
+            self._claims.want()
+        elif outcome.stopping:
+            self._activities.stop_task(key_of(report))
+        if outcome.arrival is not None:
+            self._arrivals.appended(report.instance_id, outcome.arrival, self.node_id)
+
+    # --- failures ---
+
+    def _outcome_unknown(self, sent: InFlightWrite, error: OutcomeUnknown) -> None:
+        """Find out whether a change was committed, by writing again (rule 9)."""
+        change = sent.change
+        if sent.instance is not None:
+            self._ownership.unanswered(sent.instance)
+            self._check.tasks_due |= sent.step is not None and bool(sent.step.handed_over)
+        elif sent.submit is not None:
+            if not self._in_flight.ask_again(sent):
+                self._outbox.add(Reply(sent.submit.token, error))
+        elif isinstance(change, Claim):
+            self._claims.want()
+            self._check.tasks_due = True
+        elif isinstance(change, Report):
+            # If the first one has arrived, the fence refuses the second.
+            self._in_flight.queue(change)
+        self._check.owned_due = True
+
+    def _poisoned(self, sent: InFlightWrite, error: StoreError) -> None:
+        """Hold the instance of a change that the store refuses for good. The others go on (rule 8,
+        I12).
+        """
+        if sent.submit is not None:
+            self._outbox.add(refusal(sent, error))
+        elif sent.instance is not None:
+            self._ownership.hold_as_stored(sent.instance, HoldKind.STORE, error)
+        elif isinstance(sent.change, Recover):
+            self._unknown.answered(sent.change.instance_id)
+        elif isinstance(sent.change, Report):
+            self._activities.report_unstorable(sent.change, error)
+        else:
+            engine_logger.error("the store will not take %s: %s", type(sent.change).__name__, error)
+            if isinstance(sent.change, Claim):  # not again before the next poll
+                self._claims.give_up()

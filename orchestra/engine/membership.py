@@ -19,8 +19,8 @@ _RENEWALS_PER_LEASE: Final = 3
 
 @dataclass(slots=True)
 class _Watched:
-    """A node's renewals as last seen, and since when they stand there (on this node's own monotonic
-    clock).
+    """A node's renewals as last seen, and since when they stand still on this node's monotonic
+    clock.
     """
 
     renewals: int
@@ -28,8 +28,8 @@ class _Watched:
 
 
 class Membership:
-    """Joins, renews, watches, buries and sweeps. All waiting times are measured on the own
-    monotonic clock.
+    """Joins, renews, watches, buries and sweeps. It measures all times on its own monotonic
+    clock.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Membership:
         self._make_id = make_id
         self.node: NodeRecord = node
         self.levels: Levels = Levels()
-        """What the store says of its age, as of the last renewal."""
+        """The store's levels, as of the last renewal."""
         self._lease = node.lease / 1e6
         self._renewed = 0.0
         self._steady_since = 0.0
@@ -48,8 +48,8 @@ class Membership:
         self._watched: dict[str, _Watched] = {}
 
     def join(self) -> int:
-        """Appear in the store, after clearing away what certainly is dead. Return the store's
-        time.
+        """Register this node in the store, which clears away what certainly is dead. Return the
+        store's time.
         """
         return self._join(self.node)
 
@@ -65,8 +65,8 @@ class Membership:
         """Join again under a new id, after having been buried."""
         node = replace(self.node, node_id=self._make_id())
         self._join(node)
-        # Only now: after a lost reply the old id must be found buried again, or the engine would go
-        # on as a ghost (rule 12).
+        # Only now: after a lost reply, the node must find the old id buried again, or the engine
+        # would go on as a ghost (rule 12).
         self.node = node
         return node
 
@@ -75,8 +75,8 @@ class Membership:
         return self._renewed + self._lease / _RENEWALS_PER_LEASE
 
     def renew(self, load: int = 0) -> bool:
-        """Say that this node lives, and how many activities it runs, if that is due. Return whether
-        it was.
+        """Renew the lease and tell how many activities run here, if that is due. Return whether it
+        was.
 
         Raises:
             NodeBuried: others have declared it dead.
@@ -85,23 +85,22 @@ class Membership:
         if moment < self.next_due():
             return False
         if moment - self._renewed > self._lease / 2:
-            # It could not renew for a while (a store outage, a pause): nobody may be buried for the
+            # It could not renew for a while (a store outage, a pause): it may bury no node for the
             # same while. Half a lease, because the others may have renewed a third of it before,
             # and wait for a while before they try again.
             self._steady_since = moment
         self.levels = self._store.renew(self.node.node_id, load).levels
-        # not the time now: how long the process was stopped since the store renewed it, nobody
-        # knows
+        # Not the time now: the process may have been stopped since the store renewed it.
         self._renewed = moment
         return True
 
     def leave(self) -> None:
-        """Disappear from the store."""
+        """Remove this node from the store."""
         self._store.leave(self.node.node_id)
 
     def bury_the_dead(self, catalogue: Catalogue) -> int:
-        """Bury nodes whose renewals have stood still for a full lease, or whose process is gone.
-        Return how many.
+        """Bury the nodes whose renewals have stood still for a full lease, or whose process is
+        gone. Return how many.
         """
         moment = self._clock.monotonic()
         vanished = set(self._store.vanished())
@@ -116,8 +115,8 @@ class Membership:
                 watched = _Watched(row.renewals, moment)
             known[node_id] = watched
             lease = row.record.lease / 1e6
-            # Only time in which this node could itself renew counts: after a store outage nobody is
-            # dead yet.
+            # Only time in which this node could renew itself counts: after a store outage, no node
+            # is dead yet.
             still = moment - max(watched.since, self._steady_since)
             if (node_id in vanished or still > lease) and self._store.bury(node_id, row.renewals):
                 engine_logger.warning(
@@ -131,7 +130,7 @@ class Membership:
         return buried
 
     def sweep(self, *, at_once: bool) -> int:
-        """Release what ghosts own, once a lease or at once. Return how many instances became
+        """Release what buried nodes own, once a lease or at once. Return how many instances became
         free.
         """
         moment = self._clock.monotonic()

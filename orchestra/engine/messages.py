@@ -1,26 +1,33 @@
-"""What the engine is told (items), and what it asks its shell to do once a commit stands
-(effects).
+"""Messages between the engine and its shell.
+
+The shell tells the engine what clients ask for and what activities report (:data:`ToEngine`). The
+engine tells the shell what to do once a commit stands (:data:`ToShell`), through its
+:class:`Outbox`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
-from orchestra.codec import Packed, Payload
+from orchestra.codec import Packed, Payload, pack_value, unpack
 from orchestra.errors import ErrorInfo, OrchestraError
+from orchestra.events import error_from_wire, error_to_wire
 from orchestra.frozen import frozen
-from orchestra.replay import Identity, LogEntry
+from orchestra.replay import ACTIVITY_CANCELLED, Identity, LogEntry
 from orchestra.store.changes import ClientChange
 from orchestra.store.kinds import Status
 from orchestra.store.outcomes import Outcome
 
 __all__ = [
+    "STOPPED",
     "AbortActivity",
     "ActivityEnded",
     "ActivityFailure",
     "ActivityKey",
     "Heartbeat",
     "InstanceEnded",
+    "Outbox",
     "PolicyChanged",
     "Reply",
     "RunActivity",
@@ -33,7 +40,7 @@ __all__ = [
 
 
 class ActivityKey(NamedTuple):
-    """Which activity of which execution of which life of an instance."""
+    """Identifies an activity: its instance with the incarnation, the execution, and the event."""
 
     instance_id: str
     incarnation: str
@@ -44,12 +51,12 @@ class ActivityKey(NamedTuple):
         return "/".join(map(str, self))
 
 
-# --- items ------------------------------------------------------------------------------------
+# --- to the engine ----------------------------------------------------------------------------
 
 
 @frozen
 class Submit:
-    """A client's change; ``token`` comes back with the reply."""
+    """A client's change. ``token`` comes back with the reply."""
 
     change: ClientChange
     token: Any
@@ -57,26 +64,53 @@ class Submit:
 
 @frozen
 class ActivityFailure:
-    """Why a try ended without a result. ``untried``: the activity was not called, or the node went
-    away under it.
+    """Why an attempt ended without a result.
 
-    ``unread``: the fingerprint of the activity's code that cannot read these arguments; other code
-    may be able to.
+    ``untried``: the activity was not called, or its node left while it ran. ``unread``: the
+    fingerprint of the activity's code that cannot read these arguments; other code may.
     """
 
     error: ErrorInfo
     type_names: tuple[str, ...]
-    """The names of the exception's class and of its bases, for the policy's list of non-retryable
+    """The names of the exception's class and its bases, for the policy's list of non-retryable
     ones.
     """
     non_retryable: bool = False
     untried: bool = False
     unread: str | None = None
 
+    def to_bytes(self) -> Packed:
+        """Return the form in which the store keeps it."""
+        return pack_value(
+            {
+                "error": error_to_wire(self.error),
+                "types": list(self.type_names),
+                "final": self.non_retryable,
+                "untried": self.untried,
+                "unread": self.unread,
+            }
+        )
+
+    @staticmethod
+    def from_bytes(stored: bytes) -> ActivityFailure:
+        """Read the form in which the store keeps it."""
+        known = unpack(stored)
+        return ActivityFailure(
+            error_from_wire(known["error"]),
+            tuple(known["types"]),
+            known["final"],
+            known["untried"],
+            known.get("unread"),
+        )
+
+
+STOPPED: Final = ActivityFailure(ACTIVITY_CANCELLED, (ACTIVITY_CANCELLED.type,), non_retryable=True)
+"""The end of a cancelled attempt that was not begun, or that reports nothing else."""
+
 
 @frozen
 class ActivityEnded:
-    """A try of an activity has ended: with a result, or with a failure."""
+    """An attempt of an activity has ended, with a result or a failure."""
 
     key: ActivityKey
     attempt: int
@@ -86,7 +120,7 @@ class ActivityEnded:
 
 @frozen
 class Heartbeat:
-    """A running activity has something to remember for its next try."""
+    """A running activity has saved its progress for its next attempt."""
 
     key: ActivityKey
     attempt: int
@@ -96,12 +130,12 @@ class Heartbeat:
 ToEngine = Submit | ActivityEnded | Heartbeat
 
 
-# --- effects ----------------------------------------------------------------------------------
+# --- to the shell -----------------------------------------------------------------------------
 
 
 @frozen
 class RunActivity:
-    """Begin a try. Timeouts are microseconds."""
+    """Begin an attempt. Timeouts are microseconds."""
 
     key: ActivityKey
     name: str
@@ -117,14 +151,14 @@ class RunActivity:
 
 @frozen
 class AbortActivity:
-    """A try is not wanted any more; its end need not be reported."""
+    """Give up an attempt. The engine ignores its end."""
 
     key: ActivityKey
 
 
 @frozen
 class StopActivity:
-    """A try is cancelled, and its end is waited for: it is to end soon, and to be reported."""
+    """Ask a cancelled attempt to end soon. The engine waits for its end."""
 
     key: ActivityKey
 
@@ -139,7 +173,7 @@ class Reply:
 
 @frozen
 class InstanceEnded:
-    """An instance has ended in this way; who waits for it in this process need not look."""
+    """An instance has ended. Waiters in this process learn it without reading the store."""
 
     instance_id: str
     status: Status
@@ -149,7 +183,7 @@ class InstanceEnded:
 
 @frozen
 class WriteLogs:
-    """What orchestration code has said in a turn that now stands."""
+    """The log entries of a committed turn."""
 
     identity: Identity
     entries: tuple[LogEntry, ...]
@@ -158,9 +192,7 @@ class WriteLogs:
 
 @frozen
 class PolicyChanged:
-    """This node goes by a new version policy of a name from now on; what it has written by the old
-    one is to follow.
-    """
+    """The node has learned a new version policy of a name. Held executions should follow it."""
 
     name: str
 
@@ -168,3 +200,29 @@ class PolicyChanged:
 ToShell = (
     RunActivity | AbortActivity | StopActivity | Reply | InstanceEnded | WriteLogs | PolicyChanged
 )
+
+
+class Outbox:
+    """Messages to the shell, in the order in which the shell must follow them."""
+
+    def __init__(self) -> None:
+        self._messages: list[ToShell] = []
+
+    def add(self, message: ToShell) -> None:
+        """Add a message for the next delivery."""
+        self._messages.append(message)
+
+    def take(self) -> list[ToShell]:
+        """Return all messages and empty the outbox."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def put_back(self, messages: Sequence[ToShell]) -> None:
+        """Put undelivered messages in front of the newer ones."""
+        self._messages = [*messages, *self._messages]
+
+    def drop_beginnings(self) -> None:
+        """Drop the activities that were not handed to the shell yet."""
+        self._messages = [
+            message for message in self._messages if not isinstance(message, RunActivity)
+        ]

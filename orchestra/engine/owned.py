@@ -1,14 +1,14 @@
-"""An instance that this node owns, as it lies on the engine's desk."""
+"""What a node has in memory of instances: those that it owns, and executions of released ones."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestra.codec import Packed, Payload
-from orchestra.engine.attempts import Attempts
-from orchestra.engine.messages import ActivityEnded, ActivityFailure, ActivityKey
-from orchestra.engine.tasks import how_it_ended
+from orchestra.engine.attempts import Attempts, how_it_ended
+from orchestra.engine.messages import ActivityFailure, ActivityKey
 from orchestra.levels import Unknown
 from orchestra.replay import ActivityDone, Execution, Identity, Inbox, Input
 from orchestra.store.executions import ExecutionRow
@@ -20,13 +20,14 @@ from orchestra.store.snapshots import Snapshot
 from orchestra.store.tasks import ActivityRow
 from orchestra.summary import EMPTY_SUMMARY, read_put_backs
 
-__all__ = ["OwnedInstance"]
+__all__ = ["ExecutionCache", "OwnedInstance"]
 
 
 @dataclass(slots=True)
 class OwnedInstance:
-    """The live state of an owned instance. It is valid for ``revision``; a refused write throws it
-    away (rule 3).
+    """The live state of an owned instance.
+
+    It is valid for ``revision``. If a write is refused, the engine drops it (rule 3).
     """
 
     instance_id: str
@@ -41,59 +42,54 @@ class OwnedInstance:
     cancel: CancelMark | None
     pin: Pin | None
     hold: Hold | None
-    """What has held it and is not overcome yet: what was tried then counts still."""
+    """The hold that it has not overcome yet: the code that was tried then still counts."""
     history_events: int
     history_bytes: int
-    remembered: dict[int, ActivityRow]
+    stored_activities: dict[int, ActivityRow]
+    """The rows of its activities, until its execution is loaded."""
     inbox: Inbox
     origin: str | None
-    """The ``traceparent`` of whoever started the instance."""
+    """The ``traceparent`` of its starter."""
     parent: ParentLink | None = None
     root_id: str | None = None
     execution: Execution | None = None
     attempts: Attempts = field(default_factory=Attempts)
     inputs: list[Input] = field(default_factory=lambda: [])
-    unacknowledged: list[ActivityEnded] = field(default_factory=lambda: [])
-    """What activities have reported and no write that stands has recorded yet."""
     still_running: dict[int, int] = field(default_factory=lambda: {})
-    """Activities, and their attempts, that this node was already running when it got the instance
-    back.
-    """
-    early: list[ActivityEnded] = field(default_factory=lambda: [])
-    """How such activities have ended before the code was loaded."""
+    """Activities with their attempts that ran here already when this node got the instance back."""
     releasing: bool = False
     yielding: bool = False
-    """Whether it gives up its place with its next step, unless that ends it."""
+    """Whether its next step gives up its place, unless it ends the instance."""
     poison: tuple[HoldKind, str] | None = None
-    """Why this instance cannot be written as it would go on: what the store will never take, or a
-    fault of the engine.
+    """Why it must be held as the store has it: the store refuses its write, or the engine
+    failed.
     """
     trying: str | None = None
-    """The fingerprint of the code that is being run, for a hold to name."""
+    """The fingerprint of the code that runs, for a hold to name."""
     pruned_at: int = 0
-    """When its laps were last looked through for old ones, since this node got the instance."""
-    wants: tuple[str, ...] = ()
-    """Names of events to be read from the store before the next turn: the code waits for them, and
-    they are not in memory.
-    """
+    """When this node last looked for old laps to delete."""
+    to_read: tuple[str, ...] = ()
+    """Names of awaited events that the engine must read from the store before the next turn."""
     put_backs: tuple[tuple[int, int], ...] = ()
-    """What its row says of how the store's clock was put back since its execution began."""
-    beyond: Unknown | None = None
-    """What of it this library does not know: it is left to a newer one (protocol rule 37)."""
+    """How the store's clock was put back since its execution began, from its row."""
+    unknown: Unknown | None = None
+    """A kind in its rows that this library does not know. A newer library must go on (rule 37)."""
     summary: Packed = EMPTY_SUMMARY
-    """As the last write left it."""
+    """The summary that the last write stored."""
     armed: int | None = None
-    """The instant for which the engine has a timer that will look at this desk."""
+    """When the run queue's timer for it fires."""
 
     @staticmethod
     def of(snapshot: Snapshot, room: InboxPage | None = None) -> OwnedInstance:
-        """Return the desk of a claimed instance. ``room`` is how many of its unread events are kept
-        in memory.
+        """Return the live state of a claimed instance.
+
+        Args:
+            snapshot: what the claim has read.
+            room: how many of its unread events are kept in memory.
         """
         row = snapshot.row
         opened_at = snapshot.execution.opened_at
-        # Code that opened an execution after the hold has got over it: what was tried before counts
-        # no more.
+        # Code that opened an execution after the hold has overcome it.
         stands = row.hold is not None and not (
             row.opened and opened_at is not None and opened_at > row.hold.since
         )
@@ -113,19 +109,16 @@ class OwnedInstance:
             hold=row.hold if stands else None,
             history_events=row.history_events,
             history_bytes=row.history_bytes,
-            remembered={activity.event_id: activity for activity in snapshot.activities},
+            stored_activities={activity.event_id: activity for activity in snapshot.activities},
             inbox=Inbox(known, whole_to=snapshot.whole_to, up_to=row.inbox_seq, room=room),
             origin=row.traceparent,
             parent=row.parent,
             root_id=row.root_id,
-            # Given here: the factories of the fields would be four calls more, for each instance
-            # that is claimed.
+            # Given here: the fields' factories would be two more calls per claimed instance.
             inputs=[],
-            unacknowledged=[],
             still_running={},
-            early=[],
             put_backs=read_put_backs(snapshot.summary),
-            beyond=_unknown(
+            unknown=_first_unknown(
                 (
                     snapshot.execution.resolution.how,
                     *(message.kind for message in snapshot.messages),
@@ -147,10 +140,10 @@ class OwnedInstance:
 
     @property
     def needs_history(self) -> bool:
-        """Whether its execution has to be replayed before it can go on."""
+        """Whether its execution must be replayed before it can go on."""
         ends_at_once = (
             self.poison is not None
-            or self.beyond is not None
+            or self.unknown is not None
             or (self.cancel is not None and self.cancel.terminate)
         )
         return self.opened and self.execution is None and not ends_at_once
@@ -159,17 +152,17 @@ class OwnedInstance:
         """Return the key of one of its activities."""
         return ActivityKey(self.instance_id, self.incarnation, self.current.number, event_id)
 
+    # --- what comes in ---
+
     def take_messages(
         self, messages: Iterable[MessageRow], inbox_seq: int, whole_to: int | None = None
     ) -> None:
-        """Put newly arrived messages into the inbox. Of events, they are all there are up to
-        ``whole_to``.
-        """
+        """Put new messages into the inbox. Of events, they are all there are up to ``whole_to``."""
         if inbox_seq > self.known_seq:
             new = [message for message in messages if message.sequence > self.known_seq]
-            unknown = _unknown(message.kind for message in new)
+            unknown = _first_unknown(message.kind for message in new)
             if unknown is not None:
-                self.beyond = unknown
+                self.unknown = unknown
                 new = [message for message in new if not isinstance(message.kind, Unknown)]
             self.inbox.arrive(new, inbox_seq if whole_to is None else whole_to, inbox_seq)
             self.known_seq = inbox_seq
@@ -177,7 +170,7 @@ class OwnedInstance:
     def end_attempt(
         self, number: int, result: Payload | ActivityFailure, heartbeat: Payload | None, now: int
     ) -> None:
-        """Take note that the current try of a pending activity has ended."""
+        """Take in the end of a pending activity's current attempt."""
         activity = self.attempts.get(number)
         assert activity is not None
         activity.heartbeat = heartbeat or activity.heartbeat
@@ -193,16 +186,15 @@ class OwnedInstance:
             self.inputs.append(ActivityDone(number, now, activity.attempt, result))
 
     def take_ended(self, activities: Iterable[ActivityRow], now: int) -> None:
-        """Take note of tries that were handed out and have ended; of each once, however often it is
-        told (I5).
+        """Take in the ends of handed-out attempts. Each counts once, however often it comes
+        (I5).
         """
         for row in activities:
             if row.execution != self.current.number:
                 continue
             if self.execution is None:
-                self.remembered[row.event_id] = (
-                    row  # what is pending is known once the code has been loaded
-                )
+                # Which activities are pending is known once the code is loaded.
+                self.stored_activities[row.event_id] = row
                 continue
             activity = self.attempts.get(row.event_id)
             if (
@@ -214,9 +206,7 @@ class OwnedInstance:
                 self.end_attempt(row.event_id, how_it_ended(row), row.heartbeat, now)
 
     def put_back(self, by: int, since: int, now: int) -> None:
-        """Take note that the store's clock was put back, which was wrong ``since``: what was
-        reckoned on it is put right.
-        """
+        """Correct its times: the store's clock was put back by ``by``, and was wrong ``since``."""
         if self.armed is not None:
             self.armed -= by
         self.pruned_at = min(self.pruned_at, now)
@@ -224,30 +214,98 @@ class OwnedInstance:
         if self.execution is not None:
             self.execution.put_back(by, since + self.execution.ahead)
 
+    # --- its activities ---
+
     @property
     def has_activities(self) -> bool:
         """Whether anything may run for its execution."""
-        return bool(self.attempts or self.still_running or self.remembered)
+        return bool(self.attempts or self.still_running or self.stored_activities)
 
     def running_keys(self) -> list[ActivityKey]:
-        """Return the keys of activities that run now for this instance alone: they end with its
-        ownership.
-        """
+        """Return the keys of activities that end when this node loses the instance."""
         return [self.key(number) for number in (*self.attempts.running, *self.still_running)]
 
     def begun_keys(self) -> list[ActivityKey]:
-        """Return the keys of all activities that run, those that are handed out included: they end
-        with the execution.
-        """
+        """Return the keys of all activities that end with the execution, handed-out ones too."""
         rows = [
             row.event_id
-            for row in self.remembered.values()
+            for row in self.stored_activities.values()
             if row.route is not None and not row.has_ended
         ]
         handed_out = dict.fromkeys((*self.attempts.handed_out, *rows))
         return [*self.running_keys(), *map(self.key, handed_out)]
 
 
-def _unknown(kinds: Iterable[object]) -> Unknown | None:
-    """Return the first kind that is not known here."""
+class ExecutionCache:
+    """Executions of released instances: a wake-up then costs a step instead of a replay.
+
+    It keeps at most ``limit``, and drops the least recently released ones first. It also keeps the
+    executions that leave memory until they are closed where code may run: their ``finally`` blocks
+    are code, and may block.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._cached: OrderedDict[str, tuple[str, int, Execution]] = OrderedDict()
+        self._discarded: list[Execution] = []
+
+    def __len__(self) -> int:
+        return len(self._cached)
+
+    def add(self, instance: OwnedInstance) -> None:
+        """Keep the execution of a released instance as its last acknowledged write left it."""
+        execution = instance.execution
+        if execution is None or execution.ending is not None:
+            return
+        self._cached[instance.instance_id] = instance.incarnation, instance.revision, execution
+        self._cached.move_to_end(instance.instance_id)
+        if len(self._cached) > self._limit:
+            _, (_, _, oldest) = self._cached.popitem(last=False)
+            self._discarded.append(oldest)
+
+    def take(self, instance: OwnedInstance) -> Execution | None:
+        """Return the execution of a claimed instance, if the cached one is still valid."""
+        cached = self._cached.pop(instance.instance_id, None)
+        if cached is None:
+            return None
+        incarnation, revision, execution = cached
+        # Valid only if nothing but the claim followed this node's own acknowledged write (rule 3).
+        mine = incarnation, revision + 1, execution.execution_id
+        if instance.opened and mine == (
+            instance.incarnation,
+            instance.revision,
+            instance.current.number,
+        ):
+            return execution
+        self._discarded.append(execution)
+        return None
+
+    def put_back(self, by: int, since: int) -> None:
+        """Correct the times of all executions after the store's clock was put back."""
+        for _, _, execution in self._cached.values():
+            execution.put_back(by, since + execution.ahead)
+
+    def discard(self, instance: OwnedInstance) -> None:
+        """Close the execution of a dropped instance when code may run."""
+        if instance.execution is not None:
+            self._discarded.append(instance.execution)
+
+    @property
+    def has_discarded(self) -> bool:
+        """Whether an execution waits to be closed."""
+        return bool(self._discarded)
+
+    def take_discarded(self) -> Execution | None:
+        """Return the next execution to close."""
+        return self._discarded.pop() if self._discarded else None
+
+    def clear(self) -> None:
+        """Discard all executions."""
+        for _, _, execution in self._cached.values():
+            self._discarded.append(execution)
+        self._cached.clear()
+
+
+def _first_unknown(kinds: Iterable[object]) -> Unknown | None:
+    """Return the first kind that this library does not know."""
     return next((kind for kind in kinds if isinstance(kind, Unknown)), None)

@@ -1,14 +1,14 @@
-"""What the store has in this node's name or for its code, compared with what the node knows (rules
+"""Compares what the store has in this node's name, or for its code, with what the node knows (rules
 5 and 13).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Container
+from typing import Any, Final
 
 from orchestra.context import Limits
 from orchestra.engine.activities import Activities
-from orchestra.engine.in_flight import InFlightWrites
 from orchestra.engine.ownership import Ownership
 from orchestra.fingerprint import limited_fingerprint
 from orchestra.levels import Unknown
@@ -29,10 +29,13 @@ _SECOND: Final = 1_000_000
 
 
 class OwnershipCheck:
-    """Reads, when it is asked to, what this node owns, what it has taken of others, and what is
-    held that it could try.
+    """Reads what this node owns, which tasks it has, and which holds its code may end.
 
-    What could not be read is read the next time.
+    What is due is read at the next step. What cannot be read stays due.
+
+    Args:
+        unknown: the instances whose last write has an unknown outcome.
+        queue: has a change committed with one of the next groups.
     """
 
     def __init__(
@@ -41,7 +44,8 @@ class OwnershipCheck:
         registry: OrchestrationRegistry,
         ownership: Ownership,
         activities: Activities,
-        in_flight: InFlightWrites,
+        unknown: Container[str],
+        queue: Callable[[Release], Any],
         recorder: Recorder,
         limits: Limits,
         library: Library = THIS_LIBRARY,
@@ -51,16 +55,17 @@ class OwnershipCheck:
         self._registry = registry
         self._ownership = ownership
         self._activities = activities
-        self._in_flight = in_flight
+        self._unknown = unknown
+        self._queue = queue
         self._recorder = recorder
         self._limits = limits
         self.owned_due: bool = False
-        """Whether owned instances are to be compared at the next step."""
+        """Whether the owned instances are to be compared."""
         self.tasks_due: bool = False
-        """Whether activities that were taken from others are to be compared at the next step."""
+        """Whether the tasks are to be compared."""
         self.holds_due: bool = False
-        """Whether holds are to be looked through: at the next step where versions have several
-        codes, or with the catalogue.
+        """Whether the holds are to be read, now if :attr:`is_mixed`, or else with the next
+        catalogue.
         """
         self.is_mixed: bool = False
         """Whether another living node has other code for a version that this node has."""
@@ -68,29 +73,25 @@ class OwnershipCheck:
         self._looked_at = 0
 
     @property
-    def is_wanted(self) -> bool:
-        """Whether something is to be read at the next step."""
+    def is_due(self) -> bool:
+        """Whether the next step has something to compare."""
         return self.owned_due or self.tasks_due
 
     @property
-    def checks_holds(self) -> bool:
-        """Whether holds are to be looked through at the next step, for another node's code may not
-        fit.
-        """
+    def reads_holds(self) -> bool:
+        """Whether the next step reads holds: the code of another node may be at fault."""
         return self.holds_due and self.is_mixed
 
     def look_for_holds(self, now: int) -> None:
-        """Look through the holds at the next step where another node's code may not be able to go
-        on and this node's may.
+        """Have holds read where another node's code may be at fault, and this node's is not.
 
-        Where many are held for long, that is done once a second.
+        While there are many holds, this is done once a second.
         """
         if self.is_mixed and (self._found <= _MANY_HELD or now - self._looked_at >= _SECOND):
             self.holds_due = True
 
-    def read(self, node: str) -> None:
-        """Compare what is to be compared: adopt what was forgotten, and give up what is not this
-        node's any more.
+    def compare(self, node: str) -> None:
+        """Compare what is due: recover forgotten instances, and drop those of other nodes.
 
         Raises:
             StoreError: the store cannot be read now.
@@ -99,11 +100,11 @@ class OwnershipCheck:
             self._ownership.compare(self._store.owned(node))
             self.owned_due = False
         if self.tasks_due:
-            self._activities.compare_tasks(self._store.taken(node), node)
+            self._activities.compare_tasks(self._store.taken(node), node, self._unknown)
             self.tasks_due = False
 
     def release_held(self, catalogue: Catalogue) -> None:
-        """Let code that has not been tried yet try once with what is held (rule 5).
+        """Release the held instances that this node's code has not tried yet (rule 5).
 
         Raises:
             StoreError: the store cannot be read now.
@@ -114,17 +115,17 @@ class OwnershipCheck:
         self._found, self._looked_at = len(rows), catalogue.now
         self._recorder.held(rows)
         for held in rows:
-            if not self._knows(held):
+            if not self._reads(held):
                 continue  # a newer library has held it, and knows what releases it
             definition = self._registry.find(held.kind.name, opening_version(catalogue, held.kind))
             if definition is not None and self._trials(definition.fingerprint).isdisjoint(
                 held.hold.tried
             ):
-                self._in_flight.queue(Release(held.instance_id, held.incarnation, held.revision))
+                self._queue(Release(held.instance_id, held.incarnation, held.revision))
         self.holds_due = False
 
-    def _knows(self, held: HeldRow) -> bool:
-        """Return whether this library could go on with what is held."""
+    def _reads(self, held: HeldRow) -> bool:
+        """Return whether this library could go on with a held instance."""
         kind = held.kind
         return (
             not isinstance(held.hold.kind, Unknown)
@@ -133,7 +134,5 @@ class OwnershipCheck:
         )
 
     def _trials(self, code: str) -> set[str]:
-        """Return by what a hold names a try of this node: its code, or its code under its
-        limits.
-        """
+        """Return the names that a hold gives to this node's code: plain, and with its limits."""
         return {code, limited_fingerprint(code, self._limits.max_events, self._limits.max_bytes)}

@@ -1,21 +1,28 @@
-"""The instances that a node owns, and which of them is to be looked at when."""
+"""The instances that a node owns, and which of them it steps when."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from orchestra.engine.owned import OwnedInstance
 
-__all__ = ["RunQueue"]
+__all__ = ["FEW_ACTIVITIES", "Pressure", "RunQueue"]
 
 _SPARE_TIMERS: Final = 64
 
+FEW_ACTIVITIES: Final = 32
+"""How many running activities an instance may have and still give up its place first. Each one
+costs a row, and a claim at its end.
+"""
+
 
 class RunQueue:
-    """Desks by instance id; those that are ready, in order; and timers for the others. Instants are
-    microseconds.
+    """The owned instances by id: the ready ones in order, and timers for the others.
+
+    Instants are microseconds.
     """
 
     def __init__(self) -> None:
@@ -33,43 +40,41 @@ class RunQueue:
         return instance_id in self._instances
 
     def get(self, instance_id: str) -> OwnedInstance | None:
-        """Return the desk of an instance, if it is owned."""
+        """Return an instance, if this node owns it."""
         return self._instances.get(instance_id)
 
     def holds(self, instance: OwnedInstance) -> bool:
-        """Return whether this very desk is on the agenda: not forgotten since, and not claimed
-        anew.
-        """
+        """Return whether this very object is in the queue: not dropped, and not claimed anew."""
         return self._instances.get(instance.instance_id) is instance
 
     def put(self, instance: OwnedInstance) -> None:
-        """Take an instance on."""
+        """Add an instance."""
         self._instances[instance.instance_id] = instance
 
     def remove(self, instance_id: str) -> None:
-        """Take an instance off."""
+        """Remove an instance."""
         self._instances.pop(instance_id, None)
         self._ready.pop(instance_id, None)
 
     def clear(self) -> None:
-        """Take all off."""
+        """Remove all instances."""
         self._instances.clear()
         self._ready.clear()
         self._timers.clear()
 
-    # --- what is to be stepped ---
+    # --- ready instances ---
 
     @property
     def has_ready(self) -> bool:
-        """Whether an instance is to be stepped now."""
+        """Whether an instance is ready."""
         return bool(self._ready)
 
     def make_ready(self, instance_id: str) -> None:
-        """Have an instance stepped, after those that are ready already."""
+        """Put an instance behind those that are ready already."""
         self._ready[instance_id] = None
 
     def next_ready(self) -> OwnedInstance | None:
-        """Return the desk that is to be stepped next. It is ready no more."""
+        """Pop the next instance to step."""
         while self._ready:
             instance_id = next(iter(self._ready))
             del self._ready[instance_id]
@@ -80,7 +85,7 @@ class RunQueue:
 
     @property
     def ready_count(self) -> int:
-        """How many instances are to be stepped now."""
+        """How many instances are ready."""
         return len(self._ready)
 
     @property
@@ -94,26 +99,27 @@ class RunQueue:
         return len(self._ready) < len(self._instances)
 
     def waiting(self) -> Iterator[OwnedInstance]:
-        """Yield the desks that wait for something; the one that came first comes first."""
+        """Yield the instances that are not ready, the longest owned first."""
         return (
             instance
             for instance_id, instance in self._instances.items()
             if instance_id not in self._ready
         )
 
-    # --- what is to be stepped later ---
+    # --- timers ---
 
     @property
     def next_timer(self) -> int | None:
-        """The earliest instant at which an instance is to be looked at."""
+        """When the earliest timer fires."""
         return self._timers[0][0] if self._timers else None
 
     def arm(self, instance: OwnedInstance, instant: int) -> None:
-        """Have the desk looked at by then. A desk has few entries in the heap, however often it is
-        stepped.
+        """Make an instance ready at that instant at the latest.
+
+        An instance has few entries in the heap, however often it is stepped.
         """
         if instance.armed is not None and instance.armed <= instant:
-            return  # it is looked at before, and armed again then
+            return  # it is stepped before, and armed again then
         instance.armed = instant
         heapq.heappush(self._timers, (instant, instance.instance_id))
         if len(self._timers) > 2 * len(self._instances) + _SPARE_TIMERS:
@@ -124,15 +130,13 @@ class RunQueue:
             heapq.heapify(self._timers)
 
     def put_back(self, by: int, since: int, now: int) -> None:
-        """Take note that the store's clock was put back: what is to be looked at later is looked at
-        as much earlier.
-        """
+        """Correct all timers and instances after the store's clock was put back."""
         self._timers = [(instant - by, instance_id) for instant, instance_id in self._timers]
         for instance in self._instances.values():
             instance.put_back(by, since, now)
 
     def wake_due(self, now: int) -> None:
-        """Make ready whose time has come."""
+        """Make the instances ready whose timers are due."""
         while self._timers and self._timers[0][0] <= now:
             instant, instance_id = heapq.heappop(self._timers)
             instance = self._instances.get(instance_id)
@@ -140,3 +144,51 @@ class RunQueue:
                 self._ready[instance_id] = None
                 if instance.armed == instant:
                     instance.armed = None
+
+
+class Pressure:
+    """Makes instances give up their places while others are due and this node has no place for
+    them.
+
+    One gives up its place in the first cycle, and twice as many in each cycle after that, until
+    they are enough. An instance that is stepped anyway gives up its place in the write of that
+    step. If these are too few, waiting instances are stepped for it: the longest owned first, those
+    with many activities last.
+
+    Args:
+        most: how many give up their place in one cycle, at most.
+    """
+
+    def __init__(self, run_queue: RunQueue, most: int) -> None:
+        self._run_queue = run_queue
+        self._most = most
+        self._places = 0
+        self.left: int = 0
+        """How many more should give up their place in this cycle."""
+
+    def begin(self, *, is_pressed: bool) -> None:
+        """Begin a cycle, and choose the instances that give up their places."""
+        if not is_pressed:
+            self._places = self.left = 0
+            return
+        self._places = self.left = min(self._most, 2 * self._places or 1)
+        missing = self._places - self._run_queue.ready_count
+        if missing <= 0:
+            return
+        chosen = list(islice(self._light(), missing))
+        if not chosen and not self._run_queue.ready_count:
+            chosen = list(islice(self._run_queue.waiting(), missing))
+        for instance in chosen:
+            instance.yielding = True
+            self._run_queue.make_ready(instance.instance_id)
+
+    def _light(self) -> Iterable[OwnedInstance]:
+        return (
+            instance
+            for instance in self._run_queue.waiting()
+            if instance.attempts.running_count <= FEW_ACTIVITIES
+        )
+
+    def given_up(self) -> None:
+        """Count a place that was given up."""
+        self.left = max(0, self.left - 1)

@@ -9,6 +9,7 @@ from orchestra.replay.execution import Execution
 from orchestra.replay.inbox import Inbox
 from orchestra.replay.journal import Drift
 from orchestra.replay.turns import (
+    ACTIVITY_CANCELLED,
     ActivityDied,
     ActivityDone,
     Identity,
@@ -19,6 +20,7 @@ from orchestra.replay.turns import (
 )
 
 __all__ = [
+    "ACTIVITY_CANCELLED",
     "ActivityDied",
     "ActivityDone",
     "Drift",

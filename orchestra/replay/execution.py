@@ -90,7 +90,7 @@ from orchestra.store.kinds import HoldKind, MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.telemetry import log_instance
 
-__all__ = ["ACTIVITY_CANCELLED", "Execution"]
+__all__ = ["Execution"]
 
 _MOST_LINES: Final = 10
 _MOST_DEADLOCKS: Final = 10
@@ -99,10 +99,6 @@ _PUT_BACK: Final = 1_000_000
 """How many microseconds the time given to a turn may lie behind the execution's: nodes know the
 store's time to a reply.
 """
-ACTIVITY_CANCELLED: Final = ErrorInfo(
-    "orchestra.ActivityCancelled", "it was cancelled before it had ended"
-)
-"""The error of an activity that was cancelled, and whose end was waited for."""
 
 
 def _never(_number: int) -> bool:
@@ -130,8 +126,8 @@ class _Gathered:
     """
 
     __slots__ = (
-        "asked",
         "cancelled",
+        "completed",
         "consumed",
         "custom_status",
         "fired",
@@ -139,8 +135,8 @@ class _Gathered:
         "recalled",
         "received",
         "scheduled",
-        "settled",
         "started",
+        "stopping",
         "unreadable",
     )
 
@@ -150,14 +146,14 @@ class _Gathered:
         self.custom_status: Payload | None = None
         self.scheduled: list[ActivityScheduled] = []
         self.cancelled: list[int] = []
-        self.settled: list[int] = []
+        self.completed: list[int] = []
         self.consumed: list[int] = []
         self.fired: list[int] = []
         self.started: list[ChildStarted | DetachedStarted] = []
         self.recalled: list[ChildStarted] = []
         self.received: list[MessageRow] = []
         self.unreadable: dict[BaseException, MessageRow] = {}
-        self.asked: list[int] = []
+        self.stopping: list[int] = []
 
 
 class Execution:
@@ -352,9 +348,9 @@ class Execution:
             self._feed(CancelRequested(self.journal.next_id, self._now, cancel))
         ends = deque(inputs)
         mail = Mail(inbox if isinstance(inbox, Inbox) else Inbox(inbox), self._waits)
-        wants: tuple[str, ...] = ()
+        to_read: tuple[str, ...] = ()
         while self.ending is None and not self._over_limit:
-            if (mail.open or self._waits.opened) and (wants := mail.wanted()):
+            if (mail.open or self._waits.opened) and (to_read := mail.wanted()):
                 break  # one of them may have come before all that is in memory
             event = self._next_input(ends, mail)
             if event is None:
@@ -366,8 +362,8 @@ class Execution:
         turn = self._take_turn()
         return (
             turn
-            if not wants or self.ending is not None
-            else replace(turn, wants=wants, left=tuple(ends))
+            if not to_read or self.ending is not None
+            else replace(turn, to_read=to_read, left=tuple(ends))
         )
 
     @property
@@ -635,7 +631,7 @@ class Execution:
         if isinstance(event, EventAwaited):
             self._waits.close(event.name, source)
         elif isinstance(event, ActivityScheduled):
-            self._turn.settled.append(source)
+            self._turn.completed.append(source)
 
     # --- running ---
 
@@ -803,7 +799,7 @@ class Execution:
             if ended or not scheduled
             else tuple([event for event in scheduled if event.id in pending]),
             cancelled=tuple(cancelled),
-            settled=tuple(gathered.settled),
+            completed=tuple(gathered.completed),
             consumed=tuple(gathered.consumed),
             logs=tuple(gathered.logs),
             custom_status=gathered.custom_status,
@@ -812,9 +808,9 @@ class Execution:
             started=tuple(started),
             recalled=tuple(recalled),
             received=tuple(gathered.received),
-            asked=()
-            if ended or not gathered.asked
-            else tuple([number for number in gathered.asked if number in pending]),
+            stopping=()
+            if ended or not gathered.stopping
+            else tuple([number for number in gathered.stopping if number in pending]),
         )
 
     # --- the machine that the context stands on ---
@@ -967,7 +963,7 @@ class Execution:
             return False
         entry.ending = True
         if not self.journal.replaying:
-            self._turn.asked.append(event.id)
+            self._turn.stopping.append(event.id)
         return True
 
     def cancel_command(self, future: DurableFuture[Any]) -> None:

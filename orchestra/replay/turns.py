@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from orchestra.codec import Payload
 from orchestra.errors import Attempt, ErrorInfo
@@ -17,7 +17,22 @@ from orchestra.frozen import frozen
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import MessageRow
 
-__all__ = ["ActivityDied", "ActivityDone", "Identity", "Input", "LogEntry", "Turn", "TurnHeld"]
+__all__ = [
+    "ACTIVITY_CANCELLED",
+    "ActivityDied",
+    "ActivityDone",
+    "Identity",
+    "Input",
+    "LogEntry",
+    "Turn",
+    "TurnHeld",
+]
+
+
+ACTIVITY_CANCELLED: Final = ErrorInfo(
+    "orchestra.ActivityCancelled", "it was cancelled before it had ended"
+)
+"""The error of a cancelled activity whose end the code waits for."""
 
 
 @frozen
@@ -87,25 +102,28 @@ class TurnHeld(Exception):
 
 @frozen
 class Turn:
-    """One step of an execution: what is to be stored, and what is to be done after that.
+    """What a step of an execution has decided: what to store, and what to do after that.
 
-    ``scheduled`` are activities that were asked for and are still wanted at the turn's end;
-    ``cancelled`` the event ids of activities of earlier turns that are not wanted any more;
-    ``settled`` those of all activities that have ended or were cancelled; ``consumed`` the sequence
-    numbers of delivered messages, and of ends of children that nobody waits for any more; ``fired``
-    when the timers were due that have fired. ``started`` are the children and detached starts that
-    were asked for, also by an execution that has ended; without those children that were given up
-    in the same turn. ``recalled`` are children of earlier turns that are not wanted any more.
+    Activities: ``scheduled`` are new and still wanted at the turn's end. ``completed`` are the
+    event ids of those that have ended or were cancelled, and ``cancelled`` those of earlier turns
+    that were cancelled. ``stopping`` are cancelled ones of earlier turns whose ends the code waits
+    for.
 
-    ``received`` are the messages that were consumed. ``wants`` are names that the code waits for,
-    and of which the store may have messages that are not in memory. The turn has stopped before
-    them; ``left`` are the inputs that it has not taken.
+    Children: ``started`` are new children and detached starts, also of an execution that has ended.
+    Children that were given up in the same turn are not among them. ``recalled`` are children of
+    earlier turns that were given up.
+
+    Messages: ``received`` were delivered, or are late ends of children. ``consumed`` are their
+    sequence numbers. ``to_read`` are awaited names of which the store may have messages that are
+    not in memory. The turn has stopped before them, and has not taken the inputs in ``left``.
+
+    ``fired`` says when the fired timers were due.
     """
 
     events: tuple[EventRecord, ...]
     scheduled: tuple[ActivityScheduled, ...]
     cancelled: tuple[int, ...]
-    settled: tuple[int, ...]
+    completed: tuple[int, ...]
     consumed: tuple[int, ...]
     logs: tuple[LogEntry, ...]
     custom_status: Payload | None
@@ -114,7 +132,6 @@ class Turn:
     started: tuple[ChildStarted | DetachedStarted, ...] = ()
     recalled: tuple[ChildStarted, ...] = ()
     received: tuple[MessageRow, ...] = ()
-    wants: tuple[str, ...] = ()
+    to_read: tuple[str, ...] = ()
     left: tuple[Input, ...] = ()
-    asked: tuple[int, ...] = ()
-    """Activities of earlier turns that are to end, and whose ends are waited for."""
+    stopping: tuple[int, ...] = ()

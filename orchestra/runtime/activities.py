@@ -19,6 +19,7 @@ from orchestra.activities import AMBIENT, Activity
 from orchestra.clock import Clock
 from orchestra.codec import DEFAULT_PAYLOAD_LIMIT, Payload, encode
 from orchestra.engine.messages import (
+    STOPPED,
     ActivityEnded,
     ActivityFailure,
     ActivityKey,
@@ -26,7 +27,6 @@ from orchestra.engine.messages import (
     RunActivity,
     ToEngine,
 )
-from orchestra.engine.tasks import STOPPED
 from orchestra.error_info import class_names, error_info, is_non_retryable
 from orchestra.errors import ErrorInfo
 from orchestra.runtime.alarms import Alarms

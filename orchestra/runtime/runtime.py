@@ -191,7 +191,7 @@ class Runtime:
         self._max_threads = max_activity_threads
         self._options = EngineOptions(
             max_owned=max_owned,
-            warm=warm_executions,
+            cached=warm_executions,
             threads=max_activity_threads,
             blocked_after=micros(blocked_after),
         )
@@ -639,7 +639,7 @@ class Runtime:
                     if error is not None:
                         raise error
                 case _:  # pragma: no cover
-                    raise AssertionError(f"unknown effect {message}")
+                    raise AssertionError(f"unknown message {message}")
 
     def _report(self, item: ToEngine) -> None:
         try:  # noqa: SIM105 - suppress() is three calls more, for each activity

@@ -34,7 +34,7 @@ class _Blocked:
     thread_id: int
     seen: Sample
     seconds: float
-    is_away: bool
+    is_abandoned: bool
 
 
 class Watchdog:
@@ -66,23 +66,23 @@ class Watchdog:
         the event loop is late, the engine names it, without its line.
         """
         self._judge()
-        stepping = self._engine.stepping
-        if stepping is None:
+        running = self._engine.running_code
+        if running is None:
             return self._limit
-        blocked = self._clock.monotonic() - stepping.since
+        blocked = self._clock.monotonic() - running.since
         if blocked < self._limit:
             return self._limit - blocked
         thread_id = self._thread.thread_id or 0
         seen = sample(thread_id)
-        is_away = self._thread.abandon(stepping)
-        if is_away and isinstance(stepping, ClosingExecution):
+        is_abandoned = self._thread.abandon(running)
+        if is_abandoned and isinstance(running, ClosingExecution):
             interrupt(thread_id)  # it has left memory: nothing comes back from it
-        has_returned = not is_away and self._engine.stepping is not stepping
-        if has_returned or not stepping.naming.take():
+        has_returned = not is_abandoned and self._engine.running_code is not running
+        if has_returned or not running.naming.take():
             return self._limit
-        blocked_code = _Blocked(stepping, thread_id, seen, blocked, is_away)
+        blocked_code = _Blocked(running, thread_id, seen, blocked, is_abandoned)
         if seen.line == UNKNOWN:  # the library is at work for it, on many events for example
-            log_wide_turn(stepping.identity, blocked)
+            log_wide_turn(running.identity, blocked)
             return self._limit
         if seen.steps < MANY_STEPS:
             self._name(blocked_code)
@@ -111,15 +111,15 @@ class Watchdog:
             blocked.seconds,
             blocked.seen.line,
             "the node's other instances go on without it"
-            if blocked.is_away
+            if blocked.is_abandoned
             else "every instance of this node waits",
         )
 
     def stuck(self) -> str | None:
         """Return the orchestration code in the engine's thread, and its line, or ``None``."""
-        stepping = self._engine.stepping
+        running = self._engine.running_code
         return (
             None
-            if stepping is None
-            else f"code of {named(stepping.identity)} at {sample(self._thread.thread_id or 0).line}"
+            if running is None
+            else f"code of {named(running.identity)} at {sample(self._thread.thread_id or 0).line}"
         )

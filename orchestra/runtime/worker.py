@@ -137,7 +137,7 @@ class EngineThread:
 
         self._queue.put(request)
 
-    def abandon(self, stepping: RunningTurn | ClosingExecution) -> bool:
+    def abandon(self, running: RunningTurn | ClosingExecution) -> bool:
         """Continue on another thread, if this code has not returned. Return whether the engine did
         so.
 
@@ -146,7 +146,7 @@ class EngineThread:
         """
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         with self._succession:
-            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.abandon(stepping):
+            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.abandon(running):
                 return False
             self._left_behind.append(self._thread)
             self._thread = _thread(self._go_on)
@@ -194,13 +194,13 @@ class EngineThread:
             while not self._finished():
                 if self._host is not None and self._host.is_closed and not self._is_orphan:
                     self._lose_host()
-                effects = self._cycle.run(self._gather(wait))
+                messages = self._cycle.run(self._gather(wait))
                 # Ask before waking the event loop: afterwards this thread sleeps, and needs no
                 # interpreter lock.
                 wait = self._cycle.idle_seconds()
-                self._push(effects)
-        except TurnAbandoned as late:
-            self._hand_in(late)
+                self._push(messages)
+        except TurnAbandoned as abandoned:
+            self._hand_in(abandoned)
             return
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
             if threading.current_thread() is not self._thread:
@@ -210,10 +210,10 @@ class EngineThread:
         self._cycle.on_change(None)
         try:
             self._push(self._cycle.end())
-        except TurnAbandoned as late:
+        except TurnAbandoned as abandoned:
             # Code that was dropped from memory does not return; another thread has replaced this
             # one.
-            self._hand_in(late)
+            self._hand_in(abandoned)
             return
         except BaseException as error:  # noqa: BLE001 - the end must be reported, whatever goes wrong now
             self._fault = self._fault or error
@@ -233,25 +233,25 @@ class EngineThread:
         self._stop_requested = True
         self._engine.release_all()
 
-    def _hand_in(self, late: TurnAbandoned) -> None:
-        returned, running = late.returned, late.running
+    def _hand_in(self, abandoned: TurnAbandoned) -> None:
+        late, running = abandoned.late, abandoned.running
         blocked = self._clock.monotonic() - running.since
         log_instance(logging.INFO, running.begun, "has returned after %.1f s", blocked)
-        if returned is None:
+        if late is None:
             return
         if self._closed:
-            returned.discard()
+            late.discard()
         else:
-            self._queue.put(lambda: self._engine.come_back(returned))
+            self._queue.put(lambda: self._engine.add_late_result(late))
 
     def _finished(self) -> bool:
         return self._closed or (
             self._stop_requested and self._engine.owned == 0 and not self._engine.has_work
         )
 
-    def _push(self, effects: Sequence[ToShell]) -> None:
-        if effects:
-            self._outlet.push(effects)
+    def _push(self, messages: Sequence[ToShell]) -> None:
+        if messages:
+            self._outlet.push(messages)
 
     def _gather(self, wait: float) -> list[ToEngine]:
         """Wait for items until something is due, at first ``wait`` seconds, and take them all."""

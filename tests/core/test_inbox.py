@@ -136,12 +136,12 @@ def test_a_turn_stops_before_a_name_of_which_the_store_may_have_an_earlier_messa
     )
     inbox = Inbox((), whole_to=0, up_to=5, room=InboxPage())
     turn = execution.turn(1, (), inbox)
-    assert (set(turn.wants), turn.consumed) == ({"a", "b"}, ())
+    assert (set(turn.to_read), turn.consumed) == ({"a", "b"}, ())
     inbox.read({"a": Unread((late,), 5)}, execution.awaited)
-    assert execution.turn(1, (), inbox).wants == ("b",)
+    assert execution.turn(1, (), inbox).to_read == ("b",)
     inbox.read({"b": Unread((early,), 5)}, execution.awaited)
     turn = execution.turn(1, (), inbox)
-    assert (turn.wants, turn.consumed) == ((), (1, 5))
+    assert (turn.to_read, turn.consumed) == ((), (1, 5))
     assert turn.received == (early, late)
 
 
@@ -156,7 +156,7 @@ def test_an_activity_that_has_ended_waits_for_an_event_that_may_have_come_before
     (scheduled,) = execution.activities
     done = ActivityDone(scheduled, 9, 1, encode(None, subject="result"))
     turn = execution.turn(9, (done,), inbox)
-    assert (turn.wants, turn.left, turn.ending) == (("stop",), (done,), None)
+    assert (turn.to_read, turn.left, turn.ending) == (("stop",), (done,), None)
     inbox.read(
         {"stop": Unread((MessageRow(1, "m", "stop", encode(1, subject="m"), 5),), 1)},
         execution.awaited,

@@ -33,7 +33,7 @@ class Stuck:
     def __call__(self):
         if self.times:
             self.times -= 1
-            assert self.node.engine.abandon(self.node.engine.stepping)
+            assert self.node.engine.abandon(self.node.engine.running_code)
 
     def settle(self):
         """Let the node work until it rests; each thread that is left behind keeps its result."""
@@ -42,12 +42,12 @@ class Stuck:
                 return
             try:
                 self.node.cycle_once()
-            except TurnAbandoned as late:
-                self.late.append(late.returned)
+            except TurnAbandoned as abandoned:
+                self.late.append(abandoned.late)
         raise AssertionError("the node does not come to rest")
 
     def hand_in(self):
-        self.node.engine.come_back(self.late.pop(0))
+        self.node.engine.add_late_result(self.late.pop(0))
         self.settle()
 
 
@@ -282,7 +282,7 @@ def test_code_that_returns_to_an_engine_that_closes_is_dropped_like_all_other_co
     stuck.node = node = world.node(registry(job))
     world.start()
     stuck.settle()
-    node.engine.come_back(stuck.late.pop())
+    node.engine.add_late_result(stuck.late.pop())
     node.engine.close()
     assert met == [Evicted]
 
@@ -359,7 +359,7 @@ def test_one_that_returns_after_the_stop_was_asked_for_does_not_keep_its_node(wo
     stuck.settle()
     node.engine.stop_claiming()
     node.engine.release_all()
-    node.engine.come_back(stuck.late.pop())
+    node.engine.add_late_result(stuck.late.pop())
     stuck.settle()
     assert (node.engine.owned, node.engine.has_work) == (0, False)
     assert (world.record("a").row.owner, node.running) == (None, {})
@@ -625,7 +625,7 @@ def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_noth
     stuck = Stuck(times=3)
     code = several(job=tidying(stuck), other=other)
     stuck.node = node = any_world.node(
-        code, {"probe": lambda effect: 1}, options=EngineOptions(warm=0)
+        code, {"probe": lambda effect: 1}, options=EngineOptions(cached=0)
     )
     parked = [any_world.start("job") for _ in range(3)]
     behind = [any_world.start("other") for _ in range(3)]
@@ -654,7 +654,7 @@ def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_
     for _ in range(2):
         with pytest.raises(TurnAbandoned) as late:
             node.cycle.end()
-        assert late.value.returned is None
+        assert late.value.late is None
     assert node.cycle.end() == []
     assert node.store.calls["leave"] == 1
     node.alive = False
@@ -718,7 +718,7 @@ def test_a_finally_block_that_took_too_long_is_named_when_its_execution_has_left
     any_world, caplog
 ):
     code = several(job=tidying(lambda: any_world.clock.skip(1.1)), other=other)
-    any_world.node(code, options=EngineOptions(warm=0))
+    any_world.node(code, options=EngineOptions(cached=0))
     instance_id = any_world.start("job")
     any_world.run(1)
     (warning,) = slow_warnings(caplog)
@@ -734,7 +734,7 @@ def test_a_slow_turn_that_the_watcher_has_named_is_not_named_again_by_the_engine
 
     async def job(ctx, state):
         world.clock.skip(1.5)
-        assert node.engine.stepping.naming.take(), (
+        assert node.engine.running_code.naming.take(), (
             "the watcher's part, where no thread can be left behind"
         )
         return state

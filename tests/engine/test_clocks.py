@@ -61,7 +61,7 @@ def test_a_timer_is_neither_early_nor_late_on_a_node_whose_wall_clock_is_hours_o
 # --- the store's clock is put right ---
 
 SECOND = 1_000_000
-COLD = EngineOptions(warm=0, keep_owned=0)
+COLD = EngineOptions(cached=0, keep_owned=0)
 
 
 async def laps(ctx, state):

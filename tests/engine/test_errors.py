@@ -588,7 +588,7 @@ def test_an_end_that_the_store_will_not_keep_does_not_keep_the_instance_from_bei
 
 
 def test_what_had_ended_is_kept_where_the_engine_failed(any_world, monkeypatch):
-    from orchestra.engine.stepping import Stepper
+    from orchestra.engine.stepper import Stepper
 
     node = any_world.node(registry(charges_well), {"charge": HOLD})
     instance_id = any_world.start()
@@ -598,7 +598,7 @@ def test_what_had_ended_is_kept_where_the_engine_failed(any_world, monkeypatch):
         raise ZeroDivisionError("a fault of the engine")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "_settle_activities", fails)
+        patch.setattr(Stepper, "_complete_activities", fails)
         node.finish(value="receipt-1")
         any_world.run(1)
     assert hold_of(any_world, instance_id).kind is HoldKind.INTERNAL
@@ -669,7 +669,7 @@ def test_changed_values_hold_nothing_and_are_said_once_for_each_line(any_world, 
     node.crash()
     for _ in range(3):
         changed = any_world.node(
-            registry(waits_for(30, "new")), {"work": HOLD}, options=EngineOptions(warm=0)
+            registry(waits_for(30, "new")), {"work": HOLD}, options=EngineOptions(cached=0)
         )
         any_world.send(first)
         any_world.send(second)

@@ -98,7 +98,7 @@ def test_a_warm_execution_does_not_outlive_the_commits_that_it_comes_from(world,
     world.send(instance_id, value="lost")
     world.run(1.1)
     assert world.kinds(instance_id)[-2:] == ["EVENT_RECEIVED", "EVENT_AWAITED"]
-    warm = node.engine._ownership._cache._kept[instance_id]
+    warm = node.engine._ownership._cache._cached[instance_id]
     assert node.node_id == old_id, "a restart alone loses nothing"
 
     fail_over(server)

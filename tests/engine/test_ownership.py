@@ -111,11 +111,11 @@ def test_an_id_that_was_deleted_and_started_again_is_another_instance(any_world)
 
 
 def test_memory_holds_no_more_warm_executions_than_it_may(world):
-    node = world.node(registry(listens), options=EngineOptions(warm=5))
+    node = world.node(registry(listens), options=EngineOptions(cached=5))
     ids = [world.start() for _ in range(12)]
     world.run(1)
     assert len(node.engine._ownership._cache) == 5
-    kept = set(node.engine._ownership._cache._kept)
+    kept = set(node.engine._ownership._cache._cached)
     for instance_id in ids:
         world.send(instance_id)
         node.engine.look()
@@ -135,7 +135,7 @@ def test_an_evicted_execution_decides_nothing(world):
             said.append("left")
             ctx.schedule_activity("cleanup")
 
-    node = world.node(registry(cleans_up), options=EngineOptions(warm=1))
+    node = world.node(registry(cleans_up), options=EngineOptions(cached=1))
     first = world.start()
     world.run(1)
     world.start()
@@ -152,14 +152,14 @@ def test_an_execution_that_ended_is_not_kept(world):
     node = world.node(registry(sleeps))
     world.start(state=60)
     world.run(1)
-    (_, _, execution) = next(iter(node.engine._ownership._cache._kept.values()))
+    (_, _, execution) = next(iter(node.engine._ownership._cache._cached.values()))
     gone = weakref.ref(execution.scheduler)
     del execution
     world.run(60)
     gc.collect()
     assert node.ended
     assert gone() is None
-    assert not node.engine._ownership._cache._kept
+    assert not node.engine._ownership._cache._cached
 
 
 def test_what_an_operator_took_away_stops_running_once_the_inventory_shows_it(any_world):

@@ -125,12 +125,12 @@ def test_what_gave_up_its_place_keeps_its_thread(world):
     for _ in range(3):
         world.start(state=(1, 0))
     world.run(1)
-    assert node.engine._places().threads == 0
+    assert node.engine._count_free_places().threads == 0
     finish_one(node, "blocks")
     world.run(1)
-    assert node.engine._places().threads == 1
+    assert node.engine._count_free_places().threads == 1
     for effect in list(node.running.values()):
         node.finish(effect, 1)
     world.run(1)
-    assert node.engine._places().threads == 3
+    assert node.engine._count_free_places().threads == 3
     assert len(node.ended) == 3

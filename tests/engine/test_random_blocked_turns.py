@@ -40,11 +40,11 @@ class Disorder:
         node = self.current
         if (
             node is not None
-            and node.engine.stepping is not None
+            and node.engine.running_code is not None
             and not self.is_quiet
             and self.random.random() < 0.3
         ):
-            assert node.engine.abandon(node.engine.stepping)
+            assert node.engine.abandon(node.engine.running_code)
             self.current = None  # the rest of this step runs on the thread that is left behind
 
     async def kid(self, ctx, number):
@@ -96,8 +96,8 @@ class Disorder:
             self.current = node
             try:
                 node.cycle_once()
-            except TurnAbandoned as late:
-                self.late.append((node, late.returned))
+            except TurnAbandoned as abandoned:
+                self.late.append((node, abandoned.late))
             finally:
                 self.current = None
         else:
@@ -106,7 +106,7 @@ class Disorder:
     def hand_in(self, place):
         node, returned = self.late.pop(place)
         if node.alive:
-            node.engine.come_back(returned)
+            node.engine.add_late_result(returned)
             self.work(node)
         else:
             returned.discard()
@@ -120,7 +120,7 @@ class Disorder:
             record.row.instance_id
             for record in self.world.directory.list(InstanceQuery(limit=1_000))
         ]
-        away = [returned.stepping.instance.instance_id for _, returned in self.late]
+        away = [late.turn.instance.instance_id for _, late in self.late]
         victim = (
             chance.choice(away if away and chance.random() < 0.5 else instances)
             if instances

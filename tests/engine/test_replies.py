@@ -207,7 +207,8 @@ def test_an_activity_that_a_lost_write_had_cancelled_is_aborted_once_the_row_sho
     assert losing.key in node.aborted
     node.items.append(ActivityEnded(losing.key, losing.attempt, encode("late", subject="result")))
     world.run(1)
-    assert not node.engine._activities.has_reports, "its end is kept for ever"
+    assert not node.engine._activities.has_postponed
+    assert not node.engine._activities.unrecorded, "its end is kept for ever"
     node.finish(node.the_running("then"))
     world.run(1)
     assert world.output(instance_id) == "done"

@@ -384,7 +384,9 @@ def test_an_owner_that_dies_between_its_turn_and_the_mark_leaves_both_to_the_nex
 
 def test_an_instance_without_memory_of_itself_waits_as_one_with_it(any_world):
     """Eviction: the code is repeated from history for each turn."""
-    owner, able, instance_id = begun(any_world, saga(), options=EngineOptions(warm=0, keep_owned=0))
+    owner, able, instance_id = begun(
+        any_world, saga(), options=EngineOptions(cached=0, keep_owned=0)
+    )
     any_world.cancel(instance_id)
     any_world.run(5)
     any_world.send(instance_id, "nobody waits for this")

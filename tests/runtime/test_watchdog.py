@@ -223,10 +223,10 @@ async def test_every_turn_that_takes_longer_than_the_limit_is_named_once_however
 
 
 def test_the_watchdog_looks_when_what_runs_now_will_have_taken_too_long_and_else_once_in_a_limit():
-    engine, now = SimpleNamespace(stepping=None), SimpleNamespace(monotonic=lambda: 100.0)
+    engine, now = SimpleNamespace(running_code=None), SimpleNamespace(monotonic=lambda: 100.0)
     watchdog = Watchdog(engine, SimpleNamespace(), now, 1.0)
     assert watchdog.look() == 1.0
-    engine.stepping = SimpleNamespace(since=99.25)
+    engine.running_code = SimpleNamespace(since=99.25)
     assert watchdog.look() == 0.25
 
 

@@ -87,7 +87,7 @@ class Surroundings(Protocol):
     def level_raised(self, levels: Levels) -> None: ...
     def expired(self, count: int) -> None: ...
     def in_code(self, node: SimulatedNode) -> None: ...
-    def begins(self, effect: RunActivity) -> None: ...
+    def begins(self, run: RunActivity) -> None: ...
     def new_id(self, prefix: str) -> str: ...
 
 
@@ -323,8 +323,8 @@ class SimulatedNode:
         """Under which of its ids this node has begun them."""
         self.leaving = False
         self.replies: list[Reply] = []
-        self.away: list[LateResult] = []
-        """Steps that were left behind; their code has returned, and nobody has told the engine."""
+        self.late_results: list[LateResult] = []
+        """Results of abandoned turns that the engine does not know of yet."""
         self._world = world
         self._items: list[ToEngine] = []
         capabilities = tuple(
@@ -382,19 +382,19 @@ class SimulatedNode:
         except LibraryTooOld:
             self.leave()
             raise NodeDied from None
-        except TurnAbandoned as late:
-            if late.returned is not None and self.alive:
-                self.away.append(late.returned)
-            elif late.returned is not None:
-                late.returned.discard()
+        except TurnAbandoned as abandoned:
+            if abandoned.late is not None and self.alive:
+                self.late_results.append(abandoned.late)
+            elif abandoned.late is not None:
+                abandoned.late.discard()
             if not self.alive:
                 raise NodeDied from None
         finally:
             IN_CODE.reset(token)
 
-    def come_back(self, number: int) -> None:
-        """Tell the engine of a step that was left behind."""
-        self.engine.come_back(self.away.pop(number))
+    def return_turn(self, number: int) -> None:
+        """Hand the result of an abandoned turn to the engine."""
+        self.engine.add_late_result(self.late_results.pop(number))
 
     def leave(self) -> None:
         """Leave the store in order."""
@@ -407,9 +407,9 @@ class SimulatedNode:
         self._items.clear()
         self.running.clear()
         self.engine.close()
-        for returned in self.away:
-            returned.discard()
-        self.away.clear()
+        for late in self.late_results:
+            late.discard()
+        self.late_results.clear()
         self.provider.close()
 
     def submit(self, change: ClientChange) -> str:
@@ -418,46 +418,44 @@ class SimulatedNode:
         self._items.append(Submit(change, token))
         return token
 
-    def _take(self, effects: Sequence[ToShell]) -> None:
-        for effect in effects:
-            match effect:
+    def _take(self, messages: Sequence[ToShell]) -> None:
+        for message in messages:
+            match message:
                 case RunActivity():
-                    self._run(effect)
+                    self._run(message)
                 case AbortActivity(key=key):
                     self.running.pop(key, None)
                 case StopActivity(key=key) if key in self.running:
                     self.asked.add(key)
                 case Reply():
-                    self.replies.append(effect)
+                    self.replies.append(message)
                 case _:
                     pass
 
-    def _run(self, effect: RunActivity) -> None:
-        assert effect.key not in self.running, f"{effect.key} runs twice on one node"
-        assert effect.name in self.activities, f"{effect.key} runs where nobody has {effect.name!r}"
-        self.asked.discard(effect.key)
-        self.running[effect.key] = effect
-        self.began_as[effect.key] = self.engine.node.node_id
-        self._world.begins(effect)
+    def _run(self, run: RunActivity) -> None:
+        assert run.key not in self.running, f"{run.key} runs twice on one node"
+        assert run.name in self.activities, f"{run.key} runs where nobody has {run.name!r}"
+        self.asked.discard(run.key)
+        self.running[run.key] = run
+        self.began_as[run.key] = self.engine.node.node_id
+        self._world.begins(run)
 
-    def finish(self, effect: RunActivity, value: int) -> Payload:
+    def finish(self, run: RunActivity, value: int) -> Payload:
         """End an activity with a result, which is returned as it travels."""
         result = encode(value, subject="result")
-        del self.running[effect.key]
-        self._items.append(ActivityEnded(effect.key, effect.attempt, result))
+        del self.running[run.key]
+        self._items.append(ActivityEnded(run.key, run.attempt, result))
         return result
 
-    def fail(self, effect: RunActivity, *, heartbeat: int | None) -> None:
+    def fail(self, run: RunActivity, *, heartbeat: int | None) -> None:
         """End an activity with a failure."""
-        del self.running[effect.key]
+        del self.running[run.key]
         failure = ActivityFailure(
             ErrorInfo("RuntimeError", "it broke"), ("RuntimeError", "Exception", "BaseException")
         )
         beat = None if heartbeat is None else encode(heartbeat, subject="heartbeat")
-        self._items.append(ActivityEnded(effect.key, effect.attempt, failure, beat))
+        self._items.append(ActivityEnded(run.key, run.attempt, failure, beat))
 
-    def beat(self, effect: RunActivity, value: int) -> None:
+    def beat(self, run: RunActivity, value: int) -> None:
         """Have an activity send a heartbeat."""
-        self._items.append(
-            Heartbeat(effect.key, effect.attempt, encode(value, subject="heartbeat"))
-        )
+        self._items.append(Heartbeat(run.key, run.attempt, encode(value, subject="heartbeat")))

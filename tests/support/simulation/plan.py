@@ -131,7 +131,7 @@ class Plan:
             rest=random.random() < 0.4,
             engine=EngineOptions(
                 max_owned=random.choice((4_096, 4_096, 3)),
-                warm=random.choice((4_096, 4_096, 1, 0)),
+                cached=random.choice((4_096, 4_096, 1, 0)),
                 group=random.choice((256, 256, 2)),
                 keep_owned=random.choice((10_000_000, 10_000_000, 0)),
                 inbox_page=random.choice((InboxPage(), InboxPage(1, 1_000), InboxPage(2, 0))),

@@ -564,11 +564,11 @@ class Simulation:
 
     def _return(self) -> None:
         """Code that was left behind has returned, and its thread tells the engine."""
-        nodes = [node for node in self._reachable if node.away]
+        nodes = [node for node in self._reachable if node.late_results]
         if nodes:
             node = self.random.choice(nodes)
             self.counts["returned"] += 1
-            node.come_back(self.random.randrange(len(node.away)))
+            node.return_turn(self.random.randrange(len(node.late_results)))
 
     # --- what links ask ---
 
@@ -705,10 +705,10 @@ class Simulation:
             or self.random.random() >= self.plan.blocked_turns
         ):
             return
-        stepping = node.engine.stepping
-        if stepping is None:
-            return  # it is left behind already
-        assert node.engine.abandon(stepping)
+        running = node.engine.running_code
+        if running is None:
+            return  # it is abandoned already
+        assert node.engine.abandon(running)
         self.counts["left behind"] += 1
         node.link.busy = False
         self._depth += 1
@@ -770,8 +770,8 @@ class Simulation:
         self._stage = FINAL_STAGE
         for node in self._alive:
             node.paused_until = 0
-            while node.away and self.random.random() < 0.7:
-                node.come_back(0)
+            while node.late_results and self.random.random() < 0.7:
+                node.return_turn(0)
         self._let_them_find_out()
         for node in self._alive:
             if self._faults and self.random.random() < 0.5:
@@ -803,18 +803,18 @@ class Simulation:
         for node in self._alive:
             node_id = node.engine.node.node_id
             assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
-            away = {late.stepping.instance.instance_id for late in node.away}
+            blocked = {late.turn.instance.instance_id for late in node.late_results}
             at_least = sum(
-                life.owner == node_id and life.instance_id not in away
+                life.owner == node_id and life.instance_id not in blocked
                 for life in self.witness.lives.values()
             )
             known = at_least <= node.engine.owned <= owned[node_id]
             assert known, (
-                f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}, {away} "
-                "being away"
+                f"rule 13: {node_id} knows of {node.engine.owned} of {owned[node_id]}, {blocked} "
+                "being blocked"
             )
             engine_runs = node.engine.running
-            assert away or engine_runs == len(node.running), (
+            assert blocked or engine_runs == len(node.running), (
                 f"I5: {engine_runs} activities should run, and {node.running} do"
             )
         ghosts = owned.keys() - living - {None}

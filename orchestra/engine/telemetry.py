@@ -1,5 +1,6 @@
-"""What the log is told of single instances, once the write that says so stands: holds, failures,
-failed tries.
+"""What the engine tells operators: records for telemetry, and log lines about single instances.
+
+Both are told once the write that says so stands. Records are made only while a recorder records.
 """
 
 from __future__ import annotations
@@ -7,33 +8,35 @@ from __future__ import annotations
 import logging
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from orchestra.engine.attempts import FailedAttempt
 from orchestra.engine.owned import OwnedInstance
-from orchestra.engine.stepping import Step
+from orchestra.engine.step import Step
 from orchestra.errors import ErrorInfo
+from orchestra.events import ExecutionFailed, TerminalEvent
 from orchestra.levels import Unknown
 from orchestra.registry import OrchestrationRegistry
-from orchestra.replay import Drift
-from orchestra.store.instances import Hold
-from orchestra.store.kinds import HoldKind
-from orchestra.telemetry import escaped, log_instance
+from orchestra.replay import Drift, Turn
+from orchestra.store.instances import Hold, shown_hold
+from orchestra.store.kinds import HoldKind, MessageKind
+from orchestra.telemetry import HoldRecord, Moment, Root, TurnRecord, escaped, log_instance
 from orchestra.telemetry.quota import Quota
 
-__all__ = ["LogNotices"]
+__all__ = ["UNOBSERVED", "LogNotices", "Observed", "hold_record", "turn_record"]
 
 _REMEMBERED: Final = 4_096
-"""Instances of which it is remembered what was said."""
+"""How many instances it remembers the log lines of."""
 
 _TEXTS: Final = 16
-"""Texts that are remembered of each."""
+"""How many texts it remembers of each."""
 
 _SHOWN: Final = 1_000
-"""Characters of an error that a line shows; the instance's info has all that is kept of it."""
+"""Characters of an error that a log line shows. The instance's info shows all of it."""
 
-_TRIES: Final = 20
-"""Failed tries of one activity that are logged one by one within a minute."""
+_LOGGED_ATTEMPTS: Final = 20
+"""How many failed attempts of one activity are logged one by one within a minute."""
 
 _FRAME: Final = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 
@@ -62,51 +65,121 @@ _REMEDIES: Final = {
 }
 
 
+# --- records --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """When a turn began, and what is known of the execution that it opens.
+
+    ``begun`` is ``None`` while no recorder records.
+    """
+
+    begun: Moment | None
+    opened: bool = False
+    root: Root | None = None
+    previous_version: str | None = None
+
+
+UNOBSERVED: Final = Observed(None)
+
+
+def turn_record(
+    instance: OwnedInstance, turn: Turn, observed: Observed, ended: Moment, now: int
+) -> TurnRecord:
+    """Return the record of a turn. Call it before the instance takes in what the turn decided."""
+    assert observed.begun is not None
+    ending, opened_at = turn.ending, instance.current.opened_at
+    traced = [message for message in turn.received if message.traceparent is not None]
+    cancelled = set(turn.cancelled)
+    entries = (
+        instance.attempts.get(number) for number in turn.completed if number not in cancelled
+    )
+    return TurnRecord(
+        subject=instance.identity,
+        begun=observed.begun.wall,
+        seconds=ended.monotonic - observed.begun.monotonic,
+        events=len(turn.events),
+        traceparent=instance.current.traceparent,
+        opened=observed.opened,
+        root=observed.root,
+        previous_version=observed.previous_version,
+        messages=tuple(
+            str(message.traceparent) for message in traced if message.kind is MessageKind.EVENT
+        ),
+        children=tuple(
+            str(message.traceparent) for message in traced if message.kind is not MessageKind.EVENT
+        ),
+        fired=turn.fired,
+        attempts=tuple(
+            (activity.event.name, activity.attempt) for activity in entries if activity is not None
+        ),
+        outcome=None if ending is None else _outcome(ending),
+        error=ending.error if isinstance(ending, ExecutionFailed) else None,
+        lap_seconds=None
+        if ending is None or opened_at is None
+        else max(0.0, (now - opened_at) / 1e6),
+    )
+
+
+def hold_record(instance: OwnedInstance, hold: Hold) -> HoldRecord:
+    """Return the record of a hold."""
+    return HoldRecord(instance.identity, shown_hold(hold))
+
+
+def _outcome(ending: TerminalEvent) -> str:
+    """Return the end's name: completed, failed, cancelled, terminated or continued_as_new."""
+    return ending.kind.name.lower().removeprefix("execution_")
+
+
+# --- log lines ------------------------------------------------------------------------------------
+
+
 class LogNotices:
-    """Writes to the log what operators should know of single instances, and nothing twice until the
-    instance has gone on.
+    """Logs what operators should know of single instances, and nothing twice until the instance has
+    gone on.
     """
 
     def __init__(self, registry: OrchestrationRegistry) -> None:
         self._registry = registry
-        self._said: OrderedDict[str, set[str]] = OrderedDict()
-        self._tries = Quota(_TRIES)
+        self._logged: OrderedDict[str, set[str]] = OrderedDict()
+        self._attempts = Quota(_LOGGED_ATTEMPTS)
         self._drifts: set[tuple[str, str, str]] = set()
 
     def stands(self, instance: OwnedInstance, step: Step) -> None:
-        """Take note of a step that stands. To be called for each, and never on replay."""
+        """Log what a step that stands has come to."""
         for failed in instance.attempts.take_unlogged():
-            self._try_failed(instance, failed, step.now)
+            self._attempt_failed(instance, failed, step.now)
         for drift in step.drifts:
             self._drifted(instance, drift)
         if step.hold is not None:
             self._held(instance, step.hold)
         elif step.deltas:
-            if self._said:  # it has gone on: what holds it from now on is news
-                self._said.pop(instance.instance_id, None)
+            if self._logged:  # it has gone on: the next hold is news
+                self._logged.pop(instance.instance_id, None)
             if step.failure is not None:
                 self._failed(instance, step.failure)
 
     def is_news(self, instance_id: str, text: str) -> bool:
-        """Return whether this was not said of the instance since it has last gone on; from now on
-        it was.
+        """Return whether this was not logged of the instance since it has last gone on, and
+        remember it as logged.
         """
-        said = self._said.setdefault(instance_id, set())
-        self._said.move_to_end(instance_id)
-        if text in said:
+        texts = self._logged.setdefault(instance_id, set())
+        self._logged.move_to_end(instance_id)
+        if text in texts:
             return False
-        if len(said) >= _TEXTS:
-            said.clear()
-        said.add(text)
-        if len(self._said) > _REMEMBERED:
-            self._said.popitem(last=False)
+        if len(texts) >= _TEXTS:
+            texts.clear()
+        texts.add(text)
+        if len(self._logged) > _REMEMBERED:
+            self._logged.popitem(last=False)
         return True
 
-    def _try_failed(self, instance: OwnedInstance, failed: FailedAttempt, now: int) -> None:
-        """Log a failed try; of an activity that fails all the time only the first ones of each
-        minute, and how many more.
+    def _attempt_failed(self, instance: OwnedInstance, failed: FailedAttempt, now: int) -> None:
+        """Log a failed attempt. Of an activity that fails all the time, log the first attempts of
+        each minute, and how many more there were.
         """
-        suppressed = self._tries.take(failed.activity, now)
+        suppressed = self._attempts.take(failed.activity, now)
         if suppressed is None:
             return
         if failed.reason is not None:
@@ -127,7 +200,7 @@ class LogNotices:
         )
 
     def _held(self, instance: OwnedInstance, hold: Hold) -> None:
-        assert not isinstance(hold.kind, Unknown)  # it is this node that holds it
+        assert not isinstance(hold.kind, Unknown)  # this node holds it
         reason = f"{hold.kind.value}: {hold.detail}"
         if self.is_news(instance.instance_id, reason):
             trace = instance.current.traceparent
@@ -141,7 +214,7 @@ class LogNotices:
             )
 
     def _drifted(self, instance: OwnedInstance, drift: Drift) -> None:
-        """Say of each line of code once that it gives another value than history has."""
+        """Log once for each line of code that it gives another value than history has."""
         where = instance.kind.name, instance.current.version, drift.line
         if where in self._drifts or len(self._drifts) >= _REMEMBERED:
             return
@@ -170,8 +243,8 @@ class LogNotices:
         )
 
     def _place(self, instance: OwnedInstance, traceback: str) -> str:
-        """Return where in the orchestration's own file an error came out of it, or where it was
-        raised.
+        """Return the line of the orchestration's own file that the error has passed, or else the
+        line that raised it.
         """
         frames = [match.groups() for match in _FRAME.finditer(traceback)]
         if not frames:

@@ -1,0 +1,309 @@
+"""A step: what running an instance has come to, and the one write that records it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from orchestra.clock import micros
+from orchestra.codec import Packed, Payload
+from orchestra.engine.attempts import PendingActivity
+from orchestra.engine.messages import STOPPED, ActivityEnded, InstanceEnded, RunActivity, ToShell
+from orchestra.engine.owned import OwnedInstance
+from orchestra.engine.placement import FreePlaces
+from orchestra.errors import ErrorInfo
+from orchestra.events import (
+    ChildStarted,
+    ContinuedAsNew,
+    DetachedStarted,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    TerminalEvent,
+    error_to_bytes,
+    to_record,
+)
+from orchestra.replay import Drift
+from orchestra.retention import Retention
+from orchestra.store.changes import ChildCancel, ChildStart, Stop, Write
+from orchestra.store.executions import PRUNED_AT_ONCE, Closing, ExecutionDelta, Prune
+from orchestra.store.instances import Hold, InstanceState, ParentLink
+from orchestra.store.kinds import ExecutionEnd, Status
+from orchestra.store.tasks import ActivityRow, Task
+from orchestra.summary import EMPTY_SUMMARY, write_summary
+from orchestra.telemetry import Record
+
+__all__ = ["Step", "closed_by", "end_kind", "run_activity", "write_of"]
+
+_LOOKS_FOR_OLD: Final = 8
+"""How often a node looks for old laps while the time passes for which they are kept."""
+
+_MOST_OVER: Final = PRUNED_AT_ONCE // 2
+"""After how many laps at the latest the oldest ones go: fewer than one deletion takes, so that a
+backlog shrinks.
+"""
+
+_WITHDRAWN: Final = STOPPED.to_bytes()
+"""How a cancelled attempt ends that was handed out and that no node has taken."""
+
+
+class Step:
+    """What one step has gathered.
+
+    Args:
+        now: the store's time.
+        first: the number of the execution in which it began.
+        free: how many more activities the node can run.
+        crowded: whether others are due, and this node has no place for them.
+        early: ends of activities that came before the execution was loaded.
+    """
+
+    __slots__ = (
+        "cancels",
+        "completed",
+        "consumed",
+        "crowded",
+        "custom_status",
+        "deltas",
+        "drifts",
+        "early",
+        "failure",
+        "first",
+        "free",
+        "handed_over",
+        "hold",
+        "needs_newer_library",
+        "now",
+        "outbox",
+        "records",
+        "retain",
+        "starts",
+        "status",
+        "unresolved",
+        "unservable",
+        "wake_at",
+    )
+
+    # Written out: each step makes one, and factories of a dataclass would be nine more calls.
+    def __init__(
+        self,
+        now: int,
+        first: int,
+        free: FreePlaces,
+        *,
+        crowded: bool = False,
+        early: Sequence[ActivityEnded] = (),
+    ) -> None:
+        self.now: int = now
+        self.first: int = first
+        self.free: FreePlaces = free
+        self.crowded: bool = crowded
+        self.early: Sequence[ActivityEnded] = early
+        self.deltas: list[ExecutionDelta] = []
+        self.outbox: list[ToShell] = []
+        """What the shell does once the step's write stands."""
+        self.records: list[Record] = []
+        self.consumed: list[int] = []
+        self.completed: list[int] = []
+        self.starts: list[ChildStart] = []
+        self.cancels: list[ChildCancel] = []
+        self.unresolved: dict[ParentLink, ChildStarted | DetachedStarted] = {}
+        """Starts of names that the catalogue does not have. The engine asks the store once more."""
+        self.custom_status: Payload | None = None
+        self.status: Status = Status.OPEN
+        self.hold: Hold | None = None
+        self.drifts: Sequence[Drift] = ()
+        """Where the code gives other values than its history, which counts."""
+        self.failure: ErrorInfo | None = None
+        """Why the instance has failed, if it has."""
+        self.unservable: bool = False
+        """Whether this node cannot run the instance's next execution."""
+        self.needs_newer_library: bool = False
+        self.wake_at: int | None = None
+        self.retain: bool = True
+        """Whether this node goes on owning the instance."""
+        self.handed_over: list[Task] = []
+        """The activities that run on here although the instance leaves."""
+
+
+def run_activity(instance: OwnedInstance, activity: PendingActivity) -> RunActivity:
+    """Return the message that begins an attempt."""
+    return RunActivity(
+        key=instance.key(activity.event.id),
+        name=activity.event.name,
+        arguments=activity.event.arguments,
+        attempt=activity.attempt,
+        timeout=activity.event.timeout,
+        heartbeat_timeout=activity.event.heartbeat_timeout,
+        last_heartbeat=activity.heartbeat,
+        orchestration=instance.kind.name,
+        version=instance.current.version,
+        traceparent=instance.current.traceparent,
+    )
+
+
+# --- the write --------------------------------------------------------------------------------
+
+
+def write_of(
+    instance: OwnedInstance,
+    step: Step,
+    node_id: str,
+    retention: Retention,
+    kept: dict[int, ActivityRow],
+) -> Write:
+    """Return the write that records a step, and change the instance as if it were granted.
+
+    Args:
+        retention: how much of the instance's past is kept.
+        kept: what a hold keeps of its activities.
+    """
+    if step.deltas or _is_parked(instance, step):
+        # A turn was made, so what crashed before it has been overcome (rule 14).
+        instance.takeovers = 0
+        instance.attempts.forget_crashes()
+    changed = instance.attempts.take_changed()
+    rows: dict[int, ActivityRow] = {}
+    if changed:
+        step.handed_over.extend(
+            _task(instance, activity) for activity in changed if activity.owner is not None
+        )
+        if step.status is Status.OPEN:
+            rows = {
+                activity.event.id: activity.row(instance.current.number) for activity in changed
+            }
+    rows |= kept
+    summary = EMPTY_SUMMARY
+    if step.needs_newer_library and not step.deltas:
+        summary = instance.summary  # nothing of it has changed
+    if instance.execution is not None and instance.execution.level > instance.kind.level:
+        instance.kind = instance.kind._replace(level=instance.execution.level)
+    if instance.execution is not None and step.status is Status.OPEN:
+        summary = write_summary(
+            instance.execution.pending,
+            instance.execution.pending_counts,
+            instance.attempts.shown,
+            instance.execution.put_backs,
+        )
+    state = InstanceState(
+        kind=instance.kind,
+        owner=node_id if step.retain else None,
+        wake_at=step.wake_at,
+        seen_seq=instance.known_seq,
+        execution=instance.current.number,
+        opened=instance.opened,
+        takeovers=instance.takeovers,
+        status=step.status,
+        history_events=instance.history_events,
+        history_bytes=instance.history_bytes,
+        summary=summary,
+    )
+    unmarked = instance.attempts.take_unmarked()
+    write = Write(
+        instance_id=instance.instance_id,
+        incarnation=instance.incarnation,
+        revision=instance.revision,
+        owner=node_id,
+        state=state,
+        executions=tuple(step.deltas),
+        consumed=tuple(step.consumed),
+        activities=tuple(rows.values()),
+        settled=tuple(step.completed),
+        custom_status=step.custom_status,
+        hold=step.hold,
+        prune=None
+        if instance.current.number == step.first
+        else _prune(instance, step.first, step.now, retention),
+        starts=tuple(step.starts),
+        cancels=tuple(step.cancels),
+        has_parent=instance.parent is not None,
+        stops=tuple([Stop(number, _WITHDRAWN) for number in unmarked]) if unmarked else (),
+    )
+    instance.revision += 1
+    instance.seen_seq = instance.known_seq
+    if step.status is not Status.OPEN and (closed := step.deltas[-1].closed) is not None:
+        step.outbox.append(
+            InstanceEnded(instance.instance_id, step.status, closed.output, closed.error)
+        )
+    return write
+
+
+def _is_parked(instance: OwnedInstance, step: Step) -> bool:
+    """Return whether the instance is released in order, to wait: this node has survived it."""
+    return not (step.retain or step.unservable or instance.releasing) and step.hold is None
+
+
+def _task(instance: OwnedInstance, activity: PendingActivity) -> Task:
+    """Return a handed-over attempt as the task that runs on here."""
+    return Task(
+        *instance.key(activity.event.id),
+        revision=activity.revision,
+        attempt=activity.attempt,
+        orchestration=instance.kind.name,
+        version=instance.current.version,
+        scheduled=to_record(activity.event),
+        heartbeat=activity.heartbeat,
+        traceparent=instance.current.traceparent,
+        stopping=activity.marked,
+    )
+
+
+def _prune(instance: OwnedInstance, first: int, now: int, retention: Retention) -> Prune | None:
+    """Return which old laps the write of a boundary deletes."""
+    number = instance.current.number
+    closed_until: int | None = None
+    if retention.keep_for is not None:
+        age = micros(retention.keep_for)
+        if (
+            now - instance.pruned_at >= age // _LOOKS_FOR_OLD
+            or number // _MOST_OVER != first // _MOST_OVER
+        ):
+            instance.pruned_at, closed_until = now, now - age
+    histories = _surplus(retention.histories, first - 1, number - 1)
+    executions = _surplus(retention.executions, first - 1, number - 1)
+    if not (histories or executions or closed_until is not None):
+        return None
+    return Prune(histories, executions, closed_until)
+
+
+def _surplus(kept: int | None, before: int, closed: int) -> int:
+    """Return up to which lap the surplus goes as the closed laps grow from ``before`` to
+    ``closed``.
+
+    Several go at a time: one deletion for as many laps as are kept, or for 500.
+    """
+    if kept is None:
+        return 0
+    part = min(kept, _MOST_OVER)
+    if closed // part == before // part:
+        return 0
+    return max(0, closed // part * part - kept)
+
+
+# --- ends of executions -----------------------------------------------------------------------
+
+
+def end_kind(ending: TerminalEvent) -> ExecutionEnd:
+    """Return the stored kind of an execution's end."""
+    match ending:
+        case ExecutionCompleted():
+            return ExecutionEnd.COMPLETED
+        case ExecutionFailed():
+            return ExecutionEnd.FAILED
+        case ExecutionCancelled():
+            return ExecutionEnd.CANCELLED
+        case ContinuedAsNew():
+            return ExecutionEnd.CONTINUED_AS_NEW
+        case _:
+            return ExecutionEnd.TERMINATED
+
+
+def closed_by(ending: TerminalEvent, now: int) -> Closing:
+    """Return an execution's end as its row keeps it."""
+    output = ending.output if isinstance(ending, ExecutionCompleted) else None
+    error: Packed | None = None
+    if isinstance(ending, ExecutionFailed):
+        error = error_to_bytes(ending.error)
+    elif isinstance(ending, ExecutionCancelled):
+        error = error_to_bytes(ErrorInfo("orchestra.Cancelled", ending.reason))
+    return Closing(now, end_kind(ending), output, error)

@@ -1,0 +1,428 @@
+"""Steps of instances: from what has arrived to the one write that records what followed.
+
+Opening, turns, boundaries, retries, parking and holding all end in a single
+:class:`~orchestra.store.changes.Write`. The instance is changed as if the write were granted
+already. If the store refuses it, the engine drops the instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from orchestra.activities import Activity
+from orchestra.context import Limits
+from orchestra.engine.attempts import PendingActivity
+from orchestra.engine.boundaries import cancel_unopened, cross_boundary, end_execution, terminate
+from orchestra.engine.children import child_cancel, child_link, child_start
+from orchestra.engine.holding import hold, hold_for, kept_rows
+from orchestra.engine.messages import AbortActivity, ActivityEnded, StopActivity, WriteLogs
+from orchestra.engine.opening import Opener, Unservable, restore_activities
+from orchestra.engine.owned import OwnedInstance
+from orchestra.engine.placement import FreePlaces, Placement
+from orchestra.engine.run_queue import FEW_ACTIVITIES
+from orchestra.engine.step import Step, closed_by, run_activity, write_of
+from orchestra.engine.telemetry import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.errors import NewerLibraryNeeded
+from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
+from orchestra.registry import OrchestrationRegistry
+from orchestra.replay import Turn
+from orchestra.retention import Retention
+from orchestra.store.catalogue import Catalogue
+from orchestra.store.changes import Write
+from orchestra.store.executions import ExecutionDelta, ExecutionRow, Opening
+from orchestra.store.kinds import THIS_LIBRARY, Library, Status
+from orchestra.store.routes import Route
+from orchestra.telemetry import EndRecord, Moment, Recorder
+
+__all__ = ["Stepper"]
+
+_LAPS_PER_WRITE: Final = 8
+"""Laps without a wait that one write may hold, so that a loop that never waits lets others in."""
+
+
+class _HalfMade(Exception):
+    """A turn was made and could not be recorded. The step does not stand by itself."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Stepper:
+    """Makes steps. It knows the registry, owns nothing, and reads nothing from the store."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        placement: Placement,
+        registry: OrchestrationRegistry,
+        limits: Limits,
+        keep_owned: int,
+        recorder: Recorder,
+        retention: Retention,
+        registered: Mapping[str, Activity[..., Any]],
+        library: Library = THIS_LIBRARY,
+    ) -> None:
+        self._node_id = node_id
+        self._library = library
+        self._opener = Opener(node_id, registry, limits, registered, library)
+        self._placement = placement
+        self._retentions = registry.retentions
+        self._shape = registry.shape
+        self._limits = limits
+        self._keep_owned = keep_owned
+        self._recorder = recorder
+        self._retention = retention
+
+    def use_node_id(self, node_id: str) -> None:
+        """Write in the name of this node from now on."""
+        self._node_id = self._opener.node_id = node_id
+
+    def use_format(self, event_format: int) -> None:
+        """Write new executions in this event format."""
+        self._opener.format = event_format
+
+    def advance(
+        self,
+        instance: OwnedInstance,
+        now: int,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord] = (),
+        *,
+        free: FreePlaces,
+        crowded: bool = False,
+        early: Sequence[ActivityEnded] = (),
+    ) -> tuple[Write | None, Step]:
+        """Run the instance until it waits. Return the write, or ``None`` if there is nothing to
+        store.
+
+        Faults of the instance's code and state never come out of here: they hold it (I12). After
+        any other exception the instance is of no further use.
+
+        Args:
+            history: the events of the current execution, if
+                :attr:`OwnedInstance.needs_history`.
+            free: how many more activities this node can run.
+            crowded: others are due and find no place here, so that an instance which only waits
+                gives up its own.
+            early: ends of activities that came before the execution was loaded.
+        """
+        step = Step(now, instance.current.number, free, crowded=crowded, early=early)
+        try:
+            if instance.unknown is not None:
+                raise NewerLibraryNeeded(str(instance.unknown), instance_id=instance.instance_id)
+            if instance.poison is not None:
+                instance.trying = self._opener.fingerprint(instance, catalogue)
+                step.hold = hold(instance, *instance.poison, now, self._node_id, self._limits)
+            else:
+                self._run(instance, step, catalogue, history)
+        except _HalfMade as broken:
+            raise broken.error from None
+        except Unservable:
+            step.unservable = True
+        except NewerLibraryNeeded:
+            # Routed to nodes that read more from now on, so that no node like this one claims it
+            # again (rule 37).
+            step.unservable = step.needs_newer_library = True
+            level = max(instance.kind.level, self._library.level + 1)
+            instance.kind = instance.kind._replace(level=level)
+        except Exception as error:  # noqa: BLE001 - a fault of one instance must not touch the others
+            step.hold = hold_for(instance, error, now, self._node_id, self._limits)
+        if step.hold is not None and self._recorder.recording:
+            step.records.append(hold_record(instance, step.hold))
+        self._begin_activities(instance, step)
+        self._park(instance, step)
+        if self._is_idle(instance, step):
+            return None, step
+        is_kept = step.hold is not None or step.needs_newer_library
+        kept = kept_rows(instance, step.early, now) if is_kept else {}
+        retention = self._retentions.get(instance.kind.name, self._retention)
+        return write_of(instance, step, self._node_id, retention, kept), step
+
+    # --- laps ---
+
+    def _run(
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord],
+    ) -> None:
+        if instance.cancel is not None and instance.cancel.terminate:
+            writer = self._opener.writer(instance, catalogue) if instance.opened else None
+            terminate(instance, step, writer)
+            self._record_end(instance, step, "terminated")
+            return
+        created: ExecutionRow | None = None
+        for _ in range(_LAPS_PER_WRITE):
+            if instance.cancel is not None and not instance.opened:
+                break
+            before = instance.current, instance.kind, instance.opened, instance.hold
+            try:
+                ending = self._lap(instance, step, created, catalogue, history)
+            except Exception:
+                # What this lap did is not stored; what the laps before it did is.
+                instance.current, instance.kind, instance.opened, instance.hold = before
+                if created is not None:
+                    step.deltas.append(ExecutionDelta(created.number, create=created))
+                raise
+            if not isinstance(ending, ContinuedAsNew):
+                return
+            try:
+                shape = self._shape(instance.kind.name, instance.current.version)
+                created = cross_boundary(instance, step, ending, catalogue, self._node_id, shape)
+            except Exception as error:
+                raise _HalfMade(error) from error
+            if instance.takeovers or instance.releasing:
+                break  # a crash loop in the next execution must be charged to it alone
+        if instance.cancel is not None:
+            cancel_unopened(instance, step, created)
+            self._record_end(instance, step, "cancelled")
+        elif created is not None:
+            step.deltas.append(ExecutionDelta(created.number, create=created))
+
+    def _record_end(self, instance: OwnedInstance, step: Step, outcome: str) -> None:
+        if self._recorder.recording:
+            step.records.append(EndRecord(instance.identity, outcome))
+
+    def _lap(
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        created: ExecutionRow | None,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord],
+    ) -> TerminalEvent | None:
+        """Run the current execution as far as it goes now. Return its end, if it has ended."""
+        opened = None
+        observed = self._observe() if self._recorder.recording else UNOBSERVED
+        if not instance.opened:
+            opened = self._opener.open(instance, step.now, catalogue)
+            if observed.begun is not None:
+                observed = self._begin_trace(instance, observed.begun)
+            if created is not None:
+                # The row is inserted as it is once opened.
+                created, opened = instance.current, None
+        elif instance.execution is None:
+            self._load(instance, step, catalogue, history)
+            observed = self._observe()  # the replay is no part of this turn
+        return self._turn(instance, step, created, opened, catalogue, observed)
+
+    def _load(
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        catalogue: Catalogue,
+        history: Sequence[EventRecord],
+    ) -> None:
+        """Bring a cold execution to where it stood, and its activities with it."""
+        step.drifts = self._opener.load(instance, history, catalogue).drifts
+        unwanted = restore_activities(instance, step.now, step.early)
+        step.early = ()
+        step.outbox.extend(map(AbortActivity, unwanted))
+        step.outbox.extend(
+            StopActivity(instance.key(number)) for number in instance.attempts.stopping
+        )
+
+    def _observe(self) -> Observed:
+        begun = self._recorder.moment()
+        return UNOBSERVED if begun is None else Observed(begun)
+
+    def _begin_trace(self, instance: OwnedInstance, begun: Moment) -> Observed:
+        """Give a new execution its trace. Without one, it goes on in the trace before it."""
+        previous = instance.current.traceparent
+        version = instance.current.state_version if instance.current.number > 1 else None
+        root = self._recorder.open_execution(instance.identity, begun, previous, instance.origin)
+        if root is not None:
+            instance.current = replace(instance.current, traceparent=root.traceparent)
+        return Observed(begun, opened=True, root=root, previous_version=version)
+
+    # --- turns ---
+
+    def _turn(
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        created: ExecutionRow | None,
+        opened: Opening | None,
+        catalogue: Catalogue,
+        observed: Observed,
+    ) -> TerminalEvent | None:
+        assert instance.execution is not None
+        instance.trying = instance.execution.fingerprint
+        cancel = None if instance.cancel is None else instance.cancel.reason
+        turn = instance.execution.turn(
+            step.now,
+            instance.inputs,
+            instance.inbox,
+            cancel=cancel,
+            has_begun=instance.attempts.has_begun,
+        )
+        # Not before: a turn that ends in a hold has taken in none of them (rule 39).
+        instance.to_read, instance.inputs = turn.to_read, list(turn.left)
+        try:
+            return self._record(instance, step, turn, created, opened, catalogue, observed)
+        except Exception as error:
+            raise _HalfMade(error) from error
+
+    def _record(
+        self,
+        instance: OwnedInstance,
+        step: Step,
+        turn: Turn,
+        created: ExecutionRow | None,
+        opened: Opening | None,
+        catalogue: Catalogue,
+        observed: Observed,
+    ) -> TerminalEvent | None:
+        """Gather what a turn has decided. Return the end of its execution, if it has ended."""
+        assert instance.execution is not None
+        if (
+            turn.events
+            and self._recorder.recording
+            and (ended := self._recorder.moment()) is not None
+        ):
+            step.records.append(turn_record(instance, turn, observed, ended, step.now))
+        if turn.started or turn.recalled:
+            self._start_children(instance, step, turn, catalogue)
+        step.consumed.extend(turn.consumed)
+        step.custom_status = turn.custom_status or step.custom_status
+        if turn.logs:
+            step.outbox.append(
+                WriteLogs(instance.identity, turn.logs, instance.current.traceparent)
+            )
+        for event in turn.scheduled:
+            instance.attempts.add(PendingActivity(event, started_at=step.now))
+        for number in turn.stopping:
+            instance.attempts.stop(number)
+            step.outbox.append(StopActivity(instance.key(number)))
+        if turn.completed:
+            self._complete_activities(instance, step, turn.completed)
+        ending, journal = turn.ending, instance.execution.journal
+        instance.history_events, instance.history_bytes = journal.count, journal.size
+        if created is not None or opened is not None or turn.events:
+            step.deltas.append(
+                ExecutionDelta(
+                    instance.current.number,
+                    create=created,
+                    opened=opened,
+                    events=turn.events,
+                    closed=None if ending is None else closed_by(ending, step.now),
+                    event_count=instance.history_events,
+                    byte_count=instance.history_bytes,
+                    traceparent=None if opened is None else instance.current.traceparent,
+                    children=ending is not None and instance.execution.has_children,
+                )
+            )
+        if ending is not None:
+            end_execution(instance, step, ending)
+        return ending
+
+    def _start_children(
+        self, instance: OwnedInstance, step: Step, turn: Turn, catalogue: Catalogue
+    ) -> None:
+        links = [child_link(instance, event) for event in turn.started]
+        starts = [
+            child_start(instance, link, event, catalogue, self._node_id, step.now, self._shape)
+            for link, event in zip(links, turn.started, strict=True)
+        ]
+        step.starts.extend(starts)
+        step.unresolved.update(
+            (link, event)
+            for link, event, start in zip(links, turn.started, starts, strict=True)
+            if start.start is None
+        )
+        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)
+
+    @staticmethod
+    def _complete_activities(instance: OwnedInstance, step: Step, completed: Iterable[int]) -> None:
+        """Forget activities that have ended or were cancelled."""
+        for number in completed:
+            activity = instance.attempts.complete(number)
+            if activity is not None and (activity.running or activity.route is not None):
+                step.outbox.append(AbortActivity(instance.key(number)))
+            if activity is not None and activity.stored:
+                step.completed.append(number)
+
+    # --- after the turns ---
+
+    def _begin_activities(self, instance: OwnedInstance, step: Step) -> None:
+        """Begin the attempts that are due, here once the write stands, or on another node."""
+        if instance.releasing or step.hold is not None or step.unservable:
+            return
+        attempts = instance.attempts
+        if attempts.any_narrowed:
+            for activity in list(attempts.narrowed_due(step.now)):
+                if activity.route is not None and not self._placement.is_served(activity.route):
+                    attempts.call_back(activity.event.id)
+        free: FreePlaces | None = None
+        for activity in attempts.begin_due(step.now):
+            event = activity.event
+            route = Route(event.queue or instance.kind.queue, event.name).of_format(
+                instance.kind.format
+            )
+            reader = self._placement.reader(route, activity.unread) if activity.unread else route
+            free = free or step.free.copy()
+            if reader is None:
+                died = attempts.wait_for_reader(event.id, step.now)
+                if died is not None:
+                    instance.inputs.append(died)
+            elif reader != route:
+                attempts.narrow(event.id, reader, step.now)
+            elif self._placement.hands_out(route, free):
+                attempts.hand_out(event.id, route)
+            else:
+                free.take(event.name)
+                step.outbox.append(run_activity(instance, activity))
+
+    def _park(self, instance: OwnedInstance, step: Step) -> None:
+        """Decide whether this node retains the instance, and when to step it again."""
+        if step.hold is not None or step.status is not Status.OPEN:
+            step.retain, step.wake_at = False, None
+        elif step.unservable or not instance.opened:
+            step.retain, step.wake_at = not (step.unservable or instance.releasing), 0
+            if step.retain and step.crowded:
+                # Not 0, for others have waited longer.
+                step.retain, step.wake_at = False, step.now
+        elif instance.to_read:
+            # It goes on once they are read. Ends that it has not taken stay in memory.
+            step.retain, step.wake_at = True, 0
+        else:
+            self._wait(instance, step)
+        if step.hold is not None or step.needs_newer_library:
+            # What runs goes on, and its end is kept for the next turn (rule 39).
+            self._hand_over(instance)
+        if not step.retain and instance.has_activities:
+            step.outbox.extend(AbortActivity(key) for key in instance.running_keys())
+
+    def _wait(self, instance: OwnedInstance, step: Step) -> None:
+        """Retain an instance that waits, if an activity runs for it or the wait is short."""
+        assert instance.execution is not None
+        attempts = instance.attempts
+        timer, due = instance.execution.next_timer, attempts.next_due
+        step.wake_at = due if timer is None else timer if due is None else min(timer, due)
+        if instance.inputs:
+            step.wake_at = step.now  # an activity has died since the turn
+        waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
+        step.retain = not instance.releasing and (attempts.any_running or not waits_long)
+        if (
+            step.retain
+            and step.crowded
+            and (instance.yielding or attempts.running_count <= FEW_ACTIVITIES)
+        ):
+            step.retain = False
+            self._hand_over(instance)
+        if not step.retain and attempts.any_unfinished:
+            step.wake_at = 0  # what ran here must begin again elsewhere
+
+    def _hand_over(self, instance: OwnedInstance) -> None:
+        instance.attempts.hand_over(instance.kind.queue, self._node_id, instance.kind.format)
+
+    @staticmethod
+    def _is_idle(instance: OwnedInstance, step: Step) -> bool:
+        return step.retain and not (
+            step.deltas or step.completed or step.consumed or instance.attempts.any_changed
+        )

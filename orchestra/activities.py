@@ -541,8 +541,8 @@ class RunningTry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ActivityContext:
-    """The context of a running activity. ``attempt`` counts from 1; ``last_heartbeat`` is the last
-    attempt's payload.
+    """The context of a running activity. ``attempt`` counts from 1; ``last_heartbeat`` is the
+    previous attempt's payload.
     """
 
     activity: str

@@ -1,9 +1,9 @@
-"""The history of an execution: what its events are, and how one is stored.
+"""The events of an execution's history, and their stored forms.
 
-A history is a strict alternation. An *input* event says what happened (the execution started, an
-activity completed, a timer fired, a message arrived, a cancel was delivered); the *command* events
-behind it say what the code asked for until it had to wait again. Replay feeds the inputs and holds
-the commands against the code. The last event of a finished execution is its *terminal* event.
+A history is a strict alternation. An *input* event says what happened: the execution started, an
+activity completed, a timer fired, a message arrived, a cancel was delivered. The *command* events
+after it say what the code asked for until it waited again. Replay feeds the inputs and compares the
+commands with the code. The last event of a finished execution is its *terminal* event.
 
 The stored form keeps an event's own facts (the envelope) apart from user data (the payload). A
 provider looks into neither.
@@ -63,13 +63,11 @@ __all__ = [
 T = TypeVar("T")
 
 FORMAT: Final = 1
-"""The event format that every library reads. An execution that has not begun is routed by it: it
-has no events yet.
-"""
+"""The event format that every library reads. Executions without events are routed by it."""
 
 
 class OnParentClose(IntEnum):
-    """What becomes of a child that is open when its parent's execution closes."""
+    """What happens to an open child when its parent's execution closes."""
 
     ABANDON = 0
     CANCEL = 1
@@ -77,20 +75,20 @@ class OnParentClose(IntEnum):
 
 
 class OnCancel(IntEnum):
-    """What the caller of a cancelled activity does: goes on at once, as in histories that say
-    nothing, or after its end.
+    """What the caller of a cancelled activity does: go on at once (also in histories without this
+    field), or after its end.
     """
 
     ABANDON = 0
     AS_FITS = 1
-    """A cancel of the instance waits; what loses a race, or falls with a branch that has failed, is
-    abandoned.
+    """A cancel of the instance waits; the loser of a race, and branches that fall with a failed
+    one, are abandoned.
     """
     WAIT = 2
 
 
 class EventKind(IntEnum):
-    """The number under which an event is stored. Never reused; 11 to 19 are for children."""
+    """The stored number of an event's kind. Never reused; 11 to 19 are for children."""
 
     EXECUTION_STARTED = 1
     ACTIVITY_SCHEDULED = 2
@@ -115,9 +113,7 @@ class EventKind(IntEnum):
 
 @frozen
 class EventRecord:
-    """An event as it is stored. ``at`` is microseconds UTC; ``id`` counts from 1 within the
-    execution.
-    """
+    """A stored event. ``at`` is microseconds UTC; ``id`` counts from 1 within the execution."""
 
     id: int
     kind: int
@@ -134,9 +130,7 @@ class EventRecord:
 
 @frozen
 class Event:
-    """What all events have: their number within the execution, and when they were (microseconds
-    UTC).
-    """
+    """The common fields: the number within the execution, and the time (microseconds UTC)."""
 
     kind: ClassVar[EventKind]
     id: int
@@ -145,8 +139,8 @@ class Event:
 
 @frozen
 class UnknownEvent(Event):
-    """An event that this library cannot read, because a newer one has written it. ``what`` it does
-    not know of it.
+    """An event that a newer library wrote and this one cannot read. ``what`` names the unknown
+    part.
     """
 
     what: Unknown
@@ -169,11 +163,10 @@ class TerminalEvent(Event):
 
 @frozen
 class ExecutionStarted(InputEvent):
-    """The first event: which code runs for which execution, on which input. ``seed`` feeds uuid4
-    and random.
+    """The first event: the execution, its code and its input. ``seed`` feeds uuid4 and random.
 
-    From ``suggest_events`` events or ``suggest_bytes`` bytes on a boundary is suggested to the
-    code: recorded, so that a deploy with other settings changes no answer that the code has had.
+    From ``suggest_events`` events or ``suggest_bytes`` bytes on, a boundary is suggested to the
+    code. They are recorded, so a deploy with other settings changes no earlier answer.
     """
 
     kind: ClassVar[EventKind] = EventKind.EXECUTION_STARTED
@@ -187,14 +180,14 @@ class ExecutionStarted(InputEvent):
     suggest_bytes: int
     input: Payload
     is_exact: bool = False
-    """Whether values that would not come back as what they are are refused in it; older libraries
-    have changed them.
-    """
+    """Whether it refuses inexact values; older libraries changed them silently."""
 
 
 @frozen
 class ActivityScheduled(CommandEvent):
-    """An activity was asked for. Times are microseconds; the policy is the one of that moment."""
+    """The code scheduled an activity. Times are microseconds; the policy is the one of that
+    moment.
+    """
 
     kind: ClassVar[EventKind] = EventKind.ACTIVITY_SCHEDULED
     name: str
@@ -203,7 +196,7 @@ class ActivityScheduled(CommandEvent):
     timeout: int | None
     heartbeat_timeout: int | None
     queue: str | None = None
-    """Where it is to run; ``None``: where the instance does."""
+    """Its queue; ``None``: the instance's."""
     on_cancel: OnCancel = OnCancel.ABANDON
 
 
@@ -260,8 +253,8 @@ class EventReceived(InputEvent):
 
 @frozen
 class ChildStarted(CommandEvent):
-    """A child orchestration was asked for. ``version`` is what the call named; which one it got
-    stands in its own row.
+    """The code started a child. ``version`` is the call's; the child's own row has the resolved
+    one.
     """
 
     kind: ClassVar[EventKind] = EventKind.CHILD_STARTED
@@ -271,7 +264,7 @@ class ChildStarted(CommandEvent):
     on_parent_close: OnParentClose
     input: Payload
     queue: str | None = None
-    """Where it is to run; ``None``: where its parent does."""
+    """Its queue; ``None``: its parent's."""
 
 
 @frozen
@@ -283,7 +276,7 @@ class ChildCompleted(InputEvent):
 
 @frozen
 class ChildFailedEvent(InputEvent):
-    """A child has ended in another way (``status``: failed, cancelled or terminated), or could not
+    """A child ended without completing (``status``: failed, cancelled or terminated), or could not
     be started.
     """
 
@@ -295,7 +288,7 @@ class ChildFailedEvent(InputEvent):
 
 @frozen
 class DetachedStarted(CommandEvent):
-    """An instance was asked for that nobody here waits for."""
+    """The code started a detached instance."""
 
     kind: ClassVar[EventKind] = EventKind.DETACHED_STARTED
     name: str
@@ -307,8 +300,8 @@ class DetachedStarted(CommandEvent):
 
 @frozen
 class CommandCancelled(CommandEvent):
-    """An activity, timer, wait or child that was pending is given up: it lost a race, or its branch
-    was cancelled.
+    """A pending activity, timer, wait or child was cancelled: it lost a race, or its branch was
+    cancelled.
     """
 
     kind: ClassVar[EventKind] = EventKind.COMMAND_CANCELLED
@@ -349,7 +342,7 @@ class ExecutionTerminated(TerminalEvent):
 
 @frozen
 class ContinuedAsNew(TerminalEvent):
-    """The execution ended at its boundary. ``version`` is what the call named, if it named one."""
+    """The execution ended at its boundary. ``version`` is the call's, if it named one."""
 
     kind: ClassVar[EventKind] = EventKind.CONTINUED_AS_NEW
     version: str | None
@@ -360,11 +353,10 @@ class ContinuedAsNew(TerminalEvent):
 
 
 def error_to_wire(error: ErrorInfo) -> list[Any]:
-    """Return an error as JSON values: a list of three, and a fourth where it has causes, members or
+    """Return an error as JSON values: a list of three, with a fourth for causes, members or
     details.
 
-    The one place where an error becomes bytes, and :func:`error_from_wire` the one where it is
-    read.
+    Errors become bytes here only, and only :func:`error_from_wire` reads them.
     """
     wire: list[Any] = [error.type, error.message, error.traceback]
     nested: dict[str, Any] = {}
@@ -382,9 +374,7 @@ def error_to_wire(error: ErrorInfo) -> list[Any]:
 
 
 def error_from_wire(wire: list[Any]) -> ErrorInfo:
-    """Return what :func:`error_to_wire` wrote, of this version of the library or of an older
-    one.
-    """
+    """Return the error that :func:`error_to_wire` of this library or an older one wrote."""
     if len(wire) < 4:
         return ErrorInfo(wire[0], wire[1], wire[2])
     nested: dict[str, Any] = wire[3]
@@ -401,12 +391,14 @@ def error_from_wire(wire: list[Any]) -> ErrorInfo:
 
 
 def error_to_bytes(error: ErrorInfo) -> Packed:
-    """Return what the row of an execution that has ended holds, and the message to its parent."""
+    """Return the bytes of an error for the row of an ended execution, and for the message to its
+    parent.
+    """
     return pack_value({"error": error_to_wire(error)})
 
 
 def error_from_bytes(data: bytes) -> ErrorInfo:
-    """Return what :func:`error_to_bytes` wrote."""
+    """Return the error that :func:`error_to_bytes` wrote."""
     return error_from_wire(unpack(data)["error"])
 
 
@@ -419,7 +411,7 @@ def attempts_to_wire(attempts: tuple[Attempt, ...]) -> list[list[Any]]:
 
 
 def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
-    """Return what :func:`attempts_to_wire` wrote."""
+    """Return the attempts that :func:`attempts_to_wire` wrote."""
     return tuple(
         Attempt(number, from_micros(ended_at), error_from_wire(error))
         for number, ended_at, error in wire
@@ -428,7 +420,7 @@ def attempts_from_wire(wire: list[list[Any]]) -> tuple[Attempt, ...]:
 
 @frozen
 class Wire:
-    """How the envelopes of an event format become bytes, and back."""
+    """The conversion of an event format's envelopes to bytes, and back."""
 
     pack: Callable[[Any], bytes] = pack
     unpack: Callable[[bytes], Any] = unpack
@@ -436,8 +428,8 @@ class Wire:
 
 @frozen
 class EventWriter:
-    """Writes the events of an execution: always in its format (protocol rule 38), and at one write
-    level of the store.
+    """Writes an execution's events, always in its format (protocol rule 38), and at one write level
+    of the store.
     """
 
     format: int
@@ -448,8 +440,7 @@ class EventWriter:
 
 
 class EventForms:
-    """What a library reads and writes of histories: formats, and kinds of events, with their
-    levels.
+    """The event formats and kinds of a library, with their levels.
 
     Args:
         formats: by their numbers. A new one gets a line here.
@@ -477,7 +468,7 @@ class EventForms:
         self._writers: dict[tuple[int, int], EventWriter] = {}
 
     def writer(self, event_format: int = FORMAT, level: int = BASE_LEVEL) -> EventWriter:
-        """Return what writes an execution of a format, at a write level of the store."""
+        """Return the writer for executions of a format, at a write level of the store."""
         known = self._writers.get((event_format, level))
         if known is None:
             cancels, closes = self.on_cancel.at(level), self.on_parent_close.at(level)
@@ -488,20 +479,20 @@ class EventForms:
         return known
 
     def level(self, records: Sequence[EventRecord]) -> int:
-        """Return the level that a library must read to go on behind these events."""
+        """Return the level that a library must read to continue after these events."""
         if self._is_base:
             return BASE_LEVEL
         return max((self.kinds.level(record.kind) for record in records), default=BASE_LEVEL)
 
 
 EVENTS: Final = EventForms()
-"""What this library reads and writes."""
+"""The formats and kinds of this library."""
 
 _WRITER: Final = EVENTS.writer()
 
 
 class _NotKnown(Exception):
-    """A kind inside an envelope is not known here."""
+    """This library does not know a kind inside an envelope."""
 
     def __init__(self, what: Unknown) -> None:
         super().__init__(what)
@@ -512,7 +503,7 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
     """Return the stored form of an event."""
     envelope: dict[str, Any]
     payload: Payload | None = None
-    match event:  # from the most frequent ones on: they are told apart one after the other
+    match event:  # the most frequent kinds come first: they are tested one after the other
         case ActivityCompleted():
             envelope = {"source": event.source, "attempt": event.attempt}
             payload = event.result
@@ -604,8 +595,8 @@ def to_record(event: Event, writer: EventWriter = _WRITER) -> EventRecord:
 
 
 def scheduled_name(record: EventRecord, forms: EventForms = EVENTS) -> str:
-    """Return which activity a record asks for, without reading its payload; "?" where its format is
-    not known here.
+    """Return the activity that a record schedules, without reading its payload; "?" if its format
+    is unknown here.
     """
     wire = forms.formats.get(record.format)
     return "?" if wire is None else _field(wire.unpack(record.envelope), "name", str)
@@ -616,8 +607,7 @@ def _queue(event: ActivityScheduled | ChildStarted | DetachedStarted) -> dict[st
 
 
 def from_record(record: EventRecord, forms: EventForms = EVENTS) -> Event:
-    """Return the event that a record holds; an :class:`UnknownEvent` where a newer library has
-    written it.
+    """Return the event of a record; an :class:`UnknownEvent` if a newer library wrote it.
 
     Raises:
         HistoryCorrupt: its envelope is damaged, or its payload is lost.
@@ -700,8 +690,8 @@ def _read(
                 error_from_wire(envelope["cause"]),
                 attempts,
                 _field(envelope, "reason", str),
-                # Where nothing is said, the error's text told of so many once, and code may have
-                # written it into history.
+                # Old events lack the number: then the error's text counts, because code may have
+                # recorded it.
                 _field(envelope, "tries", int) if "tries" in envelope else len(attempts),
             )
         case EventKind.TIMER_CREATED:

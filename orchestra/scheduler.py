@@ -1,6 +1,4 @@
-"""Drives coroutines by hand, in an order that depends on nothing but their code and the order of
-inputs.
-"""
+"""Drives coroutines by hand. Their order depends only on their code and the order of inputs."""
 
 from __future__ import annotations
 
@@ -23,11 +21,11 @@ __all__ = ["Scheduler", "Task", "ended"]
 T = TypeVar("T")
 
 _CLOSINGS: Final = 3
-"""How often a coroutine is closed that goes on. The second time it is unwound by force."""
+"""How often a coroutine that goes on is closed. The second time it is unwound by force."""
 
 
 class Task(Future[T]):
-    """A running coroutine; as a future, its end."""
+    """A running coroutine; as a future, its result."""
 
     __slots__ = (
         "_closings",
@@ -44,8 +42,7 @@ class Task(Future[T]):
         super().__init__(scheduler.seal)
         self._scheduler = scheduler
         self.coroutine: Coroutine[Any, Any, Any] = coroutine
-        # A context of its own, so that what user code binds in context variables stays with its
-        # execution.
+        # A context of its own, so that context variables of user code stay within its execution.
         self._context = contextvars.copy_context()
         if scheduler.current is None:  # else it is a copy of such a one
             self._context.run(ORCHESTRATING.set, True)
@@ -54,7 +51,7 @@ class Task(Future[T]):
         self.cancelling: bool = False
         self.parked_on: Future[Any] | None = None
         self.owned: dict[int, DurableFuture[Any]] = {}
-        """What it has asked for and has no result yet, by event id."""
+        """Its commands without a result, by event id."""
 
     def __repr__(self) -> str:
         name = getattr(self.coroutine, "__qualname__", "branch")
@@ -62,7 +59,7 @@ class Task(Future[T]):
         return f"<{'done' if self._done else 'running'} {name}>"
 
     def step(self) -> None:
-        """Run until the next await that has to wait, or to the end."""
+        """Run until the next await that must wait, or to the end."""
         if self._done:
             return
         try:
@@ -73,12 +70,12 @@ class Task(Future[T]):
         except StopIteration as stop:
             if self._ends(stop.value, None):
                 self.settle(stop.value)
-        except KeyboardInterrupt:  # somebody stops the process; the code has not failed
+        except KeyboardInterrupt:  # the process is being stopped; the code has not failed
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever ends user code is its result
+        except BaseException as error:  # noqa: BLE001 - any exception of user code is its result
             if error.__traceback__ is not None:
-                # This very frame holds the task, and the task the error: without the cycle memory
-                # goes at once.
+                # This frame holds the task, and the task holds the error: breaking the cycle frees
+                # memory at once.
                 error.__traceback__ = error.__traceback__.tb_next
             if self._ends(None, error):
                 self.fail(self._outcome(error))
@@ -86,8 +83,8 @@ class Task(Future[T]):
             self._park(yielded)
 
     def _ends(self, value: Any, error: BaseException | None) -> bool:
-        """Return whether it ends now. It does not before the async generators are closed that it
-        has left early.
+        """Return whether it ends now. It first waits until the async generators that it left early
+        are closed.
         """
         if self._scheduler._left:
             self._scheduler.close_left(self)
@@ -100,14 +97,14 @@ class Task(Future[T]):
         return True
 
     def add_closing(self, closing: Task[None]) -> None:
-        """Have the task end no earlier than this one."""
+        """Let the task end no earlier than this one."""
         if self._closings is None:
             self._closings = []
         self._closings.append(closing)
 
     def _leave_nothing(self) -> None:
         self._scheduler.tasks.pop(self, None)
-        # Nothing that a cancelled branch asked for outlives it, unless another branch waits for it.
+        # No command of a cancelled branch outlives it, unless another branch waits for it.
         if self.cancelling and not self.seal.closed:
             for future in list(self.owned.values()):
                 if not future._done and not future.awaited:
@@ -115,7 +112,7 @@ class Task(Future[T]):
         self.owned.clear()
 
     def _outcome(self, error: BaseException) -> BaseException:
-        # Who awaits a cancelled branch is not cancelled himself.
+        # A branch that awaits a cancelled branch is not cancelled itself.
         if self.cancelling and isinstance(error, Cancelled):
             return OperationCancelled("the branch was cancelled")
         return explained(error)
@@ -133,20 +130,20 @@ class Task(Future[T]):
             future.add_callback(self._wake)
 
     def _wake(self, future: Future[Any]) -> None:
-        # An earlier callback of the same future may have thrown into the task: it has been woken
-        # then, and only once.
+        # An earlier callback of the same future may have thrown into the task. The task was woken
+        # then, only once.
         if self.parked_on is future:
             self.parked_on = None
             self._scheduler.ready.append(self)
 
     def throw(self, error: BaseException) -> None:
-        """Raise an error at the await where the task is (or at the next one, if it runs)."""
+        """Raise an error at the task's current await (or at its next one, if it runs)."""
         if self.done:
             return
         self._throws.append(error)
         parked_on = self.parked_on
         if parked_on is None or (isinstance(parked_on, DurableFuture) and parked_on.ending):
-            return  # in the latter case it is raised once the activity has ended
+            return  # in the second case it is raised once the activity has ended
         self.parked_on = None
         if parked_on.remove_callback(self._wake) and not _give_up(parked_on, error):
             self.parked_on = parked_on
@@ -155,7 +152,7 @@ class Task(Future[T]):
             self._scheduler.ready.append(self)
 
     def withdraw(self, error: BaseException) -> None:
-        """Take back an error that was to be thrown and has not been yet."""
+        """Withdraw an error that has not been thrown yet."""
         if error in self._throws:
             self._throws.remove(error)
 
@@ -166,7 +163,7 @@ class Task(Future[T]):
         self.give_up(waits=False)
 
     def give_up(self, *, waits: bool) -> None:
-        """Cancel it; ``waits``: an activity that it awaits ends first, where that is left open."""
+        """Cancel it; ``waits``: an awaited activity ends first, if its options leave that open."""
         if not self.cancelling and not self.done:
             self.cancelling = True
             error = Cancelled("the branch was cancelled")
@@ -175,8 +172,8 @@ class Task(Future[T]):
 
 
 def _give_up(future: Future[Any], error: BaseException) -> bool:
-    """Give up what nobody waits for any more: it must not live on, nor steal an event. Return
-    whether that is done.
+    """Cancel a command that no branch waits for: it must not live on, nor take an event. Return
+    whether it is done.
     """
     if isinstance(future, DurableFuture):
         return future.give_up(waits=isinstance(error, Cancelled) and error.waits)
@@ -191,13 +188,13 @@ class Scheduler:
         self.ready: deque[Task[Any]] = deque()
         self.current: Task[Any] | None = None
         self.steps: int = 0
-        """How many steps tasks have made; read by the watchdog, in another thread."""
+        """How many steps tasks have made. The watchdog reads it in another thread."""
         self.tasks: dict[Task[Any], None] = {}
-        """Those that have not ended, in the order in which they began."""
+        """The tasks that have not ended, in the order of their starts."""
         self._left: tuple[AsyncGenerator[Any, Any], ...] = ()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Task[T]:
-        """Make a task; it takes its first step when those that are ready have taken theirs."""
+        """Make a task. It takes its first step after the tasks that are ready now."""
         task = Task(self, coroutine)
         self.tasks[task] = None
         self.ready.append(task)
@@ -212,7 +209,7 @@ class Scheduler:
         return self.spawn(_awaiting(awaitable))
 
     def run(self) -> None:
-        """Step tasks until all of them wait, or until what they ask for is refused."""
+        """Step tasks until all of them wait, or until a command is refused."""
         ready, seal = self.ready, self.seal
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(None, self._left_early)
@@ -230,10 +227,10 @@ class Scheduler:
                 seal.begin_anew()
 
     def close(self) -> None:
-        """Drop all coroutines. Seal the execution first, so that nothing is decided by their
-        ``finally`` bodies.
+        """Drop all coroutines. Seal the execution first, so that their ``finally`` bodies decide
+        nothing.
 
-        It ends, whatever their code does with the exceptions that it meets.
+        This ends, whatever their code does with exceptions.
         """
         tasks, self.tasks = self.tasks, {}
         self.ready.clear()
@@ -255,7 +252,7 @@ class Scheduler:
                     coroutine.close()
                 if getattr(coroutine, "cr_frame", None) is None:
                     break
-                # It has awaited something else in place of ending.
+                # It awaited something else instead of ending.
                 self.seal.unwind(coroutine)
         finally:
             self.seal.begin_anew()
@@ -263,9 +260,7 @@ class Scheduler:
     # --- async generators that are left early ---
 
     def _left_early(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Take an async generator that nothing refers to any more, and that has not ended, from
-        Python's finaliser.
-        """
+        """Take an unfinished async generator without references from Python's finaliser."""
         if self.seal.closed:
             self._close_generator(generator)
         else:
@@ -284,8 +279,8 @@ class Scheduler:
             self.seal.begin_anew()
 
     def close_left(self, task: Task[Any]) -> None:
-        """Begin to close what a task has left early, as branches of the task: it ends when they
-        have ended.
+        """Begin to close the generators that a task left early, as branches of the task. It ends
+        when they have ended.
         """
         if not self._left or self.seal.closed:
             return
@@ -304,7 +299,7 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
 
 
 async def _after(closings: Sequence[Task[None]], value: T, error: BaseException | None) -> T:
-    """End as a task has ended, once what it left early is closed. A failure of that is one of the
+    """Complete as a task did, once its early-left generators are closed. Their failure fails the
     task.
     """
     late: Cancelled | None = None
@@ -329,7 +324,7 @@ async def _after(closings: Sequence[Task[None]], value: T, error: BaseException 
 
 
 async def ended(future: Future[Any]) -> None:
-    """Wait until a future is done, whatever comes of it."""
+    """Wait until a future is done, with any result."""
     gate: Future[None] = Future(future.seal)
     future.add_callback(lambda _future: gate.settle(None))
     await gate

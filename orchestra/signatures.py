@@ -1,5 +1,5 @@
-"""What a function that a user registers takes and returns: behind decorators, in methods, in the
-scope of other functions.
+"""The parameters and results of registered functions: behind decorators, in methods, in the scope
+of other functions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def plain_function(candidate: object, role: str) -> Callable[..., Any]:
     """Return a function or bound method; of a ``staticmethod`` the function inside.
 
     Raises:
-        InvalidFunction: it is something else, or a generator; says what to give instead.
+        InvalidFunction: it is something else, or a generator. The message names what to give
+            instead.
     """
     if isinstance(candidate, staticmethod):
         candidate = cast("Any", candidate).__func__
@@ -61,9 +62,9 @@ def _shown(candidate: object) -> str:
 
 
 def _remedy(candidate: object) -> str:
-    """Return what to give instead of what is no function."""
+    """Return advice for an object that is no function."""
     if inspect.iscoroutine(candidate):
-        candidate.close()  # it is never awaited, and that is told here
+        candidate.close()  # it is never awaited, and this message says so
         return "it is a call. Give the function itself, without calling it"
     if isinstance(candidate, str):
         return "it is a name; give the function that has it"
@@ -81,7 +82,7 @@ def _remedy(candidate: object) -> str:
 
 
 def called(function: object) -> str:
-    """Return how a function is called in its source, for messages."""
+    """Return the name of a function in its source, for messages."""
     return str(getattr(function, "__qualname__", None) or repr(function))
 
 
@@ -95,15 +96,13 @@ def wrapped_by(function: object) -> Iterator[object]:
 
 
 def _innermost(function: object) -> Any:
-    """Return the function that is called in the end."""
+    """Return the innermost wrapped function."""
     *_, inner = wrapped_by(function)
     return inner
 
 
 def awaits(function: object) -> bool:
-    """Return whether what a call returns is to be awaited: it is ``async def``, or wraps one that
-    is.
-    """
+    """Return whether a call's result must be awaited: it is ``async def``, or wraps one."""
     return any(inspect.iscoroutinefunction(one) for one in wrapped_by(function))
 
 
@@ -111,11 +110,11 @@ def awaits(function: object) -> bool:
 
 
 def names_around(function: Any) -> dict[str, Any]:
-    """Return the names that annotations of a function may use beside its module's: of the functions
-    and classes around it.
+    """Return the names that a function's annotations may use besides its module's: names of
+    enclosing functions and classes.
 
     Under ``from __future__ import annotations`` they are texts, and the function keeps no reference
-    to such names. While the function around it runs, they are found in its frame.
+    to such names. They are in the enclosing function's frame while that runs.
     """
     inner: Any = _innermost(function)
     parts = str(getattr(inner, "__qualname__", "")).split(".")[:-1]
@@ -149,7 +148,7 @@ def _frames(scopes: list[str], home: Any) -> dict[str, FrameType]:
 
 
 def _captured(function: Any) -> dict[str, Any]:
-    """Return the names of the functions around it that a function's code uses."""
+    """Return the names of enclosing functions that a function's code uses."""
     code: CodeType | None = getattr(function, "__code__", None)
     cells = (
         zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=False)
@@ -166,8 +165,8 @@ def _captured(function: Any) -> dict[str, Any]:
 
 
 def annotation_decoder(annotation: Any, what: str, *, decorated: bool = False) -> Decoder[Any]:
-    """Return the decoder of an annotation; ``what`` says whose it is, ``decorated`` that a
-    decorator may give it.
+    """Return the decoder of an annotation; ``what`` names it, ``decorated``: a decorator may supply
+    it.
 
     Raises:
         UnresolvableAnnotation: it names no type that can be read from JSON.
@@ -179,26 +178,26 @@ def annotation_decoder(annotation: Any, what: str, *, decorated: bool = False) -
         raise UnresolvableAnnotation(f"{what}: {error}{hint}") from error
 
 
-# --- what is taken, and what comes back -------------------------------------------------------
+# --- parameters and results -------------------------------------------------------
 
 
 def typed_signature(
     function: Callable[..., Any], names: dict[str, Any], *, untyped: int = 0
 ) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Return what a caller of a function gives, and the types: by parameter, and of the result
+    """Return the signature for a function's callers, and the types: by parameter, and of the result
     under ``return``.
 
-    Behind a decorator that takes anything (``*args, **kwargs``) the wrapped function says it,
-    without the arguments that the decorator gives it. A decorator with parameters of its own says
-    it itself.
+    Behind a decorator that takes anything (``*args, **kwargs``) the wrapped function's signature
+    counts, without the arguments that the decorator supplies. A decorator with its own parameters
+    has its own signature.
 
     Args:
-        names: what :func:`names_around` has found.
-        untyped: of how many of the first parameters the type is not asked for.
+        names: the result of :func:`names_around`.
+        untyped: the number of first parameters whose types are not needed.
 
     Raises:
         UnresolvableAnnotation: an annotation names nothing that can be found.
-        InvalidFunction: it cannot be told what a decorator takes.
+        InvalidFunction: the parameters of a decorator are unknown.
     """
     parameters, returns = _parameters(function)
     written = {parameter.name: parameter.annotation for parameter in parameters[untyped:]}
@@ -217,8 +216,8 @@ def typed_signature(
 
 
 def _parameters(function: Any) -> tuple[list[inspect.Parameter], Any]:
-    """Return the parameters of a function as its callers see them, and the annotation of its
-    result, both as written.
+    """Return a function's parameters for its callers, and the annotation of its result, both as
+    written.
     """
     if inspect.ismethod(function):
         parameters, returns = _parameters(function.__func__)
@@ -236,10 +235,10 @@ def _parameters(function: Any) -> tuple[list[inspect.Parameter], Any]:
 def _given_by_name(
     function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]
 ) -> list[inspect.Parameter]:
-    """Return the parameters of a decorator's function, with the annotations of those that they are
-    given on for.
+    """Return the parameters of a decorator's function, with the annotations of the parameters to
+    which it passes them.
 
-    ``functools.wraps`` has put the annotations of the wrapped function in the place of its own.
+    ``functools.wraps`` has replaced its annotations with the wrapped function's.
     """
     calls = _calls(function) or []
     if not calls or any(call != calls[0] for call in calls):
@@ -258,9 +257,7 @@ def _given_by_name(
 def _passed_on(
     function: Any, own: list[inspect.Parameter], wrapped: list[inspect.Parameter]
 ) -> list[inspect.Parameter]:
-    """Return what a caller gives to a decorator's function, which gives it on to the function that
-    it wraps.
-    """
+    """Return the parameters that a decorator's function passes on to the function it wraps."""
     leading = [parameter.name for parameter in own if parameter.kind not in _REST]
     found = _calls(function)
     calls = [] if found is None else found
@@ -289,8 +286,8 @@ def _passed_on(
 def _without(
     parameters: list[inspect.Parameter], keywords: frozenset[str]
 ) -> Iterator[inspect.Parameter]:
-    """Yield parameters without those that a decorator gives by keyword. What stands behind such a
-    one has lost its place.
+    """Yield parameters without those that a decorator supplies by keyword. Parameters after such a
+    one become keyword-only.
     """
     displaced = False
     for parameter in parameters:
@@ -303,10 +300,11 @@ def _without(
 
 
 def _calls(function: Any) -> list[tuple[tuple[str | None, ...], frozenset[str]]] | None:
-    """Return how a decorator's function calls the one that it wraps, as far as its source says so.
+    """Return the calls of a wrapped function in a decorator's function, as far as its source shows
+    them.
 
-    Each call is given by its arguments before ``*args`` (a name, or ``None`` for anything else) and
-    the keywords that it adds.
+    Each call has the arguments before ``*args`` (a name, or ``None`` for anything else) and the
+    keywords that it adds.
     """
     wrapped = function.__wrapped__
     names = {name for name, value in _captured(function).items() if value is wrapped}
@@ -351,7 +349,7 @@ def _call(
 
 
 def _added(tree: ast.AST, named: str | None) -> Iterator[str]:
-    """Yield what is put among the keywords that are given on: ``kwargs["session"] = ...``, and the
+    """Yield keywords that the code adds to those it passes on: ``kwargs["session"] = ...``, and the
     like.
     """
     for node in ast.walk(tree):
@@ -410,7 +408,7 @@ def _tree(_code: CodeType, source: _Source) -> ast.FunctionDef | ast.AsyncFuncti
     try:
         parsed = ast.parse(textwrap.dedent(inspect.getsource(source.function.__code__)))
     except (OSError, TypeError, SyntaxError, IndentationError):
-        return None  # no source, or none that stands by itself
+        return None  # no source, or none that parses alone
     first = parsed.body[0] if parsed.body else None
     return first if isinstance(first, (ast.FunctionDef, ast.AsyncFunctionDef)) else None
 
@@ -438,8 +436,8 @@ def _resolved(
 def _resolve_fields(types: Iterable[Any], names: dict[str, Any]) -> None:
     """Resolve the annotations of classes that are defined inside functions, in place.
 
-    Their fields may name classes of the same function. Only here those names can still be found:
-    nothing that decodes the class later sees that function's frame.
+    Their fields may name classes of the same function. Only here are those names still known: later
+    decoders do not see that function's frame.
     """
     pending = list(types)
     seen: set[int] = set()
@@ -456,7 +454,7 @@ def _resolve_fields(types: Iterable[Any], names: dict[str, Any]) -> None:
             try:
                 hints = typing.get_type_hints(current, localns=names, include_extras=True)
             except (NameError, TypeError, AttributeError, SyntaxError):
-                continue  # whoever reads the class says so
+                continue  # the reader of the class reports it
             written.update({name: hints[name] for name in written if name in hints})
             for field in getattr(current, "__dataclass_fields__", {}).values():
                 field.type = hints.get(field.name, field.type)

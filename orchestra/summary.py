@@ -1,5 +1,5 @@
-"""What an instance waits for, small enough to stand in its row: written with each turn, read by
-lists.
+"""A summary of what an instance waits for, small enough for its row. Each turn writes it; lists
+read it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TEXT: Final = 200
 
 
 class Tried(NamedTuple):
-    """What is known of an activity's tries: the number of the current one, when it may begin, and
-    the last error.
+    """An activity's attempts: the number of the current one, when it may begin, and the last
+    error.
     """
 
     attempt: int
@@ -47,7 +47,7 @@ class Tried(NamedTuple):
 
 
 class WaitEntry(NamedTuple):
-    """One thing that is waited for. Instants are microseconds; ``until`` is set for timers.
+    """One pending command. Instants are microseconds; ``until`` is set for timers.
 
     ``child`` is a child's id, and the version that the call named.
     """
@@ -63,7 +63,7 @@ class WaitEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The first 16 things that an instance waits for, and how many there are of each kind."""
+    """The first 16 pending commands of an instance, and the number of each kind."""
 
     entries: tuple[WaitEntry, ...]
     counts: Mapping[str, int]
@@ -86,10 +86,10 @@ def write_summary(
     tried: Callable[[int], Tried | None],
     put_backs: Sequence[tuple[int, int]] = (),
 ) -> Packed:
-    """Return the stored form of what is pending; only the first few are looked at.
+    """Return the stored form of the pending commands; only the first few are read.
 
-    ``put_backs``: by how much the store's clock was put back since the execution began, and from
-    when on it was wrong.
+    ``put_backs``: by how much the store's clock went back since the execution began, and from when
+    on it was wrong.
     """
     entries: list[list[Any]] = []
     for event in islice(pending, _CAP):
@@ -114,8 +114,8 @@ def write_summary(
 
 
 def read_put_backs(data: bytes) -> tuple[tuple[int, int], ...]:
-    """Return how the store's clock was put back since the execution began. Nearly always nothing,
-    and found at once.
+    """Return how the store's clock went back since the execution began. Nearly always empty, and
+    fast.
     """
     if not data.endswith(b"]]}"):
         return ()
@@ -123,7 +123,7 @@ def read_put_backs(data: bytes) -> tuple[tuple[int, int], ...]:
 
 
 def read_tried(row: ActivityRow) -> Tried:
-    """Return what a remembered activity's row tells of its tries."""
+    """Return the attempts in a remembered activity's row."""
     known = unpack(row.attempts)
     tries = attempts_from_wire(known["tries"])
     last_error = known.get("unread_error") or (str(tries[-1].error) if tries else None)
@@ -131,8 +131,8 @@ def read_tried(row: ActivityRow) -> Tried:
 
 
 def read_summary(data: bytes) -> Summary:
-    """Return what :func:`write_summary` wrote; an empty summary before an instance's first turn,
-    where nothing was written.
+    """Return the summary that :func:`write_summary` wrote; an empty one before an instance's first
+    turn.
     """
     if not data:
         return Summary((), {})

@@ -6,7 +6,7 @@
         handle = sync.call(sync.client.start, "watch", Watch("http://..."))
         print(sync.call(handle.result, int))
 
-An event loop runs in a thread of its own. :meth:`Connection.call` runs there what is ``async``, and
+An event loop runs in its own thread. :meth:`Connection.call` runs an ``async`` function there, and
 waits for it. So no method exists twice.
 """
 
@@ -48,13 +48,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOOK: Final = 1.0
-"""Seconds after which a waiting thread looks whether the event loop still runs. A hint only:
-replies wake it at once.
+"""Seconds after which a waiting thread checks that the event loop still runs. Replies wake it at
+once.
 """
 _EXIT_SECONDS: Final = 30.0
-"""How long the end of the process waits, beyond the grace of a runtime, for a connection that was
-not closed.
-"""
+"""How long the end of the process waits for an unclosed connection, beyond a runtime's grace."""
 _THREAD: Final = "orchestra-sync"
 _END: Final = object()
 
@@ -76,15 +74,15 @@ def connect(
         backend_options: options of that event loop, as ``anyio.run`` takes them.
 
     Raises:
-        InvalidArgument: ``target`` or ``backend`` is none of these.
+        InvalidArgument: ``target`` or ``backend`` is another thing.
     """
     return Connection(target, backend=backend, backend_options=backend_options)
 
 
 class Connection:
-    """Lets threads call what is ``async``. Any number of threads may use it at once.
+    """Lets threads call ``async`` functions. Any number of threads may use it at once.
 
-    A process that ends without closing it closes it then.
+    If the process ends without closing it, the connection closes then.
     """
 
     def __init__(
@@ -148,10 +146,10 @@ class Connection:
         """Leave the client or runtime, and end the event loop. Calls that wait in other threads
         raise ``RuntimeClosed``.
 
-        Harmless when it is closed, and in a forked child, where nothing of it runs.
+        Harmless if it is closed, and in a forked child, where it does not run.
 
         Raises:
-            BaseException: what has made the runtime fail.
+            BaseException: the failure of the runtime.
             WrongEventLoop: it was called in the connection's own event loop.
         """
         if self._process != os.getpid():
@@ -189,16 +187,14 @@ class Connection:
             wait([leaving], timeout=seconds)
 
     def _stop(self) -> None:
-        # What still waits there would keep the loop from ending; its callers are told that the
-        # connection is closed.
+        # Waiting calls would keep the loop from ending. Their callers learn that the connection is
+        # closed.
         with suppress(RuntimeError, CancelledError):
             self._portal.start_task_soon(self._portal.stop, True)
         self._thread.join()
 
     def _close_at_exit(self) -> None:
-        """Leave in order, in bounded time; the thread itself does not keep the process from
-        ending.
-        """
+        """Leave in order, in bounded time. The thread itself does not keep the process alive."""
         if self._process == os.getpid() and self._state == "open":
             self._state = "closed"
             grace = self._runtime._grace.total_seconds() if self._runtime is not None else 0
@@ -211,12 +207,12 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """The client whose methods are to be called."""
+        """The client. Pass its methods to :meth:`call`."""
         return self._client
 
     @property
     def runtime(self) -> Runtime | None:
-        """The runtime, where the connection was made to one."""
+        """The runtime, if the connection has one."""
         return self._runtime
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -228,8 +224,8 @@ class Connection:
         Raises:
             RuntimeClosed: the connection is not open, or was closed meanwhile; or the process was
                 forked from the one that has opened it.
-            WrongEventLoop: the caller blocks what it would wait for: the event loop of the
-                connection or runtime, or an orchestration.
+            WrongEventLoop: the caller blocks what it waits for: the event loop of the connection or
+                runtime, or an orchestration.
             InvalidArgument: ``function`` is a coroutine, and no function.
         """
         self._require_open()
@@ -246,7 +242,7 @@ class Connection:
     def iterate(
         self, function: Callable[P, AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Iterator[T]:
-        """Yield what an asynchronous iterable yields, one item at a time, as it is asked for.
+        """Yield the items of an asynchronous iterable, one at a time, on demand.
 
         It lives in one task of the event loop, which ends with the iterator: at the last item, at
         ``close()``, or when the iterator is dropped.
@@ -286,7 +282,7 @@ class Connection:
                     return
                 yield item
         finally:
-            if is_asked:  # it waits for an item; else it is asked to end, and may tidy up
+            if is_asked:  # it waits for an item; otherwise it is asked to end, and may clean up
                 feeder.cancel()
             try:
                 self._require_open()
@@ -310,7 +306,7 @@ class Connection:
                     raise RuntimeClosed(
                         "the event loop of the connection has ended; make a new connection"
                     )
-            if not future.done():  # what was to answer has ended instead
+            if not future.done():  # the answering task has ended instead
                 assert feeder is not None
                 feeder.result()
                 raise RuntimeClosed(_CLOSED)
@@ -368,8 +364,8 @@ def _start_loop(
 ) -> tuple[BlockingPortal, threading.Thread]:
     """Return the portal to an event loop in a new thread, and the thread.
 
-    ``start_blocking_portal`` of anyio joins the thread when the interpreter ends. The thread is
-    frozen by then, and the join hangs.
+    anyio's ``start_blocking_portal`` joins the thread when the interpreter ends. The thread is
+    frozen by then, so the join hangs.
     """
     begun: Future[BlockingPortal] = Future()
 
@@ -381,7 +377,7 @@ def _start_loop(
     def run() -> None:
         try:
             anyio.run(serve, backend=backend, backend_options=options)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the loop was to begin
+        except BaseException as error:  # noqa: BLE001 - the starting thread raises it
             if begun.done():
                 engine_logger.error("the event loop of a connection has failed", exc_info=error)
             else:
@@ -399,9 +395,7 @@ def _is_entered(target: Runtime | Client) -> bool:
 
 
 def _blocks(runtime: Runtime) -> bool:
-    """Return whether the caller's thread is the one that runs the runtime's event loop, and runs it
-    now.
-    """
+    """Return whether the caller's thread runs the runtime's event loop now."""
     if runtime._state != "running" or runtime._loop.thread != threading.get_ident():
         return False
     is_running: Callable[[], bool] | None = getattr(runtime._loop.native, "is_running", None)
@@ -411,7 +405,7 @@ def _blocks(runtime: Runtime) -> bool:
 def _require_function(function: object, method: str) -> None:
     if inspect.iscoroutine(function):
         name = function.__name__
-        function.close()  # else Python warns of a coroutine that was never awaited
+        function.close()  # otherwise Python warns of a coroutine that was never awaited
         raise InvalidArgument(
             f"{name}(...) was called already; give the function and its arguments: "
             f"{method}({name}, ...)"
@@ -424,7 +418,7 @@ def _require_function(function: object, method: str) -> None:
 
 
 class _Running:
-    """A function that runs in the event loop, and can be cancelled before it has begun as well."""
+    """A function that runs in the event loop, and can be cancelled even before it begins."""
 
     __slots__ = ("_args", "_function", "_is_cancelled", "_kwargs", "_scope", "has_ended")
 
@@ -490,7 +484,7 @@ async def _feed(
                     item = await anext(iterator)
                 except StopAsyncIteration:
                     item = _END
-                except Exception as error:  # noqa: BLE001 - it is raised in the thread that has asked
+                except Exception as error:  # noqa: BLE001 - the asking thread raises it
                     reply.set_exception(error)
                     return
                 reply.set_result(item)

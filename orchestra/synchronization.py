@@ -1,8 +1,8 @@
 """Locks, semaphores and conditions between the branches of one execution.
 
-They live in memory, and replay repeats what they did: the order in which the branches asked
-decides, and never a clock. A boundary drops them. They know nothing of other instances: what those
-must not do at the same time, an instance of its own does.
+They live in memory, and replay repeats their decisions: the order of requests decides, never a
+clock. A boundary drops them. They do not reach other instances: to exclude those, let one instance
+do the work.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 
 class Lock:
-    """Held by one branch at a time: ``async with lock:``. The branches that wait get it in the
-    order in which they asked.
+    """One branch at a time holds it: ``async with lock:``. Waiting branches get it first come,
+    first served.
     """
 
     __slots__ = ("_holder", "_scheduler", "_waiting")
@@ -56,7 +56,7 @@ class Lock:
         try:
             await gate
         except BaseException:
-            # Given to a branch that was cancelled in the same moment, it goes on to the next one.
+            # If its new holder was cancelled in the same moment, it goes to the next branch.
             if gate.done:
                 self._pass_on()
             else:
@@ -64,7 +64,7 @@ class Lock:
             raise
 
     def release(self) -> None:
-        """Give the lock to the branch that has waited longest, or to whichever asks next.
+        """Give the lock to the branch that has waited longest, or to the next one that asks.
 
         Raises:
             OrchestrationError: this branch does not hold it.
@@ -78,7 +78,7 @@ class Lock:
         self._pass_on()
 
     def is_mine(self) -> bool:
-        """Return whether the branch that runs holds it."""
+        """Return whether the running branch holds it."""
         return self._holder is not None and self._holder is self._scheduler.current
 
     def _pass_on(self) -> None:
@@ -102,7 +102,7 @@ class Lock:
 
 
 class Semaphore:
-    """Held by at most ``value`` branches at a time: ``async with semaphore:``. The longest wait
+    """At most ``value`` branches hold it at a time: ``async with semaphore:``. The longest wait
     comes first.
     """
 
@@ -120,11 +120,11 @@ class Semaphore:
         return self._value
 
     def locked(self) -> bool:
-        """Return whether a branch that asks now has to wait."""
+        """Return whether a branch that asks now must wait."""
         return self._value == 0
 
     async def acquire(self) -> None:
-        """Wait until this branch holds it, one time more."""
+        """Wait until this branch holds it once more."""
         self._scheduler.seal.check()
         if self._value:
             self._value -= 1
@@ -141,7 +141,7 @@ class Semaphore:
             raise
 
     def release(self) -> None:
-        """Let the branch that has waited longest have it, or whichever asks next.
+        """Give it to the branch that has waited longest, or to the next one that asks.
 
         Raises:
             OrchestrationError: it was released more often than acquired.
@@ -222,7 +222,7 @@ class Condition:
             raise
         except BaseException:
             if gate.done:
-                self._notify(1)  # it was told and cannot act on it; the next one can
+                self._notify(1)  # it was notified and cannot act; the next one can
             else:
                 del self._waiting[gate]
             await self._lock_again()
@@ -232,7 +232,7 @@ class Condition:
             raise cancelled
 
     async def wait_for(self, predicate: Callable[[], T]) -> T:
-        """Wait until a predicate is true, and return its value. It is asked now, and after each
+        """Wait until a predicate is true, and return its value. It is called now, and after each
         notification.
         """
         while not (value := predicate()):
@@ -240,7 +240,7 @@ class Condition:
         return value
 
     def notify(self, count: int = 1) -> None:
-        """Wake as many of the branches that wait, those first that have waited longest.
+        """Wake some waiting branches, the longest waiting ones first.
 
         Raises:
             OrchestrationError: this branch does not hold the lock.

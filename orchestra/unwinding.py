@@ -1,13 +1,12 @@
 """Ends code that cannot be closed: code that catches everything around a wait, and goes on.
 
-Code that has left memory is refused whatever it asks for, by an exception. Code in a loop that
-swallows exceptions would be refused for ever. After many refusals the :class:`Unwinder` raises at
-each further line of it, in handlers as well: no loop goes round under that, so that the code ends
-after as many exceptions as it has nested handlers.
+Code that has left memory gets an exception for every command. Code that swallows exceptions in a
+loop would be refused for ever. After many refusals the :class:`Unwinder` raises at each further
+line, in handlers as well. No loop survives that, so the code ends after as many exceptions as it
+has nested handlers.
 
-Python takes a trace function away once it has raised. It is put back when a profile event tells
-that the code goes on, and when the exception that it raised is dropped, for that is where a handler
-ends.
+Python removes a trace function once it has raised. The unwinder sets it again when a profile event
+shows that the code goes on, and when the raised exception is dropped: there a handler ends.
 """
 
 from __future__ import annotations
@@ -23,22 +22,20 @@ from orchestra.frames import await_chain, is_installed, is_own, is_user, place, 
 __all__ = ["BOUNDARIES", "Unwinder"]
 
 BOUNDARIES: Final[set[CodeType]] = set()
-"""The functions of this library that run or close user code: nothing is raised in the frames above
-them.
+"""The functions of this library that run or close user code. The unwinder raises nothing in frames
+above them.
 """
 _RELENTLESS: Final = 200
-"""Exceptions after which the code of packages that user code calls is unwound as well: it may be
-that which goes on.
+"""Exceptions after which code of called packages is unwound as well: it may be the code that goes
+on.
 """
 
 
 class _Harder(Evicted):
-    """Raised at a line, and not at a call. Where a handler drops it, the next one is raised."""
+    """Raised at a line, not at a call. When a handler drops it, the next one is raised."""
 
     def __del__(self) -> None:
-        unwinder = getattr(
-            sys.getprofile(), "__self__", None
-        )  # of the thread in which this is dropped
+        unwinder = getattr(sys.getprofile(), "__self__", None)  # of the thread that drops it
         if isinstance(unwinder, Unwinder):
             unwinder.go_on()
 
@@ -55,12 +52,12 @@ class Unwinder:
         self._raised = 0
         self.armed: bool = False
         self.caught: str | None = None
-        """The line that went on after it had been refused many times: the first line of a handler
-        that catches too much.
+        """The line that went on after many refusals: the first line of a handler that catches too
+        much.
         """
 
     def arm(self, coroutine: object = None) -> None:
-        """Begin to raise: in the code that runs, or in a coroutine that is about to be closed."""
+        """Begin to raise: in the running code, or in a coroutine before it is closed."""
         if not self.armed:
             self.armed = True
             self._raised = 0
@@ -69,7 +66,7 @@ class Unwinder:
         self.go_on()
 
     def disarm(self) -> None:
-        """Leave the code alone. What traced the thread before traces it again."""
+        """Stop raising, and restore the thread's former trace function."""
         if self.armed:
             self.armed = False
             trace, profile = self._before
@@ -78,7 +75,7 @@ class Unwinder:
             sys.settrace(trace)
 
     def go_on(self) -> None:
-        """Raise at the next line, if that is to be."""
+        """Raise at the next line, if needed."""
         if not self.armed:
             return
         frames: list[FrameType] = []
@@ -100,7 +97,7 @@ class Unwinder:
     def _is_meant(self, frame: FrameType) -> bool:
         if is_own(frame):
             return False
-        # Packages may hold locks of the whole program, a log's for example: user code alone is
+        # Packages may hold locks of the whole program, such as a log's. So only user code is
         # interrupted while that suffices.
         return self._raised > _RELENTLESS or not is_installed(frame)
 

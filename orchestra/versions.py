@@ -1,4 +1,4 @@
-"""Versions and the policies that choose among them.
+"""Versions, and the policies that choose among them.
 
 Versions are `semver <https://semver.org>`_ and are compared as semver, never as strings. Build
 metadata is part of a version's name, not of its rank.
@@ -49,9 +49,7 @@ def parse_version(text: str) -> semver.Version:
 
 @lru_cache(maxsize=4096)
 def version_key(text: str) -> str:
-    """Return a text that sorts, byte by byte, as the version does: the form that a database can
-    order by.
-    """
+    """Return a text that sorts, byte by byte, as the version does: a database can order by it."""
     version = parse_version(text)
     core = "".join(_number_key(str(part)) for part in (version.major, version.minor, version.patch))
     if version.prerelease is None:
@@ -79,9 +77,7 @@ def _number_key(digits: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """Take the highest version that a living node has. Pre-releases count only where nothing else
-    exists.
-    """
+    """Take the highest version of a living node. Pre-releases count only if nothing else exists."""
 
     def __str__(self) -> str:
         return "latest"
@@ -89,7 +85,7 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """Take this version, also where it is lower than the one that runs now.
+    """Take this version, even if it is lower than the running one.
 
     Raises:
         InvalidVersion: the version is not semver.
@@ -106,10 +102,10 @@ class Exact:
 
 @dataclass(frozen=True, slots=True)
 class UnknownPolicy:
-    """A stored policy that this library cannot read: a newer one has set it. ``text`` is how it is
-    stored.
+    """A stored policy that a newer library set and this one cannot read. ``text`` is its stored
+    form.
 
-    No version is chosen by it here. Set another policy, or use a library that reads it.
+    This library chooses no version by it. Set another policy, or use a library that reads it.
     """
 
     text: str
@@ -123,14 +119,12 @@ Policy = Latest | Exact
 Policies = Kinds[type[Latest] | type[Exact]]
 
 POLICIES: Final[Policies] = Kinds("version policy", {"latest": Latest, "exact": Exact})
-"""Policies, by the word with which their stored text begins. A new one gets a line, with its
-level.
-"""
+"""Policies, by the first word of their stored text. A new one gets a line, with its level."""
 
 
 def policy_from_text(text: str, policies: Policies = POLICIES) -> Policy | UnknownPolicy:
-    """Return the policy that :func:`policy_to_text` wrote. What cannot be read is never taken for
-    another one.
+    """Return the policy that :func:`policy_to_text` wrote. An unreadable one is never read as
+    another.
     """
     word, _, argument = text.partition(":")
     kind = policies.read(word)
@@ -145,7 +139,7 @@ def policy_from_text(text: str, policies: Policies = POLICIES) -> Policy | Unkno
 
 
 def policy_to_text(policy: Policy, policies: Policies = POLICIES, level: int = BASE_LEVEL) -> str:
-    """Return how a policy is stored at a write level.
+    """Return the stored form of a policy at a write level.
 
     Raises:
         LevelTooLow: it may not be written yet.
@@ -155,8 +149,8 @@ def policy_to_text(policy: Policy, policies: Policies = POLICIES, level: int = B
 
 
 def resolve(policy: Policy | UnknownPolicy, available: Iterable[str]) -> str | None:
-    """Return the version that a policy gives, or ``None`` where it gives none of the available
-    ones, or cannot be read.
+    """Return the version that a policy chooses; ``None`` if it chooses no available one, or cannot
+    be read.
     """
     match policy:
         case Exact(version):

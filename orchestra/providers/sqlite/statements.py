@@ -182,7 +182,7 @@ READ_ROW: Final = f"SELECT {tables.HOT_ROW.listed()} FROM instance WHERE instanc
 # Whether an append's message waits unread, with its columns, and whether it was removed.
 FIND_ADDRESSEE: Final = f"""
     SELECT m.sequence IS NOT NULL, {tables.MESSAGE.without("instance_id").listed("m")}, t.sequence, t.removed_at
-    FROM (SELECT ?1 AS instance_id, ?2 AS message_id) a
+    FROM (SELECT ? AS instance_id, ? AS message_id) a
     LEFT JOIN message m ON m.instance_id = a.instance_id AND m.message_id = a.message_id AND m.kind = 0
     LEFT JOIN tombstone t ON t.instance_id = a.instance_id AND t.message_id = a.message_id
     WHERE m.sequence IS NOT NULL OR t.sequence IS NOT NULL"""
@@ -201,10 +201,10 @@ ADD_MESSAGE: Final = insert("message", tables.MESSAGE)
 # one comes first; a 0 would come before all. An instance that crashed its owners repeatedly waits
 # out its delay (rule 14).
 RING_BY_REPORT: Final = f"""
-    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?1,
-        wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} AND owner IS NULL AND wake_at > ?1 THEN min(wake_at, ?2)
-            ELSE min(coalesce(wake_at, ?1), ?1) END
-    WHERE instance_id = ?3 AND status = 0"""
+    UPDATE instance SET inbox_seq = inbox_seq + 1, updated_at = ?,
+        wake_at = CASE WHEN takeovers >= {CRASHES_BEFORE_DELAY} AND owner IS NULL AND wake_at > ? THEN min(wake_at, ?)
+            ELSE min(coalesce(wake_at, ?), ?) END
+    WHERE instance_id = ? AND status = 0"""
 
 READ_LINK: Final = f"""
     SELECT {tables.DETAIL.only("parent_id", "parent_incarnation", "parent_execution", "parent_event").listed()}, on_parent_close

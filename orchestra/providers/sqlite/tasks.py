@@ -72,4 +72,5 @@ def lose_tasks(connection: sqlite3.Connection, now: int, limit: int) -> int:
 def _lose(connection: sqlite3.Connection, now: int, keys: Sequence[tuple[Any, ...]]) -> None:
     for key in keys:
         connection.execute(sql.LOSE_TASK, key)
-        connection.execute(sql.RING_BY_REPORT, (now, now + LONGEST_DELAY, key[0]))
+        latest = now + LONGEST_DELAY
+        connection.execute(sql.RING_BY_REPORT, (now, now, latest, now, now, key[0]))

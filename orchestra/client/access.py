@@ -27,16 +27,16 @@ T = TypeVar("T")
 
 _CATALOGUE_AGE: Final = 1.0
 HELD_AGE: Final = 0.05
-"""How old the catalogue may be where it makes an instance look held: a deploy must not make a
+"""The age of the catalogue at which it may make an instance look held: a deploy must not make a
 dashboard flicker.
 """
 
 
 class Access:
-    """Leads to the store: through a runtime's port, or through one of its own, which it opens and
+    """The way to the store: through a runtime's port, or through its own, which it opens and
     closes.
 
-    ``name`` stands beside all that the client writes: who wrote it.
+    The store records ``name`` as the author of the client's writes.
     """
 
     def __init__(self, provider: Provider, clock: Clock) -> None:
@@ -70,7 +70,7 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a port. That of a runtime may be closed all the same."""
+        """Whether there is a port. A runtime's port may still be closed."""
         return self.is_attached or self.own is not None
 
     @property
@@ -128,7 +128,7 @@ class Access:
         return await self._catalogues.get(age)
 
     def forget_catalogue(self) -> None:
-        """Read the catalogue anew when it is needed next."""
+        """Read the catalogue again when it is needed next."""
         self._catalogues.forget()
 
     async def _read_catalogue(self) -> Catalogue:

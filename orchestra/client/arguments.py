@@ -108,7 +108,7 @@ def check_id(instance_id: object) -> None:
 
 
 def check_labels(labels: object) -> None:
-    """Check labels, where some are given.
+    """Check optional labels.
 
     Raises:
         InvalidArgument: they are no mapping, or a label is not text of 1 to 1,024 characters (its
@@ -134,7 +134,7 @@ def check_filters(
     parent: object,
     labels: Mapping[str, str] | None,
 ) -> None:
-    """Check the conditions of a list, where they are given.
+    """Check the optional conditions of a list.
 
     Raises:
         InvalidArgument: one of them cannot be an id, a name, a version, a queue or a label. A
@@ -149,7 +149,7 @@ def check_filters(
 
 
 def check_choice(value: object, what: str, choices: Sequence[str]) -> None:
-    """Check one of a few words.
+    """Check a choice among a few words.
 
     Raises:
         InvalidArgument: it is none of them.

@@ -1,4 +1,4 @@
-"""The catalogue as a client knows it: read from the store, and kept for a moment."""
+"""A client's cache of the catalogue."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class CatalogueCache:
         self._read_store = read
         self._clock = clock
         self._known: tuple[Catalogue, float] | None = None
-        """With the moment from which it is. Replaced as a whole: several threads may read it."""
+        """With its time. Replaced as a whole: several threads may read it."""
         self._readings: dict[object, _Reading] = {}
-        """By event loop: a task can wait only for what happens in its own."""
+        """By event loop: a task can wait only for its own loop."""
 
     async def get(self, age: float) -> Catalogue:
         """Return the catalogue, at most ``age`` seconds old. A caller that asks while it is being
@@ -52,8 +52,8 @@ class CatalogueCache:
         return known[0]
 
     def forget(self) -> None:
-        """Read it anew when it is needed next. A read that is under way may have begun before a
-        change, and does not count.
+        """Read it again when it is needed next. A running read may have begun before the change,
+        and does not count.
         """
         self._readings = {}
         self._known = None

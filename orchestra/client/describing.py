@@ -1,6 +1,4 @@
-"""Makes what people see of instances, executions and nodes from stored rows, judged against the
-nodes that live now.
-"""
+"""Describe instances, executions and nodes for people, from stored rows and the living nodes."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ __all__ = [
 ]
 
 _MOST_PENDING: Final = 1_000
-"""Activities that are shown of an instance."""
+"""The most activities that are shown of an instance."""
 _SHOWN_STATUS: Final = {
     Status.COMPLETED: InstanceStatus.COMPLETED,
     Status.FAILED: InstanceStatus.FAILED,
@@ -59,12 +57,12 @@ STORED_STATUS: Final = {
     InstanceStatus.HELD: Status.OPEN,
     **{shown: stored for stored, shown in _SHOWN_STATUS.items()},
 }
-"""What the store calls each status that this library knows."""
+"""The stored status for each known status."""
 
 
 def untold_activities(record: InstanceRecord) -> list[int]:
-    """Return the activities that have a row, and that the summary leaves out: it holds the first 16
-    waits only.
+    """Return the activities with a row that are not in the summary, which holds the first 16 waits
+    only.
     """
     summary = read_summary(record.summary)
     told = {entry.event_id for entry in summary.entries}
@@ -78,8 +76,7 @@ def instance_info(
     children: Sequence[InstanceRecord] | None = None,
     scheduled: Sequence[EventRecord] = (),
 ) -> InstanceInfo:
-    """Return what is shown of a stored instance and of its children, judged against the nodes that
-    live now.
+    """Return the description of a stored instance and of its children, given the living nodes.
 
     ``scheduled`` are the events of :func:`untold_activities`.
     """
@@ -132,7 +129,7 @@ def instance_info(
 
 
 def _child_info(record: InstanceRecord, catalogue: Catalogue) -> ChildInfo:
-    """Return what is shown of an instance with its parent."""
+    """Return the description of an instance's parent."""
     held_reason = hold_reason(record, catalogue)
     execution = record.execution
     return ChildInfo(
@@ -153,7 +150,7 @@ def _awaited_children(summary: Summary) -> tuple[ChildInfo, ...]:
 
 
 def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
-    """Return what is shown of a stored execution."""
+    """Return the description of a stored execution."""
     going = "pending" if row.opened_at is None else "running"
     status = going if row.end is None else row.end.name.lower()
     return ExecutionInfo(
@@ -175,7 +172,7 @@ def execution_info(instance_id: str, row: ExecutionRow) -> ExecutionInfo:
 
 
 def node_infos(catalogue: Catalogue, owned: Mapping[str, int]) -> tuple[NodeInfo, ...]:
-    """Return what is shown of the nodes in a catalogue, the oldest first."""
+    """Return the descriptions of a catalogue's nodes, the oldest first."""
     nodes = sorted(catalogue.nodes, key=lambda node: (node.started_at, node.record.node_id))
     return tuple(
         NodeInfo(
@@ -268,7 +265,7 @@ def _pending_activity(
 
 
 def _why_unread(row: ActivityRow | None) -> str | None:
-    """Return why the owner of an instance does not try one of its activities; ``None``: it does, or
+    """Return why an instance's owner does not run one of its activities; ``None``: it does, or
     will.
     """
     if row is None or row.has_ended or not unpack(row.attempts).get("unread"):
@@ -280,8 +277,8 @@ def _why_unread(row: ActivityRow | None) -> str | None:
 
 
 def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
-    """Return why no node takes an activity that is handed out, and what would help; ``None`` where
-    a node may take it.
+    """Return why no node takes an activity of a route, and the remedy; ``None``: a node may take
+    it.
     """
     routes = {
         offered
@@ -313,7 +310,7 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
 
 
 def stored_error(data: Packed | None) -> ErrorInfo | None:
-    """Return the error that an execution's row holds."""
+    """Return the error in an execution's row."""
     return None if data is None else error_from_bytes(data)
 
 

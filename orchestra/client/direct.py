@@ -1,6 +1,4 @@
-"""A client's own way to the store, where no runtime runs: changes that wait together are committed
-together.
-"""
+"""A stand-alone client's way to the store: changes that wait together are committed together."""
 
 from __future__ import annotations
 
@@ -60,7 +58,7 @@ class _Pending:
 
 
 class _Lane:
-    """The changes of one event loop that wait. Its lock and limiter belong to that loop."""
+    """The waiting changes of one event loop. Its lock and limiter belong to that loop."""
 
     def __init__(self) -> None:
         self.pending: list[_Pending] = []
@@ -72,7 +70,7 @@ class DirectPort:
     """Commits in worker threads, one group at a time. The changes that wait are limited, as within
     a runtime.
 
-    It serves any number of event loops, in any threads: each has a lane of its own.
+    It serves any number of event loops, in any threads. Each has its own lane.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -104,7 +102,7 @@ class DirectPort:
             return lane
 
     async def submit(self, change: ClientChange) -> Outcome:
-        """Have a change committed with whatever else waits."""
+        """Commit a change together with all waiting changes."""
         self._require_open()
         size = size_of(change)
         if not self._intake.enter(size):
@@ -144,7 +142,7 @@ class DirectPort:
                 finally:
                     # a runtime may share this provider, and would see it at the next poll only
                     self._provider.store.stir()
-        except Exception as error:  # noqa: BLE001 - whatever a value does to a driver concerns that value alone
+        except Exception as error:  # noqa: BLE001 - a value that breaks the driver concerns that value alone
             known = (
                 error
                 if isinstance(error, StoreError)
@@ -162,7 +160,7 @@ class DirectPort:
                 for entry in batch:
                     entry.error = known
                 return
-            for entry in batch:  # one of them is poisonous: find out which
+            for entry in batch:  # one of them is faulty: find it
                 self._commit([entry])
         else:
             for entry, outcome in zip(batch, commit.outcomes, strict=True):
@@ -178,14 +176,12 @@ class DirectPort:
             raise
 
     def written_past(self) -> None:
-        """Tell the runtime that may share this provider; engines elsewhere look at the store by
-        themselves.
-        """
+        """Notify a runtime that shares this provider; other engines poll the store."""
         self._provider.store.stir()
 
     def watch(
         self,
-        instance_id: str,  # noqa: ARG002 - it learns of no particular instance's end
+        instance_id: str,  # noqa: ARG002 - it polls for any instance
         seconds: float,
     ) -> AbstractContextManager[PollingWatch]:
         """Poll, at growing intervals."""

@@ -1,6 +1,4 @@
-"""What people see of a history: its events as plain values, also those that this library cannot
-read.
-"""
+"""A history for people: its events as plain values, including unreadable ones."""
 
 from __future__ import annotations
 
@@ -95,7 +93,7 @@ class HistoryEvent:
 
 
 def history_event(record: EventRecord, library: Library = THIS_LIBRARY) -> HistoryEvent:
-    """Return what is shown of a stored event. Never fails."""
+    """Return the description of a stored event. Never fails."""
     try:
         event = from_record(record, library.events)
         details = _unknown(event, record) if isinstance(event, UnknownEvent) else _details(event)
@@ -112,7 +110,7 @@ def _kind(number: int, library: Library) -> str:
 
 
 def _unknown(event: UnknownEvent, record: EventRecord) -> dict[str, Any]:
-    """Return what is shown of an event that only a newer library can read."""
+    """Return the description of an event that only a newer library can read."""
     details: dict[str, Any] = {
         "event": Unreadable(f"event {event.id} has an {event.what}", record.size)
     }

@@ -31,12 +31,12 @@ class EndWatch(Protocol):
 
     @property
     def end(self) -> End | None:
-        """How it has ended, where that is known without looking."""
+        """The end, if it is known without a read."""
         ...
 
     @property
     def known_open(self) -> bool:
-        """Whether it had not ended when the watch began; then there is no need to look at once."""
+        """Whether it had not ended when the watch began, so that no read is needed at once."""
         ...
 
     @property
@@ -52,10 +52,10 @@ class EndWatch(Protocol):
 
 
 class Port(Protocol):
-    """What a client needs of its surroundings."""
+    """The port of a client."""
 
     async def submit(self, change: ClientChange) -> Outcome:
-        """Have a change committed; return its outcome once it is durable.
+        """Commit a change; return its outcome once it is durable.
 
         Raises:
             StoreError: it was not written, or (``OutcomeUnknown``) it may or may not have been.

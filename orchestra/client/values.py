@@ -1,6 +1,4 @@
-"""Stored values as people are shown them: plain JSON values, or, where one cannot be read, what is
-known of it.
-"""
+"""Stored values for people: plain JSON values, or a placeholder for an unreadable one."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ __all__ = ["Unreadable", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands where a stored value cannot be read: it is damaged, or written by a library that knows
-    more than this one.
+    """Replaces a stored value that cannot be read: it is damaged, or a newer library wrote it.
 
     ``size`` is its length in bytes.
     """

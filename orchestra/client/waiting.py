@@ -1,4 +1,4 @@
-"""Waiting for the end of an instance: how it has ended, or why the wait is over without an end."""
+"""Wait for the end of an instance: return the end, or raise why there is none."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from orchestra.store.queries import InstanceRecord
 __all__ = ["Patience", "no_end", "result_of", "wait_for_end"]
 
 _SECONDS: Final = 10.0
-"""How long a wait without a timeout goes on for an instance that an error holds: a deploy of mended
-code may be under way.
+"""How long a wait without a timeout tolerates an error's hold: a deploy of repaired code may be
+under way.
 """
 
 _PAST: Final = {
@@ -44,8 +44,7 @@ _PAST: Final = {
 async def wait_for_end(access: Access, instance_id: str, timeout: timedelta | None) -> End:  # noqa: ASYNC109
     """Wait until an instance has ended, and return how; see :meth:`Client.wait_for_completion`."""
     check_id(instance_id)
-    # Any will do: a caller that gives no time, or one that is over, is told how the instance stands
-    # now.
+    # Any order will do: a caller without time left gets the instance's present state.
     check_duration(timeout, "timeout", least=timedelta.min, most=timedelta.max, optional=True)
     with access.port.watch(
         instance_id, math.inf if timeout is None else timeout.total_seconds()
@@ -78,7 +77,7 @@ def result_of(end: End, instance_id: str, annotation: Any) -> Any:
         return decoder(annotation).decode(end.output or EMPTY, subject=f"output of {instance_id!r}")
     error = stored_error(end.error)
     detail = f"instance {instance_id!r} {_PAST[end.status]}"
-    # What was raised says little without its type: KeyError('name') has no message but 'name'.
+    # A message says little without its type: KeyError('name') has only the message 'name'.
     shown = error and (str(error) if end.status is Status.FAILED else error.message or error.type)
     message = f"{detail}: {shown}" if shown else detail
     match end.status:
@@ -91,9 +90,7 @@ def result_of(end: End, instance_id: str, annotation: Any) -> Any:
 
 
 class Patience:
-    """Notices that an instance stays held by one error, for a wait that has no timeout of its
-    own.
-    """
+    """Detects that one error keeps an instance held, for a wait without a timeout."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -101,8 +98,8 @@ class Patience:
         self._since = 0.0
 
     def is_over(self, record: InstanceRecord) -> bool:
-        """Return whether this very hold has been seen for ten seconds. To be asked at each look at
-        the store.
+        """Return whether this hold has been seen for ten seconds. Call it at each look at the
+        store.
         """
         hold = record.row.hold
         if hold is None or _error_of(record) is None:

@@ -1,14 +1,15 @@
-"""Values to bytes and back.
+"""Convert values to bytes and back.
 
-The wire form is JSON, written by orjson and stored as bytes together with an encoding number. A
-value is read back by its *annotation*, through pydantic in strict mode, and comes back as what it
-was: dataclasses, TypedDicts, pydantic models, unions of them, enums, datetimes with their zones,
-UUIDs, Decimals, bytes, tuples and sets. Where there is an annotation the value is written by it as
-well: what would come back as something else is refused, with its field and the remedy, and an
-annotation whose values never could is refused where it is registered. Without an annotation a value
-is written by its own type, and read as plain JSON.
+The wire form is JSON, written by orjson, and stored as bytes with an encoding number. A value is
+read by its *annotation*, through pydantic in strict mode, and comes back as what it was:
+dataclasses, TypedDicts, pydantic models, unions of them, enums, datetimes with their zones, UUIDs,
+Decimals, bytes, tuples and sets.
 
-Code always receives the decoded form, in the first run as on replay.
+An annotated value is also written by its annotation. A value that would come back as another one is
+refused, with its field and the remedy. An annotation whose values can never come back is refused at
+its registration. Without an annotation a value is written by its own type, and read as plain JSON.
+
+Code always receives the decoded form, in the first run and on replay.
 """
 
 from orchestra.codec.decoding import (

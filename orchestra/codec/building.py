@@ -1,6 +1,4 @@
-"""From the core schema that pydantic has for an annotation to its
-:class:`~orchestra.codec.shapes.Shape`.
-"""
+"""Build the :class:`~orchestra.codec.shapes.Shape` of an annotation from pydantic's core schema."""
 
 from __future__ import annotations
 
@@ -55,14 +53,14 @@ _INNER: Final = {
     "json-or-python": "json_schema",
     "lax-or-strict": "strict_schema",
 }
-"""Where nodes that add functions have the node of the type itself."""
+"""The keys under which function nodes hold the node of the type itself."""
 
 
 class Builder:
-    """Makes shapes of one core schema, and notes what they need.
+    """Makes the shapes of one core schema, and notes their needs.
 
     Args:
-        write_any: how what is annotated ``Any`` is written.
+        write_any: writes parts that are annotated ``Any``.
     """
 
     def __init__(self, schema: Any, write_any: Callable[[Any], Any]) -> None:
@@ -76,11 +74,11 @@ class Builder:
             schema = schema["schema"]
         self._schema = schema
         self.native: bool = True
-        """Whether pydantic reads whatever is written, as long as it names no type and no zone."""
+        """Whether pydantic can read all written values that name no type and no zone."""
         self.verify: bool = False
-        """Whether what is written must be read back before it is believed."""
+        """Whether each written value must be read back as a check."""
         self.is_zoned: bool = False
-        """Whether there are datetimes in it."""
+        """Whether it contains datetimes."""
 
     def build(self) -> Shape:
         """Return the shape of the whole.
@@ -95,7 +93,7 @@ class Builder:
         return Node(schema, self._definitions)
 
     def resolved(self, schema: Any) -> Any:
-        """Return the node that a reference stands for."""
+        """Return the node of a reference."""
         while schema["type"] == "definition-ref":
             schema = self._definitions[schema["schema_ref"]]
         return schema
@@ -123,7 +121,7 @@ class Builder:
         found = self._made.get(reference)
         if found is not None:
             return found
-        # It may contain itself: what refers to it meanwhile gets a shape that is filled afterwards.
+        # It may contain itself: references to it get a shape that is filled afterwards.
         shape = self._made[reference] = Shape(_unfinished, _unfinished, _classes(schema))
         made = self._shape(schema)
         shape.write, shape.read, shape.types, shape.typed = (
@@ -216,7 +214,7 @@ class Builder:
         )
 
     def _inner(self, schema: Any) -> Shape | None:
-        """Return the shape of the type to which a node adds something; ``None`` where only pydantic
+        """Return the shape of the type to which a node adds something; ``None`` if only pydantic
         knows it.
         """
         inner: Any = schema.get(_INNER.get(schema["type"], ""))

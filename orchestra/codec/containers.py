@@ -25,7 +25,7 @@ MAPPINGS: Final[dict[str, type]] = {"dict": dict, "ordered-dict": OrderedDict, "
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How the keys of a mapping are written as text, and read."""
+    """The conversion of a mapping's keys to text, and back."""
 
     write: Callable[[Any], str]
     read: Callable[[str], Any]
@@ -58,9 +58,7 @@ def read_items(read: Callable[[Any], Any], written: list[Any]) -> list[Any]:
 
 
 def sequence_shape(kind: str, node: Node, item: Shape, *, plain: bool) -> Shape:
-    """Return the shape of a list, a set or the like. ``plain``: nothing but its members is to be
-    checked.
-    """
+    """Return the shape of a list, a set or the like. ``plain``: only its members need a check."""
     cls: Any = SEQUENCES[kind]
     is_set = kind in {"set", "frozenset"}
 
@@ -84,7 +82,7 @@ def sequence_shape(kind: str, node: Node, item: Shape, *, plain: bool) -> Shape:
 
 
 def tuple_shape(node: Node, items: Sequence[Shape], variadic: int | None, *, plain: bool) -> Shape:
-    """Return the shape of a tuple; the item at ``variadic`` may be there any number of times."""
+    """Return the shape of a tuple; the item at ``variadic`` may occur any number of times."""
 
     def shapes(count: int) -> Sequence[Shape] | None:
         if variadic is None:

@@ -1,4 +1,4 @@
-"""Annotations: how values are written exactly as what they are annotated, and read back."""
+"""Decoders: write values exactly by their annotation, and read them back."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ __all__ = [
 T = TypeVar("T")
 
 _LISTS: Final[frozenset[Any]] = frozenset({list, Sequence, MutableSequence, Collection})
-"""What reads an array as a list."""
+"""The type that reads an array as a list."""
 
 _TUPLE: Final[Any] = (
-    tuple  # for type checkers, which would make a tuple of unknown things of what is a value still
+    tuple  # for type checkers, which would infer a tuple of unknown items for a value
 )
 
 
@@ -69,14 +69,14 @@ class Decoder(Generic[T]):
         self._digest: str | None = None
         self._is_native = self._is_zoned = self._is_verified = False
         self._plain: frozenset[type] = frozenset()
-        """Values of these types are JSON as they are."""
+        """Values of these types are JSON already."""
         if annotation is Any or annotation is object:
             return
         try:
             self._adapter = pydantic.TypeAdapter(annotation)
             self._adapter.rebuild(
                 raise_errors=True
-            )  # else a name that cannot be found shows at the first use only
+            )  # otherwise an unknown name shows at the first use only
             builder = Builder(self._adapter.core_schema, write_json)
             self._shape = shape = builder.build()
             self._validate = self._adapter.validator.validate_json
@@ -105,19 +105,19 @@ class Decoder(Generic[T]):
     def encode(
         self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True
     ) -> Payload:
-        """Return the wire form of a value, from which :meth:`decode` makes the same value again, of
-        the same types.
+        """Return the wire form of a value. :meth:`decode` returns an equal value of the same
+        types.
 
         Without an annotation it is written by its own type, and read as plain JSON.
 
         Args:
-            subject: whose value it is, for errors.
+            subject: the name of the value, for errors.
             limit: bytes that it may have.
-            exact: whether it is refused where it would not come back as what it is. Histories of
-                older libraries hold such values, and their code has to get on.
+            exact: whether an inexact value is refused. Histories of older libraries hold such
+                values, and their code must go on.
 
         Raises:
-            EncodeError: it would not come back as what it is. Names the field and the remedy.
+            EncodeError: it would come back as another value. Names the field and the remedy.
             PayloadTooLarge: it has more than ``limit`` bytes.
         """
         if self._shape is None:
@@ -140,8 +140,8 @@ class Decoder(Generic[T]):
     def encode_input(
         self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT
     ) -> Payload:
-        """Return the wire form of what comes from outside: a value like any other, or the plain
-        JSON of one.
+        """Return the wire form of a value from outside: a value like any other, or the plain JSON
+        of one.
 
         Raises:
             EncodeError: it would not come back as what it is.
@@ -166,18 +166,16 @@ class Decoder(Generic[T]):
     def encode_output(
         self, value: Any, *, subject: str, limit: int = DEFAULT_PAYLOAD_LIMIT, exact: bool = True
     ) -> Payload:
-        """Return the wire form of what an orchestration returns, for readers in other programs.
+        """Return the wire form of an orchestration's result, for readers in other programs.
 
-        Like :meth:`encode`, but that a tuple may stand for a list, as ``return await
-        ctx.gather(...)`` has it.
+        Like :meth:`encode`, but a tuple may be given for a list, as in ``return await
+        ctx.gather(...)``.
         """
         handed = self.handed(value) if type(value) is _TUPLE else value
         return self.encode(handed, subject=subject, limit=limit, exact=exact)
 
     def handed(self, value: tuple[Any, ...]) -> Any:
-        """Return a tuple as it is handed on to another function: ``ctx.gather`` returns one, where
-        that may take a list.
-        """
+        """Return a tuple as a list if the annotation is a list: ``ctx.gather`` returns tuples."""
         return (
             list(value)
             if (typing.get_origin(self.annotation) or self.annotation) in _LISTS
@@ -185,7 +183,7 @@ class Decoder(Generic[T]):
         )
 
     def part(self, value: Any) -> Any:
-        """Return a value that is handed on as JSON values, as :meth:`encode` writes them.
+        """Return a passed-on value as JSON values, as :meth:`encode` writes them.
 
         Raises:
             Refused: it would not come back as what it is.
@@ -245,15 +243,15 @@ class Decoder(Generic[T]):
 
     @property
     def shape(self) -> str:
-        """Return 16 hexadecimal digits that say which values can be read: of the JSON Schema of the
-        type, without its titles and descriptions. ``Any`` has a shape too: that of all values.
+        """Return 16 hexadecimal digits of the readable values: a hash of the type's JSON Schema,
+        without titles and descriptions. ``Any`` has the shape of all values.
         """
         if self._digest is None:
             self._digest = _digest_of(self.schema())
         return self._digest
 
     def schema(self) -> bytes:
-        """Return a text that changes whenever what can be read changes."""
+        """Return a text that changes whenever the readable values change."""
         if self._adapter is None:
             return b"any"
         try:
@@ -271,7 +269,7 @@ def _digest_of(schema: bytes) -> str:
 
 
 def _without_words(schema: Any, *, names: bool = False) -> Any:
-    """Return a JSON Schema without what is for people. ``names``: the keys are names of fields."""
+    """Return a JSON Schema without texts for people. ``names``: the keys are names of fields."""
     if isinstance(schema, list):
         return [_without_words(part) for part in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
@@ -324,7 +322,8 @@ def encode_arguments(
     """Return the wire form of arguments: an array, or ``{"args": [...], "kwargs": {...}}`` where
     there are keywords.
 
-    A tuple may stand for a list, as in ``ctx.schedule_activity(publish, await ctx.gather(...))``.
+    A tuple may be given for a list, as in ``ctx.schedule_activity(publish, await
+    ctx.gather(...))``.
 
     Raises:
         EncodeError: one of them would not come back as what it is.
@@ -352,7 +351,7 @@ def encode_arguments(
 
 
 def repacked(value: Any) -> Payload:
-    """Return a part of what :func:`raw` has returned as a payload."""
+    """Return a part of the result of :func:`raw` as a payload."""
     return Payload(orjson.dumps(value))
 
 
@@ -366,10 +365,10 @@ def _refusal(error: Exception, value: Any, subject: str, step: str = "") -> Enco
 
 
 def raw(payload: Payload, *, subject: str) -> Any:
-    """Return a payload as the JSON values that are stored, the names of types among them.
+    """Return a payload's stored JSON values, with the names of types.
 
     Raises:
-        DecodeError: it is no JSON, or has an encoding that is not known.
+        DecodeError: it is no JSON, or its encoding is unknown.
     """
     if payload.encoding == JSON and MARK in payload.data:
         return orjson.loads(payload.data)
@@ -377,9 +376,7 @@ def raw(payload: Payload, *, subject: str) -> Any:
 
 
 def plain(payload: Payload | None) -> Any:
-    """Return a payload as plain JSON values: what dashboards show. Never fails on well-formed
-    JSON.
-    """
+    """Return a payload as plain JSON values, for dashboards. Never fails on well-formed JSON."""
     if payload is None:
         return None
     return PLAIN.decode(payload, subject="payload")

@@ -1,4 +1,4 @@
-"""How keys of mappings are written: JSON has texts only."""
+"""The keys of mappings: JSON has text keys only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestra.codec.wire import Misfit, Refused, number_text
 __all__ = ["key_of"]
 
 _TEXTS: Final = frozenset({"date", "datetime", "decimal", "time", "timedelta", "uuid"})
-"""Leaves whose JSON is a text anyhow."""
+"""Leaves whose JSON is a text."""
 
 _NEVER: Final = frozenset(
     {
@@ -41,10 +41,10 @@ _REMEDY: Final = "write dict[str, ...], or a list of pairs: list[tuple[...]]"
 
 
 def key_of(builder: ShapeBuilder, schema: Any) -> Key:
-    """Return how the keys of a mapping are written.
+    """Return the conversion of a mapping's keys.
 
     Raises:
-        Unfit: they could not be told from others.
+        Unfit: two keys could have the same text.
     """
     schema = builder.resolved(schema)
     kind: str = schema["type"]
@@ -208,7 +208,7 @@ def _union(builder: ShapeBuilder, choices: list[Any]) -> Key:
 
 
 def first_that_fits(written: Any, readers: list[Callable[[Any], Any]]) -> Any:
-    """Return what the first of some readers makes of a written value."""
+    """Return the result of the first reader that accepts a written value."""
     misfit: Misfit | None = None
     for read in readers:
         try:

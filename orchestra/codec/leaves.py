@@ -1,4 +1,4 @@
-"""Shapes of values that have no parts."""
+"""Shapes of values without parts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LEAVES: Final[dict[str, type]] = {
     "timedelta": timedelta,
     "uuid": UUID,
 }
-"""The classes of nodes that have no parts."""
+"""The types of nodes without parts."""
 
 
 def leaf_shape(kind: str, node: Node) -> Shape:
@@ -101,7 +101,7 @@ def _write_float(value: Any) -> Any:
         if math.isfinite(value):
             return value
         raise Refused(f"{value!r} has no JSON form; use None or a string")
-    # PEP 484 lets a whole number stand for a float; it comes back as the float that is equal to it.
+    # PEP 484 accepts a whole number for a float; it comes back as the equal float.
     if type(value) is int and _is_exact(value):
         return value
     raise mismatch(value, float)
@@ -132,8 +132,8 @@ def _write_bytes(value: Any) -> Any:
 
 
 def any_shape(write: Callable[[Any], Any]) -> Shape:
-    """Return the shape of what is annotated ``Any`` or not at all, inside something that is
-    annotated.
+    """Return the shape of a part that is annotated ``Any`` or not at all, inside an annotated
+    value.
     """
     return Shape(write, stripped, None)
 

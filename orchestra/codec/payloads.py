@@ -1,4 +1,4 @@
-"""User data as it is stored, and the library's own small facts."""
+"""Stored user data, and the library's own small facts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ storage.
 """
 
 DEFAULT_PAYLOAD_LIMIT: Final = 2 * 1024 * 1024
-"""Bytes that one payload may have."""
+"""The most bytes of one payload."""
 
 
 @frozen
 class Payload:
-    """User data as it is stored."""
+    """Stored user data."""
 
     data: bytes
     encoding: int = JSON
@@ -57,7 +57,7 @@ pack: Final[Callable[[Mapping[str, Any]], bytes]] = orjson.dumps
 """Return the library's own small facts as bytes."""
 
 unpack: Final[Callable[[bytes], dict[str, Any]]] = orjson.loads
-"""Return what :func:`pack` wrote."""
+"""Return the facts that :func:`pack` wrote."""
 
 pack_value: Final[Callable[[Mapping[str, Any]], Packed]] = cast(
     "Callable[[Mapping[str, Any]], Packed]", orjson.dumps

@@ -30,11 +30,11 @@ class _Field:
     key: str
     shape: Shape
     is_late: bool = False
-    """Whether ``__init__`` does not take it: it is set afterwards."""
+    """Whether ``__init__`` lacks it, so that it is set afterwards."""
 
 
 def _key(field: Any, name: str) -> str:
-    """Return under what a field can be read."""
+    """Return the names under which a field can be read."""
     alias: Any = field.get("validation_alias")
     if alias is None or isinstance(alias, str):
         return alias or name
@@ -49,9 +49,7 @@ def _key(field: Any, name: str) -> str:
 
 
 def _core(schema: Any, wanted: str) -> tuple[Any, set[str]]:
-    """Return the node that has the fields of an object, and the kinds of the functions of users
-    around it.
-    """
+    """Return the node with the fields of an object, and the kinds of users' functions around it."""
     functions: set[str] = set()
     while schema["type"] != wanted:
         if schema["type"] in _FUNCTIONS and not is_of_pydantic(schema["function"]["function"]):
@@ -81,7 +79,7 @@ def _read_fields(
     lenient: bool,
     extra: Callable[[Any], Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parts of an object, and those that are to be set afterwards."""
+    """Return the parts of an object, and those that are set afterwards."""
     parts: dict[str, Any] = {}
     late: dict[str, Any] = {}
     for key, item in written.items():
@@ -99,7 +97,7 @@ def _read_fields(
         except READING_ERRORS as error:
             if not lenient:
                 raise Misfit.of(error, f".{field.name}") from error
-            parts[key] = item  # a function of the user's may know what to make of it
+            parts[key] = item  # a function of the user may accept it
     return parts, late
 
 
@@ -165,8 +163,8 @@ def _note_functions(builder: ShapeBuilder, functions: set[str]) -> None:
     if functions:
         builder.verify = True
     if functions - {"function-after"}:
-        # Behind them pydantic's strict reading takes no text for a moment, an amount, bytes or a
-        # tuple any more.
+        # After them pydantic's strict reading accepts no text for a datetime, a Decimal, bytes or a
+        # tuple.
         builder.native = False
 
 
@@ -223,7 +221,7 @@ def model_shape(builder: ShapeBuilder, schema: Any) -> Shape:
             else builder.shape({"type": "any"})
         )
     by_key = _by_key(fields)
-    # What comes before pydantic's own checks may make anything of anything.
+    # Functions before pydantic's own checks may convert anything to anything.
     lenient = bool(functions - {"function-after"})
 
     def write(value: Any) -> Any:
@@ -311,7 +309,7 @@ def typed_dict_shape(builder: ShapeBuilder, schema: Any) -> Shape:
         if missing is not None:
             raise Refused(f"{title} requires the key {missing!r}")
         written: dict[str, Any] = {}
-        # In the order of the declaration, in which it is read as well.
+        # In the order of the declaration, as it is read.
         for name in [
             *(name for name in by_name if name in given),
             *(name for name in given if name not in by_name),

@@ -1,4 +1,4 @@
-"""Whether two values are the same: of equal value, and of the same types in every part."""
+"""Compare two values: equal values, and equal types in every part."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pydantic
 __all__ = ["Difference", "difference"]
 
 Difference = tuple[str, Any]
-"""The path to a part of a value, and what stands there instead."""
+"""The path to a part of a value, and the part's value there."""
 
 
 def difference(a: Any, b: Any) -> Difference | None:
-    """Return the path to the first part in which two values differ, and what the second has there;
-    or ``None``.
+    """Return the path to the first difference of two values, and the second one's part; or
+    ``None``.
     """
     if a is b:
         return None
@@ -48,7 +48,7 @@ def _is_same_leaf(a: Any, b: Any) -> bool:
         return difference(vars(a), vars(b)) is None
     try:
         return bool(a == b)
-    except Exception:  # noqa: BLE001 - a user's comparison may raise anything; what cannot be compared is not proven
+    except Exception:  # noqa: BLE001 - a user's comparison may raise anything; incomparable values are not proven equal
         return False
 
 

@@ -1,9 +1,9 @@
-"""How values of one annotation are written exactly, and read where pydantic alone would lose
+"""Shapes: write the values of an annotation exactly, and read them where pydantic alone would lose
 something.
 
-A :class:`Shape` is made of a node of the core schema that pydantic has for an annotation. Its
-``write`` refuses whatever would not come back as what it is; its ``read`` understands all that
-``write`` has written, and what older libraries have.
+A :class:`Shape` is built from a node of pydantic's core schema. Its ``write`` refuses values that
+would come back as others. Its ``read`` reads all values that ``write`` or older libraries have
+written.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ READING_ERRORS: Final = (Exception,)
 
 @dataclass(slots=True, eq=False)
 class Shape:
-    """How one kind of value is written and read.
+    """The writer and the reader of one kind of value.
 
-    ``types`` are the exact classes of what it can write, ``None`` where they are not known.
-    ``typed`` reads like ``read``, and leaves functions of users aside that the object around it
-    will call. ``is_plain``: values of these types are JSON as they are, so that ``write`` need not
-    be called.
+    ``types`` are the exact classes that it can write; ``None``: unknown. ``typed`` reads like
+    ``read``, without users' functions that the enclosing object will call. ``is_plain``: values of
+    these types are JSON already, so ``write`` is not needed.
     """
 
     write: Callable[[Any], Any]
@@ -56,12 +55,12 @@ class Shape:
     is_plain: bool = False
 
     def part(self) -> Callable[[Any], Any]:
-        """Return how it is read as a part of an object."""
+        """Return its reader for a part of an object."""
         return self.typed or self.read
 
 
 class Unfit(Exception):
-    """An annotation names values that could not come back. ``steps`` lead to the part, innermost
+    """An annotation has values that could not come back. ``steps`` lead to the part, innermost
     first.
     """
 
@@ -100,7 +99,7 @@ class Node:
 
     @property
     def validator(self) -> pydantic_core.SchemaValidator:
-        """What reads it."""
+        """Its reader."""
         if self._validator is None:
             self._validator = pydantic_core.SchemaValidator(self._whole())
         return self._validator
@@ -110,7 +109,7 @@ class Node:
         return self.validator.validate_json(orjson.dumps(unwrapped(written)), strict=True)
 
     def read_parts(self, parts: Any) -> Any:
-        """Return a value of parts that have been read already."""
+        """Return a value made of parts that are read already."""
         return self.validator.validate_python(parts, strict=False)
 
     def write(self, value: Any) -> Any:
@@ -123,21 +122,21 @@ class Node:
 
 
 class ShapeBuilder(Protocol):
-    """What the shape of a whole needs of its builder: the shapes of its parts, and a place to note
-    what they demand.
+    """What a shape needs of its builder: the shapes of its parts, and a place to note their
+    needs.
     """
 
     native: bool
-    """Whether pydantic reads whatever is written, as long as it names no type and no zone."""
+    """Whether pydantic can read all written values that name no type and no zone."""
     verify: bool
-    """Whether what is written must be read back before it is believed."""
+    """Whether each written value must be read back as a check."""
 
     def node(self, schema: Any) -> Node:
         """Return a node as pydantic reads and writes it."""
         ...
 
     def resolved(self, schema: Any) -> Any:
-        """Return the node that a reference stands for."""
+        """Return the node of a reference."""
         ...
 
     def note_constraints(self, schema: Mapping[str, Any], *more: str) -> bool:
@@ -159,7 +158,7 @@ def name_of(value: Any) -> str:
 
 
 def mismatch(value: Any, expected: type) -> Refused:
-    """Return why a value is not written where another type is annotated, and what to do."""
+    """Return why a value does not fit another annotated type, and what to do."""
     found = name_of(value)
     wanted = "None" if expected is type(None) else expected.__qualname__
     if is_secret(value):
@@ -205,8 +204,8 @@ def is_of_pydantic(function: Any) -> bool:
 
 
 def custom(node: Node, inner: Shape | None = None) -> Shape:
-    """Return the shape of what only pydantic and the user's functions know. It must be read back
-    before it is believed.
+    """Return the shape of a type that only pydantic and the user's functions know. Each written
+    value must be read back as a check.
     """
 
     types: Iterable[type] = (inner.types if inner is not None else None) or ()
@@ -252,8 +251,8 @@ def custom(node: Node, inner: Shape | None = None) -> Shape:
         try:
             return node.read_json(written)
         except READING_ERRORS as error:
-            # Functions that come before the types' own checks hand values on, for which strict
-            # reading has no text any more.
+            # Functions before the types' own checks pass on values, for which strict reading
+            # accepts no text.
             try:
                 return node.validator.validate_json(orjson.dumps(written), strict=False)
             except READING_ERRORS:
@@ -288,7 +287,7 @@ def in_order(value: object, dumped: Any) -> Any:
     if isinstance(dumped, list) and isinstance(value, (AbstractSet, list, tuple)):
         parts = list(cast("Iterable[object]", value))
         members = cast("list[Any]", dumped)
-        if len(parts) == len(members):  # else a serializer of the user's own wrote something else
+        if len(parts) == len(members):  # otherwise a user's serializer wrote something else
             members = [in_order(part, member) for part, member in zip(parts, members, strict=True)]
         return sorted(members, key=orjson.dumps) if isinstance(value, AbstractSet) else members
     return cast("Any", dumped)

@@ -1,6 +1,4 @@
-"""Shapes of unions: the name of the type is written where the members could be taken for one
-another.
-"""
+"""Shapes of unions: the name of the type is written if the members could be confused."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ _FORMS: Final[dict[str, str]] = {
         ("str", "date", "datetime", "time", "timedelta", "uuid", "decimal", "url"), "text"
     ),
 }
-"""What the JSON of a kind of node looks like; two of a form could be taken for one another."""
+"""The form of a kind's JSON; two members of one form could be confused."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,13 +44,13 @@ class _Member:
     shape: Shape
     form: str | None
     cls: type | None
-    """The class of its objects, where it has one of its own."""
+    """The class of its objects, if it has one."""
     literals: dict[str, set[Any]]
-    """The fields that are one of a few values."""
+    """The fields with a few possible values."""
 
 
 def choices_of(schema: Any) -> list[Any]:
-    """Return the nodes of a union's members; some stand beside their names."""
+    """Return the nodes of a union's members; some have names."""
     choices: list[Any] = schema["choices"]
     return [choice if isinstance(choice, dict) else choice[0] for choice in choices]
 
@@ -184,7 +182,7 @@ def _check_names(members: list[_Member]) -> None:
 
 
 def _number(members: list[_Member]) -> None:
-    """Tell members of one name apart by their places, as ``list[int] | list[str]`` has them."""
+    """Distinguish members of one name by their places, as in ``list[int] | list[str]``."""
     labels = [member.label for member in members]
     for index, member in enumerate(members):
         if member.cls is None and labels.count(member.label) > 1:
@@ -192,7 +190,7 @@ def _number(members: list[_Member]) -> None:
 
 
 def _are_discriminated(members: list[_Member]) -> bool:
-    """Return whether the members have a field in common that has other values in each."""
+    """Return whether the members have a common field with different values in each."""
     for name in members[0].literals:
         found = [member.literals.get(name) for member in members]
         values = [value for one in found if one is not None for value in one]
@@ -206,14 +204,14 @@ def _are_apart(forms: list[str | None]) -> bool:
 
 
 def _choose(members: list[_Member], value: Any) -> tuple[_Member, Any]:
-    """Return the member that writes a value, and what it has written."""
+    """Return the member that writes a value, and the written form."""
     cls = cast("Any", type(value))
     fitting = [member for member in members if member.cls is cls]
     fitting = fitting or [
         member for member in members if member.shape.types is not None and cls in member.shape.types
     ]
     fitting = fitting or [member for member in members if member.shape.types is None]
-    # A whole number may stand for a float.
+    # A whole number may be given for a float.
     fitting = fitting or [
         member for member in members if cls is int and float in (member.shape.types or ())
     ]
@@ -246,8 +244,8 @@ def _comes_back(value: Any, written: Any, read: Any) -> bool:
 
 
 def _as_before(node: Node, members: list[_Member], written: Any) -> list[_Member]:
-    """Return the members in the order in which they are tried where no type is named: first what
-    pydantic takes it for.
+    """Return the members in the order of trial for values without a type name: pydantic's choice
+    first.
     """
     try:
         cls = cast("Any", type(node.read_json(written)))

@@ -1,7 +1,6 @@
-"""Values without an annotation to bytes: each is written by its own type.
+"""Values without an annotation: each is written by its own type.
 
-Whoever reads it may have an annotation, so objects of classes name their class; a reader without
-one is shown plain JSON.
+A reader may have an annotation, so objects name their class. A reader without one gets plain JSON.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from orchestra.errors import EncodeError, PayloadTooLarge
 __all__ = ["check_back", "encode", "find_fault", "finished", "refusal", "write_value"]
 
 # Dataclasses pass through `_reduce`: orjson alone would silently leave out fields that begin with
-# an underscore. Moments do for their zones.
+# an underscore. Datetimes do for their zones.
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _SLOW_OPTIONS: Final = _OPTIONS | orjson.OPT_NON_STR_KEYS
 
 _TAGGED: Final = b"{" + MARK
-"""How a value begins that names its type."""
+"""The beginning of a value that names its type."""
 
 
 def encode(
@@ -51,14 +50,13 @@ def encode(
     """Return the wire form of a value by its own type, for readers that may be anything.
 
     Args:
-        subject: whose value it is, for errors: ``"result of activity 'probe'"``.
+        subject: the name of the value, for errors: ``"result of activity 'probe'"``.
         limit: bytes that it may have.
-        names_types: whether objects name their classes; not needed where all readers are shown
-            plain JSON.
+        names_types: whether objects name their classes; not needed if all readers get plain JSON.
 
     Raises:
-        EncodeError: the value holds NaN, an infinity, or something without a JSON form, or cannot
-            come back as what it is. It names the field.
+        EncodeError: the value holds NaN, an infinity, or a part without a JSON form, or would come
+            back as another value. Names the field.
         PayloadTooLarge: it has more than ``limit`` bytes.
     """
     reduce = _Reduction(names_types=names_types)
@@ -104,7 +102,7 @@ def finished(data: bytes, subject: str, limit: int) -> Payload:
 
 
 def refusal(subject: str, field: str, reason: str) -> EncodeError:
-    """Return the error of a value that is not stored."""
+    """Return the error for a value that cannot be stored."""
     where = f" at {field}" if field else ""
     return EncodeError(f"{subject}{where} cannot be stored: {reason}", subject=subject, field=field)
 
@@ -127,7 +125,7 @@ def write_value(value: Any) -> Any:
 
 
 class _Reduction:
-    """Returns something simpler that orjson can write."""
+    """Returns a simpler value that orjson can write."""
 
     __slots__ = ("marks", "names_types")
 
@@ -195,8 +193,8 @@ _shapes: dict[type, Shape | None] = {}
 
 
 def own_shape(cls: Any) -> Shape | None:
-    """Return how objects of a class are written by their own annotations; ``None`` where these are
-    not for JSON.
+    """Return the writer for objects of a class by their annotations; ``None`` if these have no JSON
+    form.
     """
     found = _shapes.get(cls, _shapes)
     if isinstance(found, dict):
@@ -313,8 +311,7 @@ def find_fault(value: object) -> tuple[str, str] | None:
         fault = _fault_of(item)
         if fault is not None:
             return path + fault[0], fault[1]
-    # Each part can be written by itself; one of the objects does not take it as what it is
-    # annotated.
+    # Each part can be written alone, but an object's annotation does not accept its part.
     for path, item in reversed(objects):
         fault = _fault_of(item)
         if fault is not None:

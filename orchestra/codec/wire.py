@@ -1,9 +1,9 @@
-"""What the wire form adds to JSON: the type of a value where its JSON could be several, and the
-zone of a time.
+"""The additions of the wire form to JSON: the type of an ambiguous value, and the zone of a
+time.
 
 - ``{"orchestra:type": "Paid", "order": "o-1"}`` is the object of a class; ``{"orchestra:type":
-  "datetime", "orchestra:value": "..."}`` is any other value. Readers that know no types are shown
-  the value without these keys.
+  "datetime", "orchestra:value": "..."}`` is any other value. Readers without types get the value
+  without these keys.
 - ``2026-03-27T09:00:00+01:00[Europe/Berlin]`` is a time with its zone, as RFC 9557 writes it.
 """
 
@@ -46,19 +46,19 @@ TYPE: Final = "orchestra:type"
 VALUE: Final = "orchestra:value"
 
 MARK: Final = b'"orchestra:type":'
-"""Stands in every payload that names a type. Inside a text its quotes would be escaped."""
+"""A mark in every payload that names a type. Inside a text its quotes would be escaped."""
 
 ZONE_MARK: Final = b']"'
-"""Stands in every payload that names a zone."""
+"""A mark in every payload that names a zone."""
 
 MAX_DEPTH: Final = 190
-"""How deep arrays and objects may be nested: what is written can be read, and pydantic reads
-200.
+"""The deepest nesting of arrays and objects. Written values must be readable, and pydantic reads
+200 levels.
 """
 
 
 class Refused(Exception):
-    """A value cannot be written. ``steps`` lead to the part that cannot, innermost first."""
+    """A value cannot be written. ``steps`` lead to the faulty part, innermost first."""
 
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
@@ -67,14 +67,12 @@ class Refused(Exception):
 
     @property
     def path(self) -> str:
-        """Where in the value it is: ``.orders[3].price``."""
+        """The path in the value: ``.orders[3].price``."""
         return "".join(reversed(self.steps))
 
 
 class Misfit(Exception):
-    """Something that was written does not fit what it is read as. ``steps`` lead to it, innermost
-    first.
-    """
+    """A written value does not fit its reader. ``steps`` lead to the part, innermost first."""
 
     def __init__(self, reason: str, *steps: str) -> None:
         super().__init__(reason)
@@ -83,12 +81,12 @@ class Misfit(Exception):
 
     @property
     def path(self) -> str:
-        """Where in the value it is."""
+        """The path in the value."""
         return "".join(reversed(self.steps))
 
     @staticmethod
     def of(error: Exception, *steps: str) -> Misfit:
-        """Return an error of reading as a misfit, with further steps that lead to it."""
+        """Return a reading error as a misfit, with further steps."""
         if isinstance(error, Misfit):
             error.steps.extend(steps)
             return error
@@ -123,14 +121,14 @@ def stripped(written: Any) -> Any:
 
 
 def unwrapped(written: Any) -> Any:
-    """Return a written value without the name of its type, where it is no object."""
+    """Return a written value without the name of its type, if it is no object."""
     if type(written) is dict and VALUE in written and TYPE in written:
         return cast("dict[str, Any]", written)[VALUE]
     return cast("Any", written)
 
 
 def depth_of(data: bytes) -> int:
-    """Return how deep arrays and objects are nested in JSON, or less where that is no more than
+    """Return the nesting of arrays and objects in JSON. It may be too low if it is at most
     ``MAX_DEPTH``.
     """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
@@ -160,10 +158,10 @@ def time_text(value: Any, *, exact: bool) -> str:
     """Return the text of a datetime, date, time or timedelta.
 
     Args:
-        exact: whether the classes of zones have to come back as well.
+        exact: whether the classes of zones must come back as well.
 
     Raises:
-        Refused: its zone has no name that could be written.
+        Refused: its zone has no name to write.
     """
     if isinstance(value, datetime):
         return _moment_text(value, exact=exact)
@@ -207,7 +205,7 @@ def _moment_text(value: datetime, *, exact: bool) -> str:
 
 
 def _check_fixed(zone: Any, offset: timedelta | None, remedy: str) -> None:
-    """Check that a zone is no more than its offset."""
+    """Check that a zone is only an offset."""
     if not isinstance(zone, (timezone, pydantic_core.TzInfo)):
         raise Refused(
             f"its zone {zone!r} is neither UTC, a fixed offset nor a ZoneInfo with a key; {remedy}"
@@ -217,12 +215,12 @@ def _check_fixed(zone: Any, offset: timedelta | None, remedy: str) -> None:
 
 
 def read_zoned(text: str) -> datetime | None:
-    """Return the moment of a text that names a zone; ``None`` for any other text.
+    """Return the datetime of a text that names a zone; ``None`` for any other text.
 
-    The time of day counts where the zone's rules have changed since it was written.
+    If the zone's rules have changed since, the time of day counts.
 
     Raises:
-        Misfit: the zone is not known here.
+        Misfit: the zone is unknown here.
     """
     if not text.endswith("]") or "[" not in text:
         return None
@@ -246,7 +244,7 @@ def read_zoned(text: str) -> datetime | None:
 
 
 def write_bytes(value: bytes) -> Any:
-    """Return bytes as text where they are UTF-8, and else as tagged base64."""
+    """Return bytes as text if they are UTF-8, otherwise as tagged base64."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -259,7 +257,7 @@ def base64_form(value: bytes) -> dict[str, Any]:
 
 
 def read_bytes(written: Any) -> Any:
-    """Return the bytes that :func:`write_bytes` has written; anything else as it is."""
+    """Return the bytes that :func:`write_bytes` wrote; other values unchanged."""
     if isinstance(written, str):
         return written.encode()
     if isinstance(written, dict) and cast("dict[str, Any]", written).get(TYPE) == "bytes":
@@ -271,7 +269,7 @@ def read_bytes(written: Any) -> Any:
 
 
 def number_text(value: float, write: Callable[[float], str] = repr) -> str:
-    """Return the text of a number that is the key of a mapping.
+    """Return the text of a numeric key.
 
     Raises:
         Refused: it is NaN or an infinity.

@@ -18,7 +18,7 @@ def release(instance_id: str, library: Library) -> Operation[None]:
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended.
-        InstanceNotHeld: it has no stored hold, or has none any more.
+        InstanceNotHeld: it has no stored hold, or it was released meanwhile.
         NewerLibraryNeeded: it is held for a reason that only a newer library knows, or has other
             rows of one.
     """

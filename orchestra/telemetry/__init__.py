@@ -1,8 +1,7 @@
-"""What operators see: log records, spans and metrics, all of which say which orchestration and
-version they are about.
+"""Log records, spans and metrics. Each names its orchestration and version.
 
-The library speaks to the OpenTelemetry *API* only. Where no SDK is set up, :class:`Recorder`
-records nothing and costs next to nothing; :func:`recorder_for` finds out once.
+The library uses the OpenTelemetry *API* only. Without an SDK, :class:`Recorder` records nothing and
+costs next to nothing. :func:`recorder_for` decides once.
 """
 
 from orchestra.telemetry.logs import (

@@ -1,11 +1,10 @@
-"""Log records that say which orchestration, version, instance, execution and attempt they are
-about.
+"""Log records with their orchestration, version, instance, execution and attempt.
 
 Records are standard :mod:`logging` records under the logger ``orchestra``. Each carries the
 attributes ``orchestration``, ``version``, ``instance_id``, ``execution_id``, ``attempt`` and
-``fields``, and, where spans are written, ``trace_id`` and ``span_id``. What orchestration code logs
-is written after its turn is committed, and never again on replay. What the engine says of one
-instance names it in the text as well, for handlers that show nothing else.
+``fields``; with spans also ``trace_id`` and ``span_id``. Logs of orchestration code are written
+after the turn's commit, and not repeated on replay. The engine's logs about an instance also name
+it in the text, for handlers that show only that.
 
 ::
 
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 _LONGEST: Final = 16_000
-"""Characters of a message, and of a traceback, that one record shows."""
+"""The most characters of a message, and of a traceback, in one record."""
 
 _ATTRIBUTES: Final = (
     "orchestration",
@@ -66,7 +65,7 @@ def log_orchestration(
     execution_id: int,
     traceparent: str | None = None,
 ) -> None:
-    """Write what orchestration code has said, in the trace of its execution."""
+    """Write a log of orchestration code, in the trace of its execution."""
     if orchestration_logger.isEnabledFor(level):
         extra = {
             "orchestration": name,
@@ -76,7 +75,7 @@ def log_orchestration(
             "attempt": None,
             "fields": dict(fields),
         }
-        # The handlers find the trace where they look for it: in what is current.
+        # Handlers look for the trace in the current context.
         token = None if traceparent is None else attach(context_of(traceparent))
         try:
             # The message is user text and goes in as an argument, so that a per cent sign in it
@@ -95,8 +94,8 @@ def log_instance(
     error: BaseException | None = None,
     traceparent: str | None = None,
 ) -> None:
-    """Write what the engine has to say of one instance. The text begins with which one: ``watch
-    1.1.0 [watch-1 #42]``.
+    """Write a log of the engine about one instance. The text begins with its name: ``watch 1.1.0
+    [watch-1 #42]``.
     """
     if engine_logger.isEnabledFor(level):
         extra: dict[str, Any] = {
@@ -124,7 +123,7 @@ def log_instance(
 
 
 def named(subject: Subject) -> str:
-    """Return which execution this is, for a line of text: ``watch 1.1.0 [watch-1 #42]``."""
+    """Return the name of an execution, for a line of text: ``watch 1.1.0 [watch-1 #42]``."""
     return _named(subject.name, subject.version, subject.instance_id, subject.execution)
 
 
@@ -184,7 +183,7 @@ class PlainFormatter(logging.Formatter):
             subject,
         ]
         message = shortened(record.getMessage().removeprefix(f"{subject} "), _LONGEST)
-        parts.append(escaped(message))  # what the engine says begins with it
+        parts.append(escaped(message))  # the engine's logs begin with it
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
         parts.extend(
             f"{escaped(str(key))}={_value(value)}" for key, value in (fields or {}).items()
@@ -217,8 +216,8 @@ def _value(value: object) -> str:
 
 
 def _tail(text: str) -> str:
-    """Return the end of a traceback, and the beginning of what stands in its last lines, which may
-    be a long message.
+    """Return the end of a traceback, and the beginning of its last lines, which may be a long
+    message.
     """
     lines = [shortened(line, _LONGEST // 4) for line in text.splitlines()]
     text = "\n".join(lines)
@@ -230,7 +229,7 @@ def _indented(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text with its control characters escaped, so that it stays within its line (I15)."""
+    """Escape control characters, so that a text stays within its line (I15)."""
     return "".join(
         character if character.isprintable() else repr(character)[1:-1] for character in text
     )

@@ -1,4 +1,4 @@
-"""Metrics. What they count is counted when it is committed, by the node that has committed it."""
+"""Metrics. The node that commits a change counts it, at the commit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Metrics:
     def _record(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
         self._made[name].record(value, labels)
 
-    # --- what stands ---
+    # --- committed turns ---
 
     def stands(self, record: Record, now: int) -> None:
         """Count a turn, an end or a hold that was committed; ``now`` is the store's time."""
@@ -104,14 +104,14 @@ class Metrics:
     # --- claims ---
 
     def claimed(self, snapshot: Snapshot, now: int) -> None:
-        """Record how long a claimed instance has been ready, where that is known."""
+        """Record how long a claimed instance has been ready, if that is known."""
         since = _ready_since(snapshot)
         if since is not None:
             labels = {names.NAME: snapshot.row.kind.name, names.VERSION: snapshot.execution.version}
             self._record("orchestra.queue.age", max(0.0, (now - since) / 1e6), labels)
 
     def looked_up(self, name: str, version: str, *, warm: bool) -> None:
-        """Count a look for a warm execution."""
+        """Count a lookup of a warm execution."""
         labels = {
             names.NAME: name,
             names.VERSION: version,
@@ -122,7 +122,7 @@ class Metrics:
     # --- the node and the store ---
 
     def held(self, rows: Sequence[HeldRow]) -> None:
-        """Set how many are held, by name and reason; what is not held any more falls to zero."""
+        """Set the numbers of held instances, by name and reason; others become zero."""
         now = Counts((row.kind.name, shown_hold(row.hold)) for row in rows)
         for name, reason in self._held.keys() | now.keys():
             self._made["orchestra.held"].set(
@@ -131,13 +131,13 @@ class Metrics:
         self._held = now
 
     def owned(self, instances: int) -> None:
-        """Take note of how many instances the node owns; several nodes of one process add up."""
+        """Set how many instances the node owns; several nodes of one process add up."""
         if instances != self._owned:
             self._add("orchestra.owned", instances - self._owned)
             self._owned = instances
 
     def taken_over(self, instances: int) -> None:
-        """Count instances that were taken from dead nodes."""
+        """Count instances that were taken over from dead nodes."""
         self._add("orchestra.takeovers", instances)
 
     def committed(self, changes: Sequence[Change], seconds: float) -> None:
@@ -148,17 +148,17 @@ class Metrics:
         )
 
     def store_failed(self) -> None:
-        """Count a time that the store could not be used."""
+        """Count a call that failed because the store could not be used."""
         self._add("orchestra.store.failures", 1)
 
     # --- activities ---
 
     def running(self, change: int) -> None:
-        """Take note of a try that begins (1) or ends (-1)."""
+        """Count an attempt that begins (1) or ends (-1)."""
         self._add("orchestra.activities.running", change)
 
     def attempt(self, subject: Subject, activity: str, outcome: str, seconds: float) -> None:
-        """Record a try of an activity."""
+        """Record an attempt of an activity."""
         labels = {**_code(subject), names.ACTIVITY: activity, names.OUTCOME: outcome}
         self._record("orchestra.activity.duration", seconds, labels)
 
@@ -168,8 +168,8 @@ def _code(subject: Subject) -> dict[str, str]:
 
 
 def _ready_since(snapshot: Snapshot) -> int | None:
-    """Return since when an instance had been ready. What another node has given back tells no time:
-    ``None``.
+    """Return since when an instance had been ready; ``None`` if another node released it, because
+    then it is unknown.
     """
     row = snapshot.row
     if row.wake_at:

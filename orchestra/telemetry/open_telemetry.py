@@ -1,4 +1,4 @@
-"""The recorder that speaks to OpenTelemetry, and the choice whether it is worth having."""
+"""The recorder for OpenTelemetry, and the choice whether to use it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def recorder_for(
     meter_provider: metrics.MeterProvider | None,
     clock: Clock,
 ) -> Recorder:
-    """Return what records with these providers, by default the global ones. Where neither records,
-    it does nothing.
+    """Return the recorder for these providers, by default the global ones. If neither records, it
+    does nothing.
 
-    The choice stands: providers that are set up later are not found.
+    The choice is final: providers that are set up later are not found.
     """
     tracer = trace.get_tracer(_SCOPE, library_version(), tracer_provider)
     meter = metrics.get_meter(_SCOPE, library_version(), meter_provider)
@@ -55,8 +55,8 @@ def recorder_for(
 
 
 def _records(made: object) -> bool:
-    """Return whether this is more than the API's own no-op, or than its proxy for an SDK that
-    nobody has set up.
+    """Return whether this is a real provider: not the API's no-op, and not its proxy without an
+    SDK.
     """
     return not type(made).__module__.startswith(_API)
 
@@ -71,7 +71,7 @@ def library_version() -> str:
 
 
 class _Guard:
-    """Logs what goes wrong in an exporter or a processor, once of each kind."""
+    """Logs errors of exporters and processors, once for each kind."""
 
     def __init__(self) -> None:
         self._known: set[type[Exception]] = set()
@@ -87,7 +87,7 @@ class _Guard:
 def _harmless(
     method: Callable[Concatenate[OpenTelemetryRecorder, P], R],
 ) -> Callable[Concatenate[OpenTelemetryRecorder, P], R | None]:
-    """Keep what goes wrong in telemetry away from what it tells of."""
+    """Keep errors of telemetry away from the engine."""
 
     @wraps(method)
     def call(self: OpenTelemetryRecorder, *args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -190,7 +190,7 @@ class OpenTelemetryRecorder(Recorder):
 
     @_harmless
     def end_attempt(self, attempt: _Attempt, outcome: str, error: BaseException | None) -> None:
-        """Record the end of a try."""
+        """Record the end of an attempt."""
         if self._metrics is not None:
             self._metrics.running(-1)
             seconds = self._clock.monotonic() - attempt.begun.monotonic
@@ -240,7 +240,7 @@ class OpenTelemetryRecorder(Recorder):
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A try that is under way."""
+    """A running attempt."""
 
     recorder: OpenTelemetryRecorder
     subject: Subject

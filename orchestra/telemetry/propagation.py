@@ -1,4 +1,4 @@
-"""The W3C form of a span's identity, in which it is stored, and back."""
+"""Convert a span's identity to its stored W3C form, and back."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 def traceparent_of(span: Span) -> str | None:
-    """Return a span's ``traceparent``; ``None`` where it has no identity."""
+    """Return a span's ``traceparent``; ``None`` if it has no identity."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, set_span_in_context(span, Context()))
     return carrier.get(_FIELD)
 
 
 def context_of(traceparent: str | None) -> Context:
-    """Return a context whose current span is the remote one; an empty one where there is none, or
+    """Return a context with the remote span as its current one; an empty one if there is none, or
     it cannot be read.
     """
     found = None if traceparent is None else span_context_of(traceparent)
@@ -38,7 +38,7 @@ def context_of(traceparent: str | None) -> Context:
 
 @lru_cache(maxsize=4096)  # every turn and activity of an execution reads the same one
 def span_context_of(traceparent: str) -> SpanContext | None:
-    """Return the identity of a remote span, or ``None`` where it cannot be read."""
+    """Return the identity of a remote span; ``None`` if it cannot be read."""
     found = get_current_span(
         _PROPAGATOR.extract({_FIELD: traceparent}, Context())
     ).get_span_context()

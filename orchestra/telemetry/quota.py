@@ -1,4 +1,4 @@
-"""How many log lines of one kind a minute sees."""
+"""Limit the log lines of one kind in a minute."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Quota:
         self._minutes: OrderedDict[str, _Minute] = OrderedDict()
 
     def take(self, key: str, now: int) -> int | None:
-        """Return ``None`` where the line is to be left out, else how many were left out before it.
+        """Return ``None`` to leave the line out; otherwise the number of lines left out before
+        it.
 
         ``now`` is in microseconds, of any clock.
         """

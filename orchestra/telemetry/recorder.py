@@ -1,6 +1,4 @@
-"""Where everything is told that spans and metrics are made of. This one records nothing; it is what
-runs without an SDK.
-"""
+"""The interface for spans and metrics. This recorder records nothing; it runs without an SDK."""
 
 from __future__ import annotations
 
@@ -28,16 +26,15 @@ class Moment(NamedTuple):
 
 
 class Attempt(Protocol):
-    """A try of an activity that is under way."""
+    """A running attempt of an activity."""
 
     def end(self, outcome: str, error: BaseException | None = None) -> None:
-        """Say how it ended. To be called once, in the task that began it."""
+        """Record its end. Call it once, in the task that began it."""
         ...
 
 
 class Recorder:
-    """Records nothing. What has to be gathered for a record is gathered only where ``recording`` is
-    true.
+    """Records nothing. Facts for records are gathered only if ``recording`` is true.
 
     No method raises, and none waits.
     """
@@ -45,7 +42,7 @@ class Recorder:
     recording: bool = False
 
     def moment(self) -> Moment | None:
-        """Return the present instant, or ``None`` where nobody wants to know."""
+        """Return the present instant, or ``None`` if nothing is recorded."""
         return None
 
     # --- the engine ---
@@ -53,8 +50,8 @@ class Recorder:
     def open_execution(
         self, subject: Subject, begun: Moment, previous: str | None, origin: str | None
     ) -> Root | None:
-        """Begin an execution's trace, linked to the execution before and to whoever started the
-        instance.
+        """Begin an execution's trace, linked to the execution before and to the instance's
+        start.
         """
         return None
 
@@ -62,15 +59,15 @@ class Recorder:
         """Record a step whose write was granted; ``now`` is the store's time."""
 
     def claimed(self, snapshots: Sequence[Snapshot], now: int) -> None:
-        """Record what was claimed, and since when it had been ready; ``now`` is the store's
+        """Record claimed instances, and since when they had been ready; ``now`` is the store's
         time.
         """
 
     def looked_up(self, name: str, version: str, *, warm: bool) -> None:
-        """Record whether a claimed execution was still in memory, or has to be replayed."""
+        """Record whether a claimed execution was in memory, or must be replayed."""
 
     def held(self, rows: Sequence[HeldRow]) -> None:
-        """Record the holds that the store has of this node's orchestrations."""
+        """Record the stored holds of this node's orchestrations."""
 
     # --- the cycle ---
 
@@ -81,7 +78,7 @@ class Recorder:
         """Record that the store could not be used."""
 
     def taken_over(self, instances: int) -> None:
-        """Record how many instances were taken from nodes that have died."""
+        """Record how many instances were taken over from dead nodes."""
 
     def owned(self, instances: int) -> None:
         """Record how many instances the node works on now."""
@@ -91,7 +88,7 @@ class Recorder:
     def begin_attempt(
         self, subject: Subject, activity: str, number: int, traceparent: str | None
     ) -> Attempt | None:
-        """Begin a try of an activity, and make its span the current one of this task."""
+        """Begin an attempt of an activity, and make its span the current one of this task."""
         return None
 
     # --- clients ---
@@ -99,14 +96,14 @@ class Recorder:
     def starting(
         self, name: str, version: str, instance_id: str
     ) -> AbstractContextManager[str | None]:
-        """Record the start of an instance while the context is open; it gives the ``traceparent``
-        that travels.
+        """Record the start of an instance while the context is open; it yields the ``traceparent``
+        to send.
         """
         return _NO_SPAN
 
     def sending(self, event: str, instance_id: str) -> AbstractContextManager[str | None]:
-        """Record the sending of an event while the context is open; it gives the ``traceparent``
-        that travels.
+        """Record the sending of an event while the context is open; it yields the ``traceparent``
+        to send.
         """
         return _NO_SPAN
 

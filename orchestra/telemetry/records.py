@@ -1,5 +1,5 @@
-"""What the engine tells of a step: made while it runs, told once its write stands. A step that is
-refused is never told of.
+"""The engine's records of steps: made while a step runs, recorded after its commit. A refused step
+is never recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["EndRecord", "HoldRecord", "Record", "Root", "Subject", "TurnRecord"]
 
 
 class Subject(Protocol):
-    """Which execution something is told of."""
+    """The execution of a record."""
 
     @property
     def instance_id(self) -> str: ...
@@ -29,8 +29,8 @@ class Subject(Protocol):
 
 
 class Root(Protocol):
-    """The first span of an execution: begun before the commit, for its ids are stored; ended only
-    if the commit stands.
+    """The first span of an execution. It begins before the commit, because its ids are stored, and
+    ends only after it.
     """
 
     @property
@@ -42,11 +42,11 @@ class TurnRecord:
     """A turn that wrote something. ``begun`` is nanoseconds UTC; store times (``due``) are
     microseconds.
 
-    ``opened`` says that it is the execution's first; ``root`` is then its span, where there are
-    spans, and ``previous_version`` the version before the boundary, if there was one.
-    ``traceparent`` is the execution's. ``messages`` are the traceparents of the events that it took
-    in, ``children`` those of the children whose ends it took in, ``fired`` the due times of timers,
-    ``attempts`` (activity, attempts) of those that ended.
+    ``opened``: it is the execution's first turn. ``root`` is then its span, if there are spans, and
+    ``previous_version`` the version before the boundary, if any. ``traceparent`` is the
+    execution's. ``messages`` are the traceparents of received events, ``children`` those of
+    children that ended. ``fired`` are due times of timers, ``attempts`` the (activity, attempts) of
+    ended activities.
     """
 
     subject: Subject

@@ -1,10 +1,9 @@
-"""Spans. Each has explicit times and is written when what it tells of stands; none is open across a
-wait.
+"""Spans. Each has explicit times and is written after its commit; none is open across a wait.
 
-An execution is a trace of its own. Its first turn is the root, whose ids are stored in the write
-that opens the execution, so that later turns and activities hang below it, on whatever node and
-after whatever restart. It is linked to the execution before and to the start of the instance; a
-turn is linked to the events that it took in.
+An execution is its own trace. Its first turn is the root. The write that opens the execution stores
+the root's ids, so later turns and activities hang below it, on any node and after restarts. It is
+linked to the execution before and to the start of the instance. A turn is linked to the events that
+it received.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ERROR_TYPE = "error.type"
 
 @dataclass(frozen=True, slots=True)
 class RootSpan:
-    """The first span of an execution. Where its write is refused it is never ended, and so never
+    """The first span of an execution. If its write is refused, it never ends, and so is never
     exported.
     """
 
@@ -61,7 +60,7 @@ class Traces:
     def open_execution(
         self, subject: Subject, begun: int, previous: str | None, origin: str | None
     ) -> Root | None:
-        """Begin the root span of a new trace; ``None`` where it gets no ids."""
+        """Begin the root span of a new trace; ``None`` if it gets no ids."""
         links = [*_links("origin", [origin]), *_links("previous", [previous])]
         span = self._tracer.start_span(
             f"orchestration {subject.name}",
@@ -75,7 +74,7 @@ class Traces:
         return None if traceparent is None else RootSpan(span, traceparent)
 
     def turn(self, record: TurnRecord) -> None:
-        """Write the span of a turn that stands."""
+        """Write the span of a committed turn."""
         links = [*_links("event", record.messages), *_links("child", record.children)]
         if isinstance(record.root, RootSpan):
             span = record.root.span
@@ -108,8 +107,8 @@ class Traces:
         begun: Moment,
         clock: Clock,
     ) -> ActivitySpan:
-        """Begin the span of a try and make it the current one, so that what the activity itself
-        records hangs below it.
+        """Begin the span of an attempt and make it the current one, so that the activity's own
+        spans hang below it.
         """
         parent = context_of(traceparent)
         span = self._tracer.start_span(
@@ -119,8 +118,8 @@ class Traces:
             attributes={**_attributes(subject), names.ACTIVITY: activity, names.ATTEMPT: number},
             start_time=begun.wall,
         )
-        # Not what is current here: this task was made by the runtime, and the host's span is none
-        # of the activity's.
+        # Not the current span: the runtime made this task, and the host's span does not belong to
+        # the activity.
         return ActivitySpan(span, begun, clock, attach(set_span_in_context(span, parent)))
 
     # --- clients ---
@@ -128,15 +127,15 @@ class Traces:
     def begin_sending(
         self, name: str, attributes: dict[str, AttributeValue]
     ) -> tuple[Span, str | None]:
-        """Begin the span of a client's wish, below whatever is current; return it with the
-        ``traceparent`` that travels.
+        """Begin the span of a client's request, below the current one. Return it with the
+        ``traceparent`` to send.
         """
         span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
         return span, traceparent_of(span)
 
     @staticmethod
     def end_sending(span: Span, error: BaseException | None) -> None:
-        """End it. A caller who was cancelled is no error."""
+        """End it. A cancelled caller is no error."""
         try:
             if isinstance(error, Exception):
                 _fail_with(span, error)
@@ -146,7 +145,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class ActivitySpan:
-    """The span of a try that is under way."""
+    """The span of a running attempt."""
 
     span: Span
     begun: Moment
@@ -154,10 +153,10 @@ class ActivitySpan:
     token: Token[Context]
 
     def end(self, outcome: str, error: BaseException | None) -> None:
-        """End the span, and make it the current one no more."""
+        """End the span, and restore the former current one."""
         if (
             get_current_span() is self.span
-        ):  # else it is given up by another task or thread, whose context is its own
+        ):  # otherwise another task or thread abandons it, with its own context
             detach(self.token)
         ended = self.begun.wall + round((self.clock.monotonic() - self.begun.monotonic) * 1e9)
         try:

@@ -210,7 +210,7 @@ def typed_signature(
         return inspect.Signature(parameters), types
     except ValueError as error:
         raise InvalidFunction(
-            f"{called(function)!r} has a decorator that gives it arguments of its own ({error}); "
+            f"{called(function)!r} has a decorator that supplies its arguments ({error}); "
             f"{_SIGNATURE}"
         ) from error
 

@@ -295,7 +295,7 @@ def why_unserved(route: Route, catalogue: Catalogue) -> str | None:
         )
     if route.fingerprint is not None:
         return (
-            "the node has gone that may be able to read the arguments of activity "
+            "the node that could perhaps read the arguments is gone: activity "
             f"{route.activity!r}; others could not"
         )
     reason = f"no living node has activity {route.activity!r} and serves queue {route.queue!r}"

@@ -58,7 +58,7 @@ class Messages:
                 raise not_found(instance_id)
             case Refusal.CLOSED:
                 raise closed(
-                    f"instance {instance_id!r} has ended and takes nothing any more",
+                    f"instance {instance_id!r} has ended; it accepts no messages",
                     instance_id=instance_id,
                 )
             case Refusal.FULL:

@@ -44,7 +44,7 @@ _PAST: Final = {
 async def wait_for_end(access: Access, instance_id: str, timeout: timedelta | None) -> End:  # noqa: ASYNC109
     """Wait until an instance has ended, and return how; see :meth:`Client.wait_for_completion`."""
     check_id(instance_id)
-    # Any order will do: a caller without time left gets the instance's present state.
+    # Any duration is valid, also none or a negative one: the caller gets the present state.
     check_duration(timeout, "timeout", least=timedelta.min, most=timedelta.max, optional=True)
     with access.port.watch(
         instance_id, math.inf if timeout is None else timeout.total_seconds()
@@ -122,9 +122,9 @@ def no_end(record: InstanceRecord, timeout: timedelta | None) -> WaitTimeout:
     message = f"{has_not_ended}: it is held ({shown_hold(row.hold)}: {row.hold.detail})"
     error = _error_of(record)
     if error is None:
-        return WaitTimeout(f"{message}, and goes on once that is mended")
+        return WaitTimeout(f"{message}, and goes on once that is repaired")
     return InstanceHeld(
-        f"{message}, and goes on once code that differs is deployed, or client.release() is called",
+        f"{message}, and goes on once changed code is deployed, or client.release() is called",
         instance_id=row.instance_id,
         error=error,
     )

@@ -161,7 +161,7 @@ class ActivityRunner:
         run = self._runs.get(key)
         if run is not None:
             run.aborted = True
-            self._end(run, "it is not wanted any more", None)
+            self._end(run, "its result is not needed", None)
 
     def stop(self, key: ActivityKey) -> None:
         """Ask an attempt to end. Its end is reported when it has ended, or when its time is up."""
@@ -450,7 +450,7 @@ class ActivityRunner:
             log_instance(
                 logging.INFO,
                 run.identity,
-                "activity %r, attempt %d, which was left to itself, has ended after all",
+                "activity %r, attempt %d, which was abandoned, has ended after all",
                 run.request.name,
                 run.request.attempt,
             )

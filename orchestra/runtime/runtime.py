@@ -720,7 +720,7 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
 def _by_name(activities: object) -> dict[str, Activity[..., Any]]:
     if not isinstance(activities, Collection) or isinstance(activities, (str, bytes, Mapping)):
         how = (
-            "; a name of its own is given by @activity(name=...)"
+            "; @activity(name=...) gives an activity another name"
             if isinstance(activities, Mapping)
             else ""
         )

@@ -201,7 +201,7 @@ class PlainFormatter(logging.Formatter):
         if orchestration is None:
             return record.name
         attempt = getattr(record, "attempt", None)
-        tries = f" try {attempt}" if attempt is not None else ""
+        tries = f" attempt {attempt}" if attempt is not None else ""
         version, instance_id = getattr(record, "version", ""), getattr(record, "instance_id", "")
         return _named(
             orchestration, version, instance_id, getattr(record, "execution_id", ""), tries

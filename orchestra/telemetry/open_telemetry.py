@@ -80,7 +80,7 @@ class _Guard:
         if type(error) not in self._known:
             self._known.add(type(error))
             engine_logger.warning(
-                "telemetry fails, and what it was to tell is lost: %r", error, exc_info=error
+                "telemetry has failed, and its record is lost: %r", error, exc_info=error
             )
 
 

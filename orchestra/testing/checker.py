@@ -1,13 +1,13 @@
-"""Reads a whole store and holds it against the invariants, for the suites of services and for the
-library's own.
+"""Read a whole store and check the invariants, for the tests of services and for the library's
+own.
 
 ::
 
     report = check_store(SqliteProvider("app.db"), registry)
     report.raise_if_violated()
 
-Everything is read through the provider's directory, so that it works on every store. What a
-directory cannot show, such as rows that belong to nobody, is not looked for.
+It reads everything through the provider's directory, so it works on every store. It does not find
+what a directory cannot show, such as orphan rows.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ _TRIES: Final = 5
 _SHOWN: Final = 50
 
 _DRIFT: Final = 1_000_000
-"""Microseconds by which the machine's wall clock may be corrected while a node counts on with its
-monotonic one.
+"""Microseconds by which the machine's wall clock may be corrected while a node uses its monotonic
+one.
 """
 
 _DELAYING_TAKEOVERS: Final = 3
-"""From so many take-overs on an instance waits, whatever it is due for (protocol rule 14)."""
+"""From this number of take-overs on an instance waits, even if it is due (protocol rule 14)."""
 
 _ENDS: Final[Mapping[type[TerminalEvent], ExecutionEnd]] = {
     ExecutionCompleted: ExecutionEnd.COMPLETED,
@@ -90,12 +90,12 @@ _ENDS: Final[Mapping[type[TerminalEvent], ExecutionEnd]] = {
 }
 
 _UNRUN_ENDS: Final = {ExecutionEnd.CANCELLED, ExecutionEnd.TERMINATED}
-"""How an execution may end that never ran: from outside only."""
+"""The ends of an execution that never ran: from outside only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that must not be. ``invariant`` is its number, from I1 to I15."""
+    """One violated invariant. ``invariant`` is its number, from I1 to I15."""
 
     invariant: str
     problem: str
@@ -114,10 +114,10 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class StoredDrift:
-    """A value that code would give now is another one than in a history, where what was recorded
-    counts. It is no fault.
+    """A value of the present code differs from the history's. It is no fault: the recorded value
+    counts.
 
-    ``drift`` says which event, what differs, and at which line of code.
+    ``drift`` names the event, the difference and the line of code.
     """
 
     instance_id: str
@@ -130,8 +130,8 @@ class StoredDrift:
 
 @dataclass(frozen=True, slots=True)
 class StoredUnknown:
-    """An instance holds what only a newer library knows. That is no fault; the instance was not
-    looked into.
+    """An instance has rows that only a newer library knows. That is no fault; the instance was not
+    checked.
     """
 
     instance_id: str
@@ -143,11 +143,11 @@ class StoredUnknown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was looked at, and what was wrong with it.
+    """The result of a check.
 
     ``histories`` are the executions whose events are kept; ``replayed`` of them were replayed.
-    ``unsettled`` are instances that could not be looked at because they changed all the time; there
-    are none in a store at rest.
+    ``unsettled`` are instances that could not be checked because they changed all the time; a store
+    at rest has none.
     """
 
     violations: tuple[Violation, ...]
@@ -158,9 +158,7 @@ class Report:
     replayed: int
     unsettled: tuple[str, ...] = ()
     drift: tuple[StoredDrift, ...] = ()
-    """Where the registry's code gives other values than the histories that were replayed with
-    it.
-    """
+    """Values of the registry's code that differ from the replayed histories."""
     unknown: tuple[StoredUnknown, ...] = ()
     """Instances that only a newer library can judge."""
 
@@ -168,7 +166,7 @@ class Report:
         """Do nothing if all is well.
 
         Raises:
-            InvariantsViolated: it is not.
+            InvariantsViolated: there are violations.
         """
         if self.violations:
             raise InvariantsViolated(self)
@@ -194,7 +192,7 @@ class Report:
 
 
 class InvariantsViolated(Portable, AssertionError):
-    """A store is not as it must be. ``report`` says how."""
+    """A store violates invariants. ``report`` lists the violations."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(str(report))
@@ -208,22 +206,21 @@ def check_store(
     quiescent: bool = True,
     limits: Limits | None = None,
 ) -> Report:
-    """Look at every instance of a store.
+    """Check every instance of a store.
 
-    Checked are the order and completeness of histories (I2) and executions (I3), that columns say
-    what histories say (I4), that every result answers one command (I5), that no timer was early
-    (I7) and that events were delivered in their order (I8). With a registry every kept history is
-    replayed (I10); values that its code gives otherwise now are listed as drift. Where nothing
-    runs, the end of each child has reached the execution that waits for it, once (I5), and no other
-    one (I9).
+    It checks the order and completeness of histories (I2) and executions (I3), and that columns
+    agree with histories (I4). Every result must answer one command (I5), no timer may be early
+    (I7), and events must be delivered in order (I8). With a registry it replays every kept history
+    (I10), and lists differing values as drift. If nothing runs, the end of each child must have
+    reached the execution that waits for it, once (I5), and no other one (I9).
 
     Args:
-        provider: the store; it is opened for the while.
+        provider: the store; it is opened meanwhile.
         registry: the code to replay with; histories of versions that it lacks are not replayed, nor
             those that are held.
-        quiescent: nothing runs on the store now. Then nobody may own anything (I9), and every open
-            instance must wait for something that will wake it (I11).
-        limits: those that the executions ran under, where they were not the default ones.
+        quiescent: nothing runs on the store now. Then no instance may have an owner (I9), and every
+            open one must wait for something that will wake it (I11).
+        limits: the limits of the executions, if they were not the default ones.
     """
     provider.open()
     try:
@@ -234,7 +231,7 @@ def check_store(
 
 @dataclass(frozen=True, slots=True)
 class _Instance:
-    """All that is read of one instance, as of one moment."""
+    """All facts about one instance, in one snapshot."""
 
     record: InstanceRecord
     rows: tuple[ExecutionRow, ...]
@@ -298,8 +295,8 @@ class _Inspection:
             try:
                 self._check(instance_id, found)
             except StoreError:
-                raise  # the store cannot be read now; that says nothing about what is in it
-            except Exception as error:  # noqa: BLE001 - whatever is stored there, the others are to be looked at too
+                raise  # the store cannot be read now; that says nothing about its contents
+            except Exception as error:  # noqa: BLE001 - one damaged instance must not hide the others
                 found.add("I13", f"it cannot be read: {type(error).__name__}: {error}")
             self._violations.extend(found.violations)
         return Report(
@@ -326,9 +323,7 @@ class _Inspection:
             after = (page[-1].created_at, page[-1].row.instance_id)
 
     def _read(self, instance_id: str) -> _Instance | None:
-        """Return an instance as it stood at one moment; ``None`` where it does not stand still, or
-        has been deleted.
-        """
+        """Return a snapshot of an instance; ``None`` if it changes all the time, or was deleted."""
         for _ in range(_TRIES):
             before = self._directory.get(instance_id)
             if before is None:
@@ -337,7 +332,7 @@ class _Inspection:
             first, last = (rows[0].number, rows[-1].number) if rows else (1, 0)
             numbers = range(
                 max(1, first - 1), last + 2
-            )  # one more on both sides, where nothing must be
+            )  # one more on both sides, which must be empty
             records = {number: self._directory.history(instance_id, number) for number in numbers}
             if self._directory.get(instance_id) == before:
                 return _Instance(before, rows, records)
@@ -406,8 +401,8 @@ class _Inspection:
     def _check_children(
         self, instance: _Instance, events: Sequence[Event] | None, found: _Findings
     ) -> None:
-        """The ends of children that wait unread are those of the current execution, once each; the
-        others are on their way.
+        """Unread ends of children belong to the current execution, once each; the others are still
+        to come.
         """
         record = instance.record
         asked = {event.id: event for event in events or () if isinstance(event, ChildStarted)}
@@ -418,7 +413,12 @@ class _Inspection:
             if record.status is not Status.OPEN or (
                 events is not None and source not in waiting | given_up
             ):
-                found.add("I9", "the end of a child is kept that nobody waits for", number, source)
+                found.add(
+                    "I9",
+                    "the end of a child is kept, and no execution waits for it",
+                    number,
+                    source,
+                )
             if times > 1:
                 found.add("I5", f"the end of a child is there {times} times", number, source)
         if record.status is not Status.OPEN:
@@ -438,9 +438,7 @@ class _Inspection:
                 )
 
     def _check_told(self, child: InstanceRecord, found: _Findings) -> None:
-        """The end of a child is known to the open execution that asked for it, and as what it was
-        (I5).
-        """
+        """The open execution that started a child knows its end, and the right one (I5)."""
         link = child.row.parent
         parent = None if link is None else self._directory.get(link.instance_id)
         if link is None or parent is None or parent.row.incarnation != link.incarnation:
@@ -488,7 +486,7 @@ class _Inspection:
         try:
             execution.replay(instance.records[number])
             ending, pending = execution.ending, [event.id for event in execution.pending]
-        except Exception as error:  # noqa: BLE001 - whatever the code does, it did not do it when the history was written
+        except Exception as error:  # noqa: BLE001 - the code did not raise this when the history was written
             found.add(
                 "I10",
                 f"it does not replay: {type(error).__name__}: {error}",
@@ -522,7 +520,7 @@ class _Inspection:
 
 
 def _unknown(instance: _Instance, library: Library) -> Unknown | None:
-    """Return what of an instance a newer library has written and this one does not know."""
+    """Return the parts of an instance that only a newer library knows."""
     record = instance.record
     hold = record.row.hold
     kinds = [record.status, hold.kind if hold is not None else None]
@@ -540,9 +538,7 @@ def _unknown(instance: _Instance, library: Library) -> Unknown | None:
 
 
 def _check_executions(instance: _Instance, found: _Findings) -> None:
-    """Executions are consecutive up to the current one, and all but that have ended in a boundary
-    (I3).
-    """
+    """Executions are consecutive up to the current one, and all others ended in a boundary (I3)."""
     current = instance.record.row.execution
     rows = instance.rows
     if not rows:
@@ -569,7 +565,7 @@ def _check_executions(instance: _Instance, found: _Findings) -> None:
 
 
 def _check_retention(instance: _Instance, found: _Findings) -> None:
-    """Events are let go of from the oldest execution on, those of the current one never (I3)."""
+    """Events are deleted from the oldest execution on, those of the current one never (I3)."""
     kept: int | None = None
     for number in sorted(instance.records):
         row = next((row for row in instance.rows if row.number == number), None)
@@ -589,7 +585,7 @@ def _check_retention(instance: _Instance, found: _Findings) -> None:
 
 
 def _check_columns(instance: _Instance, found: _Findings) -> None:
-    """The status is what the last execution's end says (I4)."""
+    """The status agrees with the last execution's end (I4)."""
     record, row = instance.record, instance.record.row
     if not instance.rows:
         return
@@ -635,7 +631,7 @@ def _check_columns(instance: _Instance, found: _Findings) -> None:
 def _check_end(
     instance: _Instance, row: ExecutionRow, events: Sequence[Event], found: _Findings
 ) -> None:
-    """The last event says the same as the execution's row (I4)."""
+    """The last event agrees with the execution's row (I4)."""
     last = events[-1]
     in_history = _ENDS[type(last)] if isinstance(last, TerminalEvent) else None
     if in_history is not row.end:
@@ -756,9 +752,7 @@ def _check_answer(event: Event, command: CommandEvent, number: int, found: _Find
 def _check_boundaries(
     instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings
 ) -> None:
-    """What crosses a boundary is what the code gave: the state, and the version if it named one
-    (I3).
-    """
+    """The code's state crosses a boundary, and its version if it named one (I3)."""
     for before, row in pairwise(instance.rows):
         number = row.number
         if row.name != before.name:
@@ -826,7 +820,7 @@ def _check_messages(
 def _check_activities(
     instance: _Instance, histories: Mapping[int, Sequence[Event]], found: _Findings
 ) -> None:
-    """Nothing is remembered of activities that nobody waits for (I9)."""
+    """No rows are left of activities that no execution waits for (I9)."""
     record = instance.record
     current = histories.get(record.row.execution)
     pending = {
@@ -846,7 +840,7 @@ def _check_activities(
 
 
 def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Findings) -> None:
-    """Where nothing runs, nobody owns (I9), and whoever is open will be woken (I11)."""
+    """If nothing runs, no instance has an owner (I9), and every open one will wake (I11)."""
     record, row = instance.record, instance.record.row
     number = row.execution
     if row.owner is not None:
@@ -872,7 +866,7 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
         )
     told = any(isinstance(event, CancelRequested) for event in events)
     if row.cancel is not None and not told and sleeps and not delayed:
-        found.add("I1", "it was cancelled and has not been told", number)
+        found.add("I1", "it was cancelled and has not learned of it", number)
     rows = {
         activity.event_id: activity for activity in record.activities if activity.route is not None
     }
@@ -882,16 +876,16 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
             found.add("I9", f"an activity is owned by {handed_out.owner}", number, event.id)
         waits = handed_out is not None and not handed_out.has_ended
         if handed_out is not None and waits and handed_out.stopping and handed_out.owner is None:
-            found.add("I11", "an activity is to end, and nobody has it", number, event.id)
+            found.add("I11", "an activity should end, and no node has it", number, event.id)
         if isinstance(event, ActivityScheduled) and row.wake_at is None and not waits:
-            found.add("I11", "an activity is pending, and nobody will run it", number, event.id)
+            found.add("I11", "an activity is pending, and no node will run it", number, event.id)
     due = min((event.due for event in pending if isinstance(event, TimerCreated)), default=None)
     if due is not None and (row.wake_at is None or (row.wake_at > due and not delayed)):
         found.add("I11", f"a timer is due at {due}, but it wakes at {row.wake_at}", number)
 
 
 def _check_named(record: InstanceRecord, pending: Sequence[CommandEvent], found: _Findings) -> None:
-    """What the instance waits for is what its info names (I11)."""
+    """The info names what the instance waits for (I11)."""
     kinds: dict[type[CommandEvent], str] = {
         ActivityScheduled: "activity",
         TimerCreated: "timer",

@@ -21,5 +21,5 @@ class ManualClock:
         return (self._now - self._start) / 1_000_000
 
     def advance(self, duration: timedelta) -> None:
-        """Move on, or back, as a machine's wall clock may."""
+        """Move the clock, forward or back, as a machine's wall clock may."""
         self._now += micros(duration)

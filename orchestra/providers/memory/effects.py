@@ -58,7 +58,7 @@ def _add(database: Database, start: Start, now: int, kinds: Mapping[Kind, int]) 
 def _deliver(database: Database, instance_id: str, message: MessageRow, dialect: Dialect) -> None:
     values = message_values(instance_id, message, dialect)
     twin = database.find_message(instance_id, message.message_id, values[_KIND], dialect)
-    require(twin is None, "a message was stored twice, or the end of a child was told twice")
+    require(twin is None, "a message, or the end of a child, was stored twice")
     database.messages.put(values)
 
 

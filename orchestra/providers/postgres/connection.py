@@ -109,7 +109,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                     # answer must not be taken for the answer to a later call.
                     self.pgconn.finish()
                     raise psycopg.OperationalError(
-                        f"no answer within {seconds:g} s; the connection was given up"
+                        f"no answer within {seconds:g} s; the connection was closed"
                     )
                 wanted = conversation.send(ready)
         except StopIteration as end:

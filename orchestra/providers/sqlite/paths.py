@@ -70,7 +70,7 @@ def require_one_name(path: Path) -> None:
     if real != str(path):
         raise StoreAliased(
             f"{path} has become a symbolic link, or lies below one: it leads to {real} now. "
-            "Remove the link, or open the store anew by a path that leads to it",
+            "Remove the link, or open the store again by a path that leads to it",
             path=str(path),
         )
     try:

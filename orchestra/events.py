@@ -153,7 +153,7 @@ class InputEvent(Event):
 
 @frozen
 class CommandEvent(Event):
-    """Something that the code asked for."""
+    """A command of the code."""
 
 
 @frozen

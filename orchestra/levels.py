@@ -1,7 +1,7 @@
 """Kinds and their levels: what lets libraries of different ages work on one store (protocol rules
 37 and 38).
 
-What is stored names its *kind* by a number or a word. A newer library may have kinds that an older
+Stored rows name their *kind* by a number or a word. A newer library may have kinds that an older
 one does not know. The older one reads them as :class:`Unknown`: it shows them and leaves them
 alone. Each stored form has a *level*; it is written only once the store's write level has risen to
 it, which happens when all living nodes can read it.

@@ -19,7 +19,7 @@ from orchestra.store.routes import Kind
 __all__ = ["activities_check", "held_check"]
 
 _OF_CODE: Final = (HoldKind.ERROR, HoldKind.LIMIT)
-"""Holds whose cause is the code of a version: one line a version tells enough."""
+"""Holds whose cause is the code of a version: one line for each version is enough."""
 
 
 def held_check(found: Population) -> Check:

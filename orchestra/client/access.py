@@ -79,7 +79,7 @@ class Access:
         return self._attached is not None
 
     async def open(self) -> None:
-        """Open the store, and a port of its own.
+        """Open the store, and make a port.
 
         Raises:
             RuntimeClosed: it is open already.
@@ -113,7 +113,7 @@ class Access:
         return await perform(operation, self.port, self.provider)
 
     async def record(self, instance_id: str) -> InstanceRecord:
-        """Return an instance as it stands now.
+        """Return an instance.
 
         Raises:
             InstanceNotFound: there is none with this id.

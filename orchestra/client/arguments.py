@@ -42,7 +42,7 @@ def check_provider(provider: object) -> None:
     """Check a store.
 
     Raises:
-        InvalidArgument: it is something else; says what to write instead.
+        InvalidArgument: it is something else. The message says what to write instead.
     """
     if isinstance(provider, Provider):
         return
@@ -67,7 +67,7 @@ def check_registry(registry: object) -> None:
     """Check a registry.
 
     Raises:
-        InvalidArgument: it is something else; says what to write instead.
+        InvalidArgument: it is something else. The message says what to write instead.
     """
     if isinstance(registry, RegistryBuilder):
         raise InvalidArgument(

@@ -1,15 +1,15 @@
-"""The client: inside a runtime as ``runtime.client``, or alone in a process that has no
-orchestrations of its own.
+"""The client: ``runtime.client`` inside a runtime, or a stand-alone one in a process without
+orchestrations.
 
 ::
 
     async with Client(SqliteProvider("app.db")) as client:
         info = await client.get_instance_info("watch-1")
 
-This module has the public methods and their promises. The work behind them stands in one module for
-each subject: :mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`,
+This module has the public methods and their promises. Each subject has a module for the work behind
+them: :mod:`~orchestra.client.instances`, :mod:`~orchestra.client.messages`,
 :mod:`~orchestra.client.waiting`, :mod:`~orchestra.client.versions`,
-:mod:`~orchestra.client.maintenance`. :class:`Client` and :class:`Handle` stand together because
+:mod:`~orchestra.client.maintenance`. :class:`Client` and :class:`Handle` share a module because
 each names the other.
 """
 
@@ -64,7 +64,7 @@ _AS_STARTED: Final = object()
 
 
 class Client:
-    """Asynchronous access to a store. An async context manager where it stands alone.
+    """Asynchronous access to a store. A stand-alone client is an async context manager.
 
     It may be used from any event loop and thread of its process, also from others than the one in
     which it was entered.
@@ -214,8 +214,8 @@ class Client:
             orchestration: a registered function, whose input is checked then by type checkers as
                 well, or a name.
             input: the first state.
-            returns: for a name, what :meth:`Handle.result` reads the result as; plain JSON by
-                default. A function's own annotation counts.
+            returns: for a name, the type for :meth:`Handle.result`; plain JSON by default. A
+                function's own annotation counts.
             instance_id: its id, which never changes; by default a random one, or one made from
                 ``request_id``.
             version: exactly this one; by default what the name's policy gives.
@@ -223,9 +223,8 @@ class Client:
                 (``Runtime(queues=...)``).
             labels: small facts to list by.
             request_id: the caller's own id of this request. Repeating a start with the same one
-                answers with the handle.
-            existing: what to do where the id is taken: raise, or return the handle of the instance
-                that has it.
+                returns the handle.
+            existing: what to do if the id is taken: raise, or return a handle of its instance.
 
         Raises:
             UnknownOrchestration: the function is not registered in this client's registry, or it
@@ -234,9 +233,9 @@ class Client:
             UnresolvableAnnotation: ``returns`` names no type that can be read.
             UnreadablePolicy: a newer library has set the version policy of the name.
             UnknownOrchestration, UnknownVersion: no living node that serves the queue has
-                registered it. (Where none of these has the name now, an instance with which it was
-                started there before will do: it begins once a node lives that has it. Where no node
-                lives at all, one in any queue will do.)
+                registered it. (If none of these has the name now, an earlier start in the queue is
+                enough: the instance begins once a node with the name lives. If no node lives at
+                all, an earlier start in any queue is enough.)
             InstanceExists: the id is taken. It is free again only after ``delete``.
             InvalidArgument: the name, an id, a label or the queue is not text of 1 to 1,024
                 characters.
@@ -279,7 +278,7 @@ class Client:
     # --- looking ---
 
     async def get_instance_info(self, instance_id: str) -> InstanceInfo:
-        """Return an instance as it stands now.
+        """Return an instance.
 
         Raises:
             InstanceNotFound: there is none with this id.
@@ -426,9 +425,9 @@ class Client:
     # --- operating ---
 
     async def terminate(self, instance_id: str, reason: str = "") -> None:
-        """End an instance at once. No more of its code runs; its activities are aborted.
+        """End an instance at once. Its code does not run again; its activities are aborted.
 
-        Where its owner writes it all the time, such as a loop that never waits, the client marks it
+        If its owner writes it all the time, such as a loop that never waits, the client marks it
         and the owner ends it. The call returns once the instance has ended. A caller that is
         cancelled before that leaves the mark.
 
@@ -448,7 +447,7 @@ class Client:
         Raises:
             InstanceNotFound: there is none with this id.
             InstanceStillOpen: it has not ended; terminate it first.
-            NewerLibraryNeeded: it stands in a way that only a newer library knows.
+            NewerLibraryNeeded: only a newer library knows its status.
             InvalidArgument: the id cannot be one, or the reason is not text of at most 1,024
                 characters.
         """
@@ -457,8 +456,7 @@ class Client:
     async def release(self, instance_id: str) -> None:
         """End the hold of an instance, so that the deployed code tries it once more.
 
-        Deployed code whose fingerprint has changed tries by itself; call this where the cause was
-        elsewhere.
+        Changed code tries by itself. Call this if the cause was elsewhere.
 
         Raises:
             InstanceNotFound, AlreadyCompleted: there is none, or it has ended.
@@ -522,10 +520,11 @@ class Client:
 
         Starts of this client follow at once. Boundaries follow on each node once it has looked at
         the store: within its poll, a second by default. Executions that are held and have not begun
-        follow as well, where a policy had chosen their version: ``Exact`` leads exactly there,
-        ``Latest`` to the newest version of a living node, but to none below the one that wrote the
-        state. Returns how many of them this call has given another version. Nodes that learn of the
-        policy do the same with the rest. Nodes take an execution to a higher version by themselves.
+        follow as well, if a policy had chosen their version. ``Exact`` leads exactly there.
+        ``Latest`` leads to the newest version of a living node, but never below the version that
+        wrote the state. Returns how many of them this call has given another version. Nodes that
+        learn of the policy do the same with the rest. Nodes take an execution to a higher version
+        by themselves.
 
         Args:
             allow_missing: also set an ``Exact`` version that no living node with this name has,
@@ -549,10 +548,9 @@ class Client:
         return await self._versions.follow_policy(name)
 
     async def get_version_policy(self, name: str) -> Policy | UnknownPolicy:
-        """Return the policy of a name: ``Latest()`` where none was ever set.
+        """Return the policy of a name: ``Latest()`` if none was ever set.
 
-        An :class:`~orchestra.UnknownPolicy` is one that a newer library has set, and that this one
-        cannot read.
+        An :class:`~orchestra.UnknownPolicy` is a newer library's policy that this one cannot read.
 
         Raises:
             InvalidArgument: the name cannot be one.
@@ -560,7 +558,7 @@ class Client:
         return await self._versions.get_policy(name)
 
     async def pin(self, instance_id: str, version: str, *, reason: str = "") -> None:
-        """Tie an instance to a version from its next boundary on, whatever the policy says.
+        """Pin an instance to a version from its next boundary on, against the policy.
 
         An execution that has not begun yet (no node has its version, or it is held) takes the
         pinned version at once, unless the caller or the code had named one. That releases its hold.
@@ -592,12 +590,10 @@ class Handle(Generic[R_co]):
     client: Client
     instance_id: str
     returns: Any = field(default=Any, compare=False, repr=False)
-    """What :meth:`result` reads the result as, where it is not told otherwise: a type, or ``Any``
-    for plain JSON.
-    """
+    """The default type for :meth:`result`: a type, or ``Any`` for plain JSON."""
 
     async def info(self) -> InstanceInfo:
-        """Return the instance as it stands now."""
+        """Return the instance."""
         return await self.client.get_instance_info(self.instance_id)
 
     @overload
@@ -611,8 +607,8 @@ class Handle(Generic[R_co]):
         ``type``.
 
         Args:
-            type: by default the annotation of the function with which it was started, or what
-                ``returns`` said.
+            type: by default the annotation of the started function, or the ``returns`` of its
+                start.
             timeout: how long to wait; by default without a limit.
 
         Raises:

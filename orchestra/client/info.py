@@ -1,4 +1,4 @@
-"""What clients and dashboards see of instances, executions and nodes: plain values."""
+"""Descriptions of instances, executions and nodes for clients and dashboards: plain values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class InstanceStatus(StrEnum):
-    """How an instance stands. ``PENDING``: its first turn is still to come."""
+    """The status of an instance. ``PENDING``: its first turn has not run yet."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -37,7 +37,7 @@ class InstanceStatus(StrEnum):
     CANCELLED = "cancelled"
     TERMINATED = "terminated"
     UNKNOWN = "unknown"
-    """It stands in a way that only a newer library knows."""
+    """Only a newer library knows its status."""
 
     @property
     def is_final(self) -> bool:
@@ -105,7 +105,7 @@ class PendingActivity:
 
 @dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """An instance as it stands.
+    """The description of an instance.
 
     ``input``, ``output`` and ``custom_status`` are plain JSON values, or
     :class:`~orchestra.Unreadable` where this library cannot read them.
@@ -173,8 +173,8 @@ class InstancePage:
 
 @dataclass(frozen=True, slots=True)
 class PurgeReport:
-    """What a purge has deleted, or (``dry_run``) would delete: how many instances, and the ids of
-    the first hundred.
+    """The result of a purge: how many instances it deleted, or (``dry_run``) would delete, and the
+    first hundred ids.
     """
 
     dry_run: bool
@@ -214,21 +214,21 @@ class NodeInfo:
     """
 
     node_id: str
-    """What ``InstanceInfo.owner`` names; a new one for each start of a runtime."""
+    """The id that ``InstanceInfo.owner`` names; a new one for each start of a runtime."""
     host: str
     pid: int
     library: str
     """The version of this library that it runs."""
     orchestrations: Mapping[str, tuple[str, ...]]
-    """What it has registered: names, and the versions of each, the lowest first."""
+    """Its registered orchestrations: names, with their versions, the lowest first."""
     activities: tuple[str, ...]
     queues: tuple[str, ...]
     started_at: datetime
     renewed_at: datetime
     """Its last heartbeat, on the store's clock."""
     alive: bool
-    """Whether it has renewed within three leases. For people only: no node takes its work over
-    because of this alone.
+    """Whether it has renewed within three leases. For people only: no node takes its work over for
+    this alone.
     """
     slots: int
     """How many activities it runs at once."""

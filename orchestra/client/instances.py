@@ -1,4 +1,4 @@
-"""Starting instances, and describing them as they stand."""
+"""Start instances, and describe them."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ _STANDING_OF: Final = {
 }
 
 Orchestration = str | Callable[[OrchestrationContext, Any], Awaitable[Any]]
-"""What is started: a name, or a function that is registered."""
+"""The target of a start: a name, or a registered function."""
 
 
 class StartOptions(TypedDict, total=False):
-    """What :meth:`Client.start` takes by keyword, whatever is started."""
+    """The keyword arguments of :meth:`Client.start`."""
 
     instance_id: str | None
     version: str | None
@@ -190,7 +190,7 @@ class Instances:
     # --- describing ---
 
     async def info(self, instance_id: str) -> InstanceInfo:
-        """Return an instance as it stands now; see :meth:`Client.get_instance_info`."""
+        """Return an instance; see :meth:`Client.get_instance_info`."""
         check_id(instance_id)
         access = self._access
         found = await access.read(lambda directory: _read_whole(directory, instance_id))
@@ -319,9 +319,7 @@ def _read_whole(
 
 
 def _read_children(directory: Directory, record: InstanceRecord) -> list[InstanceRecord]:
-    """Return the children that the current execution of an instance has asked for, in their
-    order.
-    """
+    """Return the children of an instance's current execution, in order."""
     row = record.row
     found: list[InstanceRecord] = []
     query = InstanceQuery(parent=row.instance_id, parent_execution=row.execution, limit=_CHILDREN)

@@ -1,4 +1,4 @@
-"""What operators do with instances: end them, release them, delete them."""
+"""Operators' commands on instances: end, release, delete."""
 
 from __future__ import annotations
 

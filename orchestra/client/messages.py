@@ -1,4 +1,4 @@
-"""Sending to instances: events, and the wish to stop."""
+"""Send to instances: events, and requests to stop."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Versions:
             access.port.written_past()  # now, for this node has them follow as well
 
     async def follow_policy(self, name: str) -> int:
-        """Have what is held follow the policy of a name; see :meth:`Client.follow_policy`."""
+        """Let held instances follow the policy of a name; see :meth:`Client.follow_policy`."""
         return await self._access.perform(follow_policy(name, self._access.name))
 
     async def get_policy(self, name: str) -> Policy | UnknownPolicy:

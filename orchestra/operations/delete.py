@@ -1,4 +1,4 @@
-"""Deleting ended instances: one, or all that a purge selects."""
+"""Delete ended instances: one, or all that a purge selects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def delete(instance_id: str, library: Library, *, by: str, reason: str) -> Opera
     Raises:
         InstanceNotFound: there is none with this id, or another client deleted it meanwhile.
         InstanceStillOpen: it has not ended.
-        NewerLibraryNeeded: it stands in a way that only a newer library knows.
+        NewerLibraryNeeded: only a newer library knows its status.
     """
     record = yield from existing(instance_id)
     if record.status is Status.OPEN:

@@ -1,5 +1,5 @@
-"""Why an instance cannot go on now. A dashboard shows it, and a changed policy moves what is
-held.
+"""Why an instance cannot go on now. Dashboards show it, and a changed policy moves held
+instances.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ __all__ = ["hold_reason", "unserved_kinds"]
 
 
 def hold_reason(record: InstanceRecord, catalogue: Catalogue) -> str | None:
-    """Return what holds an instance, judged against the nodes that live now; ``None``: nothing
-    does, or it has ended.
+    """Return the hold of an instance, given the living nodes; ``None``: it has none, or it has
+    ended.
     """
     row = record.row
     if record.status is not Status.OPEN:

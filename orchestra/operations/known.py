@@ -1,5 +1,5 @@
-"""What an operator's command leaves alone: instances with something that only a newer library knows
-(protocol rule 37).
+"""Refuse operators' commands on instances with rows that only a newer library knows (protocol rule
+37).
 """
 
 from __future__ import annotations

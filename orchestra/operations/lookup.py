@@ -1,4 +1,4 @@
-"""The instance that a command names: that it exists, and that it has not ended."""
+"""Find the instance of a command: it must exist, and must not have ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["existing", "has_ended", "not_found", "open_instance"]
 
 
 def existing(instance_id: str) -> Operation[InstanceRecord]:
-    """Return an instance as it stands now.
+    """Return an instance.
 
     Raises:
         InstanceNotFound: there is none with this id.
@@ -41,6 +41,6 @@ def not_found(instance_id: str) -> InstanceNotFound:
 
 
 def has_ended(instance_id: str, status: Status | Unknown | None = None) -> AlreadyCompleted:
-    """Return the error that an instance has ended, and how, where that is known."""
+    """Return the error that an instance has ended, and how, if that is known."""
     how = "" if status is None else f" ({status.name.lower()})"
     return AlreadyCompleted(f"instance {instance_id!r} has ended{how}", instance_id=instance_id)

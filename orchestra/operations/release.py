@@ -1,4 +1,4 @@
-"""Ending a stored hold, so that the code that is deployed tries the instance once more."""
+"""End a stored hold, so that the deployed code tries the instance once more."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Giving another version to executions that have not begun: they follow a pin, or a policy that has
-changed.
+"""Give another version to executions that have not begun: they follow a pin, or a changed policy.
 
-The client that sets a pin or a policy performs this. A node that learns of a changed policy
-performs it as well, for what was held after the operator had looked.
+The client that sets a pin or a policy performs this. A node that sees a changed policy performs it
+too, for instances that were held after the operator's call.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from orchestra.versions import Exact, Policy, listed, resolve
 __all__ = ["check_target", "follow_pin", "follow_policy", "following", "pin", "retargeting"]
 
 _ATTEMPTS: Final = 50
-"""How often an operation reads an instance again that was written since it was read."""
+"""How often an operation reads an instance again that was written meanwhile."""
 _PAGE: Final = 100
 """Held instances that are read, and written in one group, at once."""
 
@@ -64,9 +63,7 @@ def pin(instance_id: str, version: str | None, *, by: str, reason: str) -> Opera
 
 
 def follow_pin(instance_id: str, by: str) -> Operation[None]:
-    """Have an execution that has not begun follow the pin as it stands now, whichever client has
-    set or removed it.
-    """
+    """Let an execution that has not begun follow the present pin, set or removed by any client."""
     for _ in range(_ATTEMPTS):
         record = yield from existing(instance_id)
         change = retargeting(record, (yield from ReadCatalogue()), by)
@@ -100,7 +97,7 @@ def _have_follow(
     """Have a page of instances follow the policy. Return how many have.
 
     Raises:
-        OrchestraError: the first error of a write. The other instances were written all the same.
+        OrchestraError: the first error of a write. The other instances were still written.
     """
     count = 0
     errors: list[OrchestraError] = []
@@ -138,8 +135,8 @@ def _those_there(instance_ids: Sequence[str]) -> Operation[list[InstanceRecord]]
 
 
 def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
-    """Check that a policy leads to a version that there is. While no living node has the name,
-    every version may come.
+    """Check that a policy leads to an existing version. While no living node has the name, every
+    version may come.
 
     Raises:
         UnknownVersion: living nodes have the name, and none has the version.
@@ -156,11 +153,11 @@ def check_target(catalogue: Catalogue, name: str, policy: Policy) -> None:
 
 
 def retargeting(record: InstanceRecord, catalogue: Catalogue, by: str) -> Write | None:
-    """Return the write with which an execution that has not begun follows the pin, or the policy
-    where the pin has gone.
+    """Return the write with which an execution that has not begun follows the pin, or the policy if
+    the pin is gone.
 
-    ``None``: there is nothing to do. It has begun or ended; it is to take that version already; or
-    the caller that asked for it named its version, which no operator's pin overrides (rule 16).
+    ``None``: there is nothing to do. It has begun or ended; it has that version already; or its
+    caller named the version, which no operator's pin overrides (rule 16).
     """
     row, execution = record.row, record.execution
     if isinstance(execution.resolution.how, Unknown):
@@ -247,13 +244,13 @@ def _retargeted(record: InstanceRecord, version: str, resolution: Resolution) ->
 def _by_policy(
     kind: Kind, execution: ExecutionRow, catalogue: Catalogue, by: str
 ) -> tuple[str, Resolution]:
-    """Return what the policy gives to an execution that has not begun: as the boundary before it,
-    or the start, would have.
+    """Return the policy's version for an execution that has not begun, as its boundary or start
+    would have.
     """
     if execution.number > 1:
         before = execution.state_version or execution.version
         return boundary_version(catalogue, kind, before, explicit=None, pin=None, node=by)
-    # Not those of nodes that were there once: a version that was a mistake has never been anywhere.
+    # Not versions of former nodes: a mistaken version never existed anywhere.
     version = (
         resolve(policy_of(catalogue, kind.name)[0], catalogue.versions(kind.name, kind.queue))
         or LOWEST_VERSION

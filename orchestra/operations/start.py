@@ -1,4 +1,4 @@
-"""Which version a start takes, and which id an instance gets that was given none."""
+"""Choose the version of a start, and make an id if none is given."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ __all__ = ["chosen_version", "id_of_request"]
 
 
 def id_of_request(name: str, request_id: str) -> str:
-    """Return the id of an instance that was given none: the same for each repetition of the request
-    (I1).
-    """
+    """Return an id for a start without one: the same for each repetition of the request (I1)."""
     return blake2b(
         encode([name, request_id], subject="request id").data, digest_size=16
     ).hexdigest()
@@ -25,9 +23,8 @@ def id_of_request(name: str, request_id: str) -> str:
 def chosen_version(catalogue: Catalogue, name: str, version: str | None, queue: str) -> str:
     """Return the version that a start takes: one of those that the queue's nodes have.
 
-    While none of these has the name, one under which it was started in the queue before: every
-    worker may be away for a restart. What is in other queues says nothing, unless no node lives at
-    all.
+    If none of these has the name, a version of an earlier start in the queue counts: all workers
+    may be restarting. Other queues do not count, unless no node lives at all.
 
     Raises:
         UnknownOrchestration, UnknownVersion: no living node that serves the queue has it, and no
@@ -97,6 +94,6 @@ def _unknown_name(catalogue: Catalogue, name: str, queue: str) -> str:
 
 
 def _serving(catalogue: Catalogue, queue: str) -> str:
-    """Return the queue as a part of a sentence, where it is not the only one that there is."""
+    """Return the queue as a part of a sentence, if it is not the only one."""
     queues = {one for node in catalogue.nodes for one in node.record.queues}
     return "" if queues <= {queue} else f" and serves queue {queue!r}"

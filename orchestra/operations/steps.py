@@ -1,4 +1,4 @@
-"""What an operation asks of its performer: to read the store, to commit a change, to wait.
+"""The steps of an operation: read the store, commit a change, wait.
 
 An operation is a generator. It yields steps, and the performer sends it their answers, or throws
 the errors that they raised::
@@ -55,7 +55,7 @@ Operation = Generator[Step[Any], Any, T]
 
 @dataclass(frozen=True, slots=True)
 class Get(Step[InstanceRecord | None]):
-    """Read an instance as it stands now."""
+    """Read an instance."""
 
     instance_id: str
 
@@ -69,7 +69,7 @@ class Find(Step[Sequence[InstanceRecord]]):
 
 @dataclass(frozen=True, slots=True)
 class ReadCatalogue(Step[Catalogue]):
-    """Read the catalogue as it stands now, with the store's time."""
+    """Read the catalogue, with the store's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Submit(Step[Outcome]):
 
 @dataclass(frozen=True, slots=True)
 class SubmitAll(Step[Sequence[Outcome | OrchestraError]]):
-    """Commit changes, each by itself. The answers stand in their order; an error stands in the
-    place of its change.
+    """Commit changes, each alone. The answers have their order; an error takes the place of its
+    change.
     """
 
     changes: Sequence[ClientChange]

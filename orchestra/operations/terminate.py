@@ -1,6 +1,4 @@
-"""Ending an instance at once: by a write, or by a mark for its owner where each write comes too
-late.
-"""
+"""End an instance at once: by a write, or by a mark for its owner if each write comes too late."""
 
 from __future__ import annotations
 
@@ -24,7 +22,9 @@ from orchestra.summary import EMPTY_SUMMARY
 __all__ = ["terminate", "termination"]
 
 _WRITES_BEFORE_MARK: Final = 8
-"""How often the operation writes the end anew before it marks the instance for its owner."""
+"""How often the operation retries the write of the end before it marks the instance for its
+owner.
+"""
 _SHORTEST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 """Seconds between looks at a marked instance: an owner on another node learns of the mark with its
@@ -35,8 +35,8 @@ next poll.
 def terminate(
     instance_id: str, reason: str, by: str, library: Library
 ) -> Operation[InstanceRecord | None]:
-    """End an instance. Return it where this operation wrote its end; ``None``: its owner ended it,
-    for the mark.
+    """End an instance. Return it if this operation wrote its end; ``None``: its owner ended it, for
+    the mark.
 
     Raises:
         InstanceNotFound, AlreadyCompleted: there is none with this id, or it has ended otherwise.
@@ -56,8 +56,8 @@ def terminate(
         if (yield from _write_end(record, reason, library, raced=number > 0)):
             return record
         if number == _WRITES_BEFORE_MARK:
-            # Its owner writes it all the time. A mark races with no write: the owner that sees it
-            # runs no more code of it.
+            # Its owner writes it all the time. A mark races with no write: an owner that sees it
+            # stops running its code.
             yield from Submit(
                 Cancel(
                     instance_id,

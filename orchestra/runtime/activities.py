@@ -144,7 +144,7 @@ class ActivityRunner:
         self._cancelled = anyio.get_cancelled_exc_class()
         group.start_soon(self._alarms.run)
 
-    # --- what the engine asks ---
+    # --- requests of the engine ---
 
     def begin(self, request: RunActivity) -> None:
         """Begin an attempt, or let it wait for a free place."""
@@ -196,7 +196,7 @@ class ActivityRunner:
                 await self._idle.wait()
 
     def abort_all(self) -> None:
-        """Give up everything."""
+        """Cancel every attempt."""
         self._stopping = True
         self._waiting.clear()
         for key in list(self._runs):
@@ -237,7 +237,7 @@ class ActivityRunner:
             self._name_at_the_end(run, "it is abandoned where it waits")
             run.driver.let_go()
 
-    # --- what tries tell ---
+    # --- reports of attempts ---
 
     def hear(self, news: Beaten | Cut | Finished) -> None:
         """Handle an entry from a thread, or from a task that was cut off. Call it on the event
@@ -304,7 +304,7 @@ class ActivityRunner:
         """Return whether an attempt's time is up. Call it in any thread."""
         return self._clock.monotonic() >= run.deadline
 
-    # --- a try's life ---
+    # --- running an attempt ---
 
     def _begin(self, request: RunActivity) -> None:
         assert self._group is not None
@@ -399,7 +399,7 @@ class ActivityRunner:
         if run.settle():
             if run.over_since is not None:
                 self._observe_end(run, "aborted" if run.aborted else "timed_out")
-                result = run.verdict  # what it answers to its cancellation is not believed
+                result = run.verdict  # its answer to a cancellation does not count
             elif run.asked_at is not None:
                 self._observe_end(run, "aborted")
                 result = result if isinstance(result, ActivityFailure) else STOPPED
@@ -480,7 +480,7 @@ class ActivityRunner:
         )
         if run.alarm is not None:
             if run.alarm.moment <= moment:
-                return  # it is looked at before, and the alarm set anew
+                return  # its check comes earlier, and sets the alarm again
             self._alarms.stop_alarm(run.alarm)
             run.alarm = None
         if moment < math.inf:

@@ -145,7 +145,7 @@ class Driver:
         if task is None:
             return
         if isinstance(task, asyncio.Task):
-            task.cancel()  # whatever shields stand between: it is caught here
+            task.cancel()  # through any shields in between: it is caught here
             return
         # trio: its current wait is aborted, unless the task is about to run anyway.
         if getattr(task, "_abort_func", None) is not None:
@@ -162,7 +162,7 @@ class Driver:
                 self._coroutine.close()
             except RuntimeError:  # it has caught that as well, and waits once more
                 continue
-            except BaseException:  # noqa: BLE001, S110 - nothing waits for its end any more
+            except BaseException:  # noqa: BLE001, S110 - its end does not matter now
                 pass
             break
         left.update((id(inner), inner) for inner in _awaited(self._coroutine))

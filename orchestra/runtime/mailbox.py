@@ -43,7 +43,7 @@ class Mailbox(Generic[T]):
         """Return all items, without waiting."""
         self._bell.acquire(
             blocking=False
-        )  # silent again, before the items go: what comes from now on rings anew
+        )  # silent again before the items are taken: later items ring again
         taken: list[T] = []
         while self._items:
             taken.append(self._items.popleft())

@@ -38,7 +38,7 @@ class Pruning(NamedTuple):
 
 @dataclass(slots=True)
 class Effects:
-    """The values of each statement. The fields stand in the order in which the statements must run.
+    """The values of each statement. The fields have the order in which the statements must run.
 
     Attributes:
         dialect: how kinds are stored.

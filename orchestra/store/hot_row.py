@@ -28,7 +28,7 @@ _OPEN: Final = Status.OPEN.value
 
 @dataclass(slots=True)
 class HotRow:
-    """The hot row of an instance. The first fields stand in the order of
+    """The hot row of an instance. The first fields have the order of
     :data:`~orchestra.store.tables.HOT_ROW`.
     """
 

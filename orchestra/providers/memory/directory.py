@@ -103,7 +103,7 @@ def _is_asked_for(record: InstanceRecord, query: InstanceQuery) -> bool:
 
 
 def _standing(record: InstanceRecord, query: InstanceQuery) -> Standing | None:
-    """Return how an open instance stands; ``None``: it has ended."""
+    """Return the standing of an open instance; ``None``: it has ended."""
     row = record.row
     if record.status is not Status.OPEN:
         return None

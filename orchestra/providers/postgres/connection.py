@@ -257,7 +257,7 @@ class Connector:
 
     @staticmethod
     def branch_of(connection: Connection) -> tuple[Any, ...] | None:
-        """Return the identity of the server's history; ``None``: the server does not tell."""
+        """Return the identity of the server's history; ``None``: unknown."""
         with suppress(
             *DRIVER_ERRORS
         ):  # not every PostgreSQL service allows the query; a lost connection is noticed elsewhere

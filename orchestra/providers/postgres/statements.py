@@ -319,7 +319,7 @@ ADD_LABELS: Final = insert("label", tables.LABEL)
 ADD_MESSAGES: Final = insert("message", tables.MESSAGE)
 MARK_CANCELLED: Final = update("instance", tables.CANCEL_MARK, _INSTANCE_ID)
 
-# --- the hot rows: each once, whatever has happened to it -------------------------------------
+# --- the hot rows: each is written once -------------------------------------
 
 # An ended instance gets its expiry, if its name has one; it is never written again. The rows are
 # locked, and the fence was checked under the lock. The revision is compared once more, so that no

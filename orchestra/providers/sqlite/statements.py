@@ -87,7 +87,7 @@ WRITE_AND_KEEP: Final = """
     WHERE instance_id = ? AND incarnation = ? AND revision = ? AND status = 0 AND held = 0 AND owner = ?
     RETURNING inbox_seq"""
 
-# --- what was decided -------------------------------------------------------------------------
+# --- writing a decision -------------------------------------------------------------------------
 
 _FENCED: Final = tables.HOT_ROW.only("instance_id", "revision")
 _SUMMARY: Final = "summary = coalesce(?, summary)"
@@ -164,7 +164,7 @@ SET_EXPIRES_AT: Final = """
         SELECT e.after FROM kind k JOIN expiry e ON e.name = k.name WHERE k.kind_id = instance.kind)
     WHERE instance_id = ?"""
 
-# --- what a group is decided upon -------------------------------------------------------------
+# --- the facts of a group -------------------------------------------------------------
 
 ADD_INSTANCE: Final = """
     INSERT INTO instance (

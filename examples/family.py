@@ -1,10 +1,10 @@
 """Children: a round starts one instance for each shop, waits for those that answer in time, and
-gives the others up.
+cancels the others.
 
     python examples/family.py [DATABASE]
 
-Every child is an instance of its own: it laps, it has its own version, and it can be looked at. The
-audit is a detached start: it lives on by itself.
+Every child is an instance of its own, with laps, a version and an info. The audit is a detached
+start: it outlives the round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from orchestra import (
 )
 
 SHOPS = {"corner": 2, "mall": 3, "closed": 0, "asleep": 10_000}
-"""How often each has to be asked; the closed one fails at once."""
+"""How often each must be asked; the closed one fails at once."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Price:
 
 @activity(timeout=timedelta(seconds=10))
 async def ask(shop: str, asked: int) -> int | None:
-    """Return a price, or nothing yet."""
+    """Return a price, or ``None`` for now."""
     if shop == "closed":
         raise NonRetryable("there is nobody")
     return 100 * len(shop) if asked >= SHOPS[shop] else None
@@ -63,7 +63,9 @@ async def quote(ctx: OrchestrationContext, state: Question) -> Price:
 
 
 async def quote_or_nothing(ctx: OrchestrationContext, shop: str) -> Price | None:
-    """Wait for a shop's answer; whoever takes too long is given up, which cancels the child."""
+    """Wait for a shop's answer. A shop that takes too long loses the race, which cancels the
+    child.
+    """
     try:
         child = ctx.start_child(
             quote, Question(shop), instance_id=f"{ctx.instance_id}/{shop}"

@@ -3,8 +3,8 @@ disk for as long as it runs.
 
     python examples/long_lived_script.py [DATABASE] [DIRECTORY]
 
-SIGTERM and Ctrl-C stop it in order. The next start goes on with the same instance, on the same lap,
-also after a `kill -9`.
+SIGTERM and Ctrl-C stop it in order. The next start continues the same instance, on the same lap,
+even after a `kill -9`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def free_percent(directory: str) -> float:
 
 
 async def watch_disk(ctx: OrchestrationContext, state: Disk) -> None:
-    """One lap: look, say so, wait, continue as new."""
+    """One lap: measure, show it, wait, continue as new."""
     free = await ctx.schedule_activity(free_percent, state.directory)
     log = ctx.trace_warning if free < state.low_percent else ctx.trace_info
     log("looked", free_percent=free, checks=state.checks + 1)

@@ -1,5 +1,5 @@
-"""The same on trio: a script that watches whether a port answers. Host and activity are trio's own;
-the library follows.
+"""The same on trio: a script that watches whether a port answers. Host and activity use trio; the
+library follows.
 
     python examples/on_trio.py [DATABASE] [HOST] [PORT]
 
@@ -51,7 +51,7 @@ async def answers(host: str, port: int) -> bool:
 
 
 async def watch_port(ctx: OrchestrationContext, state: Port) -> None:
-    """One lap: try, say so, wait, continue as new."""
+    """One lap: try, show it, wait, continue as new."""
     is_open = await ctx.schedule_activity(answers, state.host, state.number)
     ctx.trace_info("tried", host=state.host, port=state.number, open=is_open)
     ctx.set_custom_status({"open": is_open, "checks": state.checks + 1})

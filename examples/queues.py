@@ -1,4 +1,4 @@
-"""Queues: one process decides, and the heavy work is done by another one that has what it takes.
+"""Queues: one process decides, and another one with the right hardware does the heavy work.
 
     python examples/queues.py [DATABASE]
 
@@ -31,9 +31,7 @@ from orchestra import (
 
 @activity(queue="gpu", retry=RetryPolicy(max_attempts=5), timeout=timedelta(minutes=10))
 async def render(scene: str, frame: int) -> str:
-    """Runs on nodes that serve "gpu", whoever runs the orchestration. Should its node die, another
-    one tries again.
-    """
+    """Runs on nodes that serve "gpu". If its node dies, another one tries again."""
     context = activity_context()
     for part in range(3):
         await anyio.sleep(0.01)

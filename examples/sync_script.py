@@ -1,5 +1,5 @@
-"""A plain script without async code of its own: it looks at a store that services work on, and
-tells an instance something.
+"""A plain script without async code: it reads a store that services work on, and sends an instance
+an event.
 
     python examples/sync_script.py DATABASE                    # lists what has not ended
     python examples/sync_script.py DATABASE INSTANCE EVENT     # sends an event, and says how the instance stands
@@ -32,14 +32,14 @@ def show(sync: orchestra.sync.Connection) -> None:
 
 
 def tell(sync: orchestra.sync.Connection, instance_id: str, event: str) -> None:
-    """Send an event, and print how the instance stands."""
+    """Send an event, and print the instance's state."""
     handle = sync.client.handle(instance_id)
     sync.call(handle.raise_event, event)
     print(f"{instance_id}  {sync.call(handle.info).status}")
 
 
 def main(database: str, instance_id: str | None = None, event: str | None = None) -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     with orchestra.sync.connect(SqliteProvider(database)) as sync:
         if instance_id is None or event is None:
             show(sync)

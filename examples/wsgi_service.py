@@ -9,8 +9,8 @@ application of the standard library.
 
 Views run in threads, and call the client through ``orchestra.sync``. Here the runtime runs in the
 same process. Servers that fork their workers (gunicorn, Celery) connect in each worker, after the
-fork: a connection does not survive one. In Flask the connection would be made where the application
-is made, in Django in ``AppConfig.ready``.
+fork: a connection does not survive a fork. In Flask make the connection where you make the
+application, in Django in ``AppConfig.ready``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ REGISTRY = OrchestrationRegistry.builder().register("order", order).build()
 
 
 class Application:
-    """The views, as a framework would have them."""
+    """The views, as in a framework."""
 
     def __init__(self, sync: orchestra.sync.Connection) -> None:
         self._sync = sync
@@ -69,7 +69,7 @@ class Application:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Answer one request, in the thread of the server that has it."""
+        """Answer one request, in a thread of the server."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].strip("/").split("/")
         try:
             match method, path:

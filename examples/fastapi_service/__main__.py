@@ -8,12 +8,13 @@
     localhost:8000/api/orchestrations/watch-1/events -H 'Content-Type: application/json' -d
     '{"name": "stop"}'
 
-SIGTERM and Ctrl-C stop in order: requests end, running probes get a few seconds, everything is
-released. After a `kill -9` the next start goes on where the store says. `VERSIONS=1.0.0` runs it as
+SIGTERM and Ctrl-C stop in order: requests end, running probes get a few seconds, and all instances
+are released. After a `kill -9` the next start continues from the store. `VERSIONS=1.0.0` runs it as
 if 1.1.0 had not been deployed yet.
 
-Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API. A request
-with an `Idempotency-Key` header can be repeated when its answer got lost: nothing happens twice.
+Needs `pip install fastapi uvicorn httpx`. http://localhost:8000/docs shows the whole API. If the
+answer to a request with an `Idempotency-Key` header is lost, repeat the request: nothing happens
+twice.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ from orchestra import PlainFormatter
 
 
 def write_log() -> None:
-    """Log to standard error: every line of the loops says which version, instance and lap it is
-    about.
-    """
+    """Log to standard error: every line of the loops names its version, instance and lap."""
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter())
     logger = logging.getLogger("orchestra")
@@ -49,7 +48,7 @@ def leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Serve until a signal comes."""
-    # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not
+    # uvicorn stops in order and then raises the signal again. An ordered stop must end with 0, not
     # with "killed by SIGTERM".
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)

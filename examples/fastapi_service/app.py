@@ -1,5 +1,5 @@
-"""The web application: the runtime lives in its lifespan, and HTTP is a thin skin over the
-runtime's client.
+"""The web application: the runtime lives in its lifespan, and HTTP is a thin layer over its
+client.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from orchestra import (
 
 
 class State(TypedDict):
-    """What every request can reach."""
+    """The state that every request can reach."""
 
     client: Client
 
@@ -67,7 +67,7 @@ def client_of(request: Request) -> Client:
 
 Orchestrations = Annotated[Client, Depends(client_of)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
-"""A caller that got no answer repeats the request with the same key, and nothing happens twice."""
+"""A caller without an answer repeats the request with the same key; nothing happens twice."""
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 router = APIRouter(prefix="/api/orchestrations")
@@ -101,7 +101,7 @@ async def list_instances(
     limit: Limit = 50,
     page: str | None = None,
 ) -> InstancePage:
-    """List instances, the newest first; ``prefix`` is how their ids begin."""
+    """List instances, the newest first; ``prefix`` is the beginning of their ids."""
     return await client.list_instances(
         name=NAME, status=status, version=version, id_prefix=prefix, limit=limit, page=page
     )
@@ -109,8 +109,8 @@ async def list_instances(
 
 @router.get("/{instance_id}", response_model=InstanceView)
 async def get_instance(instance_id: str, client: Orchestrations) -> InstanceInfo:
-    """Show an instance: the version that it runs on, the one that it would take next, its status,
-    what it waits for.
+    """Show an instance: its version, the version that it would take next, its status, and what it
+    waits for.
     """
     return await client.get_instance_info(instance_id)
 
@@ -150,8 +150,8 @@ async def delete(instance_id: str, client: Orchestrations) -> None:
 
 
 async def health(client: Orchestrations) -> dict[str, str]:
-    """Say that the store answers and the runtime runs; else 503, and the supervisor of this process
-    may start it again.
+    """Answer 200 if the store answers and the runtime runs, otherwise 503. A supervisor may then
+    restart this process.
     """
     await client.list_instances(name=NAME, limit=1)
     return {"status": "ok"}

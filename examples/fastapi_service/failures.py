@@ -37,11 +37,11 @@ STATUSES: Final[dict[type[Exception], int]] = {
     PayloadTooLarge: 413,
     PayloadError: 422,
     InvalidVersion: 422,
-    UnknownOrchestration: 422,  # also UnknownVersion: the body names what no node has
+    UnknownOrchestration: 422,  # also UnknownVersion: the body names the missing version
     InboxFull: 429,
     StoreBusy: 503,
     StoreUnavailable: 503,
-    OutcomeUnknown: 503,  # ask again with the same Idempotency-Key
+    OutcomeUnknown: 503,  # retry with the same Idempotency-Key
     RuntimeClosed: 503,
     StoreError: 500,
     OrchestrationError: 500,
@@ -53,8 +53,8 @@ logger = logging.getLogger("uvicorn.error")
 
 
 async def answer_failure(request: Request, error: Exception) -> JSONResponse:
-    """Answer with the status of the nearest class. What the caller has no part in is logged here,
-    and not told outside.
+    """Answer with the status of the nearest class. Errors that are not the caller's are logged
+    here, and not shown outside.
     """
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     detail = str(error)

@@ -1,4 +1,4 @@
-"""What can be set from outside, by environment variables."""
+"""The settings, from environment variables."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     versions: tuple[str, ...] = tuple(VERSIONS)
-    """Which versions of the loop this process has: for trying out a deploy."""
+    """The versions of the loop in this process, to try out a deploy."""
     inbox_limit: int = 1000
     """How many unread events an instance may have before senders get 429."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Return the settings, with the defaults above for what is not set."""
+        """Return the settings, with the defaults above for missing ones."""
         return cls(
             database=Path(environment.get("DATABASE", cls.database)),
             host=environment.get("HOST", cls.host),

@@ -1,6 +1,4 @@
-"""What goes over HTTP: bodies that come in, and the parts of instances and executions that go
-out.
-"""
+"""The HTTP bodies: requests, and the parts of instances and executions in answers."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ class StopEvent(BaseModel):
 
 
 class ConfigEvent(BaseModel):
-    """Change what is watched, or how often."""
+    """Change the watched URL, or the pause."""
 
     name: Literal["config"]
     payload: Config
@@ -48,7 +46,7 @@ Event = Annotated[StopEvent | ConfigEvent, Field(discriminator="name")]
 
 
 class ErrorView(BaseModel):
-    """Why something has failed; its traceback stays inside."""
+    """The reason of a failure; its traceback stays inside."""
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -1,5 +1,5 @@
-"""The loop that the service keeps alive: probe a server, show what it answered, wait, continue as
-new. Two versions of it.
+"""The loop of the service, in two versions: probe a server, show the answer, wait, continue as
+new.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 @dataclass(frozen=True)
 class Watch:
-    """The state: all that crosses from lap to lap. What a later version adds has a default, so that
-    older states still fit.
+    """The state: all that crosses from lap to lap. Fields of later versions have defaults, so older
+    states still fit.
     """
 
     url: str
@@ -39,7 +39,7 @@ class Watch:
 
 
 class Config(BaseModel):
-    """The payload of the event "config". What is not given stays as it is."""
+    """The payload of the event "config". Missing fields change nothing."""
 
     url: Url | None = None
     pause_seconds: Seconds | None = None
@@ -58,8 +58,8 @@ def probe(url: str) -> int:
 
 
 async def answer_of(ctx: OrchestrationContext, url: str) -> int | None:
-    """Return a server's HTTP status, or nothing where all tries have failed: the loop outlives what
-    it watches.
+    """Return a server's HTTP status, or ``None`` if all attempts failed: the loop outlives the
+    watched server.
     """
     try:
         status = await ctx.schedule_activity(probe, url)

@@ -1,4 +1,4 @@
-"""What every worker has: the loop, its activity and its registry. The web process needs only the
+"""The code of every worker: the loop, its activity and its registry. The web process needs only the
 names and the state.
 """
 
@@ -36,7 +36,7 @@ class Watch:
     timeout=timedelta(seconds=60),
 )
 def probe(url: str) -> tuple[int, int]:
-    """Ask a server once; return its HTTP status and the process that has asked."""
+    """Ask a server once; return its HTTP status and the asking process."""
     return httpx.get(url, timeout=30).status_code, os.getpid()
 
 

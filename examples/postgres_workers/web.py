@@ -44,14 +44,14 @@ STATUSES: dict[type[Exception], int] = {
     InstanceExists: 409,
     InstanceCompleted: 410,
     InboxFull: 429,
-    UnknownOrchestration: 503,  # no worker has ever been there
+    UnknownOrchestration: 503,  # no worker has ever run
     StoreError: 503,
     OrchestraError: 500,
 }
 
 
 class State(TypedDict):
-    """What every request can reach."""
+    """The state that every request can reach."""
 
     client: Client
 
@@ -64,8 +64,8 @@ class Start(BaseModel):
 
 
 class InstanceView(BaseModel):
-    """An instance, as :class:`orchestra.InstanceInfo` has it: its version, and who works on it
-    now.
+    """An instance, as :class:`orchestra.InstanceInfo` has it: its version, and the node that works
+    on it now.
     """
 
     model_config = ConfigDict(from_attributes=True)
@@ -101,7 +101,7 @@ app = FastAPI(title="Watches on PostgreSQL", lifespan=lifespan)
 
 @app.exception_handler(OrchestraError)
 async def answer_failure(_request: Request, error: Exception) -> JSONResponse:
-    """Answer with the status of the nearest class; what lies inside is not told outside."""
+    """Answer with the status of the nearest class; internals are not shown outside."""
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     detail = "try again later" if status >= 500 else str(error)
     headers = {"Retry-After": "1"} if status in {429, 503} else None
@@ -143,7 +143,7 @@ def leave(*_: Any) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # uvicorn stops in order and then raises the signal again; an ordered stop is to end with 0, not
+    # uvicorn stops in order and then raises the signal again. An ordered stop must end with 0, not
     # with "killed by SIGTERM".
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)

@@ -1,10 +1,10 @@
-"""A worker: a process that runs loops, as many of them as you like, on as many machines, against
-one PostgreSQL.
+"""A worker: a process that runs loops. Start any number, on any number of machines, for one
+PostgreSQL.
 
     DSN=postgresql://app@db.example.com/app python examples/postgres_workers/worker.py
 
-SIGTERM and Ctrl-C stop it in order, and the others take over at once. After a `kill -9` they do
-within seconds. Needs `pip install 'orchestra-runtime[postgres]' httpx`.
+SIGTERM and Ctrl-C stop it in order, and the others take its work over at once. After a `kill -9`
+they do within seconds. Needs `pip install 'orchestra-runtime[postgres]' httpx`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orchestra import PlainFormatter, Runtime
 
 
 async def main() -> None:
-    """Run what there is to be run, until a signal comes."""
+    """Run loops until a signal comes."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with Runtime(store(), registry, activities=[probe]) as runtime:
             print(f"running as {runtime.node_id}; SIGTERM or Ctrl-C stops", flush=True)

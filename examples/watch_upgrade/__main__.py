@@ -4,8 +4,8 @@
     python examples/watch_upgrade --fast     about 8 seconds
     python examples/watch_upgrade --show DATABASE
 
-Real HTTP servers answer on loopback, a worker process probes them in loops, and this process looks
-on. In the end it prints what the store holds, and checks it. The database stays.
+Real HTTP servers answer on loopback, a worker process probes them in loops, and this process
+watches. At the end it prints the store's contents and checks them. The database stays.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ async def show(database: Path) -> None:
 
 
 async def run(database: Path, pace: Pace, view: View) -> None:
-    """Run the demo over a new database, print what the store holds in the end, and check it.
+    """Run the demo on a new database, print the store's contents at the end, and check them.
 
     Raises:
-        DemoFailed: something that the demo claims is not so.
+        DemoFailed: a claim of the demo is wrong.
     """
     log = database.with_name("worker.log")
     async with Client(SqliteProvider(database)) as client:
@@ -53,7 +53,7 @@ async def run(database: Path, pace: Pace, view: View) -> None:
 
 
 async def report(client: Client, story: Story, kill: Kill, outage: Outage) -> None:
-    """Print and check what the store holds."""
+    """Print and check the store's contents."""
     records = await read_records(client, list(story.servers))
     print_records(records, kill.laps)
     print()
@@ -86,8 +86,8 @@ async def report(client: Client, story: Story, kill: Kill, outage: Outage) -> No
 
 
 def new_database(path: Path | None) -> Path:
-    """Return where the database goes: a new temporary directory, or what the user asked for, if it
-    is free.
+    """Return the path of the database: in a new temporary directory, or the user's choice, if it is
+    free.
 
     Raises:
         DemoFailed: it exists.
@@ -111,7 +111,7 @@ def choose_view(*, plain: bool) -> View:
 
 
 def main() -> int:
-    """Run the demo; return the exit code: 0 if everything that it claims is so."""
+    """Run the demo; return the exit code: 0 if all its claims are right."""
     parser = argparse.ArgumentParser(
         prog="watch_upgrade", description="Watch loops that survive a kill and an upgrade."
     )

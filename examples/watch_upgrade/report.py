@@ -1,6 +1,4 @@
-"""What the store says in the end: prints each instance's executions, and checks what the demo
-claims.
-"""
+"""The report at the end: print each instance's executions, and check the demo's claims."""
 
 from __future__ import annotations
 
@@ -17,14 +15,14 @@ from orchestra import Client, ExecutionInfo, HistoryEvent, InstanceInfo, Instanc
 
 @dataclass(frozen=True)
 class Record:
-    """All that the store has of one instance."""
+    """All stored facts about one instance."""
 
     info: InstanceInfo
     executions: Sequence[ExecutionInfo]
     histories: Mapping[int, Sequence[HistoryEvent]]
 
     def tries(self, execution: int) -> int:
-        """Return how many tries the probe of a lap took."""
+        """Return how many attempts the probe of a lap took."""
         return max((event.details["attempt"] for event in self.results(execution)), default=0)
 
     def results(self, execution: int) -> Sequence[HistoryEvent]:

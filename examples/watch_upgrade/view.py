@@ -1,4 +1,4 @@
-"""What a person sees while the demo runs: a live table on a terminal, plain lines elsewhere."""
+"""The view of the demo: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -40,16 +40,12 @@ class View(Protocol):
 
 
 def attempt(info: InstanceInfo) -> int:
-    """Return the number of the current try of what the instance waits for; 1 where it waits for no
-    activity.
-    """
+    """Return the number of the current attempt; 1 if the instance waits for no activity."""
     return max((pending.attempt for pending in info.pending_activities), default=1)
 
 
 def http_status(info: InstanceInfo, *, wide: bool) -> str:
-    """Return the last answer: from the error of the last try, or from what the orchestration itself
-    shows.
-    """
+    """Return the last answer: from the error of the last attempt, or from the custom status."""
     for pending in info.pending_activities:
         error = re.search(r"HTTP (\d{3})", pending.last_error or "")
         if error:

@@ -1,6 +1,4 @@
-"""The orchestration: probe a server, wait, continue as new. Two versions of it, and what they
-share.
-"""
+"""The orchestration, in two versions: probe a server, wait, continue as new."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ NEW = "1.1.0"
 
 @dataclass(frozen=True)
 class Watch:
-    """One watched server. What a later version adds has a default, so the state of an older one
-    still fits.
-    """
+    """One watched server. Fields of later versions have defaults, so older states still fit."""
 
     url: str
     pause: timedelta
@@ -45,7 +41,7 @@ class Reply:
 
 
 class ServerFailing(Exception):
-    """The server answered with a 5xx status: worth another try."""
+    """The server answered with a 5xx status: worth another attempt."""
 
 
 _opener = urllib.request.build_opener(

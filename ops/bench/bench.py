@@ -7,10 +7,9 @@ W1: 1,000 short orchestrations (one activity each) at once, started and awaited 
 W3: 50 instances of a loop, 40 laps each, one activity a lap. W4: one orchestration of 500, and of
 2,000, sequential ``async def`` activities; and 500 of ``def``, each in a thread.
 
-Beside them the same rows are written by the driver alone (``sqlite3``; with ``--postgres``,
-psycopg, pipelined, on the same throw-away server): one commit a step, and grouped. Absolute figures
-depend on the machine; the ratios are what to look at. Nothing here is a test, and nothing in the
-tests is timed.
+The driver alone writes the same rows (``sqlite3``; with ``--postgres`` psycopg, pipelined, on the
+same temporary server): one commit a step, and grouped. Absolute figures depend on the machine;
+compare the ratios. Nothing here is a test, and no test is timed.
 """
 
 from __future__ import annotations
@@ -239,7 +238,7 @@ def bare_sqlite(directory: Path, steps: int, group: int) -> float:
 
 @dataclass
 class Round:
-    """What one round has measured: per second, and seconds for W4."""
+    """The results of one round: per second, and seconds for W4."""
 
     bare_single: float
     bare_grouped: float
@@ -251,9 +250,7 @@ class Round:
 
 
 async def round_of(side: Sqlite | Postgres) -> Round:
-    """Measure everything once, the bare driver before and after, so that a machine that drifts
-    shows.
-    """
+    """Measure everything once, the bare driver before and after, to detect a drifting machine."""
     before = side.bare(1000, 1)
     w1_seconds = await measured(side, w1)
     w3_seconds = await measured(side, w3)

@@ -1,5 +1,5 @@
-"""Counts what one operation costs in Python: calls of functions, processor time, and objects that
-the collector walks through.
+"""Counts the cost of one operation in Python: calls of functions, processor time, and objects that
+the collector visits.
 
     python ops/bench/calls.py [--top N] [--save FILE] [--against FILE] [--repeat N]
 
@@ -60,7 +60,7 @@ class CallCounter:
         sys.setprofile(self._of_a_thread())
 
     def remove(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         threading.setprofile(None)  # pyright: ignore[reportArgumentType] - typeshed leaves out that None ends it
         sys.setprofile(None)
 
@@ -70,7 +70,7 @@ class CallCounter:
             counts.clear()
 
     def take(self) -> Counter[CodeType]:
-        """Return the calls of each function since the counts were begun anew."""
+        """Return the calls of each function since the last reset."""
         total: Counter[CodeType] = Counter()
         for counts in self._counts:
             total.update(dict(counts))
@@ -142,9 +142,7 @@ def seconds_of(side: Sqlite, workload: Workload, operations: int) -> float:
 
 
 def objects_of(side: Sqlite) -> float:
-    """Return how many objects the cycle collector walks through for one instance whose activity
-    waits.
-    """
+    """Return how many objects the cycle collector visits for one instance whose activity waits."""
     begun: list[None] = []
     gate: anyio.Event
     all_wait: anyio.Event

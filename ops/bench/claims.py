@@ -1,12 +1,12 @@
-"""Measures what a node's claim costs on PostgreSQL while ever more instances are parked in the same
-schema.
+"""Measures the cost of a node's claim on PostgreSQL while more and more instances are parked in the
+same schema.
 
     python ops/bench/claims.py [--parked 0 100000 1000000] [--rounds N] [--directory DIR]
 
 The parked instances are copies, made by the server, of one that was really parked: its rows in all
 tables, under ids in random order. Half of them wait for an event, half for a timer far ahead; all
-are of the kind that is claimed. The filling does without durability (``synchronous_commit=off``);
-what is measured has it in full. Nothing is vacuumed or analysed by hand.
+are of the kind that is claimed. Filling runs without durability (``synchronous_commit=off``); the
+measured calls have it. Nothing is vacuumed or analysed by hand.
 """
 
 from __future__ import annotations

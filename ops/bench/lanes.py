@@ -2,10 +2,10 @@
 
     python ops/bench/lanes.py [--seconds S] [--rounds N] [--directory DIR]
 
-A lane is a connection on a thread of its own, in one process, that commits one group after the
-other: each group is one step of so many instances, an event and the row, as the engine writes them,
-with full durability. One lane and two take turns, so that both meet the same machine; with two,
-each has instances of its own.
+A lane is a connection on its own thread, in one process, that commits one group after the other.
+Each group is one step of a number of instances, an event and the row, as the engine writes them,
+with full durability. One lane and two alternate, so that both meet the same machine. With two, each
+has its own instances.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Lane:
         done.append(steps)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self.provider.close()
 
 

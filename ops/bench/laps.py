@@ -1,12 +1,12 @@
-"""Runs one loop for many laps under the default retention, and prints what the store takes on the
-way.
+"""Runs one loop for many laps under the default retention, and prints the store's size
+meanwhile.
 
     python ops/bench/laps.py [--laps 100000] [--directory DIR] [--auto-vacuum none|incremental]
     [--readers N]
 
 A lap is one activity, whose result is the next lap's state. The store is opened with
-``durability="relaxed"``, to be quick: what a commit waits for changes nothing about rows and sizes.
-``--readers`` lets threads read all the while, each time for 20 ms.
+``durability="relaxed"``, to save time; rows and sizes are the same. ``--readers`` lets threads read
+all the time, 20 ms each.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@ with full durability.
 
     python ops/bench/restart.py [--instances 500] [--repeat 5] [--directory DIR]
 
-A process runs loops of one activity that takes half a second; it is killed in the middle of them,
-and started again on the same file at once. What is measured begins with the start of the new
-process, Python's own start included: until its runtime is entered, until the first activity runs
-again, and until those of all instances do.
+A process runs loops of one activity that takes half a second. It is killed in the middle of them,
+and started again on the same file at once. The times count from the start of the new process, with
+Python's start: until its runtime is entered, until the first activity runs again, and until all do.
 """
 
 from __future__ import annotations
@@ -39,7 +38,9 @@ ENTERED = "-"
 
 
 class Ledger:
-    """Who has begun what, and when: a line each, written at once, so that a kill loses none."""
+    """The begun activities, with process and time: a line each, written at once, so that a kill
+    loses none.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,4 +1,4 @@
-"""Measures what it costs that an activity goes through the store to another process.
+"""Measures the cost of an activity that goes through the store to another process.
 
     python ops/bench/routes.py [--steps N] [--directory DIR]
 

@@ -1,16 +1,16 @@
-"""Kills, stops and starves workers for as long as you like, and tells whether anything was lost or
+"""Kills, stops and starves workers for as long as you like, and checks that nothing was lost or
 done twice.
 
     python ops/crash/run.py --cycles 1000 --seed 7 --json ops/results
     python ops/crash/run.py --postgres --cycles 100 --restarts 10 --json ops/results
 
-The work is cut into rounds, each on a fresh store, with a seed of its own made from the given one;
-the verdict comes after each round. A round with violations leaves its directory behind, says where,
-and prints the command that repeats it. The seed repeats the plan (what is sent, how and after how
-long or at which call a worker is killed), not the machine's own timing.
+The work is divided into rounds. Each has a fresh store, a seed derived from the given one, and a
+verdict. After violations the round's directory stays, and the script prints its path and the
+command that repeats it. The seed repeats the plan (what is sent; how, when or at which call a
+worker is killed), not the machine's timing.
 
-With ``--json`` each campaign leaves its result there, in one file a kind; `ops/RELIABILITY.md`
-tells of them.
+With ``--json`` each campaign writes its result there, in one file a kind; `ops/RELIABILITY.md`
+shows them.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ from tests.support.crashes.servers import (
 
 @dataclass(frozen=True)
 class Campaign:
-    """How an option of the command line is done: in rounds of at most ``per_round`` cycles, shared
-    out among ``variants``.
+    """A campaign for an option of the command line: rounds of at most ``per_round`` cycles, divided
+    among ``variants``.
     """
 
     option: str
@@ -79,7 +79,7 @@ class Campaign:
 
 @dataclass
 class Result:
-    """What a campaign has come to."""
+    """The result of a campaign."""
 
     campaign: Campaign
     command: str
@@ -263,7 +263,7 @@ def conduct_campaign(
     while left > 0:
         now = min(campaign.per_round, left)
         for number, variant in enumerate(campaign.variants):
-            # What a round has to do is shared out among its variants.
+            # The cycles of a round are divided among its variants.
             share = (now + number) // len(campaign.variants) if campaign.takes_cycles else now
             arguments = (share, *variant) if campaign.takes_cycles else variant
             if share:
@@ -283,7 +283,7 @@ def _conduct_round(
     directory: Path | None,
     result: Result,
 ) -> None:
-    """Run a round in a directory of its own, which is removed if all is well."""
+    """Run a round in its own directory, which is removed if all is well."""
     folder = Path(tempfile.mkdtemp(prefix=f"crash-{campaign.option}-", dir=directory))
     outcome = conduct(campaign.run, folder, seed, *arguments)
     shown = tuple(argument for argument in arguments if not isinstance(argument, PostgresServer))

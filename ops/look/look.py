@@ -1,4 +1,4 @@
-"""Runs a few loops and shows what they tell: spans and metrics on the console, or metrics for
+"""Runs a few loops and shows their telemetry: spans and metrics on the console, or metrics for
 Prometheus.
 
     python ops/look/look.py console [--seconds 10]

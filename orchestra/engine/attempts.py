@@ -308,18 +308,18 @@ class Attempts:
         "_all",
         "_changed",
         "_crashed",
-        "_narrowed",
         "_out",
         "_unlogged",
         "_unmarked",
         "_waiting",
+        "narrowed",
     )
 
     def __init__(self) -> None:
         self._all: dict[int, PendingActivity] = {}
         self._out: dict[int, None] = {}
         """Activities that are handed out."""
-        self._narrowed: dict[int, None] = {}
+        self.narrowed: dict[int, None] = {}
         """Activities that are handed out to the code of one fingerprint alone."""
         self._unmarked: dict[int, None] = {}
         """Cancelled activities that are handed out and have no stop mark in the store."""
@@ -344,7 +344,7 @@ class Attempts:
             if activity.stopping:
                 self._ask_for_mark(activity)
             elif activity.route.fingerprint is not None:
-                self._narrowed[activity.event.id] = None
+                self.narrowed[activity.event.id] = None
         elif not activity.running:
             self._waiting[activity.event.id] = None
         if activity.counted:
@@ -420,7 +420,7 @@ class Attempts:
 
     def _is_back(self, number: int) -> None:
         self._out.pop(number, None)
-        self._narrowed.pop(number, None)
+        self.narrowed.pop(number, None)
         self._unmarked.pop(number, None)
 
     # --- cancelled activities ---
@@ -438,7 +438,7 @@ class Attempts:
     def _ask_for_mark(self, activity: PendingActivity) -> None:
         """Make a handed-out attempt end where it is, and nowhere else."""
         activity.due = None
-        self._narrowed.pop(activity.event.id, None)
+        self.narrowed.pop(activity.event.id, None)
         if not activity.marked:
             self._unmarked[activity.event.id] = None
 
@@ -506,18 +506,13 @@ class Attempts:
         """Hand out an attempt to the one code that may read its arguments."""
         self.hand_out(number, route)
         self._all[number].due = now + _READER_DELAY
-        self._narrowed[number] = None
-
-    @property
-    def any_narrowed(self) -> bool:
-        """Whether an activity is handed out to one code alone."""
-        return bool(self._narrowed)
+        self.narrowed[number] = None
 
     def narrowed_due(self, now: int) -> Iterator[PendingActivity]:
         """Yield the narrowed attempts that are due for a check: the nodes with that code may be
         gone.
         """
-        for number in self._narrowed:
+        for number in self.narrowed:
             activity = self._all[number]
             if activity.due is None or activity.due <= now:
                 activity.due = now + _READER_DELAY
@@ -527,7 +522,7 @@ class Attempts:
         """Take back an attempt that was handed out and that no node can take."""
         activity = self._all[number]
         activity.route = activity.due = None
-        del self._out[number], self._narrowed[number]
+        del self._out[number], self.narrowed[number]
         self._waiting[number] = self._changed[number] = None
 
     # --- other changes ---
@@ -569,7 +564,7 @@ class Attempts:
         """Forget all activities."""
         self._all.clear()
         self._out.clear()
-        self._narrowed.clear()
+        self.narrowed.clear()
         self._unmarked.clear()
         self._waiting.clear()
         self._changed.clear()
@@ -619,9 +614,9 @@ class Attempts:
     @property
     def next_due(self) -> int | None:
         """When the earliest waiting attempt may begin."""
-        if not self._waiting and not self._narrowed:
+        if not self._waiting and not self.narrowed:
             return None
-        due = (self._all[number].due for number in (*self._waiting, *self._narrowed))
+        due = (self._all[number].due for number in (*self._waiting, *self.narrowed))
         return min((instant for instant in due if instant is not None), default=None)
 
     def shown(self, number: int) -> Tried | None:

@@ -111,7 +111,8 @@ def terminate(instance: OwnedInstance, step: Step, writer: EventWriter | None) -
     reason, now = instance.cancel.reason, step.now
     has_children = instance.opened
     if instance.execution is not None:
-        now, has_children = max(now, instance.execution.now), instance.execution.has_children
+        execution = instance.execution
+        now, has_children = max(now, execution.time.now), execution.commands.has_children
         instance.execution.evict()
         instance.execution = None
     events: tuple[EventRecord, ...] = ()

@@ -139,7 +139,7 @@ class Opener:
                 "ended, and its row has not"
             )
         for by, since in instance.put_backs:
-            execution.put_back(by, since)
+            execution.time.put_back(by, since)
         instance.execution = execution
         return execution
 

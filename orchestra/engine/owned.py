@@ -212,7 +212,8 @@ class OwnedInstance:
         self.pruned_at = min(self.pruned_at, now)
         self.attempts.catch_up(now)
         if self.execution is not None:
-            self.execution.put_back(by, since + self.execution.ahead)
+            time = self.execution.time
+            time.put_back(by, since + time.ahead)
 
     # --- its activities ---
 
@@ -283,7 +284,7 @@ class ExecutionCache:
     def put_back(self, by: int, since: int) -> None:
         """Correct the times of all executions after the store's clock was put back."""
         for _, _, execution in self._cached.values():
-            execution.put_back(by, since + execution.ahead)
+            execution.time.put_back(by, since + execution.time.ahead)
 
     def discard(self, instance: OwnedInstance) -> None:
         """Close the execution of a dropped instance when code may run."""

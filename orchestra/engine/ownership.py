@@ -37,12 +37,12 @@ class UnknownOutcomes:
         self._asked: dict[str, None] = {}
         """Instances to recover."""
         self._faults: dict[str, tuple[HoldKind, str]] = {}
-        """Why some of them are to be held once they are recovered."""
+        """Why some of them must be held once they are recovered."""
         self._refused: dict[str, None] = {}
         """Instances whose write was refused."""
 
     def __len__(self) -> int:
-        """How many instances are to be recovered."""
+        """How many instances the next group recovers."""
         return len(self._asked)
 
     def __contains__(self, instance_id: str) -> bool:
@@ -82,7 +82,7 @@ class UnknownOutcomes:
         self._asked.pop(instance_id, None)
 
     def returned(self, instance_id: str) -> tuple[HoldKind, str] | None:
-        """Take in that this node owns an instance for certain. Return why it is to be held."""
+        """Take in that this node owns an instance for certain. Return why it must be held."""
         self._refused.pop(instance_id, None)
         return self._faults.pop(instance_id, None)
 

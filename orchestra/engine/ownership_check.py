@@ -60,11 +60,11 @@ class OwnershipCheck:
         self._recorder = recorder
         self._limits = limits
         self.owned_due: bool = False
-        """Whether the owned instances are to be compared."""
+        """Whether the next step compares the owned instances."""
         self.tasks_due: bool = False
-        """Whether the tasks are to be compared."""
+        """Whether the next step compares the tasks."""
         self.holds_due: bool = False
-        """Whether the holds are to be read, now if :attr:`is_mixed`, or else with the next
+        """Whether the holds are read: by the next step if :attr:`is_mixed`, or else with the next
         catalogue.
         """
         self.is_mixed: bool = False

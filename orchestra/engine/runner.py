@@ -135,7 +135,7 @@ class Runner:
             _poison(instance, error)
             return
         instance.inbox.read(
-            unread, () if instance.execution is None else instance.execution.awaited
+            unread, () if instance.execution is None else instance.execution.commands.waits.names
         )
         instance.to_read = ()
 
@@ -170,7 +170,7 @@ class Runner:
                 log_instance(
                     logging.ERROR,
                     instance.identity,
-                    "could not be stepped, and is to be held",
+                    "could not be stepped, and will be held",
                     error=result,
                 )
             self._ownership.hold_as_stored(instance, HoldKind.INTERNAL, result)

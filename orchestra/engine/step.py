@@ -181,9 +181,9 @@ def write_of(
     if instance.execution is not None and step.status is Status.OPEN:
         summary = write_summary(
             instance.execution.pending,
-            instance.execution.pending_counts,
+            instance.execution.commands.counts,
             instance.attempts.shown,
-            instance.execution.put_backs,
+            instance.execution.time.put_backs,
         )
     state = InstanceState(
         kind=instance.kind,

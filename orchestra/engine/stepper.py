@@ -314,7 +314,7 @@ class Stepper:
                     event_count=instance.history_events,
                     byte_count=instance.history_bytes,
                     traceparent=None if opened is None else instance.current.traceparent,
-                    children=ending is not None and instance.execution.has_children,
+                    children=ending is not None and instance.execution.commands.has_children,
                 )
             )
         if ending is not None:
@@ -354,7 +354,7 @@ class Stepper:
         if instance.releasing or step.hold is not None or step.unservable:
             return
         attempts = instance.attempts
-        if attempts.any_narrowed:
+        if attempts.narrowed:
             for activity in list(attempts.narrowed_due(step.now)):
                 if activity.route is not None and not self._placement.is_served(activity.route):
                     attempts.call_back(activity.event.id)
@@ -402,7 +402,7 @@ class Stepper:
         """Retain an instance that waits, if an activity runs for it or the wait is short."""
         assert instance.execution is not None
         attempts = instance.attempts
-        timer, due = instance.execution.next_timer, attempts.next_due
+        timer, due = instance.execution.time.next_due, attempts.next_due
         step.wake_at = due if timer is None else timer if due is None else min(timer, due)
         if instance.inputs:
             step.wake_at = step.now  # an activity has died since the turn

@@ -1,6 +1,4 @@
-"""How code has failed: by a declared failure, which ends its instance, or by anything else, which
-holds it.
-"""
+"""How code has failed: a declared failure ends its instance, any other error holds it."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _DECLARED: Final = (Failure, ActivityFailed, ChildFailed, Cancelled)
 
 
 def is_declared(error: BaseException, failures: tuple[type[BaseException], ...]) -> bool:
-    """Return whether an error ends its instance as failed. A group does if all the errors in it
-    do.
-    """
+    """Return whether an error ends its instance as failed. A group does if all its errors do."""
     declared = (*_DECLARED, *failures)
     return isinstance(error, declared) or all(isinstance(leaf, declared) for leaf in _leaves(error))
 
@@ -37,7 +33,8 @@ def held_by(
     """Return the hold for an error that is no declared failure.
 
     Args:
-        info: what is kept of the error.
+        error: the error.
+        info: what the hold keeps of it.
         where: the line of code that raised it.
         version: the version of the code.
         unreadable: the messages of this turn that do not decode, by their errors.

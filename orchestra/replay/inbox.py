@@ -1,9 +1,8 @@
-"""What a node has in memory of an instance's inbox: the next messages of each name, and where more
-lie in the store.
+"""The part of an instance's inbox that a node has in memory, and where more lies in the store.
 
-An inbox may hold more than fits into memory. So a node keeps a few messages, in the order of each
-name, and knows of every name up to where it has read. What it does not have is read by name, once
-code waits for it.
+An inbox may hold more than fits into memory. So a node keeps a few messages of each name, in their
+order, and knows up to where it has read each name. It reads the rest by name, once code waits for
+it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from orchestra.store.messages import InboxPage, MessageRow, Unread
 __all__ = ["Inbox"]
 
 _MOST_NAMES: Final = 1_024
-"""How many names without a message in memory are remembered before they are forgotten, and read
-anew where they are awaited.
+"""How many names without a message in memory are remembered. Beyond that they are forgotten, and
+read anew when code awaits them.
 """
 
 
@@ -97,8 +96,9 @@ class Inbox:
         return queue.messages[0] if queue is not None and queue.messages else None
 
     def is_open(self, name: str) -> bool:
-        """Return whether none of a name is in memory, and the store may have one: it is to be read
-        before anything is taken.
+        """Return whether the store may have a message of a name that has none in memory.
+
+        It must be read before anything is taken.
         """
         queue = self._queues.get(name)
         if queue is None:
@@ -114,7 +114,7 @@ class Inbox:
 
     @property
     def names(self) -> Collection[str]:
-        """The names of which something is known: those with messages in memory are among them."""
+        """The names that the node knows of. Those with messages in memory are among them."""
         return self._queues.keys()
 
     def take(self, name: str) -> MessageRow:
@@ -140,9 +140,7 @@ class Inbox:
     # --- what comes in ---
 
     def arrive(self, messages: Iterable[MessageRow], whole_to: int, up_to: int) -> None:
-        """Take in messages that follow those that were known; the events among them are all there
-        are up to ``whole_to``.
-        """
+        """Take in new messages. The events among them are all there are up to ``whole_to``."""
         for message in messages:
             if message.kind is MessageKind.EVENT:
                 self._arrive(message)
@@ -165,9 +163,7 @@ class Inbox:
             self._add(queue, message)
 
     def read(self, unread: Mapping[str, Unread], awaited: Collection[str]) -> None:
-        """Take in what was read of some names. Others that are not awaited make room for it where
-        there is not enough.
-        """
+        """Take in what was read of some names. Names that are not awaited make room for it."""
         self._forget_names(awaited)
         for name, found in unread.items():
             queue = self._queues.get(name)
@@ -185,15 +181,16 @@ class Inbox:
                     self._drop(queue)
 
     def read_from(self, names: Iterable[str]) -> dict[str, int]:
-        """Return after which number each of these names is to be read."""
+        """Return after which number to read each of these names."""
         return {
             name: queue.whole_to if (queue := self._queues.get(name)) else self._whole_to
             for name in names
         }
 
     def drop_reports(self) -> None:
-        """Forget the ends of children that came too late for the execution that asked; the store
-        drops them, too (I9).
+        """Forget the ends of children that came too late for the execution that has asked.
+
+        The store drops them, too (I9).
         """
         self.reports = None
 

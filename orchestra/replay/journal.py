@@ -1,4 +1,4 @@
-"""Holds what the code asks for against what history says it asked for."""
+"""Compares what code asks for with what history says."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ _MOST_DRIFTS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A value that the code would give now is another one than in history, where what was recorded
-    counts.
+    """The code gives another value than the history, which counts.
 
-    ``event`` is what history has as event ``event_id``, ``difference`` what is another value,
-    ``line`` where the code asks.
+    ``event`` describes event ``event_id`` of the history, ``difference`` the other value, and
+    ``line`` says where the code asks.
     """
 
     event_id: int
@@ -58,10 +57,10 @@ class Drift:
 
 
 class Journal:
-    """The events of one execution: those that are recorded are compared, new ones are appended.
+    """The events of one execution. New ones are appended, and on replay compared.
 
     Args:
-        writer: how new ones are stored: in the format of the execution.
+        writer: how new events are stored, in the format of the execution.
     """
 
     def __init__(self, writer: EventWriter) -> None:
@@ -71,9 +70,9 @@ class Journal:
         self.size: int = 0
         self.fresh: list[EventRecord] = []
         self.drifts: tuple[Drift, ...] = ()
-        """Where the values of the code were others than those in history."""
+        """Where the code gave other values than the history."""
         self._recorded: list[tuple[Event, EventRecord]] = []
-        """What is still to be repeated, the next one last."""
+        """The events that are not repeated yet, the next one last."""
 
     def load(self, events: Sequence[Event], records: Sequence[EventRecord]) -> None:
         """Begin a replay."""
@@ -103,11 +102,10 @@ class Journal:
             self.size += len(record.payload.data)
 
     def command(self, event: E, line: Callable[[], str]) -> E:
-        """Record what the code asks for; on replay return the recorded event instead, whose values
-        count.
+        """Record what the code asks for. On replay, return the recorded event, whose values count.
 
         Args:
-            line: names the line of code that asks, for errors.
+            line: returns the line of code that asks, for errors.
 
         Raises:
             NondeterminismError: history says otherwise.
@@ -142,7 +140,7 @@ class Journal:
         return expected
 
     def gives_up(self, source: int) -> bool:
-        """Return whether the next recorded event is that a command is given up."""
+        """Return whether the next recorded event gives up this command."""
         event = self._recorded[-1][0] if self._recorded else None
         return isinstance(event, CommandCancelled) and event.source == source
 
@@ -157,7 +155,7 @@ class Journal:
 
 
 def _difference(asked: Event, recorded: Event) -> str | None:
-    """Return how the code does something else than history says. Values may differ: see
+    """Return how the code asks for something else than the history. Values may differ; see
     :func:`_drift`.
     """
     if type(asked) is not type(recorded):
@@ -176,9 +174,7 @@ def _difference(asked: Event, recorded: Event) -> str | None:
 
 
 def _drift(asked: Event, recorded: Event) -> str | None:
-    """Return which value of the code is another one than in history, where what was recorded
-    counts.
-    """
+    """Return which value of the code differs from the history."""
     match asked, recorded:
         case ActivityScheduled(), ActivityScheduled():
             return None if asked.arguments.data == recorded.arguments.data else "other arguments"

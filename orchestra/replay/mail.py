@@ -1,4 +1,4 @@
-"""The unread messages of a turn: which of them is awaited, and came first."""
+"""Which unread message a turn delivers next: the awaited one that came first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Mail", "Waits"]
 
 
 class Waits:
-    """The waits for events: by name, in the order in which the code asked."""
+    """The waits for events of each name, in the order in which the code asked."""
 
     __slots__ = ("by_name", "opened")
 
@@ -22,7 +22,7 @@ class Waits:
         self.by_name: dict[str, OrderedDict[int, None]] = {}
         """The event ids of the waits of each name that is awaited."""
         self.opened: dict[str, None] = {}
-        """The names of which a first wait was opened since this was last emptied."""
+        """The names that code has begun to await since this was last emptied."""
 
     @property
     def names(self) -> Collection[str]:
@@ -53,8 +53,8 @@ class Waits:
 
 
 class Mail:
-    """Finds the message that is delivered next. The cost is that of the messages in memory,
-    whatever else is awaited.
+    """Finds the message to deliver next. The cost grows with the messages in memory, and not with
+    the waits.
     """
 
     __slots__ = ("_awaited", "_inbox", "_waits", "open")
@@ -63,11 +63,11 @@ class Mail:
         self._inbox = inbox
         self._waits = waits
         self._awaited: list[tuple[int, str]] = []
-        """The first message of each name that is awaited; a name whose wait has gone meanwhile may
-        stand there as well.
+        """A heap of the first message of each awaited name. A name whose wait has gone may be among
+        them.
         """
         self.open: dict[str, None] = {}
-        """Names of which the store may have messages that are not in memory."""
+        """Awaited names of which the store may have messages that are not in memory."""
         waits.opened.clear()
         awaited = waits.by_name
         if not awaited:
@@ -88,16 +88,16 @@ class Mail:
         """The next end of a child, whether it is awaited or not."""
         return self._inbox.report
 
-    def wanted(self) -> tuple[str, ...]:
-        """Return the awaited names that are to be read from the store before the next message is
-        taken.
+    def to_read(self) -> tuple[str, ...]:
+        """Return the awaited names that must be read from the store before the next message is
+        delivered.
         """
         if self._waits.opened:
             self._look_at_opened()
         return tuple(name for name in self.open if name in self._waits) if self.open else ()
 
     def first(self) -> MessageRow | None:
-        """Return the event or the child's end that came first, of those that are waited for."""
+        """Return the awaited event or the child's end that came first."""
         if self._waits.opened:
             self._look_at_opened()
         event: MessageRow | None = None
@@ -120,7 +120,7 @@ class Mail:
             return
         heapq.heappop(self._awaited)
         self._inbox.take(message.name)
-        self._waits.opened[message.name] = None  # there may be another one of it
+        self._waits.opened[message.name] = None  # there may be another of that name
 
     def _look_at_opened(self) -> None:
         for name in self._waits.opened:

@@ -37,7 +37,7 @@ ACTIVITY_CANCELLED: Final = ErrorInfo(
 
 @frozen
 class Identity:
-    """Which execution of which instance runs on which version."""
+    """Identifies an execution, and the version that it runs on."""
 
     instance_id: str
     incarnation: str
@@ -47,8 +47,8 @@ class Identity:
 
     @property
     def seed(self) -> str:
-        """What uuid4 and random are derived from: differs for each execution, also of a deleted and
-        restarted id.
+        """The seed of ``uuid4`` and ``random``. It differs for each execution, also of an id that
+        was deleted and started again.
         """
         return f"{self.incarnation}/{self.execution}"
 
@@ -79,7 +79,7 @@ Input = ActivityDone | ActivityDied
 
 @frozen
 class LogEntry:
-    """A message of orchestration code, to be written once the turn is committed."""
+    """A log entry of orchestration code. It is written once the turn is committed."""
 
     level: int
     message: str
@@ -87,10 +87,9 @@ class LogEntry:
 
 
 class TurnHeld(Exception):
-    """A turn has come to what holds its instance, not to an end. Nothing that it has decided is
-    stored (rule 39).
+    """A turn has come to a hold, not to an end. Nothing that it has decided is stored (rule 39).
 
-    ``kind`` and ``detail`` are those of the hold, ``error`` what was raised.
+    ``kind`` and ``detail`` are the hold's. ``error`` is what the code has raised.
     """
 
     def __init__(self, kind: HoldKind, detail: str, error: ErrorInfo) -> None:

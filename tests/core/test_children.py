@@ -137,8 +137,8 @@ def test_every_beginning_of_a_history_replays_and_a_complete_one_takes_nothing_m
     answer(drive)
     for history in prefixes(drive.history):
         execution = replayed(subject, history)
-        assert execution.history_events == len(history)
-        assert execution.has_children == (kind != "detached")
+        assert execution.journal.count == len(history)
+        assert execution.commands.has_children == (kind != "detached")
         execution.evict()
     again = replayed(subject, drive.history)
     assert again.ending == drive.ending
@@ -714,7 +714,7 @@ def test_the_summary_names_children_with_their_ids():
 
     drive = Drive(subject)
     summary = read_summary(
-        write_summary(drive.execution.pending, drive.execution.pending_counts, lambda _: None)
+        write_summary(drive.execution.pending, drive.execution.commands.counts, lambda _: None)
     )
     assert summary.counts == {"child": 1, "event": 1}
     assert [(entry.kind, entry.name, entry.child) for entry in summary.entries] == [

@@ -137,9 +137,9 @@ def test_a_turn_stops_before_a_name_of_which_the_store_may_have_an_earlier_messa
     inbox = Inbox((), whole_to=0, up_to=5, room=InboxPage())
     turn = execution.turn(1, (), inbox)
     assert (set(turn.to_read), turn.consumed) == ({"a", "b"}, ())
-    inbox.read({"a": Unread((late,), 5)}, execution.awaited)
+    inbox.read({"a": Unread((late,), 5)}, execution.commands.waits.names)
     assert execution.turn(1, (), inbox).to_read == ("b",)
-    inbox.read({"b": Unread((early,), 5)}, execution.awaited)
+    inbox.read({"b": Unread((early,), 5)}, execution.commands.waits.names)
     turn = execution.turn(1, (), inbox)
     assert (turn.to_read, turn.consumed) == ((), (1, 5))
     assert turn.received == (early, late)
@@ -159,7 +159,7 @@ def test_an_activity_that_has_ended_waits_for_an_event_that_may_have_come_before
     assert (turn.to_read, turn.left, turn.ending) == (("stop",), (done,), None)
     inbox.read(
         {"stop": Unread((MessageRow(1, "m", "stop", encode(1, subject="m"), 5),), 1)},
-        execution.awaited,
+        execution.commands.waits.names,
     )
     turn = execution.turn(10, turn.left, inbox)
     assert turn.consumed == (1,), "it was sent before the activity ended"

@@ -208,6 +208,6 @@ def test_warm_cold_and_replayed_runs_of_any_program_agree(program, inputs):
     for history in prefixes(warm.history):
         execution = replay(subject, history)
         execution.evict()
-        assert execution._take_turn().events == ()
+        assert execution.journal.take_fresh() == ()
     warm.execution.evict()
     cold.execution.evict()

@@ -155,7 +155,7 @@ def test_a_long_sequence_replays_from_every_point():
     assert drive.output == 40
     for history in prefixes(drive.history):
         execution = replayed(subject, history)
-        assert execution.history_events == len(history)
+        assert execution.journal.count == len(history)
         execution.evict()
 
 
@@ -331,11 +331,11 @@ def test_a_changed_duration_counts_from_the_next_timer_on():
     drive.execution.evict()
     drive.function = sleeps(30)
     drive.execution = replayed(drive.function, drive.history)
-    assert drive.execution.next_timer == 3_600 * SECOND, (
+    assert drive.execution.time.next_due == 3_600 * SECOND, (
         "the timer that runs is due when it was recorded to be"
     )
     drive.advance(3_600)
-    assert drive.execution.next_timer == 5_400 * SECOND
+    assert drive.execution.time.next_due == 5_400 * SECOND
     drive.advance(1_800)
     assert drive.output == "slept"
 

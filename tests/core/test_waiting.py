@@ -149,7 +149,7 @@ def test_a_timer_that_is_computed_after_another_fired_counts_from_that_firing():
 
     drive = Drive(subject)
     drive.advance(25)  # fifteen seconds late
-    assert drive.execution.next_timer == 35 * SECOND
+    assert drive.execution.time.next_due == 35 * SECOND
     assert drive.advance(9.9).events == ()
     drive.advance(0.1)
     assert drive.output == 35
@@ -180,9 +180,9 @@ def test_the_next_timer_is_the_earliest_that_is_still_wanted():
         await ctx.schedule_activity("b")
 
     drive = Drive(subject)
-    assert drive.execution.next_timer == SECOND
+    assert drive.execution.time.next_due == SECOND
     drive.done("a")
-    assert drive.execution.next_timer == 2 * SECOND
+    assert drive.execution.time.next_due == 2 * SECOND
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_an_event_that_comes_in_time_is_returned_and_the_timer_is_gone(cold):
     assert drive.pending == ["event x", "timer"]
     drive.send("x", "second")
     assert drive.output == ["first", "second"]
-    assert drive.execution.next_timer is None
+    assert drive.execution.time.next_due is None
 
 
 @BOTH

@@ -199,10 +199,10 @@ class Drive:
         assert twin.ending == self.execution.ending
         if twin.ending is None:
             assert list(twin.pending) == list(self.execution.pending)
-            assert twin.next_timer == self.execution.next_timer
-        assert (twin.history_events, twin.history_bytes) == (
-            self.execution.history_events,
-            self.execution.history_bytes,
+            assert twin.time.next_due == self.execution.time.next_due
+        assert (twin.journal.count, twin.journal.size) == (
+            self.execution.journal.count,
+            self.execution.journal.size,
         )
         turn = twin.turn(self.now)
         assert (turn.events, turn.scheduled, turn.cancelled, turn.logs, turn.custom_status) == (

@@ -1,0 +1,472 @@
+"""What orchestration code asks for: new commands become events, repeated ones are compared."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from types import MappingProxyType
+from typing import Any, Final
+
+from orchestra.activities import Activity
+from orchestra.codec import Decoder, Payload
+from orchestra.context import Limits
+from orchestra.errors import (
+    Evicted,
+    NondeterminismError,
+    OrchestraError,
+    OrchestrationError,
+)
+from orchestra.events import (
+    ActivityCompleted,
+    ActivityFailedEvent,
+    ActivityScheduled,
+    ChildCompleted,
+    ChildFailedEvent,
+    ChildStarted,
+    CommandCancelled,
+    CommandEvent,
+    DetachedStarted,
+    EventAwaited,
+    EventReceived,
+    EventWriter,
+    InputEvent,
+    OnCancel,
+    OnParentClose,
+    TimerCreated,
+    TimerFired,
+)
+from orchestra.foreign import parked_at
+from orchestra.frames import is_user, place, place_in
+from orchestra.futures import DurableFuture, Seal, Unawaited
+from orchestra.ids import child_id
+from orchestra.registry import OrchestrationDefinition, OrchestrationFunction
+from orchestra.replay.failing import place_of
+from orchestra.replay.gathered import Gathered
+from orchestra.replay.journal import Journal, describe
+from orchestra.replay.mail import Waits
+from orchestra.replay.timers import ExecutionTime
+from orchestra.replay.turns import Identity, LogEntry
+from orchestra.retry import RetryPolicy
+from orchestra.scheduler import Scheduler, Task
+
+__all__ = ["NONE_REGISTERED", "Answer", "Commands", "PendingCommand", "has_not_begun"]
+
+_MOST_LINES: Final = 10
+
+NONE_REGISTERED: Final[Mapping[str, Activity[..., Any]]] = MappingProxyType({})
+
+
+def has_not_begun(_number: int) -> bool:
+    """Say of every activity that it neither runs nor is handed out."""
+    return False
+
+
+Answer = (
+    ActivityCompleted
+    | ActivityFailedEvent
+    | TimerFired
+    | EventReceived
+    | ChildCompleted
+    | ChildFailedEvent
+)
+"""An event that completes a command."""
+
+
+def _answers(event: InputEvent, command: CommandEvent) -> bool:
+    """Return whether an event completes this command."""
+    match event, command:
+        case (ActivityCompleted() | ActivityFailedEvent(), ActivityScheduled()) | (
+            TimerFired(),
+            TimerCreated(),
+        ):
+            return True
+        case (ChildCompleted() | ChildFailedEvent(), ChildStarted()):
+            return True
+        case EventReceived(), EventAwaited():
+            return event.name == command.name
+        case _:
+            return False
+
+
+@dataclass(slots=True)
+class PendingCommand:
+    """An activity, timer, wait or child without a result."""
+
+    event: CommandEvent
+    future: DurableFuture[Any]
+    task: Task[Any] | None
+    """The branch that asked for it."""
+    ending: bool = False
+    """Whether it is a cancelled activity whose end the code waits for."""
+
+
+class Commands:
+    """Takes the commands of one execution's code. It is the context's
+    :class:`~orchestra.context.Machine`, and its futures' way to cancel.
+
+    Args:
+        registered: the activities of this node: what a plain name stands for in new calls.
+        writer: how new events are stored, in the format of the execution.
+    """
+
+    # With slots, for a class with so many attributes has a dictionary for each of its objects.
+    __slots__ = (
+        "_definition",
+        "_random",
+        "boundary",
+        "counts",
+        "execution_id",
+        "fault",
+        "has_begun",
+        "has_children",
+        "identity",
+        "instance_id",
+        "is_exact",
+        "journal",
+        "limits",
+        "name",
+        "open_turn",
+        "pending",
+        "registered",
+        "root",
+        "scheduler",
+        "seal",
+        "seed",
+        "time",
+        "unawaited",
+        "version",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        definition: OrchestrationDefinition,
+        identity: Identity,
+        limits: Limits,
+        registered: Mapping[str, Activity[..., Any]],
+        writer: EventWriter,
+    ) -> None:
+        self._definition = definition
+        self.identity: Identity = identity
+        self.limits: Limits = limits
+        self.registered: Mapping[str, Activity[..., Any]] = registered
+        self.instance_id: str = identity.instance_id
+        self.execution_id: int = identity.execution
+        self.name: str = identity.name
+        self.version: str = identity.version
+        self.seal: Seal = Seal()
+        self.scheduler: Scheduler = Scheduler(self.seal)
+        self.journal: Journal = Journal(writer)
+        self.root: Task[Any] | None = None
+        """The branch that runs the orchestration function."""
+        self.pending: dict[int, PendingCommand] = {}
+        """The commands without a result, by event id."""
+        self.counts: dict[int, int] = {}
+        """How many of them there are of each kind."""
+        self.waits: Waits = Waits()
+        self.unawaited: Unawaited = {}
+        self.time: ExecutionTime = ExecutionTime(self.pending)
+        self.has_begun: Callable[[int], bool] = has_not_begun
+        """Whether an activity runs or is handed out."""
+        self.seed: str = identity.seed
+        self._random: Random | None = None
+        self.boundary: tuple[Payload, str | None] | None = None
+        """The state and version that ``continue_as_new`` was called with."""
+        self.fault: OrchestraError | None = None
+        """Where the code does not ask for what history says."""
+        self.is_exact: bool = True
+        """Whether inexact values are refused. They are not if an older library began the
+        execution.
+        """
+        self.has_children: bool = False
+        """Whether it has ever asked for a child."""
+        self.open_turn: Gathered | None = None
+
+    @property
+    def gathered(self) -> Gathered:
+        """What the turn that runs has decided so far."""
+        if self.open_turn is None:
+            self.open_turn = Gathered()
+        return self.open_turn
+
+    # --- what the context asks ---
+
+    @property
+    def now(self) -> int:
+        """The time of the execution."""
+        return self.time.now
+
+    @property
+    def history_events(self) -> int:
+        """How many events its history has."""
+        return self.journal.count
+
+    @property
+    def history_bytes(self) -> int:
+        """How many bytes its history has."""
+        return self.journal.size
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether it repeats its history."""
+        return self.journal.replaying
+
+    @property
+    def random(self) -> Random:
+        """Its own deterministic source of randomness."""
+        if self._random is None:
+            self._random = Random(self.seed)  # noqa: S311 - deterministic on purpose
+        return self._random
+
+    def check(self) -> None:
+        """Raise where the context must not be used now."""
+        self.seal.check()
+        if self.scheduler.current is None:
+            raise OrchestrationError(
+                f"the context of {self.instance_id!r} is used outside its orchestration's code; "
+                "pass values to activities, not ctx"
+            )
+
+    def schedule_activity(
+        self,
+        name: str,
+        arguments: Payload,
+        retry: RetryPolicy,
+        timeout: int | None,
+        heartbeat_timeout: int | None,
+        result: Decoder[Any],
+        queue: str | None = None,
+        on_cancel: OnCancel = OnCancel.AS_FITS,
+    ) -> DurableFuture[Any]:
+        """Schedule an activity."""
+        event = self._record(
+            ActivityScheduled(
+                self.journal.next_id,
+                self.time.now,
+                name,
+                arguments,
+                retry,
+                timeout,
+                heartbeat_timeout,
+                queue,
+                on_cancel,
+            )
+        )
+        if not self.journal.replaying:
+            self.gathered.scheduled.append(event)
+        return self._open(event, name, result, f"result of activity {name!r} in {self.name!r}")
+
+    def schedule_timer(self, due: int, *, is_instant: bool = False) -> DurableFuture[None]:
+        """Set a timer, for a duration or until an instant."""
+        event = self._record(TimerCreated(self.journal.next_id, self.time.now, due))
+        self.time.add(event.due, event.id, is_instant=is_instant)
+        return self._open(event, "timer", None, "")
+
+    def wait_for_event(self, name: str, payload: Decoder[Any]) -> DurableFuture[Any]:
+        """Wait for the next event of a name."""
+        event = self._record(EventAwaited(self.journal.next_id, self.time.now, name))
+        self.waits.open(name, event.id)
+        return self._open(
+            event, f"event {name!r}", payload, f"event {name!r} for {self.instance_id!r}"
+        )
+
+    def orchestration(self, function: OrchestrationFunction) -> tuple[str, Decoder[Any]]:
+        """Return the name and the result's decoder of a registered orchestration."""
+        return self._definition.called(function)
+
+    def state_of(self, name: str, version: str | None) -> Decoder[Any]:
+        """Return the decoder of a version's state."""
+        if name == self.name and version == self.version:
+            return self._definition.state
+        return self._definition.state_of(name, version)
+
+    def start_child(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        on_parent_close: OnParentClose,
+        payload: Payload,
+        result: Decoder[Any],
+        queue: str | None = None,
+    ) -> DurableFuture[Any]:
+        """Start a child."""
+        number = self.journal.next_id
+        chosen = instance_id or self._child_id(number)
+        event = self._record(
+            ChildStarted(
+                number, self.time.now, name, version, chosen, on_parent_close, payload, queue
+            )
+        )
+        self.has_children = True
+        if not self.journal.replaying:
+            self.gathered.started.append(event)
+        return self._open(
+            event, f"child {name!r}", result, f"result of child {event.child_id!r} in {self.name!r}"
+        )
+
+    def start_detached(
+        self,
+        name: str,
+        version: str | None,
+        instance_id: str | None,
+        payload: Payload,
+        queue: str | None = None,
+    ) -> str:
+        """Start an instance that is no child. Return its id."""
+        number = self.journal.next_id
+        chosen = instance_id or self._child_id(number)
+        event = self._record(
+            DetachedStarted(number, self.time.now, name, version, chosen, payload, queue)
+        )
+        if not self.journal.replaying:
+            self.gathered.started.append(event)
+        return event.child_id
+
+    def _child_id(self, event_id: int) -> str:
+        return child_id(self.instance_id, self.identity.incarnation, self.execution_id, event_id)
+
+    def request_boundary(self, state: Payload, version: str | None) -> None:
+        """Take in a call of ``continue_as_new``."""
+        self.boundary = (state, version)
+
+    def set_custom_status(self, value: Payload) -> None:
+        """Set the custom status."""
+        if not self.journal.replaying:
+            self.gathered.custom_status = value
+
+    def trace(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        """Add a log entry, unless the code repeats its history."""
+        if self.seal.closed:
+            return
+        self.check()
+        if not self.journal.replaying:
+            self.gathered.logs.append(LogEntry(level, message, fields))
+
+    # --- what its futures ask ---
+
+    def ask_to_end(self, future: DurableFuture[Any], *, waits: bool) -> bool:
+        """Ask an activity to end. Return whether the caller waits for its end.
+
+        That depends on what was recorded with the call, and on whether the activity runs or is
+        handed out. An activity that is given up at once is recorded as cancelled. One whose end is
+        waited for is not recorded: the code asks again on replay.
+        """
+        command = self.pending[future.event_id]
+        event = command.event
+        if not isinstance(event, ActivityScheduled) or event.on_cancel is OnCancel.ABANDON:
+            return False
+        if event.on_cancel is OnCancel.AS_FITS and not waits:
+            return False
+        if (
+            self.journal.gives_up(event.id)
+            if self.journal.replaying
+            else not self.has_begun(event.id)
+        ):
+            return False
+        command.ending = True
+        if not self.journal.replaying:
+            self.gathered.stopping.append(event.id)
+        return True
+
+    def cancel_command(self, future: DurableFuture[Any]) -> None:
+        """Give up a command."""
+        self._record(CommandCancelled(self.journal.next_id, self.time.now, future.event_id))
+        event = self.pending[future.event_id].event
+        self._complete(future.event_id)
+        if self.journal.replaying:
+            return
+        if isinstance(event, ActivityScheduled):
+            self.gathered.cancelled.append(future.event_id)
+        elif isinstance(event, ChildStarted):
+            self.gathered.recalled.append(event)
+
+    # --- commands and their answers ---
+
+    def _record(self, event: Any) -> Any:
+        try:
+            return self.journal.command(event, self.line)
+        except NondeterminismError as fault:
+            # User code may catch every Exception. So the fault is kept, and the code is unwound
+            # past its handlers.
+            self.fault = fault
+            self.seal.closed = True
+            raise Evicted("code and history disagree") from fault
+
+    def _open(
+        self, event: CommandEvent, name: str, decoder: Decoder[Any] | None, result: str
+    ) -> DurableFuture[Any]:
+        future: DurableFuture[Any] = DurableFuture(self.seal, self, event.id, name, decoder, result)
+        task = self.scheduler.current
+        self.pending[event.id] = PendingCommand(event, future, task)
+        kind = int(event.kind)
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if task is not None:
+            task.owned[event.id] = future
+        # The caller of the context. Its line is looked up only if it is shown.
+        frame = sys._getframe(3)
+        self.unawaited[event.id] = frame.f_code, frame.f_lasti, event
+        future._unawaited = self.unawaited
+        return future
+
+    def take(self, event: Answer) -> PendingCommand:
+        """Return the command that an event completes.
+
+        Raises:
+            NondeterminismError: there is none.
+        """
+        command = self.pending.get(event.source)
+        if command is None or not _answers(event, command.event):
+            raise NondeterminismError(
+                f"event {event.id} of history is {describe(event)} of event {event.source}, "
+                "which is not pending: there was no such command, or it has ended before",
+                event_id=event.id,
+            )
+        self._complete(event.source)
+        return command
+
+    def _complete(self, source: int) -> None:
+        command = self.pending.pop(source)
+        event = command.event
+        if command.task is not None:
+            command.task.owned.pop(source, None)
+        self.counts[event.kind] -= 1
+        if isinstance(event, EventAwaited):
+            self.waits.close(event.name, source)
+        elif isinstance(event, ActivityScheduled):
+            self.gathered.completed.append(source)
+
+    # --- lines of code ---
+
+    def line(self) -> str:
+        """Return the line of user code that asks, or else where the root waits or has ended."""
+        frame = sys._getframe(1) if self.scheduler.current is not None else None
+        while frame is not None and frame.f_code is not Task[Any].step.__code__:
+            if is_user(frame):
+                return place(frame)
+            frame = frame.f_back
+        assert self.root is not None
+        if not self.root.done:
+            return parked_at(self.root.coroutine) or "orchestration code"
+        raised_at = place_of(self.root.error)
+        if raised_at is not None:
+            return raised_at
+        code = self._definition.function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno} in {code.co_qualname}, which has returned"
+
+    def log_unawaited(self) -> None:
+        """Log each line of code whose command was never awaited, once."""
+        for code, instruction, event in islice(self.unawaited.values(), _MOST_LINES):
+            where = place_in(code, instruction)
+            if self._definition.is_news(f"not awaited: {where}"):
+                message = (
+                    f"{describe(event)}, asked for at {where}, was never awaited: its result "
+                    "and its error are lost, and it is given up where it has not ended. Await "
+                    "it, give it to ctx.gather, or cancel() it; what is to live on is a "
+                    "ctx.start_detached"
+                )
+                self.gathered.logs.append(LogEntry(logging.WARNING, message, {}))

@@ -1,0 +1,100 @@
+"""What the turn that runs has decided so far."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from orchestra.codec import Payload
+from orchestra.events import (
+    ActivityScheduled,
+    ChildStarted,
+    DetachedStarted,
+    EventRecord,
+    TerminalEvent,
+)
+from orchestra.replay.turns import LogEntry, Turn
+from orchestra.store.messages import MessageRow
+
+__all__ = ["Gathered"]
+
+
+class Gathered:
+    """What the turn that runs has decided so far; see :class:`~orchestra.replay.turns.Turn`.
+
+    It is made in a turn and gone with it: a parked execution keeps none.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "completed",
+        "consumed",
+        "custom_status",
+        "fired",
+        "logs",
+        "recalled",
+        "received",
+        "scheduled",
+        "started",
+        "stopping",
+        "unreadable",
+    )
+
+    # Written out: each turn makes one, and factories of a dataclass would be a call for each field.
+    def __init__(self) -> None:
+        self.logs: list[LogEntry] = []
+        self.custom_status: Payload | None = None
+        self.scheduled: list[ActivityScheduled] = []
+        self.cancelled: list[int] = []
+        self.completed: list[int] = []
+        self.consumed: list[int] = []
+        self.fired: list[int] = []
+        self.started: list[ChildStarted | DetachedStarted] = []
+        self.recalled: list[ChildStarted] = []
+        self.received: list[MessageRow] = []
+        self.unreadable: dict[BaseException, MessageRow] = {}
+        """The delivered messages that do not decode, by their errors."""
+        self.stopping: list[int] = []
+
+    def turn(
+        self, events: tuple[EventRecord, ...], ending: TerminalEvent | None, pending: Container[int]
+    ) -> Turn:
+        """Return the turn.
+
+        Args:
+            events: the new events.
+            ending: the execution's end, if it has ended.
+            pending: the event ids of the commands without a result.
+        """
+        ended = ending is not None
+        scheduled, started = self.scheduled, self.started
+        cancelled, recalled = self.cancelled, self.recalled
+        if cancelled or recalled:  # what was asked for and given up in one turn was never begun
+            new = {event.id for event in (*scheduled, *started)}
+            cancelled = [number for number in cancelled if number not in new]
+            recalled = [event for event in recalled if event.id not in new]
+        if started:
+            # What was asked for in the turn that ends the execution happens as well (scenario 12).
+            started = [
+                event
+                for event in started
+                if isinstance(event, DetachedStarted) or event.id in pending
+            ]
+        return Turn(
+            events=events,
+            scheduled=()
+            if ended or not scheduled
+            else tuple([event for event in scheduled if event.id in pending]),
+            cancelled=tuple(cancelled),
+            completed=tuple(self.completed),
+            consumed=tuple(self.consumed),
+            logs=tuple(self.logs),
+            custom_status=self.custom_status,
+            ending=ending,
+            fired=tuple(self.fired),
+            started=tuple(started),
+            recalled=tuple(recalled),
+            received=tuple(self.received),
+            stopping=()
+            if ended or not self.stopping
+            else tuple([number for number in self.stopping if number in pending]),
+        )

@@ -1,5 +1,7 @@
-"""Callers that wait for the ends of instances. Ends that this node commits wake them at once. One
-query a moment asks the store for all other ends.
+"""Callers that wait for the ends of instances.
+
+An end that this node commits wakes them at once. A periodic query asks the store for all other ends
+together.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ class HotRow:
         self.updated_at = now
         delayed = self.takeovers >= CRASHES_BEFORE_DELAY and self.owner is None
         # An instance that crashed its owners repeatedly waits out its delay (rule 14). An arrival
-        # makes it due no sooner, and at the longest delay at the latest.
+        # does not make it due sooner, but limits the wait to the longest delay.
         if delayed and self.wake_at is not None and self.wake_at > now:
             self.wake_at = min(self.wake_at, now + LONGEST_DELAY)
         else:

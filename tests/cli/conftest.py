@@ -1,4 +1,4 @@
-"""Stores in every state that a doctor may find them in."""
+"""Stores in the states that a doctor may find."""
 
 import sqlite3
 
@@ -23,7 +23,7 @@ def provider(path):
 
 @pytest.fixture
 def edit(path):
-    """Changes the file as somebody would who should not."""
+    """Change the file behind the library's back."""
 
     def run(*statements):
         connection = sqlite3.connect(path, isolation_level=None)

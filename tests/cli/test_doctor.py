@@ -1,4 +1,4 @@
-"""What the doctor finds in real stores: each check sees one that is well and one that is not."""
+"""The doctor's findings in real stores: each check sees a healthy one and a faulty one."""
 
 import os
 import signal

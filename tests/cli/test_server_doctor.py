@@ -1,6 +1,4 @@
-"""What the doctor finds in real stores on a real server: each check sees one that is well and one
-that is not.
-"""
+"""The doctor's findings on a real server: each check sees a healthy store and a faulty one."""
 
 import json
 import socket
@@ -82,7 +80,7 @@ def provider(dsn, schema_name):
 
 @pytest.fixture
 def other(dsn, schema_name):
-    """A connection that is nobody's provider; ``{}`` in a statement is the store's schema."""
+    """A connection outside of providers; ``{}`` in a statement is the store's schema."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield Other(connection, schema_name)
 
@@ -101,7 +99,7 @@ class Other:
 def own(postgres):
     """A server of this module's own, which may be stopped and started as it likes."""
     if not postgres.is_own:
-        pytest.skip("somebody else's server is left as it is")
+        pytest.skip("another server is left as it is")
     with postgres_server() as server:
         yield server
 
@@ -120,7 +118,7 @@ def store(own):
 def make_role(postgres, dsn):
     """Return a function that makes a role of this test's own, and returns how it connects."""
     if not postgres.is_own:
-        pytest.skip("roles are not made on somebody else's server")
+        pytest.skip("roles are not made on another server")
     with psycopg.connect(dsn, autocommit=True) as connection, ExitStack() as stack:
 
         def make(what, *settings):
@@ -422,7 +420,7 @@ class Pooler:
 
 def test_a_pooler_in_between_is_noticed(postgres, dsn, schema_name, provider):
     if not postgres.is_own:
-        pytest.skip("the way to somebody else's server is not known")
+        pytest.skip("the way to another server is not known")
     with closing(Pooler(dsn)) as pooler:
         report = examine_server(pooler.dsn, schema_name, CLOCK)
     assert report.exit_code is ExitCode.FINE

@@ -237,6 +237,9 @@ class Activity(Generic[P, R_co]):
                 check_duration(value, what, least=POSITIVE, optional=True, error=InvalidFunction)
         object.__setattr__(self, "is_async", awaits(self.function))  # frozen; asked for at each try
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # not all of its options can be hashed
+
     def __repr__(self) -> str:
         return f"<activity {self.name!r}>"
 

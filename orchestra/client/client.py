@@ -128,10 +128,12 @@ class Client:
         inbox_limit: int,
         inbox_bytes: int,
         payload_limit: int,
+        clock: Clock | None = None,
     ) -> Client:
         """Return the client of a runtime; the runtime opens and closes."""
         client = cls(
             provider,
+            clock=clock,
             registry=registry,
             inbox_limit=inbox_limit,
             inbox_bytes=inbox_bytes,
@@ -139,6 +141,11 @@ class Client:
         )
         client._access.attach(port, name)
         return client
+
+    def use(self, registry: OrchestrationRegistry) -> None:
+        """Know the names and types of another registry from now on."""
+        self._instances.use(registry)
+        self._access.forget_catalogue()
 
     def record_with(self, recorder: Recorder) -> None:
         """Record starts and events with this recorder: the runtime's own."""
@@ -357,6 +364,19 @@ class Client:
             InvalidArgument: the id cannot be one, or the number is larger than any that can be.
         """
         return await self._instances.history(instance_id, execution_id)
+
+    async def export_history(self, instance_id: str, execution_id: int | None = None) -> bytes:
+        """Return the histories of an instance as JSON, for
+        :func:`orchestra.testing.replay_history`: of all executions that retention has left, or of
+        one.
+
+        It holds the stored values as they are.
+
+        Raises:
+            InstanceNotFound: there is none with this id.
+            InvalidArgument: the id or the number cannot be one.
+        """
+        return await self._instances.export(instance_id, execution_id)
 
     async def list_nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on this store, the one that has run longest first.

@@ -27,6 +27,7 @@ from orchestra.client.describing import (
     node_infos,
     untold_activities,
 )
+from orchestra.client.exports import export_of
 from orchestra.client.history import HistoryEvent, history_event
 from orchestra.client.info import (
     ExecutionInfo,
@@ -89,6 +90,10 @@ class Instances:
         self._access = access
         self._registry = registry
         self._payload_limit = payload_limit
+
+    def use(self, registry: OrchestrationRegistry) -> None:
+        """Know the names and types of another registry from now on."""
+        self._registry = registry
 
     # --- starting ---
 
@@ -291,6 +296,14 @@ class Instances:
         if not records:
             await access.record(instance_id)
         return tuple(history_event(record, access.provider.library) for record in records)
+
+    async def export(self, instance_id: str, execution_id: int | None) -> bytes:
+        """Return histories as JSON; see :meth:`Client.export_history`."""
+        check_id(instance_id)
+        if execution_id is not None:
+            check_number(execution_id, "execution_id")
+        record = await self._access.record(instance_id)
+        return await self._access.read(lambda directory: export_of(directory, record, execution_id))
 
     async def nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that work on the store; see :meth:`Client.list_nodes`."""

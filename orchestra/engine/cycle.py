@@ -204,6 +204,10 @@ class Cycle:
             wait = min(wait, (due - self._engine.now) / 1e6)
         return max(0.0, wait)
 
+    def poll_now(self) -> None:
+        """Look at the store in the next run: something was written past the engine."""
+        self._next_poll = 0.0
+
     def on_change(self, ring: Callable[[], None] | None) -> None:
         """Have the store call ``ring``, from any thread, when there is something to :meth:`listen`
         to. Not all stores can.

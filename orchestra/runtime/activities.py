@@ -33,11 +33,11 @@ from orchestra.runtime.alarms import Alarms
 from orchestra.runtime.arguments import ArgumentsUnread, read_arguments
 from orchestra.runtime.attempts import Run, activity_context_of
 from orchestra.runtime.driving import Driver, LetGo
-from orchestra.runtime.threads import Threads, thread_context
+from orchestra.runtime.threads import Pool, Threads, thread_context
 from orchestra.telemetry import Recorder, log_instance
 from orchestra.telemetry.quota import Quota
 
-__all__ = ["ActivityRunner", "Beaten", "Cut", "Finished"]
+__all__ = ["ActivityRunner", "Beaten", "Cut", "Finished", "failure_of"]
 
 _PERSISTENCE: Final = 0.1
 """Seconds for which each await of a cancelled task raises again. After that only its driver can end
@@ -93,6 +93,8 @@ class ActivityRunner:
         post: passes an entry to the event loop, from any thread; :meth:`hear` receives it there.
         threads: how many ``def`` activities run at once.
         heartbeat_interval: seconds between stored heartbeats; the last one is always stored.
+        pool: the threads of ``def`` activities, where they are not its own.
+        alarms: its alarms, where they do not go by the clock's own time.
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class ActivityRunner:
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         heartbeat_interval: float = 1.0,
         recorder: Recorder | None = None,
+        pool: Pool | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         self._activities = activities
         self._report = report
@@ -114,8 +118,8 @@ class ActivityRunner:
         self._clock = clock
         self._limit = limit
         self._thread_limit = threads
-        self._threads = Threads()
-        self._alarms = Alarms(clock)
+        self._threads: Pool = pool or Threads()
+        self._alarms = alarms or Alarms(clock)
         self._payload_limit = payload_limit
         self._heartbeat_interval = heartbeat_interval
         self._recorder = recorder or Recorder()
@@ -143,6 +147,16 @@ class ActivityRunner:
         self._make_scope = type(anyio.CancelScope())
         self._cancelled = anyio.get_cancelled_exc_class()
         group.start_soon(self._alarms.run)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt runs or waits for a place."""
+        return not self._runs and not self._waiting
+
+    @property
+    def running(self) -> tuple[RunActivity, ...]:
+        """The attempts that have begun and not ended."""
+        return tuple(run.request for run in self._runs.values())
 
     # --- requests of the engine ---
 
@@ -390,7 +404,7 @@ class ActivityRunner:
                     run.driver is not None and run.driver.closing
                 ):
                     raise
-                result = _failure(error)
+                result = failure_of(error)
             elif not run.named:
                 self._name(run, self._clock.monotonic() - (run.over_since or 0.0))
         finally:
@@ -424,7 +438,7 @@ class ActivityRunner:
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a thread must not end the program
             if run.settle():  # else it was given up meanwhile
                 self._observe_end(run, "failed", error)
-                self._report_end(run, _failure(error))
+                self._report_end(run, failure_of(error))
         else:
             if result is not None and run.settle():
                 self._observe_end(run, "timed_out" if run.knows_it_is_late else "completed")
@@ -637,7 +651,8 @@ class ActivityRunner:
             observed.end(outcome, error)
 
 
-def _failure(error: BaseException) -> ActivityFailure:
+def failure_of(error: BaseException) -> ActivityFailure:
+    """Return the end of an attempt that has raised."""
     if isinstance(error, ArgumentsUnread):
         return error.failure
     return ActivityFailure(

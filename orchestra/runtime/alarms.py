@@ -68,8 +68,8 @@ class Alarms:
         """Call due functions, until it is stopped."""
         with self._scope:
             while True:
-                self._call_due()
-                self._awake_at = self._heap[0].moment if self._heap else math.inf
+                self.call_due()
+                self._awake_at = self.next_moment
                 self._sooner = anyio.Event()
                 wait = self._awake_at - self._clock.monotonic()
                 with anyio.CancelScope(deadline=anyio.current_time() + wait):
@@ -79,7 +79,16 @@ class Alarms:
         """End the task."""
         self._scope.cancel()
 
-    def _call_due(self) -> None:
+    @property
+    def next_moment(self) -> float:
+        """When the next one is due; infinity: never."""
+        while self._heap and not self._heap[0].live:
+            heapq.heappop(self._heap)
+            self._stopped_ones -= 1
+        return self._heap[0].moment if self._heap else math.inf
+
+    def call_due(self) -> None:
+        """Call the functions whose time has come, in its order."""
         now = self._clock.monotonic()
         while self._heap and self._heap[0].moment <= now:
             alarm = heapq.heappop(self._heap)

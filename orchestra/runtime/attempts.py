@@ -19,7 +19,7 @@ from orchestra.runtime.alarms import Alarm
 from orchestra.runtime.driving import Driver
 from orchestra.telemetry import Attempt
 
-__all__ = ["Run", "Runner", "activity_context_of"]
+__all__ = ["Run", "Runner", "activity_context_of", "time_out_failure"]
 
 
 class Runner(Protocol):
@@ -137,17 +137,7 @@ class Run:
 
     def time_out(self, now: float) -> ActivityFailure:
         """Return the end that is reported of an attempt whose time is up."""
-        request = self.request
-        if request.timeout is not None and now - self.started >= request.timeout / 1e6:
-            message = f"activity {request.name!r} did not end within {request.timeout / 1e6:g} s"
-        else:
-            message = (
-                f"activity {request.name!r} sent no heartbeat for "
-                f"{(request.heartbeat_timeout or 0) / 1e6:g} s"
-            )
-        return ActivityFailure(
-            ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception")
-        )
+        return time_out_failure(self.request, now - self.started)
 
     def settle(self) -> bool:
         """Return whether it ends now, for the first time: in its thread, or because the event loop
@@ -170,6 +160,20 @@ class Run:
         if not self.is_over and self.runner.is_overdue(self):
             self.knows_it_is_late = True
         return self.is_over or self.knows_it_is_late or self.asked_at is not None
+
+
+def time_out_failure(request: RunActivity, seconds: float) -> ActivityFailure:
+    """Return the end of an attempt whose time was up after so many seconds."""
+    if request.timeout is not None and seconds >= request.timeout / 1e6:
+        message = f"activity {request.name!r} did not end within {request.timeout / 1e6:g} s"
+    else:
+        message = (
+            f"activity {request.name!r} sent no heartbeat for "
+            f"{(request.heartbeat_timeout or 0) / 1e6:g} s"
+        )
+    return ActivityFailure(
+        ErrorInfo("TimeoutError", message), ("TimeoutError", "OSError", "Exception")
+    )
 
 
 def activity_context_of(run: Run) -> ActivityContext:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -17,7 +15,6 @@ import anyio.to_thread
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from orchestra.activities import Activity, as_activity
 from orchestra.client import Client
 from orchestra.client.arguments import check_provider, check_registry
 from orchestra.client.intake import Intake
@@ -25,9 +22,7 @@ from orchestra.client.performing import perform
 from orchestra.client.port import End
 from orchestra.clock import Clock, SystemClock, micros, new_id
 from orchestra.context import Limits
-from orchestra.engine.cycle import Cycle
-from orchestra.engine.engine import Engine, EngineOptions
-from orchestra.engine.membership import Membership
+from orchestra.engine.engine import EngineOptions
 from orchestra.engine.messages import (
     AbortActivity,
     InstanceEnded,
@@ -39,29 +34,27 @@ from orchestra.engine.messages import (
     ToEngine,
     WriteLogs,
 )
-from orchestra.errors import InvalidArgument, OrchestraError, RegistrationError, RuntimeClosed
+from orchestra.errors import InvalidArgument, OrchestraError, RuntimeClosed
 from orchestra.ids import check_name
 from orchestra.loops import EventLoop, Gate, current_loop
 from orchestra.operations.retarget import follow_policy
 from orchestra.options import check_count, check_duration, check_kind
 from orchestra.registry import OrchestrationRegistry
-from orchestra.resolution import policy_of, stored_policy
 from orchestra.retention import Retention
 from orchestra.runtime.activities import ActivityRunner, Beaten, Cut, Finished
-from orchestra.runtime.arguments import activity_fingerprint
 from orchestra.runtime.bridge import Bridge
 from orchestra.runtime.ends import Ends, Watch
+from orchestra.runtime.nodes import Node, NodeSettings, activities_by_name, write_logs
 from orchestra.runtime.outside import Outside, OutsideWatch
 from orchestra.runtime.owner import Owner
 from orchestra.runtime.readers import ReadDone, Readers
 from orchestra.runtime.watchdog import Watchdog
 from orchestra.runtime.worker import Begun, Ended, EngineThread
-from orchestra.store.catalogue import Capability, NodeRecord
 from orchestra.store.changes import ClientChange, size_of
 from orchestra.store.outcomes import Outcome, Started
 from orchestra.store.port import Provider
 from orchestra.store.routes import DEFAULT_QUEUE
-from orchestra.telemetry import engine_logger, library_version, log_orchestration, recorder_for
+from orchestra.telemetry import engine_logger, recorder_for
 
 __all__ = ["Runtime"]
 
@@ -182,22 +175,27 @@ class Runtime:
         check_kind(limits, "limits", Limits, optional=True)
         check_kind(retention, "retention", Retention, optional=True)
         self._provider = provider
-        self._registry = registry
-        self._activities = _by_name(activities)
+        self._activities = activities_by_name(activities)
         self._limits = limits or Limits()
-        self._retention = retention or Retention()
-        self._queues = _checked(queues)
         self._max_concurrent = max_concurrent_activities
         self._max_threads = max_activity_threads
-        self._options = EngineOptions(
-            max_owned=max_owned,
-            cached=warm_executions,
-            threads=max_activity_threads,
-            blocked_after=micros(blocked_after),
+        self._settings = NodeSettings(
+            registry=registry,
+            activities=self._activities,
+            queues=_checked(queues),
+            limits=self._limits,
+            retention=retention or Retention(),
+            options=EngineOptions(
+                max_owned=max_owned,
+                cached=warm_executions,
+                threads=max_activity_threads,
+                blocked_after=micros(blocked_after),
+            ),
+            slots=max_concurrent_activities,
+            lease=micros(lease),
+            poll=poll.total_seconds(),
         )
-        self._lease = lease
         self._grace = grace
-        self._poll = poll
         self._blocked_after = blocked_after
         self._clock = clock or SystemClock()
         self._tracer_provider = tracer_provider
@@ -268,34 +266,12 @@ class Runtime:
         return self
 
     async def _begin(self) -> None:
-        await _in_thread(self._set_first_policies)
-        await _in_thread(self._set_expiries)
-        node = self._node()
-        store = self._provider.store
         # Resolve the recorder once, so that a runtime without telemetry pays nothing per record.
         recorder = recorder_for(self._tracer_provider, self._meter_provider, self._clock)
         self.client.record_with(recorder)
-        engine = Engine(
-            store,
-            self._registry,
-            node,
-            self._clock,
-            library=self._provider.library,
-            limits=self._limits,
-            options=self._options,
-            retention=self._retention,
-            recorder=recorder,
-            activities=self._activities,
-        )
-        membership = Membership(store, node, self._clock)
-        cycle = Cycle(
-            store,
-            engine,
-            membership,
-            self._clock,
-            poll=self._poll.total_seconds(),
-            recorder=recorder,
-        )
+        node = Node(self._provider, self.node_id, self._settings, self._clock, recorder)
+        await _in_thread(node.prepare_store)
+        engine, cycle = node.engine, node.cycle
         self._loop = current_loop()
         self._bridge = Bridge()
         self._outside = Outside(self._bridge, self._loop)
@@ -495,71 +471,6 @@ class Runtime:
         self._intake.close()
         self._outside.close()
 
-    def _node(self) -> NodeRecord:
-        library = self._provider.library
-        return NodeRecord(
-            node_id=self.node_id,
-            host=platform.node(),
-            boot_id=_boot_id(),
-            pid=os.getpid(),
-            library=library_version(),
-            formats=library.formats,
-            lease=micros(self._lease),
-            capabilities=tuple(
-                Capability(definition.name, definition.version, definition.fingerprint)
-                for definition in self._registry.capabilities()
-            ),
-            activities=tuple(sorted(self._activities)),
-            queues=self._queues,
-            slots=self._max_concurrent,
-            fingerprints=tuple(
-                (name, activity_fingerprint(activity))
-                for name, activity in sorted(self._activities.items())
-            ),
-            reads=library.level,
-            writes=library.writes,
-        )
-
-    def _set_first_policies(self) -> None:
-        """Store the builder's policies for names without one; log a name whose stored policy
-        differs.
-        """
-        admin, directory = self._provider.admin, self._provider.directory
-        for name, policy in self._registry.policies.items():
-            if admin.set_policy(
-                name,
-                stored_policy(directory.catalogue(), policy),
-                by=self.node_id,
-                reason="registry",
-                only_first=True,
-            ):
-                continue
-            stored = policy_of(directory.catalogue(), name)[0]
-            if stored != policy:
-                engine_logger.warning(
-                    "the store's version policy for %r is %s, the registry's is %s; the "
-                    "store's counts. Change it with client.set_version_policy(%r, ...)",
-                    name,
-                    stored,
-                    policy,
-                    name,
-                )
-
-    def _set_expiries(self) -> None:
-        """Store how long ended instances are kept, so that a client without a registry can apply it
-        too.
-        """
-        retentions = {
-            name: self._registry.retentions.get(name, self._retention)
-            for name in self._registry.names
-        }
-        self._provider.admin.set_expiry(
-            {
-                name: None if kept.finished is None else micros(kept.finished)
-                for name, kept in retentions.items()
-            }
-        )
-
     # --- the shell ---
 
     async def _shell(self) -> None:
@@ -619,18 +530,8 @@ class Runtime:
                     self._ends.note_end(
                         instance_id, End(message.status, message.output, message.error)
                     )
-                case WriteLogs(identity=identity, entries=entries):
-                    for entry in entries:
-                        log_orchestration(
-                            entry.level,
-                            entry.message,
-                            entry.fields,
-                            name=identity.name,
-                            version=identity.version,
-                            instance_id=identity.instance_id,
-                            execution_id=identity.execution,
-                            traceparent=message.traceparent,
-                        )
+                case WriteLogs():
+                    write_logs(message)
                 case PolicyChanged(name=name):
                     self._group.start_soon(self._follow_policy, name)
                 case Ended(error=error):
@@ -715,37 +616,6 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     one.
     """
     return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
-
-
-def _by_name(activities: object) -> dict[str, Activity[..., Any]]:
-    if not isinstance(activities, Collection) or isinstance(activities, (str, bytes, Mapping)):
-        how = (
-            "; @activity(name=...) gives an activity another name"
-            if isinstance(activities, Mapping)
-            else ""
-        )
-        raise InvalidArgument(
-            f"activities is {activities!r}; give a sequence of functions or activities, such as "
-            f"[probe]{how}"
-        )
-    named: dict[str, Activity[..., Any]] = {}
-    for candidate in cast("Collection[Callable[..., Any] | Activity[..., Any]]", activities):
-        activity = as_activity(candidate)
-        if activity.name in named:
-            if named[activity.name] == activity:
-                continue  # lists of several modules name it twice
-            raise RegistrationError(
-                f"two activities are named {activity.name!r}; give one of them @activity(name=...)"
-            )
-        named[activity.name] = activity
-    return named
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _checked(queues: Sequence[str]) -> tuple[str, ...]:

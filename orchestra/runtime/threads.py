@@ -11,12 +11,25 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context, copy_context
 from queue import SimpleQueue
+from typing import Protocol
 
 from anyio.lowlevel import current_token
 
-__all__ = ["Threads", "thread_context"]
+__all__ = ["Pool", "Threads", "thread_context"]
 
 _JOIN_SECONDS = 1.0
+
+
+class Pool(Protocol):
+    """Runs functions that block."""
+
+    def run(self, name: str, function: Callable[[], None]) -> None:
+        """Run a function under this name. The function must not raise."""
+        ...
+
+    def stop(self) -> None:
+        """Run nothing more."""
+        ...
 
 
 class _Worker:

@@ -117,10 +117,7 @@ class EngineThread:
     def look(self) -> None:
         """Have the engine read the store now: a client wrote past it."""
 
-        def request() -> None:
-            self._cycle._next_poll = 0.0
-
-        self._queue.put(request)
+        self._queue.put(self._cycle.poll_now)
 
     def stop_claiming(self) -> None:
         """Have the engine take nothing new."""

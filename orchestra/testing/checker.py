@@ -406,7 +406,9 @@ class _Inspection:
         """
         record = instance.record
         asked = {event.id: event for event in events or () if isinstance(event, ChildStarted)}
-        waiting = {event.id for event in _pending(events or ()) if isinstance(event, ChildStarted)}
+        waiting = {
+            event.id for event in pending_commands(events or ()) if isinstance(event, ChildStarted)
+        }
         given_up = {event.source for event in events or () if isinstance(event, CommandCancelled)}
         number = record.row.execution
         for source, times in Counter(record.reports).items():
@@ -507,7 +509,7 @@ class _Inspection:
                 number,
                 events[-1].id,
             )
-        elif last is None and pending != [event.id for event in _pending(events)]:
+        elif last is None and pending != [event.id for event in pending_commands(events)]:
             found.add(
                 "I10",
                 f"replayed it waits for events {pending}, other than in history",
@@ -824,7 +826,9 @@ def _check_activities(
     record = instance.record
     current = histories.get(record.row.execution)
     pending = {
-        event.id for event in _pending(current or ()) if isinstance(event, ActivityScheduled)
+        event.id
+        for event in pending_commands(current or ())
+        if isinstance(event, ActivityScheduled)
     }
     for row in record.activities:
         if record.status is not Status.OPEN:
@@ -852,7 +856,7 @@ def _check_rest(instance: _Instance, events: Sequence[Event] | None, found: _Fin
         if row.wake_at is None:
             found.add("I11", "it has not begun, and nothing will wake it", number)
         return
-    pending = list(_pending(events))
+    pending = list(pending_commands(events))
     if not pending:
         found.add("I11", "it waits for nothing, and has not ended", number)
     _check_named(record, pending, found)
@@ -922,7 +926,7 @@ def _source(event: Event) -> int | None:
             return None
 
 
-def _pending(
+def pending_commands(
     events: Sequence[Event],
 ) -> Iterator[ActivityScheduled | TimerCreated | EventAwaited | ChildStarted]:
     """Yield the commands that have no end yet."""

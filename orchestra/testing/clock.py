@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from orchestra.clock import micros
+from orchestra.clock import from_micros, micros
+
+__all__ = ["ManualClock"]
 
 
 class ManualClock:
@@ -19,6 +21,11 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return (self._now - self._start) / 1_000_000
+
+    @property
+    def moment(self) -> datetime:
+        """The time that it shows."""
+        return from_micros(self._now)
 
     def advance(self, duration: timedelta) -> None:
         """Move the clock, forward or back, as a machine's wall clock may."""

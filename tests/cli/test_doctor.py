@@ -26,6 +26,7 @@ from orchestra.providers.sqlite.diagnosis import diagnose
 from orchestra.providers.sqlite.filelock import FileLock
 from orchestra.resolution import LOWEST_VERSION
 from orchestra.retry import RetryPolicy
+from orchestra.runtime.nodes import NodeSettings, node_record
 from orchestra.store.diagnosis import SchemaState
 from orchestra.store.kinds import HoldKind
 from orchestra.store.routes import Route
@@ -198,7 +199,7 @@ def test_a_store_whose_process_was_killed_shows_the_dead_node_and_what_it_owned_
 
 
 def _here():
-    node = Runtime(SqliteProvider("unused.db"), REGISTRY)._node()
+    node = node_record("n", SqliteProvider("unused.db"), NodeSettings(REGISTRY))
     return node.host, node.boot_id
 
 

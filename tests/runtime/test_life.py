@@ -93,7 +93,7 @@ async def test_a_client_is_refused_before_and_after_its_runtime_runs(path):
         lambda: node.client.delete("one"),
         lambda: node.client.list_instances(),
         lambda: node.client.wait_for_completion("one"),
-        lambda: node.client.set_version_policy("echo", node._registry.policy("echo")),
+        lambda: node.client.set_version_policy("echo", node._settings.registry.policy("echo")),
         handle.result,
     ):
         with pytest.raises(RuntimeClosed, match="stopped"):

@@ -1,0 +1,81 @@
+"""Waiting on virtual time, and what an instance waits for that does not come."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from orchestra.client import Client
+from orchestra.client.port import End
+
+__all__ = ["NothingHappens", "VirtualWatch", "waits_of"]
+
+
+class NothingHappens(AssertionError):
+    """A test waits for something that does not come: nothing can run, and nothing is due."""
+
+
+class Wheel(Protocol):
+    """What moves virtual time."""
+
+    def monotonic(self) -> float:
+        """Return the virtual time in seconds."""
+        ...
+
+    async def move_towards_end(self, instance_id: str, deadline: float) -> bool:
+        """Let time go by until an instance may have ended, or until the deadline: then ``True``."""
+        ...
+
+
+class VirtualWatch:
+    """Waits for the end of an instance by letting virtual time go by. Implements
+    :class:`~orchestra.client.port.EndWatch`.
+    """
+
+    def __init__(self, wheel: Wheel, instance_id: str, seconds: float) -> None:
+        self._wheel = wheel
+        self._instance_id = instance_id
+        self._deadline = wheel.monotonic() + seconds
+        self.end: End | None = None
+        self.known_open: bool = False
+        self.late: bool = seconds <= 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None: ...
+
+    async def wait(self) -> None:
+        """Return when it may have ended, or the time is up."""
+        if await self._wheel.move_towards_end(self._instance_id, self._deadline):
+            self.late = True
+
+
+async def waits_of(client: Client, instance_id: str) -> str:
+    """Return what an instance waits for, for people."""
+    info = await client.get_instance_info(instance_id)
+    where = f"{info.name} {info.version}, lap {info.execution_id}"
+    if info.completed_at is not None:
+        return f"{where}; it has ended ({info.status.value})"
+    if info.held_reason is not None:
+        return f"{where}; it is held: {info.held_reason}"
+    waits = [_shown(one) for one in info.waiting_on]
+    if not waits:
+        return f"{where}; it waits for nothing, and its code has not gone on"
+    return f"{where}; it waits for {', '.join(waits)}"
+
+
+def _shown(wait: object) -> str:
+    kind = str(getattr(wait, "kind", "something"))
+    name = getattr(wait, "name", None)
+    until = getattr(wait, "until", None)
+    child = getattr(wait, "instance_id", None)
+    text = kind if not name else f"{kind} {name!r}"
+    if child:
+        text += f" ({child})"
+    return text if until is None else f"{text} until {until.isoformat()}"

@@ -18,7 +18,7 @@ from tests.support.crashes.processes import Worker, Workforce, until
 from tests.support.crashes.traffic import Promises
 from tests.support.crashes.verdict import own_open
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 SMALL = 128 * 1024
@@ -79,6 +79,7 @@ async def sit_through(worker):
     return set(worker.refusals[told:])
 
 
+@pytest.mark.campaign
 async def test_a_directory_that_is_gone_is_told_at_once_and_its_return_is_noticed(store):
     async with working(store) as worker:
         hidden = store.parent.with_name("hidden")
@@ -88,6 +89,7 @@ async def test_a_directory_that_is_gone_is_told_at_once_and_its_return_is_notice
         hidden.rename(store.parent)
 
 
+@pytest.mark.campaign
 async def test_a_database_that_is_moved_away_and_back_takes_every_write_or_none(store):
     async with working(store) as worker:
         hidden = store.parent.with_name("hidden")
@@ -103,6 +105,7 @@ async def test_a_database_that_is_moved_away_and_back_takes_every_write_or_none(
             (hidden / file.name).rename(file)
 
 
+@pytest.mark.campaign
 async def test_a_file_that_may_not_grow_refuses_writes_and_takes_them_again(store):
     """The nearest to a full disk that needs no privileges: the kernel refuses every write beyond a
     size.
@@ -115,6 +118,7 @@ async def test_a_file_that_may_not_grow_refuses_writes_and_takes_them_again(stor
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, UNLIMITED)
 
 
+@pytest.mark.campaign
 async def test_somebody_who_keeps_the_database_locked_makes_it_busy_and_no_instance_fails(store):
     """Scenario 40: a stranger that writes past the lock file; also over and over, for moments."""
     async with working(store) as worker:
@@ -178,6 +182,7 @@ READ_ONLY = """
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_written_is_called_so_and_opens_once_it_may():
     """Scenario 42. Not below ``tmp_path``, where only the user of the tests may go."""
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from orchestra.clock import Clock
 from orchestra.codec import unpack
 from orchestra.providers.sqlite import SqliteProvider
@@ -26,6 +28,7 @@ class TestSqlite(ProviderContract):
         return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]
 
 
+@pytest.mark.slow
 class TestSqliteThatReadsFirst(TestSqlite):
     """The same, without the statements that write plain groups on trust."""
 

@@ -13,7 +13,7 @@ from orchestra.store.kinds import THIS_LIBRARY
 from orchestra.testing import check_store
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
 def anyio_backend(request):
     return request.param
 

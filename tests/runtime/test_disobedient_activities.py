@@ -15,6 +15,7 @@ import pytest
 from orchestra import NO_RETRY, ActivityFailed, RetryPolicy, activity, activity_context
 from orchestra.codec import plain
 from orchestra.engine.messages import Heartbeat
+from orchestra.runtime import activities
 from tests.support.kit import PATIENCE, QUICK, Gate, bounded, info_when, runtime, until, when_set
 
 pytestmark = pytest.mark.anyio
@@ -81,9 +82,10 @@ async def outcome(ctx, scheduled):
 @bounded
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burns_nothing(
-    path, kind, caplog
+    path, kind, caplog, monkeypatch
 ):
     """Scenario 58."""
+    monkeypatch.setattr(activities, "_PATIENCE", 0.3)
     caught = Caught()
     stubborn = activity(
         name="stubborn",
@@ -113,6 +115,7 @@ async def test_a_task_that_swallows_its_cancellation_times_out_is_named_and_burn
     assert "its time is up" in named[0].getMessage()
 
 
+@pytest.mark.slow
 @bounded
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_runtime_leaves_soon_after_its_grace_whatever_an_activity_does(

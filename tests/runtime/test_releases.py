@@ -13,7 +13,7 @@ from orchestra.engine import attempts
 from orchestra.retry import NO_RETRY
 from tests.support.kit import bounded, info_when, registry
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,12 @@ def tiers(seeds):
     return [pytest.param(seed, marks=mark) for seed, mark in pairs]
 
 
-POSTGRES_SEEDS = SEEDS if "ORCHESTRA_SEED" in os.environ else (2, 3, 6, 10, 12, 17, 23, 28)
-"""A few, for each takes a second: with children, work for others, retention, lost connections; 12
+LATE = {2, 10, 12, 17}
+POSTGRES_SEEDS = [
+    pytest.param(seed, marks=pytest.mark.campaign if seed in LATE else pytest.mark.slow)
+    for seed in (SEEDS if "ORCHESTRA_SEED" in os.environ else (2, 3, 6, 10, 12, 17, 23, 28))
+]
+"""A few, for each takes seconds: with children, work for others, retention, lost connections; 12
 and 28 as behind a pooler.
 """
 
@@ -130,7 +134,7 @@ def test_a_seed_on_postgresql_repeats_exactly_though_connections_are_lost_under_
     translate = calls.translate
     monkeypatch.setattr(calls, "translate", remembered)
     for seed in range(
-        33, 60
+        45, 72
     ):  # which seeds meet all of it depends on how many round trips things take
         met.clear()
         first = run_seed(seed, "postgres", dsn=dsn)

@@ -9,7 +9,7 @@ from tests.support.harness import World
 from tests.support.observed import Observed
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.slow)])
 def anyio_backend(request):
     return request.param
 

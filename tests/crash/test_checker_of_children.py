@@ -123,11 +123,11 @@ BROKEN = {
     ),
     "an end that nobody waits for": (
         [COPY.format(sequence=900, source=77)],
-        [("I9", "p", "nobody waits for")],
+        [("I9", "p", "no execution waits for it")],
     ),
     "an end that is known and there": (
         [COPY.format(sequence=900, source=2)],
-        [("I9", "p", "nobody waits for")],
+        [("I9", "p", "no execution waits for it")],
     ),
     "another result than the child's": (
         ["UPDATE event SET payload = CAST('12' AS BLOB) WHERE instance_id = 'p' AND kind = 12"],

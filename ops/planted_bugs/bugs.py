@@ -179,7 +179,7 @@ BUGS: Final = (
                 "            cancel=row.cancel if row.cancel and row.cancel.at >= snapshot.execution.created_at else None,\n",
             ),
             Edit(
-                "orchestra/engine/boundaries.py",
+                "orchestra/engine/steps/boundaries.py",
                 "    instance.opened = False\n    instance.execution = None\n",
                 "    instance.opened = False\n    instance.cancel = None\n    instance.execution = None\n",
             ),
@@ -191,7 +191,7 @@ BUGS: Final = (
         "14: a take-over adds an attempt to each pending activity",
         (
             Edit(
-                "orchestra/engine/opening.py",
+                "orchestra/engine/steps/opening.py",
                 "        if instance.takeovers and not activity.running:\n",
                 "        if instance.takeovers < 0:\n",
             ),
@@ -286,7 +286,7 @@ BUGS: Final = (
         "20: who gives up a child cancels it",
         (
             Edit(
-                "orchestra/engine/stepper.py",
+                "orchestra/engine/steps/stepper.py",
                 "        step.cancels.extend(child_cancel(instance, event) for event in turn.recalled)\n",
                 "",
             ),

@@ -37,6 +37,11 @@ _READER_DELAY: Final = 5_000_000
 
 _KEPT_ATTEMPTS: Final = 20
 
+_FEW: Final = 32
+"""With how many running activities an instance still gives up its place first. Each one costs a
+row, and a claim at its end.
+"""
+
 _NODE_LOST: Final = ErrorInfo("orchestra.NodeLost", "the node that ran it was lost")
 
 
@@ -600,6 +605,11 @@ class Attempts:
     def any_running(self) -> bool:
         """Whether an activity runs here. Valid after a turn, as :attr:`running_count` is."""
         return self.running_count > 0
+
+    @property
+    def few_running(self) -> bool:
+        """Whether so few run that the instance gives up its place before others."""
+        return self.running_count <= _FEW
 
     @property
     def any_unfinished(self) -> bool:

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from orchestra.clock import Clock
 from orchestra.engine.owned import OwnedInstance
-from orchestra.engine.step import Step
+from orchestra.engine.steps.step import Step
 from orchestra.registry import OrchestrationRegistry
 from orchestra.replay import Execution, Identity
 from orchestra.store.changes import Write

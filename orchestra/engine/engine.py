@@ -21,6 +21,7 @@ from orchestra.engine.blocked_turns import (
 )
 from orchestra.engine.claims import Claims
 from orchestra.engine.in_flight import InFlightWrite, InFlightWrites, Outcomes, refusal
+from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.messages import (
     ActivityEnded,
     Heartbeat,
@@ -35,9 +36,8 @@ from orchestra.engine.ownership_check import OwnershipCheck
 from orchestra.engine.placement import FreePlaces, Placement
 from orchestra.engine.run_queue import Pressure, RunQueue
 from orchestra.engine.runner import Runner
-from orchestra.engine.stepper import Stepper
+from orchestra.engine.steps.stepper import Stepper
 from orchestra.engine.store_time import StoreTime
-from orchestra.engine.telemetry import LogNotices
 from orchestra.errors import StoreError
 from orchestra.registry import OrchestrationRegistry
 from orchestra.resolution import changed_policies, common_format, has_other_code, servable_kinds

@@ -10,6 +10,7 @@ from typing import Final
 from orchestra.engine.activities import Activities, key_of
 from orchestra.engine.arrivals import Arrivals
 from orchestra.engine.claims import Claims
+from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.messages import (
     AbortActivity,
     InstanceEnded,
@@ -23,9 +24,8 @@ from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.ownership import Ownership, UnknownOutcomes
 from orchestra.engine.ownership_check import OwnershipCheck
 from orchestra.engine.run_queue import RunQueue
-from orchestra.engine.step import Step
+from orchestra.engine.steps.step import Step
 from orchestra.engine.store_time import PUT_BACK, StoreTime
-from orchestra.engine.telemetry import LogNotices
 from orchestra.errors import OutcomeUnknown, StoreError
 from orchestra.store.changes import (
     Append,

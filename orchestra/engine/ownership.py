@@ -13,11 +13,11 @@ from collections.abc import Iterable
 
 from orchestra.engine.activities import Activities
 from orchestra.engine.blocked_turns import BlockedTurns, ClosingExecution, Result, RunningTurn
-from orchestra.engine.holding import describe_error
-from orchestra.engine.opening import restore_activities
+from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.owned import ExecutionCache, OwnedInstance
 from orchestra.engine.run_queue import RunQueue
-from orchestra.engine.telemetry import LogNotices
+from orchestra.engine.steps.holding import describe_error
+from orchestra.engine.steps.opening import restore_activities
 from orchestra.store.changes import Recover
 from orchestra.store.kinds import HoldKind
 from orchestra.store.messages import InboxPage

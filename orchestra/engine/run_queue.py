@@ -9,14 +9,9 @@ from typing import Final
 
 from orchestra.engine.owned import OwnedInstance
 
-__all__ = ["FEW_ACTIVITIES", "Pressure", "RunQueue"]
+__all__ = ["Pressure", "RunQueue"]
 
 _SPARE_TIMERS: Final = 64
-
-FEW_ACTIVITIES: Final = 32
-"""How many running activities an instance may have and still give up its place first. Each one
-costs a row, and a claim at its end.
-"""
 
 
 class RunQueue:
@@ -183,11 +178,7 @@ class Pressure:
             self._run_queue.make_ready(instance.instance_id)
 
     def _light(self) -> Iterable[OwnedInstance]:
-        return (
-            instance
-            for instance in self._run_queue.waiting()
-            if instance.attempts.running_count <= FEW_ACTIVITIES
-        )
+        return (instance for instance in self._run_queue.waiting() if instance.attempts.few_running)
 
     def given_up(self) -> None:
         """Count a place that was given up."""

@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 
 from orchestra.engine.activities import Activities
 from orchestra.engine.blocked_turns import BlockedTurns, Result
-from orchestra.engine.children import resolve_again, wakes_others
 from orchestra.engine.claims import Claims
-from orchestra.engine.holding import describe_error
 from orchestra.engine.in_flight import InFlightWrite, InFlightWrites, Outcomes
+from orchestra.engine.log_notices import LogNotices
 from orchestra.engine.messages import ActivityEnded, RunActivity
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.ownership import Ownership
 from orchestra.engine.placement import FreePlaces
 from orchestra.engine.run_queue import Pressure, RunQueue
-from orchestra.engine.step import Step
-from orchestra.engine.stepper import Stepper
-from orchestra.engine.telemetry import LogNotices
+from orchestra.engine.steps.children import resolve_again, wakes_others
+from orchestra.engine.steps.holding import describe_error
+from orchestra.engine.steps.step import Step
+from orchestra.engine.steps.stepper import Stepper
 from orchestra.errors import StoreError
 from orchestra.events import EventRecord
 from orchestra.store.catalogue import Catalogue

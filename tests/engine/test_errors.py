@@ -588,7 +588,7 @@ def test_an_end_that_the_store_will_not_keep_does_not_keep_the_instance_from_bei
 
 
 def test_what_had_ended_is_kept_where_the_engine_failed(any_world, monkeypatch):
-    from orchestra.engine.stepper import Stepper
+    from orchestra.engine.steps.stepper import Stepper
 
     node = any_world.node(registry(charges_well), {"charge": HOLD})
     instance_id = any_world.start()

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from orchestra.codec import pack
-from orchestra.engine import stepper
 from orchestra.engine.owned import OwnedInstance
-from orchestra.engine.stepper import Stepper
+from orchestra.engine.steps import stepper
+from orchestra.engine.steps.stepper import Stepper
 from orchestra.errors import Failure, StoreCorrupt, StoreError
 from orchestra.registry import OrchestrationRegistry
 from orchestra.store.changes import Release, Write

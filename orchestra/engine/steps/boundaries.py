@@ -6,7 +6,7 @@ from typing import Final
 
 from orchestra.engine.messages import AbortActivity
 from orchestra.engine.owned import OwnedInstance
-from orchestra.engine.step import Step, end_kind
+from orchestra.engine.steps.step import Step, end_kind
 from orchestra.errors import ErrorInfo
 from orchestra.events import (
     FORMAT,

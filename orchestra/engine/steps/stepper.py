@@ -14,16 +14,20 @@ from typing import Any, Final
 from orchestra.activities import Activity
 from orchestra.context import Limits
 from orchestra.engine.attempts import PendingActivity
-from orchestra.engine.boundaries import cancel_unopened, cross_boundary, end_execution, terminate
-from orchestra.engine.children import child_cancel, child_link, child_start
-from orchestra.engine.holding import hold, hold_for, kept_rows
 from orchestra.engine.messages import AbortActivity, ActivityEnded, StopActivity, WriteLogs
-from orchestra.engine.opening import Opener, Unservable, restore_activities
 from orchestra.engine.owned import OwnedInstance
 from orchestra.engine.placement import FreePlaces, Placement
-from orchestra.engine.run_queue import FEW_ACTIVITIES
-from orchestra.engine.step import Step, closed_by, run_activity, write_of
-from orchestra.engine.telemetry import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.engine.steps.boundaries import (
+    cancel_unopened,
+    cross_boundary,
+    end_execution,
+    terminate,
+)
+from orchestra.engine.steps.children import child_cancel, child_link, child_start
+from orchestra.engine.steps.holding import hold, hold_for, kept_rows
+from orchestra.engine.steps.opening import Opener, Unservable, restore_activities
+from orchestra.engine.steps.records import UNOBSERVED, Observed, hold_record, turn_record
+from orchestra.engine.steps.step import Step, closed_by, run_activity, write_of
 from orchestra.errors import NewerLibraryNeeded
 from orchestra.events import ContinuedAsNew, EventRecord, TerminalEvent
 from orchestra.registry import OrchestrationRegistry
@@ -408,11 +412,7 @@ class Stepper:
             step.wake_at = step.now  # an activity has died since the turn
         waits_long = step.wake_at is None or step.wake_at - step.now > self._keep_owned
         step.retain = not instance.releasing and (attempts.any_running or not waits_long)
-        if (
-            step.retain
-            and step.crowded
-            and (instance.yielding or attempts.running_count <= FEW_ACTIVITIES)
-        ):
+        if step.retain and step.crowded and (instance.yielding or attempts.few_running):
             step.retain = False
             self._hand_over(instance)
         if not step.retain and attempts.any_unfinished:

@@ -83,6 +83,26 @@ anyio.run(main, Path(tempfile.mkdtemp()) / "app.db")
 """
 
 
+@pytest.mark.slow
+def test_the_python_blocks_of_the_testing_guide_make_one_test_module(tmp_path: Path) -> None:
+    blocks = blocks_of((ROOT / "ops" / "testing.md").read_text(encoding="utf-8"))
+    module = tmp_path / "test_month.py"
+    module.write_text("\n\n".join(blocks), encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n\n\n"
+        "@pytest.fixture(params=['asyncio', 'trio'])\n"
+        "def anyio_backend(request):\n"
+        "    return request.param\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, module], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    count = len(re.findall(r"^async def test_", module.read_text(), re.MULTILINE))
+    assert f"{2 * count} passed" in done.stdout
+
+
 def test_the_python_blocks_of_the_operating_guide_run_beside_a_store(tmp_path: Path) -> None:
     blocks = blocks_of((ROOT / "ops" / "operating.md").read_text(encoding="utf-8"))
     assert len(blocks) == 3

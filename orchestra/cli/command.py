@@ -14,9 +14,10 @@ from typing import Final, NoReturn
 
 from orchestra.cli.checks import ExitCode, Report
 from orchestra.cli.doctor import examine
+from orchestra.cli.histories import export, listed, open_store
 from orchestra.cli.rendering import as_json, as_text
 from orchestra.clock import SystemClock
-from orchestra.errors import InvalidArgument, OrchestraError, StoreCorrupt
+from orchestra.errors import InstanceNotFound, InvalidArgument, OrchestraError, StoreCorrupt
 from orchestra.providers.sqlite import back_up
 from orchestra.telemetry import library_version
 
@@ -68,6 +69,17 @@ _GRANTS: Final = """\
 Prints the SQL that lets roles use a store on PostgreSQL, for psql. The roles
 must exist. It may run before the store is made or after, and again. Run it as
 a superuser, or as a member of the owner that may create schemas."""
+
+_HISTORY: Final = """\
+Shows the events of one execution of an instance: by default of the current
+one. With --export it writes JSON, of all executions unless one is named, for
+orchestra.testing.replay_history. It changes nothing."""
+
+_HISTORY_CODES: Final = """\
+exit code:
+  0  the history was written
+  2  there is no such instance
+  3  the store cannot be read, or the command was misused"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,28 @@ def _back_up(options: argparse.Namespace) -> ExitCode:
     return ExitCode.FINE
 
 
+def _show_history(options: argparse.Namespace) -> ExitCode:
+    store: Path | _Server = options.store
+    if isinstance(store, Path):
+        _refuse_schema(options)
+    where = store.dsn if isinstance(store, _Server) else store
+    try:
+        provider = open_store(where, options.schema)
+        if options.export:
+            sys.stdout.buffer.write(export(provider, options.instance, options.execution) + b"\n")
+        else:
+            for line in listed(provider, options.instance, options.execution):
+                sys.stdout.write(f"{_shown(line)}\n")
+        sys.stdout.flush()
+    except InstanceNotFound as error:
+        sys.stderr.write(f"orchestra history: {_shown(str(error))}\n")
+        return ExitCode.FAILURES
+    except (ModuleNotFoundError, OrchestraError) as error:
+        sys.stderr.write(f"orchestra history: {_shown(str(error))}\n")
+        return ExitCode.UNREADABLE
+    return ExitCode.FINE
+
+
 def _server_backup(schema: str) -> str:
     # A pattern of psql's: quoted, every character stands for itself.
     pattern = (
@@ -211,6 +245,20 @@ def _parser() -> argparse.ArgumentParser:
         "--to", type=_file, metavar="PATH", help="the copy, which must not be there yet"
     )
     backup.set_defaults(run=_back_up, misused=backup.error)
+    history = commands.add_parser(
+        "history",
+        help="show the events of an instance, or export them for replays",
+        description=_HISTORY,
+        epilog=_HISTORY_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    history.add_argument("instance", metavar="INSTANCE", help="the id of the instance")
+    _add_store(history)
+    history.add_argument(
+        "--execution", type=int, metavar="N", help="the number of the execution (lap)"
+    )
+    history.add_argument("--export", action="store_true", help="write JSON for replays")
+    history.set_defaults(run=_show_history, misused=history.error)
     grants = commands.add_parser(
         "grants",
         help="print the SQL that gives roles their rights on PostgreSQL",

@@ -7,10 +7,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import anyio
 import pytest
 
+from orchestra import OrchestrationRegistry, Runtime, SqliteProvider
 from orchestra.cli import main
+from orchestra.clock import new_id
+from orchestra.providers.postgres import PostgresProvider
 from orchestra.telemetry import library_version
+from orchestra.testing import replay_history
 from tests.support.contract.shorthand import (
     a_hold,
     a_node,
@@ -248,3 +253,73 @@ def test_grants_are_printed_as_a_script_for_psql(capsys):
     assert lines[-1] == "COMMIT;"
     assert main(["grants", "--owner", "app", "--reader", "public"]) == 3
     assert "'public' is not the name of a role" in capsys.readouterr().err
+
+
+# --- histories --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looped(path):
+    """A store with an instance in its third lap."""
+
+    async def loop(ctx, number: int) -> None:
+        await ctx.wait_for_event("go", str)
+        ctx.continue_as_new(number + 1)
+
+    registry = OrchestrationRegistry.builder().register("loop", loop).build()
+
+    async def run_laps():
+        async with Runtime(SqliteProvider(path, durability="relaxed"), registry) as runtime:
+            handle = await runtime.client.start("loop", 1, instance_id="loop-1")
+            for number in (1, 2):
+                await handle.raise_event("go", "on")
+                while (await handle.info()).execution_id == number:
+                    await anyio.sleep(0.005)
+
+    anyio.run(run_laps)
+    return registry
+
+
+def test_a_history_is_shown_a_line_an_event(path, looped, capsys):
+    assert main(["history", "loop-1", "--store", str(path), "--execution", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == [
+        "execution_started",
+        "event_awaited",
+        "event_received",
+        "continued_as_new",
+    ]
+
+
+def test_an_exported_history_replays(path, looped, tmp_path, capfdbinary):
+    assert main(["history", "loop-1", "--store", str(path), "--export"]) == 0
+    exported = capfdbinary.readouterr().out
+    assert replay_history(looped, exported).executions == 3
+    assert main(["history", "loop-1", "--store", str(path), "--export", "--execution", "2"]) == 0
+    assert replay_history(looped, capfdbinary.readouterr().out).executions == 1
+
+
+def test_an_instance_or_a_store_that_is_not_there_is_told_apart(path, provider, capsys):
+    assert main(["history", "nobody", "--store", str(path)]) == 2
+    assert "there is no instance 'nobody'" in capsys.readouterr().err
+    assert main(["history", "nobody", "--store", f"{path}.nowhere"]) == 3
+    assert "no such file" in capsys.readouterr().err
+    assert not Path(f"{path}.nowhere").exists()
+
+
+@pytest.mark.slow
+def test_a_history_on_a_server_is_exported(dsn, capfdbinary):
+    schema = f"test_{new_id()}"
+
+    async def once(ctx, number: int) -> int:
+        return number
+
+    registry = OrchestrationRegistry.builder().register("once", once).build()
+
+    async def run_once():
+        async with Runtime(PostgresProvider(dsn, schema), registry) as runtime:
+            await (await runtime.client.start("once", 1, instance_id="o")).result()
+
+    anyio.run(run_once)
+    assert main(["history", "o", "--store", dsn, "--schema", schema, "--export"]) == 0
+    assert replay_history(registry, capfdbinary.readouterr().out).executions == 1

@@ -113,8 +113,8 @@ class LogNotices:
         if failed.reason is not None:
             following = f"has failed for good ({failed.reason})"
         else:
-            following = f"next try in {max(0, (failed.due or now) - now) / 1e6:.1f} s"
-        more = f" ({suppressed:,} more failed tries of it were not logged)" if suppressed else ""
+            following = f"next attempt in {max(0, (failed.due or now) - now) / 1e6:.1f} s"
+        more = f" ({suppressed:,} more failed attempts of it were not logged)" if suppressed else ""
         log_instance(
             logging.WARNING,
             instance.identity,

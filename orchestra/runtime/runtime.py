@@ -419,7 +419,7 @@ class Runtime:
                 engine_logger.warning("%s; the engine's thread is abandoned", obstacle)
                 self._is_abandoned = True
             else:
-                self._thread.interrupt_left_behind()
+                self._thread.interrupt_abandoned()
             self._readers.stop(at_home=False)
             self._readers.join()
             self._runner.release_threads()

@@ -32,7 +32,7 @@ _JOIN_SLICE: Final = 0.05
 """Seconds after which a thread that waits for the engine's thread checks whether another one
 replaced it.
 """
-_MOST_LEFT_BEHIND: Final = 16
+_MOST_ABANDONED: Final = 16
 """Threads that may be stuck in orchestration code at a time. More than these are a fault of the
 whole program.
 """
@@ -63,7 +63,7 @@ class EngineThread:
     """Runs a :class:`Cycle`: takes items from a queue, waits no longer than the engine allows, and
     sends messages to the outlet.
 
-    A thread that is stuck in orchestration code can be left behind; another one then replaces it.
+    A thread that is stuck in orchestration code can be abandoned; another one then replaces it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EngineThread:
         """Held while one thread replaces another, so that a waiting thread never finds none
         running.
         """
-        self._left_behind: list[threading.Thread] = []
+        self._abandoned: list[threading.Thread] = []
         self._lively_until = 0.0
         self._stop_requested = False
         self._closed = False
@@ -138,23 +138,23 @@ class EngineThread:
         """Continue on another thread, if this code has not returned. Return whether the engine did
         so.
 
-        At most 16 threads are left behind at a time; with more, the engine waits for the code to
+        At most 16 threads are abandoned at a time; with more, the engine waits for the code to
         return.
         """
-        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
         with self._succession:
-            if len(self._left_behind) >= _MOST_LEFT_BEHIND or not self._engine.abandon(running):
+            if len(self._abandoned) >= _MOST_ABANDONED or not self._engine.abandon(running):
                 return False
-            self._left_behind.append(self._thread)
+            self._abandoned.append(self._thread)
             self._thread = _thread(self._go_on)
             self._thread.start()
         return True
 
-    def interrupt_left_behind(self) -> None:
+    def interrupt_abandoned(self) -> None:
         """Unwind the code that abandoned threads still run. Call it after the engine has ended and
         dropped them.
         """
-        for thread in self._left_behind:
+        for thread in self._abandoned:
             if thread.is_alive() and thread.ident is not None:
                 interrupt(thread.ident)
 
@@ -201,7 +201,7 @@ class EngineThread:
             return
         except BaseException as error:  # noqa: BLE001 - a fault of the engine must reach the host, not a log of threads
             if threading.current_thread() is not self._thread:
-                return  # it was left behind, and is interrupted
+                return  # it was abandoned, and is interrupted
             self._fault = error
         self._closed = True
         self._cycle.on_change(None)

@@ -361,7 +361,7 @@ def test_the_row_of_a_race_s_loser_is_gone(any_world):
 
 
 def test_a_retry_does_not_begin_before_its_attempt_is_stored(world):
-    """Else a crash loop would try for ever: every life of the node would begin the same attempt."""
+    """Else a crash loop would go on for ever: each start of the node would begin the same attempt."""
     code = asking(QUICK)
     node = world.node(code, {"work": HOLD})
     world.start()
@@ -396,7 +396,7 @@ def test_a_try_that_ends_in_order_after_crashes_ends_the_crash_loop(any_world):
     while any_world.record(instance_id).row.takeovers < 3:
         any_world.run(0.5)
     any_world.run(10)
-    # the fourth try survives, and fails in the ordinary way; the next one is due in an hour
+    # the fourth attempt survives, and fails in the ordinary way; the next one is due in an hour
     node.fail()
     any_world.run(1)
     assert any_world.record(instance_id).row.takeovers == 0
@@ -441,7 +441,7 @@ def test_a_crash_between_the_boundary_and_the_first_turn_is_charged_to_the_new_e
     check_rest(any_world, [registry(v1_0_0=first, v2_0_0=second)])
 
 
-def said_of_tries(caplog):
+def logged_attempts(caplog):
     return [
         record
         for record in caplog.records
@@ -458,14 +458,14 @@ def test_each_failed_try_is_logged_with_its_number_its_error_and_when_the_next_o
     for number in range(3):
         node.fail(error=ValueError(f"line {number} is busy\nand forged"))
         any_world.run(5)
-    records = said_of_tries(caplog)
+    records = logged_attempts(caplog)
     assert [record.instance_id for record in records] == [instance_id] * 3
     texts = [record.getMessage() for record in records]
     assert (
-        "activity 'work', attempt 1 failed, next try in 1.0 s: ValueError: line 0 is busy "
+        "activity 'work', attempt 1 failed, next attempt in 1.0 s: ValueError: line 0 is busy "
         "and forged"
     ) in texts[0]
-    assert "attempt 2 failed, next try in 2.0 s: ValueError: line 1" in texts[1]
+    assert "attempt 2 failed, next attempt in 2.0 s: ValueError: line 1" in texts[1]
     assert (
         "attempt 3 failed, has failed for good (attempts exhausted): ValueError: line 2" in texts[2]
     )
@@ -477,8 +477,8 @@ def test_a_try_that_is_lost_with_its_node_is_logged_too(world, caplog):
     world.start()
     world.run(1)
     takeover(world, node, code)
-    (record,) = said_of_tries(caplog)
-    assert "attempt 1 failed, next try in 0.0 s: orchestra.NodeLost" in record.getMessage()
+    (record,) = logged_attempts(caplog)
+    assert "attempt 1 failed, next attempt in 0.0 s: orchestra.NodeLost" in record.getMessage()
 
 
 def test_an_activity_that_fails_all_the_time_does_not_flood_the_log(world, caplog):
@@ -490,11 +490,13 @@ def test_an_activity_that_fails_all_the_time_does_not_flood_the_log(world, caplo
     for _ in range(200):
         node.fail()
         world.run(0.01)
-    assert len(said_of_tries(caplog)) <= 2 * 20  # a new minute may have begun
+    assert len(logged_attempts(caplog)) <= 2 * 20  # a new minute may have begun
     world.run(70)
     node.fail()
     world.run(1)
-    assert "180 more failed tries of it were not logged" in said_of_tries(caplog)[-1].getMessage()
+    assert (
+        "180 more failed attempts of it were not logged" in logged_attempts(caplog)[-1].getMessage()
+    )
 
 
 def test_the_size_of_errors_ends_no_instance(any_world):

@@ -2,8 +2,8 @@
 comes (scenario 30, I12).
 
 What the code of a step does here is what another thread would do while the first one is stuck in
-it: it has the step left behind. The harness then goes on as that other thread would, and hands the
-result in when the test says so.
+it: it abandons the turn. The harness then goes on as that other thread would, and hands the result
+in when the test says so.
 """
 
 from datetime import timedelta
@@ -21,9 +21,7 @@ from tests.support.harness import HOLD, SECOND, YEAR, check_rest, registry, seve
 
 
 class Stuck:
-    """Turns of one instance that are left behind while ``node`` makes them, as often as ``times``
-    says.
-    """
+    """Abandons turns of one instance while ``node`` makes them, as often as ``times`` says."""
 
     def __init__(self, times=1):
         self.node = None
@@ -36,7 +34,7 @@ class Stuck:
             assert self.node.engine.abandon(self.node.engine.running_code)
 
     def settle(self):
-        """Let the node work until it rests; each thread that is left behind keeps its result."""
+        """Let the node work until it rests; each abandoned thread keeps its result."""
         for _ in range(1_000):
             if not self.node.is_busy:
                 return
@@ -141,9 +139,7 @@ def test_it_is_not_taken_for_a_forgotten_instance_and_keeps_its_lease(world):
     assert "ACTIVITY_COMPLETED" in world.kinds(instance_id)
 
 
-@pytest.mark.parametrize(
-    "noticed", [True, False], ids=["after the inventory", "before the inventory"]
-)
+@pytest.mark.parametrize("noticed", [True, False], ids=["after the check", "before the check"])
 def test_what_it_did_is_refused_once_an_operator_has_ended_it(world, noticed):
     stuck = Stuck()
     stuck.node = node = world.node(
@@ -320,7 +316,7 @@ def test_what_an_activity_has_reported_is_not_lost_when_the_instance_is_claimed_
     world, away
 ):
     """The claim finds the activity running here; that it has ended meanwhile must not be forgotten
-    with the old desk.
+    with the old state.
     """
     stuck, ends = Stuck(0), []
     orchestrations, activities = with_a_slow_activity(stuck, ends)
@@ -566,10 +562,10 @@ def test_marks_and_events_that_come_while_it_is_away_are_delivered_in_their_orde
     check_rest(any_world)
 
 
-def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_the_node_was_buried(
+def test_what_was_to_begin_in_an_abandoned_group_does_not_begin_after_the_node_was_buried(
     world,
 ):
-    """Its next try was due in the same group, and nobody was told of it before the node had to
+    """Its next attempt was due in the same group, and nobody was told of it before the node had to
     forget everything.
     """
     stuck = Stuck(0)
@@ -592,7 +588,7 @@ def test_what_was_to_begin_in_a_group_that_was_left_behind_does_not_begin_after_
     with pytest.raises(TurnAbandoned):
         node.cycle_once()
     assert node.running == {}
-    assert node.engine.running == 1, "its second try was to begin, or this test says nothing"
+    assert node.engine.running == 1, "its second attempt was to begin, or this test says nothing"
     (row,) = world.store.catalogue().nodes
     assert world.store.bury(node.node_id, row.renewals)
     world.clock.skip(5)
@@ -632,7 +628,7 @@ def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_noth
     stuck.settle()
     later = node.start("other")
     stuck.settle()
-    assert stuck.late == [None, None, None], "each was left behind once"
+    assert stuck.late == [None, None, None], "each was abandoned once"
     assert [any_world.output(instance_id) for instance_id in (*behind, later)] == [1] * 4
     for instance_id in parked:
         assert any_world.record(instance_id).row.owner is None
@@ -642,7 +638,7 @@ def test_what_is_closed_when_it_leaves_memory_keeps_nobody_of_its_group_and_noth
     check_rest(any_world, [code])
 
 
-def test_an_engine_that_is_left_behind_while_it_ends_ends_in_another_thread_and_leaves_the_store_once(
+def test_an_engine_that_is_abandoned_while_it_ends_ends_in_another_thread_and_leaves_the_store_once(
     world,
 ):
     stuck = Stuck(times=2)
@@ -735,7 +731,7 @@ def test_a_slow_turn_that_the_watcher_has_named_is_not_named_again_by_the_engine
     async def job(ctx, state):
         world.clock.skip(1.5)
         assert node.engine.running_code.naming.take(), (
-            "the watcher's part, where no thread can be left behind"
+            "the watcher's part, where no thread can be abandoned"
         )
         return state
 

@@ -165,7 +165,7 @@ def test_the_wait_ends_with_the_node_that_ran_the_activity(any_world):
     node.crash()
     heir = any_world.node(code, WORK)
     any_world.run(20)
-    assert names(heir) == ["undo"]  # and no other try of the transfer
+    assert names(heir) == ["undo"]  # and no other attempt of the transfer
     heir.finish()
     any_world.run(1)
     assert any_world.status(instance_id) is Status.CANCELLED

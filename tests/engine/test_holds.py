@@ -118,7 +118,7 @@ def test_the_same_code_does_not_release_it(any_world):
 
 
 def test_a_node_that_was_there_all_the_time_releases_what_another_node_holds(any_world):
-    """Nothing changes in the catalogue when a hold is written; the inventory finds it (rule 5)."""
+    """Nothing changes in the catalogue when a hold is written; the ownership check finds it (rule 5)."""
     fixed = any_world.node(registry(first), {"first": lambda run: 1})
     instance_id = any_world.start()
     any_world.run(1)

@@ -45,7 +45,7 @@ class Disorder:
             and self.random.random() < 0.3
         ):
             assert node.engine.abandon(node.engine.running_code)
-            self.current = None  # the rest of this step runs on the thread that is left behind
+            self.current = None  # the rest of this step runs on the abandoned thread
 
     async def kid(self, ctx, number):
         self.stuck()

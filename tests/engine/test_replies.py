@@ -120,7 +120,7 @@ def test_the_reply_to_a_start_append_and_cancel_may_be_lost(any_world, lost):
 
 
 def test_a_client_is_told_that_nobody_knows_where_asking_again_fails_too(any_world):
-    """The first try was committed; a plain "the store is away, nothing was written" would be a lie
+    """The first attempt was committed; a plain "the store is away, nothing was written" would be a lie
     (I1).
     """
     node = any_world.node(registry(listens))
@@ -159,7 +159,7 @@ def test_a_client_whose_change_the_store_refuses_for_good_is_told_and_others_are
 
 @LOST
 def test_a_claim_whose_reply_is_lost_forgets_nothing(any_world, lost):
-    """What it took is owned by this node and on no desk: the inventory adopts it (rule 13)."""
+    """What it took is owned by this node and not in memory: the ownership check adopts it (rule 13)."""
     node = any_world.node(registry(works), {"work": HOLD})
     ids = [any_world.start(state=0) for _ in range(3)]
     node.store.replies.append(lost)

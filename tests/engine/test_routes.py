@@ -120,7 +120,7 @@ def test_a_call_by_name_goes_by_history_whatever_is_registered_where_it_is_repea
     any_world.run(13)
     effect = second.the_running()
     assert (effect.attempt, effect.timeout) == (2, None), (
-        "as it was asked for: three tries, no bound, the instance's queue"
+        "as it was asked for: three attempts, no bound, the instance's queue"
     )
     second.crash()
     any_world.node(code, {"work": lambda effect: "third"})
@@ -474,7 +474,7 @@ def test_a_node_that_was_buried_says_nothing_any_more(any_world):
     able.finish(effect, "too late")
     any_world.run(5)
     assert any_world.status(instance_id) is Status.OPEN
-    assert able.the_running().attempt == 2, "it goes on under a new name, with a new try"
+    assert able.the_running().attempt == 2, "it goes on under a new name, with a new attempt"
     able.finish(value="in time")
     any_world.run(2)
     assert any_world.output(instance_id) == "in time"
@@ -549,7 +549,7 @@ def test_a_lost_reply_to_a_report_tells_it_once(any_world, fate):
 
 @pytest.mark.parametrize("fate", ["lost before", "lost after"])
 def test_a_lost_reply_to_a_claim_leaves_no_activity_behind(any_world, fate):
-    """Rule 13: what was taken and never told of is found at the next inventory."""
+    """Rule 13: what was taken and never told of is found at the next ownership check."""
     code = asking()
     lone(any_world, code)
     able = helper(any_world)
@@ -594,7 +594,7 @@ def test_a_store_that_is_away_keeps_the_report(any_world):
 def test_a_node_that_does_not_know_yet_that_it_is_dead_gives_up_the_earlier_try_of_what_it_takes(
     any_world,
 ):
-    """It lost an instance with a running activity, and takes the next try of that very activity
+    """It lost an instance with a running activity, and takes the next attempt of that very activity
     from the new owner.
     """
     code = asking()

@@ -93,7 +93,7 @@ def undone(world, node, instance_id, status=Status.CANCELLED):
     check_rest(world, [node.registry])
 
 
-# --- a try that a node has taken --------------------------------------------------------------
+# --- an attempt that a node has taken --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("on_cancel", [None, "wait"])
@@ -258,7 +258,7 @@ def test_what_it_answers_when_it_was_retried_before_ends_it_as_well(any_world):
     undone(any_world, owner, instance_id)
 
 
-# --- a try that no node has taken -------------------------------------------------------------
+# --- an attempt that no node has taken -------------------------------------------------------------
 
 
 def test_what_nobody_has_taken_is_withdrawn_at_once(any_world):
@@ -436,7 +436,7 @@ def test_a_node_that_was_buried_while_it_ran_says_nothing_any_more(any_world):
     undone(any_world, owner, instance_id)
 
 
-# --- tries that go on running where their instance was ----------------------------------------
+# --- attempts that go on running where their instance was ----------------------------------------
 
 
 async def busy(ctx, laps):

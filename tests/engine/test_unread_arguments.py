@@ -41,7 +41,7 @@ def test_it_is_handed_back_untried_and_run_by_other_code(any_world):
     world.run(2)
     old.hand_back(unread="old")
     world.run(3)
-    assert len(old.attempts) == 1, "the same node takes the same try again"
+    assert len(old.attempts) == 1, "the same node takes the same attempt again"
     (row,) = world.record(instance_id).activities
     assert read_tried(row)[::2] == (
         1,

@@ -179,7 +179,7 @@ async def test_a_runtime_stops_in_order_while_several_are_away_and_what_they_do_
                     await runtime.client.start("blocks", number, instance_id=f"blocked-{number}")
                 while len(warnings(caplog)) < 4:
                     await anyio.sleep(0.005)
-                threads = list(runtime._thread._left_behind)
+                threads = list(runtime._thread._abandoned)
             assert not any("lease has run out" in record.getMessage() for record in caplog.records)
             async with Runtime(provider, serving(goes_on)) as runtime:
                 for number in range(4):
@@ -316,7 +316,7 @@ async def test_a_finally_block_that_does_not_return_keeps_no_runtime_from_stoppi
         async with Runtime(provider, serving(blocks), blocked_after=SOON) as runtime:
             for number in range(2):
                 await parked(runtime, f"parked-{number}")
-        threads = list(runtime._thread._left_behind)
+        threads = list(runtime._thread._abandoned)
         assert [record.instance_id for record in warnings(caplog)] == ["parked-1", "parked-0"]
         assert all(
             f"at {__file__}:{line} in " in record.getMessage() for record in warnings(caplog)

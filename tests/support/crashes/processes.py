@@ -73,7 +73,7 @@ class Nursery:
         self._process.communicate()
 
 
-_FAILED_TRY = re.compile(r"activity '\w+', attempt \d+ failed")
+_FAILED_ATTEMPT = re.compile(r"activity '\w+', attempt \d+ failed")
 
 
 class Worker:
@@ -102,14 +102,14 @@ class Worker:
 
     @property
     def complaints(self) -> list[str]:
-        """The warnings and errors that it has logged, but for failed tries: its activities fail now
+        """The warnings and errors that it has logged, but for failed attempts. Its activities fail now
         and then by themselves.
         """
         lines = self.errors.splitlines()
         return [
             line
             for line in lines
-            if (" WARNING " in line or " ERROR " in line) and not _FAILED_TRY.search(line)
+            if (" WARNING " in line or " ERROR " in line) and not _FAILED_ATTEMPT.search(line)
         ]
 
     @property

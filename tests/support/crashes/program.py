@@ -239,17 +239,17 @@ async def _two_steps(ctx: OrchestrationContext, number: int) -> int:
     return first.value + second.value
 
 
-# --- families ---------------------------------------------------------------------------------
+# --- children ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class House:
+class Parent:
     rounds: int
     done: int = 0
     wrong: tuple[str, ...] = ()
 
 
-async def house(ctx: OrchestrationContext, state: House) -> House:
+async def parent(ctx: OrchestrationContext, state: Parent) -> Parent:
     """A loop of children that lap, of one that is given up, and of one that goes when the lap
     does.
     """
@@ -330,7 +330,7 @@ async def _climb(ctx: OrchestrationContext, state: Climb) -> Climb:
 def registry(code: str) -> OrchestrationRegistry:
     """Return what a worker with this code has: ``old`` knows ``climb`` 1.0.0 only."""
     builder = OrchestrationRegistry.builder()
-    for function in (laps, listen, fan, house, hang, once, climb):
+    for function in (laps, listen, fan, parent, hang, once, climb):
         builder.register(function.__name__, function)
     if code == "new":
         builder.register("climb", climb_1_1_0, version="1.1.0")

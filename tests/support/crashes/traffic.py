@@ -16,7 +16,7 @@ import anyio.abc
 from orchestra import AlreadyCompleted, Client, InstanceNotFound, StoreError
 from orchestra.clock import new_id
 from orchestra.errors import OutcomeUnknown, UnknownOrchestration
-from tests.support.crashes.program import NAMES, Climb, Fan, Heard, House, Laps, digest_of_laps
+from tests.support.crashes.program import NAMES, Climb, Fan, Heard, Laps, Parent, digest_of_laps
 from tests.support.crashes.stores import open_ids
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Traffic:
             self.start_laps,
             self.start_laps,
             self.start_fan,
-            self.start_house,
+            self.start_parent,
         ]
         """What runs by itself until it ends, as often as it stands here. ``program`` has the code,
         a ``Promise`` the end.
@@ -157,9 +157,9 @@ class Traffic:
         rounds = self._random.randint(1, 4)
         return await self.start("fan", Fan(rounds), Promise("COMPLETED", _check_fan(rounds)))
 
-    async def start_house(self) -> str:
+    async def start_parent(self) -> str:
         rounds = self._random.randint(1, 3)
-        return await self.start("house", House(rounds), Promise("COMPLETED", _check_fan(rounds)))
+        return await self.start("parent", Parent(rounds), Promise("COMPLETED", _check_fan(rounds)))
 
     async def start_climb(
         self, total: int, *, word: str | None = None, first: str = "1.0.0"

@@ -74,32 +74,34 @@ class Clients:
     def act(self, nodes: Sequence[SimulatedNode]) -> None:
         """Do one thing that clients do."""
         random = self._random
-        lives = [life for life in self._witness.lives.values() if life.status is Status.OPEN]
+        instances = [
+            instance
+            for instance in self._witness.instances.values()
+            if instance.status is Status.OPEN
+        ]
         action = random.random()
-        if action < 0.4 or not lives:
+        if action < 0.4 or not instances:
             self._start(nodes)
             return
-        life = random.choice(lives)
+        instance = random.choice(instances)
         if action < 0.88:
             if self._sent and random.random() < 0.1:
                 self._ask(
                     random.choice(self._sent), nodes
                 )  # a sender that has not heard the answer asks again
             else:
-                self.send(life.instance_id, random.choice(PROGRAMS[life.name].hears), nodes)
+                self.send(instance.instance_id, random.choice(PROGRAMS[instance.name].hears), nodes)
         elif action < 0.94:
-            self.cancel(life.instance_id, nodes)
+            self.cancel(instance.instance_id, nodes)
         elif action < 0.97:
-            self._terminate(life.instance_id, nodes)
+            self._terminate(instance.instance_id, nodes)
         else:
             self._delete()
 
     def _start(self, nodes: Sequence[SimulatedNode]) -> None:
         random = self._random
-        families = [name for name in self._plan.programs if PROGRAMS[name].has_children]
-        name = random.choice(
-            families if families and random.random() < 0.4 else self._plan.programs
-        )
+        parents = [name for name in self._plan.programs if PROGRAMS[name].has_children]
+        name = random.choice(parents if parents and random.random() < 0.4 else self._plan.programs)
         catalogue = self._directory.catalogue()
         version = start_version(catalogue, name)
         how = ResolvedBy.POLICY
@@ -158,18 +160,22 @@ class Clients:
         self._ask(termination(row, "at once", max(catalogue.now, record.updated_at), writer), nodes)
 
     def _delete(self) -> None:
-        closed = [life for life in self._witness.lives.values() if life.status is not Status.OPEN]
-        settled = [life for life in closed if not self._is_asked_for(life.instance_id)]
+        closed = [
+            instance
+            for instance in self._witness.instances.values()
+            if instance.status is not Status.OPEN
+        ]
+        settled = [instance for instance in closed if not self._is_asked_for(instance.instance_id)]
         if settled:
-            life = self._random.choice(settled)
+            instance = self._random.choice(settled)
             try:
                 deleted = self._admin.delete(
-                    life.instance_id, life.incarnation, by="operator", reason="simulated"
+                    instance.instance_id, instance.incarnation, by="operator", reason="simulated"
                 )
             except StoreBusy:  # somebody is in the middle of a transaction
                 return
-            assert deleted, f"{life.instance_id} has ended, and was not deleted"
-            self._witness.deleted(life.instance_id)
+            assert deleted, f"{instance.instance_id} has ended, and was not deleted"
+            self._witness.deleted(instance.instance_id)
 
     def _is_asked_for(self, instance_id: str) -> bool:
         """Return whether a start of this id may still come, asked for before: nobody deletes over
@@ -183,9 +189,13 @@ class Clients:
         """Do one thing that operators do."""
         random = self._random
         versioned = [name for name in self._plan.programs if PROGRAMS[name].versioned]
-        lives = [life for life in self._witness.lives.values() if life.status is Status.OPEN]
-        pinnable = [life.instance_id for life in lives if life.name in versioned]
-        held = [life.instance_id for life in lives if life.held]
+        instances = [
+            instance
+            for instance in self._witness.instances.values()
+            if instance.status is Status.OPEN
+        ]
+        pinnable = [instance.instance_id for instance in instances if instance.name in versioned]
+        held = [instance.instance_id for instance in instances if instance.held]
         if held and random.random() < 0.4:
             self.release(random.choice(held), nodes)
         elif pinnable and random.random() < 0.6:
@@ -221,10 +231,14 @@ class Clients:
 
     def unpin(self) -> None:
         """Take all pins away."""
-        for life in [life for life in self._witness.lives.values() if life.status is Status.OPEN]:
-            record = self._directory.get(life.instance_id)
+        for instance in [
+            instance
+            for instance in self._witness.instances.values()
+            if instance.status is Status.OPEN
+        ]:
+            record = self._directory.get(instance.instance_id)
             if record is not None and record.row.pin is not None:
-                self._set_pin(life.instance_id, None, ())
+                self._set_pin(instance.instance_id, None, ())
 
     def release(self, instance_id: str, nodes: Sequence[SimulatedNode]) -> None:
         """End a hold, as an operator does who has removed its cause."""
@@ -282,39 +296,39 @@ class Clients:
             assert isinstance(outcome, StoreError), outcome
         match change, outcome:
             case Start(), (Started() | StartExists(same=True)):
-                assert witness.life(change.instance_id, change.incarnation) is not None, (
+                assert witness.instance(change.instance_id, change.incarnation) is not None, (
                     f"I1: {change} was promised"
                 )
             case Append(), Appended():
-                lives = [*witness.past.values(), *witness.lives.values()]
+                instances = [*witness.past.values(), *witness.instances.values()]
                 stored = [
-                    life.known.get(change.message_id)
-                    for life in lives
-                    if life.instance_id == change.instance_id
+                    instance.known.get(change.message_id)
+                    for instance in instances
+                    if instance.instance_id == change.instance_id
                 ]
                 assert any(one is not None and one[0] == outcome.sequence for one in stored) or any(
-                    life.status is not Status.OPEN
-                    for life in lives
-                    if life.instance_id == change.instance_id
+                    instance.status is not Status.OPEN
+                    for instance in instances
+                    if instance.instance_id == change.instance_id
                 ), f"I1: {change} was promised as {outcome.sequence}"
             case Append(), (AppendRefused() | StoreError()):
                 self._refused[change.message_id] += 1
             case Cancel(), Appended():
-                lives = [
-                    life
-                    for life in (*witness.past.values(), *witness.lives.values())
-                    if life.cancelled
+                instances = [
+                    instance
+                    for instance in (*witness.past.values(), *witness.instances.values())
+                    if instance.cancelled
                 ]
-                assert any(life.instance_id == change.instance_id for life in lives), (
+                assert any(instance.instance_id == change.instance_id for instance in instances), (
                     f"I1: {change} was promised"
                 )
             case Write(state=state), Granted() if state.status is Status.TERMINATED:
-                life = witness.life(change.instance_id, change.incarnation)
-                assert life is not None, (
+                instance = witness.instance(change.instance_id, change.incarnation)
+                assert instance is not None, (
                     f"I1: {change.instance_id} was terminated, and is not known"
                 )
-                assert life.status is Status.TERMINATED, (
-                    f"I1: {change.instance_id} was terminated, and is {life}"
+                assert instance.status is Status.TERMINATED, (
+                    f"I1: {change.instance_id} was terminated, and is {instance}"
                 )
             case _:
                 pass
@@ -325,9 +339,9 @@ class Clients:
         """Hold what clients were told against what became of it."""
         witness = self._witness
         delivered = {
-            message.message_id: life.instance_id
-            for life in (*witness.past.values(), *witness.lives.values())
-            for message in life.delivered
+            message.message_id: instance.instance_id
+            for instance in (*witness.past.values(), *witness.instances.values())
+            for message in instance.delivered
         }
         for message_id, refused in self._refused.items():
             if refused == self._asked[message_id] and message_id not in self.doubtful:
@@ -337,19 +351,19 @@ class Clients:
 
     def check_end(self, record: InstanceRecord) -> None:
         """Check how an instance ended."""
-        life = self._witness.lives[record.row.instance_id]
-        program = PROGRAMS[life.name]
-        place = f"{life.instance_id} ({life.incarnation})"
+        instance = self._witness.instances[record.row.instance_id]
+        program = PROGRAMS[instance.name]
+        place = f"{instance.instance_id} ({instance.incarnation})"
         assert record.status in program.ends, (
             f"{place} ended {record.status.name}: {record.execution.error}"
         )
-        assert life.cancelled or record.status is not Status.CANCELLED, (
+        assert instance.cancelled or record.status is not Status.CANCELLED, (
             f"{place} was cancelled by nobody"
         )
         if record.status is Status.COMPLETED:
             assert record.execution.output is not None
             output: Any = plain(record.execution.output)
-            delivered = [plain(message.payload) for message in life.delivered]
+            delivered = [plain(message.payload) for message in instance.delivered]
             assert program.right(output, delivered), (
                 f"{place} returned {output}, and was sent {delivered}"
             )

@@ -486,7 +486,9 @@ class Simulation:
     def _live_on_as_before(self) -> None:
         older = self._providers[0].directory  # as an old node reads it
         open_ids = [
-            life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN
+            instance.instance_id
+            for instance in self.witness.instances.values()
+            if instance.status is Status.OPEN
         ]
         before = {
             key: record
@@ -556,14 +558,16 @@ class Simulation:
         itself.
         """
         open_ids = [
-            life.instance_id for life in self.witness.lives.values() if life.status is Status.OPEN
+            instance.instance_id
+            for instance in self.witness.instances.values()
+            if instance.status is Status.OPEN
         ]
         if open_ids:
             self.counts["poisoned"] += 1
             self.witness.poisoned.add(self.random.choice(open_ids))
 
     def _return(self) -> None:
-        """Code that was left behind has returned, and its thread tells the engine."""
+        """The code of an abandoned turn has returned, and its thread tells the engine."""
         nodes = [node for node in self._reachable if node.late_results]
         if nodes:
             node = self.random.choice(nodes)
@@ -799,14 +803,14 @@ class Simulation:
             self._pass()
         self._is_resting = False
         living = {row.record.node_id for row in self.directory.catalogue().nodes}
-        owned = Counter(life.owner for life in self.witness.lives.values())
+        owned = Counter(instance.owner for instance in self.witness.instances.values())
         for node in self._alive:
             node_id = node.engine.node.node_id
             assert node_id in living, f"rule 12: {node_id} goes on as a ghost"
             blocked = {late.turn.instance.instance_id for late in node.late_results}
             at_least = sum(
-                life.owner == node_id and life.instance_id not in blocked
-                for life in self.witness.lives.values()
+                instance.owner == node_id and instance.instance_id not in blocked
+                for instance in self.witness.instances.values()
             )
             known = at_least <= node.engine.owned <= owned[node_id]
             assert known, (
@@ -868,28 +872,30 @@ class Simulation:
             if may_release:
                 next_release = self.time.now + 10_000_000
             open_lives = [
-                life for life in self.witness.lives.values() if life.status is Status.OPEN
+                instance
+                for instance in self.witness.instances.values()
+                if instance.status is Status.OPEN
             ]
             if not open_lives:
                 break
-            for life in open_lives:
-                helped = PROGRAMS[life.name].helped
+            for instance in open_lives:
+                helped = PROGRAMS[instance.name].helped
                 if helped == "cancel":
-                    if not life.cancelled:
-                        self.clients.cancel(life.instance_id, ())
+                    if not instance.cancelled:
+                        self.clients.cancel(instance.instance_id, ())
                 elif helped is not None and all(
-                    message.name != helped for message in life.inbox.values()
+                    message.name != helped for message in instance.inbox.values()
                 ):
-                    self.clients.send(life.instance_id, helped, ())
-                if may_release and life.held and life.instance_id in self.witness.poisoned:
+                    self.clients.send(instance.instance_id, helped, ())
+                if may_release and instance.held and instance.instance_id in self.witness.poisoned:
                     # Nothing but what the store refused needs an operator: all else goes on with
                     # the code that is there now.
-                    self.clients.release(life.instance_id, ())
+                    self.clients.release(instance.instance_id, ())
         stuck = [
             (record.row, record.held)
-            for life in self.witness.lives.values()
-            if life.status is Status.OPEN
-            and (record := self.directory.get(life.instance_id)) is not None
+            for instance in self.witness.instances.values()
+            if instance.status is Status.OPEN
+            and (record := self.directory.get(instance.instance_id)) is not None
         ]
         assert not stuck, f"I11: {stuck}"
         self._settle()
@@ -900,9 +906,9 @@ class Simulation:
             assert node.engine.running == len(node.running) == 0, "activities run for nobody"
             self._stop_in_order(node)
         self.clients.check()
-        for life in self.witness.lives.values():
-            record = self.directory.get(life.instance_id)
-            assert record is not None, f"I1: {life.instance_id} is lost"
+        for instance in self.witness.instances.values():
+            record = self.directory.get(instance.instance_id)
+            assert record is not None, f"I1: {instance.instance_id} is lost"
             self.clients.check_end(record)
         report = check_store(self._providers[self._first], registry_of(FINAL_STAGE))
         report.raise_if_violated()

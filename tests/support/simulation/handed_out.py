@@ -1,4 +1,4 @@
-"""What the witness knows of activities that are handed out: who has which, and that each ends
+"""What the witness knows of handed-out activities: which node has which, and that each ends
 once.
 """
 
@@ -14,14 +14,14 @@ from orchestra.store.outcomes import Claimed, Granted, Outcome, Refused, Reporte
 from orchestra.store.queries import InstanceRecord
 from orchestra.store.routes import Route
 from orchestra.store.tasks import LOST
-from tests.support.simulation.lives import Life
+from tests.support.simulation.instances import WatchedInstance
 
-__all__ = ["Errand", "Errands"]
+__all__ = ["HandedOutActivities", "HandedOutActivity"]
 
 
 @dataclass(slots=True)
-class Errand:
-    """One try that is handed out."""
+class HandedOutActivity:
+    """An attempt that is handed out."""
 
     route: Route
     attempt: int
@@ -32,13 +32,13 @@ class Errand:
     """Whether it has the stop mark."""
 
 
-class Errands:
+class HandedOutActivities:
     """Follows handing out, taking, reporting and losing, change by change."""
 
-    def __init__(self, lives: Mapping[str, Life], counts: Counter[str]) -> None:
-        self._lives = lives
+    def __init__(self, instances: Mapping[str, WatchedInstance], counts: Counter[str]) -> None:
+        self._instances = instances
         self._counts = counts
-        self._of: dict[tuple[str, str], dict[int, Errand]] = {}
+        self._of: dict[tuple[str, str], dict[int, HandedOutActivity]] = {}
         self._fences: dict[tuple[str, str], dict[int, int]] = {}
         """The fences of all rows of activities, of those as well that are not handed out."""
 
@@ -46,23 +46,25 @@ class Errands:
         """A write was granted: what it settles is over, what it closes is forgotten, and what it
         routes is handed out.
         """
-        errands = self._of.setdefault((write.instance_id, write.incarnation), {})
+        activities = self._of.setdefault((write.instance_id, write.incarnation), {})
         fences = self._fences.setdefault((write.instance_id, write.incarnation), {})
         ends = [delta.closed.end for delta in write.executions if delta.closed is not None]
         if write.state.status is not Status.OPEN or ends:
             waited_for = [
-                errand for errand in errands.values() if errand.stopping and not errand.has_ended
+                activity
+                for activity in activities.values()
+                if activity.stopping and not activity.has_ended
             ]
             assert not waited_for or ExecutionEnd.TERMINATED in ends, (
                 f"59: {write.instance_id} did not wait for {waited_for}"
             )
-            errands.clear()
+            activities.clear()
             fences.clear()
         for number in write.settled:
-            errands.pop(number, None)
+            activities.pop(number, None)
             fences.pop(number, None)
         for row in write.activities:
-            standing = errands.pop(row.event_id, None)
+            standing = activities.pop(row.event_id, None)
             assert standing is None or standing.has_ended, (
                 f"I5: {write.instance_id} takes {row} from who has it"
             )
@@ -75,7 +77,7 @@ class Errands:
                     f"59: {write.instance_id} hands out {row}, which is to end"
                 )
                 fence = fences[row.event_id]
-                errands[row.event_id] = Errand(
+                activities[row.event_id] = HandedOutActivity(
                     row.route, row.attempt, row.owner, fence, stopping=row.stopping
                 )
                 self._counts["handed out" if row.owner is None else "handed over"] += 1
@@ -85,26 +87,26 @@ class Errands:
             for instance_id, end in granted.arrivals
             if end.activity is not None
         ]
-        life = self._lives[write.instance_id]
+        instance = self._instances[write.instance_id]
         expected = [
-            (write.instance_id, number, life.inbox_seq + place)
+            (write.instance_id, number, instance.inbox_seq + place)
             for place, number in enumerate(withdrawn, 1)
         ]
         assert told == expected, (
             f"59: {write.instance_id} hears of {told}, and has withdrawn {expected}"
         )
-        life.inbox_seq += len(withdrawn)
+        instance.inbox_seq += len(withdrawn)
 
     def _stop(self, write: Write, number: int) -> bool:
         """A try is to end. Return whether it ends at once, for nobody has it."""
-        errand = self._of[write.instance_id, write.incarnation].get(number)
-        if errand is None or errand.has_ended:
+        activity = self._of[write.instance_id, write.incarnation].get(number)
+        if activity is None or activity.has_ended:
             return False
-        errand.stopping = True
-        if errand.owner is not None:
+        activity.stopping = True
+        if activity.owner is not None:
             self._counts["stop marks"] += 1
             return False
-        errand.has_ended = True
+        activity.has_ended = True
         self._fences[write.instance_id, write.incarnation][number] += 1
         self._counts["withdrawn"] += 1
         return True
@@ -117,71 +119,75 @@ class Errands:
             "a node was given more activities than it has places for"
         )
         for task in outcome.tasks:
-            life = self._lives.get(task.instance_id)
-            assert life is not None, "I6: an activity was taken of what is not there"
-            assert (life.incarnation, life.number) == (task.incarnation, task.execution), (
+            instance = self._instances.get(task.instance_id)
+            assert instance is not None, "I6: an activity was taken of what is not there"
+            assert (instance.incarnation, instance.number) == (task.incarnation, task.execution), (
                 f"I5: {task} is of another execution"
             )
-            errand = self._of[task.instance_id, task.incarnation].get(task.event_id)
-            assert errand is not None, f"I5: {task} is not handed out"
-            assert errand.owner is None, f"I6: {claim.node} has taken what {errand.owner} has"
-            assert not errand.has_ended, f"I5: {task} was taken after its end"
-            assert errand.route in claim.routes, (
+            activity = self._of[task.instance_id, task.incarnation].get(task.event_id)
+            assert activity is not None, f"I5: {task} is not handed out"
+            assert activity.owner is None, f"I6: {claim.node} has taken what {activity.owner} has"
+            assert not activity.has_ended, f"I5: {task} was taken after its end"
+            assert activity.route in claim.routes, (
                 "a node was given an activity that it does not have"
             )
-            assert errand.attempt == task.attempt, (
-                f"rule 14: {task} is not attempt {errand.attempt}"
+            assert activity.attempt == task.attempt, (
+                f"rule 14: {task} is not attempt {activity.attempt}"
             )
             assert not task.stopping, f"59: {claim.node} has taken {task}, which was to end"
-            errand.owner, errand.revision = claim.node, task.revision
+            activity.owner, activity.revision = claim.node, task.revision
             self._fences[task.instance_id, task.incarnation][task.event_id] = task.revision
             self._counts["taken"] += 1
 
     def reported(self, report: Report, outcome: Outcome) -> None:
         """A node has told how one goes, or how it has ended."""
-        life = self._lives.get(report.instance_id)
-        errand = self._of.get((report.instance_id, report.incarnation), {}).get(report.event_id)
+        instance = self._instances.get(report.instance_id)
+        activity = self._of.get((report.instance_id, report.incarnation), {}).get(report.event_id)
         fits = (
-            life is not None
-            and errand is not None
-            and (life.incarnation, life.number) == (report.incarnation, report.execution)
-            and (errand.owner, errand.revision) == (report.node, report.revision)
+            instance is not None
+            and activity is not None
+            and (instance.incarnation, instance.number) == (report.incarnation, report.execution)
+            and (activity.owner, activity.revision) == (report.node, report.revision)
         )
         assert isinstance(outcome, Reported) == fits, (
-            f"I6: {report} of {errand} was answered {outcome}"
+            f"I6: {report} of {activity} was answered {outcome}"
         )
         if isinstance(outcome, Refused):
             self._counts["reports refused"] += 1
-        elif report.is_end and life is not None and errand is not None:
+        elif report.is_end and instance is not None and activity is not None:
             self._counts["reported"] += 1
-            errand.owner, errand.has_ended = None, True
+            activity.owner, activity.has_ended = None, True
             self._fences[report.instance_id, report.incarnation][report.event_id] += 1
-            life.inbox_seq += 1
+            instance.inbox_seq += 1
 
-    def released(self, life: Life, record: InstanceRecord, living: Collection[str]) -> None:
+    def released(
+        self, instance: WatchedInstance, record: InstanceRecord, living: Collection[str]
+    ) -> None:
         """Nodes were swept, or one has left: what the dead had is lost, and what who left had may
         be taken again.
         """
         rows = {row.event_id: row for row in record.activities}
-        for number, errand in self._of.get((life.instance_id, life.incarnation), {}).items():
+        for number, activity in self._of.get(
+            (instance.instance_id, instance.incarnation), {}
+        ).items():
             row = rows[number]
-            if errand.owner is None or row.owner == errand.owner:
+            if activity.owner is None or row.owner == activity.owner:
                 continue
-            assert row.owner is None, f"I6: {errand.owner} had {row}, and did not take it"
-            assert row.failure == LOST or not errand.stopping, (
+            assert row.owner is None, f"I6: {activity.owner} had {row}, and did not take it"
+            assert row.failure == LOST or not activity.stopping, (
                 f"59: {row} was to end, and is there to be taken"
             )
-            self._fences[life.instance_id, life.incarnation][number] = row.revision
+            self._fences[instance.instance_id, instance.incarnation][number] = row.revision
             if row.failure == LOST:
-                assert errand.owner not in living, (
-                    f"rule 12: {row} was lost, and {errand.owner} lives"
+                assert activity.owner not in living, (
+                    f"rule 12: {row} was lost, and {activity.owner} lives"
                 )
-                errand.has_ended = True
-                life.inbox_seq += 1
+                activity.has_ended = True
+                instance.inbox_seq += 1
                 self._counts["lost with their nodes"] += 1
-            errand.owner = None
+            activity.owner = None
 
-    def check(self, life: Life, record: InstanceRecord) -> None:
+    def check(self, instance: WatchedInstance, record: InstanceRecord) -> None:
         """What is stored is what is known."""
         stored = {
             row.event_id: (row.route, row.attempt, row.owner, row.has_ended, row.stopping)
@@ -189,9 +195,17 @@ class Errands:
             if row.route is not None
         }
         known = {
-            number: (errand.route, errand.attempt, errand.owner, errand.has_ended, errand.stopping)
-            for number, errand in self._of.get((life.instance_id, life.incarnation), {}).items()
+            number: (
+                activity.route,
+                activity.attempt,
+                activity.owner,
+                activity.has_ended,
+                activity.stopping,
+            )
+            for number, activity in self._of.get(
+                (instance.instance_id, instance.incarnation), {}
+            ).items()
         }
         assert stored == known, (
-            f"I5: {life.instance_id} has handed out {stored}, and should have {known}"
+            f"I5: {instance.instance_id} has handed out {stored}, and should have {known}"
         )

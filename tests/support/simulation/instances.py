@@ -1,4 +1,4 @@
-"""What the witness knows of one instance."""
+"""What the witness knows of an instance."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from orchestra.store.instances import ParentLink
 from orchestra.store.kinds import Status
 from orchestra.store.messages import MessageRow
 
-__all__ = ["Life"]
+__all__ = ["WatchedInstance"]
 
 
 @dataclass(slots=True)
-class Life:
+class WatchedInstance:
     """What the witness knows of one incarnation of an instance."""
 
     instance_id: str

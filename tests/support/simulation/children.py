@@ -26,12 +26,14 @@ from orchestra.store.instances import PARENT_CLOSED, CancelMark, ParentLink
 from orchestra.store.kinds import MessageKind, Status
 from orchestra.store.messages import MessageRow
 from orchestra.store.outcomes import Appended, Granted
-from tests.support.simulation.lives import Life
+from tests.support.simulation.instances import WatchedInstance
 
-__all__ = ["Families", "take_reports"]
+__all__ = ["WatchedChildren", "take_reports"]
 
 
-def take_reports(life: Life, write: Write, events: list[Event], consumed: set[int]) -> None:
+def take_reports(
+    instance: WatchedInstance, write: Write, events: list[Event], consumed: set[int]
+) -> None:
     """Account for the ends of children that a write takes: each was waiting, and is told as what it
     was (I5).
     """
@@ -39,12 +41,12 @@ def take_reports(life: Life, write: Write, events: list[Event], consumed: set[in
     for event in events:
         if not isinstance(event, (ChildCompleted, ChildFailedEvent)):
             continue
-        place = f"{life.instance_id}, execution {life.execution}, event {event.id}"
-        waiting = [report for report in life.reports.values() if report.source == event.source]
+        place = f"{instance.instance_id}, execution {instance.execution}, event {event.id}"
+        waiting = [report for report in instance.reports.values() if report.source == event.source]
         assert len(waiting) == 1, (
             f"I5: {place}: the end of a child is told, and {len(waiting)} have come"
         )
-        report = life.reports.pop(waiting[0].sequence)
+        report = instance.reports.pop(waiting[0].sequence)
         assert report.sequence in consumed, (
             f"I9: {place}: the end of a child is told, and stays in the inbox"
         )
@@ -53,21 +55,21 @@ def take_reports(life: Life, write: Write, events: list[Event], consumed: set[in
             f"I5: {place}: {event} is not what the child ended with, {report}"
         )
     for sequence in consumed:
-        report = life.reports.pop(sequence, None)
+        report = instance.reports.pop(sequence, None)
         assert report is not None, (
-            f"I8: {sequence} of {life.instance_id} was removed, and neither read nor the end of a "
+            f"I8: {sequence} of {instance.instance_id} was removed, and neither read nor the end of a "
             "child"
         )
-        is_late = report.source in given_up or report.source not in life.commands
+        is_late = report.source in given_up or report.source not in instance.commands
         assert is_late, (
-            f"I5: the end of a child that {life.instance_id} waits for was dropped: {report}"
+            f"I5: the end of a child that {instance.instance_id} waits for was dropped: {report}"
         )
     if any(delta.closed is not None for delta in write.executions):
-        life.reports.clear()
+        instance.reports.clear()
     elif events and write.hold is None:
-        seen = [number for number in life.reports if number <= write.state.seen_seq]
+        seen = [number for number in instance.reports if number <= write.state.seen_seq]
         assert not seen, (
-            f"I9: {life.instance_id} has seen {seen}, the ends of children, and left them in its "
+            f"I9: {instance.instance_id} has seen {seen}, the ends of children, and left them in its "
             "inbox"
         )
 
@@ -82,20 +84,20 @@ def _tells(event: ChildCompleted | ChildFailedEvent, report: MessageRow) -> bool
     return (status, cause) == (event.status, event.cause)
 
 
-class Families:
+class WatchedChildren:
     """Follows what granted writes do to other instances, in an account of its own (rules 7 and
     20).
     """
 
     def __init__(
         self,
-        lives: Mapping[str, Life],
-        begin: Callable[[Start], Life],
+        instances: Mapping[str, WatchedInstance],
+        begin: Callable[[Start], WatchedInstance],
         counts: Counter[str],
         forms: EventForms = EVENTS,
     ) -> None:
         self._forms = forms
-        self._lives = lives
+        self._instances = instances
         self._begin = begin
         self._counts = counts
         self._commands: set[ParentLink] = set()
@@ -107,40 +109,42 @@ class Families:
         others.
         """
         self._now, self._arrivals = now, []
-        life = self._lives[write.instance_id]
-        self._check_starts(life, write)
+        instance = self._instances[write.instance_id]
+        self._check_starts(instance, write)
         taken = [child.child_id for child in write.starts if not self._start(child)]
         for cancel in write.cancels:
-            child = self._lives.get(cancel.child_id)
+            child = self._instances.get(cancel.child_id)
             if child is not None and child.parent == cancel.parent:
                 self._counts["children given up"] += 1
                 self._mark(child, CancelMark(now, cancel.reason, cancel.parent.instance_id))
         for delta in write.executions:
             if delta.closed is not None:
-                self._close(life, delta.number)
-        if life.status is not Status.OPEN and life.parent is not None and write.executions:
+                self._close(instance, delta.number)
+        if instance.status is not Status.OPEN and instance.parent is not None and write.executions:
             closed = write.executions[-1].closed
             assert closed is not None, (
-                f"I4: {life.instance_id} has ended, and its execution has not"
+                f"I4: {instance.instance_id} has ended, and its execution has not"
             )
             output, error = closed.output, closed.error
             end = (
                 (output or Payload(b"null"))
-                if life.status is Status.COMPLETED
+                if instance.status is Status.COMPLETED
                 else Payload(error or b"")
             )
-            self._tell(life.parent, life.instance_id, MessageKind(life.status.value), end)
+            self._tell(
+                instance.parent, instance.instance_id, MessageKind(instance.status.value), end
+            )
         elsewhere = tuple(one for one in granted.arrivals if one[1].activity is None)
         told = elsewhere, granted.taken
         assert told == (tuple(self._arrivals), tuple(taken)), (
-            f"rule 20: {life.instance_id} did {told} to others, and should have done "
+            f"rule 20: {instance.instance_id} did {told} to others, and should have done "
             f"{self._arrivals}, {taken}"
         )
         return [child.child_id for child in write.starts] + [
             instance_id for instance_id, _ in self._arrivals
         ]
 
-    def _check_starts(self, life: Life, write: Write) -> None:
+    def _check_starts(self, instance: WatchedInstance, write: Write) -> None:
         """What is started is what the code asked for, each command once; all of it, but what was
         given up at once.
         """
@@ -171,26 +175,29 @@ class Families:
                 _check_start(event, child, child.start)
         recalled = {
             ParentLink(
-                write.instance_id, write.incarnation, life.execution, source
+                write.instance_id, write.incarnation, instance.execution, source
             ): command.child_id
-            for source, command in life.commands.items()
+            for source, command in instance.commands.items()
             if isinstance(command, ChildStarted)
         }
         expected = {link: child_id for link, child_id in recalled.items() if link in given_up}
         cancels = {cancel.parent: cancel.child_id for cancel in write.cancels}
         assert cancels == expected, (
-            f"rule 20: {life.instance_id} cancels {cancels}, and has given up {expected}"
+            f"rule 20: {instance.instance_id} cancels {cancels}, and has given up {expected}"
         )
         lost = asked.keys() - given_up
         assert not lost, f"I1: {lost} were asked for and not started"
 
     def _start(self, child: ChildStart) -> bool:
-        if child.start is not None and child.child_id not in self._lives:
-            life = self._begin(child.start)
-            life.parent, life.on_parent_close = child.start.parent, child.start.on_parent_close
-            parent = self._lives[child.parent.instance_id]
-            life.root = None if life.parent is None else parent.root or parent.instance_id
-            self._counts["detached" if life.parent is None else "children"] += 1
+        if child.start is not None and child.child_id not in self._instances:
+            instance = self._begin(child.start)
+            instance.parent, instance.on_parent_close = (
+                child.start.parent,
+                child.start.on_parent_close,
+            )
+            parent = self._instances[child.parent.instance_id]
+            instance.root = None if instance.parent is None else parent.root or parent.instance_id
+            self._counts["detached" if instance.parent is None else "children"] += 1
             return True
         if child.refusal is None:
             self._counts["detached, the id was taken"] += 1
@@ -199,10 +206,10 @@ class Families:
         self._tell(child.parent, child.child_id, MessageKind.CHILD_FAILED, Payload(child.refusal))
         return True
 
-    def _close(self, life: Life, execution: int) -> None:
-        closed = life.instance_id, life.incarnation, execution
-        bound: list[tuple[int, Life]] = []
-        for child in self._lives.values():
+    def _close(self, instance: WatchedInstance, execution: int) -> None:
+        closed = instance.instance_id, instance.incarnation, execution
+        bound: list[tuple[int, WatchedInstance]] = []
+        for child in self._instances.values():
             link = child.parent
             if link is not None and (link.instance_id, link.incarnation, link.execution) == closed:
                 bound.append((link.event_id, child))
@@ -212,9 +219,11 @@ class Families:
                     child.status is Status.OPEN
                 )
                 terminate = child.on_parent_close is OnParentClose.TERMINATE
-                self._mark(child, CancelMark(self._now, PARENT_CLOSED, life.instance_id, terminate))
+                self._mark(
+                    child, CancelMark(self._now, PARENT_CLOSED, instance.instance_id, terminate)
+                )
 
-    def _mark(self, child: Life, mark: CancelMark) -> None:
+    def _mark(self, child: WatchedInstance, mark: CancelMark) -> None:
         """Mark a child, unless a mark stands that is as strong (rule 18)."""
         if (
             child.status is not Status.OPEN
@@ -233,7 +242,7 @@ class Families:
         """Tell the execution that asked for a child of its end, if it is the open one; else it is
         dropped.
         """
-        parent = self._lives.get(link.instance_id)
+        parent = self._instances.get(link.instance_id)
         current = None if parent is None else (parent.incarnation, parent.number, parent.status)
         if parent is None or current != (link.incarnation, link.execution, Status.OPEN):
             self._counts["ends that nobody waits for"] += 1

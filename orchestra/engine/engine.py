@@ -151,13 +151,7 @@ class Engine:
             room=self.options.inbox_room,
         )
         self._arrivals = Arrivals(
-            store,
-            self._time,
-            self._run_queue,
-            self._blocked,
-            self._unknown,
-            self._activities,
-            page,
+            store, self._time, self._run_queue, self._blocked, self._unknown, self._activities, page
         )
         self._check = OwnershipCheck(
             store,

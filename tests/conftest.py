@@ -38,9 +38,16 @@ def pytest_report_header():
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """Campaigns are slow, and so is what needs a server."""
+    """Campaigns are slow, and so is what needs a server. On trio the latter is a campaign: the
+    threads of a provider know no event loop.
+    """
     for item in items:
-        if "postgres" in item.fixturenames or item.get_closest_marker("campaign"):
+        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        chosen = {value for value in params if isinstance(value, str)}
+        needs_server = "postgres" in {*item.fixturenames, *chosen}
+        if needs_server and "trio" in chosen:
+            item.add_marker(pytest.mark.campaign)
+        if needs_server or item.get_closest_marker("campaign"):
             item.add_marker(pytest.mark.slow)
 
 

@@ -44,6 +44,7 @@ class TestPostgres(ProviderContract):
         return [(actor, action, subject, unpack(detail)) for actor, action, subject, detail in rows]
 
 
+@pytest.mark.campaign
 class TestPostgresThatReadsFirst(TestPostgres):
     """The same, without the statements that write plain groups on trust."""
 
